@@ -1,0 +1,56 @@
+/** Process exit codes, documented in README.md. */
+export const exitCodes = {
+  ok: 0,
+  /** A step, a check or a command failed. */
+  failed: 1,
+  /** The command line or the lab file is wrong; nothing was touched. */
+  usage: 2,
+  /** This host lacks something; nothing was touched. */
+  host: 3,
+  /** Another `lab` holds the lab. */
+  busy: 4,
+  /** Ctrl-C or SIGTERM. */
+  interrupted: 130,
+} as const
+
+export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes]
+
+export interface LabErrorDetails {
+  /** The next thing to type, or to look at. */
+  readonly hint?: string | undefined
+  /** The file that has the whole story. */
+  readonly log?: string | undefined
+  readonly exitCode?: ExitCode | undefined
+  readonly cause?: unknown
+}
+
+/**
+ * An error that a user can act on. Its message says what failed and where; the hint says what to type
+ * next. It is printed without a stack trace; any other error is a defect of ours and keeps its stack.
+ * Decide by `code`, never by message text.
+ */
+export class LabError extends Error {
+  readonly code: string
+  readonly hint: string | undefined
+  readonly log: string | undefined
+  readonly exitCode: ExitCode
+
+  constructor(code: string, message: string, details: LabErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause })
+    this.name = 'LabError'
+    this.code = code
+    this.hint = details.hint
+    this.log = details.log
+    this.exitCode = details.exitCode ?? exitCodes.failed
+  }
+}
+
+/** The work was ended by Ctrl-C or SIGTERM. */
+export class Interrupted extends LabError {
+  constructor() {
+    super('interrupted', 'interrupted', { exitCode: exitCodes.interrupted })
+  }
+}
+
+/** The text of any thrown value. */
+export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

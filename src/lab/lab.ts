@@ -1,0 +1,125 @@
+/**
+ * The lab file as the rest of the program sees it: complete, defaulted, checked, read-only. Nobody but
+ * `load.ts` sees YAML. Sizes are bytes, addresses dotted IPv4, subnets CIDR.
+ */
+export type ProviderName = 'uml' | 'virtualbox' | 'libvirt'
+
+export type Role = 'control-plane' | 'worker' | 'target' | 'initiator'
+
+export interface MachineSpec {
+  readonly name: string
+  readonly role: Role
+  /** IPv4 address on the lab network. */
+  readonly address: string
+  readonly cpus: number
+  /** Bytes. */
+  readonly memory: number
+  /** The initiator name; set for the role `initiator`, and for workers of a lab with targets. */
+  readonly iqn?: string | undefined
+}
+
+export interface Chap {
+  readonly username: string
+  readonly password: string
+}
+
+export interface LunSpec {
+  /** Logical unit number, 0 to 255. */
+  readonly lun: number
+  /** Bytes. */
+  readonly size: number
+}
+
+export interface TargetSpec {
+  /** Name of the machine that serves it. */
+  readonly machine: string
+  readonly iqn: string
+  readonly port: number
+  readonly chap: Chap
+  readonly luns: readonly LunSpec[]
+}
+
+/** A LUN with a file system that an initiator machine proves by hand, as seed 002 does. */
+export interface FilesystemSpec {
+  readonly initiator: string
+  /** IQN of the target. */
+  readonly target: string
+  readonly lun: number
+  readonly type: 'ext4'
+  /** A directory made on it, with its mode (octal). */
+  readonly directory: string
+  readonly mode: string
+}
+
+export type ExtraArgs = Readonly<Record<string, string>>
+
+export interface KubernetesSpec {
+  /** Without a leading v: `1.36.3`. */
+  readonly version: string
+  readonly podSubnet: string
+  readonly serviceSubnet: string
+  readonly dnsDomain: string
+  /** Merged over the KubeletConfiguration of every node. */
+  readonly kubelet: Readonly<Record<string, unknown>>
+  readonly apiServer: ExtraArgs
+  readonly controllerManager: ExtraArgs
+  readonly scheduler: ExtraArgs
+  readonly etcd: ExtraArgs
+}
+
+export interface DatabaseSpec {
+  /** Name of the Service and prefix of the Deployment. */
+  readonly name: string
+  /** IQN of the target whose LUN holds the data. */
+  readonly target: string
+  readonly lun: number
+  readonly nodePort: number
+  readonly database: string
+  readonly user: string
+  readonly password: string
+  readonly rootPassword: string
+}
+
+export interface Lab {
+  readonly name: string
+  readonly description: string
+  /** Absolute path of the file it was read from. */
+  readonly file: string
+  /** The provider that the file asks for; absent: the first that works here. */
+  readonly provider?: ProviderName | undefined
+  readonly network: { readonly subnet: string }
+  readonly machines: readonly MachineSpec[]
+  readonly targets: readonly TargetSpec[]
+  readonly filesystems: readonly FilesystemSpec[]
+  readonly kubernetes?: KubernetesSpec | undefined
+  readonly database?: DatabaseSpec | undefined
+}
+
+export const machinesWith = (lab: Lab, ...roles: readonly Role[]): readonly MachineSpec[] =>
+  lab.machines.filter((machine) => roles.includes(machine.role))
+
+/** @throws when the lab has no such machine: the loader has checked every reference. */
+export const machineNamed = (lab: Lab, name: string): MachineSpec => {
+  const machine = lab.machines.find((candidate) => candidate.name === name)
+  if (!machine) throw new Error(`no machine ${name} in lab ${lab.name}`)
+  return machine
+}
+
+/** Machines that are Kubernetes nodes. */
+export const nodesOf = (lab: Lab): readonly MachineSpec[] =>
+  lab.kubernetes ? machinesWith(lab, 'control-plane', 'worker') : []
+
+/** Machines that log in to targets. */
+export const initiatorsOf = (lab: Lab): readonly (MachineSpec & { readonly iqn: string })[] =>
+  lab.machines.filter((machine): machine is MachineSpec & { iqn: string } => machine.iqn !== undefined)
+
+/** `192.168.56.70:3260` */
+export const portalOf = (lab: Lab, target: TargetSpec): string =>
+  `${machineNamed(lab, target.machine).address}:${String(target.port)}`
+
+/** @throws when the lab has no such target: the loader has checked every reference. */
+export const targetNamed = (lab: Lab, iqn: string): TargetSpec => {
+  const target = lab.targets.find((candidate) => candidate.iqn === iqn)
+  if (!target) throw new Error(`no target ${iqn} in lab ${lab.name}`)
+  return target
+}

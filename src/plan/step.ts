@@ -1,0 +1,104 @@
+/**
+ * One idea carries the design: a Step is a wanted state, a way to get there, and Checks that can see it.
+ * `up`, `verify` and `plan` are three ways to walk the same steps.
+ */
+import type { Lab } from '../lab/lab.js'
+import type { Machine } from '../machine/machine.js'
+import type { Kubectl } from '../machine/kubectl.js'
+import type { Provider } from '../provider/provider.js'
+
+export type Seconds = number
+
+/** What a check saw. `saw` is evidence, always: it is shown to people and kept in reports. */
+export interface Verdict {
+  readonly ok: boolean
+  readonly saw: string
+  /** Waiting longer cannot make it good. */
+  readonly final?: boolean
+}
+
+export interface Check {
+  /** Unique in the plan, kebab-case: `worker1-node-ready`. */
+  readonly id: string
+  /** A fact in the present tense: 'node worker1 is Ready'. */
+  readonly title: string
+  readonly machine?: string
+  /** A throw means "could not ask": not yet, or no. */
+  readonly probe: (context: Context) => Promise<Verdict>
+  /** Deadline after the step was applied. */
+  readonly within?: Seconds
+  /** A command to type. */
+  readonly hint?: string
+}
+
+export interface Step {
+  /** Unique in the plan, kebab-case verb-object. */
+  readonly id: string
+  /** Imperative: 'Initialise the control plane'. */
+  readonly title: string
+  /** The group it is shown under. */
+  readonly phase: string
+  /** Absent: it concerns the operator's host or the whole lab. */
+  readonly machine?: string
+  /** Ids of the steps that must have succeeded first. */
+  readonly needs: readonly string[]
+  /** Absent: the step only looks. */
+  readonly apply?: (context: Context, progress: (note: string) => void) => Promise<void>
+  /** At least one, or nobody could tell whether the step is done. */
+  readonly checks: readonly [Check, ...Check[]]
+}
+
+export interface Plan {
+  readonly title: string
+  readonly steps: readonly Step[]
+}
+
+export interface Context {
+  readonly lab: Lab
+  readonly provider: Provider
+  readonly signal: AbortSignal
+  readonly kubectl: Kubectl
+  machine(name: string): Machine
+}
+
+/**
+ * - `ok`: it was so already · `changed`: it was applied, and its checks hold now
+ * - `failed` · `not-reached`: a step that it needs failed, or the run was interrupted
+ */
+export type Outcome = 'ok' | 'changed' | 'failed' | 'not-reached'
+
+export interface CheckResult {
+  readonly check: Check
+  readonly ok: boolean
+  readonly saw: string
+}
+
+export interface StepResult {
+  readonly step: Step
+  readonly outcome: Outcome
+  readonly seconds: number
+  readonly checks: readonly CheckResult[]
+  /** Why it failed or was not reached. */
+  readonly reason?: string
+  readonly hint?: string
+}
+
+/** Results in plan order. */
+export interface Report {
+  readonly title: string
+  readonly started: Date
+  readonly seconds: number
+  readonly interrupted: boolean
+  readonly results: readonly StepResult[]
+}
+
+/** What happens while it happens; views draw it, `--events` prints it. */
+export type RunEvent =
+  | { readonly type: 'run-started'; readonly plan: Plan }
+  | { readonly type: 'step-started'; readonly step: Step }
+  | { readonly type: 'step-applying'; readonly step: Step; readonly why: string }
+  /** What is being waited for, and what was last seen. */
+  | { readonly type: 'step-waiting'; readonly step: Step; readonly waitingFor: string; readonly saw: string }
+  | { readonly type: 'step-progress'; readonly step: Step; readonly note: string }
+  | { readonly type: 'step-finished'; readonly result: StepResult }
+  | { readonly type: 'run-finished'; readonly report: Report }

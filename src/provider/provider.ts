@@ -1,0 +1,87 @@
+import type { Duplex } from 'node:stream'
+import type { Lab, MachineSpec, ProviderName } from '../lab/lab.js'
+import type { Transport } from '../machine/machine.js'
+
+/** Whether a provider can run machines on this host, found by trying. */
+export interface Usability {
+  readonly usable: boolean
+  /** What was tried and what it said. */
+  readonly evidence: string
+  /** What would make it usable: commands to type. */
+  readonly remedy?: string
+}
+
+/** Something of a lab that is still there: a process, a namespace, an interface, a mount, a file. */
+export interface Leftover {
+  readonly kind: 'process' | 'namespace' | 'interface' | 'mount' | 'file'
+  readonly what: string
+}
+
+export interface MachineState {
+  readonly name: string
+  readonly status: 'absent' | 'stopped' | 'running'
+  /** Why it is so, as the provider saw it: pid, exit code, the last line of a panic. */
+  readonly detail: string
+  /** Set where the machine runs with other settings than the lab file now wants: 'memory 2048 MiB, wanted 3072 MiB'. */
+  readonly differs?: string
+}
+
+/** What a long preparation says while it works. */
+export interface Preparation {
+  readonly signal: AbortSignal
+  /** One part: its place among all, what it does now, and where its log is. */
+  progress(update: PartProgress): void
+}
+
+export interface PartProgress {
+  /** `kernel`, `kubernetes`, `base-disk`. */
+  readonly part: string
+  readonly title: string
+  readonly state: 'waiting' | 'building' | 'built' | 'cached' | 'failed'
+  /** 1-based place among all parts, and how many there are. */
+  readonly index: number
+  readonly total: number
+  /** 0 to 1, as far as it can be known. */
+  readonly fraction?: number
+  /** Seconds still to go, from an earlier measurement scaled by what was seen so far. */
+  readonly remaining?: number
+  /** Seconds since it started. */
+  readonly elapsed?: number
+  /** The last thing the builder printed. */
+  readonly note?: string
+  readonly log?: string
+}
+
+/**
+ * Where machines come from. A provider asks the world and remembers nothing; everything beyond these
+ * members goes over SSH. A capability is a member that is there or not.
+ */
+export interface Provider {
+  readonly name: ProviderName
+  /** Boots something, or says why not. Takes seconds; the caller caches it. */
+  probe(signal: AbortSignal): Promise<Usability>
+  /** Everything that this host lacks for this lab, at once; each with a command to type. */
+  preflight(lab: Lab): Promise<readonly { readonly problem: string; readonly hint: string }[]>
+  /** The slow part: builds and fetches what machines are made of. Idempotent; safe to run twice at once. */
+  prepare(lab: Lab, preparation: Preparation): Promise<void>
+  /** The lab's network. Idempotent. */
+  createNetwork(lab: Lab): Promise<void>
+  /** One entry per machine of the lab, and per machine that runs but is no longer in the lab file. Fast. */
+  states(lab: Lab): Promise<readonly MachineState[]>
+  /** Creates the machine where it is absent, and boots it. Returns when it runs, long before SSH answers. */
+  start(lab: Lab, machine: MachineSpec): Promise<void>
+  /** Off, now, without telling it: a power cut. Disks stay. */
+  cut(lab: Lab, machine: string): Promise<void>
+  /** Removes the machine with its disks. */
+  remove(lab: Lab, machine: string): Promise<void>
+  /** Commands as root on the machine. */
+  transport(lab: Lab, machine: MachineSpec): Promise<Transport>
+  /** A TCP connection to an address inside the lab's network. */
+  dial(lab: Lab, host: string, port: number): Promise<Duplex>
+  /** Where the last lines of the machine's console are. */
+  consoleLog(lab: Lab, machine: string): string
+  /** Ends everything of the lab, whatever state it is in. */
+  destroy(lab: Pick<Lab, 'name'>): Promise<void>
+  /** Looks afresh for anything of the lab that is still there. */
+  leftovers(lab: Pick<Lab, 'name'>): Promise<readonly Leftover[]>
+}

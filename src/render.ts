@@ -1,0 +1,41 @@
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import Handlebars from 'handlebars'
+import { stringify } from 'yaml'
+import { quote } from './machine/sh.js'
+
+/** The project's top folder: `src/` and `dist/` both lie directly in it. */
+export const projectRoot = fileURLToPath(new URL('..', import.meta.url))
+
+const handlebars = Handlebars.create()
+
+/** A Ruby single-quoted string: nothing in it is evaluated. */
+const ruby = (value: unknown): string =>
+  `'${String(value).replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
+
+handlebars.registerHelper({
+  /** JSON, which is also YAML: a value as one quoted scalar, or a whole structure. */
+  json: (value: unknown) => JSON.stringify(value),
+  yaml: (value: unknown) => stringify(value).trimEnd(),
+  /** One word for a POSIX shell. */
+  sh: (value: unknown) => quote(String(value)),
+  ruby,
+  mebibytes: (bytes: number) => String(Math.ceil(bytes / 1024 ** 2)),
+  eq: (a: unknown, b: unknown) => a === b,
+})
+
+const compiled = new Map<string, Handlebars.TemplateDelegate>()
+
+/**
+ * Renders `templates/<name>.hbs`, or `Vagrantfile.hbs` at the top. A name that the data lacks is an error,
+ * and nothing is escaped except through the helpers above.
+ */
+export const render = (name: string, data: object): string => {
+  let template = compiled.get(name)
+  if (!template) {
+    const path = name === 'Vagrantfile' ? `${projectRoot}/Vagrantfile.hbs` : `${projectRoot}/templates/${name}.hbs`
+    template = handlebars.compile(readFileSync(path, 'utf8'), { strict: true, noEscape: true })
+    compiled.set(name, template)
+  }
+  return template(data)
+}
