@@ -21,6 +21,7 @@ handlebars.registerHelper({
   sh: (value: unknown) => quote(String(value)),
   ruby,
   mebibytes: (bytes: number) => String(Math.ceil(bytes / 1024 ** 2)),
+  concat: (...words: unknown[]) => words.slice(0, -1).join(''),
   eq: (a: unknown, b: unknown) => a === b,
 })
 

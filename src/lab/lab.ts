@@ -1,3 +1,5 @@
+import { hostNumber, nthRange, parseAddress, parseSubnet, subnetText } from './address.js'
+
 /**
  * The lab file as the rest of the program sees it: complete, defaulted, checked, read-only. Nobody but
  * `load.ts` sees YAML. Sizes are bytes, addresses dotted IPv4, subnets CIDR.
@@ -122,4 +124,20 @@ export const targetNamed = (lab: Lab, iqn: string): TargetSpec => {
   const target = lab.targets.find((candidate) => candidate.iqn === iqn)
   if (!target) throw new Error(`no target ${iqn} in lab ${lab.name}`)
   return target
+}
+
+/**
+ * The pod range of a node: the n-th /24 of the pod subnet, where n is the node's host number in the lab
+ * subnet. `192.168.56.21` gives `10.244.21.0/24`. It follows from the lab file alone, so routes can be written
+ * before any node is up.
+ * @throws for a lab without Kubernetes: the loader has checked that the range fits.
+ */
+export const podRangeOf = (lab: Lab, machine: MachineSpec): string => {
+  const subnet = parseSubnet(lab.network.subnet)
+  const pods = parseSubnet(lab.kubernetes?.podSubnet ?? '')
+  const address = parseAddress(machine.address)
+  const host = subnet && address !== undefined ? hostNumber(subnet, address) : undefined
+  const range = pods && host !== undefined ? nthRange(pods, host) : undefined
+  if (!range) throw new Error(`no pod range for ${machine.name} in lab ${lab.name}`)
+  return subnetText(range)
 }

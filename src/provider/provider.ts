@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { Lab, MachineSpec, ProviderName } from '../lab/lab.js'
+import type { MachineFile } from '../machine/files.js'
 import type { Transport } from '../machine/machine.js'
 
 /** Whether a provider can run machines on this host, found by trying. */
@@ -66,10 +67,18 @@ export interface Provider {
   prepare(lab: Lab, preparation: Preparation): Promise<void>
   /** The lab's network. Idempotent. */
   createNetwork(lab: Lab): Promise<void>
+  /** Whether that network is there, as the world shows it. */
+  network(lab: Lab): Promise<{ readonly ok: boolean; readonly saw: string }>
+  /** Where this host's kubectl reaches the API server: `https://127.0.0.1:40123`. */
+  apiEndpoint(lab: Lab): Promise<string>
   /** One entry per machine of the lab, and per machine that runs but is no longer in the lab file. Fast. */
   states(lab: Lab): Promise<readonly MachineState[]>
-  /** Creates the machine where it is absent, and boots it. Returns when it runs, long before SSH answers. */
-  start(lab: Lab, machine: MachineSpec): Promise<void>
+  /**
+   * Creates the machine where it is absent, and boots it. Returns when it runs, long before SSH answers.
+   * The files are there from the first moment of its boot, or where that cannot be, not at all: the step
+   * that checks them writes them then.
+   */
+  start(lab: Lab, machine: MachineSpec, files: readonly MachineFile[]): Promise<void>
   /** Off, now, without telling it: a power cut. Disks stay. */
   cut(lab: Lab, machine: string): Promise<void>
   /** Removes the machine with its disks. */
@@ -78,6 +87,8 @@ export interface Provider {
   transport(lab: Lab, machine: MachineSpec): Promise<Transport>
   /** A TCP connection to an address inside the lab's network. */
   dial(lab: Lab, host: string, port: number): Promise<Duplex>
+  /** The block device under which a target machine sees its n-th LUN: `/dev/ubdc`. */
+  lunDevice(index: number): string
   /** Where the last lines of the machine's console are. */
   consoleLog(lab: Lab, machine: string): string
   /** Ends everything of the lab, whatever state it is in. */

@@ -1,0 +1,79 @@
+#!/bin/bash
+# Makes the disk that every machine boots from. Runs as root in mount and process namespaces of its own.
+#   SYSTEM   root directory of the Debian system        FILES    the project's own files, laid over it
+#   PROGRAMS programs for /usr/bin                      PLUGINS  CNI plugins for /opt/cni/bin
+#   IMAGES   image archives for containerd              MASKED   units that must never start
+#   RELEASE  what /etc/lab/base-release says            SIZE     of the disk
+#   WORK     a scratch directory                        OUT      where disk.ext4 goes
+set -euo pipefail
+root=$WORK/root
+
+echo 'Laying out the system'
+cp -a --reflink=auto "$SYSTEM" "$root"
+cp -r --no-preserve=ownership "$FILES/." "$root/"
+install -m 755 -t "$root/usr/bin" $PROGRAMS
+install -D -m 755 -t "$root/opt/cni/bin" $PLUGINS
+
+cd "$root"
+ln -sf ../local/sbin/lab-init usr/sbin/init
+ln -sf /usr/lib/systemd/system/multi-user.target etc/systemd/system/default.target
+for unit in $MASKED; do
+  # `target/unit`: not started by that target, though somebody else may start it; `unit`: by nobody.
+  case $unit in
+    */*) mkdir -p "etc/systemd/system/${unit%/*}.wants"; ln -sfn /dev/null "etc/systemd/system/${unit%/*}.wants/${unit#*/}" ;;
+    *) ln -sfn /dev/null "etc/systemd/system/$unit" ;;
+  esac
+done
+for unit in lab-network lab-boot containerd kubelet; do
+  target=$(sed -n 's/^WantedBy=//p' "etc/systemd/system/$unit.service")
+  mkdir -p "etc/systemd/system/$target.wants"
+  ln -sf "../$unit.service" "etc/systemd/system/$target.wants/"
+done
+# Keys and identities are a machine's own: they come with its seed, or are made at its first boot.
+rm -f etc/ssh/ssh_host_* etc/hostname var/lib/dbus/machine-id etc/iscsi/initiatorname.iscsi
+: > etc/machine-id
+: > etc/fstab
+mkdir -p etc/lab/boot.d etc/cni/net.d etc/kubernetes/manifests var/lib/kubelet
+install -d -m 700 root/.ssh
+echo "$RELEASE" > etc/lab/base-release
+ldconfig -r .
+
+echo 'Importing the images'
+# Nothing is pulled or unpacked when a lab comes up: the disk carries containerd's own storage.
+mount --bind . .
+cd "$root"
+mount -t proc proc proc
+mount --rbind /sys sys
+mount --rbind /dev dev
+mount -t tmpfs tmpfs run
+mount -t tmpfs tmpfs tmp
+mkdir tmp/images
+chroot . /usr/bin/sshd -t -h /dev/null 2> /dev/null || true
+chroot . /usr/bin/containerd --log-level warn > "$WORK/containerd.log" 2>&1 &
+containerd=$!
+for _ in $(seq 100); do
+  chroot . ctr version > /dev/null 2>&1 && break
+  kill -0 $containerd 2> /dev/null || { cat "$WORK/containerd.log"; exit 1; }
+  sleep 0.1
+done
+for image in $IMAGES; do
+  echo "  $(basename "$image" .tar)"
+  touch tmp/images/archive
+  mount --bind "$image" tmp/images/archive
+  chroot . ctr --namespace k8s.io images import --local --discard-unpacked-layers /tmp/images/archive ||
+    { cat "$WORK/containerd.log"; exit 1; }
+  umount tmp/images/archive
+done
+chroot . ctr --namespace k8s.io images ls -q
+kill $containerd
+wait $containerd || true
+umount -R sys dev proc run tmp
+cd "$WORK"
+umount "$root"
+
+echo 'Making the file system'
+truncate -s "$SIZE" "$OUT/disk.ext4"
+# With the storage known to be zero the inode tables are neither written here nor by the machine later.
+# Its journal would double the writes of a disk that is thrown away anyway.
+mke2fs -q -F -t ext4 -L lab -m 0 -O ^has_journal -E assume_storage_prezeroed=1,nodiscard -d "$root" "$OUT/disk.ext4"
+du --block-size=1M "$OUT/disk.ext4"

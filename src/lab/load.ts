@@ -1,0 +1,365 @@
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { isAbsolute, join, relative, resolve } from 'node:path'
+import { parse } from 'yaml'
+import type { z } from 'zod'
+import { exitCodes, LabError, messageOf } from '../error.js'
+import { quote } from '../machine/sh.js'
+import { projectRoot, render } from '../render.js'
+import type { Lab, TargetSpec } from './lab.js'
+import { crossCheck, initiatorName, pathText, type Path, type Problem, type Supported } from './rules.js'
+import { bytesOf, labNameProblem, labSchema, shown, type CompleteLabFile } from './schema.js'
+import { readSource, type Source } from './source.js'
+import { didYouMean } from './suggest.js'
+
+export interface LabFileProblem {
+  /** Both count from 1; absent when the file as a whole is meant. */
+  readonly line?: number | undefined
+  readonly column?: number | undefined
+  /** Such as `machines[0].cpu`; empty for the file as a whole. */
+  readonly field: string
+  readonly message: string
+  /** The line of a syntax error with a `^` below it. */
+  readonly excerpt?: string | undefined
+}
+
+const problemText = (file: string, problem: LabFileProblem): string => {
+  const place =
+    problem.line === undefined ? file : `${file}:${String(problem.line)}:${String(problem.column)}`
+  const field = problem.field === '' ? '' : `${problem.field}: `
+  return `${place}  ${field}${problem.message}${problem.excerpt === undefined ? '' : `\n${problem.excerpt}`}`
+}
+
+/** Everything that is wrong with a lab file, one problem a line, in the order of the file. */
+export class LabFileError extends LabError {
+  /** The file as its user named it. */
+  readonly file: string
+  readonly problems: readonly LabFileProblem[]
+
+  constructor(file: string, problems: readonly LabFileProblem[], hint = `lab validate ${quote(file)}`) {
+    super('bad-lab-file', problems.map((problem) => problemText(file, problem)).join('\n'), {
+      exitCode: exitCodes.usage,
+      hint,
+    })
+    this.name = 'LabFileError'
+    this.file = file
+    this.problems = problems
+  }
+}
+
+/** The largest file that is read, in bytes: a lab file has a few thousand. */
+const largestFile = 1024 ** 2
+
+/** A file with more problems is another kind of file, and nobody reads on. */
+const mostProblems = 200
+
+/** What this build can bring up, as `parts/parts.yaml` says. */
+export const supported = (): Supported => {
+  const minors = ['1.35', '1.36', '1.37']
+  const file = join(projectRoot, 'parts', 'parts.yaml')
+  if (!existsSync(file)) return { built: undefined, minors }
+  const parts = parse(readFileSync(file, 'utf8')) as { versions?: { kubernetes?: unknown } } | null
+  const built = parts?.versions?.kubernetes
+  return { built: typeof built === 'string' ? built.replace(/^v/, '') : undefined, minors }
+}
+
+type Issue = z.core.$ZodIssue
+type Schema = z.core.$ZodType
+
+const valueAt = (value: unknown, path: Path): unknown =>
+  path.reduce<unknown>(
+    (owner, part) =>
+      typeof owner === 'object' && owner !== null
+        ? (owner as Record<string | number, unknown>)[part]
+        : undefined,
+    value,
+  )
+
+/** The schema at a path, its wrappings (optional, default) taken off. */
+const schemaAt = (path: Path): Schema | undefined => {
+  const bare = (schema: Schema | undefined): z.core.$ZodTypes | undefined => {
+    const type = schema as z.core.$ZodTypes | undefined
+    return type && 'innerType' in type._zod.def ? bare(type._zod.def.innerType) : type
+  }
+  let schema = bare(labSchema)
+  for (const part of path) {
+    const def = schema?._zod.def
+    if (def?.type === 'object') schema = bare(def.shape[part])
+    else if (def?.type === 'array') schema = bare(def.element)
+    else if (def?.type === 'record') schema = bare(def.valueType)
+    else return undefined
+  }
+  return schema
+}
+
+const fieldsAt = (path: Path): readonly string[] => {
+  const def = (schemaAt(path) as z.core.$ZodTypes | undefined)?._zod.def
+  return def?.type === 'object' ? Object.keys(def.shape) : []
+}
+
+const isGood = (path: Path, text: string): boolean =>
+  (schemaAt(path) as z.ZodType | undefined)?.safeParse(text).success === true
+
+/** What the author wrote, as a sentence begins with it. */
+const seen = (value: unknown, written: string | undefined, textWanted: boolean): string => {
+  if (typeof value === 'string') return `${shown(value)}:`
+  if (typeof value === 'number' || typeof value === 'boolean') {
+    return `${written ?? String(value)}${textWanted ? ` is a ${typeof value === 'number' ? 'number' : 'truth value'};` : ':'}`
+  }
+  if (Array.isArray(value))
+    return value.length === 0 ? 'is an empty list;' : `is a list of ${String(value.length)};`
+  return 'is a mapping;'
+}
+
+/** An issue of the schema in words: what was found, what was wanted. */
+const explain = (issue: Issue, file: unknown, source: Source): Problem[] => {
+  const path = issue.path as Path
+  if (issue.code === 'unrecognized_keys') {
+    const fields = fieldsAt(path)
+    const present = valueAt(file, path) as object
+    return issue.keys.map((key) => {
+      const free = fields.filter((field) => !(field in present))
+      const guess = didYouMean(key, free) || `; wanted one of ${fields.join(', ')}`
+      return { path: [...path, key], message: `unknown field${guess}`, atKey: true }
+    })
+  }
+  if (issue.code === 'invalid_key') {
+    const message = issue.issues[0]?.message ?? issue.message
+    return [{ path, message, atKey: true }]
+  }
+  if (issue.code === 'custom') return [{ path, message: issue.message }]
+
+  const value = valueAt(file, path)
+  const wanted = `wanted ${issue.message}`
+  if (value === undefined) return [{ path, message: `missing; ${wanted}` }]
+  if (value === null) return [{ path, message: `is empty; ${wanted}` }]
+  const secret = (schemaAt(path) as z.ZodType | undefined)?.meta()?.writeOnly === true
+  const written = source.written(path)
+  const textWanted = issue.code === 'invalid_type' && issue.expected === 'string'
+  // YAML took digits or true for something else: quotes help, if the text is otherwise good.
+  if (textWanted && written !== undefined && isGood(path, written)) {
+    const kind = typeof value === 'number' ? 'a number' : 'a truth value'
+    return [
+      {
+        path,
+        message: secret
+          ? `YAML reads it as ${kind}; put it in quotes`
+          : `YAML reads ${written} as ${kind}; put it in quotes: '${written}'`,
+      },
+    ]
+  }
+  const choices = issue.code === 'invalid_value' && issue.values.length > 1 ? issue.values.map(String) : []
+  const guess = typeof value === 'string' ? didYouMean(value, choices) : ''
+  return [{ path, message: `${seen(value, written, textWanted)} ${wanted}${guess}` }]
+}
+
+/** Marks a value as bad: rules that need it stay silent. Keys stay, so that it does not count as missing. */
+const blank = (file: unknown, path: Path): void => {
+  const owner = valueAt(file, path.slice(0, -1))
+  const last = path.at(-1)
+  if (typeof owner === 'object' && owner !== null && last !== undefined && last in owner) {
+    ;(owner as Record<string | number, unknown>)[last] = undefined
+  }
+}
+
+/** Whether a value contains itself, which an alias inside its own anchor makes. */
+const cyclic = (value: unknown, above: ReadonlySet<unknown> = new Set()): boolean => {
+  if (typeof value !== 'object' || value === null) return false
+  if (above.has(value)) return true
+  const here = new Set(above).add(value)
+  return Object.values(value).some((inner) => cyclic(inner, here))
+}
+
+const complete = (file: CompleteLabFile, path: string): Lab => {
+  const targets: TargetSpec[] = (file.iscsi?.targets ?? []).map(({ luns, ...target }) => ({
+    ...target,
+    luns: luns.map(({ lun, size }) => ({ lun, size: bytesOf(size) ?? 0 })),
+  }))
+  const [first] = targets
+  const targetOf = (user: { readonly target?: string | undefined }): string => user.target ?? first?.iqn ?? ''
+  return {
+    name: file.name,
+    description: file.description.replace(/\s+/g, ' ').trim(),
+    file: path,
+    provider: file.provider,
+    network: file.network,
+    machines: file.machines.map(({ iqn, memory, ...machine }) => ({
+      ...machine,
+      memory: bytesOf(memory) ?? 0,
+      ...(first && (machine.role === 'initiator' || machine.role === 'worker')
+        ? { iqn: iqn ?? initiatorName(first.iqn, machine.name) }
+        : {}),
+    })),
+    targets,
+    filesystems: file.filesystems.map((filesystem) => ({ ...filesystem, target: targetOf(filesystem) })),
+    kubernetes: file.kubernetes,
+    database: file.database && { ...file.database, target: targetOf(file.database) },
+  }
+}
+
+/**
+ * The lab that a text describes, complete and checked.
+ * @param file the file it is from, as its user named it: messages say it like that.
+ * @throws LabFileError with everything that is wrong.
+ */
+export const parseLab = (text: string, file: string, versions: Supported = supported()): Lab => {
+  const fail = (problems: readonly LabFileProblem[]): never => {
+    throw new LabFileError(file, problems)
+  }
+  if (text.trim() === '')
+    fail([{ field: '', message: 'is empty; lab init NAME writes a file to begin with' }])
+  const source = readSource(text)
+  if (source.broken) fail([{ field: '', ...source.broken }])
+
+  let value: unknown
+  try {
+    value = source.value()
+  } catch (error) {
+    // The parser's only complaint by now, and it has no position.
+    if (!(error instanceof ReferenceError)) throw error
+    fail([
+      {
+        field: '',
+        message: 'its aliases (*name) multiply into far too many values; write the values themselves',
+      },
+    ])
+  }
+  if (cyclic(value))
+    fail([
+      { field: '', message: 'an alias (*name) stands inside its own anchor (&name); write the value itself' },
+    ])
+  if (value === null || value === undefined) {
+    fail([{ field: '', message: 'holds only comments; lab init NAME writes a file to begin with' }])
+  }
+
+  const parsed = labSchema.safeParse(value)
+  const issues = parsed.error?.issues ?? []
+  const problems = issues.flatMap((issue) => explain(issue, value, source))
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    // Explained first: blanking takes away what the explanations quote.
+    for (const issue of issues) if (issue.code !== 'unrecognized_keys') blank(value, issue.path as Path)
+    problems.push(...crossCheck(value, versions))
+  }
+  if (!parsed.success || problems.length + source.problems.length > 0) {
+    const placed = [
+      ...source.problems.map((problem) => ({ field: '', ...problem })),
+      ...problems.slice(0, mostProblems).map(({ path, message, atKey }) => ({
+        ...source.place(path, atKey),
+        field: pathText(path),
+        message,
+      })),
+    ]
+    const inOrder = placed.sort((a, b) => a.line - b.line || a.column - b.column).slice(0, mostProblems)
+    const hidden = problems.length + source.problems.length - inOrder.length
+    const more = hidden > 0 ? [{ field: '', message: `and ${String(hidden)} more problems` }] : []
+    return fail([...inOrder, ...more])
+  }
+  return complete(parsed.data, resolve(file))
+}
+
+/** A lab file's text. @throws LabFileError when it cannot be read as one. */
+const readLabFile = async (path: string, named: string): Promise<string> => {
+  const fail = (message: string): never => {
+    throw new LabFileError(named, [{ field: '', message }], 'lab list shows the labs that come with lab')
+  }
+  let bytes: Buffer
+  try {
+    const stat = statSync(path)
+    if (stat.isDirectory()) return fail('is a directory; wanted a lab file')
+    // A pipe or a device may never end.
+    if (!stat.isFile()) return fail('is not an ordinary file; wanted a lab file')
+    if (stat.size > largestFile)
+      return fail(`has ${String(stat.size)} bytes; a lab file has at most ${String(largestFile)}`)
+    bytes = await readFile(path)
+  } catch (error) {
+    if (error instanceof LabFileError) throw error
+    const reasons: Readonly<Record<string, string>> = {
+      ENOENT: 'there is no such file',
+      ENOTDIR: 'there is no such file',
+      EACCES: 'you may not read it',
+      ELOOP: 'its symbolic links go round in a circle',
+    }
+    return fail(`cannot be read: ${reasons[(error as NodeJS.ErrnoException).code ?? ''] ?? messageOf(error)}`)
+  }
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    return fail('is not UTF-8 text')
+  }
+}
+
+const shippedFolder = join(projectRoot, 'labs')
+
+const shippedNames = (): readonly string[] =>
+  readdirSync(shippedFolder)
+    .filter((file) => file.endsWith('.yaml'))
+    .map((file) => file.slice(0, -'.yaml'.length))
+    .sort()
+
+const shippedFile = (name: string): string => join(shippedFolder, `${name}.yaml`)
+
+export interface ShippedLab {
+  readonly name: string
+  /** Absolute path. */
+  readonly file: string
+  readonly description: string
+}
+
+/** The labs that come with this program. */
+export const shippedLabs = (): readonly ShippedLab[] =>
+  shippedNames().map((name) => {
+    const file = shippedFile(name)
+    const { description } = parseLab(readFileSync(file, 'utf8'), file)
+    return { name, file, description }
+  })
+
+const noSuchLab = (name: string): LabError =>
+  new LabError('no-such-lab', `no lab named ${shown(name).slice(1, -1)}${didYouMean(name, shippedNames())}`, {
+    hint: 'lab list shows them',
+    exitCode: exitCodes.usage,
+  })
+
+const isOrdinaryFile = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isFile() ?? false
+
+/** A path as it is best shown: from the current folder when it is in there. */
+const shortPath = (path: string): string => {
+  const short = relative('', path)
+  return short.startsWith('..') || isAbsolute(short) ? path : short
+}
+
+/**
+ * The lab of a name that comes with this program, such as `iscsi-ha`, or of a file.
+ * @throws LabFileError, or LabError for an unknown name.
+ */
+export const loadLab = async (nameOrPath: string): Promise<Lab> => {
+  const looksLikePath = /[/]|\.ya?ml$/i.test(nameOrPath)
+  if (!looksLikePath && shippedNames().includes(nameOrPath)) {
+    const file = shippedFile(nameOrPath)
+    return parseLab(await readLabFile(file, shortPath(file)), shortPath(file))
+  }
+  if (looksLikePath || isOrdinaryFile(nameOrPath)) {
+    return parseLab(await readLabFile(nameOrPath, nameOrPath), nameOrPath)
+  }
+  throw noSuchLab(nameOrPath)
+}
+
+/**
+ * The text of a new lab file.
+ * @param from a lab that comes with this program, to begin with instead of the commented template.
+ */
+export const initLab = (name: string, from?: string): string => {
+  const problem = labNameProblem(name)
+  if (problem)
+    throw new LabError('bad-lab-name', `a lab cannot have this name: ${problem}`, {
+      exitCode: exitCodes.usage,
+    })
+  const schema = join(shippedFolder, 'lab.schema.json')
+  if (from === undefined) {
+    return render('lab-file.yaml', { name, schema, version: supported().built ?? '1.36.3' })
+  }
+  if (!shippedNames().includes(from)) throw noSuchLab(from)
+  return readFileSync(shippedFile(from), 'utf8')
+    .replace(/\$schema=\S+/, () => `$schema=${schema}`)
+    .replace(/^name: .*$/m, () => `name: '${name}'`)
+    .replace(`lab up ${from}`, () => `lab up ${name}.yaml`)
+}

@@ -1,0 +1,438 @@
+import { hostNumber, nthRange, overlaps, parseAddress, parseSubnet, sizeOf, addressText } from './address.js'
+import type { ProviderName, Role } from './lab.js'
+import { bytesOf, defaults, iqnProblem, shown, sizeText, type LabFile } from './schema.js'
+import { didYouMean } from './suggest.js'
+
+/**
+ * The rules of a lab file that need more than one field. They run on drafts, files that may have bad fields,
+ * so that one run reports everything: a bad value is `undefined` under a key that is there, and
+ * a rule that would need it stays silent.
+ */
+
+export type Path = readonly (string | number)[]
+
+export interface Problem {
+  readonly path: Path
+  /** What is wrong and what was wanted; the place is put before it. */
+  readonly message: string
+  /** The place is the key, not the value. */
+  readonly atKey?: boolean
+}
+
+export type Draft<T> = T extends readonly (infer Item)[]
+  ? readonly (Draft<Item> | undefined)[]
+  : T extends object
+    ? { readonly [Key in keyof T]?: Draft<T[Key]> | undefined }
+    : T
+
+type File = Draft<LabFile>
+type Found = Generator<Problem, void>
+
+/** Which versions of Kubernetes can be brought up. */
+export interface Supported {
+  /** The version that is built here, for machines of the provider uml; undefined when that is not known. */
+  readonly built: string | undefined
+  /** Minor versions that can be installed as packages, such as `1.36`. */
+  readonly minors: readonly string[]
+}
+
+/** Why a provider cannot run this version of Kubernetes. No provider: it must do for all of them. */
+export const versionProblem = (
+  version: string,
+  provider: ProviderName | undefined,
+  { built, minors }: Supported,
+): string | undefined => {
+  const packaged = provider === 'virtualbox' || provider === 'libvirt'
+  if (!packaged && built !== undefined) {
+    return version === built
+      ? undefined
+      : `${version} is not built here; wanted ${built} (other versions need provider: virtualbox or libvirt)`
+  }
+  return minors.some((minor) => version.startsWith(`${minor}.`))
+    ? undefined
+    : `${version} is not supported; wanted a version of ${minors.join(', ')}`
+}
+
+/** The name an initiator gets when the file gives none: the first target's naming authority, then its own name. */
+export const initiatorName = (targetIqn: string, machine: string): string =>
+  `${targetIqn.includes(':') ? targetIqn.slice(0, targetIqn.lastIndexOf(':')) : targetIqn}:${machine}`
+
+/** The least memory, in bytes, that a machine of a role is given, and what would suffer with less. */
+const leastMemory: Readonly<Record<Role, { readonly bytes: number; readonly why: string }>> = {
+  'control-plane': { bytes: 1536 * 1024 ** 2, why: 'the API server and etcd run out of memory with less' },
+  worker: { bytes: 768 * 1024 ** 2, why: 'the kubelet, containerd and a database do not fit in less' },
+  target: { bytes: 128 * 1024 ** 2, why: 'its operating system does not fit in less' },
+  initiator: { bytes: 128 * 1024 ** 2, why: 'its operating system does not fit in less' },
+}
+
+/** Room for MariaDB's system tables and redo log and for ext4's journal, and some data. */
+const leastDatabase = 512 * 1024 ** 2
+
+const leastFilesystem = 16 * 1024 ** 2
+
+/** Items that are known, with their places in the list. */
+const items = <T>(list: readonly (T | undefined)[] | undefined): (readonly [index: number, item: T])[] =>
+  (list ?? []).flatMap((item, index) => (item === undefined ? [] : [[index, item] as const]))
+
+/** Not even a bad one is there. */
+const lacks = (owner: object, key: string): boolean => !(key in owner)
+
+/** The second and later users of a name, an address or a number, each with the place of the first. */
+class Taken<T> {
+  readonly #first = new Map<T, Path>()
+  /** The place that has the value already; otherwise remembers this one. */
+  by(value: T, path: Path): Path | undefined {
+    const first = this.#first.get(value)
+    if (!first) this.#first.set(value, path)
+    return first
+  }
+}
+
+/** `machines[0].name`, or `a["b c"]` for a key that is not a word. */
+export const pathText = (path: Path): string =>
+  path
+    .map((part, index) => {
+      if (typeof part === 'number') return `[${String(part)}]`
+      if (!/^[A-Za-z0-9_-]{1,60}$/.test(part)) return `[${shown(part)}]`
+      return index === 0 ? part : `.${part}`
+    })
+    .join('')
+
+/** A subnet of the file or its default; `path` leads to what the author wrote. */
+const subnetAt = (file: File, section: 'network' | 'kubernetes', key: string, byDefault: string) => {
+  const owner = file[section] as Readonly<Record<string, string | undefined>> | undefined
+  const given = owner !== undefined && key in owner
+  const text = given ? owner[key] : owner === undefined && section in file ? undefined : byDefault
+  return { path: [section, key] as const, given, text, subnet: parseSubnet(text ?? '') }
+}
+
+const labSubnet = (file: File) => subnetAt(file, 'network', 'subnet', defaults.subnet)
+const podSubnet = (file: File) => subnetAt(file, 'kubernetes', 'podSubnet', defaults.podSubnet)
+
+function* machineRules(file: File): Found {
+  const names = new Taken<string>()
+  const addresses = new Taken<string>()
+  const { subnet, text: subnetText = '' } = labSubnet(file)
+  for (const [index, { name, address, role, memory }] of items(file.machines)) {
+    const at = (field: string): Path => ['machines', index, field]
+    const sameName = name === undefined ? undefined : names.by(name, at('name'))
+    if (sameName)
+      yield {
+        path: at('name'),
+        message: `${String(name)} is taken by ${pathText(sameName)}; wanted another name`,
+      }
+    if (address !== undefined) {
+      const same = addresses.by(address, at('address'))
+      if (same)
+        yield {
+          path: at('address'),
+          message: `${address} is taken by ${pathText(same)}; wanted another address`,
+        }
+      const host = subnet && hostNumber(subnet, parseAddress(address) ?? -1)
+      const first = subnet && addressText(subnet.base + 2)
+      const last = subnet && addressText(subnet.base + sizeOf(subnet) - 2)
+      const range = `wanted one from ${String(first)} to ${String(last)}`
+      if (subnet && host === undefined) {
+        yield { path: at('address'), message: `${address} is outside the lab subnet ${subnetText}; ${range}` }
+      } else if (host === 0) {
+        yield { path: at('address'), message: `${address} is the subnet itself; ${range}` }
+      } else if (host === 1) {
+        yield { path: at('address'), message: `${address} belongs to this host; ${range}` }
+      } else if (subnet && host === sizeOf(subnet) - 1) {
+        yield { path: at('address'), message: `${address} is the broadcast address of the subnet; ${range}` }
+      }
+    }
+    const bytes = memory === undefined ? undefined : bytesOf(memory)
+    const least = role && leastMemory[role]
+    if (bytes !== undefined && least && bytes < least.bytes) {
+      yield {
+        path: at('memory'),
+        message: `${String(memory)} is too little for the role ${role}; wanted at least ${sizeText(least.bytes)}: ${least.why}`,
+      }
+    } else if (bytes !== undefined && bytes > 1024 ** 4) {
+      yield {
+        path: at('memory'),
+        message: `${String(memory)} is more than any host has; wanted at most 1TiB`,
+      }
+    }
+  }
+}
+
+function* targetRules(file: File): Found {
+  const machines = items(file.machines).map(([, machine]) => machine)
+  const iqns = new Taken<string>()
+  for (const [index, target] of items(file.iscsi?.targets)) {
+    const at = (...rest: Path): Path => ['iscsi', 'targets', index, ...rest]
+    if (target.machine !== undefined) {
+      const machine = machines.find(({ name }) => name === target.machine)
+      if (machine?.role && machine.role !== 'target') {
+        yield {
+          path: at('machine'),
+          message: `${target.machine} has the role ${machine.role}; wanted a machine with the role target`,
+        }
+      } else if (!machine && machines.every(({ name }) => name !== undefined)) {
+        const names = machines.filter(({ role }) => role === 'target').map(({ name }) => String(name))
+        const wanted = didYouMean(target.machine, names) || '; wanted one with the role target'
+        yield { path: at('machine'), message: `no machine is named ${shown(target.machine)}${wanted}` }
+      }
+    }
+    const same = target.iqn === undefined ? undefined : iqns.by(target.iqn, at('iqn'))
+    if (same)
+      yield {
+        path: at('iqn'),
+        message: `${String(target.iqn)} is taken by ${pathText(same)}; every iSCSI name is used once`,
+      }
+    const numbers = new Taken<number>()
+    for (const [place, { lun, size }] of items(target.luns)) {
+      const sameLun = lun === undefined ? undefined : numbers.by(lun, at('luns', place, 'lun'))
+      if (sameLun)
+        yield {
+          path: at('luns', place, 'lun'),
+          message: `LUN ${String(lun)} is ${pathText(sameLun)} already; wanted another number`,
+        }
+      if ((bytesOf(size ?? '') ?? 0) > 16 * 1024 ** 4) {
+        yield {
+          path: at('luns', place, 'size'),
+          message: `${String(size)} is too large; wanted at most 16TiB`,
+        }
+      }
+    }
+  }
+  const targetsKnown =
+    lacks(file, 'iscsi') || file.iscsi?.targets?.every((target) => target?.machine !== undefined)
+  for (const [index, machine] of items(file.machines)) {
+    if (machine.role !== 'target' || machine.name === undefined || !targetsKnown) continue
+    if (!items(file.iscsi?.targets).some(([, target]) => target.machine === machine.name)) {
+      yield {
+        path: ['machines', index, 'role'],
+        message: `${machine.name} serves nothing; add a target to iscsi.targets with machine: ${machine.name}`,
+      }
+    }
+  }
+}
+
+function* initiatorRules(file: File): Found {
+  const iqns = new Taken<string>()
+  for (const [index, { iqn }] of items(file.iscsi?.targets)) {
+    if (iqn !== undefined) iqns.by(iqn, ['iscsi', 'targets', index, 'iqn'])
+  }
+  const firstTarget = file.iscsi?.targets?.[0]?.iqn
+  const withoutTargets = lacks(file, 'iscsi')
+  for (const [index, machine] of items(file.machines)) {
+    const at = (field: string): Path => ['machines', index, field]
+    if (machine.role === undefined) continue
+    const logsIn = machine.role === 'initiator' || machine.role === 'worker'
+    if (machine.role === 'initiator' && withoutTargets) {
+      yield { path: at('role'), message: 'an initiator has no target to log in to; add iscsi.targets' }
+    } else if (!logsIn && !lacks(machine, 'iqn')) {
+      yield {
+        path: at('iqn'),
+        message: `the role ${machine.role} has no initiator name; remove it`,
+        atKey: true,
+      }
+    } else if (!lacks(machine, 'iqn') && withoutTargets) {
+      yield { path: at('iqn'), message: 'a lab without targets has no initiators; remove it', atKey: true }
+    } else if (logsIn && machine.iqn !== undefined) {
+      const same = iqns.by(machine.iqn, at('iqn'))
+      if (same)
+        yield {
+          path: at('iqn'),
+          message: `${machine.iqn} is taken by ${pathText(same)}; every iSCSI name is used once`,
+        }
+    } else if (logsIn && lacks(machine, 'iqn') && firstTarget !== undefined && machine.name !== undefined) {
+      const derived = initiatorName(firstTarget, machine.name)
+      const same = iqns.by(derived, at('name'))
+      if (same) {
+        yield {
+          path: at('name'),
+          message: `its initiator name would be ${derived}, which is taken by ${pathText(same)}; give it an iqn`,
+        }
+      } else if (iqnProblem(derived)) {
+        yield {
+          path: at('name'),
+          message: `no initiator name can be made from ${firstTarget}; give it an iqn`,
+        }
+      }
+    }
+  }
+}
+
+interface User {
+  readonly target?: string | undefined
+  readonly lun?: number | undefined
+}
+
+/** The LUN that a file system or the database uses: it must be served, be large enough, and have one user. */
+function* lunRules(file: File): Found {
+  const targets = items(file.iscsi?.targets).map(([, target]) => target)
+  const known = lacks(file, 'iscsi') || file.iscsi?.targets?.every((target) => target?.iqn !== undefined)
+  const iqns = targets.map(({ iqn }) => String(iqn))
+  const taken = new Taken<string>()
+  const users: (readonly [path: Path, user: User, least: number])[] = [
+    ...items(file.filesystems).map(
+      ([index, user]) => [['filesystems', index], user, leastFilesystem] as const,
+    ),
+    ...(file.database ? [[['database'], file.database, leastDatabase] as const] : []),
+  ]
+  for (const [path, user, least] of users) {
+    if (!known || ('target' in user && user.target === undefined)) continue
+    if (targets.length === 0) {
+      yield { path: [...path, 'lun'], message: 'no target serves a LUN; add iscsi.targets' }
+      continue
+    }
+    if (user.target === undefined && targets.length > 1) {
+      yield {
+        path: [...path, 'target'],
+        message: `missing; the lab has several targets, wanted one of ${iqns.join(', ')}`,
+      }
+      continue
+    }
+    const target = user.target === undefined ? targets[0] : targets.find(({ iqn }) => iqn === user.target)
+    if (!target) {
+      const wanted = didYouMean(String(user.target), iqns) || `; wanted ${iqns.join(' or ')}`
+      yield { path: [...path, 'target'], message: `no target is named ${String(user.target)}${wanted}` }
+      continue
+    }
+    if (user.lun === undefined || !target.luns) continue
+    const lun = target.luns.find((candidate) => candidate?.lun === user.lun)
+    if (!lun) {
+      if (target.luns.some((candidate) => candidate?.lun === undefined)) continue
+      const numbers = items(target.luns).map(([, served]) => String(served.lun))
+      yield {
+        path: [...path, 'lun'],
+        message: `${String(target.iqn)} serves no LUN ${String(user.lun)}; wanted ${numbers.join(' or ')}`,
+      }
+      continue
+    }
+    const bytes = bytesOf(lun.size ?? '')
+    if (bytes !== undefined && bytes < least) {
+      yield {
+        path: [...path, 'lun'],
+        message: `LUN ${String(user.lun)} has only ${String(lun.size)}; wanted at least ${sizeText(least)}`,
+      }
+    }
+    const same = taken.by(`${String(target.iqn)} ${String(user.lun)}`, [...path, 'lun'])
+    if (same) {
+      yield {
+        path: [...path, 'lun'],
+        message: `LUN ${String(user.lun)} of ${String(target.iqn)} is used by ${pathText(same)}; wanted one user, or both would destroy its file system`,
+      }
+    }
+  }
+}
+
+function* filesystemRules(file: File): Found {
+  const machines = items(file.machines).map(([, machine]) => machine)
+  for (const [index, { initiator }] of items(file.filesystems)) {
+    if (initiator === undefined) continue
+    const path = ['filesystems', index, 'initiator']
+    const machine = machines.find(({ name }) => name === initiator)
+    if (machine?.role && machine.role !== 'initiator') {
+      yield {
+        path,
+        message: `${initiator} has the role ${machine.role}; wanted a machine with the role initiator`,
+      }
+    } else if (!machine && machines.every(({ name }) => name !== undefined)) {
+      const names = machines.filter(({ role }) => role === 'initiator').map(({ name }) => String(name))
+      const wanted = didYouMean(initiator, names) || '; wanted one with the role initiator'
+      yield { path, message: `no machine is named ${shown(initiator)}${wanted}` }
+    }
+  }
+}
+
+function* kubernetesRules(file: File, supported: Supported): Found {
+  const machines = items(file.machines)
+  const rolesKnown = (file.machines ?? [undefined]).every((machine) => machine?.role !== undefined)
+  const controlPlanes = machines.filter(([, { role }]) => role === 'control-plane')
+  if (lacks(file, 'kubernetes')) {
+    for (const [index, { role }] of machines) {
+      if (role !== 'control-plane' && role !== 'worker') continue
+      yield {
+        path: ['machines', index, 'role'],
+        message: `a ${role} needs a cluster; add kubernetes, with a version`,
+      }
+    }
+    return
+  }
+  if (controlPlanes.length === 0 && rolesKnown) {
+    yield { path: ['kubernetes'], message: 'no machine has the role control-plane; wanted one', atKey: true }
+  }
+  for (const [index] of controlPlanes.slice(1)) {
+    const first = pathText(['machines', controlPlanes[0]?.[0] ?? 0])
+    yield {
+      path: ['machines', index, 'role'],
+      message: `more than one control plane is not supported yet; ${first} is one`,
+    }
+  }
+
+  const version = file.kubernetes?.version
+  // A bad provider says nothing about the version: the rule waits until it is mended.
+  const providerKnown = lacks(file, 'provider') || file.provider !== undefined
+  const problem =
+    version !== undefined && providerKnown ? versionProblem(version, file.provider, supported) : undefined
+  if (problem) yield { path: ['kubernetes', 'version'], message: problem }
+
+  const lab = labSubnet(file)
+  const pods = podSubnet(file)
+  const services = subnetAt(file, 'kubernetes', 'serviceSubnet', defaults.serviceSubnet)
+  for (const [one, other] of [[lab, pods] as const, [lab, services] as const, [pods, services] as const]) {
+    if (!one.subnet || !other.subnet || !overlaps(one.subnet, other.subnet)) continue
+    // The place is one that the author wrote; two defaults do not overlap.
+    const [here, there] = other.given ? [other, one] : [one, other]
+    const origin = there.given ? '' : ', the default'
+    yield {
+      path: here.path,
+      message: `${String(here.text)} overlaps ${pathText(there.path)} (${String(there.text)}${origin}); wanted subnets apart`,
+    }
+  }
+  if (!lab.subnet || !pods.subnet) return
+  for (const [index, { role, address }] of machines) {
+    if (role !== 'control-plane' && role !== 'worker') continue
+    const host = hostNumber(lab.subnet, parseAddress(address ?? '') ?? -1)
+    if (host === undefined || nthRange(pods.subnet, host)) continue
+    yield {
+      path: ['machines', index, 'address'],
+      message: `is host ${String(host)} of the lab subnet, but the pod subnet ${String(pods.text)} has only ${String(sizeOf(pods.subnet) / 256)} ranges of /24, 0 to ${String(sizeOf(pods.subnet) / 256 - 1)}; wanted a lower address or a larger kubernetes.podSubnet`,
+    }
+  }
+}
+
+/** Kubernetes judges the name of an iSCSI target more strictly than the standard does. */
+const kubernetesIqnProblem = (iqn: string): string | undefined => {
+  if (/^iqn\.[^:]+$/.test(iqn))
+    return `${iqn} has no part behind a colon, which Kubernetes wants; write ${iqn}:target00`
+  if (/^naa\..{16}$/.test(iqn)) return `${iqn}: Kubernetes wants naa. and 32 hexadecimal digits`
+  return undefined
+}
+
+function* databaseRules(file: File): Found {
+  if (lacks(file, 'database')) return
+  const roles = (file.machines ?? [undefined]).map((machine) => machine?.role)
+  if (lacks(file, 'kubernetes')) {
+    yield { path: ['database'], message: 'runs in a cluster; add kubernetes, with a version', atKey: true }
+  } else if (!roles.includes('worker') && !roles.includes(undefined)) {
+    yield {
+      path: ['database'],
+      message: 'runs on a worker; wanted a machine with the role worker',
+      atKey: true,
+    }
+  }
+  const targets = items(file.iscsi?.targets)
+  const used =
+    targets.find(([, { iqn }]) => iqn === file.database?.target) ??
+    (targets.length === 1 ? targets[0] : undefined)
+  const iqn = used?.[1].iqn
+  const problem = iqn === undefined ? undefined : kubernetesIqnProblem(iqn)
+  if (used && problem) yield { path: ['iscsi', 'targets', used[0], 'iqn'], message: problem }
+}
+
+/** Everything that is wrong with a file beyond its single fields. */
+export function* crossCheck(file: File, supported: Supported): Found {
+  yield* machineRules(file)
+  yield* targetRules(file)
+  yield* initiatorRules(file)
+  yield* filesystemRules(file)
+  yield* lunRules(file)
+  yield* kubernetesRules(file, supported)
+  yield* databaseRules(file)
+}

@@ -1,0 +1,508 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { projectRoot } from '../render.js'
+import { isPrivate, parseAddress, parseSubnet, subnetText } from './address.js'
+
+/**
+ * The fields of a lab file, one by one; rules that need two of them are in `rules.ts`.
+ *
+ * Every field carries a phrase that says what is wanted, which `load.ts` puts behind what it found. A problem
+ * found by a function here is a whole sentence. Nothing is transformed, so that the rules and the JSON
+ * Schema speak of the file as its author wrote it.
+ */
+
+export const defaults = {
+  subnet: '192.168.56.0/24',
+  podSubnet: '10.244.0.0/16',
+  serviceSubnet: '10.96.0.0/12',
+  dnsDomain: 'cluster.local',
+  port: 3260,
+} as const
+
+/** A text field whose form a function judges. The pattern, if any, is only for editors. */
+const text = (wanted: string, problem: (value: string) => string | undefined, meta: Meta) =>
+  z
+    .string({ error: wanted })
+    .check((context) => {
+      const message = problem(context.value)
+      if (message) context.issues.push({ code: 'custom', message, input: context.value })
+    })
+    .meta(meta)
+
+interface Meta {
+  readonly description: string
+  readonly pattern?: string
+  readonly examples?: string[]
+  readonly [key: string]: unknown
+}
+
+const whole = (wanted: string, min: number, max: number, meta: Meta) =>
+  z.number({ error: wanted }).int(wanted).min(min, wanted).max(max, wanted).meta(meta)
+
+const list = <T extends z.ZodType>(item: T, wanted: string) => z.array(item, { error: wanted })
+
+const mapping = <T extends z.ZodRawShape>(shape: T, wanted: string) =>
+  z.strictObject(shape, { error: wanted })
+
+/** How a value looks inside a message: quoted, on one line, and never long. */
+export const shown = (value: string): string => {
+  const quoted = JSON.stringify(value).replace(
+    /[\u007f-\u009f\u2028\u2029]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
+  return quoted.length > 62 ? `${quoted.slice(0, 60)}…"` : quoted
+}
+
+const binary = { KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4 } as const
+
+const sizePattern = /^([1-9]\d{0,8})(KiB|MiB|GiB|TiB)$/
+
+/** Bytes of `512MiB`; undefined for text of any other form. */
+export const bytesOf = (size: string): number | undefined => {
+  const [, count, unit] = sizePattern.exec(size) ?? []
+  return count && unit ? Number(count) * binary[unit as keyof typeof binary] : undefined
+}
+
+/** 1610612736 to `1536MiB`: the largest unit that leaves a whole number. */
+export const sizeText = (bytes: number): string => {
+  const unit = (['TiB', 'GiB', 'MiB'] as const).find((candidate) => bytes % binary[candidate] === 0) ?? 'KiB'
+  return `${String(Math.ceil(bytes / binary[unit]))}${unit}`
+}
+
+const sizeProblem = (value: string): string | undefined => {
+  if (bytesOf(value) !== undefined) return undefined
+  const [, count = '', letter = ''] = /^\s*(\d{1,6}(?:\.\d{1,3})?)\s*([kmgt]?)i?b?\s*$/i.exec(value) ?? []
+  const unit = `${(letter || 'm').toUpperCase()}iB` as keyof typeof binary
+  // A fraction is written in the next smaller unit: 1.5GiB is 1536MiB.
+  const bytes = Math.round(Number(count) * binary[unit])
+  return bytes > 0
+    ? `${shown(value)}: write ${sizeText(bytes)} (units are KiB, MiB, GiB and TiB)`
+    : `${shown(value)}: wanted a size in KiB, MiB, GiB or TiB, such as 512MiB`
+}
+
+const size = (what: string, description: string) =>
+  text(`${what} with its unit, such as 512MiB or 4GiB`, sizeProblem, {
+    description: `${description} A whole number of KiB, MiB, GiB or TiB.`,
+    pattern: sizePattern.source,
+    examples: ['512MiB', '4GiB'],
+  })
+
+const labelPattern = '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'
+
+/** A problem with an RFC 1123 label of at most `longest` characters. */
+const labelProblem = (value: string, longest: number): string | undefined => {
+  if (!new RegExp(labelPattern).test(value)) {
+    return `${shown(value)}: wanted small letters, digits and hyphens, with a letter or digit at both ends`
+  }
+  if (value.length > longest) {
+    return `${shown(value)} has ${String(value.length)} characters; at most ${String(longest)} fit`
+  }
+  return value === 'localhost'
+    ? "localhost is every machine's name for itself; wanted another name"
+    : undefined
+}
+
+export const longestLabName = 24
+
+/** What is wrong with a lab name, which becomes a part of interface and file names. */
+export const labNameProblem = (value: string): string | undefined => labelProblem(value, longestLabName)
+
+const iqnPattern =
+  /^iqn\.\d{4}-(?:0[1-9]|1[0-2])\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*(?::[a-z0-9.:-]+)?$/
+
+/** What is wrong with an iSCSI name (RFC 7143, 4.2.7; allowed characters RFC 3722). */
+export const iqnProblem = (value: string): string | undefined => {
+  const name = shown(value)
+  // A month of 13 or a capital letter is a typing slip that the general sentence would hide.
+  if (Buffer.byteLength(value) > 223) {
+    return `${name} has ${String(Buffer.byteLength(value))} bytes; an iSCSI name has at most 223`
+  }
+  if (/^(iqn|eui|naa)\./i.test(value) && !value.startsWith('eui.') && !value.startsWith('naa.')) {
+    if (value !== value.toLowerCase())
+      return `${name}: write it in small letters, ${shown(value.toLowerCase())}`
+    const month = /^iqn\.\d{4}-(\d\d)\./.exec(value)?.[1]
+    if (month !== undefined && !(Number(month) >= 1 && Number(month) <= 12)) {
+      return `${name}: ${month} is not a month; wanted iqn.yyyy-mm with a month from 01 to 12`
+    }
+    if (iqnPattern.test(value)) return undefined
+    const tail = value.includes(':') ? value.slice(value.indexOf(':') + 1) : undefined
+    if (tail === '')
+      return `${name} ends in a colon; wanted a name behind it, such as ${shown(`${value}target00`)}`
+    const odd = /[^a-z0-9.:-]/.exec(value)?.[0]
+    if (odd !== undefined) {
+      return `${name}: ${shown(odd)} is not allowed in an iSCSI name; wanted small letters, digits, ".", "-" and ":"`
+    }
+  }
+  if (/^eui\.[0-9A-Fa-f]{16}$/.test(value) || /^naa\.(?:[0-9A-Fa-f]{16}|[0-9A-Fa-f]{32})$/.test(value))
+    return undefined
+  if (value.startsWith('eui.')) return `${name}: wanted eui. and 16 hexadecimal digits`
+  if (value.startsWith('naa.')) return `${name}: wanted naa. and 16 or 32 hexadecimal digits`
+  return `${name}: wanted iqn.yyyy-mm.reversed.domain:name, such as iqn.2016-04.world.srv:target00`
+}
+
+const iqn = (description: string) =>
+  text('an iSCSI name, such as iqn.2016-04.world.srv:target00', iqnProblem, {
+    description,
+    pattern: '^(iqn|eui|naa)\\.',
+    examples: ['iqn.2016-04.world.srv:target00'],
+  })
+
+/** Characters that would end a line, or that no UTF-8 file can hold, wherever the text ends up. */
+const unprintable = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]/u
+
+const secretProblem = (value: string): string | undefined => {
+  // The value itself stays out of messages: they end up in terminals, logs and bug reports.
+  const bytes = Buffer.byteLength(value)
+  if (bytes === 0) return 'is empty text; wanted 1 to 255 bytes'
+  if (bytes > 255) return `has ${String(bytes)} bytes in UTF-8; wanted 1 to 255`
+  if (unprintable.test(value))
+    return 'holds a line break or another control character, which has no place in a configuration line'
+  return undefined
+}
+
+const chapProblem = (value: string): string | undefined =>
+  secretProblem(value) ??
+  (value.trim() === value
+    ? undefined
+    : 'begins or ends with a space; open-iscsi strips it when it reads the value, and the login would then fail')
+
+const chapText = (description: string, meta: object = {}) =>
+  text('text of 1 to 255 bytes', chapProblem, { description, minLength: 1, maxLength: 255, ...meta })
+
+/** `writeOnly` is JSON Schema's mark of a password: messages do not quote its value. */
+const passwordText = (description: string) =>
+  text('text of 1 to 255 bytes', secretProblem, {
+    description,
+    minLength: 1,
+    maxLength: 255,
+    writeOnly: true,
+  })
+
+/** A subnet in canonical CIDR notation, with a prefix length between the two given, on a private range. */
+const subnet = (wanted: string, shortest: number, longest: number, meta: Meta) =>
+  text(
+    wanted,
+    (value) => {
+      const parsed = parseSubnet(value)
+      if (!parsed) return `${shown(value)}: wanted ${wanted}`
+      if (parsed.prefix < shortest || parsed.prefix > longest) {
+        return `${value}: wanted a prefix length from /${String(shortest)} to /${String(longest)}`
+      }
+      if (subnetText(parsed) !== value) {
+        return `${value} is an address in a subnet; write the subnet itself, ${subnetText(parsed)}`
+      }
+      if (!isPrivate(parsed)) {
+        return `${value} is not a private subnet; wanted one in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16`
+      }
+      return undefined
+    },
+    meta,
+  )
+
+const domainProblem = (value: string): string | undefined =>
+  value.length <= 253 &&
+  value.split('.').every((part) => new RegExp(labelPattern).test(part) && part.length <= 63)
+    ? undefined
+    : `${shown(value)}: wanted a domain in small letters, such as cluster.local`
+
+/** Names that MariaDB keeps for itself. */
+const systemDatabases = new Set(['mysql', 'sys', 'information_schema', 'performance_schema'])
+
+const identifierProblem = (value: string): string | undefined =>
+  /^[A-Za-z_][A-Za-z0-9_]{0,63}$/.test(value)
+    ? undefined
+    : `${shown(value)}: wanted at most 64 letters, digits and underscores, not beginning with a digit`
+
+const identifierPattern = '^[A-Za-z_][A-Za-z0-9_]{0,63}$'
+
+const version = text(
+  'a version of three numbers, such as 1.36.3',
+  (value) =>
+    /^v\d/.test(value)
+      ? `${shown(value)}: write ${value.slice(1)}, without the v`
+      : /^(0|[1-9]\d?)\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$/.test(value)
+        ? undefined
+        : `${shown(value)}: wanted a version of three numbers, such as 1.36.3`,
+  {
+    description: 'Version of Kubernetes, without a leading v.',
+    pattern: '^\\d+\\.\\d+\\.\\d+$',
+    examples: ['1.36.3'],
+  },
+)
+
+const flags = (component: string) =>
+  z
+    .record(
+      z
+        .string()
+        .regex(
+          /^[a-z][a-z0-9-]*$/,
+          'not the name of a flag; write it in small letters and without the leading --',
+        ),
+      z.string({ error: 'text' }).meta({ description: 'Value of the flag.' }),
+      { error: 'a mapping of flags to values' },
+    )
+    .default({})
+    .meta({ description: `Extra command line flags of ${component}, written without the leading --.` })
+
+const machine = mapping(
+  {
+    name: text('a machine name, such as worker1', (value) => labelProblem(value, 32), {
+      description:
+        'Host name of the machine, and its name in every command: an RFC 1123 label, at most 32 characters.',
+      pattern: labelPattern,
+      maxLength: 32,
+    }),
+    role: z
+      .enum(['control-plane', 'worker', 'target', 'initiator'], {
+        error: 'control-plane, worker, target or initiator',
+      })
+      .meta({
+        description:
+          'control-plane and worker are Kubernetes nodes, target serves LUNs, initiator logs in to targets outside Kubernetes.',
+      }),
+    address: text(
+      'an IPv4 address, such as 192.168.56.11',
+      (value) =>
+        parseAddress(value) === undefined
+          ? `${shown(value)}: wanted an IPv4 address, such as 192.168.56.11`
+          : undefined,
+      { description: 'IPv4 address of the machine in the lab subnet.', format: 'ipv4' },
+    ),
+    cpus: whole('a whole number of processors, 1 to 64', 1, 64, {
+      description: 'Number of virtual processors.',
+    }).default(1),
+    memory: size('a size of memory', 'Memory of the machine.'),
+    iqn: iqn(
+      'Initiator name. Without it: the naming authority of the first target, then the machine name.',
+    ).optional(),
+  },
+  'a machine: name, role, address, memory',
+)
+
+const lun = mapping(
+  {
+    lun: whole('a logical unit number, 0 to 255', 0, 255, { description: 'Logical unit number.' }),
+    size: size('a size of a disk', 'Size of the disk that is served.'),
+  },
+  'a LUN: lun, size',
+)
+
+const target = mapping(
+  {
+    machine: z
+      .string({ error: 'the name of a machine with the role target' })
+      .meta({ description: 'Name of the machine that serves it; its role is target.' }),
+    iqn: iqn('Name of the target.'),
+    port: whole('a TCP port, 1 to 65535', 1, 65535, { description: 'TCP port of the portal.' }).default(
+      defaults.port,
+    ),
+    chap: mapping(
+      {
+        username: chapText('User name that initiators log in with.'),
+        password: chapText('Password that initiators log in with.', { writeOnly: true }),
+      },
+      'a mapping: username, password',
+    ).meta({ description: 'CHAP: what initiators must know to log in, to discover as well as to use.' }),
+    luns: list(lun, 'a list of LUNs')
+      .min(1, 'at least one LUN')
+      .max(256, 'at most 256 LUNs')
+      .meta({ description: 'The disks that it serves.' }),
+  },
+  'a target: machine, iqn, chap, luns',
+)
+
+const filesystem = mapping(
+  {
+    initiator: z
+      .string({ error: 'the name of a machine with the role initiator' })
+      .meta({ description: 'Name of the machine that logs in and mounts it; its role is initiator.' }),
+    target: iqn('Name of the target; not needed when the lab has only one.').optional(),
+    lun: whole('a logical unit number, 0 to 255', 0, 255, {
+      description: 'The LUN that holds the file system.',
+    }),
+    type: z.literal('ext4', { error: 'ext4' }).default('ext4').meta({ description: 'Kind of file system.' }),
+    directory: text(
+      'the name of a directory, such as mysql-data',
+      (value) =>
+        /^[A-Za-z0-9_.-]{1,64}$/.test(value) && !/^[.-]/.test(value)
+          ? undefined
+          : `${shown(value)}: wanted the name of one directory: letters, digits, "_", "-" and ".", at most 64`,
+      {
+        description: 'Name of a directory that is made at the top of the file system.',
+        examples: ['mysql-data'],
+      },
+    ),
+    mode: text(
+      'four octal digits in quotes, such as "0777"',
+      (value) =>
+        /^[0-7]{4}$/.test(value)
+          ? undefined
+          : `${shown(value)}: wanted four octal digits in quotes, such as "0777"`,
+      {
+        description: 'Mode of the directory: four octal digits, in quotes.',
+        pattern: '^[0-7]{4}$',
+        examples: ['0777'],
+      },
+    ),
+  },
+  'a file system: initiator, lun, directory, mode',
+)
+
+const kubernetes = mapping(
+  {
+    version,
+    podSubnet: subnet('a subnet such as 10.244.0.0/16', 8, 24, {
+      description: 'Subnet of the pods. The node with host number n gets its n-th /24.',
+    }).default(defaults.podSubnet),
+    // The API server refuses a service subnet that is larger than /12; kubeadm wants ten addresses at least.
+    serviceSubnet: subnet('a subnet such as 10.96.0.0/12', 12, 28, {
+      description: 'Subnet of the cluster IPs of Services.',
+    }).default(defaults.serviceSubnet),
+    dnsDomain: text('a domain such as cluster.local', domainProblem, {
+      description: 'DNS domain of the Services.',
+    }).default(defaults.dnsDomain),
+    kubelet: z
+      .record(z.string(), z.unknown(), { error: 'a mapping of fields of KubeletConfiguration' })
+      .check((context) => {
+        for (const key of ['apiVersion', 'kind'].filter((name) => name in context.value)) {
+          context.issues.push({
+            code: 'custom',
+            message: 'is set by lab; remove it',
+            path: [key],
+            input: context.value,
+          })
+        }
+      })
+      .default({})
+      .meta({ description: 'Fields of KubeletConfiguration, for the kubelet of every node.' }),
+    apiServer: flags('kube-apiserver'),
+    controllerManager: flags('kube-controller-manager'),
+    scheduler: flags('kube-scheduler'),
+    etcd: flags('etcd'),
+  },
+  'a mapping with at least a version',
+)
+
+const database = mapping(
+  {
+    name: text(
+      'a Service name, such as mysql',
+      (value) =>
+        /^[0-9]/.test(value)
+          ? `${shown(value)}: a Service name begins with a letter`
+          : labelProblem(value, 40),
+      {
+        description: 'Name of the Service, and first part of the name of the Deployment.',
+        pattern: '^[a-z]([a-z0-9-]*[a-z0-9])?$',
+        maxLength: 40,
+      },
+    ).default('mysql'),
+    target: iqn('Name of the target; not needed when the lab has only one.').optional(),
+    lun: whole('a logical unit number, 0 to 255', 0, 255, { description: 'The LUN that holds the data.' }),
+    nodePort: whole('a port from 30000 to 32767', 30000, 32767, {
+      description: 'Port on every node at which the database answers.',
+    }).default(32306),
+    database: text(
+      'the name of a database, such as test',
+      (value) =>
+        identifierProblem(value) ??
+        (systemDatabases.has(value.toLowerCase())
+          ? `${shown(value)} is a database that MariaDB keeps for itself; wanted another name`
+          : undefined),
+      { description: 'Name of the database that is made.', pattern: identifierPattern },
+    ),
+    user: text(
+      'the name of a user, such as dev',
+      (value) =>
+        identifierProblem(value) ??
+        (value.toLowerCase() === 'root'
+          ? 'root is there already, with rootPassword; wanted another user'
+          : undefined),
+      { description: 'User who owns that database.', pattern: identifierPattern },
+    ),
+    password: passwordText('Password of that user.'),
+    rootPassword: passwordText('Password of root.'),
+  },
+  'a mapping: lun, database, user, password, rootPassword',
+)
+
+export const labSchema = mapping(
+  {
+    apiVersion: z
+      .literal('lab/v1', { error: 'lab/v1' })
+      .meta({ description: 'Version of this format: lab/v1.' }),
+    name: text('a name for the lab, such as my-lab', labNameProblem, {
+      description: 'Name of the lab: an RFC 1123 label, at most 24 characters.',
+      pattern: labelPattern,
+      maxLength: longestLabName,
+    }),
+    description: text(
+      'a sentence',
+      (value) =>
+        value.length > 400
+          ? 'has more than 400 characters'
+          : unprintable.test(value.replaceAll('\n', ' '))
+            ? 'holds a control character'
+            : undefined,
+      { description: 'What the lab shows, in a sentence.', maxLength: 400 },
+    ).default(''),
+    provider: z
+      .enum(['uml', 'virtualbox', 'libvirt'], { error: 'uml, virtualbox or libvirt' })
+      .optional()
+      .meta({ description: 'What runs the machines. Without it: the first that works on this host.' }),
+    network: mapping(
+      {
+        subnet: subnet('a subnet such as 192.168.56.0/24', 8, 28, {
+          description: 'Private IPv4 subnet of the machines. Its first address belongs to the host.',
+        }).default(defaults.subnet),
+      },
+      'a mapping: subnet',
+    )
+      .prefault({})
+      .meta({ description: 'The network that joins the machines.' }),
+    machines: list(machine, 'a list of machines')
+      .min(1, 'at least one machine')
+      .max(64, 'at most 64 machines')
+      .meta({ description: 'The machines of the lab.' }),
+    iscsi: mapping(
+      {
+        targets: list(target, 'a list of targets')
+          .min(1, 'at least one target')
+          .max(64, 'at most 64 targets')
+          .meta({ description: 'The targets of the lab.' }),
+      },
+      'a mapping: targets',
+    )
+      .optional()
+      .meta({ description: 'iSCSI: disks that machines reach over the network.' }),
+    filesystems: list(filesystem, 'a list of file systems')
+      .max(256, 'at most 256 file systems')
+      .default([])
+      .meta({ description: 'LUNs that a machine with the role initiator formats, mounts and unmounts.' }),
+    kubernetes: kubernetes
+      .optional()
+      .meta({ description: 'The cluster that the nodes form, made by kubeadm.' }),
+    database: database.optional().meta({ description: 'A database in the cluster, with its data on a LUN.' }),
+  },
+  'a mapping that begins with apiVersion: lab/v1',
+)
+
+/** The lab file as its author wrote it. */
+export type LabFile = z.input<typeof labSchema>
+/** The same with the defaults filled in; sizes are still text. */
+export type CompleteLabFile = z.output<typeof labSchema>
+
+/** The JSON Schema of the lab file, for editors. */
+export const jsonSchema = (): object => ({
+  ...z.toJSONSchema(labSchema, { io: 'input', target: 'draft-7' }),
+  title: 'A lab file of lab',
+})
+
+export const schemaFile = join(projectRoot, 'labs', 'lab.schema.json')
+
+/** Writes `labs/lab.schema.json`, for `npm run generate`. */
+export const writeSchema = (): void => {
+  writeFileSync(schemaFile, `${JSON.stringify(jsonSchema(), null, 2)}\n`)
+}

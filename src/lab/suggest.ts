@@ -1,0 +1,23 @@
+import { distance } from 'fastest-levenshtein'
+
+/** The candidate that a mistyped word was probably meant to be; undefined when none is near. */
+export const nearest = (word: string, candidates: readonly string[]): string | undefined => {
+  // Nobody mistypes a name into something this long, and the distance takes length x length steps.
+  if (word.length > 100) return undefined
+  const typed = word.toLowerCase()
+  const near = candidates
+    .map((candidate) => ({ candidate, edits: distance(typed, candidate.toLowerCase()) }))
+    .filter(
+      ({ candidate, edits }) =>
+        edits <= Math.max(1, Math.floor(candidate.length / 3)) ||
+        (typed.length >= 3 && candidate.toLowerCase().startsWith(typed)),
+    )
+    .sort((a, b) => a.edits - b.edits)
+  return near[0]?.candidate
+}
+
+/** `; did you mean cpus?`, or nothing. */
+export const didYouMean = (word: string, candidates: readonly string[]): string => {
+  const candidate = nearest(word, candidates)
+  return candidate === undefined ? '' : `; did you mean ${candidate}?`
+}

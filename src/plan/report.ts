@@ -1,0 +1,233 @@
+/** A Report on paper: as JSON for programs, as Markdown to keep, and as the table that `lab verify` prints. */
+import { stripVTControlCharacters, styleText } from 'node:util'
+import type { Outcome, Report, StepResult } from './step.js'
+
+/** A fact that was asked for. */
+export interface CheckLine {
+  readonly id: string
+  readonly title: string
+  readonly machine: string | null
+  readonly ok: boolean
+  readonly saw: string
+  readonly hint: string | null
+}
+
+export interface StepLine {
+  readonly step: string
+  readonly title: string
+  readonly phase: string
+  readonly machine: string | null
+  readonly outcome: Outcome
+  readonly seconds: number
+  readonly reason: string | null
+  readonly hint: string | null
+  readonly checks: readonly CheckLine[]
+  /** Checks of this step that nobody asked, because it failed before or was not reached. */
+  readonly notAsked: readonly { readonly id: string; readonly title: string }[]
+}
+
+/** A field that does not apply is null, never absent. Fields may be added within v1. */
+export interface ReportJson {
+  readonly schema: 'lab.report/v1'
+  readonly title: string
+  /** ISO 8601. */
+  readonly started: string
+  readonly seconds: number
+  readonly interrupted: boolean
+  readonly summary: {
+    /** Checks that held. */
+    readonly passed: number
+    /** Checks that did not, and steps that failed for another reason than a check. */
+    readonly failed: number
+    readonly notAsked: number
+    readonly steps: Readonly<Record<Outcome, number>>
+  }
+  /** In plan order. */
+  readonly results: readonly StepLine[]
+}
+
+type Mask = (text: string) => string
+
+const asIs: Mask = (text) => text
+
+const oneLine = (text: string): string =>
+  stripVTControlCharacters(text)
+    .replace(/[\s\p{Cc}]+/gu, ' ')
+    .trim()
+
+const milliseconds = (seconds: number): number => Math.round(seconds * 1000) / 1000
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0)
+
+/** A step may fail while none of its checks says no: its command ended badly, and nobody asked any more. */
+const failedByItself = (result: Pick<StepLine, 'outcome' | 'checks'>): boolean =>
+  result.outcome === 'failed' && result.checks.every(({ ok }) => ok)
+
+const stepLine = (result: StepResult, mask: Mask): StepLine => {
+  const asked = new Set(result.checks.map(({ check }) => check.id))
+  const optional = (text: string | undefined): string | null => (text === undefined ? null : mask(text))
+  return {
+    step: result.step.id,
+    title: mask(result.step.title),
+    phase: result.step.phase,
+    machine: result.step.machine ?? null,
+    outcome: result.outcome,
+    seconds: milliseconds(result.seconds),
+    reason: optional(result.reason),
+    hint: optional(result.hint),
+    checks: result.checks.map(({ check, ok, saw }) => ({
+      id: check.id,
+      title: mask(check.title),
+      machine: check.machine ?? result.step.machine ?? null,
+      ok,
+      saw: mask(saw),
+      hint: optional(check.hint),
+    })),
+    notAsked: result.step.checks
+      .filter(({ id }) => !asked.has(id))
+      .map(({ id, title }) => ({ id, title: mask(title) })),
+  }
+}
+
+/** Plain data. `mask` is put to every text that a machine may have said. */
+export const reportJson = (report: Report, mask: Mask = asIs): ReportJson => {
+  const results = report.results.map((result) => stepLine(result, mask))
+  const steps = (outcome: Outcome): number => results.filter((result) => result.outcome === outcome).length
+  const checks = results.flatMap((result) => result.checks)
+  return {
+    schema: 'lab.report/v1',
+    title: mask(report.title),
+    started: report.started.toISOString(),
+    seconds: milliseconds(report.seconds),
+    interrupted: report.interrupted,
+    summary: {
+      passed: checks.filter(({ ok }) => ok).length,
+      failed: checks.filter(({ ok }) => !ok).length + results.filter(failedByItself).length,
+      notAsked: sum(results.map(({ notAsked }) => notAsked.length)),
+      steps: {
+        ok: steps('ok'),
+        changed: steps('changed'),
+        failed: steps('failed'),
+        'not-reached': steps('not-reached'),
+      },
+    },
+    results,
+  }
+}
+
+/** `58 passed, 2 failed`; programs and people look for exactly this. */
+const counts = ({ summary }: ReportJson): string =>
+  `${String(summary.passed)} passed, ${String(summary.failed)} failed`
+
+/** What the counts leave out. */
+const remarks = ({ summary, interrupted }: ReportJson): string[] => [
+  ...(interrupted ? ['interrupted'] : []),
+  ...(summary.notAsked > 0 ? [`${String(summary.notAsked)} not asked`] : []),
+]
+
+interface Row {
+  readonly verdict: 'passed' | 'failed' | 'not asked'
+  readonly title: string
+  readonly evidence: string
+  readonly hint: string | null
+}
+
+const rowsOf = (result: StepLine): Row[] => [
+  ...result.checks.map(({ ok, title, saw, hint }): Row => ({
+    verdict: ok ? 'passed' : 'failed',
+    title: oneLine(title),
+    evidence: oneLine(saw),
+    hint: ok ? null : (hint ?? result.hint),
+  })),
+  ...(failedByItself(result)
+    ? [
+        {
+          verdict: 'failed',
+          title: oneLine(result.title),
+          evidence: oneLine(result.reason ?? 'failed'),
+          hint: result.hint,
+        } satisfies Row,
+      ]
+    : []),
+  ...result.notAsked.map(({ title }): Row => ({
+    verdict: 'not asked',
+    title: oneLine(title),
+    evidence: `not asked: ${oneLine(result.reason ?? result.outcome)}`,
+    hint: null,
+  })),
+]
+
+const byPhase = (json: ReportJson): Map<string, Row[]> => {
+  const phases = new Map<string, Row[]>()
+  for (const result of json.results)
+    phases.set(result.phase, [...(phases.get(result.phase) ?? []), ...rowsOf(result)])
+  return phases
+}
+
+const signs = { passed: '✔', failed: '✖', 'not asked': '-' } as const
+const signColors = { passed: 'green', failed: 'red', 'not asked': 'yellow' } as const
+
+/** Titles are aligned up to here; a longer one pushes its evidence to the right. */
+const widestTitle = 56
+
+/** The table of `lab verify`. Its last line is the counts, and nothing else. */
+export const reportTable = (report: Report, color: boolean, mask: Mask = asIs): string => {
+  const json = reportJson(report, mask)
+  const phases = byPhase(json)
+  const paint = (style: Parameters<typeof styleText>[0], text: string): string =>
+    color ? styleText(style, text, { validateStream: false }) : text
+  const titles = [...phases.values()].flat().map(({ title }) => title.length)
+  const width = Math.min(widestTitle, Math.max(0, ...titles))
+  const lines = [...phases].flatMap(([phase, rows]) => [
+    paint('bold', oneLine(phase)),
+    ...rows.flatMap(({ verdict, title, evidence, hint }) => [
+      `  ${paint(signColors[verdict], signs[verdict])} ${title.padEnd(width)}  ${verdict === 'failed' ? evidence : paint('dim', evidence)}`.trimEnd(),
+      ...(hint === null ? [] : [`    Hint: ${oneLine(hint)}`]),
+    ]),
+    '',
+  ])
+  return [...lines, ...remarks(json), counts(json)].join('\n')
+}
+
+/** In a cell, a bar would end it, and a machine's words must not become markup. */
+const cell = (text: string): string =>
+  oneLine(text)
+    .replace(/[\\`*_[\]<>|]/g, '\\$&')
+    .replace(/^$/, ' ')
+
+export const reportMarkdown = (report: Report, mask: Mask = asIs): string => {
+  const json = reportJson(report, mask)
+  const failures = json.results.flatMap((result) =>
+    rowsOf(result)
+      .filter(({ verdict }) => verdict === 'failed')
+      .flatMap(({ title, evidence, hint }) => [
+        `- **${cell(title)}**: ${cell(evidence)}`,
+        // Four spaces: a block of code inside the item, whatever the command has in it.
+        ...(hint === null ? [] : ['', `      ${oneLine(hint)}`, '']),
+      ]),
+  )
+  const table = ([phase, rows]: [string, Row[]]): string[] => [
+    `## ${cell(phase)}`,
+    '',
+    '| | Check | Evidence |',
+    '|---|---|---|',
+    ...rows.map(
+      ({ verdict, title, evidence }) => `| ${signs[verdict]} | ${cell(title)} | ${cell(evidence)} |`,
+    ),
+    '',
+  ]
+  return [
+    `# ${cell(json.title)}`,
+    '',
+    `**${counts(json)}**${remarks(json)
+      .map((remark) => `, ${remark}`)
+      .join('')}. Started ${json.started}, took ${json.seconds.toFixed(1)} s.`,
+    '',
+    ...(failures.length === 0 ? [] : ['## Failures', '', ...failures, '']),
+    ...[...byPhase(json)].flatMap(table),
+  ]
+    .join('\n')
+    .replace(/\n{3,}/g, '\n\n')
+    .trimEnd()
+    .concat('\n')
+}

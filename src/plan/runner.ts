@@ -1,0 +1,174 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { LabError, messageOf } from '../error.js'
+import type {
+  Check,
+  CheckResult,
+  Context,
+  Plan,
+  Report,
+  RunEvent,
+  Seconds,
+  Step,
+  StepResult,
+  Verdict,
+} from './step.js'
+
+export type Emit = (event: RunEvent) => void
+
+/** Seconds between two looks at a check: the first comes soon, a slow thing is not asked all the time. */
+const firstPause: Seconds = 0.15
+const longestPause: Seconds = 1
+
+/** Seconds that a check without a deadline of its own may take to become true. */
+const defaultDeadline: Seconds = 60
+
+/** How a run walks the steps. */
+export type Mode =
+  /** Apply what is not so, and wait until it is. */
+  | 'apply'
+  /** Look once; change nothing. */
+  | 'look'
+
+const seconds = (since: number): Seconds => (performance.now() - since) / 1000
+
+/** Asks a check once. What could not be asked is not so, and the reason is the evidence. */
+export const ask = async (check: Check, context: Context): Promise<Verdict> => {
+  try {
+    return await check.probe(context)
+  } catch (error) {
+    return { ok: false, saw: messageOf(error) }
+  }
+}
+
+const askAll = (checks: readonly Check[], context: Context): Promise<CheckResult[]> =>
+  Promise.all(checks.map(async (check) => ({ check, ...(await ask(check, context)) })))
+
+/** Waits for one check until it holds, its deadline passes, or it says that waiting is of no use. */
+const waitFor = async (
+  check: Check,
+  context: Context,
+  since: number,
+  seen: (verdict: Verdict) => void,
+): Promise<CheckResult> => {
+  const deadline = check.within ?? defaultDeadline
+  for (let pause = firstPause; ; pause = Math.min(pause * 1.5, longestPause)) {
+    const verdict = await ask(check, context)
+    if (verdict.ok || verdict.final === true) return { check, ...verdict }
+    context.signal.throwIfAborted()
+    if (seconds(since) >= deadline)
+      return { check, ok: false, saw: `${verdict.saw} (waited ${seconds(since).toFixed(0)} s)` }
+    seen(verdict)
+    await delay(pause * 1000, undefined, { signal: context.signal })
+  }
+}
+
+/**
+ * The only loop. Steps start as soon as all that they need has succeeded; a failed step stops those that
+ * need it, and nobody else. Never throws: whatever happens is in the report, in plan order.
+ */
+export const runPlan = async (plan: Plan, mode: Mode, context: Context, emit: Emit): Promise<Report> => {
+  const started = new Date()
+  const since = performance.now()
+  const results = new Map<string, StepResult>()
+  emit({ type: 'run-started', plan })
+
+  const finish = (result: StepResult): StepResult => {
+    results.set(result.step.id, result)
+    emit({ type: 'step-finished', result })
+    return result
+  }
+
+  const carryOut = async (step: Step): Promise<StepResult> => {
+    const begun = performance.now()
+    emit({ type: 'step-started', step })
+    let checks = await askAll(step.checks, context)
+    const unmet = checks.filter((result) => !result.ok)
+    const done = (outcome: StepResult['outcome'], why: Partial<StepResult> = {}): StepResult => ({
+      step,
+      outcome,
+      seconds: seconds(begun),
+      checks,
+      ...why,
+    })
+    const failed = (): StepResult => {
+      const first = checks.find((result) => !result.ok)
+      if (!first) return done('changed')
+      return done('failed', {
+        reason: `${first.check.title}: no: ${first.saw}`,
+        ...(first.check.hint === undefined ? {} : { hint: first.check.hint }),
+      })
+    }
+    if (unmet.length === 0) return done('ok')
+    if (mode === 'look') return failed()
+    try {
+      context.signal.throwIfAborted()
+      if (step.apply) {
+        emit({ type: 'step-applying', step, why: unmet.map(({ check, saw }) => `${check.title}: no: ${saw}`).join('; ') })
+        await step.apply(context, (note) => {
+          emit({ type: 'step-progress', step, note })
+        })
+      }
+      const applied = performance.now()
+      checks = await Promise.all(
+        step.checks.map((check) =>
+          waitFor(check, context, applied, ({ saw }) => {
+            emit({ type: 'step-waiting', step, waitingFor: check.title, saw })
+          }),
+        ),
+      )
+      return checks.every((result) => result.ok) ? done(step.apply ? 'changed' : 'ok') : failed()
+    } catch (error) {
+      if (context.signal.aborted) return done('not-reached', { reason: 'interrupted' })
+      const hint = error instanceof LabError ? error.hint : undefined
+      return done('failed', {
+        reason: messageOf(error),
+        ...((hint ?? step.checks[0].hint) === undefined ? {} : { hint: hint ?? step.checks[0].hint ?? '' }),
+      })
+    }
+  }
+
+  const running = new Map<string, Promise<StepResult>>()
+  const run = (step: Step): Promise<StepResult> => {
+    let promise = running.get(step.id)
+    if (!promise) {
+      promise = (async () => {
+        const needed = await Promise.all(
+          step.needs.map((id) => {
+            const other = plan.steps.find((candidate) => candidate.id === id)
+            if (!other) throw new Error(`step ${step.id} needs ${id}, which is not in the plan`)
+            return run(other)
+          }),
+        )
+        const missing = needed.find((result) => result.outcome === 'failed' || result.outcome === 'not-reached')
+        const skip = context.signal.aborted
+          ? 'interrupted'
+          : missing && mode === 'apply'
+            ? `needs: ${missing.step.title}`
+            : undefined
+        return finish(
+          skip === undefined
+            ? await carryOut(step)
+            : { step, outcome: 'not-reached', seconds: 0, checks: [], reason: skip },
+        )
+      })()
+      running.set(step.id, promise)
+    }
+    return promise
+  }
+
+  // Looking needs no order: what a step builds on may be broken, and its own state is worth knowing all the same.
+  await Promise.all(mode === 'apply' ? plan.steps.map(run) : plan.steps.map(async (step) => finish(await carryOut(step))))
+  const report: Report = {
+    title: plan.title,
+    started,
+    seconds: seconds(since),
+    interrupted: context.signal.aborted,
+    results: plan.steps.map((step) => results.get(step.id)).filter((result) => result !== undefined),
+  }
+  emit({ type: 'run-finished', report })
+  return report
+}
+
+/** True when every step is as it should be. */
+export const succeeded = (report: Report): boolean =>
+  !report.interrupted && report.results.every(({ outcome }) => outcome === 'ok' || outcome === 'changed')

@@ -1,0 +1,71 @@
+/** The product's table of contents: what a lab is, as steps. */
+import { initiatorsOf, type Lab, machinesWith, nodesOf } from '../lab/lab.js'
+import type { FileOptions } from '../machine/files.js'
+import * as database from '../steps/database.js'
+import * as initiator from '../steps/initiator.js'
+import * as kubernetes from '../steps/kubernetes.js'
+import * as machines from '../steps/machines.js'
+import * as target from '../steps/target.js'
+import type { Plan, Step } from './step.js'
+
+const machineSteps = (lab: Lab, options: FileOptions, gone: readonly string[]): readonly Step[] => [
+  machines.createNetwork(lab),
+  ...gone.map((name) => machines.remove(lab, name)),
+  ...lab.machines.flatMap((machine) => [
+    machines.boot(lab, machine, options, []),
+    machines.reach(lab, machine),
+    machines.configure(lab, machine, options),
+  ]),
+]
+
+const iscsiSteps = (lab: Lab): readonly Step[] => [
+  ...lab.targets.map((each) => target.serveTarget(lab, each)),
+  ...initiatorsOf(lab).map((machine) => initiator.prepareInitiator(lab, machine)),
+  ...lab.targets.map((each) => target.proveRefusal(lab, each)).filter((step) => step !== undefined),
+  ...lab.filesystems.flatMap((filesystem) => [
+    initiator.logIn(lab, filesystem),
+    initiator.makeFilesystem(lab, filesystem),
+  ]),
+]
+
+const kubernetesSteps = (lab: Lab): readonly Step[] => {
+  const spec = lab.kubernetes
+  if (!spec) return []
+  return [
+    ...nodesOf(lab).map((machine) => kubernetes.startContainerd(lab, machine)),
+    kubernetes.initControlPlane(lab),
+    ...machinesWith(lab, 'worker').map((machine) => kubernetes.joinWorker(lab, machine)),
+    ...nodesOf(lab).map((machine) => kubernetes.routePods(lab, machine)),
+    ...nodesOf(lab).map((machine) => kubernetes.readyNode(lab, machine, spec)),
+    kubernetes.installDns(lab),
+    kubernetes.proveControlPlane(lab),
+    kubernetes.proveProxy(lab),
+  ]
+}
+
+const databaseSteps = (lab: Lab): readonly Step[] => {
+  const spec = lab.database
+  if (!spec) return []
+  const { chap } = lab.targets.find(({ iqn }) => iqn === spec.target) ?? {}
+  if (!chap) throw new Error(`${spec.target} is not a target of ${lab.name}`)
+  return [
+    database.createSecret(lab, chap),
+    database.proveVolume(lab, spec),
+    database.deployDatabase(lab, spec),
+    database.targetSees(lab, spec),
+    database.writeRow(lab, spec),
+    database.startClients(lab, spec),
+    ...machinesWith(lab, 'worker').map(({ name }) => database.proveInside(lab, spec, name)),
+  ]
+}
+
+/** @param gone machines that exist but are no longer in the lab file */
+export const planUp = (lab: Lab, options: FileOptions, gone: readonly string[] = []): Plan => ({
+  title: `Bring up ${lab.name}`,
+  steps: [
+    ...machineSteps(lab, options, gone),
+    ...iscsiSteps(lab),
+    ...kubernetesSteps(lab),
+    ...databaseSteps(lab),
+  ],
+})

@@ -1,0 +1,197 @@
+/**
+ * The first process of a lab's namespaces (network, PID, mount; user where not root). It makes the lab's
+ * bridge, starts and ends the machines, and carries TCP connections from the host into the lab's network.
+ * Because it is PID 1 there, its end is the end of every machine: nothing can be left behind.
+ *
+ * Standard library only: it must start fast and stay small.
+ *
+ * Arguments: socket path, bridge address (CIDR). Descriptor 3 is a socket that listens on the *host's*
+ * 127.0.0.1: it was opened before the namespaces were, and leads to the address given by `PUT /forward`.
+ *
+ * HTTP on the socket:
+ *   GET /machines              Machine[]
+ *   PUT /machines/NAME         StartRequest: starts it unless it runs
+ *   DELETE /machines/NAME      ends it at once (a power cut); answers when it is gone
+ *   PUT /forward               {host, port}
+ *   DELETE /                   ends everything
+ *   CONNECT host:port          a tunnel into the lab's network
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { openSync, closeSync } from 'node:fs'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { connect, createServer as createTcpServer, type Socket } from 'node:net'
+
+export interface StartRequest {
+  /** The program and its arguments. */
+  readonly argv: readonly string[]
+  /** Console output is appended to this file. */
+  readonly console: string
+  /** The bridge end and the machine end of a veth pair, made anew for every start. */
+  readonly link: readonly [bridgeEnd: string, machineEnd: string]
+}
+
+export interface RunningMachine {
+  readonly name: string
+  readonly running: boolean
+  readonly argv: readonly string[]
+  /** Milliseconds since the epoch. */
+  readonly started: number
+  /** How it ended: `exit code 1`, `SIGKILL`. */
+  readonly ended?: string
+}
+
+interface Entry extends StartRequest {
+  readonly child: ChildProcess
+  readonly started: number
+  ended?: string
+}
+
+const bridge = 'lab0'
+/** Milliseconds to wait for a TCP answer of a machine that may be down: nobody sends a RST for it. */
+const dialTimeout = 3000
+
+const ip = (...args: readonly string[]): void => {
+  execFileSync('ip', args, { stdio: ['ignore', 'ignore', 'pipe'] })
+}
+
+const setUpNetwork = (address: string): void => {
+  ip('link', 'set', 'lo', 'up')
+  ip('link', 'add', bridge, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0')
+  ip('address', 'add', address, 'dev', bridge)
+  ip('link', 'set', bridge, 'up')
+}
+
+const main = (socketPath: string, address: string): void => {
+  const machines = new Map<string, Entry>()
+  let forwardTo: { host: string; port: number } | undefined
+
+  setUpNetwork(address)
+
+  const start = (name: string, request: StartRequest): void => {
+    const known = machines.get(name)
+    if (known && known.ended === undefined) return
+    const [bridgeEnd, machineEnd] = request.link
+    try {
+      ip('link', 'delete', bridgeEnd)
+    } catch {
+      // It is not there on the first start.
+    }
+    ip('link', 'add', bridgeEnd, 'type', 'veth', 'peer', 'name', machineEnd)
+    ip('link', 'set', bridgeEnd, 'master', bridge, 'up')
+    ip('link', 'set', machineEnd, 'up')
+    const log = openSync(request.console, 'a', 0o600)
+    // A PID namespace per machine: its first process ends, and the kernel ends all its helpers with it.
+    const child = spawn('unshare', ['--pid', '--fork', '--kill-child=SIGKILL', '--', ...request.argv], {
+      stdio: ['ignore', log, log],
+      detached: true,
+    })
+    closeSync(log)
+    const entry: Entry = { ...request, child, started: Date.now() }
+    child.on('error', (error) => {
+      entry.ended = error.message
+    })
+    child.on('exit', (code, signal) => {
+      entry.ended = signal ?? `exit code ${String(code)}`
+    })
+    machines.set(name, entry)
+  }
+
+  const end = (name: string): Promise<void> =>
+    new Promise((resolve) => {
+      const entry = machines.get(name)
+      if (!entry || entry.ended !== undefined) {
+        machines.delete(name)
+        resolve()
+        return
+      }
+      entry.child.once('exit', () => {
+        machines.delete(name)
+        resolve()
+      })
+      entry.child.kill('SIGKILL')
+    })
+
+  const list = (): RunningMachine[] =>
+    [...machines].map(([name, { argv, started, ended }]) => ({
+      name,
+      running: ended === undefined,
+      argv,
+      started,
+      ...(ended === undefined ? {} : { ended }),
+    }))
+
+  const body = async (request: IncomingMessage): Promise<unknown> => {
+    const chunks: Buffer[] = []
+    for await (const chunk of request) chunks.push(chunk as Buffer)
+    return JSON.parse(Buffer.concat(chunks).toString('utf8'))
+  }
+
+  const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const [, what, name] = (request.url ?? '/').split('/').map(decodeURIComponent)
+    const route = `${request.method ?? ''} ${what ?? ''}`
+    if (route === 'GET machines') {
+      response.end(JSON.stringify(list()))
+    } else if (route === 'PUT machines' && name) {
+      start(name, (await body(request)) as StartRequest)
+      response.end('{}')
+    } else if (route === 'DELETE machines' && name) {
+      await end(name)
+      response.end('{}')
+    } else if (route === 'PUT forward') {
+      forwardTo = (await body(request)) as typeof forwardTo
+      response.end('{}')
+    } else if (route === 'DELETE ') {
+      response.end('{}', () => process.exit(0))
+    } else {
+      response.writeHead(404).end('{}')
+    }
+  }
+
+  const server = createServer((request, response) => {
+    handle(request, response).catch((error: unknown) => {
+      const stderr = (error as { stderr?: Buffer }).stderr?.toString() ?? ''
+      response.writeHead(500).end(JSON.stringify({ error: `${String(error)} ${stderr}`.trim() }))
+    })
+  })
+
+  const dial = (host: string, port: number): Socket => {
+    const socket = connect({ host, port, noDelay: true })
+    socket.setTimeout(dialTimeout, () => socket.destroy(new Error('ETIMEDOUT')))
+    socket.once('connect', () => socket.setTimeout(0))
+    return socket
+  }
+
+  const join = (near: Socket, far: Socket): void => {
+    near.on('error', () => far.destroy())
+    far.on('error', () => near.destroy())
+    near.on('close', () => far.destroy())
+    far.on('close', () => near.destroy())
+    near.pipe(far)
+    far.pipe(near)
+  }
+
+  server.on('connect', (request: IncomingMessage, near: Socket, head: Buffer) => {
+    const [host = '', port = '0'] = (request.url ?? '').split(':')
+    const far = dial(host, Number(port))
+    const refuse = (error: Error) => near.end(`HTTP/1.1 502 ${error.message}\r\n\r\n`)
+    near.on('error', () => far.destroy())
+    far.once('error', refuse)
+    far.once('connect', () => {
+      far.off('error', refuse)
+      near.write('HTTP/1.1 200 OK\r\n\r\n')
+      if (head.length > 0) far.write(head)
+      join(near, far)
+    })
+  })
+
+  server.listen(socketPath)
+  createTcpServer((near) => {
+    if (!forwardTo) near.destroy()
+    else join(near, dial(forwardTo.host, forwardTo.port))
+  }).listen({ fd: 3 })
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(signal, () => process.exit(0))
+}
+
+const [socketPath, address] = process.argv.slice(2)
+if (!socketPath || !address) throw new Error('usage: supervisor SOCKET ADDRESS/PREFIX')
+main(socketPath, address)

@@ -1,0 +1,43 @@
+/** The host's side of the supervisor's socket. */
+import { request } from 'node:http'
+import type { Socket } from 'node:net'
+
+/** A TCP connection to an address inside the lab's network. */
+export const connectThrough = (socketPath: string, host: string, port: number): Promise<Socket> =>
+  new Promise((resolve, reject) => {
+    const call = request({ socketPath, method: 'CONNECT', path: `${host}:${String(port)}` })
+    call.once('connect', (response, socket, head) => {
+      if (response.statusCode === 200) {
+        // A server that speaks first (SSH, MySQL) may have spoken in the same packet as the answer.
+        if (head.length > 0) socket.unshift(head)
+        resolve(socket)
+      } else {
+        socket.destroy()
+        reject(new Error(`${host}:${String(port)}: ${response.statusMessage ?? 'refused'}`))
+      }
+    })
+    call.once('error', reject)
+    call.end()
+  })
+
+/** One call to the supervisor. @throws with its words, or ENOENT/ECONNREFUSED where none runs. */
+export const callSupervisor = <T>(
+  socketPath: string,
+  method: 'GET' | 'PUT' | 'DELETE',
+  path: string,
+  body?: unknown,
+): Promise<T> =>
+  new Promise((resolve, reject) => {
+    const call = request({ socketPath, method, path }, (response) => {
+      const chunks: Buffer[] = []
+      response.on('data', (chunk: Buffer) => chunks.push(chunk))
+      response.on('end', () => {
+        const answer = JSON.parse(Buffer.concat(chunks).toString('utf8') || '{}') as T & { error?: string }
+        if (response.statusCode === 200) resolve(answer)
+        else reject(new Error(answer.error ?? `HTTP ${String(response.statusCode)}`))
+      })
+      response.on('error', reject)
+    })
+    call.once('error', reject)
+    call.end(body === undefined ? undefined : JSON.stringify(body))
+  })

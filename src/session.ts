@@ -1,0 +1,78 @@
+/** What every command that touches a running lab works with. */
+import { setMaxListeners } from 'node:events'
+import type { Lab, ProviderName } from './lab/lab.js'
+import { LabError } from './error.js'
+import { kubectlWith } from './machine/kubectl.js'
+import { Machine, type Transport } from './machine/machine.js'
+import type { Context } from './plan/step.js'
+import { umlProvider } from './provider/uml/uml.js'
+import { vagrantProvider } from './provider/vagrant.js'
+import type { Provider } from './provider/provider.js'
+import { pathsOf } from './state.js'
+
+/** In the order in which they are tried where nobody chose. */
+export const providers: readonly Provider[] = [umlProvider, vagrantProvider('libvirt'), vagrantProvider('virtualbox')]
+
+export const providerNamed = (name: ProviderName): Provider => {
+  const provider = providers.find((candidate) => candidate.name === name)
+  if (!provider) throw new Error(`no provider ${name}`)
+  return provider
+}
+
+/** The provider that was asked for, on the command line before the lab file; else the first that works here. */
+export const chooseProvider = async (
+  asked: ProviderName | undefined,
+  lab: Pick<Lab, 'provider'>,
+  signal: AbortSignal,
+): Promise<Provider> => {
+  const name = asked ?? lab.provider
+  if (name) return providerNamed(name)
+  for (const provider of providers) if ((await provider.probe(signal)).usable) return provider
+  throw new LabError('no-provider', 'no provider works on this host', { hint: 'lab doctor', exitCode: 3 })
+}
+
+/** A transport that is opened when a step first asks for its machine. */
+const lazily = (open: () => Promise<Transport>, address: string): Transport => {
+  let opened: Promise<Transport> | undefined
+  const transport = (): Promise<Transport> => (opened ??= open())
+  return {
+    address,
+    exec: async (command, options) => (await transport()).exec(command, options),
+    close: async () => {
+      if (opened) await (await opened).close()
+    },
+  }
+}
+
+export interface Session extends Context {
+  close(): Promise<void>
+}
+
+export const openSession = (lab: Lab, provider: Provider, signal: AbortSignal, kubectlBinary: string): Session => {
+  const machines = new Map<string, Machine>()
+  // Every command that runs listens to it, and many run at once.
+  setMaxListeners(0, signal)
+  return {
+    lab,
+    provider,
+    signal,
+    kubectl: kubectlWith(kubectlBinary, pathsOf(lab.name).kubeconfig, signal),
+    machine: (name) => {
+      let machine = machines.get(name)
+      if (!machine) {
+        const spec = lab.machines.find((candidate) => candidate.name === name)
+        if (!spec)
+          throw new LabError('no-machine', `${lab.name} has no machine ${name}`, {
+            hint: `its machines: ${lab.machines.map((each) => each.name).join(', ')}`,
+            exitCode: 2,
+          })
+        machine = new Machine(name, lazily(() => provider.transport(lab, spec), `${name} (${spec.address})`))
+        machines.set(name, machine)
+      }
+      return machine
+    },
+    close: async () => {
+      await Promise.all([...machines.values()].map((machine) => machine.close()))
+    },
+  }
+}

@@ -1,0 +1,74 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { LabError } from './error.js'
+
+/** Where running labs keep what is theirs: LAB_STATE, else XDG_STATE_HOME/lab, else ~/.local/state/lab. */
+export const stateRoot = (): string =>
+  process.env['LAB_STATE'] ?? join(process.env['XDG_STATE_HOME'] ?? join(homedir(), '.local', 'state'), 'lab')
+
+/** Every path of one lab. What the world can tell (which machines run) is never kept here. */
+export interface LabPaths {
+  readonly root: string
+  /** The lab file as it was last applied, so that `down` works when the file is gone. */
+  readonly source: string
+  readonly kubeconfig: string
+  readonly sshConfig: string
+  readonly knownHosts: string
+  readonly privateKey: string
+  readonly secrets: string
+  readonly runs: string
+  machine(name: string): string
+}
+
+/** Linux: sun_path has 108 bytes; the longest socket name below the folder is `machines/<32>/uml/x/mconsole`. */
+const longestRoot = 80
+
+export const pathsOf = (name: string): LabPaths => {
+  const root = join(stateRoot(), name)
+  if (Buffer.byteLength(root) > longestRoot)
+    throw new LabError('state-path-too-long', `${root}: too long for a folder that holds Unix sockets`, {
+      hint: 'set LAB_STATE to a shorter folder: LAB_STATE=/var/tmp/lab lab …',
+    })
+  return {
+    root,
+    source: join(root, 'lab.yaml'),
+    kubeconfig: join(root, 'kubeconfig'),
+    sshConfig: join(root, 'ssh_config'),
+    knownHosts: join(root, 'ssh', 'known_hosts'),
+    privateKey: join(root, 'ssh', 'id_ed25519'),
+    secrets: join(root, 'secrets.json'),
+    runs: join(root, 'runs'),
+    machine: (machine) => join(root, 'machines', machine),
+  }
+}
+
+/** Writes a file as a whole, readable by its owner alone. */
+export const writePrivate = async (path: string, content: string | Buffer): Promise<void> => {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  const next = `${path}.${String(process.pid)}.new`
+  await writeFile(next, content, { mode: 0o600 })
+  await rename(next, path)
+}
+
+/** What the lab made up for itself. */
+export interface LabSecrets {
+  /** A kubeadm bootstrap token, `[a-z0-9]{6}.[a-z0-9]{16}`. */
+  readonly bootstrapToken: string
+}
+
+export const secretsOf = async (paths: LabPaths): Promise<LabSecrets> => {
+  const kept = await readFile(paths.secrets, 'utf8').catch(() => undefined)
+  if (kept !== undefined) return JSON.parse(kept) as LabSecrets
+  const letters = randomBytes(11).toString('hex')
+  const made: LabSecrets = { bootstrapToken: `${letters.slice(0, 6)}.${letters.slice(6, 22)}` }
+  await writePrivate(paths.secrets, JSON.stringify(made, null, 2))
+  return made
+}
+
+export const removeState = (paths: LabPaths): Promise<void> => rm(paths.root, { recursive: true, force: true })
+
+/** 12 hexadecimal digits of SHA-256. */
+export const shortHash = (content: string | Buffer): string =>
+  createHash('sha256').update(content).digest('hex').slice(0, 12)

@@ -1,0 +1,406 @@
+/** The database on the LUN: secret, the seed's first pod, Deployment, Service, and a row in and out. */
+import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise'
+import {
+  type Chap,
+  type DatabaseSpec,
+  type Lab,
+  machinesWith,
+  nodesOf,
+  portalOf,
+  type TargetSpec,
+  targetNamed,
+} from '../lab/lab.js'
+import { shell } from '../machine/sh.js'
+import type { Check, Context, Step, Verdict } from '../plan/step.js'
+import { render } from '../render.js'
+import { machineCheck } from './checks.js'
+import { describePod, isReady, type Pod, pods } from './kubernetes.js'
+import { shortName } from './target.js'
+
+const phase = 'database'
+
+/** Under their upstream names: where a registry is reached, the upstream images serve as well. */
+const images = { ubuntu: 'docker.io/library/debian:trixie-slim', database: 'docker.io/library/mariadb:11.8' }
+
+const volumeOf = (lab: Lab, database: DatabaseSpec): object => {
+  const target = targetNamed(lab, database.target)
+  return {
+    targetPortal: portalOf(lab, target),
+    iqn: target.iqn,
+    lun: database.lun,
+    fsType: 'ext4',
+    readOnly: false,
+    chapAuthSession: true,
+    secretRef: { name: 'chap-secret' },
+  }
+}
+
+const apply = async (context: Context, manifest: string): Promise<void> => {
+  await context.kubectl.run(['apply', '--server-side', '--force-conflicts', '-f', '-'], {
+    input: manifest,
+    timeout: 60,
+  })
+}
+
+export const createSecret = (lab: Lab, chap: Chap): Step => ({
+  id: 'create-chap-secret',
+  title: 'Put the CHAP name and password into chap-secret',
+  phase,
+  needs: ['init-control-plane'],
+  apply: (context) => apply(context, render('manifests/chap-secret.yaml', { chap })),
+  checks: [
+    {
+      id: 'chap-secret',
+      title: 'chap-secret holds what the lab file says',
+      within: 20,
+      hint: `lab kubectl ${lab.name} -- get secret chap-secret`,
+      probe: async ({ kubectl }) => {
+        const { type, data } = await kubectl.get<{ type: string; data: Record<string, string> }>('secret', 'chap-secret')
+        const decode = (key: string): string => Buffer.from(data[key] ?? '', 'base64').toString('utf8')
+        const same =
+          decode('node.session.auth.username') === chap.username &&
+          decode('node.session.auth.password') === chap.password
+        return {
+          ok: same && type === 'kubernetes.io/iscsi-chap',
+          saw: `${type}, ${same ? 'as wanted' : 'other values'}`,
+        }
+      },
+    },
+  ],
+})
+
+const deploymentExists = async ({ kubectl }: Context, database: DatabaseSpec): Promise<boolean> =>
+  (await kubectl.run(['get', 'deployment', `${database.name}-server`, '--ignore-not-found', '-o', 'name'])) !== ''
+
+export const proveVolume = (lab: Lab, database: DatabaseSpec): Step => ({
+  id: 'prove-volume',
+  title: 'See a pod write to the LUN and read it back',
+  phase,
+  needs: [
+    'create-chap-secret',
+    `serve-${shortName(targetNamed(lab, database.target))}`,
+    ...machinesWith(lab, 'worker').flatMap(({ name }) => [`prepare-initiator-${name}`]),
+    // One worker is enough to begin.
+    `ready-${machinesWith(lab, 'worker')[0]?.name ?? ''}`,
+  ],
+  apply: async (context) => {
+    // A LUN that a database uses is not touched: two pods on one disk is what must never happen.
+    if (await deploymentExists(context, database)) return
+    await context.kubectl.run(['delete', 'pod', 'ubuntu-initiator', '--ignore-not-found', '--grace-period=1'])
+    await apply(
+      context,
+      render('manifests/ubuntu-initiator.yaml', { image: images.ubuntu, volume: volumeOf(lab, database) }),
+    )
+  },
+  checks: [
+    {
+      id: 'volume-used',
+      title: 'a pod has used the LUN through the CHAP login, as ext4',
+      within: 120,
+      hint: `lab kubectl ${lab.name} -- describe pod ubuntu-initiator`,
+      probe: async (context) => {
+        const pod = (await pods(context)).find(({ metadata }) => metadata.name === 'ubuntu-initiator')
+        if (pod?.status.phase === 'Succeeded') {
+          const said = (await context.kubectl.run(['logs', 'ubuntu-initiator'])).trim()
+          return { ok: said.startsWith('ext') && said.endsWith('file read back'), saw: said || 'it said nothing' }
+        }
+        if (await deploymentExists(context, database))
+          return { ok: true, saw: 'the database has it: see its own checks' }
+        return { ok: false, saw: pod ? describePod(pod) : 'no such pod', final: pod?.status.phase === 'Failed' }
+      },
+    },
+  ],
+})
+
+const serverPods = async (context: Context, database: DatabaseSpec): Promise<readonly Pod[]> =>
+  (await pods(context)).filter(({ metadata }) => metadata.labels?.['app'] === `${database.name}-server`)
+
+const mountedOnce = (lab: Lab, database: DatabaseSpec): Check => {
+  const target = targetNamed(lab, database.target)
+  return {
+    id: 'volume-mounted-once',
+    title: 'the LUN is mounted by the node that runs the database, and by no other',
+    within: 60,
+    hint: `lab exec ${lab.name} worker -- iscsiadm -m session`,
+    probe: async (context) => {
+      const portal = portalOf(lab, target)
+      const device = `/dev/disk/by-path/ip-${portal}-iscsi-${target.iqn}-lun-${String(database.lun)}`
+      const users = await Promise.all(
+        machinesWith(lab, 'worker').map(async ({ name }) => {
+          const found = await context
+            .machine(name)
+            .try(shell`test -b ${device} && findmnt --noheadings --first-only --output TARGET --source "$(readlink -f ${device})"`)
+          return found.exitCode === 0 ? name : undefined
+        }),
+      )
+      const mounting = users.filter((name) => name !== undefined)
+      const runs = (await serverPods(context, database)).find(isReady)?.spec.nodeName
+      return {
+        ok: mounting.length === 1 && mounting[0] === runs,
+        saw: `mounted on ${mounting.join(', ') || 'no node'}, database on ${runs ?? 'no node'}`,
+      }
+    },
+  }
+}
+
+const sessionsCheck = (lab: Lab, database: DatabaseSpec, target: TargetSpec, name: string): Check => ({
+  id: `${name}-session`,
+  title: `${name} has ${'a session exactly when it runs the database'}`,
+  machine: name,
+  within: 60,
+  hint: `lab exec ${lab.name} ${name} -- iscsiadm -m session`,
+  probe: async (context) => {
+    const { stdout } = await context.machine(name).try(shell`iscsiadm -m session`)
+    const sessions = stdout.split('\n').filter((line) => line.includes(`${target.iqn} `)).length
+    const runs = (await serverPods(context, database)).some((pod) => isReady(pod) && pod.spec.nodeName === name)
+    return {
+      ok: sessions === (runs ? 1 : 0),
+      saw: `${String(sessions)} sessions, database ${runs ? 'here' : 'elsewhere'}`,
+    }
+  },
+})
+
+export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
+  id: 'deploy-database',
+  title: `Deploy ${database.name} with one replica on the LUN`,
+  phase,
+  needs: ['prove-volume'],
+  apply: (context) =>
+    apply(
+      context,
+      render('manifests/database.yaml', { ...database, image: images.database, volume: volumeOf(lab, database) }),
+    ),
+  checks: [
+    {
+      id: 'database-ready',
+      title: `${database.name} is ready, one pod`,
+      within: 180,
+      hint: `lab kubectl ${lab.name} -- describe pods -l app=${database.name}-server`,
+      probe: async (context) => {
+        const found = await serverPods(context, database)
+        return {
+          ok: found.filter(isReady).length === 1,
+          saw: found.map((pod) => `${pod.metadata.name}: ${describePod(pod)}`).join('; ') || 'no such pod',
+        }
+      },
+    },
+    {
+      id: 'database-service',
+      title: `Service ${database.name} leads to it, on every node's port ${String(database.nodePort)}`,
+      within: 60,
+      hint: `lab kubectl ${lab.name} -- describe service ${database.name}`,
+      probe: async ({ kubectl }) => {
+        const [service, slices] = await Promise.all([
+          kubectl.get<{ spec: { type: string; clusterIP: string; ports: { nodePort?: number }[] } }>('service', database.name),
+          kubectl.get<{ items: { endpoints?: { conditions: { ready?: boolean } }[] }[] }>(
+            'endpointslices',
+            '-l',
+            `kubernetes.io/service-name=${database.name}`,
+          ),
+        ])
+        const port = service.spec.ports[0]?.nodePort
+        const ready = slices.items.flatMap(({ endpoints }) => endpoints ?? []).filter(({ conditions }) => conditions.ready)
+        return {
+          ok: service.spec.type === 'NodePort' && port === database.nodePort && ready.length === 1,
+          saw: `${service.spec.type} ${service.spec.clusterIP}:3306, node port ${String(port)}, ${String(ready.length)} endpoint`,
+        }
+      },
+    },
+    mountedOnce(lab, database),
+    ...machinesWith(lab, 'worker').map(({ name }) =>
+      sessionsCheck(lab, database, targetNamed(lab, database.target), name),
+    ),
+  ],
+})
+
+/** A connection as a client outside the cluster makes it: to a node's address and the node port. */
+const connectTo = async (context: Context, address: string, database: DatabaseSpec): Promise<Connection> => {
+  const socket = await context.provider.dial(context.lab, address, database.nodePort)
+  return createConnection({
+    stream: socket,
+    user: database.user,
+    password: database.password,
+    database: database.database,
+    connectTimeout: 10_000,
+  })
+}
+
+const rowText = (lab: Lab): string => `written from outside the cluster by lab ${lab.name}`
+
+const withConnection = async <T>(
+  context: Context,
+  address: string,
+  database: DatabaseSpec,
+  use: (connection: Connection) => Promise<T>,
+): Promise<T> => {
+  const connection = await connectTo(context, address, database)
+  try {
+    return await use(connection)
+  } finally {
+    connection.destroy()
+  }
+}
+
+const readRow = (context: Context, address: string, database: DatabaseSpec): Promise<Verdict> =>
+  withConnection(context, address, database, async (connection) => {
+    const [rows] = await connection.query<RowDataPacket[]>('SELECT text, at FROM lab_row WHERE id = 1')
+    const row = rows[0] as { text: string; at: Date } | undefined
+    return {
+      ok: row?.text === rowText(context.lab),
+      saw: row ? `row 1: ${row.text}, ${new Date(row.at).toISOString()}` : 'no row',
+    }
+  })
+
+/** Every node answers on the node port, whichever runs the pod. */
+const rowThrough = (lab: Lab, database: DatabaseSpec, name: string, address: string): Check => ({
+  id: `row-through-${name}`,
+  title: `the row reads back through ${address}:${String(database.nodePort)} (${name})`,
+  machine: name,
+  within: 60,
+  hint: `lab forward ${lab.name} ${name}:${String(database.nodePort)}`,
+  probe: (context) => readRow(context, address, database),
+})
+
+export const writeRow = (lab: Lab, database: DatabaseSpec): Step => ({
+  id: 'write-row',
+  title: `Write a row through node port ${String(database.nodePort)} from this host`,
+  phase,
+  needs: ['deploy-database'],
+  apply: async (context) => {
+    const node = machinesWith(lab, 'worker')[0]
+    if (!node) throw new Error('a database without a worker')
+    await withConnection(context, node.address, database, async (connection) => {
+      await connection.query('CREATE TABLE IF NOT EXISTS lab_row (id INT PRIMARY KEY, text VARCHAR(200), at DATETIME)')
+      await connection.query('REPLACE INTO lab_row VALUES (1, ?, UTC_TIMESTAMP())', [rowText(lab)])
+    })
+  },
+  checks: nodesOf(lab).map(({ name, address }) => rowThrough(lab, database, name, address)) as unknown as [
+    Check,
+    ...Check[],
+  ],
+})
+
+export const startClients = (lab: Lab, database: DatabaseSpec): Step => ({
+  id: 'start-clients',
+  title: 'Start a database client on every worker',
+  phase,
+  needs: ['deploy-database'],
+  apply: (context) =>
+    apply(context, render('manifests/client.yaml', { ...database, image: images.database })),
+  checks: [
+    {
+      id: 'clients-ready',
+      title: 'a client pod runs on every worker',
+      within: 90,
+      hint: `lab kubectl ${lab.name} -- describe pods -l app=${database.name}-client`,
+      probe: async (context) => {
+        const found = await clientPods(context, database)
+        const missing = machinesWith(lab, 'worker').filter(
+          ({ name }) => !found.some((pod) => isReady(pod) && pod.spec.nodeName === name),
+        )
+        return {
+          ok: missing.length === 0,
+          saw: found.map((pod) => describePod(pod)).join('; ') || 'none',
+        }
+      },
+    },
+  ],
+})
+
+const clientPods = async (context: Context, database: DatabaseSpec): Promise<readonly Pod[]> =>
+  (await pods(context)).filter(({ metadata }) => metadata.labels?.['app'] === `${database.name}-client`)
+
+/** Runs a shell script in the client pod of a worker. */
+const inClient = async (context: Context, database: DatabaseSpec, worker: string, script: string): Promise<string> => {
+  const pod = (await clientPods(context, database)).find((candidate) => candidate.spec.nodeName === worker)
+  if (!pod) throw new Error(`no client pod on ${worker}`)
+  return (await context.kubectl.run(['exec', pod.metadata.name, '--', 'bash', '-c', script])).trim()
+}
+
+export const proveInside = (lab: Lab, database: DatabaseSpec, worker: string): Step => ({
+  id: `prove-inside-${worker}`,
+  title: `Read the row and reach every pod from inside, on ${worker}`,
+  phase,
+  machine: worker,
+  needs: ['write-row', 'start-clients', 'install-dns'],
+  checks: [
+    {
+      id: `${worker}-dns`,
+      title: `a pod on ${worker} finds ${database.name} by its name`,
+      machine: worker,
+      within: 60,
+      hint: `lab kubectl ${lab.name} -- -n kube-system logs -l k8s-app=kube-dns`,
+      probe: async (context) => {
+        const name = `${database.name}.default.svc.${lab.kubernetes?.dnsDomain ?? ''}`
+        const answer = await inClient(context, database, worker, `getent ahostsv4 ${name} | head -n 1`)
+        const service = await context.kubectl.get<{ spec: { clusterIP: string } }>('service', database.name)
+        return { ok: answer.startsWith(`${service.spec.clusterIP} `), saw: answer || 'no answer' }
+      },
+    },
+    {
+      id: `${worker}-pod-to-pod`,
+      title: `a pod on ${worker} reaches a pod on every node`,
+      machine: worker,
+      within: 60,
+      hint: `lab exec ${lab.name} ${worker} -- ip route`,
+      probe: async (context) => {
+        const all = await pods(context)
+        const dns = all.filter(({ metadata }) => metadata.labels?.['k8s-app'] === 'kube-dns')
+        const server = await serverPods(context, database)
+        const doors = [...dns.map((pod) => [pod, 8181] as const), ...server.map((pod) => [pod, 3306] as const)].filter(
+          ([pod]) => isReady(pod),
+        )
+        const script = doors
+          .map(([pod, port]) => `timeout 3 bash -c '</dev/tcp/${pod.status.podIP ?? ''}/${String(port)}' 2>/dev/null || echo ${pod.metadata.name}`)
+          .join('; ')
+        const unreached = await inClient(context, database, worker, `${script}; true`)
+        const on = [...new Set(doors.map(([pod]) => pod.spec.nodeName))].join(', ')
+        return {
+          ok: unreached === '' && doors.length > 0,
+          saw: unreached === '' ? `reached ${String(doors.length)} pods on ${on}` : `not reached: ${unreached.replaceAll('\n', ', ')}`,
+        }
+      },
+    },
+    {
+      id: `${worker}-row-inside`,
+      title: `a pod on ${worker} reads the row through the Service`,
+      machine: worker,
+      within: 60,
+      hint: `lab kubectl ${lab.name} -- get endpointslices`,
+      probe: async (context) => {
+        const said = await inClient(
+          context,
+          database,
+          worker,
+          `MYSQL_PWD=$MARIADB_PASSWORD mariadb -h ${database.name} -u "$MARIADB_USER" -N -B -e 'SELECT text FROM lab_row WHERE id = 1' ${database.database}`,
+        )
+        return { ok: said === rowText(context.lab), saw: said || 'no row' }
+      },
+    },
+  ],
+})
+
+export const targetSees = (lab: Lab, database: DatabaseSpec): Step => {
+  const target = targetNamed(lab, database.target)
+  return {
+    id: 'prove-one-session',
+    title: 'See exactly one initiator at the target',
+    phase,
+    machine: target.machine,
+    needs: ['deploy-database'],
+    checks: [
+      machineCheck({
+        id: 'target-one-session',
+        title: `${target.iqn} has exactly one session`,
+        machine: target.machine,
+        within: 60,
+        hint: `lab exec ${lab.name} ${target.machine} -- cat /sys/kernel/config/target/iscsi/${target.iqn}/tpgt_1/dynamic_sessions`,
+        command: shell`for acl in ${`/sys/kernel/config/target/iscsi/${target.iqn}/tpgt_1/acls`}/*/; do grep -l LOGGED_IN "$acl"info | xargs -r dirname | xargs -r basename; done`,
+        judge: (output) => {
+          const users = output.split('\n').filter((line) => line !== '')
+          return { ok: users.length === 1, saw: users.join(', ') || 'nobody' }
+        },
+      }),
+    ],
+  }
+}

@@ -1,0 +1,443 @@
+/** The cluster: kubeadm's work, and how one sees that it is done. */
+import { X509Certificate } from 'node:crypto'
+import {
+  type KubernetesSpec,
+  type Lab,
+  type MachineSpec,
+  machinesWith,
+  nodesOf,
+  podRangeOf,
+} from '../lab/lab.js'
+import { shell } from '../machine/sh.js'
+import type { Check, Context, Step, Verdict } from '../plan/step.js'
+import { pathsOf, writePrivate } from '../state.js'
+import { machineCheck, shared } from './checks.js'
+
+const phase = 'kubernetes'
+
+interface Condition {
+  readonly type: string
+  readonly status: string
+  readonly reason?: string
+  readonly message?: string
+}
+
+interface Node {
+  readonly metadata: { readonly name: string }
+  readonly spec: { readonly podCIDR?: string; readonly unschedulable?: boolean }
+  readonly status: {
+    readonly addresses: readonly { readonly type: string; readonly address: string }[]
+    readonly conditions: readonly Condition[]
+    readonly nodeInfo: { readonly kubeletVersion: string; readonly containerRuntimeVersion: string }
+  }
+}
+
+export interface Pod {
+  readonly metadata: {
+    readonly name: string
+    readonly namespace: string
+    readonly labels?: Readonly<Record<string, string>>
+    readonly deletionTimestamp?: string
+  }
+  readonly spec: { readonly nodeName?: string }
+  readonly status: {
+    readonly phase: string
+    readonly podIP?: string
+    readonly conditions?: readonly Condition[]
+    readonly containerStatuses?: readonly {
+      readonly ready: boolean
+      readonly restartCount: number
+      readonly state: { readonly waiting?: { readonly reason: string; readonly message?: string } }
+    }[]
+  }
+}
+
+interface List<T> {
+  readonly items: readonly T[]
+}
+
+export const nodes = shared(async ({ kubectl }) => (await kubectl.get<List<Node>>('nodes')).items)
+export const pods = shared(async ({ kubectl }) => (await kubectl.get<List<Pod>>('pods', '--all-namespaces')).items)
+
+export const isReady = (pod: Pod): boolean =>
+  pod.metadata.deletionTimestamp === undefined &&
+  (pod.status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false)
+
+/** `Pending, ContainerCreating` */
+export const describePod = (pod: Pod): string => {
+  const waiting = pod.status.containerStatuses?.map(({ state }) => state.waiting?.reason).find(Boolean)
+  const scheduled = pod.status.conditions?.find(({ type, status }) => type === 'PodScheduled' && status !== 'True')
+  return [
+    pod.metadata.deletionTimestamp === undefined ? pod.status.phase : 'Terminating',
+    isReady(pod) ? 'ready' : undefined,
+    waiting,
+    scheduled?.message,
+    pod.spec.nodeName === undefined ? undefined : `on ${pod.spec.nodeName}`,
+  ]
+    .filter(Boolean)
+    .join(', ')
+}
+
+const controlPlaneOf = (lab: Lab): MachineSpec => {
+  const machine = machinesWith(lab, 'control-plane')[0]
+  if (!machine) throw new Error(`${lab.name} has no control plane`)
+  return machine
+}
+
+const journal = (lab: Lab, machine: string, unit: string): string =>
+  `lab exec ${lab.name} ${machine} -- journalctl -u ${unit} -n 40 --no-pager`
+
+const service = (lab: Lab, machine: MachineSpec, unit: string): Check =>
+  machineCheck({
+    id: `${machine.name}-${unit}`,
+    title: `${unit} runs on ${machine.name}`,
+    machine: machine.name,
+    within: 30,
+    hint: journal(lab, machine.name, unit),
+    command: shell`systemctl show --property=ActiveState,SubState,NRestarts --value ${unit} | tr '\n' ' '`,
+    judge: (output) => ({ ok: output.startsWith('active running') || / active running/.test(` ${output}`) || output.includes('active running'), saw: output.trim() }),
+  })
+
+export const startContainerd = (lab: Lab, machine: MachineSpec): Step => ({
+  id: `start-containerd-${machine.name}`,
+  title: `Start containerd on ${machine.name}`,
+  phase,
+  machine: machine.name,
+  needs: [`configure-${machine.name}`],
+  apply: async (context) => {
+    await context.machine(machine.name).run(shell`systemctl start containerd`, { signal: context.signal })
+  },
+  checks: [service(lab, machine, 'containerd')],
+})
+
+/** The API server as `127.0.0.1` of this host, under the name that its certificate has. */
+const writeKubeconfig = async (context: Context, lab: Lab): Promise<void> => {
+  const admin = await context.machine(controlPlaneOf(lab).name).run(shell`cat /etc/kubernetes/admin.conf`)
+  const endpoint = await context.provider.apiEndpoint(lab)
+  const text = admin
+    .replace(/server: .*/, `server: ${endpoint}`)
+    .replaceAll('kubernetes-admin@kubernetes', lab.name)
+  await writePrivate(pathsOf(lab.name).kubeconfig, text)
+}
+
+export const initControlPlane = (lab: Lab): Step => {
+  const machine = controlPlaneOf(lab)
+  return {
+    id: 'init-control-plane',
+    title: 'Initialise the control plane with kubeadm',
+    phase,
+    machine: machine.name,
+    needs: [`start-containerd-${machine.name}`],
+    apply: async (context, progress) => {
+      const there = context.machine(machine.name)
+      const initialised = await there.try(shell`test -s /etc/kubernetes/admin.conf && test -s /var/lib/kubelet/config.yaml`)
+      if (initialised.exitCode === 0) {
+        // It was made earlier: the kubelet brings it up again.
+        progress('already initialised: starting its kubelet')
+        await there.run(shell`systemctl start kubelet`, { signal: context.signal })
+      } else {
+        // A run that was cut short leaves half a control plane, which kubeadm refuses to build upon.
+        await there.run(shell`test ! -e /etc/kubernetes/manifests/kube-apiserver.yaml || kubeadm reset --force`, {
+          timeout: 120,
+          signal: context.signal,
+        })
+        await there.run(
+          shell`kubeadm init --config /etc/lab/kubeadm.yaml --skip-phases=preflight,show-join-command,addon/coredns`,
+          { timeout: 300, signal: context.signal },
+        )
+      }
+      await writeKubeconfig(context, lab)
+    },
+    checks: [
+      service(lab, machine, 'kubelet'),
+      {
+        id: 'api-ready',
+        title: 'the API server is ready',
+        machine: machine.name,
+        within: 120,
+        hint: `lab exec ${lab.name} ${machine.name} -- crictl ps -a`,
+        probe: async (context) => {
+          const endpoint = await context.provider.apiEndpoint(lab)
+          const kubeconfig = await context.kubectl.run(['config', 'view', '-o', 'jsonpath={.clusters[0].cluster.server}'])
+          if (kubeconfig !== endpoint)
+            return { ok: false, saw: `kubeconfig says ${kubeconfig || 'nothing'}, wanted ${endpoint}` }
+          return { ok: (await context.kubectl.run(['get', '--raw=/readyz'])) === 'ok', saw: `${endpoint}/readyz says ok` }
+        },
+      },
+    ],
+  }
+}
+
+/** kubeadm's CoreDNS and kube-proxy: what init leaves to the end, and workers need not wait for. */
+export const installDns = (lab: Lab): Step => {
+  const machine = controlPlaneOf(lab)
+  return {
+    id: 'install-dns',
+    title: 'Install CoreDNS with kubeadm',
+    phase,
+    machine: machine.name,
+    needs: ['init-control-plane'],
+    apply: async (context) => {
+      await context
+        .machine(machine.name)
+        .run(shell`kubeadm init phase addon coredns --config /etc/lab/kubeadm.yaml`, {
+          timeout: 120,
+          signal: context.signal,
+        })
+    },
+    checks: [
+      {
+        id: 'coredns',
+        title: 'CoreDNS is ready',
+        within: 120,
+        hint: `lab kubectl ${lab.name} -- -n kube-system describe pods -l k8s-app=kube-dns`,
+        probe: async (context) => {
+          const found = (await pods(context)).filter((pod) => pod.metadata.labels?.['k8s-app'] === 'kube-dns')
+          const ready = found.filter(isReady)
+          return {
+            ok: ready.length >= 2,
+            saw: found.map((pod) => `${pod.metadata.name}: ${describePod(pod)}`).join('; ') || 'no such pods',
+          }
+        },
+      },
+    ],
+  }
+}
+
+export const joinWorker = (lab: Lab, machine: MachineSpec): Step => ({
+  id: `join-${machine.name}`,
+  title: `Join ${machine.name} to the cluster`,
+  phase,
+  machine: machine.name,
+  needs: ['init-control-plane', `start-containerd-${machine.name}`],
+  apply: async (context) => {
+    const there = context.machine(machine.name)
+    const controlPlane = controlPlaneOf(lab)
+    const known = (await context.kubectl.run(['get', 'node', machine.name, '--ignore-not-found', '-o', 'name'])) !== ''
+    const joined = (await there.try(shell`test -s /etc/kubernetes/kubelet.conf`)).exitCode === 0
+    if (known && joined) {
+      await there.run(shell`systemctl start kubelet`, { signal: context.signal })
+    } else {
+      await there.run(shell`test ! -e /etc/kubernetes/kubelet.conf || kubeadm reset --force`, {
+        timeout: 120,
+        signal: context.signal,
+      })
+      const authority = await context.machine(controlPlane.name).run(shell`base64 -w0 /etc/kubernetes/pki/ca.crt`)
+      const clusterInfo = {
+        apiVersion: 'v1',
+        kind: 'Config',
+        clusters: [
+          {
+            name: '',
+            cluster: {
+              server: `https://${controlPlane.address}:6443`,
+              'certificate-authority-data': authority,
+            },
+          },
+        ],
+      }
+      await there.write('/etc/lab/cluster-info.yaml', { content: JSON.stringify(clusterInfo), mode: 0o600 })
+      await there.run(shell`kubeadm join --config /etc/lab/kubeadm.yaml --skip-phases=preflight`, {
+        timeout: 300,
+        signal: context.signal,
+      })
+    }
+  },
+  checks: [service(lab, machine, 'kubelet'), registered(lab, machine)],
+})
+
+const registered = (lab: Lab, machine: MachineSpec): Check => ({
+  id: `${machine.name}-registered`,
+  title: `${machine.name} is a node of the cluster`,
+  machine: machine.name,
+  within: 60,
+  hint: journal(lab, machine.name, 'kubelet'),
+  probe: async (context) => {
+    const node = (await nodes(context)).find(({ metadata }) => metadata.name === machine.name)
+    return { ok: node !== undefined, saw: node ? 'registered' : 'no such node' }
+  },
+})
+
+const withNode = async (
+  context: Context,
+  name: string,
+  judge: (node: Node) => Verdict,
+): Promise<Verdict> => {
+  const node = (await nodes(context)).find(({ metadata }) => metadata.name === name)
+  return node ? judge(node) : { ok: false, saw: 'no such node' }
+}
+
+const nodeChecks = (lab: Lab, machine: MachineSpec, kubernetes: KubernetesSpec): readonly [Check, ...Check[]] => {
+  const range = podRangeOf(lab, machine)
+  const check = (id: string, title: string, judge: (node: Node) => Verdict): Check => ({
+    id: `${machine.name}-${id}`,
+    title,
+    machine: machine.name,
+    within: 90,
+    hint: `lab kubectl ${lab.name} -- describe node ${machine.name}`,
+    probe: (context) => withNode(context, machine.name, judge),
+  })
+  return [
+    check('ready', `node ${machine.name} is Ready`, ({ status }) => {
+      const ready = status.conditions.find(({ type }) => type === 'Ready')
+      return {
+        ok: ready?.status === 'True',
+        saw: ready ? `Ready=${ready.status}, ${ready.reason ?? ''}${ready.status === 'True' ? '' : `: ${ready.message ?? ''}`}` : 'no Ready condition',
+      }
+    }),
+    check('schedulable', `node ${machine.name} takes pods`, ({ spec }) => ({
+      ok: spec.unschedulable !== true,
+      saw: spec.unschedulable === true ? 'cordoned: lab kubectl uncordon' : 'not cordoned',
+    })),
+    check('version', `node ${machine.name} runs Kubernetes ${kubernetes.version}`, ({ status }) => ({
+      ok: status.nodeInfo.kubeletVersion === `v${kubernetes.version}`,
+      saw: `kubelet ${status.nodeInfo.kubeletVersion}, ${status.nodeInfo.containerRuntimeVersion}`,
+    })),
+    check('address', `node ${machine.name} is ${machine.address} on the lab's network`, ({ status }) => {
+      const address = status.addresses.find(({ type }) => type === 'InternalIP')?.address
+      return { ok: address === machine.address, saw: `InternalIP ${address ?? 'not set'}` }
+    }),
+    check('pod-range', `pods of ${machine.name} get addresses of ${range}`, ({ spec }) => ({
+      ok: spec.podCIDR === range,
+      saw: `podCIDR ${spec.podCIDR ?? 'not set'}`,
+    })),
+  ]
+}
+
+export const routesCheck = (lab: Lab, machine: MachineSpec): Check => {
+  const wanted = nodesOf(lab)
+    .filter((other) => other !== machine)
+    .map((other) => `${podRangeOf(lab, other)} via ${other.address}`)
+    .sort()
+  return machineCheck({
+    id: `${machine.name}-routes`,
+    title: `${machine.name} has a route to every other node's pods`,
+    machine: machine.name,
+    hint: `lab exec ${lab.name} ${machine.name} -- ip route`,
+    command: shell`ip -4 route show proto 86`,
+    judge: (output) => {
+      const seen = output
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => line.split(' ').slice(0, 3).join(' '))
+        .sort()
+      return { ok: seen.join() === wanted.join(), saw: seen.join('; ') || 'none' }
+    },
+  })
+}
+
+export const routePods = (lab: Lab, machine: MachineSpec): Step => ({
+  id: `route-pods-${machine.name}`,
+  title: `Route other nodes' pods on ${machine.name}`,
+  phase,
+  machine: machine.name,
+  needs: [`configure-${machine.name}`],
+  apply: async (context) => {
+    await context.machine(machine.name).run(shell`/etc/lab/boot.d/10-routes`, { signal: context.signal })
+  },
+  checks: [routesCheck(lab, machine)],
+})
+
+/** The node's pod range, given by lab and not by the controller manager: known before the node is there. */
+export const readyNode = (lab: Lab, machine: MachineSpec, kubernetes: KubernetesSpec): Step => ({
+  id: `ready-${machine.name}`,
+  title: `See node ${machine.name} ready`,
+  phase,
+  machine: machine.name,
+  needs: [machine.role === 'control-plane' ? 'init-control-plane' : `join-${machine.name}`, `route-pods-${machine.name}`],
+  apply: async ({ kubectl }) => {
+    const range = podRangeOf(lab, machine)
+    const node = await kubectl.get<Node>('node', machine.name)
+    if (node.spec.podCIDR === undefined)
+      await kubectl.run([
+        'patch',
+        'node',
+        machine.name,
+        '--type=merge',
+        '--patch',
+        JSON.stringify({ spec: { podCIDR: range, podCIDRs: [range] } }),
+      ])
+    if (node.spec.unschedulable === true) await kubectl.run(['uncordon', machine.name])
+  },
+  checks: nodeChecks(lab, machine, kubernetes) as [Check, ...Check[]],
+})
+
+/** Days before it runs out that a certificate counts as good. */
+const certificateMargin = 30
+
+export const proveControlPlane = (lab: Lab): Step => {
+  const machine = controlPlaneOf(lab)
+  const component = (name: string): Check => ({
+    id: name,
+    title: `${name} is ready`,
+    machine: machine.name,
+    within: 120,
+    hint: `lab kubectl ${lab.name} -- -n kube-system logs ${name}-${machine.name}`,
+    probe: async (context) => {
+      const pod = (await pods(context)).find(({ metadata }) => metadata.name === `${name}-${machine.name}`)
+      if (!pod) return { ok: false, saw: 'no such pod' }
+      const restarts = pod.status.containerStatuses?.[0]?.restartCount ?? 0
+      return { ok: isReady(pod), saw: `${describePod(pod)}, ${String(restarts)} restarts` }
+    },
+  })
+  return {
+    id: 'prove-control-plane',
+    title: 'See every part of the control plane at work',
+    phase,
+    machine: machine.name,
+    needs: ['init-control-plane'],
+    checks: [
+      ...(['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'etcd'] as const).map(component),
+      machineCheck({
+        id: 'etcd-health',
+        title: 'etcd answers and is healthy',
+        machine: machine.name,
+        within: 60,
+        hint: `lab kubectl ${lab.name} -- -n kube-system logs etcd-${machine.name}`,
+        command: shell`curl --silent --max-time 5 http://127.0.0.1:2381/health`,
+        judge: (output) => ({ ok: output.includes('"health":"true"'), saw: output || 'no answer' }),
+      }),
+      machineCheck({
+        id: 'certificates',
+        title: `every certificate is good for ${String(certificateMargin)} days and more`,
+        machine: machine.name,
+        hint: `lab exec ${lab.name} ${machine.name} -- kubeadm certs renew all`,
+        command: shell`cat /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt`,
+        judge: (output) => {
+          const certificates = (output.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []).map(
+            (text) => new X509Certificate(text),
+          )
+          const first = certificates
+            .map((certificate) => ({ certificate, ends: new Date(certificate.validTo).getTime() }))
+            .sort((a, b) => a.ends - b.ends)[0]
+          if (!first) return { ok: false, saw: 'no certificates' }
+          const days = Math.floor((first.ends - Date.now()) / 86_400_000)
+          return {
+            ok: days >= certificateMargin,
+            saw: `${String(certificates.length)} certificates; first to end: ${first.certificate.subject.split('\n').at(-1) ?? ''} in ${String(days)} days`,
+          }
+        },
+      }),
+    ] as unknown as [Check, ...Check[]],
+  }
+}
+
+export const proveProxy = (lab: Lab): Step => ({
+  id: 'prove-kube-proxy',
+  title: 'See kube-proxy on every node',
+  phase,
+  needs: nodesOf(lab).map((machine) => `ready-${machine.name}`),
+  checks: nodesOf(lab).map((machine) => ({
+    id: `${machine.name}-kube-proxy`,
+    title: `kube-proxy runs on ${machine.name}`,
+    machine: machine.name,
+    within: 90,
+    hint: `lab kubectl ${lab.name} -- -n kube-system describe pods -l k8s-app=kube-proxy`,
+    probe: async (context: Context) => {
+      const pod = (await pods(context)).find(
+        ({ metadata, spec }) => metadata.labels?.['k8s-app'] === 'kube-proxy' && spec.nodeName === machine.name,
+      )
+      return pod ? { ok: isReady(pod), saw: describePod(pod) } : { ok: false, saw: 'no such pod' }
+    },
+  })) as unknown as [Check, ...Check[]],
+})

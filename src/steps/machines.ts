@@ -1,0 +1,279 @@
+/** Machines: there, running as wanted, reachable, and with the files that make them what they are. */
+import { createHash } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type Lab, type MachineSpec, nodesOf } from '../lab/lab.js'
+import { type FileOptions, type MachineFile, machineFiles, tarOf } from '../machine/files.js'
+import { shell } from '../machine/sh.js'
+import type { Check, Context, Step } from '../plan/step.js'
+import { equals, machineCheck, shared } from './checks.js'
+
+const phase = 'machines'
+
+export const states = shared((context) => context.provider.states(context.lab))
+
+export const createNetwork = (lab: Lab): Step => ({
+  id: 'create-network',
+  title: `Make the lab's network ${lab.network.subnet}`,
+  phase,
+  needs: [],
+  apply: ({ provider }) => provider.createNetwork(lab),
+  checks: [
+    {
+      id: 'network',
+      title: `the network ${lab.network.subnet} is there`,
+      within: 15,
+      hint: 'lab doctor',
+      probe: ({ provider }) => provider.network(lab),
+    },
+  ],
+})
+
+const running = (lab: Lab, machine: MachineSpec): Check => ({
+  id: `${machine.name}-running`,
+  title: `${machine.name} runs as the lab file says`,
+  machine: machine.name,
+  within: 10,
+  hint: `lab logs ${lab.name} ${machine.name}`,
+  probe: async (context) => {
+    const state = (await states(context)).find(({ name }) => name === machine.name)
+    if (!state) return { ok: false, saw: 'unknown to the provider' }
+    if (state.status !== 'running') return { ok: false, saw: `${state.status}: ${state.detail}` }
+    return state.differs === undefined
+      ? { ok: true, saw: `${state.status} ${state.detail}` }
+      : { ok: false, saw: state.differs }
+  },
+})
+
+/** Seconds that an orderly shutdown may take before the power is cut. */
+const shutdownDeadline = 20
+
+/** Asks the machine to switch itself off, and cuts its power if it does not. */
+export const shutDown = async (context: Context, name: string): Promise<void> => {
+  const { lab, provider } = context
+  const isOff = async (): Promise<boolean> =>
+    (await provider.states(lab)).find((state) => state.name === name)?.status !== 'running'
+  if (await isOff()) return
+  // Twice force: at once after a sync, without stopping unit after unit. LUNs are quiet by then.
+  await context
+    .machine(name)
+    .try(shell`sync; systemctl stop kubelet iscsid 2>/dev/null; nohup systemctl poweroff --force >/dev/null 2>&1 &`, {
+      timeout: 10,
+    })
+    .catch(() => undefined)
+  for (const until = Date.now() + shutdownDeadline * 1000; Date.now() < until; await delay(100))
+    if (await isOff()) break
+  await provider.cut(lab, name)
+}
+
+export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions, needs: readonly string[]): Step => ({
+  id: `boot-${machine.name}`,
+  title: `Boot ${machine.name}`,
+  phase,
+  machine: machine.name,
+  needs: ['create-network', ...needs],
+  apply: async (context) => {
+    const state = (await context.provider.states(lab)).find(({ name }) => name === machine.name)
+    if (state?.status === 'running') await shutDown(context, machine.name)
+    await context.provider.start(lab, machine, machineFiles(lab, machine, options))
+  },
+  checks: [running(lab, machine)],
+})
+
+/** What the kernel calls the memory it was given is a little less than what it was given. */
+const memoryCheck = (lab: Lab, machine: MachineSpec): Check => {
+  const wanted = machine.memory / 1024 ** 2
+  return machineCheck({
+    id: `${machine.name}-memory`,
+    title: `${machine.name} has ${String(wanted)} MiB of memory`,
+    machine: machine.name,
+    hint: `lab plan ${lab.name}`,
+    command: shell`awk '/^MemTotal/ { printf "%d", $2 / 1024 }' /proc/meminfo`,
+    judge: (output) => {
+      const has = Number(output)
+      return { ok: has > wanted * 0.85 && has <= wanted, saw: `${output} MiB usable` }
+    },
+  })
+}
+
+const reachableCheck = (lab: Lab, machine: MachineSpec): Check =>
+  machineCheck({
+    id: `${machine.name}-reachable`,
+    title: `${machine.name} answers SSH and calls itself ${machine.name}`,
+    machine: machine.name,
+    within: 90,
+    hint: `lab logs ${lab.name} ${machine.name}`,
+    command: shell`hostname`,
+    judge: equals(machine.name),
+  })
+
+/** Seconds by which a machine's clock may differ from the operator's. */
+const clockTolerance = 1.5
+
+const clockCheck = (lab: Lab, machine: MachineSpec): Check => ({
+  id: `${machine.name}-clock`,
+  title: `${machine.name} is in step with this host's clock`,
+  machine: machine.name,
+  within: 20,
+  hint: `lab exec ${lab.name} ${machine.name} -- date`,
+  probe: async (context) => {
+    const before = Date.now() / 1000
+    const there = Number(await context.machine(machine.name).run(shell`date +%s.%N`))
+    const after = Date.now() / 1000
+    // The answer was made at some moment between the two.
+    const skew = there < before ? there - before : there > after ? there - after : 0
+    return { ok: Math.abs(skew) <= clockTolerance, saw: `${skew.toFixed(3)} s apart` }
+  },
+})
+
+const sysctls = { 'net.ipv4.ip_forward': '1', 'net.bridge.bridge-nf-call-iptables': '1' }
+
+const sysctlCheck = (lab: Lab, machine: MachineSpec): Check =>
+  machineCheck({
+    id: `${machine.name}-sysctl`,
+    title: `${machine.name} forwards packets and filters bridged ones`,
+    machine: machine.name,
+    hint: `lab exec ${lab.name} ${machine.name} -- sysctl --system`,
+    command: shell`sysctl -n ${Object.keys(sysctls)} | tr '\n' ' '`,
+    judge: equals(Object.values(sysctls).join(' '), (output) => `${Object.keys(sysctls).join(', ')} = ${output}`),
+  })
+
+/** What the kernel must be able to do, as it says itself: built in, or a module that loads. */
+const kernelFeatures = (lab: Lab, machine: MachineSpec): readonly string[] => [
+  ...(machine.role === 'target' ? ['target_core_mod', 'iscsi_target_mod'] : []),
+  ...(machine.iqn === undefined ? [] : ['iscsi_tcp', 'sd_mod']),
+  ...(nodesOf(lab).includes(machine) ? ['overlay', 'bridge', 'nf_tables', 'veth'] : []),
+]
+
+const kernelProbes: Readonly<Record<string, string>> = {
+  target_core_mod: 'test -d /sys/kernel/config/target/core',
+  iscsi_target_mod: 'test -d /sys/kernel/config/target/iscsi',
+  iscsi_tcp: 'test -d /sys/class/iscsi_transport/tcp',
+  sd_mod: 'test -d /sys/bus/scsi/drivers/sd',
+  overlay: 'grep -qw overlay /proc/filesystems',
+  bridge: 'test -d /proc/sys/net/bridge',
+  nf_tables: 'nft list tables >/dev/null',
+  veth: 'ip link help veth 2>&1 | grep -q veth',
+}
+
+const kernelCheck = (lab: Lab, machine: MachineSpec): Check => {
+  const wanted = kernelFeatures(lab, machine)
+  const script = wanted.map((name) => `${kernelProbes[name] ?? 'false'} || echo ${name}`).join('; ')
+  return machineCheck({
+    id: `${machine.name}-kernel`,
+    title: `${machine.name}'s kernel has ${wanted.join(', ')}`,
+    machine: machine.name,
+    hint: `lab ssh ${lab.name} ${machine.name} -- uname -a`,
+    command: { text: `${script}; true`, shown: 'kernel features' },
+    judge: (output) =>
+      output === ''
+        ? { ok: true, saw: 'all there' }
+        : { ok: false, saw: `missing: ${output.split('\n').join(', ')}`, final: true },
+  })
+}
+
+export const reach = (lab: Lab, machine: MachineSpec): Step => ({
+  id: `reach-${machine.name}`,
+  title: `Reach ${machine.name} over SSH`,
+  phase,
+  machine: machine.name,
+  needs: [`boot-${machine.name}`],
+  checks: [reachableCheck(lab, machine), memoryCheck(lab, machine), clockCheck(lab, machine)],
+})
+
+const sha256 = (content: string): string => createHash('sha256').update(content).digest('hex')
+
+/** Paths of those files whose content or mode is not the wanted one. */
+const differing = async (
+  context: Context,
+  machine: MachineSpec,
+  files: readonly MachineFile[],
+): Promise<readonly MachineFile[]> => {
+  const list = files.map(({ path, content }) => `${sha256(content)}  ${path}`).join('\n')
+  // Both lists come through standard input: content hashes of secrets are nobody's business in `ps` either.
+  const answer = await context.machine(machine.name).try(
+    shell`sha256sum --check --quiet 2>/dev/null; stat -c '%a %n' ${files.map(({ path }) => path)} 2>/dev/null`,
+    { input: `${list}\n`, signal: context.signal },
+  )
+  const lines = answer.stdout.split('\n')
+  return files.filter(({ path, mode = 0o644 }) => {
+    const wrongContent = lines.some((line) => line.startsWith(`${path}: FAILED`))
+    return wrongContent || !lines.includes(`${mode.toString(8)} ${path}`)
+  })
+}
+
+/** Files below this run at every boot, in order; one that changed on a running machine is run at once. */
+const bootScripts = '/etc/lab/boot.d/'
+
+export const configure = (lab: Lab, machine: MachineSpec, options: FileOptions): Step => {
+  const files = machineFiles(lab, machine, options)
+  const checks: [Check, ...Check[]] = [
+    {
+      id: `${machine.name}-files`,
+      title: `${machine.name} has the ${String(files.length)} files that the lab file asks for`,
+      machine: machine.name,
+      hint: `lab render ${lab.name} /tmp/${lab.name}`,
+      probe: async (context) => {
+        const wrong = await differing(context, machine, files)
+        return wrong.length === 0
+          ? { ok: true, saw: 'all as wanted' }
+          : { ok: false, saw: `differ: ${wrong.map(({ path }) => path).join(', ')}` }
+      },
+    },
+  ]
+  if (kernelFeatures(lab, machine).length > 0) checks.push(kernelCheck(lab, machine))
+  if (nodesOf(lab).includes(machine)) checks.push(sysctlCheck(lab, machine))
+  return {
+    id: `configure-${machine.name}`,
+    title: `Configure ${machine.name}`,
+    phase,
+    machine: machine.name,
+    needs: [`reach-${machine.name}`],
+    apply: async (context) => {
+      const wrong = await differing(context, machine, files)
+      const there = context.machine(machine.name)
+      if (wrong.length > 0)
+        await there.run(shell`tar --extract --no-same-owner --preserve-permissions --directory=/`, {
+          input: await tarOf(wrong),
+          signal: context.signal,
+        })
+      await there.run(shell`hostname -F /etc/hostname; sysctl --quiet --system`, { signal: context.signal })
+      for (const { path } of wrong.filter((file) => file.path.startsWith(bootScripts)))
+        await there.run(shell`${path}`, { signal: context.signal })
+    },
+    checks,
+  }
+}
+
+/** A machine that runs, or has disks, but is no longer in the lab file. */
+export const remove = (lab: Lab, name: string): Step => ({
+  id: `remove-${name}`,
+  title: `Remove ${name}, which is no longer in the lab file`,
+  phase,
+  machine: name,
+  needs: ['create-network'],
+  apply: async (context) => {
+    if (lab.kubernetes) {
+      const node = ['node', name, '--ignore-not-found'] as const
+      if ((await context.kubectl.run(['get', ...node])) !== '') {
+        await context.kubectl.run(
+          ['drain', name, '--ignore-daemonsets', '--delete-emptydir-data', '--force', '--timeout=60s'],
+          { timeout: 90 },
+        )
+        await context.kubectl.run(['delete', ...node])
+      }
+    }
+    await context.provider.remove(lab, name)
+  },
+  checks: [
+    {
+      id: `${name}-gone`,
+      title: `${name} is gone`,
+      machine: name,
+      within: 30,
+      probe: async (context) => {
+        const state = (await context.provider.states(lab)).find((candidate) => candidate.name === name)
+        return { ok: state === undefined, saw: state ? `${state.status}: ${state.detail}` : 'no such machine' }
+      },
+    },
+  ],
+})

@@ -1,0 +1,166 @@
+/** The iSCSI target: LIO, as the kernel's configfs shows it. */
+import { createHash } from 'node:crypto'
+import { initiatorsOf, type Lab, machineNamed, portalOf, type TargetSpec } from '../lab/lab.js'
+import { shell } from '../machine/sh.js'
+import type { Check, Step } from '../plan/step.js'
+import { equals, machineCheck } from './checks.js'
+
+const phase = 'iscsi'
+
+const groupOf = (target: TargetSpec): string => `/sys/kernel/config/target/iscsi/${target.iqn}/tpgt_1`
+
+/** `target00` */
+export const shortName = (target: TargetSpec): string =>
+  (target.iqn.split(':').at(-1) ?? target.iqn).replaceAll(/[^a-z0-9-]/g, '-')
+
+const hash = (value: string): string => createHash('sha256').update(value).digest('hex')
+
+export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
+  const machine = target.machine
+  const portal = portalOf(lab, target)
+  const group = groupOf(target)
+  const id = shortName(target)
+  const hint = `lab exec ${lab.name} ${machine} -- sh -x /etc/lab/boot.d/50-target`
+  const initiators = initiatorsOf(lab)
+    .map(({ iqn }) => iqn)
+    .sort()
+  const listening = machineCheck({
+    id: `${id}-portal`,
+    title: `${target.iqn} listens on ${portal}`,
+    machine,
+    within: 10,
+    hint,
+    command: shell`test "$(cat ${group}/enable)" = 1 && ls ${group}/np && ss --no-header -ltn sport = ${target.port}`,
+    judge: (output) => ({
+      ok: output.includes(`LISTEN`) && output.split('\n').filter((line) => line.includes(portal)).length >= 2,
+      saw: output.split('\n').join('; ') || 'nothing listens',
+    }),
+  })
+  const luns = target.luns.map(({ lun, size }) =>
+    machineCheck({
+      id: `${id}-lun-${String(lun)}`,
+      title: `LUN ${String(lun)} of ${target.iqn} has ${String(size)} bytes`,
+      machine,
+      hint,
+      command: shell`blockdev --getsize64 "$(cat ${group}/lun/lun_${lun}/*/udev_path)"`,
+      judge: equals(String(size), (output) => `${output} bytes`),
+    }),
+  )
+  const acls = machineCheck({
+    id: `${id}-acl`,
+    title: `only ${initiators.length === 1 ? 'its initiator' : `its ${String(initiators.length)} initiators`} may log in`,
+    machine,
+    hint,
+    command: shell`cat ${group}/attrib/generate_node_acls; ls ${group}/acls; find ${group}/acls -maxdepth 3 -type l | wc -l`,
+    judge: (output) => {
+      const [generated, ...rest] = output.split('\n')
+      const mapped = Number(rest.pop())
+      const saw = `${rest.join(', ') || 'nobody'}; ${String(mapped)} LUNs mapped${generated === '1' ? '; and anybody else' : ''}`
+      return {
+        ok:
+          generated === '0' &&
+          rest.sort().join() === initiators.join() &&
+          mapped === initiators.length * target.luns.length,
+        saw,
+      }
+    },
+  })
+  const chap: Check = machineCheck({
+    id: `${id}-chap`,
+    title: `${target.iqn} demands CHAP with the lab file's name and password`,
+    machine,
+    hint,
+    // Hashes: neither the secret nor its length shows in a report.
+    command: shell`cat ${group}/attrib/authentication; for acl in ${group}/acls/*/; do for key in userid password; do printf %s "$(cat "$acl"/auth/$key)" | sha256sum; done; done | sort -u | cut -c1-64`,
+    judge: (output) => {
+      const [required, ...seen] = output.split('\n')
+      const wanted = [target.chap.username, target.chap.password].map(hash)
+      const same = new Set(seen).size === new Set(wanted).size && seen.every((value) => wanted.includes(value))
+      return {
+        ok: required === '1' && same,
+        saw: `authentication=${required ?? ''}, ${same ? 'credentials as wanted' : 'credentials differ'}`,
+      }
+    },
+  })
+  return {
+    id: `serve-${id}`,
+    title: `Serve ${target.iqn}`,
+    phase,
+    machine,
+    needs: [`configure-${machine}`],
+    apply: async (context) => {
+      await context.machine(machine).run(shell`/etc/lab/boot.d/50-target`, { signal: context.signal })
+    },
+    checks: [listening, ...luns, acls, chap],
+  }
+}
+
+/** Exit code of iscsiadm for a login that the target refused: ISCSI_ERR_LOGIN_AUTH_FAILED in open-iscsi. */
+const refusedByTarget = 24
+
+/** Where open-iscsi keeps its records: Debian 13 in the second place, others in the first. */
+const recordFolders = ['/etc/iscsi/nodes', '/etc/iscsi/ifaces', '/var/lib/iscsi']
+
+/**
+ * Tries a login that must not succeed. Its records live in a mount namespace that ends with it, and it has an
+ * interface of its own, so neither records nor sessions of the machine are touched.
+ */
+const refuses = (lab: Lab, target: TargetSpec, initiator: string, how: 'wrong password' | 'no password'): Check => {
+  const face = how === 'wrong password' ? 'lab-wrong' : 'lab-open'
+  const node = ['-m', 'node', '-T', target.iqn, '-p', portalOf(lab, target), '-I', face]
+  const credentials =
+    how === 'wrong password'
+      ? ['-n', 'node.session.auth.authmethod', '-v', 'CHAP', '-n', 'node.session.auth.username', '-v', 'nobody'].concat([
+          '-n',
+          'node.session.auth.password',
+          '-v',
+          'not-the-password',
+        ])
+      : ['-n', 'node.session.auth.authmethod', '-v', 'None']
+  const script = [
+    shell`for folder in ${recordFolders}; do test ! -d $folder || mount -t tmpfs none $folder; done`,
+    shell`mkdir -p /var/lib/iscsi/nodes /var/lib/iscsi/ifaces; exec 2>&1`,
+    shell`iscsiadm -m iface -I ${face} -o new >/dev/null && iscsiadm ${node} -o new >/dev/null`,
+    shell`iscsiadm ${node} -o update ${credentials} && iscsiadm ${node} --login; code=$?`,
+    shell`test $code != 0 || iscsiadm ${node} --logout; exit $code`,
+  ]
+    .map(({ text }) => text)
+    .join('\n')
+  return {
+    id: `${shortName(target)}-refuses-${how.replace(' ', '-')}`,
+    title: `${target.iqn} refuses ${how === 'wrong password' ? 'a wrong password' : 'a login without CHAP'}`,
+    machine: initiator,
+    within: 20,
+    hint: `lab exec ${lab.name} ${target.machine} -- dmesg`,
+    probe: async (context) => {
+      const result = await context
+        .machine(initiator)
+        .try(shell`unshare --mount sh -c ${script}`, { signal: context.signal })
+      const said = result.stdout.trim().split('\n').at(-1) ?? ''
+      return {
+        ok: result.exitCode === refusedByTarget,
+        saw: `iscsiadm exit code ${String(result.exitCode)}: ${said}`,
+      }
+    },
+  }
+}
+
+/** A step that only looks: the lock on the door works. */
+export const proveRefusal = (lab: Lab, target: TargetSpec): Step | undefined => {
+  const initiator = initiatorsOf(lab)[0]
+  return (
+    initiator && {
+      id: `prove-refusal-${shortName(target)}`,
+      title: `See that ${target.iqn} refuses strangers`,
+      phase,
+      machine: initiator.name,
+      needs: [`serve-${shortName(target)}`, `prepare-initiator-${initiator.name}`],
+      checks: [
+        refuses(lab, target, initiator.name, 'wrong password'),
+        refuses(lab, target, initiator.name, 'no password'),
+      ],
+    }
+  )
+}
+
+export const machineOfTarget = (lab: Lab, target: TargetSpec) => machineNamed(lab, target.machine)

@@ -1,0 +1,41 @@
+import { inspect } from 'node:util'
+import { LabError } from '../error.js'
+import { createMask } from './secrets.js'
+import { painter, severalLines } from './wording.js'
+
+export { maskSecrets } from './secrets.js'
+
+/** An error's stack with those of its causes; of anything else that was thrown, what it looks like. */
+const stackOf = (error: unknown): string => {
+  if (!(error instanceof Error)) return inspect(error, { depth: 3 })
+  const own = error.stack ?? `${error.name}: ${error.message}`
+  return error.cause === undefined ? own : `${own}\nCaused by: ${stackOf(error.cause)}`
+}
+
+/**
+ * The text of an error, without a newline at its end. A `LabError` is the user's to act on: what failed, and
+ * what to do. Any other is our defect: its stack, and a line that asks for a report.
+ */
+export const printError = (error: unknown, color: boolean, secrets: readonly string[] = []): string => {
+  const paint = painter(color)
+  const mask = createMask(secrets)
+  const cross = paint('red', '✖')
+  const indented = (text: string): string =>
+    severalLines(mask(text))
+      .map((line, index) => (index === 0 ? line : `  ${line}`))
+      .join('\n')
+  if (!(error instanceof LabError))
+    return [
+      `${cross} ${indented(stackOf(error))}`,
+      '',
+      'This is a defect of lab, not a mistake of yours. Please report it, with the lines above, the command',
+      'that you typed, and the lab file.',
+    ].join('\n')
+  const label = (name: string, text: string): string =>
+    `  ${paint('bold', name.padEnd(5))} ${indented(text).replaceAll('\n', '\n      ')}`
+  return [
+    `${cross} ${indented(error.message)}`,
+    ...(error.hint === undefined ? [] : [label('Hint:', error.hint)]),
+    ...(error.log === undefined ? [] : [label('Log:', error.log)]),
+  ].join('\n')
+}

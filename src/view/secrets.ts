@@ -1,0 +1,140 @@
+/**
+ * Masking of secrets in whatever is printed.
+ *
+ * A lab's secrets come from its lab file, and there they are often words: `password`, `root`, `dev`. To
+ * blot out every `root` would wreck the output, and the holes would spell the secret. So there are two kinds:
+ *
+ * - **Distinctive**: 8 characters or more, or 4 or more that mix letters with digits or signs; and not a
+ *   common word or a name with a number (`password123`, `node1`). Masked wherever it occurs; one shorter
+ *   than 8 only where it stands alone, not inside a longer word.
+ * - **Weak**: all others. Masked only where the text itself presents it as a secret's value:
+ *   `password=…`, `"rootPassword": "…"`, `--password …`, `-p…`, `IDENTIFIED BY '…'`, `user:…@host`,
+ *   `incominguser NAME …`. Elsewhere it is a word like any other, and is left alone.
+ *
+ * Both kinds are also masked as base64 (as `Secret` objects hold them), a distinctive one also inside
+ * longer base64, JSON-escaped, shell-quoted, doubled-quoted (YAML, SQL) and percent-encoded; of a secret of
+ * several lines, each line by itself too, since output is often shown line by line.
+ *
+ * Not covered: a secret that was cut or otherwise transformed before it got here, and a weak one in free text.
+ */
+
+export type Mask = (text: string) => string
+
+const shown = '***'
+
+const commonWords = new Set(
+  (
+    'access account admin administrator alpine auth changeme chap cluster config container control controller ' +
+    'daemon data database debian debug default demo deploy dev development disabled disk docker domain enabled ' +
+    'error example failed false filesystem guest ha hello host initiator internal iscsi kernel key kubectl kubelet ' +
+    'kubernetes lab letmein linux local localhost login machine manager mariadb master memory multipath mysql ' +
+    'name network node none null open operator pass passphrase password passwd permission persistent plane pod ' +
+    'portal postgres private prod production public qwerty ready root running secret secure server service ' +
+    'session standard storage started stopped success system target test testing token true ubuntu unknown user ' +
+    'username vagrant virtual volume waiting welcome worker workload'
+  ).split(' '),
+)
+
+/** `password123` and `control-plane` are words; with more than four digits and signs nobody would guess it. */
+const isCommon = (secret: string): boolean => {
+  const words = secret
+    .toLowerCase()
+    .split(/[^a-z]+/)
+    .filter(Boolean)
+  const others = secret.length - words.join('').length
+  return words.length > 0 && others <= 4 && words.every((word) => commonWords.has(word))
+}
+
+/** `abcd`, `eth0`: likely to be some word or name, though not one of the common words. */
+const isLikeName = (secret: string): boolean => /^[a-z]+[-_.]?\d{0,3}$/i.test(secret)
+
+const isDistinctive = (secret: string): boolean =>
+  !isCommon(secret) &&
+  (secret.length >= 8 || (secret.length >= 4 && /[a-z]/i.test(secret) && !isLikeName(secret)))
+
+const literal = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')
+
+const alone = (pattern: string): string => `(?<![A-Za-z0-9])${pattern}(?![A-Za-z0-9])`
+
+/** Of a word in base64, `=` may be left out; a letter more on either side would be another word. */
+const base64Word = (text: string): string =>
+  `(?<![A-Za-z0-9+/])${literal(Buffer.from(text).toString('base64').replace(/=+$/, ''))}(?![A-Za-z0-9+/])={0,2}`
+
+/**
+ * What a secret looks like inside longer base64, where it may begin at any of three places of a group:
+ * the characters that also depend on its neighbours are left off.
+ */
+const insideBase64 = (secret: string): string[] =>
+  [0, 1, 2].flatMap((shift) => {
+    const bytes = Buffer.concat([Buffer.alloc(shift), Buffer.from(secret)])
+    const from = Math.ceil((shift * 8) / 6)
+    const to = Math.floor((bytes.length * 8) / 6)
+    const core = bytes.toString('base64').slice(from, to)
+    return core.length < 8 ? [] : [core, core.replaceAll('+', '-').replaceAll('/', '_')]
+  })
+
+const inJson = (text: string): string => JSON.stringify(text).slice(1, -1)
+
+const writtenForms = (secret: string): string[] => [
+  secret,
+  inJson(secret),
+  inJson(inJson(secret)),
+  secret.replaceAll("'", `'\\''`),
+  secret.replaceAll("'", `''`),
+  secret.replace(/[\\$`"]/g, '\\$&'),
+  // Through bytes, since half a surrogate pair would throw.
+  encodeURIComponent(Buffer.from(secret).toString()),
+]
+
+/** What stands before a value that is a secret. */
+const before = [
+  // password=…  "rootPassword": "…"  \"password\":\"…\"  name: MYSQL_PASSWORD, value: …
+  `(?:pass(?:word|wd|phrase)?|pwd|secret|token)[\\w.-]*["'\\\\]*(?:[,\\s]+["'\\\\]*value["'\\\\]*)?\\s*[:=]\\s*["'\\\\]*`,
+  `--?(?:[\\w-]*-)?(?:pass(?:word|wd|phrase)?|secret|token)\\s+["']?`,
+  `(?<![\\w-])-p["']?`,
+  `identified\\s+by\\s+["'\\\\]*`,
+  `://[^\\s/:@]+:`,
+  `(?:incoming|outgoing)user\\s+\\S+\\s+["']?`,
+].join('|')
+
+/** Built once per view: the patterns of all secrets in one expression. */
+export const createMask = (secrets: readonly string[]): Mask => {
+  const known = [...new Set(secrets)].filter((secret) => secret.trim() !== '')
+  const lines = known
+    .flatMap((secret) => (secret.includes('\n') ? secret.split(/\r?\n/) : []))
+    .map((line) => line.trim())
+    .filter((line) => isDistinctive(line) && !line.startsWith('-----'))
+  const distinctive = [...known.filter(isDistinctive), ...lines]
+  const weak = known.filter((secret) => !isDistinctive(secret))
+
+  const everywhere = new Set(
+    distinctive
+      .flatMap((secret) => [
+        ...writtenForms(secret).map((form) => ({ form, whole: secret.length < 8 })),
+        ...insideBase64(secret).map((form) => ({ form, whole: false })),
+      ])
+      // The longest first: of two secrets, one may begin with the other.
+      .sort((a, b) => b.form.length - a.form.length)
+      .map(({ form, whole }) => (whole ? alone(literal(form)) : literal(form))),
+  )
+  const encoded = known.flatMap((secret) => [base64Word(`${secret}\n`), base64Word(secret)])
+  const anywhere = [...encoded, ...everywhere].join('|')
+  const asValue = weak
+    .toSorted((a, b) => b.length - a.length)
+    .flatMap(writtenForms)
+    .map(literal)
+    .join('|')
+
+  const masks: Mask[] = []
+  if (anywhere !== '') {
+    const pattern = new RegExp(anywhere, 'g')
+    masks.push((text) => text.replace(pattern, shown))
+  }
+  if (asValue !== '') {
+    const pattern = new RegExp(`(${before})(?:${asValue})(?![A-Za-z0-9])`, 'gi')
+    masks.push((text) => text.replace(pattern, `$1${shown}`))
+  }
+  return (text) => masks.reduce((masked, mask) => mask(masked), text)
+}
+
+export const maskSecrets = (text: string, secrets: readonly string[]): string => createMask(secrets)(text)

@@ -1,0 +1,87 @@
+import type { PartProgress } from '../provider/provider.js'
+import type { RunEvent } from '../plan/step.js'
+import { jsonLines, partRecordOf, recordOf, type EventRecord, type Sink } from './events.js'
+import { lines } from './lines.js'
+import { listr } from './listr.js'
+import { createMask } from './secrets.js'
+
+/** Shows what happens while it happens. It decides nothing, and it handles no signals. */
+export interface View {
+  event(event: RunEvent): void
+  part(progress: PartProgress): void
+  /** A line, or several, for people. */
+  notice(text: string): void
+  /**
+   * Ends what is being drawn, unfinished or not, and returns within moments. Call it before anything else is
+   * written to the same stream, and before `process.exit`.
+   */
+  close(): Promise<void>
+}
+
+export interface ViewOptions {
+  /** Where people read. */
+  readonly stream: NodeJS.WriteStream
+  /** Whether to colour; see `wantsColor`. */
+  readonly color: boolean
+  /** Whether to redraw in place, where `stream` is a terminal that can. */
+  readonly interactive: boolean
+  /**
+   * Events for programs, one JSON object per line, to `eventsStream`. People still get their view, unless
+   * it would go to the same place: the same stream, or both a terminal.
+   */
+  readonly events: boolean
+  readonly eventsStream: NodeJS.WriteStream
+  /** Masked in everything that is printed; see `secrets.ts` for how. */
+  readonly secrets?: readonly string[]
+  readonly env?: NodeJS.ProcessEnv
+}
+
+/** FORCE_COLOR before NO_COLOR, as in Node; then terminals that are not dumb. */
+export const wantsColor = (
+  stream: Pick<NodeJS.WriteStream, 'isTTY'>,
+  env: NodeJS.ProcessEnv = process.env,
+): boolean => {
+  const { FORCE_COLOR: forced, NO_COLOR: none, TERM: term } = env
+  if (forced !== undefined) return forced !== '0' && forced !== 'false'
+  if (none !== undefined && none !== '') return false
+  return Boolean(stream.isTTY) && term !== 'dumb'
+}
+
+const canRedraw = (stream: NodeJS.WriteStream, env: NodeJS.ProcessEnv): boolean =>
+  stream.isTTY && env['TERM'] !== 'dumb' && ['', 'false', '0'].includes(env['CI'] ?? '')
+
+/** Nobody reads any more (`lab up | head`): what was begun is still brought to its end. */
+const outliveReaders = (stream: NodeJS.WriteStream): void => {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error
+  })
+}
+
+export const createView = (options: ViewOptions): View => {
+  const { stream, eventsStream, color, env = process.env } = options
+  const sinks: Sink[] = []
+  const samePlace = stream === eventsStream || (stream.isTTY && eventsStream.isTTY)
+  if (options.events) sinks.push(jsonLines(eventsStream))
+  if (!options.events || !samePlace)
+    sinks.push(options.interactive && canRedraw(stream, env) ? listr(stream, color) : lines(stream, color))
+  for (const used of new Set(options.events ? [stream, eventsStream] : [stream])) outliveReaders(used)
+
+  const mask = createMask(options.secrets ?? [])
+  const give = (record: EventRecord): void => {
+    for (const sink of sinks) sink.take(record)
+  }
+  return {
+    event(event) {
+      give(recordOf(event, mask))
+    },
+    part(progress) {
+      give(partRecordOf(progress, mask))
+    },
+    notice(text) {
+      give({ type: 'notice', text: mask(text) })
+    },
+    async close() {
+      await Promise.all(sinks.map((sink) => sink.close()))
+    },
+  }
+}
