@@ -129,33 +129,44 @@ interface Row {
   readonly verdict: 'passed' | 'failed' | 'not asked'
   readonly title: string
   readonly evidence: string
+  /** Why its step failed, where that is not the evidence itself. */
+  readonly because: string | null
   readonly hint: string | null
 }
 
-const rowsOf = (result: StepLine): Row[] => [
-  ...result.checks.map(({ ok, title, saw, hint }): Row => ({
-    verdict: ok ? 'passed' : 'failed',
-    title: oneLine(title),
-    evidence: oneLine(saw),
-    hint: ok ? null : (hint ?? result.hint),
-  })),
-  ...(failedByItself(result)
-    ? [
-        {
-          verdict: 'failed',
-          title: oneLine(result.title),
-          evidence: oneLine(result.reason ?? 'failed'),
-          hint: result.hint,
-        } satisfies Row,
-      ]
-    : []),
-  ...result.notAsked.map(({ title }): Row => ({
+/** A failed command has a reason of its own; what the checks saw then is from before it. */
+const ownReason = ({ reason, checks }: StepLine): string | null =>
+  reason === null || checks.some(({ ok, saw }) => !ok && reason.includes(saw)) ? null : oneLine(reason)
+
+const rowsOf = (result: StepLine): Row[] => {
+  const firstBad = result.checks.find(({ ok }) => !ok)
+  const checks = result.checks.map((check): Row => {
+    const isFirst = check === firstBad
+    return {
+      verdict: check.ok ? 'passed' : 'failed',
+      title: oneLine(check.title),
+      evidence: oneLine(check.saw),
+      because: isFirst ? ownReason(result) : null,
+      // The step's hint knows more than the check's, but it is about the first thing that went wrong.
+      hint: check.ok ? null : ((isFirst ? result.hint : null) ?? check.hint),
+    }
+  })
+  const step: Row = {
+    verdict: 'failed',
+    title: oneLine(result.title),
+    evidence: oneLine(result.reason ?? 'failed'),
+    because: null,
+    hint: result.hint,
+  }
+  const notAsked = result.notAsked.map(({ title }): Row => ({
     verdict: 'not asked',
     title: oneLine(title),
     evidence: `not asked: ${oneLine(result.reason ?? result.outcome)}`,
+    because: null,
     hint: null,
-  })),
-]
+  }))
+  return [...checks, ...(failedByItself(result) ? [step] : []), ...notAsked]
+}
 
 const byPhase = (json: ReportJson): Map<string, Row[]> => {
   const phases = new Map<string, Row[]>()
@@ -180,8 +191,9 @@ export const reportTable = (report: Report, color: boolean, mask: Mask = asIs): 
   const width = Math.min(widestTitle, Math.max(0, ...titles))
   const lines = [...phases].flatMap(([phase, rows]) => [
     paint('bold', oneLine(phase)),
-    ...rows.flatMap(({ verdict, title, evidence, hint }) => [
+    ...rows.flatMap(({ verdict, title, evidence, because, hint }) => [
       `  ${paint(signColors[verdict], signs[verdict])} ${title.padEnd(width)}  ${verdict === 'failed' ? evidence : paint('dim', evidence)}`.trimEnd(),
+      ...(because === null ? [] : [`    Because: ${because}`]),
       ...(hint === null ? [] : [`    Hint: ${oneLine(hint)}`]),
     ]),
     '',
@@ -200,8 +212,8 @@ export const reportMarkdown = (report: Report, mask: Mask = asIs): string => {
   const failures = json.results.flatMap((result) =>
     rowsOf(result)
       .filter(({ verdict }) => verdict === 'failed')
-      .flatMap(({ title, evidence, hint }) => [
-        `- **${cell(title)}**: ${cell(evidence)}`,
+      .flatMap(({ title, evidence, because, hint }) => [
+        `- **${cell(title)}**: ${cell(evidence)}${because === null ? '' : ` (because: ${cell(because)})`}`,
         // Four spaces: a block of code inside the item, whatever the command has in it.
         ...(hint === null ? [] : ['', `      ${oneLine(hint)}`, '']),
       ]),

@@ -30,6 +30,8 @@ export interface MachineState {
 /** What a long preparation says while it works. */
 export interface Preparation {
   readonly signal: AbortSignal
+  /** A line for people: what is about to be installed, and why. */
+  notice(text: string): void
   /** One part: its place among all, what it does now, and where its log is. */
   progress(update: PartProgress): void
 }
@@ -67,6 +69,8 @@ export interface Provider {
   prepare(lab: Lab, preparation: Preparation): Promise<void>
   /** The lab's network. Idempotent. */
   createNetwork(lab: Lab): Promise<void>
+  /** What keeps the network up, once no machine runs: nothing of a stopped lab uses memory. */
+  releaseNetwork(lab: Lab): Promise<void>
   /** Whether that network is there, as the world shows it. */
   network(lab: Lab): Promise<{ readonly ok: boolean; readonly saw: string }>
   /** Where this host's kubectl reaches the API server: `https://127.0.0.1:40123`. */

@@ -82,6 +82,7 @@ export const vagrantProvider = (kind: VagrantKind, host: VagrantHost = thisHost)
     createNetwork: refuse,
     network: refuse,
     apiEndpoint: refuse,
+    releaseNetwork: refuse,
     states: refuse,
     start: refuse,
     cut: refuse,

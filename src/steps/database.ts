@@ -404,3 +404,19 @@ export const targetSees = (lab: Lab, database: DatabaseSpec): Step => {
     ],
   }
 }
+
+/** Every manifest of a lab's workload, for people to read. */
+export const manifestsOf = (lab: Lab): readonly { readonly name: string; readonly text: string }[] => {
+  const { database } = lab
+  if (!database) return []
+  const volume = volumeOf(lab, database)
+  return [
+    {
+      name: 'chap-secret',
+      text: render('manifests/chap-secret.yaml', { chap: targetNamed(lab, database.target).chap }),
+    },
+    { name: 'ubuntu-initiator', text: render('manifests/ubuntu-initiator.yaml', { image: images.ubuntu, volume }) },
+    { name: 'database', text: render('manifests/database.yaml', { ...database, image: images.database, volume }) },
+    { name: 'client', text: render('manifests/client.yaml', { ...database, image: images.database }) },
+  ]
+}

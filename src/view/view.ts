@@ -38,17 +38,17 @@ export interface ViewOptions {
 
 /** FORCE_COLOR before NO_COLOR, as in Node; then terminals that are not dumb. */
 export const wantsColor = (
-  stream: Pick<NodeJS.WriteStream, 'isTTY'>,
+  stream: { readonly isTTY?: boolean },
   env: NodeJS.ProcessEnv = process.env,
 ): boolean => {
   const { FORCE_COLOR: forced, NO_COLOR: none, TERM: term } = env
   if (forced !== undefined) return forced !== '0' && forced !== 'false'
   if (none !== undefined && none !== '') return false
-  return Boolean(stream.isTTY) && term !== 'dumb'
+  return stream.isTTY === true && term !== 'dumb'
 }
 
 const canRedraw = (stream: NodeJS.WriteStream, env: NodeJS.ProcessEnv): boolean =>
-  stream.isTTY && env['TERM'] !== 'dumb' && ['', 'false', '0'].includes(env['CI'] ?? '')
+  stream.isTTY && env.TERM !== 'dumb' && ['', 'false', '0'].includes(env.CI ?? '')
 
 /** Nobody reads any more (`lab up | head`): what was begun is still brought to its end. */
 const outliveReaders = (stream: NodeJS.WriteStream): void => {

@@ -18,19 +18,24 @@ const play = (scene: string, options: Parameters<typeof underTerminal>[1] = {}):
 const timeless = (lines: readonly string[]): string[] =>
   lines.map((line) => line.replace(/\d+\.\d s/g, 'N s')).filter((line) => line !== '')
 
+const escape = '\u001b'
+
 /** Each frame by itself. */
 const framesOf = (output: string): string[] =>
-  output.split('\x1b[?7l').map((frame) => new Screen(100, 200).write(frame).everything.join('\n'))
+  output.split(`${escape}[?7l`).map((frame) => new Screen(100, 200).write(frame).everything.join('\n'))
 
 const countOf = (lines: readonly string[], text: string): number =>
   lines.filter((line) => line.includes(text)).length
 
-describe('on a real pseudo-terminal', () => {
+// The tests need the `script` of util-linux.
+const linux = { skip: process.platform !== 'linux', timeout: 30_000 }
+
+describe('on a real pseudo-terminal', linux, () => {
   test.each([
     { rows: 24, columns: 80 },
     { rows: 10, columns: 50 },
   ])('60 steps on $rows lines of $columns: each phase ends as one line', async ({ rows, columns }) => {
-    const { output, exitCode } = await play('big', { rows, columns })
+    const { output, exitCode } = await play('big', { rows, columns, env: { SLOW: '0.2' } })
     const screen = new Screen(rows, columns).write(output)
     expect(exitCode).toBe(0)
     expect(timeless(screen.everything)).toEqual([
@@ -50,11 +55,15 @@ describe('on a real pseudo-terminal', () => {
     const { output } = await play('one')
     const frames = framesOf(output)
     const seen = (pattern: RegExp): boolean => frames.some((frame) => pattern.test(frame))
-    expect(seen(/^[⠋-⠿] machines {2}0 of 1 step$/m)).toBe(true)
-    expect(seen(/^ {2}[⠋-⠿] cp {2}Boot cp\n {4}› applying, because boot-cp is so: no: nothing there$/m)).toBe(
+    expect(seen(/^[⠋-⠿] machines {2}0 of 1 step(?:, \d s)?$/m)).toBe(true)
+    expect(
+      seen(
+        /^ {2}[⠋-⠿] cp {2}Boot cp(?: {2}\d s)?\n {4}› applying, because boot-cp is so: no: nothing there$/m,
+      ),
+    ).toBe(true)
+    expect(seen(/^ {2}[⠋-⠿] cp {2}Boot cp {2}\d s\n {4}› pulling registry\.k8s\.io\/pause:3\.10$/m)).toBe(
       true,
     )
-    expect(seen(/^ {2}[⠋-⠿] cp {2}Boot cp {2}1 s\n {4}› pulling registry\.k8s\.io\/pause:3\.10$/m)).toBe(true)
     expect(
       seen(/^ {4}› waiting until boot-cp is so; last seen: connection refused\n◼ later {2}1 step$/m),
     ).toBe(true)
@@ -91,7 +100,7 @@ describe('on a real pseudo-terminal', () => {
     const running =
       /\[6\/11\] part6: Building part 6 {2}\d+ % {2}2 min 2\d s, about 3 min left\n {2}› CC net\/core\/dev\d\.o\n {4}log: \/root/
     expect(frames.some((frame) => running.test(frame))).toBe(true)
-    expect(frames.some((frame) => /◼ \[11\/11\] part11: Building part 11/.test(frame))).toBe(true)
+    expect(frames.some((frame) => frame.includes('◼ [11/11] part11: Building part 11'))).toBe(true)
     const { everything } = new Screen().write(output)
     expect(everything.filter(Boolean)).toHaveLength(13)
     expect(everything).toContain('✔ [3/11] part3: Building part 3  already there')
@@ -115,11 +124,11 @@ describe('on a real pseudo-terminal', () => {
 
   test('NO_COLOR and FORCE_COLOR', async () => {
     const plain = await play('quick', { env: { NO_COLOR: '1' } })
-    expect(plain.output).not.toMatch(/\x1b\[\d+m/)
+    expect(plain.output).not.toMatch(new RegExp(`${escape}\\[\\d+m`))
     const coloured = await play('quick')
-    expect(coloured.output).toMatch(/\x1b\[32m✔/)
+    expect(coloured.output).toContain(`${escape}[32m✔`)
     const piped = await underTerminal(`FORCE_COLOR=1 ${node()} quick | cat`)
-    expect(piped.output).toMatch(/\x1b\[32mok /)
+    expect(piped.output).toContain(`${escape}[32mok `)
   })
 
   test('lines in CI, on a dumb terminal, and through a pipe', async () => {
@@ -134,7 +143,7 @@ describe('on a real pseudo-terminal', () => {
   })
 })
 
-describe('the view does not hold the process', () => {
+describe('the view does not hold the process', linux, () => {
   test('Ctrl-C: the caller decides, and nothing is lost', async () => {
     const began = performance.now()
     const { output, exitCode } = await play('interrupted')

@@ -8,7 +8,7 @@ import { createView, wantsColor, type View } from '../../src/view/view.js'
 import { finished, reportOf, resultOf, stepOf } from './plans.js'
 
 /** Makes scenes longer, to look at them. */
-const slow = Number(process.env['SLOW'] ?? '1')
+const slow = Number(process.env.SLOW ?? '1')
 const wait = (milliseconds: number): Promise<void> => delay(milliseconds * slow)
 
 const view: View = createView({

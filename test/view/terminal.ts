@@ -43,18 +43,22 @@ export const underTerminal = (
   { rows = 24, columns = 80, env = {} }: { rows?: number; columns?: number; env?: NodeJS.ProcessEnv } = {},
 ): Promise<Played> =>
   new Promise((resolve) => {
-    const { CI, NO_COLOR, FORCE_COLOR, ...inherited } = process.env
-    void [CI, NO_COLOR, FORCE_COLOR]
     const child = execFile(
       'script',
       ['-qec', `stty rows ${String(rows)} cols ${String(columns)}; ${command}`, '/dev/null'],
-      { env: { ...inherited, TERM: 'xterm-256color', ...env }, timeout: 30_000, maxBuffer: 1 << 26 },
+      {
+        env: { PATH: process.env.PATH, HOME: process.env.HOME, TERM: 'xterm-256color', ...env },
+        timeout: 30_000,
+        maxBuffer: 1 << 26,
+      },
       (error, output) => {
         resolve({ output, exitCode: typeof error?.code === 'number' ? error.code : error ? 1 : 0 })
       },
     )
     child.stdin?.end()
   })
+
+const escape = '\u001b'
 
 /** Understands what the view writes, and throws at anything else. */
 export class Screen {
@@ -74,7 +78,7 @@ export class Screen {
   }
 
   write(output: string): this {
-    const sequence = /\x1b\[(\??)(\d*)([A-Za-z])|\x1b|[^\x1b]/gsu
+    const sequence = new RegExp(`${escape}\\[(\\??)(\\d*)([A-Za-z])|.`, 'gsu')
     for (const [text, question, number = '', letter] of output.matchAll(sequence)) {
       if (letter === undefined) this.#put(text)
       else this.#obey(`${question ?? ''}${letter}`, number)
@@ -92,7 +96,7 @@ export class Screen {
   }
 
   #put(character: string): void {
-    if (character === '\x1b') throw new Error('an escape sequence that the view does not use')
+    if (character === escape) throw new Error('an escape sequence that the view does not use')
     if (character === '\r') this.#column = 0
     else if (character === '\n') this.#down()
     else {

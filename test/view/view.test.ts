@@ -126,7 +126,7 @@ describe('lines', () => {
     const stream = new Captured()
     await playRun(viewOn(stream, { secrets, color: true }))
     await expect(JSON.stringify(stream.text.split('\n'), null, 1)).toMatchFileSnapshot(
-      golden('run.colour.json'),
+      golden('run.colour.txt'),
     )
   })
 

@@ -7,7 +7,7 @@ import { freemem } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { setTimeout as delay } from 'node:timers/promises'
-import { LabError } from '../../error.js'
+import { exitCodes, LabError } from '../../error.js'
 import { addressText, hostNumber, parseAddress, parseSubnet, type Subnet } from '../../lab/address.js'
 import type { Lab, MachineSpec } from '../../lab/lab.js'
 import { tarOf } from '../../machine/files.js'
@@ -321,8 +321,12 @@ const leftovers: Provider['leftovers'] = (lab) => {
   ])
 }
 
+/** It answers before it ends, or is not there: what counts is whether it is gone, and the caller looks. */
+const endSupervisor = (lab: Pick<Lab, 'name'>): Promise<unknown> =>
+  callSupervisor(socketOf(lab), 'DELETE', '/').catch(() => undefined)
+
 const destroy: Provider['destroy'] = async (lab) => {
-  await callSupervisor(socketOf(lab), 'DELETE', '/').catch(() => undefined)
+  await endSupervisor(lab)
   const until = Date.now() + 10_000
   for (;;) {
     const processes = processesOf(lab)
@@ -425,11 +429,24 @@ export const umlProvider: Provider = {
   probe,
   preflight,
   prepare: async (_lab, preparation) => {
-    const { missing } = await hostPackages()
-    if (missing.length > 0) await installHostPackages()
+    if (!('missing' in (await preparedParts()))) return
+    const { missing, install } = await hostPackages()
+    if (missing.length > 0) {
+      if (!isRoot())
+        throw new LabError('host-packages', `missing on this host: ${missing.join(', ')}`, {
+          hint: `sudo ${install}`,
+          exitCode: exitCodes.host,
+        })
+      preparation.notice(`Missing on this host: ${missing.join(', ')}. Installing, as root: ${install}`)
+      await installHostPackages()
+    }
     await prepareParts({ preparation })
   },
   createNetwork,
+  releaseNetwork: async (lab) => {
+    const machines = await runningMachines(lab)
+    if (machines && !machines.some(({ running }) => running)) await endSupervisor(lab)
+  },
   network: async (lab) => {
     const machines = await runningMachines(lab)
     return machines

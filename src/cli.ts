@@ -1,0 +1,226 @@
+#!/usr/bin/env node
+/** argv to command; the only place that touches the process, its signals and its exit code. */
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError, Option } from 'commander'
+import { exitCodes, Interrupted } from './error.js'
+import type { Io, Options } from './commands/common.js'
+
+const version = (
+  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+).version
+
+const abort = new AbortController()
+const io: Io = { stdout: process.stdout, stderr: process.stderr, signal: abort.signal }
+
+/** Ctrl-C lets the step that is under way end and tidies up; a second one does not wait for that. */
+const onSignal = (): void => {
+  if (abort.signal.aborted) process.exit(exitCodes.interrupted)
+  process.stderr.write('\ninterrupted: stopping; once more to stop at once\n')
+  abort.abort(new Interrupted())
+}
+
+const program = new Command('lab')
+  .description('A real Kubernetes high-availability lab on this machine: made, broken on purpose, measured.')
+  .version(version)
+  .enablePositionalOptions()
+  .showHelpAfterError('(lab --help shows the commands)')
+  .exitOverride()
+  .configureHelp({ sortSubcommands: false, showGlobalOptions: false })
+
+const asJson = new Option('-o, --output <format>', 'how to print data').choices(['text', 'json']).default('text')
+const withProvider = new Option('--provider <name>', 'where machines come from; default: the first that works').choices([
+  'uml',
+  'virtualbox',
+  'libvirt',
+])
+const withEvents = new Option('--events', 'print what happens, while it happens, as NDJSON')
+const withWait = new Option('--wait', 'wait where another lab command holds the lab')
+const labArgument = ['<lab>', 'a shipped name (lab list), or the path of a lab file'] as const
+
+let exitCode: number = exitCodes.ok
+const command = (name: string, description: string): Command => program.command(name).description(description).exitOverride()
+/** Commander's action with our exit code; modules are loaded by the command that needs them: `lab status` is quick. */
+const run =
+  <A extends unknown[]>(action: (...args: A) => Promise<number> | number) =>
+  async (...args: A): Promise<void> => {
+    exitCode = await action(...args)
+  }
+
+command('up', 'bring a lab up, or change it to what its file now says')
+  .argument(...labArgument)
+  .addOption(withProvider)
+  .addOption(asJson)
+  .addOption(withEvents)
+  .addOption(withWait)
+  .action(run(async (lab: string, options: Options) => (await import('./commands/up.js')).up(lab, options, io)))
+
+command('down', 'end a lab, with its disks, and see that nothing is left')
+  .argument(...labArgument)
+  .addOption(asJson)
+  .addOption(withWait)
+  .action(run(async (lab: string, options: Options) => (await import('./commands/down.js')).down(lab, options, io)))
+
+command('stop', 'switch the machines off; disks stay')
+  .argument(...labArgument)
+  .addOption(asJson)
+  .addOption(withWait)
+  .action(run(async (lab: string, options: Options) => (await import('./commands/down.js')).stop(lab, options, io)))
+
+command('start', 'switch the machines of a stopped lab on again')
+  .argument(...labArgument)
+  .addOption(asJson)
+  .addOption(withEvents)
+  .addOption(withWait)
+  .action(run(async (lab: string, options: Options) => (await import('./commands/up.js')).start(lab, options, io)))
+
+command('status', 'what is there now, and where kubeconfig and ssh_config are')
+  .argument(...labArgument)
+  .addOption(asJson)
+  .action(run(async (lab: string, options: Options) => (await import('./commands/look.js')).status(lab, options, io)))
+
+command('verify', 'ask every check of a running lab')
+  .argument(...labArgument)
+  .addOption(asJson)
+  .addOption(withEvents)
+  .action(run(async (lab: string, options: Options) => (await import('./commands/look.js')).verify(lab, options, io)))
+
+command('plan', 'what up would do now, and why')
+  .argument(...labArgument)
+  .addOption(withProvider)
+  .addOption(asJson)
+  .action(run(async (lab: string, options: Options) => (await import('./commands/look.js')).plan(lab, options, io)))
+
+command('list', 'the labs there are')
+  .addOption(asJson)
+  .action(run(async (options: Options) => (await import('./commands/look.js')).list(options, io)))
+
+command('validate', 'check a lab file; nothing is made')
+  .argument(...labArgument)
+  .addOption(asJson)
+  .action(run(async (lab: string, options: Options) => (await import('./commands/files.js')).validate(lab, options, io)))
+
+command('init', 'write NAME.yaml, a lab file to edit')
+  .argument('<name>', 'the name of the new lab')
+  .option('--from <lab>', 'start from a shipped lab')
+  .option('--force', 'replace a file that is there')
+  .action(
+    run(async (name: string, options: Options & { from?: string; force?: boolean }) =>
+      (await import('./commands/files.js')).init(name, options, io),
+    ),
+  )
+
+command('render', 'write every generated file, the Vagrantfile included, into a folder')
+  .argument(...labArgument)
+  .argument('[folder]', 'where to; default: ./rendered')
+  .addOption(withProvider)
+  .addOption(asJson)
+  .action(
+    run(async (lab: string, folder: string | undefined, options: Options) =>
+      (await import('./commands/files.js')).render(lab, folder ?? 'rendered', options, io),
+    ),
+  )
+
+command('prepare', 'build and fetch, beforehand, all that a lab is made of')
+  .argument('[lab]', labArgument[1], 'iscsi-ha')
+  .addOption(withProvider)
+  .addOption(withEvents)
+  .addOption(withWait)
+  .action(run(async (lab: string, options: Options) => (await import('./commands/files.js')).prepare(lab, options, io)))
+
+command('doctor', 'which providers work here, and what would make the others work')
+  .addOption(asJson)
+  .action(run(async (options: Options) => (await import('./commands/look.js')).doctor(options, io)))
+
+command('ssh', 'a shell, or one command, on a machine')
+  .argument(...labArgument)
+  .argument('<machine>')
+  .argument('[command...]')
+  .passThroughOptions()
+  .action(
+    run(async (lab: string, machine: string, words: string[]) =>
+      (await import('./commands/reach.js')).ssh(lab, machine, words),
+    ),
+  )
+
+command('exec', 'a command on one machine, a role, or all')
+  .argument(...labArgument)
+  .argument('<who>', 'a machine, control-plane, worker, target, initiator, or all')
+  .argument('<command...>')
+  .addOption(asJson)
+  .passThroughOptions()
+  .action(
+    run(async (lab: string, who: string, words: string[], options: Options) =>
+      (await import('./commands/reach.js')).exec(lab, who, words, options, io),
+    ),
+  )
+
+command('cp', 'copy files to and from machines: MACHINE:PATH')
+  .argument(...labArgument)
+  .argument('<paths...>', 'from … to')
+  .action(run(async (lab: string, paths: string[]) => (await import('./commands/reach.js')).cp(lab, paths)))
+
+command('kubectl', "kubectl with the lab's kubeconfig")
+  .argument(...labArgument)
+  .argument('[words...]')
+  .passThroughOptions()
+  .action(run(async (lab: string, words: string[]) => (await import('./commands/reach.js')).kubectl(lab, words)))
+
+command('logs', "the end of a machine's console")
+  .argument(...labArgument)
+  .argument('<machine>')
+  .option('-n, --lines <count>', 'how many lines', '40')
+  .option('--journal', "the machine's journal instead")
+  .action(
+    run(async (lab: string, machine: string, options: Options & { lines: string; journal?: boolean }) =>
+      (await import('./commands/look.js')).logs(lab, machine, options, io),
+    ),
+  )
+
+command('forward', "a port of the lab on this host's 127.0.0.1, until Ctrl-C")
+  .argument(...labArgument)
+  .argument('<machine:port>')
+  .option('-p, --port <port>', 'the port on this host; default: the same; 0: any')
+  .addOption(asJson)
+  .action(
+    run(async (lab: string, where: string, options: Options & { port?: string }) =>
+      (await import('./commands/reach.js')).forward(lab, where, options, io),
+    ),
+  )
+
+command('schema', 'the JSON schema of lab files').action(
+  run(async () => (await import('./commands/files.js')).schema(io)),
+)
+
+command('completion', 'a completion script for a shell')
+  .argument('<shell>', 'bash, zsh or fish')
+  .action(
+    run(async (shell: string) => (await import('./commands/completion.js')).completion(shell, program, io)),
+  )
+
+process.on('SIGINT', onSignal)
+process.on('SIGTERM', onSignal)
+// A reader that went away (`lab list | head -1`) is no error of ours.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+})
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  if (error instanceof CommanderError) {
+    exitCode = error.exitCode === 0 ? exitCodes.ok : exitCodes.usage
+  } else {
+    const [{ printError }, { wantsColor }, { LabError }] = await Promise.all([
+      import('./view/errors.js'),
+      import('./view/view.js'),
+      import('./error.js'),
+    ])
+    const shown = abort.signal.aborted ? new Interrupted() : error
+    process.stderr.write(`${printError(shown, wantsColor(process.stderr))}\n`)
+    exitCode = shown instanceof LabError ? shown.exitCode : exitCodes.failed
+  }
+}
+// What is written to a pipe must have left before the process ends.
+process.stdout.write('', () => {
+  process.stderr.write('', () => process.exit(exitCode))
+})

@@ -1,0 +1,31 @@
+/** What a user's own ssh and kubectl need to reach into a lab. */
+import type { Lab } from '../lab/lab.js'
+import { quote } from '../machine/sh.js'
+import { labKeys, machineKeys } from '../machine/keys.js'
+import { proxyCommand } from '../provider/uml/uml.js'
+import { pathsOf, writePrivate } from '../state.js'
+
+/** ssh_config and known_hosts: `ssh -F …/ssh_config worker1` works, and only the right machine answers. */
+export const writeAccess = async (lab: Lab): Promise<void> => {
+  const paths = pathsOf(lab.name)
+  await labKeys(lab.name)
+  const known: string[] = []
+  for (const { name, address } of lab.machines) {
+    const { publicKey } = await machineKeys(lab.name, name)
+    known.push(`${name},${address} ${publicKey.split(' ').slice(0, 2).join(' ')}`)
+  }
+  await writePrivate(paths.knownHosts, `${known.join('\n')}\n`)
+  const config = [
+    `# Written by lab: ssh -F ${paths.sshConfig} NAME`,
+    ...lab.machines.map(({ name, address }) => `Host ${name}\n  HostName ${address}`),
+    'Host *',
+    '  User root',
+    `  IdentityFile ${quote(paths.privateKey)}`,
+    '  IdentitiesOnly yes',
+    `  UserKnownHostsFile ${quote(paths.knownHosts)}`,
+    '  StrictHostKeyChecking yes',
+    `  ProxyCommand ${proxyCommand(lab)}`,
+    '',
+  ]
+  await writePrivate(paths.sshConfig, config.join('\n'))
+}

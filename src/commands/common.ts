@@ -1,0 +1,111 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { FileOptions } from '../machine/files.js'
+import { exitCodes, LabError } from '../error.js'
+import type { Lab, ProviderName } from '../lab/lab.js'
+import { takeLock } from '../lock.js'
+import type { Provider } from '../provider/provider.js'
+import { chooseProvider, openSession, providerNamed, type Session } from '../session.js'
+import { pathsOf, secretsOf, stateRoot, writePrivate } from '../state.js'
+import { createView, type View, wantsColor } from '../view/view.js'
+
+/** Options that every command has. */
+export interface Options {
+  readonly output?: 'text' | 'json'
+  readonly events?: boolean
+  readonly provider?: ProviderName
+  readonly wait?: boolean
+}
+
+/** What a command may touch of the process it runs in. */
+export interface Io {
+  readonly stdout: NodeJS.WriteStream
+  readonly stderr: NodeJS.WriteStream
+  /** Aborted by Ctrl-C and SIGTERM. */
+  readonly signal: AbortSignal
+}
+
+/** JSON for programs, on standard output. */
+export const printJson = (io: Io, schema: string, data: object): void => {
+  io.stdout.write(`${JSON.stringify({ schema, ...data }, null, 2)}\n`)
+}
+
+export const secretsIn = (lab: Lab): readonly string[] => [
+  ...lab.targets.map((target) => target.chap.password),
+  ...(lab.database ? [lab.database.password, lab.database.rootPassword] : []),
+]
+
+/** Progress goes to stderr, so that standard output is what the command was asked for. */
+export const viewFor = (io: Io, options: Options, lab?: Lab): View =>
+  createView({
+    stream: io.stderr,
+    color: wantsColor(io.stderr),
+    interactive: io.stderr.isTTY,
+    events: options.events ?? false,
+    eventsStream: io.stdout,
+    secrets: lab ? secretsIn(lab) : [],
+  })
+
+const providerFile = (lab: Pick<Lab, 'name'>): string => join(pathsOf(lab.name).root, 'provider')
+
+/** The provider that a lab was brought up with; undefined: it was not. */
+export const providerInUse = async (lab: Pick<Lab, 'name'>): Promise<Provider | undefined> => {
+  const name = await readFile(providerFile(lab), 'utf8').catch(() => undefined)
+  return name === undefined ? undefined : providerNamed(name.trim() as ProviderName)
+}
+
+/** The provider for `up`: the one in use; else the one that was asked for; else the first that works. */
+export const providerForUp = async (lab: Lab, options: Options, signal: AbortSignal): Promise<Provider> => {
+  const inUse = await providerInUse(lab)
+  const asked = options.provider ?? lab.provider
+  if (inUse && asked && inUse.name !== asked)
+    throw new LabError('other-provider', `${lab.name} was brought up with ${inUse.name}, not ${asked}`, {
+      hint: `lab down ${lab.name}`,
+      exitCode: exitCodes.usage,
+    })
+  return inUse ?? chooseProvider(asked, lab, signal)
+}
+
+export const rememberProvider = (lab: Lab, provider: Provider): Promise<void> =>
+  writePrivate(providerFile(lab), `${provider.name}\n`)
+
+/** @throws LabError `not-up` with the command that brings it up. */
+export const providerOf = async (lab: Pick<Lab, 'name'>): Promise<Provider> => {
+  const provider = await providerInUse(lab)
+  if (!provider)
+    throw new LabError('not-up', `${lab.name} is not up`, { hint: `lab up ${lab.name}`, exitCode: exitCodes.failed })
+  return provider
+}
+
+/**
+ * The lab as it was last brought up, where the file cannot be read any more: the copy in its folder. The name
+ * of a running lab is accepted as well as that of a shipped one.
+ */
+export const loadRunning = async (nameOrPath: string): Promise<Lab> => {
+  const { loadLab, parseLab } = await import('../lab/load.js')
+  if (!nameOrPath.includes('/') && /^[a-z0-9-]+$/.test(nameOrPath)) {
+    const copy = pathsOf(nameOrPath).source
+    const text = await readFile(copy, 'utf8').catch(() => undefined)
+    if (text !== undefined) return parseLab(text, copy)
+  }
+  return loadLab(nameOrPath)
+}
+
+export const lockFor = (lab: Pick<Lab, 'name'>, command: string, options: Options, io: Io, view: View) =>
+  takeLock(join(stateRoot(), `.${lab.name}.lock`), {
+    command: `lab ${command} ${lab.name}`,
+    wait: options.wait ? (who) => view.notice(`waiting for ${who}`) : undefined,
+    signal: io.signal,
+  })
+
+export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOptions> => ({
+  secrets: await secretsOf(pathsOf(lab.name)),
+  lunDevice: (index) => provider.lunDevice(index),
+})
+
+/** A session with the lab's machines; its kubectl is the one that was built for the lab. */
+export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSignal): Promise<Session> => {
+  const { preparedParts } = await import('../parts/parts.js')
+  const parts = await preparedParts()
+  return openSession(lab, provider, signal, 'missing' in parts ? 'kubectl' : parts.kubectl)
+}

@@ -1,0 +1,77 @@
+import { existsSync } from 'node:fs'
+import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { providers } from '../session.js'
+import { pathsOf } from '../state.js'
+import { type Io, loadRunning, lockFor, type Options, printJson, providerInUse, sessionFor, viewFor } from './common.js'
+import { shutDown } from '../steps/machines.js'
+
+/** A lab's name, from a name or the path of its file; what cannot be read any more is taken as a name. */
+const nameOf = async (nameOrPath: string): Promise<string> => {
+  if (/^[a-z0-9-]+$/.test(nameOrPath) && existsSync(pathsOf(nameOrPath).root)) return nameOrPath
+  return (await loadRunning(nameOrPath)).name
+}
+
+/** Ends a lab whatever state it is in, then looks afresh: exit code 1 if anything of it is left. */
+export const down = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = { name: await nameOf(nameOrPath) }
+  const view = viewFor(io, options)
+  const release = await lockFor(lab, 'down', options, io, view)
+  try {
+    const inUse = await providerInUse(lab)
+    // A lab that lost the note of its provider is looked for everywhere.
+    const candidates = inUse ? [inUse] : providers.filter(({ name }) => name === 'uml')
+    const existed = existsSync(pathsOf(lab.name).root)
+    for (const provider of candidates) await provider.destroy(lab)
+    const left = (await Promise.all(candidates.map((provider) => provider.leftovers(lab)))).flat()
+    await view.close()
+    if (options.output === 'json') printJson(io, 'lab.down/v1', { name: lab.name, existed, left })
+    else {
+      io.stdout.write(
+        left.length === 0
+          ? `${lab.name}: ${existed ? 'gone' : 'was not up'}; nothing left: no processes, namespaces, interfaces, mounts or files\n`
+          : `${lab.name}: still there:\n${left.map(({ kind, what }) => `  ${kind}: ${what}\n`).join('')}`,
+      )
+    }
+    return left.length === 0 ? exitCodes.ok : exitCodes.failed
+  } finally {
+    await view.close()
+    await release()
+  }
+}
+
+/** Switches every machine off in good order; disks stay. Targets go last: others have their disks there. */
+export const stop = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  const view = viewFor(io, options, lab)
+  const release = await lockFor(lab, 'stop', options, io, view)
+  try {
+    const provider = await providerInUse(lab)
+    if (!provider)
+      throw new LabError('not-up', `${lab.name} is not up`, { hint: `lab up ${lab.name}` })
+    const session = await sessionFor(lab, provider, io.signal)
+    try {
+      const targets = lab.machines.filter(({ role }) => role === 'target')
+      const workers = lab.machines.filter(({ role }) => role === 'worker' || role === 'initiator')
+      const others = lab.machines.filter((machine) => !targets.includes(machine) && !workers.includes(machine))
+      for (const group of [workers, others, targets])
+        await Promise.all(group.map(({ name }) => shutDown(session, name)))
+    } finally {
+      await session.close()
+    }
+    const states = await provider.states(lab)
+    const running = states.filter(({ status }) => status === 'running')
+    await provider.releaseNetwork(lab)
+    await view.close()
+    if (options.output === 'json') printJson(io, 'lab.stop/v1', { name: lab.name, machines: states })
+    else
+      io.stdout.write(
+        running.length === 0
+          ? `${lab.name}: every machine is off; its disks are kept. To go on: lab start ${lab.name}\n`
+          : `${lab.name}: still running: ${running.map(({ name }) => name).join(', ')}\n`,
+      )
+    return running.length === 0 ? exitCodes.ok : exitCodes.failed
+  } finally {
+    await view.close()
+    await release()
+  }
+}

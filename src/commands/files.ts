@@ -1,0 +1,87 @@
+/** Commands about lab files and what is made of them: validate, init, render, schema, prepare. */
+import { existsSync } from 'node:fs'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { initLab, loadLab } from '../lab/load.js'
+import { jsonSchema } from '../lab/schema.js'
+import { machineFiles } from '../machine/files.js'
+import { renderVagrantfile } from '../provider/vagrant.js'
+import { chooseProvider, providerNamed } from '../session.js'
+import { manifestsOf } from '../steps/database.js'
+import { type Io, lockFor, type Options, printJson, viewFor } from './common.js'
+import { prepareProvider } from './up.js'
+
+export const validate = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadLab(nameOrPath)
+  if (options.output === 'json') printJson(io, 'lab.validate/v1', { name: lab.name, file: lab.file, valid: true })
+  else
+    io.stdout.write(
+      `${lab.file}: a good lab file: ${lab.name}, ${String(lab.machines.length)} machines, ${String(lab.targets.length)} targets\n`,
+    )
+  return exitCodes.ok
+}
+
+export const init = async (
+  name: string,
+  options: Options & { readonly from?: string; readonly force?: boolean },
+  io: Io,
+): Promise<ExitCode> => {
+  const file = `${name}.yaml`
+  const text = initLab(name, options.from)
+  if (existsSync(file) && !options.force)
+    throw new LabError('file-exists', `${file} is there already`, {
+      hint: `lab validate ./${file}, or lab init ${name} --force to replace it`,
+      exitCode: exitCodes.usage,
+    })
+  await writeFile(file, text)
+  io.stdout.write(`${file} written. Edit it, then: lab validate ./${file} && lab up ./${file}\n`)
+  return exitCodes.ok
+}
+
+/** Every generated file, as it would lie on the machines; secrets made up by lab are shown as placeholders. */
+export const render = async (nameOrPath: string, folder: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadLab(nameOrPath)
+  const kind = options.provider ?? lab.provider ?? 'uml'
+  const provider = providerNamed(kind)
+  const written: string[] = []
+  const write = async (path: string, content: string, mode = 0o644): Promise<void> => {
+    const full = join(folder, path)
+    await mkdir(dirname(full), { recursive: true })
+    await writeFile(full, content, { mode })
+    written.push(full)
+  }
+  await write('Vagrantfile', renderVagrantfile(lab, kind === 'libvirt' ? 'libvirt' : 'virtualbox'))
+  for (const machine of lab.machines)
+    for (const { path, content, mode } of machineFiles(lab, machine, {
+      secrets: { bootstrapToken: 'aaaaaa.made-up-by-lab00' },
+      lunDevice: (index) => provider.lunDevice(index),
+    }))
+      await write(join('machines', machine.name, path), content, mode)
+  for (const { name, text } of manifestsOf(lab)) await write(join('manifests', `${name}.yaml`), text, 0o600)
+  if (options.output === 'json') printJson(io, 'lab.render/v1', { name: lab.name, provider: kind, files: written })
+  else io.stdout.write(`${written.join('\n')}\n`)
+  return exitCodes.ok
+}
+
+export const schema = (io: Io): ExitCode => {
+  io.stdout.write(`${JSON.stringify(jsonSchema(), null, 2)}\n`)
+  return exitCodes.ok
+}
+
+/** The slow part, beforehand: for a workshop, a flight, CI. */
+export const prepare = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadLab(nameOrPath)
+  const view = viewFor(io, options, lab)
+  const release = await lockFor(lab, 'prepare', options, io, view)
+  try {
+    const provider = await chooseProvider(options.provider, lab, io.signal)
+    await prepareProvider(lab, provider, io, view)
+    await view.close()
+    io.stdout.write(`Everything that ${lab.name} is made of is here: lab up ${lab.name}\n`)
+    return exitCodes.ok
+  } finally {
+    await view.close()
+    await release()
+  }
+}

@@ -1,0 +1,188 @@
+/** Commands that look and change nothing: status, verify, plan, list, logs, doctor. */
+import { existsSync, readdirSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { pathsOf, stateRoot } from '../state.js'
+import { type Io, loadRunning, type Options, printJson, providerForUp, providerInUse, providerOf, sessionFor, viewFor } from './common.js'
+
+/** What is there now, from the provider's own tools: no machine is asked. */
+export const status = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  const provider = await providerOf(lab)
+  const [machines, network] = await Promise.all([provider.states(lab), provider.network(lab)])
+  const paths = pathsOf(lab.name)
+  const rows = machines.map((state) => {
+    const spec = lab.machines.find(({ name }) => name === state.name)
+    return { ...state, address: spec?.address ?? '', role: spec?.role ?? '(not in the lab file)' }
+  })
+  const files = {
+    folder: paths.root,
+    kubeconfig: existsSync(paths.kubeconfig) ? paths.kubeconfig : undefined,
+    sshConfig: paths.sshConfig,
+  }
+  const up = rows.every((row) => row.status === 'running')
+  if (options.output === 'json')
+    printJson(io, 'lab.status/v1', { name: lab.name, provider: provider.name, up, network, machines: rows, files })
+  else {
+    const width = Math.max(...rows.map(({ name }) => name.length))
+    io.stdout.write(
+      [
+        `${lab.name}  ${lab.description}`,
+        `provider ${provider.name}, network ${lab.network.subnet}: ${network.saw}`,
+        ...rows.map(
+          ({ name, address, role, status: is, detail, differs }) =>
+            `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role.padEnd(13)}  ${is}  ${is === 'running' ? (differs ?? '') : detail}`.trimEnd(),
+        ),
+        ...(files.kubeconfig === undefined ? [] : [`kubectl --kubeconfig ${files.kubeconfig}`]),
+        `ssh -F ${files.sshConfig} ${rows[0]?.name ?? ''}`,
+        '',
+      ].join('\n'),
+    )
+  }
+  return exitCodes.ok
+}
+
+/** Every check of the running lab, now. */
+export const verify = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  const provider = await providerOf(lab)
+  const [{ runPlan, succeeded }, { reportJson, reportTable }, { planFor }, { createMask }, { secretsIn }, { wantsColor }] =
+    await Promise.all([
+      import('../plan/runner.js'),
+      import('../plan/report.js'),
+      import('./up.js'),
+      import('../view/secrets.js'),
+      import('./common.js'),
+      import('../view/view.js'),
+    ])
+  const session = await sessionFor(lab, provider, io.signal)
+  const view = viewFor(io, { ...options, ...(options.output === 'json' ? {} : {}) }, lab)
+  try {
+    const report = await runPlan(await planFor(lab, provider), 'look', session, (event) => {
+      if (options.events) view.event(event)
+    })
+    await view.close()
+    const mask = createMask(secretsIn(lab))
+    if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report, mask))
+    else if (!options.events) io.stdout.write(`${reportTable(report, wantsColor(io.stdout), mask)}\n`)
+    return report.interrupted ? exitCodes.interrupted : succeeded(report) ? exitCodes.ok : exitCodes.failed
+  } finally {
+    await view.close()
+    await session.close()
+  }
+}
+
+/** What `up` would do now, and why. */
+export const plan = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const { loadLab } = await import('../lab/load.js')
+  const lab = await loadLab(nameOrPath)
+  const provider = await providerForUp(lab, options, io.signal)
+  const [{ runPlan }, { planFor }] = await Promise.all([import('../plan/runner.js'), import('./up.js')])
+  const session = await sessionFor(lab, provider, io.signal)
+  try {
+    const problems = await provider.preflight(lab)
+    const report = await runPlan(await planFor(lab, provider), 'look', session, () => undefined)
+    const todo = report.results.filter(({ outcome }) => outcome !== 'ok')
+    const steps = todo.map(({ step, checks }) => ({
+      id: step.id,
+      title: step.title,
+      machine: step.machine,
+      action: step.apply ? 'apply' : 'look',
+      why: checks.filter(({ ok }) => !ok).map(({ check, saw }) => `${check.title}: no: ${saw}`),
+    }))
+    if (options.output === 'json') {
+      printJson(io, 'lab.plan/v1', { name: lab.name, provider: provider.name, problems, steps })
+    } else {
+      for (const { problem, hint } of problems) io.stdout.write(`✖ ${problem}\n  Hint: ${hint}\n`)
+      io.stdout.write(
+        steps.length === 0
+          ? `${lab.name} is as its file says: lab up ${lab.name} would do nothing.\n`
+          : `lab up ${lab.name} (${provider.name}) would:\n${steps
+              .map(
+                ({ title, machine, action, why }) =>
+                  `  ${action === 'apply' ? '~' : '?'} ${title}${machine === undefined ? '' : ` [${machine}]`}\n${why.map((line) => `      because ${line}\n`).join('')}`,
+              )
+              .join('')}${String(steps.length)} of ${String(report.results.length)} steps.\n`,
+      )
+    }
+    return problems.length === 0 ? exitCodes.ok : exitCodes.host
+  } finally {
+    await session.close()
+  }
+}
+
+/** Shipped labs, and those that are up. */
+export const list = async (options: Options, io: Io): Promise<ExitCode> => {
+  const { shippedLabs } = await import('../lab/load.js')
+  const there = existsSync(stateRoot())
+    ? readdirSync(stateRoot(), { withFileTypes: true })
+        .filter((entry) => entry.isDirectory())
+        .map(({ name }) => name)
+    : []
+  const shipped = shippedLabs().map(({ name, file, description }) => ({ name, file, description }))
+  const others = there
+    .filter((name) => !shipped.some((lab) => lab.name === name))
+    .map((name) => ({ name, file: pathsOf(name).source, description: '(from a file of yours)' }))
+  const labs = await Promise.all(
+    [...shipped, ...others].map(async (lab) => ({ ...lab, provider: (await providerInUse(lab))?.name })),
+  )
+  if (options.output === 'json') printJson(io, 'lab.list/v1', { labs })
+  else {
+    const width = Math.max(...labs.map(({ name }) => name.length))
+    for (const { name, provider, description } of labs)
+      io.stdout.write(`${name.padEnd(width)}  ${(provider === undefined ? '-' : `made (${provider})`).padEnd(12)}  ${description}\n`)
+  }
+  return exitCodes.ok
+}
+
+/** The end of a machine's console, or of its whole journal. */
+export const logs = async (
+  nameOrPath: string,
+  machine: string,
+  options: Options & { readonly lines: string; readonly journal?: boolean },
+  io: Io,
+): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  const provider = await providerOf(lab)
+  if (!lab.machines.some(({ name }) => name === machine))
+    throw new LabError('no-machine', `${lab.name} has no machine ${machine}`, {
+      hint: `its machines: ${lab.machines.map(({ name }) => name).join(', ')}`,
+      exitCode: exitCodes.usage,
+    })
+  if (options.journal) {
+    const session = await sessionFor(lab, provider, io.signal)
+    try {
+      const { shell } = await import('../machine/sh.js')
+      io.stdout.write(
+        `${await session.machine(machine).run(shell`journalctl --no-pager --lines=${options.lines}`)}\n`,
+      )
+    } finally {
+      await session.close()
+    }
+    return exitCodes.ok
+  }
+  const text = await readFile(provider.consoleLog(lab, machine), 'utf8').catch(() => '')
+  io.stdout.write(`${text.trimEnd().split('\n').slice(-Number(options.lines)).join('\n')}\n`)
+  return exitCodes.ok
+}
+
+/** For each provider: usable or not, what was tried, and what would make it usable. */
+export const doctor = async (options: Options, io: Io): Promise<ExitCode> => {
+  const { providers } = await import('../session.js')
+  const { hostPackages } = await import('../parts/host.js')
+  const found = await Promise.all(
+    providers.map(async (provider) => ({ provider: provider.name, ...(await provider.probe(io.signal)) })),
+  )
+  const host = await hostPackages()
+  const chosen = found.find(({ usable }) => usable)?.provider
+  if (options.output === 'json') printJson(io, 'lab.doctor/v1', { providers: found, chosen, host })
+  else {
+    for (const { provider, usable, evidence, remedy } of found)
+      io.stdout.write(
+        `${usable ? '✔' : '✖'} ${provider.padEnd(10)}  ${usable ? 'usable' : 'not usable'}: ${evidence}\n${usable || remedy === undefined ? '' : `  to make it usable: ${remedy}\n`}`,
+      )
+    io.stdout.write(chosen === undefined ? 'No provider works here.\n' : `lab up uses ${chosen} unless told otherwise.\n`)
+    if (host.missing.length > 0) io.stdout.write(`Missing on this host: ${host.missing.join(', ')}: ${host.install}\n`)
+  }
+  return chosen === undefined ? exitCodes.host : exitCodes.ok
+}

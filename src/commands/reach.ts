@@ -1,0 +1,162 @@
+/** Commands that reach into a running lab: ssh, exec, cp, kubectl, forward. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import { exitCodes, LabError } from '../error.js'
+import { type Lab, machineNamed, type MachineSpec } from '../lab/lab.js'
+import { quote } from '../machine/sh.js'
+import { pathsOf } from '../state.js'
+import { type Io, loadRunning, type Options, printJson, providerOf, sessionFor } from './common.js'
+
+const roles = ['control-plane', 'worker', 'target', 'initiator']
+
+/** One machine, a role, or all. */
+const select = (lab: Lab, who: string): readonly MachineSpec[] => {
+  const found = lab.machines.filter(({ name, role }) => who === 'all' || name === who || role === who)
+  if (found.length === 0)
+    throw new LabError('no-machine', `${lab.name} has no machine and no role ${who}`, {
+      hint: `one of: ${[...lab.machines.map(({ name }) => name), ...roles, 'all'].join(', ')}`,
+      exitCode: exitCodes.usage,
+    })
+  return found
+}
+
+/** Runs a program of this host with our terminal; its exit code is ours. */
+const handOver = async (program: string, args: readonly string[], hint: string): Promise<number> => {
+  const child = spawn(program, args, { stdio: 'inherit' })
+  try {
+    const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null]
+    return code ?? (signal === 'SIGINT' ? exitCodes.interrupted : exitCodes.failed)
+  } catch (error) {
+    throw new LabError('no-program', `${program} does not start: ${String((error as Error).message)}`, {
+      hint,
+      exitCode: exitCodes.host,
+    })
+  }
+}
+
+const sshArgs = (lab: Lab): readonly string[] => ['-F', pathsOf(lab.name).sshConfig]
+
+/** A shell on a machine, or one command with the terminal's input. */
+export const ssh = async (nameOrPath: string, machine: string, command: readonly string[]): Promise<number> => {
+  const lab = await loadRunning(nameOrPath)
+  await providerOf(lab)
+  select(lab, machine)
+  return handOver(
+    'ssh',
+    [...sshArgs(lab), machine, ...(command.length === 0 ? [] : ['--', command.map(quote).join(' ')])],
+    'apt-get install -y openssh-client',
+  )
+}
+
+/** A command on one machine, a role or all, at the same time; each line with the machine's name before it. */
+export const exec = async (
+  nameOrPath: string,
+  who: string,
+  command: readonly string[],
+  options: Options,
+  io: Io,
+): Promise<number> => {
+  const lab = await loadRunning(nameOrPath)
+  const machines = select(lab, who)
+  const session = await sessionFor(lab, await providerOf(lab), io.signal)
+  const text = command.map(quote).join(' ')
+  try {
+    const results = await Promise.all(
+      machines.map(async ({ name }) => ({
+        machine: name,
+        ...(await session.machine(name).try({ text, shown: text }, { signal: io.signal, timeout: 3600 })),
+      })),
+    )
+    if (options.output === 'json') printJson(io, 'lab.exec/v1', { name: lab.name, command: text, results })
+    else {
+      const width = Math.max(...machines.map(({ name }) => name.length))
+      const prefix = (name: string, output: string): string =>
+        machines.length === 1 ? output : output.replace(/^(?=.)/gm, `${name.padEnd(width)} | `)
+      for (const { machine, stdout, stderr } of results) {
+        io.stdout.write(prefix(machine, stdout))
+        io.stderr.write(prefix(machine, stderr))
+      }
+    }
+    return results.find(({ exitCode }) => exitCode !== 0)?.exitCode ?? exitCodes.ok
+  } finally {
+    await session.close()
+  }
+}
+
+/** scp with the lab's keys: `MACHINE:PATH` on either side. */
+export const cp = async (nameOrPath: string, paths: readonly string[]): Promise<number> => {
+  const lab = await loadRunning(nameOrPath)
+  await providerOf(lab)
+  const remote = paths.filter((path) => /^[a-z0-9-]+:/.test(path))
+  if (remote.length === 0)
+    throw new LabError('no-machine', 'neither path is on a machine', {
+      hint: `lab cp ${lab.name} ./file ${lab.machines[0]?.name ?? 'machine'}:/root/`,
+      exitCode: exitCodes.usage,
+    })
+  for (const path of remote) select(lab, path.slice(0, path.indexOf(':')))
+  return handOver('scp', [...sshArgs(lab), '-r', ...paths], 'apt-get install -y openssh-client')
+}
+
+export const kubectl = async (nameOrPath: string, args: readonly string[]): Promise<number> => {
+  const lab = await loadRunning(nameOrPath)
+  await providerOf(lab)
+  if (!lab.kubernetes)
+    throw new LabError('no-kubernetes', `${lab.name} has no Kubernetes`, { exitCode: exitCodes.usage })
+  const { preparedParts } = await import('../parts/parts.js')
+  const parts = await preparedParts()
+  const program = 'missing' in parts ? 'kubectl' : parts.kubectl
+  return handOver(program, ['--kubeconfig', pathsOf(lab.name).kubeconfig, ...args], `lab prepare ${lab.name}`)
+}
+
+/** A port of the lab on this host's 127.0.0.1, until Ctrl-C. */
+export const forward = async (
+  nameOrPath: string,
+  where: string,
+  options: Options & { readonly port?: string },
+  io: Io,
+): Promise<number> => {
+  const lab = await loadRunning(nameOrPath)
+  const provider = await providerOf(lab)
+  const [, name = '', port = ''] = /^([^:]+):(\d+)$/.exec(where) ?? []
+  if (name === '')
+    throw new LabError('bad-port', `${where} is not MACHINE:PORT`, {
+      hint: `lab forward ${lab.name} ${lab.machines[0]?.name ?? 'machine'}:22`,
+      exitCode: exitCodes.usage,
+    })
+  select(lab, name)
+  const { address } = machineNamed(lab, name)
+  const server = createServer((near) => {
+    provider.dial(lab, address, Number(port)).then(
+      (far) => {
+        near.pipe(far).pipe(near)
+        near.on('error', () => far.destroy())
+        far.on('error', () => near.destroy())
+      },
+      (error: unknown) => {
+        io.stderr.write(`${where}: ${error instanceof Error ? error.message : String(error)}\n`)
+        near.destroy()
+      },
+    )
+  })
+  const wanted = Number(options.port ?? port)
+  try {
+    server.listen(wanted, '127.0.0.1')
+    await once(server, 'listening')
+  } catch (error) {
+    throw new LabError('port-taken', `127.0.0.1:${String(wanted)}: ${(error as Error).message}`, {
+      hint: `another one: lab forward ${lab.name} ${where} --port 0`,
+    })
+  }
+  const at = server.address()
+  const shown = at !== null && typeof at === 'object' ? `127.0.0.1:${String(at.port)}` : ''
+  if (options.output === 'json') printJson(io, 'lab.forward/v1', { name: lab.name, listen: shown, to: where })
+  else io.stdout.write(`${shown} leads to ${where} in ${lab.name}; Ctrl-C ends it\n`)
+  await new Promise<void>((resolve) => {
+    io.signal.addEventListener('abort', () => {
+      resolve()
+    })
+  })
+  server.close()
+  return exitCodes.ok
+}

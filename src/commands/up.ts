@@ -1,0 +1,149 @@
+import { readFile } from 'node:fs/promises'
+import { machinesWith, type Lab, nodesOf, portalOf } from '../lab/lab.js'
+import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { loadLab } from '../lab/load.js'
+import { reportJson } from '../plan/report.js'
+import { runPlan, succeeded } from '../plan/runner.js'
+import type { Plan, Report } from '../plan/step.js'
+import { planUp } from '../plan/up.js'
+import type { Provider } from '../provider/provider.js'
+import { pathsOf, writePrivate } from '../state.js'
+import type { View } from '../view/view.js'
+import {
+  fileOptions,
+  type Io,
+  loadRunning,
+  lockFor,
+  type Options,
+  printJson,
+  providerForUp,
+  providerOf,
+  rememberProvider,
+
+  sessionFor,
+  viewFor,
+} from './common.js'
+import { writeAccess } from './access.js'
+
+/** Stops before anything is made, with everything that is wrong. */
+const refuseProblems = async (lab: Lab, provider: Provider): Promise<void> => {
+  const problems = await provider.preflight(lab)
+  if (problems.length > 0)
+    throw new LabError('preflight', problems.map(({ problem }) => problem).join('\n'), {
+      hint: problems.map(({ hint }) => hint).join('\n'),
+      exitCode: exitCodes.host,
+    })
+}
+
+/** The machines that exist but are no longer in the lab file. */
+const goneFrom = async (lab: Lab, provider: Provider): Promise<readonly string[]> =>
+  (await provider.states(lab))
+    .map(({ name }) => name)
+    .filter((name) => !lab.machines.some((machine) => machine.name === name))
+
+export const planFor = async (lab: Lab, provider: Provider): Promise<Plan> =>
+  planUp(lab, await fileOptions(lab, provider), await goneFrom(lab, provider))
+
+/** Where to go from here, in the order in which somebody new wants to know it. */
+const summary = (lab: Lab, report: Report): string => {
+  const width = Math.max(...lab.machines.map(({ name }) => name.length))
+  const saw = (id: string): string =>
+    report.results.flatMap(({ checks }) => checks).find(({ check }) => check.id === id)?.saw ?? ''
+  const worker = machinesWith(lab, 'worker')[0]
+  const node = nodesOf(lab)[0]
+  return [
+    '',
+    `${lab.name} is up (${report.seconds.toFixed(1)} s).`,
+    '',
+    'Machines',
+    ...lab.machines.map(({ name, role, address }) => `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role}`),
+    '',
+    'iSCSI',
+    ...lab.targets.flatMap((target) =>
+      target.luns.map(
+        ({ lun, size }) =>
+          `  LUN ${String(lun)}, ${String(size / 1024 ** 3)} GiB, at ${portalOf(lab, target)}, ${target.iqn}`,
+      ),
+    ),
+    ...lab.filesystems.map(({ initiator }) => `  logged in: ${initiator}, with ext4 on it`),
+    ...(lab.database ? [`  logged in: ${saw('target-one-session')}`] : []),
+    ...(lab.kubernetes
+      ? ['', 'Kubernetes', ...nodesOf(lab).map(({ name }) => `  ${name.padEnd(width)}  ${saw(`${name}-version`)}`)]
+      : []),
+    ...(lab.database
+      ? [
+          '',
+          'Database',
+          `  inside    ${lab.database.name}:3306`,
+          `  outside   ${worker?.address ?? ''}:${String(lab.database.nodePort)}, in the lab's network; from this host: lab forward ${lab.name} ${worker?.name ?? ''}:${String(lab.database.nodePort)}`,
+          `  user      ${lab.database.user}, database ${lab.database.database}`,
+        ]
+      : []),
+    '',
+    'Try next',
+    ...(node
+      ? [`  lab kubectl ${lab.name} -- get pods -o wide`, `  lab ssh ${lab.name} ${worker?.name ?? node.name}`]
+      : [`  lab ssh ${lab.name} ${lab.machines[0]?.name ?? ''}`, `  lab exec ${lab.name} all -- uptime`]),
+    `  lab verify ${lab.name}`,
+    '',
+  ].join('\n')
+}
+
+export const prepareProvider = async (lab: Lab, provider: Provider, io: Io, view: View): Promise<void> => {
+  await provider.prepare(lab, { signal: io.signal, notice: (text) => view.notice(text), progress: (part) => view.part(part) })
+}
+
+/** Exit code of a run, and its report where programs want it. */
+export const concluded = (report: Report): ExitCode =>
+  report.interrupted ? exitCodes.interrupted : succeeded(report) ? exitCodes.ok : exitCodes.failed
+
+/** Brings a lab up, or changes it to what its file now says, or sees that nothing is to do. */
+export const up = async (nameOrPath: string, options: Options, io: Io, title = 'up'): Promise<ExitCode> => {
+  const lab = await loadLab(nameOrPath)
+  const view = viewFor(io, options, lab)
+  const release = await lockFor(lab, title, options, io, view)
+  try {
+    const provider = await providerForUp(lab, options, io.signal)
+    await refuseProblems(lab, provider)
+    await prepareProvider(lab, provider, io, view)
+    await writePrivate(pathsOf(lab.name).source, await readFile(lab.file))
+    await rememberProvider(lab, provider)
+    await writeAccess(lab)
+    const session = await sessionFor(lab, provider, io.signal)
+    try {
+      const report = await runPlan(await planFor(lab, provider), 'apply', session, (event) => view.event(event))
+      await view.close()
+      if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report))
+      else if (succeeded(report)) {
+        const changed = report.results.filter(({ outcome }) => outcome === 'changed').length
+        if (changed === 0)
+          io.stdout.write(`${lab.name} is up already: nothing to do (${report.seconds.toFixed(1)} s).\n`)
+        else io.stdout.write(summary(lab, report))
+      } else {
+        printFailures(lab, report, io)
+      }
+      return concluded(report)
+    } finally {
+      await session.close()
+    }
+  } finally {
+    await view.close()
+    await release()
+  }
+}
+
+export const printFailures = (lab: Lab, report: Report, io: Io): void => {
+  if (report.interrupted) io.stderr.write(`interrupted; to go on: lab up ${lab.name}; to end: lab down ${lab.name}\n`)
+  for (const { outcome, step, reason, hint } of report.results)
+    if (outcome === 'failed')
+      io.stderr.write(`✖ ${step.machine ?? lab.name}: ${step.title}: ${reason ?? ''}\n${hint === undefined ? '' : `  Hint: ${hint}\n`}`)
+}
+
+
+
+/** A stopped lab, as it was last brought up: edits of its file since then wait for `up`. */
+export const start = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  await providerOf(lab)
+  return up(pathsOf(lab.name).source, options, io, 'start')
+}

@@ -1,0 +1,92 @@
+import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { exitCodes, LabError } from './error.js'
+
+interface Holder {
+  readonly pid: number
+  /** Start time of the process: a pid alone may belong to somebody else by now. */
+  readonly started: string
+  /** What it does: `lab up iscsi-ha`. */
+  readonly command: string
+  readonly since: string
+}
+
+/** Field 22 of /proc/PID/stat; undefined where the process, or /proc, is not there. */
+const startTimeOf = (pid: number): string | undefined => {
+  try {
+    const stat = readFileSync(`/proc/${String(pid)}/stat`, 'utf8')
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    // A process that has ended but was not collected holds nothing any more.
+    return fields[0] === 'Z' ? undefined : fields[19]
+  } catch {
+    return undefined
+  }
+}
+
+const isAlive = (holder: Holder): boolean => {
+  if (process.platform === 'linux') return startTimeOf(holder.pid) === holder.started
+  try {
+    return process.kill(holder.pid, 0)
+  } catch {
+    return false
+  }
+}
+
+export interface LockOptions {
+  readonly command: string
+  /** Wait until it is free; called once with who holds it. */
+  readonly wait?: ((holder: string) => void) | undefined
+  readonly signal: AbortSignal
+}
+
+/**
+ * Takes the lock for this process; returns how to give it back. A holder that was killed holds nothing: the
+ * next one takes over at once, without a time to wait for.
+ * @throws LabError `busy`, which says who holds it.
+ */
+export const takeLock = async (path: string, { command, wait, signal }: LockOptions): Promise<() => Promise<void>> => {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  const mine = `${path}.${String(process.pid)}`
+  const me: Holder = {
+    pid: process.pid,
+    started: startTimeOf(process.pid) ?? '',
+    command,
+    since: new Date().toISOString(),
+  }
+  await writeFile(mine, JSON.stringify(me), { mode: 0o600 })
+  try {
+    for (let announced = false; ; ) {
+      // link fails where the name exists: exactly one process gets it, with its content complete.
+      const got = await link(mine, path).then(
+        () => true,
+        (error: NodeJS.ErrnoException) => {
+          if (error.code === 'EEXIST') return false
+          throw error
+        },
+      )
+      if (got) return () => rm(path, { force: true })
+      const text = await readFile(path, 'utf8').catch(() => undefined)
+      if (text === undefined) continue
+      const holder = JSON.parse(text) as Holder
+      if (!isAlive(holder)) {
+        // Only one of several finders succeeds in moving it away.
+        await rename(path, `${mine}.stale`).catch(() => undefined)
+        await rm(`${mine}.stale`, { force: true })
+        continue
+      }
+      const who = `${holder.command} (pid ${String(holder.pid)}, since ${holder.since})`
+      if (!wait)
+        throw new LabError('busy', `${who} is at work on this lab`, {
+          hint: 'wait for it, or add --wait',
+          exitCode: exitCodes.busy,
+        })
+      if (!announced) wait(who)
+      announced = true
+      await delay(200, undefined, { signal })
+    }
+  } finally {
+    await rm(mine, { force: true })
+  }
+}
