@@ -37,6 +37,9 @@ const withEvents = new Option('--events', 'print what happens, while it happens,
 const withWait = new Option('--wait', 'wait where another lab command holds the lab')
 const labArgument = ['<lab>', 'a shipped name (lab list), or the path of a lab file'] as const
 
+/** What comes behind the names is another program's, with or without `--` before it. */
+const theirs = (words: readonly string[]): readonly string[] => (words[0] === '--' ? words.slice(1) : words)
+
 let exitCode: number = exitCodes.ok
 const command = (name: string, description: string): Command => program.command(name).description(description).exitOverride()
 /** Commander's action with our exit code; modules are loaded by the command that needs them: `lab status` is quick. */
@@ -138,7 +141,7 @@ command('ssh', 'a shell, or one command, on a machine')
   .passThroughOptions()
   .action(
     run(async (lab: string, machine: string, words: string[]) =>
-      (await import('./commands/reach.js')).ssh(lab, machine, words),
+      (await import('./commands/reach.js')).ssh(lab, machine, theirs(words)),
     ),
   )
 
@@ -150,7 +153,7 @@ command('exec', 'a command on one machine, a role, or all')
   .passThroughOptions()
   .action(
     run(async (lab: string, who: string, words: string[], options: Options) =>
-      (await import('./commands/reach.js')).exec(lab, who, words, options, io),
+      (await import('./commands/reach.js')).exec(lab, who, theirs(words), options, io),
     ),
   )
 
@@ -163,7 +166,7 @@ command('kubectl', "kubectl with the lab's kubeconfig")
   .argument(...labArgument)
   .argument('[words...]')
   .passThroughOptions()
-  .action(run(async (lab: string, words: string[]) => (await import('./commands/reach.js')).kubectl(lab, words)))
+  .action(run(async (lab: string, words: string[]) => (await import('./commands/reach.js')).kubectl(lab, theirs(words))))
 
 command('logs', "the end of a machine's console")
   .argument(...labArgument)

@@ -1,0 +1,115 @@
+// Beside the usual rules, this file keeps what ARCHITECTURE.md says about imports true.
+import js from '@eslint/js'
+import { defineConfig, globalIgnores } from 'eslint/config'
+import tseslint from 'typescript-eslint'
+
+/**
+ * What of src, and which npm packages, each folder of src may import. Types may come from anywhere: they leave
+ * nothing behind when the program is built. Files directly in src are not listed: they are few, and read.
+ */
+const layers = {
+  lab: { src: ['error', 'machine/sh', 'render'], packages: ['yaml', 'zod', 'fastest-levenshtein'] },
+  machine: {
+    src: ['error', 'lab', 'render', 'state'],
+    packages: ['execa', 'node-ssh', 'ssh2', 'tar-stream'],
+  },
+  parts: { src: ['error', 'lock', 'machine', 'render', 'state'], packages: ['execa', 'proper-lockfile', 'tar-stream', 'yaml', 'zod'] },
+  provider: { src: ['error', 'lab', 'machine', 'parts', 'render', 'state'], packages: ['execa'] },
+  steps: { src: ['error', 'lab', 'machine', 'render', 'state'], packages: ['mysql2/promise'] },
+  plan: { src: ['error', 'lab', 'steps'], packages: [] },
+  view: { src: ['error'], packages: ['listr2'] },
+  commands: {
+    src: [
+      'error',
+      'lab',
+      'lock',
+      'machine',
+      'parts',
+      'plan',
+      'provider',
+      'session',
+      'state',
+      'steps',
+      'view',
+    ],
+    packages: ['commander'],
+  },
+}
+
+const importRules = Object.entries(layers).map(([folder, { src, packages }]) => ({
+  files: [`src/${folder}/**/*.ts`],
+  rules: {
+    '@typescript-eslint/no-restricted-imports': [
+      'error',
+      {
+        patterns: [
+          {
+            regex: `^(?:\\.\\./)+(?!\\.\\./|(?:${src.join('|')})(?:/|\\.js$))`,
+            allowTypeImports: true,
+            message: `Who may import whom is in ARCHITECTURE.md; src/${folder} may not import this.`,
+          },
+          {
+            regex: `^(?!\\.|node:${packages.map((name) => `|${name}$`).join('')})`,
+            allowTypeImports: true,
+            message: `Every package has its place, see ARCHITECTURE.md; for this one it is not src/${folder}.`,
+          },
+        ],
+      },
+    ],
+  },
+}))
+
+/** What belongs to whoever started the process: src/cli.ts and the two programs of their own. */
+const processRules = ['argv', 'exit', 'exitCode', 'on', 'once', 'stdin', 'stdout', 'stderr'].map(
+  (property) => ({
+    object: 'process',
+    property,
+    message: 'Only src/cli.ts touches the process; commands get an Io.',
+  }),
+)
+
+export default defineConfig(
+  globalIgnores(['dist/', 'coverage/']),
+  { linterOptions: { reportUnusedDisableDirectives: 'error' } },
+  js.configs.recommended,
+  ...tseslint.configs.strictTypeChecked,
+  ...tseslint.configs.stylisticTypeChecked,
+  {
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      eqeqeq: 'error',
+      '@typescript-eslint/consistent-type-exports': 'error',
+      '@typescript-eslint/consistent-type-imports': ['error', { disallowTypeAnnotations: false }],
+      '@typescript-eslint/no-floating-promises': ['error', { ignoreVoid: false }],
+      '@typescript-eslint/switch-exhaustiveness-check': 'error',
+    },
+  },
+  {
+    files: ['src/**/*.ts'],
+    rules: { 'no-console': 'error', 'no-restricted-properties': ['error', ...processRules] },
+  },
+  {
+    files: ['src/cli.ts', 'src/provider/uml/supervisor.ts', 'src/provider/uml/dial.ts'],
+    rules: { 'no-restricted-properties': 'off' },
+  },
+  ...importRules,
+  {
+    files: ['test/**/*.ts', '*.config.ts'],
+    rules: {
+      // What a program printed is any until it is looked at, and looking at it is what a test does.
+      '@typescript-eslint/no-unsafe-argument': 'off',
+      '@typescript-eslint/no-unsafe-assignment': 'off',
+      '@typescript-eslint/no-unsafe-call': 'off',
+      '@typescript-eslint/no-unsafe-member-access': 'off',
+      '@typescript-eslint/no-unsafe-return': 'off',
+      '@typescript-eslint/no-floating-promises': 'error',
+      // A missing value fails the test, on the very line.
+      '@typescript-eslint/no-non-null-assertion': 'off',
+      // Stand-ins have the shape of what they stand for, and often nothing to do.
+      '@typescript-eslint/no-empty-function': 'off',
+      '@typescript-eslint/require-await': 'off',
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
+    },
+  },
+  { files: ['**/*.js'], extends: [tseslint.configs.disableTypeChecked] },
+)

@@ -1,0 +1,73 @@
+/** What a failure means to the person who has to do something about it. */
+export interface Diagnosis {
+  readonly code: string
+  readonly reason: string
+  readonly hint: string | undefined
+}
+
+interface Known {
+  readonly pattern: RegExp
+  readonly diagnosis: (line: string) => Diagnosis
+}
+
+/** Other people's programs say what went wrong in text only. The first that matches is the cause. */
+const known: readonly Known[] = [
+  {
+    pattern: /No space left on device|ENOSPC|Disk quota exceeded/,
+    diagnosis: () => ({
+      code: 'disk-full',
+      reason: 'the disk is full',
+      hint: 'make room, or use another disk: LAB_CACHE=/path/to/folder',
+    }),
+  },
+  {
+    pattern: /Cannot allocate memory|out of memory|signal: killed|ENOMEM/i,
+    diagnosis: () => ({
+      code: 'out-of-memory',
+      reason: 'there was not enough memory to build it',
+      hint: 'free -h; about 4 GiB must be available',
+    }),
+  },
+  {
+    pattern:
+      /^(E: Failed to fetch|(E|W): .*(Could not (resolve|connect)|Temporary failure resolving|Unable to connect)|Err:\d+ )/,
+    diagnosis: (line) => ({
+      code: 'debian-mirror',
+      reason: `the Debian mirror could not be reached: ${line.slice(0, 200)}`,
+      hint: 'check the network and http_proxy, or name another: LAB_DEBIAN_MIRROR=http://… LAB_DEBIAN_SECURITY_MIRROR=http://…',
+    }),
+  },
+  {
+    pattern: /^E: .*(NO_PUBKEY|is not signed|signatures couldn't be verified|no signed-by)/i,
+    diagnosis: (line) => ({
+      code: 'debian-keyring',
+      reason: `this host cannot check the signatures of Debian: ${line.slice(0, 200)}`,
+      hint: 'apt-get install debian-archive-keyring',
+    }),
+  },
+  {
+    pattern: /^E: Unable to locate package|^E: Package .* has no installation candidate/,
+    diagnosis: (line) => ({
+      code: 'debian-package',
+      reason: `Debian does not have a package any more: ${line.slice(3)}`,
+      hint: 'see https://packages.debian.org, then edit parts/parts.yaml',
+    }),
+  },
+  {
+    pattern: /unshare: .*(Operation not permitted|Permission denied)|newuidmap: /,
+    diagnosis: (line) => ({
+      code: 'no-user-namespace',
+      reason: `this user may not make a user namespace: ${line.slice(0, 200)}`,
+      hint: 'run lab as root; or install uidmap, give the user a range in /etc/subuid and /etc/subgid, and allow kernel.unprivileged_userns_clone',
+    }),
+  },
+]
+
+/** @param code an errno, where Node itself failed. */
+export const diagnose = (tail: readonly string[], code = ''): Diagnosis | undefined => {
+  for (const { pattern, diagnosis } of known) {
+    const line = [...tail, code].find((candidate) => pattern.test(candidate))
+    if (line !== undefined) return diagnosis(line)
+  }
+  return undefined
+}

@@ -1,0 +1,302 @@
+/**
+ * Parts are what machines are made of. Each is a directory, made by one command line or a few from inputs
+ * that are known beforehand, so it is found again by the hash of these inputs; whatever was built is never
+ * built a second time, and what an edit does not concern stays.
+ */
+import { createHash } from 'node:crypto'
+import { createWriteStream, readdirSync, readFileSync, statSync } from 'node:fs'
+import { mkdir, statfs } from 'node:fs/promises'
+import { join, relative } from 'node:path'
+import { finished } from 'node:stream/promises'
+import { Interrupted, LabError, messageOf } from '../error.js'
+import type { PartProgress, Preparation } from '../provider/provider.js'
+import { projectRoot } from '../render.js'
+import type { Cache } from './cache.js'
+import { diagnose, type Diagnosis } from './diagnose.js'
+import { runInSandbox } from './sandbox.js'
+
+/** What a part has at hand while it is built. */
+export interface Build {
+  /** The directory that becomes the part, empty at first. */
+  readonly out: string
+  /** A scratch directory, removed afterwards. */
+  readonly work: string
+  /** Hash of the part's inputs, 12 hexadecimal digits. */
+  readonly hash: string
+  readonly signal: AbortSignal
+  /** The directory of a part that this one needs. */
+  need(id: string): string
+  /** Shown as what it does now, and kept in the log. */
+  say(line: string): void
+  /**
+   * Runs a command in a sandbox, output to the log.
+   * @param blame what it means if it fails and its output does not tell.
+   */
+  run(command: readonly string[], options?: { environment?: Record<string, string>; blame?: Diagnosis }): Promise<void>
+}
+
+export interface Part {
+  /** Kebab-case, unique. */
+  readonly id: string
+  /** For people: `Kubernetes 1.36.3`. */
+  readonly title: string
+  readonly needs: readonly string[]
+  /** Parts of one lane are built one after another; lanes run side by side. */
+  readonly lane: string
+  /** All it is made from beside other parts: values, and files or folders (absolute). */
+  readonly values: unknown
+  readonly files: readonly string[]
+  /** As measured elsewhere: seconds, lines of output; mebibytes it takes at most while it is built. */
+  readonly reference: { readonly seconds: number; readonly lines: number; readonly mebibytes: number }
+  build(build: Build): Promise<void>
+}
+
+const filesBelow = (path: string): string[] =>
+  statSync(path).isDirectory()
+    ? readdirSync(path)
+        .sort()
+        .flatMap((name) => filesBelow(join(path, name)))
+    : [path]
+
+/**
+ * The hash of every part, 12 hexadecimal digits: of its own inputs, and of the hashes of the parts it needs.
+ * @param parts in an order in which each comes after those that it needs.
+ */
+export const hashesOf = (parts: readonly Part[]): ReadonlyMap<string, string> => {
+  const hashes = new Map<string, string>()
+  for (const part of parts) {
+    const hash = createHash('sha256')
+    hash.update(JSON.stringify([part.id, part.values]))
+    for (const file of part.files.flatMap(filesBelow)) {
+      const executable = (statSync(file).mode & 0o100) !== 0
+      hash.update(`\0${relative(projectRoot, file)}\0${executable ? 'x' : '-'}\0`)
+      hash.update(readFileSync(file))
+    }
+    for (const need of [...part.needs].sort()) {
+      const needed = hashes.get(need)
+      if (needed === undefined) throw new Error(`part ${part.id} needs ${need}, which does not come before it`)
+      hash.update(`\0${need}=${needed}`)
+    }
+    hashes.set(part.id, hash.digest('hex').slice(0, 12))
+  }
+  return hashes
+}
+
+/** What has to be built so that all of `targets` are there: a part whose users are all there is not needed. */
+const missingParts = (
+  parts: readonly Part[],
+  targets: readonly string[],
+  isThere: (part: Part) => boolean,
+): readonly Part[] => {
+  const wanted = new Set(targets)
+  const missing: Part[] = []
+  for (const part of [...parts].reverse()) {
+    if (!wanted.has(part.id) || isThere(part)) continue
+    missing.unshift(part)
+    for (const need of part.needs) wanted.add(need)
+  }
+  return missing
+}
+
+/** Seconds from the start of a part until all that waits for it is done. */
+const urgencyOf = (parts: readonly Part[]): ReadonlyMap<string, number> => {
+  const urgency = new Map<string, number>()
+  for (const part of [...parts].reverse()) {
+    const after = parts.filter((other) => other.needs.includes(part.id)).map((other) => urgency.get(other.id) ?? 0)
+    urgency.set(part.id, part.reference.seconds + Math.max(0, ...after))
+  }
+  return urgency
+}
+
+const checkSpace = async (cache: Cache, missing: readonly Part[]): Promise<void> => {
+  await mkdir(cache.root, { recursive: true })
+  const { bavail, bsize } = await statfs(cache.root)
+  const free = (bavail * bsize) / 1024 ** 3
+  const needed = missing.reduce((sum, part) => sum + part.reference.mebibytes, 0) / 1024
+  if (free < needed)
+    throw new LabError(
+      'disk-space',
+      `${cache.root}: ${free.toFixed(1)} GiB are free, building ${String(missing.length)} parts needs ${needed.toFixed(1)} GiB`,
+      { hint: 'make room, or use another disk: LAB_CACHE=/path/to/folder', exitCode: 3 },
+    )
+}
+
+/** How far a part is, from what it printed and what the same part printed before. */
+const estimate = (
+  elapsed: number,
+  lines: number,
+  before: { readonly seconds: number; readonly lines: number },
+): { fraction: number; remaining: number } => {
+  const printed = Math.min(1, lines / before.lines)
+  const passed = Math.min(1, elapsed / before.seconds)
+  // Lines tell how fast this host is, once there are some; a part that prints little goes by the clock.
+  const weight = before.lines < 50 ? 0 : printed
+  const fraction = Math.min(0.99, before.lines < 50 ? passed : 0.9 * printed + 0.1 * passed)
+  const total = weight * (elapsed / Math.max(fraction, 0.01)) + (1 - weight) * before.seconds
+  return { fraction, remaining: Math.max(1, Math.round(total - elapsed)) }
+}
+
+/** A failure of one part, in the words of what went wrong in it. */
+const failure = (part: Part, error: unknown, log: string): LabError => {
+  if (error instanceof Interrupted) return error
+  const known =
+    error instanceof LabError
+      ? { code: error.code, reason: error.message, hint: error.hint }
+      : diagnose([messageOf(error)], (error as NodeJS.ErrnoException).code)
+  return new LabError(known?.code ?? 'part-failed', `${part.title}: ${known?.reason ?? messageOf(error)}`, {
+    hint: known?.hint ?? `tail -n 30 ${log}`,
+    log,
+    cause: error,
+  })
+}
+
+/**
+ * Builds what is missing so that all of `targets` are there.
+ * @param parts in an order in which each comes after those that it needs.
+ * @throws LabError for the first part that failed, after the others were ended.
+ */
+export const buildParts = async (
+  parts: readonly Part[],
+  targets: readonly string[],
+  cache: Cache,
+  preparation: Preparation,
+): Promise<void> => {
+  const hashes = hashesOf(parts)
+  const keyOf = (part: Pick<Part, 'id'>): string => `${part.id}-${hashes.get(part.id) ?? ''}`
+  const missing = missingParts(parts, targets, (part) => cache.has(keyOf(part)))
+  const shown = parts.filter((part) => targets.includes(part.id) || missing.includes(part))
+  const tell = (part: Part, update: Omit<PartProgress, 'part' | 'title' | 'index' | 'total'>): void => {
+    preparation.progress({
+      part: part.id,
+      title: part.title,
+      index: shown.indexOf(part) + 1,
+      total: shown.length,
+      ...update,
+    })
+  }
+  for (const part of shown) tell(part, { state: missing.includes(part) ? 'waiting' : 'cached' })
+  if (missing.length === 0) return
+
+  await cache.sweep()
+  await checkSpace(cache, missing)
+
+  // The first failure ends everything else.
+  const stop = new AbortController()
+  const signal = AbortSignal.any([preparation.signal, stop.signal])
+
+  const buildOne = async (part: Part): Promise<void> => {
+    const key = keyOf(part)
+    const log = await cache.log(part.id)
+    const before = (await cache.measured(part.id)) ?? part.reference
+    const started = Date.now()
+    let lines = 0
+    let note = ''
+    const elapsed = (): number => Math.round((Date.now() - started) / 1000)
+
+    const build = async (out: string, work: string): Promise<void> => {
+      const writing = createWriteStream(log)
+      // A log that cannot be written is no reason to stop; a full disk shows up elsewhere.
+      writing.on('error', () => undefined)
+      const say = (line: string): void => {
+        lines += 1
+        if (line.trim()) note = line.trim()
+        writing.write(`${line}\n`)
+      }
+      const ticking = setInterval(() => {
+        tell(part, { state: 'building', elapsed: elapsed(), ...estimate(elapsed(), lines, before), note, log })
+      }, 1000)
+      tell(part, { state: 'building', elapsed: 0, ...estimate(0, 0, before), log })
+      try {
+        await part.build({
+          out,
+          work,
+          hash: hashes.get(part.id) ?? '',
+          signal,
+          need: (id) => {
+            if (!part.needs.includes(id)) throw new Error(`part ${part.id} does not say that it needs ${id}`)
+            return cache.path(keyOf({ id }))
+          },
+          say,
+          run: async (command, { environment, blame } = {}) => {
+            const ending = await runInSandbox(command, { signal, environment, onLine: say })
+            if (!ending) return
+            const { code, reason, hint } = diagnose(ending.tail) ??
+              blame ?? {
+                code: 'part-failed',
+                reason: `${command[0] ?? ''} ended with ${ending.signal ?? `exit code ${String(ending.exitCode)}`}: ${lastWords(ending.tail)}`,
+                hint: undefined,
+              }
+            throw new LabError(code, reason, { hint, log })
+          },
+        })
+      } finally {
+        clearInterval(ticking)
+        writing.end()
+        await finished(writing).catch(() => undefined)
+      }
+    }
+
+    try {
+      await cache.locked(
+        key,
+        async () => {
+          if (cache.has(key)) {
+            tell(part, { state: 'cached' })
+            return
+          }
+          await cache.create(key, build)
+          const seconds = (Date.now() - started) / 1000
+          await cache.measure(part.id, { seconds, lines })
+          tell(part, { state: 'built', fraction: 1, remaining: 0, elapsed: elapsed(), log })
+        },
+        {
+          signal,
+          busy: (holder) => {
+            tell(part, { state: 'waiting', elapsed: elapsed(), note: `${holder} is building it` })
+          },
+          lost: () => {
+            stop.abort(new LabError('part-lock-lost', `${part.title}: another lab took it over`, { hint: 'run it again' }))
+          },
+        },
+      )
+    } catch (error) {
+      const said = signal.aborted ? (signal.reason as unknown) : failure(part, error, log)
+      if (!signal.aborted) tell(part, { state: 'failed', elapsed: elapsed(), note: messageOf(said), log })
+      throw said
+    }
+  }
+
+  const urgency = urgencyOf(parts)
+  const waiting = new Set([...missing].sort((a, b) => (urgency.get(b.id) ?? 0) - (urgency.get(a.id) ?? 0)))
+  const running = new Map<Part, Promise<void>>()
+  let failed: unknown
+  while (waiting.size > 0 || running.size > 0) {
+    if (!signal.aborted)
+      for (const part of waiting) {
+        const ready = part.needs.every((id) => ![...waiting, ...running.keys()].some((other) => other.id === id))
+        const free = ![...running.keys()].some((other) => other.lane === part.lane)
+        if (!ready || !free) continue
+        waiting.delete(part)
+        const work = buildOne(part).then(
+          () => {
+            running.delete(part)
+          },
+          (error: unknown) => {
+            running.delete(part)
+            failed ??= error
+            stop.abort(error)
+          },
+        )
+        running.set(part, work)
+      }
+    if (running.size === 0) break
+    await Promise.race(running.values())
+  }
+  if (preparation.signal.aborted) throw new Interrupted()
+  if (failed !== undefined) throw failed
+}
+
+const lastWords = (tail: readonly string[]): string => {
+  const telling = tail.filter((line) => /error|fatal|cannot|not found|failed|undefined/i.test(line)).at(-1)
+  return (telling ?? tail.filter(Boolean).at(-1) ?? 'it printed nothing').trim().slice(0, 300)
+}

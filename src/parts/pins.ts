@@ -1,0 +1,72 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parse } from 'yaml'
+import { z } from 'zod'
+import { projectRoot } from '../render.js'
+
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/)
+const names = z.array(z.string().min(1))
+
+const imageBase = {
+  name: z.string().regex(/^[a-z0-9-]+$/),
+  reference: z.string().min(1),
+  entrypoint: names.optional(),
+  command: names.optional(),
+  environment: z.record(z.string(), z.string()).optional(),
+  /** Only in the base disks of labs that ask for it. */
+  optional: z.boolean().default(false),
+}
+
+const filesImage = z.strictObject({
+  ...imageBase,
+  kind: z.literal('files'),
+  /** Programs that other parts built. */
+  files: z.array(z.strictObject({ part: z.string(), file: z.string(), path: z.string().startsWith('/') })),
+  /** Programs of the Debian system, which come with the libraries that they need. */
+  programs: z.array(z.string().startsWith('/')).default([]),
+})
+
+const debianImage = z.strictObject({ ...imageBase, kind: z.literal('debian'), packages: names })
+
+const image = z.discriminatedUnion('kind', [filesImage, debianImage])
+
+const reference = z.strictObject({
+  seconds: z.number().positive(),
+  lines: z.number().int().positive(),
+  mebibytes: z.number().positive(),
+})
+
+const schema = z.strictObject({
+  debian: z.strictObject({ suite: z.string(), mirror: z.url(), securityMirror: z.url() }),
+  builder: z.strictObject({ packages: names, goRoot: z.string().startsWith('/') }),
+  kernel: z.strictObject({
+    source: z.strictObject({
+      package: z.string(),
+      version: z.string(),
+      archive: z.string().startsWith('/'),
+      sha256,
+    }),
+    patches: z.array(z.strictObject({ file: z.string(), sha256 })),
+  }),
+  modules: z.record(z.string(), z.strictObject({ module: z.string(), version: z.string().startsWith('v') })),
+  system: z.strictObject({ packages: names }),
+  baseDisk: z.strictObject({ size: z.string().regex(/^\d+[MGT]$/), masked: names }),
+  images: z.array(image),
+  reference: z.record(z.string(), reference),
+})
+
+export type Pins = z.infer<typeof schema>
+export type ImagePin = z.infer<typeof image>
+export type Reference = z.infer<typeof reference>
+
+/** Where the pins and everything that parts are built from lie. */
+export const partsFolder = join(projectRoot, 'parts')
+
+let read: Pins | undefined
+
+/** `parts/parts.yaml`, checked. */
+export const pins = (): Pins =>
+  (read ??= schema.parse(parse(readFileSync(join(partsFolder, 'parts.yaml'), 'utf8'))))
+
+/** The name of an image's part. */
+export const imagePart = (name: string): string => `image-${name}`

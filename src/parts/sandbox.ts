@@ -1,0 +1,112 @@
+import { execa } from 'execa'
+import { Interrupted } from '../error.js'
+
+/**
+ * Building takes root's rights, or those of a root whom nobody outside believes: in a user namespace of
+ * one's own every number is mapped to one of the ranges in /etc/subuid.
+ */
+const isRoot = (): boolean => process.getuid?.() === 0
+
+/**
+ * Mounts and processes live in namespaces of the command's own. When its first process ends, however it
+ * ends, the kernel kills the others and drops the mounts; and it ends when we do, even by `kill -9`.
+ */
+const sandbox = (): readonly string[] => [
+  'setpriv',
+  '--pdeathsig=KILL',
+  'unshare',
+  ...(isRoot() ? [] : ['--user', '--map-root-user', '--map-auto']),
+  '--mount',
+  '--pid',
+  '--fork',
+  '--kill-child=KILL',
+  '--mount-proc',
+]
+
+/** Passed on from the host: how the network is reached. */
+const passedOn = [
+  'http_proxy',
+  'https_proxy',
+  'ftp_proxy',
+  'no_proxy',
+  'HTTP_PROXY',
+  'HTTPS_PROXY',
+  'NO_PROXY',
+  'GOPROXY',
+  'GOPRIVATE',
+  'GONOPROXY',
+  'GONOSUMDB',
+  'GONOSUMCHECK',
+  'GOSUMDB',
+  'GOINSECURE',
+  'GOFLAGS',
+]
+
+export interface SandboxOptions {
+  readonly signal: AbortSignal
+  readonly environment?: Readonly<Record<string, string>> | undefined
+  /** Every line of its output, as it comes. */
+  readonly onLine?: ((line: string) => void) | undefined
+}
+
+/** How a command ended that did not end well. */
+export interface Ending {
+  readonly exitCode: number | undefined
+  readonly signal: string | undefined
+  /** The last lines of its output, oldest first. */
+  readonly tail: readonly string[]
+}
+
+const tailLength = 60
+
+/**
+ * Runs a command in a sandbox. When `signal` fires, it and all it started are killed.
+ * @returns undefined when it ended with exit code 0.
+ * @throws Interrupted when `signal` fired.
+ */
+export const runInSandbox = async (
+  command: readonly string[],
+  { signal, environment, onLine }: SandboxOptions,
+): Promise<Ending | undefined> => {
+  signal.throwIfAborted()
+  const [program, ...before] = sandbox() as [string, ...string[]]
+  const env: Record<string, string> = {
+    PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    HOME: '/root',
+    LANG: 'C.UTF-8',
+    DEBIAN_FRONTEND: 'noninteractive',
+  }
+  for (const name of passedOn) if (process.env[name] !== undefined) env[name] = process.env[name]
+  const child = execa(program, [...before, ...command], {
+    stdin: 'ignore',
+    all: true,
+    buffer: false,
+    reject: false,
+    extendEnv: false,
+    env: { ...env, ...environment },
+    // In a session of its own: Ctrl-C reaches us, and we end it when we are ready.
+    detached: true,
+    cancelSignal: signal,
+    // unshare lets SIGTERM pass by.
+    killSignal: 'SIGKILL',
+  })
+  const tail: string[] = []
+  for await (const text of child.iterable({ from: 'all' })) {
+    const line = String(text).split('\r').at(-1)?.trimEnd() ?? ''
+    tail.push(line)
+    if (tail.length > tailLength) tail.shift()
+    onLine?.(line)
+  }
+  const result = await child
+  if (result.isCanceled || signal.aborted) throw new Interrupted()
+  if (result.exitCode === 0) return undefined
+  if (result.exitCode === undefined && result.signal === undefined) tail.push(result.originalMessage ?? '')
+  return { exitCode: result.exitCode, signal: result.signal, tail }
+}
+
+/** Removes a directory with all that is in it, also where files belong to mapped users. */
+export const removeTree = async (path: string): Promise<void> => {
+  const [program, ...before] = isRoot() ? ['rm'] : ['unshare', '--user', '--map-root-user', '--map-auto', 'rm']
+  // Read-only directories of module caches would stop an ordinary user's rm; inside the namespace it is root.
+  await execa(program as string, [...before, '-rf', '--one-file-system', '--', path])
+}
