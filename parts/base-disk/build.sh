@@ -1,23 +1,29 @@
 #!/bin/bash
 # Makes the disk that every machine boots from. Runs as root in mount and process namespaces of its own.
-#   SYSTEM   root directory of the Debian system        FILES    the project's own files, laid over it
-#   PROGRAMS programs for /usr/bin                      PLUGINS  CNI plugins for /opt/cni/bin
-#   IMAGES   image archives for containerd              MASKED   units that must never start
-#   RELEASE  what /etc/lab/base-release says            SIZE     of the disk
-#   WORK     a scratch directory                        OUT      where disk.ext4 goes
+# One per line:
+#   PROGRAMS  files for /usr/bin                    PLUGINS  files for /opt/cni/bin
+#   IMAGES    reference=archive, for containerd     MASKED   units that must not start
+# and:
+#   SYSTEM    root directory of a Debian system     FILES    the project's own files, laid over it
+#   RELEASE   what /etc/lab/base-release says       SIZE     of the disk
+#   WORK      a scratch directory                   OUT      where disk.ext4 goes
 set -euo pipefail
 root=$WORK/root
+mapfile -t programs <<< "$PROGRAMS"
+mapfile -t plugins <<< "$PLUGINS"
+mapfile -t images <<< "$IMAGES"
+mapfile -t masked <<< "$MASKED"
 
 echo 'Laying out the system'
 cp -a --reflink=auto "$SYSTEM" "$root"
 cp -r --no-preserve=ownership "$FILES/." "$root/"
-install -m 755 -t "$root/usr/bin" $PROGRAMS
-install -D -m 755 -t "$root/opt/cni/bin" $PLUGINS
+install -m 755 -t "$root/usr/bin" "${programs[@]}"
+install -D -m 755 -t "$root/opt/cni/bin" "${plugins[@]}"
 
 cd "$root"
 ln -sf ../local/sbin/lab-init usr/sbin/init
 ln -sf /usr/lib/systemd/system/multi-user.target etc/systemd/system/default.target
-for unit in $MASKED; do
+for unit in "${masked[@]}"; do
   # `target/unit`: not started by that target, though somebody else may start it; `unit`: by nobody.
   case $unit in
     */*) mkdir -p "etc/systemd/system/${unit%/*}.wants"; ln -sfn /dev/null "etc/systemd/system/${unit%/*}.wants/${unit#*/}" ;;
@@ -47,8 +53,10 @@ mount --rbind /sys sys
 mount --rbind /dev dev
 mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs tmp
-mkdir tmp/images
-chroot . /usr/bin/sshd -t -h /dev/null 2> /dev/null || true
+# A mistake in it would lock everybody out of every machine.
+mkdir run/sshd tmp/images
+chroot . ssh-keygen -q -t ed25519 -N '' -f /tmp/key
+chroot . sshd -t -h /tmp/key
 chroot . /usr/bin/containerd --log-level warn > "$WORK/containerd.log" 2>&1 &
 containerd=$!
 for _ in $(seq 100); do
@@ -56,15 +64,16 @@ for _ in $(seq 100); do
   kill -0 $containerd 2> /dev/null || { cat "$WORK/containerd.log"; exit 1; }
   sleep 0.1
 done
-for image in $IMAGES; do
-  echo "  $(basename "$image" .tar)"
+for image in "${images[@]}"; do
   touch tmp/images/archive
-  mount --bind "$image" tmp/images/archive
+  mount --bind "${image#*=}" tmp/images/archive
   chroot . ctr --namespace k8s.io images import --local --discard-unpacked-layers /tmp/images/archive ||
     { cat "$WORK/containerd.log"; exit 1; }
   umount tmp/images/archive
 done
-chroot . ctr --namespace k8s.io images ls -q
+for image in "${images[@]}"; do
+  chroot . ctr --namespace k8s.io images ls -q | grep -qxF "${image%%=*}" || { echo "error: ${image%%=*} is not there"; exit 1; }
+done
 kill $containerd
 wait $containerd || true
 umount -R sys dev proc run tmp

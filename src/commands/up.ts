@@ -8,6 +8,7 @@ import type { Plan, Report } from '../plan/step.js'
 import { planUp } from '../plan/up.js'
 import type { Provider } from '../provider/provider.js'
 import { pathsOf, writePrivate } from '../state.js'
+import { createMask } from '../view/secrets.js'
 import type { View } from '../view/view.js'
 import {
   fileOptions,
@@ -20,6 +21,7 @@ import {
   providerOf,
   rememberProvider,
 
+  secretsIn,
   sessionFor,
   viewFor,
 } from './common.js'
@@ -113,7 +115,7 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
     try {
       const report = await runPlan(await planFor(lab, provider), 'apply', session, (event) => view.event(event))
       await view.close()
-      if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report))
+      if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report, createMask(secretsIn(lab))))
       else if (succeeded(report)) {
         const changed = report.results.filter(({ outcome }) => outcome === 'changed').length
         if (changed === 0)

@@ -28,7 +28,9 @@ export interface LayerEntry {
 /** The same entries always give the same bytes, so nothing of the clock or of this host goes in. */
 const always = { mtime: new Date(0), uid: 0, gid: 0, uname: 'root', gname: 'root' }
 
-const add = (archive: Pack, header: Header, content = ""): Promise<void> =>
+type EntryHeader = Partial<Header> & Pick<Header, 'name'>
+
+const add = (archive: Pack, header: EntryHeader, content = ""): Promise<void> =>
   new Promise((resolve, reject) => {
     archive.entry({ ...always, ...header }, content, (error) => {
       if (error) reject(error)
@@ -36,7 +38,7 @@ const add = (archive: Pack, header: Header, content = ""): Promise<void> =>
     })
   })
 
-const addFile = async (archive: Pack, header: Header, from: string): Promise<void> => {
+const addFile = async (archive: Pack, header: EntryHeader, from: string): Promise<void> => {
   const { size } = await stat(from)
   await pipeline(createReadStream(from), archive.entry({ ...always, ...header, size }))
 }

@@ -85,6 +85,13 @@ const linkOf = (lab: Lab, machine: MachineSpec): StartRequest['link'] => {
   return [`b${host}`, `v${host}`]
 }
 
+/**
+ * The same at every boot: neighbours remember it for half a minute, and would send to the machine's former
+ * self. 02 marks an address that nobody else has given out.
+ */
+const macOf = (machine: MachineSpec): string =>
+  ['02', '4c', ...machine.address.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))].join(':')
+
 const argvOf = (lab: Lab, machine: MachineSpec, base: MachineBase): readonly string[] => {
   const folder = machineFolder(lab, machine.name)
   return [
@@ -99,7 +106,7 @@ const argvOf = (lab: Lab, machine: MachineSpec, base: MachineBase): readonly str
     'root=/dev/ubda',
     'rw',
     'labseed=/dev/ubdb',
-    `vec0:transport=raw,ifname=${linkOf(lab, machine)[1]},depth=128,gro=1`,
+    `vec0:transport=raw,ifname=${linkOf(lab, machine)[1]},mac=${macOf(machine)},depth=128,gro=1`,
     'con=null',
     'con0=null,fd:1',
     'panic=-1',

@@ -1,0 +1,488 @@
+/** The real parts: what machines of User-Mode Linux are made of, from Debian packages and Go modules only. */
+import { existsSync } from 'node:fs'
+import { chmod, copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { availableParallelism, homedir } from 'node:os'
+import { dirname, join, relative } from 'node:path'
+import Handlebars from 'handlebars'
+import { LabError } from '../error.js'
+import { projectRoot } from '../render.js'
+import type { Build, Part } from './graph.js'
+import { keyring } from './host.js'
+import { digestOf, type LayerEntry, writeImageArchive, writeLayer } from './image-archive.js'
+import { type ImagePin, imagePart, partsFolder, type Pins } from './pins.js'
+
+const templates = join(projectRoot, 'templates', 'base')
+
+/** The same files at every build, as far as packages allow. */
+const reproducible = { SOURCE_DATE_EPOCH: '1767225600' }
+
+/** Files that no machine and no container reads. */
+const unread = ['/usr/share/doc/*', '/usr/share/man/*', '/usr/share/locale/*', '/usr/share/info/*', '/usr/share/lintian/*']
+
+interface Bootstrap {
+  readonly variant: 'minbase' | 'essential'
+  readonly format: 'directory' | 'tar'
+  readonly packages: readonly string[]
+  readonly backports?: boolean
+  readonly hooks?: readonly string[]
+  /** Where it is put: a directory or a file below `out` or `work`. */
+  readonly target: string
+}
+
+/** A Debian system of some packages. */
+const bootstrap = async (build: Build, { debian }: Pins, options: Bootstrap): Promise<void> => {
+  const mirror = process.env['LAB_DEBIAN_MIRROR'] ?? debian.mirror
+  const security = process.env['LAB_DEBIAN_SECURITY_MIRROR'] ?? debian.securityMirror
+  const sources = join(build.work, 'lab.list')
+  const signed = `[signed-by=${keyring}]`
+  await writeFile(
+    sources,
+    [
+      `deb ${signed} ${mirror} ${debian.suite} main`,
+      `deb ${signed} ${security} ${debian.suite}-security main`,
+      ...(options.backports ? [`deb ${signed} ${mirror} ${debian.suite}-backports main`] : []),
+      '',
+    ].join('\n'),
+  )
+  const temporary = join(build.work, 'tmp')
+  await mkdir(temporary)
+  // apt's own user has to get through to it.
+  await chmod(temporary, 0o755)
+  await build.run(
+    [
+      'mmdebstrap',
+      // The sandbox is a namespace already, in which we are root.
+      '--mode=root',
+      `--variant=${options.variant}`,
+      `--format=${options.format}`,
+      `--include=${options.packages.join(',')}`,
+      ...unread.map((path) => `--dpkgopt=path-exclude=${path}`),
+      ...(options.hooks ?? []).map((hook) => `--customize-hook=${hook}`),
+      debian.suite,
+      options.target,
+      sources,
+    ],
+    { environment: { TMPDIR: temporary, ...reproducible } },
+  )
+}
+
+/** The host's certificates, which a proxy of the network may need. */
+const certificates = (): string | undefined =>
+  [process.env['SSL_CERT_FILE'], '/etc/ssl/certs/ca-certificates.crt', '/etc/pki/tls/certs/ca-bundle.crt'].find(
+    (path) => path !== undefined && existsSync(path),
+  )
+
+interface Entered {
+  /** `from:to` or `from:to:ro`, beside `/lab/work` and `/lab/out`. */
+  readonly binds: readonly string[]
+  readonly environment?: Record<string, string>
+}
+
+/** The command line that runs a command inside the builder root. */
+const enter = async (build: Build, command: readonly string[], { binds }: Entered): Promise<readonly string[]> => {
+  const temporary = join(build.work, 'tmp')
+  await mkdir(temporary, { recursive: true })
+  await chmod(temporary, 0o1777)
+  const trusted = certificates()
+  return [
+    join(partsFolder, 'builder', 'enter.sh'),
+    join(build.need('builder'), 'root'),
+    `${build.work}:/lab/work`,
+    `${build.out}:/lab/out`,
+    `${temporary}:/tmp`,
+    '/etc/resolv.conf:/etc/resolv.conf:ro',
+    '/etc/hosts:/etc/hosts:ro',
+    ...(trusted === undefined ? [] : [`${trusted}:/etc/ssl/certs/ca-certificates.crt:ro`]),
+    ...binds,
+    '--',
+    ...command,
+  ]
+}
+
+const builder = (pins: Pins): Part => ({
+  id: 'builder',
+  title: 'Compilers',
+  needs: [],
+  lane: 'kernel',
+  values: { suite: pins.debian.suite, ...pins.builder, source: pins.kernel.source, unread },
+  files: [],
+  reference: pins.reference['builder'] ?? unknownReference('builder'),
+  build: async (build) => {
+    const { source } = pins.kernel
+    await bootstrap(build, pins, {
+      variant: 'minbase',
+      format: 'directory',
+      packages: [...pins.builder.packages, source.package],
+      backports: true,
+      hooks: ['mkdir -p "$1/lab"', 'touch "$1/etc/resolv.conf" "$1/etc/hosts"'],
+      target: join(build.out, 'root'),
+    })
+    const archive = join(build.out, 'root', source.archive)
+    const found = existsSync(archive) ? await digestOf(archive) : 'no such file'
+    if (found !== source.sha256)
+      throw new LabError(
+        'kernel-source',
+        `${source.package}: Debian has another version than the one that is pinned: ${source.archive} has sha256 ${found}, pinned is ${source.sha256} (${source.version})`,
+        {
+          hint: 'in parts/parts.yaml, set kernel.source.sha256 to the first and kernel.source.version to what `rmadison linux-source-7.2` or packages.debian.org says; or point LAB_DEBIAN_MIRROR at a snapshot.debian.org that still has it',
+        },
+      )
+  },
+})
+
+const kernel = (pins: Pins): Part => ({
+  id: 'kernel',
+  title: `Linux ${pins.kernel.source.version.split('-')[0] ?? ''}`,
+  needs: ['builder'],
+  lane: 'kernel',
+  values: { source: pins.kernel.source, patches: pins.kernel.patches },
+  files: [join(partsFolder, 'kernel'), join(partsFolder, 'builder', 'enter.sh')],
+  reference: pins.reference['kernel'] ?? unknownReference('kernel'),
+  build: async (build) => {
+    for (const { file, sha256 } of pins.kernel.patches) {
+      const found = await digestOf(join(partsFolder, 'kernel', file))
+      if (found !== sha256)
+        throw new LabError('kernel-patch', `parts/kernel/${file} has sha256 ${found}, pinned is ${sha256}`, {
+          hint: 'restore the file, or set its sha256 under kernel.patches in parts/parts.yaml',
+        })
+    }
+    // Its niceness leaves the processors to the Go programs, on which the base disk waits; nothing
+    // waits for the kernel.
+    await build.run(
+      await enter(build, ['nice', '-n', '10', '/lab/src/build.sh'], { binds: [`${partsFolder}/kernel:/lab/src:ro`] }),
+      {
+        environment: {
+          ARCHIVE: pins.kernel.source.archive,
+          PATCHES: pins.kernel.patches.map(({ file }) => file).join(' '),
+          JOBS: String(availableParallelism()),
+          KBUILD_BUILD_TIMESTAMP: '2026-01-01',
+          KBUILD_BUILD_USER: 'lab',
+          KBUILD_BUILD_HOST: 'lab',
+        },
+      },
+    )
+  },
+})
+
+/** Where Go keeps what it fetched and compiled, for the next version. */
+const goCache = (cacheRoot: string): string => join(cacheRoot, 'go')
+
+interface GoPart {
+  readonly id: string
+  readonly title: string
+  /** Its folder of `parts/`, if it is not called like the part. */
+  readonly folder?: string
+  readonly packages?: string
+  readonly linkerFlags?: readonly string[]
+}
+
+const goEnvironment = (pins: Pins): Record<string, string> => ({
+  PATH: `${pins.builder.goRoot}/bin:/usr/bin:/bin`,
+  HOME: '/tmp',
+  CGO_ENABLED: '0',
+  GOTOOLCHAIN: 'local',
+  GOMODCACHE: '/lab/go/mod',
+  GOCACHE: '/lab/go/build',
+  // The last one counts, so what the user has set cannot undo ours.
+  GOFLAGS: `${process.env['GOFLAGS'] ?? ''} -mod=readonly -modcacherw -buildvcs=false`.trim(),
+  SSL_CERT_FILE: '/etc/ssl/certs/ca-certificates.crt',
+})
+
+/** The binds of a Go build: its module, the caches, and what `go env -w` has set on the host. */
+const goBinds = async (cacheRoot: string, folder: string): Promise<readonly string[]> => {
+  const caches = goCache(cacheRoot)
+  await mkdir(join(caches, 'mod'), { recursive: true })
+  await mkdir(join(caches, 'build'), { recursive: true })
+  const settings = join(process.env['XDG_CONFIG_HOME'] ?? join(homedir(), '.config'), 'go', 'env')
+  return [
+    `${join(partsFolder, folder)}:/lab/src:ro`,
+    `${caches}:/lab/go`,
+    ...(existsSync(settings) ? [`${settings}:/lab/go-env:ro`] : []),
+  ]
+}
+
+const moduleProxy = (module: string): { code: string; reason: string; hint: string } => {
+  const proxy = process.env['GOPROXY'] ?? 'https://proxy.golang.org,direct'
+  return {
+    code: 'module-proxy',
+    reason: `the modules of ${module} could not be fetched from the Go module proxy ${proxy}`,
+    hint: 'check the network and https_proxy, or name another: GOPROXY=https://…',
+  }
+}
+
+const goPart = (pins: Pins, cacheRoot: string, part: GoPart): Part => {
+  const pinned = pins.modules[part.id]
+  if (!pinned) throw new Error(`parts.yaml pins no module ${part.id}`)
+  const packages = part.packages ?? 'tool'
+  const linkerFlags = ['-s', '-w', ...(part.linkerFlags ?? [])].join(' ')
+  return {
+    id: part.id,
+    title: `${part.title} ${pinned.version.slice(1)}`,
+    needs: ['builder'],
+    lane: 'go',
+    values: { pinned, packages, linkerFlags },
+    files: [
+      join(partsFolder, part.folder ?? part.id),
+      join(partsFolder, 'builder', 'go.sh'),
+      join(partsFolder, 'builder', 'enter.sh'),
+    ],
+    reference: pins.reference[part.id] ?? unknownReference(part.id),
+    build: async (build) => {
+      const binds = [
+        ...(await goBinds(cacheRoot, part.folder ?? part.id)),
+        `${join(partsFolder, 'builder', 'go.sh')}:/lab/go.sh:ro`,
+      ]
+      const environment = {
+        ...goEnvironment(pins),
+        GOENV: '/lab/go-env',
+        PACKAGES: packages,
+        LDFLAGS: linkerFlags,
+      }
+      build.say(`Fetching the modules of ${pinned.module}`)
+      await build.run(await enter(build, ['bash', '/lab/go.sh', 'list'], { binds }), {
+        environment,
+        blame: moduleProxy(pinned.module),
+      })
+      await build.run(await enter(build, ['bash', '/lab/go.sh', 'build'], { binds }), { environment })
+    },
+  }
+}
+
+/** What kubeadm and the API server say they are; kubeadm refuses to work with "unknown". */
+const kubernetesVersion = (version: string): readonly string[] => {
+  const [major = '', minor = ''] = version.slice(1).split('.')
+  const values: Record<string, string> = {
+    gitVersion: version,
+    gitMajor: major,
+    gitMinor: minor,
+    gitCommit: 'module',
+    gitTreeState: 'clean',
+    buildDate: '2026-01-01T00:00:00Z',
+  }
+  return [
+    ...Object.entries(values).map(([name, value]) => `-X k8s.io/component-base/version.${name}=${value}`),
+    `-X k8s.io/client-go/pkg/version.gitVersion=${version}`,
+  ]
+}
+
+const pause = (pins: Pins, cacheRoot: string): Part => {
+  const version = pins.images.find(({ name }) => name === 'pause')?.reference.split(':').at(-1) ?? ''
+  return {
+    id: 'pause',
+    title: `pause ${version}`,
+    needs: ['builder'],
+    // After the Kubernetes programs, which fetch its module anyway.
+    lane: 'go',
+    values: { module: pins.modules['kubernetes'], version },
+    files: [join(partsFolder, 'pause'), join(partsFolder, 'kubernetes'), join(partsFolder, 'builder', 'enter.sh')],
+    reference: pins.reference['pause'] ?? unknownReference('pause'),
+    build: async (build) => {
+      const binds = [
+        ...(await goBinds(cacheRoot, 'kubernetes')),
+        `${join(partsFolder, 'pause', 'build.sh')}:/lab/build.sh:ro`,
+      ]
+      await build.run(await enter(build, ['bash', '/lab/build.sh'], { binds }), {
+        environment: { ...goEnvironment(pins), GOENV: '/lab/go-env', VERSION: version },
+        blame: moduleProxy('k8s.io/kubernetes'),
+      })
+    },
+  }
+}
+
+const system = (pins: Pins): Part => ({
+  id: 'system',
+  title: `Debian ${pins.debian.suite}`,
+  needs: [],
+  lane: 'debian',
+  values: { suite: pins.debian.suite, ...pins.system, unread },
+  files: [],
+  reference: pins.reference['system'] ?? unknownReference('system'),
+  build: (build) =>
+    bootstrap(build, pins, {
+      variant: 'minbase',
+      format: 'directory',
+      packages: pins.system.packages,
+      target: join(build.out, 'root'),
+    }),
+})
+
+/** What programs expect of a root directory that holds nothing else. */
+const skeleton: readonly LayerEntry[] = [
+  ...['/dev', '/etc', '/proc', '/run', '/sys', '/var'].map((path) => ({ path })),
+  { path: '/tmp', mode: 0o1777 },
+  {
+    path: '/etc/passwd',
+    content: 'root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n',
+    mode: 0o644,
+  },
+  { path: '/etc/group', content: 'root:x:0:\nnogroup:x:65534:\n', mode: 0o644 },
+]
+
+/** The libraries that programs of a root directory need, as its own loader finds them. */
+const librariesOf = async (build: Build, root: string, programs: readonly string[]): Promise<readonly string[]> => {
+  const list = join(build.work, 'libraries')
+  await build.run([
+    'bash',
+    '-euo',
+    'pipefail',
+    '-c',
+    'list=$1 root=$2; shift 2; for program; do chroot "$root" ldd "$program"; done | grep -o "/[^ ]*" | sort -u > "$list"',
+    'libraries',
+    list,
+    root,
+    ...programs,
+  ])
+  return (await readFile(list, 'utf8')).trim().split('\n')
+}
+
+const image = (pins: Pins, pin: ImagePin): Part => {
+  const id = imagePart(pin.name)
+  const shared = {
+    id,
+    title: `Image ${pin.reference.slice(pin.reference.lastIndexOf('/') + 1)}`,
+    reference: pins.reference[id] ?? pins.reference['image'] ?? unknownReference('image'),
+  }
+  const finish = async (build: Build, layer: string, digest: string): Promise<void> => {
+    await writeImageArchive(join(build.out, 'image.tar'), pin, { path: layer, digest })
+  }
+  if (pin.kind === 'files')
+    return {
+      ...shared,
+      needs: [...new Set([...pin.files.map(({ part }) => part), ...(pin.programs.length ? ['system'] : [])])],
+      lane: 'images',
+      values: { pin, skeleton },
+      files: [],
+      build: async (build) => {
+        const entries: LayerEntry[] = [...skeleton]
+        for (const { part, file, path } of pin.files) entries.push({ path, from: join(build.need(part), file) })
+        if (pin.programs.length > 0) {
+          const root = join(build.need('system'), 'root')
+          const libraries = await librariesOf(build, root, pin.programs)
+          for (const path of [...pin.programs, ...libraries]) entries.push({ path, from: join(root, path) })
+        }
+        build.say(`Writing ${pin.reference}`)
+        const layer = join(build.work, 'layer.tar')
+        await finish(build, layer, await writeLayer(layer, entries))
+      },
+    }
+  const folder = join(partsFolder, 'images', pin.name)
+  const customize = join(folder, 'customize.sh')
+  return {
+    ...shared,
+    needs: [],
+    lane: 'debian',
+    values: { pin, suite: pins.debian.suite, unread },
+    files: existsSync(folder) ? [folder] : [],
+    build: async (build) => {
+      const layer = join(build.work, 'layer.tar')
+      await bootstrap(build, pins, {
+        variant: 'essential',
+        format: 'tar',
+        packages: pin.packages,
+        // The folder is bound for the script, whatever characters its path has.
+        hooks: existsSync(customize) ? [`bash '${customize.replaceAll("'", `'\\''`)}' "$1"`] : [],
+        target: layer,
+      })
+      build.say(`Writing ${pin.reference}`)
+      await finish(build, layer, await digestOf(layer))
+    },
+  }
+}
+
+const handlebars = Handlebars.create()
+
+/** Copies `templates/base` to `target`; a file `x.hbs` is rendered and becomes `x`. */
+const layOutFiles = async (target: string, data: object, folder = templates): Promise<void> => {
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    const from = join(folder, entry.name)
+    if (entry.isDirectory()) {
+      await layOutFiles(target, data, from)
+      continue
+    }
+    const to = join(target, relative(templates, from))
+    await mkdir(dirname(to), { recursive: true })
+    if (entry.name.endsWith('.hbs')) {
+      const template = handlebars.compile(await readFile(from, 'utf8'), { strict: true, noEscape: true })
+      await writeFile(to.slice(0, -'.hbs'.length), template(data))
+    } else await copyFile(from, to)
+    // A checkout may have been made with any umask.
+    const executable = ((await stat(from)).mode & 0o100) !== 0
+    await chmod(to.replace(/\.hbs$/, ''), executable ? 0o755 : 0o644)
+  }
+}
+
+const baseDisk = (pins: Pins, images: readonly ImagePin[]): Part => {
+  const programs = {
+    kubernetes: ['kubeadm', 'kubelet', 'kubectl'],
+    containerd: ['containerd', 'containerd-shim-runc-v2', 'ctr'],
+  }
+  const plugins = ['bridge', 'host-local', 'loopback', 'portmap']
+  const sandboxImage = images.find(({ name }) => name === 'pause')?.reference ?? ''
+  return {
+    id: 'base-disk',
+    title: 'Base disk',
+    needs: ['system', ...Object.keys(programs), 'cni-plugins', ...images.map(({ name }) => imagePart(name))],
+    lane: 'base-disk',
+    values: { baseDisk: pins.baseDisk, programs, plugins, sandboxImage },
+    files: [templates, join(partsFolder, 'base-disk')],
+    reference: pins.reference['base-disk'] ?? unknownReference('base-disk'),
+    build: async (build) => {
+      const files = join(build.work, 'files')
+      await layOutFiles(files, { pause: sandboxImage })
+      await build.run([join(partsFolder, 'base-disk', 'build.sh')], {
+        environment: {
+          SYSTEM: join(build.need('system'), 'root'),
+          FILES: files,
+          PROGRAMS: Object.entries(programs)
+            .flatMap(([part, names]) => names.map((name) => join(build.need(part), name)))
+            .join('\n'),
+          PLUGINS: plugins.map((name) => join(build.need('cni-plugins'), name)).join('\n'),
+          IMAGES: images
+            .map(({ name, reference }) => `${reference}=${join(build.need(imagePart(name)), 'image.tar')}`)
+            .join('\n'),
+          MASKED: pins.baseDisk.masked.join('\n'),
+          RELEASE: build.hash,
+          SIZE: pins.baseDisk.size,
+          WORK: build.work,
+          OUT: build.out,
+        },
+      })
+    },
+  }
+}
+
+const unknownReference = (id: string): never => {
+  throw new Error(`parts.yaml has no reference for ${id}`)
+}
+
+/**
+ * All parts, each after those that it needs.
+ * @param extraImages names of optional images for the base disk.
+ * @throws LabError `no-image` for a name that parts.yaml does not have.
+ */
+export const catalog = (pins: Pins, cacheRoot: string, extraImages: readonly string[] = []): readonly Part[] => {
+  for (const name of extraImages)
+    if (!pins.images.some((pin) => pin.name === name))
+      throw new LabError('no-image', `there is no image ${name} in parts/parts.yaml`, {
+        hint: `it has ${pins.images.map((pin) => pin.name).join(', ')}`,
+      })
+  const images = pins.images.filter((pin) => !pin.optional || extraImages.includes(pin.name))
+  const kubernetes = pins.modules['kubernetes']?.version ?? ''
+  return [
+    builder(pins),
+    system(pins),
+    kernel(pins),
+    goPart(pins, cacheRoot, {
+      id: 'kubernetes',
+      title: 'Kubernetes',
+      linkerFlags: kubernetesVersion(kubernetes),
+    }),
+    goPart(pins, cacheRoot, { id: 'containerd', title: 'containerd' }),
+    goPart(pins, cacheRoot, { id: 'coredns', title: 'CoreDNS', packages: '.' }),
+    goPart(pins, cacheRoot, { id: 'etcd', title: 'etcd' }),
+    goPart(pins, cacheRoot, { id: 'cni-plugins', title: 'CNI plugins' }),
+    pause(pins, cacheRoot),
+    ...images.map((pin) => image(pins, pin)),
+    baseDisk(pins, images),
+  ]
+}

@@ -1,0 +1,158 @@
+/** labs/iscsi.yaml on real machines: the story without a fault, the door's lock, and leaving nothing behind. */
+import { readFile, rm } from 'node:fs/promises';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { execa } from 'execa';
+import { Bench, cli } from './lab.js';
+const bench = new Bench();
+/** What any user of this host can read about its processes. */
+const commandLines = () => readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((pid) => {
+    try {
+        return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+    }
+    catch {
+        return '';
+    }
+})
+    .join('\n');
+afterAll(async () => {
+    for (const lab of ['iscsi', 'nasty', 'twin'])
+        await bench.lab('down', lab);
+    await bench.close();
+});
+describe('lab up iscsi', () => {
+    beforeAll(async () => {
+        await bench.up('iscsi');
+    });
+    it('passes every check', async () => {
+        expect(await bench.complaints('iscsi')).toEqual([]);
+    });
+    it('has nothing to do the second time, and says so', async () => {
+        expect(await bench.up('iscsi')).toEqual([]);
+        expect(await bench.ok('up', 'iscsi')).toContain('nothing to do');
+    });
+    it('shows machines and files in its status, as JSON with a schema', async () => {
+        const status = await bench.json('status', 'iscsi');
+        expect(status).toMatchObject({ schema: 'lab.status/v1', up: true });
+        expect(existsSync(status.files.sshConfig)).toBe(true);
+    });
+    it("lets a user's own ssh in, with the host key pinned", async () => {
+        const { files } = await bench.json('status', 'iscsi');
+        const { stdout } = await execa('ssh', ['-F', files.sshConfig, '-o', 'BatchMode=yes', 'initiator', 'hostname']);
+        expect(stdout).toBe('initiator');
+    });
+    it('runs a command on one, on a role and on all, with its exit code', async () => {
+        expect(await bench.ok('exec', 'iscsi', 'target', '--', 'hostname')).toBe('target');
+        expect(await bench.ok('exec', 'iscsi', 'all', '--', 'echo', "it's $HOME")).toMatch(/initiator \| it's \$HOME/);
+        expect((await bench.lab('exec', 'iscsi', 'target', '--', 'sh', '-c', 'exit 7')).exitCode).toBe(7);
+    });
+    it('copies a file there and back', async () => {
+        const there = join(bench.folder, 'there');
+        const back = join(bench.folder, 'back');
+        await execa('dd', ['if=/dev/urandom', `of=${there}`, 'bs=1K', 'count=300'], { stderr: 'ignore' });
+        await bench.ok('cp', 'iscsi', there, 'initiator:/root/there');
+        await bench.ok('cp', 'iscsi', 'initiator:/root/there', back);
+        expect(await readFile(back)).toEqual(await readFile(there));
+    });
+    it('listens nowhere on this host but on 127.0.0.1', async () => {
+        const { stdout: pids } = await execa('pgrep', ['-f', `supervisor.js ${bench.env.LAB_STATE}`]);
+        const { stdout } = await execa('ss', ['--no-header', '--listening', '--tcp', '--udp', '--numeric', '--processes']);
+        const ours = stdout.split('\n').filter((line) => pids.split('\n').some((pid) => line.includes(`pid=${pid},`)));
+        expect(ours.filter((line) => !line.includes(' 127.0.0.1:'))).toEqual([]);
+    });
+    it('keeps its files from other users', async () => {
+        const { stdout } = await execa('find', [join(bench.env.LAB_STATE, 'iscsi'), '-type', 'f', '-perm', '/077']);
+        const readable = stdout.split('\n').filter((path) => path !== '' && !/\/(root\.cow|uml\/)/.test(path));
+        expect(readable).toEqual([]);
+    });
+    it('names what is broken by hand, and up repairs it', async () => {
+        await bench.ok('exec', 'iscsi', 'target', '--', 'sh', '-c', 'echo 0 | tee /sys/kernel/config/target/iscsi/iqn*/tpgt_1/attrib/authentication');
+        expect(await bench.complaints('iscsi')).toEqual(expect.arrayContaining(['target00-chap', 'target00-refuses-no-password']));
+        expect(await bench.up('iscsi')).toContain('serve-target00');
+        expect(await bench.complaints('iscsi')).toEqual([]);
+    });
+    it('comes back from a machine whose process was killed', async () => {
+        const { stdout } = await execa('pgrep', ['-f', `umid=initiator .*${bench.env.LAB_STATE}`]);
+        for (const pid of stdout.split('\n'))
+            process.kill(Number(pid), 'SIGKILL');
+        expect(await bench.complaints('iscsi')).toContain('initiator-running');
+        expect(await bench.up('iscsi')).toContain('boot-initiator');
+        expect(await bench.complaints('iscsi')).toEqual([]);
+    });
+    it('stops, starts, and still has the file', async () => {
+        await bench.ok('stop', 'iscsi');
+        const { up } = await bench.json('status', 'iscsi');
+        expect(up).toBe(false);
+        await bench.ok('start', 'iscsi');
+        expect(await bench.complaints('iscsi')).toEqual([]);
+    });
+    it('lets a second lab use the same addresses at the same time', async () => {
+        const twin = await bench.variant('iscsi', 'twin', () => undefined);
+        await bench.up(twin);
+        expect(await bench.ok('exec', 'twin', 'initiator', '--', 'hostname')).toBe('initiator');
+        expect(await bench.complaints('iscsi')).toEqual([]);
+        expect(await bench.ok('down', 'twin')).toContain('nothing left');
+    });
+    it('ends with nothing left, even after its folder was damaged', async () => {
+        await rm(join(bench.env.LAB_STATE, 'iscsi', 'machines', 'target', 'base.json'));
+        await rm(join(bench.env.LAB_STATE, 'iscsi', 'lab.yaml'));
+        expect(await bench.ok('down', 'iscsi')).toContain('nothing left');
+        await expect(execa('pgrep', ['-f', join(bench.env.LAB_STATE, 'iscsi')])).rejects.toThrow();
+        expect(await bench.ok('down', 'iscsi')).toContain('was not up');
+    });
+});
+describe('a lab file with other values', () => {
+    it('serves two targets on another subnet with every sort of secret', async () => {
+        const file = await bench.variant('iscsi', 'nasty', (lab) => {
+            Object.assign(lab, {
+                network: { subnet: '10.20.30.0/24' },
+                machines: [
+                    { name: 'store1', role: 'target', address: '10.20.30.5', memory: '256MiB' },
+                    { name: 'store2', role: 'target', address: '10.20.30.6', memory: '256MiB' },
+                    { name: 'client', role: 'initiator', address: '10.20.30.7', memory: '300MiB', iqn: 'iqn.2026-11.example.lab:one.two' },
+                ],
+                iscsi: {
+                    targets: [
+                        {
+                            machine: 'store1',
+                            iqn: 'iqn.2026-11.example.lab:first',
+                            port: 3333,
+                            chap: { username: 'us er', password: `it's "quoted" $HOME \`id\` \\ #not ünï` },
+                            luns: [{ lun: 0, size: '64MiB' }],
+                        },
+                        {
+                            machine: 'store2',
+                            iqn: 'iqn.2026-11.example.lab:second',
+                            chap: { username: 'ユーザー', password: 'パスワード=100%; rm -rf /' },
+                            luns: [{ lun: 3, size: '128MiB' }],
+                        },
+                    ],
+                },
+                filesystems: [
+                    { initiator: 'client', target: 'iqn.2026-11.example.lab:first', lun: 0, directory: 'mysql-data', mode: '0750' },
+                ],
+            });
+        });
+        await bench.up(file);
+        expect(await bench.complaints('nasty')).toEqual([]);
+        const { stdout, stderr } = await bench.lab('verify', 'nasty');
+        expect(`${stdout}${stderr}`).not.toContain('パスワード=100%');
+        expect(commandLines()).not.toContain('パスワード=100%');
+        await bench.ok('down', 'nasty');
+    });
+});
+describe('Ctrl-C', () => {
+    it('ends up with 130 and a word, and the next up goes on from there', async () => {
+        const run = execa(process.execPath, [cli, 'up', 'iscsi'], { env: bench.env, reject: false, stdin: 'ignore' });
+        setTimeout(() => run.kill('SIGINT'), 1500);
+        const { exitCode, stderr } = await run;
+        expect(exitCode).toBe(130);
+        expect(stderr).toContain('interrupted');
+        await bench.up('iscsi');
+        expect(await bench.complaints('iscsi')).toEqual([]);
+        await bench.ok('down', 'iscsi');
+    });
+});

@@ -1,0 +1,68 @@
+/** The built command line as a user runs it, with a state folder of its own; parts come from the real cache. */
+import { mkdtempSync } from 'node:fs'
+import { rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { execa } from 'execa'
+import { parse, stringify } from 'yaml'
+import type { ReportJson } from '../../src/plan/report.js'
+import { readFileSync } from 'node:fs'
+
+/** LAB_CLI: another build of it, for trying things. */
+export const cli = process.env['LAB_CLI'] ?? fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
+const shipped = (name: string): string => fileURLToPath(new URL(`../../labs/${name}.yaml`, import.meta.url))
+
+export class Bench {
+  // /var/tmp: a lab's folder holds Unix sockets, whose names must be short, and gigabytes, which a tmpfs need not hold.
+  readonly folder = mkdtempSync(join('/var/tmp', 'lab-e2e-'))
+  readonly env = { LAB_STATE: join(this.folder, 'state'), NO_COLOR: '1' }
+
+  async lab(...args: readonly string[]): Promise<{ exitCode: number; stdout: string; stderr: string }> {
+    const options = { env: this.env, reject: false, stdin: 'ignore', cwd: this.folder } as const
+    const { exitCode = 128, stdout, stderr } = await execa(process.execPath, [cli, ...args], options)
+    return { exitCode, stdout, stderr }
+  }
+
+  /** Runs a command that must succeed; everything it printed is in the error when it does not. */
+  async ok(...args: readonly string[]): Promise<string> {
+    const result = await this.lab(...args)
+    if (result.exitCode !== 0)
+      throw new Error(`lab ${args.join(' ')}: exit code ${String(result.exitCode)}\n${result.stdout}\n${result.stderr}`)
+    return result.stdout
+  }
+
+  async json<T>(...args: readonly string[]): Promise<T> {
+    return JSON.parse((await this.lab(...args, '-o', 'json')).stdout) as T
+  }
+
+  /** Ids of the checks that say no. */
+  async complaints(lab: string): Promise<readonly string[]> {
+    const report = await this.json<ReportJson>('verify', lab)
+    return report.results.flatMap(({ checks }) => checks.filter(({ ok }) => !ok).map(({ id }) => id))
+  }
+
+  /** Ids of the steps that `up` changed. */
+  async up(lab: string): Promise<readonly string[]> {
+    const result = await this.lab('up', lab, '-o', 'json')
+    const report = JSON.parse(result.stdout) as ReportJson
+    const failed = report.results.filter(({ outcome }) => outcome !== 'ok' && outcome !== 'changed')
+    if (failed.length > 0 || result.exitCode !== 0)
+      throw new Error(`lab up ${lab}: ${failed.map(({ step, reason }) => `${step}: ${reason ?? ''}`).join('\n')}\n${result.stderr}`)
+    return report.results.filter(({ outcome }) => outcome === 'changed').map(({ step }) => step)
+  }
+
+  /** A shipped lab with changes, as a file of its own. */
+  async variant(from: string, name: string, change: (lab: Record<string, never>) => void): Promise<string> {
+    const lab = parse(readFileSync(shipped(from), 'utf8')) as Record<string, never> & { name: string }
+    lab.name = name
+    change(lab)
+    const file = join(this.folder, `${name}.yaml`)
+    await writeFile(file, stringify(lab))
+    return file
+  }
+
+  async close(): Promise<void> {
+    await rm(this.folder, { recursive: true, force: true })
+  }
+}
+

@@ -1,0 +1,35 @@
+/** Builds dist/ once before the tests: commands, locks and supervisors are tested as processes of their own. */
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { execa } from 'execa';
+const root = join(import.meta.dirname, '..', '..');
+const stamp = join(root, 'node_modules', '.cache', 'lab-built-from');
+/** By content and not by time: an edit that is made while the compiler runs must not count as built. */
+const hashOfSources = () => {
+    const hash = createHash('sha256');
+    const sources = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
+        .filter((file) => file.endsWith('.ts'))
+        .map((file) => join('src', file));
+    for (const file of ['tsconfig.json', 'tsconfig.build.json', ...sources.sort()])
+        hash.update(`${file}\0`).update(readFileSync(join(root, file)));
+    return hash.digest('hex');
+};
+export default async () => {
+    const sources = hashOfSources();
+    const built = existsSync(stamp) ? readFileSync(stamp, 'utf8') : '';
+    if (built === sources && existsSync(join(root, 'dist', 'cli.js')))
+        return;
+    const { exitCode, stdout } = await execa('npx', ['tsc', '-p', 'tsconfig.build.json'], {
+        cwd: root,
+        reject: false,
+        stdin: 'ignore',
+    });
+    // It writes JavaScript for what has type errors, too; finding those is the work of `tsc --noEmit`.
+    if (exitCode !== 0)
+        process.stderr.write(`dist/ was built from sources with type errors:\n${stdout}\n`);
+    if (!existsSync(join(root, 'dist', 'cli.js')))
+        throw new Error(`tsc wrote no dist/cli.js:\n${stdout}`);
+    mkdirSync(dirname(stamp), { recursive: true });
+    writeFileSync(stamp, sources);
+};

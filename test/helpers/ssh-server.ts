@@ -1,0 +1,160 @@
+/** A real SSH server on a Unix socket. It lets one key in, and runs what it is told in a real shell. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import { join } from 'node:path'
+import ssh2, { type Connection } from 'ssh2'
+import { onTestFinished } from 'vitest'
+import type { SshEndpoint } from '../../src/machine/ssh.js'
+import { temporaryFolder } from './folder.js'
+
+const newKeys = () => ssh2.utils.generateKeyPairSync('ed25519')
+
+/** Made once: a lab has one key, too. */
+export const clientKeys = newKeys()
+const hostKeys = newKeys()
+
+export const keyBlob = (publicKey: string): string => publicKey.split(' ')[1] ?? ''
+
+export interface Ran {
+  readonly command: string
+  readonly process: ChildProcess
+  /** The client closed the channel, or is gone. */
+  channelClosed: boolean
+}
+
+export class TestSshServer {
+  readonly path: string
+  /** Connections that were opened, ever. */
+  connections = 0
+  /** Clients that proved who they are, ever. */
+  logins = 0
+  /** Attempts to log in, good or bad. */
+  attempts = 0
+  readonly ran: Ran[] = []
+  /** Further channels are refused, as by OpenSSH's MaxSessions. */
+  full = false
+  /** Set: what the client asks for is given here instead of to a shell. */
+  instead: ((channel: ssh2.ServerChannel, command: string) => void) | undefined
+  readonly #ssh: ssh2.Server
+  readonly #listener: Server
+  readonly #sockets = new Set<Socket>()
+
+  constructor(path: string) {
+    this.path = path
+    this.#ssh = new ssh2.Server({ hostKeys: [hostKeys.private] }, (client) => {
+      this.#serve(client)
+    })
+    this.#listener = createServer((socket) => {
+      this.connections++
+      this.#sockets.add(socket)
+      socket.once('close', () => this.#sockets.delete(socket))
+      socket.on('error', () => undefined)
+      this.#ssh.injectSocket(socket)
+    })
+  }
+
+  static async start(): Promise<TestSshServer> {
+    const server = new TestSshServer(join(await temporaryFolder(), 'sshd.sock'))
+    await server.listen()
+    onTestFinished(() => server.stop())
+    return server
+  }
+
+  async listen(): Promise<void> {
+    this.#listener.listen(this.path)
+    await once(this.#listener, 'listening')
+  }
+
+  /** Connections that are open now. */
+  get open(): number {
+    return this.#sockets.size
+  }
+
+  /** Every connection ends, without a word: the machine lost its power. */
+  drop(): void {
+    for (const socket of this.#sockets) socket.destroy()
+  }
+
+  async stop(): Promise<void> {
+    this.drop()
+    for (const { process: child } of this.ran) end(child)
+    if (!this.#listener.listening) return
+    this.#listener.close()
+    await once(this.#listener, 'close')
+  }
+
+  endpoint(changes: Partial<SshEndpoint> = {}): SshEndpoint {
+    return {
+      address: 'worker1 (192.168.56.21)',
+      user: 'root',
+      privateKey: clientKeys.private,
+      hostKey: keyBlob(hostKeys.public),
+      dial: async () => {
+        const socket = connect(this.path)
+        await once(socket, 'connect')
+        return socket
+      },
+      ...changes,
+    }
+  }
+
+  #serve(client: Connection): void {
+    const allowed = ssh2.utils.parseKey(clientKeys.public)
+    if (allowed instanceof Error) throw allowed
+    client.on('error', () => undefined)
+    client.on('authentication', (context) => {
+      this.attempts++
+      const known = context.method === 'publickey' && context.key.data.equals(allowed.getPublicSSH())
+      if (!known) context.reject(['publickey'])
+      else if (!context.signature || !context.blob) context.accept()
+      else if (allowed.verify(context.blob, context.signature, context.hashAlgo) === true) context.accept()
+      else context.reject(['publickey'])
+    })
+    client.on('ready', () => {
+      this.logins++
+      client.on('session', (accept, reject) => {
+        if (this.full) {
+          reject()
+          return
+        }
+        accept().on('exec', (acceptExec, _reject, { command }) => {
+          const channel = acceptExec()
+          if (this.instead) this.instead(channel, command)
+          else this.#run(channel, command)
+        })
+      })
+    })
+  }
+
+  #run(channel: ssh2.ServerChannel, command: string): void {
+    const child = spawn('/bin/sh', ['-c', command], { detached: true, stdio: 'pipe' })
+    const ran: Ran = { command, process: child, channelClosed: false }
+    this.ran.push(ran)
+    channel.on('error', () => undefined)
+    channel.on('close', () => {
+      ran.channelClosed = true
+      end(child)
+    })
+    // A program that does not read its input is no error: sshd says nothing about it either.
+    child.stdin.on('error', () => undefined)
+    channel.pipe(child.stdin)
+    child.stdout.pipe(channel, { end: false })
+    child.stderr.pipe(channel.stderr, { end: false })
+    child.once('close', (code, signal) => {
+      if (signal === null) channel.exit(code ?? 0)
+      else channel.exit(signal.replace('SIG', ''), false, '')
+      channel.end()
+    })
+  }
+}
+
+/** The process with all that it started: each is the first of a process group of its own. */
+const end = (child: ChildProcess): void => {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+  try {
+    process.kill(-child.pid, 'SIGKILL')
+  } catch {
+    // It ended while we looked.
+  }
+}

@@ -1,0 +1,357 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { parse } from 'yaml';
+import { exitCodes, LabError } from '../../src/error.js';
+import { podRangeOf } from '../../src/lab/lab.js';
+import { initLab, LabFileError, loadLab, parseLab, shippedLabs } from '../../src/lab/load.js';
+import { versionProblem } from '../../src/lab/rules.js';
+import { jsonSchema, schemaFile } from '../../src/lab/schema.js';
+const here = import.meta.dirname;
+const versions = { built: '1.36.3', minors: ['1.35', '1.36', '1.37'] };
+const thrownBy = (action) => {
+    try {
+        action();
+    }
+    catch (error) {
+        return error;
+    }
+    throw new Error('nothing was thrown');
+};
+const problemsOf = (text, file = 'lab.yaml') => {
+    const error = thrownBy(() => parseLab(text, file, versions));
+    if (!(error instanceof LabFileError))
+        throw error;
+    return error;
+};
+const yamlIn = (folder) => readdirSync(join(here, folder)).filter((file) => file.endsWith('.yaml'));
+/** Where the lab was read from differs from one clone to the next. */
+const withoutFile = (lab) => ({ ...lab, file: undefined });
+describe('invalid files', () => {
+    test.each(yamlIn('invalid'))('%s', async (file) => {
+        const text = readFileSync(join(here, 'invalid', file), 'utf8');
+        const error = problemsOf(text, `test/lab/invalid/${file}`);
+        expect(error.exitCode).toBe(exitCodes.usage);
+        expect(error.code).toBe('bad-lab-file');
+        expect(error.hint).toBe(`lab validate test/lab/invalid/${file}`);
+        await expect(`${error.message}\n`).toMatchFileSnapshot(`invalid/${file.replace('.yaml', '.txt')}`);
+    });
+});
+describe('valid files', () => {
+    test.each(yamlIn('valid'))('%s', async (file) => {
+        const lab = parseLab(readFileSync(join(here, 'valid', file), 'utf8'), file, versions);
+        await expect(`${JSON.stringify(withoutFile(lab), null, 2)}\n`).toMatchFileSnapshot(`valid/${file.replace('.yaml', '.json')}`);
+    });
+    test('the shipped labs, with their defaults', async () => {
+        expect(shippedLabs().map(({ name }) => name)).toEqual(['iscsi', 'iscsi-ha']);
+        for (const { name, file, description } of shippedLabs()) {
+            const lab = await loadLab(name);
+            expect(lab).toMatchObject({ name, file, description });
+            expect(description).not.toBe('');
+            await expect(`${JSON.stringify(withoutFile(lab), null, 2)}\n`).toMatchFileSnapshot(`valid/${name}.json`);
+        }
+    });
+    test('a byte order mark and Windows line ends', () => {
+        const text = readFileSync(join(here, 'valid', 'nasty-secrets.yaml'), 'utf8');
+        const plain = parseLab(text, 'lab.yaml', versions);
+        expect(parseLab(`\ufeff${text.replaceAll('\n', '\r\n')}`, 'lab.yaml', versions)).toEqual(plain);
+    });
+    test('the pod range follows from the host number', async () => {
+        const lab = await loadLab('iscsi-ha');
+        const ranges = lab.machines.slice(1).map((machine) => podRangeOf(lab, machine));
+        expect(ranges).toEqual(['10.244.11.0/24', '10.244.21.0/24', '10.244.22.0/24']);
+        const wide = parseLab(readFileSync(join(here, 'valid', 'other-subnet.yaml'), 'utf8'), 'x', versions);
+        expect(wide.machines.map((machine) => podRangeOf(wide, machine))).toEqual([
+            '10.128.2.0/24',
+            '10.131.254.0/24',
+        ]);
+    });
+});
+describe('texts that are hard to show as a file', () => {
+    const many = (count, line) => Array.from({ length: count }, (_, index) => line(index)).join('\n');
+    test.each([
+        ['nothing', '', 'lab.yaml  is empty; lab init NAME writes a file to begin with'],
+        ['white space', ' \n\n', 'lab.yaml  is empty; lab init NAME writes a file to begin with'],
+        ['comments', '# a\n# b\n', 'lab.yaml  holds only comments; lab init NAME writes a file to begin with'],
+        ['a marker', '---\n', 'lab.yaml  holds only comments; lab init NAME writes a file to begin with'],
+        ['a list', '- a\n', 'lab.yaml:1:1  is a list of 1; wanted a mapping that begins with apiVersion: lab/v1'],
+        ['a word', 'hello', 'lab.yaml:1:1  "hello": wanted a mapping that begins with apiVersion: lab/v1'],
+        [
+            'an alias in its own anchor',
+            'kubernetes:\n  kubelet: &a { x: *a }\n',
+            'lab.yaml  an alias (*name) stands inside its own anchor (&name); write the value itself',
+        ],
+        [
+            'aliases that multiply',
+            `a0: &a0 [x, x]\n${many(30, (n) => `a${String(n + 1)}: &a${String(n + 1)} [*a${String(n)}, *a${String(n)}]`)}`,
+            'lab.yaml  its aliases (*name) multiply into far too many values; write the values themselves',
+        ],
+    ])('%s', (_, text, message) => {
+        expect(problemsOf(text).message).toBe(message);
+    });
+    test.each(['[', '{ a: ', '- ', '? ', '&a [', '[? '])('nesting by %j does not end the process', (opening) => {
+        const { message } = problemsOf(`kubernetes:\n  kubelet:\n    ${opening.repeat(20_000)}`);
+        expect(message).toMatch(/^lab.yaml:3:\d+ {2}nested too deeply for a lab file\n/);
+    });
+    test('a file of another kind, of great length, is refused in a moment', () => {
+        const { problems } = problemsOf(many(30_000, (index) => `k${String(index)}: 1`));
+        expect(problems).toHaveLength(201);
+        expect(problems.at(-1)?.message).toBe('and 29803 more problems');
+    }, 20_000);
+    test('more than a hundred aliases', () => {
+        const text = `a: &a 1\nb:\n${many(101, () => '  - *a')}`;
+        expect(problemsOf(text).message).toMatch(/^lab.yaml:3:5 {2}the first of 101 aliases/);
+    });
+    test.each(['{ a: 1 }: x', '? [a]\n: x', ': x', 'null: x', '&a b: 1\n*a : 2'])('%j has no key', (text) => {
+        expect(problemsOf(text).message).toMatch(/^lab.yaml:\d:\d {2}not a key; wanted a word before the colon/);
+    });
+    test('control characters of the file never reach the terminal', () => {
+        const { message } = problemsOf('"\u001b[31mred\\e[0m": 1\nname: "a\\e[31m\\u202e"\n');
+        // eslint-disable-next-line no-control-regex
+        expect(message).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/);
+    });
+    test('a secret never stands in a message', () => {
+        const text = readFileSync(join(here, 'valid', 'nasty-secrets.yaml'), 'utf8')
+            .replace(/username: .*/, 'username: "hush\\n"')
+            .replace(/password: .*/, 'password: " hush"');
+        const { message, problems } = problemsOf(text);
+        expect(problems).toHaveLength(2);
+        expect(message).not.toContain('hush');
+    });
+    test('a password that YAML takes for a number stays out of the message too', () => {
+        const text = readFileSync(join(here, 'valid', 'nasty-secrets.yaml'), 'utf8');
+        const { message } = problemsOf(text.replace(/password: .*/, 'password: 31415926'));
+        expect(message).toBe('lab.yaml:12:19  iscsi.targets[0].chap.password: YAML reads it as a number; put it in quotes');
+    });
+    test('the place of a problem counts the same with Windows line ends', () => {
+        const { problems } = problemsOf('apiVersion: lab/v1\r\nname: x\r\nmachines:\r\n  - cpu: 1\r\n');
+        expect(problems.find(({ field }) => field === 'machines[0].cpu')).toMatchObject({ line: 4, column: 5 });
+    });
+    test('a marker before the only document is fine, a second one is not', () => {
+        const text = initLab('marker');
+        expect(parseLab(`---\n${text}`, 'lab.yaml').name).toBe('marker');
+        expect(parseLab(`---\n${text}...\n`, 'lab.yaml').name).toBe('marker');
+        expect(problemsOf(`---\nname: a\n---\nname: b\n`).message).toContain('lab.yaml:3:1  a second document');
+    });
+    test('a file name that a shell would split is quoted in the hint', () => {
+        expect(problemsOf('', 'my lab.yaml').hint).toBe("lab validate 'my lab.yaml'");
+    });
+    test('a mapping named __proto__ is an unknown field', () => {
+        expect(problemsOf('__proto__: { polluted: 1 }\n').message).toContain('__proto__: unknown field');
+        expect({}.polluted).toBeUndefined();
+    });
+});
+describe('whatever is in the file, the error is about the file', { timeout: 60_000 }, () => {
+    const text = ['iscsi-ha', 'valid/two-targets']
+        .map((name) => (name.includes('/') ? join(here, `${name}.yaml`) : join(schemaFile, '..', `${name}.yaml`)))
+        .map((file) => readFileSync(file, 'utf8'));
+    const tryOut = (broken) => {
+        try {
+            parseLab(broken, 'lab.yaml', versions);
+        }
+        catch (error) {
+            if (!(error instanceof LabFileError))
+                throw new Error(`not a LabFileError for:\n${broken}`, { cause: error });
+            for (const { line = 1, column = 1, message } of error.problems) {
+                expect(line).toBeGreaterThan(0);
+                expect(column).toBeGreaterThan(0);
+                expect(message).not.toMatch(/undefined|\[object|NaN|Invalid input/);
+            }
+        }
+    };
+    /** Every path in a value, so that `set` can put something else there. */
+    const pathsOf = (value, path = []) => typeof value === 'object' && value !== null
+        ? [path, ...Object.entries(value).flatMap(([key, child]) => pathsOf(child, [...path, key]))]
+        : [path];
+    const set = (value, path, other) => {
+        const [key, ...rest] = path;
+        if (key === undefined)
+            return other;
+        const copy = Array.isArray(value) ? [...value] : { ...value };
+        const owner = copy;
+        owner[key] = set(owner[key], rest, other);
+        return copy;
+    };
+    test.each(text)('an odd value in the place of each', (whole) => {
+        const value = parse(whole);
+        for (const path of pathsOf(value)) {
+            for (const odd of [null, true, -1, 2 ** 60, 0.5, '', 'x', '\u0000', [], [null], {}, { a: 1 }]) {
+                tryOut(JSON.stringify(set(value, path, odd)));
+            }
+        }
+    });
+    test.each(text)('a line that is missing, cut short, or there twice', (whole) => {
+        const lines = whole.split('\n');
+        lines.forEach((line, index) => {
+            const before = lines.slice(0, index);
+            const after = lines.slice(index + 1);
+            for (const other of [
+                [],
+                [line, line],
+                [line.slice(0, line.length / 2)],
+                [`${line}:`],
+                [` ${line}`],
+                [`\t${line}`],
+            ]) {
+                tryOut([...before, ...other, ...after].join('\n'));
+            }
+            tryOut([...before, line].join('\n'));
+        });
+    });
+});
+describe('secrets of CHAP', () => {
+    const withPassword = (password) => readFileSync(join(here, 'valid', 'nasty-secrets.yaml'), 'utf8').replace(/password: .*/, () => `password: ${JSON.stringify(password)}`);
+    test.each([
+        ['x'],
+        ['x'.repeat(255)],
+        ['é'.repeat(127)],
+        ['a  b'],
+        ['"'],
+        ["'"],
+        ['\\'],
+        ['\\n'],
+        ['$(reboot)'],
+        ['#'],
+    ])('accepts %j', (password) => {
+        expect(parseLab(withPassword(password), 'lab.yaml', versions).targets[0]?.chap.password).toBe(password);
+    });
+    test.each([
+        ['', 'is empty text; wanted 1 to 255 bytes'],
+        ['é'.repeat(128), 'has 256 bytes in UTF-8; wanted 1 to 255'],
+        ['a\nb', 'holds a line break or another control character'],
+        ['a\u0000b', 'holds a line break or another control character'],
+        ['a\u2028b', 'holds a line break or another control character'],
+        ['\ud800', 'holds a line break or another control character'],
+        [' a', 'begins or ends with a space; open-iscsi strips it'],
+        ['a ', 'begins or ends with a space; open-iscsi strips it'],
+    ])('refuses %j', (password, message) => {
+        expect(problemsOf(withPassword(password)).message).toContain(`chap.password: ${message}`);
+    });
+});
+describe('the version of Kubernetes', () => {
+    test.each([
+        ['1.36.3', undefined, undefined],
+        ['1.36.3', 'uml', undefined],
+        [
+            '1.36.2',
+            'uml',
+            '1.36.2 is not built here; wanted 1.36.3 (other versions need provider: virtualbox or libvirt)',
+        ],
+        [
+            '1.36.2',
+            undefined,
+            '1.36.2 is not built here; wanted 1.36.3 (other versions need provider: virtualbox or libvirt)',
+        ],
+        ['1.35.0', 'virtualbox', undefined],
+        ['1.37.12', 'libvirt', undefined],
+        ['1.3.0', 'libvirt', '1.3.0 is not supported; wanted a version of 1.35, 1.36, 1.37'],
+        ['1.34.9', 'virtualbox', '1.34.9 is not supported; wanted a version of 1.35, 1.36, 1.37'],
+    ])('%s with %s', (version, provider, message) => {
+        expect(versionProblem(version, provider, versions)).toBe(message);
+    });
+    test('any supported one when it is not known what is built', () => {
+        expect(versionProblem('1.37.0', 'uml', { ...versions, built: undefined })).toBeUndefined();
+    });
+});
+describe('loadLab', () => {
+    let folder = '';
+    beforeAll(async () => {
+        folder = await mkdtemp(join(tmpdir(), 'lab-load-'));
+        await writeFile(join(folder, 'bytes.yaml'), Buffer.from([0x61, 0x3a, 0x20, 0xff, 0xfe]));
+        await writeFile(join(folder, 'huge.yaml'), Buffer.alloc(1024 ** 2 + 1, 0x20));
+        await writeFile(join(folder, 'good'), initLab('good'));
+        await mkdir(join(folder, 'sub.yaml'));
+        await symlink('loop.yaml', join(folder, 'loop.yaml'));
+    });
+    afterAll(() => rm(folder, { recursive: true }));
+    const failure = async (name) => loadLab(name).then(() => Promise.reject(new Error('it was loaded')), (error) => (error instanceof LabError ? error : Promise.reject(error)));
+    test('reads a file at a path', async () => {
+        expect(await loadLab(join(folder, 'good'))).toMatchObject({ name: 'good', file: join(folder, 'good') });
+    });
+    test.each([
+        ['none.yaml', 'cannot be read: there is no such file'],
+        ['good/x.yaml', 'cannot be read: there is no such file'],
+        ['sub.yaml', 'is a directory; wanted a lab file'],
+        ['loop.yaml', 'cannot be read: its symbolic links go round in a circle'],
+        ['bytes.yaml', 'is not UTF-8 text'],
+        ['huge.yaml', 'has 1048577 bytes; a lab file has at most 1048576'],
+    ])('refuses %s', async (name, message) => {
+        const error = await failure(join(folder, name));
+        expect(error.message).toBe(`${join(folder, name)}  ${message}`);
+        expect(error).toMatchObject({ code: 'bad-lab-file', exitCode: exitCodes.usage });
+    });
+    test('refuses a device', async () => {
+        expect((await failure('/dev/null')).message).toBe('/dev/null  is not an ordinary file; wanted a lab file');
+    });
+    test.each([
+        ['iscsi-hq', 'no lab named iscsi-hq; did you mean iscsi-ha?'],
+        ['ISCSI', 'no lab named ISCSI; did you mean iscsi?'],
+        ['wonderland', 'no lab named wonderland'],
+        ['a\u001b[31m', 'no lab named a\\u001b[31m'],
+        ['', 'no lab named '],
+    ])('does not know the name %j', async (name, message) => {
+        const error = await failure(name);
+        expect(error).toMatchObject({
+            message,
+            hint: 'lab list shows them',
+            exitCode: exitCodes.usage,
+            code: 'no-such-lab',
+        });
+    });
+});
+describe('initLab', () => {
+    test.each(['my-lab', '007', 'null', '1e3', 'true'])('writes a valid file for the name %s', (name) => {
+        for (const from of [undefined, 'iscsi', 'iscsi-ha']) {
+            const lab = parseLab(initLab(name, from), `${name}.yaml`);
+            expect(lab.name).toBe(name);
+        }
+    });
+    test('every commented-out setting of the template is right when it is put in', () => {
+        const text = initLab('all')
+            .replaceAll(/^( *)# ((?:provider|filesystems|kubelet|controllerManager):|- \{| {2}- \{)/gm, '$1$2')
+            .replace(/^machines:/m, 'machines:\n  - { name: initiator, role: initiator, address: 192.168.56.80, memory: 512MiB }');
+        expect(text).toMatch(/^provider: virtualbox$/m);
+        const lab = parseLab(text, 'all.yaml');
+        expect(lab).toMatchObject({ provider: 'virtualbox', filesystems: [{ lun: 1 }] });
+        expect(lab.kubernetes).toMatchObject({
+            kubelet: { maxPods: 50 },
+            controllerManager: { 'node-monitor-grace-period': '20s' },
+        });
+    });
+    test('refuses a name that a lab cannot have, and an unknown lab to begin with', () => {
+        expect(thrownBy(() => initLab('My Lab'))).toMatchObject({
+            code: 'bad-lab-name',
+            exitCode: exitCodes.usage,
+        });
+        expect(thrownBy(() => initLab('x'.repeat(25)))).toMatchObject({ code: 'bad-lab-name' });
+        expect(thrownBy(() => initLab('ok', 'iscsi_ha'))).toMatchObject({ code: 'no-such-lab' });
+    });
+});
+describe('labs/lab.schema.json', () => {
+    test('is what the schema says: npm run generate writes it', () => {
+        expect(JSON.parse(readFileSync(schemaFile, 'utf8'))).toEqual(jsonSchema());
+    });
+    test('describes every field', () => {
+        const missing = [];
+        const look = (node, path) => {
+            if (typeof node !== 'object' || node === null)
+                return;
+            for (const [key, child] of Object.entries(node.properties ?? {})) {
+                if (!child.description)
+                    missing.push(`${path}.${key}`);
+                look(child, `${path}.${key}`);
+            }
+            look(node.items, `${path}[]`);
+        };
+        look(jsonSchema(), '');
+        expect(missing).toEqual([]);
+    });
+    test('the labs are in the form that YAML readers other than ours agree on', () => {
+        for (const { file } of shippedLabs()) {
+            const text = readFileSync(file, 'utf8');
+            expect(parse(text, { version: '1.1' })).toEqual(parse(text));
+        }
+    });
+});

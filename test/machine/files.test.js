@@ -1,0 +1,344 @@
+import { mkdir, readdir, readFile, readlink, stat, writeFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { parseAllDocuments } from 'yaml';
+import { loadLab, parseLab } from '../../src/lab/load.js';
+import { machineFiles, tarOf } from '../../src/machine/files.js';
+import { temporaryFolder } from '../helpers/folder.js';
+const options = {
+    secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },
+    lunDevice: (index) => `/dev/ubd${'cdefg'.charAt(index)}`,
+};
+const nastyText = readFileSync(join(import.meta.dirname, 'nasty.yaml'), 'utf8');
+const labs = new Map();
+beforeAll(async () => {
+    for (const name of ['iscsi', 'iscsi-ha'])
+        labs.set(name, await loadLab(name));
+    labs.set('nasty', parseLab(nastyText, 'nasty.yaml', { built: '1.36.3', minors: ['1.36'] }));
+});
+const labNamed = (name) => {
+    const lab = labs.get(name);
+    if (!lab)
+        throw new Error(`no lab ${name}`);
+    return lab;
+};
+const filesOf = (lab, machine, changes = {}) => {
+    const spec = lab.machines.find(({ name }) => name === machine);
+    if (!spec)
+        throw new Error(`no machine ${machine}`);
+    return machineFiles(lab, spec, { ...options, ...changes });
+};
+const contentOf = (lab, machine, path) => {
+    const file = filesOf(lab, machine).find((candidate) => candidate.path === path);
+    if (!file)
+        throw new Error(`${machine} has no ${path}`);
+    return file.content;
+};
+const allFiles = (lab) => lab.machines.flatMap(({ name }) => filesOf(lab, name).map((file) => ({ ...file, machine: name })));
+const names = ['iscsi', 'iscsi-ha', 'nasty'];
+describe.each(names)('the files of %s', (name) => {
+    test('are the golden ones', async () => {
+        const text = allFiles(labNamed(name))
+            .map(({ machine, path, content, mode = 0o644 }) => `=== ${machine}:${path} ${mode.toString(8)}\n${content}${content.endsWith('\n') ? '' : '(no newline)\n'}`)
+            .join('');
+        await expect(text).toMatchFileSnapshot(`../golden/machine/${name}.txt`);
+    });
+    test('have each path once, absolute, and end with a newline', () => {
+        const lab = labNamed(name);
+        for (const machine of lab.machines) {
+            const paths = filesOf(lab, machine.name).map(({ path }) => path);
+            expect(new Set(paths).size).toBe(paths.length);
+            for (const path of paths)
+                expect(path).toMatch(/^\/etc\//);
+        }
+        for (const { path, content } of allFiles(lab))
+            expect(content.endsWith('\n'), path).toBe(true);
+    });
+    test('hold no trace of an unrendered template', () => {
+        for (const { path, content } of allFiles(labNamed(name))) {
+            // What the nasty lab file says itself is not a template's.
+            const ours = content.replaceAll(/\{\{(x|mustaches)\}\}/g, '');
+            for (const trace of ['{{', 'undefined', '[object', 'NaN', '&quot;', '&#x'])
+                expect(ours.includes(trace), `${path} has ${trace}`).toBe(false);
+        }
+    });
+    test('are readable by root alone where a secret is in them', () => {
+        const lab = labNamed(name);
+        const secrets = [options.secrets.bootstrapToken, ...lab.targets.map(({ chap }) => chap.password)];
+        for (const { path, content, mode = 0o644 } of allFiles(lab))
+            if (secrets.some((secret) => content.includes(secret)))
+                expect(mode & 0o077, path).toBe(0);
+    });
+    test('are scripts that every shell here can parse', async () => {
+        const scripts = allFiles(labNamed(name)).filter(({ content }) => content.startsWith('#!'));
+        expect(scripts.length).toBeGreaterThan(0);
+        for (const { machine, path, content, mode = 0o644 } of scripts) {
+            expect(mode & 0o100, path).toBe(0o100);
+            for (const shell of ['sh', 'bash']) {
+                const { exitCode, stderr } = await execa(shell, ['-n'], { input: content, reject: false });
+                expect(`${machine}:${path}: ${String(exitCode)} ${stderr}`).toBe(`${machine}:${path}: 0 `);
+            }
+        }
+    });
+    test('are YAML that parses, with no key twice', () => {
+        const found = allFiles(labNamed(name)).filter(({ path }) => path.endsWith('.yaml'));
+        expect(found.length > 0).toBe(labNamed(name).kubernetes !== undefined);
+        for (const { path, content } of found) {
+            for (const document of parseAllDocuments(content)) {
+                if ('empty' in document)
+                    throw new Error(`${path} is empty`);
+                expect(document.errors, path).toEqual([]);
+                expect(document.toJS(), path).toMatchObject({ apiVersion: expect.any(String), kind: expect.any(String) });
+            }
+        }
+    });
+    test('are JSON that parses', () => {
+        for (const { content, path } of allFiles(labNamed(name)).filter((file) => file.path.endsWith('.conflist')))
+            expect(JSON.parse(content), path).toMatchObject({ name: 'lab', plugins: [{ type: 'bridge' }, { type: 'portmap' }] });
+    });
+    test('make one archive, whoever makes it', async () => {
+        const files = allFiles(labNamed(name)).map((file) => ({ ...file, path: `/${file.machine}${file.path}` }));
+        expect((await tarOf(files)).equals(await tarOf(files))).toBe(true);
+    });
+});
+describe('what the lab file says', () => {
+    /** The documents of a kubeadm file by kind. */
+    const kinds = (machine) => Object.fromEntries(parseAllDocuments(contentOf(labNamed('nasty'), machine, '/etc/lab/kubeadm.yaml')).map((document) => {
+        const value = ('empty' in document ? {} : document.toJS());
+        return [value.kind, value];
+    }));
+    test('reaches kubeadm as it was written', () => {
+        expect(kinds('cp')).toMatchObject({
+            InitConfiguration: {
+                localAPIEndpoint: { advertiseAddress: '172.20.17.5' },
+                nodeRegistration: { name: 'cp', kubeletExtraArgs: [{ name: 'node-ip', value: '172.20.17.5' }] },
+                bootstrapTokens: [{ token: 'abcdef.0123456789abcdef', ttl: '0s' }],
+            },
+            ClusterConfiguration: {
+                kubernetesVersion: 'v1.36.3',
+                networking: { podSubnet: '10.128.0.0/10', serviceSubnet: '192.168.0.0/16', dnsDomain: 'lab.example.test' },
+                apiServer: {
+                    extraArgs: [
+                        { name: 'v', value: '4' },
+                        { name: 'audit-log-path', value: `/tmp/it's: a "log" # with {{mustaches}}` },
+                    ],
+                },
+            },
+            KubeletConfiguration: {
+                failSwapOn: false,
+                maxPods: 50,
+                evictionHard: { 'memory.available': '50Mi', 'nodefs.available': '5%' },
+            },
+        });
+        expect(kinds('w2')).toMatchObject({ JoinConfiguration: { nodeRegistration: { name: 'w2' } } });
+    });
+    test('has the last word over what lab would choose, each flag once', () => {
+        const { controllerManager } = kinds('cp')['ClusterConfiguration'];
+        expect(Object.fromEntries(controllerManager.extraArgs.map(({ name, value }) => [name, value]))).toEqual({
+            'leader-elect': 'true',
+            'allocate-node-cidrs': 'false',
+            'node-monitor-grace-period': '20s',
+        });
+        expect(controllerManager.extraArgs).toHaveLength(3);
+    });
+    test('has the last word over the kubelet as well', () => {
+        const text = nastyText.replace('maxPods: 50,', 'maxPods: 50, failSwapOn: true,');
+        const lab = parseLab(text, 'nasty.yaml', { built: '1.36.3', minors: ['1.36'] });
+        const [, , kubelet] = parseAllDocuments(contentOf(lab, 'cp', '/etc/lab/kubeadm.yaml'));
+        if (!kubelet || !('errors' in kubelet))
+            throw new Error('no kubelet document');
+        expect(kubelet.errors).toEqual([]);
+        expect(kubelet.toJS()).toMatchObject({ failSwapOn: true });
+    });
+    test('gives every node a route to each other one, and the range that the others route to it', () => {
+        const lab = labNamed('nasty');
+        const nodes = ['cp', 'w1', 'w2', 'w3'];
+        const range = (machine) => JSON.parse(contentOf(lab, machine, '/etc/cni/net.d/10-lab.conflist')).plugins[0].ipam.ranges[0][0].subnet;
+        expect(nodes.map(range)).toEqual(['10.129.5.0/24', '10.129.6.0/24', '10.143.254.0/24', '10.128.2.0/24']);
+        for (const node of nodes) {
+            const script = contentOf(lab, node, '/etc/lab/boot.d/10-routes');
+            const routes = [...script.matchAll(/^ip route replace (\S+) via (\S+) proto 86$/gm)].map(([, to, via]) => `${String(to)} ${String(via)}`);
+            const wanted = nodes
+                .filter((other) => other !== node)
+                .map((other) => `${String(range(other))} ${lab.machines.find(({ name }) => name === other)?.address ?? ''}`);
+            expect(routes).toEqual(wanted);
+        }
+    });
+    test('changes what a machine gets only where it concerns it', () => {
+        const other = parseLab(nastyText.replace("'$(reboot)", "'$(halt)"), 'nasty.yaml', {
+            built: '1.36.3',
+            minors: ['1.36'],
+        });
+        const differing = labNamed('nasty').machines.flatMap(({ name }) => filesOf(labNamed('nasty'), name)
+            .filter((file, index) => file.content !== filesOf(other, name)[index]?.content)
+            .map(({ path }) => `${name}:${path}`));
+        expect(differing).toEqual(['more-disks:/etc/lab/boot.d/50-target']);
+    });
+});
+/**
+ * The kernel's configfs makes the insides of a folder when the folder is made, and takes them away with it.
+ * These shell functions do as much on an ordinary file system.
+ */
+const asConfigfs = `
+mountpoint() { :; }
+mkdir() {
+  command mkdir "$@" || return
+  for made in "$@"; do case "$made" in
+    */acls/*/lun_*) ;;
+    */acls/*) command mkdir -p "$made"/auth ;;
+    */tpgt_1) command mkdir -p "$made"/attrib "$made"/acls "$made"/np "$made"/lun ;;
+    */iblock_*/*) command mkdir -p "$made"/wwn ;;
+  esac; done
+}
+rmdir() { command rm -r "$@"; }
+`;
+describe('the script of a target, on a stand-in for configfs', () => {
+    const runTarget = async (folder, lab, machine) => {
+        const script = contentOf(lab, machine, '/etc/lab/boot.d/50-target')
+            .replaceAll('/sys/kernel/config', join(folder, 'config'))
+            .replaceAll('/etc/target', join(folder, 'etc'));
+        const { stdout, stderr } = await execa('/bin/sh', ['-x', '-c', asConfigfs + script]);
+        expect(stdout).toBe('');
+        return stderr;
+    };
+    const valueOf = (folder, ...path) => readFile(join(folder, 'config', 'target', ...path), 'utf8');
+    test('writes names and passwords byte for byte', async () => {
+        const folder = await temporaryFolder();
+        const lab = labNamed('nasty');
+        for (const machine of ['disks', 'more-disks'])
+            await runTarget(folder, lab, machine);
+        for (const { iqn, chap } of lab.targets) {
+            const acls = join('iscsi', iqn, 'tpgt_1', 'acls');
+            expect((await readdir(join(folder, 'config', 'target', acls))).sort()).toEqual([
+                'iqn.2016-04.world.srv:w1',
+                'iqn.2016-04.world.srv:w3',
+                'iqn.2024-01.example.lab:second',
+            ]);
+            for (const { iqn: initiator } of lab.machines.filter(({ role }) => role === 'worker')) {
+                expect(await valueOf(folder, acls, initiator ?? '', 'auth', 'userid')).toBe(chap.username);
+                expect(await valueOf(folder, acls, initiator ?? '', 'auth', 'password')).toBe(chap.password);
+            }
+        }
+    });
+    test('lets nobody in without CHAP, and opens only then', async () => {
+        const folder = await temporaryFolder();
+        const log = await runTarget(folder, labNamed('iscsi'), 'target');
+        const group = ['iscsi', 'iqn.2016-04.world.srv:target00', 'tpgt_1'];
+        expect(await valueOf(folder, ...group, 'attrib', 'authentication')).toBe('1');
+        expect(await valueOf(folder, ...group, 'attrib', 'generate_node_acls')).toBe('0');
+        expect(await valueOf(folder, ...group, 'enable')).toBe('1');
+        expect(await readdir(join(folder, 'config', 'target', ...group, 'np'))).toEqual(['192.168.56.70:3260']);
+        expect(log.indexOf('auth/password')).toBeLessThan(log.indexOf('/enable 1', log.indexOf('auth/password')));
+    });
+    test('gives every LUN a disk of its own, across the targets of a machine', async () => {
+        const folder = await temporaryFolder();
+        await runTarget(folder, labNamed('nasty'), 'disks');
+        const devices = await Promise.all([
+            ['one', '0'],
+            ['one', '7'],
+            ['two', '0'],
+        ].map(async ([target = '', lun = '']) => {
+            const path = join('iscsi', `iqn.2016-04.world.srv:${target}`, 'tpgt_1', 'lun', `lun_${lun}`, 'store');
+            const store = await readlink(join(folder, 'config', 'target', path));
+            return [
+                await readFile(join(store, 'udev_path'), 'utf8'),
+                await readFile(join(store, 'wwn', 'vpd_unit_serial'), 'utf8'),
+            ];
+        }));
+        expect(devices).toEqual([
+            ['/dev/ubdc', 'lab-0-0'],
+            ['/dev/ubdd', 'lab-0-7'],
+            ['/dev/ubde', 'lab-1-0'],
+        ]);
+    });
+    test('changes nothing when it is run again', async () => {
+        const folder = await temporaryFolder();
+        await runTarget(folder, labNamed('nasty'), 'disks');
+        const files = async () => {
+            const { stdout } = await execa('find', [folder, '-printf', '%p %l %T@\n']);
+            return stdout.split('\n').sort();
+        };
+        const before = await files();
+        await runTarget(folder, labNamed('nasty'), 'disks');
+        expect(await files()).toEqual(before);
+    });
+    test('takes up a new password, and shuts out an initiator that is gone', async () => {
+        const folder = await temporaryFolder();
+        await runTarget(folder, labNamed('nasty'), 'disks');
+        const changed = parseLab(nastyText.replace(/^ {2}- \{ name: w3.*\n/m, '').replace("username: 'a  b'", "username: 'c d'"), 'nasty.yaml', { built: '1.36.3', minors: ['1.36'] });
+        await runTarget(folder, changed, 'disks');
+        const acls = join('iscsi', 'iqn.2016-04.world.srv:two', 'tpgt_1', 'acls');
+        expect((await readdir(join(folder, 'config', 'target', acls))).sort()).toEqual([
+            'iqn.2016-04.world.srv:w1',
+            'iqn.2024-01.example.lab:second',
+        ]);
+        expect(await valueOf(folder, acls, 'iqn.2016-04.world.srv:w1', 'auth', 'userid')).toBe('c d');
+    });
+    test('serves no target that is no longer in the lab file', async () => {
+        const folder = await temporaryFolder();
+        await runTarget(folder, labNamed('nasty'), 'disks');
+        const lab = labNamed('nasty');
+        const fewer = { ...lab, targets: lab.targets.filter(({ iqn }) => !iqn.endsWith(':two')) };
+        await runTarget(folder, fewer, 'disks');
+        expect(await readdir(join(folder, 'config', 'target', 'iscsi'))).toEqual(['iqn.2016-04.world.srv:one']);
+    });
+    test('listens on no address and no port that is no longer in the lab file', async () => {
+        const folder = await temporaryFolder();
+        await runTarget(folder, labNamed('nasty'), 'disks');
+        const lab = labNamed('nasty');
+        const moved = {
+            ...lab,
+            targets: lab.targets.map((target) => (target.port === 3261 ? { ...target, port: 3262 } : target)),
+        };
+        await runTarget(folder, moved, 'disks');
+        const portals = join(folder, 'config', 'target', 'iscsi', 'iqn.2016-04.world.srv:two', 'tpgt_1', 'np');
+        expect(await readdir(portals)).toEqual(['172.20.16.70:3262']);
+    });
+});
+describe('an archive', () => {
+    const files = [
+        { path: '/etc/hostname', content: 'worker1\n' },
+        { path: '/etc/lab/boot.d/50-target', content: '#!/bin/sh\ntrue\n', mode: 0o700 },
+        { path: '/root/secret', content: 'パスワード 🔑\n', mode: 0o600 },
+        { path: '/empty', content: '' },
+        { path: `/deep/${'x'.repeat(90)}/${'y'.repeat(90)}`, content: 'long path\n' },
+        { path: '/large', content: 'z'.repeat(3_000_000) },
+        { path: "/odd name's", content: 'x' },
+    ];
+    test('is extracted by tar as it was meant, as the machines do it', async () => {
+        const folder = await temporaryFolder();
+        const options = ['--extract', '--no-same-owner', '--preserve-permissions', `--directory=${folder}`];
+        await execa('tar', options, { input: await tarOf(files) });
+        for (const { path, content, mode = 0o644 } of files) {
+            expect(await readFile(join(folder, path), 'utf8'), path).toBe(content);
+            expect((await stat(join(folder, path))).mode & 0o7777, path).toBe(mode);
+        }
+    });
+    test('replaces the files that are there, with their modes', async () => {
+        const folder = await temporaryFolder();
+        await mkdir(join(folder, 'root'));
+        await writeFile(join(folder, 'root', 'secret'), 'old', { mode: 0o644 });
+        await execa('tar', ['--extract', '--preserve-permissions', `--directory=${folder}`], { input: await tarOf(files) });
+        expect((await stat(join(folder, 'root', 'secret'))).mode & 0o7777).toBe(0o600);
+    });
+    test('says that everything is of root and of no time', async () => {
+        const { stdout } = await execa('tar', ['--list', '--verbose', '--numeric-owner', '--full-time', '--utc'], {
+            input: await tarOf(files),
+        });
+        const lines = stdout.split('\n');
+        expect(lines).toHaveLength(files.length);
+        for (const line of lines)
+            expect(line).toMatch(/^-\S+ 0\/0 +\d+ 1970-01-01 00:00:00 /);
+    });
+    test('of the same files is the same, byte for byte, and of others another', async () => {
+        const first = await tarOf(files);
+        expect(first.equals(await tarOf(files))).toBe(true);
+        expect(first.equals(await tarOf([...files].reverse()))).toBe(false);
+    });
+    test('of no files is an archive, too', async () => {
+        const { stdout } = await execa('tar', ['--list'], { input: await tarOf([]) });
+        expect(stdout).toBe('');
+    });
+});

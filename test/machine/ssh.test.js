@@ -1,0 +1,354 @@
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import ssh2 from 'ssh2';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
+import { LabError } from '../../src/error.js';
+import { sshTransport } from '../../src/machine/ssh.js';
+import { temporaryFolder } from '../helpers/folder.js';
+import { keyBlob, TestSshServer } from '../helpers/ssh-server.js';
+const reach = async (changes = {}) => {
+    const server = await TestSshServer.start();
+    const transport = sshTransport(server.endpoint(changes));
+    onTestFinished(() => transport.close());
+    return { server, transport };
+};
+/** The code of the LabError with which it fails; anything else is a failure of the test. */
+const codeOf = async (promise) => {
+    const error = await promise.then(() => new Error('it did not fail'), (reason) => reason);
+    if (!(error instanceof LabError))
+        throw error;
+    return error.code;
+};
+const sha256 = (data) => createHash('sha256').update(data).digest('hex');
+/** Every byte there is, in every order of two. */
+const everyByte = Buffer.from(Array.from({ length: 256 * 256 * 2 }, (_, n) => (n % 2 ? n >> 1 : n >> 9) & 255));
+/** It takes connections and says nothing: a machine that hangs. */
+const mute = async () => {
+    const path = join(await temporaryFolder(), 'mute.sock');
+    const sockets = [];
+    const server = createServer((socket) => void sockets.push(socket)).listen(path);
+    onTestFinished(() => {
+        server.close();
+        for (const socket of sockets)
+            socket.destroy();
+    });
+    await once(server, 'listening');
+    return () => Promise.resolve(connect(path));
+};
+describe('a command', () => {
+    test('gives its output and exit code 0', async () => {
+        const { transport } = await reach();
+        expect(await transport.exec('echo hello', {})).toEqual({ exitCode: 0, stdout: 'hello\n', stderr: '' });
+    });
+    test('that says no is an answer, not an error; its two outputs stay apart', async () => {
+        const { transport } = await reach();
+        expect(await transport.exec('echo out; echo err >&2; exit 3', {})).toEqual({
+            exitCode: 3,
+            stdout: 'out\n',
+            stderr: 'err\n',
+        });
+    });
+    test('that a signal ended did not succeed, and did run', async () => {
+        const { transport } = await reach();
+        const { exitCode } = await transport.exec('kill -TERM $$', {});
+        expect(exitCode).toBeGreaterThan(127);
+    });
+    test('has an output of many megabytes, whole', async () => {
+        const { transport } = await reach();
+        const { stdout } = await transport.exec('head -c 5000000 /dev/zero | tr "\\0" x', {});
+        expect(stdout.length).toBe(5_000_000);
+    });
+    test('has its letters whole that arrive in two pieces', async () => {
+        const { transport } = await reach();
+        const halves = String.raw `printf '\303'; sleep 0.1; printf '\244'`;
+        expect((await transport.exec(halves, {})).stdout).toBe('ä');
+        expect((await transport.exec(`{ ${halves}; } >&2`, {})).stderr).toBe('ä');
+    });
+    test('keeps the blanks and newlines around its output', async () => {
+        const { transport } = await reach();
+        expect((await transport.exec(String.raw `printf '\n a \n\n'`, {})).stdout).toBe('\n a \n\n');
+    });
+});
+describe('standard input', () => {
+    test('is closed where none is given', async () => {
+        const { transport } = await reach();
+        expect(await transport.exec('cat; echo end', {})).toMatchObject({ exitCode: 0, stdout: 'end\n' });
+    });
+    test('arrives byte for byte, then ends', async () => {
+        const { transport } = await reach();
+        const { stdout } = await transport.exec('sha256sum', { input: everyByte });
+        expect(stdout).toBe(`${sha256(everyByte)}  -\n`);
+    });
+    test('arrives whole when it is larger than every window', async () => {
+        const { transport } = await reach();
+        const input = Buffer.concat(Array.from({ length: 60 }, () => everyByte));
+        // The command is slow to begin, so the input has to wait.
+        const { stdout } = await transport.exec('sleep 0.2; sha256sum', { input });
+        expect(stdout).toBe(`${sha256(input)}  -\n`);
+    });
+    test('is UTF-8 where it is text', async () => {
+        const { transport } = await reach();
+        const input = "パスワード 🔑 'quoted' $HOME\n";
+        expect((await transport.exec('cat', { input })).stdout).toBe(input);
+    });
+    test('may be empty', async () => {
+        const { transport } = await reach();
+        expect(await transport.exec('wc -c', { input: '', timeout: 5 })).toMatchObject({ stdout: '0\n' });
+        expect(await transport.exec('wc -c', { input: Buffer.alloc(0), timeout: 5 })).toMatchObject({ stdout: '0\n' });
+    });
+    test('that the command does not read does not hold it up', async () => {
+        const { transport } = await reach();
+        const input = Buffer.alloc(10_000_000);
+        expect(await transport.exec('exit 4', { input, timeout: 10 })).toMatchObject({ exitCode: 4 });
+        expect(await transport.exec('echo next', {})).toMatchObject({ stdout: 'next\n' });
+    });
+});
+describe('a command that takes too long', () => {
+    test('is given up, closed on the machine, and named', async () => {
+        const { server, transport } = await reach();
+        const error = await transport.exec('sleep 60', { timeout: 0.2 }).catch((reason) => reason);
+        expect(error).toMatchObject({
+            code: 'command-timeout',
+            message: 'worker1 (192.168.56.21): no answer within 0.2 s: sleep 60',
+        });
+        await vi.waitFor(() => expect(server.ran[0]?.channelClosed).toBe(true));
+    });
+    test('costs no other command its connection', async () => {
+        const { server, transport } = await reach();
+        const other = transport.exec('sleep 0.5; echo done', {});
+        expect(await codeOf(transport.exec('sleep 60', { timeout: 0.1 }))).toBe('command-timeout');
+        expect(await other).toMatchObject({ exitCode: 0, stdout: 'done\n' });
+        expect(server.logins).toBe(1);
+    });
+    test('may begin again and again without leaving listeners behind', async () => {
+        const { transport } = await reach();
+        const abort = new AbortController();
+        const added = vi.spyOn(abort.signal, 'addEventListener');
+        const removed = vi.spyOn(abort.signal, 'removeEventListener');
+        for (let n = 0; n < 5; n++)
+            await transport.exec('true', { signal: abort.signal });
+        expect(added).toHaveBeenCalledTimes(5);
+        expect(removed).toHaveBeenCalledTimes(5);
+    });
+});
+describe('an interruption', () => {
+    test('ends the command at once and closes its channel', async () => {
+        const { server, transport } = await reach();
+        const abort = new AbortController();
+        const running = transport.exec('sleep 60', { signal: abort.signal });
+        await vi.waitFor(() => expect(server.ran).toHaveLength(1));
+        const since = performance.now();
+        abort.abort();
+        expect(await codeOf(running)).toBe('interrupted');
+        expect(performance.now() - since).toBeLessThan(1000);
+        await vi.waitFor(() => expect(server.ran[0]?.channelClosed).toBe(true));
+    });
+    test('leaves the connection to others', async () => {
+        const { server, transport } = await reach();
+        const abort = new AbortController();
+        const running = transport.exec('sleep 60', { signal: abort.signal });
+        const other = transport.exec('sleep 0.5; echo done', {});
+        await vi.waitFor(() => expect(server.ran).toHaveLength(2));
+        abort.abort();
+        expect(await codeOf(running)).toBe('interrupted');
+        expect(await other).toMatchObject({ stdout: 'done\n' });
+        expect(server.logins).toBe(1);
+    });
+    test('that came before the command means that nobody is even called', async () => {
+        const { server, transport } = await reach();
+        expect(await codeOf(transport.exec('true', { signal: AbortSignal.abort() }))).toBe('interrupted');
+        expect(server.connections).toBe(0);
+    });
+    test('does not wait for a login that never ends', async () => {
+        const { transport } = await reach({ dial: await mute() });
+        const abort = new AbortController();
+        const running = codeOf(transport.exec('true', { signal: abort.signal }));
+        await delay(100);
+        abort.abort();
+        expect(await Promise.race([running, delay(2000, 'still waiting')])).toBe('interrupted');
+    });
+    test('during the login is an interruption, and the command does not run', async () => {
+        const server = await TestSshServer.start();
+        const endpoint = server.endpoint();
+        const abort = new AbortController();
+        const transport = sshTransport({
+            ...endpoint,
+            dial: async () => {
+                const socket = await endpoint.dial();
+                abort.abort();
+                return socket;
+            },
+        });
+        onTestFinished(() => transport.close());
+        expect(await codeOf(transport.exec('echo ran', { signal: abort.signal }))).toBe('interrupted');
+        expect(await transport.exec('echo other', {})).toMatchObject({ stdout: 'other\n' });
+    });
+});
+describe('a connection that drops', () => {
+    test('under a command is a loss, never a success', async () => {
+        const { server, transport } = await reach();
+        const running = transport.exec('echo begun; sleep 60', {});
+        await vi.waitFor(() => expect(server.ran).toHaveLength(1));
+        await delay(100);
+        server.drop();
+        const error = await running.catch((reason) => reason);
+        expect(error).toMatchObject({ code: 'ssh-lost' });
+        expect(error.message).toContain('worker1 (192.168.56.21)');
+    });
+    test('under many commands is a loss for each of them', async () => {
+        const { server, transport } = await reach();
+        const running = Array.from({ length: 8 }, () => codeOf(transport.exec('sleep 60', {})));
+        await vi.waitFor(() => expect(server.ran).toHaveLength(8));
+        server.drop();
+        expect(new Set(await Promise.all(running))).toEqual(new Set(['ssh-lost']));
+    });
+    test('while input is on its way is a loss', async () => {
+        const { server, transport } = await reach();
+        const running = codeOf(transport.exec('sleep 60', { input: Buffer.alloc(20_000_000) }));
+        await vi.waitFor(() => expect(server.ran).toHaveLength(1));
+        server.drop();
+        expect(await running).toBe('ssh-lost');
+    });
+    test('is made anew for the next command', async () => {
+        const { server, transport } = await reach();
+        const running = codeOf(transport.exec('sleep 60', {}));
+        await vi.waitFor(() => expect(server.ran).toHaveLength(1));
+        server.drop();
+        expect(await running).toBe('ssh-lost');
+        const again = Array.from({ length: 5 }, () => transport.exec('echo back', {}));
+        for (const result of await Promise.all(again))
+            expect(result.stdout).toBe('back\n');
+        expect(server.logins).toBe(2);
+        expect(server.open).toBe(1);
+    });
+    test('while nobody uses it costs nobody an error', async () => {
+        const { server, transport } = await reach();
+        await transport.exec('true', {});
+        server.drop();
+        await delay(100);
+        expect(await transport.exec('echo back', {})).toMatchObject({ stdout: 'back\n' });
+        expect(server.logins).toBe(2);
+    });
+    test('can drop and come back many times, with one connection at a time', async () => {
+        const { server, transport } = await reach();
+        for (let n = 1; n <= 4; n++) {
+            expect(await transport.exec(`echo ${String(n)}`, {})).toMatchObject({ stdout: `${String(n)}\n` });
+            expect(server.open).toBe(1);
+            server.drop();
+            await vi.waitFor(() => expect(server.open).toBe(0));
+            await delay(50);
+        }
+        expect(server.logins).toBe(4);
+    });
+});
+describe('a channel that ends without an exit code', () => {
+    test('is a loss, and leaves no connection open behind the next one', async () => {
+        const { server, transport } = await reach();
+        server.instead = (channel) => {
+            channel.close();
+        };
+        expect(await codeOf(transport.exec('true', {}))).toBe('ssh-lost');
+        server.instead = undefined;
+        expect(await transport.exec('echo next', {})).toMatchObject({ stdout: 'next\n' });
+        await transport.close();
+        await vi.waitFor(() => expect(server.open).toBe(0), { timeout: 2000 });
+    });
+    test('that is refused, as by MaxSessions, is an error with the address in it', async () => {
+        const { server, transport } = await reach();
+        await transport.exec('true', {});
+        server.full = true;
+        const error = await transport.exec('true', {}).catch((reason) => reason);
+        expect(error).toBeInstanceOf(LabError);
+        expect(error.message).toMatch(/worker1.*open failure|worker1.*Channel/i);
+        server.full = false;
+        expect(await transport.exec('echo next', {})).toMatchObject({ stdout: 'next\n' });
+        await transport.close();
+        await vi.waitFor(() => expect(server.open).toBe(0), { timeout: 2000 });
+    });
+});
+describe('who is at the other end', () => {
+    test('another host key is refused before anything is said', async () => {
+        const other = ssh2.utils.generateKeyPairSync('ed25519');
+        const { server, transport } = await reach({ hostKey: keyBlob(other.public) });
+        const error = await transport.exec('echo secret', {}).catch((reason) => reason);
+        expect(error).toMatchObject({ code: 'ssh-unreachable' });
+        expect(error.message).toContain('worker1 (192.168.56.21)');
+        expect(server.attempts).toBe(0);
+        expect(server.ran).toEqual([]);
+        await vi.waitFor(() => expect(server.open).toBe(0));
+    });
+    test.each(['', 'AAAA', 'not base64 at all'])('the host key %j is nobody', async (hostKey) => {
+        const { server, transport } = await reach({ hostKey });
+        expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable');
+        expect(server.attempts).toBe(0);
+    });
+    test('a key that the machine does not know is not let in', async () => {
+        const stranger = ssh2.utils.generateKeyPairSync('ed25519');
+        const { server, transport } = await reach({ privateKey: stranger.private });
+        expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable');
+        expect(server.logins).toBe(0);
+        await vi.waitFor(() => expect(server.open).toBe(0));
+    });
+    test('a machine that is not there yet is tried anew by every command', async () => {
+        const server = new TestSshServer(join(await temporaryFolder(), 'sshd.sock'));
+        onTestFinished(() => server.stop());
+        const transport = sshTransport(server.endpoint());
+        onTestFinished(() => transport.close());
+        expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable');
+        expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable');
+        await server.listen();
+        expect(await transport.exec('echo there', {})).toMatchObject({ stdout: 'there\n' });
+    });
+    test('something that is no SSH server is unreachable, not a crash', async () => {
+        const path = join(await temporaryFolder(), 'http.sock');
+        const http = createServer((socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')).listen(path);
+        onTestFinished(() => void http.close());
+        await once(http, 'listening');
+        const { transport } = await reach({ dial: () => Promise.resolve(connect(path)) });
+        expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable');
+    });
+});
+describe('one connection', () => {
+    test('carries many commands at once, each with its own answer', async () => {
+        const warnings = [];
+        const note = (warning) => void warnings.push(warning);
+        process.on('warning', note);
+        onTestFinished(() => void process.off('warning', note));
+        const { server, transport } = await reach();
+        const numbers = Array.from({ length: 60 }, (_, n) => n);
+        const results = await Promise.all(numbers.map((n) => transport.exec(`cat; echo ${String(n)}; exit ${String(n)}`, { input: `in ${String(n)}\n` })));
+        expect(results).toEqual(numbers.map((n) => ({ exitCode: n, stdout: `in ${String(n)}\n${String(n)}\n`, stderr: '' })));
+        expect(server.connections).toBe(1);
+        expect(server.logins).toBe(1);
+        expect(warnings).toEqual([]);
+    });
+    test('is not opened before it is needed, and closing it then costs nothing', async () => {
+        const { server, transport } = await reach();
+        await transport.close();
+        expect(server.connections).toBe(0);
+    });
+    test('is gone when it was closed, and closing it twice is no error', async () => {
+        const { server, transport } = await reach();
+        await transport.exec('true', {});
+        await transport.close();
+        await transport.close();
+        await vi.waitFor(() => expect(server.open).toBe(0));
+    });
+    test('is closed at once, also where its login hangs', async () => {
+        const { transport } = await reach({ dial: await mute() });
+        const running = codeOf(transport.exec('true', {}));
+        await delay(100);
+        await Promise.race([transport.close(), delay(2000).then(() => Promise.reject(new Error('still closing')))]);
+        expect(await running).toBe('ssh-unreachable');
+    });
+    test('that is closed under a command is a loss for it', async () => {
+        const { server, transport } = await reach();
+        const running = codeOf(transport.exec('sleep 60', {}));
+        await vi.waitFor(() => expect(server.ran).toHaveLength(1));
+        await transport.close();
+        expect(await running).toBe('ssh-lost');
+    });
+});

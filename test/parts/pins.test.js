@@ -1,0 +1,86 @@
+import { readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { catalog } from '../../src/parts/catalog.js';
+import { hashesOf } from '../../src/parts/graph.js';
+import { digestOf } from '../../src/parts/image-archive.js';
+import { imagePart, partsFolder, pins } from '../../src/parts/pins.js';
+const requirement = (folder, module) => new RegExp(`^(?:require)?\\s*${module.replaceAll('.', '\\.')} (\\S+)`, 'm').exec(readFileSync(join(partsFolder, folder, 'go.mod'), 'utf8'))?.[1];
+test.each(Object.entries(pins().modules))('%s: the pin is what go.mod requires', (folder, { module, version }) => {
+    expect(requirement(folder, module)).toBe(version);
+});
+test('the images are those that this kubeadm asks for', () => {
+    const { images, modules } = pins();
+    const version = modules['kubernetes']?.version ?? '';
+    const referenceOf = (name) => images.find((image) => image.name === name)?.reference ?? '';
+    for (const name of ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kube-proxy'])
+        expect(referenceOf(name)).toBe(`registry.k8s.io/${name}:${version}`);
+    expect(referenceOf('etcd')).toMatch(`registry.k8s.io/etcd:${modules['etcd']?.version.slice(1) ?? ''}-`);
+    expect(referenceOf('coredns')).toBe(`registry.k8s.io/coredns/coredns:${modules['coredns']?.version ?? ''}`);
+});
+test.each(pins().kernel.patches)('the patch $file is the pinned one', async ({ file, sha256 }) => {
+    expect(await digestOf(join(partsFolder, 'kernel', file))).toBe(sha256);
+});
+test('every part says how long it takes', () => {
+    for (const { reference } of catalog(pins(), '/cache'))
+        expect(reference.seconds).toBeGreaterThan(0);
+});
+test('every script may be run', () => {
+    for (const script of ['builder/enter.sh', 'base-disk/build.sh', 'kernel/build.sh'])
+        expect(statSync(join(partsFolder, script)).mode & 0o111).toBe(0o111);
+});
+const rebuiltBy = (change) => {
+    const before = hashesOf(catalog(pins(), '/cache'));
+    const copy = structuredClone(pins());
+    change(copy);
+    const after = hashesOf(catalog(copy, '/cache'));
+    return [...after].filter(([id, hash]) => before.get(id) !== hash).map(([id]) => id);
+};
+test.each([
+    {
+        change: 'a unit masked',
+        edit: ({ baseDisk }) => baseDisk.masked.push('x.service'),
+        rebuilt: ['base-disk'],
+    },
+    {
+        change: 'another CoreDNS',
+        edit: ({ modules }) => (modules['coredns'] = { module: 'github.com/coredns/coredns', version: 'v9.9.9' }),
+        rebuilt: ['coredns', 'image-coredns', 'base-disk'],
+    },
+    {
+        change: 'another package in the database image',
+        edit: ({ images }) => images.filter((image) => image.kind === 'debian' && image.name === 'mariadb').forEach((image) => image.kind === 'debian' && image.packages.push('x')),
+        rebuilt: ['image-mariadb', 'base-disk'],
+    },
+    {
+        change: 'a package more in the system: kube-proxy takes its programs from there',
+        edit: ({ system }) => system.packages.push('x'),
+        rebuilt: ['system', 'image-kube-proxy', 'base-disk'],
+    },
+    {
+        change: 'another patch of the kernel',
+        edit: ({ kernel }) => kernel.patches.push({ file: 'x.patch', sha256: '0'.repeat(64) }),
+        rebuilt: ['kernel'],
+    },
+    {
+        change: 'another mirror',
+        edit: ({ debian }) => (debian.mirror = 'http://mirror.example/debian'),
+        rebuilt: [],
+    },
+    {
+        change: 'a time measured anew',
+        edit: ({ reference }) => (reference['kernel'] = { seconds: 1, lines: 1, mebibytes: 1 }),
+        rebuilt: [],
+    },
+])('$change: $rebuilt', ({ edit, rebuilt }) => {
+    expect(rebuiltBy(edit)).toEqual(rebuilt);
+});
+test('an optional image is in the base disk of those labs only that ask for it', () => {
+    const copy = structuredClone(pins());
+    copy.images.push({ name: 'extra', reference: 'x/extra:1', kind: 'debian', packages: [], optional: true });
+    const ids = (extra) => catalog(copy, '/cache', extra).map(({ id }) => id);
+    expect(ids([])).not.toContain(imagePart('extra'));
+    expect(ids(['extra'])).toContain(imagePart('extra'));
+    expect(hashesOf(catalog(copy, '/cache')).get('base-disk')).toBe(hashesOf(catalog(pins(), '/cache')).get('base-disk'));
+    expect(() => ids(['nonsense'])).toThrow('there is no image nonsense');
+});

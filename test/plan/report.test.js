@@ -1,0 +1,90 @@
+import { describe, expect, test } from 'vitest';
+import { reportJson, reportMarkdown, reportTable } from '../../src/plan/report.js';
+import { reportOf, resultOf, stepOf } from '../view/plans.js';
+const withHint = (step, hint) => {
+    const [first, ...more] = step.checks;
+    return { ...step, checks: [{ ...first, hint }, ...more] };
+};
+const boot = stepOf('boot-cp', 'Boot cp', 'machines', 'cp', ['cp answers over SSH', 'cp has 2048 MiB']);
+const ready = withHint(stepOf('ready', 'Look at worker1', 'nodes', 'worker1', ['node worker1 is Ready', 'worker1 runs v1.36.3']), 'lab ssh iscsi-ha worker1 -- sudo journalctl -u kubelet -n 50');
+const join = stepOf('join', 'Join worker2', 'nodes', 'worker2', ['node worker2 is Ready']);
+const route = stepOf('route', 'Set the route', 'nodes', 'worker1', ['worker1 has the route']);
+const deploy = stepOf('deploy', 'Deploy the database', 'workload', undefined, [
+    'the database answers | pings',
+    'a row survives',
+]);
+const saw = (result, ...seen) => ({
+    ...result,
+    checks: result.checks.map((check, index) => ({
+        ...check,
+        ok: seen[index]?.[0] ?? check.ok,
+        saw: seen[index]?.[1] ?? check.saw,
+    })),
+});
+const notReady = 'NotReady: *container* runtime `down` | hunter2hunter2 \u001b[31m!\u001b[0m';
+const mixed = reportOf('Verify iscsi-ha', [
+    saw(resultOf(boot, 'ok'), [true, 'OpenSSH_9.2\nDebian'], [true, '2048 MiB']),
+    saw(resultOf(ready, 'failed', { reason: `node worker1 is Ready: no: ${notReady}` }), [false, notReady], [true, 'v1.36.3']),
+    // A command failed after its check had said no: the check's words are not the reason.
+    saw(resultOf(route, 'failed', { reason: 'ip route: exit code 2', hint: 'lab ssh iscsi-ha worker1' }), [
+        false,
+        'no route',
+    ]),
+    // Its command failed: what its checks had seen before is not in the report.
+    {
+        ...resultOf(join, 'failed', { reason: 'kubeadm join: exit code 1', hint: 'lab up iscsi-ha' }),
+        checks: [],
+    },
+    resultOf(deploy, 'not-reached', { reason: 'needs: Join worker2' }),
+]);
+const good = reportOf('Verify good', [resultOf(boot, 'ok'), resultOf(deploy, 'changed')]);
+const mask = (text) => text.replaceAll('hunter2hunter2', '***');
+describe('golden', () => {
+    test('table', async () => {
+        await expect(`${reportTable(mixed, false, mask)}\n`).toMatchFileSnapshot('golden/report.txt');
+    });
+    test('Markdown', async () => {
+        await expect(reportMarkdown(mixed, mask)).toMatchFileSnapshot('golden/report.markdown.txt');
+    });
+    test('JSON', async () => {
+        const json = `${JSON.stringify(reportJson(mixed, mask), null, 2)}\n`;
+        await expect(json).toMatchFileSnapshot('golden/report.json.txt');
+    });
+});
+const lastLine = (report, color = false) => reportTable(report, color).split('\n').at(-1) ?? '';
+describe('the last line of the table', () => {
+    test.each([
+        { name: 'all good', report: good, want: '4 passed, 0 failed' },
+        // A step that failed by itself counts, or the line would call a failed run good.
+        { name: 'mixed', report: mixed, want: '3 passed, 3 failed' },
+        { name: 'nothing to verify', report: reportOf('Empty', []), want: '0 passed, 0 failed' },
+        { name: 'interrupted', report: { ...good, interrupted: true }, want: '4 passed, 0 failed' },
+    ])('$name: $want', ({ report, want }) => {
+        expect(lastLine(report)).toBe(want);
+        expect(lastLine(report, true)).toBe(want);
+    });
+    test('60 checks', () => {
+        const results = Array.from({ length: 60 }, (_, index) => resultOf(stepOf(`s${String(index)}`, 'Look', 'looks'), index < 58 ? 'ok' : 'failed'));
+        expect(lastLine(reportOf('Sixty', results))).toBe('58 passed, 2 failed');
+    });
+});
+test('what was not asked, and an interrupt, are said before the counts', () => {
+    const lines = reportTable({ ...mixed, interrupted: true }, false).split('\n');
+    expect(lines.slice(-4)).toEqual(['', 'interrupted', '3 not asked', '3 passed, 3 failed']);
+});
+test('secrets are masked in every form', () => {
+    for (const text of [
+        JSON.stringify(reportJson(mixed, mask)),
+        reportMarkdown(mixed, mask),
+        reportTable(mixed, true, mask),
+    ])
+        expect(text).not.toContain('hunter2');
+});
+test('colour', () => {
+    expect(reportTable(good, true)).toContain('\u001b[32m✔\u001b[39m');
+    expect(reportTable(good, false)).not.toContain('\u001b');
+});
+test('JSON holds plain data only', () => {
+    const json = reportJson(mixed);
+    expect(JSON.parse(JSON.stringify(json))).toEqual(json);
+});

@@ -1,0 +1,128 @@
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { execa } from 'execa';
+import { onTestFinished } from 'vitest';
+/** The real programs that these tests run; Debian's vagrant brings ruby along. */
+const programs = ['vagrant', 'ruby'];
+const missing = programs.filter((name) => !(process.env['PATH'] ?? '').split(delimiter).some((folder) => existsSync(join(folder, name))));
+/** On a developer's machine tests may do without Vagrant; in CI they fail instead, through `needVagrant`. */
+export const skipWithoutVagrant = missing.length > 0 && process.env['CI'] !== 'true';
+export const needVagrant = () => {
+    if (missing.length > 0)
+        throw new Error(`${missing.join(' and ')} not found: .ci/run has to install it: apt-get install -y --no-install-recommends vagrant vagrant-libvirt`);
+};
+export const temporaryFolder = async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'lab-vagrant-test-'));
+    onTestFinished(() => rm(folder, { recursive: true, force: true }));
+    return folder;
+};
+/** A folder with a Vagrantfile, and a home in which Vagrant may do as it likes. */
+export const vagrantFolder = async (vagrantfile) => {
+    const folder = await temporaryFolder();
+    await mkdir(join(folder, 'home'));
+    await writeFile(join(folder, 'Vagrantfile'), vagrantfile);
+    return folder;
+};
+/** What a developer's own settings must not decide. */
+const neutral = {
+    LAB_BOX: undefined,
+    LAB_EMULATE: undefined,
+    VAGRANT_DEFAULT_PROVIDER: undefined,
+    VAGRANT_DOTFILE_PATH: undefined,
+    VAGRANT_CHECKPOINT_DISABLE: '1',
+    VAGRANT_NO_COLOR: '1',
+};
+export const run = async (folder, command, env = {}) => {
+    const [program, ...args] = command;
+    const { exitCode, all } = await execa(program, args, {
+        cwd: folder,
+        reject: false,
+        all: true,
+        stdin: 'ignore',
+        timeout: 60_000,
+        env: { ...neutral, HOME: join(folder, 'home'), ...env },
+    });
+    return { exitCode, output: all };
+};
+/** Until the test ends. */
+export const setEnvironment = (values) => {
+    const before = Object.keys(values).map((name) => [name, process.env[name]]);
+    Object.assign(process.env, values);
+    onTestFinished(() => {
+        for (const [name, value] of before) {
+            if (value === undefined)
+                Reflect.deleteProperty(process.env, name);
+            else
+                process.env[name] = value;
+        }
+    });
+};
+/** A folder of programs of a test's own. Each is the body of a shell script. */
+const folderOf = async (scripts) => {
+    const folder = await temporaryFolder();
+    for (const [name, body] of Object.entries(scripts))
+        await writeFile(join(folder, name), `#!/bin/sh\n${body}\n`, { mode: 0o755 });
+    return folder;
+};
+/** No other programs are there until the test ends. */
+export const onlyPrograms = async (scripts) => {
+    setEnvironment({ PATH: await folderOf(scripts) });
+};
+/** These are found before any others until the test ends. */
+export const firstPrograms = async (scripts) => {
+    setEnvironment({ PATH: `${await folderOf(scripts)}${delimiter}${process.env['PATH'] ?? ''}` });
+};
+/** Notes every call instead of making machines; what it notes is printed as JSON. */
+const stub = String.raw `
+require 'json'
+
+class Recorder < BasicObject
+  def initialize(calls) = @calls = calls
+
+  def method_missing(name, *args, **options, &block)
+    inner = []
+    args = args.map { |arg| ::Array === arg ? arg.map { |item| ::Recorder.plain(item) } : ::Recorder.plain(arg) }
+    @calls << { name: name, args: args, options: options, calls: inner }
+    block&.call(::Recorder.new(inner))
+    ::Recorder.new(inner)
+  end
+
+  def self.plain(value) = ::Symbol === value ? ":#{value}" : value
+end
+
+CALLS = []
+
+module Vagrant
+  def self.require_version(*) = nil
+  def self.configure(_) = yield(Recorder.new(CALLS))
+end
+
+load 'Vagrantfile'
+puts JSON.generate(lab: LAB, netmask: NETMASK, machines: MACHINES, calls: CALLS)
+`;
+/** Runs the Vagrantfile of the folder in Ruby, with a Vagrant that only takes notes. */
+export const evaluate = async (folder, env = {}) => {
+    await writeFile(join(folder, 'stub.rb'), stub);
+    const { exitCode, output } = await run(folder, ['ruby', '-W0', 'stub.rb'], env);
+    if (exitCode !== 0)
+        throw new Error(`ruby failed: ${output}`);
+    return JSON.parse(output);
+};
+const within = (calls, name) => calls.flatMap((call) => [...(call.name === name ? [call] : []), ...within(call.calls, name)]);
+/** The calls made inside `config.vm.define MACHINE` and, with a provider, inside that provider's block there. */
+export const callsFor = (evaluated, machine, provider) => {
+    const block = within(evaluated.calls, 'define').find(({ args }) => args[0] === machine);
+    if (!block)
+        throw new Error(`the Vagrantfile defines no ${machine}`);
+    if (provider === undefined)
+        return block.calls.flatMap(({ calls }) => calls);
+    return within(block.calls, 'provider')
+        .filter(({ args }) => args[0] === `:${provider}`)
+        .flatMap(({ calls }) => calls);
+};
+/** `cpus=` to its value, for calls that set something. */
+export const settings = (calls) => Object.fromEntries(calls.filter(({ name }) => name.endsWith('=')).map(({ name, args }) => [name.slice(0, -1), args[0]]));
+/** The VBoxManage command lines, as one text each. */
+export const customizations = (calls) => calls.filter(({ name }) => name === 'customize').map(({ args }) => args[0].join(' '));

@@ -1,0 +1,507 @@
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, test, vi } from 'vitest';
+import { LabError } from '../../src/error.js';
+import { loadLab } from '../../src/lab/load.js';
+import { renderVagrantfile, vagrantProvider, } from '../../src/provider/vagrant.js';
+import { callsFor, customizations, evaluate, firstPrograms, needVagrant, onlyPrograms, run, setEnvironment, settings, skipWithoutVagrant, temporaryFolder, vagrantFolder, } from './vagrant-tools.js';
+// Vagrant and Ruby need a second each, and many times that on a busy machine.
+vi.setConfig({ testTimeout: 60_000 });
+const kinds = ['virtualbox', 'libvirt'];
+const shipped = ['iscsi', 'iscsi-ha'];
+const both = shipped.flatMap((name) => kinds.map((kind) => ({ name, kind })));
+const GiB = 1024 ** 3;
+describe('the Vagrantfile of a shipped lab', () => {
+    test.each(both)('$name for $kind is the golden one', async ({ name, kind }) => {
+        await expect(renderVagrantfile(await loadLab(name), kind)).toMatchFileSnapshot(`../golden/vagrant/${name}.${kind}.Vagrantfile`);
+    });
+    test.skipIf(skipWithoutVagrant).each(both)('$name for $kind is valid to Vagrant', async ({ name, kind }) => {
+        needVagrant();
+        const folder = await vagrantFolder(renderVagrantfile(await loadLab(name), kind));
+        const plugins = await run(folder, ['vagrant', 'plugin', 'list']);
+        if (kind === 'libvirt' && plugins.output.includes('vagrant-libvirt')) {
+            // With the plugin Vagrant checks the block for libvirt as well.
+            const full = await run(folder, ['vagrant', 'validate']);
+            expect(full.output).toContain('validated successfully');
+            return;
+        }
+        // Without it Vagrant refuses the mere name of libvirt; all the rest can be checked under another one.
+        const validated = await run(folder, ['vagrant', 'validate', '--ignore-provider'], {
+            VAGRANT_DEFAULT_PROVIDER: 'virtualbox',
+        });
+        expect(validated.output).toContain('validated successfully');
+        expect(validated.exitCode).toBe(0);
+        expect(validated.output).not.toMatch(/warn/i);
+    });
+});
+describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
+    const evaluated = async (lab, env = {}) => {
+        needVagrant();
+        const folder = await vagrantFolder(renderVagrantfile(lab, 'virtualbox'));
+        return { folder, result: await evaluate(folder, env) };
+    };
+    test('every machine, with its address, processors and memory, under both providers', async () => {
+        const lab = await loadLab('iscsi-ha');
+        const { result } = await evaluated(lab);
+        expect(result.machines.map(({ name }) => name)).toEqual(['target', 'master', 'worker1', 'worker2']);
+        for (const machine of lab.machines) {
+            const calls = callsFor(result, machine.name);
+            expect(settings(calls)).toEqual({ hostname: machine.name });
+            expect(calls.find(({ name }) => name === 'network')).toMatchObject({
+                args: [':private_network'],
+                options: {
+                    ip: machine.address,
+                    netmask: '255.255.255.0',
+                    libvirt__network_name: 'lab-iscsi-ha',
+                    libvirt__forward_mode: 'none',
+                    libvirt__dhcp_enabled: false,
+                },
+            });
+            const size = { cpus: machine.cpus, memory: machine.memory / 1024 ** 2 };
+            expect(settings(callsFor(result, machine.name, 'virtualbox'))).toEqual({
+                ...size,
+                name: `iscsi-ha-${machine.name}`,
+                linked_clone: true,
+                check_guest_additions: false,
+            });
+            expect(settings(callsFor(result, machine.name, 'libvirt'))).toMatchObject({
+                ...size,
+                default_prefix: 'iscsi-ha-',
+                description: `${machine.role} of lab iscsi-ha`,
+            });
+        }
+    });
+    test('no shared folder, time to boot, a box that can be chosen', async () => {
+        const lab = await loadLab('iscsi');
+        for (const [env, box] of [
+            [{}, 'cloud-image/debian-13'],
+            [{ LAB_BOX: 'my/box' }, 'my/box'],
+        ]) {
+            const { result } = await evaluated(lab, env);
+            const config = result.calls.flatMap(({ calls }) => calls);
+            expect(settings(config)).toEqual({ box, box_check_update: false, boot_timeout: 600 });
+            expect(config.find(({ name }) => name === 'synced_folder')).toMatchObject({
+                args: ['.', '/vagrant'],
+                options: { disabled: true },
+            });
+        }
+    });
+    test('libvirt: a disk per LUN on the target alone, which the machine finds under lunDevice', async () => {
+        const lab = await loadLab('iscsi-ha');
+        const { result } = await evaluated(lab);
+        const storage = (machine) => callsFor(result, machine, 'libvirt').filter(({ name }) => name === 'storage');
+        expect(storage('target')).toMatchObject([
+            { args: [':file'], options: { size: '4096M', type: 'qcow2', bus: 'virtio', serial: 'lab0' } },
+        ]);
+        expect(storage('worker1')).toEqual([]);
+        expect(vagrantProvider('libvirt').lunDevice(0)).toBe('/dev/disk/by-id/virtio-lab0');
+    });
+    test('libvirt: emulation on request, with a processor that does not crash its guests', async () => {
+        const { result } = await evaluated(await loadLab('iscsi'), { LAB_EMULATE: '1' });
+        const calls = callsFor(result, 'initiator', 'libvirt');
+        expect(settings(calls)).toMatchObject({ driver: 'qemu', cpu_mode: 'custom', cpu_model: 'qemu64' });
+        expect(calls.find(({ name }) => name === 'cpu_feature')?.options).toEqual({
+            name: 'cx16',
+            policy: 'disable',
+        });
+    });
+    test('VirtualBox: the first up makes the controller and the disk, and attaches it', async () => {
+        const { folder, result } = await evaluated(await loadLab('iscsi'));
+        const disk = join(folder, '.vagrant/disks/target-0.vdi');
+        expect(customizations(callsFor(result, 'target', 'virtualbox'))).toEqual([
+            'modifyvm :id --description target of lab iscsi',
+            'storagectl :id --name lab disks --add sata --bootable off',
+            `createmedium disk --filename ${disk} --size 4096 --format VDI`,
+            `storageattach :id --storagectl lab disks --port 0 --device 0 --type hdd --medium ${disk}`,
+            'setextradata :id VBoxInternal/Devices/ahci/0/Config/Port0/SerialNumber lab0',
+        ]);
+        expect(customizations(callsFor(result, 'initiator', 'virtualbox'))).toEqual([
+            'modifyvm :id --description initiator of lab iscsi',
+        ]);
+        expect(vagrantProvider('virtualbox').lunDevice(0)).toBe('/dev/disk/by-id/ata-VBOX_HARDDISK_lab0');
+    });
+    /** What VirtualBox 7.2.22 printed about a machine that had come up in this way, around the disks. */
+    const controller = [
+        'chipset="piix3"',
+        'storagecontrollername0="VirtIO Controller"',
+        'storagecontrollertype0="VirtioSCSI"',
+        'storagecontrollername1="lab disks"',
+        'storagecontrollertype1="IntelAhci"',
+        '"VirtIO Controller-0-0"="/box.vdi"',
+    ];
+    const attached = [
+        ...controller,
+        '"lab disks-0-0"="/lab/.vagrant/disks/target-0.vdi"',
+        '"lab disks-ImageUUID-0-0"="8e3db9fc-1842-42cb-8805-9f335e77fb73"',
+    ];
+    const detached = [...controller, '"lab disks-0-0"="none"'];
+    const again = async (info) => {
+        const { folder } = await evaluated(await loadLab('iscsi'));
+        const bin = join(folder, 'bin');
+        await mkdir(bin);
+        await mkdir(join(folder, '.vagrant/disks'), { recursive: true });
+        await mkdir(join(folder, '.vagrant/machines/target/virtualbox'), { recursive: true });
+        await writeFile(join(folder, '.vagrant/machines/target/virtualbox/id'), 'uuid-1');
+        await writeFile(join(folder, '.vagrant/disks/target-0.vdi'), 'a disk');
+        await writeFile(join(bin, 'VBoxManage'), `#!/bin/sh\n[ "$*" = 'showvminfo uuid-1 --machinereadable' ] || exit 1\ncat <<'EOF'\n${info.join('\n')}\nEOF\n`, { mode: 0o755 });
+        const result = await evaluate(folder, { PATH: `${bin}:${process.env['PATH'] ?? ''}` });
+        return customizations(callsFor(result, 'target', 'virtualbox')).map((line) => line.split(' ')[0] ?? '');
+    };
+    test('VirtualBox: the next up leaves the disk alone', async () => {
+        expect(await again(attached)).toEqual(['modifyvm']);
+    });
+    test('VirtualBox: a disk that was detached is attached again, not made again', async () => {
+        expect(await again(detached)).toEqual(['modifyvm', 'storageattach', 'setextradata']);
+    });
+    test('VirtualBox: a machine that is gone behind the back of Vagrant gets everything but a new disk', async () => {
+        expect(await again([])).toEqual(['modifyvm', 'storagectl', 'storageattach', 'setextradata']);
+    });
+    test('several targets on one machine, and LUNs that do not count from 0, get one disk each', async () => {
+        const lab = await loadLab('iscsi');
+        const [target] = lab.targets;
+        if (!target)
+            throw new Error('iscsi has a target');
+        const { result } = await evaluated({
+            ...lab,
+            targets: [
+                { ...target, luns: [3, 7].map((lun) => ({ lun, size: lun * GiB })) },
+                { ...target, iqn: 'iqn.2016-04.world.srv:target01', luns: [{ lun: 0, size: GiB }] },
+            ],
+        });
+        expect(result.machines[0]?.['disks']).toEqual([
+            { target: target.iqn, lun: 3, size: 3072 },
+            { target: target.iqn, lun: 7, size: 7168 },
+            { target: 'iqn.2016-04.world.srv:target01', lun: 0, size: 1024 },
+        ]);
+        const serials = callsFor(result, 'target', 'libvirt').flatMap(({ options }) => options['serial'] ?? []);
+        expect(serials).toEqual(['lab0', 'lab1', 'lab2']);
+        const ports = customizations(callsFor(result, 'target', 'virtualbox')).filter((line) => line.includes('--port '));
+        expect(ports.map((line) => /--port (\d+).*-(\d+)\.vdi$/.exec(line)?.slice(1))).toEqual([
+            ['0', '0'],
+            ['1', '1'],
+            ['2', '2'],
+        ]);
+    });
+    test.each([
+        ['10.20.0.0/16', '255.255.0.0'],
+        ['192.168.60.128/25', '255.255.255.128'],
+        ['10.0.0.0/8', '255.0.0.0'],
+    ])('the netmask of %s is %s', async (subnet, netmask) => {
+        const lab = await loadLab('iscsi');
+        expect((await evaluated({ ...lab, network: { subnet } })).result.netmask).toBe(netmask);
+    });
+});
+describe.skipIf(skipWithoutVagrant)('values of a lab stay data', () => {
+    /** Each leaves a file behind if Ruby, or a shell that Ruby starts, ever runs it. */
+    const attacks = {
+        'a quote': `x'; File.write('pwned', ''); '`,
+        'a quote behind a backslash': `x\\'; File.write('pwned', ''); '`,
+        'an interpolation': `#{File.write('pwned', '')}#$0#@x`,
+        'a double quote': `"; File.write("pwned", ""); "`,
+        'a backtick': '`touch pwned`',
+        'a backslash at the end': 'x\\',
+        'two backslashes at the end': 'x\\\\',
+        'a line that ends the program': `x\n__END__\n=begin\nFile.write('pwned', '')\n`,
+        'a comment': `x # y\nFile.write('pwned', '')\n#`,
+        'a command for open': `| touch pwned`,
+        'a command for a shell': `$(touch pwned); touch pwned`,
+        'a command of ERB and Handlebars': `<%= File.write('pwned', '') %> {{ruby name}} {{{lab}}}`,
+        'other scripts': 'ラボ\u2028\u202e\u0001',
+    };
+    const labWith = (value) => ({
+        name: value,
+        description: value,
+        file: value,
+        network: { subnet: '192.168.56.0/24' },
+        machines: [
+            { name: value, role: 'target', address: value, cpus: 1, memory: GiB, iqn: value },
+            { name: `second ${value}`, role: value, address: value, cpus: 2, memory: GiB },
+        ],
+        targets: [
+            {
+                machine: value,
+                iqn: value,
+                port: 3260,
+                chap: { username: value, password: value },
+                luns: [{ lun: 0, size: GiB }],
+            },
+        ],
+        filesystems: [],
+    });
+    test.each(Object.entries(attacks))('%s', async (_, value) => {
+        needVagrant();
+        const folder = await vagrantFolder(renderVagrantfile(labWith(value), 'libvirt'));
+        expect(await run(folder, ['ruby', '-c', 'Vagrantfile'])).toEqual({ exitCode: 0, output: 'Syntax OK' });
+        const result = await evaluate(folder);
+        expect(result.lab).toBe(value);
+        expect(result.machines).toEqual([
+            {
+                name: value,
+                role: 'target',
+                ip: value,
+                cpus: 1,
+                memory: 1024,
+                disks: [{ target: value, lun: 0, size: 1024 }],
+            },
+            { name: `second ${value}`, role: value, ip: value, cpus: 2, memory: 1024, disks: [] },
+        ]);
+        expect((await readdir(folder)).sort()).toEqual(['Vagrantfile', 'home', 'stub.rb']);
+    });
+    test('secrets of the lab are not in it', () => {
+        const lab = labWith('x');
+        const [target] = lab.targets;
+        if (!target)
+            throw new Error('the lab has a target');
+        const chap = { username: 'very-secret-user', password: 'very-secret-word' };
+        expect(renderVagrantfile({ ...lab, targets: [{ ...target, chap }] }, 'libvirt')).not.toContain('very-secret');
+    });
+    test('text in the place of a number, which only a program without types can put there, is not rendered', () => {
+        const lab = labWith('x');
+        const text = '1; system("touch pwned")';
+        const [target] = lab.targets;
+        if (!target)
+            throw new Error('the lab has a target');
+        const rendered = renderVagrantfile({
+            ...lab,
+            machines: lab.machines.map((machine) => ({ ...machine, cpus: text, memory: text })),
+            targets: [{ ...target, luns: [{ lun: text, size: text }] }],
+        }, 'libvirt');
+        expect(rendered).not.toContain('pwned');
+    });
+});
+describe('probe', () => {
+    const debian = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\n';
+    const ubuntu = 'NAME="Linux Mint"\nID=linuxmint\nID_LIKE="ubuntu debian"\n';
+    const hostWith = async (files, rest = {}) => {
+        const root = await temporaryFolder();
+        for (const [path, content] of Object.entries(files)) {
+            await mkdir(join(root, path, '..'), { recursive: true });
+            await writeFile(join(root, path), content);
+        }
+        return { platform: 'linux', root, memory: 64 * GiB, ...rest };
+    };
+    const signal = () => new AbortController().signal;
+    const vagrant = 'case "$1" in --version) echo "Vagrant 2.4.9";; status) echo "not created";; *) exit 1;; esac';
+    const virtualBox = 'case "$1" in --version) echo 7.2.22r175245;; list) ;; *) exit 1;; esac';
+    const virsh = 'case "$1" in --version) echo 9.0.0;; --connect) ;; *) exit 1;; esac';
+    test('nothing is there: says so of both, with both remedies', async () => {
+        await onlyPrograms({});
+        const found = await vagrantProvider('virtualbox', await hostWith({ 'etc/os-release': debian })).probe(signal());
+        expect(found.usable).toBe(false);
+        expect(found.evidence).toBe('vagrant --version: not found in PATH; VBoxManage --version: not found in PATH');
+        expect(found.remedy).toMatch(/^wget .*hashicorp[^]*download\.virtualbox\.org[^]*apt-get install virtualbox/);
+    });
+    test.each([
+        [
+            'etc/os-release',
+            debian,
+            'linux',
+            'libvirt',
+            /^sudo apt-get install vagrant vagrant-libvirt\nsudo apt-get install libvirt-daemon/,
+        ],
+        ['etc/os-release', ubuntu, 'linux', 'virtualbox', /\nsudo apt-get install virtualbox$/],
+        [
+            'etc/os-release',
+            'ID=arch\n',
+            'linux',
+            'virtualbox',
+            /^install Vagrant: https:.*\ninstall VirtualBox: https:/,
+        ],
+        [
+            'nothing',
+            '',
+            'darwin',
+            'virtualbox',
+            /^brew install hashicorp\/tap\/hashicorp-vagrant\nbrew install --cask virtualbox$/,
+        ],
+    ])('%s %j on %s names the commands for %s there', async (path, content, platform, kind, remedy) => {
+        await onlyPrograms({});
+        const host = await hostWith({ [path]: content }, { platform });
+        expect((await vagrantProvider(kind, host).probe(signal())).remedy).toMatch(remedy);
+    });
+    test('VirtualBox and Vagrant get along', async () => {
+        await onlyPrograms({ vagrant, VBoxManage: virtualBox });
+        expect(await vagrantProvider('virtualbox', await hostWith({})).probe(signal())).toEqual({
+            usable: true,
+            evidence: 'Vagrant 2.4.9; VirtualBox 7.2.22r175245; Vagrant can use virtualbox',
+        });
+    });
+    test('VirtualBox without its kernel driver: it warns, and exits with 0', async () => {
+        // As VirtualBox 7.2.22 of Debian printed it.
+        const warning = 'WARNING: The character device /dev/vboxdrv does not exist.\n\t Please install the virtualbox-dkms package';
+        await onlyPrograms({ vagrant, VBoxManage: `echo '${warning}' >&2\n${virtualBox}` });
+        const found = await vagrantProvider('virtualbox', await hostWith({ 'etc/os-release': debian })).probe(signal());
+        expect(found.usable).toBe(false);
+        expect(found.evidence).toContain('/dev/vboxdrv does not exist');
+        expect(found.remedy).toContain('modprobe vboxdrv');
+    });
+    test('a Vagrant that refuses this VirtualBox has the last word', async () => {
+        const refusing = 'case "$1" in --version) echo "Vagrant 2.3.4";; *) echo "version of VirtualBox not supported" >&2; exit 1;; esac';
+        await onlyPrograms({ vagrant: refusing, VBoxManage: virtualBox });
+        const found = await vagrantProvider('virtualbox', await hostWith({ 'etc/os-release': debian })).probe(signal());
+        expect(found).toMatchObject({
+            usable: false,
+            evidence: 'Vagrant 2.3.4; VirtualBox 7.2.22r175245; vagrant status: version of VirtualBox not supported',
+        });
+        expect(found.remedy).toContain('apt.releases.hashicorp.com');
+    });
+    test.each([
+        ['dev/kvm', 'Vagrant 2.4.9; libvirt 9.0.0, /dev/kvm is there; Vagrant can use libvirt'],
+        [
+            'dev/null',
+            'Vagrant 2.4.9; libvirt 9.0.0, no /dev/kvm, so machines are emulated, many times slower; Vagrant can use libvirt',
+        ],
+    ])('libvirt and Vagrant get along, with %s', async (file, evidence) => {
+        await onlyPrograms({ vagrant, virsh });
+        expect(await vagrantProvider('libvirt', await hostWith({ [file]: '' })).probe(signal())).toEqual({
+            usable: true,
+            evidence,
+        });
+    });
+    test('libvirt that does not answer', async () => {
+        const silent = 'case "$1" in --version) echo 9.0.0;; *) echo "error: failed to connect to the hypervisor" >&2; exit 1;; esac';
+        await onlyPrograms({ vagrant, virsh: silent });
+        const found = await vagrantProvider('libvirt', await hostWith({ 'etc/os-release': debian })).probe(signal());
+        expect(found.evidence).toContain('virsh --connect qemu:///system list --name: error: failed to connect');
+        expect(found.remedy).toMatch(/^sudo systemctl enable --now libvirtd/);
+    });
+    describe.skipIf(skipWithoutVagrant)('with the real Vagrant', () => {
+        /** The scripts come before everything else on PATH; what Vagrant writes goes to folders of the test's own. */
+        const probeWith = async (kind, scripts) => {
+            needVagrant();
+            const [home, temporary] = [await temporaryFolder(), await temporaryFolder()];
+            await firstPrograms(scripts);
+            setEnvironment({ HOME: home, TMPDIR: temporary });
+            const found = await vagrantProvider(kind, thisDebian).probe(signal());
+            expect(await readdir(temporary)).toEqual([]);
+            return found;
+        };
+        const thisDebian = { platform: 'linux', root: '/', memory: 64 * GiB };
+        test('a VirtualBox of the future is refused, by Vagrant itself', async () => {
+            const found = await probeWith('virtualbox', {
+                VBoxManage: virtualBox.replace('7.2.22r175245', '99.0.1r1'),
+            });
+            expect(found.evidence).toMatch(/^Vagrant \d+\.\d+\.\d+; VirtualBox 99\.0\.1r1; vagrant status: .*version of VirtualBox/);
+            expect(found.usable).toBe(false);
+        });
+        test('libvirt is usable with the plugin, and only with it', async () => {
+            const found = await probeWith('libvirt', { virsh });
+            const { output } = await run('/', ['vagrant', 'plugin', 'list']);
+            expect(found.usable).toBe(output.includes('vagrant-libvirt'));
+            expect(found.evidence).toContain(found.usable
+                ? 'Vagrant can use libvirt'
+                : "vagrant status: The provider 'libvirt' could not be found");
+        });
+    });
+    test('ends when it is told to', async () => {
+        await onlyPrograms({ vagrant: 'exec /bin/sleep 20', virsh: 'exec /bin/sleep 20' });
+        const controller = new AbortController();
+        const probing = vagrantProvider('libvirt', await hostWith({})).probe(controller.signal);
+        setTimeout(() => {
+            controller.abort(new Error('enough'));
+        }, 50);
+        await expect(probing).rejects.toThrow('enough');
+    });
+    describe('preflight', () => {
+        const inSubnet = async (subnet) => ({
+            ...(await loadLab('iscsi')),
+            network: { subnet },
+        });
+        const conf = 'etc/vbox/networks.conf';
+        test('finds nothing wrong with the shipped labs', async () => {
+            const host = await hostWith({});
+            for (const { name, kind } of both)
+                expect(await vagrantProvider(kind, host).preflight(await loadLab(name))).toEqual([]);
+        });
+        test('VirtualBox: a subnet outside of its own range, and the whole way out', async () => {
+            const problems = await vagrantProvider('virtualbox', await hostWith({})).preflight(await inSubnet('10.9.8.0/24'));
+            expect(problems).toEqual([
+                {
+                    problem: "VirtualBox allows host-only networks in 192.168.56.0/21 only; the lab's subnet is 10.9.8.0/24",
+                    hint: "sudo mkdir -p /etc/vbox && printf '%s\\n' '* 192.168.56.0/21' '* 10.9.8.0/24' | sudo tee -a /etc/vbox/networks.conf",
+                },
+            ]);
+            expect(await vagrantProvider('libvirt', await hostWith({})).preflight(await inSubnet('10.9.8.0/24'))).toEqual([]);
+        });
+        test('VirtualBox: a subnet that is only partly inside of it', async () => {
+            const problems = await vagrantProvider('virtualbox', await hostWith({})).preflight(await inSubnet('192.168.0.0/16'));
+            expect(problems).toHaveLength(1);
+        });
+        test.each([
+            ['* 10.0.0.0/8 192.168.0.0/16\n', []],
+            ['# mine\n\n*  10.9.0.0/16\n* 2001::/64\n', []],
+            ['* 0.0.0.0/0 ::/0', []],
+            ['* 10.9.9.0/24\n#* 10.9.8.0/24\n', ['10.9.9.0/24']],
+            ['', ['no range']],
+        ])('VirtualBox: with networks.conf %j', async (content, allowed) => {
+            const host = await hostWith({ [conf]: content });
+            const problems = await vagrantProvider('virtualbox', host).preflight(await inSubnet('10.9.8.0/24'));
+            expect(problems.map(({ problem }) => problem)).toEqual(allowed.map((range) => `VirtualBox allows host-only networks in ${range} only; the lab's subnet is 10.9.8.0/24`));
+            // The file has decided already, so its own lines stay as they are.
+            for (const { hint } of problems)
+                expect(hint).toContain(`printf '%s\\n' '* 10.9.8.0/24' |`);
+        });
+        test.each([
+            ['7.2.22r175245', 0],
+            ['6.1.50r161033', 1],
+        ])('VirtualBox %s on macOS', async (version, count) => {
+            await onlyPrograms({ VBoxManage: `echo ${version}` });
+            const host = await hostWith({}, { platform: 'darwin' });
+            expect(await vagrantProvider('virtualbox', host).preflight(await inSubnet('10.9.8.0/24'))).toHaveLength(count);
+        });
+        test.each([
+            ['libvirt', '192.168.0.0/16', '192.168.121.0/24'],
+            ['virtualbox', '10.0.0.0/8', '10.0.2.0/24'],
+        ])('%s: %s takes the addresses that Vagrant itself uses', async (kind, subnet, own) => {
+            const host = await hostWith({ [conf]: '* 0.0.0.0/0' });
+            const [problem, ...others] = await vagrantProvider(kind, host).preflight(await inSubnet(subnet));
+            expect(problem?.problem).toContain(`${subnet} overlaps ${own}`);
+            expect(others).toEqual([]);
+        });
+        test('more memory than there is, and more disks than fit, at once', async () => {
+            const lab = await loadLab('iscsi');
+            const luns = Array.from({ length: 31 }, (_, lun) => ({ lun, size: GiB }));
+            const crowded = { ...lab, targets: lab.targets.map((target) => ({ ...target, luns })) };
+            const host = await hostWith({}, { memory: GiB / 2 });
+            expect((await vagrantProvider('virtualbox', host).preflight(crowded)).map(({ problem }) => problem)).toEqual([
+                'target serves 31 LUNs; a machine of VirtualBox takes 30 extra disks',
+                'the machines want 1024 MiB of memory; this host has 512 MiB',
+            ]);
+        });
+    });
+});
+describe('everything else', () => {
+    test.each(kinds)('is refused for %s, with the way that works', async (kind) => {
+        const lab = await loadLab('iscsi');
+        const [machine] = lab.machines;
+        if (!machine)
+            throw new Error('iscsi has machines');
+        const provider = vagrantProvider(kind);
+        const preparation = { signal: new AbortController().signal, progress: () => undefined };
+        const refused = [
+            provider.prepare(lab, preparation),
+            provider.createNetwork(lab),
+            provider.network(lab),
+            provider.apiEndpoint(lab),
+            provider.states(lab),
+            provider.start(lab, machine, []),
+            provider.cut(lab, 'target'),
+            provider.remove(lab, 'target'),
+            provider.transport(lab, machine),
+            provider.dial(lab, '192.168.56.70', 3260),
+            provider.destroy(lab),
+            provider.leftovers(lab),
+        ];
+        for (const result of await Promise.allSettled(refused)) {
+            expect(result).toMatchObject({
+                status: 'rejected',
+                reason: {
+                    code: 'not-yet',
+                    exitCode: 2,
+                    hint: 'lab up iscsi --provider uml; or by hand: lab render iscsi, then vagrant up',
+                },
+            });
+        }
+        expect(() => provider.consoleLog(lab, 'target')).toThrow(LabError);
+    });
+});

@@ -1,0 +1,13 @@
+import { defineConfig } from 'vitest/config';
+/** Everything that needs no machines. Real labs: vitest run --config vitest.e2e.config.ts */
+export default defineConfig({
+    test: {
+        include: ['test/**/*.test.ts'],
+        exclude: ['test/e2e/**'],
+        globalSetup: ['test/helpers/build.ts'],
+        maxWorkers: 2,
+        // Real processes and real connections: they are quick, but not on a machine that builds a kernel meanwhile.
+        testTimeout: 30_000,
+        hookTimeout: 30_000,
+    },
+});
