@@ -27,12 +27,13 @@ const program = new Command('lab')
   .exitOverride()
   .configureHelp({ sortSubcommands: false, showGlobalOptions: false })
 
-const asJson = new Option('-o, --output <format>', 'how to print data').choices(['text', 'json']).default('text')
-const withProvider = new Option('--provider <name>', 'where machines come from; default: the first that works').choices([
-  'uml',
-  'virtualbox',
-  'libvirt',
-])
+const asJson = new Option('-o, --output <format>', 'how to print data')
+  .choices(['text', 'json'])
+  .default('text')
+const withProvider = new Option(
+  '--provider <name>',
+  'where machines come from; default: the first that works',
+).choices(['uml', 'virtualbox', 'libvirt'])
 const withEvents = new Option('--events', 'print what happens, while it happens, as NDJSON')
 const withWait = new Option('--wait', 'wait where another lab command holds the lab')
 const labArgument = ['<lab>', 'a shipped name (lab list), or the path of a lab file'] as const
@@ -41,7 +42,8 @@ const labArgument = ['<lab>', 'a shipped name (lab list), or the path of a lab f
 const theirs = (words: readonly string[]): readonly string[] => (words[0] === '--' ? words.slice(1) : words)
 
 let exitCode: number = exitCodes.ok
-const command = (name: string, description: string): Command => program.command(name).description(description).exitOverride()
+const command = (name: string, description: string): Command =>
+  program.command(name).description(description).exitOverride()
 /** Commander's action with our exit code; modules are loaded by the command that needs them: `lab status` is quick. */
 const run =
   <A extends unknown[]>(action: (...args: A) => Promise<number> | number) =>
@@ -55,43 +57,61 @@ command('up', 'bring a lab up, or change it to what its file now says')
   .addOption(asJson)
   .addOption(withEvents)
   .addOption(withWait)
-  .action(run(async (lab: string, options: Options) => (await import('./commands/up.js')).up(lab, options, io)))
+  .action(
+    run(async (lab: string, options: Options) => (await import('./commands/up.js')).up(lab, options, io)),
+  )
 
 command('down', 'end a lab, with its disks, and see that nothing is left')
   .argument(...labArgument)
   .addOption(asJson)
   .addOption(withWait)
-  .action(run(async (lab: string, options: Options) => (await import('./commands/down.js')).down(lab, options, io)))
+  .action(
+    run(async (lab: string, options: Options) => (await import('./commands/down.js')).down(lab, options, io)),
+  )
 
 command('stop', 'switch the machines off; disks stay')
   .argument(...labArgument)
   .addOption(asJson)
   .addOption(withWait)
-  .action(run(async (lab: string, options: Options) => (await import('./commands/down.js')).stop(lab, options, io)))
+  .action(
+    run(async (lab: string, options: Options) => (await import('./commands/down.js')).stop(lab, options, io)),
+  )
 
 command('start', 'switch the machines of a stopped lab on again')
   .argument(...labArgument)
   .addOption(asJson)
   .addOption(withEvents)
   .addOption(withWait)
-  .action(run(async (lab: string, options: Options) => (await import('./commands/up.js')).start(lab, options, io)))
+  .action(
+    run(async (lab: string, options: Options) => (await import('./commands/up.js')).start(lab, options, io)),
+  )
 
 command('status', 'what is there now, and where kubeconfig and ssh_config are')
   .argument(...labArgument)
   .addOption(asJson)
-  .action(run(async (lab: string, options: Options) => (await import('./commands/look.js')).status(lab, options, io)))
+  .action(
+    run(async (lab: string, options: Options) =>
+      (await import('./commands/look.js')).status(lab, options, io),
+    ),
+  )
 
 command('verify', 'ask every check of a running lab')
   .argument(...labArgument)
   .addOption(asJson)
   .addOption(withEvents)
-  .action(run(async (lab: string, options: Options) => (await import('./commands/look.js')).verify(lab, options, io)))
+  .action(
+    run(async (lab: string, options: Options) =>
+      (await import('./commands/look.js')).verify(lab, options, io),
+    ),
+  )
 
 command('plan', 'what up would do now, and why')
   .argument(...labArgument)
   .addOption(withProvider)
   .addOption(asJson)
-  .action(run(async (lab: string, options: Options) => (await import('./commands/look.js')).plan(lab, options, io)))
+  .action(
+    run(async (lab: string, options: Options) => (await import('./commands/look.js')).plan(lab, options, io)),
+  )
 
 command('list', 'the labs there are')
   .addOption(asJson)
@@ -100,7 +120,11 @@ command('list', 'the labs there are')
 command('validate', 'check a lab file; nothing is made')
   .argument(...labArgument)
   .addOption(asJson)
-  .action(run(async (lab: string, options: Options) => (await import('./commands/files.js')).validate(lab, options, io)))
+  .action(
+    run(async (lab: string, options: Options) =>
+      (await import('./commands/files.js')).validate(lab, options, io),
+    ),
+  )
 
 command('init', 'write NAME.yaml, a lab file to edit')
   .argument('<name>', 'the name of the new lab')
@@ -128,7 +152,12 @@ command('prepare', 'build and fetch, beforehand, all that a lab is made of')
   .addOption(withProvider)
   .addOption(withEvents)
   .addOption(withWait)
-  .action(run(async (lab: string, options: Options) => (await import('./commands/files.js')).prepare(lab, options, io)))
+  .option('--prune', 'then remove what earlier versions built')
+  .action(
+    run(async (lab: string, options: Options & { prune?: boolean }) =>
+      (await import('./commands/files.js')).prepare(lab, options, io),
+    ),
+  )
 
 command('doctor', 'which providers work here, and what would make the others work')
   .addOption(asJson)
@@ -166,7 +195,11 @@ command('kubectl', "kubectl with the lab's kubeconfig")
   .argument(...labArgument)
   .argument('[words...]')
   .passThroughOptions()
-  .action(run(async (lab: string, words: string[]) => (await import('./commands/reach.js')).kubectl(lab, theirs(words))))
+  .action(
+    run(async (lab: string, words: string[]) =>
+      (await import('./commands/reach.js')).kubectl(lab, theirs(words)),
+    ),
+  )
 
 command('logs', "the end of a machine's console")
   .argument(...labArgument)

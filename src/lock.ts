@@ -46,7 +46,10 @@ export interface LockOptions {
  * next one takes over at once, without a time to wait for.
  * @throws LabError `busy`, which says who holds it.
  */
-export const takeLock = async (path: string, { command, wait, signal }: LockOptions): Promise<() => Promise<void>> => {
+export const takeLock = async (
+  path: string,
+  { command, wait, signal }: LockOptions,
+): Promise<() => Promise<void>> => {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   const mine = `${path}.${String(process.pid)}`
   const me: Holder = {
@@ -57,12 +60,12 @@ export const takeLock = async (path: string, { command, wait, signal }: LockOpti
   }
   await writeFile(mine, JSON.stringify(me), { mode: 0o600 })
   try {
-    for (let announced = false; ; ) {
+    for (let announced = false; ;) {
       // link fails where the name exists: exactly one process gets it, with its content complete.
       const got = await link(mine, path).then(
         () => true,
-        (error: NodeJS.ErrnoException) => {
-          if (error.code === 'EEXIST') return false
+        (error: unknown) => {
+          if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
           throw error
         },
       )

@@ -10,8 +10,7 @@ export const projectRoot = fileURLToPath(new URL('..', import.meta.url))
 const handlebars = Handlebars.create()
 
 /** A Ruby single-quoted string: nothing in it is evaluated. */
-const ruby = (value: unknown): string =>
-  `'${String(value).replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
+const ruby = (value: unknown): string => `'${String(value).replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
 
 handlebars.registerHelper({
   /** JSON, which is also YAML: a value as one quoted scalar, or a whole structure. */
@@ -34,7 +33,8 @@ const compiled = new Map<string, Handlebars.TemplateDelegate>()
 export const render = (name: string, data: object): string => {
   let template = compiled.get(name)
   if (!template) {
-    const path = name === 'Vagrantfile' ? `${projectRoot}/Vagrantfile.hbs` : `${projectRoot}/templates/${name}.hbs`
+    const path =
+      name === 'Vagrantfile' ? `${projectRoot}/Vagrantfile.hbs` : `${projectRoot}/templates/${name}.hbs`
     template = handlebars.compile(readFileSync(path, 'utf8'), { strict: true, noEscape: true })
     compiled.set(name, template)
   }

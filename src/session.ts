@@ -11,7 +11,11 @@ import type { Provider } from './provider/provider.js'
 import { pathsOf } from './state.js'
 
 /** In the order in which they are tried where nobody chose. */
-export const providers: readonly Provider[] = [umlProvider, vagrantProvider('libvirt'), vagrantProvider('virtualbox')]
+export const providers: readonly Provider[] = [
+  umlProvider,
+  vagrantProvider('libvirt'),
+  vagrantProvider('virtualbox'),
+]
 
 export const providerNamed = (name: ProviderName): Provider => {
   const provider = providers.find((candidate) => candidate.name === name)
@@ -27,7 +31,8 @@ export const chooseProvider = async (
 ): Promise<Provider> => {
   const name = asked ?? lab.provider
   if (name) return providerNamed(name)
-  for (const provider of providers) if ((await provider.probe(signal)).usable) return provider
+  for (const provider of providers)
+    if (provider.bootsMachines && (await provider.probe(signal)).usable) return provider
   throw new LabError('no-provider', 'no provider works on this host', { hint: 'lab doctor', exitCode: 3 })
 }
 
@@ -48,7 +53,12 @@ export interface Session extends Context {
   close(): Promise<void>
 }
 
-export const openSession = (lab: Lab, provider: Provider, signal: AbortSignal, kubectlBinary: string): Session => {
+export const openSession = (
+  lab: Lab,
+  provider: Provider,
+  signal: AbortSignal,
+  kubectlBinary: string,
+): Session => {
   const machines = new Map<string, Machine>()
   // Every command that runs listens to it, and many run at once.
   setMaxListeners(0, signal)
@@ -66,7 +76,10 @@ export const openSession = (lab: Lab, provider: Provider, signal: AbortSignal, k
             hint: `its machines: ${lab.machines.map((each) => each.name).join(', ')}`,
             exitCode: 2,
           })
-        machine = new Machine(name, lazily(() => provider.transport(lab, spec), `${name} (${spec.address})`))
+        machine = new Machine(
+          name,
+          lazily(() => provider.transport(lab, spec), `${name} (${spec.address})`),
+        )
         machines.set(name, machine)
       }
       return machine

@@ -67,7 +67,8 @@ export const secretsOf = async (paths: LabPaths): Promise<LabSecrets> => {
   return made
 }
 
-export const removeState = (paths: LabPaths): Promise<void> => rm(paths.root, { recursive: true, force: true })
+export const removeState = (paths: LabPaths): Promise<void> =>
+  rm(paths.root, { recursive: true, force: true })
 
 /** 12 hexadecimal digits of SHA-256. */
 export const shortHash = (content: string | Buffer): string =>

@@ -73,7 +73,10 @@ export const rememberProvider = (lab: Lab, provider: Provider): Promise<void> =>
 export const providerOf = async (lab: Pick<Lab, 'name'>): Promise<Provider> => {
   const provider = await providerInUse(lab)
   if (!provider)
-    throw new LabError('not-up', `${lab.name} is not up`, { hint: `lab up ${lab.name}`, exitCode: exitCodes.failed })
+    throw new LabError('not-up', `${lab.name} is not up`, {
+      hint: `lab up ${lab.name}`,
+      exitCode: exitCodes.failed,
+    })
   return provider
 }
 

@@ -2,7 +2,16 @@ import { existsSync } from 'node:fs'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { providers } from '../session.js'
 import { pathsOf } from '../state.js'
-import { type Io, loadRunning, lockFor, type Options, printJson, providerInUse, sessionFor, viewFor } from './common.js'
+import {
+  type Io,
+  loadRunning,
+  lockFor,
+  type Options,
+  printJson,
+  providerInUse,
+  sessionFor,
+  viewFor,
+} from './common.js'
 import { shutDown } from '../steps/machines.js'
 
 /** A lab's name, from a name or the path of its file; what cannot be read any more is taken as a name. */
@@ -46,13 +55,14 @@ export const stop = async (nameOrPath: string, options: Options, io: Io): Promis
   const release = await lockFor(lab, 'stop', options, io, view)
   try {
     const provider = await providerInUse(lab)
-    if (!provider)
-      throw new LabError('not-up', `${lab.name} is not up`, { hint: `lab up ${lab.name}` })
+    if (!provider) throw new LabError('not-up', `${lab.name} is not up`, { hint: `lab up ${lab.name}` })
     const session = await sessionFor(lab, provider, io.signal)
     try {
       const targets = lab.machines.filter(({ role }) => role === 'target')
       const workers = lab.machines.filter(({ role }) => role === 'worker' || role === 'initiator')
-      const others = lab.machines.filter((machine) => !targets.includes(machine) && !workers.includes(machine))
+      const others = lab.machines.filter(
+        (machine) => !targets.includes(machine) && !workers.includes(machine),
+      )
       for (const group of [workers, others, targets])
         await Promise.all(group.map(({ name }) => shutDown(session, name)))
     } finally {

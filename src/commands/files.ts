@@ -14,7 +14,8 @@ import { prepareProvider } from './up.js'
 
 export const validate = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
-  if (options.output === 'json') printJson(io, 'lab.validate/v1', { name: lab.name, file: lab.file, valid: true })
+  if (options.output === 'json')
+    printJson(io, 'lab.validate/v1', { name: lab.name, file: lab.file, valid: true })
   else
     io.stdout.write(
       `${lab.file}: a good lab file: ${lab.name}, ${String(lab.machines.length)} machines, ${String(lab.targets.length)} targets\n`,
@@ -40,7 +41,12 @@ export const init = async (
 }
 
 /** Every generated file, as it would lie on the machines; secrets made up by lab are shown as placeholders. */
-export const render = async (nameOrPath: string, folder: string, options: Options, io: Io): Promise<ExitCode> => {
+export const render = async (
+  nameOrPath: string,
+  folder: string,
+  options: Options,
+  io: Io,
+): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
   const kind = options.provider ?? lab.provider ?? 'uml'
   const provider = providerNamed(kind)
@@ -59,7 +65,8 @@ export const render = async (nameOrPath: string, folder: string, options: Option
     }))
       await write(join('machines', machine.name, path), content, mode)
   for (const { name, text } of manifestsOf(lab)) await write(join('manifests', `${name}.yaml`), text, 0o600)
-  if (options.output === 'json') printJson(io, 'lab.render/v1', { name: lab.name, provider: kind, files: written })
+  if (options.output === 'json')
+    printJson(io, 'lab.render/v1', { name: lab.name, provider: kind, files: written })
   else io.stdout.write(`${written.join('\n')}\n`)
   return exitCodes.ok
 }
@@ -70,7 +77,11 @@ export const schema = (io: Io): ExitCode => {
 }
 
 /** The slow part, beforehand: for a workshop, a flight, CI. */
-export const prepare = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+export const prepare = async (
+  nameOrPath: string,
+  options: Options & { readonly prune?: boolean },
+  io: Io,
+): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
   const view = viewFor(io, options, lab)
   const release = await lockFor(lab, 'prepare', options, io, view)
@@ -78,7 +89,12 @@ export const prepare = async (nameOrPath: string, options: Options, io: Io): Pro
     const provider = await chooseProvider(options.provider, lab, io.signal)
     await prepareProvider(lab, provider, io, view)
     await view.close()
-    io.stdout.write(`Everything that ${lab.name} is made of is here: lab up ${lab.name}\n`)
+    if (options.prune) {
+      const { pruneParts } = await import('../parts/parts.js')
+      for (const { path } of await pruneParts()) io.stdout.write(`removed ${path}\n`)
+    }
+    if (!options.events)
+      io.stdout.write(`Everything that ${lab.name} is made of is here: lab up ${lab.name}\n`)
     return exitCodes.ok
   } finally {
     await view.close()

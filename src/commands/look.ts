@@ -3,7 +3,17 @@ import { existsSync, readdirSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { pathsOf, stateRoot } from '../state.js'
-import { type Io, loadRunning, type Options, printJson, providerForUp, providerInUse, providerOf, sessionFor, viewFor } from './common.js'
+import {
+  type Io,
+  loadRunning,
+  type Options,
+  printJson,
+  providerForUp,
+  providerInUse,
+  providerOf,
+  sessionFor,
+  viewFor,
+} from './common.js'
 
 /** What is there now, from the provider's own tools: no machine is asked. */
 export const status = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
@@ -22,16 +32,22 @@ export const status = async (nameOrPath: string, options: Options, io: Io): Prom
   }
   const up = rows.every((row) => row.status === 'running')
   if (options.output === 'json')
-    printJson(io, 'lab.status/v1', { name: lab.name, provider: provider.name, up, network, machines: rows, files })
+    printJson(io, 'lab.status/v1', {
+      name: lab.name,
+      provider: provider.name,
+      up,
+      network,
+      machines: rows,
+      files,
+    })
   else {
     const width = Math.max(...rows.map(({ name }) => name.length))
     io.stdout.write(
       [
         `${lab.name}  ${lab.description}`,
         `provider ${provider.name}, network ${lab.network.subnet}: ${network.saw}`,
-        ...rows.map(
-          ({ name, address, role, status: is, detail, differs }) =>
-            `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role.padEnd(13)}  ${is}  ${is === 'running' ? (differs ?? '') : detail}`.trimEnd(),
+        ...rows.map(({ name, address, role, status: is, detail, differs }) =>
+          `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role.padEnd(13)}  ${is}  ${is === 'running' ? (differs ?? '') : detail}`.trimEnd(),
         ),
         ...(files.kubeconfig === undefined ? [] : [`kubectl --kubeconfig ${files.kubeconfig}`]),
         `ssh -F ${files.sshConfig} ${rows[0]?.name ?? ''}`,
@@ -46,15 +62,21 @@ export const status = async (nameOrPath: string, options: Options, io: Io): Prom
 export const verify = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   const provider = await providerOf(lab)
-  const [{ runPlan, succeeded }, { reportJson, reportTable }, { planFor }, { createMask }, { secretsIn }, { wantsColor }] =
-    await Promise.all([
-      import('../plan/runner.js'),
-      import('../plan/report.js'),
-      import('./up.js'),
-      import('../view/secrets.js'),
-      import('./common.js'),
-      import('../view/view.js'),
-    ])
+  const [
+    { runPlan, succeeded },
+    { reportJson, reportTable },
+    { planFor },
+    { createMask },
+    { secretsIn },
+    { wantsColor },
+  ] = await Promise.all([
+    import('../plan/runner.js'),
+    import('../plan/report.js'),
+    import('./up.js'),
+    import('../view/secrets.js'),
+    import('./common.js'),
+    import('../view/view.js'),
+  ])
   const session = await sessionFor(lab, provider, io.signal)
   const view = viewFor(io, { ...options, ...(options.output === 'json' ? {} : {}) }, lab)
   try {
@@ -130,7 +152,9 @@ export const list = async (options: Options, io: Io): Promise<ExitCode> => {
   else {
     const width = Math.max(...labs.map(({ name }) => name.length))
     for (const { name, provider, description } of labs)
-      io.stdout.write(`${name.padEnd(width)}  ${(provider === undefined ? '-' : `made (${provider})`).padEnd(12)}  ${description}\n`)
+      io.stdout.write(
+        `${name.padEnd(width)}  ${(provider === undefined ? '-' : `made (${provider})`).padEnd(12)}  ${description}\n`,
+      )
   }
   return exitCodes.ok
 }
@@ -171,18 +195,25 @@ export const doctor = async (options: Options, io: Io): Promise<ExitCode> => {
   const { providers } = await import('../session.js')
   const { hostPackages } = await import('../parts/host.js')
   const found = await Promise.all(
-    providers.map(async (provider) => ({ provider: provider.name, ...(await provider.probe(io.signal)) })),
+    providers.map(async (provider) => ({
+      provider: provider.name,
+      bootsMachines: provider.bootsMachines,
+      ...(await provider.probe(io.signal)),
+    })),
   )
   const host = await hostPackages()
-  const chosen = found.find(({ usable }) => usable)?.provider
+  const chosen = found.find(({ usable, bootsMachines }) => usable && bootsMachines)?.provider
   if (options.output === 'json') printJson(io, 'lab.doctor/v1', { providers: found, chosen, host })
   else {
-    for (const { provider, usable, evidence, remedy } of found)
+    for (const { provider, bootsMachines, usable, evidence, remedy } of found)
       io.stdout.write(
-        `${usable ? '✔' : '✖'} ${provider.padEnd(10)}  ${usable ? 'usable' : 'not usable'}: ${evidence}\n${usable || remedy === undefined ? '' : `  to make it usable: ${remedy}\n`}`,
+        `${usable ? '✔' : '✖'} ${provider.padEnd(10)}  ${usable ? 'usable' : 'not usable'}${bootsMachines ? '' : ' (renders a Vagrantfile; lab up does not use it yet)'}: ${evidence}\n${usable || remedy === undefined ? '' : `  to make it usable: ${remedy}\n`}`,
       )
-    io.stdout.write(chosen === undefined ? 'No provider works here.\n' : `lab up uses ${chosen} unless told otherwise.\n`)
-    if (host.missing.length > 0) io.stdout.write(`Missing on this host: ${host.missing.join(', ')}: ${host.install}\n`)
+    io.stdout.write(
+      chosen === undefined ? 'No provider works here.\n' : `lab up uses ${chosen} unless told otherwise.\n`,
+    )
+    if (host.missing.length > 0)
+      io.stdout.write(`Missing on this host: ${host.missing.join(', ')}: ${host.install}\n`)
   }
   return chosen === undefined ? exitCodes.host : exitCodes.ok
 }

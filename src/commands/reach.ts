@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { exitCodes, LabError } from '../error.js'
-import { type Lab, machineNamed, type MachineSpec } from '../lab/lab.js'
+import type { Lab, MachineSpec } from '../lab/lab.js'
 import { quote } from '../machine/sh.js'
 import { pathsOf } from '../state.js'
 import { type Io, loadRunning, type Options, printJson, providerOf, sessionFor } from './common.js'
@@ -21,6 +21,16 @@ const select = (lab: Lab, who: string): readonly MachineSpec[] => {
   return found
 }
 
+/** @throws LabError `no-machine`, with those there are. */
+const machineOf = (lab: Lab, name: string): MachineSpec => {
+  const machine = lab.machines.find((candidate) => candidate.name === name)
+  if (machine) return machine
+  throw new LabError('no-machine', `${lab.name} has no machine ${name}`, {
+    hint: `one of: ${lab.machines.map((each) => each.name).join(', ')}`,
+    exitCode: exitCodes.usage,
+  })
+}
+
 /** Runs a program of this host with our terminal; its exit code is ours. */
 const handOver = async (program: string, args: readonly string[], hint: string): Promise<number> => {
   const child = spawn(program, args, { stdio: 'inherit' })
@@ -28,7 +38,7 @@ const handOver = async (program: string, args: readonly string[], hint: string):
     const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null]
     return code ?? (signal === 'SIGINT' ? exitCodes.interrupted : exitCodes.failed)
   } catch (error) {
-    throw new LabError('no-program', `${program} does not start: ${String((error as Error).message)}`, {
+    throw new LabError('no-program', `${program} does not start: ${(error as Error).message}`, {
       hint,
       exitCode: exitCodes.host,
     })
@@ -37,11 +47,15 @@ const handOver = async (program: string, args: readonly string[], hint: string):
 
 const sshArgs = (lab: Lab): readonly string[] => ['-F', pathsOf(lab.name).sshConfig]
 
-/** A shell on a machine, or one command with the terminal's input. */
-export const ssh = async (nameOrPath: string, machine: string, command: readonly string[]): Promise<number> => {
+/** A shell on a machine, or one command with the terminal's input. ssh itself would not know a role. */
+export const ssh = async (
+  nameOrPath: string,
+  machine: string,
+  command: readonly string[],
+): Promise<number> => {
   const lab = await loadRunning(nameOrPath)
   await providerOf(lab)
-  select(lab, machine)
+  machineOf(lab, machine)
   return handOver(
     'ssh',
     [...sshArgs(lab), machine, ...(command.length === 0 ? [] : ['--', command.map(quote).join(' ')])],
@@ -94,7 +108,7 @@ export const cp = async (nameOrPath: string, paths: readonly string[]): Promise<
       hint: `lab cp ${lab.name} ./file ${lab.machines[0]?.name ?? 'machine'}:/root/`,
       exitCode: exitCodes.usage,
     })
-  for (const path of remote) select(lab, path.slice(0, path.indexOf(':')))
+  for (const path of remote) machineOf(lab, path.slice(0, path.indexOf(':')))
   return handOver('scp', [...sshArgs(lab), '-r', ...paths], 'apt-get install -y openssh-client')
 }
 
@@ -124,8 +138,7 @@ export const forward = async (
       hint: `lab forward ${lab.name} ${lab.machines[0]?.name ?? 'machine'}:22`,
       exitCode: exitCodes.usage,
     })
-  select(lab, name)
-  const { address } = machineNamed(lab, name)
+  const { address } = machineOf(lab, name)
   const server = createServer((near) => {
     provider.dial(lab, address, Number(port)).then(
       (far) => {

@@ -20,7 +20,6 @@ import {
   providerForUp,
   providerOf,
   rememberProvider,
-
   secretsIn,
   sessionFor,
   viewFor,
@@ -58,7 +57,9 @@ const summary = (lab: Lab, report: Report): string => {
     `${lab.name} is up (${report.seconds.toFixed(1)} s).`,
     '',
     'Machines',
-    ...lab.machines.map(({ name, role, address }) => `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role}`),
+    ...lab.machines.map(
+      ({ name, role, address }) => `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role}`,
+    ),
     '',
     'iSCSI',
     ...lab.targets.flatMap((target) =>
@@ -70,7 +71,11 @@ const summary = (lab: Lab, report: Report): string => {
     ...lab.filesystems.map(({ initiator }) => `  logged in: ${initiator}, with ext4 on it`),
     ...(lab.database ? [`  logged in: ${saw('target-one-session')}`] : []),
     ...(lab.kubernetes
-      ? ['', 'Kubernetes', ...nodesOf(lab).map(({ name }) => `  ${name.padEnd(width)}  ${saw(`${name}-version`)}`)]
+      ? [
+          '',
+          'Kubernetes',
+          ...nodesOf(lab).map(({ name }) => `  ${name.padEnd(width)}  ${saw(`${name}-version`)}`),
+        ]
       : []),
     ...(lab.database
       ? [
@@ -84,7 +89,10 @@ const summary = (lab: Lab, report: Report): string => {
     '',
     'Try next',
     ...(node
-      ? [`  lab kubectl ${lab.name} -- get pods -o wide`, `  lab ssh ${lab.name} ${worker?.name ?? node.name}`]
+      ? [
+          `  lab kubectl ${lab.name} -- get pods -o wide`,
+          `  lab ssh ${lab.name} ${worker?.name ?? node.name}`,
+        ]
       : [`  lab ssh ${lab.name} ${lab.machines[0]?.name ?? ''}`, `  lab exec ${lab.name} all -- uptime`]),
     `  lab verify ${lab.name}`,
     '',
@@ -92,7 +100,11 @@ const summary = (lab: Lab, report: Report): string => {
 }
 
 export const prepareProvider = async (lab: Lab, provider: Provider, io: Io, view: View): Promise<void> => {
-  await provider.prepare(lab, { signal: io.signal, notice: (text) => view.notice(text), progress: (part) => view.part(part) })
+  await provider.prepare(lab, {
+    signal: io.signal,
+    notice: (text) => view.notice(text),
+    progress: (part) => view.part(part),
+  })
 }
 
 /** Exit code of a run, and its report where programs want it. */
@@ -113,10 +125,15 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
     await writeAccess(lab)
     const session = await sessionFor(lab, provider, io.signal)
     try {
-      const report = await runPlan(await planFor(lab, provider), 'apply', session, (event) => view.event(event))
+      const report = await runPlan(await planFor(lab, provider), 'apply', session, (event) =>
+        view.event(event),
+      )
       await view.close()
-      if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report, createMask(secretsIn(lab))))
-      else if (succeeded(report)) {
+      if (options.output === 'json')
+        printJson(io, 'lab.report/v1', reportJson(report, createMask(secretsIn(lab))))
+      else if (options.events) {
+        // Everything is in the events, and standard output is theirs.
+      } else if (succeeded(report)) {
         const changed = report.results.filter(({ outcome }) => outcome === 'changed').length
         if (changed === 0)
           io.stdout.write(`${lab.name} is up already: nothing to do (${report.seconds.toFixed(1)} s).\n`)
@@ -135,13 +152,14 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
 }
 
 export const printFailures = (lab: Lab, report: Report, io: Io): void => {
-  if (report.interrupted) io.stderr.write(`interrupted; to go on: lab up ${lab.name}; to end: lab down ${lab.name}\n`)
+  if (report.interrupted)
+    io.stderr.write(`interrupted; to go on: lab up ${lab.name}; to end: lab down ${lab.name}\n`)
   for (const { outcome, step, reason, hint } of report.results)
     if (outcome === 'failed')
-      io.stderr.write(`✖ ${step.machine ?? lab.name}: ${step.title}: ${reason ?? ''}\n${hint === undefined ? '' : `  Hint: ${hint}\n`}`)
+      io.stderr.write(
+        `✖ ${step.machine ?? lab.name}: ${step.title}: ${reason ?? ''}\n${hint === undefined ? '' : `  Hint: ${hint}\n`}`,
+      )
 }
-
-
 
 /** A stopped lab, as it was last brought up: edits of its file since then wait for `up`. */
 export const start = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {

@@ -58,8 +58,10 @@ export const supported = (): Supported => {
   const minors = ['1.35', '1.36', '1.37']
   const file = join(projectRoot, 'parts', 'parts.yaml')
   if (!existsSync(file)) return { built: undefined, minors }
-  const parts = parse(readFileSync(file, 'utf8')) as { versions?: { kubernetes?: unknown } } | null
-  const built = parts?.versions?.kubernetes
+  const parts = parse(readFileSync(file, 'utf8')) as {
+    modules?: { kubernetes?: { version?: unknown } }
+  } | null
+  const built = parts?.modules?.kubernetes?.version
   return { built: typeof built === 'string' ? built.replace(/^v/, '') : undefined, minors }
 }
 

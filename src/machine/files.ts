@@ -34,7 +34,7 @@ export const tarOf = async (files: readonly MachineFile[]): Promise<Buffer> => {
 export interface FileOptions {
   readonly secrets: LabSecrets
   /** The block device of a target machine's n-th LUN. */
-  lunDevice(index: number): string
+  readonly lunDevice: (index: number) => string
 }
 
 const hostsFile = (lab: Lab): string =>
@@ -81,10 +81,12 @@ const kubernetesData = (lab: Lab, machine: MachineSpec, secrets: LabSecrets): ob
     extraArgs: Object.fromEntries(
       (['apiServer', 'controllerManager', 'scheduler', 'etcd'] as const).map((component) => [
         component,
-        Object.entries({ ...defaultArgs[component], ...lab.kubernetes?.[component] }).map(([name, value]) => ({
-          name,
-          value,
-        })),
+        Object.entries({ ...defaultArgs[component], ...lab.kubernetes?.[component] }).map(
+          ([name, value]) => ({
+            name,
+            value,
+          }),
+        ),
       ]),
     ),
     kubelet: Object.keys(lab.kubernetes.kubelet).length > 0 ? lab.kubernetes.kubelet : undefined,
@@ -92,7 +94,11 @@ const kubernetesData = (lab: Lab, machine: MachineSpec, secrets: LabSecrets): ob
 }
 
 /** Every file that makes a machine what the lab file says it is; pure, so that it can be shown and compared. */
-export const machineFiles = (lab: Lab, machine: MachineSpec, options: FileOptions): readonly MachineFile[] => {
+export const machineFiles = (
+  lab: Lab,
+  machine: MachineSpec,
+  options: FileOptions,
+): readonly MachineFile[] => {
   const files: MachineFile[] = [
     { path: '/etc/hostname', content: `${machine.name}\n` },
     { path: '/etc/hosts', content: hostsFile(lab) },
@@ -122,13 +128,19 @@ export const machineFiles = (lab: Lab, machine: MachineSpec, options: FileOption
         content: render('machine/routes.sh', {
           routes: nodesOf(lab)
             .filter((other) => other !== machine)
-            .map((other) => ({ podRange: podRangeOf(lab, other), via: machineNamed(lab, other.name).address })),
+            .map((other) => ({
+              podRange: podRangeOf(lab, other),
+              via: machineNamed(lab, other.name).address,
+            })),
         }),
         mode: 0o755,
       },
       {
         path: '/etc/lab/kubeadm.yaml',
-        content: render(machine.role === 'control-plane' ? 'machine/kubeadm-init.yaml' : 'machine/kubeadm-join.yaml', data),
+        content: render(
+          machine.role === 'control-plane' ? 'machine/kubeadm-init.yaml' : 'machine/kubeadm-join.yaml',
+          data,
+        ),
         mode: 0o600,
       },
     )

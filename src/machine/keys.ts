@@ -22,7 +22,9 @@ const pairAt = (path: string, comment: string): Promise<KeyPair> => {
 }
 
 const readOrMake = async (path: string, comment: string): Promise<KeyPair> => {
-  const kept = await Promise.all([readFile(path, 'utf8'), readFile(`${path}.pub`, 'utf8')]).catch(() => undefined)
+  const kept = await Promise.all([readFile(path, 'utf8'), readFile(`${path}.pub`, 'utf8')]).catch(
+    () => undefined,
+  )
   if (kept) return { privateKey: kept[0], publicKey: kept[1].trim() }
   const made = ssh2.utils.generateKeyPairSync('ed25519', { comment })
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })

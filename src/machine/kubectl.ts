@@ -16,18 +16,22 @@ export interface Kubectl {
 
 export const kubectlWith = (binary: string, kubeconfig: string, signal: AbortSignal): Kubectl => {
   const run: Kubectl['run'] = async (args, { input, timeout = 30 } = {}) => {
-    const result = await execa(binary, ['--kubeconfig', kubeconfig, `--request-timeout=${String(timeout)}s`, ...args], {
-      ...(input === undefined ? { stdin: 'ignore' } : { input }),
-      reject: false,
-      cancelSignal: signal,
-      timeout: (timeout + 5) * 1000,
-      maxBuffer: 100_000_000,
-    })
+    const result = await execa(
+      binary,
+      ['--kubeconfig', kubeconfig, `--request-timeout=${String(timeout)}s`, ...args],
+      {
+        ...(input === undefined ? { stdin: 'ignore' } : { input }),
+        reject: false,
+        cancelSignal: signal,
+        timeout: (timeout + 5) * 1000,
+        maxBuffer: 100_000_000,
+      },
+    )
     if (result.isCanceled) throw new LabError('interrupted', 'interrupted')
     if (result.exitCode !== 0)
       throw new LabError(
         'kubectl-failed',
-        `kubectl ${args.join(' ')}: ${(result.stderr || result.stdout || result.originalMessage || 'no answer').trim().split('\n').slice(-2).join(' | ')}`,
+        `kubectl ${args.join(' ')}: ${(result.stderr || result.stdout || (result.originalMessage ?? 'no answer')).trim().split('\n').slice(-2).join(' | ')}`,
       )
     return result.stdout
   }

@@ -33,7 +33,10 @@ export class CommandError extends LabError {
 
   constructor(machine: string, command: string, result: CommandResult) {
     const said = (result.stderr.trim() || result.stdout.trim()).split('\n').slice(-3).join(' | ')
-    super('command-failed', `${machine}: ${command}: exit code ${String(result.exitCode)}${said ? `: ${said}` : ''}`)
+    super(
+      'command-failed',
+      `${machine}: ${command}: exit code ${String(result.exitCode)}${said ? `: ${said}` : ''}`,
+    )
     this.name = 'CommandError'
     this.machine = machine
     this.command = command
@@ -70,11 +73,17 @@ export class Machine {
   }
 
   /** Replaces a file as a whole: whoever reads it sees the old or the new content. */
-  async write(path: string, { content, mode = 0o644 }: FileToWrite, options: ExecOptions = {}): Promise<void> {
+  async write(
+    path: string,
+    { content, mode = 0o644 }: FileToWrite,
+    options: ExecOptions = {},
+  ): Promise<void> {
     const next = `${path}.lab-new`
     const octal = mode.toString(8)
+    // To the machine a connection that dropped looks like the end of the file: only the whole one may count.
+    const size = Buffer.byteLength(content)
     await this.run(
-      shell`mkdir -p "$(dirname ${path})" && umask 077 && cat > ${next} && chmod ${octal} ${next} && mv ${next} ${path}`,
+      shell`mkdir -p "$(dirname ${path})" && umask 077 && cat > ${next} && test "$(wc -c < ${next})" -eq ${size} && chmod ${octal} ${next} && mv ${next} ${path}`,
       { ...options, input: content },
     )
   }

@@ -30,5 +30,8 @@ const text = (value: Value): string =>
 /** Tag: every interpolated value becomes one quoted word, an array several. */
 export const shell = (strings: TemplateStringsArray, ...values: readonly Value[]): Command => ({
   text: String.raw({ raw: strings.raw }, ...values.map(text)),
-  shown: String.raw({ raw: strings.raw }, ...values.map((value) => (value instanceof Secret ? '***' : text(value)))),
+  shown: String.raw(
+    { raw: strings.raw },
+    ...values.map((value) => (value instanceof Secret ? '***' : text(value))),
+  ),
 })

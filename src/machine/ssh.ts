@@ -39,7 +39,11 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
       keepaliveCountMax: 3,
       hostVerifier: (key: Buffer) => key.length === expected.length && timingSafeEqual(key, expected),
       // The first of each that OpenSSH offers and Node computes natively.
-      algorithms: { kex: ['curve25519-sha256'], serverHostKey: ['ssh-ed25519'], cipher: ['aes128-gcm@openssh.com'] },
+      algorithms: {
+        kex: ['curve25519-sha256'],
+        serverHostKey: ['ssh-ed25519'],
+        cipher: ['aes128-gcm@openssh.com'],
+      },
     }
     try {
       await ssh.connect(config as Parameters<NodeSSH['connect']>[0])
@@ -58,12 +62,17 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
   const connected = (): Promise<NodeSSH> => {
     connection ??= connect().catch((error: unknown) => {
       connection = undefined
-      throw new LabError('ssh-unreachable', `${endpoint.address}: no SSH: ${messageOf(error)}`, { cause: error })
+      throw new LabError('ssh-unreachable', `${endpoint.address}: no SSH: ${messageOf(error)}`, {
+        cause: error,
+      })
     })
     return connection
   }
 
-  const exec = async (command: string, { input, signal, timeout = 60 }: ExecOptions): Promise<CommandResult> => {
+  const exec = async (
+    command: string,
+    { input, signal, timeout = 60 }: ExecOptions,
+  ): Promise<CommandResult> => {
     if (signal?.aborted) throw new Interrupted()
     const ssh = await connected()
     let end: (() => void) | undefined
@@ -73,7 +82,10 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
       timer = setTimeout(() => {
         end?.()
         reject(
-          new LabError('command-timeout', `${endpoint.address}: no answer within ${String(timeout)} s: ${command}`),
+          new LabError(
+            'command-timeout',
+            `${endpoint.address}: no answer within ${String(timeout)} s: ${command}`,
+          ),
         )
       }, timeout * 1000)
       onAbort = () => {

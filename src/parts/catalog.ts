@@ -17,7 +17,13 @@ const templates = join(projectRoot, 'templates', 'base')
 const reproducible = { SOURCE_DATE_EPOCH: '1767225600' }
 
 /** Files that no machine and no container reads. */
-const unread = ['/usr/share/doc/*', '/usr/share/man/*', '/usr/share/locale/*', '/usr/share/info/*', '/usr/share/lintian/*']
+const unread = [
+  '/usr/share/doc/*',
+  '/usr/share/man/*',
+  '/usr/share/locale/*',
+  '/usr/share/info/*',
+  '/usr/share/lintian/*',
+]
 
 interface Bootstrap {
   readonly variant: 'minbase' | 'essential'
@@ -68,9 +74,11 @@ const bootstrap = async (build: Build, { debian }: Pins, options: Bootstrap): Pr
 
 /** The host's certificates, which a proxy of the network may need. */
 const certificates = (): string | undefined =>
-  [process.env['SSL_CERT_FILE'], '/etc/ssl/certs/ca-certificates.crt', '/etc/pki/tls/certs/ca-bundle.crt'].find(
-    (path) => path !== undefined && existsSync(path),
-  )
+  [
+    process.env['SSL_CERT_FILE'],
+    '/etc/ssl/certs/ca-certificates.crt',
+    '/etc/pki/tls/certs/ca-bundle.crt',
+  ].find((path) => path !== undefined && existsSync(path))
 
 interface Entered {
   /** `from:to` or `from:to:ro`, beside `/lab/work` and `/lab/out`. */
@@ -79,7 +87,11 @@ interface Entered {
 }
 
 /** The command line that runs a command inside the builder root. */
-const enter = async (build: Build, command: readonly string[], { binds }: Entered): Promise<readonly string[]> => {
+const enter = async (
+  build: Build,
+  command: readonly string[],
+  { binds }: Entered,
+): Promise<readonly string[]> => {
   const temporary = join(build.work, 'tmp')
   await mkdir(temporary, { recursive: true })
   await chmod(temporary, 0o1777)
@@ -149,7 +161,9 @@ const kernel = (pins: Pins): Part => ({
     // Its niceness leaves the processors to the Go programs, on which the base disk waits; nothing
     // waits for the kernel.
     await build.run(
-      await enter(build, ['nice', '-n', '10', '/lab/src/build.sh'], { binds: [`${partsFolder}/kernel:/lab/src:ro`] }),
+      await enter(build, ['nice', '-n', '10', '/lab/src/build.sh'], {
+        binds: [`${partsFolder}/kernel:/lab/src:ro`],
+      }),
       {
         environment: {
           ARCHIVE: pins.kernel.source.archive,
@@ -177,7 +191,7 @@ interface GoPart {
 }
 
 const goEnvironment = (pins: Pins): Record<string, string> => ({
-  PATH: `${pins.builder.goRoot}/bin:/usr/bin:/bin`,
+  PATH: `${pins.builder.goRoot}/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
   HOME: '/tmp',
   CGO_ENABLED: '0',
   GOTOOLCHAIN: 'local',
@@ -266,7 +280,11 @@ const kubernetesVersion = (version: string): readonly string[] => {
 }
 
 const pause = (pins: Pins, cacheRoot: string): Part => {
-  const version = pins.images.find(({ name }) => name === 'pause')?.reference.split(':').at(-1) ?? ''
+  const version =
+    pins.images
+      .find(({ name }) => name === 'pause')
+      ?.reference.split(':')
+      .at(-1) ?? ''
   return {
     id: 'pause',
     title: `pause ${version}`,
@@ -274,7 +292,11 @@ const pause = (pins: Pins, cacheRoot: string): Part => {
     // After the Kubernetes programs, which fetch its module anyway.
     lane: 'go',
     values: { module: pins.modules['kubernetes'], version },
-    files: [join(partsFolder, 'pause'), join(partsFolder, 'kubernetes'), join(partsFolder, 'builder', 'enter.sh')],
+    files: [
+      join(partsFolder, 'pause'),
+      join(partsFolder, 'kubernetes'),
+      join(partsFolder, 'builder', 'enter.sh'),
+    ],
     reference: pins.reference['pause'] ?? unknownReference('pause'),
     build: async (build) => {
       const binds = [
@@ -319,7 +341,11 @@ const skeleton: readonly LayerEntry[] = [
 ]
 
 /** The libraries that programs of a root directory need, as its own loader finds them. */
-const librariesOf = async (build: Build, root: string, programs: readonly string[]): Promise<readonly string[]> => {
+const librariesOf = async (
+  build: Build,
+  root: string,
+  programs: readonly string[],
+): Promise<readonly string[]> => {
   const list = join(build.work, 'libraries')
   await build.run([
     'bash',
@@ -354,7 +380,8 @@ const image = (pins: Pins, pin: ImagePin): Part => {
       files: [],
       build: async (build) => {
         const entries: LayerEntry[] = [...skeleton]
-        for (const { part, file, path } of pin.files) entries.push({ path, from: join(build.need(part), file) })
+        for (const { part, file, path } of pin.files)
+          entries.push({ path, from: join(build.need(part), file) })
         if (pin.programs.length > 0) {
           const root = join(build.need('system'), 'root')
           const libraries = await librariesOf(build, root, pin.programs)
@@ -460,7 +487,11 @@ const unknownReference = (id: string): never => {
  * @param extraImages names of optional images for the base disk.
  * @throws LabError `no-image` for a name that parts.yaml does not have.
  */
-export const catalog = (pins: Pins, cacheRoot: string, extraImages: readonly string[] = []): readonly Part[] => {
+export const catalog = (
+  pins: Pins,
+  cacheRoot: string,
+  extraImages: readonly string[] = [],
+): readonly Part[] => {
   for (const name of extraImages)
     if (!pins.images.some((pin) => pin.name === name))
       throw new LabError('no-image', `there is no image ${name} in parts/parts.yaml`, {

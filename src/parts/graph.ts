@@ -32,7 +32,10 @@ export interface Build {
    * Runs a command in a sandbox, output to the log.
    * @param blame what it means if it fails and its output does not tell.
    */
-  run(command: readonly string[], options?: { environment?: Record<string, string>; blame?: Diagnosis }): Promise<void>
+  run(
+    command: readonly string[],
+    options?: { environment?: Record<string, string>; blame?: Diagnosis },
+  ): Promise<void>
 }
 
 export interface Part {
@@ -74,7 +77,8 @@ export const hashesOf = (parts: readonly Part[]): ReadonlyMap<string, string> =>
     }
     for (const need of [...part.needs].sort()) {
       const needed = hashes.get(need)
-      if (needed === undefined) throw new Error(`part ${part.id} needs ${need}, which does not come before it`)
+      if (needed === undefined)
+        throw new Error(`part ${part.id} needs ${need}, which does not come before it`)
       hash.update(`\0${need}=${needed}`)
     }
     hashes.set(part.id, hash.digest('hex').slice(0, 12))
@@ -102,7 +106,9 @@ const missingParts = (
 const urgencyOf = (parts: readonly Part[]): ReadonlyMap<string, number> => {
   const urgency = new Map<string, number>()
   for (const part of [...parts].reverse()) {
-    const after = parts.filter((other) => other.needs.includes(part.id)).map((other) => urgency.get(other.id) ?? 0)
+    const after = parts
+      .filter((other) => other.needs.includes(part.id))
+      .map((other) => urgency.get(other.id) ?? 0)
     urgency.set(part.id, part.reference.seconds + Math.max(0, ...after))
   }
   return urgency
@@ -203,7 +209,13 @@ export const buildParts = async (
         writing.write(`${line}\n`)
       }
       const ticking = setInterval(() => {
-        tell(part, { state: 'building', elapsed: elapsed(), ...estimate(elapsed(), lines, before), note, log })
+        tell(part, {
+          state: 'building',
+          elapsed: elapsed(),
+          ...estimate(elapsed(), lines, before),
+          note,
+          log,
+        })
       }, 1000)
       tell(part, { state: 'building', elapsed: 0, ...estimate(0, 0, before), log })
       try {
@@ -220,12 +232,12 @@ export const buildParts = async (
           run: async (command, { environment, blame } = {}) => {
             const ending = await runInSandbox(command, { signal, environment, onLine: say })
             if (!ending) return
-            const { code, reason, hint } = diagnose(ending.tail) ??
-              blame ?? {
-                code: 'part-failed',
-                reason: `${command[0] ?? ''} ended with ${ending.signal ?? `exit code ${String(ending.exitCode)}`}: ${lastWords(ending.tail)}`,
-                hint: undefined,
-              }
+            const ended = ending.signal ?? `exit code ${String(ending.exitCode)}`
+            const { code, reason, hint } = diagnose(ending.tail) ?? {
+              code: blame?.code ?? 'part-failed',
+              reason: `${blame?.reason ?? `${command[0] ?? ''} ended with ${ended}`}: ${lastWords(ending.tail)}`,
+              hint: blame?.hint,
+            }
             throw new LabError(code, reason, { hint, log })
           },
         })
@@ -255,7 +267,11 @@ export const buildParts = async (
             tell(part, { state: 'waiting', elapsed: elapsed(), note: `${holder} is building it` })
           },
           lost: () => {
-            stop.abort(new LabError('part-lock-lost', `${part.title}: another lab took it over`, { hint: 'run it again' }))
+            stop.abort(
+              new LabError('part-lock-lost', `${part.title}: another lab took it over`, {
+                hint: 'run it again',
+              }),
+            )
           },
         },
       )
@@ -269,11 +285,13 @@ export const buildParts = async (
   const urgency = urgencyOf(parts)
   const waiting = new Set([...missing].sort((a, b) => (urgency.get(b.id) ?? 0) - (urgency.get(a.id) ?? 0)))
   const running = new Map<Part, Promise<void>>()
-  let failed: unknown
+  let failed: Error | undefined
   while (waiting.size > 0 || running.size > 0) {
     if (!signal.aborted)
       for (const part of waiting) {
-        const ready = part.needs.every((id) => ![...waiting, ...running.keys()].some((other) => other.id === id))
+        const ready = part.needs.every(
+          (id) => ![...waiting, ...running.keys()].some((other) => other.id === id),
+        )
         const free = ![...running.keys()].some((other) => other.lane === part.lane)
         if (!ready || !free) continue
         waiting.delete(part)
@@ -283,7 +301,7 @@ export const buildParts = async (
           },
           (error: unknown) => {
             running.delete(part)
-            failed ??= error
+            failed ??= error instanceof Error ? error : new Error(String(error))
             stop.abort(error)
           },
         )
@@ -293,10 +311,15 @@ export const buildParts = async (
     await Promise.race(running.values())
   }
   if (preparation.signal.aborted) throw new Interrupted()
-  if (failed !== undefined) throw failed
+  if (failed) throw failed
 }
 
+/** The line that tells most: the first that names an error, since what follows are its consequences. */
 const lastWords = (tail: readonly string[]): string => {
-  const telling = tail.filter((line) => /error|fatal|cannot|not found|failed|undefined/i.test(line)).at(-1)
+  const telling = tail.find((line) =>
+    /\berror: |\bfatal|^E: |: cannot |unbound variable|syntax error|not found|No such file|undefined: /i.test(
+      line,
+    ),
+  )
   return (telling ?? tail.filter(Boolean).at(-1) ?? 'it printed nothing').trim().slice(0, 300)
 }

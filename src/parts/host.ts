@@ -65,9 +65,17 @@ export const installHostPackages = async (): Promise<void> => {
   const fail = (why: string, hint: string): LabError =>
     new LabError('host-packages', `this host lacks ${names}: ${why}`, { hint, exitCode: exitCodes.host })
   if (missing.includes('apt'))
-    throw fail('it has no apt', 'use a Debian or Ubuntu host, or a provider with virtual machines: --provider virtualbox')
+    throw fail(
+      'it has no apt',
+      'use a Debian or Ubuntu host, or a provider with virtual machines: --provider virtualbox',
+    )
   if (!isRoot()) throw fail('only root can install', install)
-  const options = { reject: false, stdin: 'ignore', all: true, env: { DEBIAN_FRONTEND: 'noninteractive' } } as const
+  const options = {
+    reject: false,
+    stdin: 'ignore',
+    all: true,
+    env: { DEBIAN_FRONTEND: 'noninteractive' },
+  } as const
   // A mirror of which a part is out of date is no reason to stop: the package may be there all the same.
   await execa('apt-get', ['update'], options)
   const result = await execa('apt-get', ['install', '-y', '--no-install-recommends', ...missing], options)

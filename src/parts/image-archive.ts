@@ -30,7 +30,7 @@ const always = { mtime: new Date(0), uid: 0, gid: 0, uname: 'root', gname: 'root
 
 type EntryHeader = Partial<Header> & Pick<Header, 'name'>
 
-const add = (archive: Pack, header: EntryHeader, content = ""): Promise<void> =>
+const add = (archive: Pack, header: EntryHeader, content = ''): Promise<void> =>
   new Promise((resolve, reject) => {
     archive.entry({ ...always, ...header }, content, (error) => {
       if (error) reject(error)

@@ -80,10 +80,14 @@ export const prepareParts = async (
 ): Promise<PreparedParts> => {
   const from = known(options.images)
   if (/[:\s']/.test(from.cache.root))
-    throw new LabError('cache-path', `${from.cache.root}: the cache must not have a colon, quote or space in its path`, {
-      hint: 'LAB_CACHE=/var/tmp/lab-cache lab …',
-      exitCode: exitCodes.usage,
-    })
+    throw new LabError(
+      'cache-path',
+      `${from.cache.root}: the cache must not have a colon, quote or space in its path`,
+      {
+        hint: 'LAB_CACHE=/var/tmp/lab-cache lab …',
+        exitCode: exitCodes.usage,
+      },
+    )
   await buildParts(from.parts, targets, from.cache, options.preparation)
   return resultOf(from)
 }

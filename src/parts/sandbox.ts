@@ -92,7 +92,7 @@ export const runInSandbox = async (
   })
   const tail: string[] = []
   for await (const text of child.iterable({ from: 'all' })) {
-    const line = String(text).split('\r').at(-1)?.trimEnd() ?? ''
+    const line = text.split('\r').at(-1)?.trimEnd() ?? ''
     tail.push(line)
     if (tail.length > tailLength) tail.shift()
     onLine?.(line)
@@ -106,7 +106,6 @@ export const runInSandbox = async (
 
 /** Removes a directory with all that is in it, also where files belong to mapped users. */
 export const removeTree = async (path: string): Promise<void> => {
-  const [program, ...before] = isRoot() ? ['rm'] : ['unshare', '--user', '--map-root-user', '--map-auto', 'rm']
-  // Read-only directories of module caches would stop an ordinary user's rm; inside the namespace it is root.
-  await execa(program as string, [...before, '-rf', '--one-file-system', '--', path])
+  const inNamespace = isRoot() ? [] : ['unshare', '--user', '--map-root-user', '--map-auto']
+  await execa('env', [...inNamespace, 'rm', '-rf', '--one-file-system', '--', path])
 }

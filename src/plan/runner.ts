@@ -103,7 +103,11 @@ export const runPlan = async (plan: Plan, mode: Mode, context: Context, emit: Em
     try {
       context.signal.throwIfAborted()
       if (step.apply) {
-        emit({ type: 'step-applying', step, why: unmet.map(({ check, saw }) => `${check.title}: no: ${saw}`).join('; ') })
+        emit({
+          type: 'step-applying',
+          step,
+          why: unmet.map(({ check, saw }) => `${check.title}: no: ${saw}`).join('; '),
+        })
         await step.apply(context, (note) => {
           emit({ type: 'step-progress', step, note })
         })
@@ -139,7 +143,9 @@ export const runPlan = async (plan: Plan, mode: Mode, context: Context, emit: Em
             return run(other)
           }),
         )
-        const missing = needed.find((result) => result.outcome === 'failed' || result.outcome === 'not-reached')
+        const missing = needed.find(
+          (result) => result.outcome === 'failed' || result.outcome === 'not-reached',
+        )
         const skip = context.signal.aborted
           ? 'interrupted'
           : missing && mode === 'apply'
@@ -157,7 +163,9 @@ export const runPlan = async (plan: Plan, mode: Mode, context: Context, emit: Em
   }
 
   // Looking needs no order: what a step builds on may be broken, and its own state is worth knowing all the same.
-  await Promise.all(mode === 'apply' ? plan.steps.map(run) : plan.steps.map(async (step) => finish(await carryOut(step))))
+  await Promise.all(
+    mode === 'apply' ? plan.steps.map(run) : plan.steps.map(async (step) => finish(await carryOut(step))),
+  )
   const report: Report = {
     title: plan.title,
     started,

@@ -61,7 +61,9 @@ export interface PartProgress {
  */
 export interface Provider {
   readonly name: ProviderName
-  /** Boots something, or says why not. Takes seconds; the caller caches it. */
+  /** False: it only renders what its own tools bring up, and `up` does not choose it by itself. */
+  readonly bootsMachines: boolean
+  /** Tries it out, or says why not. May take seconds. */
   probe(signal: AbortSignal): Promise<Usability>
   /** Everything that this host lacks for this lab, at once; each with a command to type. */
   preflight(lab: Lab): Promise<readonly { readonly problem: string; readonly hint: string }[]>

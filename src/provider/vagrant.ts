@@ -81,6 +81,7 @@ export const vagrantProvider = (kind: VagrantKind, host: VagrantHost = thisHost)
     prepare: refuse,
     createNetwork: refuse,
     network: refuse,
+    bootsMachines: false,
     apiEndpoint: refuse,
     releaseNetwork: refuse,
     states: refuse,

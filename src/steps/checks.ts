@@ -1,4 +1,4 @@
-import type { Check, Context, Seconds, Verdict } from '../plan/step.js'
+import type { Check, Context, Verdict } from '../plan/step.js'
 import type { Command } from '../machine/sh.js'
 
 /** A check whose evidence is the output of one command on a machine. */
@@ -14,7 +14,9 @@ export const machineCheck = (
   return {
     ...rest,
     probe: async (context) => {
-      const result = await context.machine(check.machine).try(command, { signal: context.signal, timeout: 30 })
+      const result = await context
+        .machine(check.machine)
+        .try(command, { signal: context.signal, timeout: 30 })
       const output = result.stdout.trim()
       if (result.exitCode !== 0)
         return { ok: false, saw: result.stderr.trim() || output || `exit code ${String(result.exitCode)}` }
@@ -31,20 +33,22 @@ export const equals =
     saw: output === wanted ? shown(output) : `${shown(output)}, wanted ${wanted}`,
   })
 
-/** Milliseconds for which checks of one run share an answer: one `kubectl get` serves twenty of them. */
-const shareFor = 400
+/** Milliseconds for which an answer serves other checks of the same run: they ask at the same moment. */
+const freshFor = 250
 
-/** Makes a question of the cluster that checks asking at the same moment ask only once. */
+/** Makes a question that many checks ask at once be asked once: one `kubectl get` serves twenty of them. */
 export const shared = <T>(ask: (context: Context) => Promise<T>): ((context: Context) => Promise<T>) => {
-  const answers = new WeakMap<Context, { at: number; answer: Promise<T> }>()
+  const answers = new WeakMap<Context, { readonly answer: Promise<T>; until: number }>()
   return (context) => {
     const known = answers.get(context)
-    if (known && performance.now() - known.at < shareFor) return known.answer
-    const answer = ask(context)
-    answer.catch(() => undefined)
-    answers.set(context, { at: performance.now(), answer })
-    return answer
+    if (known && performance.now() < known.until) return known.answer
+    const fresh = { answer: ask(context), until: Infinity }
+    const asked = performance.now()
+    const settle = (): void => {
+      fresh.until = Math.max(asked + freshFor, performance.now())
+    }
+    fresh.answer.then(settle, settle)
+    answers.set(context, fresh)
+    return fresh.answer
   }
 }
-
-export type { Seconds }

@@ -37,7 +37,9 @@ export const prepareInitiator = (lab: Lab, machine: MachineSpec & { readonly iqn
   needs: [`configure-${machine.name}`],
   apply: async (context) => {
     // iscsid reads its name when it starts.
-    await context.machine(machine.name).run(shell`systemctl restart iscsid.socket; systemctl try-restart iscsid`)
+    await context
+      .machine(machine.name)
+      .run(shell`systemctl restart iscsid.socket; systemctl try-restart iscsid`)
   },
   checks: [initiatorName(lab, machine), iscsid(lab, machine)],
 })
@@ -108,7 +110,10 @@ const discovered = (where: Where): Check =>
     within: 20,
     hint: `lab exec ${where.lab.name} ${where.filesystem.initiator} -- iscsiadm -m discovery -t sendtargets -p ${where.portal}`,
     command: shell`iscsiadm -m discoverydb -t sendtargets -p ${where.portal} -o nonpersistent --discover`,
-    judge: (output) => ({ ok: output.includes(where.filesystem.target), saw: output.split('\n').join('; ') || 'nothing' }),
+    judge: (output) => ({
+      ok: output.includes(where.filesystem.target),
+      saw: output.split('\n').join('; ') || 'nothing',
+    }),
   })
 
 const loggedIn = (where: Where): Check =>
@@ -132,7 +137,10 @@ export const logIn = (lab: Lab, filesystem: FilesystemSpec): Step => {
     title: `Log in to ${filesystem.target} with CHAP`,
     phase,
     machine: filesystem.initiator,
-    needs: [`prepare-initiator-${filesystem.initiator}`, `serve-${shortName(targetNamed(lab, filesystem.target))}`],
+    needs: [
+      `prepare-initiator-${filesystem.initiator}`,
+      `serve-${shortName(targetNamed(lab, filesystem.target))}`,
+    ],
     apply: async (context) => {
       await context.machine(filesystem.initiator).try(logout(where))
       await writeRecord(context, where)
@@ -186,7 +194,10 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
         machine,
         hint,
         command: shell`stat --format=%a ${directory}`,
-        judge: (output) => ({ ok: Number.parseInt(output, 8) === Number.parseInt(filesystem.mode, 8), saw: `mode ${output}` }),
+        judge: (output) => ({
+          ok: Number.parseInt(output, 8) === Number.parseInt(filesystem.mode, 8),
+          saw: `mode ${output}`,
+        }),
       }),
       machineCheck({
         id: `${machine}-file`,
@@ -196,7 +207,10 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
         command: shell`sha256sum < ${file} | cut -c1-64`,
         judge: (output) => {
           const wanted = createHash('sha256').update(testament(lab)).digest('hex')
-          return { ok: output === wanted, saw: output === wanted ? 'the same bytes' : `other bytes, sha256 ${output}` }
+          return {
+            ok: output === wanted,
+            saw: output === wanted ? 'the same bytes' : `other bytes, sha256 ${output}`,
+          }
         },
       }),
     ],

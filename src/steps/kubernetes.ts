@@ -11,8 +11,9 @@ import {
 } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Seconds, Step, Verdict } from '../plan/step.js'
+import { LabError } from '../error.js'
 import { pathsOf, writePrivate } from '../state.js'
-import { equals, machineCheck, shared } from './checks.js'
+import { machineCheck, shared } from './checks.js'
 
 const phase = 'kubernetes'
 
@@ -58,7 +59,9 @@ interface List<T> {
 }
 
 export const nodes = shared(async ({ kubectl }) => (await kubectl.get<List<Node>>('nodes')).items)
-export const pods = shared(async ({ kubectl }) => (await kubectl.get<List<Pod>>('pods', '--all-namespaces')).items)
+export const pods = shared(
+  async ({ kubectl }) => (await kubectl.get<List<Pod>>('pods', '--all-namespaces')).items,
+)
 
 export const isReady = (pod: Pod): boolean =>
   pod.metadata.deletionTimestamp === undefined &&
@@ -67,7 +70,9 @@ export const isReady = (pod: Pod): boolean =>
 /** `Pending, ContainerCreating` */
 export const describePod = (pod: Pod): string => {
   const waiting = pod.status.containerStatuses?.map(({ state }) => state.waiting?.reason).find(Boolean)
-  const scheduled = pod.status.conditions?.find(({ type, status }) => type === 'PodScheduled' && status !== 'True')
+  const scheduled = pod.status.conditions?.find(
+    ({ type, status }) => type === 'PodScheduled' && status !== 'True',
+  )
   return [
     pod.metadata.deletionTimestamp === undefined ? pod.status.phase : 'Terminating',
     isReady(pod) ? 'ready' : undefined,
@@ -96,7 +101,7 @@ const service = (lab: Lab, machine: MachineSpec, unit: string): Check =>
     within: 30,
     hint: journal(lab, machine.name, unit),
     command: shell`systemctl show --property=ActiveState,SubState,NRestarts --value ${unit} | tr '\n' ' '`,
-    judge: (output) => ({ ok: output.startsWith('active running') || / active running/.test(` ${output}`) || output.includes('active running'), saw: output.trim() }),
+    judge: (output) => ({ ok: output.includes('active running'), saw: output.trim() }),
   })
 
 export const startContainerd = (lab: Lab, machine: MachineSpec): Step => ({
@@ -136,8 +141,23 @@ const laterPhases = [
   'addon',
 ]
 
-/** Made when both halves are done: an API server that answers may still lack its bootstrap token. */
+/**
+ * Made when both halves are done, of the settings' hash: an API server that answers may still lack its bootstrap
+ * token, and kubeadm does not change a cluster that is there.
+ */
 const initialisedMark = '/var/lib/lab-initialised'
+
+/** How the mark compares with the settings that the machine now has. */
+const initialisedWith = async (
+  context: Context,
+  machine: MachineSpec,
+): Promise<'these settings' | 'other settings' | 'not yet'> => {
+  const { stdout } = await context
+    .machine(machine.name)
+    .try(shell`cat ${initialisedMark} 2>/dev/null; sha256sum < /etc/lab/kubeadm.yaml`)
+  const [kept, now] = stdout.trim().split('\n')
+  return now === undefined ? 'not yet' : kept === now ? 'these settings' : 'other settings'
+}
 
 /** Seconds for etcd and the API server: 20 were measured on two cores. */
 const apiDeadline = 180
@@ -168,16 +188,27 @@ export const initControlPlane = (lab: Lab): Step => {
     apply: async (context, progress) => {
       const there = context.machine(machine.name)
       const initialised = await there.try(shell`test -e ${initialisedMark}`)
+      if (initialised.exitCode === 0 && (await initialisedWith(context, machine)) === 'other settings')
+        throw new LabError(
+          'kubernetes-changed',
+          `the Kubernetes settings of ${lab.name} cannot be changed while it is up`,
+          {
+            hint: `lab down ${lab.name}, then lab up ${lab.name}; or undo the change in the lab file`,
+          },
+        )
       if (initialised.exitCode === 0) {
         // It was made earlier: the kubelet brings it up again.
         progress('already initialised: starting its kubelet')
         await there.run(shell`systemctl start kubelet`, { signal: context.signal })
       } else {
         // A run that was cut short leaves half a control plane, which kubeadm refuses to build upon.
-        await there.run(shell`test ! -e /etc/kubernetes/manifests/kube-apiserver.yaml || kubeadm reset --force`, {
-          timeout: 120,
-          signal: context.signal,
-        })
+        await there.run(
+          shell`test ! -e /etc/kubernetes/manifests/kube-apiserver.yaml || kubeadm reset --force`,
+          {
+            timeout: 120,
+            signal: context.signal,
+          },
+        )
         const kubeadm = (skipped: readonly string[]): Promise<string> =>
           there.run(
             shell`kubeadm init --config /etc/lab/kubeadm.yaml ${`--skip-phases=${['preflight', 'show-join-command', ...skipped].join(',')}`}`,
@@ -189,19 +220,23 @@ export const initControlPlane = (lab: Lab): Step => {
         await apiReady(context, apiDeadline)
         progress('controller manager, scheduler, bootstrap token, kube-proxy')
         await kubeadm([...earlierPhases, 'wait-control-plane', 'addon/coredns'])
-        await there.run(shell`touch ${initialisedMark} && sync ${initialisedMark}`)
+        await there.run(
+          shell`sha256sum < /etc/lab/kubeadm.yaml > ${initialisedMark} && sync ${initialisedMark}`,
+        )
       }
       await writeKubeconfig(context, lab)
     },
     checks: [
-      machineCheck({
+      {
         id: 'kubeadm-init',
-        title: 'kubeadm init ran to its end',
+        title: 'kubeadm init ran to its end, with the settings of the lab file',
         machine: machine.name,
         hint: `lab up ${lab.name}`,
-        command: shell`ls ${initialisedMark}`,
-        judge: equals(initialisedMark, () => 'it did'),
-      }),
+        probe: async (context) => {
+          const saw = await initialisedWith(context, machine)
+          return { ok: saw === 'these settings', saw }
+        },
+      },
       service(lab, machine, 'kubelet'),
       {
         id: 'api-ready',
@@ -211,10 +246,18 @@ export const initControlPlane = (lab: Lab): Step => {
         hint: `lab exec ${lab.name} ${machine.name} -- crictl ps -a`,
         probe: async (context) => {
           const endpoint = await context.provider.apiEndpoint(lab)
-          const kubeconfig = await context.kubectl.run(['config', 'view', '-o', 'jsonpath={.clusters[0].cluster.server}'])
+          const kubeconfig = await context.kubectl.run([
+            'config',
+            'view',
+            '-o',
+            'jsonpath={.clusters[0].cluster.server}',
+          ])
           if (kubeconfig !== endpoint)
             return { ok: false, saw: `kubeconfig says ${kubeconfig || 'nothing'}, wanted ${endpoint}` }
-          return { ok: (await context.kubectl.run(['get', '--raw=/readyz'])) === 'ok', saw: `${endpoint}/readyz says ok` }
+          return {
+            ok: (await context.kubectl.run(['get', '--raw=/readyz'])) === 'ok',
+            saw: `${endpoint}/readyz says ok`,
+          }
         },
       },
     ],
@@ -266,7 +309,8 @@ export const joinWorker = (lab: Lab, machine: MachineSpec): Step => ({
   apply: async (context) => {
     const there = context.machine(machine.name)
     const controlPlane = controlPlaneOf(lab)
-    const known = (await context.kubectl.run(['get', 'node', machine.name, '--ignore-not-found', '-o', 'name'])) !== ''
+    const known =
+      (await context.kubectl.run(['get', 'node', machine.name, '--ignore-not-found', '-o', 'name'])) !== ''
     const joined = (await there.try(shell`test -s /etc/kubernetes/kubelet.conf`)).exitCode === 0
     if (known && joined) {
       await there.run(shell`systemctl start kubelet`, { signal: context.signal })
@@ -275,7 +319,9 @@ export const joinWorker = (lab: Lab, machine: MachineSpec): Step => ({
         timeout: 120,
         signal: context.signal,
       })
-      const authority = await context.machine(controlPlane.name).run(shell`base64 -w0 /etc/kubernetes/pki/ca.crt`)
+      const authority = await context
+        .machine(controlPlane.name)
+        .run(shell`base64 -w0 /etc/kubernetes/pki/ca.crt`)
       const clusterInfo = {
         apiVersion: 'v1',
         kind: 'Config',
@@ -311,16 +357,16 @@ const registered = (lab: Lab, machine: MachineSpec): Check => ({
   },
 })
 
-const withNode = async (
-  context: Context,
-  name: string,
-  judge: (node: Node) => Verdict,
-): Promise<Verdict> => {
+const withNode = async (context: Context, name: string, judge: (node: Node) => Verdict): Promise<Verdict> => {
   const node = (await nodes(context)).find(({ metadata }) => metadata.name === name)
   return node ? judge(node) : { ok: false, saw: 'no such node' }
 }
 
-const nodeChecks = (lab: Lab, machine: MachineSpec, kubernetes: KubernetesSpec): readonly [Check, ...Check[]] => {
+const nodeChecks = (
+  lab: Lab,
+  machine: MachineSpec,
+  kubernetes: KubernetesSpec,
+): readonly [Check, ...Check[]] => {
   const range = podRangeOf(lab, machine)
   const check = (id: string, title: string, judge: (node: Node) => Verdict): Check => ({
     id: `${machine.name}-${id}`,
@@ -335,7 +381,9 @@ const nodeChecks = (lab: Lab, machine: MachineSpec, kubernetes: KubernetesSpec):
       const ready = status.conditions.find(({ type }) => type === 'Ready')
       return {
         ok: ready?.status === 'True',
-        saw: ready ? `Ready=${ready.status}, ${ready.reason ?? ''}${ready.status === 'True' ? '' : `: ${ready.message ?? ''}`}` : 'no Ready condition',
+        saw: ready
+          ? `Ready=${ready.status}, ${ready.reason ?? ''}${ready.status === 'True' ? '' : `: ${ready.message ?? ''}`}`
+          : 'no Ready condition',
       }
     }),
     check('schedulable', `node ${machine.name} takes pods`, ({ spec }) => ({
@@ -397,7 +445,10 @@ export const readyNode = (lab: Lab, machine: MachineSpec, kubernetes: Kubernetes
   title: `See node ${machine.name} ready`,
   phase,
   machine: machine.name,
-  needs: [machine.role === 'control-plane' ? 'init-control-plane' : `join-${machine.name}`, `route-pods-${machine.name}`],
+  needs: [
+    machine.role === 'control-plane' ? 'init-control-plane' : `join-${machine.name}`,
+    `route-pods-${machine.name}`,
+  ],
   apply: async ({ kubectl }) => {
     const range = podRangeOf(lab, machine)
     const node = await kubectl.get<Node>('node', machine.name)
@@ -457,9 +508,9 @@ export const proveControlPlane = (lab: Lab): Step => {
         hint: `lab exec ${lab.name} ${machine.name} -- kubeadm certs renew all`,
         command: shell`cat /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt`,
         judge: (output) => {
-          const certificates = (output.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []).map(
-            (text) => new X509Certificate(text),
-          )
+          const certificates = (
+            output.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
+          ).map((text) => new X509Certificate(text))
           const first = certificates
             .map((certificate) => ({ certificate, ends: new Date(certificate.validTo).getTime() }))
             .sort((a, b) => a.ends - b.ends)[0]
@@ -488,7 +539,8 @@ export const proveProxy = (lab: Lab): Step => ({
     hint: `lab kubectl ${lab.name} -- -n kube-system describe pods -l k8s-app=kube-proxy`,
     probe: async (context: Context) => {
       const pod = (await pods(context)).find(
-        ({ metadata, spec }) => metadata.labels?.['k8s-app'] === 'kube-proxy' && spec.nodeName === machine.name,
+        ({ metadata, spec }) =>
+          metadata.labels?.['k8s-app'] === 'kube-proxy' && spec.nodeName === machine.name,
       )
       return pod ? { ok: isReady(pod), saw: describePod(pod) } : { ok: false, saw: 'no such pod' }
     },

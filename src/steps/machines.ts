@@ -59,16 +59,24 @@ export const shutDown = async (context: Context, name: string): Promise<void> =>
   // Twice force: at once after a sync, without stopping unit after unit. LUNs are quiet by then.
   await context
     .machine(name)
-    .try(shell`sync; systemctl stop kubelet iscsid 2>/dev/null; nohup systemctl poweroff --force >/dev/null 2>&1 &`, {
-      timeout: 10,
-    })
+    .try(
+      shell`sync; systemctl stop kubelet iscsid 2>/dev/null; nohup systemctl poweroff --force >/dev/null 2>&1 &`,
+      {
+        timeout: 10,
+      },
+    )
     .catch(() => undefined)
-  for (const until = Date.now() + shutdownDeadline * 1000; Date.now() < until; await delay(100))
-    if (await isOff()) break
+  for (const until = Date.now() + shutdownDeadline * 1000; Date.now() < until && !(await isOff());)
+    await delay(100)
   await provider.cut(lab, name)
 }
 
-export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions, needs: readonly string[]): Step => ({
+export const boot = (
+  lab: Lab,
+  machine: MachineSpec,
+  options: FileOptions,
+  needs: readonly string[],
+): Step => ({
   id: `boot-${machine.name}`,
   title: `Boot ${machine.name}`,
   phase,
@@ -138,7 +146,10 @@ const sysctlCheck = (lab: Lab, machine: MachineSpec): Check =>
     machine: machine.name,
     hint: `lab exec ${lab.name} ${machine.name} -- sysctl --system`,
     command: shell`sysctl -n ${Object.keys(sysctls)} | tr '\n' ' '`,
-    judge: equals(Object.values(sysctls).join(' '), (output) => `${Object.keys(sysctls).join(', ')} = ${output}`),
+    judge: equals(
+      Object.values(sysctls).join(' '),
+      (output) => `${Object.keys(sysctls).join(', ')} = ${output}`,
+    ),
   })
 
 /** What the kernel must be able to do, as it says itself: built in, or a module that loads. */
@@ -194,10 +205,12 @@ const differing = async (
 ): Promise<readonly MachineFile[]> => {
   const list = files.map(({ path, content }) => `${sha256(content)}  ${path}`).join('\n')
   // Both lists come through standard input: content hashes of secrets are nobody's business in `ps` either.
-  const answer = await context.machine(machine.name).try(
-    shell`sha256sum --check --quiet 2>/dev/null; stat -c '%a %n' ${files.map(({ path }) => path)} 2>/dev/null`,
-    { input: `${list}\n`, signal: context.signal },
-  )
+  const answer = await context
+    .machine(machine.name)
+    .try(
+      shell`sha256sum --check --quiet 2>/dev/null; stat -c '%a %n' ${files.map(({ path }) => path)} 2>/dev/null`,
+      { input: `${list}\n`, signal: context.signal },
+    )
   const lines = answer.stdout.split('\n')
   return files.filter(({ path, mode = 0o644 }) => {
     const wrongContent = lines.some((line) => line.startsWith(`${path}: FAILED`))
@@ -276,7 +289,10 @@ export const remove = (lab: Lab, name: string): Step => ({
       within: 30,
       probe: async (context) => {
         const state = (await context.provider.states(lab)).find((candidate) => candidate.name === name)
-        return { ok: state === undefined, saw: state ? `${state.status}: ${state.detail}` : 'no such machine' }
+        return {
+          ok: state === undefined,
+          saw: state ? `${state.status}: ${state.detail}` : 'no such machine',
+        }
       },
     },
   ],

@@ -75,7 +75,8 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
     judge: (output) => {
       const [required, ...seen] = output.split('\n')
       const wanted = [target.chap.username, target.chap.password].map(hash)
-      const same = new Set(seen).size === new Set(wanted).size && seen.every((value) => wanted.includes(value))
+      const same =
+        new Set(seen).size === new Set(wanted).size && seen.every((value) => wanted.includes(value))
       return {
         ok: required === '1' && same,
         saw: `authentication=${required ?? ''}, ${same ? 'credentials as wanted' : 'credentials differ'}`,
@@ -105,17 +106,26 @@ const recordFolders = ['/etc/iscsi/nodes', '/etc/iscsi/ifaces', '/var/lib/iscsi'
  * Tries a login that must not succeed. Its records live in a mount namespace that ends with it, and it has an
  * interface of its own, so neither records nor sessions of the machine are touched.
  */
-const refuses = (lab: Lab, target: TargetSpec, initiator: string, how: 'wrong password' | 'no password'): Check => {
+const refuses = (
+  lab: Lab,
+  target: TargetSpec,
+  initiator: string,
+  how: 'wrong password' | 'no password',
+): Check => {
   const face = how === 'wrong password' ? 'lab-wrong' : 'lab-open'
   const node = ['-m', 'node', '-T', target.iqn, '-p', portalOf(lab, target), '-I', face]
   const credentials =
     how === 'wrong password'
-      ? ['-n', 'node.session.auth.authmethod', '-v', 'CHAP', '-n', 'node.session.auth.username', '-v', 'nobody'].concat([
+      ? [
           '-n',
-          'node.session.auth.password',
+          'node.session.auth.authmethod',
           '-v',
-          'not-the-password',
-        ])
+          'CHAP',
+          '-n',
+          'node.session.auth.username',
+          '-v',
+          'nobody',
+        ].concat(['-n', 'node.session.auth.password', '-v', 'not-the-password'])
       : ['-n', 'node.session.auth.authmethod', '-v', 'None']
   const script = [
     shell`for folder in ${recordFolders}; do test ! -d $folder || mount -t tmpfs none $folder; done`,

@@ -41,20 +41,32 @@ describe('lab up iscsi', () => {
   })
 
   it('shows machines and files in its status, as JSON with a schema', async () => {
-    const status = await bench.json<{ schema: string; up: boolean; files: { sshConfig: string } }>('status', 'iscsi')
+    const status = await bench.json<{ schema: string; up: boolean; files: { sshConfig: string } }>(
+      'status',
+      'iscsi',
+    )
     expect(status).toMatchObject({ schema: 'lab.status/v1', up: true })
     expect(existsSync(status.files.sshConfig)).toBe(true)
   })
 
   it("lets a user's own ssh in, with the host key pinned", async () => {
     const { files } = await bench.json<{ files: { sshConfig: string } }>('status', 'iscsi')
-    const { stdout } = await execa('ssh', ['-F', files.sshConfig, '-o', 'BatchMode=yes', 'initiator', 'hostname'])
+    const { stdout } = await execa('ssh', [
+      '-F',
+      files.sshConfig,
+      '-o',
+      'BatchMode=yes',
+      'initiator',
+      'hostname',
+    ])
     expect(stdout).toBe('initiator')
   })
 
   it('runs a command on one, on a role and on all, with its exit code', async () => {
     expect(await bench.ok('exec', 'iscsi', 'target', '--', 'hostname')).toBe('target')
-    expect(await bench.ok('exec', 'iscsi', 'all', '--', 'echo', "it's $HOME")).toMatch(/initiator \| it's \$HOME/)
+    expect(await bench.ok('exec', 'iscsi', 'all', '--', 'echo', "it's $HOME")).toMatch(
+      /initiator \| it's \$HOME/,
+    )
     expect((await bench.lab('exec', 'iscsi', 'target', '--', 'sh', '-c', 'exit 7')).exitCode).toBe(7)
   })
 
@@ -69,19 +81,42 @@ describe('lab up iscsi', () => {
 
   it('listens nowhere on this host but on 127.0.0.1', async () => {
     const { stdout: pids } = await execa('pgrep', ['-f', `supervisor.js ${bench.env.LAB_STATE}`])
-    const { stdout } = await execa('ss', ['--no-header', '--listening', '--tcp', '--udp', '--numeric', '--processes'])
-    const ours = stdout.split('\n').filter((line) => pids.split('\n').some((pid) => line.includes(`pid=${pid},`)))
+    const { stdout } = await execa('ss', [
+      '--no-header',
+      '--listening',
+      '--tcp',
+      '--udp',
+      '--numeric',
+      '--processes',
+    ])
+    const ours = stdout
+      .split('\n')
+      .filter((line) => pids.split('\n').some((pid) => line.includes(`pid=${pid},`)))
     expect(ours.filter((line) => !line.includes(' 127.0.0.1:'))).toEqual([])
   })
 
   it('keeps its files from other users', async () => {
-    const { stdout } = await execa('find', [join(bench.env.LAB_STATE, 'iscsi'), '-type', 'f', '-perm', '/077'])
+    const { stdout } = await execa('find', [
+      join(bench.env.LAB_STATE, 'iscsi'),
+      '-type',
+      'f',
+      '-perm',
+      '/077',
+    ])
     const readable = stdout.split('\n').filter((path) => path !== '' && !/\/(root\.cow|uml\/)/.test(path))
     expect(readable).toEqual([])
   })
 
   it('names what is broken by hand, and up repairs it', async () => {
-    await bench.ok('exec', 'iscsi', 'target', '--', 'sh', '-c', 'echo 0 | tee /sys/kernel/config/target/iscsi/iqn*/tpgt_1/attrib/authentication')
+    await bench.ok(
+      'exec',
+      'iscsi',
+      'target',
+      '--',
+      'sh',
+      '-c',
+      'echo 0 | tee /sys/kernel/config/target/iscsi/iqn*/tpgt_1/attrib/authentication',
+    )
     expect(await bench.complaints('iscsi')).toEqual(
       expect.arrayContaining(['target00-chap', 'target00-refuses-no-password']),
     )
@@ -130,7 +165,13 @@ describe('a lab file with other values', () => {
         machines: [
           { name: 'store1', role: 'target', address: '10.20.30.5', memory: '256MiB' },
           { name: 'store2', role: 'target', address: '10.20.30.6', memory: '256MiB' },
-          { name: 'client', role: 'initiator', address: '10.20.30.7', memory: '300MiB', iqn: 'iqn.2026-11.example.lab:one.two' },
+          {
+            name: 'client',
+            role: 'initiator',
+            address: '10.20.30.7',
+            memory: '300MiB',
+            iqn: 'iqn.2026-11.example.lab:one.two',
+          },
         ],
         iscsi: {
           targets: [
@@ -150,7 +191,13 @@ describe('a lab file with other values', () => {
           ],
         },
         filesystems: [
-          { initiator: 'client', target: 'iqn.2026-11.example.lab:first', lun: 0, directory: 'mysql-data', mode: '0750' },
+          {
+            initiator: 'client',
+            target: 'iqn.2026-11.example.lab:first',
+            lun: 0,
+            directory: 'mysql-data',
+            mode: '0750',
+          },
         ],
       })
     })
@@ -165,7 +212,11 @@ describe('a lab file with other values', () => {
 
 describe('Ctrl-C', () => {
   it('ends up with 130 and a word, and the next up goes on from there', async () => {
-    const run = execa(process.execPath, [cli, 'up', 'iscsi'], { env: bench.env, reject: false, stdin: 'ignore' })
+    const run = execa(process.execPath, [cli, 'up', 'iscsi'], {
+      env: bench.env,
+      reject: false,
+      stdin: 'ignore',
+    })
     setTimeout(() => run.kill('SIGINT'), 1500)
     const { exitCode, stderr } = await run
     expect(exitCode).toBe(130)

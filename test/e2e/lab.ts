@@ -27,7 +27,9 @@ export class Bench {
   async ok(...args: readonly string[]): Promise<string> {
     const result = await this.lab(...args)
     if (result.exitCode !== 0)
-      throw new Error(`lab ${args.join(' ')}: exit code ${String(result.exitCode)}\n${result.stdout}\n${result.stderr}`)
+      throw new Error(
+        `lab ${args.join(' ')}: exit code ${String(result.exitCode)}\n${result.stdout}\n${result.stderr}`,
+      )
     return result.stdout
   }
 
@@ -47,7 +49,9 @@ export class Bench {
     const report = JSON.parse(result.stdout) as ReportJson
     const failed = report.results.filter(({ outcome }) => outcome !== 'ok' && outcome !== 'changed')
     if (failed.length > 0 || result.exitCode !== 0)
-      throw new Error(`lab up ${lab}: ${failed.map(({ step, reason }) => `${step}: ${reason ?? ''}`).join('\n')}\n${result.stderr}`)
+      throw new Error(
+        `lab up ${lab}: ${failed.map(({ step, reason }) => `${step}: ${reason ?? ''}`).join('\n')}\n${result.stderr}`,
+      )
     return report.results.filter(({ outcome }) => outcome === 'changed').map(({ step }) => step)
   }
 
@@ -65,4 +69,3 @@ export class Bench {
     await rm(this.folder, { recursive: true, force: true })
   }
 }
-

@@ -102,7 +102,7 @@ export class TestSshServer {
   #serve(client: Connection): void {
     const allowed = ssh2.utils.parseKey(clientKeys.public)
     if (allowed instanceof Error) throw allowed
-    client.on('error', () => undefined)
+    client.setMaxListeners(0).on('error', () => undefined)
     client.on('authentication', (context) => {
       this.attempts++
       const known = context.method === 'publickey' && context.key.data.equals(allowed.getPublicSSH())
@@ -121,21 +121,26 @@ export class TestSshServer {
         accept().on('exec', (acceptExec, _reject, { command }) => {
           const channel = acceptExec()
           if (this.instead) this.instead(channel, command)
-          else this.#run(channel, command)
+          else this.#run(client, channel, command)
         })
       })
     })
   }
 
-  #run(channel: ssh2.ServerChannel, command: string): void {
+  #run(client: Connection, channel: ssh2.ServerChannel, command: string): void {
     const child = spawn('/bin/sh', ['-c', command], { detached: true, stdio: 'pipe' })
     const ran: Ran = { command, process: child, channelClosed: false }
     this.ran.push(ran)
     channel.on('error', () => undefined)
-    channel.on('close', () => {
+    const loseClient = (): void => {
       ran.channelClosed = true
-      end(child)
-    })
+      // As OpenSSH does it without a terminal: the command loses its pipes, and may go on.
+      child.stdin.end()
+      child.stdout.destroy()
+      child.stderr.destroy()
+    }
+    channel.on('close', loseClient)
+    client.on('close', loseClient)
     // A program that does not read its input is no error: sshd says nothing about it either.
     child.stdin.on('error', () => undefined)
     channel.pipe(child.stdin)

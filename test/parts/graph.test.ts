@@ -40,7 +40,11 @@ const fake = ({ id, script = 'echo made > $OUT/file', ...rest }: FakePart): Part
   reference: { seconds: 1, lines: 1, mebibytes: 1 },
   build: async (build) => {
     await build.run(['bash', '-euc', script], {
-      environment: { OUT: build.out, WORK: build.work, NEEDS: (rest.needs ?? []).map((need) => build.need(need)).join(' ') },
+      environment: {
+        OUT: build.out,
+        WORK: build.work,
+        NEEDS: (rest.needs ?? []).map((need) => build.need(need)).join(' '),
+      },
     })
   },
   ...rest,
@@ -60,8 +64,9 @@ const build = async (
   return seen
 }
 
-const states = (seen: readonly PartProgress[], id: string): string[] =>
-  [...new Set(seen.filter(({ part }) => part === id).map(({ state }) => state))]
+const states = (seen: readonly PartProgress[], id: string): string[] => [
+  ...new Set(seen.filter(({ part }) => part === id).map(({ state }) => state)),
+]
 
 const outputOf = (parts: readonly Part[], id: string, file = 'file'): Promise<string> =>
   readFile(join(cache.path(`${id}-${hashesOf(parts).get(id) ?? ''}`), file), 'utf8')
@@ -107,7 +112,11 @@ describe('what a change rebuilds', () => {
 describe('building', () => {
   const chain = (): Part[] => [
     fake({ id: 'a' }),
-    fake({ id: 'b', needs: ['a'], script: 'cat $NEEDS/file > $OUT/file; echo more >> $OUT/file; touch $WORK/scratch' }),
+    fake({
+      id: 'b',
+      needs: ['a'],
+      script: 'cat $NEEDS/file > $OUT/file; echo more >> $OUT/file; touch $WORK/scratch',
+    }),
   ]
 
   test('each part once, after what it needs; the second time nothing', async () => {
@@ -169,7 +178,11 @@ describe('building', () => {
       ),
     ])
     expect(await readFile(count, 'utf8')).toBe('x\n')
-    expect(other.seen.some(({ state, note }) => state === 'waiting' && /process \d+ is building it/.test(note ?? ''))).toBe(true)
+    expect(
+      other.seen.some(
+        ({ state, note }) => state === 'waiting' && /process \d+ is building it/.test(note ?? ''),
+      ),
+    ).toBe(true)
     expect(other.seen.at(-1)?.state).toBe('cached')
   })
 })
@@ -197,7 +210,10 @@ describe('failures', () => {
   })
 
   test.each([
-    { said: "E: Failed to fetch http://deb.debian.org/debian/x  Temporary failure resolving 'deb.debian.org'", code: 'debian-mirror' },
+    {
+      said: "E: Failed to fetch http://deb.debian.org/debian/x  Temporary failure resolving 'deb.debian.org'",
+      code: 'debian-mirror',
+    },
     { said: 'cc1: fatal error: /tmp/x.s: No space left on device', code: 'disk-full' },
     { said: 'go: link: signal: killed', code: 'out-of-memory' },
     { said: 'E: Unable to locate package nonsense', code: 'debian-package' },
@@ -208,7 +224,7 @@ describe('failures', () => {
   })
 
   test('a command that the host does not have', async () => {
-    const part = fake({ id: 'broken', build: ({ run }) => run(['lab-has-no-such-program']) })
+    const part = fake({ id: 'broken', build: (made) => made.run(['lab-has-no-such-program']) })
     expect((await failureOf([part])).message).toContain('lab-has-no-such-program')
   })
 
@@ -228,7 +244,12 @@ describe('being ended', () => {
   test('an abort kills all that was started, and leaves nothing', async () => {
     const stop = new AbortController()
     const marker = `31${String(process.pid)}`
-    const parts = [fake({ id: 'endless', script: `(sleep ${marker} & sleep ${marker}) & trap '' TERM; sleep ${marker}; wait` })]
+    const parts = [
+      fake({
+        id: 'endless',
+        script: `(sleep ${marker} & sleep ${marker}) & trap '' TERM; sleep ${marker}; wait`,
+      }),
+    ]
     const running = build(parts, ['endless'], stop.signal).catch((error: unknown) => error)
     while (!(await alive(`sleep ${marker}`))) await delay(20)
     stop.abort()

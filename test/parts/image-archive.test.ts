@@ -47,7 +47,7 @@ const list = async (path: string): Promise<Record<string, { text: string; line: 
     const { name, type, mode, uid, gid, mtime, linkname } = entry.header
     found[name] = {
       text: Buffer.concat(chunks).toString(),
-      line: [type, mode.toString(8), uid, gid, mtime.getTime(), linkname ?? ''].join(' '),
+      line: [type, mode.toString(8), uid, gid, mtime.getTime(), linkname].join(' '),
     }
   }
   return found
@@ -57,7 +57,9 @@ test('the same entries give the same bytes, whatever the clock and the order', a
   const first = await digestOf(await make('first'))
   await utimes(join(folder, 'program'), 1, 1)
   expect(await digestOf(await make('second'))).toBe(first)
-  expect(await writeLayer(join(folder, 'third'), entries().reverse())).toBe(await digestOf(join(folder, 'first.layer')))
+  expect(await writeLayer(join(folder, 'third'), entries().reverse())).toBe(
+    await digestOf(join(folder, 'first.layer')),
+  )
   // Golden: a change of these bytes gives every image another identity.
   expect(first).toBe('1920ae07e583597310329b23e05ac4409363b3ad054e34e8e0ceaec6dfff7abb')
 })
@@ -98,8 +100,12 @@ test('an archive names its configuration, its layer and its reference by digest'
 })
 
 test('a file that is not there is an error, and no archive stays', async () => {
-  await expect(writeLayer(join(folder, 'layer'), [{ path: '/x', from: join(folder, 'none') }])).rejects.toThrow('ENOENT')
+  await expect(
+    writeLayer(join(folder, 'layer'), [{ path: '/x', from: join(folder, 'none') }]),
+  ).rejects.toThrow('ENOENT')
   const layer = { path: join(folder, 'none'), digest: '0' }
-  await expect(writeImageArchive(join(folder, 'bad.tar'), { reference: 'x' }, layer)).rejects.toThrow('ENOENT')
+  await expect(writeImageArchive(join(folder, 'bad.tar'), { reference: 'x' }, layer)).rejects.toThrow(
+    'ENOENT',
+  )
   await expect(digestOf(join(folder, 'bad.tar'))).rejects.toThrow('ENOENT')
 })

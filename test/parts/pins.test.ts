@@ -11,9 +11,12 @@ const requirement = (folder: string, module: string): string | undefined =>
     readFileSync(join(partsFolder, folder, 'go.mod'), 'utf8'),
   )?.[1]
 
-test.each(Object.entries(pins().modules))('%s: the pin is what go.mod requires', (folder, { module, version }) => {
-  expect(requirement(folder, module)).toBe(version)
-})
+test.each(Object.entries(pins().modules))(
+  '%s: the pin is what go.mod requires',
+  (folder, { module, version }) => {
+    expect(requirement(folder, module)).toBe(version)
+  },
+)
 
 test('the images are those that this kubeadm asks for', () => {
   const { images, modules } = pins()
@@ -59,7 +62,10 @@ test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string
   },
   {
     change: 'another package in the database image',
-    edit: ({ images }) => images.filter((image) => image.kind === 'debian' && image.name === 'mariadb').forEach((image) => image.kind === 'debian' && image.packages.push('x')),
+    edit: ({ images }) =>
+      images
+        .filter((image) => image.kind === 'debian' && image.name === 'mariadb')
+        .forEach((image) => image.kind === 'debian' && image.packages.push('x')),
     rebuilt: ['image-mariadb', 'base-disk'],
   },
   {
@@ -92,6 +98,8 @@ test('an optional image is in the base disk of those labs only that ask for it',
   const ids = (extra: readonly string[]): string[] => catalog(copy, '/cache', extra).map(({ id }) => id)
   expect(ids([])).not.toContain(imagePart('extra'))
   expect(ids(['extra'])).toContain(imagePart('extra'))
-  expect(hashesOf(catalog(copy, '/cache')).get('base-disk')).toBe(hashesOf(catalog(pins(), '/cache')).get('base-disk'))
+  expect(hashesOf(catalog(copy, '/cache')).get('base-disk')).toBe(
+    hashesOf(catalog(pins(), '/cache')).get('base-disk'),
+  )
   expect(() => ids(['nonsense'])).toThrow('there is no image nonsense')
 })

@@ -1,8 +1,8 @@
 #!/bin/bash
-# customize.sh ROOT FILES: initialises a data directory once, while the image is made, so that a container's
+# customize.sh ROOT: initialises a data directory once, while the image is made, so that a container's
 # first start has only to copy it.
 set -euo pipefail
-root=$1 files=$2
+root=$1 files=$(dirname "$0")
 # The upstream image's numbers: a volume can be carried from one to the other.
 echo 'mysql:x:999:' >> "$root/etc/group"
 echo 'mysql:x:999:999::/nonexistent:/usr/sbin/nologin' >> "$root/etc/passwd"

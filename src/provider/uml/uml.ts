@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { execa } from 'execa'
 import { existsSync, readFileSync, readlinkSync, readdirSync } from 'node:fs'
-import { mkdir, open, readFile, rm, statfs, truncate } from 'node:fs/promises'
+import { mkdir, open, readFile, rm, stat, statfs, truncate } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { freemem } from 'node:os'
 import { join } from 'node:path'
@@ -54,7 +54,9 @@ const inNamespace = 'mount -t tmpfs -o mode=1777,size=100% lab /dev/shm && exec 
 const machineFolder = (lab: Pick<Lab, 'name'>, machine: string): string => pathsOf(lab.name).machine(machine)
 
 const lunsOf = (lab: Lab, machine: MachineSpec): readonly number[] =>
-  lab.targets.filter((target) => target.machine === machine.name).flatMap((target) => target.luns.map((lun) => lun.size))
+  lab.targets
+    .filter((target) => target.machine === machine.name)
+    .flatMap((target) => target.luns.map((lun) => lun.size))
 
 /** `ubda` is the root disk, `ubdb` the seed; LUNs follow. */
 const lunDevice = (index: number): string => `/dev/ubd${String.fromCharCode('c'.charCodeAt(0) + index)}`
@@ -90,7 +92,9 @@ const linkOf = (lab: Lab, machine: MachineSpec): StartRequest['link'] => {
  * self. 02 marks an address that nobody else has given out.
  */
 const macOf = (machine: MachineSpec): string =>
-  ['02', '4c', ...machine.address.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))].join(':')
+  ['02', '4c', ...machine.address.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))].join(
+    ':',
+  )
 
 const argvOf = (lab: Lab, machine: MachineSpec, base: MachineBase): readonly string[] => {
   const folder = machineFolder(lab, machine.name)
@@ -102,7 +106,7 @@ const argvOf = (lab: Lab, machine: MachineSpec, base: MachineBase): readonly str
     'seccomp=auto',
     `ubd0=${join(folder, 'root.cow')},${base.baseDisk}`,
     `ubd1r=${join(folder, 'seed.tar')}`,
-    ...lunsOf(lab, machine).map((_, index) => `ubd${String(index + 2)}=${join(folder, `lun-${String(index)}.raw`)}`),
+    ...lunsOf(lab, machine).map((_, index) => `ubd${String(index + 2)}=${lunPath(lab, machine.name, index)}`),
     'root=/dev/ubda',
     'rw',
     'labseed=/dev/ubdb',
@@ -119,6 +123,18 @@ export const differenceOf = (runs: readonly string[], wanted: readonly string[])
   const come = wanted.filter((word) => !runs.includes(word))
   if (gone.length === 0 && come.length === 0) return undefined
   return `runs with ${gone.join(' ') || 'less'}, wanted ${come.join(' ') || 'without it'}`
+}
+
+const lunPath = (lab: Pick<Lab, 'name'>, machine: string, index: number): string =>
+  join(machineFolder(lab, machine), `lun-${String(index)}.raw`)
+
+/** A LUN that the lab file made larger: the machine sees it when it boots again. */
+const smallLun = async (lab: Lab, machine: MachineSpec): Promise<string | undefined> => {
+  for (const [index, size] of lunsOf(lab, machine).entries()) {
+    const has = (await stat(lunPath(lab, machine.name, index)).catch(() => undefined))?.size ?? 0
+    if (has < size) return `disk ${String(index)} has ${String(has)} bytes, wanted ${String(size)}`
+  }
+  return undefined
 }
 
 const lastLine = async (path: string): Promise<string> => {
@@ -181,7 +197,7 @@ const createNetwork = async (lab: Lab): Promise<void> => {
   )
   child.unref()
   const until = Date.now() + supervisorDeadline * 1000
-  let ended = false
+  let ended = false as boolean
   child.once('error', () => (ended = true)).once('exit', () => (ended = true))
   try {
     while (!(await runningMachines(lab))) {
@@ -214,7 +230,7 @@ const states = async (lab: Lab): Promise<readonly MachineState[]> => {
         status: 'stopped',
         detail: `${found.ended ?? 'ended'}; console: ${await lastLine(join(machineFolder(lab, name), 'console.log'))}`,
       }
-    const differs = spec && differenceOf(found.argv, argvOf(lab, spec, base))
+    const differs = spec && (differenceOf(found.argv, argvOf(lab, spec, base)) ?? (await smallLun(lab, spec)))
     return {
       name,
       status: 'running',
@@ -237,12 +253,18 @@ const start: Provider['start'] = async (lab, machine, files) => {
   if (!base) {
     const parts = await preparedParts()
     if ('missing' in parts)
-      throw new LabError('not-prepared', `parts are missing: ${parts.missing.join(', ')}`, { hint: 'lab prepare' })
+      throw new LabError('not-prepared', `parts are missing: ${parts.missing.join(', ')}`, {
+        hint: 'lab prepare',
+      })
     base = { kernel: parts.kernel, baseDisk: parts.baseDisk }
   } else if (!existsSync(base.baseDisk) || !existsSync(base.kernel)) {
-    throw new LabError('base-gone', `${machine.name}: ${base.baseDisk} is gone, and its disk is of no use without it`, {
-      hint: `lab down ${lab.name}, then lab up ${lab.name}`,
-    })
+    throw new LabError(
+      'base-gone',
+      `${machine.name}: ${base.baseDisk} is gone, and its disk is of no use without it`,
+      {
+        hint: `lab down ${lab.name}, then lab up ${lab.name}`,
+      },
+    )
   }
   const keys = await labKeys(lab.name)
   const own = await machineKeys(lab.name, machine.name)
@@ -257,7 +279,7 @@ const start: Provider['start'] = async (lab, machine, files) => {
     ]),
   )
   for (const [index, size] of lunsOf(lab, machine).entries()) {
-    const path = join(folder, `lun-${String(index)}.raw`)
+    const path = lunPath(lab, machine.name, index)
     const disk = await open(path, 'a', 0o600)
     const { size: has } = await disk.stat()
     await disk.close()
@@ -376,7 +398,7 @@ const probe = async (signal: AbortSignal): Promise<Usability> => {
   if (attempt.exitCode !== 0)
     return {
       usable: false,
-      evidence: `a bridge in namespaces of our own: ${attempt.stderr.trim() || attempt.originalMessage || 'failed'}`,
+      evidence: `a bridge in namespaces of our own: ${attempt.stderr.trim() || (attempt.originalMessage ?? 'failed')}`,
       remedy: isRoot()
         ? 'apt-get install -y iproute2 util-linux mount'
         : 'sudo sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0, or run lab as root',
@@ -385,17 +407,24 @@ const probe = async (signal: AbortSignal): Promise<Usability> => {
   const namespaces = `namespaces, bridge and veth work as ${isRoot() ? 'root' : 'this user'}`
   if ('missing' in parts)
     return { usable: true, evidence: `${namespaces}; the kernel is not built yet, so it could not be booted` }
-  const boot = await execa(parts.kernel, ['mem=64M', 'con=null', 'con0=null,fd:1', 'panic=-1', 'seccomp=auto'], {
-    reject: false,
-    cancelSignal: signal,
-    timeout: 10_000,
-    stdin: 'ignore',
-    env: { TMPDIR: '/dev/shm' },
-  })
+  const boot = await execa(
+    parts.kernel,
+    ['mem=64M', 'con=null', 'con0=null,fd:1', 'panic=-1', 'seccomp=auto'],
+    {
+      reject: false,
+      cancelSignal: signal,
+      timeout: 10_000,
+      stdin: 'ignore',
+      env: { TMPDIR: '/dev/shm' },
+    },
+  )
   const said = `${boot.stdout}\n${boot.stderr}`
   const version = /Linux version (\S+)/.exec(said)?.[1]
   return version === undefined
-    ? { usable: false, evidence: `${namespaces}, but the kernel does not boot: ${said.trim().split('\n').at(-1) ?? ''}` }
+    ? {
+        usable: false,
+        evidence: `${namespaces}, but the kernel does not boot: ${said.trim().split('\n').at(-1) ?? ''}`,
+      }
     : { usable: true, evidence: `${namespaces}; a kernel ${version} booted` }
 }
 
@@ -416,7 +445,7 @@ const preflight: Provider['preflight'] = async (lab) => {
   if (!running && free < needed)
     problems.push({
       problem: `${gib(free)} GiB of disk are free, ${gib(needed)} GiB are needed`,
-      hint: 'df -h; lab prepare --prune removes parts of earlier versions',
+      hint: 'df -h; lab prepare --prune removes what earlier versions built',
     })
   return problems
 }
@@ -433,6 +462,7 @@ const availableMemory = (): number => {
  */
 export const umlProvider: Provider = {
   name: 'uml',
+  bootsMachines: true,
   probe,
   preflight,
   prepare: async (_lab, preparation) => {

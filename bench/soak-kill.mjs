@@ -1,0 +1,52 @@
+#!/usr/bin/env node
+/**
+ * `npm run soak:kill -- --runs 20 --lab iscsi-ha --seed 1`: lab is killed (kill -9 and Ctrl-C in turn) at random
+ * moments of `up`, and must converge when it is started again; then `down` must leave nothing.
+ */
+import { parseArgs } from 'node:util'
+import { lab, tidy } from './lab.mjs'
+
+const { values } = parseArgs({
+  options: {
+    runs: { type: 'string', default: '20' },
+    lab: { type: 'string', default: 'iscsi-ha' },
+    seed: { type: 'string', default: String(Date.now() % 100_000) },
+    // Seconds within which the kill falls: about as long as an undisturbed up takes.
+    within: { type: 'string', default: '80' },
+  },
+})
+let seed = Number(values.seed)
+// The minimal standard generator (Park and Miller, 1988): a printed seed repeats a run.
+const random = () => (seed = (seed * 48271) % 2147483647) / 2147483647
+const tally = { converged: 0, failed: 0, left: 0 }
+console.log(`seed ${values.seed}`)
+for (let run = 1; run <= Number(values.runs); run++) {
+  const after = random() * Number(values.within)
+  const signal = run % 2 === 0 ? 'SIGINT' : 'SIGKILL'
+  let timer
+  const killed = await lab(['up', values.lab], {
+    started: (child) => (timer = setTimeout(() => child.kill(signal), after * 1000)),
+  })
+  clearTimeout(timer)
+  const again = await lab(['up', values.lab])
+  const verified = await lab(['verify', values.lab])
+  const good = again.code === 0 && verified.code === 0
+  tally[good ? 'converged' : 'failed'] += 1
+  console.log(
+    `${run}: ${signal} after ${after.toFixed(1)} s (${killed.signal ?? `exit ${killed.code}`}); up again ${again.seconds.toFixed(1)} s, exit ${again.code}; ${verified.stdout.trim().split('\n').at(-1)}`,
+  )
+  if (!good) console.log(`${again.stdout}\n${again.stderr}\n${verified.stdout}`)
+  // Every other time from nothing, else from what is there.
+  if (run % 2 === 1) {
+    const down = await lab(['down', values.lab])
+    if (down.code !== 0) {
+      tally.left += 1
+      console.log(down.stdout)
+    }
+  }
+}
+const end = await lab(['down', values.lab])
+if (end.code !== 0) tally.left += 1
+tidy()
+console.log(`converged ${tally.converged}, failed ${tally.failed}, left something ${tally.left}`)
+process.exit(tally.failed + tally.left === 0 ? 0 : 1)

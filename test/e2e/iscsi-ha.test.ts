@@ -1,0 +1,297 @@
+/** labs/iscsi-ha.yaml on real machines: the main job, ten breakages by hand, edits, stop and start, the end. */
+import { readFile, writeFile } from 'node:fs/promises'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { execa } from 'execa'
+import { parse, stringify } from 'yaml'
+import { Bench, cli } from './lab.js'
+
+const bench = new Bench()
+afterAll(async () => {
+  for (const lab of ['ha', 'other']) await bench.lab('down', lab)
+  await bench.close()
+})
+
+interface File {
+  machines: { name: string; role: string; address: string; memory: string }[]
+  iscsi: { targets: { chap: { username: string; password: string } }[] }
+  [field: string]: unknown
+}
+
+const edit = async (file: string, change: (lab: File) => void): Promise<void> => {
+  const lab = parse(await readFile(file, 'utf8')) as File
+  change(lab)
+  await writeFile(file, stringify(lab))
+}
+
+const on = (machine: string, script: string): Promise<string> =>
+  bench.ok('exec', 'ha', machine, '--', 'sh', '-c', script)
+const kubectl = (...words: readonly string[]): Promise<string> => bench.ok('kubectl', 'ha', '--', ...words)
+
+describe('lab up iscsi-ha', () => {
+  let file = ''
+  beforeAll(async () => {
+    file = await bench.variant('iscsi-ha', 'ha', () => undefined)
+    await bench.up(file)
+  })
+
+  it('passes about sixty checks or more, all of them', async () => {
+    const { stdout } = await bench.lab('verify', 'ha')
+    const [, passed, failed] = /^(\d+) passed, (\d+) failed$/m.exec(stdout) ?? []
+    expect({ passed: Number(passed) >= 60, failed }).toEqual({ passed: true, failed: '0' })
+  })
+
+  it('has nothing to do the second time', async () => {
+    expect(await bench.up(file)).toEqual([])
+  })
+
+  it("serves a user's own kubectl", async () => {
+    const { files } = await bench.json<{ files: { kubeconfig: string } }>('status', 'ha')
+    const nodes = await kubectl('get', 'nodes', '-o', 'name')
+    expect(nodes.split('\n')).toEqual(['node/master', 'node/worker1', 'node/worker2'])
+    expect(await readFile(files.kubeconfig, 'utf8')).toContain('server: https://127.0.0.1:')
+  })
+
+  it('forwards a port of the lab to 127.0.0.1', async () => {
+    const forward = execa(
+      process.execPath,
+      [cli, 'forward', 'ha', 'worker1:32306', '--port', '0', '-o', 'json'],
+      {
+        env: bench.env,
+        reject: false,
+        stdin: 'ignore',
+        buffer: false,
+      },
+    )
+    let said = ''
+    for await (const chunk of forward.iterable({ from: 'stdout' })) {
+      said += String(chunk)
+      if (said.includes('}')) break
+    }
+    const { listen } = JSON.parse(said) as { listen: string }
+    const greeting = await execa('bash', [
+      '-c',
+      `exec 3<>/dev/tcp/${listen.replace(':', '/')}; head -c 20 <&3 | tr -d '\\0'`,
+    ])
+    expect(greeting.stdout).toContain('11.8')
+    forward.kill('SIGINT')
+    await forward.catch(() => undefined)
+  })
+
+  const breakages: readonly [
+    what: string,
+    break_: () => Promise<unknown>,
+    named: string,
+    repairedBy: string | undefined,
+  ][] = [
+    ['a stopped kubelet', () => on('worker2', 'systemctl stop kubelet'), 'worker2-kubelet', 'join-worker2'],
+    [
+      'a stopped containerd',
+      () => on('worker2', 'systemctl stop containerd'),
+      'worker2-containerd',
+      'start-containerd-worker2',
+    ],
+    [
+      'a deleted route',
+      () => on('worker1', 'ip route delete 10.244.11.0/24'),
+      'worker1-routes',
+      'route-pods-worker1',
+    ],
+    [
+      'a removed ACL',
+      () =>
+        on(
+          'target',
+          'cd /sys/kernel/config/target/iscsi/iqn*/tpgt_1/acls/*worker2 && rm lun_0/lun && rmdir lun_0 && cd .. && rmdir *worker2',
+        ),
+      'target00-acl',
+      'serve-target00',
+    ],
+    [
+      'CHAP switched off',
+      () => on('target', 'echo 0 | tee /sys/kernel/config/target/iscsi/iqn*/tpgt_1/attrib/authentication'),
+      'target00-chap',
+      'serve-target00',
+    ],
+    [
+      'another initiator name',
+      () =>
+        on('worker2', 'echo InitiatorName=iqn.2001-01.com.example:thief > /etc/iscsi/initiatorname.iscsi'),
+      'worker2-iqn',
+      'configure-worker2',
+    ],
+    [
+      'a sysctl turned off',
+      () => on('worker1', 'sysctl -w net.ipv4.ip_forward=0'),
+      'worker1-sysctl',
+      'configure-worker1',
+    ],
+    ['a cordoned node', () => kubectl('cordon', 'worker2'), 'worker2-schedulable', 'ready-worker2'],
+    ['a deleted Service', () => kubectl('delete', 'service', 'mysql'), 'database-service', 'deploy-database'],
+    [
+      'a changed secret',
+      () =>
+        kubectl(
+          'patch',
+          'secret',
+          'chap-secret',
+          '-p',
+          '{"stringData":{"node.session.auth.password":"wrong"}}',
+        ),
+      'chap-secret',
+      'create-chap-secret',
+    ],
+    ['a deleted row', () => deleteRow(), 'row-through-worker1', 'write-row'],
+    [
+      'CoreDNS scaled away',
+      () => kubectl('-n', 'kube-system', 'scale', 'deployment', 'coredns', '--replicas=0'),
+      'coredns',
+      'install-dns',
+    ],
+  ]
+
+  const deleteRow = async (): Promise<unknown> => {
+    const pod = (await kubectl('get', 'pods', '-l', 'app=mysql-client', '-o', 'name')).split('\n')[0] ?? ''
+    return kubectl(
+      'exec',
+      pod,
+      '--',
+      'bash',
+      '-c',
+      'MYSQL_PWD=$MARIADB_PASSWORD mariadb -h mysql -u "$MARIADB_USER" test -e "DELETE FROM lab_row"',
+    )
+  }
+
+  it.each(breakages)('names %s, and up repairs it', async (_, break_, named, repairedBy) => {
+    await break_()
+    expect(await bench.complaints('ha')).toContain(named)
+    expect(await bench.up(file)).toContain(repairedBy)
+    expect(await bench.complaints('ha')).toEqual([])
+  })
+
+  it('brings back a machine whose process was killed, with the cluster and the row', async () => {
+    const { stdout } = await execa('pgrep', ['-f', `umid=worker1 .*${bench.env.LAB_STATE}`])
+    for (const pid of stdout.split('\n')) process.kill(Number(pid), 'SIGKILL')
+    expect(await bench.complaints('ha')).toContain('worker1-running')
+    expect(await bench.up(file)).toContain('boot-worker1')
+    expect(await bench.complaints('ha')).toEqual([])
+  })
+
+  it('adds a worker that the file now has, and removes one that it no longer has', async () => {
+    await edit(file, (lab) =>
+      lab.machines.push({ name: 'worker3', role: 'worker', address: '192.168.56.23', memory: '1GiB' }),
+    )
+    const { steps } = await bench.json<{ steps: { id: string }[] }>('plan', file)
+    expect(steps.map(({ id }) => id)).toEqual(expect.arrayContaining(['boot-worker3', 'join-worker3']))
+    expect(steps.map(({ id }) => id)).not.toContain('boot-worker1')
+    expect(await bench.up(file)).toContain('join-worker3')
+    expect(await kubectl('get', 'nodes', '-o', 'name')).toContain('node/worker3')
+    await edit(file, (lab) => (lab.machines = lab.machines.filter(({ name }) => name !== 'worker3')))
+    expect(await bench.up(file)).toContain('remove-worker3')
+    expect(await kubectl('get', 'nodes', '-o', 'name')).not.toContain('node/worker3')
+    expect(await bench.complaints('ha')).toEqual([])
+  })
+
+  it('changes the memory of one machine, and touches no other', async () => {
+    await edit(file, (lab) => {
+      for (const machine of lab.machines) if (machine.name === 'worker2') machine.memory = '1536MiB'
+    })
+    const changed = await bench.up(file)
+    expect(changed).toContain('boot-worker2')
+    expect(changed.filter((step) => step.startsWith('boot-'))).toEqual(['boot-worker2'])
+    expect(await bench.complaints('ha')).toEqual([])
+  })
+
+  it('stops, and starts again with the row still there', async () => {
+    await bench.ok('stop', 'ha')
+    await bench.ok('start', 'ha')
+    expect(await bench.complaints('ha')).toEqual([])
+  })
+
+  it('converges after lab was killed in the middle', async () => {
+    await bench.ok('down', 'ha')
+    for (const after of [2500, 15_000]) {
+      const run = execa(process.execPath, [cli, 'up', file], {
+        env: bench.env,
+        reject: false,
+        stdin: 'ignore',
+      })
+      setTimeout(() => run.kill('SIGKILL'), after)
+      await run
+    }
+    await bench.up(file)
+    expect(await bench.complaints('ha')).toEqual([])
+    expect(await bench.ok('down', 'ha')).toContain('nothing left')
+  })
+})
+
+describe('a lab file with other values', () => {
+  it('comes up on another subnet, with two targets and secrets of every sort', async () => {
+    const file = await bench.variant('iscsi-ha', 'other', (lab) => {
+      Object.assign(lab, {
+        network: { subnet: '172.20.4.0/23' },
+        machines: [
+          { name: 'storage-a', role: 'target', address: '172.20.4.10', memory: '256MiB' },
+          { name: 'storage-b', role: 'target', address: '172.20.5.10', memory: '256MiB' },
+          { name: 'cp', role: 'control-plane', address: '172.20.4.20', memory: '2GiB' },
+          {
+            name: 'node-1',
+            role: 'worker',
+            address: '172.20.5.1',
+            memory: '1GiB',
+            iqn: 'iqn.2026-11.example:n1',
+          },
+        ],
+        iscsi: {
+          targets: [
+            {
+              machine: 'storage-a',
+              iqn: 'iqn.2026-11.example.lab:unused',
+              chap: { username: 'a', password: 'b' },
+              luns: [{ lun: 0, size: '64MiB' }],
+            },
+            {
+              machine: 'storage-b',
+              iqn: 'iqn.2026-11.example.lab:data',
+              port: 3261,
+              chap: { username: "o'brien $USER", password: 'p"w `id` \\ ünï 秘密' },
+              luns: [{ lun: 2, size: '1GiB' }],
+            },
+          ],
+        },
+        kubernetes: {
+          version: '1.36.3',
+          podSubnet: '10.64.0.0/15',
+          serviceSubnet: '10.112.0.0/16',
+          dnsDomain: 'lab.test',
+          kubelet: { maxPods: 40 },
+          apiServer: { 'event-ttl': '30m' },
+        },
+        database: {
+          name: 'store',
+          target: 'iqn.2026-11.example.lab:data',
+          lun: 2,
+          nodePort: 30306,
+          database: 'shop',
+          user: 'keeper',
+          password: `k'e"e$p\\er 鍵`,
+          rootPassword: 'r%o@o:t',
+        },
+      })
+    })
+    await bench.up(file)
+    expect(await bench.complaints('other')).toEqual([])
+    expect(
+      await bench.ok(
+        'kubectl',
+        'other',
+        '--',
+        'get',
+        'node',
+        'node-1',
+        '-o',
+        'jsonpath={.status.capacity.pods}',
+      ),
+    ).toBe('40')
+    expect(await bench.ok('down', 'other')).toContain('nothing left')
+  })
+})

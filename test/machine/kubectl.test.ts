@@ -1,0 +1,81 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { describe, expect, test } from 'vitest'
+import { LabError } from '../../src/error.js'
+import { type Kubectl, kubectlWith } from '../../src/machine/kubectl.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+/** A program in kubectl's place: the body of a shell script. */
+const kubectlThat = async (body: string, signal = new AbortController().signal): Promise<Kubectl> => {
+  const path = join(await temporaryFolder(), 'kubectl')
+  await writeFile(path, `#!/bin/sh\n${body}\n`, { mode: 0o755 })
+  return kubectlWith(path, '/state/demo/kubeconfig', signal)
+}
+
+const errorOf = async (promise: Promise<unknown>): Promise<LabError> => {
+  const error: unknown = await promise.catch((reason: unknown) => reason)
+  if (!(error instanceof LabError)) throw error
+  return error
+}
+
+describe('kubectl', () => {
+  test('is told the kubeconfig, how long to wait, and the words as they are', async () => {
+    const kubectl = await kubectlThat(`for word in "$@"; do echo "[$word]"; done`)
+    expect((await kubectl.run(['patch', '--patch', '{"a": "b c"}'], { timeout: 7 })).split('\n')).toEqual([
+      '[--kubeconfig]',
+      '[/state/demo/kubeconfig]',
+      '[--request-timeout=7s]',
+      '[patch]',
+      '[--patch]',
+      '[{"a": "b c"}]',
+    ])
+  })
+
+  test('reads a manifest from standard input, and nothing from ours', async () => {
+    const kubectl = await kubectlThat('cat; echo end')
+    expect(await kubectl.run(['apply'], { input: 'kind: Secret\n' })).toBe('kind: Secret\nend')
+    expect(await kubectl.run(['apply'])).toBe('end')
+  })
+
+  test('gives objects', async () => {
+    const kubectl = await kubectlThat(`echo '{"metadata": {"name": "worker1"}}'`)
+    expect(await kubectl.get('node', 'worker1')).toEqual({ metadata: { name: 'worker1' } })
+  })
+
+  test('says in an error what it was asked and the end of what it said', async () => {
+    const kubectl = await kubectlThat('echo one >&2; echo two >&2; echo three >&2; exit 1')
+    expect(await errorOf(kubectl.run(['get', 'nodes']))).toMatchObject({
+      code: 'kubectl-failed',
+      message: 'kubectl get nodes: two | three',
+    })
+  })
+
+  test('that is not there is an error that names it', async () => {
+    const kubectl = kubectlWith('/nowhere/kubectl', '/state/demo/kubeconfig', new AbortController().signal)
+    const error = await errorOf(kubectl.run(['get', 'nodes']))
+    expect(error.code).toBe('kubectl-failed')
+    expect(error.message).toContain('ENOENT')
+  })
+
+  test('that dies of a signal did not succeed', async () => {
+    const kubectl = await kubectlThat('kill -9 $$')
+    expect((await errorOf(kubectl.run(['get', 'nodes']))).code).toBe('kubectl-failed')
+  })
+
+  test('ends at once with the run that is interrupted', async () => {
+    const abort = new AbortController()
+    const kubectl = await kubectlThat('exec sleep 60', abort.signal)
+    const running = errorOf(kubectl.run(['get', 'nodes']))
+    await delay(100)
+    const since = performance.now()
+    abort.abort()
+    expect((await running).code).toBe('interrupted')
+    expect(performance.now() - since).toBeLessThan(2000)
+  })
+
+  test('has an output of many megabytes, whole', async () => {
+    const kubectl = await kubectlThat('head -c 20000000 /dev/zero | tr "\\0" x')
+    expect((await kubectl.run(['get', 'pods'])).length).toBe(20_000_000)
+  })
+})

@@ -1,0 +1,125 @@
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
+import { exitCodes, LabError } from '../../src/error.js'
+import { CommandError, Machine } from '../../src/machine/machine.js'
+import { secret, shell } from '../../src/machine/sh.js'
+import { sshTransport } from '../../src/machine/ssh.js'
+import { temporaryFolder } from '../helpers/folder.js'
+import { TestSshServer } from '../helpers/ssh-server.js'
+
+const machineOf = async (): Promise<{ server: TestSshServer; machine: Machine }> => {
+  const server = await TestSshServer.start()
+  const machine = new Machine('worker1', sshTransport(server.endpoint()))
+  onTestFinished(() => machine.close())
+  return { server, machine }
+}
+
+const failureOf = async (promise: Promise<unknown>): Promise<CommandError> => {
+  const error: unknown = await promise.catch((reason: unknown) => reason)
+  if (!(error instanceof CommandError)) throw error
+  return error
+}
+
+describe('run', () => {
+  test('gives the output without the blanks around it', async () => {
+    const { machine } = await machineOf()
+    expect(await machine.run(shell`printf '\n a  b \n\n'`)).toBe('a  b')
+  })
+
+  test('throws what the command said, with everything it printed', async () => {
+    const { machine } = await machineOf()
+    const error = await failureOf(machine.run(shell`echo out; for n in 1 2 3 4 5; do echo line $n >&2; done; exit 7`))
+    expect(error).toBeInstanceOf(LabError)
+    expect(error).toMatchObject({
+      name: 'CommandError',
+      code: 'command-failed',
+      exitCode: exitCodes.failed,
+      machine: 'worker1',
+      result: { exitCode: 7, stdout: 'out\n', stderr: 'line 1\nline 2\nline 3\nline 4\nline 5\n' },
+    })
+    expect(error.message).toMatch(/^worker1: echo out; .*: exit code 7: line 3 \| line 4 \| line 5$/)
+  })
+
+  test('tells the output where the command said nothing on standard error, and nothing where it said nothing', async () => {
+    const { machine } = await machineOf()
+    expect((await failureOf(machine.run(shell`echo why; exit 1`))).message).toBe(
+      'worker1: echo why; exit 1: exit code 1: why',
+    )
+    expect((await failureOf(machine.run(shell`exit 1`))).message).toBe('worker1: exit 1: exit code 1')
+  })
+
+  test('shows no secret of its own in an error', async () => {
+    const { machine } = await machineOf()
+    const error = await failureOf(machine.run(shell`test ${secret("hush 'hush'")} = ${'other'}`))
+    expect(error.message).toBe('worker1: test *** = other: exit code 1')
+    expect(error.command).not.toContain('hush')
+  })
+})
+
+test('try gives a no as an answer', async () => {
+  const { machine } = await machineOf()
+  expect(await machine.try(shell`exit 9`)).toEqual({ exitCode: 9, stdout: '', stderr: '' })
+})
+
+describe('write', () => {
+  test.each([
+    ['nothing', ''],
+    ['a line', 'one line\n'],
+    ['no newline at the end', 'x'],
+    ['what a shell would take for its own', `'"$HOME \`id\` \\ %s\n`],
+    ['other alphabets', 'パスワード 🔑\n'],
+    ['megabytes', 'ä1234567\n'.repeat(300_000)],
+  ])('writes %s byte for byte', async (_, content) => {
+    const { machine } = await machineOf()
+    const path = join(await temporaryFolder(), 'file')
+    await machine.write(path, { content })
+    expect((await readFile(path, 'utf8')) === content).toBe(true)
+  })
+
+  test('makes the folders that are missing, whatever they are called', async () => {
+    const { machine } = await machineOf()
+    const folder = await temporaryFolder()
+    const path = join(folder, "it's a", '$HOME', 'file')
+    await machine.write(path, { content: 'x' })
+    expect(await readFile(path, 'utf8')).toBe('x')
+  })
+
+  test('gives the mode that is wanted, whatever it was', async () => {
+    const { machine } = await machineOf()
+    const path = join(await temporaryFolder(), 'file')
+    await writeFile(path, 'old', { mode: 0o644 })
+    await machine.write(path, { content: 'new', mode: 0o600 })
+    expect((await stat(path)).mode & 0o7777).toBe(0o600)
+    await machine.write(path, { content: 'newer' })
+    expect((await stat(path)).mode & 0o7777).toBe(0o644)
+    await machine.write(path, { content: '#!/bin/sh\n', mode: 0o755 })
+    expect((await stat(path)).mode & 0o7777).toBe(0o755)
+  })
+
+  test('replaces the file as a whole: who has it open keeps the old one', async () => {
+    const { machine } = await machineOf()
+    const folder = await temporaryFolder()
+    const path = join(folder, 'file')
+    await writeFile(path, 'old')
+    const { ino } = await stat(path)
+    await machine.write(path, { content: 'new' })
+    expect((await stat(path)).ino).not.toBe(ino)
+    expect(await readdir(folder)).toEqual(['file'])
+  })
+
+  test('that fails leaves the old file as it was', async () => {
+    const { server, machine } = await machineOf()
+    const path = join(await temporaryFolder(), 'file')
+    await writeFile(path, 'old')
+    // The connection drops with half of the content sent: on the machine that looks like its end.
+    const writing = expect(machine.write(path, { content: 'x'.repeat(50_000_000) })).rejects.toMatchObject({
+      code: 'ssh-lost',
+    })
+    await vi.waitFor(() => expect(server.ran).toHaveLength(1), { interval: 5 })
+    server.drop()
+    await writing
+    await vi.waitFor(() => expect(server.ran[0]?.process.exitCode).not.toBe(null))
+    expect(await readFile(path, 'utf8')).toBe('old')
+  })
+})
