@@ -17,7 +17,7 @@ export type Emit = (event: RunEvent) => void
 
 /** Seconds between two looks at a check: the first comes soon, a slow thing is not asked all the time. */
 const firstPause: Seconds = 0.15
-const longestPause: Seconds = 1
+const longestPause: Seconds = 0.6
 
 /** Seconds that a check without a deadline of its own may take to become true. */
 const defaultDeadline: Seconds = 60

@@ -208,7 +208,7 @@ const ask = async (
       ? 'not found in PATH'
       : result.timedOut
         ? `no answer within ${String(seconds)} s`
-        : printed || `exit code ${String(result.exitCode)}`
+        : printed || (result.originalMessage ?? `exit code ${String(result.exitCode)}`)
   return {
     ok: false,
     said: `${[command, ...args].join(' ')}: ${why.length > 400 ? `${why.slice(0, 399)}…` : why}`,
