@@ -71,8 +71,10 @@ for image in "${images[@]}"; do
     { cat "$WORK/containerd.log"; exit 1; }
   umount tmp/images/archive
 done
+# Into a variable: `grep -q` closes a pipe before ctr has written it all, and with pipefail that is an error.
+imported=$(chroot . ctr --namespace k8s.io images ls -q)
 for image in "${images[@]}"; do
-  chroot . ctr --namespace k8s.io images ls -q | grep -qxF "${image%%=*}" || { echo "error: ${image%%=*} is not there"; exit 1; }
+  grep -qxF "${image%%=*}" <<< "$imported" || { echo "error: ${image%%=*} is not there"; exit 1; }
 done
 kill $containerd
 wait $containerd || true

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
+import type { Leftover, Provider } from '../provider/provider.js'
 import { providers } from '../session.js'
 import { pathsOf } from '../state.js'
 import {
@@ -14,9 +15,22 @@ import {
 } from './common.js'
 import { shutDown } from '../steps/machines.js'
 
-/** A lab's name, from a name or the path of its file; what cannot be read any more is taken as a name. */
+/** What is looked through for a lab that lost the note of its provider. */
+const candidates = providers.filter(({ bootsMachines }) => bootsMachines)
+
+const leftoversOf = async (lab: { name: string }, where: readonly Provider[]): Promise<readonly Leftover[]> =>
+  (await Promise.all(where.map((provider) => provider.leftovers(lab)))).flat()
+
+/**
+ * A lab's name, from a name or the path of its file. A name will do by itself where anything of that lab is
+ * left, be it only a process whose files are gone.
+ */
 const nameOf = async (nameOrPath: string): Promise<string> => {
-  if (/^[a-z0-9-]+$/.test(nameOrPath) && existsSync(pathsOf(nameOrPath).root)) return nameOrPath
+  if (/^[a-z0-9-]+$/.test(nameOrPath)) {
+    const lab = { name: nameOrPath }
+    if (existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, candidates)).length > 0)
+      return lab.name
+  }
   return (await loadRunning(nameOrPath)).name
 }
 
@@ -27,11 +41,10 @@ export const down = async (nameOrPath: string, options: Options, io: Io): Promis
   const release = await lockFor(lab, 'down', options, io, view)
   try {
     const inUse = await providerInUse(lab)
-    // A lab that lost the note of its provider is looked for everywhere.
-    const candidates = inUse ? [inUse] : providers.filter(({ name }) => name === 'uml')
-    const existed = existsSync(pathsOf(lab.name).root)
-    for (const provider of candidates) await provider.destroy(lab)
-    const left = (await Promise.all(candidates.map((provider) => provider.leftovers(lab)))).flat()
+    const where = inUse ? [inUse] : candidates
+    const existed = existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, where)).length > 0
+    for (const provider of where) await provider.destroy(lab)
+    const left = await leftoversOf(lab, where)
     await view.close()
     if (options.output === 'json') printJson(io, 'lab.down/v1', { name: lab.name, existed, left })
     else {

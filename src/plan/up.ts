@@ -12,9 +12,9 @@ const machineSteps = (lab: Lab, options: FileOptions, gone: readonly string[]): 
   machines.createNetwork(lab),
   ...gone.map((name) => machines.remove(lab, name)),
   ...lab.machines.flatMap((machine) => [
-    machines.boot(lab, machine, options, []),
+    machines.boot(lab, machine, options),
     machines.reach(lab, machine),
-    machines.configure(lab, machine, options),
+    machines.configure(lab, machine, options, gone),
   ]),
 ]
 
@@ -34,6 +34,7 @@ const kubernetesSteps = (lab: Lab): readonly Step[] => {
   return [
     ...nodesOf(lab).map((machine) => kubernetes.startContainerd(lab, machine)),
     kubernetes.initControlPlane(lab),
+    kubernetes.forgetNodes(lab),
     ...machinesWith(lab, 'worker').map((machine) => kubernetes.joinWorker(lab, machine)),
     ...nodesOf(lab).map((machine) => kubernetes.routePods(lab, machine)),
     ...nodesOf(lab).map((machine) => kubernetes.readyNode(lab, machine, spec)),

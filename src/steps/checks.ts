@@ -1,4 +1,5 @@
-import type { Check, Context, Verdict } from '../plan/step.js'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Check, Context, Seconds, Verdict } from '../plan/step.js'
 import type { Command } from '../machine/sh.js'
 
 /** A check whose evidence is the output of one command on a machine. */
@@ -33,11 +34,14 @@ export const equals =
     saw: output === wanted ? shown(output) : `${shown(output)}, wanted ${wanted}`,
   })
 
-/** Milliseconds for which an answer serves other checks of the same run: they ask at the same moment. */
-const freshFor = 250
-
-/** Makes a question that many checks ask at once be asked once: one `kubectl get` serves twenty of them. */
-export const shared = <T>(ask: (context: Context) => Promise<T>): ((context: Context) => Promise<T>) => {
+/**
+ * Makes a question that many checks ask at once be asked once: one `kubectl get` serves twenty of them.
+ * @param freshFor milliseconds for which an answer serves other checks of the same run
+ */
+export const shared = <T>(
+  ask: (context: Context) => Promise<T>,
+  freshFor = 250,
+): ((context: Context) => Promise<T>) => {
   const answers = new WeakMap<Context, { readonly answer: Promise<T>; until: number }>()
   return (context) => {
     const known = answers.get(context)
@@ -50,5 +54,26 @@ export const shared = <T>(ask: (context: Context) => Promise<T>): ((context: Con
     fresh.answer.then(settle, settle)
     answers.set(context, fresh)
     return fresh.answer
+  }
+}
+
+/** Seconds between two tries of what others must first be ready for. */
+const pause = 0.25
+
+/** Tries until it succeeds. @throws its last error once the deadline has passed, or at once when interrupted */
+export const eventually = async <T>(
+  { signal }: Context,
+  deadline: Seconds,
+  action: () => Promise<T>,
+): Promise<T> => {
+  const until = performance.now() + deadline * 1000
+  for (;;) {
+    try {
+      return await action()
+    } catch (error) {
+      signal.throwIfAborted()
+      if (performance.now() > until) throw error
+      await delay(pause * 1000, undefined, { signal })
+    }
   }
 }

@@ -13,7 +13,7 @@ import {
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
 import { render } from '../render.js'
-import { machineCheck, shared } from './checks.js'
+import { eventually, machineCheck, shared } from './checks.js'
 import { describePod, isReady, type Pod, pods } from './kubernetes.js'
 import { shortName } from './target.js'
 
@@ -299,12 +299,15 @@ export const writeRow = (lab: Lab, database: DatabaseSpec): Step => ({
   apply: async (context) => {
     const node = machinesWith(lab, 'worker')[0]
     if (!node) throw new Error('a database without a worker')
-    await withConnection(context, node.address, database, async (connection) => {
-      await connection.query(
-        'CREATE TABLE IF NOT EXISTS lab_row (id INT PRIMARY KEY, text VARCHAR(200), at DATETIME)',
-      )
-      await connection.query('REPLACE INTO lab_row VALUES (1, ?, UTC_TIMESTAMP())', [rowText(lab)])
-    })
+    // Node ports lead to a pod a moment after it is ready: kube-proxy has to hear of it.
+    await eventually(context, 60, () =>
+      withConnection(context, node.address, database, async (connection) => {
+        await connection.query(
+          'CREATE TABLE IF NOT EXISTS lab_row (id INT PRIMARY KEY, text VARCHAR(200), at DATETIME)',
+        )
+        await connection.query('REPLACE INTO lab_row VALUES (1, ?, UTC_TIMESTAMP())', [rowText(lab)])
+      }),
+    )
   },
   checks: nodesOf(lab).map(({ name, address }) => rowThrough(lab, database, name, address)) as unknown as [
     Check,

@@ -1,6 +1,5 @@
 /** The cluster: kubeadm's work, and how one sees that it is done. */
 import { X509Certificate } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
 import {
   type KubernetesSpec,
   type Lab,
@@ -10,10 +9,10 @@ import {
   podRangeOf,
 } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
-import type { Check, Context, Seconds, Step, Verdict } from '../plan/step.js'
+import type { Check, Context, Step, Verdict } from '../plan/step.js'
 import { LabError } from '../error.js'
 import { pathsOf, writePrivate } from '../state.js'
-import { machineCheck, shared } from './checks.js'
+import { eventually, machineCheck, shared } from './checks.js'
 
 const phase = 'kubernetes'
 
@@ -30,7 +29,11 @@ interface Node {
   readonly status: {
     readonly addresses: readonly { readonly type: string; readonly address: string }[]
     readonly conditions: readonly Condition[]
-    readonly nodeInfo: { readonly kubeletVersion: string; readonly containerRuntimeVersion: string }
+    readonly nodeInfo: {
+      readonly bootID: string
+      readonly kubeletVersion: string
+      readonly containerRuntimeVersion: string
+    }
   }
 }
 
@@ -49,9 +52,14 @@ export interface Pod {
     readonly containerStatuses?: readonly {
       readonly ready: boolean
       readonly restartCount: number
-      readonly state: { readonly waiting?: { readonly reason: string; readonly message?: string } }
+      readonly state: {
+        readonly waiting?: { readonly reason: string; readonly message?: string }
+        readonly running?: { readonly startedAt: string }
+      }
     }[]
   }
+  /** Why this is news of another time: the API server keeps what it last heard, however long ago that is. */
+  readonly outdated?: string
 }
 
 interface List<T> {
@@ -59,11 +67,62 @@ interface List<T> {
 }
 
 export const nodes = shared(async ({ kubectl }) => (await kubectl.get<List<Node>>('nodes')).items)
-export const pods = shared(
-  async ({ kubectl }) => (await kubectl.get<List<Pod>>('pods', '--all-namespaces')).items,
-)
+
+/** A machine's present boot, as its own kernel tells it. */
+interface Boot {
+  readonly id: string
+  /** Milliseconds since 1970. */
+  readonly at: number
+}
+
+/** Milliseconds for which a boot stays known: another one takes longer. */
+const bootFreshFor = 2000
+
+/** The boots of those nodes that answer. */
+const boots = shared(async (context): Promise<ReadonlyMap<string, Boot>> => {
+  const answers = await Promise.all(
+    nodesOf(context.lab).map(async ({ name }): Promise<readonly (readonly [string, Boot])[]> => {
+      try {
+        const output = await context
+          .machine(name)
+          .run(shell`cat /proc/sys/kernel/random/boot_id && awk '/^btime/ { print $2 }' /proc/stat`, {
+            signal: context.signal,
+            timeout: 5,
+          })
+        const [id = '', seconds] = output.trim().split('\n')
+        return [[name, { id, at: Number(seconds) * 1000 }]]
+      } catch {
+        return []
+      }
+    }),
+  )
+  return new Map(answers.flat())
+}, bootFreshFor)
+
+const outdated = (pod: Pod, known: ReadonlyMap<string, Boot>): string | undefined => {
+  const { nodeName } = pod.spec
+  if (nodeName === undefined) return undefined
+  const boot = known.get(nodeName)
+  if (!boot) return `${nodeName} does not answer`
+  const starts = pod.status.containerStatuses?.map(({ state }) => state.running?.startedAt) ?? []
+  return starts.some((start) => start !== undefined && Date.parse(start) < boot.at)
+    ? `not heard of since ${nodeName} was switched on`
+    : undefined
+}
+
+export const pods = shared(async (context): Promise<readonly Pod[]> => {
+  const [{ items }, known] = await Promise.all([
+    context.kubectl.get<List<Pod>>('pods', '--all-namespaces'),
+    boots(context),
+  ])
+  return items.map((pod) => {
+    const why = outdated(pod, known)
+    return why === undefined ? pod : { ...pod, outdated: why }
+  })
+})
 
 export const isReady = (pod: Pod): boolean =>
+  pod.outdated === undefined &&
   pod.metadata.deletionTimestamp === undefined &&
   (pod.status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false)
 
@@ -78,6 +137,7 @@ export const describePod = (pod: Pod): string => {
     isReady(pod) ? 'ready' : undefined,
     waiting,
     scheduled?.message,
+    pod.outdated,
     pod.spec.nodeName === undefined ? undefined : `on ${pod.spec.nodeName}`,
   ]
     .filter(Boolean)
@@ -162,21 +222,6 @@ const initialisedWith = async (
 /** Seconds for etcd and the API server: 20 were measured on two cores. */
 const apiDeadline = 180
 
-/** Waits until the API server says so itself: its roles are there then, too. */
-const apiReady = async ({ kubectl, signal }: Context, deadline: Seconds): Promise<void> => {
-  const until = Date.now() + deadline * 1000
-  for (;;) {
-    try {
-      await kubectl.run(['get', '--raw=/readyz'], { timeout: 5 })
-      return
-    } catch (error) {
-      signal.throwIfAborted()
-      if (Date.now() > until) throw error
-      await delay(250)
-    }
-  }
-}
-
 export const initControlPlane = (lab: Lab): Step => {
   const machine = controlPlaneOf(lab)
   return {
@@ -217,7 +262,10 @@ export const initControlPlane = (lab: Lab): Step => {
         progress('etcd and the API server')
         await kubeadm([...laterPhases, 'control-plane/controller-manager', 'control-plane/scheduler'])
         await writeKubeconfig(context, lab)
-        await apiReady(context, apiDeadline)
+        // It says so itself once its roles are there, too.
+        await eventually(context, apiDeadline, () =>
+          context.kubectl.run(['get', '--raw=/readyz'], { timeout: 5 }),
+        )
         progress('controller manager, scheduler, bootstrap token, kube-proxy')
         await kubeadm([...earlierPhases, 'wait-control-plane', 'addon/coredns'])
         await there.run(
@@ -264,7 +312,10 @@ export const initControlPlane = (lab: Lab): Step => {
   }
 }
 
-/** kubeadm's CoreDNS and kube-proxy: what init leaves to the end, and workers need not wait for. */
+/** As many as kubeadm makes: coreDNSReplicas in its addon. */
+const dnsReplicas = 2
+
+/** kubeadm's CoreDNS: what init leaves to the end, and workers need not wait for. */
 export const installDns = (lab: Lab): Step => {
   const machine = controlPlaneOf(lab)
   return {
@@ -280,6 +331,9 @@ export const installDns = (lab: Lab): Step => {
           timeout: 120,
           signal: context.signal,
         })
+      // kubeadm keeps the number of replicas that it finds, also when that is none.
+      const replicas = `--replicas=${String(dnsReplicas)}`
+      await context.kubectl.run(['-n', 'kube-system', 'scale', 'deployment', 'coredns', replicas])
     },
     checks: [
       {
@@ -291,7 +345,7 @@ export const installDns = (lab: Lab): Step => {
           const found = (await pods(context)).filter((pod) => pod.metadata.labels?.['k8s-app'] === 'kube-dns')
           const ready = found.filter(isReady)
           return {
-            ok: ready.length >= 2,
+            ok: ready.length === dnsReplicas,
             saw: found.map((pod) => `${pod.metadata.name}: ${describePod(pod)}`).join('; ') || 'no such pods',
           }
         },
@@ -357,9 +411,44 @@ const registered = (lab: Lab, machine: MachineSpec): Check => ({
   },
 })
 
-const withNode = async (context: Context, name: string, judge: (node: Node) => Verdict): Promise<Verdict> => {
-  const node = (await nodes(context)).find(({ metadata }) => metadata.name === name)
-  return node ? judge(node) : { ok: false, saw: 'no such node' }
+/** A node whose machine the lab file no longer has: drained when the machine was removed, and now forgotten. */
+export const forgetNodes = (lab: Lab): Step => {
+  const strangers = async (context: Context): Promise<readonly string[]> =>
+    (await nodes(context))
+      .map(({ metadata }) => metadata.name)
+      .filter((name) => !nodesOf(lab).some((machine) => machine.name === name))
+  return {
+    id: 'forget-nodes',
+    title: 'Forget nodes that the lab file does not have',
+    phase,
+    needs: ['init-control-plane'],
+    apply: async (context) => {
+      const names = await strangers(context)
+      if (names.length > 0) await context.kubectl.run(['delete', 'node', '--ignore-not-found', ...names])
+    },
+    checks: [
+      {
+        id: 'nodes-known',
+        title: "every node of the cluster is a machine of the lab",
+        within: 20,
+        hint: `lab kubectl ${lab.name} -- get nodes`,
+        probe: async (context) => {
+          const names = await strangers(context)
+          return { ok: names.length === 0, saw: names.join(', ') || 'no others' }
+        },
+      },
+    ],
+  }
+}
+
+const withNode = async (
+  context: Context,
+  name: string,
+  judge: (node: Node, boot: Boot | undefined) => Verdict,
+): Promise<Verdict> => {
+  const [all, known] = await Promise.all([nodes(context), boots(context)])
+  const node = all.find(({ metadata }) => metadata.name === name)
+  return node ? judge(node, known.get(name)) : { ok: false, saw: 'no such node' }
 }
 
 const nodeChecks = (
@@ -368,7 +457,11 @@ const nodeChecks = (
   kubernetes: KubernetesSpec,
 ): readonly [Check, ...Check[]] => {
   const range = podRangeOf(lab, machine)
-  const check = (id: string, title: string, judge: (node: Node) => Verdict): Check => ({
+  const check = (
+    id: string,
+    title: string,
+    judge: (node: Node, boot: Boot | undefined) => Verdict,
+  ): Check => ({
     id: `${machine.name}-${id}`,
     title,
     machine: machine.name,
@@ -377,8 +470,12 @@ const nodeChecks = (
     probe: (context) => withNode(context, machine.name, judge),
   })
   return [
-    check('ready', `node ${machine.name} is Ready`, ({ status }) => {
+    check('ready', `node ${machine.name} is Ready`, ({ status }, boot) => {
       const ready = status.conditions.find(({ type }) => type === 'Ready')
+      // Ready stays True for 40 s after a node is gone, and across a reboot until its kubelet is heard again.
+      if (!boot) return { ok: false, saw: `${machine.name} does not answer` }
+      if (boot.id !== status.nodeInfo.bootID)
+        return { ok: false, saw: `its kubelet was not heard since ${machine.name} was switched on` }
       return {
         ok: ready?.status === 'True',
         saw: ready

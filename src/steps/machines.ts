@@ -71,17 +71,12 @@ export const shutDown = async (context: Context, name: string): Promise<void> =>
   await provider.cut(lab, name)
 }
 
-export const boot = (
-  lab: Lab,
-  machine: MachineSpec,
-  options: FileOptions,
-  needs: readonly string[],
-): Step => ({
+export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step => ({
   id: `boot-${machine.name}`,
   title: `Boot ${machine.name}`,
   phase,
   machine: machine.name,
-  needs: ['create-network', ...needs],
+  needs: ['create-network'],
   apply: async (context) => {
     const state = (await context.provider.states(lab)).find(({ name }) => name === machine.name)
     if (state?.status === 'running') await shutDown(context, machine.name)
@@ -221,7 +216,13 @@ const differing = async (
 /** Files below this run at every boot, in order; one that changed on a running machine is run at once. */
 const bootScripts = '/etc/lab/boot.d/'
 
-export const configure = (lab: Lab, machine: MachineSpec, options: FileOptions): Step => {
+/** @param gone machines that are removed first: their pods and sessions end before their routes and ACLs do */
+export const configure = (
+  lab: Lab,
+  machine: MachineSpec,
+  options: FileOptions,
+  gone: readonly string[],
+): Step => {
   const files = machineFiles(lab, machine, options)
   const checks: [Check, ...Check[]] = [
     {
@@ -244,7 +245,7 @@ export const configure = (lab: Lab, machine: MachineSpec, options: FileOptions):
     title: `Configure ${machine.name}`,
     phase,
     machine: machine.name,
-    needs: [`reach-${machine.name}`],
+    needs: [`reach-${machine.name}`, ...gone.map((name) => `remove-${name}`)],
     apply: async (context) => {
       const wrong = await differing(context, machine, files)
       const there = context.machine(machine.name)
@@ -261,6 +262,15 @@ export const configure = (lab: Lab, machine: MachineSpec, options: FileOptions):
   }
 }
 
+/** False too where no API server answers, as in a lab that is stopped: nothing runs there that could move. */
+const isNode = async ({ kubectl }: Context, name: string): Promise<boolean> => {
+  try {
+    return (await kubectl.run(['get', 'node', name, '--ignore-not-found', '-o', 'name'])) !== ''
+  } catch {
+    return false
+  }
+}
+
 /** A machine that runs, or has disks, but is no longer in the lab file. */
 export const remove = (lab: Lab, name: string): Step => ({
   id: `remove-${name}`,
@@ -269,16 +279,11 @@ export const remove = (lab: Lab, name: string): Step => ({
   machine: name,
   needs: ['create-network'],
   apply: async (context) => {
-    if (lab.kubernetes) {
-      const node = ['node', name, '--ignore-not-found'] as const
-      if ((await context.kubectl.run(['get', ...node])) !== '') {
-        await context.kubectl.run(
-          ['drain', name, '--ignore-daemonsets', '--delete-emptydir-data', '--force', '--timeout=60s'],
-          { timeout: 90 },
-        )
-        await context.kubectl.run(['delete', ...node])
-      }
-    }
+    if (lab.kubernetes && (await isNode(context, name)))
+      await context.kubectl.run(
+        ['drain', name, '--ignore-daemonsets', '--delete-emptydir-data', '--force', '--timeout=60s'],
+        { timeout: 90 },
+      )
     await context.provider.remove(lab, name)
   },
   checks: [

@@ -1,4 +1,5 @@
 /** labs/iscsi-ha.yaml on real machines: the main job, ten breakages by hand, edits, stop and start, the end. */
+import { once } from 'node:events'
 import { readFile, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { execa } from 'execa'
@@ -52,20 +53,12 @@ describe('lab up iscsi-ha', () => {
   })
 
   it('forwards a port of the lab to 127.0.0.1', async () => {
-    const forward = execa(
-      process.execPath,
-      [cli, 'forward', 'ha', 'worker1:32306', '--port', '0', '-o', 'json'],
-      {
-        env: bench.env,
-        reject: false,
-        stdin: 'ignore',
-        buffer: false,
-      },
-    )
+    const command = [cli, 'forward', 'ha', 'worker1:32306', '--port', '0', '-o', 'json']
+    const forward = execa(process.execPath, command, { env: bench.env, reject: false, stdin: 'ignore' })
     let said = ''
-    for await (const chunk of forward.iterable({ from: 'stdout' })) {
-      said += String(chunk)
-      if (said.includes('}')) break
+    while (!said.includes('}')) {
+      const [chunk] = (await once(forward.stdout, 'data')) as [Buffer]
+      said += chunk.toString()
     }
     const { listen } = JSON.parse(said) as { listen: string }
     const greeting = await execa('bash', [
@@ -74,7 +67,7 @@ describe('lab up iscsi-ha', () => {
     ])
     expect(greeting.stdout).toContain('11.8')
     forward.kill('SIGINT')
-    await forward.catch(() => undefined)
+    await forward
   })
 
   const breakages: readonly [
