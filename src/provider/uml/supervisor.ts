@@ -24,6 +24,8 @@ import { connect, createServer as createTcpServer, type Socket } from 'node:net'
 export interface StartRequest {
   /** The program and its arguments. */
   readonly argv: readonly string[]
+  /** The CPU of the host that it runs on. */
+  readonly cpu: number
   /** Console output is appended to this file. */
   readonly console: string
   /** The bridge end and the machine end of a veth pair, made anew for every start. */
@@ -81,10 +83,15 @@ const main = (socketPath: string, address: string): void => {
     ip('link', 'set', machineEnd, 'up')
     const log = openSync(request.console, 'a', 0o600)
     // A PID namespace per machine: its first process ends, and the kernel ends all its helpers with it.
-    const child = spawn('unshare', ['--pid', '--fork', '--kill-child=SIGKILL', '--', ...request.argv], {
-      stdio: ['ignore', log, log],
-      detached: true,
-    })
+    // And a CPU: its kernel and its programs are processes that hand over to each other at every system call,
+    // and never work at once. On one CPU that takes 11 microseconds, across two 14 to 32, as busy as they are.
+    const child = spawn(
+      'taskset',
+      ['--cpu-list', String(request.cpu), 'unshare', '--pid', '--fork', '--kill-child=SIGKILL', '--'].concat(
+        request.argv,
+      ),
+      { stdio: ['ignore', log, log], detached: true },
+    )
     closeSync(log)
     const entry: Entry = { ...request, child, started: Date.now() }
     child.on('error', (error) => {

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, LabError } from '../../error.js'
 import { addressText, hostNumber, parseAddress, parseSubnet, type Subnet } from '../../lab/address.js'
-import type { Lab, MachineSpec } from '../../lab/lab.js'
+import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
 import { tarOf } from '../../machine/files.js'
 import { sshTransport } from '../../machine/ssh.js'
 import { hostPackages, installHostPackages } from '../../parts/host.js'
@@ -115,6 +115,33 @@ const argvOf = (lab: Lab, machine: MachineSpec, base: MachineBase): readonly str
     'con0=null,fd:1',
     'panic=-1',
   ]
+}
+
+/** `0-1,4`, as the kernel writes it. */
+const cpuList = (text: string): readonly number[] =>
+  text.split(',').flatMap((range) => {
+    const [first = 0, last = first] = range.split('-').map(Number)
+    return Array.from({ length: last - first + 1 }, (_, index) => first + index)
+  })
+
+/**
+ * Control planes, which have the most to do, get CPUs of their own where there are enough; the others share the
+ * rest. Where a lab begins follows from its name, so that two labs do not crowd the same CPU.
+ */
+export const assignCpu = (lab: Lab, machine: MachineSpec, cpus: readonly number[]): number => {
+  const busy = machinesWith(lab, 'control-plane')
+  const others = lab.machines.filter((other) => !busy.includes(other))
+  const own = busy.length < cpus.length ? busy.length : 0
+  const place = busy.includes(machine)
+    ? busy.indexOf(machine)
+    : own + (others.indexOf(machine) % (cpus.length - own))
+  const shift = [...lab.name].reduce((sum, letter) => sum + letter.charCodeAt(0), 0)
+  return cpus[(place + shift) % cpus.length] ?? 0
+}
+
+const cpuOf = async (lab: Lab, machine: MachineSpec): Promise<number> => {
+  const [, allowed = '0'] = /^Cpus_allowed_list:\s*(\S+)/m.exec(await readFile('/proc/self/status', 'utf8')) ?? []
+  return assignCpu(lab, machine, cpuList(allowed))
 }
 
 /** What differs between how a machine runs and how it is wanted, in words; undefined: nothing. */
@@ -290,6 +317,7 @@ const start: Provider['start'] = async (lab, machine, files) => {
   await writePrivate(join(folder, 'base.json'), JSON.stringify(base))
   const request: StartRequest = {
     argv: argvOf(lab, machine, base),
+    cpu: await cpuOf(lab, machine),
     console: join(folder, 'console.log'),
     link: linkOf(lab, machine),
   }
