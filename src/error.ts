@@ -52,5 +52,18 @@ export class Interrupted extends LabError {
   }
 }
 
+/** What the work comes to, unless the signal is first: nobody has to wait for a machine that hangs. */
+export const unlessAborted = <T>(signal: AbortSignal, work: Promise<T>): Promise<T> =>
+  new Promise((resolve, reject) => {
+    const interrupt = (): void => {
+      reject(new Interrupted())
+    }
+    if (signal.aborted) interrupt()
+    signal.addEventListener('abort', interrupt, { once: true })
+    work.then(resolve, reject).finally(() => {
+      signal.removeEventListener('abort', interrupt)
+    })
+  })
+
 /** The text of any thrown value. */
 export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

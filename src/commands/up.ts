@@ -69,7 +69,7 @@ const summary = (lab: Lab, report: Report): string => {
       ),
     ),
     ...lab.filesystems.map(({ initiator }) => `  logged in: ${initiator}, with ext4 on it`),
-    ...(lab.database ? [`  logged in: ${saw('target-one-session')}`] : []),
+    ...(lab.database ? [`  logged in: ${saw('one-session-only')}`] : []),
     ...(lab.kubernetes
       ? [
           '',

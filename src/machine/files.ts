@@ -1,13 +1,17 @@
+import { createHash } from 'node:crypto'
 import tar from 'tar-stream'
 import {
   type ExtraArgs,
   initiatorsOf,
+  type KubernetesSpec,
   type Lab,
   type MachineSpec,
   machineNamed,
   machinesWith,
   nodesOf,
   podRangeOf,
+  portalOf,
+  type TargetSpec,
 } from '../lab/lab.js'
 import { render } from '../render.js'
 import type { LabSecrets } from '../state.js'
@@ -45,20 +49,53 @@ const hostsFile = (lab: Lab): string =>
     '',
   ].join('\n')
 
-/** What the templates of a target machine see: its targets, numbered devices, and who may log in. */
-export const targetData = (lab: Lab, machine: MachineSpec, lunDevice: FileOptions['lunDevice']): object => {
-  let device = 0
-  return {
-    targets: lab.targets
-      .filter((target) => target.machine === machine.name)
-      .map((target) => ({
-        ...target,
-        address: machine.address,
-        luns: target.luns.map(({ lun, size }) => ({ lun, size, device: lunDevice(device++) })),
-        initiators: initiatorsOf(lab).map(({ iqn }) => iqn),
-      })),
-  }
+/**
+ * The serial number of a LUN, the same at every boot: initiators know the disk by it. The kernel makes the
+ * disk's WWN of its first 25 hexadecimal digits, and those must not be the same for two disks either.
+ */
+export const serialOf = (target: TargetSpec, lun: number): string =>
+  createHash('sha256')
+    .update(`${target.iqn} ${String(lun)}`)
+    .digest('hex')
+    .slice(0, 32)
+
+/** What a machine serves: each target with its portal, numbered disks, and who may log in. */
+const served = (lab: Lab, machine: MachineSpec) => {
+  let disks = 0
+  return lab.targets
+    .filter((target) => target.machine === machine.name)
+    .map((target) => ({
+      ...target,
+      portal: portalOf(lab, target),
+      luns: target.luns.map(({ lun }) => {
+        const serial = serialOf(target, lun)
+        const disk = disks++
+        return { lun, disk, serial, store: `iblock_${String(disk)}/${serial}` }
+      }),
+      initiators: initiatorsOf(lab).map(({ iqn }) => iqn),
+    }))
 }
+
+/** The folders that a target machine has in the kernel's configfs, below `target`; others are left over. */
+export const targetFolders = (lab: Lab, machine: MachineSpec): readonly string[] =>
+  served(lab, machine).flatMap(({ iqn, portal, luns, initiators }) => {
+    const group = `iscsi/${iqn}/tpgt_1`
+    return [
+      group,
+      `${group}/np/${portal}`,
+      ...luns.flatMap(({ lun, store }) => [`core/${store}`, `${group}/lun/lun_${String(lun)}`]),
+      ...initiators.map((initiator) => `${group}/acls/${initiator}`),
+    ]
+  })
+
+const targetScript = (lab: Lab, machine: MachineSpec, { lunDevice }: FileOptions): string =>
+  render('machine/target.sh', {
+    folders: targetFolders(lab, machine),
+    targets: served(lab, machine).map((target) => ({
+      ...target,
+      luns: target.luns.map((lun) => ({ ...lun, device: lunDevice(lun.disk) })),
+    })),
+  })
 
 /** What a lab's control plane does differently from kubeadm's own; the lab file has the last word. */
 const defaultArgs: Readonly<Record<'apiServer' | 'controllerManager' | 'scheduler' | 'etcd', ExtraArgs>> = {
@@ -67,6 +104,17 @@ const defaultArgs: Readonly<Record<'apiServer' | 'controllerManager' | 'schedule
   controllerManager: { 'leader-elect': 'false', 'allocate-node-cidrs': 'false' },
   scheduler: { 'leader-elect': 'false' },
   etcd: {},
+}
+
+/** What a lab's kubelets do differently from the kubelet's own; the lab file has the last word. */
+const defaultKubelet: KubernetesSpec['kubelet'] = {
+  failSwapOn: false,
+  containerRuntimeEndpoint: 'unix:///run/containerd/containerd.sock',
+  // The lab's kernel has no cpuset controller.
+  enforceNodeAllocatable: [],
+  // The kubelet does by itself what the controller would do for iSCSI, which is nothing: attaching means
+  // logging in, on the node. Asking the controller first costs a takeover up to ten seconds.
+  enableControllerAttachDetach: false,
 }
 
 /** What the kubeadm templates see. */
@@ -89,7 +137,7 @@ const kubernetesData = (lab: Lab, machine: MachineSpec, secrets: LabSecrets): ob
         ),
       ]),
     ),
-    kubelet: Object.keys(lab.kubernetes.kubelet).length > 0 ? lab.kubernetes.kubelet : undefined,
+    kubelet: { ...defaultKubelet, ...lab.kubernetes.kubelet },
   }
 }
 
@@ -111,7 +159,7 @@ export const machineFiles = (
   if (machine.role === 'target') {
     files.push({
       path: '/etc/lab/boot.d/50-target',
-      content: render('machine/target.sh', targetData(lab, machine, options.lunDevice)),
+      content: targetScript(lab, machine, options),
       mode: 0o700,
     })
   }

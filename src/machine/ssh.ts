@@ -2,7 +2,7 @@ import { timingSafeEqual } from 'node:crypto'
 import { type Duplex, Readable } from 'node:stream'
 import { NodeSSH } from 'node-ssh'
 import type { ConnectConfig } from 'ssh2'
-import { Interrupted, LabError, messageOf } from '../error.js'
+import { Interrupted, LabError, messageOf, unlessAborted } from '../error.js'
 import type { CommandResult, ExecOptions, Transport } from './machine.js'
 
 export interface SshEndpoint {
@@ -19,19 +19,31 @@ export interface SshEndpoint {
 /** Seconds. A busy machine may need several for its banner and the key exchange. */
 const loginTimeout = 20
 
-/**
- * One connection, opened when it is first needed, kept, and opened anew after it was lost: a login costs
- * a User-Mode Linux machine half a second of CPU, a command on an open connection a twentieth.
- */
-export const sshTransport = (endpoint: SshEndpoint): Transport => {
-  let connection: Promise<NodeSSH> | undefined
+/** A connection that is open, or on its way to be. */
+interface Connection {
+  readonly ready: Promise<NodeSSH>
+  /** Ends it at once, also in the middle of its login. */
+  readonly end: () => void
+}
 
-  const connect = async (): Promise<NodeSSH> => {
+/** @param lost is told as soon as the connection is of no use any more */
+const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
+  const ended = new AbortController()
+  const end = (): void => {
+    lost()
+    ended.abort()
+  }
+
+  const logIn = async (): Promise<NodeSSH> => {
     const sock = await endpoint.dial()
+    if (ended.signal.aborted) sock.destroy()
+    ended.signal.throwIfAborted()
+    ended.signal.addEventListener('abort', () => sock.destroy())
+    sock.once('end', end).once('close', end)
     const ssh = new NodeSSH()
     const expected = Buffer.from(endpoint.hostKey, 'base64')
     const config: ConnectConfig = {
-      sock: sock as NonNullable<ConnectConfig['sock']>,
+      sock,
       username: endpoint.user,
       privateKey: endpoint.privateKey,
       readyTimeout: loginTimeout * 1000,
@@ -45,92 +57,111 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
         cipher: ['aes128-gcm@openssh.com'],
       },
     }
-    try {
-      await ssh.connect(config as Parameters<NodeSSH['connect']>[0])
-    } catch (error) {
-      sock.destroy()
-      throw error
-    }
-    const forget = () => {
-      connection = undefined
-    }
+    await ssh.connect(config as Parameters<NodeSSH['connect']>[0])
     // Checks of one machine run side by side, each with listeners of its own while it runs.
-    ssh.connection?.setMaxListeners(0).on('close', forget).on('error', forget)
+    ssh.connection?.setMaxListeners(0).on('error', end)
     return ssh
   }
 
-  const connected = (): Promise<NodeSSH> => {
-    connection ??= connect().catch((error: unknown) => {
-      connection = undefined
-      throw new LabError('ssh-unreachable', `${endpoint.address}: no SSH: ${messageOf(error)}`, {
-        cause: error,
-      })
+  const ready = unlessAborted(ended.signal, logIn()).catch((error: unknown) => {
+    end()
+    throw new LabError('ssh-unreachable', `${endpoint.address}: no SSH: ${messageOf(error)}`, {
+      cause: error,
     })
-    return connection
+  })
+  return { ready, end }
+}
+
+/** Fails when the work takes longer than this many seconds. */
+const within = async <T>(seconds: number, work: Promise<T>, late: () => LabError): Promise<T> => {
+  let timer: NodeJS.Timeout | undefined
+  const deadline = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(late())
+    }, seconds * 1000)
+  })
+  try {
+    return await Promise.race([work, deadline])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/**
+ * One connection, opened when it is first needed, kept, and opened anew after it was lost: a login costs
+ * a User-Mode Linux machine half a second of CPU, a command on an open connection a twentieth.
+ */
+export const sshTransport = (endpoint: SshEndpoint): Transport => {
+  const { address } = endpoint
+  let connection: Connection | undefined
+
+  const connected = (): Promise<NodeSSH> => {
+    if (!connection) {
+      const made = connect(endpoint, () => {
+        if (connection === made) connection = undefined
+      })
+      connection = made
+    }
+    return connection.ready
   }
 
-  const exec = async (
+  /** @param givenUp whoever asked for it no longer waits: it must not go on, nor begin */
+  const run = async (
     command: string,
-    { input, signal, timeout = 60 }: ExecOptions,
+    { input, timeout = 60 }: ExecOptions,
+    givenUp: AbortSignal,
   ): Promise<CommandResult> => {
-    if (signal?.aborted) throw new Interrupted()
     const ssh = await connected()
-    let end: (() => void) | undefined
-    let timer: NodeJS.Timeout | undefined
-    let onAbort: () => void = () => undefined
-    const stopped = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        end?.()
-        reject(
-          new LabError(
-            'command-timeout',
-            `${endpoint.address}: no answer within ${String(timeout)} s: ${command}`,
-          ),
-        )
-      }, timeout * 1000)
-      onAbort = () => {
-        end?.()
-        reject(new Interrupted())
-      }
-      signal?.addEventListener('abort', onAbort, { once: true })
+    givenUp.throwIfAborted()
+    // Bytes, until all are there: a letter may arrive in two pieces.
+    const stdout: Buffer[] = []
+    const stderr: Buffer[] = []
+    const running = ssh.execCommand(command, {
+      ...(input === undefined ? {} : { stdin: Readable.from([input]) }),
+      onChannel: (channel) => {
+        const close = (): void => {
+          channel.close()
+        }
+        if (givenUp.aborted) close()
+        givenUp.addEventListener('abort', close)
+      },
+      onStdout: (chunk) => stdout.push(chunk),
+      onStderr: (chunk) => stderr.push(chunk),
     })
-    stopped.catch(() => undefined)
-    try {
-      const result = await Promise.race([
-        ssh.execCommand(command, {
-          noTrim: true,
-          ...(input === undefined ? {} : { stdin: Readable.from([input]) }),
-          onChannel: (channel) => {
-            end = () => channel.close()
-            // A caller that already gave up must not leave its command running.
-            if (signal?.aborted) end()
-          },
-        }),
-        stopped,
-      ])
-      // node-ssh reports a connection that dropped under a command as a result without a code.
-      if (result.code === null && result.signal === null) {
-        connection = undefined
-        throw new LabError('ssh-lost', `${endpoint.address}: the connection was lost during: ${command}`)
-      }
-      return { exitCode: result.code ?? 128, stdout: result.stdout, stderr: result.stderr }
-    } catch (error) {
+    const late = (): LabError =>
+      new LabError('command-timeout', `${address}: no answer within ${String(timeout)} s: ${command}`)
+    const { code, signal } = await within(timeout, running, late).catch((error: unknown) => {
       if (error instanceof LabError) throw error
-      connection = undefined
-      throw new LabError('ssh-lost', `${endpoint.address}: ${messageOf(error)}`, { cause: error })
-    } finally {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', onAbort)
+      // The connection, or only a channel of it, as where sshd allows no more of them: others may go on.
+      throw new LabError('ssh-lost', `${address}: ${messageOf(error)}`, { cause: error })
+    })
+    // node-ssh reports a connection that dropped under a command as a result without a code.
+    if (code === null && signal === null)
+      throw new LabError('ssh-lost', `${address}: the connection was lost during: ${command}`)
+    return {
+      exitCode: code ?? 128,
+      stdout: Buffer.concat(stdout).toString('utf8'),
+      stderr: Buffer.concat(stderr).toString('utf8'),
     }
   }
 
   return {
-    address: endpoint.address,
-    exec,
-    close: async () => {
-      const open = connection
-      connection = undefined
-      if (open) await open.then((ssh) => ssh.dispose()).catch(() => undefined)
+    address,
+    exec: async (command, options) => {
+      const { signal } = options
+      if (signal?.aborted) throw new Interrupted()
+      const givenUp = new AbortController()
+      try {
+        const running = run(command, options, givenUp.signal)
+        return await (signal ? unlessAborted(signal, running) : running)
+      } catch (error) {
+        givenUp.abort()
+        throw error
+      }
+    },
+    close: () => {
+      connection?.end()
+      return Promise.resolve()
     },
   }
 }

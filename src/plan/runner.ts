@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { LabError, messageOf } from '../error.js'
+import { LabError, messageOf, unlessAborted } from '../error.js'
 import type {
   Check,
   CheckResult,
@@ -31,11 +31,16 @@ export type Mode =
 
 const seconds = (since: number): Seconds => (performance.now() - since) / 1000
 
-/** Asks a check once. What could not be asked is not so, and the reason is the evidence. */
+/**
+ * Asks a check once. What could not be asked is not so, and the reason is the evidence.
+ * @throws when the run is interrupted, even if the answer never comes.
+ */
 export const ask = async (check: Check, context: Context): Promise<Verdict> => {
+  context.signal.throwIfAborted()
   try {
-    return await check.probe(context)
+    return await unlessAborted(context.signal, check.probe(context))
   } catch (error) {
+    context.signal.throwIfAborted()
     return { ok: false, saw: messageOf(error) }
   }
 }
@@ -54,7 +59,6 @@ const waitFor = async (
   for (let pause = firstPause; ; pause = Math.min(pause * 1.5, longestPause)) {
     const verdict = await ask(check, context)
     if (verdict.ok || verdict.final === true) return { check, ...verdict }
-    context.signal.throwIfAborted()
     if (seconds(since) >= deadline)
       return { check, ok: false, saw: `${verdict.saw} (waited ${seconds(since).toFixed(0)} s)` }
     seen(verdict)
@@ -81,8 +85,7 @@ export const runPlan = async (plan: Plan, mode: Mode, context: Context, emit: Em
   const carryOut = async (step: Step): Promise<StepResult> => {
     const begun = performance.now()
     emit({ type: 'step-started', step })
-    let checks = await askAll(step.checks, context)
-    const unmet = checks.filter((result) => !result.ok)
+    let checks: readonly CheckResult[] = []
     const done = (outcome: StepResult['outcome'], why: Partial<StepResult> = {}): StepResult => ({
       step,
       outcome,
@@ -98,10 +101,11 @@ export const runPlan = async (plan: Plan, mode: Mode, context: Context, emit: Em
         ...(first.check.hint === undefined ? {} : { hint: first.check.hint }),
       })
     }
-    if (unmet.length === 0) return done('ok')
-    if (mode === 'look') return failed()
     try {
-      context.signal.throwIfAborted()
+      checks = await askAll(step.checks, context)
+      const unmet = checks.filter((result) => !result.ok)
+      if (unmet.length === 0) return done('ok')
+      if (mode === 'look') return failed()
       if (step.apply) {
         emit({
           type: 'step-applying',

@@ -1,12 +1,13 @@
 /** The product's table of contents: what a lab is, as steps. */
 import { initiatorsOf, type Lab, machinesWith, nodesOf } from '../lab/lab.js'
+import { numbering } from '../lab/names.js'
 import type { FileOptions } from '../machine/files.js'
 import * as database from '../steps/database.js'
 import * as initiator from '../steps/initiator.js'
 import * as kubernetes from '../steps/kubernetes.js'
 import * as machines from '../steps/machines.js'
 import * as target from '../steps/target.js'
-import type { Plan, Step } from './step.js'
+import type { Check, Plan, Step } from './step.js'
 
 const machineSteps = (lab: Lab, options: FileOptions, gone: readonly string[]): readonly Step[] => [
   machines.createNetwork(lab),
@@ -60,13 +61,23 @@ const databaseSteps = (lab: Lab): readonly Step[] => {
   ]
 }
 
+/** Names in a lab file are free, so ids made of them may come out alike: a machine `api` is ready, and so is the API. */
+const withDistinctChecks = (steps: readonly Step[]): readonly Step[] => {
+  const distinct = numbering()
+  const named = (check: Check): Check => ({ ...check, id: distinct(check.id) })
+  return steps.map((step) => {
+    const [first, ...others] = step.checks
+    return { ...step, checks: [named(first), ...others.map(named)] }
+  })
+}
+
 /** @param gone machines that exist but are no longer in the lab file */
 export const planUp = (lab: Lab, options: FileOptions, gone: readonly string[] = []): Plan => ({
   title: `Bring up ${lab.name}`,
-  steps: [
+  steps: withDistinctChecks([
     ...machineSteps(lab, options, gone),
     ...iscsiSteps(lab),
     ...kubernetesSteps(lab),
     ...databaseSteps(lab),
-  ],
+  ]),
 })

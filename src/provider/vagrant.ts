@@ -192,7 +192,6 @@ const ask = async (
   const seconds = 30
   const result = await execa(command, args, {
     reject: false,
-    all: true,
     stdin: 'ignore',
     timeout: seconds * 1000,
     cancelSignal: signal,
@@ -200,7 +199,7 @@ const ask = async (
     env: { VAGRANT_CHECKPOINT_DISABLE: '1', VAGRANT_NO_COLOR: '1', ...env },
   })
   signal.throwIfAborted()
-  const printed = (result.all ?? '').trim().replaceAll(/\s+/g, ' ')
+  const printed = [result.stdout, result.stderr].join(' ').trim().replaceAll(/\s+/g, ' ')
   if (!result.failed) return { ok: true, said: printed }
 
   const why =

@@ -88,7 +88,7 @@ export const proveVolume = (lab: Lab, database: DatabaseSpec): Step => ({
   phase,
   needs: [
     'create-chap-secret',
-    `serve-${shortName(targetNamed(lab, database.target))}`,
+    `serve-${shortName(lab, targetNamed(lab, database.target))}`,
     ...machinesWith(lab, 'worker').flatMap(({ name }) => [`prepare-initiator-${name}`]),
     // One worker is enough to begin.
     `ready-${machinesWith(lab, 'worker')[0]?.name ?? ''}`,
@@ -138,7 +138,7 @@ const mountedOnce = (lab: Lab, database: DatabaseSpec): Check => {
     id: 'volume-mounted-once',
     title: 'the LUN is mounted by the node that runs the database, and by no other',
     within: 60,
-    hint: `lab exec ${lab.name} worker -- iscsiadm -m session`,
+    hint: `lab exec ${lab.name} ${machinesWith(lab, 'worker')[0]?.name ?? ''} -- iscsiadm -m session`,
     probe: async (context) => {
       const portal = portalOf(lab, target)
       const device = `/dev/disk/by-path/ip-${portal}-iscsi-${target.iqn}-lun-${String(database.lun)}`
@@ -197,7 +197,7 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
     ),
   checks: [
     {
-      id: 'database-ready',
+      id: 'database-runs',
       title: `${database.name} is ready, one pod`,
       within: 180,
       hint: `lab kubectl ${lab.name} -- describe pods -l app=${database.name}-server`,
@@ -324,7 +324,7 @@ export const startClients = (lab: Lab, database: DatabaseSpec): Step => ({
     apply(context, render('manifests/client.yaml', { ...database, image: images.database })),
   checks: [
     {
-      id: 'clients-ready',
+      id: 'clients-run',
       title: 'a client pod runs on every worker',
       within: 90,
       hint: `lab kubectl ${lab.name} -- describe pods -l app=${database.name}-client`,
@@ -464,7 +464,7 @@ export const targetSees = (lab: Lab, database: DatabaseSpec): Step => {
     needs: ['deploy-database'],
     checks: [
       machineCheck({
-        id: 'target-one-session',
+        id: 'one-session-only',
         title: `${target.iqn} has exactly one session`,
         machine: target.machine,
         within: 60,

@@ -44,23 +44,43 @@ export const prepareInitiator = (lab: Lab, machine: MachineSpec & { readonly iqn
   checks: [initiatorName(lab, machine), iscsid(lab, machine)],
 })
 
-const mountPoint = '/mnt/lun'
-
 interface Where {
   readonly lab: Lab
   readonly filesystem: FilesystemSpec
+  /** `target00-lun-0`: a LUN has one user, so this names the file system as well. */
+  readonly name: string
   readonly portal: string
   readonly device: string
+  readonly mountPoint: string
 }
 
 const whereOf = (lab: Lab, filesystem: FilesystemSpec): Where => {
-  const portal = portalOf(lab, targetNamed(lab, filesystem.target))
+  const target = targetNamed(lab, filesystem.target)
+  const portal = portalOf(lab, target)
+  const name = `${shortName(lab, target)}-lun-${String(filesystem.lun)}`
   return {
     lab,
     filesystem,
+    name,
     portal,
     device: `/dev/disk/by-path/ip-${portal}-iscsi-${filesystem.target}-lun-${String(filesystem.lun)}`,
+    mountPoint: `/mnt/${name}`,
   }
+}
+
+/** The file systems that an initiator has on one target: they share its session, and come and go with it. */
+const sharing = ({ lab, filesystem }: Where): readonly Where[] =>
+  lab.filesystems
+    .filter(({ initiator, target }) => initiator === filesystem.initiator && target === filesystem.target)
+    .map((each) => whereOf(lab, each))
+
+/** Those of them that come before this one, and are mounted by the time that it is made. */
+const earlier = (where: Where): readonly Where[] => {
+  const all = sharing(where)
+  return all.slice(
+    0,
+    all.findIndex(({ name }) => name === where.name),
+  )
 }
 
 const nodeArgs = ({ filesystem, portal }: Where): readonly string[] => [
@@ -92,19 +112,27 @@ const writeRecord = async (context: Context, where: Where): Promise<void> => {
   )
 }
 
-const login = async (context: Context, where: Where): Promise<void> => {
+const mount = ({ filesystem, device, mountPoint }: Where): Command =>
+  shell`mkdir -p ${mountPoint}; mountpoint -q ${mountPoint} || mount -t ${filesystem.type} ${device} ${mountPoint}`
+
+/** Ends the session, if there is one, and begins another; what was made before is mounted again. */
+const newSession = async (context: Context, where: Where): Promise<void> => {
   const machine = context.machine(where.filesystem.initiator)
+  for (const { mountPoint } of sharing(where))
+    await machine.run(shell`! mountpoint -q ${mountPoint} || umount ${mountPoint}`)
+  // At whatever portal that was: the lab file may have another one now.
+  for (const operation of ['--logout', '--op=delete'])
+    await machine.try(shell`iscsiadm -m node -T ${where.filesystem.target} ${operation}`)
+  await writeRecord(context, where)
   await machine.run(
     shell`iscsiadm ${nodeArgs(where)} --login && udevadm settle --timeout=20 --exit-if-exists=${where.device}`,
   )
+  for (const other of earlier(where)) await machine.run(mount(other))
 }
-
-const logout: (where: Where) => Command = (where) =>
-  shell`mountpoint -q ${mountPoint} && umount ${mountPoint}; iscsiadm ${nodeArgs(where)} --logout`
 
 const discovered = (where: Where): Check =>
   machineCheck({
-    id: `${where.filesystem.initiator}-discovery`,
+    id: `${where.name}-discovered`,
     title: `${where.filesystem.initiator} discovers ${where.filesystem.target}`,
     machine: where.filesystem.initiator,
     within: 20,
@@ -118,8 +146,8 @@ const discovered = (where: Where): Check =>
 
 const loggedIn = (where: Where): Check =>
   machineCheck({
-    id: `${where.filesystem.initiator}-session`,
-    title: `${where.filesystem.initiator} is logged in to ${where.filesystem.target}, once`,
+    id: `${where.name}-logged-in`,
+    title: `${where.filesystem.initiator} is logged in to ${where.filesystem.target}, once, and has LUN ${String(where.filesystem.lun)}`,
     machine: where.filesystem.initiator,
     within: 20,
     hint: `lab exec ${where.lab.name} ${where.filesystem.initiator} -- iscsiadm -m session -P 3`,
@@ -133,19 +161,16 @@ const loggedIn = (where: Where): Check =>
 export const logIn = (lab: Lab, filesystem: FilesystemSpec): Step => {
   const where = whereOf(lab, filesystem)
   return {
-    id: `log-in-${filesystem.initiator}-${String(filesystem.lun)}`,
-    title: `Log in to ${filesystem.target} with CHAP`,
+    id: `log-in-${where.name}`,
+    title: `Log in to ${filesystem.target} with CHAP, for LUN ${String(filesystem.lun)}`,
     phase,
     machine: filesystem.initiator,
     needs: [
       `prepare-initiator-${filesystem.initiator}`,
-      `serve-${shortName(targetNamed(lab, filesystem.target))}`,
+      `serve-${shortName(lab, targetNamed(lab, filesystem.target))}`,
+      ...earlier(where).map(({ name }) => `make-filesystem-${name}`),
     ],
-    apply: async (context) => {
-      await context.machine(filesystem.initiator).try(logout(where))
-      await writeRecord(context, where)
-      await login(context, where)
-    },
+    apply: (context) => newSession(context, where),
     checks: [discovered(where), loggedIn(where)],
   }
 }
@@ -156,40 +181,42 @@ const testament = (lab: Lab): string =>
 
 export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
   const where = whereOf(lab, filesystem)
+  const { device, mountPoint, name } = where
   const directory = `${mountPoint}/${filesystem.directory}`
   const file = `${directory}/testament`
   const machine = filesystem.initiator
-  const mount = shell`mkdir -p ${mountPoint}; mountpoint -q ${mountPoint} || mount -t ${filesystem.type} ${where.device} ${mountPoint}`
   const hint = `lab exec ${lab.name} ${machine} -- findmnt ${mountPoint}`
   return {
-    id: `make-filesystem-${machine}-${String(filesystem.lun)}`,
+    id: `make-filesystem-${name}`,
     title: `Make ${filesystem.type} with ${filesystem.directory} on it, and read a file back after a new login`,
     phase,
     machine,
-    needs: [`log-in-${machine}-${String(filesystem.lun)}`],
+    needs: [`log-in-${name}`],
     apply: async (context) => {
       const there = context.machine(machine)
-      const has = await there.try(shell`blkid -p -o value -s TYPE ${where.device}`)
+      const has = await there.try(shell`blkid -p -o value -s TYPE ${device}`)
       // Exit code 2: nothing on it. Anything else that is not our type is somebody's data, and stays.
-      if (has.exitCode === 2) await there.run(shell`mkfs.ext4 -q ${where.device}`, { timeout: 120 })
-      await there.run(mount)
+      if (has.exitCode === 2) await there.run(shell`mkfs.ext4 -q ${device}`, { timeout: 120 })
+      await there.run(mount(where))
       await there.run(shell`mkdir -p ${directory} && chmod ${filesystem.mode} ${directory}`)
       await there.run(shell`cat > ${file} && sync ${file}`, { input: testament(lab) })
-      await there.run(logout(where))
-      await login(context, where)
-      await there.run(mount)
+      await newSession(context, where)
+      await there.run(mount(where))
     },
     checks: [
       machineCheck({
-        id: `${machine}-filesystem`,
-        title: `the LUN is mounted on ${machine} as ${filesystem.type}`,
+        id: `${name}-mounted`,
+        title: `LUN ${String(filesystem.lun)} is mounted on ${machine} as ${filesystem.type}`,
         machine,
         hint,
-        command: shell`findmnt --noheadings --output FSTYPE,SOURCE,SIZE ${mountPoint}`,
-        judge: (output) => ({ ok: output.startsWith(`${filesystem.type} /dev/sd`), saw: output }),
+        command: shell`readlink -f ${device}; findmnt --noheadings --output FSTYPE,SOURCE,SIZE ${mountPoint} || true`,
+        judge: (output) => {
+          const [disk = '', mounted = 'not mounted'] = output.split('\n')
+          return { ok: mounted.startsWith(`${filesystem.type} ${disk} `), saw: mounted }
+        },
       }),
       machineCheck({
-        id: `${machine}-directory`,
+        id: `${name}-directory`,
         title: `${filesystem.directory} has mode ${filesystem.mode}`,
         machine,
         hint,
@@ -200,7 +227,7 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
         }),
       }),
       machineCheck({
-        id: `${machine}-file`,
+        id: `${name}-file`,
         title: 'a file written before the last logout reads back',
         machine,
         hint,

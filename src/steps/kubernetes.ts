@@ -560,7 +560,7 @@ export const readyNode = (lab: Lab, machine: MachineSpec, kubernetes: Kubernetes
       ])
     if (node.spec.unschedulable === true) await kubectl.run(['uncordon', machine.name])
   },
-  checks: nodeChecks(lab, machine, kubernetes) as [Check, ...Check[]],
+  checks: nodeChecks(lab, machine, kubernetes),
 })
 
 /** Days before it runs out that a certificate counts as good. */

@@ -1,25 +1,66 @@
 /** The iSCSI target: LIO, as the kernel's configfs shows it. */
 import { createHash } from 'node:crypto'
 import { initiatorsOf, type Lab, machineNamed, portalOf, type TargetSpec } from '../lab/lab.js'
+import { numbering } from '../lab/names.js'
+import { serialOf, targetFolders } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Step } from '../plan/step.js'
 import { equals, machineCheck } from './checks.js'
 
 const phase = 'iscsi'
 
-const groupOf = (target: TargetSpec): string => `/sys/kernel/config/target/iscsi/${target.iqn}/tpgt_1`
+const configfs = '/sys/kernel/config/target'
 
-/** `target00` */
-export const shortName = (target: TargetSpec): string =>
-  (target.iqn.split(':').at(-1) ?? target.iqn).replaceAll(/[^a-z0-9-]/g, '-')
+const groupOf = (target: TargetSpec): string => `${configfs}/iscsi/${target.iqn}/tpgt_1`
+
+/** The last part of an iSCSI name in kebab case, for ids. */
+const lastPart = (iqn: string): string =>
+  (iqn.split(':').at(-1) ?? '')
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9]+/g, '-')
+    .replaceAll(/^-|-$/g, '') || 'target'
+
+/** `target00`, and `target00-2` for another target of the lab whose name ends alike. */
+export const shortName = (lab: Lab, { iqn }: TargetSpec): string => {
+  const distinct = numbering()
+  const names = new Map(lab.targets.map((target) => [target.iqn, distinct(lastPart(target.iqn))]))
+  return names.get(iqn) ?? lastPart(iqn)
+}
 
 const hash = (value: string): string => createHash('sha256').update(value).digest('hex')
+
+/** One look at all targets of a machine: each of them alone would not notice that there is one too many. */
+const nothingElse = (lab: Lab, machine: string, hint: string): Check => {
+  const wanted = targetFolders(lab, machineNamed(lab, machine))
+  const groups = 'iscsi/*/tpgt_*'
+  const patterns = ['core/iblock_*/*', groups, ...['np', 'lun', 'acls'].map((kind) => `${groups}/${kind}/*`)]
+  return machineCheck({
+    id: `${machine}-targets`,
+    title: `${machine} serves what the lab file says, and nothing else`,
+    machine,
+    hint,
+    command: {
+      text: `cd ${configfs} && { ls -d ${patterns.map((pattern) => `${pattern}/`).join(' ')} 2>/dev/null; true; }`,
+      shown: `ls ${configfs}`,
+    },
+    judge: (output) => {
+      const seen = output
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => line.replace(/\/$/, ''))
+      const missing = wanted.filter((folder) => !seen.includes(folder)).map((folder) => `missing: ${folder}`)
+      const left = seen.filter((folder) => !wanted.includes(folder)).map((folder) => `left over: ${folder}`)
+      const wrong = [...left, ...missing]
+      return { ok: wrong.length === 0, saw: wrong.join('; ') || 'all as wanted' }
+    },
+  })
+}
 
 export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
   const machine = target.machine
   const portal = portalOf(lab, target)
   const group = groupOf(target)
-  const id = shortName(target)
+  const id = shortName(lab, target)
   const hint = `lab exec ${lab.name} ${machine} -- sh -x /etc/lab/boot.d/50-target`
   const initiators = initiatorsOf(lab)
     .map(({ iqn }) => iqn)
@@ -39,11 +80,13 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
   const luns = target.luns.map(({ lun, size }) =>
     machineCheck({
       id: `${id}-lun-${String(lun)}`,
-      title: `LUN ${String(lun)} of ${target.iqn} has ${String(size)} bytes`,
+      title: `LUN ${String(lun)} of ${target.iqn} has ${String(size)} bytes and its serial number`,
       machine,
       hint,
-      command: shell`blockdev --getsize64 "$(cat ${group}/lun/lun_${lun}/*/udev_path)"`,
-      judge: equals(String(size), (output) => `${output} bytes`),
+      command: shell`cd ${group}/lun/lun_${lun}/store && blockdev --getsize64 "$(cat udev_path)" && sed 's/.*: //' wwn/vpd_unit_serial`,
+      judge: equals(`${String(size)}\n${serialOf(target, lun)}`, (output) =>
+        output.replace('\n', ' bytes, serial number '),
+      ),
     }),
   )
   const acls = machineCheck({
@@ -92,7 +135,15 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
     apply: async (context) => {
       await context.machine(machine).run(shell`/etc/lab/boot.d/50-target`, { signal: context.signal })
     },
-    checks: [listening, ...luns, acls, chap],
+    checks: [
+      listening,
+      ...luns,
+      acls,
+      chap,
+      ...(lab.targets.find((first) => first.machine === machine) === target
+        ? [nothingElse(lab, machine, hint)]
+        : []),
+    ],
   }
 }
 
@@ -137,7 +188,7 @@ const refuses = (
     .map(({ text }) => text)
     .join('\n')
   return {
-    id: `${shortName(target)}-refuses-${how.replace(' ', '-')}`,
+    id: `${shortName(lab, target)}-refuses-${how.replace(' ', '-')}`,
     title: `${target.iqn} refuses ${how === 'wrong password' ? 'a wrong password' : 'a login without CHAP'}`,
     machine: initiator,
     within: 20,
@@ -158,13 +209,14 @@ const refuses = (
 /** A step that only looks: the lock on the door works. */
 export const proveRefusal = (lab: Lab, target: TargetSpec): Step | undefined => {
   const initiator = initiatorsOf(lab)[0]
+  const name = shortName(lab, target)
   return (
     initiator && {
-      id: `prove-refusal-${shortName(target)}`,
+      id: `prove-refusal-${name}`,
       title: `See that ${target.iqn} refuses strangers`,
       phase,
       machine: initiator.name,
-      needs: [`serve-${shortName(target)}`, `prepare-initiator-${initiator.name}`],
+      needs: [`serve-${name}`, `prepare-initiator-${initiator.name}`],
       checks: [
         refuses(lab, target, initiator.name, 'wrong password'),
         refuses(lab, target, initiator.name, 'no password'),
@@ -172,5 +224,3 @@ export const proveRefusal = (lab: Lab, target: TargetSpec): Step | undefined => 
     }
   )
 }
-
-export const machineOfTarget = (lab: Lab, target: TargetSpec) => machineNamed(lab, target.machine)

@@ -29,7 +29,9 @@ describe('run', () => {
 
   test('throws what the command said, with everything it printed', async () => {
     const { machine } = await machineOf()
-    const error = await failureOf(machine.run(shell`echo out; for n in 1 2 3 4 5; do echo line $n >&2; done; exit 7`))
+    const error = await failureOf(
+      machine.run(shell`echo out; for n in 1 2 3 4 5; do echo line $n >&2; done; exit 7`),
+    )
     expect(error).toBeInstanceOf(LabError)
     expect(error).toMatchObject({
       name: 'CommandError',

@@ -597,7 +597,11 @@ describe('everything else', () => {
     const [machine] = lab.machines
     if (!machine) throw new Error('iscsi has machines')
     const provider = vagrantProvider(kind)
-    const preparation = { signal: new AbortController().signal, progress: () => undefined, notice: () => undefined }
+    const preparation = {
+      signal: new AbortController().signal,
+      progress: () => undefined,
+      notice: () => undefined,
+    }
     const refused = [
       provider.prepare(lab, preparation),
       provider.createNetwork(lab),

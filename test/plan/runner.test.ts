@@ -1,0 +1,724 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { describe, expect, test } from 'vitest'
+import { LabError } from '../../src/error.js'
+import { CommandError } from '../../src/machine/machine.js'
+import { type Mode, runPlan, succeeded } from '../../src/plan/runner.js'
+import type { Check, Context, Report, RunEvent, Step, StepResult, Verdict } from '../../src/plan/step.js'
+
+/** The runner looks at the signal alone; the rest is for steps, and these need none of it. */
+const contextWith = (signal: AbortSignal): Context => ({ signal }) as unknown as Context
+
+const yes: Verdict = { ok: true, saw: 'it is' }
+const no: Verdict = { ok: false, saw: 'it is not' }
+
+/** What is so, by the name of the step that makes it so. */
+type World = Set<string>
+
+interface Wish extends Partial<Omit<Step, 'checks' | 'apply'>> {
+  readonly id: string
+  readonly apply?: Step['apply'] | undefined
+  readonly checks?: readonly Check[]
+}
+
+const checkOf = (id: string, probe: Check['probe'], rest: Partial<Check> = {}): Check => ({
+  id,
+  title: `${id} is so`,
+  probe,
+  ...rest,
+})
+
+/** A step that is so once it was applied, unless the test wishes otherwise. */
+const stepIn = (world: World, { id, ...wish }: Wish): Step => {
+  const [first, ...more] = wish.checks ?? [
+    checkOf(`${id}-check`, () => Promise.resolve(world.has(id) ? yes : no), { within: 1 }),
+  ]
+  if (!first) throw new Error('a step has a check')
+  const apply = 'apply' in wish ? wish.apply : () => Promise.resolve(void world.add(id))
+  return {
+    title: `Make ${id}`,
+    phase: 'test',
+    needs: [],
+    ...wish,
+    id,
+    checks: [first, ...more],
+    ...(apply === undefined ? {} : { apply }),
+  } as Step
+}
+
+interface Run {
+  readonly report: Report
+  readonly events: readonly RunEvent[]
+  readonly outcomes: Readonly<Record<string, string>>
+  readonly result: (id: string) => StepResult
+}
+
+const runSteps = async (
+  steps: readonly Step[],
+  { mode = 'apply', signal = new AbortController().signal }: { mode?: Mode; signal?: AbortSignal } = {},
+): Promise<Run> => {
+  const events: RunEvent[] = []
+  const report = await runPlan({ title: 'Test', steps }, mode, contextWith(signal), (event) =>
+    events.push(event),
+  )
+  return {
+    report,
+    events,
+    outcomes: Object.fromEntries(report.results.map(({ step, outcome }) => [step.id, outcome])),
+    result: (id) => {
+      const found = report.results.find(({ step }) => step.id === id)
+      if (!found) throw new Error(`no result of ${id}`)
+      return found
+    },
+  }
+}
+
+/** `started a`, `finished a`: what happened, in the order in which it was told. */
+const story = (events: readonly RunEvent[]): readonly string[] =>
+  events.flatMap((event) => {
+    if (event.type === 'step-finished') return [`finished ${event.result.step.id}`]
+    return 'step' in event ? [`${event.type.replace('step-', '')} ${event.step.id}`] : []
+  })
+
+const elapsed = async <T>(action: () => Promise<T>): Promise<readonly [T, number]> => {
+  const since = performance.now()
+  return [await action(), (performance.now() - since) / 1000]
+}
+
+describe('the order of steps', () => {
+  test('follows from what they need, not from their place in the plan', async () => {
+    const world: World = new Set()
+    const applied: string[] = []
+    const step = (id: string, ...needs: readonly string[]): Step =>
+      stepIn(world, {
+        id,
+        needs,
+        apply: async () => {
+          applied.push(id)
+          await delay(5)
+          world.add(id)
+        },
+      })
+    const { outcomes } = await runSteps([
+      step('roof', 'walls', 'chimney'),
+      step('chimney', 'walls'),
+      step('walls', 'floor'),
+      step('floor'),
+    ])
+    expect(applied).toEqual(['floor', 'walls', 'chimney', 'roof'])
+    expect(new Set(Object.values(outcomes))).toEqual(new Set(['changed']))
+  })
+
+  test('has a step wait until all that it needs is checked, not only applied', async () => {
+    const world: World = new Set()
+    let seen: boolean | undefined
+    await runSteps([
+      stepIn(world, {
+        id: 'slow',
+        // It begins, and is so later.
+        apply: () => Promise.resolve(void setTimeout(() => world.add('slow'), 250)),
+        checks: [checkOf('slow-check', () => Promise.resolve(world.has('slow') ? yes : no), { within: 5 })],
+      }),
+      stepIn(world, {
+        id: 'next',
+        needs: ['slow'],
+        apply: () => {
+          seen = world.has('slow')
+          return Promise.resolve(void world.add('next'))
+        },
+      }),
+    ])
+    expect(seen).toBe(true)
+  })
+
+  test('lets steps that do not need each other run side by side', async () => {
+    const world: World = new Set()
+    let waiting = 0
+    let open: () => void = () => undefined
+    const all = new Promise<void>((resolve) => (open = resolve))
+    // Each waits for the four others: one after the other they would wait for ever.
+    const steps = ['a', 'b', 'c', 'd', 'e'].map((id) =>
+      stepIn(world, {
+        id,
+        apply: async () => {
+          if (++waiting === 5) open()
+          await all
+          world.add(id)
+        },
+      }),
+    )
+    expect((await runSteps(steps)).report.results.map(({ outcome }) => outcome)).toEqual(
+      Array(5).fill('changed'),
+    )
+  })
+
+  test('has a step carried out once, however many need it', async () => {
+    const world: World = new Set()
+    let times = 0
+    const base = stepIn(world, {
+      id: 'base',
+      apply: () => {
+        times++
+        return Promise.resolve(void world.add('base'))
+      },
+    })
+    const others = ['a', 'b', 'c'].map((id) => stepIn(world, { id, needs: ['base'] }))
+    const { events } = await runSteps([...others, base])
+    expect(times).toBe(1)
+    expect(story(events).filter((line) => line.endsWith(' base'))).toEqual([
+      'started base',
+      'applying base',
+      'finished base',
+    ])
+  })
+
+  test('is that of the plan in the report, whoever was done first', async () => {
+    const world: World = new Set()
+    const slow = stepIn(world, { id: 'slow', apply: async () => void (await delay(100), world.add('slow')) })
+    const quick = stepIn(world, { id: 'quick' })
+    const { report, events } = await runSteps([slow, quick])
+    expect(report.results.map(({ step }) => step.id)).toEqual(['slow', 'quick'])
+    expect(story(events).filter((line) => line.startsWith('finished'))).toEqual([
+      'finished quick',
+      'finished slow',
+    ])
+  })
+
+  test('that names a step which is not in the plan is a defect, and is said', async () => {
+    await expect(runSteps([stepIn(new Set(), { id: 'a', needs: ['nowhere'] })])).rejects.toThrow(
+      'step a needs nowhere, which is not in the plan',
+    )
+  })
+})
+
+describe('a step', () => {
+  test('that is so already is left alone', async () => {
+    const apply = (): Promise<void> => Promise.reject(new Error('it was touched'))
+    const { outcomes, events, result } = await runSteps([stepIn(new Set(['a']), { id: 'a', apply })])
+    expect(outcomes).toEqual({ a: 'ok' })
+    expect(story(events)).toEqual(['started a', 'finished a'])
+    expect(result('a').checks).toMatchObject([{ ok: true, saw: 'it is' }])
+  })
+
+  test('that is not so is applied, with the reason, and is then as wanted', async () => {
+    const { outcomes, events, result } = await runSteps([stepIn(new Set(), { id: 'a' })])
+    expect(outcomes).toEqual({ a: 'changed' })
+    expect(events.find(({ type }) => type === 'step-applying')).toMatchObject({
+      why: 'a-check is so: no: it is not',
+    })
+    expect(result('a').checks).toMatchObject([{ ok: true, saw: 'it is' }])
+    expect(result('a')).not.toHaveProperty('reason')
+  })
+
+  test('of which one check of three fails is applied, and all three are asked again', async () => {
+    const world: World = new Set(['left', 'right'])
+    const asked: string[] = []
+    const check = (id: string): Check =>
+      checkOf(id, () => {
+        asked.push(id)
+        return Promise.resolve(world.has(id) ? yes : no)
+      })
+    const { outcomes, events } = await runSteps([
+      stepIn(world, {
+        id: 'a',
+        apply: () => Promise.resolve(void world.add('middle')),
+        checks: ['left', 'middle', 'right'].map(check),
+      }),
+    ])
+    expect(outcomes).toEqual({ a: 'changed' })
+    expect(asked).toEqual(['left', 'middle', 'right', 'left', 'middle', 'right'])
+    expect(events.find(({ type }) => type === 'step-applying')).toMatchObject({
+      why: 'middle is so: no: it is not',
+    })
+  })
+
+  test('whose applying breaks what was so has failed', async () => {
+    const world: World = new Set(['left'])
+    const { outcomes, result } = await runSteps([
+      stepIn(world, {
+        id: 'a',
+        apply: () => Promise.resolve(void (world.add('right'), world.delete('left'))),
+        checks: ['left', 'right'].map((id) =>
+          checkOf(id, () => Promise.resolve(world.has(id) ? yes : no), { within: 0.2 }),
+        ),
+      }),
+    ])
+    expect(outcomes).toEqual({ a: 'failed' })
+    expect(result('a').reason).toMatch(/^left is so: no: it is not \(waited 0 s\)$/)
+  })
+
+  test('tells of its progress', async () => {
+    const world: World = new Set()
+    const { events } = await runSteps([
+      stepIn(world, {
+        id: 'a',
+        apply: (_, progress) => {
+          progress('half')
+          progress('whole')
+          return Promise.resolve(void world.add('a'))
+        },
+      }),
+    ])
+    expect(events.flatMap((event) => (event.type === 'step-progress' ? [event.note] : []))).toEqual([
+      'half',
+      'whole',
+    ])
+  })
+
+  test('that only looks is never applied, and waits for what it looks for', async () => {
+    const since = performance.now()
+    const looks = checkOf('late', () => Promise.resolve(performance.now() - since > 300 ? yes : no), {
+      within: 10,
+    })
+    const { outcomes, events } = await runSteps([
+      stepIn(new Set(), { id: 'a', apply: undefined, checks: [looks] }),
+    ])
+    expect(outcomes).toEqual({ a: 'ok' })
+    expect(story(events)).not.toContain('applying a')
+    expect(story(events)).toContain('waiting a')
+  })
+
+  test('whose applying throws has failed, with what was thrown, and nobody waits', async () => {
+    const [{ result }, seconds] = await elapsed(() =>
+      runSteps([
+        stepIn(new Set(), {
+          id: 'a',
+          apply: () => Promise.reject(new Error('the disk is full')),
+          checks: [checkOf('check', () => Promise.resolve(no), { within: 60, hint: 'df -h' })],
+        }),
+      ]),
+    )
+    expect(result('a')).toMatchObject({ outcome: 'failed', reason: 'the disk is full', hint: 'df -h' })
+    expect(result('a').checks).toMatchObject([{ ok: false, saw: 'it is not' }])
+    expect(seconds).toBeLessThan(1)
+  })
+
+  test('whose applying throws something with a hint passes on that one', async () => {
+    const error = new LabError('full', 'the disk is full', { hint: 'lab down old' })
+    const { result } = await runSteps([
+      stepIn(new Set(), {
+        id: 'a',
+        apply: () => Promise.reject(error),
+        checks: [checkOf('check', () => Promise.resolve(no), { hint: 'df -h' })],
+      }),
+    ])
+    expect(result('a')).toMatchObject({ reason: 'the disk is full', hint: 'lab down old' })
+  })
+
+  test('whose applying throws no error at all has failed all the same', async () => {
+    // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors
+    const apply = (): Promise<void> => Promise.reject('just text')
+    const { result } = await runSteps([stepIn(new Set(), { id: 'a', apply })])
+    expect(result('a')).toMatchObject({ outcome: 'failed', reason: 'just text' })
+    expect(result('a')).not.toHaveProperty('hint')
+  })
+
+  test('whose command said no has its words as the reason', async () => {
+    const refused = new CommandError('worker1', 'kubeadm join', {
+      exitCode: 1,
+      stdout: '',
+      stderr: 'no token\n',
+    })
+    const { result } = await runSteps([stepIn(new Set(), { id: 'a', apply: () => Promise.reject(refused) })])
+    expect(result('a').reason).toBe('worker1: kubeadm join: exit code 1: no token')
+  })
+
+  test('took as long as it took', async () => {
+    const world: World = new Set()
+    const { report, result } = await runSteps([
+      stepIn(world, { id: 'a', apply: async () => void (await delay(200), world.add('a')) }),
+    ])
+    expect(result('a').seconds).toBeGreaterThan(0.19)
+    expect(report.seconds).toBeGreaterThanOrEqual(result('a').seconds)
+    expect(report.seconds).toBeLessThan(5)
+  })
+})
+
+describe('a step that failed', () => {
+  test('stops those that need it, near and far, and nobody else', async () => {
+    const world: World = new Set()
+    const broken = stepIn(world, { id: 'broken', apply: () => Promise.reject(new Error('broken')) })
+    const { outcomes, result, report } = await runSteps([
+      broken,
+      stepIn(world, { id: 'near', needs: ['broken', 'other'] }),
+      stepIn(world, { id: 'far', needs: ['near'] }),
+      stepIn(world, { id: 'other' }),
+      stepIn(world, { id: 'beside', needs: ['other'] }),
+    ])
+    expect(outcomes).toEqual({
+      broken: 'failed',
+      near: 'not-reached',
+      far: 'not-reached',
+      other: 'changed',
+      beside: 'changed',
+    })
+    expect(result('near')).toMatchObject({ reason: 'needs: Make broken', checks: [], seconds: 0 })
+    expect(result('far').reason).toBe('needs: Make near')
+    expect(world).toEqual(new Set(['other', 'beside']))
+    expect(succeeded(report)).toBe(false)
+    expect(report.interrupted).toBe(false)
+  })
+
+  test('stops them even where they are so already: what they build on is not', async () => {
+    const world: World = new Set(['next'])
+    const { outcomes } = await runSteps([
+      stepIn(world, { id: 'broken', apply: () => Promise.reject(new Error('broken')) }),
+      stepIn(world, { id: 'next', needs: ['broken'] }),
+    ])
+    expect(outcomes).toEqual({ broken: 'failed', next: 'not-reached' })
+  })
+})
+
+describe('waiting', () => {
+  test('goes on until it is so, and tells what it sees', async () => {
+    const world: World = new Set()
+    let looks = 0
+    const { outcomes, events, result } = await runSteps([
+      stepIn(world, {
+        id: 'a',
+        apply: () => Promise.resolve(void setTimeout(() => world.add('a'), 500)),
+        checks: [
+          checkOf('pods', () => Promise.resolve({ ok: world.has('a'), saw: `look ${String(++looks)}` }), {
+            within: 10,
+          }),
+        ],
+      }),
+    ])
+    expect(outcomes).toEqual({ a: 'changed' })
+    const waits = events.flatMap((event) => (event.type === 'step-waiting' ? [event] : []))
+    expect(waits.map(({ saw }) => saw)).toEqual(waits.map((_, n) => `look ${String(n + 2)}`))
+    expect(waits[0]).toMatchObject({ waitingFor: 'pods is so' })
+    expect(result('a').checks).toMatchObject([{ ok: true, saw: `look ${String(looks)}` }])
+  })
+
+  test('ends at the deadline, with what was seen last', async () => {
+    let looks = 0
+    const [{ result, outcomes }, seconds] = await elapsed(() =>
+      runSteps([
+        stepIn(new Set(), {
+          id: 'a',
+          checks: [
+            checkOf('pods', () => Promise.resolve({ ok: false, saw: `${String(++looks)} of 99 pods` }), {
+              within: 0.5,
+              hint: 'lab kubectl get pods',
+            }),
+          ],
+        }),
+      ]),
+    )
+    expect(outcomes).toEqual({ a: 'failed' })
+    const saw = `${String(looks)} of 99 pods (waited 1 s)`
+    expect(result('a')).toMatchObject({ reason: `pods is so: no: ${saw}`, hint: 'lab kubectl get pods' })
+    expect(result('a').checks).toMatchObject([{ ok: false, saw }])
+    expect(looks).toBeGreaterThan(2)
+    expect(seconds).toBeGreaterThan(0.5)
+    expect(seconds).toBeLessThan(3)
+  })
+
+  test('begins when the step was applied, however long that took', async () => {
+    const world: World = new Set()
+    const { outcomes } = await runSteps([
+      stepIn(world, {
+        id: 'a',
+        apply: async () => {
+          await delay(500)
+          setTimeout(() => world.add('a'), 200)
+        },
+        checks: [checkOf('check', () => Promise.resolve(world.has('a') ? yes : no), { within: 0.4 })],
+      }),
+    ])
+    expect(outcomes).toEqual({ a: 'changed' })
+  })
+
+  test('ends at once where a check says that it is of no use', async () => {
+    let looks = 0
+    const [{ result }, seconds] = await elapsed(() =>
+      runSteps([
+        stepIn(new Set(), {
+          id: 'a',
+          checks: [
+            checkOf(
+              'pod',
+              () => Promise.resolve({ ok: false, saw: `crashed ${String(++looks)}`, final: looks > 1 }),
+              {
+                within: 60,
+              },
+            ),
+          ],
+        }),
+      ]),
+    )
+    expect(result('a')).toMatchObject({ outcome: 'failed', reason: 'pod is so: no: crashed 2' })
+    expect(seconds).toBeLessThan(1)
+  })
+
+  test('that is of no use does not keep the step from being applied first', async () => {
+    const world: World = new Set()
+    const { outcomes } = await runSteps([
+      stepIn(world, {
+        id: 'a',
+        checks: [checkOf('pod', () => Promise.resolve(world.has('a') ? yes : { ...no, final: true }))],
+      }),
+    ])
+    expect(outcomes).toEqual({ a: 'changed' })
+  })
+
+  test('goes on over a check that throws: it could not ask yet', async () => {
+    let looks = 0
+    const check = checkOf(
+      'api',
+      () => (++looks < 4 ? Promise.reject(new Error('connection refused')) : Promise.resolve(yes)),
+      { within: 10 },
+    )
+    const { outcomes, events } = await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })])
+    expect(outcomes).toEqual({ a: 'changed' })
+    expect(events.find(({ type }) => type === 'step-waiting')).toMatchObject({ saw: 'connection refused' })
+  })
+
+  test('over a check that throws until the deadline ends with what it threw', async () => {
+    const check = checkOf('api', () => Promise.reject(new Error('connection refused')), { within: 0.2 })
+    const { result } = await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })])
+    expect(result('a').reason).toMatch(/^api is so: no: connection refused \(waited 0 s\)$/)
+  })
+
+  test('over a check that throws before it gives a promise is the same', async () => {
+    const check = checkOf(
+      'api',
+      () => {
+        throw new Error('thrown at once')
+      },
+      { within: 0.2 },
+    )
+    const { result } = await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })])
+    expect(result('a').reason).toContain('thrown at once')
+  })
+
+  test('for several checks goes on side by side, each to its own deadline', async () => {
+    const since = performance.now()
+    const after = (id: string, seconds: number, within: number): Check =>
+      checkOf(id, () => Promise.resolve(performance.now() - since > seconds * 1000 ? yes : no), {
+        within,
+        hint: `hint of ${id}`,
+      })
+    const [{ result }, seconds] = await elapsed(() =>
+      runSteps([
+        stepIn(new Set(), {
+          id: 'a',
+          checks: [after('one', 0.3, 10), after('never', 99, 0.5), after('two', 0.6, 10)],
+        }),
+      ]),
+    )
+    expect(result('a')).toMatchObject({ outcome: 'failed', hint: 'hint of never' })
+    expect(result('a').reason).toMatch(/^never is so/)
+    expect(result('a').checks.map(({ check, ok }) => [check.id, ok])).toEqual([
+      ['one', true],
+      ['never', false],
+      ['two', true],
+    ])
+    expect(seconds).toBeLessThan(2.5)
+  })
+
+  test('never asks one check twice at a time, and not without a pause', async () => {
+    let asking = 0
+    let most = 0
+    const times: number[] = []
+    const check = checkOf(
+      'slow',
+      async () => {
+        times.push(performance.now())
+        most = Math.max(most, ++asking)
+        await delay(50)
+        asking--
+        return no
+      },
+      { within: 1 },
+    )
+    await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })])
+    expect(most).toBe(1)
+    const pauses = times.slice(2).map((time, n) => time - (times[n + 1] ?? 0))
+    // The first comes soon; a thing that takes long is not asked all the time.
+    expect(Math.min(...pauses)).toBeGreaterThan(150)
+    expect(pauses.at(-1)).toBeGreaterThan(pauses[0] ?? 0)
+  })
+})
+
+describe('an interruption', () => {
+  test('in the middle of an apply that listens ends it, and the report says so', async () => {
+    const abort = new AbortController()
+    const world: World = new Set(['before'])
+    setTimeout(() => abort.abort(), 100)
+    const [{ report, outcomes, result, events }, seconds] = await elapsed(() =>
+      runSteps(
+        [
+          stepIn(world, { id: 'before' }),
+          stepIn(world, { id: 'during', apply: ({ signal }) => delay(60_000, undefined, { signal }) }),
+          stepIn(world, { id: 'after', needs: ['during'] }),
+        ],
+        { signal: abort.signal },
+      ),
+    )
+    expect(seconds).toBeLessThan(2)
+    expect(outcomes).toEqual({ before: 'ok', during: 'not-reached', after: 'not-reached' })
+    expect(result('during').reason).toBe('interrupted')
+    expect(result('after').reason).toBe('interrupted')
+    expect(report.interrupted).toBe(true)
+    expect(succeeded(report)).toBe(false)
+    expect(events.at(-1)).toEqual({ type: 'run-finished', report })
+  })
+
+  test('in the middle of an apply that does not listen lets it end', async () => {
+    const abort = new AbortController()
+    const world: World = new Set()
+    setTimeout(() => abort.abort(), 50)
+    const { report } = await runSteps(
+      [stepIn(world, { id: 'deaf', apply: async () => void (await delay(300), world.add('deaf')) })],
+      { signal: abort.signal },
+    )
+    expect(world.has('deaf')).toBe(true)
+    expect(report.interrupted).toBe(true)
+  })
+
+  test('in the middle of waiting ends it', async () => {
+    const abort = new AbortController()
+    setTimeout(() => abort.abort(), 300)
+    const [{ outcomes, report }, seconds] = await elapsed(() =>
+      runSteps(
+        [
+          stepIn(new Set(), {
+            id: 'a',
+            checks: [checkOf('never', () => Promise.resolve(no), { within: 600 })],
+          }),
+        ],
+        {
+          signal: abort.signal,
+        },
+      ),
+    )
+    expect(seconds).toBeLessThan(2)
+    expect(outcomes).toEqual({ a: 'not-reached' })
+    expect(report.interrupted).toBe(true)
+  })
+
+  test('in the middle of a look that never answers ends it as well', async () => {
+    const abort = new AbortController()
+    setTimeout(() => abort.abort(), 100)
+    const hangs = checkOf('hangs', () => new Promise<never>(() => undefined), { within: 5 })
+    const running = runSteps([stepIn(new Set(), { id: 'a', checks: [hangs] })], { signal: abort.signal })
+    const finished = await Promise.race([
+      running.then(({ report }) => report.interrupted),
+      delay(2000, 'still waiting'),
+    ])
+    expect(finished).toBe(true)
+  })
+
+  test('before the first step leaves everything alone', async () => {
+    const { outcomes, report } = await runSteps(
+      [stepIn(new Set(), { id: 'a' }), stepIn(new Set(), { id: 'b' })],
+      {
+        signal: AbortSignal.abort(),
+      },
+    )
+    expect(outcomes).toEqual({ a: 'not-reached', b: 'not-reached' })
+    expect(report.interrupted).toBe(true)
+  })
+
+  test('while a step looks for the first time keeps it from being applied', async () => {
+    const abort = new AbortController()
+    const world: World = new Set()
+    const check = checkOf('check', () => {
+      abort.abort()
+      return Promise.resolve(no)
+    })
+    const { outcomes } = await runSteps([stepIn(world, { id: 'a', checks: [check] })], {
+      signal: abort.signal,
+    })
+    expect(outcomes).toEqual({ a: 'not-reached' })
+    expect(world.size).toBe(0)
+  })
+})
+
+describe('looking', () => {
+  test('asks every check of every step once and changes nothing', async () => {
+    const world: World = new Set(['a'])
+    const asked: string[] = []
+    const check = (id: string, ok: boolean): Check =>
+      checkOf(id, () => {
+        asked.push(id)
+        return Promise.resolve(ok ? yes : no)
+      })
+    const { outcomes, events, report } = await runSteps(
+      [
+        stepIn(world, { id: 'a', checks: [check('a1', true), check('a2', true)] }),
+        stepIn(world, {
+          id: 'b',
+          checks: [check('b1', false), check('b2', true)],
+          apply: () => Promise.reject(new Error()),
+        }),
+        // What it needs is broken; its own state is worth knowing all the same.
+        stepIn(world, { id: 'c', needs: ['b'], checks: [check('c1', true)] }),
+        stepIn(world, { id: 'd', needs: ['c'], checks: [check('d1', false)], apply: undefined }),
+      ],
+      { mode: 'look' },
+    )
+    expect(asked.sort()).toEqual(['a1', 'a2', 'b1', 'b2', 'c1', 'd1'])
+    expect(outcomes).toEqual({ a: 'ok', b: 'failed', c: 'ok', d: 'failed' })
+    expect(events.some(({ type }) => type === 'step-applying' || type === 'step-waiting')).toBe(false)
+    expect(report.results.flatMap(({ checks }) => checks)).toHaveLength(6)
+    expect(succeeded(report)).toBe(false)
+  })
+
+  test('does not wait for a deadline', async () => {
+    const check = checkOf('never', () => Promise.resolve(no), { within: 600, hint: 'look here' })
+    const [{ result }, seconds] = await elapsed(() =>
+      runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { mode: 'look' }),
+    )
+    expect(seconds).toBeLessThan(1)
+    expect(result('a')).toMatchObject({
+      outcome: 'failed',
+      reason: 'never is so: no: it is not',
+      hint: 'look here',
+    })
+  })
+
+  test('at what cannot be asked is a no, with the reason', async () => {
+    const check = checkOf('api', () => Promise.reject(new Error('connection refused')))
+    const { result } = await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { mode: 'look' })
+    expect(result('a').checks).toMatchObject([{ ok: false, saw: 'connection refused' }])
+  })
+
+  test('is a success where everything is so', async () => {
+    const world: World = new Set(['a', 'b'])
+    const { report } = await runSteps(
+      [stepIn(world, { id: 'a' }), stepIn(world, { id: 'b', needs: ['a'] })],
+      {
+        mode: 'look',
+      },
+    )
+    expect(succeeded(report)).toBe(true)
+  })
+})
+
+describe('what is told', () => {
+  test('begins with the plan, ends with the report, and has every step once in between', async () => {
+    const world: World = new Set(['b'])
+    const steps = [
+      stepIn(world, { id: 'a' }),
+      stepIn(world, { id: 'b', needs: ['a'] }),
+      stepIn(world, { id: 'c', apply: () => Promise.reject(new Error('broken')) }),
+      stepIn(world, { id: 'd', needs: ['c'] }),
+    ]
+    const { events, report } = await runSteps(steps)
+    expect(events[0]).toEqual({ type: 'run-started', plan: { title: 'Test', steps } })
+    expect(events.at(-1)).toEqual({ type: 'run-finished', report })
+    const finished = events.flatMap((event) => (event.type === 'step-finished' ? [event.result] : []))
+    expect(finished.map(({ step }) => step.id).sort()).toEqual(['a', 'b', 'c', 'd'])
+    for (const result of finished) expect(report.results).toContain(result)
+    expect(report.title).toBe('Test')
+    expect(Date.now() - report.started.getTime()).toBeLessThan(60_000)
+  })
+
+  test('of a plan without steps is a success', async () => {
+    const { report, events } = await runSteps([])
+    expect(succeeded(report)).toBe(true)
+    expect(events.map(({ type }) => type)).toEqual(['run-started', 'run-finished'])
+  })
+})

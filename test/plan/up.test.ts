@@ -1,0 +1,174 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import type { Lab } from '../../src/lab/lab.js'
+import { loadLab, parseLab } from '../../src/lab/load.js'
+import type { FileOptions } from '../../src/machine/files.js'
+import type { Plan } from '../../src/plan/step.js'
+import { planUp } from '../../src/plan/up.js'
+
+const options: FileOptions = {
+  secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },
+  lunDevice: (index) => `/dev/ubd${'cdefgh'.charAt(index)}`,
+}
+
+const versions = { built: '1.36.3', minors: ['1.35', '1.36', '1.37'] }
+
+const folder = join(import.meta.dirname, '..', 'lab', 'valid')
+const parsed = (file: string, text = readFileSync(file, 'utf8')): Lab => parseLab(text, file, versions)
+
+/** The shipped ones, and those that only a reader of the whole schema writes. */
+const labs: readonly (readonly [name: string, lab: () => Promise<Lab>])[] = [
+  ['iscsi', () => loadLab('iscsi')],
+  ['iscsi-ha', () => loadLab('iscsi-ha')],
+  ['nasty', () => Promise.resolve(parsed(join(import.meta.dirname, '..', 'machine', 'nasty.yaml')))],
+  ...readdirSync(folder)
+    .filter((file) => file.endsWith('.yaml'))
+    .map((file) => [file, () => Promise.resolve(parsed(join(folder, file)))] as const),
+]
+
+const duplicatesIn = (ids: readonly string[]): readonly string[] =>
+  ids.filter((id, index) => ids.indexOf(id) !== index)
+
+const listing = ({ title, steps }: Plan): string =>
+  [
+    title,
+    ...steps.flatMap(({ id, machine, phase, needs, apply, checks, title: what }) => [
+      `${id}  [${phase}${machine === undefined ? '' : `, ${machine}`}${apply ? '' : ', only looks'}]  ${what}`,
+      ...(needs.length === 0 ? [] : [`    needs ${needs.join(', ')}`]),
+      ...checks.map(
+        ({ id: check, title: fact, within }) =>
+          `    ? ${check}: ${fact}${within === undefined ? '' : `, within ${String(within)} s`}`,
+      ),
+    ]),
+    '',
+  ].join('\n')
+
+describe.each(['iscsi', 'iscsi-ha'])('the plan of %s', (name) => {
+  test('is the golden one', async () => {
+    await expect(listing(planUp(await loadLab(name), options))).toMatchFileSnapshot(
+      `../golden/plan/${name}.txt`,
+    )
+  })
+})
+
+describe.each(labs)('the plan of %s', (_, read) => {
+  test('has steps that need only steps of the plan, and none in a circle', async () => {
+    const { steps } = planUp(await read(), options)
+    const ids = steps.map(({ id }) => id)
+    const done = new Set<string>()
+    for (let before = -1; before < done.size;) {
+      before = done.size
+      for (const { id, needs } of steps) {
+        for (const need of needs) expect(ids, `${id} needs ${need}`).toContain(need)
+        if (needs.every((need) => done.has(need))) done.add(id)
+      }
+    }
+    expect(ids.filter((id) => !done.has(id))).toEqual([])
+  })
+
+  test('lists every step behind those that it needs', async () => {
+    const ids = planUp(await read(), options).steps.map(({ id }) => id)
+    for (const { id, needs } of planUp(await read(), options).steps)
+      for (const need of needs) expect(ids.indexOf(need), `${id} needs ${need}`).toBeLessThan(ids.indexOf(id))
+  })
+
+  test('names every step once, and every check once', async () => {
+    const { steps } = planUp(await read(), options)
+    expect(duplicatesIn(steps.map(({ id }) => id))).toEqual([])
+    expect(duplicatesIn(steps.flatMap(({ checks }) => checks.map(({ id }) => id)))).toEqual([])
+  })
+
+  test('says everything in words that people can read', async () => {
+    const lab = await read()
+    const machines = lab.machines.map((machine) => machine.name)
+    for (const { id, title, machine, checks } of planUp(lab, options).steps) {
+      expect(id).toMatch(/^[a-z0-9]+(-[a-z0-9]+)*$/)
+      expect(title).toMatch(/^[A-Z]/)
+      if (machine !== undefined) expect(machines).toContain(machine)
+      expect(checks.length, id).toBeGreaterThan(0)
+      for (const check of checks) {
+        expect(check.id, check.id).toMatch(/^[a-z0-9]+(-[a-z0-9]+)*$/)
+        for (const text of [title, check.title, check.hint ?? ''])
+          expect(text).not.toMatch(/undefined|\[object|NaN/)
+        if (check.machine !== undefined) expect(machines).toContain(check.machine)
+        if (check.hint?.startsWith('lab ')) expect(check.hint, check.id).toMatch(/^lab (doctor$|\w+ \S+)/)
+      }
+    }
+  })
+
+  test('shows no secret', async () => {
+    const lab = await read()
+    const text = listing(planUp(lab, options))
+    const secrets = lab.targets
+      .flatMap(({ chap }) => [chap.password])
+      .filter((secret) => secret !== 'password')
+    for (const secret of [...secrets, options.secrets.bootstrapToken]) expect(text).not.toContain(secret)
+  })
+})
+
+describe('the plan of a lab', () => {
+  test('asks much of iscsi-ha', async () => {
+    const { steps } = planUp(await loadLab('iscsi-ha'), options)
+    expect(steps.flatMap(({ checks }) => checks).length).toBeGreaterThanOrEqual(55)
+  })
+
+  test('has for every machine the checks that seeds 001 and 002 ask for', async () => {
+    const ids = planUp(await loadLab('iscsi-ha'), options).steps.flatMap(({ checks }) =>
+      checks.map(({ id }) => id),
+    )
+    for (const machine of ['target', 'master', 'worker1', 'worker2'])
+      for (const what of ['running', 'reachable', 'memory', 'clock', 'files', 'kernel'])
+        expect(ids).toContain(`${machine}-${what}`)
+    for (const node of ['master', 'worker1', 'worker2'])
+      for (const what of [
+        'containerd',
+        'kubelet',
+        'ready',
+        'version',
+        'address',
+        'pod-range',
+        'routes',
+        'kube-proxy',
+      ])
+        expect(ids).toContain(`${node}-${what}`)
+  })
+
+  test('removes machines that are gone from the file, before the others are configured', async () => {
+    const lab = await loadLab('iscsi-ha')
+    const { steps } = planUp(lab, options, ['worker9'])
+    expect(steps.find(({ id }) => id === 'remove-worker9')).toMatchObject({ machine: 'worker9' })
+    const waiting = steps.filter(({ needs }) => needs.includes('remove-worker9')).map(({ id }) => id)
+    expect(waiting).toEqual(lab.machines.map(({ name }) => `configure-${name}`))
+    expect(steps).toHaveLength(planUp(lab, options).steps.length + 1)
+  })
+
+  test('names steps by targets, also where two targets have the same last name', () => {
+    const text = readFileSync(join(folder, 'two-targets.yaml'), 'utf8').replace(
+      'eui.02004567A425678D\n',
+      'iqn.2017-01.org.example:one\n',
+    )
+    const lab = parsed('same-name.yaml', text.replace(/^filesystems:[^]*/m, ''))
+    expect(duplicatesIn(planUp(lab, options).steps.map(({ id }) => id))).toEqual([])
+  })
+
+  test('names checks by machines, also where a machine is called like a part of the cluster', async () => {
+    const text = readFileSync((await loadLab('iscsi-ha')).file, 'utf8')
+    for (const name of [
+      'database',
+      'api',
+      'clients',
+      'volume',
+      'etcd',
+      'kube',
+      'coredns',
+      'kubelet',
+      'row-through',
+      'target-one',
+    ]) {
+      const lab = parsed('odd.yaml', text.replace('name: worker1', `name: ${name}`))
+      const ids = planUp(lab, options).steps.flatMap(({ checks }) => checks.map(({ id }) => id))
+      expect(duplicatesIn(ids), name).toEqual([])
+    }
+  })
+})
