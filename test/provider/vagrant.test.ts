@@ -277,6 +277,9 @@ describe.skipIf(skipWithoutVagrant)('values of a lab stay data', () => {
       },
     ],
     filesystems: [],
+    failover: 'default',
+    fencing: 'none',
+    scenarios: [],
   })
 
   test.each(Object.entries(attacks))('%s', async (_, value) => {
