@@ -20,6 +20,8 @@ const layers = {
   provider: { src: ['error', 'lab', 'machine', 'parts', 'render', 'state'], packages: ['execa'] },
   steps: { src: ['error', 'lab', 'machine', 'render', 'state'], packages: ['mysql2/promise'] },
   plan: { src: ['error', 'lab', 'steps'], packages: [] },
+  scenario: { src: ['error', 'lab', 'state'], packages: ['zod'] },
+  report: { src: ['error', 'lab', 'plan', 'render', 'scenario', 'state'], packages: ['zod'] },
   view: { src: ['error'], packages: ['listr2'] },
   commands: {
     src: [
@@ -30,6 +32,8 @@ const layers = {
       'parts',
       'plan',
       'provider',
+      'report',
+      'scenario',
       'session',
       'state',
       'steps',

@@ -129,7 +129,10 @@ function* faultRules(file: DraftFile, fault: Fault, path: Path): Found {
   const where = fault.machine
   if (where === undefined) return
   const message = whereProblem(file, where)
-  if (message) return yield { path: [...path, 'machine'], message }
+  if (message) {
+    yield { path: [...path, 'machine'], message }
+    return
+  }
   const odd = (wanted: readonly Role[]): Role | undefined =>
     rolesAt(file, where).find((role) => !wanted.includes(role))
   if (fault.fault === 'stop-service') {
