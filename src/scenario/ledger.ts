@@ -65,6 +65,7 @@ export interface Finding {
 export interface Gap {
   readonly client: string
   readonly operation: Operation
+  readonly medium: Medium
   /** Milliseconds on the ledger's clock. */
   readonly beginMs: number
   readonly endMs: number
@@ -96,6 +97,15 @@ export interface Judgement {
   readonly tally: Readonly<Record<Medium, Tally>>
   /** The longest of each client, in order of appearance. */
   readonly gaps: readonly Gap[]
+}
+
+/** When a client was answered: times in which no two answers are far apart. */
+export interface Answers {
+  readonly client: string
+  readonly operation: Operation
+  readonly medium: Medium
+  /** From the first to the last answer of each, in milliseconds on the ledger's clock. */
+  readonly spans: readonly (readonly [from: number, to: number])[]
 }
 
 type Mark = Extract<LedgerRecord, { type: 'mark' }>
@@ -163,6 +173,7 @@ export const longestGaps = (records: readonly LedgerRecord[]): Gap[] => {
       return {
         client: first.client,
         operation: first.operation,
+        medium: first.medium,
         beginMs: before.ms,
         endMs: edge.ms,
         begin: before.at,
@@ -178,6 +189,22 @@ export const longestGaps = (records: readonly LedgerRecord[]): Gap[] => {
     return longest ? [longest] : []
   })
 }
+
+/** @param apart milliseconds: answers that are no further apart belong to one span */
+export const answersIn = (records: readonly LedgerRecord[], apart: number): Answers[] =>
+  [...groupBy(records.filter(isRequest), ({ client, operation }) => `${operation} ${client}`).values()].map(
+    (requests): Answers => {
+      const spans: [number, number][] = []
+      for (const { type, ms } of requests) {
+        if (type !== 'acknowledged') continue
+        const last = spans.at(-1)
+        if (last && ms - last[1] <= apart) last[1] = ms
+        else spans.push([ms, ms])
+      }
+      const [{ client, operation, medium }] = requests
+      return { client, operation, medium, spans }
+    },
+  )
 
 const finding = (
   kind: Finding['kind'],
@@ -202,6 +229,10 @@ const finding = (
 
 const words = { row: 'row', file: 'line' } as const
 
+/** `1 acknowledged row is`, `2 acknowledged rows are` */
+const counted = (count: number, noun: string): string =>
+  `${String(count)} ${noun}${count === 1 ? ' is' : 's are'}`
+
 const lost = (
   medium: Medium,
   acknowledged: readonly Acknowledged[],
@@ -212,7 +243,7 @@ const lost = (
   return finding(
     'LOST',
     medium,
-    `${String(missing.length)} acknowledged ${words[medium]}s are missing`,
+    `${counted(missing.length, `acknowledged ${words[medium]}`)} missing`,
     missing.map(({ seq, client, server }) => ({
       seq,
       saw: `${words[medium]} ${String(seq)} of ${client}: acknowledged by ${nameOf(server)}, not there`,
@@ -235,7 +266,7 @@ const corrupt = (medium: Medium, writes: readonly Request[], there: readonly Rea
       ? []
       : [{ seq, saw: `${name}: ${JSON.stringify(content)}, sent was ${JSON.stringify(wanted.content)}` }]
   })
-  return finding('CORRUPT', medium, `${String(wrong.length)} ${words[medium]}s are not what was sent`, wrong)
+  return finding('CORRUPT', medium, `${counted(wrong.length, words[medium])} not what was sent`, wrong)
 }
 
 /**

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { judge, longestGaps, recordSchema } from '../../src/scenario/ledger.js'
+import { answersIn, judge, longestGaps, recordSchema } from '../../src/scenario/ledger.js'
 import type { LedgerRecord, Medium, Operation, ReadBack, Server } from '../../src/scenario/ledger.js'
 
 const a: Server = { pod: 'mysql-a', node: 'worker1' }
@@ -256,7 +256,7 @@ describe('judge', () => {
     test('a row does not stand in for a line of the same number', () => {
       const records = [...rows, ...acked(1, 0, a, file)]
       expect(judge(records, there(1), []).findings).toMatchObject([
-        { kind: 'LOST', medium: 'file', message: '1 acknowledged lines are missing', seqs: [1] },
+        { kind: 'LOST', medium: 'file', message: '1 acknowledged line is missing', seqs: [1] },
       ])
     })
 
@@ -390,4 +390,29 @@ test('records are what the schema says', () => {
     expect(recordSchema.parse(record)).toEqual(record)
   expect(recordSchema.safeParse({ ...sent(1, 0), seq: -1 }).success).toBe(false)
   expect(recordSchema.safeParse({ ...sent(1, 0), at: 'yesterday' }).success).toBe(false)
+})
+
+test('answers that are near each other belong together', () => {
+  const reader: Options = { client: 'reader-1', operation: 'read' }
+  const records = [
+    ...acked(1, 0),
+    ...acked(2, 10),
+    ...acked(3, 21),
+    failed(4, 25),
+    sent(1, 30, reader),
+    ...acked(5, 100),
+  ]
+  expect(answersIn(records, 10)).toEqual([
+    {
+      client: 'writer-1',
+      operation: 'write',
+      medium: 'row',
+      spans: [
+        [5, 15],
+        [26, 26],
+        [105, 105],
+      ],
+    },
+    { client: 'reader-1', operation: 'read', medium: 'row', spans: [] },
+  ])
 })
