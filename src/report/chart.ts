@@ -109,7 +109,8 @@ export const chartOf = (report: RunReport): Chart | undefined => {
           gap && gap.length > 1000
             ? {
                 ...rectangle(gap.from, gap.from + gap.length),
-                textX: x(gap.from + gap.length / 2).toFixed(1),
+                // A narrow gap at an edge has room for its label only further in.
+                textX: Math.min(Math.max(x(gap.from + gap.length / 2), left + 50), width - 50).toFixed(1),
                 label: `${spanText(gap.length)}${gap.open ? ', not ended' : ''}`,
               }
             : null,

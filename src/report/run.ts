@@ -64,6 +64,7 @@ export const runSchema = z
         name: z.enum(['writeGap', 'readGap', 'notReady', 'takeover']),
         wanted: ms.nullable().meta({ description: 'Milliseconds; null: it is only measured.' }),
         measured: ms.nullable().meta({ description: 'Milliseconds; null: it was not seen.' }),
+        atLeast: z.boolean().meta({ description: 'It had not ended when the run did.' }),
       }),
     ),
     moments: z
@@ -199,25 +200,40 @@ export const budgetTitles: Readonly<Record<BudgetName, string>> = {
 export const spanText = (milliseconds: number | null): string =>
   milliseconds === null ? '–' : `${(milliseconds / 1000).toFixed(1)} s`
 
-const longest = (gaps: readonly Gap[], wanted: Gap['operation']): number | null => {
-  const lengths = gaps
+/** Milliseconds: between its last answer and the end of a run, a client that is well has no answer either. */
+const usualPause = 1000
+
+interface Measured {
+  readonly measured: number | null
+  readonly atLeast: boolean
+}
+
+const longest = (gaps: readonly Gap[], wanted: Gap['operation']): Measured => {
+  const [gap] = gaps
     .filter(({ operation, medium }) => operation === wanted && medium === 'row')
-    .map(({ length }) => length)
-  return lengths.length === 0 ? null : Math.max(...lengths)
+    .sort((a, b) => b.length - a.length)
+  return gap
+    ? { measured: Math.round(gap.length), atLeast: gap.open && gap.length > usualPause }
+    : { measured: null, atLeast: false }
+}
+
+const momentAt = (timeline: Timeline | undefined, name: MomentName): Measured => {
+  const ms = timeline?.moments[name]?.ms
+  return { measured: ms === undefined ? null : Math.round(ms), atLeast: false }
 }
 
 const budgetsOf = ({ scenario, ledger, timeline }: RunFacts): RunReport['budgets'] => {
   const gaps = ledger?.judgement.gaps ?? []
-  const measured: Readonly<Record<BudgetName, number | null>> = {
+  const measured: Readonly<Record<BudgetName, Measured>> = {
     writeGap: longest(gaps, 'write'),
     readGap: longest(gaps, 'read'),
-    notReady: timeline?.moments.t1?.ms ?? null,
-    takeover: timeline?.moments.t6?.ms ?? null,
+    notReady: momentAt(timeline, 't1'),
+    takeover: momentAt(timeline, 't6'),
   }
   return (Object.keys(measured) as BudgetName[]).map((name) => ({
     name,
     wanted: scenario.expect[name] ?? null,
-    measured: measured[name],
+    ...measured[name],
   }))
 }
 
@@ -263,8 +279,18 @@ const faultChecks = ({ faults }: RunFacts): RunCheck[] =>
         : 'not injected'),
   }))
 
+const budgetOutcome = (wanted: number, { measured, atLeast }: Measured): RunCheck['outcome'] => {
+  if (measured === null) return 'unknown'
+  if (measured > wanted) return 'failed'
+  return atLeast ? 'unknown' : 'passed'
+}
+
+/** `18.5 s`, `not seen`; of a gap that the end of the run cut off, that it did not end. */
+const measuredText = ({ measured, atLeast }: Measured): string =>
+  measured === null ? 'not seen' : `${spanText(measured)}${atLeast ? ', and it did not end' : ''}`
+
 const budgetChecks = (budgets: RunReport['budgets']): RunCheck[] =>
-  budgets.flatMap(({ name, wanted, measured }): RunCheck[] =>
+  budgets.flatMap(({ name, wanted, measured, atLeast }): RunCheck[] =>
     wanted === null
       ? []
       : [
@@ -272,8 +298,8 @@ const budgetChecks = (budgets: RunReport['budgets']): RunCheck[] =>
             group: 'budgets',
             title: `${budgetTitles[name]}: ${durationText(wanted)} or less`,
             machine: null,
-            outcome: measured === null ? 'unknown' : measured <= wanted ? 'passed' : 'failed',
-            saw: measured === null ? 'not seen' : spanText(measured),
+            outcome: budgetOutcome(wanted, { measured, atLeast }),
+            saw: measuredText({ measured, atLeast }),
           },
         ],
   )
@@ -327,20 +353,20 @@ const dataOf = (ledger: NonNullable<RunFacts['ledger']>, mask: Mask): NonNullabl
     unknown: [...judgement.unknown],
     tally: judgement.tally,
     torn: torn === undefined ? null : mask(torn),
-    ended: records.reduce((last, record) => Math.max(last, record.ms), zero) - zero,
+    ended: records.reduce((last, record) => Math.max(last, Math.round(record.ms - zero)), 0),
     gaps: judgement.gaps.map(({ client, operation, medium, begin, end, beginMs, length, open }) => ({
       client,
       operation,
       medium,
       begin,
       end,
-      from: beginMs - zero,
-      length,
+      from: Math.round(beginMs - zero),
+      length: Math.round(length),
       open,
     })),
     answers: answersIn(records, resolution).map(({ spans, ...client }) => ({
       ...client,
-      spans: spans.map(([from, to]) => [from - zero, to - zero]),
+      spans: spans.map(([from, to]) => [Math.round(from - zero), Math.round(to - zero)]),
     })),
   }
 }
@@ -352,7 +378,7 @@ const momentsOf = (timeline: Timeline | undefined): RunReport['moments'] =>
       name,
       title: moments[name],
       at: moment?.at ?? null,
-      ms: moment?.ms ?? null,
+      ms: moment ? Math.round(moment.ms) : null,
       uncertainty: moment?.uncertainty ?? null,
       source: moment?.source ?? null,
       detail: moment?.detail ?? null,
@@ -394,7 +420,7 @@ export const runReport = (facts: RunFacts, mask: Mask = (text) => text): RunRepo
     events: (timeline?.events ?? []).map(({ type, at, ms, source, detail }) => ({
       type,
       at,
-      ms,
+      ms: Math.round(ms),
       source,
       detail: mask(detail),
     })),

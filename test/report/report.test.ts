@@ -116,6 +116,20 @@ describe('the verdict', () => {
     ],
     ['a budget missed by one', { scenario: { ...powerCut, expect: { writeGap: 18_499 } } }, 'FAIL', '18.5 s'],
     ['a budget that was not seen', { timeline: undefined }, 'UNKNOWN', 'not seen'],
+    [
+      'a gap that is short enough so far, and does not end',
+      {
+        ledger: ledgerFacts(
+          {
+            records: records.filter(({ ms }) => ms < 30_000 || ms === 50_000),
+            rows: rows.filter(({ seq }) => seq < 60),
+          },
+          rows.filter(({ seq }) => seq < 60),
+        ),
+      },
+      'UNKNOWN',
+      '20.5 s, and it did not end',
+    ],
     ['no ledger', { ledger: undefined }, 'UNKNOWN', 'there is no ledger'],
     [
       'a row lost',
