@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import ssh2 from 'ssh2'
@@ -57,6 +58,12 @@ const readOrMake = async (path: string, comment: string): Promise<KeyPair> => {
 /** The key with which the operator logs in: one per lab. */
 export const labKeys = (lab: string): Promise<KeyPair> => pairAt(pathsOf(lab).privateKey, `lab ${lab}`)
 
+const hostKey = (lab: string, machine: string): string => join(pathsOf(lab).machine(machine), 'host_key')
+
 /** The machine's own host key, made here, so that it is known before the first connection. */
 export const machineKeys = (lab: string, machine: string): Promise<KeyPair> =>
-  pairAt(join(pathsOf(lab).machine(machine), 'host_key'), machine)
+  pairAt(hostKey(lab, machine), machine)
+
+/** Whether both are there: without them nobody ever logged in, and whoever only looks must not make them. */
+export const hasKeys = (lab: string, machine: string): boolean =>
+  existsSync(pathsOf(lab).privateKey) && existsSync(hostKey(lab, machine))
