@@ -12,7 +12,7 @@ const { values } = parseArgs({
     lab: { type: 'string', default: 'iscsi-ha' },
     seed: { type: 'string', default: String(Date.now() % 100_000) },
     // Seconds within which the kill falls: about as long as an undisturbed up takes.
-    within: { type: 'string', default: '80' },
+    within: { type: 'string', default: '65' },
   },
 })
 let seed = Number(values.seed)

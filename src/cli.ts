@@ -235,10 +235,13 @@ command('completion', 'a completion script for a shell')
 
 process.on('SIGINT', onSignal)
 process.on('SIGTERM', onSignal)
-// A reader that went away (`lab list | head -1`) is no error of ours.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error
-})
+/** Why what was asked for could not be written. A reader that went away (`lab list | head -1`) is no reason. */
+let lost: Error | undefined
+const onLost = (error?: NodeJS.ErrnoException | null): void => {
+  if (error && error.code !== 'EPIPE') lost ??= error
+}
+process.stdout.on('error', onLost)
+process.stderr.on('error', () => undefined)
 
 try {
   await program.parseAsync()
@@ -257,6 +260,11 @@ try {
   }
 }
 // What is written to a pipe must have left before the process ends.
-process.stdout.write('', () => {
+process.stdout.write('', (error) => {
+  onLost(error)
+  if (lost && exitCode === exitCodes.ok) {
+    process.stderr.write(`✖ standard output: ${lost.message}\n`)
+    exitCode = exitCodes.failed
+  }
   process.stderr.write('', () => process.exit(exitCode))
 })

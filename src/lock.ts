@@ -1,4 +1,4 @@
-import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -34,6 +34,52 @@ const isAlive = (holder: Holder): boolean => {
   }
 }
 
+/** What a lock file says; undefined where that is nothing, as after a power cut. */
+const holderIn = (text: string): Holder | undefined => {
+  try {
+    return JSON.parse(text) as Holder
+  } catch {
+    return undefined
+  }
+}
+
+/** Gives our file the lock's name too, unless somebody has it who lives: then it says who. */
+const attempt = async (path: string, mine: string): Promise<Holder | undefined> => {
+  for (;;) {
+    // link fails where the name exists: exactly one process gets it, with its content complete.
+    const got = await link(mine, path).then(
+      () => true,
+      (error: unknown) => {
+        if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+        throw error
+      },
+    )
+    if (got) return undefined
+    const text = await readFile(path, 'utf8').catch(() => undefined)
+    if (text === undefined) continue
+    const holder = holderIn(text)
+    if (holder && isAlive(holder)) return holder
+    await removeStale(path, text, mine)
+  }
+}
+
+/**
+ * Removes the lock of a dead process. Only one of several finders at a time, and it looks again: by now it may
+ * be the lock of one that was quicker.
+ */
+const removeStale = async (path: string, text: string, mine: string): Promise<void> => {
+  const guard = `${path}.stale`
+  if (await attempt(guard, mine)) {
+    await delay(5)
+    return
+  }
+  try {
+    if ((await readFile(path, 'utf8').catch(() => undefined)) === text) await rm(path, { force: true })
+  } finally {
+    await rm(guard, { force: true })
+  }
+}
+
 export interface LockOptions {
   readonly command: string
   /** Wait until it is free; called once with who holds it. */
@@ -61,24 +107,8 @@ export const takeLock = async (
   await writeFile(mine, JSON.stringify(me), { mode: 0o600 })
   try {
     for (let announced = false; ;) {
-      // link fails where the name exists: exactly one process gets it, with its content complete.
-      const got = await link(mine, path).then(
-        () => true,
-        (error: unknown) => {
-          if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
-          throw error
-        },
-      )
-      if (got) return () => rm(path, { force: true })
-      const text = await readFile(path, 'utf8').catch(() => undefined)
-      if (text === undefined) continue
-      const holder = JSON.parse(text) as Holder
-      if (!isAlive(holder)) {
-        // Only one of several finders succeeds in moving it away.
-        await rename(path, `${mine}.stale`).catch(() => undefined)
-        await rm(`${mine}.stale`, { force: true })
-        continue
-      }
+      const holder = await attempt(path, mine)
+      if (!holder) return () => rm(path, { force: true })
       const who = `${holder.command} (pid ${String(holder.pid)}, since ${holder.since})`
       if (!wait)
         throw new LabError('busy', `${who} is at work on this lab`, {

@@ -2,6 +2,7 @@
 import { setMaxListeners } from 'node:events'
 import type { Lab, ProviderName } from './lab/lab.js'
 import { LabError } from './error.js'
+import { hasKeys } from './machine/keys.js'
 import { kubectlWith } from './machine/kubectl.js'
 import { Machine, type Transport } from './machine/machine.js'
 import type { Context } from './plan/step.js'
@@ -39,7 +40,11 @@ export const chooseProvider = async (
 /** A transport that is opened when a step first asks for its machine. */
 const lazily = (open: () => Promise<Transport>, address: string): Transport => {
   let opened: Promise<Transport> | undefined
-  const transport = (): Promise<Transport> => (opened ??= open())
+  const transport = (): Promise<Transport> =>
+    (opened ??= open().catch((error: unknown) => {
+      opened = undefined
+      throw error
+    }))
   return {
     address,
     exec: async (command, options) => (await transport()).exec(command, options),
@@ -76,10 +81,13 @@ export const openSession = (
             hint: `its machines: ${lab.machines.map((each) => each.name).join(', ')}`,
             exitCode: 2,
           })
-        machine = new Machine(
-          name,
-          lazily(() => provider.transport(lab, spec), `${name} (${spec.address})`),
-        )
+        const address = `${name} (${spec.address})`
+        const open = async (): Promise<Transport> => {
+          if (!hasKeys(lab.name, name))
+            throw new LabError('ssh-unreachable', `${address}: no SSH: it was never made`)
+          return provider.transport(lab, spec)
+        }
+        machine = new Machine(name, lazily(open, address))
         machines.set(name, machine)
       }
       return machine

@@ -1,12 +1,22 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
-import { dirname, join } from 'node:path'
-import { LabError } from './error.js'
+import { dirname, isAbsolute, join, resolve } from 'node:path'
+import { exitCodes, LabError } from './error.js'
+
+/**
+ * A folder of ours, absolute: ours by name, else in the user's base folder, else in the home folder. An empty
+ * variable counts as none: what is in there gets removed, and must never be the current folder.
+ */
+export const folderFrom = (own: string, base: string, ...inHome: readonly string[]): string => {
+  const named = process.env[own]
+  if (named) return resolve(named)
+  const given = process.env[base]
+  return join(given && isAbsolute(given) ? given : join(homedir(), ...inHome), 'lab')
+}
 
 /** Where running labs keep what is theirs: LAB_STATE, else XDG_STATE_HOME/lab, else ~/.local/state/lab. */
-export const stateRoot = (): string =>
-  process.env['LAB_STATE'] ?? join(process.env['XDG_STATE_HOME'] ?? join(homedir(), '.local', 'state'), 'lab')
+export const stateRoot = (): string => folderFrom('LAB_STATE', 'XDG_STATE_HOME', '.local', 'state')
 
 /** Every path of one lab. What the world can tell (which machines run) is never kept here. */
 export interface LabPaths {
@@ -30,6 +40,7 @@ export const pathsOf = (name: string): LabPaths => {
   if (Buffer.byteLength(root) > longestRoot)
     throw new LabError('state-path-too-long', `${root}: too long for a folder that holds Unix sockets`, {
       hint: 'set LAB_STATE to a shorter folder: LAB_STATE=/var/tmp/lab lab …',
+      exitCode: exitCodes.usage,
     })
   return {
     root,
@@ -58,14 +69,17 @@ export interface LabSecrets {
   readonly bootstrapToken: string
 }
 
+/** Those that are kept, else new ones. */
 export const secretsOf = async (paths: LabPaths): Promise<LabSecrets> => {
   const kept = await readFile(paths.secrets, 'utf8').catch(() => undefined)
   if (kept !== undefined) return JSON.parse(kept) as LabSecrets
   const letters = randomBytes(11).toString('hex')
-  const made: LabSecrets = { bootstrapToken: `${letters.slice(0, 6)}.${letters.slice(6, 22)}` }
-  await writePrivate(paths.secrets, JSON.stringify(made, null, 2))
-  return made
+  return { bootstrapToken: `${letters.slice(0, 6)}.${letters.slice(6, 22)}` }
 }
+
+/** From now on they stay the same. Not for commands that only look: they leave nothing behind. */
+export const keepSecrets = async (paths: LabPaths): Promise<void> =>
+  writePrivate(paths.secrets, JSON.stringify(await secretsOf(paths), null, 2))
 
 export const removeState = (paths: LabPaths): Promise<void> =>
   rm(paths.root, { recursive: true, force: true })

@@ -28,8 +28,7 @@ const leftoversOf = async (lab: { name: string }, where: readonly Provider[]): P
 const nameOf = async (nameOrPath: string): Promise<string> => {
   if (/^[a-z0-9-]+$/.test(nameOrPath)) {
     const lab = { name: nameOrPath }
-    if (existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, candidates)).length > 0)
-      return lab.name
+    if (existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, candidates)).length > 0) return lab.name
   }
   return (await loadRunning(nameOrPath)).name
 }

@@ -1,8 +1,8 @@
 /** Commands about lab files and what is made of them: validate, init, render, schema, prepare. */
 import { existsSync } from 'node:fs'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { exitCodes, type ExitCode, LabError, messageOf } from '../error.js'
 import { initLab, loadLab } from '../lab/load.js'
 import { jsonSchema } from '../lab/schema.js'
 import { machineFiles } from '../machine/files.js'
@@ -23,6 +23,16 @@ export const validate = async (nameOrPath: string, options: Options, io: Io): Pr
   return exitCodes.ok
 }
 
+/** Where something cannot be written, another place helps. */
+const cannotWrite =
+  (path: string) =>
+  (error: unknown): never => {
+    throw new LabError('cannot-write', `${path} cannot be written: ${messageOf(error)}`, {
+      exitCode: exitCodes.usage,
+      cause: error,
+    })
+  }
+
 export const init = async (
   name: string,
   options: Options & { readonly from?: string; readonly force?: boolean },
@@ -35,7 +45,7 @@ export const init = async (
       hint: `lab validate ./${file}, or lab init ${name} --force to replace it`,
       exitCode: exitCodes.usage,
     })
-  await writeFile(file, text)
+  await writeFile(file, text).catch(cannotWrite(file))
   io.stdout.write(`${file} written. Edit it, then: lab validate ./${file} && lab up ./${file}\n`)
   return exitCodes.ok
 }
@@ -53,8 +63,14 @@ export const render = async (
   const written: string[] = []
   const write = async (path: string, content: string, mode = 0o644): Promise<void> => {
     const full = join(folder, path)
-    await mkdir(dirname(full), { recursive: true })
-    await writeFile(full, content, { mode })
+    try {
+      await mkdir(dirname(full), { recursive: true })
+      // A file that is there would keep its mode.
+      await rm(full, { force: true })
+      await writeFile(full, content, { mode })
+    } catch (error) {
+      cannotWrite(full)(error)
+    }
     written.push(full)
   }
   await write('Vagrantfile', renderVagrantfile(lab, kind === 'libvirt' ? 'libvirt' : 'virtualbox'))

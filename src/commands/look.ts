@@ -11,6 +11,7 @@ import {
   providerForUp,
   providerInUse,
   providerOf,
+  secretsIn,
   sessionFor,
   viewFor,
 } from './common.js'
@@ -62,23 +63,16 @@ export const status = async (nameOrPath: string, options: Options, io: Io): Prom
 export const verify = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   const provider = await providerOf(lab)
-  const [
-    { runPlan, succeeded },
-    { reportJson, reportTable },
-    { planFor },
-    { createMask },
-    { secretsIn },
-    { wantsColor },
-  ] = await Promise.all([
-    import('../plan/runner.js'),
-    import('../plan/report.js'),
-    import('./up.js'),
-    import('../view/secrets.js'),
-    import('./common.js'),
-    import('../view/view.js'),
-  ])
+  const [{ runPlan, succeeded }, { reportJson, reportTable }, { planFor }, { createMask }, { wantsColor }] =
+    await Promise.all([
+      import('../plan/runner.js'),
+      import('../plan/report.js'),
+      import('./up.js'),
+      import('../view/secrets.js'),
+      import('../view/view.js'),
+    ])
   const session = await sessionFor(lab, provider, io.signal)
-  const view = viewFor(io, { ...options, ...(options.output === 'json' ? {} : {}) }, lab)
+  const view = viewFor(io, options, lab)
   try {
     const report = await runPlan(await planFor(lab, provider), 'look', session, (event) => {
       if (options.events) view.event(event)
@@ -99,7 +93,12 @@ export const plan = async (nameOrPath: string, options: Options, io: Io): Promis
   const { loadLab } = await import('../lab/load.js')
   const lab = await loadLab(nameOrPath)
   const provider = await providerForUp(lab, options, io.signal)
-  const [{ runPlan }, { planFor }] = await Promise.all([import('../plan/runner.js'), import('./up.js')])
+  const [{ runPlan }, { planFor }, { createMask }] = await Promise.all([
+    import('../plan/runner.js'),
+    import('./up.js'),
+    import('../view/secrets.js'),
+  ])
+  const mask = createMask(secretsIn(lab))
   const session = await sessionFor(lab, provider, io.signal)
   try {
     const problems = await provider.preflight(lab)
@@ -110,7 +109,7 @@ export const plan = async (nameOrPath: string, options: Options, io: Io): Promis
       title: step.title,
       machine: step.machine,
       action: step.apply ? 'apply' : 'look',
-      why: checks.filter(({ ok }) => !ok).map(({ check, saw }) => `${check.title}: no: ${saw}`),
+      why: checks.filter(({ ok }) => !ok).map(({ check, saw }) => mask(`${check.title}: no: ${saw}`)),
     }))
     if (options.output === 'json') {
       printJson(io, 'lab.plan/v1', { name: lab.name, provider: provider.name, problems, steps })
@@ -167,6 +166,10 @@ export const logs = async (
   io: Io,
 ): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
+  if (!/^[1-9]\d*$/.test(options.lines))
+    throw new LabError('bad-lines', `--lines ${options.lines}: wanted a number, 1 or more`, {
+      exitCode: exitCodes.usage,
+    })
   const provider = await providerOf(lab)
   if (!lab.machines.some(({ name }) => name === machine))
     throw new LabError('no-machine', `${lab.name} has no machine ${machine}`, {

@@ -15,7 +15,7 @@ const select = (lab: Lab, who: string): readonly MachineSpec[] => {
   const found = lab.machines.filter(({ name, role }) => who === 'all' || name === who || role === who)
   if (found.length === 0)
     throw new LabError('no-machine', `${lab.name} has no machine and no role ${who}`, {
-      hint: `one of: ${[...lab.machines.map(({ name }) => name), ...roles, 'all'].join(', ')}`,
+      hint: `one of: ${[...new Set([...lab.machines.map(({ name }) => name), ...roles, 'all'])].join(', ')}`,
       exitCode: exitCodes.usage,
     })
   return found
@@ -73,6 +73,11 @@ export const exec = async (
 ): Promise<number> => {
   const lab = await loadRunning(nameOrPath)
   const machines = select(lab, who)
+  if (command.length === 0)
+    throw new LabError('no-command', `no command for ${who}`, {
+      hint: `lab exec ${lab.name} ${who} -- uptime`,
+      exitCode: exitCodes.usage,
+    })
   const session = await sessionFor(lab, await providerOf(lab), io.signal)
   const text = command.map(quote).join(' ')
   try {
@@ -103,11 +108,15 @@ export const cp = async (nameOrPath: string, paths: readonly string[]): Promise<
   const lab = await loadRunning(nameOrPath)
   await providerOf(lab)
   const remote = paths.filter((path) => /^[a-z0-9-]+:/.test(path))
-  if (remote.length === 0)
-    throw new LabError('no-machine', 'neither path is on a machine', {
-      hint: `lab cp ${lab.name} ./file ${lab.machines[0]?.name ?? 'machine'}:/root/`,
-      exitCode: exitCodes.usage,
-    })
+  if (paths.length < 2 || remote.length === 0)
+    throw new LabError(
+      'no-machine',
+      paths.length < 2 ? 'two paths are wanted: from, to' : 'no path is on a machine',
+      {
+        hint: `lab cp ${lab.name} ./file ${lab.machines[0]?.name ?? 'machine'}:/root/`,
+        exitCode: exitCodes.usage,
+      },
+    )
   for (const path of remote) machineOf(lab, path.slice(0, path.indexOf(':')))
   return handOver('scp', [...sshArgs(lab), '-r', ...paths], 'apt-get install -y openssh-client')
 }
@@ -123,6 +132,8 @@ export const kubectl = async (nameOrPath: string, args: readonly string[]): Prom
   return handOver(program, ['--kubeconfig', pathsOf(lab.name).kubeconfig, ...args], `lab prepare ${lab.name}`)
 }
 
+const isPort = (text: string): boolean => /^\d{1,5}$/.test(text) && Number(text) < 65_536
+
 /** A port of the lab on this host's 127.0.0.1, until Ctrl-C. */
 export const forward = async (
   nameOrPath: string,
@@ -133,12 +144,17 @@ export const forward = async (
   const lab = await loadRunning(nameOrPath)
   const provider = await providerOf(lab)
   const [, name = '', port = ''] = /^([^:]+):(\d+)$/.exec(where) ?? []
-  if (name === '')
+  if (name === '' || !isPort(port) || port === '0')
     throw new LabError('bad-port', `${where} is not MACHINE:PORT`, {
       hint: `lab forward ${lab.name} ${lab.machines[0]?.name ?? 'machine'}:22`,
       exitCode: exitCodes.usage,
     })
   const { address } = machineOf(lab, name)
+  const wanted = options.port ?? port
+  if (!isPort(wanted))
+    throw new LabError('bad-port', `--port ${wanted}: wanted 0 to 65535; 0: any that is free`, {
+      exitCode: exitCodes.usage,
+    })
   const server = createServer((near) => {
     provider.dial(lab, address, Number(port)).then(
       (far) => {
@@ -152,12 +168,11 @@ export const forward = async (
       },
     )
   })
-  const wanted = Number(options.port ?? port)
   try {
-    server.listen(wanted, '127.0.0.1')
+    server.listen(Number(wanted), '127.0.0.1')
     await once(server, 'listening')
   } catch (error) {
-    throw new LabError('port-taken', `127.0.0.1:${String(wanted)}: ${(error as Error).message}`, {
+    throw new LabError('port-taken', `127.0.0.1:${wanted}: ${(error as Error).message}`, {
       hint: `another one: lab forward ${lab.name} ${where} --port 0`,
     })
   }

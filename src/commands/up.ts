@@ -7,7 +7,7 @@ import { runPlan, succeeded } from '../plan/runner.js'
 import type { Plan, Report } from '../plan/step.js'
 import { planUp } from '../plan/up.js'
 import type { Provider } from '../provider/provider.js'
-import { pathsOf, writePrivate } from '../state.js'
+import { keepSecrets, pathsOf, writePrivate } from '../state.js'
 import { createMask } from '../view/secrets.js'
 import type { View } from '../view/view.js'
 import {
@@ -122,6 +122,7 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
     await prepareProvider(lab, provider, io, view)
     await writePrivate(pathsOf(lab.name).source, await readFile(lab.file))
     await rememberProvider(lab, provider)
+    await keepSecrets(pathsOf(lab.name))
     await writeAccess(lab)
     const session = await sessionFor(lab, provider, io.signal)
     try {

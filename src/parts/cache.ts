@@ -1,15 +1,14 @@
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { existsSync } from 'node:fs'
-import { homedir } from 'node:os'
 import { basename, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import lockfile from 'proper-lockfile'
+import { folderFrom } from '../state.js'
 import { removeTree } from './sandbox.js'
 
 /** Where parts are kept: LAB_CACHE, else XDG_CACHE_HOME/lab, else ~/.cache/lab. */
-export const cacheRoot = (): string =>
-  process.env['LAB_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'lab')
+export const cacheRoot = (): string => folderFrom('LAB_CACHE', 'XDG_CACHE_HOME', '.cache')
 
 /** Milliseconds after which the lock of a process that died may be taken; it is touched twice as often. */
 const staleLock = 10_000
@@ -99,8 +98,9 @@ export class Cache {
     const out = join(building, 'out')
     const work = join(building, 'work')
     try {
-      await mkdir(out, { recursive: true })
-      await mkdir(work)
+      await mkdir(join(this.root, 'parts'), { recursive: true })
+      // Not all at once: with recursive, Node says of a full disk that there is no such file.
+      for (const folder of [building, out, work]) await mkdir(folder)
       await fill(out, work)
       // A power cut must not leave a complete directory with incomplete files.
       await execa('sync', ['--file-system', out], { reject: false })

@@ -21,6 +21,11 @@ const sandbox = (): readonly string[] => [
   '--fork',
   '--kill-child=KILL',
   '--mount-proc',
+  // One pipe for both outputs: an error stands on a line of its own, behind what led to it.
+  'sh',
+  '-c',
+  'exec "$@" 2>&1',
+  'sh',
 ]
 
 /** Passed on from the host: how the network is reached. */
@@ -86,10 +91,17 @@ export const runInSandbox = async (
     env: { ...env, ...environment },
     // In a session of its own: Ctrl-C reaches us, and we end it when we are ready.
     detached: true,
-    cancelSignal: signal,
-    // unshare lets SIGTERM pass by.
-    killSignal: 'SIGKILL',
   })
+  // The whole group: in its first moments the child of unshare does not yet end with unshare.
+  const kill = (): void => {
+    if (child.pid === undefined || child.exitCode !== null) return
+    try {
+      process.kill(-child.pid, 'SIGKILL')
+    } catch {
+      // It ended by itself just now.
+    }
+  }
+  signal.addEventListener('abort', kill)
   const tail: string[] = []
   for await (const text of child.iterable({ from: 'all' })) {
     const line = text.split('\r').at(-1)?.trimEnd() ?? ''
@@ -98,7 +110,8 @@ export const runInSandbox = async (
     onLine?.(line)
   }
   const result = await child
-  if (result.isCanceled || signal.aborted) throw new Interrupted()
+  signal.removeEventListener('abort', kill)
+  if (signal.aborted) throw new Interrupted()
   if (result.exitCode === 0) return undefined
   if (result.exitCode === undefined && result.signal === undefined) tail.push(result.originalMessage ?? '')
   return { exitCode: result.exitCode, signal: result.signal, tail }

@@ -386,7 +386,9 @@ const lookFromInside = async (
     'export MYSQL_PWD=$MARIADB_PASSWORD',
     `echo "row $(mariadb --connect-timeout=5 -h ${database.name} -u "$MARIADB_USER" -N -B -e 'SELECT text FROM lab_row WHERE id = 1' ${database.database} 2>&1)"`,
   ].join('\n')
-  const output = await context.kubectl.run(['exec', pod.metadata.name, '--', 'bash', '-c', script])
+  const output = await context.kubectl.run(['exec', pod.metadata.name, '--', 'bash', '-c', script], {
+    timeout: 10,
+  })
   const lines = (word: string): readonly string[] =>
     output
       .split('\n')

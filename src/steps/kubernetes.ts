@@ -287,7 +287,7 @@ export const initControlPlane = (lab: Lab): Step => {
       },
       service(lab, machine, 'kubelet'),
       {
-        id: 'api-ready',
+        id: 'api-answers',
         title: 'the API server is ready',
         machine: machine.name,
         within: 120,
@@ -429,7 +429,7 @@ export const forgetNodes = (lab: Lab): Step => {
     checks: [
       {
         id: 'nodes-known',
-        title: "every node of the cluster is a machine of the lab",
+        title: 'every node of the cluster is a machine of the lab',
         within: 20,
         hint: `lab kubectl ${lab.name} -- get nodes`,
         probe: async (context) => {

@@ -70,6 +70,21 @@ describe('lab up iscsi', () => {
     expect((await bench.lab('exec', 'iscsi', 'target', '--', 'sh', '-c', 'exit 7')).exitCode).toBe(7)
   })
 
+  it('tells programs what a command said on each machine', async () => {
+    const { stdout } = await bench.lab('exec', '-o', 'json', 'iscsi', 'all', '--', 'hostname')
+    expect(JSON.parse(stdout)).toEqual({
+      schema: 'lab.exec/v1',
+      name: 'iscsi',
+      command: 'hostname',
+      results: ['target', 'initiator'].map((machine) => ({
+        machine,
+        exitCode: 0,
+        stdout: `${machine}\n`,
+        stderr: '',
+      })),
+    })
+  })
+
   it('copies a file there and back', async () => {
     const there = join(bench.folder, 'there')
     const back = join(bench.folder, 'back')

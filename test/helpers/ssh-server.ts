@@ -1,4 +1,5 @@
 /** A real SSH server on a Unix socket. It lets one key in, and runs what it is told in a real shell. */
+import { makeKeyPair } from '../../src/machine/keys.js'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
@@ -8,11 +9,9 @@ import { onTestFinished } from 'vitest'
 import type { SshEndpoint } from '../../src/machine/ssh.js'
 import { temporaryFolder } from './folder.js'
 
-const newKeys = () => ssh2.utils.generateKeyPairSync('ed25519')
-
 /** Made once: a lab has one key, too. */
-export const clientKeys = newKeys()
-const hostKeys = newKeys()
+export const clientKeys = makeKeyPair('test')
+const hostKeys = makeKeyPair('test')
 
 export const keyBlob = (publicKey: string): string => publicKey.split(' ')[1] ?? ''
 
@@ -42,7 +41,7 @@ export class TestSshServer {
 
   constructor(path: string) {
     this.path = path
-    this.#ssh = new ssh2.Server({ hostKeys: [hostKeys.private] }, (client) => {
+    this.#ssh = new ssh2.Server({ hostKeys: [hostKeys.privateKey] }, (client) => {
       this.#serve(client)
     })
     this.#listener = createServer((socket) => {
@@ -88,8 +87,8 @@ export class TestSshServer {
     return {
       address: 'worker1 (192.168.56.21)',
       user: 'root',
-      privateKey: clientKeys.private,
-      hostKey: keyBlob(hostKeys.public),
+      privateKey: clientKeys.privateKey,
+      hostKey: keyBlob(hostKeys.publicKey),
       dial: async () => {
         const socket = connect(this.path)
         await once(socket, 'connect')
@@ -100,7 +99,7 @@ export class TestSshServer {
   }
 
   #serve(client: Connection): void {
-    const allowed = ssh2.utils.parseKey(clientKeys.public)
+    const allowed = ssh2.utils.parseKey(clientKeys.publicKey)
     if (allowed instanceof Error) throw allowed
     client.setMaxListeners(0).on('error', () => undefined)
     client.on('authentication', (context) => {

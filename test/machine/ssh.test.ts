@@ -1,9 +1,9 @@
+import { makeKeyPair } from '../../src/machine/keys.js'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import ssh2 from 'ssh2'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { LabError } from '../../src/error.js'
 import type { Transport } from '../../src/machine/machine.js'
@@ -313,8 +313,8 @@ describe('a channel that ends without an exit code', () => {
 
 describe('who is at the other end', () => {
   test('another host key is refused before anything is said', async () => {
-    const other = ssh2.utils.generateKeyPairSync('ed25519')
-    const { server, transport } = await reach({ hostKey: keyBlob(other.public) })
+    const other = makeKeyPair('stranger')
+    const { server, transport } = await reach({ hostKey: keyBlob(other.publicKey) })
     const error: unknown = await transport.exec('echo secret', {}).catch((reason: unknown) => reason)
     expect(error).toMatchObject({ code: 'ssh-unreachable' })
     expect((error as Error).message).toContain('worker1 (192.168.56.21)')
@@ -330,8 +330,8 @@ describe('who is at the other end', () => {
   })
 
   test('a key that the machine does not know is not let in', async () => {
-    const stranger = ssh2.utils.generateKeyPairSync('ed25519')
-    const { server, transport } = await reach({ privateKey: stranger.private })
+    const stranger = makeKeyPair('stranger')
+    const { server, transport } = await reach({ privateKey: stranger.privateKey })
     expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable')
     expect(server.logins).toBe(0)
     await vi.waitFor(() => expect(server.open).toBe(0))

@@ -4,12 +4,12 @@ import { chmod, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { LabError } from '../../src/error.js'
 import { Cache } from '../../src/parts/cache.js'
 import { buildParts, hashesOf, type Part } from '../../src/parts/graph.js'
 import type { PartProgress } from '../../src/provider/provider.js'
-import { projectRoot } from '../../src/render.js'
+import { build as buildIn, buildElsewhere, fake, outputOf as outputIn, states } from './fake.js'
 
 let folder: string
 let cache: Cache
@@ -23,53 +23,13 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true })
 })
 
-interface FakePart extends Partial<Part> {
-  readonly id: string
-  /** What a shell runs; `$OUT`, `$WORK` and `$NEEDS` are set. */
-  readonly script?: string
-}
-
-/** A part that a real shell makes in a real sandbox. */
-const fake = ({ id, script = 'echo made > $OUT/file', ...rest }: FakePart): Part => ({
-  id,
-  title: `Part ${id}`,
-  needs: [],
-  lane: id,
-  values: script,
-  files: [],
-  reference: { seconds: 1, lines: 1, mebibytes: 1 },
-  build: async (build) => {
-    await build.run(['bash', '-euc', script], {
-      environment: {
-        OUT: build.out,
-        WORK: build.work,
-        NEEDS: (rest.needs ?? []).map((need) => build.need(need)).join(' '),
-      },
-    })
-  },
-  ...rest,
-})
-
-const build = async (
+const build = (
   parts: readonly Part[],
-  targets = [parts.at(-1)?.id ?? ''],
-  signal: AbortSignal = new AbortController().signal,
-): Promise<PartProgress[]> => {
-  const seen: PartProgress[] = []
-  await buildParts(parts, targets, cache, {
-    signal,
-    notice: () => undefined,
-    progress: (update) => void seen.push(update),
-  })
-  return seen
-}
+  targets?: readonly string[],
+  signal?: AbortSignal,
+): Promise<PartProgress[]> => buildIn(cache, parts, targets, signal)
 
-const states = (seen: readonly PartProgress[], id: string): string[] => [
-  ...new Set(seen.filter(({ part }) => part === id).map(({ state }) => state)),
-]
-
-const outputOf = (parts: readonly Part[], id: string, file = 'file'): Promise<string> =>
-  readFile(join(cache.path(`${id}-${hashesOf(parts).get(id) ?? ''}`), file), 'utf8')
+const outputOf = (parts: readonly Part[], id: string): Promise<string> => outputIn(cache, parts, id)
 
 describe('what a change rebuilds', () => {
   const graph = (change: Partial<Record<string, unknown>>, file = join(folder, 'input')): Part[] => [
@@ -149,6 +109,26 @@ describe('building', () => {
     expect(readdirSync(join(cache.root, 'parts'))).toHaveLength(4)
   })
 
+  test('of one lane that first on which most waits', async () => {
+    const order = join(folder, 'order')
+    const part = (id: string, needs: readonly string[], seconds: number): Part =>
+      fake({
+        id,
+        needs,
+        lane: 'same',
+        script: `echo ${id} >> ${order}`,
+        reference: { seconds, lines: 1, mebibytes: 1 },
+      })
+    const parts = [
+      part('short', [], 1),
+      part('long', [], 5),
+      part('first', [], 2),
+      part('after', ['first'], 9),
+    ]
+    await build(parts, ['short', 'long', 'after'])
+    expect(await readFile(order, 'utf8')).toBe('first\nafter\nlong\nshort\n')
+  })
+
   test('tells at least once a second how far it is and what was printed last', async () => {
     const part = fake({
       id: 'slow',
@@ -184,6 +164,39 @@ describe('building', () => {
       ),
     ).toBe(true)
     expect(other.seen.at(-1)?.state).toBe('cached')
+  })
+})
+
+describe('two processes at once', () => {
+  test('build each part once: the second waits, says for whom, and finds it', async () => {
+    const count = join(folder, 'count')
+    const part = { id: 'shared', script: `echo x >> ${count}; sleep 1; echo made > $OUT/file` }
+    const both = await Promise.all([buildElsewhere(cache.root, part), buildElsewhere(cache.root, part)])
+    expect(both.map(({ exitCode }) => exitCode)).toEqual([0, 0])
+    expect(await readFile(count, 'utf8')).toBe('x\n')
+    const told = both.map(({ stdout }) => stdout.split('\n').map((line) => JSON.parse(line) as PartProgress))
+    expect(told.map((seen) => seen.at(-1)?.state).sort()).toEqual(['built', 'cached'])
+    const waited = told.find((seen) => seen.at(-1)?.state === 'cached')
+    expect(waited?.map(({ note }) => note)).toContainEqual(
+      expect.stringMatching(/^process \d+ is building it$/),
+    )
+    expect(readdirSync(join(cache.root, 'parts'))).toHaveLength(1)
+    expect(await outputOf([fake(part)], 'shared')).toBe('made\n')
+  })
+
+  test('a builder whose lock was taken from it stops, rather than to build beside another', async () => {
+    const part = fake({ id: 'slow', script: 'sleep 100' })
+    const building = build([part]).catch((error: unknown) => error)
+    const locks = join(cache.root, 'locks')
+    await vi.waitFor(() => expect(readdirSync(locks)).toHaveLength(1), 5000)
+    // What another process does after ours was stopped for long, as a laptop's is under a closed lid.
+    await rm(join(locks, readdirSync(locks)[0] ?? ''), { recursive: true })
+    expect(await building).toMatchObject({
+      code: 'part-lock-lost',
+      message: 'Part slow: another lab took it over',
+      hint: 'run it again',
+    })
+    expect(await readdir(join(cache.root, 'parts'))).toEqual([])
   })
 })
 
@@ -223,6 +236,95 @@ describe('failures', () => {
     expect(error.hint).toBeTruthy()
   })
 
+  test.each([
+    {
+      name: 'the first line that names an error',
+      said: 'x.go:1: undefined: y\\nx.go:2: error: z\\nmake: *** 2',
+      why: 'x.go:1: undefined: y',
+    },
+    { name: 'else the last one', said: 'one\\ntwo\\n\\n', why: 'two' },
+    { name: 'else that there was none', said: '', why: 'it printed nothing' },
+  ])('says $name, and where the rest is', async ({ said, why }) => {
+    const error = await failureOf([fake({ id: 'broken', script: `printf '${said}'; exit 3` })])
+    expect(error.message).toBe(`Part broken: bash ended with exit code 3: ${why}`)
+    expect(error.log).toMatch(/\/cache\/logs\/broken-\d{8}T\d{6}\.log$/)
+    expect(error.hint).toBe(`tail -n 30 ${error.log ?? ''}`)
+    expect(await readFile(error.log ?? '', 'utf8')).toMatch(new RegExp(`^${said.replaceAll('*', '\\*')}\n?$`))
+  })
+
+  test('says what it means where the part knows better than its output', async () => {
+    const blame = { code: 'module-proxy', reason: 'the modules could not be fetched', hint: 'GOPROXY=…' }
+    const part = fake({
+      id: 'broken',
+      build: (made) => made.run(['bash', '-c', 'echo 502 Bad Gateway; exit 1'], { blame }),
+    })
+    expect(await failureOf([part])).toMatchObject({
+      code: 'module-proxy',
+      message: 'Part broken: the modules could not be fetched: 502 Bad Gateway',
+      hint: 'GOPROXY=…',
+    })
+  })
+
+  test('a signal ended it', async () => {
+    const error = await failureOf([fake({ id: 'broken', script: `bash -c 'kill -SEGV $$'; echo never` })])
+    expect(error.message).toMatch(/^Part broken: bash ended with exit code 139: .*Segmentation fault/)
+  })
+
+  test('a disk that is full under a real program', async () => {
+    const script = 'mount -t tmpfs -o size=64k lab $WORK; dd if=/dev/zero of=$WORK/file bs=1k count=1000'
+    expect(await failureOf([fake({ id: 'broken', script })])).toMatchObject({
+      code: 'disk-full',
+      message: 'Part broken: the disk is full',
+      hint: expect.stringContaining('LAB_CACHE='),
+    })
+  })
+
+  test('a disk that is full under lab itself', async () => {
+    const full = join(folder, 'full')
+    await mkdir(full)
+    // In a mount namespace of its own, which takes the small disk along when it ends.
+    const inSmallDisk = [
+      'unshare',
+      ...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']),
+      '--mount',
+    ]
+    const { stdout } = await buildElsewhere(full, { id: 'x', script: 'true' }, [
+      ...inSmallDisk,
+      'sh',
+      '-c',
+      // Room for the folders that come before the part, and for not one more.
+      `mount -t tmpfs -o nr_inodes=6 lab ${full} && mkdir ${full}/logs ${full}/locks ${full}/parts && exec "$@"`,
+      'sh',
+    ])
+    expect(JSON.parse(stdout.split('\n').at(-1) ?? '')).toMatchObject({
+      code: 'disk-full',
+      message: 'Part x: the disk is full',
+      hint: expect.stringContaining('LAB_CACHE='),
+    })
+  })
+
+  test('no network under a real program', async () => {
+    // Nobody listens there, and no name is asked for: apt says what it says of a mirror that is not reached.
+    const script = `
+      mkdir -p $WORK/lists/partial $WORK/empty
+      echo 'deb [trusted=yes] http://127.0.0.1:1/debian trixie main' > $WORK/sources
+      apt-get update --error-on=any -o Dir::Etc::SourceList=$WORK/sources -o Dir::Etc::SourceParts=$WORK/empty \\
+        -o Dir::State::Lists=$WORK/lists -o Dir::Cache=$WORK/empty -o Acquire::Retries=0 -o Acquire::http::Proxy=DIRECT`
+    const error = await failureOf([fake({ id: 'broken', script })])
+    expect(error.code).toBe('debian-mirror')
+    expect(error.message).toMatch(/^Part broken: the Debian mirror could not be reached: .*127\.0\.0\.1/)
+    expect(error.hint).toContain('http_proxy')
+  })
+
+  test('a need that the part does not say is a defect, and not that of the user', async () => {
+    const parts = [fake({ id: 'a' }), fake({ id: 'b', build: async (made) => void made.need('a') })]
+    const error = await failureOf(parts)
+    expect(error.message).toBe('Part b: part b does not say that it needs a')
+    expect(() => hashesOf([fake({ id: 'b', needs: ['a'] })])).toThrow(
+      'part b needs a, which does not come before it',
+    )
+  })
+
   test('a command that the host does not have', async () => {
     const part = fake({ id: 'broken', build: (made) => made.run(['lab-has-no-such-program']) })
     expect((await failureOf([part])).message).toContain('lab-has-no-such-program')
@@ -238,6 +340,14 @@ describe('failures', () => {
 })
 
 describe('being ended', () => {
+  test('before it began: nothing is made', async () => {
+    const error: unknown = await build([fake({ id: 'x' })], ['x'], AbortSignal.abort()).catch(
+      (reason: unknown) => reason,
+    )
+    expect(error).toMatchObject({ code: 'interrupted', exitCode: 130 })
+    expect(existsSync(join(cache.root, 'parts'))).toBe(false)
+  })
+
   const alive = async (marker: string): Promise<boolean> =>
     (await execa('pgrep', ['-f', marker], { reject: false })).exitCode === 0
 
@@ -247,11 +357,11 @@ describe('being ended', () => {
     const parts = [
       fake({
         id: 'endless',
-        script: `(sleep ${marker} & sleep ${marker}) & trap '' TERM; sleep ${marker}; wait`,
+        script: `(sleep ${marker} & sleep ${marker}) & trap '' TERM; touch ${folder}/there; sleep ${marker}; wait`,
       }),
     ]
     const running = build(parts, ['endless'], stop.signal).catch((error: unknown) => error)
-    while (!(await alive(`sleep ${marker}`))) await delay(20)
+    while (!existsSync(join(folder, 'there'))) await delay(20)
     stop.abort()
     expect(await running).toMatchObject({ code: 'interrupted' })
     for (let i = 0; i < 50 && (await alive(`sleep ${marker}`)); i++) await delay(20)
@@ -265,22 +375,9 @@ describe('being ended', () => {
     const marker = `32${String(process.pid)}`
     const script = `
       if [ -e ${folder}/again ]; then echo made > $OUT/file; exit; fi
-      mount -t tmpfs lab ${mounted}; touch $OUT/half; sleep ${marker}`
-    const victim = execa('node', ['--input-type=module'], {
-      input: `
-        import { buildParts } from '${join(projectRoot, 'dist/parts/graph.js')}'
-        import { Cache } from '${join(projectRoot, 'dist/parts/cache.js')}'
-        const part = {
-          id: 'x', title: 'x', needs: [], lane: 'x', files: [], values: process.env.SCRIPT,
-          reference: { seconds: 1, lines: 1, mebibytes: 1 },
-          build: ({ run, out }) => run(['bash', '-euc', process.env.SCRIPT], { environment: { OUT: out } }),
-        }
-        await buildParts([part], ['x'], new Cache(process.env.CACHE),
-          { signal: new AbortController().signal, progress: () => undefined })`,
-      env: { SCRIPT: script, CACHE: cache.root },
-      reject: false,
-    })
-    for (let i = 0; i < 500 && !(await alive(`sleep ${marker}`)); i++) await delay(20)
+      mount -t tmpfs lab ${mounted}; touch $OUT/half ${folder}/there; sleep ${marker}`
+    const victim = buildElsewhere(cache.root, { id: 'x', script })
+    for (let i = 0; i < 500 && !existsSync(join(folder, 'there')); i++) await delay(20)
     expect(readdirSync(join(cache.root, 'parts'))).toEqual([expect.stringMatching(/^x-\w+\.building-\d+$/)])
     victim.kill('SIGKILL')
     await victim

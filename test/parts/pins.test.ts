@@ -1,5 +1,5 @@
-import { readFileSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { join, relative } from 'node:path'
 import { expect, test } from 'vitest'
 import { catalog } from '../../src/parts/catalog.js'
 import { hashesOf } from '../../src/parts/graph.js'
@@ -49,6 +49,12 @@ const rebuiltBy = (change: (copy: Pins) => void): string[] => {
   return [...after].filter(([id, hash]) => before.get(id) !== hash).map(([id]) => id)
 }
 
+/** Every part that is made without asking for more, but these. */
+const idsBut = (...left: readonly string[]): string[] =>
+  catalog(pins(), '/cache')
+    .map(({ id }) => id)
+    .filter((id) => !left.includes(id))
+
 test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string[] }>([
   {
     change: 'a unit masked',
@@ -79,6 +85,63 @@ test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string
     rebuilt: ['kernel'],
   },
   {
+    change: 'another Kubernetes: its programs, and pause, which is made from its module',
+    edit: ({ modules }) => (modules['kubernetes'] = { module: 'k8s.io/kubernetes', version: 'v9.9.9' }),
+    rebuilt: [
+      'kubernetes',
+      'pause',
+      'image-kube-apiserver',
+      'image-kube-controller-manager',
+      'image-kube-scheduler',
+      'image-kube-proxy',
+      'image-pause',
+      'base-disk',
+    ],
+  },
+  {
+    change: 'another containerd',
+    edit: ({ modules }) =>
+      (modules['containerd'] = { module: 'github.com/containerd/containerd/v2', version: 'v9.9.9' }),
+    rebuilt: ['containerd', 'base-disk'],
+  },
+  {
+    change: 'another etcd',
+    edit: ({ modules }) => (modules['etcd'] = { module: 'go.etcd.io/etcd/server/v3', version: 'v9.9.9' }),
+    rebuilt: ['etcd', 'image-etcd', 'base-disk'],
+  },
+  {
+    change: 'other CNI plugins',
+    edit: ({ modules }) =>
+      (modules['cni-plugins'] = { module: 'github.com/containernetworking/plugins', version: 'v9.9.9' }),
+    rebuilt: ['cni-plugins', 'base-disk'],
+  },
+  {
+    change: 'an image by another name',
+    edit: ({ images }) =>
+      images.filter(({ name }) => name === 'etcd').forEach((image) => (image.reference += '-x')),
+    rebuilt: ['image-etcd', 'base-disk'],
+  },
+  {
+    change: 'a larger base disk',
+    edit: ({ baseDisk }) => (baseDisk.size = '9G'),
+    rebuilt: ['base-disk'],
+  },
+  {
+    change: 'a compiler more: all that is compiled',
+    edit: ({ builder }) => builder.packages.push('x'),
+    rebuilt: idsBut('system', 'image-mariadb', 'image-debian'),
+  },
+  {
+    change: 'another kernel source: it lies among the compilers',
+    edit: ({ kernel }) => (kernel.source.sha256 = '0'.repeat(64)),
+    rebuilt: idsBut('system', 'image-mariadb', 'image-debian'),
+  },
+  {
+    change: 'another Debian: everything',
+    edit: ({ debian }) => (debian.suite = 'forky'),
+    rebuilt: idsBut(),
+  },
+  {
     change: 'another mirror',
     edit: ({ debian }) => (debian.mirror = 'http://mirror.example/debian'),
     rebuilt: [],
@@ -90,6 +153,42 @@ test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string
   },
 ])('$change: $rebuilt', ({ edit, rebuilt }) => {
   expect(rebuiltBy(edit)).toEqual(rebuilt)
+})
+
+const root = join(partsFolder, '..')
+const filesBelow = (folder: string): string[] =>
+  readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ parentPath, name }) => relative(root, join(parentPath, name)))
+
+/** The parts that an edit of this file rebuilds by itself; those that need them follow. */
+const rebuiltByFile = (file: string): string[] =>
+  catalog(pins(), '/cache')
+    .filter(({ files }) => files.some((input) => `${join(root, file)}/`.startsWith(`${input}/`)))
+    .map(({ id }) => id)
+
+test.each([
+  { file: 'parts/kernel/uml.config', rebuilt: ['kernel'] },
+  { file: 'parts/coredns/go.sum', rebuilt: ['coredns'] },
+  { file: 'parts/kubernetes/go.mod', rebuilt: ['kubernetes', 'pause'] },
+  { file: 'parts/pause/build.sh', rebuilt: ['pause'] },
+  { file: 'parts/builder/go.sh', rebuilt: ['kubernetes', 'containerd', 'coredns', 'etcd', 'cni-plugins'] },
+  {
+    file: 'parts/builder/enter.sh',
+    rebuilt: ['kernel', 'kubernetes', 'containerd', 'coredns', 'etcd', 'cni-plugins', 'pause'],
+  },
+  { file: 'parts/base-disk/build.sh', rebuilt: ['base-disk'] },
+  { file: 'templates/base/usr/local/sbin/lab-init', rebuilt: ['base-disk'] },
+])('an edit of $file: $rebuilt', ({ file, rebuilt }) => {
+  expect(rebuiltByFile(file)).toEqual(rebuilt)
+})
+
+test('no file is edited in vain: each that parts are made from is an input of one', () => {
+  const files = [...filesBelow('parts'), ...filesBelow('templates/base')].filter(
+    (file) => file !== 'parts/parts.yaml',
+  )
+  expect(files.length).toBeGreaterThan(30)
+  expect(files.filter((file) => rebuiltByFile(file).length === 0)).toEqual([])
 })
 
 test('an optional image is in the base disk of those labs only that ask for it', () => {

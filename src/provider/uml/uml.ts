@@ -10,7 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, LabError } from '../../error.js'
 import { addressText, hostNumber, parseAddress, parseSubnet, type Subnet } from '../../lab/address.js'
 import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
-import { tarOf } from '../../machine/files.js'
+import { serialOf, tarOf } from '../../machine/files.js'
 import { sshTransport } from '../../machine/ssh.js'
 import { hostPackages, installHostPackages } from '../../parts/host.js'
 import { preparedParts, prepareParts } from '../../parts/parts.js'
@@ -53,10 +53,22 @@ const inNamespace = 'mount -t tmpfs -o mode=1777,size=100% lab /dev/shm && exec 
 
 const machineFolder = (lab: Pick<Lab, 'name'>, machine: string): string => pathsOf(lab.name).machine(machine)
 
-const lunsOf = (lab: Lab, machine: MachineSpec): readonly number[] =>
+interface Lun {
+  /** The raw file behind it, named by the serial number: a LUN keeps its data when others come or go. */
+  readonly path: string
+  /** Bytes. */
+  readonly size: number
+}
+
+const lunsOf = (lab: Lab, machine: MachineSpec): readonly Lun[] =>
   lab.targets
     .filter((target) => target.machine === machine.name)
-    .flatMap((target) => target.luns.map((lun) => lun.size))
+    .flatMap((target) =>
+      target.luns.map(({ lun, size }) => ({
+        path: join(machineFolder(lab, machine.name), `lun-${serialOf(target, lun)}.raw`),
+        size,
+      })),
+    )
 
 /** `ubda` is the root disk, `ubdb` the seed; LUNs follow. */
 const lunDevice = (index: number): string => `/dev/ubd${String.fromCharCode('c'.charCodeAt(0) + index)}`
@@ -106,7 +118,7 @@ const argvOf = (lab: Lab, machine: MachineSpec, base: MachineBase): readonly str
     'seccomp=auto',
     `ubd0=${join(folder, 'root.cow')},${base.baseDisk}`,
     `ubd1r=${join(folder, 'seed.tar')}`,
-    ...lunsOf(lab, machine).map((_, index) => `ubd${String(index + 2)}=${lunPath(lab, machine.name, index)}`),
+    ...lunsOf(lab, machine).map(({ path }, index) => `ubd${String(index + 2)}=${path}`),
     'root=/dev/ubda',
     'rw',
     'labseed=/dev/ubdb',
@@ -135,12 +147,13 @@ export const assignCpu = (lab: Lab, machine: MachineSpec, cpus: readonly number[
   const place = busy.includes(machine)
     ? busy.indexOf(machine)
     : own + (others.indexOf(machine) % (cpus.length - own))
-  const shift = [...lab.name].reduce((sum, letter) => sum + letter.charCodeAt(0), 0)
+  const shift = Buffer.from(lab.name).reduce((sum, byte) => sum + byte, 0)
   return cpus[(place + shift) % cpus.length] ?? 0
 }
 
 const cpuOf = async (lab: Lab, machine: MachineSpec): Promise<number> => {
-  const [, allowed = '0'] = /^Cpus_allowed_list:\s*(\S+)/m.exec(await readFile('/proc/self/status', 'utf8')) ?? []
+  const [, allowed = '0'] =
+    /^Cpus_allowed_list:\s*(\S+)/m.exec(await readFile('/proc/self/status', 'utf8')) ?? []
   return assignCpu(lab, machine, cpuList(allowed))
 }
 
@@ -152,13 +165,10 @@ export const differenceOf = (runs: readonly string[], wanted: readonly string[])
   return `runs with ${gone.join(' ') || 'less'}, wanted ${come.join(' ') || 'without it'}`
 }
 
-const lunPath = (lab: Pick<Lab, 'name'>, machine: string, index: number): string =>
-  join(machineFolder(lab, machine), `lun-${String(index)}.raw`)
-
 /** A LUN that the lab file made larger: the machine sees it when it boots again. */
 const smallLun = async (lab: Lab, machine: MachineSpec): Promise<string | undefined> => {
-  for (const [index, size] of lunsOf(lab, machine).entries()) {
-    const has = (await stat(lunPath(lab, machine.name, index)).catch(() => undefined))?.size ?? 0
+  for (const [index, { path, size }] of lunsOf(lab, machine).entries()) {
+    const has = (await stat(path).catch(() => undefined))?.size ?? 0
     if (has < size) return `disk ${String(index)} has ${String(has)} bytes, wanted ${String(size)}`
   }
   return undefined
@@ -305,8 +315,7 @@ const start: Provider['start'] = async (lab, machine, files) => {
       { path: '/etc/ssh/ssh_host_ed25519_key.pub', content: `${own.publicKey}\n` },
     ]),
   )
-  for (const [index, size] of lunsOf(lab, machine).entries()) {
-    const path = lunPath(lab, machine.name, index)
+  for (const { path, size } of lunsOf(lab, machine)) {
     const disk = await open(path, 'a', 0o600)
     const { size: has } = await disk.stat()
     await disk.close()

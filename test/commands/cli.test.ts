@@ -1,0 +1,722 @@
+/** The built command line as users run it: what they get wrong, what they are told, and what is left behind. */
+import { copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { createServer, connect, type AddressInfo } from 'node:net'
+import { once } from 'node:events'
+import { basename, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { execa } from 'execa'
+import { afterAll, describe, expect, test, vi } from 'vitest'
+import { cli, Desk, dist, type Ran } from '../helpers/cli.js'
+import { underTerminal } from '../view/terminal.js'
+
+// Each is a process or several, half a second of a processor each, and many times that on a busy machine.
+vi.setConfig({ testTimeout: 120_000 })
+
+const repository = fileURLToPath(new URL('../..', import.meta.url))
+const labFile = (path: string): string => join(repository, path)
+
+const desks: Desk[] = []
+const newDesk = (): Desk => {
+  const desk = new Desk()
+  desks.push(desk)
+  return desk
+}
+afterAll(async () => {
+  await Promise.all(desks.map((desk) => desk.close()))
+})
+
+/** One error for people: on standard error alone, no stack, nothing printed for programs. */
+const expectOneError = ({ stdout, stderr }: Ran, says: string | RegExp): void => {
+  expect(stderr).toMatch(says)
+  expect(stderr.split('\n').filter((line) => /^(✖|error:)/.test(line))).toHaveLength(1)
+  expect(stderr).not.toMatch(/defect of lab|^ +at /m)
+  expect(stdout).toBe('')
+}
+
+/** Every command that takes a lab, with the words that it needs beside the lab's name. */
+const commandsOfLabs: readonly (readonly [command: string, ...more: string[]])[] = [
+  ['up'],
+  ['down'],
+  ['stop'],
+  ['start'],
+  ['status'],
+  ['verify'],
+  ['plan'],
+  ['validate'],
+  ['render'],
+  ['prepare'],
+  ['ssh', 'target'],
+  ['exec', 'all', '--', 'true'],
+  ['cp', 'file', 'target:/root/'],
+  ['kubectl', '--', 'get', 'nodes'],
+  ['logs', 'target'],
+  ['forward', 'target:22'],
+]
+
+describe.concurrent('a command line that is wrong', () => {
+  test.each<{ line: string; says: RegExp }>([
+    { line: 'nonsense', says: /^error: unknown command 'nonsense'$/m },
+    { line: 'validat iscsi', says: /unknown command 'validat'\n\(Did you mean validate\?\)/ },
+    { line: 'up', says: /missing required argument 'lab'/ },
+    { line: 'ssh iscsi', says: /missing required argument 'machine'/ },
+    {
+      line: 'exec iscsi all --',
+      says: /no command for all\n +Hint: lab exec iscsi all -- uptime/,
+    },
+    { line: 'list iscsi', says: /too many arguments for 'list'/ },
+    { line: 'up iscsi --nonsense', says: /unknown option '--nonsense'/ },
+    {
+      line: 'up iscsi --evnts',
+      says: /unknown option '--evnts'\n\(Did you mean --events\?\)/,
+    },
+    { line: '--verbose list', says: /unknown option '--verbose'/ },
+    {
+      line: 'up iscsi --provider nonsense',
+      says: /'nonsense' is invalid.*uml, virtualbox, libvirt/,
+    },
+    { line: 'list -o yaml', says: /'yaml' is invalid.*text, json/ },
+    { line: 'completion tcsh', says: /no completion for tcsh\n +Hint: one of: bash, zsh, fish/ },
+    { line: 'init My_Lab', says: /a lab cannot have this name: "My_Lab"/ },
+    { line: 'init good --from iscsi_ha', says: /no lab named iscsi_ha; did you mean iscsi-ha\?/ },
+    { line: 'logs iscsi target -n many', says: /--lines many: wanted a number/ },
+  ])('lab $line', async ({ line, says }) => {
+    const desk = newDesk()
+    const ran = await desk.lab(line.split(' '))
+    expectOneError(ran, says)
+    expect(ran.exitCode).toBe(2)
+    expect(desk.contents()).toEqual([])
+  })
+
+  test('nothing at all: the help, as an error', async () => {
+    const { exitCode, stdout, stderr } = await newDesk().lab([])
+    expect(stderr).toMatch(/^Usage: lab /)
+    expect(stdout).toBe('')
+    expect(exitCode).toBe(2)
+  })
+
+  test.each(commandsOfLabs)('lab %s of a lab that nobody knows', async (command, ...more) => {
+    const desk = newDesk()
+    const ran = await desk.lab([command, 'iscsi-hq', ...more])
+    expectOneError(ran, /^✖ no lab named iscsi-hq; did you mean iscsi-ha\?\n +Hint: lab list shows them\n$/)
+    expect(ran.exitCode).toBe(2)
+    expect(desk.contents()).toEqual([])
+  })
+})
+
+describe.concurrent('a lab file that is wrong', () => {
+  const takers = ['up', 'plan', 'validate', 'render', 'prepare'] as const
+
+  test.each(['up', 'validate'])('lab %s: one that is not there', async (command) => {
+    const desk = newDesk()
+    const ran = await desk.lab([command, './none.yaml'])
+    expectOneError(ran, /^✖ \.\/none\.yaml {2}cannot be read: there is no such file\n +Hint: /)
+    expect(ran.exitCode).toBe(2)
+    expect(desk.contents()).toEqual([])
+  })
+
+  test.each(takers)(
+    'lab %s: every problem at once, with the place as an editor takes it',
+    async (command) => {
+      const desk = newDesk()
+      await copyFile(labFile('test/lab/invalid/unknown-fields.yaml'), join(desk.here, 'mine.yaml'))
+      const ran = await desk.lab([command, 'mine.yaml'])
+      const wanted = await readFile(labFile('test/lab/invalid/unknown-fields.txt'), 'utf8')
+      const lines = wanted
+        .replaceAll('test/lab/invalid/unknown-fields.yaml', 'mine.yaml')
+        .trimEnd()
+        .split('\n')
+      expect(lines.length).toBeGreaterThan(5)
+      expectOneError(ran, `✖ ${lines.join('\n  ')}\n  Hint: lab validate mine.yaml\n`)
+      expect(ran.exitCode).toBe(2)
+      expect(desk.contents()).toEqual(['here/mine.yaml'])
+    },
+  )
+
+  test('no YAML: file, line and column, and the line itself with a mark', async () => {
+    const desk = newDesk()
+    await copyFile(labFile('test/lab/invalid/yaml-tab.yaml'), join(desk.here, 'mine.yaml'))
+    const ran = await desk.lab(['validate', './mine.yaml', '-o', 'json'])
+    expectOneError(ran, /^✖ \.\/mine\.yaml:4:1 {2}a tab; .*\n +4 \| .*\n +\| \^\n/)
+    expect(ran.exitCode).toBe(2)
+  })
+
+  test('more memory than there is: exit code 3 before anything is touched', async () => {
+    const desk = newDesk()
+    const text = await readFile(labFile('labs/iscsi.yaml'), 'utf8')
+    await writeFile(join(desk.here, 'big.yaml'), text.replaceAll('512MiB', '1TiB'))
+    const ran = await desk.lab(['up', 'big.yaml', '--provider', 'uml'])
+    expectOneError(ran, /^✖ the machines of iscsi want 2048\.0 GiB of memory, .* GiB are free\n +Hint: /)
+    expect(ran.exitCode).toBe(3)
+    expect(desk.contents()).toEqual(['here/big.yaml'])
+  })
+})
+
+describe.concurrent('a lab that is not up', () => {
+  const needIt = commandsOfLabs.filter(
+    ([command]) => !['up', 'down', 'plan', 'validate', 'render', 'prepare'].includes(command),
+  )
+
+  test.each(needIt)('lab %s', async (command, ...more) => {
+    const desk = newDesk()
+    const ran = await desk.lab([command, 'iscsi-ha', ...more])
+    expectOneError(ran, /^✖ iscsi-ha is not up\n +Hint: lab up iscsi-ha\n$/)
+    expect(ran.exitCode).toBe(1)
+    expect(desk.contents()).toEqual([])
+  })
+
+  test('lab down: that is no error', async () => {
+    const desk = newDesk()
+    const ran = await desk.lab(['down', 'iscsi'])
+    expect(ran).toMatchObject({ exitCode: 0, stderr: '' })
+    expect(ran.stdout).toMatch(/^iscsi: was not up; nothing left/)
+    expect(desk.contents()).toEqual([])
+  })
+
+  test('lab plan: says all that up would do, and makes nothing, no key and no secret', async () => {
+    const desk = newDesk()
+    const ran = await desk.lab(['plan', 'iscsi'])
+    expect(ran).toMatchObject({ exitCode: 0, stderr: '' })
+    expect(ran.stdout).toMatch(/~ Boot target \[target\]\n +because target runs as the lab file says: no: /)
+    expect(desk.contents()).toEqual([])
+  })
+
+  test('lab plan for a provider that cannot: exit code 2, and nothing made', async () => {
+    const desk = newDesk()
+    const ran = await desk.lab(['plan', 'iscsi', '--provider', 'virtualbox'])
+    expectOneError(ran, /cannot run machines with virtualbox yet/)
+    expect(ran.exitCode).toBe(2)
+    expect(desk.contents()).toEqual([])
+  })
+})
+
+describe.concurrent('a lab that is up', () => {
+  test.each<{ line: string; says: RegExp }>([
+    { line: 'ssh worker9', says: /iscsi has no machine worker9\n +Hint: one of: target, initiator\n/ },
+    { line: 'ssh worker9 -- true', says: /iscsi has no machine worker9/ },
+    {
+      line: 'exec worker9 -- true',
+      says: /no machine and no role worker9\n +Hint: one of: target, initiator, control-plane, worker, all\n/,
+    },
+    {
+      line: 'logs worker9',
+      says: /iscsi has no machine worker9\n +Hint: its machines: target, initiator\n/,
+    },
+    { line: 'forward worker9:22', says: /iscsi has no machine worker9/ },
+    {
+      line: 'forward target',
+      says: /target is not MACHINE:PORT\n +Hint: lab forward iscsi target:22\n/,
+    },
+    { line: 'forward target:65536', says: /target:65536 is not MACHINE:PORT/ },
+    { line: 'forward target:22 --port ssh', says: /--port ssh: wanted 0 to 65535/ },
+    {
+      line: 'cp one two',
+      says: /no path is on a machine\n +Hint: lab cp iscsi \.\/file target:\/root\/\n/,
+    },
+    { line: 'cp target:/etc/hosts', says: /two paths are wanted/ },
+    { line: 'cp one worker9:/root/', says: /iscsi has no machine worker9/ },
+    { line: 'kubectl get pods', says: /iscsi has no Kubernetes/ },
+    {
+      line: 'up --provider libvirt',
+      says: /iscsi was brought up with uml, not libvirt\n +Hint: lab down iscsi\n/,
+    },
+  ])('lab $line: what is not there', async ({ line, says }) => {
+    const desk = newDesk()
+    await desk.madeBefore('iscsi')
+    const [command = '', ...more] = line.split(' ')
+    const ran = await desk.lab([command, 'iscsi', ...more])
+    expectOneError(ran, says)
+    expect(ran.exitCode).toBe(2)
+    expect(desk.contents()).toEqual(['state/iscsi', 'state/iscsi/provider'])
+  })
+
+  test('lab forward: a port that somebody has', async () => {
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    try {
+      const desk = newDesk()
+      await desk.madeBefore('iscsi')
+      const port = String((server.address() as AddressInfo).port)
+      const ran = await desk.lab(['forward', 'iscsi', 'target:22', '--port', port])
+      expectOneError(ran, new RegExp(`127\\.0\\.0\\.1:${port}: .*EADDRINUSE.*\\n +Hint: .*--port 0\\n`))
+      expect(ran.exitCode).toBe(1)
+    } finally {
+      server.close()
+    }
+  })
+
+  test('goes by its name, also where its file is gone', async () => {
+    const desk = newDesk()
+    const text = await readFile(labFile('labs/iscsi.yaml'), 'utf8')
+    await desk.madeBefore('mine', { 'lab.yaml': text.replace('name: iscsi', 'name: mine') })
+    const ran = await desk.lab(['status', 'mine'])
+    expect(ran).toMatchObject({ exitCode: 0, stderr: '' })
+    expect(ran.stdout).toMatch(/^mine {2}One iSCSI target/)
+    expect((await desk.lab(['list'])).stdout).toMatch(/^mine +made \(uml\)/m)
+    expect((await desk.lab(['down', 'mine'])).stdout).toMatch(/^mine: gone; nothing left/)
+    expect(desk.contents()).toEqual([])
+  })
+})
+
+describe.concurrent('another lab at work', () => {
+  /** Holds the lock of a lab, as `lab up` does for minutes. */
+  const hold = async (desk: Desk, lab: string) => {
+    const holder = execa(
+      process.execPath,
+      [
+        '--input-type=module',
+        '--eval',
+        `import { takeLock } from '${join(dist, 'lock.js')}'
+         const release = await takeLock(process.argv[1], { command: 'lab up ${lab}', signal: new AbortController().signal })
+         console.log('has')
+         for await (const _ of process.stdin);
+         await release()`,
+        join(desk.state, `.${lab}.lock`),
+      ],
+      { reject: false, stdin: 'pipe' },
+    )
+    await once(holder.stdout, 'data')
+    const release = async (): Promise<void> => {
+      holder.stdin.end()
+      await holder
+    }
+    return { pid: holder.pid ?? 0, release }
+  }
+
+  test.each(['up', 'down', 'stop', 'prepare'])('lab %s says who it is: exit code 4', async (command) => {
+    const desk = newDesk()
+    const holder = await hold(desk, 'iscsi')
+    const ran = await desk.lab([command, 'iscsi'])
+    expectOneError(
+      ran,
+      new RegExp(`^✖ lab up iscsi \\(pid ${holder.pid}, since .*\\) is at work on this lab\\n`),
+    )
+    expect(ran.exitCode).toBe(4)
+    expect(desk.contents()).toEqual(['state/.iscsi.lock'])
+    await holder.release()
+  })
+
+  test('--wait waits for it, and then does it', async () => {
+    const desk = newDesk()
+    const holder = await hold(desk, 'iscsi')
+    const waiting = execa(process.execPath, [cli, 'down', 'iscsi', '--wait'], {
+      env: desk.env,
+      reject: false,
+    })
+    const [said] = (await once(waiting.stderr, 'data')) as [Buffer]
+    expect(String(said)).toMatch(/waiting for lab up iscsi \(pid \d+/)
+    await holder.release()
+    expect(await waiting).toMatchObject({ exitCode: 0 })
+    expect(desk.contents()).toEqual([])
+  })
+
+  test.each(['SIGINT', 'SIGTERM'] as const)('%s ends the waiting: exit code 130', async (signal) => {
+    const desk = newDesk()
+    const holder = await hold(desk, 'iscsi')
+    const waiting = execa(process.execPath, [cli, 'down', 'iscsi', '--wait'], {
+      env: desk.env,
+      reject: false,
+    })
+    await once(waiting.stderr, 'data')
+    waiting.kill(signal)
+    const { exitCode, stderr } = await waiting
+    expect(exitCode).toBe(130)
+    expect(stderr).toContain('✖ interrupted')
+    await holder.release()
+    expect(desk.contents()).toEqual([])
+  })
+})
+
+describe.concurrent('JSON for programs', () => {
+  test.each<{ line: string; schema: string; exitCode?: number; has: readonly string[] }>([
+    { line: 'list', schema: 'lab.list/v1', has: ['labs'] },
+    { line: 'validate iscsi', schema: 'lab.validate/v1', has: ['name', 'file', 'valid'] },
+    { line: 'render iscsi out', schema: 'lab.render/v1', has: ['name', 'provider', 'files'] },
+    { line: 'plan iscsi', schema: 'lab.plan/v1', has: ['name', 'provider', 'problems', 'steps'] },
+    {
+      line: 'status iscsi',
+      schema: 'lab.status/v1',
+      has: ['name', 'provider', 'up', 'network', 'machines', 'files'],
+    },
+    // No machine answers: the checks say no, and the report says so.
+    { line: 'verify iscsi', schema: 'lab.report/v1', exitCode: 1, has: ['summary', 'results'] },
+    { line: 'stop iscsi', schema: 'lab.stop/v1', has: ['name', 'machines'] },
+    { line: 'down iscsi', schema: 'lab.down/v1', has: ['name', 'existed', 'left'] },
+  ])('lab $line', async ({ line, schema, exitCode = 0, has }) => {
+    const desk = newDesk()
+    await desk.madeBefore('iscsi')
+    const ran = await desk.lab([...line.split(' '), '-o', 'json'])
+    expect(ran).toMatchObject({ exitCode, stderr: '' })
+    const json = JSON.parse(ran.stdout)
+    expect(json.schema).toBe(schema)
+    expect(Object.keys(json)).toEqual(expect.arrayContaining([...has]))
+  })
+
+  test('lab forward: where it listens, at once', async () => {
+    const desk = newDesk()
+    await desk.madeBefore('iscsi')
+    const words = ['forward', 'iscsi', 'target:3260', '--port', '0', '-o', 'json']
+    const forward = execa(process.execPath, [cli, ...words], { env: desk.env, reject: false })
+    let said = ''
+    for await (const chunk of forward.stdout) {
+      said += String(chunk)
+      if (said.includes('\n}')) break
+    }
+    const json = JSON.parse(said)
+    expect(json).toMatchObject({ schema: 'lab.forward/v1', name: 'iscsi', to: 'target:3260' })
+    const [host, port] = (json.listen as string).split(':')
+    const told = once(forward.stderr, 'data') as Promise<[Buffer]>
+    // Nothing is behind it here: who connects is let go, and the reason is told; it goes on.
+    const socket = connect(Number(port), host)
+    socket.on('error', () => {})
+    await once(socket, 'close')
+    expect(String((await told)[0])).toMatch(/^target:3260: connect ENOENT/)
+    forward.kill('SIGINT')
+    expect((await forward).exitCode).toBe(0)
+  })
+
+  test('lab doctor: every provider, and its exit code says whether one works', async () => {
+    const { exitCode, stdout } = await newDesk().lab(['doctor', '-o', 'json'])
+    const json = JSON.parse(stdout)
+    expect(json).toMatchObject({ schema: 'lab.doctor/v1', host: { missing: expect.any(Array) } })
+    expect(json.providers.map(({ provider }: { provider: string }) => provider)).toEqual([
+      'uml',
+      'libvirt',
+      'virtualbox',
+    ])
+    for (const { usable, evidence, remedy } of json.providers) {
+      expect(evidence).not.toBe('')
+      if (!usable) expect(remedy).toBeTruthy()
+    }
+    expect(exitCode).toBe(json.chosen === undefined ? 3 : 0)
+  })
+
+  test('lab schema: a JSON Schema', async () => {
+    const { exitCode, stdout } = await newDesk().lab(['schema'])
+    expect(exitCode).toBe(0)
+    expect(JSON.parse(stdout)).toEqual(JSON.parse(await readFile(labFile('labs/lab.schema.json'), 'utf8')))
+    expect(JSON.parse(stdout).$schema).toMatch(/^https?:\/\/json-schema\.org\//)
+  })
+})
+
+describe.concurrent('text for people', () => {
+  test('lab list: a line for each lab, and which of them are made', async () => {
+    const desk = newDesk()
+    await desk.madeBefore('iscsi-ha')
+    const { stdout } = await desk.lab(['list'])
+    expect(stdout).toMatch(/^iscsi {5}- {13}One iSCSI.*\niscsi-ha {2}made \(uml\) {4}MariaDB.*\n$/)
+  })
+
+  test('lab doctor: every provider by name, with what to do for those that do not work', async () => {
+    const { stdout } = await newDesk().lab(['doctor'])
+    for (const name of ['uml', 'libvirt', 'virtualbox'])
+      expect(stdout).toMatch(
+        new RegExp(`^(✔ ${name} +usable.*: .+|✖ ${name} +not usable.*: .+\\n +to make it usable: .+)$`, 'm'),
+      )
+  })
+
+  test('lab validate: says which file it was', async () => {
+    const desk = newDesk()
+    await copyFile(labFile('labs/iscsi.yaml'), join(desk.here, 'mine.yaml'))
+    const ran = await desk.lab(['validate', 'mine.yaml'])
+    expect(ran).toMatchObject({ exitCode: 0, stderr: '' })
+    expect(ran.stdout).toMatch(/^.*\/here\/mine\.yaml: a good lab file: iscsi, 2 machines, 1 targets\n$/)
+  })
+
+  test('lab init: a good lab file, which is never overwritten unasked', async () => {
+    const desk = newDesk()
+    expect(await desk.lab(['init', 'my-lab'])).toMatchObject({ exitCode: 0, stderr: '' })
+    expect(await desk.lab(['validate', './my-lab.yaml'])).toMatchObject({ exitCode: 0 })
+    const file = join(desk.here, 'my-lab.yaml')
+    await writeFile(file, 'precious')
+    const refused = await desk.lab(['init', 'my-lab', '--from', 'iscsi'])
+    expectOneError(refused, /^✖ my-lab\.yaml is there already\n +Hint: .*--force/)
+    expect(refused.exitCode).toBe(2)
+    expect(await readFile(file, 'utf8')).toBe('precious')
+    expect(await desk.lab(['init', 'my-lab', '--from', 'iscsi', '--force'])).toMatchObject({ exitCode: 0 })
+    expect(await desk.lab(['validate', './my-lab.yaml'])).toMatchObject({ exitCode: 0 })
+    expect(desk.contents()).toEqual(['here/my-lab.yaml'])
+  })
+
+  test('lab init: a place where no file can be', async () => {
+    const desk = newDesk()
+    await mkdir(join(desk.here, 'my-lab.yaml'))
+    const ran = await desk.lab(['init', 'my-lab', '--force'])
+    expectOneError(ran, /^✖ my-lab\.yaml cannot be written: .*EISDIR/)
+    expect(ran.exitCode).toBe(2)
+  })
+
+  test('lab --help and --version', async () => {
+    const desk = newDesk()
+    const { version } = JSON.parse(await readFile(labFile('package.json'), 'utf8'))
+    expect(await desk.lab(['--version'])).toEqual({ exitCode: 0, stdout: `${version}\n`, stderr: '' })
+    const help = await desk.lab(['--help'])
+    expect(help).toMatchObject({ exitCode: 0, stderr: '' })
+    const commands = [...help.stdout.matchAll(/^ {2}([a-z]+) (?:\[|<| ).* {2}\S/gm)].map(
+      ([, name = '']) => name,
+    )
+    expect(commands).toEqual(
+      expect.arrayContaining([...commandsOfLabs.map(([name]) => name), 'list', 'completion']),
+    )
+    await Promise.all(
+      commands
+        .filter((name) => name !== 'help')
+        .map(async (command) => {
+          const one = await desk.lab([command, '--help'])
+          expect(one).toMatchObject({ exitCode: 0, stderr: '' })
+          expect(one.stdout).toMatch(new RegExp(`^Usage: lab ${command}\\b`))
+        }),
+    )
+    expect(desk.contents()).toEqual([])
+  })
+})
+
+describe.concurrent('lab render', () => {
+  const secrets = { chap: 'Zebra-chap-47', user: 'Zebra-user-48', root: 'Zebra-root-49' }
+  const withSecrets = async (desk: Desk): Promise<void> => {
+    const text = (await readFile(labFile('labs/iscsi-ha.yaml'), 'utf8'))
+      .replace('password: password', `password: ${secrets.chap}`)
+      .replace('password: dev', `password: ${secrets.user}`)
+      .replace('rootPassword: root', `rootPassword: ${secrets.root}`)
+    await writeFile(join(desk.here, 'mine.yaml'), text)
+  }
+
+  test('lists every file that it wrote; those with a secret are for their owner alone', async () => {
+    const desk = newDesk()
+    await withSecrets(desk)
+    const ran = await desk.lab(['render', 'mine.yaml', 'out'])
+    expect(ran).toMatchObject({ exitCode: 0, stderr: '' })
+    const listed = ran.stdout.trimEnd().split('\n')
+    const there = await readdir(join(desk.here, 'out'), { recursive: true, withFileTypes: true })
+    const files = there
+      .filter((entry) => entry.isFile())
+      .map(({ parentPath, name }) => join(parentPath, name))
+    expect(listed.map((path) => join(desk.here, path)).sort()).toEqual(files.sort())
+    expect(listed.map((path) => basename(path))).toEqual(
+      expect.arrayContaining(['Vagrantfile', '10-lab.conflist', '50-target', 'kubeadm.yaml']),
+    )
+    const found = new Set<string>()
+    for (const path of files) {
+      const text = await readFile(path, 'utf8')
+      const { mode } = await stat(path)
+      const inside = Object.values(secrets).filter(
+        (secret) => text.includes(secret) || text.includes(Buffer.from(secret).toString('base64')),
+      )
+      for (const secret of inside) found.add(secret)
+      if (inside.length > 0 || text.includes('bootstrapToken') || path.includes('/manifests/'))
+        expect(`${path} ${(mode & 0o077).toString(8)}`).toBe(`${path} 0`)
+    }
+    // Or the test would not see them where they are.
+    expect([...found].sort()).toEqual(Object.values(secrets).sort())
+    const modeOf = async (path: string): Promise<string> =>
+      ((await stat(join(desk.here, 'out', path))).mode & 0o777).toString(8)
+    expect(await modeOf('machines/target/etc/lab/boot.d/50-target')).toBe('700')
+    expect(await modeOf('machines/master/etc/lab/kubeadm.yaml')).toBe('600')
+    expect(await modeOf('machines/master/etc/hostname')).toBe('644')
+    // Nothing is made up for good, and no lab was made.
+    expect(desk.contents().filter((path) => !path.startsWith('here/'))).toEqual([])
+  })
+
+  test('into a folder that has files already: new content, and the right mode', async () => {
+    const desk = newDesk()
+    await withSecrets(desk)
+    await mkdir(join(desk.here, 'rendered', 'manifests'), { recursive: true })
+    await desk.lab(['render', 'mine.yaml'])
+    const folder = join(desk.here, 'rendered', 'manifests')
+    for (const name of await readdir(folder)) await writeFile(join(folder, name), 'old')
+    await execa('chmod', ['-R', 'a+rX', folder])
+    expect((await desk.lab(['render', 'mine.yaml'])).exitCode).toBe(0)
+    for (const name of await readdir(folder)) {
+      expect(await readFile(join(folder, name), 'utf8')).not.toBe('old')
+      expect((await stat(join(folder, name))).mode & 0o777).toBe(0o600)
+    }
+  })
+
+  test.each(['virtualbox', 'libvirt'])(
+    '--provider %s: the disks as they are called there',
+    async (provider) => {
+      const desk = newDesk()
+      expect((await desk.lab(['render', 'iscsi', 'out', '--provider', provider])).exitCode).toBe(0)
+      const script = await readFile(join(desk.here, 'out/machines/target/etc/lab/boot.d/50-target'), 'utf8')
+      expect(script).toContain(
+        provider === 'libvirt' ? '/by-id/virtio-lab0' : '/by-id/ata-VBOX_HARDDISK_lab0',
+      )
+    },
+  )
+
+  test.each(['taken', 'taken/below'])('where no folder can be: %s', async (folder) => {
+    const desk = newDesk()
+    await writeFile(join(desk.here, 'taken'), '')
+    const ran = await desk.lab(['render', 'iscsi', folder])
+    expectOneError(ran, /^✖ taken.* cannot be written: (EEXIST|ENOTDIR)/)
+    expect(ran.exitCode).toBe(2)
+  })
+})
+
+describe.concurrent('secrets', () => {
+  // The first is what a check says when it looks for the network: wherever it is printed, it shows.
+  const [chap, user, root] = ['no supervisor runs', 'Zebra-user-48', 'Zebra-root-49']
+
+  test.each([
+    'validate mine.yaml -o json',
+    'render mine.yaml out -o json',
+    'render mine.yaml out',
+    'plan mine.yaml -o json',
+    'plan mine.yaml',
+    'verify mine -o json',
+    'verify mine',
+    'verify mine --events',
+    'status mine -o json',
+  ])('are not printed by lab %s', async (line) => {
+    const desk = newDesk()
+    const text = (await readFile(labFile('labs/iscsi-ha.yaml'), 'utf8'))
+      .replace('name: iscsi-ha', 'name: mine')
+      .replace('password: password', `password: '${chap}'`)
+      .replace('password: dev', `password: ${user}`)
+      .replace('rootPassword: root', `rootPassword: ${root}`)
+    await writeFile(join(desk.here, 'mine.yaml'), text)
+    await desk.madeBefore('mine', { 'lab.yaml': text })
+    const ran = await desk.lab(line.split(' '))
+    expect(ran.stdout.length).toBeGreaterThan(40)
+    // Of a lab's state, `status` shows what the supervisor says, and nothing that was in the lab file.
+    const secrets = line.startsWith('status') ? [user, root] : [chap, user, root]
+    for (const secret of secrets) expect(`${ran.stdout}${ran.stderr}`).not.toContain(secret)
+  })
+})
+
+describe.concurrent('a completion script', () => {
+  const installed = async (program: string): Promise<boolean> =>
+    (await execa('sh', ['-c', `command -v ${program}`], { reject: false })).exitCode === 0
+
+  test.each(['bash', 'zsh', 'fish'])(
+    'for %s is good to that shell, and knows every command',
+    async (shell) => {
+      const desk = newDesk()
+      const { exitCode, stdout, stderr } = await desk.lab(['completion', shell])
+      expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' })
+      for (const word of ['up', 'down', 'verify', 'forward', 'completion'])
+        expect(stdout).toMatch(new RegExp(`[ ']${word}[ ')]`))
+      if (!(await installed(shell))) return
+      await writeFile(join(desk.here, 'script'), stdout)
+      expect(await desk.run(shell, ['-n', 'script'])).toEqual({ exitCode: 0, stdout: '', stderr: '' })
+    },
+  )
+
+  /** What bash would offer for the last word. */
+  const offered = async (desk: Desk, ...words: readonly string[]): Promise<readonly string[]> => {
+    const { stdout, stderr } = await desk.shell(
+      `eval "$(lab completion bash)"
+       COMP_WORDS=(${words.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=$(( \${#COMP_WORDS[@]} - 1 ))
+       "$(complete -p lab | sed 's/.*-F \\([^ ]*\\).*/\\1/')" lab
+       printf '%s\\n' "\${COMPREPLY[@]}"`,
+    )
+    expect(stderr).toBe('')
+    return stdout.trimEnd().split('\n')
+  }
+
+  test('offers commands, labs and files, then machines', async () => {
+    const desk = newDesk()
+    await desk.madeBefore('iscsi')
+    await writeFile(join(desk.here, 'mine.yaml'), '')
+    expect(await offered(desk, 'lab', 'st')).toEqual(['stop', 'start', 'status'])
+    expect(await offered(desk, 'lab', 'up', '')).toEqual(['iscsi', 'iscsi-ha', 'mine.yaml'])
+    expect(await offered(desk, 'lab', 'ssh', 'iscsi', '')).toEqual(
+      expect.arrayContaining(['target', 'initiator']),
+    )
+    expect(await offered(desk, 'lab', 'ssh', 'iscsi', 'ini')).toEqual(['initiator'])
+  })
+})
+
+describe.concurrent('a reader that goes away', () => {
+  test.each([
+    { line: 'lab list | head -1', exitCode: 0, stdout: /^iscsi .*\n$/ },
+    { line: 'lab list | true', exitCode: 0, stdout: /^$/ },
+    { line: 'lab schema | true', exitCode: 0, stdout: /^$/ },
+    { line: 'lab --help | true', exitCode: 0, stdout: /^$/ },
+    { line: 'lab up nonsense 2>&1 | true', exitCode: 2, stdout: /^$/ },
+    { line: 'lab nonsense 2>&1 | true', exitCode: 2, stdout: /^$/ },
+  ])('$line: exit code $exitCode, and not a word', async ({ line, exitCode, stdout }) => {
+    const ran = await newDesk().shell(`${line}; exit "\${PIPESTATUS[0]}"`)
+    expect(ran).toEqual({ exitCode, stdout: expect.stringMatching(stdout), stderr: '' })
+  })
+
+  test('keeps nobody from coming to the end', async () => {
+    const desk = newDesk()
+    await desk.madeBefore('iscsi')
+    const { stdout } = await desk.shell('lab verify iscsi --events 2>told | head -1; tail -n 1 told')
+    expect(stdout).toMatch(/^\{.*"type":"run-started".*\}\n.* failed +Bring up iscsi: \d+ failed, .*\n$/)
+  })
+
+  test('is not a full disk, where what was asked for is lost', async () => {
+    const ran = await newDesk().shell('lab list > /dev/full')
+    expect(ran).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/^✖ standard output: ENOSPC/) })
+  })
+})
+
+describe.concurrent('colour', () => {
+  const red = '\u001b[31m'
+
+  test.each([
+    { name: 'on a terminal', env: {}, colour: true },
+    { name: 'not with NO_COLOR', env: { NO_COLOR: '1' }, colour: false },
+    { name: 'not on a dumb terminal', env: { TERM: 'dumb' }, colour: false },
+  ])('$name', async ({ env, colour }) => {
+    const desk = newDesk()
+    await desk.madeBefore('iscsi')
+    const verify = `'${process.execPath}' '${cli}' verify iscsi; '${process.execPath}' '${cli}' up nonsense`
+    const { output } = await underTerminal(verify, { env: { ...desk.env, ...env } })
+    expect(output).toContain('no lab named nonsense')
+    expect(output).toContain('target runs as the lab file says')
+    expect(output.split('\n').filter((line) => line.includes(red)).length > 1).toBe(colour)
+    if (!colour) expect(output).not.toContain('\u001b[3')
+  })
+
+  test('not in a pipe, but with FORCE_COLOR', async () => {
+    const desk = newDesk()
+    expect((await desk.lab(['up', 'nonsense'])).stderr).not.toContain('\u001b')
+    expect((await desk.lab(['up', 'nonsense'], { FORCE_COLOR: '1' })).stderr).toContain(red)
+  })
+})
+
+describe.concurrent('the folders', () => {
+  test('an empty LAB_STATE is none: nothing in the current folder is taken for a lab', async () => {
+    const desk = newDesk()
+    await mkdir(join(desk.here, 'iscsi'))
+    await writeFile(join(desk.here, 'iscsi', 'precious'), '')
+    const ran = await desk.lab(['down', 'iscsi'], { LAB_STATE: '', XDG_STATE_HOME: '' })
+    expect(ran.stdout).toMatch(/^iscsi: was not up/)
+    expect(desk.contents()).toContain('here/iscsi/precious')
+    expect(desk.contents()).toContain('home/.local/state/lab')
+  })
+
+  test('a relative LAB_STATE counts from the current folder, and is shown in full', async () => {
+    const desk = newDesk()
+    await mkdir(join(desk.here, 'mine', 'iscsi'), { recursive: true })
+    await writeFile(join(desk.here, 'mine', 'iscsi', 'provider'), 'uml\n')
+    const ran = await desk.lab(['status', 'iscsi', '-o', 'json'], { LAB_STATE: 'mine' })
+    expect(JSON.parse(ran.stdout).files.folder).toBe(join(desk.here, 'mine', 'iscsi'))
+  })
+
+  test.each([
+    { env: { XDG_STATE_HOME: '/x/state' }, folder: '/x/state/lab/iscsi' },
+    { env: { XDG_STATE_HOME: 'relative' }, folder: 'home/.local/state/lab/iscsi' },
+  ])('without LAB_STATE, and with $env', async ({ env, folder }) => {
+    const desk = newDesk()
+    const program = `import { pathsOf } from '${join(dist, 'state.js')}'; console.log(pathsOf('iscsi').root)`
+    const { stdout } = await desk.run(process.execPath, ['--input-type=module', '--eval', program], {
+      ...env,
+      LAB_STATE: '',
+    })
+    expect(stdout.trim()).toBe(folder.startsWith('/') ? folder : join(desk.folder, folder))
+  })
+
+  test('one that is too long for sockets: which, and what to do', async () => {
+    const desk = newDesk()
+    const ran = await desk.lab(['status', 'iscsi'], { LAB_STATE: join(desk.folder, 'x'.repeat(80)) })
+    expectOneError(
+      ran,
+      /: too long for a folder that holds Unix sockets\n +Hint: set LAB_STATE to a shorter folder/,
+    )
+    expect(ran.exitCode).toBe(2)
+    expect(desk.contents()).toEqual([])
+  })
+})

@@ -1,0 +1,64 @@
+/** The contract of a provider, held to on real machines. As built: what it starts are programs of their own. */
+import { mkdtempSync } from 'node:fs'
+import { mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { afterAll, beforeAll } from 'vitest'
+import { parseLab } from '../../src/lab/load.js'
+import { pathsOf } from '../../src/state.js'
+import { dist } from '../helpers/cli.js'
+import { type Bench, contract } from '../provider/contract.js'
+
+type Uml = typeof import('../../src/provider/uml/uml.js')
+type Parts = typeof import('../../src/parts/parts.js')
+const built = <T>(module: string): Promise<T> => import(pathToFileURL(join(dist, module)).href) as Promise<T>
+
+// /var/tmp: a lab's folder holds Unix sockets, whose names must be short, and disks, which a tmpfs need not hold.
+const folder = mkdtempSync(join('/var/tmp', 'lab-contract-'))
+const before = process.env['LAB_STATE']
+beforeAll(() => {
+  process.env['LAB_STATE'] = join(folder, 'state')
+})
+afterAll(async () => {
+  if (before === undefined) Reflect.deleteProperty(process.env, 'LAB_STATE')
+  else process.env['LAB_STATE'] = before
+  await rm(folder, { recursive: true, force: true })
+})
+
+const text = `
+apiVersion: lab/v1
+name: contract
+machines:
+  - { name: store, role: target, address: 192.168.56.70, memory: 256MiB }
+  - { name: other, role: initiator, address: 192.168.56.71, memory: 256MiB }
+iscsi:
+  targets:
+    - machine: store
+      iqn: iqn.2016-04.world.srv:target00
+      chap: { username: username, password: password }
+      luns: [{ lun: 0, size: 64MiB }]
+`
+
+contract('uml', async (): Promise<Bench> => {
+  const { umlProvider } = await built<Uml>('provider/uml/uml.js')
+  const { preparedParts } = await built<Parts>('parts/parts.js')
+  const lab = parseLab(text, join(folder, 'contract.yaml'))
+  const baseFile = (machine: string): string => join(pathsOf(lab.name).machine(machine), 'base.json')
+  return {
+    provider: umlProvider,
+    lab,
+    breakDisk: async (machine) => {
+      const parts = await preparedParts()
+      if ('missing' in parts) throw new Error(`not built: ${parts.missing.join(', ')}; lab prepare`)
+      const disk = join(folder, 'no-disk')
+      await writeFile(disk, '')
+      await truncate(disk, 8 * 1024 ** 2)
+      await mkdir(pathsOf(lab.name).machine(machine), { recursive: true })
+      await writeFile(baseFile(machine), JSON.stringify({ kernel: parts.kernel, baseDisk: disk }))
+    },
+    loseBase: async (machine) => {
+      const { baseDisk } = JSON.parse(await readFile(baseFile(machine), 'utf8')) as { baseDisk: string }
+      await rm(baseDisk)
+    },
+  }
+})

@@ -1,0 +1,186 @@
+import { existsSync, readdirSync } from 'node:fs'
+import { mkdir, readdir, readFile, utimes, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { execa } from 'execa'
+import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { Cache, cacheRoot } from '../../src/parts/cache.js'
+import { dist } from '../helpers/cli.js'
+import { temporaryFolder } from '../helpers/folder.js'
+import { setEnvironment } from '../provider/vagrant-tools.js'
+
+let cache: Cache
+beforeEach(async () => {
+  cache = new Cache(join(await temporaryFolder(), 'cache'))
+})
+
+const parts = (): readonly string[] => readdirSync(join(cache.root, 'parts')).sort()
+
+const quiet = { busy: () => undefined, lost: () => undefined, signal: new AbortController().signal }
+
+/** Another process that takes the lock of a part, begins to make it, and stays. */
+const otherBuilder = async (key: string) => {
+  const child = execa(
+    process.execPath,
+    [
+      '--input-type=module',
+      '--eval',
+      `import { writeFileSync } from 'node:fs'
+       import { setTimeout as delay } from 'node:timers/promises'
+       import { Cache } from '${join(dist, 'parts', 'cache.js')}'
+       const cache = new Cache(process.argv[1])
+       const options = { signal: new AbortController().signal, busy: () => undefined, lost: () => undefined }
+       await cache.locked('${key}', () => cache.create('${key}', async (out) => {
+         writeFileSync(out + '/half', '')
+         console.log('began')
+         for await (const _ of process.stdin);
+         writeFileSync(out + '/whole', '')
+       }), options)`,
+      cache.root,
+    ],
+    { reject: false, stdin: 'pipe', buffer: false },
+  )
+  onTestFinished(() => void child.kill('SIGKILL'))
+  await new Promise((resolve) => child.stdout.once('data', resolve))
+  return { pid: child.pid ?? 0, child }
+}
+
+test.each([
+  { env: { LAB_CACHE: '/a/b', XDG_CACHE_HOME: '/x' }, root: '/a/b' },
+  { env: { LAB_CACHE: '', XDG_CACHE_HOME: '/x' }, root: '/x/lab' },
+  { env: { LAB_CACHE: '', XDG_CACHE_HOME: '', HOME: '/home/me' }, root: '/home/me/.cache/lab' },
+  { env: { LAB_CACHE: 'relative' }, root: join(process.cwd(), 'relative') },
+])('the cache is at $root with $env', ({ env, root }) => {
+  setEnvironment(env)
+  expect(cacheRoot()).toBe(root)
+})
+
+describe('a part', () => {
+  test('has its name when it is whole, and not before', async () => {
+    await cache.create('a-1', async (out, work) => {
+      await writeFile(join(out, 'file'), 'made')
+      await writeFile(join(work, 'scratch'), '')
+      expect(cache.has('a-1')).toBe(false)
+      expect(parts()).toEqual([`a-1.building-${process.pid}`])
+    })
+    expect(cache.has('a-1')).toBe(true)
+    expect(parts()).toEqual(['a-1'])
+    expect(readdirSync(cache.path('a-1'))).toEqual(['file'])
+  })
+
+  test('that fails leaves nothing, and what was wrong comes out', async () => {
+    const failing = cache.create('a-1', async (out) => {
+      await writeFile(join(out, 'half'), '')
+      throw new Error('no compiler')
+    })
+    await expect(failing).rejects.toThrow('no compiler')
+    expect(parts()).toEqual([])
+  })
+
+  test('begins anew: what a killed builder left of it goes first', async () => {
+    const left = join(cache.root, 'parts', 'a-1.building-999999999', 'out')
+    await mkdir(left, { recursive: true })
+    await writeFile(join(left, 'half'), '')
+    await mkdir(join(cache.root, 'parts', 'a-10.building-999999999'))
+    await cache.create('a-1', (out) => writeFile(join(out, 'whole'), ''))
+    expect(parts()).toEqual(['a-1', 'a-10.building-999999999'])
+    expect(readdirSync(cache.path('a-1'))).toEqual(['whole'])
+  })
+})
+
+describe('the lock of a part', () => {
+  test('is for one process at a time, and says which one', async () => {
+    const { pid, child } = await otherBuilder('a-1')
+    const told = new Set<string>()
+    const mine = cache.locked('a-1', () => Promise.resolve(cache.has('a-1')), {
+      ...quiet,
+      busy: (holder) => void told.add(holder),
+    })
+    await vi.waitFor(() => expect([...told]).toEqual([`process ${pid}`]), 5000)
+    child.stdin.end()
+    // And when it is free, the part is there.
+    expect(await mine).toBe(true)
+    expect(readdirSync(cache.path('a-1')).sort()).toEqual(['half', 'whole'])
+  })
+
+  test('is not that of another part', async () => {
+    await otherBuilder('a-1')
+    expect(await cache.locked('a-2', () => Promise.resolve('at once'), quiet)).toBe('at once')
+  })
+
+  test('is given back when the work fails', async () => {
+    await expect(cache.locked('a-1', () => Promise.reject(new Error('no')), quiet)).rejects.toThrow('no')
+    expect(await cache.locked('a-1', () => Promise.resolve('again'), quiet)).toBe('again')
+    expect(await readdir(join(cache.root, 'locks'))).toEqual([])
+  })
+
+  test('is not waited for after Ctrl-C', async () => {
+    await otherBuilder('a-1')
+    const stop = new AbortController()
+    const waiting = cache.locked('a-1', () => Promise.resolve(), { ...quiet, signal: stop.signal })
+    setTimeout(() => stop.abort(), 100)
+    await expect(waiting).rejects.toThrow(/abort/)
+  })
+})
+
+describe('sweeping', () => {
+  test('removes what killed builders left, and nothing of one that lives', async () => {
+    await mkdir(join(cache.root, 'parts', 'whole-1'), { recursive: true })
+    await mkdir(join(cache.root, 'parts', 'dead-1.building-999999999', 'out'), { recursive: true })
+    const { pid } = await otherBuilder('alive-1')
+    await cache.sweep()
+    expect(parts()).toEqual([`alive-1.building-${pid}`, 'whole-1'])
+  })
+
+  test('of a cache that is not there yet is done already', async () => {
+    await cache.sweep()
+    expect(existsSync(cache.root)).toBe(false)
+  })
+})
+
+describe('old parts', () => {
+  const make = async (key: string): Promise<void> =>
+    cache.create(key, (out) => writeFile(join(out, 'file'), 'x'.repeat(10_000)))
+
+  test('are those that nothing refers to; removing one leaves the others', async () => {
+    for (const key of ['kernel-1', 'kernel-2', 'disk-1', 'disk-2']) await make(key)
+    await mkdir(join(cache.root, 'parts', 'disk-3.building-1'))
+    const old = await cache.old(new Set(['kernel-2', 'disk-2']), [join(cache.path('disk-1'), 'disk.ext4')])
+    expect(old.map(({ path }) => path)).toEqual([cache.path('kernel-1')])
+    expect(old[0]?.bytes).toBeGreaterThanOrEqual(10_000)
+    for (const part of old) await cache.remove(part)
+    expect(parts()).toEqual(['disk-1', 'disk-2', 'disk-3.building-1', 'kernel-2'])
+  })
+
+  test('a part is not kept because the name of a kept one begins like its own', async () => {
+    for (const key of ['disk-1', 'disk-10']) await make(key)
+    const old = await cache.old(new Set(), [join(cache.path('disk-10'), 'disk.ext4'), cache.path('none')])
+    expect(old.map(({ path }) => path)).toEqual([cache.path('disk-1')])
+  })
+})
+
+describe('what is kept beside parts', () => {
+  test('what a part took: the last time counts', async () => {
+    expect(await cache.measured('kernel')).toBeUndefined()
+    await cache.measure('kernel', { seconds: 100, lines: 5 })
+    await cache.measure('kernel', { seconds: 90, lines: 6 })
+    expect(await cache.measured('kernel')).toEqual({ seconds: 90, lines: 6 })
+    expect(await readdir(join(cache.root, 'measured'))).toEqual(['kernel.json'])
+  })
+
+  test('a log for each time a part was built; old ones go', async () => {
+    const first = await cache.log('kernel')
+    expect(first).toMatch(/\/logs\/kernel-\d{8}T\d{6}\.log$/)
+    await writeFile(first, 'first')
+    await delay(1100)
+    const second = await cache.log('kernel')
+    expect(second > first).toBe(true)
+    await writeFile(second, 'second')
+    const days = (count: number): number => Date.now() / 1000 - count * 86_400
+    await utimes(first, days(31), days(31))
+    await utimes(second, days(29), days(29))
+    await cache.removeLogs(30)
+    expect(existsSync(first)).toBe(false)
+    expect(await readFile(second, 'utf8')).toBe('second')
+  })
+})

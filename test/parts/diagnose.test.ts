@@ -1,0 +1,118 @@
+import { describe, expect, test } from 'vitest'
+import { diagnose } from '../../src/parts/diagnose.js'
+
+/** What programs really printed. */
+test.each<{ said: string; code: string; reason: RegExp; hint: RegExp }>([
+  {
+    said: "cp: error writing '/lab/out/linux': No space left on device",
+    code: 'disk-full',
+    reason: /^the disk is full$/,
+    hint: /LAB_CACHE=/,
+  },
+  {
+    said: 'dpkg: error processing archive x.deb (--unpack): failed to write (No space left on device)',
+    code: 'disk-full',
+    reason: /full/,
+    hint: /room/,
+  },
+  {
+    said: 'tar: linux-7.2: Cannot mkdir: Disk quota exceeded',
+    code: 'disk-full',
+    reason: /full/,
+    hint: /room/,
+  },
+  {
+    said: 'go: k8s.io/kubernetes: /usr/lib/go/pkg/tool/compile: signal: killed',
+    code: 'out-of-memory',
+    reason: /memory/,
+    hint: /4 GiB/,
+  },
+  { said: 'fork: Cannot allocate memory', code: 'out-of-memory', reason: /memory/, hint: /free -h/ },
+  {
+    said: 'runtime: out of memory: cannot allocate 4194304-byte block',
+    code: 'out-of-memory',
+    reason: /memory/,
+    hint: /free -h/,
+  },
+  {
+    said: 'E: Failed to fetch http://deb.debian.org/debian/dists/trixie/InRelease  Could not connect to deb.debian.org:80',
+    code: 'debian-mirror',
+    reason: /could not be reached: E: Failed to fetch http:\/\/deb\.debian\.org/,
+    hint: /http_proxy.*LAB_DEBIAN_MIRROR=/,
+  },
+  {
+    said: "W: Failed to fetch http://x/InRelease  Temporary failure resolving 'x'",
+    code: 'debian-mirror',
+    reason: /Temporary failure resolving/,
+    hint: /network/,
+  },
+  {
+    said: 'Err:1 http://deb.debian.org/debian trixie InRelease',
+    code: 'debian-mirror',
+    reason: /Err:1/,
+    hint: /network/,
+  },
+  {
+    said: "E: The repository 'http://deb.debian.org/debian trixie InRelease' is not signed.",
+    code: 'debian-keyring',
+    reason: /signatures/,
+    hint: /debian-archive-keyring/,
+  },
+  {
+    said: 'E: Unable to locate package golang-1.26-go',
+    code: 'debian-package',
+    reason: /^Debian does not have a package any more: Unable to locate package golang-1\.26-go$/,
+    hint: /parts\/parts\.yaml/,
+  },
+  {
+    said: "E: Package 'linux-source-7.2' has no installation candidate",
+    code: 'debian-package',
+    reason: /linux-source-7\.2/,
+    hint: /packages\.debian\.org/,
+  },
+  {
+    said: 'unshare: unshare failed: Operation not permitted',
+    code: 'no-user-namespace',
+    reason: /may not make a user namespace/,
+    hint: /as root.*uidmap/,
+  },
+  {
+    said: 'newuidmap: uid range [0-1) -> [1000-1001) not allowed',
+    code: 'no-user-namespace',
+    reason: /newuidmap/,
+    hint: /\/etc\/subuid/,
+  },
+])('$code: $said', ({ said, code, reason, hint }) => {
+  const found = diagnose(['make: Entering directory', said, 'make: *** [all] Error 1'])
+  expect(found).toEqual({ code, reason: expect.stringMatching(reason), hint: expect.stringMatching(hint) })
+})
+
+describe('of several lines', () => {
+  test('a full disk is the cause, and what is missing then its consequence', () => {
+    const tail = ['E: Failed to fetch http://x/y.deb', 'E: Write error - write (28: No space left on device)']
+    expect(diagnose(tail)?.code).toBe('disk-full')
+  })
+
+  test('the first that tells is quoted, and not at any length', () => {
+    const reason =
+      diagnose([`E: Failed to fetch http://first/${'x'.repeat(1000)}`, 'E: Failed to fetch http://second/'])
+        ?.reason ?? ''
+    expect(reason).toContain('http://first/')
+    expect(reason.length).toBeLessThan(300)
+  })
+})
+
+test.each(['ENOSPC', 'ENOMEM'])('%s of Node itself is known by its code', (code) => {
+  expect(diagnose(['something failed, write'], code)?.code).toBe(
+    code === 'ENOSPC' ? 'disk-full' : 'out-of-memory',
+  )
+})
+
+test.each([
+  [[]],
+  [['']],
+  [['checking whether the disk is full... no', "gcc: error: unrecognized command-line option '-x'"]],
+  [['I: downloading packages with apt...', 'Get:1 http://deb.debian.org/debian trixie InRelease']],
+])('nothing is made of %j', (tail) => {
+  expect(diagnose(tail)).toBeUndefined()
+})

@@ -1,0 +1,165 @@
+import { existsSync } from 'node:fs'
+import { mkdir, readFile, readlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { execa } from 'execa'
+import { beforeEach, describe, expect, test, vi } from 'vitest'
+import { removeTree, runInSandbox, type Ending } from '../../src/parts/sandbox.js'
+import { temporaryFolder } from '../helpers/folder.js'
+import { setEnvironment } from '../provider/vagrant-tools.js'
+
+let folder = ''
+beforeEach(async () => {
+  folder = await temporaryFolder()
+})
+
+const never = new AbortController().signal
+
+const bash = async (
+  script: string,
+  environment?: Readonly<Record<string, string>>,
+): Promise<{ ending: Ending | undefined; lines: readonly string[] }> => {
+  const lines: string[] = []
+  const onLine = (line: string): void => void lines.push(line)
+  return { ending: await runInSandbox(['bash', '-c', script], { signal: never, environment, onLine }), lines }
+}
+
+describe('a command', () => {
+  test('that ended well has no ending to speak of, and its lines came', async () => {
+    expect(await bash('echo out; echo err >&2; echo more; printf last')).toEqual({
+      ending: undefined,
+      lines: ['out', 'err', 'more', 'last'],
+    })
+  })
+
+  test('that failed: exit code, and its last sixty lines', async () => {
+    const { ending, lines } = await bash('seq 100; exit 7')
+    expect(ending).toMatchObject({ exitCode: 7 })
+    expect(lines).toHaveLength(100)
+    expect(ending?.tail).toEqual(lines.slice(-60))
+  })
+
+  test('that draws its progress on one line: what stands there at last', async () => {
+    expect((await bash(`printf '10%%\\r50%%\\r100%%\\n'; printf 'done  \\n'`)).lines).toEqual([
+      '100%',
+      'done',
+    ])
+  })
+
+  test('that is not there', async () => {
+    const ending = await runInSandbox(['lab-has-no-such-program'], { signal: never })
+    expect(ending?.exitCode).not.toBe(0)
+    expect(ending?.tail.join('\n')).toMatch(/lab-has-no-such-program.*not found/)
+  })
+
+  test('has words of any kind as they are', async () => {
+    const words = ['a b', `"it's"`, '$HOME', '*', '', '--help', '; false']
+    const lines: string[] = []
+    await runInSandbox(['printf', '%s\\n', ...words], {
+      signal: never,
+      onLine: (line) => void lines.push(line),
+    })
+    expect(lines).toEqual(words)
+  })
+
+  test('has no input to wait for', async () => {
+    expect((await bash('cat; echo done')).lines).toEqual(['done'])
+  })
+})
+
+describe('what a command sees', () => {
+  test('of the environment: how the network is reached, and nothing else of ours', async () => {
+    setEnvironment({
+      http_proxy: 'http://proxy:3128',
+      GOPROXY: 'https://goproxy',
+      SECRET: 'hunter2',
+      LD_PRELOAD: '',
+    })
+    const { lines } = await bash('env', { OUT: '/out' })
+    expect(lines).toEqual(
+      expect.arrayContaining([
+        'http_proxy=http://proxy:3128',
+        'GOPROXY=https://goproxy',
+        'OUT=/out',
+        'HOME=/root',
+        'LANG=C.UTF-8',
+        'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+      ]),
+    )
+    expect(lines.join('\n')).not.toMatch(/SECRET|LD_PRELOAD|VITEST|LAB_/)
+  })
+
+  test('of processes: its own, and it is the first', async () => {
+    const { lines } = await bash('echo $$; ls /proc | grep -c "^[0-9]"; id -u')
+    const [pid, count, user] = lines.map(Number)
+    expect(pid).toBe(1)
+    expect(count).toBeLessThan(6)
+    // Root's rights, whoever runs this.
+    expect(user).toBe(0)
+  })
+
+  test('of mounts: its own go with it, and do not show outside meanwhile', async () => {
+    const here = join(folder, 'here')
+    await mkdir(here)
+    const running = bash(
+      `mount -t tmpfs lab ${here} && echo inside > ${here}/file && touch ${folder}/mounted && sleep 0.3`,
+    )
+    await vi.waitFor(() => expect(existsSync(join(folder, 'mounted'))).toBe(true), 10_000)
+    expect(existsSync(join(here, 'file'))).toBe(false)
+    expect(await readFile('/proc/self/mounts', 'utf8')).not.toContain(here)
+    expect((await running).ending).toBeUndefined()
+  })
+
+  test('of the network: that of the host', async () => {
+    expect((await bash('readlink /proc/self/ns/net')).lines).toEqual([await readlink('/proc/self/ns/net')])
+  })
+})
+
+describe('an end before its time', () => {
+  const alive = async (marker: string): Promise<boolean> =>
+    (await execa('pgrep', ['-f', `^sleep ${marker}$`], { reject: false })).exitCode === 0
+
+  test('by Ctrl-C kills it and all that it started, what ignores signals too', async () => {
+    const stop = new AbortController()
+    const marker = `33${process.pid}`
+    const script = `trap '' TERM INT HUP; (setsid sleep ${marker} &) ; sleep ${marker}; wait; sleep 1000`
+    const running = runInSandbox(['bash', '-c', script], { signal: stop.signal }).catch(
+      (error: unknown) => error,
+    )
+    await vi.waitFor(async () => expect(await alive(marker)).toBe(true), 10_000)
+    stop.abort()
+    expect(await running).toMatchObject({ code: 'interrupted', exitCode: 130 })
+    await vi.waitFor(async () => expect(await alive(marker)).toBe(false), 5000)
+  })
+
+  test('before it began: it does not begin', async () => {
+    const reason = new Error('enough')
+    const made = join(folder, 'made')
+    await expect(runInSandbox(['touch', made], { signal: AbortSignal.abort(reason) })).rejects.toBe(reason)
+    expect(existsSync(made)).toBe(false)
+  })
+
+  test('of the first process ends what it left running', async () => {
+    const marker = `34${process.pid}`
+    await bash(`setsid sleep ${marker} >/dev/null 2>&1 & sleep 0.2`)
+    await vi.waitFor(async () => expect(await alive(marker)).toBe(false), 5000)
+  })
+})
+
+describe('removeTree', () => {
+  test('removes whatever is in there, and does not follow links out', async () => {
+    const outside = join(folder, 'outside')
+    await writeFile(outside, 'precious')
+    const tree = join(folder, '-rf odd\nname')
+    await mkdir(join(tree, 'read-only'), { recursive: true })
+    await writeFile(join(tree, 'read-only', 'file'), '')
+    await execa('ln', ['-s', outside, join(tree, 'link')])
+    await execa('chmod', ['-R', 'a-w', tree])
+    await removeTree(tree)
+    expect(existsSync(tree)).toBe(false)
+    expect(await readFile(outside, 'utf8')).toBe('precious')
+  })
+
+  test('of what is not there is done already', async () => {
+    await removeTree(join(folder, 'none'))
+  })
+})

@@ -1,0 +1,52 @@
+/** What of the contract needs no machine, for every provider there is. For those that boot them: test/e2e. */
+import { describe, expect, test, vi } from 'vitest'
+import { loadLab } from '../../src/lab/load.js'
+import { chooseProvider, providerNamed, providers } from '../../src/session.js'
+import { contractOfAny } from './contract.js'
+import { onlyPrograms } from './vagrant-tools.js'
+
+// Vagrant needs a second for every answer, and many times that on a busy machine.
+vi.setConfig({ testTimeout: 60_000 })
+
+for (const provider of providers)
+  contractOfAny(
+    provider.name,
+    () => provider,
+    () => loadLab('iscsi'),
+  )
+
+describe('the choice of a provider', () => {
+  test('has each under its own name', () => {
+    expect(providers.map(({ name }) => name)).toEqual(['uml', 'libvirt', 'virtualbox'])
+    for (const provider of providers) expect(providerNamed(provider.name)).toBe(provider)
+  })
+
+  test.each([
+    { asked: 'libvirt', file: 'virtualbox', chosen: 'libvirt' },
+    { asked: undefined, file: 'virtualbox', chosen: 'virtualbox' },
+  ] as const)('asked for $asked, $file in the lab file: $chosen', async ({ asked, file, chosen }) => {
+    const found = await chooseProvider(asked, { provider: file }, new AbortController().signal)
+    expect(found.name).toBe(chosen)
+  })
+
+  test('is not left to one that boots no machines, however well it works', async () => {
+    // Stand-ins: a host with VirtualBox and nothing that User-Mode Linux needs.
+    await onlyPrograms({ vagrant: 'echo Vagrant 2.4.9', VBoxManage: 'echo 7.2.22r175245' })
+    const signal = new AbortController().signal
+    expect(await providerNamed('virtualbox').probe(signal)).toMatchObject({ usable: true })
+    await expect(chooseProvider(undefined, { provider: undefined }, signal)).rejects.toMatchObject({
+      code: 'no-provider',
+      exitCode: 3,
+      hint: 'lab doctor',
+    })
+  })
+
+  test('where nobody chose: the first that boots machines and works here, or none', async () => {
+    const signal = new AbortController().signal
+    const [first] = providers.filter(({ bootsMachines }) => bootsMachines)
+    const { usable } = await first!.probe(signal)
+    const choice = chooseProvider(undefined, { provider: undefined }, signal)
+    if (usable) expect((await choice).name).toBe(first!.name)
+    else await expect(choice).rejects.toMatchObject({ code: 'no-provider', exitCode: 3, hint: 'lab doctor' })
+  })
+})

@@ -1,0 +1,359 @@
+/**
+ * What every provider must keep to, whatever it makes machines of. One that boots machines is held to all of it, on
+ * real machines; one that does not, to what it is without them.
+ */
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { once } from 'node:events'
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import type { Lab, MachineSpec } from '../../src/lab/lab.js'
+import { machineFiles } from '../../src/machine/files.js'
+import type { CommandResult, Transport } from '../../src/machine/machine.js'
+import type { MachineState, Provider } from '../../src/provider/provider.js'
+import { pathsOf } from '../../src/state.js'
+
+const MiB = 1024 ** 2
+
+/** Every member, and how it is called; the compiler sees to it that none is missing here. */
+const calls = (provider: Provider, lab: Lab, machine: MachineSpec) =>
+  ({
+    name: undefined,
+    bootsMachines: undefined,
+    probe: undefined,
+    preflight: undefined,
+    lunDevice: undefined,
+    prepare: () =>
+      provider.prepare(lab, { signal: new AbortController().signal, notice: () => {}, progress: () => {} }),
+    createNetwork: () => provider.createNetwork(lab),
+    releaseNetwork: () => provider.releaseNetwork(lab),
+    network: () => provider.network(lab),
+    apiEndpoint: () => provider.apiEndpoint(lab),
+    states: () => provider.states(lab),
+    start: () => provider.start(lab, machine, []),
+    cut: () => provider.cut(lab, machine.name),
+    remove: () => provider.remove(lab, machine.name),
+    transport: () => provider.transport(lab, machine),
+    dial: () => provider.dial(lab, machine.address, 22),
+    consoleLog: async () => provider.consoleLog(lab, machine.name),
+    destroy: () => provider.destroy(lab),
+    leftovers: () => provider.leftovers(lab),
+  }) satisfies Record<keyof Provider, (() => Promise<unknown>) | undefined>
+
+/** What can be asked of a provider without a machine. */
+export const contractOfAny = (
+  name: string,
+  makeProvider: () => Provider,
+  makeLab: () => Promise<Lab>,
+): void => {
+  describe(`the provider ${name}, without a machine`, () => {
+    const provider = makeProvider()
+
+    test('has every capability as a member, under its own name', async () => {
+      const lab = await makeLab()
+      const members = Object.keys(calls(provider, lab, lab.machines[0]!))
+      expect(Object.keys(provider).sort()).toEqual(members.sort())
+      expect(provider.name).toBe(name)
+    })
+
+    test('that boots no machines refuses whatever needs one, and says what works instead', async () => {
+      const lab = await makeLab()
+      const refused = Object.entries(calls(provider, lab, lab.machines[0]!)).filter(([, call]) => call)
+      expect(refused.length).toBeGreaterThan(10)
+      if (provider.bootsMachines) return
+      for (const [member, call] of refused) {
+        const error: unknown = await call!().then(
+          () => `${member} was not refused`,
+          (reason: unknown) => reason,
+        )
+        expect(error).toMatchObject({ name: 'LabError', exitCode: 2, hint: expect.stringContaining('lab ') })
+      }
+    })
+
+    test('names a disk of its own for every LUN, the same each time', () => {
+      const devices = Array.from({ length: 20 }, (_, index) => provider.lunDevice(index))
+      expect(new Set(devices).size).toBe(20)
+      for (const device of devices) expect(device).toMatch(/^\/dev\/[\w/-]+$/)
+      expect(Array.from({ length: 20 }, (_, index) => provider.lunDevice(index))).toEqual(devices)
+    })
+
+    test('says whether it can be used here, on what evidence, and else what would make it so', async () => {
+      const { usable, evidence, remedy } = await provider.probe(new AbortController().signal)
+      expect(evidence.trim()).not.toBe('')
+      if (!usable) expect(remedy?.trim()).toBeTruthy()
+    })
+
+    test('says before it begins that a lab wants more than this host has', async () => {
+      const lab = await makeLab()
+      const big = { ...lab, machines: lab.machines.map((each) => ({ ...each, memory: 1024 ** 5 })) }
+      const problems = await provider.preflight(big)
+      expect(problems.map(({ problem }) => problem).join('\n')).toMatch(/memory/)
+      for (const { hint } of problems) expect(hint).not.toBe('')
+    })
+  })
+}
+
+export interface Bench {
+  readonly provider: Provider
+  /** Two small machines; the first one has a LUN. */
+  readonly lab: Lab
+  /** Breaks a machine that was never started, so that it cannot boot: its disk is no disk. */
+  breakDisk(machine: string): Promise<void>
+  /** Takes away for good what machines of the lab were made from. */
+  loseBase(machine: string): Promise<void>
+}
+
+/** All of it, on real machines. The tests are one story: each begins where the one before it ended. */
+export const contract = (name: string, makeBench: () => Promise<Bench>): void => {
+  describe(`the provider ${name}`, () => {
+    let bench: Bench
+    let provider: Provider
+    let lab: Lab
+    let first: MachineSpec
+    let second: MachineSpec
+    const open: Transport[] = []
+
+    beforeAll(async () => {
+      bench = await makeBench()
+      ;({ provider, lab } = bench)
+      ;[first, second] = lab.machines as [MachineSpec, MachineSpec]
+    })
+    afterAll(async () => {
+      await Promise.all(open.map((transport) => transport.close()))
+      await provider.destroy(lab)
+    })
+
+    const start = (machine: MachineSpec, of = lab): Promise<void> =>
+      provider.start(
+        of,
+        machine,
+        machineFiles(of, machine, {
+          secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },
+          lunDevice: (index) => provider.lunDevice(index),
+        }),
+      )
+    const stateOf = async (machine: string, of = lab): Promise<MachineState | undefined> =>
+      (await provider.states(of)).find((state) => state.name === machine)
+    const becomes = (machine: string, status: MachineState['status']): Promise<void> =>
+      vi.waitFor(
+        async () => {
+          expect((await stateOf(machine))?.status).toBe(status)
+        },
+        { timeout: 20_000, interval: 50 },
+      )
+
+    let ssh: Transport
+    const run = async (command: string): Promise<string> => {
+      const result = await ssh.exec(command, { timeout: 20 })
+      expect(result).toMatchObject({ exitCode: 0 })
+      return result.stdout.trim()
+    }
+    /** Its first answer after a boot. */
+    const answers = async (machine: MachineSpec): Promise<void> => {
+      ssh = await provider.transport(lab, machine)
+      open.push(ssh)
+      let last: unknown
+      for (const until = Date.now() + 60_000; Date.now() < until;) {
+        await delay(100)
+        const answer: CommandResult | undefined = await ssh
+          .exec('true', { timeout: 20 })
+          .catch((error: unknown) => {
+            last = error
+            return undefined
+          })
+        if (answer?.exitCode === 0) return
+      }
+      throw last
+    }
+    const bootId = (): Promise<string> => run('cat /proc/sys/kernel/random/boot_id')
+
+    test('works here', async () => {
+      expect(provider.bootsMachines).toBe(true)
+      expect(await provider.probe(new AbortController().signal)).toMatchObject({ usable: true })
+      expect(await provider.preflight(lab)).toEqual([])
+    })
+
+    test('knows nothing of a lab that was never made, and ends it without a word', async () => {
+      expect(await provider.states(lab)).toEqual([
+        { name: first.name, status: 'absent', detail: expect.any(String) },
+        { name: second.name, status: 'absent', detail: expect.any(String) },
+      ])
+      expect(await provider.network(lab)).toMatchObject({ ok: false })
+      expect(await provider.leftovers(lab)).toEqual([])
+      await provider.cut(lab, first.name)
+      await provider.remove(lab, first.name)
+      await provider.releaseNetwork(lab)
+      await provider.destroy(lab)
+      await expect(provider.dial(lab, first.address, 22)).rejects.toThrow()
+      expect(await provider.leftovers(lab)).toEqual([])
+    })
+
+    test('makes the network, once', async () => {
+      await provider.createNetwork(lab)
+      expect(await provider.network(lab)).toMatchObject({ ok: true })
+      const endpoint = await provider.apiEndpoint(lab)
+      const before = await provider.leftovers(lab)
+      await provider.createNetwork(lab)
+      expect(await provider.leftovers(lab)).toEqual(before)
+      expect(await provider.apiEndpoint(lab)).toBe(endpoint)
+      expect(endpoint).toMatch(/^https:\/\/127\.0\.0\.1:\d+$/)
+      // Somebody is there; where it leads is the cluster's business.
+      const socket = connect(Number(new URL(endpoint).port), '127.0.0.1')
+      await once(socket, 'connect')
+      socket.destroy()
+    })
+
+    test('boots a machine, which gets its files and answers as root with the key that was made for it', async () => {
+      await start(first)
+      expect(await stateOf(first.name)).toEqual({
+        name: first.name,
+        status: 'running',
+        detail: expect.stringMatching(/./),
+      })
+      expect((await stateOf(second.name))?.status).toBe('absent')
+      await answers(first)
+      expect(await run('hostname; id -u')).toBe(`${first.name}\n0`)
+      expect(await run('cat /etc/hosts')).toContain(`${second.address} ${second.name}`)
+      expect(await run('hostname -I')).toContain(first.address)
+    })
+
+    test('gives it the memory that was asked for', async () => {
+      const has = Number(await run(`awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo`))
+      expect(has).toBeLessThanOrEqual(first.memory)
+      // The kernel keeps some for itself.
+      expect(has).toBeGreaterThan(first.memory - 48 * MiB)
+    })
+
+    test('gives it its LUN as a disk of the size that was asked for', async () => {
+      const { size } = lab.targets[0]!.luns[0]!
+      expect(await run(`blockdev --getsize64 ${provider.lunDevice(0)}`)).toBe(String(size))
+    })
+
+    test('leads into the network, and says so where nobody answers', async () => {
+      const socket = await provider.dial(lab, first.address, 22)
+      const [greeting] = (await once(socket, 'data')) as [Buffer]
+      expect(String(greeting)).toMatch(/^SSH-2\.0-/)
+      socket.destroy()
+      await expect(provider.dial(lab, first.address, 1)).rejects.toThrow(/ECONNREFUSED/)
+      await expect(provider.dial(lab, second.address, 22)).rejects.toThrow(/EHOSTUNREACH|ETIMEDOUT/)
+    })
+
+    test('boots a machine that runs no second time', async () => {
+      const [id, state] = [await bootId(), await stateOf(first.name)]
+      await start(first)
+      expect(await stateOf(first.name)).toEqual(state)
+      expect(await bootId()).toBe(id)
+    })
+
+    test('keeps what its console said where it says', async () => {
+      expect(existsSync(provider.consoleLog(lab, first.name))).toBe(true)
+      expect(await readFile(provider.consoleLog(lab, first.name), 'utf8')).toMatch(/Linux version/)
+    })
+
+    test('tells a machine that runs as another one than the lab file now wants', async () => {
+      const wanted = { ...first, memory: first.memory + 64 * MiB }
+      const edited = { ...lab, machines: [wanted, second] }
+      expect((await stateOf(first.name, edited))?.differs).toMatch(/mem/)
+      expect(await stateOf(first.name)).not.toHaveProperty('differs')
+      // One that is no longer in the file at all is told, too.
+      expect(await provider.states({ ...lab, machines: [second] })).toContainEqual(
+        expect.objectContaining({ name: first.name, status: 'running' }),
+      )
+    })
+
+    test('keeps the network while a machine runs in it', async () => {
+      await provider.releaseNetwork(lab)
+      expect(await provider.network(lab)).toMatchObject({ ok: true })
+      expect((await stateOf(first.name))?.status).toBe('running')
+    })
+
+    test('cuts the power: off at once, and what was on its disks stays', async () => {
+      const id = await bootId()
+      await run(
+        `echo kept > /root/kept && printf %s kept-too | dd of=${provider.lunDevice(0)} conv=fsync status=none && sync`,
+      )
+      const begun = Date.now()
+      await provider.cut(lab, first.name)
+      expect(Date.now() - begun).toBeLessThan(3000)
+      expect((await stateOf(first.name))?.status).toBe('stopped')
+      await expect(ssh.exec('true', { timeout: 5 })).rejects.toThrow()
+      await provider.cut(lab, first.name)
+
+      // And it comes back as the lab file wants it by now.
+      const wanted = { ...first, memory: first.memory + 64 * MiB }
+      lab = { ...lab, machines: [wanted, second] }
+      first = wanted
+      await start(first)
+      await answers(first)
+      expect(await bootId()).not.toBe(id)
+      expect(await run('cat /root/kept')).toBe('kept')
+      expect(await run(`head -c 8 ${provider.lunDevice(0)}`)).toBe('kept-too')
+      const has = Number(await run(`awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo`))
+      expect(has).toBeGreaterThan(first.memory - 48 * MiB)
+      expect(await stateOf(first.name)).not.toHaveProperty('differs')
+    })
+
+    test('says of a machine that cannot boot what its console said last, and where that is', async () => {
+      await bench.breakDisk(second.name)
+      await start(second)
+      await becomes(second.name, 'stopped')
+      const { detail } = (await stateOf(second.name))!
+      expect(detail).toMatch(/Kernel panic|root/)
+      const log = provider.consoleLog(lab, second.name)
+      expect(log.startsWith('/')).toBe(true)
+      expect(await readFile(log, 'utf8')).toContain(/console: (.*)$/.exec(detail)?.[1] ?? 'nothing')
+      // The other one does not mind.
+      expect(await run('echo fine')).toBe('fine')
+    })
+
+    test('says what to do about a machine whose disk lost what it stands on', async () => {
+      await bench.loseBase(second.name)
+      await expect(start(second)).rejects.toMatchObject({
+        code: 'base-gone',
+        message: expect.stringContaining(second.name),
+        hint: expect.stringContaining(`lab down ${lab.name}`),
+      })
+    })
+
+    test('removes a machine with its disks', async () => {
+      await provider.remove(lab, second.name)
+      expect((await stateOf(second.name))?.status).toBe('absent')
+      expect(existsSync(pathsOf(lab.name).machine(second.name))).toBe(false)
+      await provider.remove(lab, second.name)
+      expect((await stateOf(first.name))?.status).toBe('running')
+    })
+
+    test('sees a machine that switches itself off; then nothing of the lab runs, and its disks are there', async () => {
+      await ssh
+        .exec('nohup systemctl poweroff --force >/dev/null 2>&1 &', { timeout: 10 })
+        .catch(() => undefined)
+      await becomes(first.name, 'stopped')
+      const endpoint = await provider.apiEndpoint(lab)
+      await provider.releaseNetwork(lab)
+      await vi.waitFor(async () => expect(await provider.network(lab)).toMatchObject({ ok: false }), 5000)
+      expect((await stateOf(first.name))?.status).toBe('stopped')
+      await vi.waitFor(async () => {
+        expect((await provider.leftovers(lab)).map(({ kind }) => kind)).toEqual(['file'])
+      }, 5000)
+      await provider.createNetwork(lab)
+      expect(await provider.apiEndpoint(lab)).toBe(endpoint)
+      await start(first)
+      await answers(first)
+      expect(await run('cat /root/kept')).toBe('kept')
+    })
+
+    test('ends a lab that runs, with all of it, as often as one likes', async () => {
+      expect(new Set((await provider.leftovers(lab)).map(({ kind }) => kind))).toEqual(
+        new Set(['process', 'namespace', 'file']),
+      )
+      for (const times of [1, 2]) {
+        await provider.destroy(lab)
+        expect([times, await provider.leftovers(lab)]).toEqual([times, []])
+      }
+      expect(await provider.network(lab)).toMatchObject({ ok: false })
+      expect((await provider.states(lab)).map(({ status }) => status)).toEqual(['absent', 'absent'])
+      expect(existsSync(pathsOf(lab.name).root)).toBe(false)
+    })
+  })
+}
