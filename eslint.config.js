@@ -20,7 +20,10 @@ const layers = {
   provider: { src: ['error', 'lab', 'machine', 'parts', 'render', 'state'], packages: ['execa'] },
   steps: { src: ['error', 'lab', 'machine', 'render', 'state'], packages: ['mysql2/promise'] },
   plan: { src: ['error', 'lab', 'steps'], packages: [] },
-  scenario: { src: ['error', 'lab', 'state'], packages: ['zod'] },
+  scenario: {
+    src: ['error', 'lab', 'machine', 'plan', 'state', 'steps'],
+    packages: ['mysql2/promise', 'zod'],
+  },
   report: { src: ['error', 'lab', 'plan', 'render', 'scenario', 'state'], packages: ['zod'] },
   view: { src: ['error'], packages: ['listr2'] },
   commands: {

@@ -86,6 +86,38 @@ command('start', 'switch the machines of a stopped lab on again')
     run(async (lab: string, options: Options) => (await import('./commands/up.js')).start(lab, options, io)),
   )
 
+command('run', 'break a lab on purpose, and say what it lost and how long it took')
+  .argument(...labArgument)
+  .argument('[scenarios...]', 'names of scenarios of the lab file')
+  .option('--all', 'every scenario of the lab file, one after the other, in one report')
+  .option('--fence', 'switch a node that went off for certain, and let it be replaced at once')
+  .addOption(asJson)
+  .addOption(withWait)
+  .action(
+    run(async (lab: string, scenarios: string[], options: Options & { all?: boolean; fence?: boolean }) =>
+      (await import('./commands/run.js')).run(lab, scenarios, options, io),
+    ),
+  )
+
+command('heal', 'undo the faults of a run that was killed, and bring the lab back')
+  .argument(...labArgument)
+  .addOption(asJson)
+  .addOption(withEvents)
+  .addOption(withWait)
+  .action(
+    run(async (lab: string, options: Options) => (await import('./commands/run.js')).heal(lab, options, io)),
+  )
+
+command('report', 'the report of the last run of scenarios')
+  .argument(...labArgument)
+  .option('--compare <runs...>', 'two folders of runs, in one table')
+  .addOption(asJson)
+  .action(
+    run(async (lab: string, options: Options & { compare?: string[] }) =>
+      (await import('./commands/run.js')).report(lab, options, io),
+    ),
+  )
+
 command('status', 'what is there now, and where kubeconfig and ssh_config are')
   .argument(...labArgument)
   .addOption(asJson)

@@ -6,6 +6,7 @@ import type { Lab, ProviderName } from '../lab/lab.js'
 import { takeLock } from '../lock.js'
 import type { Provider } from '../provider/provider.js'
 import { chooseProvider, openSession, providerNamed, type Session } from '../session.js'
+import { readJournal, undoAll } from '../scenario/undo.js'
 import { pathsOf, secretsOf, stateRoot, writePrivate } from '../state.js'
 import { createView, type View, wantsColor } from '../view/view.js'
 
@@ -111,4 +112,15 @@ export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSign
   const { preparedParts } = await import('../parts/parts.js')
   const parts = await preparedParts()
   return openSession(lab, provider, signal, 'missing' in parts ? 'kubectl' : parts.kubectl)
+}
+
+/** Undoes the faults that a run which was killed has left: what changes a lab starts from one that is whole. */
+export const healFirst = async (session: Session, view: View): Promise<void> => {
+  const open = await readJournal(session.lab.name)
+  if (open.length === 0) return
+  const [{ scenario } = { scenario: '' }] = open
+  view.notice(
+    `lab run ${session.lab.name} ${scenario} was killed: undoing ${String(open.length)} of its faults`,
+  )
+  for (const problem of await undoAll(session)) view.notice(`not undone: ${problem}`)
 }

@@ -4,6 +4,7 @@ import type { Leftover, Provider } from '../provider/provider.js'
 import { providers } from '../session.js'
 import { pathsOf } from '../state.js'
 import {
+  healFirst,
   type Io,
   loadRunning,
   lockFor,
@@ -70,6 +71,7 @@ export const stop = async (nameOrPath: string, options: Options, io: Io): Promis
     if (!provider) throw new LabError('not-up', `${lab.name} is not up`, { hint: `lab up ${lab.name}` })
     const session = await sessionFor(lab, provider, io.signal)
     try {
+      await healFirst(session, view)
       const targets = lab.machines.filter(({ role }) => role === 'target')
       const workers = lab.machines.filter(({ role }) => role === 'worker' || role === 'initiator')
       const others = lab.machines.filter(

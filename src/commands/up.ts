@@ -12,6 +12,7 @@ import { createMask } from '../view/secrets.js'
 import type { View } from '../view/view.js'
 import {
   fileOptions,
+  healFirst,
   type Io,
   loadRunning,
   lockFor,
@@ -126,6 +127,7 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
     await writeAccess(lab)
     const session = await sessionFor(lab, provider, io.signal)
     try {
+      await healFirst(session, view)
       const report = await runPlan(await planFor(lab, provider), 'apply', session, (event) =>
         view.event(event),
       )

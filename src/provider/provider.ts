@@ -87,6 +87,12 @@ export interface Provider {
   start(lab: Lab, machine: MachineSpec, files: readonly MachineFile[]): Promise<void>
   /** Off, now, without telling it: a power cut. Disks stay. */
   cut(lab: Lab, machine: string): Promise<void>
+  /**
+   * Lets the machine stand still where it is, its memory kept; `resume` lets it go on as if nothing had happened.
+   * Absent: this provider cannot. Both are idempotent, and a machine that does not run is left alone.
+   */
+  readonly pause?: (lab: Lab, machine: string) => Promise<void>
+  readonly resume?: (lab: Lab, machine: string) => Promise<void>
   /** Removes the machine with its disks. */
   remove(lab: Lab, machine: string): Promise<void>
   /** Commands as root on the machine. */

@@ -33,6 +33,8 @@ const calls = (provider: Provider, lab: Lab, machine: MachineSpec) =>
     states: () => provider.states(lab),
     start: () => provider.start(lab, machine, []),
     cut: () => provider.cut(lab, machine.name),
+    pause: async () => provider.pause?.(lab, machine.name),
+    resume: async () => provider.resume?.(lab, machine.name),
     remove: () => provider.remove(lab, machine.name),
     transport: () => provider.transport(lab, machine),
     dial: () => provider.dial(lab, machine.address, 22),

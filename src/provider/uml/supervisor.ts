@@ -12,12 +12,14 @@
  *   GET /machines              Machine[]
  *   PUT /machines/NAME         StartRequest: starts it unless it runs
  *   DELETE /machines/NAME      ends it at once (a power cut); answers when it is gone
+ *   PUT /paused/NAME           stops all its processes where they are
+ *   DELETE /paused/NAME        lets them go on
  *   PUT /forward               {host, port}
  *   DELETE /                   ends everything
  *   CONNECT host:port          a tunnel into the lab's network
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { openSync, closeSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { connect, createServer as createTcpServer, type Socket } from 'node:net'
 
@@ -61,6 +63,23 @@ const setUpNetwork = (address: string): void => {
   ip('link', 'add', bridge, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0')
   ip('address', 'add', address, 'dev', bridge)
   ip('link', 'set', bridge, 'up')
+}
+
+/** A process and all that descend from it, as /proc has them now, itself first. */
+const familyOf = (pid: number): readonly number[] => {
+  const children = new Map<number, number[]>()
+  for (const entry of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      const stat = readFileSync(`/proc/${entry}/stat`, 'utf8')
+      // The name, in brackets, may hold anything; behind it come the state and the parent.
+      const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
+      children.set(parent, [...(children.get(parent) ?? []), Number(entry)])
+    } catch {
+      // It ended while we looked.
+    }
+  }
+  const below = (one: number): readonly number[] => [one, ...(children.get(one) ?? []).flatMap(below)]
+  return below(pid)
 }
 
 const main = (socketPath: string, address: string): void => {
@@ -118,6 +137,25 @@ const main = (socketPath: string, address: string): void => {
       entry.child.kill('SIGKILL')
     })
 
+  /** A machine's kernel makes processes all the time: it is asked again until no new one is found. */
+  const signalAll = (name: string, signal: 'SIGSTOP' | 'SIGCONT'): void => {
+    const entry = machines.get(name)
+    if (entry?.child.pid === undefined || entry.ended !== undefined) return
+    const done = new Set<number>()
+    for (;;) {
+      const fresh = familyOf(entry.child.pid).filter((pid) => !done.has(pid))
+      if (fresh.length === 0) return
+      for (const pid of fresh) {
+        done.add(pid)
+        try {
+          process.kill(pid, signal)
+        } catch {
+          // It ended while we looked.
+        }
+      }
+    }
+  }
+
   const list = (): RunningMachine[] =>
     [...machines].map(([name, { argv, started, ended }]) => ({
       name,
@@ -143,6 +181,12 @@ const main = (socketPath: string, address: string): void => {
       response.end('{}')
     } else if (route === 'DELETE machines' && name) {
       await end(name)
+      response.end('{}')
+    } else if (route === 'PUT paused' && name) {
+      signalAll(name, 'SIGSTOP')
+      response.end('{}')
+    } else if (route === 'DELETE paused' && name) {
+      signalAll(name, 'SIGCONT')
       response.end('{}')
     } else if (route === 'PUT forward') {
       forwardTo = (await body(request)) as typeof forwardTo

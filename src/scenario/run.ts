@@ -1,0 +1,431 @@
+/**
+ * A scenario from its steady state to its steady state: look, write, break, wait, heal, look again, read back.
+ * Whatever ends it, what was broken is undone and what is known is saved.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
+import type { DatabaseSpec, Lab, ScenarioSpec } from '../lab/lab.js'
+import { runPlan, succeeded } from '../plan/runner.js'
+import type { Context, Plan, Report } from '../plan/step.js'
+import type { RunFacts } from '../report/run.js'
+import { type Client, createTable, dropTable, ledgerClient, readRows } from './client.js'
+import { aim, type Fault, refusal } from './faults.js'
+import { fenceOff } from './fence.js'
+import { createLedger } from './ledger-file.js'
+import { judge, type LedgerRecord, type ReadBack } from './ledger.js'
+import { type Observation, timelineOf } from './timeline.js'
+import { noteUndo, undoAll } from './undo.js'
+import { readJournals, type Watch, watchLab } from './watch.js'
+
+/** Milliseconds of an undisturbed ledger before the first fault. */
+const baseline = 5000
+/** Milliseconds for which writes must have been answered without a longer pause before the lab counts as recovered. */
+const calm = 3000
+/** Milliseconds between two answers that are no pause yet. */
+const usualPause = 1000
+/** Milliseconds to watch a fault that stops no write, where no budget says for how long. */
+const shortestLook = 10_000
+/** Seconds for each part of what comes after: the ledger's first row, and reading it back. */
+const answerDeadline = 120
+
+export interface RunRequest {
+  readonly scenario: ScenarioSpec
+  readonly context: Context
+  /** Like `context`, but not ended by Ctrl-C: with it, the lab is healed. */
+  readonly healer: Context
+  /** What the lab is when it is well, and how it gets there. */
+  readonly plan: Plan
+  /** Absolute path of the ledger, which is not there yet. */
+  readonly ledgerPath: string
+  readonly versions: Readonly<Record<string, string>>
+  /** Whether this program fences a node that it sees go, instead of waiting for Kubernetes. */
+  readonly fence: boolean
+  readonly notice: (text: string) => void
+  /** Keeps what is known so far; called several times. */
+  readonly save: (facts: RunFacts) => Promise<void>
+}
+
+/** @throws LabError where the scenario cannot be run at all; nothing was touched. */
+export const refuseImpossible = async ({ scenario, context }: RunRequest): Promise<DatabaseSpec> => {
+  const { lab, provider } = context
+  for (const spec of scenario.inject) {
+    const why = refusal(provider, spec)
+    if (why)
+      throw new LabError('fault-impossible', `${scenario.name}: ${spec.fault}: ${why}`, {
+        exitCode: exitCodes.usage,
+      })
+  }
+  if (!lab.database)
+    throw new LabError('no-database', `${lab.name} has no database, so nobody could tell what a fault did`, {
+      hint: 'choose a lab with a database: lab list',
+      exitCode: exitCodes.usage,
+    })
+  const off = (await provider.states(lab)).filter(({ status }) => status !== 'running')
+  if (off.length > 0)
+    throw new LabError(
+      'not-up',
+      `${lab.name}: not running: ${off.map(({ name }) => name).join(', ')}; a fault would prove nothing`,
+      { hint: `lab up ${lab.name}` },
+    )
+  return lab.database
+}
+
+type CheckFact = RunFacts['checks'][number]
+
+const checkFacts = (when: CheckFact['when'], report: Report): readonly CheckFact[] =>
+  report.results.flatMap(({ step, checks, reason }): CheckFact[] =>
+    checks.length > 0
+      ? checks.map(({ check, ok, saw }) => ({ when, title: check.title, machine: check.machine, ok, saw }))
+      : [{ when, title: step.title, machine: step.machine, ok: false, saw: reason ?? 'nobody asked' }],
+  )
+
+/** Acknowledged writes, as the run needs them while it goes on. */
+class Answers {
+  /** By the ledger's clock, in milliseconds. */
+  #last = -Infinity
+  /** Since when writes have been answered without a pause. */
+  #steadySince = Infinity
+  readonly #pods: { readonly ms: number; readonly pod: string }[] = []
+
+  take(record: LedgerRecord): void {
+    if (record.type !== 'acknowledged' || record.operation !== 'write') return
+    if (record.ms - this.#last > usualPause) this.#steadySince = record.ms
+    this.#last = record.ms
+    if (this.#pods.at(-1)?.pod !== record.server.pod)
+      this.#pods.push({ ms: record.ms, pod: record.server.pod })
+  }
+
+  get any(): boolean {
+    return this.#pods.length > 0
+  }
+
+  /** Milliseconds since the last answer. */
+  get silence(): number {
+    return performance.now() - this.#last
+  }
+
+  get lastPod(): string | undefined {
+    return this.#pods.at(-1)?.pod
+  }
+
+  /** Whether writes are answered now, and were for a while, all of it after this moment. */
+  calmSince(ms: number): boolean {
+    return this.silence < usualPause && this.#last - Math.max(this.#steadySince, ms) >= calm
+  }
+}
+
+const until = async (wanted: () => boolean, milliseconds: number, signal: AbortSignal): Promise<boolean> => {
+  const deadline = performance.now() + milliseconds
+  while (!wanted()) {
+    if (performance.now() > deadline) return false
+    await delay(50, undefined, { signal }).catch(() => {
+      throw new Interrupted()
+    })
+  }
+  return true
+}
+
+/** What a volume's events say nothing about: whose volume it is. It is that of the pod that last came to the node. */
+const withPods = (seen: readonly Observation[], volumes: readonly Observation[]): readonly Observation[] =>
+  volumes.map((volume) => {
+    const pod = seen.findLast(
+      ({ type, node }) => type === 'replacement-scheduled' && node === volume.node,
+    )?.pod
+    return pod === undefined ? volume : { ...volume, pod }
+  })
+
+/** `ms` of every observation of a write is the ledger's own; `at` is by the operator's clock. */
+const writeObservations = (records: readonly LedgerRecord[]): readonly Observation[] =>
+  records.flatMap((record): Observation[] =>
+    record.type === 'acknowledged' && record.operation === 'write'
+      ? [
+          {
+            type: 'write-acknowledged',
+            at: record.at,
+            source: 'operator',
+            detail: `row ${String(record.seq)} acknowledged by ${record.server.pod} on ${record.server.node}`,
+            pod: record.server.pod,
+            node: record.server.node,
+          },
+        ]
+      : [],
+  )
+
+interface Injected {
+  readonly fault: Fault
+  injected?: Date
+  healed?: Date
+  error?: string
+  /** What the journal calls its undos. */
+  ids: readonly number[]
+}
+
+/** A run while it goes on: what is known, and what will have to be undone. */
+class Run {
+  readonly #request: RunRequest
+  readonly #started = new Date()
+  readonly #begun = performance.now()
+  readonly #records: LedgerRecord[] = []
+  readonly #answers = new Answers()
+  readonly #ending = new AbortController()
+  readonly #faults: Injected[] = []
+  readonly #own: Observation[] = []
+  #checks: readonly CheckFact[] = []
+  #interrupted = true
+  #volumes: readonly Observation[] = []
+  #skews: Parameters<typeof timelineOf>[1] = {}
+  #rows: readonly ReadBack[] | undefined
+  #watch: Watch | undefined
+  /** The node of the database, before the faults. */
+  #server = ''
+
+  constructor(request: RunRequest) {
+    this.#request = request
+  }
+
+  get #lab(): Lab {
+    return this.#request.context.lab
+  }
+
+  facts(): RunFacts {
+    const { scenario, context, versions, fence } = this.#request
+    const seen = [...(this.#watch?.observations ?? []), ...this.#own]
+    return {
+      lab: this.#lab.name,
+      scenario,
+      started: this.#started,
+      seconds: (performance.now() - this.#begun) / 1000,
+      interrupted: this.#interrupted,
+      provider: context.provider.name,
+      failover: this.#lab.failover,
+      fencing: fence ? 'power' : this.#lab.fencing,
+      versions,
+      faults: this.#faults.map(({ fault, injected, healed, error }) => ({
+        fault: fault.fault,
+        on: fault.on,
+        detail: fault.detail,
+        injected,
+        healed,
+        error,
+      })),
+      checks: this.#checks,
+      timeline: timelineOf(
+        [...seen, ...withPods(seen, this.#volumes), ...writeObservations(this.#records)],
+        this.#skews,
+      ),
+      ledger:
+        this.#records.length === 0
+          ? undefined
+          : { records: this.#records, judgement: judge(this.#records, this.#rows, undefined) },
+    }
+  }
+
+  #save(): Promise<void> {
+    return this.#request.save(this.facts())
+  }
+
+  async #look(when: CheckFact['when'], context: Context): Promise<boolean> {
+    const report = await runPlan(this.#request.plan, 'look', context, () => undefined)
+    this.#checks = [...this.#checks, ...checkFacts(when, report)]
+    return succeeded(report)
+  }
+
+  async #inject(client: Client, watch: Watch): Promise<void> {
+    const { scenario, context, notice } = this.#request
+    const server = watch.server()
+    if (server === undefined)
+      throw new LabError('no-server', `nobody knows where ${this.#lab.name}'s database runs`)
+    this.#server = server
+    for (const [index, spec] of scenario.inject.entries())
+      this.#faults.push({ fault: await aim(context, spec, server, index), ids: [] })
+    for (const { fault } of this.#faults) await fault.possible(context)
+    for (const [index, injected] of this.#faults.entries()) {
+      const { fault } = injected
+      const entries = await noteUndo(this.#lab.name, scenario.name, fault.fault, fault.undo)
+      injected.ids = entries.map(({ id }) => id)
+      context.signal.throwIfAborted()
+      if (index === 0) await client.mark('fault')
+      injected.injected = new Date()
+      if (index === 0)
+        this.#own.push({
+          type: 'fault',
+          at: injected.injected.toISOString(),
+          source: 'operator',
+          detail: fault.detail,
+        })
+      notice(`${fault.fault}: ${fault.detail}`)
+      await fault.act(context).catch((error: unknown) => {
+        injected.error = messageOf(error)
+        throw error
+      })
+    }
+  }
+
+  /** Undoes the faults that are not yet undone. */
+  async #undo(which: readonly Injected[]): Promise<void> {
+    const ids = new Set(which.flatMap((injected) => injected.ids))
+    const failed = await undoAll(this.#request.healer, ({ id }) => ids.has(id))
+    for (const injected of which) {
+      if (failed.length > 0) injected.error = failed.join('; ')
+      else if (injected.injected) injected.healed ??= new Date()
+    }
+  }
+
+  /** Waits until the lab has got over it, or the deadline; faults that last only for a while end meanwhile. */
+  async #outcome(watch: Watch): Promise<void> {
+    const { scenario, context, notice, fence } = this.#request
+    const { signal } = context
+    const begun = performance.now()
+    const former = this.#former()
+    const { expect } = scenario
+    const longest = Math.max(shortestLook, ...Object.values(expect).map((budget) => budget ?? 0))
+    const settled = new AbortController()
+    const fencing = fence
+      ? fenceOff(
+          { ...this.#request, server: this.#server, answers: this.#answers, watch },
+          (seen) => this.#own.push(seen),
+          AbortSignal.any([signal, settled.signal]),
+        )
+      : undefined
+    const lasting = this.#faults.filter(({ fault }) => fault.for !== undefined)
+    const lasted = lasting.map(async (injected) => {
+      await delay(injected.fault.for ?? 0, undefined, { signal })
+      notice(`${injected.fault.fault}: its time is over`)
+      await this.#undo([injected])
+    })
+    const overdue = Promise.all(lasted)
+    overdue.catch(() => undefined)
+    const seenNotReady = (): boolean =>
+      expect.notReady === undefined || watch.observations.some(({ type }) => type === 'node-not-ready')
+    const recovered = (): boolean => {
+      if (lasting.some(({ healed }) => healed === undefined)) return false
+      if (!this.#answers.calmSince(begun) || !seenNotReady()) return false
+      const moved = this.#answers.lastPod !== former
+      return moved || (expect.takeover === undefined && performance.now() - begun >= longest)
+    }
+    const over = await until(
+      scenario.heal === 'deadline' ? () => false : recovered,
+      scenario.deadline,
+      signal,
+    )
+    settled.abort()
+    await fencing
+    if (over) await overdue
+    notice(
+      over ? 'writes are answered again' : `the deadline of ${String(scenario.deadline / 1000)} s is over`,
+    )
+  }
+
+  /** The pod that answered before the fault. */
+  #former(): string | undefined {
+    const fault = this.#records.find((record) => record.type === 'mark' && record.mark === 'fault')
+    const before = this.#records.findLast(
+      (record) =>
+        record.type === 'acknowledged' && record.operation === 'write' && record.ms <= (fault?.ms ?? 0),
+    )
+    return before?.type === 'acknowledged' ? before.server.pod : undefined
+  }
+
+  async #heal(client: Client | undefined): Promise<void> {
+    const { healer, plan, notice } = this.#request
+    const open = this.#faults.filter(({ healed }) => healed === undefined)
+    await this.#undo(open)
+    // What was noted down by others, as a fence.
+    const failed = await undoAll(healer)
+    for (const text of failed) notice(`not undone: ${text}`)
+    this.#own.push({
+      type: 'healed',
+      at: new Date().toISOString(),
+      source: 'operator',
+      detail: 'faults undone',
+    })
+    await client?.mark('healed')
+    notice('healing: bringing the lab back to what its file says')
+    await runPlan(plan, 'apply', healer, () => undefined)
+  }
+
+  async run(database: DatabaseSpec): Promise<RunFacts> {
+    const { context, healer, ledgerPath, notice } = this.#request
+    const { signal } = context
+    await this.#save()
+    notice('steady state: asking every check')
+    if (!(await this.#look('before', context))) {
+      this.#interrupted = signal.aborted
+      await this.#save()
+      if (signal.aborted) throw new Interrupted()
+      return this.facts()
+    }
+    const ledger = await createLedger(ledgerPath)
+    const watch = watchLab(healer, database, this.#ending.signal)
+    this.#watch = watch
+    const table = `lab_run_${this.#started.toISOString().replace(/\D/g, '')}`
+    const client = ledgerClient({
+      reach: context,
+      database,
+      ledger,
+      table,
+      nodeOf: (pod) => watch.nodeOf(pod),
+      seen: (record) => {
+        this.#records.push(record)
+        this.#answers.take(record)
+      },
+    })
+    let problem: unknown
+    let injected = false
+    try {
+      const soon = AbortSignal.any([signal, AbortSignal.timeout(answerDeadline * 1000)])
+      await until(() => watch.server() !== undefined, answerDeadline * 1000, signal)
+      await createTable(context, database, table, soon)
+      await client.mark('begin')
+      client.start()
+      if (!(await until(() => this.#answers.any, answerDeadline * 1000, signal)))
+        throw new LabError('no-answer', `${database.name} acknowledges nothing`, {
+          hint: `lab verify ${this.#lab.name}`,
+        })
+      notice(`ledger: writing; ${String(baseline / 1000)} s undisturbed`)
+      await delay(baseline, undefined, { signal })
+      injected = true
+      await this.#inject(client, watch)
+      await this.#save()
+      await this.#outcome(watch)
+    } catch (error) {
+      problem = error
+    }
+    try {
+      if (injected) await this.#heal(client)
+      if (!signal.aborted) {
+        notice('steady state: asking every check again')
+        await this.#look('after', healer)
+      }
+      await client.mark('end')
+    } catch (error) {
+      problem ??= error
+    }
+    await client.stop().catch((error: unknown) => (problem ??= error))
+    await ledger.close()
+    try {
+      const soon = AbortSignal.timeout(answerDeadline * 1000)
+      this.#rows = await readRows(context, database, table, (pod) => watch.nodeOf(pod), soon)
+      const journals = await readJournals(healer, this.#lab, this.#started)
+      this.#volumes = journals.observations
+      this.#skews = journals.skews
+      // Rows that are not as they should be stay, to be looked at.
+      if (judge(this.#records, this.#rows, undefined).findings.length === 0)
+        await dropTable(context, database, table, soon)
+    } catch (error) {
+      problem ??= error
+    }
+    this.#ending.abort()
+    this.#interrupted = signal.aborted || problem !== undefined
+    await this.#save()
+    if (signal.aborted) throw new Interrupted()
+    if (problem !== undefined) throw problem as Error
+    return this.facts()
+  }
+}
+
+/** Runs one scenario. @returns what is to be reported, already saved */
+export const runScenario = async (request: RunRequest): Promise<RunFacts> => {
+  const database = await refuseImpossible(request)
+  return new Run(request).run(database)
+}
