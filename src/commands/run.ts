@@ -155,8 +155,8 @@ export const run = async (
         save: async (facts) => {
           const now = runReport(facts, mask)
           latest = now
-          const [earliest = now, ...others] = [...done, now]
-          await saveRun(place, [earliest, ...others])
+          const [earliest, ...others] = done
+          await saveRun(place, earliest ? [earliest, ...others, now] : [now])
         },
       }
       try {

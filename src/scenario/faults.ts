@@ -326,7 +326,9 @@ export const aim = async (
       }
     case 'disk-full': {
       const folders = await Promise.all(
-        on.map((machine) => (spec.disk === 'data' ? dataFolder(context, machine) : '/var/tmp')),
+        on.map((machine) =>
+          spec.disk === 'data' ? dataFolder(context, machine) : Promise.resolve('/var/tmp'),
+        ),
       )
       const path = (place: number): string => `${folders[place] ?? ''}/lab-fault-fill`
       return {

@@ -278,7 +278,10 @@ class Run {
     const begun = performance.now()
     const former = this.#former()
     const { expect } = scenario
-    const longest = Math.max(shortestLook, ...Object.values(expect).map((budget) => budget ?? 0))
+    const longest = Math.max(
+      shortestLook,
+      ...[expect.writeGap, expect.readGap, expect.notReady, expect.takeover].map((budget) => budget ?? 0),
+    )
     const settled = new AbortController()
     const fencing = fence
       ? fenceOff(
