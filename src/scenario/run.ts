@@ -198,7 +198,8 @@ class Run {
       interrupted: this.#interrupted,
       provider: context.provider.name,
       failover: this.#lab.failover,
-      fencing: fence ? 'power' : this.#lab.fencing,
+      // What was done in this run, whatever the lab file wishes for.
+      fencing: fence ? 'power' : 'none',
       versions,
       faults: this.#faults.map(({ fault, injected, healed, error }) => ({
         fault: fault.fault,

@@ -1,0 +1,173 @@
+/** The client against servers that speak MySQL's protocol, and against the silences of real ones. */
+import { connect, createServer as createTcpServer, type AddressInfo, type Server } from 'node:net'
+import { join } from 'node:path'
+import { Duplex } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
+import mysql from 'mysql2'
+import { afterEach, expect, test, vi } from 'vitest'
+import { loadLab } from '../../src/lab/load.js'
+import type { DatabaseSpec, Lab } from '../../src/lab/lab.js'
+import { type ClientOptions, connectAnywhere, ledgerClient } from '../../src/scenario/client.js'
+import { createLedger, readLedger } from '../../src/scenario/ledger-file.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+vi.setConfig({ testTimeout: 20_000 })
+
+const cleanUp: (() => void)[] = []
+afterEach(() => {
+  for (const each of cleanUp.splice(0)) each()
+})
+
+/** How a server answers a write: its own name, an error, or never. */
+type Mood = 'answers' | 'refuses' | 'is silent'
+
+const databaseServer = async (pod: string, moodOf: () => Mood = () => 'answers'): Promise<number> => {
+  // The types of mysql2 know little of its servers.
+  const server = (mysql.createServer as any)()
+  server.on('connection', (connection: any) => {
+    connection.on('error', () => {})
+    connection.serverHandshake({
+      protocolVersion: 10,
+      serverVersion: '11.8.0-MariaDB',
+      connectionId: 1,
+      statusFlags: 2,
+      characterSet: 8,
+      capabilityFlags: 0xffffff,
+    })
+    connection.on('query', () => {
+      connection._resetSequenceId()
+      connection._bumpSequenceId(1)
+      if (moodOf() === 'answers')
+        connection.writeTextResult(
+          [{ server: pod }],
+          [
+            {
+              catalog: 'def',
+              schema: '',
+              table: '',
+              orgTable: '',
+              name: 'server',
+              orgName: '',
+              characterSet: 33,
+              columnLength: 100,
+              columnType: 253,
+              flags: 0,
+              decimals: 0,
+            },
+          ],
+        )
+      else if (moodOf() === 'refuses') connection.writeError({ code: 1064, message: 'disk full' })
+    })
+  })
+  const inner: Server = server._server
+  await new Promise<void>((resolve) => inner.listen(0, '127.0.0.1', resolve))
+  cleanUp.push(() => inner.close())
+  return (inner.address() as AddressInfo).port
+}
+
+/** Accepts, and never says a word: a node port that leads to a pod that is gone. */
+const silentServer = async (): Promise<number> => {
+  const server = createTcpServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  cleanUp.push(() => server.close())
+  return (server.address() as AddressInfo).port
+}
+
+const lab = await loadLab('iscsi-ha')
+const database = lab.database as DatabaseSpec
+
+/** @param ports what lies behind the address of each node; undefined: it does not answer at all */
+const reachOf = (ports: Readonly<Record<string, number | undefined>>): ClientOptions['reach'] => ({
+  lab,
+  provider: {
+    dial: (_lab: Lab, host: string): Promise<Duplex> =>
+      new Promise((resolve, reject) => {
+        const port = ports[host]
+        if (port === undefined) return
+        const socket = connect(port, '127.0.0.1', () => resolve(socket))
+        socket.once('error', reject)
+        cleanUp.push(() => socket.destroy())
+      }),
+  } as unknown as ClientOptions['reach']['provider'],
+})
+
+const [master, worker1, worker2] = ['192.168.56.11', '192.168.56.21', '192.168.56.22'] as const
+const never = new AbortController().signal
+
+test('the first handshake wins, whoever is silent or cannot be reached', async () => {
+  const reach = reachOf({
+    [master]: undefined,
+    [worker1]: await silentServer(),
+    [worker2]: await databaseServer('pod-2'),
+  })
+  const begun = performance.now()
+  const { address, connection } = await connectAnywhere(reach, database, never)
+  expect(address).toBe('192.168.56.22:32306')
+  // Two addresses were tried before, 200 ms each.
+  expect(performance.now() - begun).toBeLessThan(1500)
+  connection.destroy()
+})
+
+test('goes on until somebody answers', async () => {
+  const ports: Record<string, number | undefined> = { [master]: await silentServer() }
+  const reach = reachOf(ports)
+  const connecting = connectAnywhere(reach, database, never)
+  await delay(1000)
+  ports[worker1] = await databaseServer('pod-1')
+  const { address, connection } = await connecting
+  expect(address).toBe('192.168.56.21:32306')
+  connection.destroy()
+})
+
+test('ends when it is interrupted', async () => {
+  const ending = new AbortController()
+  const connecting = connectAnywhere(reachOf({}), database, ending.signal)
+  ending.abort()
+  await expect(connecting).rejects.toThrow('interrupted')
+})
+
+const runFor = async (ms: number, ports: Readonly<Record<string, number | undefined>>) => {
+  const path = join(await temporaryFolder(), 'ledger.ndjson')
+  const ledger = await createLedger(path)
+  const client = ledgerClient({
+    reach: reachOf(ports),
+    database,
+    ledger,
+    table: 'lab_run_1',
+    nodeOf: () => 'worker1',
+    seen: () => {},
+  })
+  await client.mark('begin')
+  client.start()
+  await delay(ms)
+  await client.mark('end')
+  await client.stop()
+  await ledger.close()
+  return (await readLedger(path)).records
+}
+
+test('every write is written down before it is sent, and its answer with who gave it', async () => {
+  const records = await runFor(1200, { [master]: await databaseServer('pod-1') })
+  const writes = records.filter((record) => record.type !== 'mark' && record.operation === 'write')
+  const acknowledged = writes.filter((record) => record.type === 'acknowledged')
+  expect(acknowledged.length).toBeGreaterThan(4)
+  expect(acknowledged[0]).toMatchObject({ seq: 1, server: { pod: 'pod-1', node: 'worker1' } })
+  const sent = writes.filter((record) => record.type === 'sent')
+  expect(sent.map(({ seq }) => seq)).toEqual(sent.map((_, index) => index + 1))
+  expect(new Set(sent.map((record) => record.type === 'sent' && record.content)).size).toBe(sent.length)
+})
+
+test.each<Mood>(['refuses', 'is silent'])(
+  'a number is never used again after a server that %s',
+  async (mood) => {
+    let asked = 0
+    const records = await runFor(2500, {
+      [master]: await databaseServer('pod-1', () => (asked++ < 4 ? mood : 'answers')),
+    })
+    const writes = records.filter((record) => record.type !== 'mark' && record.operation === 'write')
+    expect(writes.some(({ type }) => type === 'failed')).toBe(true)
+    const sent = writes.flatMap((record) => (record.type === 'sent' ? [record.seq] : []))
+    expect(new Set(sent).size).toBe(sent.length)
+    expect(writes.some(({ type }) => type === 'acknowledged')).toBe(true)
+  },
+)

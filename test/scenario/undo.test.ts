@@ -1,0 +1,87 @@
+/** The journal of faults, and how it is worked off. */
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { beforeEach, expect, test, vi } from 'vitest'
+import { loadLab } from '../../src/lab/load.js'
+import type { Context } from '../../src/plan/step.js'
+import { noteUndo, readJournal, undoAll } from '../../src/scenario/undo.js'
+import { pathsOf } from '../../src/state.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+const lab = await loadLab('iscsi-ha')
+const journal = (): string => join(pathsOf(lab.name).root, 'faults.json')
+
+beforeEach(async () => {
+  vi.stubEnv('LAB_STATE', await temporaryFolder())
+  await mkdir(dirname(journal()), { recursive: true })
+})
+
+const contextThat = (
+  done: string[],
+  fails: (what: string) => boolean = () => false,
+  off: readonly string[] = [],
+): Context => {
+  const act = async (what: string): Promise<string> => {
+    if (fails(what)) throw new Error('not now')
+    done.push(what)
+    return ''
+  }
+  return {
+    lab,
+    signal: new AbortController().signal,
+    provider: {
+      states: async () =>
+        lab.machines.map(({ name }) => ({ name, status: off.includes(name) ? 'stopped' : 'running' })),
+      resume: (_lab: unknown, name: string) => act(`resume ${name}`),
+    },
+    kubectl: { run: (words: readonly string[]) => act(words.join(' ')) },
+    machine: (name: string) => ({ run: ({ text }: { text: string }) => act(`${name}: ${text}`) }),
+  } as unknown as Context
+}
+
+test('what will have to be undone is on the disk before it is done, and the last goes first', async () => {
+  await noteUndo(lab.name, 'drain', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
+  await noteUndo(lab.name, 'drain', 'hang', [{ do: 'resume', machine: 'worker2' }])
+  expect(JSON.parse(await readFile(journal(), 'utf8'))).toMatchObject([{ id: 1 }, { id: 2, fault: 'hang' }])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done))).toEqual([])
+  expect(done).toEqual(['resume worker2', 'uncordon worker1'])
+  await expect(readFile(journal())).rejects.toThrow('ENOENT')
+})
+
+test('what could not be undone stays, and keeps nothing else from being undone', async () => {
+  await noteUndo(lab.name, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
+  await noteUndo(lab.name, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done, (what) => what.startsWith('resume')))).toEqual([
+    'hang on worker2: resume: not now',
+  ])
+  expect(done).toEqual(['uncordon worker1'])
+  expect((await readJournal(lab.name)).map(({ fault }) => fault)).toEqual(['hang'])
+  expect(await undoAll(contextThat(done))).toEqual([])
+  expect(await readJournal(lab.name)).toEqual([])
+})
+
+test('only those that are asked for', async () => {
+  const [one] = await noteUndo(lab.name, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
+  await noteUndo(lab.name, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])
+  const done: string[] = []
+  await undoAll(contextThat(done), ({ id }) => id === one?.id)
+  expect(done).toEqual(['uncordon worker1'])
+  expect((await readJournal(lab.name)).map(({ fault }) => fault)).toEqual(['hang'])
+})
+
+test('rules of a machine that is off are gone with it', async () => {
+  await noteUndo(lab.name, 'x', 'partition', [
+    { do: 'remove-table', machine: 'worker1', table: 'lab_fault_0' },
+  ])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done, undefined, ['worker1']))).toEqual([])
+  expect(done).toEqual([])
+  expect(await readJournal(lab.name)).toEqual([])
+})
+
+test('a journal that is none is said to be so', async () => {
+  await writeFile(journal(), '[{"undo": "everything"}]')
+  await expect(readJournal(lab.name)).rejects.toThrow('faults.json: not a list of faults to undo')
+})
