@@ -59,14 +59,7 @@ export const kubectlWith = (binary: string, kubeconfig: string, signal: AbortSig
       ['--kubeconfig', kubeconfig, 'get', ...args, '--watch', '--output-watch-events', '-o', 'json'],
       { stdin: 'ignore', reject: false, cancelSignal: until, buffer: false },
     )
-    // Objects come indented, one after the other: only the last line of each begins with a bracket.
-    let lines: string[] = []
-    for await (const line of watching.iterable()) {
-      lines.push(line)
-      if (line !== '}') continue
-      seen(JSON.parse(lines.join('\n')) as WatchEvent)
-      lines = []
-    }
+    for await (const line of watching.iterable()) if (line !== '') seen(JSON.parse(line) as WatchEvent)
     await watching
   }
 
