@@ -33,6 +33,7 @@ interface FakeConnection {
   writeTextResult(rows: readonly object[], columns: readonly object[]): void
   writeError(error: object): void
   _resetSequenceId(): void
+  _bumpSequenceId(by: number): void
 }
 
 const databaseServer = async (pod: string, moodOf: () => Mood = () => 'answers'): Promise<number> => {
@@ -48,6 +49,9 @@ const databaseServer = async (pod: string, moodOf: () => Mood = () => 'answers')
       capabilityFlags: 0xffffff,
     })
     connection.on('query', () => {
+      // Each question and its answer are counted from 0, which mysql2's servers do not see to.
+      connection._resetSequenceId()
+      connection._bumpSequenceId(1)
       if (moodOf() === 'answers')
         connection.writeTextResult(
           [{ server: pod }],
