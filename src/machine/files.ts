@@ -118,6 +118,15 @@ const fastArgs: typeof defaultArgs = {
   etcd: {},
 }
 
+/**
+ * With fencing, no pod goes by itself: a day, which is never. Whoever fences takes the pods away, by a taint that
+ * none of them tolerates, after the node was made unable to write and not before.
+ */
+const fencedArgs: ExtraArgs = {
+  'default-not-ready-toleration-seconds': '86400',
+  'default-unreachable-toleration-seconds': '86400',
+}
+
 const fastKubelet: KubernetesSpec['kubelet'] = {
   nodeLeaseDurationSeconds: 8,
   nodeStatusUpdateFrequency: '2s',
@@ -158,6 +167,7 @@ const kubernetesData = (lab: Lab, machine: MachineSpec, secrets: LabSecrets): ob
         Object.entries({
           ...defaultArgs[component],
           ...(lab.failover === 'fast' ? fastArgs[component] : {}),
+          ...(lab.fencing === 'power' && component === 'apiServer' ? fencedArgs : {}),
           ...lab.kubernetes?.[component],
         }).map(([name, value]) => ({
           name,

@@ -33,8 +33,8 @@ export interface FenceRequest {
 
 /**
  * Watches the node of the database until it fenced it once, or the signal.
- * It suspects a node when writes stop; it is sure when the provider says that the machine is off, or Kubernetes
- * that the node is not ready.
+ * It fences a node that Kubernetes calls not ready; and, without waiting for that, one whose writes stopped and
+ * whose machine the provider says is off.
  */
 export const fenceOff = async (
   { healer, scenario, server, watch, answers, notice }: FenceRequest,
@@ -49,9 +49,10 @@ export const fenceOff = async (
     const elsewhere = watch.server()
     // It moved by itself: there is nothing to fence.
     if (elsewhere !== undefined && elsewhere !== server) return
-    if (answers.silence < suspicion) continue
     try {
-      if ((await status())?.status === 'running' && watch.isReady(server) !== false) continue
+      // A node that lost only its API server still writes: that it is not ready is reason enough.
+      const lost = watch.isReady(server) === false
+      if (!lost && (answers.silence < suspicion || (await status())?.status === 'running')) continue
       await noteUndo(lab.name, scenario.name, 'fence', [
         { do: 'untaint', machine: server },
         { do: 'switch-on', machine: server },
