@@ -129,7 +129,7 @@ export const createTable = async (
   }
 }
 
-/** Every row of the table. */
+/** Every row of the table; tried again until the signal, since a server may yet be on its way. */
 export const readRows = async (
   reach: Reach,
   database: DatabaseSpec,
@@ -137,19 +137,24 @@ export const readRows = async (
   nodeOf: (pod: string) => string,
   signal: AbortSignal,
 ): Promise<readonly ReadBack[]> => {
-  const { connection } = await connectAnywhere(reach, database, signal)
-  try {
-    const [rows] = await connection.query<RowDataPacket[]>({
-      sql: `SELECT seq, content, server FROM ${table} ORDER BY seq`,
-      timeout: 30_000,
-    })
-    return (rows as { seq: number; content: string; server: string }[]).map(({ seq, content, server }) => ({
-      seq,
-      content,
-      server: { pod: server, node: nodeOf(server) },
-    }))
-  } finally {
-    connection.destroy()
+  for (;;) {
+    const { connection } = await connectAnywhere(reach, database, signal)
+    try {
+      const [rows] = await connection.query<RowDataPacket[]>({
+        sql: `SELECT seq, content, server FROM ${table} ORDER BY seq`,
+        timeout: 5000,
+      })
+      return (rows as { seq: number; content: string; server: string }[]).map(({ seq, content, server }) => ({
+        seq,
+        content,
+        server: { pod: server, node: nodeOf(server) },
+      }))
+    } catch (error) {
+      if (signal.aborted) throw error
+      await delay(stagger, undefined, { signal })
+    } finally {
+      connection.destroy()
+    }
   }
 }
 

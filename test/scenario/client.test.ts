@@ -1,14 +1,14 @@
 /** The client against servers that speak MySQL's protocol, and against the silences of real ones. */
-import { connect, createServer as createTcpServer, type AddressInfo, type Server } from 'node:net'
+import { connect, createServer as createTcpServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
-import mysql from 'mysql2'
 import { afterEach, expect, test, vi } from 'vitest'
 import { loadLab } from '../../src/lab/load.js'
 import type { Lab } from '../../src/lab/lab.js'
 import { type ClientOptions, connectAnywhere, ledgerClient } from '../../src/scenario/client.js'
 import { createLedger, readLedger } from '../../src/scenario/ledger-file.js'
+import { databaseServer, type Mood } from '../helpers/database.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 vi.setConfig({ testTimeout: 20_000 })
@@ -18,67 +18,10 @@ afterEach(() => {
   for (const each of cleanUp.splice(0)) each()
 })
 
-/** How a server answers a write: its own name, an error, or never. */
-type Mood = 'answers' | 'refuses' | 'is silent'
-
-/** The types of mysql2 know little of its servers. */
-interface FakeServer {
-  readonly _server: Server
-  on(event: 'connection', listener: (connection: FakeConnection) => void): void
-}
-
-interface FakeConnection {
-  on(event: 'error' | 'query', listener: () => void): void
-  serverHandshake(options: object): void
-  writeTextResult(rows: readonly object[], columns: readonly object[]): void
-  writeError(error: object): void
-  _resetSequenceId(): void
-  _bumpSequenceId(by: number): void
-}
-
-const databaseServer = async (pod: string, moodOf: () => Mood = () => 'answers'): Promise<number> => {
-  const server = (mysql.createServer as unknown as () => FakeServer)()
-  server.on('connection', (connection) => {
-    connection.on('error', () => {})
-    connection.serverHandshake({
-      protocolVersion: 10,
-      serverVersion: '11.8.0-MariaDB',
-      connectionId: 1,
-      statusFlags: 2,
-      characterSet: 8,
-      capabilityFlags: 0xffffff,
-    })
-    connection.on('query', () => {
-      // Each question and its answer are counted from 0, which mysql2's servers do not see to.
-      connection._resetSequenceId()
-      connection._bumpSequenceId(1)
-      if (moodOf() === 'answers')
-        connection.writeTextResult(
-          [{ server: pod }],
-          [
-            {
-              catalog: 'def',
-              schema: '',
-              table: '',
-              orgTable: '',
-              name: 'server',
-              orgName: '',
-              characterSet: 33,
-              columnLength: 100,
-              columnType: 253,
-              flags: 0,
-              decimals: 0,
-            },
-          ],
-        )
-      else if (moodOf() === 'refuses') connection.writeError({ code: 1064, message: 'disk full' })
-      connection._resetSequenceId()
-    })
-  })
-  const inner = server._server
-  await new Promise<void>((resolve) => inner.listen(0, '127.0.0.1', resolve))
-  cleanUp.push(() => inner.close())
-  return (inner.address() as AddressInfo).port
+const serverOf = async (pod: string, moodOf: () => Mood = () => 'answers'): Promise<number> => {
+  const { port, close } = await databaseServer(() => pod, moodOf)
+  cleanUp.push(close)
+  return port
 }
 
 /** Accepts, and never says a word: a node port that leads to a pod that is gone. */
@@ -114,7 +57,7 @@ test('the first handshake wins, whoever is silent or cannot be reached', async (
   const reach = reachOf({
     [master]: undefined,
     [worker1]: await silentServer(),
-    [worker2]: await databaseServer('pod-2'),
+    [worker2]: await serverOf('pod-2'),
   })
   const begun = performance.now()
   const { address, connection } = await connectAnywhere(reach, database, never)
@@ -129,7 +72,7 @@ test('goes on until somebody answers', async () => {
   const reach = reachOf(ports)
   const connecting = connectAnywhere(reach, database, never)
   await delay(1000)
-  ports[worker1] = await databaseServer('pod-1')
+  ports[worker1] = await serverOf('pod-1')
   const { address, connection } = await connecting
   expect(address).toBe('192.168.56.21:32306')
   connection.destroy()
@@ -163,7 +106,7 @@ const runFor = async (ms: number, ports: Readonly<Record<string, number | undefi
 }
 
 test('every write is written down before it is sent, and its answer with who gave it', async () => {
-  const records = await runFor(1200, { [master]: await databaseServer('pod-1') })
+  const records = await runFor(1200, { [master]: await serverOf('pod-1') })
   const writes = records.filter((record) => record.type !== 'mark' && record.operation === 'write')
   const acknowledged = writes.filter((record) => record.type === 'acknowledged')
   expect(acknowledged.length).toBeGreaterThan(4)
@@ -177,8 +120,8 @@ test.each<Mood>(['refuses', 'is silent'])(
   'a number is never used again after a server that %s',
   async (mood) => {
     let asked = 0
-    const records = await runFor(2500, {
-      [master]: await databaseServer('pod-1', () => (asked++ < 4 ? mood : 'answers')),
+    const records = await runFor(5000, {
+      [master]: await serverOf('pod-1', () => (asked++ < 4 ? mood : 'answers')),
     })
     const writes = records.filter((record) => record.type !== 'mark' && record.operation === 'write')
     expect(writes.some(({ type }) => type === 'failed')).toBe(true)
