@@ -15,7 +15,7 @@ export interface FakeDatabase {
   /** On 127.0.0.1. */
   readonly port: number
   readonly rows: Row[]
-  close(): void
+  readonly close: () => void
 }
 
 /** The types of mysql2 know little of its servers. */
