@@ -90,7 +90,7 @@ command('run', 'break a lab on purpose, and say what it lost and how long it too
   .argument(...labArgument)
   .argument('[scenarios...]', 'names of scenarios of the lab file')
   .option('--all', 'every scenario of the lab file, one after the other, in one report')
-  .option('--fence', 'switch a node that went off for certain, and let it be replaced at once')
+  .option('--fence', 'switch a node that went off for certain, then let it be replaced (as fencing: power)')
   .addOption(asJson)
   .addOption(withWait)
   .action(

@@ -6,7 +6,7 @@ import type { Lab, ProviderName } from '../lab/lab.js'
 import { takeLock } from '../lock.js'
 import type { Provider } from '../provider/provider.js'
 import { chooseProvider, openSession, providerNamed, type Session } from '../session.js'
-import { readJournal, undoAll } from '../scenario/undo.js'
+import { readJournal, refuseWhileFenced, undoAll } from '../scenario/undo.js'
 import { pathsOf, secretsOf, stateRoot, writePrivate } from '../state.js'
 import { createView, type View, wantsColor } from '../view/view.js'
 
@@ -123,4 +123,5 @@ export const healFirst = async (session: Session, view: View): Promise<void> => 
     `lab run ${session.lab.name} ${scenario} was killed: undoing ${String(open.length)} of its faults`,
   )
   for (const problem of await undoAll(session)) view.notice(`not undone: ${problem}`)
+  await refuseWhileFenced(session.lab.name)
 }

@@ -130,9 +130,7 @@ export const run = async (
   try {
     await healFirst(healer, view)
     const plan = await planFor(lab, provider)
-    const fenced = options.fence === true || lab.fencing === 'power'
-    if (lab.fencing === 'storage' && !fenced)
-      view.notice('fencing: storage is not carried out yet: this run is without fencing')
+    const fence = lab.fencing === 'none' ? (options.fence ? 'power' : undefined) : lab.fencing
     const [first] = scenarios
     const title = scenarios.length === 1 && first ? first.name : 'all'
     let folder: string | undefined
@@ -153,7 +151,7 @@ export const run = async (
             : `${String(index + 1)}-${scenario.name}.${runFiles.ledger}`,
         ),
         versions: versionsOf(lab),
-        fence: fenced,
+        fence,
         notice: (text) => view.notice(`${scenario.name}: ${text}`),
         save: async (facts) => {
           const now = runReport(facts, mask)

@@ -131,6 +131,8 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
       const report = await runPlan(await planFor(lab, provider), 'apply', session, (event) =>
         view.event(event),
       )
+      // What could only be undone with the lab up: a node is uncordoned by an API server.
+      await healFirst(session, view)
       await view.close()
       if (options.output === 'json')
         printJson(io, 'lab.report/v1', reportJson(report, createMask(secretsIn(lab))))

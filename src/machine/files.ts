@@ -167,7 +167,7 @@ const kubernetesData = (lab: Lab, machine: MachineSpec, secrets: LabSecrets): ob
         Object.entries({
           ...defaultArgs[component],
           ...(lab.failover === 'fast' ? fastArgs[component] : {}),
-          ...(lab.fencing === 'power' && component === 'apiServer' ? fencedArgs : {}),
+          ...(lab.fencing !== 'none' && component === 'apiServer' ? fencedArgs : {}),
           ...lab.kubernetes?.[component],
         }).map(([name, value]) => ({
           name,

@@ -10,11 +10,11 @@ import type { Context, Plan, Report } from '../plan/step.js'
 import type { RunFacts } from '../report/run.js'
 import { type Client, createTable, dropTable, ledgerClient, readRows } from './client.js'
 import { aim, type Fault, refusal } from './faults.js'
-import { fenceOff } from './fence.js'
+import { type FenceMethod, fenceOff } from './fence.js'
 import { createLedger } from './ledger-file.js'
 import { judge, type LedgerRecord, type ReadBack } from './ledger.js'
 import { type Observation, timelineOf } from './timeline.js'
-import { noteUndo, undoAll } from './undo.js'
+import { noteUndo, refuseWhileFenced, undoAll } from './undo.js'
 import { readJournals, type Watch, watchLab } from './watch.js'
 
 /** Milliseconds of an undisturbed ledger before the first fault. */
@@ -38,8 +38,8 @@ export interface RunRequest {
   /** Absolute path of the ledger, which is not there yet. */
   readonly ledgerPath: string
   readonly versions: Readonly<Record<string, string>>
-  /** Whether this program fences a node that it sees go, instead of waiting for Kubernetes. */
-  readonly fence: boolean
+  /** How this program fences a node that it sees go; undefined: it does not. */
+  readonly fence: FenceMethod | undefined
   readonly notice: (text: string) => void
   /** Keeps what is known so far; called several times. */
   readonly save: (facts: RunFacts) => Promise<void>
@@ -199,7 +199,7 @@ class Run {
       provider: context.provider.name,
       failover: this.#lab.failover,
       // What was done in this run, whatever the lab file wishes for.
-      fencing: fence ? 'power' : 'none',
+      fencing: fence ?? 'none',
       versions,
       faults: this.#faults.map(({ fault, injected, healed, error }) => ({
         fault: fault.fault,
@@ -286,7 +286,7 @@ class Run {
     const settled = new AbortController()
     const fencing = fence
       ? fenceOff(
-          { ...this.#request, server: this.#server, answers: this.#answers, watch },
+          { ...this.#request, method: fence, server: this.#server, answers: this.#answers, watch },
           (seen) => this.#own.push(seen),
           AbortSignal.any([signal, settled.signal]),
         )
@@ -345,7 +345,10 @@ class Run {
     })
     await client?.mark('healed')
     notice('healing: bringing the lab back to what its file says')
+    await refuseWhileFenced(this.#lab.name)
     await runPlan(plan, 'apply', healer, () => undefined)
+    // What needed the lab to be up: a node is uncordoned by an API server.
+    for (const text of await undoAll(healer)) notice(`not undone: ${text}`)
   }
 
   async run(database: DatabaseSpec): Promise<RunFacts> {

@@ -19,6 +19,8 @@ const undoSchema = z.discriminatedUnion('do', [
   /** It had no taint of ours before. */
   z.strictObject({ do: z.literal('untaint'), machine }),
   z.strictObject({ do: z.literal('switch-on'), machine }),
+  /** It was thrown out by targets, and may come back once it remembers nothing of their disks. */
+  z.strictObject({ do: z.literal('readmit'), machine, targets: z.array(z.string()) }),
   z.strictObject({ do: z.literal('resume'), machine }),
   z.strictObject({ do: z.literal('remove-table'), machine, table: z.string() }),
   z.strictObject({ do: z.literal('remove-queue'), machine, interface: z.string() }),
@@ -107,18 +109,28 @@ export const noteUndo = async (
 /** Seconds for a command of an undo; the machine may be busy with coming back. */
 const timeout = 30
 
+const switchOn = async (context: Context, name: string): Promise<void> => {
+  const { lab, provider } = context
+  const secrets = await secretsOf(pathsOf(lab.name))
+  const options = { secrets, lunDevice: (index: number) => provider.lunDevice(index) }
+  await boot(lab, machineNamed(lab, name), options).apply?.(context, () => undefined)
+}
+
 /** Undoes one thing. @throws when that could not be done; it may be tried again. */
 const undoOne = async (context: Context, undo: Undo): Promise<void> => {
   const { lab, provider, kubectl, signal } = context
   if (undo.do === 'switch-on') {
     const found = (await provider.states(lab)).find(({ name }) => name === undo.machine)
     if (found?.status === 'running') return
-    const spec = machineNamed(lab, undo.machine)
-    const secrets = await secretsOf(pathsOf(lab.name))
-    await boot(lab, spec, { secrets, lunDevice: (index) => provider.lunDevice(index) }).apply?.(
-      context,
-      () => undefined,
-    )
+    await switchOn(context, undo.machine)
+    return
+  }
+  if (undo.do === 'readmit') {
+    // Its kernel may still hold what it could not write. Without power, and not by an orderly end, that is gone.
+    await provider.cut(lab, undo.machine)
+    for (const target of undo.targets)
+      await context.machine(target).run(shell`/etc/lab/boot.d/50-target`, { signal, timeout })
+    await switchOn(context, undo.machine)
     return
   }
   if (undo.do === 'resume') {
@@ -195,4 +207,18 @@ export const undoAll = async (
     }
   }
   return failed
+}
+
+/**
+ * To be asked before a lab is brought back by its plan, which lets every node into its targets.
+ * @throws LabError while a node that was thrown out has not lost its memory: it would write what it still holds.
+ */
+export const refuseWhileFenced = async (lab: string): Promise<void> => {
+  const fenced = (await readJournal(lab)).find(({ undo }) => undo.do === 'readmit')
+  if (fenced)
+    throw new LabError(
+      'still-fenced',
+      `${fenced.undo.machine} was thrown out by its target, and could not be switched off: it must not be let in`,
+      { hint: `lab heal ${lab}, or lab down ${lab}` },
+    )
 }

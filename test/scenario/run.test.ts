@@ -146,7 +146,7 @@ const fakeLab = async (moveAfter = 1500) => {
     plan,
     ledgerPath: join(await temporaryFolder(), 'ledger.ndjson'),
     versions: {},
-    fence: false,
+    fence: undefined,
     notice: () => {},
     save: async (facts) => {
       saved.push(facts)
@@ -234,7 +234,7 @@ test('a lab that is switched off is refused, and so is a fault that the provider
 
 test('with --fence, a node that is off is tainted only after the provider says that it is off', async () => {
   const { state, request } = await fakeLab(4000)
-  const report = runReport(await runScenario({ ...request, fence: true }))
+  const report = runReport(await runScenario({ ...request, fence: 'power' }))
   expect(state.taints[0]).toContain('node.kubernetes.io/out-of-service=nodeshutdown:NoExecute')
   expect(report.fencing).toBe('power')
   expect(report.events.map(({ type }) => type)).toContain('node-fenced')

@@ -32,9 +32,15 @@ const contextThat = (
     provider: {
       states: async () =>
         lab.machines.map(({ name }) => ({ name, status: off.includes(name) ? 'stopped' : 'running' })),
+      cut: (_lab: unknown, name: string) => act(`cut ${name}`),
+      start: (_lab: unknown, { name }: { name: string }) => act(`start ${name}`),
+      lunDevice: () => '/dev/ubdc',
       resume: (_lab: unknown, name: string) => act(`resume ${name}`),
     },
-    kubectl: { run: (words: readonly string[]) => act(words.join(' ')) },
+    kubectl: {
+      get: async () => ({ spec: {} }),
+      run: (words: readonly string[]) => act(words.join(' ')),
+    },
     machine: (name: string) => ({ run: ({ text }: { text: string }) => act(`${name}: ${text}`) }),
   } as unknown as Context
 }
@@ -79,6 +85,20 @@ test('rules of a machine that is off are gone with it', async () => {
   expect(await undoAll(contextThat(done, undefined, ['worker1']))).toEqual([])
   expect(done).toEqual([])
   expect(await readJournal(lab.name)).toEqual([])
+})
+
+test('a node that was thrown out is let in only after its memory is gone', async () => {
+  await noteUndo(lab.name, 'x', 'fence', [
+    { do: 'untaint', machine: 'worker1' },
+    { do: 'readmit', machine: 'worker1', targets: ['target'] },
+  ])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done, (what) => what.startsWith('target:'), ['worker1']))).toHaveLength(1)
+  expect(done[0]).toBe('cut worker1')
+  expect((await readJournal(lab.name)).map(({ undo }) => undo.do)).toEqual(['readmit'])
+  done.length = 0
+  expect(await undoAll(contextThat(done, undefined, ['worker1']))).toEqual([])
+  expect(done).toEqual(['cut worker1', 'target: /etc/lab/boot.d/50-target', 'start worker1'])
 })
 
 test('a journal that is none is said to be so', async () => {
