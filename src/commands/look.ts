@@ -206,7 +206,7 @@ export const doctor = async (options: Options, io: Io): Promise<ExitCode> => {
   else {
     for (const { provider, bootsMachines, usable, evidence, remedy } of found)
       io.stdout.write(
-        `${usable ? '✔' : '✖'} ${provider.padEnd(10)}  ${usable ? 'usable' : 'not usable'}${bootsMachines ? '' : ' (renders a Vagrantfile; lab up does not use it yet)'}: ${evidence}\n${usable || remedy === undefined ? '' : `  to make it usable: ${remedy}\n`}`,
+        `${usable ? '✔' : '✖'} ${provider.padEnd(10)}  ${usable ? 'usable' : 'not usable'}${bootsMachines ? '' : ' (renders a Vagrantfile; lab up does not use it yet)'}: ${evidence}\n${usable || remedy === undefined ? '' : `  to make it usable:\n${remedy.replace(/^/gm, '    ')}\n`}`,
       )
     io.stdout.write(
       chosen === undefined ? 'No provider works here.\n' : `lab up uses ${chosen} unless told otherwise.\n`,
