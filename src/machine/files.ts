@@ -126,6 +126,9 @@ const controlPlaneKubelet: KubernetesSpec['kubelet'] = {
   crashLoopBackOff: { maxContainerRestartPeriod: '2s' },
 }
 
+/** As many as kubeadm makes: coreDNSReplicas in its addon. */
+export const dnsReplicas = 2
+
 /** What the kubeadm templates see. */
 const kubernetesData = (lab: Lab, machine: MachineSpec, secrets: LabSecrets): object => {
   if (!lab.kubernetes) throw new Error(`${lab.name} has no Kubernetes`)
@@ -186,7 +189,7 @@ export const machineFiles = (
             },
             {
               path: '/etc/lab/kubeadm-patches/corednsdeployment+strategic.yaml',
-              content: render('machine/coredns-patch.yaml', {}),
+              content: render('machine/coredns-patch.yaml', { replicas: dnsReplicas }),
             },
           ]
         : []),
