@@ -10,6 +10,8 @@ const version = (
 ).version
 
 const abort = new AbortController()
+// A terminal that does not know its width says 0, and listr2 writes a letter a line then.
+if (process.stdout.columns === 0) process.stdout.columns = 80
 const io: Io = { stdout: process.stdout, stderr: process.stderr, signal: abort.signal }
 
 /** Ctrl-C lets the step that is under way end and tidies up; a second one does not wait for that. */

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { exitCodes, LabError } from './error.js'
@@ -17,6 +17,12 @@ export const folderFrom = (own: string, base: string, ...inHome: readonly string
 
 /** Where running labs keep what is theirs: LAB_STATE, else XDG_STATE_HOME/lab, else ~/.local/state/lab. */
 export const stateRoot = (): string => folderFrom('LAB_STATE', 'XDG_STATE_HOME', '.local', 'state')
+
+/** Names of the labs that have a folder here, up or not. */
+export const madeLabs = async (): Promise<readonly string[]> =>
+  (await readdir(stateRoot(), { withFileTypes: true }).catch(() => []))
+    .filter((entry) => entry.isDirectory())
+    .map(({ name }) => name)
 
 /** Every path of one lab. What the world can tell (which machines run) is never kept here. */
 export interface LabPaths {

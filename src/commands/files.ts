@@ -7,7 +7,7 @@ import { initLab, loadLab } from '../lab/load.js'
 import { jsonSchema } from '../lab/schema.js'
 import { machineFiles } from '../machine/files.js'
 import { renderVagrantfile } from '../provider/vagrant.js'
-import { chooseProvider, providerNamed } from '../session.js'
+import { chooseProvider, providerNamed, providers } from '../session.js'
 import { manifestsOf } from '../steps/database.js'
 import { type Io, lockFor, type Options, printJson, viewFor } from './common.js'
 import { prepareProvider } from './up.js'
@@ -107,7 +107,8 @@ export const prepare = async (
     await view.close()
     if (options.prune) {
       const { pruneParts } = await import('../parts/parts.js')
-      for (const { path } of await pruneParts()) io.stdout.write(`removed ${path}\n`)
+      const keep = (await Promise.all(providers.map((each) => each.partsInUse()))).flat()
+      for (const { path } of await pruneParts({ keep })) io.stdout.write(`removed ${path}\n`)
     }
     if (!options.events)
       io.stdout.write(`Everything that ${lab.name} is made of is here: lab up ${lab.name}\n`)

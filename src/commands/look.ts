@@ -1,8 +1,8 @@
 /** Commands that look and change nothing: status, verify, plan, list, logs, doctor. */
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
-import { pathsOf, stateRoot } from '../state.js'
+import { madeLabs, pathsOf } from '../state.js'
 import {
   type Io,
   loadRunning,
@@ -135,11 +135,7 @@ export const plan = async (nameOrPath: string, options: Options, io: Io): Promis
 /** Shipped labs, and those that are up. */
 export const list = async (options: Options, io: Io): Promise<ExitCode> => {
   const { shippedLabs } = await import('../lab/load.js')
-  const there = existsSync(stateRoot())
-    ? readdirSync(stateRoot(), { withFileTypes: true })
-        .filter((entry) => entry.isDirectory())
-        .map(({ name }) => name)
-    : []
+  const there = await madeLabs()
   const shipped = shippedLabs().map(({ name, file, description }) => ({ name, file, description }))
   const others = there
     .filter((name) => !shipped.some((lab) => lab.name === name))
@@ -210,7 +206,7 @@ export const doctor = async (options: Options, io: Io): Promise<ExitCode> => {
   else {
     for (const { provider, bootsMachines, usable, evidence, remedy } of found)
       io.stdout.write(
-        `${usable ? '✔' : '✖'} ${provider.padEnd(10)}  ${usable ? 'usable' : 'not usable'}${bootsMachines ? '' : ' (renders a Vagrantfile; lab up does not use it yet)'}: ${evidence}\n${usable || remedy === undefined ? '' : `  to make it usable: ${remedy}\n`}`,
+        `${usable ? '✔' : '✖'} ${provider.padEnd(10)}  ${usable ? 'usable' : 'not usable'}${bootsMachines ? '' : ' (renders a Vagrantfile; lab up does not use it yet)'}: ${evidence}\n${usable || remedy === undefined ? '' : `  to make it usable:\n${remedy.replace(/^/gm, '    ')}\n`}`,
       )
     io.stdout.write(
       chosen === undefined ? 'No provider works here.\n' : `lab up uses ${chosen} unless told otherwise.\n`,

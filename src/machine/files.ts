@@ -49,15 +49,15 @@ const hostsFile = (lab: Lab): string =>
     '',
   ].join('\n')
 
+/** In hexadecimal, as `sha256sum` prints it on a machine. */
+export const sha256 = (content: string): string => createHash('sha256').update(content).digest('hex')
+
 /**
  * The serial number of a LUN, the same at every boot: initiators know the disk by it. The kernel makes the
  * disk's WWN of its first 25 hexadecimal digits, and those must not be the same for two disks either.
  */
 export const serialOf = (target: TargetSpec, lun: number): string =>
-  createHash('sha256')
-    .update(`${target.iqn} ${String(lun)}`)
-    .digest('hex')
-    .slice(0, 32)
+  sha256(`${target.iqn} ${String(lun)}`).slice(0, 32)
 
 /** What a machine serves: each target with its portal, numbered disks, and who may log in. */
 const served = (lab: Lab, machine: MachineSpec) => {
@@ -152,6 +152,9 @@ const controlPlaneKubelet: KubernetesSpec['kubelet'] = {
   crashLoopBackOff: { maxContainerRestartPeriod: '2s' },
 }
 
+/** As many as kubeadm makes: coreDNSReplicas in its addon. */
+export const dnsReplicas = 2
+
 /** What the kubeadm templates see. */
 const kubernetesData = (lab: Lab, machine: MachineSpec, secrets: LabSecrets): object => {
   if (!lab.kubernetes) throw new Error(`${lab.name} has no Kubernetes`)
@@ -219,7 +222,7 @@ export const machineFiles = (
             },
             {
               path: '/etc/lab/kubeadm-patches/corednsdeployment+strategic.yaml',
-              content: render('machine/coredns-patch.yaml', {}),
+              content: render('machine/coredns-patch.yaml', { replicas: dnsReplicas }),
             },
           ]
         : []),

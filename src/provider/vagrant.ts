@@ -93,6 +93,7 @@ export const vagrantProvider = (kind: VagrantKind, host: VagrantHost = thisHost)
     // Set in the Vagrantfile as the serial numbers of the disks.
     lunDevice: (index) =>
       `/dev/disk/by-id/${kind === 'libvirt' ? 'virtio-' : 'ata-VBOX_HARDDISK_'}lab${String(index)}`,
+    partsInUse: () => Promise.resolve([]),
     consoleLog: (lab) => {
       throw notYet(lab)
     },

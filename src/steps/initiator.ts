@@ -1,6 +1,6 @@
 /** open-iscsi: who a machine says it is, its sessions, and a file system on a LUN (seed 002, first half). */
-import { createHash } from 'node:crypto'
 import { type FilesystemSpec, type Lab, type MachineSpec, portalOf, targetNamed } from '../lab/lab.js'
+import { sha256 } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../plan/step.js'
 import { equals, machineCheck } from './checks.js'
@@ -233,7 +233,7 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
         hint,
         command: shell`sha256sum < ${file} | cut -c1-64`,
         judge: (output) => {
-          const wanted = createHash('sha256').update(testament(lab)).digest('hex')
+          const wanted = sha256(testament(lab))
           return {
             ok: output === wanted,
             saw: output === wanted ? 'the same bytes' : `other bytes, sha256 ${output}`,

@@ -8,6 +8,7 @@ import {
   nodesOf,
   podRangeOf,
 } from '../lab/lab.js'
+import { dnsReplicas } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
 import { LabError } from '../error.js'
@@ -312,9 +313,6 @@ export const initControlPlane = (lab: Lab): Step => {
   }
 }
 
-/** As many as kubeadm makes: coreDNSReplicas in its addon. */
-const dnsReplicas = 2
-
 /** kubeadm's CoreDNS: what init leaves to the end, and workers need not wait for. */
 export const installDns = (lab: Lab): Step => {
   const machine = controlPlaneOf(lab)
@@ -331,9 +329,6 @@ export const installDns = (lab: Lab): Step => {
           timeout: 120,
           signal: context.signal,
         })
-      // kubeadm keeps the number of replicas that it finds, also when that is none.
-      const replicas = `--replicas=${String(dnsReplicas)}`
-      await context.kubectl.run(['-n', 'kube-system', 'scale', 'deployment', 'coredns', replicas])
     },
     checks: [
       {

@@ -1,8 +1,7 @@
 /** Machines: there, running as wanted, reachable, and with the files that make them what they are. */
-import { createHash } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Lab, type MachineSpec, nodesOf } from '../lab/lab.js'
-import { type FileOptions, type MachineFile, machineFiles, tarOf } from '../machine/files.js'
+import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../plan/step.js'
 import { equals, machineCheck, shared } from './checks.js'
@@ -189,8 +188,6 @@ export const reach = (lab: Lab, machine: MachineSpec): Step => ({
   needs: [`boot-${machine.name}`],
   checks: [reachableCheck(lab, machine), memoryCheck(lab, machine), clockCheck(lab, machine)],
 })
-
-const sha256 = (content: string): string => createHash('sha256').update(content).digest('hex')
 
 /** Paths of those files whose content or mode is not the wanted one. */
 const differing = async (

@@ -1,8 +1,7 @@
 /** The iSCSI target: LIO, as the kernel's configfs shows it. */
-import { createHash } from 'node:crypto'
 import { initiatorsOf, type Lab, machineNamed, portalOf, type TargetSpec } from '../lab/lab.js'
 import { numbering } from '../lab/names.js'
-import { serialOf, targetFolders } from '../machine/files.js'
+import { serialOf, sha256, targetFolders } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Step } from '../plan/step.js'
 import { equals, machineCheck } from './checks.js'
@@ -26,8 +25,6 @@ export const shortName = (lab: Lab, { iqn }: TargetSpec): string => {
   const names = new Map(lab.targets.map((target) => [target.iqn, distinct(lastPart(target.iqn))]))
   return names.get(iqn) ?? lastPart(iqn)
 }
-
-const hash = (value: string): string => createHash('sha256').update(value).digest('hex')
 
 /** One look at all targets of a machine: each of them alone would not notice that there is one too many. */
 const nothingElse = (lab: Lab, machine: string, hint: string): Check => {
@@ -117,7 +114,7 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
     command: shell`cat ${group}/attrib/authentication; for acl in ${group}/acls/*/; do for key in userid password; do printf %s "$(cat "$acl"/auth/$key)" | sha256sum; done; done | sort -u | cut -c1-64`,
     judge: (output) => {
       const [required, ...seen] = output.split('\n')
-      const wanted = [target.chap.username, target.chap.password].map(hash)
+      const wanted = [target.chap.username, target.chap.password].map(sha256)
       const same =
         new Set(seen).size === new Set(wanted).size && seen.every((value) => wanted.includes(value))
       return {

@@ -50,11 +50,9 @@ export const wantsColor = (
 const canRedraw = (stream: NodeJS.WriteStream, env: NodeJS.ProcessEnv): boolean =>
   stream.isTTY && env.TERM !== 'dumb' && ['', 'false', '0'].includes(env.CI ?? '')
 
-/** Nobody reads any more (`lab up | head`): what was begun is still brought to its end. */
+/** Nobody reads any more (`lab up | head`), or the disk is full: what was begun is still brought to its end. */
 const outliveReaders = (stream: NodeJS.WriteStream): void => {
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error
-  })
+  stream.on('error', () => undefined)
 }
 
 export const createView = (options: ViewOptions): View => {

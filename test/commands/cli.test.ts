@@ -439,7 +439,10 @@ describe.concurrent('text for people', () => {
     const { stdout } = await newDesk().lab(['doctor'])
     for (const name of ['uml', 'libvirt', 'virtualbox'])
       expect(stdout).toMatch(
-        new RegExp(`^(✔ ${name} +usable.*: .+|✖ ${name} +not usable.*: .+\\n +to make it usable: .+)$`, 'm'),
+        new RegExp(
+          `^(✔ ${name} +usable.*: .+|✖ ${name} +not usable.*: .+\\n +to make it usable:\\n +.+)$`,
+          'm',
+        ),
       )
   })
 

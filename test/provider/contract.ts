@@ -24,6 +24,7 @@ const calls = (provider: Provider, lab: Lab, machine: MachineSpec) =>
     probe: undefined,
     preflight: undefined,
     lunDevice: undefined,
+    partsInUse: undefined,
     prepare: () =>
       provider.prepare(lab, { signal: new AbortController().signal, notice: () => {}, progress: () => {} }),
     createNetwork: () => provider.createNetwork(lab),
@@ -250,6 +251,9 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
 
     test('keeps what its console said where it says', async () => {
       expect(existsSync(provider.consoleLog(lab, first.name))).toBe(true)
+      const parts = await provider.partsInUse()
+      expect(parts.length).toBeGreaterThan(0)
+      expect(parts.filter((path) => !existsSync(path))).toEqual([])
       expect(await readFile(provider.consoleLog(lab, first.name), 'utf8')).toMatch(/Linux version/)
     })
 

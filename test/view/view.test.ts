@@ -227,11 +227,9 @@ describe('which view', () => {
   })
 })
 
-test('a reader that went away ends nothing', () => {
+test('a reader that went away or a full disk ends nothing: what was begun goes on', () => {
   const stream = new Captured()
   viewOn(stream)
   expect(() => stream.emit('error', Object.assign(new Error('write EPIPE'), { code: 'EPIPE' }))).not.toThrow()
-  expect(() => stream.emit('error', Object.assign(new Error('no space'), { code: 'ENOSPC' }))).toThrow(
-    'no space',
-  )
+  expect(() => stream.emit('error', Object.assign(new Error('no space'), { code: 'ENOSPC' }))).not.toThrow()
 })

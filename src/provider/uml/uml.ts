@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { execa } from 'execa'
 import { existsSync, readFileSync, readlinkSync, readdirSync } from 'node:fs'
-import { mkdir, open, readFile, rm, stat, statfs, truncate } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rm, stat, statfs, truncate } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { freemem } from 'node:os'
 import { join } from 'node:path'
@@ -15,7 +15,7 @@ import { sshTransport } from '../../machine/ssh.js'
 import { hostPackages, installHostPackages } from '../../parts/host.js'
 import { preparedParts, prepareParts } from '../../parts/parts.js'
 import { labKeys, machineKeys } from '../../machine/keys.js'
-import { pathsOf, removeState, writePrivate } from '../../state.js'
+import { madeLabs, pathsOf, removeState, writePrivate } from '../../state.js'
 import type { Leftover, MachineState, Provider, Usability } from '../provider.js'
 import type { RunningMachine, StartRequest } from './supervisor.js'
 import { callSupervisor, connectThrough } from './tunnel.js'
@@ -82,6 +82,17 @@ interface MachineBase {
 const baseOf = async (lab: Pick<Lab, 'name'>, machine: string): Promise<MachineBase | undefined> => {
   const text = await readFile(join(machineFolder(lab, machine), 'base.json'), 'utf8').catch(() => undefined)
   return text === undefined ? undefined : (JSON.parse(text) as MachineBase)
+}
+
+/** Of every lab there is: a copy-on-write disk is worthless without the base disk below it. */
+const partsInUse = async (): Promise<readonly string[]> => {
+  const used: string[] = []
+  for (const lab of await madeLabs())
+    for (const machine of await readdir(join(pathsOf(lab).root, 'machines')).catch(() => [])) {
+      const base = await baseOf({ name: lab }, machine)
+      if (base) used.push(base.kernel, base.baseDisk)
+    }
+  return used
 }
 
 /** @throws when the lab's subnet is none: the loader has checked it. */
@@ -556,6 +567,7 @@ export const umlProvider: Provider = {
   },
   dial: (lab, host, port) => connectThrough(socketOf(lab), host, port),
   lunDevice,
+  partsInUse,
   consoleLog: (lab, machine) => join(machineFolder(lab, machine), 'console.log'),
   destroy,
   leftovers,
