@@ -18,10 +18,11 @@ const layers = {
     packages: ['execa', 'handlebars', 'proper-lockfile', 'tar-stream', 'yaml', 'zod'],
   },
   provider: { src: ['error', 'lab', 'machine', 'parts', 'render', 'state'], packages: ['execa'] },
-  steps: { src: ['error', 'lab', 'machine', 'render', 'state'], packages: ['mysql2/promise'] },
+  steps: { src: ['error', 'fencing', 'lab', 'machine', 'render', 'state'], packages: ['mysql2/promise'] },
   plan: { src: ['error', 'lab', 'steps'], packages: [] },
+  fencing: { src: ['error', 'journal', 'lab', 'lock', 'machine', 'state'], packages: ['zod'] },
   scenario: {
-    src: ['error', 'lab', 'machine', 'plan', 'state', 'steps'],
+    src: ['error', 'fencing', 'journal', 'lab', 'machine', 'plan', 'state', 'steps'],
     packages: ['mysql2/promise', 'zod'],
   },
   report: { src: ['error', 'lab', 'plan', 'render', 'scenario', 'state'], packages: ['zod'] },
@@ -29,6 +30,8 @@ const layers = {
   commands: {
     src: [
       'error',
+      'fencing',
+      'journal',
       'lab',
       'lock',
       'machine',

@@ -257,6 +257,12 @@ command('forward', "a port of the lab on this host's 127.0.0.1, until Ctrl-C")
     ),
   )
 
+// Not for people: `up` starts it.
+program
+  .command('fencing-agent', { hidden: true })
+  .argument('<lab>')
+  .action(run(async (lab: string) => (await import('./commands/fencing-agent.js')).fencingAgent(lab, io)))
+
 command('schema', 'the JSON schema of lab files').action(
   run(async () => (await import('./commands/files.js')).schema(io)),
 )

@@ -2,12 +2,13 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { FileOptions } from '../machine/files.js'
 import { exitCodes, LabError } from '../error.js'
+import { readJournal, refuseWhileFenced } from '../journal.js'
 import type { Lab, ProviderName } from '../lab/lab.js'
 import { takeLock } from '../lock.js'
 import type { Provider } from '../provider/provider.js'
 import { chooseProvider, openSession, providerNamed, type Session } from '../session.js'
-import { readJournal, refuseWhileFenced, undoAll } from '../scenario/undo.js'
-import { pathsOf, secretsOf, stateRoot, writePrivate } from '../state.js'
+import { undoAll } from '../scenario/undo.js'
+import { pathsOf, secretsOf, writePrivate } from '../state.js'
 import { createView, type View, wantsColor } from '../view/view.js'
 
 /** Options that every command has. */
@@ -96,7 +97,7 @@ export const loadRunning = async (nameOrPath: string): Promise<Lab> => {
 }
 
 export const lockFor = (lab: Pick<Lab, 'name'>, command: string, options: Options, io: Io, view: View) =>
-  takeLock(join(stateRoot(), `.${lab.name}.lock`), {
+  takeLock(pathsOf(lab.name).lock, {
     command: `lab ${command} ${lab.name}`,
     wait: options.wait ? (who) => view.notice(`waiting for ${who}`) : undefined,
     signal: io.signal,
@@ -118,10 +119,12 @@ export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSign
 export const healFirst = async (session: Session, view: View): Promise<void> => {
   const open = await readJournal(session.lab.name)
   if (open.length === 0) return
-  const [{ scenario } = { scenario: '' }] = open
-  view.notice(
-    `lab run ${session.lab.name} ${scenario} was killed: undoing ${String(open.length)} of its faults`,
-  )
+  const fenced = open.filter(({ fault }) => fault === 'fence')
+  const left = open.filter(({ fault }) => fault !== 'fence')
+  for (const by of new Set(left.map((entry) => entry.by)))
+    view.notice(`${by} was killed: undoing what it left`)
+  for (const node of new Set(fenced.map(({ undo }) => undo.machine)))
+    view.notice(`${node} was fenced: it comes back by a fresh boot`)
   for (const problem of await undoAll(session)) view.notice(`not undone: ${problem}`)
   await refuseWhileFenced(session.lab.name)
 }

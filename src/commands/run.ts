@@ -1,13 +1,13 @@
 /** Breaking a lab on purpose: run, heal, report. */
 import { join } from 'node:path'
 import { type ExitCode, exitCodes, Interrupted, LabError } from '../error.js'
+import { readJournal } from '../journal.js'
 import type { Lab, ScenarioSpec } from '../lab/lab.js'
 import { didYouMean } from '../lab/suggest.js'
 import { compareRuns, runMarkdown } from '../report/documents.js'
 import { readRuns, runFiles, saveRun, startRun } from '../report/folder.js'
 import { type RunReport, runReport } from '../report/run.js'
 import { type RunRequest, runScenario } from '../scenario/run.js'
-import { readJournal } from '../scenario/undo.js'
 import { pathsOf } from '../state.js'
 import { createMask } from '../view/secrets.js'
 import {
@@ -130,7 +130,12 @@ export const run = async (
   try {
     await healFirst(healer, view)
     const plan = await planFor(lab, provider)
-    const fence = lab.fencing === 'none' ? (options.fence ? 'power' : undefined) : lab.fencing
+    const fencing: RunRequest['fencing'] =
+      lab.fencing === 'none'
+        ? options.fence
+          ? { by: 'run', method: 'power' }
+          : undefined
+        : { by: 'agent', method: lab.fencing }
     const [first] = scenarios
     const title = scenarios.length === 1 && first ? first.name : 'all'
     let folder: string | undefined
@@ -151,7 +156,7 @@ export const run = async (
             : `${String(index + 1)}-${scenario.name}.${runFiles.ledger}`,
         ),
         versions: versionsOf(lab),
-        fence,
+        fencing,
         notice: (text) => view.notice(`${scenario.name}: ${text}`),
         save: async (facts) => {
           const now = runReport(facts, mask)

@@ -1,5 +1,6 @@
 /** What each fault does to the lab, and what undoes it. */
 import { LabError } from '../error.js'
+import type { Undo } from '../journal.js'
 import {
   type FaultSpec,
   type Lab,
@@ -12,7 +13,6 @@ import {
 import { shell } from '../machine/sh.js'
 import type { Context } from '../plan/step.js'
 import type { Provider } from '../provider/provider.js'
-import type { Undo } from './undo.js'
 
 /** A fault of a scenario, aimed: which machines it hits, what it does there and how that is undone. */
 export interface Fault {

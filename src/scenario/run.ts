@@ -10,11 +10,13 @@ import type { Context, Plan, Report } from '../plan/step.js'
 import type { RunFacts } from '../report/run.js'
 import { type Client, createTable, dropTable, ledgerClient, readRows } from './client.js'
 import { aim, type Fault, refusal } from './faults.js'
-import { type FenceMethod, fenceOff } from './fence.js'
+import { noteUndo, refuseWhileFenced } from '../journal.js'
+import { type Fenced, type FenceMethod, fencingAgent } from '../fencing/agent.js'
+import { fencedSince } from '../fencing/process.js'
 import { createLedger } from './ledger-file.js'
 import { judge, type LedgerRecord, type ReadBack } from './ledger.js'
 import { type Observation, timelineOf } from './timeline.js'
-import { noteUndo, refuseWhileFenced, undoAll } from './undo.js'
+import { undoAll } from './undo.js'
 import { readJournals, type Watch, watchLab } from './watch.js'
 
 /** Milliseconds of an undisturbed ledger before the first fault. */
@@ -25,6 +27,8 @@ const calm = 3000
 const usualPause = 1000
 /** Milliseconds to watch a fault that stops no write, where no budget says for how long. */
 const shortestLook = 10_000
+/** Milliseconds for a fencing agent to see that all is well: before that it fences nobody. */
+const armingDeadline = 15_000
 /** Seconds for each part of what comes after: the ledger's first row, and reading it back. */
 const answerDeadline = 120
 
@@ -38,8 +42,8 @@ export interface RunRequest {
   /** Absolute path of the ledger, which is not there yet. */
   readonly ledgerPath: string
   readonly versions: Readonly<Record<string, string>>
-  /** How this program fences a node that it sees go; undefined: it does not. */
-  readonly fence: FenceMethod | undefined
+  /** How a node that goes is fenced: by the lab's agent, or for the time of this run by this program; or not. */
+  readonly fencing: { readonly by: 'agent' | 'run'; readonly method: FenceMethod } | undefined
   readonly notice: (text: string) => void
   /** Keeps what is known so far; called several times. */
   readonly save: (facts: RunFacts) => Promise<void>
@@ -157,7 +161,7 @@ interface Injected {
   healed?: Date
   error?: string
   /** What the journal calls its undos. */
-  ids: readonly number[]
+  ids: readonly string[]
 }
 
 /** A run while it goes on: what is known, and what will have to be undone. */
@@ -170,14 +174,13 @@ class Run {
   readonly #ending = new AbortController()
   readonly #faults: Injected[] = []
   readonly #own: Observation[] = []
+  #fenced: readonly Fenced[] = []
   #checks: readonly CheckFact[] = []
   #interrupted = true
   #volumes: readonly Observation[] = []
   #skews: Parameters<typeof timelineOf>[1] = {}
   #rows: readonly ReadBack[] | undefined
   #watch: Watch | undefined
-  /** The node of the database, before the faults. */
-  #server = ''
 
   constructor(request: RunRequest) {
     this.#request = request
@@ -188,8 +191,18 @@ class Run {
   }
 
   facts(): RunFacts {
-    const { scenario, context, versions, fence } = this.#request
-    const seen = [...(this.#watch?.observations ?? []), ...this.#own]
+    const { scenario, context, versions, fencing } = this.#request
+    const seen = [
+      ...(this.#watch?.observations ?? []),
+      ...this.#own,
+      ...this.#fenced.map(({ at, node, detail }): Observation => ({
+        type: 'node-fenced',
+        at,
+        source: 'operator',
+        node,
+        detail,
+      })),
+    ]
     return {
       lab: this.#lab.name,
       scenario,
@@ -199,7 +212,7 @@ class Run {
       provider: context.provider.name,
       failover: this.#lab.failover,
       // What was done in this run, whatever the lab file wishes for.
-      fencing: fence ?? 'none',
+      fencing: fencing?.method ?? 'none',
       versions,
       faults: this.#faults.map(({ fault, injected, healed, error }) => ({
         fault: fault.fault,
@@ -231,18 +244,65 @@ class Run {
     return succeeded(report)
   }
 
+  /**
+   * Fences what goes, where that is this program's business.
+   * @returns how to end it, once it watches the node of the database
+   */
+  async #fence(watch: Watch): Promise<() => Promise<void>> {
+    const { fencing, healer, context, notice, scenario } = this.#request
+    if (fencing?.by !== 'run') return () => Promise.resolve()
+    const ending = new AbortController()
+    const watched = new Set<string>()
+    const agent = fencingAgent(
+      healer,
+      {
+        method: fencing.method,
+        by: `lab run ${this.#lab.name} ${scenario.name}`,
+        suspended: () => Promise.resolve(false),
+        fenced: (seen) => {
+          this.#fenced = [...this.#fenced, seen]
+        },
+        notice,
+        looked: (names) => {
+          for (const name of names) watched.add(name)
+        },
+      },
+      ending.signal,
+    )
+    const end = async (): Promise<void> => {
+      ending.abort()
+      await agent
+    }
+    const server = watch.server()
+    if (!(await until(() => server !== undefined && watched.has(server), armingDeadline, context.signal))) {
+      await end()
+      throw new LabError(
+        'not-watched',
+        `${server ?? 'the node of the database'} is not ready to be watched`,
+        {
+          hint: `lab verify ${this.#lab.name}`,
+        },
+      )
+    }
+    return end
+  }
+
   async #inject(client: Client, watch: Watch): Promise<void> {
     const { scenario, context, notice } = this.#request
     const server = watch.server()
     if (server === undefined)
       throw new LabError('no-server', `nobody knows where ${this.#lab.name}'s database runs`)
-    this.#server = server
     for (const [index, spec] of scenario.inject.entries())
       this.#faults.push({ fault: await aim(context, spec, server, index), ids: [] })
     for (const { fault } of this.#faults) await fault.possible(context)
     for (const [index, injected] of this.#faults.entries()) {
       const { fault } = injected
-      const entries = await noteUndo(this.#lab.name, scenario.name, fault.fault, fault.undo)
+      const entries = await noteUndo(
+        this.#lab.name,
+        `lab run ${this.#lab.name} ${scenario.name}`,
+        fault.fault,
+        fault.undo,
+      )
       injected.ids = entries.map(({ id }) => id)
       context.signal.throwIfAborted()
       if (index === 0) await client.mark('fault')
@@ -274,7 +334,7 @@ class Run {
 
   /** Waits until the lab has got over it, or the deadline; faults that last only for a while end meanwhile. */
   async #outcome(watch: Watch): Promise<void> {
-    const { scenario, context, notice, fence } = this.#request
+    const { scenario, context, notice } = this.#request
     const { signal } = context
     const begun = performance.now()
     const former = this.#former()
@@ -283,14 +343,6 @@ class Run {
       shortestLook,
       ...[expect.writeGap, expect.readGap, expect.notReady, expect.takeover].map((budget) => budget ?? 0),
     )
-    const settled = new AbortController()
-    const fencing = fence
-      ? fenceOff(
-          { ...this.#request, method: fence, server: this.#server, answers: this.#answers, watch },
-          (seen) => this.#own.push(seen),
-          AbortSignal.any([signal, settled.signal]),
-        )
-      : undefined
     const lasting = this.#faults.filter(({ fault }) => fault.for !== undefined)
     const lasted = lasting.map(async (injected) => {
       await delay(injected.fault.for ?? 0, undefined, { signal })
@@ -312,8 +364,6 @@ class Run {
       scenario.deadline,
       signal,
     )
-    settled.abort()
-    await fencing
     if (over) await overdue
     notice(
       over ? 'writes are answered again' : `the deadline of ${String(scenario.deadline / 1000)} s is over`,
@@ -379,6 +429,7 @@ class Run {
     })
     let problem: unknown
     let injected = false
+    let endFencing = (): Promise<void> => Promise.resolve()
     try {
       const soon = AbortSignal.any([signal, AbortSignal.timeout(answerDeadline * 1000)])
       await until(() => watch.server() !== undefined, answerDeadline * 1000, signal)
@@ -391,6 +442,7 @@ class Run {
         })
       notice(`ledger: writing; ${String(baseline / 1000)} s undisturbed`)
       await delay(baseline, undefined, { signal })
+      endFencing = await this.#fence(watch)
       injected = true
       await this.#inject(client, watch)
       await this.#save()
@@ -399,6 +451,9 @@ class Run {
       problem = error
     }
     try {
+      await endFencing()
+      if (this.#request.fencing?.by === 'agent')
+        this.#fenced = await fencedSince(this.#lab.name, this.#started)
       if (injected) await this.#heal(client)
       if (!signal.aborted) {
         notice('steady state: asking every check again')

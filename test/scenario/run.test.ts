@@ -10,7 +10,7 @@ import type { WatchEvent } from '../../src/machine/kubectl.js'
 import type { Context, Plan } from '../../src/plan/step.js'
 import { type RunFacts, runReport } from '../../src/report/run.js'
 import { type RunRequest, runScenario } from '../../src/scenario/run.js'
-import { readJournal } from '../../src/scenario/undo.js'
+import { readJournal } from '../../src/journal.js'
 import { pathsOf } from '../../src/state.js'
 import { databaseServer, type FakeDatabase, type Mood } from '../helpers/database.js'
 import { temporaryFolder } from '../helpers/folder.js'
@@ -47,9 +47,9 @@ const fakeLab = async (moveAfter = 1500) => {
     () => state.mood,
   )
   cleanUp.push(() => database.close())
-  const watchers = new Map<string, (event: WatchEvent) => void>()
+  const watchers: { readonly what: string; readonly seen: (event: WatchEvent) => void }[] = []
   const tell = (what: string, type: WatchEvent['type'], object: object): void =>
-    watchers.get(what)?.({ type, object } as WatchEvent)
+    watchers.filter((one) => one.what === what).forEach(({ seen }) => seen({ type, object } as WatchEvent))
   const created = '2026-11-21T10:00:00Z'
   const pod = (name: string, nodeName: string, ready = true, more: object = {}): object => ({
     metadata: { name, creationTimestamp: name.endsWith('a') ? created : new Date().toISOString(), ...more },
@@ -103,9 +103,12 @@ const fakeLab = async (moveAfter = 1500) => {
         },
         get: async () => ({ spec: { taints: [] } }),
         watch: async (args: readonly string[], seen: (event: WatchEvent) => void) => {
-          watchers.set(args[0] ?? '', seen)
-          if (args[0] === 'pods') tell('pods', 'ADDED', pod('mysql-server-a', 'worker1'))
-          else tell('nodes', 'ADDED', { metadata: { name: 'worker1' }, status: conditions(true) })
+          const objects =
+            args[0] === 'pods'
+              ? [pod('mysql-server-a', 'worker1')]
+              : ['worker1', 'worker2'].map((name) => ({ metadata: { name }, status: conditions(true) }))
+          for (const object of objects) seen({ type: 'ADDED', object } as WatchEvent)
+          watchers.push({ what: args[0] ?? '', seen })
         },
       },
       machine: (name: string) => ({
@@ -146,7 +149,7 @@ const fakeLab = async (moveAfter = 1500) => {
     plan,
     ledgerPath: join(await temporaryFolder(), 'ledger.ndjson'),
     versions: {},
-    fence: undefined,
+    fencing: undefined,
     notice: () => {},
     save: async (facts) => {
       saved.push(facts)
@@ -234,7 +237,7 @@ test('a lab that is switched off is refused, and so is a fault that the provider
 
 test('with --fence, a node that is off is tainted only after the provider says that it is off', async () => {
   const { state, request } = await fakeLab(4000)
-  const report = runReport(await runScenario({ ...request, fence: 'power' }))
+  const report = runReport(await runScenario({ ...request, fencing: { by: 'run', method: 'power' } }))
   expect(state.taints[0]).toContain('node.kubernetes.io/out-of-service=nodeshutdown:NoExecute')
   expect(report.fencing).toBe('power')
   expect(report.events.map(({ type }) => type)).toContain('node-fenced')

@@ -1,19 +1,20 @@
 /** The journal of faults, and how it is worked off. */
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { beforeEach, expect, test, vi } from 'vitest'
 import { loadLab } from '../../src/lab/load.js'
 import type { Context } from '../../src/plan/step.js'
-import { noteUndo, readJournal, undoAll } from '../../src/scenario/undo.js'
+import { noteUndo, readJournal } from '../../src/journal.js'
+import { undoAll } from '../../src/scenario/undo.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const lab = await loadLab('iscsi-ha')
-const journal = (): string => join(pathsOf(lab.name).root, 'faults.json')
+const journal = (): string => join(pathsOf(lab.name).root, 'faults')
 
 beforeEach(async () => {
   vi.stubEnv('LAB_STATE', await temporaryFolder())
-  await mkdir(dirname(journal()), { recursive: true })
+  await mkdir(journal(), { recursive: true })
 })
 
 const contextThat = (
@@ -48,11 +49,16 @@ const contextThat = (
 test('what will have to be undone is on the disk before it is done, and the last goes first', async () => {
   await noteUndo(lab.name, 'drain', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
   await noteUndo(lab.name, 'drain', 'hang', [{ do: 'resume', machine: 'worker2' }])
-  expect(JSON.parse(await readFile(journal(), 'utf8'))).toMatchObject([{ id: 1 }, { id: 2, fault: 'hang' }])
+  const names = (await readdir(journal())).sort()
+  const entries = await Promise.all(names.map((name) => readFile(join(journal(), name), 'utf8')))
+  expect(entries.map((text) => JSON.parse(text) as object)).toMatchObject([
+    { by: 'drain', undo: { do: 'uncordon' } },
+    { fault: 'hang' },
+  ])
   const done: string[] = []
   expect(await undoAll(contextThat(done))).toEqual([])
   expect(done).toEqual(['resume worker2', 'uncordon worker1'])
-  await expect(readFile(journal())).rejects.toThrow('ENOENT')
+  expect(await readdir(journal())).toEqual([])
 })
 
 test('what could not be undone stays, and keeps nothing else from being undone', async () => {
@@ -101,7 +107,15 @@ test('a node that was thrown out is let in only after its memory is gone', async
   expect(done).toEqual(['cut worker1', 'target: /etc/lab/boot.d/50-target', 'start worker1'])
 })
 
+test('two who write at once do not overwrite each other, and half a file is none', async () => {
+  await Promise.all(
+    ['worker1', 'worker2'].map((machine) => noteUndo(lab.name, 'x', 'drain', [{ do: 'uncordon', machine }])),
+  )
+  await writeFile(join(journal(), '2026-11-21T10:00:00.000Z-1-1.json.new'), '{')
+  expect((await readJournal(lab.name)).map(({ undo }) => undo.machine).sort()).toEqual(['worker1', 'worker2'])
+})
+
 test('a journal that is none is said to be so', async () => {
-  await writeFile(journal(), '[{"undo": "everything"}]')
-  await expect(readJournal(lab.name)).rejects.toThrow('faults.json: not a list of faults to undo')
+  await writeFile(join(journal(), '1.json'), '{"undo": "everything"}')
+  await expect(readJournal(lab.name)).rejects.toThrow('faults/1.json: not a fault to undo')
 })
