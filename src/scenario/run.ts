@@ -8,13 +8,14 @@ import type { DatabaseSpec, Lab, ScenarioSpec } from '../lab/lab.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Context, Plan, Report } from '../plan/step.js'
 import type { RunFacts } from '../report/run.js'
-import { type Client, createTable, dropTable, ledgerClient, readRows } from './client.js'
+import { type Client, ledgerClient } from './client.js'
 import { aim, type Fault, refusal } from './faults.js'
 import { noteUndo, refuseWhileFenced } from '../journal.js'
 import { type Fenced, type FenceMethod, fencingAgent } from '../fencing/agent.js'
 import { fencedSince } from '../fencing/process.js'
 import { createLedger } from './ledger-file.js'
-import { judge, type LedgerRecord, type ReadBack } from './ledger.js'
+import { judge, type Judgement, type LedgerRecord, media, type Medium, type ReadBack } from './ledger.js'
+import { fileStore, rowStore, type Store } from './medium.js'
 import { type Observation, timelineOf } from './timeline.js'
 import { undoAll } from './undo.js'
 import { readJournals, type Watch, watchLab } from './watch.js'
@@ -83,38 +84,54 @@ const checkFacts = (when: CheckFact['when'], report: Report): readonly CheckFact
       : [{ when, title: step.title, machine: step.machine, ok: false, saw: reason ?? 'nobody asked' }],
   )
 
+/** Acknowledged writes of one medium. */
+class MediumAnswers {
+  /** By the ledger's clock, in milliseconds. */
+  last = -Infinity
+  /** Since when writes have been answered without a pause. */
+  steadySince = Infinity
+
+  take(ms: number): void {
+    if (ms - this.last > usualPause) this.steadySince = ms
+    this.last = ms
+  }
+}
+
 /** Acknowledged writes, as the run needs them while it goes on. */
 class Answers {
-  /** By the ledger's clock, in milliseconds. */
-  #last = -Infinity
-  /** Since when writes have been answered without a pause. */
-  #steadySince = Infinity
-  readonly #pods: { readonly ms: number; readonly pod: string }[] = []
+  readonly #of: Readonly<Record<Medium, MediumAnswers>> = {
+    row: new MediumAnswers(),
+    file: new MediumAnswers(),
+  }
+  #lastPod: string | undefined
 
   take(record: LedgerRecord): void {
     if (record.type !== 'acknowledged' || record.operation !== 'write') return
-    if (record.ms - this.#last > usualPause) this.#steadySince = record.ms
-    this.#last = record.ms
-    if (this.#pods.at(-1)?.pod !== record.server.pod)
-      this.#pods.push({ ms: record.ms, pod: record.server.pod })
+    this.#of[record.medium].take(record.ms)
+    if (record.medium === 'row') this.#lastPod = record.server.pod
   }
 
-  get any(): boolean {
-    return this.#pods.length > 0
+  /** What has not acknowledged anything yet. */
+  get missing(): readonly Medium[] {
+    return (['row', 'file'] as const).filter((medium) => this.#of[medium].last === -Infinity)
   }
 
-  /** Milliseconds since the last answer. */
+  /** Milliseconds since the last answer of the medium that has been silent for longer. */
   get silence(): number {
-    return performance.now() - this.#last
+    return performance.now() - Math.min(this.#of.row.last, this.#of.file.last)
   }
 
+  /** The database that answered last. */
   get lastPod(): string | undefined {
-    return this.#pods.at(-1)?.pod
+    return this.#lastPod
   }
 
-  /** Whether writes are answered now, and were for a while, all of it after this moment. */
+  /** Whether writes to every medium are answered now, and were for a while, all of it after this moment. */
   calmSince(ms: number): boolean {
-    return this.silence < usualPause && this.#last - Math.max(this.#steadySince, ms) >= calm
+    return (
+      this.silence < usualPause &&
+      Object.values(this.#of).every(({ last, steadySince }) => last - Math.max(steadySince, ms) >= calm)
+    )
   }
 }
 
@@ -138,10 +155,14 @@ const withPods = (seen: readonly Observation[], volumes: readonly Observation[])
     return pod === undefined ? volume : { ...volume, pod }
   })
 
+/** Whether a record is a write that the database acknowledged: a takeover is that of the database. */
+const isRowWritten = (record: LedgerRecord): record is Extract<LedgerRecord, { type: 'acknowledged' }> =>
+  record.type === 'acknowledged' && record.operation === 'write' && record.medium === 'row'
+
 /** `ms` of every observation of a write is the ledger's own; `at` is by the operator's clock. */
 const writeObservations = (records: readonly LedgerRecord[]): readonly Observation[] =>
   records.flatMap((record): Observation[] =>
-    record.type === 'acknowledged' && record.operation === 'write'
+    isRowWritten(record)
       ? [
           {
             type: 'write-acknowledged',
@@ -179,7 +200,7 @@ class Run {
   #interrupted = true
   #volumes: readonly Observation[] = []
   #skews: Parameters<typeof timelineOf>[1] = {}
-  #rows: readonly ReadBack[] | undefined
+  #readBack: Readonly<Partial<Record<Medium, readonly ReadBack[]>>> = {}
   #watch: Watch | undefined
 
   constructor(request: RunRequest) {
@@ -228,10 +249,12 @@ class Run {
         this.#skews,
       ),
       ledger:
-        this.#records.length === 0
-          ? undefined
-          : { records: this.#records, judgement: judge(this.#records, this.#rows, undefined) },
+        this.#records.length === 0 ? undefined : { records: this.#records, judgement: this.#judgement() },
     }
+  }
+
+  #judgement(): Judgement {
+    return judge(this.#records, this.#readBack.row, this.#readBack.file)
   }
 
   #save(): Promise<void> {
@@ -373,11 +396,7 @@ class Run {
   /** The pod that answered before the fault. */
   #former(): string | undefined {
     const fault = this.#records.find((record) => record.type === 'mark' && record.mark === 'fault')
-    const before = this.#records.findLast(
-      (record) =>
-        record.type === 'acknowledged' && record.operation === 'write' && record.ms <= (fault?.ms ?? 0),
-    )
-    return before?.type === 'acknowledged' ? before.server.pod : undefined
+    return this.#records.filter(isRowWritten).findLast(({ ms }) => ms <= (fault?.ms ?? 0))?.server.pod
   }
 
   async #heal(client: Client | undefined): Promise<void> {
@@ -401,6 +420,35 @@ class Run {
     for (const text of await undoAll(healer)) notice(`not undone: ${text}`)
   }
 
+  /** What cannot be read back is unknown: that is a verdict, and no failure of the run. */
+  async #readAllBack(stores: readonly Store[]): Promise<void> {
+    const { notice } = this.#request
+    const soon = AbortSignal.timeout(answerDeadline * 1000)
+    const why = (error: unknown): string => (error instanceof Interrupted ? 'no answer' : messageOf(error))
+    await Promise.all(
+      stores.map(async (store) => {
+        const { medium } = store
+        try {
+          const there = await store.readBack(soon)
+          this.#readBack = { ...this.#readBack, [medium]: there }
+        } catch (error) {
+          notice(`${media[medium]} could not be read back: ${why(error)}`)
+        }
+      }),
+    )
+    // What is not as it should be stays, to be looked at.
+    if (this.#judgement().findings.length > 0) return
+    await Promise.all(
+      stores
+        .filter(({ medium }) => this.#readBack[medium])
+        .map((store) =>
+          store.remove(soon).catch((error: unknown) => {
+            notice(`what this run wrote to ${media[store.medium]} could not be removed: ${why(error)}`)
+          }),
+        ),
+    )
+  }
+
   async run(database: DatabaseSpec): Promise<RunFacts> {
     const { context, healer, ledgerPath, notice } = this.#request
     const { signal } = context
@@ -415,13 +463,16 @@ class Run {
     const ledger = await createLedger(ledgerPath)
     const watch = watchLab(healer, database, this.#ending.signal)
     this.#watch = watch
-    const table = `lab_run_${this.#started.toISOString().replace(/\D/g, '')}`
-    const client = ledgerClient({
+    const medium = {
       reach: context,
       database,
+      run: `lab_run_${this.#started.toISOString().replace(/\D/g, '')}`,
+      nodeOf: (pod: string) => watch.nodeOf(pod),
+    }
+    const stores = [rowStore(medium), fileStore(medium)]
+    const client = ledgerClient({
+      stores,
       ledger,
-      table,
-      nodeOf: (pod) => watch.nodeOf(pod),
       seen: (record) => {
         this.#records.push(record)
         this.#answers.take(record)
@@ -433,13 +484,15 @@ class Run {
     try {
       const soon = AbortSignal.any([signal, AbortSignal.timeout(answerDeadline * 1000)])
       await until(() => watch.server() !== undefined, answerDeadline * 1000, signal)
-      await createTable(context, database, table, soon)
+      for (const store of stores) await store.create(soon)
       await client.mark('begin')
       client.start()
-      if (!(await until(() => this.#answers.any, answerDeadline * 1000, signal)))
-        throw new LabError('no-answer', `${database.name} acknowledges nothing`, {
-          hint: `lab verify ${this.#lab.name}`,
-        })
+      if (!(await until(() => this.#answers.missing.length === 0, answerDeadline * 1000, signal)))
+        throw new LabError(
+          'no-answer',
+          `${database.name}: ${this.#answers.missing.map((silent) => media[silent]).join(' and ')} acknowledged nothing within ${String(answerDeadline)} s`,
+          { hint: `lab verify ${this.#lab.name}` },
+        )
       notice(`ledger: writing; ${String(baseline / 1000)} s undisturbed`)
       await delay(baseline, undefined, { signal })
       endFencing = await this.#fence(watch)
@@ -465,15 +518,11 @@ class Run {
     }
     await client.stop().catch((error: unknown) => (problem ??= error))
     await ledger.close()
+    await this.#readAllBack(stores)
     try {
-      const soon = AbortSignal.timeout(answerDeadline * 1000)
-      this.#rows = await readRows(context, database, table, (pod) => watch.nodeOf(pod), soon)
       const journals = await readJournals(healer, this.#lab, this.#started)
       this.#volumes = journals.observations
       this.#skews = journals.skews
-      // Rows that are not as they should be stay, to be looked at.
-      if (judge(this.#records, this.#rows, undefined).findings.length === 0)
-        await dropTable(context, database, table, soon)
     } catch (error) {
       problem ??= error
     }

@@ -21,10 +21,14 @@ interface PodObject {
   readonly status: {
     readonly conditions?: readonly { readonly type: string; readonly status: string }[]
     readonly containerStatuses?: readonly {
+      readonly name: string
       readonly state: { readonly running?: { readonly startedAt: string } }
     }[]
   }
 }
+
+/** As the Deployment's template calls it: another container of the pod writes a plain file. */
+const databaseContainer = 'mysql'
 
 export interface Watch {
   readonly observations: readonly Observation[]
@@ -69,7 +73,7 @@ export const watchLab = (context: Context, database: DatabaseSpec, signal: Abort
   }
 
   const started = (object: PodObject | undefined): string | undefined =>
-    object?.status.containerStatuses?.[0]?.state.running?.startedAt
+    object?.status.containerStatuses?.find(({ name }) => name === databaseContainer)?.state.running?.startedAt
 
   const pod = (object: PodObject, gone: boolean, first: boolean): void => {
     const { name, deletionTimestamp } = object.metadata
