@@ -21,6 +21,7 @@ const contextThat = (
   done: string[],
   fails: (what: string) => boolean = () => false,
   off: readonly string[] = [],
+  pods: readonly object[] = [],
 ): Context => {
   const act = async (what: string): Promise<string> => {
     if (fails(what)) throw new Error('not now')
@@ -40,7 +41,8 @@ const contextThat = (
     },
     kubectl: {
       get: async () => ({ spec: {} }),
-      run: (words: readonly string[]) => act(words.join(' ')),
+      run: (words: readonly string[]) =>
+        words[0] === 'get' ? Promise.resolve(JSON.stringify({ items: pods })) : act(words.join(' ')),
     },
     machine: (name: string) => ({ run: ({ text }: { text: string }) => act(`${name}: ${text}`) }),
   } as unknown as Context
@@ -105,6 +107,20 @@ test('a node that was thrown out is let in only after its memory is gone', async
   done.length = 0
   expect(await undoAll(contextThat(done, undefined, ['worker1']))).toEqual([])
   expect(done).toEqual(['cut worker1', 'target: /etc/lab/boot.d/50-target', 'start worker1'])
+})
+
+test('before a node is switched on, Kubernetes forgets the pods that were replaced, and only those', async () => {
+  await noteUndo(lab.name, 'x', 'power-cut', [{ do: 'switch-on', machine: 'worker1' }])
+  const done: string[] = []
+  const pods = [
+    { metadata: { name: 'old', namespace: 'default', deletionTimestamp: '2026-11-21T10:00:00Z' } },
+    { metadata: { name: 'kube-proxy', namespace: 'kube-system' } },
+  ]
+  expect(await undoAll(contextThat(done, undefined, ['worker1'], pods))).toEqual([])
+  expect(done).toEqual([
+    'delete pod old --namespace=default --force --grace-period=0 --ignore-not-found',
+    'start worker1',
+  ])
 })
 
 test('two who write at once do not overwrite each other, and half a file is none', async () => {
