@@ -43,6 +43,7 @@ const layers = {
       'session',
       'state',
       'steps',
+      'version',
       'view',
     ],
     packages: ['commander'],

@@ -115,10 +115,13 @@ export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSign
   return openSession(lab, provider, signal, 'missing' in parts ? 'kubectl' : parts.kubectl)
 }
 
-/** Undoes the faults that a run which was killed has left: what changes a lab starts from one that is whole. */
-export const healFirst = async (session: Session, view: View): Promise<void> => {
+/**
+ * Undoes the faults that a run which was killed has left: what changes a lab starts from one that is whole.
+ * @returns whether there were any; then machines may be on their way up
+ */
+export const healFirst = async (session: Session, view: View): Promise<boolean> => {
   const open = await readJournal(session.lab.name)
-  if (open.length === 0) return
+  if (open.length === 0) return false
   const fenced = open.filter(({ fault }) => fault === 'fence')
   const left = open.filter(({ fault }) => fault !== 'fence')
   for (const by of new Set(left.map((entry) => entry.by)))
@@ -127,4 +130,5 @@ export const healFirst = async (session: Session, view: View): Promise<void> => 
     view.notice(`${node} was fenced: it comes back by a fresh boot`)
   for (const problem of await undoAll(session)) view.notice(`not undone: ${problem}`)
   await refuseWhileFenced(session.lab.name)
+  return true
 }

@@ -15,6 +15,7 @@ import { type JournalEntry, noteUndo, outOfService, readJournal } from '../journ
 import { type Lab, machineNamed, machinesWith } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../plan/step.js'
+import type { MachineState } from '../provider/provider.js'
 
 /** Milliseconds between two looks. */
 const pause = 200
@@ -80,11 +81,12 @@ interface Seen {
   readonly bootId: string
 }
 
-/** A boot of a machine that its kubelet has reported from. */
-interface Armed {
-  /** The provider's word for this run of the machine. */
+/** A machine since it was last switched on. */
+interface Run {
+  /** The provider's word for it. */
   readonly since: string
-  readonly bootId: string
+  /** The boot that Kubernetes knew of when it began: what it says of that one is old news. */
+  readonly before: string | undefined
 }
 
 export interface Watching {
@@ -112,8 +114,8 @@ export const fencingAgent = async (
   const { lab, provider, kubectl } = context
   const workers = machinesWith(lab, 'worker').map(({ name }) => name)
   const nodes = new Map<string, Seen>()
-  const armed = new Map<string, Armed>()
-  const last = new Map<string, Armed>()
+  const runs = new Map<string, Run>()
+  const armed = new Set<string>()
   const watching = kubectl.watch(
     ['nodes'],
     ({ type, object }) => {
@@ -163,25 +165,28 @@ export const fencingAgent = async (
     }
   }
 
+  /** Sees machines being switched on, also while nobody may be fenced. */
+  const follow = (states: readonly MachineState[]): void => {
+    for (const { name, status, detail: since } of states) {
+      const known = runs.get(name)
+      if (status === 'running' && known?.since !== since)
+        // The first time, Kubernetes has had its say about this run.
+        runs.set(name, { since, before: known ? nodes.get(name)?.bootId : undefined })
+    }
+  }
+
   /** The workers that are to be fenced now, with why. */
-  const look = async (): Promise<ReadonlyMap<string, string>> => {
-    const [states, journal] = await Promise.all([provider.states(lab), readJournal(lab.name)])
+  const look = async (states: readonly MachineState[]): Promise<ReadonlyMap<string, string>> => {
+    const journal = await readJournal(lab.name)
     const isFenced = (node: string): boolean =>
       journal.some(({ fault, undo }: JournalEntry) => fault === 'fence' && undo.machine === node)
     const lost = new Map<string, string>()
     for (const name of workers) {
-      const state = states.find((each) => each.name === name)
-      const on = state?.status === 'running'
+      const on = states.some((state) => state.name === name && state.status === 'running')
       const node = nodes.get(name)
       if (isFenced(name)) armed.delete(name)
       else if (on && node?.ready) {
-        const before = last.get(name)
-        // After a boot Kubernetes says for a while what it said before it.
-        if (before === undefined || before.since === state.detail || before.bootId !== node.bootId) {
-          const now = { since: state.detail, bootId: node.bootId }
-          armed.set(name, now)
-          last.set(name, now)
-        }
+        if (node.bootId !== runs.get(name)?.before) armed.add(name)
       } else if (armed.has(name)) lost.set(name, on ? `${name} is not ready` : `${name} was found off`)
     }
     const others = (name: string): boolean =>
@@ -191,10 +196,12 @@ export const fencingAgent = async (
 
   while (!signal.aborted) {
     try {
+      const states = await provider.states(lab)
+      follow(states)
       if (await suspended()) armed.clear()
       else {
-        const lost = await look()
-        await looked?.([...armed.keys()])
+        const lost = await look(states)
+        await looked?.([...armed])
         for (const [name, why] of lost) await fence(name, why)
       }
     } catch (error) {

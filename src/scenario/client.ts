@@ -6,16 +6,25 @@ import type { LedgerFile } from './ledger-file.js'
 import type { LedgerRecord, Medium, Operation } from './ledger.js'
 import type { Session, Store } from './medium.js'
 
-/** Milliseconds between two writes, and between two reads. */
-const pace = { write: 100, read: 200 } as const
+interface Worker {
+  readonly client: string
+  readonly operation: Operation
+  /** Milliseconds between the beginnings of two requests. */
+  readonly pace: number
+  /** The number of its first request: a medium has every number of a write only once. */
+  readonly first: number
+  /** It connects anew for each request, at the next node's address in turn. */
+  readonly roams: boolean
+}
 
-/** Who is at work on each medium. */
-const crews: Readonly<Record<Medium, readonly (readonly [client: string, operation: Operation])[]>> = {
+/** Who is at work on each medium. One that keeps its connection never sees a second server; one that roams does. */
+const crews: Readonly<Record<Medium, readonly Worker[]>> = {
   row: [
-    ['writer-1', 'write'],
-    ['reader-1', 'read'],
+    { client: 'writer-1', operation: 'write', pace: 100, first: 1, roams: false },
+    { client: 'writer-2', operation: 'write', pace: 500, first: 1_000_001, roams: true },
+    { client: 'reader-1', operation: 'read', pace: 200, first: 1, roams: false },
   ],
-  file: [['file-writer', 'write']],
+  file: [{ client: 'file-writer', operation: 'write', pace: 100, first: 1, roams: false }],
 }
 
 /** With what a write's content begins. */
@@ -50,13 +59,13 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
     seen(entry)
   }
 
-  const run = async (store: Store, client: string, operation: Operation): Promise<void> => {
+  const run = async (store: Store, { client, operation, pace, first, roams }: Worker): Promise<void> => {
     const { medium } = store
     let session: Session | undefined
     try {
-      for (let seq = 1; !ending.signal.aborted; seq++) {
+      for (let seq = first; !ending.signal.aborted; seq++) {
         // A loop that lost its connection has its say when it has another one: nothing is sent meanwhile.
-        session ??= await store.connect(ending.signal)
+        session ??= await store.connect(ending.signal, roams ? seq - first : 0)
         const begun = performance.now()
         const content =
           operation === 'write'
@@ -76,12 +85,16 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
           // When it came, not when it was written down.
           const moment = now()
           await record({ type: 'acknowledged', ...moment, ...request, server })
+          if (roams) {
+            session.close()
+            session = undefined
+          }
         } catch (error) {
-          session.close()
+          session?.close()
           session = undefined
           await record({ type: 'failed', ...now(), ...request, error: messageOf(error) })
         }
-        const rest = pace[operation] - (performance.now() - begun)
+        const rest = pace - (performance.now() - begun)
         if (rest > 0) await delay(rest, undefined, { signal: ending.signal })
       }
     } catch (error) {
@@ -95,9 +108,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
   return {
     start: () => {
       running = Promise.all(
-        stores.flatMap((store) =>
-          crews[store.medium].map(([client, operation]) => run(store, client, operation)),
-        ),
+        stores.flatMap((store) => crews[store.medium].map((worker) => run(store, worker))),
       )
       // It is looked at when the run stops; until then nobody listens.
       running.catch(() => undefined)

@@ -45,8 +45,8 @@ export interface Session {
 
 export interface Store {
   readonly medium: Medium
-  /** Goes on until some address answers, or the signal. */
-  connect(signal: AbortSignal): Promise<Session>
+  /** Goes on until some address answers, or the signal. @param first the node's address to begin with, from 0 */
+  connect(signal: AbortSignal, first?: number): Promise<Session>
   /** Makes room for a run. */
   create(signal: AbortSignal): Promise<void>
   /** All that is there, a file's lines in their order; tried again until the signal, since a server may yet be on its way. */
@@ -90,11 +90,12 @@ export const connectAnywhere = <T extends Closable>(
   reach: Reach,
   door: Door<T>,
   signal: AbortSignal,
+  first = 0,
 ): Promise<Way<T>> =>
   new Promise((resolve, reject) => {
     const hosts = nodesOf(reach.lab).map(({ address }) => address)
     let done = false as boolean
-    let next = 0
+    let next = first
     const begin = (): void => {
       const host = hosts[next++ % hosts.length] ?? ''
       attempt(reach, door, host).then(
@@ -180,8 +181,8 @@ export const rowStore = ({ reach, database, run: table, nodeOf }: StoreOptions):
     })
   return {
     medium: 'row',
-    connect: async (signal) => {
-      const { connection, address } = await connectAnywhere(reach, door, signal)
+    connect: async (signal, first) => {
+      const { connection, address } = await connectAnywhere(reach, door, signal, first)
       return {
         address,
         // The statement commits by itself, and its answer comes after that: with it comes who gave it.
@@ -305,8 +306,8 @@ export const fileStore = ({ reach, database, run, nodeOf }: StoreOptions): Store
   const door = fileDoor(database)
   return {
     medium: 'file',
-    connect: async (signal) => {
-      const { connection, address } = await connectAnywhere(reach, door, signal)
+    connect: async (signal, first) => {
+      const { connection, address } = await connectAnywhere(reach, door, signal, first)
       return {
         address,
         write: async (seq, content) => {

@@ -31,7 +31,7 @@ const shortestLook = 10_000
 /** Milliseconds for a fencing agent to see that all is well: before that it fences nobody. */
 const armingDeadline = 15_000
 /** Seconds for each part of what comes after: the ledger's first row, and reading it back. */
-const answerDeadline = 120
+const answerDeadline = 60
 
 export interface RunRequest {
   readonly scenario: ScenarioSpec
@@ -487,14 +487,25 @@ class Run {
     try {
       const soon = AbortSignal.any([signal, AbortSignal.timeout(answerDeadline * 1000)])
       await until(() => watch.server() !== undefined, answerDeadline * 1000, signal)
-      for (const store of stores) await store.create(soon)
+      for (const store of stores)
+        await store.create(soon).catch((error: unknown) => {
+          signal.throwIfAborted()
+          throw new LabError(
+            'no-answer',
+            `${media[store.medium]} cannot be written to: ${messageOf(error)}`,
+            {
+              hint: `lab report ${this.#lab.name}`,
+              exitCode: exitCodes.unknown,
+            },
+          )
+        })
       await client.mark('begin')
       client.start()
       if (!(await until(() => this.#answers.missing.length === 0, answerDeadline * 1000, signal)))
         throw new LabError(
           'no-answer',
           `${database.name}: ${this.#answers.missing.map((silent) => media[silent]).join(' and ')} acknowledged nothing within ${String(answerDeadline)} s`,
-          { hint: `lab verify ${this.#lab.name}` },
+          { hint: `lab report ${this.#lab.name}`, exitCode: exitCodes.unknown },
         )
       notice(`ledger: writing; ${String(baseline / 1000)} s undisturbed`)
       await delay(baseline, undefined, { signal })
