@@ -41,7 +41,7 @@ export const lab = (args, { env = {}, onLine, started, detached = false } = {}) 
 /** Ends the benchmark: a figure of a failed run is none. */
 export const giveUp = async (args, result) => {
   console.error(`lab ${args.join(' ')}: exit code ${result.code}\n${result.stdout}\n${result.stderr}`)
-  await lab(['down', args[1] ?? ''])
+  if ((await lab(['down', args[1] ?? ''])).code === 0) tidy()
   process.exit(1)
 }
 

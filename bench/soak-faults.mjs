@@ -35,6 +35,7 @@ const longestPause = 10
 
 const usage = (text) => {
   console.error(text)
+  tidy()
   process.exit(2)
 }
 const whole = (option, text, most) => {
