@@ -10,7 +10,7 @@ import type { Context, Plan, Report } from '../plan/step.js'
 import type { RunFacts } from '../report/run.js'
 import { type Client, ledgerClient } from './client.js'
 import { aim, type Fault, refusal } from './faults.js'
-import { noteUndo, refuseWhileFenced } from '../journal.js'
+import { noteUndo, readJournal, refuseWhileFenced } from '../journal.js'
 import { type Fenced, type FenceMethod, fencingAgent } from '../fencing/agent.js'
 import { fencedSince } from '../fencing/process.js'
 import { createLedger } from './ledger-file.js'
@@ -348,10 +348,10 @@ class Run {
     }
   }
 
-  /** Undoes the faults that are not yet undone. */
-  async #undo(which: readonly Injected[]): Promise<void> {
+  /** Undoes faults of this run that are not yet undone. @param others what others have noted down, too, as a fence */
+  async #undo(which: readonly Injected[], others = false): Promise<void> {
     const ids = new Set(which.flatMap((injected) => injected.ids))
-    const failed = await undoAll(this.#request.healer, ({ id }) => ids.has(id))
+    const failed = await undoAll(this.#request.healer, ({ id }) => others || ids.has(id))
     for (const injected of which) {
       if (failed.length > 0) injected.error = failed.join('; ')
       else if (injected.injected) injected.healed ??= new Date()
@@ -405,10 +405,10 @@ class Run {
   async #heal(client: Client | undefined): Promise<void> {
     const { healer, plan, notice } = this.#request
     const open = this.#faults.filter(({ healed }) => healed === undefined)
-    await this.#undo(open)
-    // What was noted down by others, as a fence.
-    const failed = await undoAll(healer)
-    for (const text of failed) notice(`not undone: ${text}`)
+    // All at once, the last first: a node that lost its power and was fenced for it boots once.
+    await this.#undo(open, true)
+    const left = await readJournal(this.#lab.name)
+    for (const { fault, undo } of left) notice(`not undone yet: ${fault} on ${undo.machine}: ${undo.do}`)
     this.#own.push({
       type: 'healed',
       at: new Date().toISOString(),

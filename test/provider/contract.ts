@@ -300,6 +300,19 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await stateOf(first.name)).not.toHaveProperty('differs')
     })
 
+    test('cuts the power of one that only just begins to start: nothing of it is left to hold its disks', async () => {
+      for (const wait of [0, 0, 5, 20, 50]) {
+        await provider.cut(lab, first.name)
+        await start(first)
+        await delay(wait)
+        await provider.cut(lab, first.name)
+        expect((await stateOf(first.name))?.status).toBe('stopped')
+      }
+      await start(first)
+      await answers(first)
+      expect(await run('echo fine')).toBe('fine')
+    })
+
     test('says of a machine that cannot boot what its console said last, and where that is', async () => {
       await bench.breakDisk(second.name)
       await start(second)
