@@ -10,7 +10,7 @@ import type { Context, Plan, Report } from '../plan/step.js'
 import type { RunFacts } from '../report/run.js'
 import { type Client, ledgerClient } from './client.js'
 import { aim, type Fault, refusal } from './faults.js'
-import { noteUndo, readJournal, refuseWhileFenced } from '../journal.js'
+import { type JournalEntry, noteUndo, readJournal, refuseWhileFenced } from '../journal.js'
 import { type Fenced, type FenceMethod, fencingAgent } from '../fencing/agent.js'
 import { fencedSince } from '../fencing/process.js'
 import { createLedger } from './ledger-file.js'
@@ -181,6 +181,8 @@ interface Injected {
   injected?: Date
   healed?: Date
   error?: string
+  /** What is in the way of undoing it. */
+  undoing?: string
   /** What the journal calls its undos. */
   ids: readonly string[]
 }
@@ -235,13 +237,13 @@ class Run {
       // What was done in this run, whatever the lab file wishes for.
       fencing: fencing?.method ?? 'none',
       versions,
-      faults: this.#faults.map(({ fault, injected, healed, error }) => ({
+      faults: this.#faults.map(({ fault, injected, healed, error, undoing }) => ({
         fault: fault.fault,
         on: fault.on,
         detail: fault.detail,
         injected,
         healed,
-        error,
+        error: error ?? undoing,
       })),
       checks: this.#checks,
       timeline: timelineOf(
@@ -348,13 +350,16 @@ class Run {
     }
   }
 
-  /** Undoes faults of this run that are not yet undone. @param others what others have noted down, too, as a fence */
-  async #undo(which: readonly Injected[], others = false): Promise<void> {
-    const ids = new Set(which.flatMap((injected) => injected.ids))
-    const failed = await undoAll(this.#request.healer, ({ id }) => others || ids.has(id))
-    for (const injected of which) {
-      if (failed.length > 0) injected.error = failed.join('; ')
-      else if (injected.injected) injected.healed ??= new Date()
+  /** Undoes what the journal says, and notes of the faults of this run which of them are undone now. */
+  async #undo(which: (entry: JournalEntry) => boolean): Promise<void> {
+    const failed = await undoAll(this.#request.healer, which)
+    const left = new Set((await readJournal(this.#lab.name)).map(({ id }) => id))
+    for (const injected of this.#faults) {
+      if (!injected.injected || injected.healed) continue
+      if (!injected.ids.some((id) => left.has(id))) {
+        injected.healed = new Date()
+        delete injected.undoing
+      } else if (failed.length > 0) injected.undoing = failed.join('; ')
     }
   }
 
@@ -373,7 +378,7 @@ class Run {
     const lasted = lasting.map(async (injected) => {
       await delay(injected.fault.for ?? 0, undefined, { signal })
       notice(`${injected.fault.fault}: its time is over`)
-      await this.#undo([injected])
+      await this.#undo(({ id }) => injected.ids.includes(id))
     })
     const overdue = Promise.all(lasted)
     overdue.catch(() => undefined)
@@ -404,11 +409,14 @@ class Run {
 
   async #heal(client: Client | undefined): Promise<void> {
     const { healer, plan, notice } = this.#request
-    const open = this.#faults.filter(({ healed }) => healed === undefined)
-    // All at once, the last first: a node that lost its power and was fenced for it boots once.
-    await this.#undo(open, true)
-    const left = await readJournal(this.#lab.name)
-    for (const { fault, undo } of left) notice(`not undone yet: ${fault} on ${undo.machine}: ${undo.do}`)
+    // A node that lost its power and was fenced for it boots once: when the fence is undone.
+    const fenced = (await readJournal(this.#lab.name)).filter(({ fault }) => fault === 'fence')
+    await this.#undo(
+      ({ undo, fault }) =>
+        fault !== 'fence' &&
+        !(undo.do === 'switch-on' && fenced.some((entry) => entry.undo.machine === undo.machine)),
+    )
+    await this.#undo(() => true)
     this.#own.push({
       type: 'healed',
       at: new Date().toISOString(),
@@ -420,7 +428,9 @@ class Run {
     await refuseWhileFenced(this.#lab.name)
     await runPlan(plan, 'apply', healer, () => undefined)
     // What needed the lab to be up: a node is uncordoned by an API server.
-    for (const text of await undoAll(healer)) notice(`not undone: ${text}`)
+    await this.#undo(() => true)
+    for (const { fault, undo } of await readJournal(this.#lab.name))
+      notice(`not undone: ${fault} on ${undo.machine}: ${undo.do}`)
   }
 
   /** What cannot be read back is unknown: that is a verdict, and no failure of the run. */

@@ -56,6 +56,8 @@ const kinds = ({ runs }: Ran): readonly string[] =>
   runs.flatMap(({ data }) => data?.findings.map(({ kind }) => kind) ?? [])
 
 const folderOf = (lab: string): string => join(bench.env.LAB_STATE, lab)
+const latestReport = async (lab: string): Promise<RunReport> =>
+  JSON.parse(await readFile(join(folderOf(lab), 'runs', 'latest', 'report.json'), 'utf8')) as RunReport
 const openFaults = async (lab: string): Promise<readonly string[]> => {
   const folder = join(folderOf(lab), 'faults')
   return existsSync(folder) ? readdir(folder) : []
@@ -152,12 +154,8 @@ describe('a lab with fast failover and fencing at its target', () => {
     expect(await openFaults('faults')).toEqual([])
     expect(await bench.complaints('faults')).toEqual([])
     expect(await bench.ok('exec', 'faults', 'all', '--', 'nft', 'list', 'tables')).not.toContain('lab_fault')
-    const [report] = (
-      JSON.parse(await readFile(join(folderOf('faults'), 'runs', 'latest', 'report.json'), 'utf8')) as {
-        runs: RunReport[]
-      }
-    ).runs
-    expect({ interrupted: report?.interrupted, verdict: report?.verdict }).toEqual({
+    const report = await latestReport('faults')
+    expect({ interrupted: report.interrupted, verdict: report.verdict }).toEqual({
       interrupted: true,
       verdict: 'UNKNOWN',
     })
@@ -197,12 +195,8 @@ describe('a lab with fast failover and no fencing', () => {
     const { exitCode, stderr } = await run('unsafe', 'drain')
     await locked
     expect({ exitCode }, stderr).toEqual({ exitCode: 5 })
-    const [report] = (
-      JSON.parse(await readFile(join(folderOf('unsafe'), 'runs', 'latest', 'report.json'), 'utf8')) as {
-        runs: RunReport[]
-      }
-    ).runs
-    expect(report?.verdict).toBe('UNKNOWN')
+    const report = await latestReport('unsafe')
+    expect(report.verdict).toBe('UNKNOWN')
   })
 
   it('has two databases on one disk when the node of one loses only the API server: that is found', async () => {

@@ -119,13 +119,30 @@ const runFor = async (ms: number, store: Store) => {
 
 test('every write is written down before it is sent, and its answer with who gave it', async () => {
   const records = await runFor(1200, rowStore(optionsWith({ [master]: await serverOf('pod-1') })))
-  const writes = records.filter((record) => record.type !== 'mark' && record.operation === 'write')
+  const ofAll = records.filter((record) => record.type !== 'mark' && record.operation === 'write')
+  const writes = ofAll.filter((record) => record.type !== 'mark' && record.client === 'writer-1')
   const acknowledged = writes.filter((record) => record.type === 'acknowledged')
   expect(acknowledged.length).toBeGreaterThan(4)
   expect(acknowledged[0]).toMatchObject({ seq: 1, server: { pod: 'pod-1', node: 'worker1' } })
   const sent = writes.filter((record) => record.type === 'sent')
   expect(sent.map(({ seq }) => seq)).toEqual(sent.map((_, index) => index + 1))
-  expect(new Set(sent.map(({ content }) => content)).size).toBe(sent.length)
+  const allSent = ofAll.filter((record) => record.type === 'sent')
+  expect(allSent.length).toBeGreaterThan(sent.length)
+  expect(new Set(allSent.map(({ seq }) => seq)).size).toBe(allSent.length)
+  expect(new Set(allSent.map(({ content }) => content)).size).toBe(allSent.length)
+})
+
+test('a client that roams asks every node in turn, so that a second server cannot hide', async () => {
+  const options = optionsWith({ [master]: await serverOf('pod-1'), [worker1]: await serverOf('pod-2') })
+  const records = await runFor(2600, rowStore(options))
+  const podsOf = (wanted: string): ReadonlySet<string> =>
+    new Set(
+      records.flatMap((record) =>
+        record.type === 'acknowledged' && record.client === wanted ? [record.server.pod] : [],
+      ),
+    )
+  expect([...podsOf('writer-1')]).toEqual(['pod-1'])
+  expect([...podsOf('writer-2')].sort()).toEqual(['pod-1', 'pod-2'])
 })
 
 test.each<Mood>(['refuses', 'is silent'])(

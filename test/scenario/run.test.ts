@@ -193,6 +193,7 @@ test('a power cut that is taken over: PASS, with every moment that was seen, and
     'file-writer',
     'reader-1',
     'writer-1',
+    'writer-2',
   ])
   expect(
     report.events.filter(({ type }) => type === 'container-running').map(({ detail }) => detail),
