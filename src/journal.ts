@@ -6,7 +6,7 @@ import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
 import { LabError } from './error.js'
-import { pathsOf } from './state.js'
+import { pathsOf, syncFolder } from './state.js'
 
 const machine = z.string()
 
@@ -76,15 +76,6 @@ export const readJournal = async (lab: string): Promise<readonly JournalEntry[]>
       }),
   )
   return entries.filter((entry) => entry !== undefined)
-}
-
-const syncFolder = async (folder: string): Promise<void> => {
-  const handle = await open(folder, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
 }
 
 let written = 0

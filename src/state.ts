@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { exitCodes, LabError } from './error.js'
@@ -73,6 +73,16 @@ export const writePrivate = async (path: string, content: string | Buffer): Prom
   const next = `${path}.${String(process.pid)}.new`
   await writeFile(next, content, { mode: 0o600 })
   await rename(next, path)
+}
+
+/** What was made, renamed or removed in a folder stays so after a power cut, once this returns. */
+export const syncFolder = async (folder: string): Promise<void> => {
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
 }
 
 /** What the lab made up for itself. */
