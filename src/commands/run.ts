@@ -8,7 +8,7 @@ import { shell } from '../machine/sh.js'
 import { runPlan } from '../plan/runner.js'
 import { compareRuns, runMarkdown } from '../report/documents.js'
 import { readRuns, runFiles, saveRun, startRun } from '../report/folder.js'
-import { type RunReport, runReport } from '../report/run.js'
+import { type RunReport, runReport, spanText } from '../report/run.js'
 import { type RunRequest, runScenario } from '../scenario/run.js'
 import { pathsOf } from '../state.js'
 import type { Session } from '../session.js'
@@ -100,7 +100,7 @@ const exitCodeOf = (reports: readonly RunReport[]): ExitCode => {
 }
 
 const seconds = (milliseconds: number | null): string =>
-  milliseconds === null ? 'not seen' : `${(milliseconds / 1000).toFixed(1)} s`
+  milliseconds === null ? 'not seen' : spanText(milliseconds)
 
 /** All evidence is in the report. */
 const shortly = (saw: string): string => (saw.length > 200 ? `${saw.slice(0, 200)}…` : saw)

@@ -51,7 +51,7 @@ export interface RunRequest {
 }
 
 /** @throws LabError where the scenario cannot be run at all; nothing was touched. */
-export const refuseImpossible = async ({ scenario, context }: RunRequest): Promise<DatabaseSpec> => {
+const refuseImpossible = async ({ scenario, context }: RunRequest): Promise<DatabaseSpec> => {
   const { lab, provider } = context
   for (const spec of scenario.inject) {
     const why = refusal(provider, spec)

@@ -36,8 +36,6 @@ export interface Watch {
   nodeOf(pod: string): string
   /** The node whose database pod is ready and not on its way out; undefined: none, as far as is known. */
   server(): string | undefined
-  /** Whether Kubernetes calls the node Ready, as far as is known. */
-  isReady(node: string): boolean | undefined
 }
 
 const conditionOf = (
@@ -132,10 +130,6 @@ export const watchLab = (context: Context, database: DatabaseSpec, signal: Abort
         (object) =>
           object.metadata.deletionTimestamp === undefined && conditionOf(object, 'Ready')?.status === 'True',
       )?.spec.nodeName,
-    isReady: (name) => {
-      const known = nodes.get(name)
-      return known && conditionOf(known, 'Ready')?.status === 'True'
-    },
   }
 }
 
@@ -143,7 +137,7 @@ export const watchLab = (context: Context, database: DatabaseSpec, signal: Abort
 const samples = 4
 
 /** How far the clock of a machine is ahead, at this moment. */
-export const measureSkew = async (context: Context, machine: string): Promise<Skew | undefined> => {
+const measureSkew = async (context: Context, machine: string): Promise<Skew | undefined> => {
   const taken: ClockSample[] = []
   for (let n = 0; n < samples; n++) {
     const asked = Date.now()
