@@ -1,14 +1,11 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { FileOptions } from '../machine/files.js'
 import { exitCodes, LabError } from '../error.js'
-import { readJournal, refuseWhileFenced } from '../journal.js'
 import type { Lab, ProviderName } from '../lab/lab.js'
 import { takeLock } from '../lock.js'
 import type { Provider } from '../provider/provider.js'
 import { chooseProvider, openSession, providerNamed, type Session } from '../session.js'
-import { undoAll } from '../scenario/undo.js'
-import { pathsOf, secretsOf, writePrivate } from '../state.js'
+import { pathsOf, writePrivate } from '../state.js'
 import { createView, type View, wantsColor } from '../view/view.js'
 
 /** Options that every command has. */
@@ -103,11 +100,6 @@ export const lockFor = (lab: Pick<Lab, 'name'>, command: string, options: Option
     signal: io.signal,
   })
 
-export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOptions> => ({
-  secrets: await secretsOf(pathsOf(lab.name)),
-  lunDevice: (index) => provider.lunDevice(index),
-})
-
 /** A session with the lab's machines; its kubectl is the one that was built for the lab. */
 export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSignal): Promise<Session> => {
   const { preparedParts } = await import('../parts/parts.js')
@@ -120,6 +112,8 @@ export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSign
  * @returns whether there were any; then machines may be on their way up
  */
 export const healFirst = async (session: Session, view: View): Promise<boolean> => {
+  // Loaded here: `lab status` comes through this file, has nothing to heal, and must be quick.
+  const { readJournal, refuseWhileFenced } = await import('../journal.js')
   const open = await readJournal(session.lab.name)
   if (open.length === 0) return false
   const fenced = open.filter(({ fault }) => fault === 'fence')
@@ -128,6 +122,7 @@ export const healFirst = async (session: Session, view: View): Promise<boolean> 
     view.notice(`${by} was killed: undoing what it left`)
   for (const node of new Set(fenced.map(({ undo }) => undo.machine)))
     view.notice(`${node} was fenced: it comes back by a fresh boot`)
+  const { undoAll } = await import('../scenario/undo.js')
   for (const problem of await undoAll(session)) view.notice(`not undone: ${problem}`)
   await refuseWhileFenced(session.lab.name)
   return true

@@ -4,16 +4,14 @@ import { type JournalEntry, outOfService, readJournal, strike, type Undo } from 
 import { machineNamed } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../plan/step.js'
-import { pathsOf, secretsOf } from '../state.js'
-import { boot } from '../steps/machines.js'
+import { boot, fileOptions } from '../steps/machines.js'
 
 /** Seconds for a command of an undo; the machine may be busy with coming back. */
 const timeout = 30
 
 const switchOn = async (context: Context, name: string): Promise<void> => {
   const { lab, provider } = context
-  const secrets = await secretsOf(pathsOf(lab.name))
-  const options = { secrets, lunDevice: (index: number) => provider.lunDevice(index) }
+  const options = await fileOptions(lab, provider)
   await boot(lab, machineNamed(lab, name), options).apply?.(context, () => undefined)
 }
 

@@ -4,6 +4,8 @@ import { type Lab, type MachineSpec, machinesWith, nodesOf } from '../lab/lab.js
 import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../plan/step.js'
+import type { Provider } from '../provider/provider.js'
+import { pathsOf, secretsOf } from '../state.js'
 import { equals, machineCheck, shared } from './checks.js'
 
 const phase = 'machines'
@@ -109,6 +111,12 @@ const forgetPods = async ({ lab, kubectl, provider }: Context, node: string): Pr
         '--ignore-not-found',
       ])
 }
+
+/** What the files of a lab's machines need beside the lab file. */
+export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOptions> => ({
+  secrets: await secretsOf(pathsOf(lab.name)),
+  lunDevice: (index) => provider.lunDevice(index),
+})
 
 export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step => ({
   id: `boot-${machine.name}`,
