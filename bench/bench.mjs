@@ -8,7 +8,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { giveUp, lab, must, tidy, variant } from './lab.mjs'
+import { giveUp, lab, must, tidy, variant, whole } from './lab.mjs'
 
 const { values } = parseArgs({
   options: {
@@ -25,7 +25,7 @@ if (values.only !== undefined && !parts.includes(values.only)) {
   process.exit(2)
 }
 const wanted = (part) => values.only === undefined || values.only === part
-const runs = Number(values.runs)
+const runs = whole('runs', values.runs, 1000)
 const rows = []
 const note = (name, goal, seconds) => {
   let row = rows.find((candidate) => candidate.name === name)

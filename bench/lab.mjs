@@ -62,10 +62,26 @@ export const variant = (from, name, change) => {
   return path
 }
 
+/** Of an option's text; anything else ends the program with a sentence. */
+export const whole = (option, text, most) => {
+  const number = Number(text)
+  if (Number.isInteger(number) && number >= 1 && number <= most) return number
+  console.error(`--${option} ${text}: wanted a whole number from 1 to ${most}`)
+  tidy()
+  process.exit(2)
+}
+
+export const mostSeed = 2147483646
+
 /**
  * The minimal standard generator (Park and Miller, 1988): a printed seed repeats a run.
- * @param seed 1 to 2147483646 @returns a function for the next number, from 0 to 1
+ * @param seed 1 to `mostSeed` @returns a function for the next number, from 0 to 1
  */
-export const generator = (seed) => () => (seed = (seed * 48271) % 2147483647) / 2147483647
+export const generator = (seed) => {
+  const next = () => (seed = (seed * 48271) % 2147483647) / 2147483647
+  // The first number of a small seed is near 0, whatever the seed.
+  next()
+  return next
+}
 
 export const tidy = () => rmSync(state, { recursive: true, force: true })

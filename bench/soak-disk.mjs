@@ -4,10 +4,10 @@
  * cluster; prints the longest gap. The kernel without parts/kernel/lost-interrupt.patch shows 25 to 32 s here.
  */
 import { parseArgs } from 'node:util'
-import { lab, must, tidy } from './lab.mjs'
+import { lab, must, tidy, whole } from './lab.mjs'
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '300' } } })
-const seconds = Number(values.seconds)
+const seconds = whole('seconds', values.seconds, 86_400)
 await must(['up', 'iscsi-ha'])
 const pod = (
   await must(['kubectl', 'iscsi-ha', '--', 'get', 'pods', '-l', 'app=mysql-server', '-o', 'name'])

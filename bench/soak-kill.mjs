@@ -4,24 +4,26 @@
  * moments of `up`, and must converge when it is started again; then `down` must leave nothing.
  */
 import { parseArgs } from 'node:util'
-import { generator, lab, tidy } from './lab.mjs'
+import { generator, lab, mostSeed, tidy, whole } from './lab.mjs'
 
 const { values } = parseArgs({
   options: {
     runs: { type: 'string', default: '20' },
     lab: { type: 'string', default: 'iscsi-ha' },
-    seed: { type: 'string', default: String(Date.now() % 100_000) },
+    seed: { type: 'string', default: String((Date.now() % 100_000) + 1) },
     // Seconds within which the kill falls: about as long as an undisturbed up takes.
     within: { type: 'string', default: '65' },
   },
 })
-const random = generator(Number(values.seed))
+const random = generator(whole('seed', values.seed, mostSeed))
+const runs = whole('runs', values.runs, 100_000)
+const within = whole('within', values.within, 3600)
 const tally = { converged: 0, failed: 0, left: 0 }
 let fresh = true
 console.log(`seed ${values.seed}`)
-for (let run = 1; run <= Number(values.runs); run++) {
+for (let run = 1; run <= runs; run++) {
   // A lab that is there takes 5 s to see that.
-  const after = random() * (fresh ? Number(values.within) : 5)
+  const after = random() * (fresh ? within : 5)
   const signal = run % 2 === 0 ? 'SIGINT' : 'SIGKILL'
   let timer
   const killed = await lab(['up', values.lab], {
