@@ -24,7 +24,10 @@ const crews: Readonly<Record<Medium, readonly Worker[]>> = {
     { client: 'writer-2', operation: 'write', pace: 500, first: 1_000_001, roams: true },
     { client: 'reader-1', operation: 'read', pace: 200, first: 1, roams: false },
   ],
-  file: [{ client: 'file-writer', operation: 'write', pace: 100, first: 1, roams: false }],
+  file: [
+    { client: 'file-writer', operation: 'write', pace: 100, first: 1, roams: false },
+    { client: 'file-reader', operation: 'read', pace: 200, first: 1, roams: false },
+  ],
 }
 
 /** With what a write's content begins. */
@@ -79,9 +82,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
           ...(content === undefined ? {} : { content }),
         })
         try {
-          const answer = content === undefined ? session.read?.() : session.write(seq, content)
-          const server = await answer
-          if (!server) throw new Error(`nobody reads a ${medium}`)
+          const server = await (content === undefined ? session.read() : session.write(seq, content))
           // When it came, not when it was written down.
           const moment = now()
           await record({ type: 'acknowledged', ...moment, ...request, server })

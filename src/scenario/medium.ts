@@ -38,8 +38,8 @@ export interface Session {
   readonly address: string
   /** @returns who acknowledged it @throws where nobody did, in time */
   write(seq: number, content: string): Promise<Server>
-  /** @returns who answered; absent: nobody reads this medium beside the writes */
-  read?(): Promise<Server>
+  /** Asks for what was written last. @returns who answered @throws where nobody did, in time */
+  read(): Promise<Server>
   close(): void
 }
 
@@ -316,6 +316,12 @@ export const fileStore = ({ reach, database, run, nodeOf }: StoreOptions): Store
           )
           const [, answered, pod] = /^ok (\d+) (\S+)$/.exec(answer) ?? []
           if (pod === undefined || Number(answered) !== seq) throw new Error(answer)
+          return { pod, node: nodeOf(pod) }
+        },
+        read: async () => {
+          const answer = await connection.ask(`last ${run}`, patience, () => connection.next())
+          const [, pod] = /^last (\S+) \d+ /.exec(answer) ?? []
+          if (pod === undefined) throw new Error(answer)
           return { pod, node: nodeOf(pod) }
         },
         close: () => {

@@ -396,9 +396,10 @@ class Run {
       signal,
     )
     if (over) await overdue
-    notice(
-      over ? 'writes are answered again' : `the deadline of ${String(scenario.deadline / 1000)} s is over`,
-    )
+    const length = `${String(scenario.deadline / 1000)} s`
+    if (over) notice('writes are answered again')
+    else if (scenario.heal === 'deadline') notice(`the fault has lasted its ${length}`)
+    else notice(`the lab has not got over it in ${length}`)
   }
 
   /** The pod that answered before the fault. */

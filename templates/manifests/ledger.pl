@@ -2,6 +2,7 @@
 #
 # It greets with `ready HOST`. A request is a line, and so is its answer, except that of read:
 #   append RUN SEQ CONTENT   ok SEQ HOST, once the line `SEQ HOST CONTENT` is at the end of the file and on the disk
+#   last RUN                 last HOST BYTES LINE: the file's size, and its last line, if it has one
 #   read RUN                 line …, for every line of the file, and then end COUNT
 #   remove RUN               removed RUN
 # Whatever fails is answered with `error WHY`, and never with ok. A line that was not acknowledged may be there or
@@ -12,7 +13,7 @@ use warnings;
 # Before anything else is loaded: the first process of a container is not ended by a signal that it does not handle.
 BEGIN { $SIG{TERM} = $SIG{INT} = sub { exit 0 } }
 use Errno;
-use Fcntl qw(O_APPEND O_CREAT O_RDWR SEEK_END);
+use Fcntl qw(O_APPEND O_CREAT O_RDWR SEEK_END SEEK_SET);
 use IO::Handle;
 use IO::Select;
 use IO::Socket::INET;
@@ -72,6 +73,19 @@ sub append {
     return "ok $seq $host\n";
 }
 
+sub last_of {
+    my ($run) = @_;
+    my ($size, $tail) = (0, '');
+    if (open my $file, '<', "$folder/$run") {
+        $size = -s $file;
+        my $from = $size > $longest ? $size - $longest : 0;
+        defined sysseek $file, $from, SEEK_SET and defined sysread $file, $tail, $longest or die "read: $!\n";
+    }
+    elsif (!$!{ENOENT}) { die "open: $!\n" }
+    my ($line) = $tail =~ /([^\n]*)\n?\z/;
+    return "last $host $size $line\n";
+}
+
 sub lines_of {
     my ($run) = @_;
     my @lines;
@@ -99,9 +113,10 @@ sub answer {
     my $run    = qr/([A-Za-z0-9_-]{1,100})/;
     my $answer = eval {
             $request =~ /\Aappend $run ([0-9]{1,15}) (.*)\z/ ? append($1, $2, $3)
+          : $request =~ /\Alast $run\z/                      ? last_of($1)
           : $request =~ /\Aread $run\z/                      ? lines_of($1)
           : $request =~ /\Aremove $run\z/                    ? remove($1)
-          :   die "wanted append RUN SEQ CONTENT, read RUN or remove RUN\n";
+          :   die "wanted append RUN SEQ CONTENT, last RUN, read RUN or remove RUN\n";
     };
     return $answer // "error $@";
 }

@@ -46,8 +46,12 @@ const serverIn = async (folder: string) => {
 test('a line is acknowledged with its number and its writer, and is in the file', async () => {
   const folder = await temporaryFolder()
   const { talk } = await serverIn(folder)
+  expect(await talk.ask('last run_1')).toBe('last pod-1 0 ')
+  expect(await readdir(folder)).toEqual([])
   expect(await talk.ask('append run_1 1 line 1 abc')).toBe('ok 1 pod-1')
+  expect(await talk.ask('last run_1')).toBe('last pod-1 19 1 pod-1 line 1 abc')
   expect(await talk.ask('append run_1 2 line 2 dé f')).toBe('ok 2 pod-1')
+  expect(await talk.ask('last run_1')).toBe('last pod-1 40 2 pod-1 line 2 dé f')
   expect(await readFile(join(folder, 'run_1'), 'utf8')).toBe('1 pod-1 line 1 abc\n2 pod-1 line 2 dé f\n')
   expect(await talk.ask('read run_1')).toBe('line 1 pod-1 line 1 abc')
   expect(await talk.next()).toBe('line 2 pod-1 line 2 dé f')

@@ -190,6 +190,7 @@ test('a power cut that is taken over: PASS, with every moment that was seen, and
   expect(report.interrupted).toBe(false)
   expect(report.data?.tally.file.acknowledged).toBeGreaterThan(50)
   expect(report.data?.gaps.map(({ client }) => client).sort()).toEqual([
+    'file-reader',
     'file-writer',
     'reader-1',
     'writer-1',
