@@ -228,7 +228,7 @@ const budgetsOf = ({ scenario, ledger, timeline }: RunFacts): RunReport['budgets
     writeGap: longest(gaps, 'write'),
     readGap: longest(gaps, 'read'),
     notReady: momentAt(timeline, 't1'),
-    takeover: momentAt(timeline, 't6'),
+    takeover: momentAt(timeline?.takenOver ? timeline : undefined, 't6'),
   }
   return (Object.keys(measured) as BudgetName[]).map((name) => ({
     name,

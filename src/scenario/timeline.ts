@@ -89,6 +89,8 @@ export interface Moment {
 export interface Timeline {
   /** What was not seen is not there. */
   readonly moments: Readonly<Partial<Record<MomentName, Moment>>>
+  /** Whether t6 is another server's: otherwise the same one started anew, and nothing was taken over. */
+  readonly takenOver: boolean
   /** All observations that could be dated, in order; of acknowledged writes only the one that is t6. */
   readonly events: readonly Moment[]
   /** Observations whose source has a clock that nobody measured: they cannot be dated. */
@@ -141,19 +143,23 @@ export const timelineOf = (
       ...(node === undefined ? {} : { node }),
     }
   }
-  const found = fault ? takeover(dated, fault) : {}
+  const { takenOver, ...found } = fault ? takeover(dated, fault) : { takenOver: false, t6: undefined }
   const first = found.t6
   return {
     moments: Object.fromEntries(
       Object.entries(found).flatMap(([name, seen]) => (seen ? [[name, momentOf(seen)]] : [])),
     ),
+    takenOver,
     events: dated.filter((seen) => seen.type !== 'write-acknowledged' || seen === first).map(momentOf),
     undated,
     skews: clocks,
   }
 }
 
-const takeover = (dated: readonly Dated[], fault: Dated): Partial<Record<MomentName, Dated | undefined>> => {
+const takeover = (
+  dated: readonly Dated[],
+  fault: Dated,
+): Partial<Record<MomentName, Dated | undefined>> & Pick<Timeline, 'takenOver'> => {
   // A clock that is not known exactly may date an effect before its cause.
   const after = dated.filter(
     (seen) => seen.time + seen.uncertainty + fault.uncertainty >= fault.time && seen !== fault,
@@ -174,6 +180,7 @@ const takeover = (dated: readonly Dated[], fault: Dated): Partial<Record<MomentN
 
   const t5 = find('container-running', ofSuccessor)
   return {
+    takenOver: byAnother !== undefined,
     t0: fault,
     t1: find(
       'node-not-ready',

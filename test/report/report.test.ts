@@ -20,8 +20,21 @@ import {
   type RunReport,
 } from '../../src/report/run.js'
 import { printable } from '../../src/report/text.js'
+import { timelineOf } from '../../src/scenario/timeline.js'
 import { temporaryFolder } from '../helpers/folder.js'
-import { cutShort, facts, good, ledgerFacts, ledgerOf, nasty, powerCut } from './runs.js'
+import {
+  a,
+  b,
+  cutShort,
+  facts,
+  good,
+  ledgerFacts,
+  ledgerOf,
+  nasty,
+  observations,
+  powerCut,
+  skews,
+} from './runs.js'
 
 const runs: readonly (readonly [string, RunReport])[] = [
   ['good', good],
@@ -116,6 +129,18 @@ describe('the verdict', () => {
     ],
     ['a budget missed by one', { scenario: { ...powerCut, expect: { writeGap: 18_499 } } }, 'FAIL', '18.5 s'],
     ['a budget that was not seen', { timeline: undefined }, 'UNKNOWN', 'not seen'],
+    [
+      'no takeover: the same server started anew',
+      {
+        scenario: { ...powerCut, expect: { takeover: 25_000 } },
+        timeline: timelineOf(
+          observations.map((seen) => (seen.pod === b.pod ? { ...seen, ...a } : seen)),
+          skews,
+        ),
+      },
+      'UNKNOWN',
+      'not seen',
+    ],
     [
       'a gap that is short enough so far, and does not end',
       {

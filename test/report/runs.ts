@@ -7,8 +7,8 @@ import { timelineOf, type EventType, type Observation } from '../../src/scenario
 const fault = Date.parse('2026-11-21T15:04:35.000Z')
 const at = (ms: number): string => new Date(fault + ms).toISOString()
 
-const a: Server = { pod: 'mysql-6f7-a', node: 'worker1' }
-const b: Server = { pod: 'mysql-6f7-b', node: 'worker2' }
+export const a: Server = { pod: 'mysql-6f7-a', node: 'worker1' }
+export const b: Server = { pod: 'mysql-6f7-b', node: 'worker2' }
 
 export const powerCut: ScenarioSpec = {
   name: 'power-cut',
@@ -70,7 +70,7 @@ const seen = (
   ...about,
 })
 
-const observations: readonly Observation[] = [
+export const observations: readonly Observation[] = [
   seen('write-acknowledged', -492, 'operator', 'row 19', a),
   seen('fault', 0, 'operator', 'power-cut of worker1', { node: 'worker1' }),
   seen('node-not-ready', 9_100, 'master', 'node worker1: Ready=Unknown', { node: 'worker1' }),
@@ -82,7 +82,7 @@ const observations: readonly Observation[] = [
   seen('healed', 20_000, 'operator', 'worker1 is on'),
 ]
 
-const skews = { master: { ms: 0.4, uncertainty: 1.5 }, worker2: { ms: 250, uncertainty: 2 } }
+export const skews = { master: { ms: 0.4, uncertainty: 1.5 }, worker2: { ms: 250, uncertainty: 2 } }
 
 export const ledgerFacts = (
   { records, rows }: ReturnType<typeof ledgerOf>,
