@@ -161,6 +161,27 @@ command('prepare', 'build and fetch, beforehand, all that a lab is made of')
     ),
   )
 
+const boxCommand = command('box', 'boxes for Vagrant: Debian with all that a lab needs')
+boxCommand
+  .command('build')
+  .description('build the box that machines of VirtualBox or libvirt are made of')
+  .exitOverride()
+  .addOption(
+    new Option('--arch <name>', "the machines' processor; default: this host's").choices(['amd64', 'arm64']),
+  )
+  .addOption(
+    new Option('--provider <name>', 'who runs the machines')
+      .choices(['libvirt', 'virtualbox'])
+      .default('libvirt'),
+  )
+  .addOption(asJson)
+  .addOption(withEvents)
+  .action(
+    run(async (options: Options & { provider: 'libvirt' | 'virtualbox'; arch?: string }) =>
+      (await import('./commands/box.js')).build(options, io),
+    ),
+  )
+
 command('doctor', 'which providers work here, and what would make the others work')
   .addOption(asJson)
   .action(run(async (options: Options) => (await import('./commands/look.js')).doctor(options, io)))
