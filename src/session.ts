@@ -7,7 +7,7 @@ import { kubectlWith } from './machine/kubectl.js'
 import { Machine, type Transport } from './machine/machine.js'
 import type { Context } from './plan/step.js'
 import { umlProvider } from './provider/uml/uml.js'
-import { vagrantProvider } from './provider/vagrant.js'
+import { vagrantProvider } from './provider/vagrant/vagrant.js'
 import type { Provider } from './provider/provider.js'
 import { pathsOf } from './state.js'
 
@@ -32,8 +32,7 @@ export const chooseProvider = async (
 ): Promise<Provider> => {
   const name = asked ?? lab.provider
   if (name) return providerNamed(name)
-  for (const provider of providers)
-    if (provider.bootsMachines && (await provider.probe(signal)).usable) return provider
+  for (const provider of providers) if ((await provider.probe(signal)).usable) return provider
   throw new LabError('no-provider', 'no provider works on this host', { hint: 'lab doctor', exitCode: 3 })
 }
 

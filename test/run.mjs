@@ -44,9 +44,15 @@ const tests = (title, ...args) => {
   }
 }
 
-/** What the tests use beside the product: the program, and the package that has it. */
+/** What the tests use beside the product: the program, or the path of a file, and the package that has it. */
 const programs = {
   vagrant: 'vagrant',
+  '/usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json': 'vagrant-libvirt',
+  virsh: 'libvirt-clients',
+  libvirtd: 'libvirt-daemon-system',
+  'qemu-system-x86_64': 'qemu-system-x86',
+  'qemu-img': 'qemu-utils',
+  dnsmasq: 'dnsmasq-base',
   ssh: 'openssh-client',
   ss: 'iproute2',
   pgrep: 'procps',

@@ -106,9 +106,8 @@ export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOpt
   lunDevice: (index) => provider.lunDevice(index),
 })
 
-/** A session with the lab's machines; its kubectl is the one that was built for the lab. */
+/** A session with the lab's machines; its kubectl is the one that was built for the lab, else the host's own. */
 export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSignal): Promise<Session> => {
-  const { preparedParts } = await import('../parts/parts.js')
-  const parts = await preparedParts()
-  return openSession(lab, provider, signal, 'missing' in parts ? 'kubectl' : parts.kubectl)
+  const { builtKubectl } = await import('../parts/parts.js')
+  return openSession(lab, provider, signal, builtKubectl() ?? 'kubectl')
 }

@@ -15,9 +15,6 @@ import {
 } from './common.js'
 import { shutDown } from '../steps/machines.js'
 
-/** What is looked through for a lab that lost the note of its provider. */
-const candidates = providers.filter(({ bootsMachines }) => bootsMachines)
-
 const leftoversOf = async (lab: { name: string }, where: readonly Provider[]): Promise<readonly Leftover[]> =>
   (await Promise.all(where.map((provider) => provider.leftovers(lab)))).flat()
 
@@ -28,7 +25,7 @@ const leftoversOf = async (lab: { name: string }, where: readonly Provider[]): P
 const nameOf = async (nameOrPath: string): Promise<string> => {
   if (/^[a-z0-9-]+$/.test(nameOrPath)) {
     const lab = { name: nameOrPath }
-    if (existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, candidates)).length > 0) return lab.name
+    if (existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, providers)).length > 0) return lab.name
   }
   return (await loadRunning(nameOrPath)).name
 }
@@ -40,7 +37,7 @@ export const down = async (nameOrPath: string, options: Options, io: Io): Promis
   const release = await lockFor(lab, 'down', options, io, view)
   try {
     const inUse = await providerInUse(lab)
-    const where = inUse ? [inUse] : candidates
+    const where = inUse ? [inUse] : providers
     const existed = existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, where)).length > 0
     for (const provider of where) await provider.destroy(lab)
     const left = await leftoversOf(lab, where)

@@ -196,17 +196,16 @@ export const doctor = async (options: Options, io: Io): Promise<ExitCode> => {
   const found = await Promise.all(
     providers.map(async (provider) => ({
       provider: provider.name,
-      bootsMachines: provider.bootsMachines,
       ...(await provider.probe(io.signal)),
     })),
   )
   const host = await hostPackages()
-  const chosen = found.find(({ usable, bootsMachines }) => usable && bootsMachines)?.provider
+  const chosen = found.find(({ usable }) => usable)?.provider
   if (options.output === 'json') printJson(io, 'lab.doctor/v1', { providers: found, chosen, host })
   else {
-    for (const { provider, bootsMachines, usable, evidence, remedy } of found)
+    for (const { provider, usable, evidence, remedy } of found)
       io.stdout.write(
-        `${usable ? '✔' : '✖'} ${provider.padEnd(10)}  ${usable ? 'usable' : 'not usable'}${bootsMachines ? '' : ' (renders a Vagrantfile; lab up does not use it yet)'}: ${evidence}\n${usable || remedy === undefined ? '' : `  to make it usable:\n${remedy.replace(/^/gm, '    ')}\n`}`,
+        `${usable ? '✔' : '✖'} ${provider.padEnd(10)}  ${usable ? 'usable' : 'not usable'}: ${evidence}\n${usable || remedy === undefined ? '' : `  to make it usable:\n${remedy.replace(/^/gm, '    ')}\n`}`,
       )
     io.stdout.write(
       chosen === undefined ? 'No provider works here.\n' : `lab up uses ${chosen} unless told otherwise.\n`,

@@ -123,7 +123,7 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
     await writePrivate(pathsOf(lab.name).source, await readFile(lab.file))
     await rememberProvider(lab, provider)
     await keepSecrets(pathsOf(lab.name))
-    await writeAccess(lab)
+    await writeAccess(lab, provider)
     const session = await sessionFor(lab, provider, io.signal)
     try {
       const report = await runPlan(await planFor(lab, provider), 'apply', session, (event) =>

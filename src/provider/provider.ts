@@ -61,8 +61,6 @@ export interface PartProgress {
  */
 export interface Provider {
   readonly name: ProviderName
-  /** False: it only renders what its own tools bring up, and `up` does not choose it by itself. */
-  readonly bootsMachines: boolean
   /** Tries it out, or says why not. May take seconds. */
   probe(signal: AbortSignal): Promise<Usability>
   /** Everything that this host lacks for this lab, at once; each with a command to type. */
@@ -75,7 +73,7 @@ export interface Provider {
   releaseNetwork(lab: Lab): Promise<void>
   /** Whether that network is there, as the world shows it. */
   network(lab: Lab): Promise<{ readonly ok: boolean; readonly saw: string }>
-  /** Where this host's kubectl reaches the API server: `https://127.0.0.1:40123`. */
+  /** Where this host's kubectl reaches the API server: `https://127.0.0.1:40123`, `https://192.168.56.11:6443`. */
   apiEndpoint(lab: Lab): Promise<string>
   /** One entry per machine of the lab, and per machine that runs but is no longer in the lab file. Fast. */
   states(lab: Lab): Promise<readonly MachineState[]>
@@ -87,12 +85,20 @@ export interface Provider {
   start(lab: Lab, machine: MachineSpec, files: readonly MachineFile[]): Promise<void>
   /** Off, now, without telling it: a power cut. Disks stay. */
   cut(lab: Lab, machine: string): Promise<void>
+  /**
+   * Lets the machine stand still where it is, its memory kept; `resume` lets it go on as if nothing had happened.
+   * Absent: this provider cannot. Both are idempotent, and a machine that does not run is left alone.
+   */
+  readonly pause?: (lab: Lab, machine: string) => Promise<void>
+  readonly resume?: (lab: Lab, machine: string) => Promise<void>
   /** Removes the machine with its disks. */
   remove(lab: Lab, machine: string): Promise<void>
   /** Commands as root on the machine. */
   transport(lab: Lab, machine: MachineSpec): Promise<Transport>
   /** A TCP connection to an address inside the lab's network. */
   dial(lab: Lab, host: string, port: number): Promise<Duplex>
+  /** What a user's own ssh needs as its ProxyCommand; undefined: it reaches the machines by itself. */
+  proxyCommand(lab: Pick<Lab, 'name'>): string | undefined
   /** The block device under which a target machine sees its n-th LUN: `/dev/ubdc`. */
   lunDevice(index: number): string
   /** Files of the parts cache that machines of any lab are made of, and must not lose. */

@@ -1,0 +1,45 @@
+/** What of VirtualBox and libvirt differs, asked of their own tools: `vagrant status` takes a second to say as much. */
+import type { Lab, MachineSpec } from '../../lab/lab.js'
+import type { Leftover } from '../provider.js'
+
+/** A machine that the hypervisor knows, as it is there. */
+export interface Found {
+  /** Within the lab: `worker1`. */
+  readonly name: string
+  /** The id under which Vagrant keeps it. */
+  readonly id: string
+  readonly running: boolean
+  /** Why it is so: `shut down`, `its power was cut`. */
+  readonly detail: string
+  /** Bytes; undefined: it does not say. */
+  readonly memory: number | undefined
+  readonly cpus: number | undefined
+}
+
+type Named = Pick<Lab, 'name'>
+
+/** Machines are made by Vagrant; everything after that is asked of the hypervisor itself. */
+export interface Hypervisor {
+  /** Its program on the command line: is it there at all? */
+  readonly program: string
+  /** How many machines Vagrant may make at the same time. */
+  readonly together: number
+  machines(lab: Named): Promise<readonly Found[]>
+  /** What is shared by the lab's machines, before the first is made. Idempotent. */
+  createNetwork(lab: Lab): Promise<void>
+  releaseNetwork(lab: Lab): Promise<void>
+  network(lab: Lab): Promise<{ readonly ok: boolean; readonly saw: string }>
+  /** Switches on a machine that is there and off, with the memory and processors that are wanted now. */
+  start(lab: Lab, machine: MachineSpec): Promise<void>
+  cut(lab: Named, machine: string): Promise<void>
+  pause(lab: Named, machine: string): Promise<void>
+  resume(lab: Named, machine: string): Promise<void>
+  /** The machine with its disks. */
+  remove(lab: Named, machine: string): Promise<void>
+  /** Everything of the lab, machines first. What fails shows as left over. */
+  destroy(lab: Named): Promise<void>
+  leftovers(lab: Named): Promise<readonly Leftover[]>
+}
+
+/** As in the Vagrantfile: names in a lab file have no underscore, so this is no other lab's. */
+export const prefixOf = (lab: Named): string => `lab_${lab.name}_`

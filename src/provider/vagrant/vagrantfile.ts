@@ -1,0 +1,50 @@
+/** The Vagrantfile of a lab. */
+import { addressText, parseSubnet, sizeOf, type Subnet } from '../../lab/address.js'
+import type { Lab, MachineSpec } from '../../lab/lab.js'
+import { boxName } from '../../parts/parts.js'
+import { render } from '../../render.js'
+
+export type VagrantKind = 'virtualbox' | 'libvirt'
+
+/**
+ * One Vagrantfile serves both providers; `provider` is the one that a plain `vagrant up` takes.
+ * @param boxVersion of lab's own box; without one Vagrant takes the newest that was added.
+ */
+export const renderVagrantfile = (lab: Lab, provider: VagrantKind, boxVersion?: string): string =>
+  render('Vagrantfile', {
+    lab: lab.name,
+    provider,
+    box: boxName,
+    boxVersion,
+    netmask: addressText(2 ** 32 - sizeOf(subnetOf(lab.network.subnet))),
+    // Text goes through the template's `ruby` helper. The rest is arithmetic, so that it is a number even if the
+    // lab was put together by a program without types: NaN is no more than an undefined constant of Ruby.
+    machines: lab.machines.map((machine) => ({
+      ...machine,
+      cpus: Math.ceil(machine.cpus),
+      disks: disksOf(lab, machine).map((disk) => ({ ...disk, lun: Math.trunc(disk.lun) })),
+    })),
+  })
+
+export interface Disk {
+  /** IQN of the target that serves it. */
+  readonly target: string
+  readonly lun: number
+  /** Bytes. */
+  readonly size: number
+}
+
+/** A disk per LUN, in the order of the lab file. */
+export const disksOf = (lab: Lab, machine: MachineSpec): readonly Disk[] =>
+  lab.targets
+    .filter((target) => target.machine === machine.name)
+    .flatMap((target) => target.luns.map((lun) => ({ target: target.iqn, ...lun })))
+
+export const subnetOf = (cidr: string): Subnet => {
+  const subnet = parseSubnet(cidr)
+  if (!subnet) throw new Error(`${cidr} is not a subnet: the loader has checked it`)
+  return subnet
+}
+
+/** Of the lab's subnet: 24. */
+export const prefixLengthOf = (lab: Lab): number => subnetOf(lab.network.subnet).prefix
