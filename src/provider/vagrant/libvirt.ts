@@ -1,8 +1,10 @@
 /** libvirt, through virsh. */
 import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { addressText, sizeOf } from '../../lab/address.js'
 import type { Lab } from '../../lab/lab.js'
+import { pathsOf, writePrivate } from '../../state.js'
 import type { Leftover } from '../provider.js'
 import { type Found, type Hypervisor, prefixOf } from './hypervisor.js'
 import { ask, must } from './tools.js'
@@ -149,8 +151,12 @@ const releaseNetwork = async (lab: Pick<Lab, 'name'>): Promise<void> => {
 
 const createNetwork: Hypervisor['createNetwork'] = async (lab) => {
   const { defined, active } = await networkState(lab)
-  if (!defined)
-    await must(lab.name, 'virsh', [...connection, 'net-define', '/dev/stdin'], { input: networkXml(lab) })
+  if (!defined) {
+    // virsh opens its file by name, which a socket as its standard input has not.
+    const file = join(pathsOf(lab.name).root, 'network.xml')
+    await writePrivate(file, networkXml(lab))
+    await virsh(lab, undefined, 'net-define', file)
+  }
   if (!active) await virsh(lab, undefined, 'net-start', networkOf(lab))
 }
 

@@ -41,7 +41,7 @@ const known: readonly Known[] = [
   },
   {
     pattern:
-      /VERR_VM_DRIVER_NOT_INSTALLED|VERR_VM_DRIVER_VERSION_MISMATCH|kernel module is not loaded|device \/dev\/vboxdrv does not exist|Kernel driver not installed/,
+      /VERR_VM_DRIVER_NOT_INSTALLED|VERR_VM_DRIVER_VERSION_MISMATCH|kernel module is not loaded|Kernel driver not installed/,
     code: 'no-driver',
     reason: "VirtualBox's kernel driver is not loaded, so it can start no machine",
     hint: 'sudo modprobe vboxdrv || sudo /sbin/vboxconfig',
@@ -146,12 +146,16 @@ const known: readonly Known[] = [
   },
 ]
 
+/** VBoxManage says it before every answer where its kernel driver is not loaded: it need not be what failed now. */
+const standingWarning =
+  /WARNING: The (?:character device|vboxdrv kernel module)[^]*?until this problem is fixed\.?/g
+
 /** The lines that say it: where it is known, those that match; else the last ones. */
 const ownWords = (said: string, pattern: RegExp | undefined): string => {
   const lines = said
     .split('\n')
     .map((line) => line.trim())
-    .filter((line) => line !== '' && !/^WARNING: The character device|^==> \S+: (Waiting|Setting)/.test(line))
+    .filter((line) => line !== '')
   const telling = pattern ? lines.filter((line) => pattern.test(line)) : []
   const chosen = telling.length > 0 ? telling : lines.slice(-4)
   const words = chosen.join(' ')
@@ -161,17 +165,23 @@ const ownWords = (said: string, pattern: RegExp | undefined): string => {
 /** What a failed command of one of these programs means: in its own words, the reason in ours, and what to type. */
 export const explain = (
   program: string,
-  said: string,
+  everything: string,
   { lab, machine, log }: { lab: string; machine?: string; log?: string },
 ): LabError => {
-  const found = known.find(({ pattern }) => pattern.test(said))
+  const said = everything.replaceAll(standingWarning, '')
+  const found =
+    known.find(({ pattern }) => pattern.test(said)) ??
+    // Else what it warns of explains why, of all things, a start failed.
+    (said === everything || !/terminated unexpectedly/.test(said)
+      ? undefined
+      : known.find(({ code }) => code === 'no-driver'))
   const where = machine ?? lab
   const words = ownWords(said, found?.pattern) || 'it said nothing'
   return new LabError(
     found?.code ?? 'provider-failed',
     `${where}: ${found ? `${found.reason}; ` : ''}${program} says: ${words}`,
     {
-      hint: (found?.hint ?? `lab doctor; then lab up LAB goes on`)
+      hint: (found?.hint ?? 'lab doctor')
         .replaceAll('LAB', (_, offset: number, text: string) =>
           // LAB_EMULATE is a name of its own.
           text[offset + 3] === '_' ? 'LAB' : lab,
@@ -196,12 +206,12 @@ const toolDeadline = 60
 export const ask = async (
   program: string,
   args: readonly string[],
-  { input, timeout = toolDeadline, cwd }: { input?: string; timeout?: number; cwd?: string } = {},
+  { timeout = toolDeadline, cwd }: { timeout?: number; cwd?: string } = {},
 ): Promise<Said> => {
   const result = await execa(program, args, {
     reject: false,
     all: true,
-    ...(input === undefined ? { stdin: 'ignore' } : { input }),
+    stdin: 'ignore',
     timeout: timeout * 1000,
     ...(cwd === undefined ? {} : { cwd }),
     env: { LC_ALL: 'C' },
@@ -217,7 +227,7 @@ export const must = async (
   lab: string,
   program: string,
   args: readonly string[],
-  options: { input?: string; timeout?: number; machine?: string } = {},
+  options: { timeout?: number; machine?: string } = {},
 ): Promise<string> => {
   const said = await ask(program, args, options)
   if (!said.ok)

@@ -116,8 +116,8 @@ class Workshop {
   }
 
   async #workOff(): Promise<void> {
-    // Long enough for all who ask at the same time.
-    await delay(100)
+    // Until a second has passed in which nobody else asked.
+    for (let seen = -1; seen !== this.#orders.length; await delay(1000)) seen = this.#orders.length
     for (let first = this.#orders[0]; first; first = this.#orders[0]) {
       const { name } = first.lab
       const batch = this.#orders
@@ -256,6 +256,13 @@ const states = async (kind: VagrantKind, lab: Lab): Promise<readonly MachineStat
   ])
 }
 
+/** The machine with its disks, and what Vagrant remembers of it; its keys stay. */
+const remove = async (kind: VagrantKind, lab: Named, machine: string): Promise<void> => {
+  await hypervisors[kind].remove(lab, machine)
+  await rm(join(dotVagrant(lab), 'machines', machine), { recursive: true, force: true })
+  await rm(consoleOf(lab, machine), { force: true })
+}
+
 /** Machines of that name that this lab did not make: of a lab whose folder is gone, or of another user. */
 const clashes = async (
   kind: VagrantKind,
@@ -315,6 +322,8 @@ export const vagrantProvider = (kind: VagrantKind, host: VagrantHost = thisHost)
       const made = found !== undefined && (await isMade(lab, kind, found))
       if (made && found.running) return
       if (made) return hypervisor.start(lab, machine)
+      // Half made: there is nothing on it yet, and what it was made with may have been what was wrong.
+      if (found) await remove(kind, lab, machine.name)
       await writeVagrantfile(kind, lab)
       await writePrivate(entryOf(lab, machine.name), await entryScript(lab, machine, files))
       await workshop.make(lab, machine.name)
@@ -325,9 +334,7 @@ export const vagrantProvider = (kind: VagrantKind, host: VagrantHost = thisHost)
     pause: (lab, machine) => hypervisor.pause(lab, machine),
     resume: (lab, machine) => hypervisor.resume(lab, machine),
     remove: async (lab, machine) => {
-      await hypervisor.remove(lab, machine)
-      await rm(join(dotVagrant(lab), 'machines', machine), { recursive: true, force: true })
-      await rm(consoleOf(lab, machine), { force: true })
+      await remove(kind, lab, machine)
       await rm(pathsOf(lab.name).machine(machine), { recursive: true, force: true })
     },
     transport: async (lab, machine) => {
