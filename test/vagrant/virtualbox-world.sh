@@ -7,6 +7,7 @@
 # It is the real VBoxManage, in mount, process and network namespaces. What needs a kernel driver it cannot do: start
 # a machine, make a host-only interface.
 set -euo pipefail
+mkdir -p "$1"
 folder=$(realpath "$1")
 shift
 cache=${LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lab}
