@@ -5,7 +5,8 @@ import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { boxName, boxOf, hostArchitecture, prepareBox } from '../parts/parts.js'
 import { needHostPackages } from '../parts/host.js'
-import { type Io, type Options, printJson, viewFor } from './common.js'
+import { type Io, type Options, printJson } from './common.js'
+import { viewFor } from './viewing.js'
 
 /** Builds the box that machines of VirtualBox or libvirt are made of, and says how it is handed out. */
 export const build = async (

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import type { Leftover, Provider } from '../provider/provider.js'
-import { providers } from '../session.js'
+import { allProviders } from '../provider/registry.js'
 import { pathsOf } from '../state.js'
 import {
   type Io,
@@ -11,8 +11,8 @@ import {
   printJson,
   providerInUse,
   sessionFor,
-  viewFor,
 } from './common.js'
+import { viewFor } from './viewing.js'
 import { shutDown } from '../steps/machines.js'
 
 const leftoversOf = async (lab: { name: string }, where: readonly Provider[]): Promise<readonly Leftover[]> =>
@@ -25,7 +25,8 @@ const leftoversOf = async (lab: { name: string }, where: readonly Provider[]): P
 const nameOf = async (nameOrPath: string): Promise<string> => {
   if (/^[a-z0-9-]+$/.test(nameOrPath)) {
     const lab = { name: nameOrPath }
-    if (existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, providers)).length > 0) return lab.name
+    if (existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, await allProviders())).length > 0)
+      return lab.name
   }
   return (await loadRunning(nameOrPath)).name
 }
@@ -37,7 +38,7 @@ export const down = async (nameOrPath: string, options: Options, io: Io): Promis
   const release = await lockFor(lab, 'down', options, io, view)
   try {
     const inUse = await providerInUse(lab)
-    const where = inUse ? [inUse] : providers
+    const where = inUse ? [inUse] : await allProviders()
     const existed = existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, where)).length > 0
     for (const provider of where) await provider.destroy(lab)
     const left = await leftoversOf(lab, where)

@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises'
 import { machinesWith, type Lab, nodesOf, portalOf } from '../lab/lab.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { loadLab } from '../lab/load.js'
@@ -7,7 +6,7 @@ import { runPlan, succeeded } from '../plan/runner.js'
 import type { Plan, Report } from '../plan/step.js'
 import { planUp } from '../plan/up.js'
 import type { Provider } from '../provider/provider.js'
-import { keepSecrets, pathsOf, writePrivate } from '../state.js'
+import { keepSecrets, pathsOf } from '../state.js'
 import { createMask } from '../view/secrets.js'
 import type { View } from '../view/view.js'
 import {
@@ -19,11 +18,12 @@ import {
   printJson,
   providerForUp,
   providerOf,
+  rememberLab,
   rememberProvider,
   secretsIn,
   sessionFor,
-  viewFor,
 } from './common.js'
+import { viewFor } from './viewing.js'
 import { writeAccess } from './access.js'
 
 /** Stops before anything is made, with everything that is wrong. */
@@ -120,7 +120,7 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
     const provider = await providerForUp(lab, options, io.signal)
     await refuseProblems(lab, provider)
     await prepareProvider(lab, provider, io, view)
-    await writePrivate(pathsOf(lab.name).source, await readFile(lab.file))
+    await rememberLab(lab)
     await rememberProvider(lab, provider)
     await keepSecrets(pathsOf(lab.name))
     await writeAccess(lab, provider)

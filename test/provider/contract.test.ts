@@ -1,12 +1,14 @@
 /** What of the contract needs no machine, for every provider there is. For those that boot them: test/e2e. */
 import { describe, expect, test, vi } from 'vitest'
 import { loadLab } from '../../src/lab/load.js'
-import { chooseProvider, providerNamed, providers } from '../../src/session.js'
+import { allProviders, chooseProvider, providerNamed } from '../../src/provider/registry.js'
 import { contractOfAny } from './contract.js'
 import { onlyPrograms } from './vagrant-tools.js'
 
 // Vagrant needs a second for every answer, and many times that on a busy machine.
 vi.setConfig({ testTimeout: 60_000 })
+
+const providers = await allProviders()
 
 for (const provider of providers)
   contractOfAny(
@@ -16,9 +18,9 @@ for (const provider of providers)
   )
 
 describe('the choice of a provider', () => {
-  test('has each under its own name', () => {
+  test('has each under its own name', async () => {
     expect(providers.map(({ name }) => name)).toEqual(['uml', 'libvirt', 'virtualbox'])
-    for (const provider of providers) expect(providerNamed(provider.name)).toBe(provider)
+    for (const provider of providers) expect(await providerNamed(provider.name)).toBe(provider)
   })
 
   test.each([

@@ -5,7 +5,8 @@ import type { Lab } from '../../src/lab/lab.js'
 import { loadLab, shippedLabs } from '../../src/lab/load.js'
 import type { VagrantHost } from '../../src/provider/vagrant/probe.js'
 import { vagrantProvider } from '../../src/provider/vagrant/vagrant.js'
-import { renderVagrantfile, type VagrantKind } from '../../src/provider/vagrant/vagrantfile.js'
+import type { VagrantKind } from '../../src/provider/vagrant/hypervisor.js'
+import { renderVagrantfile } from '../../src/provider/vagrant/vagrantfile.js'
 import {
   callsFor,
   customizations,

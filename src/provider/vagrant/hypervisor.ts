@@ -1,6 +1,20 @@
 /** What of VirtualBox and libvirt differs, asked of their own tools: `vagrant status` takes a second to say as much. */
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { parseSubnet, type Subnet } from '../../lab/address.js'
 import type { Lab, MachineSpec } from '../../lab/lab.js'
+import { pathsOf } from '../../state.js'
 import type { Leftover } from '../provider.js'
+
+export type VagrantKind = 'virtualbox' | 'libvirt'
+
+/** @throws when the lab's subnet is none: the loader has checked it. */
+export const subnetOf = (cidr: string): Subnet => {
+  const subnet = parseSubnet(cidr)
+  if (!subnet) throw new Error(`${cidr} is not a subnet: the loader has checked it`)
+  return subnet
+}
 
 /** A machine that the hypervisor knows, as it is there. */
 export interface Found {
@@ -43,3 +57,22 @@ export interface Hypervisor {
 
 /** As in the Vagrantfile: names in a lab file have no underscore, so this is no other lab's. */
 export const prefixOf = (lab: Named): string => `lab_${lab.name}_`
+
+// Where Vagrant keeps what is of a lab: the lab's folder is its project folder.
+
+export const folderOf = (lab: Named): string => pathsOf(lab.name).root
+export const dotVagrant = (lab: Named): string => join(folderOf(lab), '.vagrant')
+export const logOf = (lab: Named): string => join(folderOf(lab), 'vagrant.log')
+export const consoleOf = (lab: Named, machine: string): string =>
+  join(dotVagrant(lab), `${machine}.console.log`)
+
+/** What Vagrant remembers of a machine. */
+export const memoryOf = (lab: Named, kind: VagrantKind, machine: string): string =>
+  join(dotVagrant(lab), 'machines', machine, kind)
+
+/** Whether Vagrant made this very machine, up to its end: the script that lets lab in has run. */
+export const isMade = async (lab: Named, kind: VagrantKind, found: Found): Promise<boolean> => {
+  const folder = memoryOf(lab, kind, found.name)
+  const id = await readFile(join(folder, 'id'), 'utf8').catch(() => '')
+  return id.trim() === found.id && existsSync(join(folder, 'action_provision'))
+}

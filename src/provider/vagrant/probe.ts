@@ -8,7 +8,8 @@ import { overlaps, parseSubnet } from '../../lab/address.js'
 import type { Lab } from '../../lab/lab.js'
 import { quote } from '../../machine/sh.js'
 import type { Usability } from '../provider.js'
-import { disksOf, subnetOf, type VagrantKind } from './vagrantfile.js'
+import { subnetOf, type VagrantKind } from './hypervisor.js'
+import { disksOf } from './vagrantfile.js'
 
 /** What of a host decides here; tests give another one. */
 export interface VagrantHost {
@@ -19,7 +20,7 @@ export interface VagrantHost {
   readonly memory: number
 }
 
-export const thisHost: VagrantHost = { platform: process.platform, root: '/', memory: totalmem() }
+const thisHost: VagrantHost = { platform: process.platform, root: '/', memory: totalmem() }
 
 // Whether it works here
 
@@ -31,10 +32,11 @@ interface Finding {
   readonly remedy?: string
 }
 
+/** @param host tests give another one */
 export const probe = async (
   kind: VagrantKind,
-  host: VagrantHost,
   signal: AbortSignal,
+  host: VagrantHost = thisHost,
 ): Promise<Usability> => {
   const remedy = remedies[kind][await systemOf(host)]
   const findings = await Promise.all([
@@ -257,10 +259,11 @@ interface Problem {
   readonly hint: string
 }
 
+/** Everything that this host lacks for this lab. */
 export const preflight = async (
   kind: VagrantKind,
-  host: VagrantHost,
   lab: Lab,
+  host: VagrantHost = thisHost,
 ): Promise<readonly Problem[]> => [
   ...(kind === 'virtualbox' ? await hostOnlyProblems(lab, host) : []),
   ...ownNetworkProblems(lab, kind),

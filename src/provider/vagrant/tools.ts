@@ -1,6 +1,6 @@
 /** Programs of others (vagrant, virsh, VBoxManage), and what their complaints mean. */
+import { spawn } from 'node:child_process'
 import { appendFile } from 'node:fs/promises'
-import { execa } from 'execa'
 import { LabError } from '../../error.js'
 
 interface Known {
@@ -172,7 +172,7 @@ export const explain = (
   const found =
     known.find(({ pattern }) => pattern.test(said)) ??
     // Else what it warns of explains why, of all things, a start failed.
-    (said === everything || !/terminated unexpectedly/.test(said)
+    (said === everything || !said.includes('terminated unexpectedly')
       ? undefined
       : known.find(({ code }) => code === 'no-driver'))
   const where = machine ?? lab
@@ -202,25 +202,38 @@ export interface Said {
 /** Seconds. */
 const toolDeadline = 60
 
-/** Runs one of the hypervisor's own tools. A failure is an answer; that it is not there, too. */
-export const ask = async (
+/**
+ * Runs one of the hypervisor's own tools. A failure is an answer; that it is not there, too. With Node's own means:
+ * `lab status` asks one question, and to load a library for it would take longer than the answer.
+ */
+export const ask = (
   program: string,
   args: readonly string[],
   { timeout = toolDeadline, cwd }: { timeout?: number; cwd?: string } = {},
-): Promise<Said> => {
-  const result = await execa(program, args, {
-    reject: false,
-    all: true,
-    stdin: 'ignore',
-    timeout: timeout * 1000,
-    ...(cwd === undefined ? {} : { cwd }),
-    env: { LC_ALL: 'C' },
+): Promise<Said> =>
+  new Promise((resolve) => {
+    const child = spawn(program, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: timeout * 1000,
+      cwd,
+      env: { ...process.env, LC_ALL: 'C' },
+    })
+    const stdout: Buffer[] = []
+    const all: Buffer[] = []
+    child.stdout.on('data', (chunk: Buffer) => {
+      stdout.push(chunk)
+      all.push(chunk)
+    })
+    child.stderr.on('data', (chunk: Buffer) => all.push(chunk))
+    const text = (chunks: readonly Buffer[]): string => Buffer.concat(chunks).toString('utf8').trimEnd()
+    child.once('error', (error) => {
+      resolve({ ok: false, stdout: '', all: error.message })
+    })
+    child.once('close', (code, signal) => {
+      const late = signal === null ? '' : `\nno answer within ${String(timeout)} s`
+      resolve({ ok: code === 0, stdout: text(stdout), all: text(all) + late })
+    })
   })
-  const all = result.failed
-    ? `${result.all}\n${result.exitCode === undefined ? (result.originalMessage ?? '') : ''}`
-    : result.all
-  return { ok: !result.failed, stdout: result.stdout, all }
-}
 
 /** Like `ask`, but what it wants must be done. @throws LabError in the words of `explain`. */
 export const must = async (
@@ -247,6 +260,7 @@ export const vagrant = async (
   args: readonly string[],
   { log, timeout = vagrantDeadline }: { log: string; timeout?: number },
 ): Promise<Said> => {
+  const { execa } = await import('execa')
   await appendFile(log, `\n--- ${new Date().toISOString()} vagrant ${args.join(' ')}\n`, { mode: 0o600 })
   const result = await execa('vagrant', args, {
     cwd: folder,

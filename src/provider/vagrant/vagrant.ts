@@ -3,48 +3,34 @@
  * from then on the hypervisor's own tools are asked, and everything else goes over SSH.
  */
 import { existsSync } from 'node:fs'
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
+import { readdir, readFile, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
-import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
-import { type MachineFile, tarOf } from '../../machine/files.js'
-import { labKeys, machineKeys } from '../../machine/keys.js'
-import { sshTransport } from '../../machine/ssh.js'
-import { needHostPackages } from '../../parts/host.js'
-import { boxName, boxOf, builtKubectl, prepareBox, prepareKubectl } from '../../parts/parts.js'
-import { render } from '../../render.js'
-import { pathsOf, removeState, writePrivate } from '../../state.js'
-import type { Leftover, MachineState, Preparation, Provider } from '../provider.js'
-import { type Found, type Hypervisor, prefixOf } from './hypervisor.js'
+import { pathsOf, removeState } from '../../state.js'
+import type { Leftover, MachineState, Provider } from '../provider.js'
+import {
+  consoleOf,
+  dotVagrant,
+  folderOf,
+  type Found,
+  type Hypervisor,
+  isMade,
+  logOf,
+  memoryOf,
+  prefixOf,
+  type VagrantKind,
+} from './hypervisor.js'
 import { libvirt } from './libvirt.js'
-import { preflight, probe, thisHost, type VagrantHost } from './probe.js'
-import { ask, explain, vagrant } from './tools.js'
-import { prefixLengthOf, renderVagrantfile, type VagrantKind } from './vagrantfile.js'
+import type { VagrantHost } from './probe.js'
+import { vagrant } from './tools.js'
 import { virtualbox } from './virtualbox.js'
+
+// Only what `lab status` needs is loaded with this file; the rest when it is called for.
 
 type Named = Pick<Lab, 'name'>
 
 const hypervisors: Readonly<Record<VagrantKind, Hypervisor>> = { libvirt, virtualbox }
-
-// The lab's folder is Vagrant's project folder.
-const folderOf = (lab: Named): string => pathsOf(lab.name).root
-const dotVagrant = (lab: Named): string => join(folderOf(lab), '.vagrant')
-const logOf = (lab: Named): string => join(folderOf(lab), 'vagrant.log')
-const entryOf = (lab: Named, machine: string): string => join(dotVagrant(lab), 'lab', `${machine}.sh`)
-const consoleOf = (lab: Named, machine: string): string => join(dotVagrant(lab), `${machine}.console.log`)
-
-/** What Vagrant remembers of a machine. */
-const memoryOf = (lab: Named, kind: VagrantKind, machine: string): string =>
-  join(dotVagrant(lab), 'machines', machine, kind)
-
-/** Whether Vagrant made this very machine, up to its end: the script that lets lab in has run. */
-const isMade = async (lab: Named, kind: VagrantKind, found: Found): Promise<boolean> => {
-  const folder = memoryOf(lab, kind, found.name)
-  const id = await readFile(join(folder, 'id'), 'utf8').catch(() => '')
-  return id.trim() === found.id && existsSync(join(folder, 'action_provision'))
-}
 
 const lastLine = async (path: string): Promise<string> => {
   const lines = (await readFile(path, 'utf8').catch(() => '')).trimEnd().split('\n')
@@ -63,147 +49,11 @@ const differenceOf = (found: Found, wanted: MachineSpec): string | undefined => 
   return differs.length > 0 ? differs.join('; ') : undefined
 }
 
-/** What of /etc/lab/network the machine needs: its card of the lab's network is the second one. */
-const networkFile = (lab: Lab, machine: MachineSpec): string =>
-  `INTERFACE=eth1\nADDRESS=${machine.address}/${String(prefixLengthOf(lab))}\n`
-
-/** The script that Vagrant runs on a new machine: it lays down the machine's files, keys first among them. */
-const entryScript = async (
-  lab: Lab,
-  machine: MachineSpec,
-  files: readonly MachineFile[],
-): Promise<string> => {
-  const keys = await labKeys(lab.name)
-  const own = await machineKeys(lab.name, machine.name)
-  const archive = await tarOf([
-    ...files,
-    { path: '/etc/lab/network', content: networkFile(lab, machine) },
-    { path: '/root/.ssh/authorized_keys', content: `${keys.publicKey}\n`, mode: 0o600 },
-    { path: '/etc/ssh/ssh_host_ed25519_key', content: own.privateKey, mode: 0o600 },
-    { path: '/etc/ssh/ssh_host_ed25519_key.pub', content: `${own.publicKey}\n` },
-  ])
-  return render('machine/vagrant-entry.sh', {
-    archive: archive.toString('base64').replaceAll(/.{76}/g, '$&\n').trimEnd(),
-  })
-}
-
-// Making machines
-
-interface Order {
-  readonly lab: Lab
-  readonly machine: string
-  readonly done: () => void
-  readonly failed: (error: unknown) => void
-}
-
-/**
- * Steps ask for one machine each, at the same time. One Vagrant can make several of them side by side, and shares
- * what must not be done twice; two Vagrants would be in each other's way.
- */
-class Workshop {
-  readonly #kind: VagrantKind
-  #orders: Order[] = []
-  #work: Promise<void> | undefined
-
-  constructor(kind: VagrantKind) {
-    this.#kind = kind
-  }
-
-  async make(lab: Lab, machine: string): Promise<void> {
-    const made = new Promise<void>((done, failed) => this.#orders.push({ lab, machine, done, failed }))
-    this.#work ??= this.#workOff().finally(() => (this.#work = undefined))
-    await Promise.all([made, this.#work])
-  }
-
-  async #workOff(): Promise<void> {
-    // Until a second has passed in which nobody else asked.
-    for (let seen = -1; seen !== this.#orders.length; await delay(1000)) seen = this.#orders.length
-    for (let first = this.#orders[0]; first; first = this.#orders[0]) {
-      const { name } = first.lab
-      const batch = this.#orders
-        .filter(({ lab }) => lab.name === name)
-        .slice(0, hypervisors[this.#kind].together)
-      this.#orders = this.#orders.filter((order) => !batch.includes(order))
-      await this.#makeAll(first.lab, batch)
-    }
-  }
-
-  async #makeAll(lab: Lab, batch: readonly Order[]): Promise<void> {
-    try {
-      const { ok, all } = await vagrant(
-        folderOf(lab),
-        // A machine that failed stays as it is, for people to look at and for the next `up` to go on with.
-        ['up', ...batch.map(({ machine }) => machine), '--provider', this.#kind, '--no-destroy-on-error'],
-        { log: logOf(lab) },
-      )
-      const found = await hypervisors[this.#kind].machines(lab)
-      for (const { machine, done, failed } of batch) {
-        const made = found.find(({ name }) => name === machine)
-        if (ok || (made?.running && (await isMade(lab, this.#kind, made)))) done()
-        else failed(explain('vagrant', wordsFor(all, machine), { lab: lab.name, machine, log: logOf(lab) }))
-      }
-    } catch (error) {
-      for (const { failed } of batch) failed(error)
-    }
-  }
-}
-
-/** What Vagrant said of one machine, and in the end of all: several are made at once, each line has a name before it. */
-const wordsFor = (said: string, machine: string): string =>
-  said
-    .split('\n')
-    .filter((line) => {
-      const name = /^(?:==>| {4}) ([a-z0-9-]+): /.exec(line)?.[1]
-      return name === undefined || name === machine
-    })
-    .join('\n')
-
-// The box
-
-/** Where Vagrant keeps boxes. */
-const vagrantHome = (): string => process.env['VAGRANT_HOME'] ?? join(homedir(), '.vagrant.d')
-
-/** Asks only the file system: `vagrant box list` takes a second. */
-const isAdded = async (kind: VagrantKind, version: string): Promise<boolean> => {
-  const folder = join(vagrantHome(), 'boxes', boxName.replaceAll('/', '-VAGRANTSLASH-'), version)
-  // Since Vagrant 2.4 there is a folder of the architecture between the two.
-  for (const entry of await readdir(folder).catch(() => []))
-    if (entry === kind || existsSync(join(folder, entry, kind))) return true
-  return false
-}
-
-/** LAB_BOX names another box, that the user has to have. */
-const ownBox = (): boolean => (process.env['LAB_BOX'] ?? '') === ''
-
-/** The host's kubectl: the one that was built, or any that is there. */
-const hasKubectl = async (): Promise<boolean> =>
-  builtKubectl() !== undefined || (await ask('kubectl', ['version', '--client'])).ok
-
-const prepare = async (kind: VagrantKind, lab: Lab, preparation: Preparation): Promise<void> => {
-  const lacksKubectl = lab.kubernetes !== undefined && !(await hasKubectl())
-  const lacksBox = ownBox() && !(await isAdded(kind, boxOf(kind).version))
-  if (!lacksKubectl && !lacksBox) return
-  if (lacksKubectl || !boxOf(kind).built) await needHostPackages(preparation)
-  if (lacksKubectl) await prepareKubectl(preparation)
-  if (!lacksBox) return
-  const { version, built } = boxOf(kind)
-  if (!built)
-    preparation.notice(
-      `Vagrant has no box ${boxName} ${version} for ${kind}: building it, once. Another box: LAB_BOX=NAME lab up …`,
-    )
-  await prepareBox(kind, preparation)
-  preparation.notice(`Adding the box ${boxName} ${version} to Vagrant`)
-  await addBox(kind)
-}
-
-/** `vagrant box add` of the box that was built. @throws LabError in Vagrant's words. */
-export const addBox = async (kind: VagrantKind): Promise<void> => {
-  const { metadata } = boxOf(kind)
-  const said = await ask('vagrant', ['box', 'add', '--force', '--provider', kind, metadata], {
-    timeout: 900,
-    cwd: join(metadata, '..'),
-  })
-  if (!said.ok) throw explain('vagrant', said.all, { lab: 'box' })
+/** The machine with its disks, and what Vagrant remembers of it; its keys stay. */
+const remove = async (kind: VagrantKind, lab: Named, machine: string): Promise<void> => {
+  await hypervisors[kind].remove(lab, machine)
+  await rm(join(dotVagrant(lab), 'machines', machine), { recursive: true, force: true })
+  await rm(consoleOf(lab, machine), { force: true })
 }
 
 // The provider
@@ -256,13 +106,6 @@ const states = async (kind: VagrantKind, lab: Lab): Promise<readonly MachineStat
   ])
 }
 
-/** The machine with its disks, and what Vagrant remembers of it; its keys stay. */
-const remove = async (kind: VagrantKind, lab: Named, machine: string): Promise<void> => {
-  await hypervisors[kind].remove(lab, machine)
-  await rm(join(dotVagrant(lab), 'machines', machine), { recursive: true, force: true })
-  await rm(consoleOf(lab, machine), { force: true })
-}
-
 /** Machines of that name that this lab did not make: of a lab whose folder is gone, or of another user. */
 const clashes = async (
   kind: VagrantKind,
@@ -283,11 +126,6 @@ const clashes = async (
       ]
 }
 
-const writeVagrantfile = async (kind: VagrantKind, lab: Lab): Promise<void> => {
-  const version = ownBox() ? boxOf(kind).version : undefined
-  await writePrivate(join(folderOf(lab), 'Vagrantfile'), renderVagrantfile(lab, kind, version))
-}
-
 /** Vagrant's own list of all machines of this user forgets them only when Vagrant itself removes them. */
 const forget = async (lab: Named): Promise<void> => {
   const folder = folderOf(lab)
@@ -298,16 +136,18 @@ const forget = async (lab: Named): Promise<void> => {
 }
 
 /** @param host what of this host decides whether it can be used; tests give another one */
-export const vagrantProvider = (kind: VagrantKind, host: VagrantHost = thisHost): Provider => {
+export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider => {
   const hypervisor = hypervisors[kind]
-  const workshop = new Workshop(kind)
   return {
     name: kind,
-    probe: (signal) => probe(kind, host, signal),
-    preflight: async (lab) => [...(await preflight(kind, host, lab)), ...(await clashes(kind, lab))],
-    prepare: (lab, preparation) => prepare(kind, lab, preparation),
+    probe: async (signal) => (await import('./probe.js')).probe(kind, signal, host),
+    preflight: async (lab) => {
+      const { preflight } = await import('./probe.js')
+      return [...(await preflight(kind, lab, host)), ...(await clashes(kind, lab))]
+    },
+    prepare: async (lab, preparation) => (await import('./make.js')).prepare(kind, lab, preparation),
     createNetwork: async (lab) => {
-      await mkdir(join(dotVagrant(lab), 'lab'), { recursive: true, mode: 0o700 })
+      const { writeVagrantfile } = await import('./make.js')
       await writeVagrantfile(kind, lab)
       await hypervisor.createNetwork(lab)
     },
@@ -324,11 +164,8 @@ export const vagrantProvider = (kind: VagrantKind, host: VagrantHost = thisHost)
       if (made) return hypervisor.start(lab, machine)
       // Half made: there is nothing on it yet, and what it was made with may have been what was wrong.
       if (found) await remove(kind, lab, machine.name)
-      await writeVagrantfile(kind, lab)
-      await writePrivate(entryOf(lab, machine.name), await entryScript(lab, machine, files))
-      await workshop.make(lab, machine.name)
-      // It has keys in it, and is of no more use.
-      await rm(entryOf(lab, machine.name), { force: true })
+      const { makeMachine } = await import('./make.js')
+      await makeMachine(kind, lab, machine, files)
     },
     cut: (lab, machine) => hypervisor.cut(lab, machine),
     pause: (lab, machine) => hypervisor.pause(lab, machine),
@@ -338,6 +175,10 @@ export const vagrantProvider = (kind: VagrantKind, host: VagrantHost = thisHost)
       await rm(pathsOf(lab.name).machine(machine), { recursive: true, force: true })
     },
     transport: async (lab, machine) => {
+      const [{ sshTransport }, { labKeys, machineKeys }] = await Promise.all([
+        import('../../machine/ssh.js'),
+        import('../../machine/keys.js'),
+      ])
       const { privateKey } = await labKeys(lab.name)
       const { publicKey } = await machineKeys(lab.name, machine.name)
       return sshTransport({

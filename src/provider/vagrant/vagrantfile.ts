@@ -1,10 +1,9 @@
 /** The Vagrantfile of a lab. */
-import { addressText, parseSubnet, sizeOf, type Subnet } from '../../lab/address.js'
+import { addressText, sizeOf } from '../../lab/address.js'
 import type { Lab, MachineSpec } from '../../lab/lab.js'
 import { boxName } from '../../parts/parts.js'
 import { render } from '../../render.js'
-
-export type VagrantKind = 'virtualbox' | 'libvirt'
+import { subnetOf, type VagrantKind } from './hypervisor.js'
 
 /**
  * One Vagrantfile serves both providers; `provider` is the one that a plain `vagrant up` takes.
@@ -39,12 +38,3 @@ export const disksOf = (lab: Lab, machine: MachineSpec): readonly Disk[] =>
   lab.targets
     .filter((target) => target.machine === machine.name)
     .flatMap((target) => target.luns.map((lun) => ({ target: target.iqn, ...lun })))
-
-export const subnetOf = (cidr: string): Subnet => {
-  const subnet = parseSubnet(cidr)
-  if (!subnet) throw new Error(`${cidr} is not a subnet: the loader has checked it`)
-  return subnet
-}
-
-/** Of the lab's subnet: 24. */
-export const prefixLengthOf = (lab: Lab): number => subnetOf(lab.network.subnet).prefix

@@ -6,9 +6,8 @@ import { addressText, sizeOf } from '../../lab/address.js'
 import type { Lab } from '../../lab/lab.js'
 import { pathsOf, writePrivate } from '../../state.js'
 import type { Leftover } from '../provider.js'
-import { type Found, type Hypervisor, prefixOf } from './hypervisor.js'
+import { type Found, type Hypervisor, prefixOf, subnetOf } from './hypervisor.js'
 import { ask, must } from './tools.js'
-import { subnetOf } from './vagrantfile.js'
 
 type Named = Pick<Lab, 'name'>
 
