@@ -1,13 +1,9 @@
 #!/usr/bin/env node
 /** argv to command; the only place that touches the process, its signals and its exit code. */
-import { readFileSync } from 'node:fs'
 import { Command, CommanderError, Option } from 'commander'
 import { exitCodes, Interrupted } from './error.js'
 import type { Io, Options } from './commands/common.js'
-
-const version = (
-  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
-).version
+import { version } from './version.js'
 
 const abort = new AbortController()
 // A terminal that does not know its width says 0, and listr2 writes a letter a line then.
@@ -86,6 +82,38 @@ command('start', 'switch the machines of a stopped lab on again')
   .addOption(withWait)
   .action(
     run(async (lab: string, options: Options) => (await import('./commands/up.js')).start(lab, options, io)),
+  )
+
+command('run', 'break a lab on purpose, and say what it lost and how long it took')
+  .argument(...labArgument)
+  .argument('[scenarios...]', 'names of scenarios of the lab file')
+  .option('--all', 'every scenario of the lab file, one after the other, in one report')
+  .option('--fence', 'switch a node that went off for certain, then let it be replaced (as fencing: power)')
+  .addOption(asJson)
+  .addOption(withWait)
+  .action(
+    run(async (lab: string, scenarios: string[], options: Options & { all?: boolean; fence?: boolean }) =>
+      (await import('./commands/run.js')).run(lab, scenarios, options, io),
+    ),
+  )
+
+command('heal', 'undo the faults of a run that was killed, and bring the lab back')
+  .argument(...labArgument)
+  .addOption(asJson)
+  .addOption(withEvents)
+  .addOption(withWait)
+  .action(
+    run(async (lab: string, options: Options) => (await import('./commands/run.js')).heal(lab, options, io)),
+  )
+
+command('report', 'the report of the last run of scenarios')
+  .argument(...labArgument)
+  .option('--compare <runs...>', 'two folders of runs, in one table')
+  .addOption(asJson)
+  .action(
+    run(async (lab: string, options: Options & { compare?: string[] }) =>
+      (await import('./commands/run.js')).report(lab, options, io),
+    ),
   )
 
 command('status', 'what is there now, and where kubeconfig and ssh_config are')
@@ -245,6 +273,12 @@ command('forward', "a port of the lab on this host's 127.0.0.1, until Ctrl-C")
       (await import('./commands/reach.js')).forward(lab, where, options, io),
     ),
   )
+
+// Not for people: `up` starts it.
+program
+  .command('fencing-agent', { hidden: true })
+  .argument('<lab>')
+  .action(run(async (lab: string) => (await import('./commands/fencing-agent.js')).fencingAgent(lab, io)))
 
 command('schema', 'the JSON schema of lab files').action(
   run(async () => (await import('./commands/files.js')).schema(io)),

@@ -9,6 +9,8 @@ export const exitCodes = {
   host: 3,
   /** Another `lab` holds the lab. */
   busy: 4,
+  /** A scenario ended without anybody being able to say whether the lab stood it. */
+  unknown: 5,
   /** Ctrl-C or SIGTERM. */
   interrupted: 130,
 } as const

@@ -27,15 +27,19 @@ handlebars.registerHelper({
 const compiled = new Map<string, Handlebars.TemplateDelegate>()
 
 /**
- * Renders `templates/<name>.hbs`, or `Vagrantfile.hbs` at the top. A name that the data lacks is an error,
- * and nothing is escaped except through the helpers above.
+ * Renders `templates/<name>.hbs`, or `Vagrantfile.hbs` at the top. A name that the data lacks is an error.
+ * In a template of HTML or XML every value is escaped for it; in all others nothing is, except through the
+ * helpers above.
  */
 export const render = (name: string, data: object): string => {
   let template = compiled.get(name)
   if (!template) {
     const path =
       name === 'Vagrantfile' ? `${projectRoot}/Vagrantfile.hbs` : `${projectRoot}/templates/${name}.hbs`
-    template = handlebars.compile(readFileSync(path, 'utf8'), { strict: true, noEscape: true })
+    template = handlebars.compile(readFileSync(path, 'utf8'), {
+      strict: true,
+      noEscape: !/\.(?:html|xml)$/.test(name),
+    })
     compiled.set(name, template)
   }
   return template(data)

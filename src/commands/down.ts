@@ -1,9 +1,11 @@
 import { existsSync } from 'node:fs'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { stopAgent } from '../fencing/process.js'
 import type { Leftover, Provider } from '../provider/provider.js'
 import { allProviders } from '../provider/registry.js'
 import { pathsOf } from '../state.js'
 import {
+  healFirst,
   type Io,
   loadRunning,
   lockFor,
@@ -40,6 +42,7 @@ export const down = async (nameOrPath: string, options: Options, io: Io): Promis
     const inUse = await providerInUse(lab)
     const where = inUse ? [inUse] : await allProviders()
     const existed = existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, where)).length > 0
+    await stopAgent(lab.name)
     for (const provider of where) await provider.destroy(lab)
     const left = await leftoversOf(lab, where)
     await view.close()
@@ -68,6 +71,8 @@ export const stop = async (nameOrPath: string, options: Options, io: Io): Promis
     if (!provider) throw new LabError('not-up', `${lab.name} is not up`, { hint: `lab up ${lab.name}` })
     const session = await sessionFor(lab, provider, io.signal)
     try {
+      await healFirst(session, view)
+      await stopAgent(lab.name)
       const targets = lab.machines.filter(({ role }) => role === 'target')
       const workers = lab.machines.filter(({ role }) => role === 'worker' || role === 'initiator')
       const others = lab.machines.filter(

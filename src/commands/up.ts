@@ -8,9 +8,10 @@ import { planUp } from '../plan/up.js'
 import type { Provider } from '../provider/provider.js'
 import { keepSecrets, pathsOf } from '../state.js'
 import { createMask } from '../view/secrets.js'
+import { fileOptions } from '../steps/machines.js'
 import type { View } from '../view/view.js'
 import {
-  fileOptions,
+  healFirst,
   type Io,
   loadRunning,
   lockFor,
@@ -126,9 +127,12 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
     await writeAccess(lab, provider)
     const session = await sessionFor(lab, provider, io.signal)
     try {
+      await healFirst(session, view)
       const report = await runPlan(await planFor(lab, provider), 'apply', session, (event) =>
         view.event(event),
       )
+      // What could only be undone with the lab up: a node is uncordoned by an API server.
+      await healFirst(session, view)
       await view.close()
       if (options.output === 'json')
         printJson(io, 'lab.report/v1', reportJson(report, createMask(secretsIn(lab))))

@@ -76,11 +76,79 @@ export interface DatabaseSpec {
   readonly target: string
   readonly lun: number
   readonly nodePort: number
+  /** Port on every node that leads to a plain file on the same LUN, which a scenario's client writes. */
+  readonly ledgerPort: number
   readonly database: string
   readonly user: string
   readonly password: string
   readonly rootPassword: string
 }
+
+/**
+ * What a fault happens to: the name of a machine, a role (all its machines), `database` (the worker that runs
+ * the database at that moment) or `standby` (the workers that do not).
+ */
+export type Where = string
+
+export type Protocol = 'all' | 'api' | 'storage'
+export type Service = 'kubelet' | 'containerd' | 'iscsid' | 'target'
+
+interface Lasting {
+  /** Milliseconds; absent: until the scenario heals. */
+  readonly for?: number | undefined
+}
+
+interface On {
+  readonly machine: Where
+}
+
+export type FaultSpec =
+  | (On & { readonly fault: 'drain' | 'reboot' })
+  | (On & Lasting & { readonly fault: 'power-cut' | 'hang' | 'target-loss' })
+  | (Lasting & {
+      readonly fault: 'partition'
+      readonly between: readonly [readonly Where[], readonly Where[]]
+      readonly protocol: Protocol
+    })
+  /** Percent of the packets sent, 1 to 100. */
+  | (On & Lasting & { readonly fault: 'packet-loss'; readonly loss: number })
+  /** Milliseconds for every packet sent. */
+  | (On & Lasting & { readonly fault: 'delay'; readonly by: number })
+  | (On & Lasting & { readonly fault: 'stop-service'; readonly service: Service })
+  | (On & Lasting & { readonly fault: 'disk-full'; readonly disk: 'root' | 'data' })
+  /** Milliseconds; positive: the clock goes ahead. */
+  | (On & Lasting & { readonly fault: 'clock-skew'; readonly by: number })
+
+export type FaultName = FaultSpec['fault']
+
+/** Milliseconds that are good enough; one that is absent is measured, not judged. */
+export interface Budgets {
+  /** The longest time between two acknowledged writes. */
+  readonly writeGap?: number | undefined
+  /** The longest time between two answered reads. */
+  readonly readGap?: number | undefined
+  /** From the fault until Kubernetes calls the node NotReady. */
+  readonly notReady?: number | undefined
+  /** From the fault until another server than before acknowledges a write. */
+  readonly takeover?: number | undefined
+}
+
+export type BudgetName = keyof Budgets
+
+export interface ScenarioSpec {
+  readonly name: string
+  readonly description: string
+  /** Injected one after the other. */
+  readonly inject: readonly FaultSpec[]
+  readonly expect: Budgets
+  /** When the faults are undone: once the database writes again, or only at the deadline. */
+  readonly heal: 'recovery' | 'deadline'
+  /** Milliseconds from the first fault until all faults are undone, whatever has happened. */
+  readonly deadline: number
+}
+
+export type Failover = 'default' | 'fast'
+export type Fencing = 'none' | 'storage' | 'power'
 
 export interface Lab {
   readonly name: string
@@ -95,10 +163,31 @@ export interface Lab {
   readonly filesystems: readonly FilesystemSpec[]
   readonly kubernetes?: KubernetesSpec | undefined
   readonly database?: DatabaseSpec | undefined
+  readonly failover: Failover
+  readonly fencing: Fencing
+  readonly scenarios: readonly ScenarioSpec[]
 }
 
 export const machinesWith = (lab: Lab, ...roles: readonly Role[]): readonly MachineSpec[] =>
   lab.machines.filter((machine) => roles.includes(machine.role))
+
+/** What the machines of a fault can be called, other than by their names. */
+export const roles: readonly Role[] = ['control-plane', 'worker', 'target', 'initiator']
+
+/** @throws when the lab has no such scenario: ask `lab.scenarios` before. */
+export const scenarioNamed = (lab: Lab, name: string): ScenarioSpec => {
+  const scenario = lab.scenarios.find((candidate) => candidate.name === name)
+  if (!scenario) throw new Error(`no scenario ${name} in lab ${lab.name}`)
+  return scenario
+}
+
+/** The machines that a fault is about, in the order of the file, while the database runs on `server`. */
+export const machinesAt = (lab: Lab, where: Where, server: string): readonly MachineSpec[] =>
+  lab.machines.filter(({ name, role }) => {
+    if (where === 'database') return name === server
+    if (where === 'standby') return role === 'worker' && name !== server
+    return lab.machines.some((machine) => machine.name === where) ? name === where : role === where
+  })
 
 /** @throws when the lab has no such machine: the loader has checked every reference. */
 export const machineNamed = (lab: Lab, name: string): MachineSpec => {

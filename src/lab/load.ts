@@ -6,9 +6,19 @@ import type { z } from 'zod'
 import { exitCodes, LabError, messageOf } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { projectRoot, render } from '../render.js'
-import type { Lab, TargetSpec } from './lab.js'
-import { crossCheck, initiatorName, pathText, type Path, type Problem, type Supported } from './rules.js'
-import { bytesOf, labNameProblem, labSchema, shown, type CompleteLabFile } from './schema.js'
+import { pathText, type Path, type Problem } from './draft.js'
+import type { FaultSpec, Lab, TargetSpec } from './lab.js'
+import { crossCheck, initiatorName, type Supported } from './rules.js'
+import {
+  bytesOf,
+  durationOf,
+  labNameProblem,
+  labSchema,
+  percentOf,
+  shown,
+  skewOf,
+  type CompleteLabFile,
+} from './schema.js'
 import { readSource, type Source } from './source.js'
 import { didYouMean } from './suggest.js'
 
@@ -77,30 +87,39 @@ const valueAt = (value: unknown, path: Path): unknown =>
     value,
   )
 
-/** The schema at a path, its wrappings (optional, default) taken off. */
-const schemaAt = (path: Path): Schema | undefined => {
-  const bare = (schema: Schema | undefined): z.core.$ZodTypes | undefined => {
-    const type = schema as z.core.$ZodTypes | undefined
-    return type && 'innerType' in type._zod.def ? bare(type._zod.def.innerType) : type
-  }
-  let schema = bare(labSchema)
-  for (const part of path) {
+/** A schema without its wrappings (optional, default); of several, the one whose mark the value bears. */
+const bare = (schema: Schema | undefined, value: unknown): z.core.$ZodTypes | undefined => {
+  const type = schema as z.core.$ZodTypes | undefined
+  if (type && 'innerType' in type._zod.def) return bare(type._zod.def.innerType, value)
+  const mark = type?._zod.def.type === 'union' && (type._zod.def as { discriminator?: string }).discriminator
+  if (!type || !mark) return type
+  const given = valueAt(value, [mark])
+  const options = (type._zod.def as z.core.$ZodUnionDef).options as readonly z.core.$ZodTypes[]
+  return options.find((option) => option._zod.propValues?.[mark]?.has(given as z.core.util.Primitive))
+}
+
+/** The schema at a path of a file. */
+const schemaAt = (path: Path, file: unknown): Schema | undefined => {
+  let schema = bare(labSchema, file)
+  for (const [depth, part] of path.entries()) {
     const def = schema?._zod.def
-    if (def?.type === 'object') schema = bare(def.shape[part])
-    else if (def?.type === 'array') schema = bare(def.element)
-    else if (def?.type === 'record') schema = bare(def.valueType)
+    const value = valueAt(file, path.slice(0, depth + 1))
+    if (def?.type === 'object') schema = bare(def.shape[part], value)
+    else if (def?.type === 'array') schema = bare(def.element, value)
+    else if (def?.type === 'tuple') schema = bare(def.items[Number(part)], value)
+    else if (def?.type === 'record') schema = bare(def.valueType, value)
     else return undefined
   }
   return schema
 }
 
-const fieldsAt = (path: Path): readonly string[] => {
-  const def = (schemaAt(path) as z.core.$ZodTypes | undefined)?._zod.def
+const fieldsAt = (path: Path, file: unknown): readonly string[] => {
+  const def = (schemaAt(path, file) as z.core.$ZodTypes | undefined)?._zod.def
   return def?.type === 'object' ? Object.keys(def.shape) : []
 }
 
-const isGood = (path: Path, text: string): boolean =>
-  (schemaAt(path) as z.ZodType | undefined)?.safeParse(text).success === true
+const isGood = (path: Path, file: unknown, text: string): boolean =>
+  (schemaAt(path, file) as z.ZodType | undefined)?.safeParse(text).success === true
 
 /** What the author wrote, as a sentence begins with it. */
 const seen = (value: unknown, written: string | undefined, textWanted: boolean): string => {
@@ -113,11 +132,21 @@ const seen = (value: unknown, written: string | undefined, textWanted: boolean):
   return 'is a mapping;'
 }
 
+/** What could stand at the mark that says which of several forms a mapping has, such as `fault`. */
+const marksOf = (issue: Issue, file: unknown): readonly string[] => {
+  if (issue.code !== 'invalid_union' || !('discriminator' in issue)) return []
+  const path = issue.path as Path
+  const owner = schemaAt(path.slice(0, -2), file) as z.core.$ZodTypes | undefined
+  const union = (owner as z.core.$ZodArray | undefined)?._zod.def.element as z.core.$ZodTypes | undefined
+  const options = (union?._zod.def as z.core.$ZodUnionDef | undefined)?.options ?? []
+  return options.flatMap((option) => [...(option._zod.propValues?.[String(path.at(-1))] ?? [])].map(String))
+}
+
 /** An issue of the schema in words: what was found, what was wanted. */
 const explain = (issue: Issue, file: unknown, source: Source): Problem[] => {
   const path = issue.path as Path
   if (issue.code === 'unrecognized_keys') {
-    const fields = fieldsAt(path)
+    const fields = fieldsAt(path, file)
     const present = valueAt(file, path) as object
     return issue.keys.map((key) => {
       const free = fields.filter((field) => !(field in present))
@@ -135,11 +164,11 @@ const explain = (issue: Issue, file: unknown, source: Source): Problem[] => {
   const wanted = `wanted ${issue.message}`
   if (value === undefined) return [{ path, message: `missing; ${wanted}` }]
   if (value === null) return [{ path, message: `is empty; ${wanted}` }]
-  const secret = (schemaAt(path) as z.ZodType | undefined)?.meta()?.writeOnly === true
+  const secret = (schemaAt(path, file) as z.ZodType | undefined)?.meta()?.writeOnly === true
   const written = source.written(path)
   const textWanted = issue.code === 'invalid_type' && issue.expected === 'string'
   // YAML took digits or true for something else: quotes help, if the text is otherwise good.
-  if (textWanted && written !== undefined && isGood(path, written)) {
+  if (textWanted && written !== undefined && isGood(path, file, written)) {
     const kind = typeof value === 'number' ? 'a number' : 'a truth value'
     return [
       {
@@ -150,7 +179,10 @@ const explain = (issue: Issue, file: unknown, source: Source): Problem[] => {
       },
     ]
   }
-  const choices = issue.code === 'invalid_value' && issue.values.length > 1 ? issue.values.map(String) : []
+  const choices =
+    issue.code === 'invalid_value' && issue.values.length > 1
+      ? issue.values.map(String)
+      : marksOf(issue, file)
   const guess = typeof value === 'string' ? didYouMean(value, choices) : ''
   return [{ path, message: `${seen(value, written, textWanted)} ${wanted}${guess}` }]
 }
@@ -172,6 +204,28 @@ const cyclic = (value: unknown, above: ReadonlySet<unknown> = new Set()): boolea
   return Object.values(value).some((inner) => cyclic(inner, here))
 }
 
+const oneLine = (text: string): string => text.replace(/\s+/g, ' ').trim()
+
+type FileFault = CompleteLabFile['scenarios'][number]['inject'][number]
+
+/** Only durations, percentages and the lone machine of a fault look different in a file. */
+const completeFault = (fault: FileFault): FaultSpec => {
+  const lasting = 'for' in fault && fault.for !== undefined ? { for: durationOf(fault.for) ?? 0 } : {}
+  switch (fault.fault) {
+    case 'packet-loss':
+      return { ...fault, loss: percentOf(fault.loss) ?? 0, for: undefined, ...lasting }
+    case 'delay':
+      return { ...fault, by: durationOf(fault.by) ?? 0, for: undefined, ...lasting }
+    case 'clock-skew':
+      return { ...fault, by: skewOf(fault.by) ?? 0, for: undefined, ...lasting }
+    case 'drain':
+    case 'reboot':
+      return fault
+    default:
+      return { ...fault, for: undefined, ...lasting }
+  }
+}
+
 const complete = (file: CompleteLabFile, path: string): Lab => {
   const targets: TargetSpec[] = (file.iscsi?.targets ?? []).map(({ luns, ...target }) => ({
     ...target,
@@ -181,7 +235,7 @@ const complete = (file: CompleteLabFile, path: string): Lab => {
   const targetOf = (user: { readonly target?: string | undefined }): string => user.target ?? first?.iqn ?? ''
   return {
     name: file.name,
-    description: file.description.replace(/\s+/g, ' ').trim(),
+    description: oneLine(file.description),
     file: path,
     provider: file.provider,
     network: file.network,
@@ -195,7 +249,22 @@ const complete = (file: CompleteLabFile, path: string): Lab => {
     targets,
     filesystems: file.filesystems.map((filesystem) => ({ ...filesystem, target: targetOf(filesystem) })),
     kubernetes: file.kubernetes,
-    database: file.database && { ...file.database, target: targetOf(file.database) },
+    database: file.database && {
+      ...file.database,
+      target: targetOf(file.database),
+      ledgerPort: file.database.ledgerPort ?? file.database.nodePort + 1,
+    },
+    failover: file.failover,
+    fencing: file.fencing,
+    scenarios: file.scenarios.map(({ inject, expect, deadline, ...scenario }) => ({
+      ...scenario,
+      description: oneLine(scenario.description),
+      inject: inject.map(completeFault),
+      expect: Object.fromEntries(
+        Object.entries(expect).map(([budget, wanted]) => [budget, durationOf(wanted ?? '')]),
+      ),
+      deadline: durationOf(deadline) ?? 0,
+    })),
   }
 }
 

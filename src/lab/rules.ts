@@ -1,32 +1,16 @@
 import { hostNumber, nthRange, overlaps, parseAddress, parseSubnet, sizeOf, addressText } from './address.js'
 import type { ProviderName, Role } from './lab.js'
-import { bytesOf, defaults, iqnProblem, shown, sizeText, type LabFile } from './schema.js'
+import { items, lacks, pathText, Taken, type DraftFile, type Found, type Path } from './draft.js'
+import { scenarioRules } from './scenario-rules.js'
+import { bytesOf, defaults, iqnProblem, lastNodePort, shown, sizeText } from './schema.js'
 import { didYouMean } from './suggest.js'
 
 /**
- * The rules of a lab file that need more than one field. They run on drafts, files that may have bad fields,
- * so that one run reports everything: a bad value is `undefined` under a key that is there, and
- * a rule that would need it stays silent.
+ * The rules of a lab file that need more than one field. They run on drafts (`draft.ts`), so that one run
+ * reports everything.
  */
 
-export type Path = readonly (string | number)[]
-
-export interface Problem {
-  readonly path: Path
-  /** What is wrong and what was wanted; the place is put before it. */
-  readonly message: string
-  /** The place is the key, not the value. */
-  readonly atKey?: boolean
-}
-
-export type Draft<T> = T extends readonly (infer Item)[]
-  ? readonly (Draft<Item> | undefined)[]
-  : T extends object
-    ? { readonly [Key in keyof T]?: Draft<T[Key]> | undefined }
-    : T
-
-type File = Draft<LabFile>
-type Found = Generator<Problem, void>
+type File = DraftFile
 
 /** Which versions of Kubernetes can be brought up. */
 export interface Supported {
@@ -69,34 +53,6 @@ const leastMemory: Readonly<Record<Role, { readonly bytes: number; readonly why:
 const leastDatabase = 512 * 1024 ** 2
 
 const leastFilesystem = 16 * 1024 ** 2
-
-/** Items that are known, with their places in the list. */
-const items = <T>(list: readonly (T | undefined)[] | undefined): (readonly [index: number, item: T])[] =>
-  (list ?? []).flatMap((item, index) => (item === undefined ? [] : [[index, item] as const]))
-
-/** Not even a bad one is there. */
-const lacks = (owner: object, key: string): boolean => !(key in owner)
-
-/** The second and later users of a name, an address or a number, each with the place of the first. */
-class Taken<T> {
-  readonly #first = new Map<T, Path>()
-  /** The place that has the value already; otherwise remembers this one. */
-  by(value: T, path: Path): Path | undefined {
-    const first = this.#first.get(value)
-    if (!first) this.#first.set(value, path)
-    return first
-  }
-}
-
-/** `machines[0].name`, or `a["b c"]` for a key that is not a word. */
-export const pathText = (path: Path): string =>
-  path
-    .map((part, index) => {
-      if (typeof part === 'number') return `[${String(part)}]`
-      if (!/^[A-Za-z0-9_-]{1,60}$/.test(part)) return `[${shown(part)}]`
-      return index === 0 ? part : `.${part}`
-    })
-    .join('')
 
 /** A subnet of the file or its default; `path` leads to what the author wrote. */
 const subnetAt = (file: File, section: 'network' | 'kubernetes', key: string, byDefault: string) => {
@@ -417,6 +373,20 @@ function* databaseRules(file: File): Found {
       atKey: true,
     }
   }
+  const { database = {} } = file
+  const nodePort = lacks(database, 'nodePort') ? defaults.nodePort : database.nodePort
+  if (nodePort !== undefined && database.ledgerPort === nodePort) {
+    const origin = lacks(database, 'nodePort') ? ', the default' : ''
+    yield {
+      path: ['database', 'ledgerPort'],
+      message: `${String(nodePort)} is the port of the database (database.nodePort${origin}); wanted another port`,
+    }
+  } else if (nodePort === lastNodePort && lacks(database, 'ledgerPort')) {
+    yield {
+      path: ['database', 'nodePort'],
+      message: `${String(nodePort)} is the last node port, and ledgerPort, without a value, is the one after it; give it a ledgerPort`,
+    }
+  }
   const targets = items(file.iscsi?.targets)
   const used =
     targets.find(([, { iqn }]) => iqn === file.database?.target) ??
@@ -435,4 +405,5 @@ export function* crossCheck(file: File, supported: Supported): Found {
   yield* lunRules(file)
   yield* kubernetesRules(file, supported)
   yield* databaseRules(file)
+  yield* scenarioRules(file)
 }

@@ -18,7 +18,11 @@ export const defaults = {
   serviceSubnet: '10.96.0.0/12',
   dnsDomain: 'cluster.local',
   port: 3260,
+  nodePort: 32306,
+  deadline: '10min',
 } as const
+
+export const lastNodePort = 32767
 
 /** A text field whose form a function judges. The pattern, if any, is only for editors. */
 const text = (wanted: string, problem: (value: string) => string | undefined, meta: Meta) =>
@@ -79,6 +83,51 @@ const sizeProblem = (value: string): string | undefined => {
   return bytes > 0
     ? `${shown(value)}: write ${sizeText(bytes)} (units are KiB, MiB, GiB and TiB)`
     : `${shown(value)}: wanted a size in KiB, MiB, GiB or TiB, such as 512MiB`
+}
+
+const milliseconds = { ms: 1, s: 1000, min: 60_000, h: 3_600_000 } as const
+
+const durationPattern = /^([1-9]\d{0,6})(ms|s|min|h)$/
+
+/** Milliseconds of `10s`; undefined for text of any other form. */
+export const durationOf = (duration: string): number | undefined => {
+  const [, count, unit] = durationPattern.exec(duration) ?? []
+  return count && unit ? Number(count) * milliseconds[unit as keyof typeof milliseconds] : undefined
+}
+
+/** 90000 to `90s`: the largest unit that leaves a whole number. */
+export const durationText = (ms: number): string => {
+  const unit = (['h', 'min', 's'] as const).find((candidate) => ms % milliseconds[candidate] === 0) ?? 'ms'
+  return `${String(Math.ceil(ms / milliseconds[unit]))}${unit}`
+}
+
+const durationProblem = (value: string): string | undefined =>
+  durationOf(value) === undefined
+    ? `${shown(value)}: wanted a whole number of ms, s, min or h, such as 10s`
+    : undefined
+
+const duration = (what: string, description: string) =>
+  text(`${what} with its unit, such as 500ms, 10s or 2min`, durationProblem, {
+    description: `${description} A whole number of ms, s, min or h.`,
+    pattern: durationPattern.source,
+    examples: ['10s', '2min'],
+  })
+
+const skewPattern = /^([+-])([1-9]\d{0,6}(?:ms|s|min|h))$/
+
+/** Milliseconds of `-5min`, positive where the clock goes ahead; undefined for text of any other form. */
+export const skewOf = (skew: string): number | undefined => {
+  const [, sign, size = ''] = skewPattern.exec(skew) ?? []
+  const ms = durationOf(size)
+  return ms === undefined ? undefined : sign === '-' ? -ms : ms
+}
+
+const percentPattern = /^([1-9]\d?|100)%$/
+
+/** 30 of `30%`; undefined for text of any other form. */
+export const percentOf = (percent: string): number | undefined => {
+  const [, number] = percentPattern.exec(percent) ?? []
+  return number === undefined ? undefined : Number(number)
 }
 
 const size = (what: string, description: string) =>
@@ -199,6 +248,13 @@ const subnet = (wanted: string, shortest: number, longest: number, meta: Meta) =
     },
     meta,
   )
+
+const descriptionProblem = (value: string): string | undefined =>
+  value.length > 400
+    ? 'has more than 400 characters'
+    : unprintable.test(value.replaceAll('\n', ' '))
+      ? 'holds a control character'
+      : undefined
 
 const domainProblem = (value: string): string | undefined =>
   value.length <= 253 &&
@@ -401,9 +457,13 @@ const database = mapping(
     ).default('mysql'),
     target: iqn('Name of the target; not needed when the lab has only one.').optional(),
     lun: whole('a logical unit number, 0 to 255', 0, 255, { description: 'The LUN that holds the data.' }),
-    nodePort: whole('a port from 30000 to 32767', 30000, 32767, {
+    nodePort: whole('a port from 30000 to 32767', 30000, lastNodePort, {
       description: 'Port on every node at which the database answers.',
-    }).default(32306),
+    }).default(defaults.nodePort),
+    ledgerPort: whole('a port from 30000 to 32767', 30000, lastNodePort, {
+      description:
+        'Port on every node at which scenarios write a plain file on the same LUN. Without it: the one after nodePort.',
+    }).optional(),
     database: text(
       'the name of a database, such as test',
       (value) =>
@@ -428,6 +488,158 @@ const database = mapping(
   'a mapping: lun, database, user, password, rootPassword',
 )
 
+const where = (description = 'What it happens to') =>
+  z.string({ error: 'a machine, a role, database or standby' }).meta({
+    description: `${description}: a machine by its name, all machines of a role, \`database\` (the worker that runs the database at that moment) or \`standby\` (the workers that do not).`,
+    examples: ['database', 'standby', 'worker1', 'target'],
+  })
+
+const until = duration(
+  'a duration',
+  'How long it lasts. Without it: until the scenario heals, see heal.',
+).optional()
+
+const fault = <Name extends string, T extends z.ZodRawShape>(name: Name, description: string, fields: T) =>
+  z
+    .strictObject({ fault: z.literal(name).meta({ description }), ...fields }, { error: 'a fault' })
+    .meta({ description })
+
+const machineSet = (description: string) =>
+  list(where('What belongs to it'), 'a list of machines').min(1, 'at least one machine').meta({ description })
+
+/** Each fault heals by its undo; what a provider cannot do is refused before the scenario starts. */
+const faults = [
+  fault('drain', 'Cordons a node and evicts its pods. Healed by uncordoning it.', { machine: where() }),
+  fault('power-cut', 'Switches a machine off without warning. Healed by switching it on.', {
+    machine: where(),
+    for: until,
+  }),
+  fault('hang', 'Stops a machine where it stands, memory and all. Healed by letting it go on.', {
+    machine: where(),
+    for: until,
+  }),
+  fault('reboot', 'Restarts a machine in an orderly way. It comes back by itself.', { machine: where() }),
+  fault(
+    'partition',
+    'Drops what two sets of machines send each other. SSH from the host goes on. Healed by removing the rules.',
+    {
+      between: z
+        .tuple([machineSet('One side.'), machineSet('The other side.')], {
+          error: 'two lists of machines, such as [[database], [control-plane]]',
+        })
+        .meta({ description: 'The two sides: two lists of machines.' }),
+      protocol: z.enum(['all', 'api', 'storage'], { error: 'all, api or storage' }).default('all').meta({
+        description:
+          'What is cut: `api` only the way to the API server, `storage` only iSCSI, `all` everything.',
+      }),
+      for: until,
+    },
+  ),
+  fault('packet-loss', 'Loses a part of all packets that a machine sends on the lab network.', {
+    machine: where(),
+    loss: text(
+      'a percentage, such as 30%',
+      (value) =>
+        percentOf(value) === undefined ? `${shown(value)}: wanted a percentage from 1% to 100%` : undefined,
+      {
+        description: 'How much is lost, from 1% to 100%.',
+        pattern: percentPattern.source,
+        examples: ['30%'],
+      },
+    ),
+    for: until,
+  }),
+  fault('delay', 'Delays every packet that a machine sends on the lab network.', {
+    machine: where(),
+    by: duration('a delay', 'By how much.'),
+    for: until,
+  }),
+  fault('stop-service', 'Stops a service of a machine. Healed by starting it.', {
+    machine: where(),
+    service: z
+      .enum(['kubelet', 'containerd', 'iscsid', 'target'], {
+        error: 'kubelet, containerd, iscsid or target',
+      })
+      .meta({ description: 'Which one; `target` is the iSCSI target.' }),
+    for: until,
+  }),
+  fault('target-loss', 'Lets the targets of a machine vanish, with all sessions. Healed by their return.', {
+    machine: where(),
+    for: until,
+  }),
+  fault('disk-full', 'Fills a disk to its last block. Healed by removing what fills it.', {
+    machine: where(),
+    disk: z
+      .enum(['root', 'data'], { error: 'root or data' })
+      .default('root')
+      .meta({ description: 'Which disk: `root` of the machine, or `data`, the LUN of the database.' }),
+    for: until,
+  }),
+  fault('clock-skew', 'Sets the clock of a machine wrong. Healed by setting it right.', {
+    machine: where(),
+    by: text(
+      'a sign and a duration, such as +5min',
+      (value) =>
+        skewOf(value) === undefined
+          ? `${shown(value)}: wanted a sign and a whole number of ms, s, min or h, such as +5min`
+          : undefined,
+      {
+        description: 'By how much: `+5min` sets it ahead, `-5min` back.',
+        pattern: skewPattern.source,
+        examples: ['+5min'],
+      },
+    ),
+    for: until,
+  }),
+] as const
+
+const faultNames = faults.map(({ shape }) => shape.fault.value)
+
+const budgets = {
+  writeGap: duration('a budget', 'Longest time between two acknowledged writes.').optional(),
+  readGap: duration('a budget', 'Longest time between two answered reads.').optional(),
+  notReady: duration('a budget', 'From the fault until Kubernetes calls the node NotReady.').optional(),
+  takeover: duration(
+    'a budget',
+    'From the fault until another server than before acknowledges a write.',
+  ).optional(),
+}
+
+const scenario = mapping(
+  {
+    name: text('a name for the scenario, such as power-cut', (value) => labelProblem(value, 40), {
+      description: 'Name of the scenario: small letters, digits and hyphens, at most 40 characters.',
+      pattern: labelPattern,
+      maxLength: 40,
+    }),
+    description: text('a sentence', descriptionProblem, {
+      description: 'What it shows, in a sentence.',
+      maxLength: 400,
+    }).default(''),
+    inject: list(
+      z.discriminatedUnion('fault', faults, { error: `a fault: ${faultNames.join(', ')}` }),
+      'a list of faults',
+    )
+      .min(1, 'at least one fault')
+      .max(16, 'at most 16 faults')
+      .meta({ description: 'The faults, injected one after the other.' }),
+    expect: mapping(budgets, `a mapping of ${Object.keys(budgets).join(', ')}`)
+      .prefault({})
+      .meta({
+        description: 'Budgets: the longest times that are good enough. Others are measured all the same.',
+      }),
+    heal: z.enum(['recovery', 'deadline'], { error: 'recovery or deadline' }).default('recovery').meta({
+      description:
+        'When the faults are undone: `recovery`, as soon as the database writes again; `deadline`, not before, to see what happens while they last.',
+    }),
+    deadline: duration(
+      'a deadline',
+      'Longest time from the first fault until the scenario heals, whatever has happened.',
+    ).default(defaults.deadline),
+  },
+  'a scenario: name, inject',
+)
+
 export const labSchema = mapping(
   {
     apiVersion: z
@@ -438,16 +650,10 @@ export const labSchema = mapping(
       pattern: labelPattern,
       maxLength: longestLabName,
     }),
-    description: text(
-      'a sentence',
-      (value) =>
-        value.length > 400
-          ? 'has more than 400 characters'
-          : unprintable.test(value.replaceAll('\n', ' '))
-            ? 'holds a control character'
-            : undefined,
-      { description: 'What the lab shows, in a sentence.', maxLength: 400 },
-    ).default(''),
+    description: text('a sentence', descriptionProblem, {
+      description: 'What the lab shows, in a sentence.',
+      maxLength: 400,
+    }).default(''),
     provider: z
       .enum(['uml', 'virtualbox', 'libvirt'], { error: 'uml, virtualbox or libvirt' })
       .optional()
@@ -485,6 +691,18 @@ export const labSchema = mapping(
       .optional()
       .meta({ description: 'The cluster that the nodes form, made by kubeadm.' }),
     database: database.optional().meta({ description: 'A database in the cluster, with its data on a LUN.' }),
+    failover: z.enum(['default', 'fast'], { error: 'default or fast' }).default('default').meta({
+      description:
+        'How soon Kubernetes gives a lost node up: `default` as it comes, after minutes; `fast` with shorter leases, grace periods and tolerations, after seconds.',
+    }),
+    fencing: z.enum(['none', 'storage', 'power'], { error: 'none, storage or power' }).default('none').meta({
+      description:
+        'What makes sure that a lost node no longer writes before another takes over: `storage`, the target throws it out; `power`, it is switched off; `none`, nothing does.',
+    }),
+    scenarios: list(scenario, 'a list of scenarios')
+      .max(64, 'at most 64 scenarios')
+      .default([])
+      .meta({ description: 'Ways to break the lab on purpose, and what it should stand.' }),
   },
   'a mapping that begins with apiVersion: lab/v1',
 )

@@ -12,7 +12,7 @@ import {
   type Document,
   type Node,
 } from 'yaml'
-import type { Path } from './rules.js'
+import type { Path } from './draft.js'
 
 /** A place in a file: line and column count from 1, columns in UTF-16 units as editors do. */
 export interface Place {

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import { LabError } from '../error.js'
 
@@ -12,7 +13,20 @@ export interface Kubectl {
   /** @throws LabError `kubectl-failed` with kubectl's own words. */
   run(args: readonly string[], options?: { input?: string; timeout?: number }): Promise<string>
   get<T = KubeObject>(...args: readonly string[]): Promise<T>
+  /**
+   * Tells every object once, and again whenever it changes or goes, until the signal: a watch that ends, as when
+   * the API server does, is begun anew, and tells all objects again.
+   */
+  watch(args: readonly string[], seen: (event: WatchEvent) => void, signal: AbortSignal): Promise<void>
 }
+
+export interface WatchEvent {
+  readonly type: 'ADDED' | 'MODIFIED' | 'DELETED' | 'BOOKMARK' | 'ERROR'
+  readonly object: KubeObject
+}
+
+/** Milliseconds before a watch that ended is begun anew. */
+const watchPause = 500
 
 export const kubectlWith = (binary: string, kubeconfig: string, signal: AbortSignal): Kubectl => {
   const run: Kubectl['run'] = async (args, { input, timeout = 30 } = {}) => {
@@ -35,8 +49,29 @@ export const kubectlWith = (binary: string, kubeconfig: string, signal: AbortSig
       )
     return result.stdout
   }
+  const watchOnce = async (
+    args: readonly string[],
+    seen: (event: WatchEvent) => void,
+    until: AbortSignal,
+  ): Promise<void> => {
+    const watching = execa(
+      binary,
+      ['--kubeconfig', kubeconfig, 'get', ...args, '--watch', '--output-watch-events', '-o', 'json'],
+      { stdin: 'ignore', reject: false, cancelSignal: until, buffer: false },
+    )
+    for await (const line of watching.iterable()) if (line !== '') seen(JSON.parse(line) as WatchEvent)
+    await watching
+  }
+
   return {
     run,
+    watch: async (args, seen, until) => {
+      while (!until.aborted) {
+        // How one of them ended tells nothing: another is begun.
+        await watchOnce(args, seen, until).catch(() => undefined)
+        await delay(watchPause, undefined, { signal: until }).catch(() => undefined)
+      }
+    },
     get: async <T>(...args: readonly string[]) => JSON.parse(await run(['get', '-o', 'json', ...args])) as T,
   }
 }

@@ -50,7 +50,7 @@ type Mask = (text: string) => string
 
 const asIs: Mask = (text) => text
 
-const oneLine = (text: string): string =>
+export const oneLine = (text: string): string =>
   stripVTControlCharacters(text)
     .replace(/[\s\p{Cc}]+/gu, ' ')
     .trim()
@@ -202,7 +202,7 @@ export const reportTable = (report: Report, color: boolean, mask: Mask = asIs): 
 }
 
 /** In a cell, a bar would end it, and a machine's words must not become markup. */
-const cell = (text: string): string =>
+export const cell = (text: string): string =>
   oneLine(text)
     .replace(/[\\`*_[\]<>|]/g, '\\$&')
     .replace(/^$/, ' ')

@@ -51,6 +51,9 @@ const commandsOfLabs: readonly (readonly [command: string, ...more: string[]])[]
   ['kubectl', '--', 'get', 'nodes'],
   ['logs', 'target'],
   ['forward', 'target:22'],
+  ['run', 'drain'],
+  ['heal'],
+  ['report'],
 ]
 
 describe.concurrent('a command line that is wrong', () => {
@@ -153,7 +156,7 @@ describe.concurrent('a lab file that is wrong', () => {
 
 describe.concurrent('a lab that is not up', () => {
   const needIt = commandsOfLabs.filter(
-    ([command]) => !['up', 'down', 'plan', 'validate', 'render', 'prepare'].includes(command),
+    ([command]) => !['up', 'down', 'plan', 'validate', 'render', 'prepare', 'report'].includes(command),
   )
 
   test.each(needIt)('lab %s', async (command, ...more) => {
@@ -161,6 +164,32 @@ describe.concurrent('a lab that is not up', () => {
     const ran = await desk.lab([command, 'iscsi-ha', ...more])
     expectOneError(ran, /^✖ iscsi-ha is not up\n +Hint: lab up iscsi-ha\n$/)
     expect(ran.exitCode).toBe(1)
+    expect(desk.contents()).toEqual([])
+  })
+
+  test('lab report: says that there is none', async () => {
+    const desk = newDesk()
+    const ran = await desk.lab(['report', 'iscsi-ha'])
+    expectOneError(
+      ran,
+      /latest\/report\.json: there is no report\n +Hint: lab run LAB SCENARIO writes one\n$/,
+    )
+    expect(ran.exitCode).toBe(2)
+  })
+
+  test.each<{ line: string; says: RegExp }>([
+    {
+      line: 'iscsi-ha powercut',
+      says: /^✖ iscsi-ha has no scenario powercut; did you mean power-cut\?\n +drain +The node/,
+    },
+    { line: 'iscsi-ha', says: /^✖ which scenario of iscsi-ha\?\n +drain/ },
+    { line: 'iscsi-ha drain --all', says: /^✖ --all and names of scenarios: wanted one of both\n/ },
+    { line: 'iscsi --all', says: /^✖ iscsi has no scenarios\n/ },
+  ])('lab run $line', async ({ line, says }) => {
+    const desk = newDesk()
+    const ran = await desk.lab(['run', ...line.split(' ')])
+    expectOneError(ran, says)
+    expect(ran.exitCode).toBe(2)
     expect(desk.contents()).toEqual([])
   })
 
@@ -180,13 +209,25 @@ describe.concurrent('a lab that is not up', () => {
     expect(desk.contents()).toEqual([])
   })
 
-  test('lab plan for a provider that cannot: exit code 2, and nothing made', async () => {
-    const desk = newDesk()
-    const ran = await desk.lab(['plan', 'iscsi', '--provider', 'virtualbox'])
-    expectOneError(ran, /cannot run machines with virtualbox yet/)
-    expect(ran.exitCode).toBe(2)
-    expect(desk.contents()).toEqual([])
-  })
+  test.each(['virtualbox', 'libvirt'])(
+    'lab plan and up for %s, which is not there: exit code 3',
+    async (kind) => {
+      const desk = newDesk()
+      const nothing = { PATH: desk.here }
+      const plan = await desk.lab(['plan', 'iscsi', '--provider', kind], nothing)
+      expect(plan.stdout).toMatch(
+        /^✖ vagrant --version: not found in PATH\n +Hint: .+\n(.*\n)*✖ (VBoxManage|virsh) /,
+      )
+      expect(plan.exitCode).toBe(3)
+      const up = await desk.lab(['up', 'iscsi', '--provider', kind], nothing)
+      expectOneError(
+        up,
+        /^✖ vagrant --version: not found in PATH\n +(VBoxManage|virsh) --version: not found in PATH/,
+      )
+      expect(up.exitCode).toBe(3)
+      expect(desk.contents()).toEqual([])
+    },
+  )
 })
 
 describe.concurrent('a lab that is up', () => {

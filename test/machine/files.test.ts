@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { execa } from 'execa'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { parseAllDocuments } from 'yaml'
-import type { Lab } from '../../src/lab/lab.js'
+import { type Lab, machineNamed } from '../../src/lab/lab.js'
 import { loadLab, parseLab } from '../../src/lab/load.js'
 import {
   type FileOptions,
@@ -182,6 +182,28 @@ describe('what the lab file says', () => {
       'node-monitor-grace-period': '20s',
     })
     expect(controllerManager.extraArgs).toHaveLength(3)
+  })
+
+  test('failover: fast is sooner in every way; with fencing, no pod leaves a lost node by itself', async () => {
+    const lab = await loadLab('iscsi-ha')
+    const configOf = (changes: Partial<Lab>): string => {
+      const changed = { ...lab, ...changes }
+      return (
+        machineFiles(changed, machineNamed(changed, 'master'), options).find(
+          ({ path }) => path === '/etc/lab/kubeadm.yaml',
+        )?.content ?? ''
+      )
+    }
+    const asItComes = configOf({ failover: 'default', fencing: 'none' })
+    for (const word of ['node-monitor', 'toleration', 'nodeLease']) expect(asItComes).not.toContain(word)
+    const fast = configOf({ failover: 'fast', fencing: 'none' })
+    expect(fast).toContain('{"name":"default-unreachable-toleration-seconds","value":"1"}')
+    expect(fast).toContain('{"name":"node-monitor-grace-period","value":"8s"}')
+    expect(fast).toContain('nodeLeaseDurationSeconds: 8')
+    for (const fencing of ['power', 'storage'] as const)
+      expect(configOf({ failover: 'fast', fencing })).toContain(
+        '{"name":"default-unreachable-toleration-seconds","value":"86400"}',
+      )
   })
 
   test('has the last word over the kubelet as well', () => {

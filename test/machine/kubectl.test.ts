@@ -38,6 +38,23 @@ describe('kubectl', () => {
     expect(await kubectl.run(['apply'])).toBe('end')
   })
 
+  test('watches: tells every event, and begins anew when a watch ends, until the signal', async () => {
+    const ending = new AbortController()
+    const kubectl = await kubectlThat(
+      `echo '{"type": "ADDED", "object": {"metadata": {"name": "worker1"}}}'; echo '{"type": "MODIFIED", '; exit 1`,
+    )
+    const seen: string[] = []
+    await kubectl.watch(
+      ['nodes'],
+      ({ type, object }) => {
+        seen.push(`${type} ${object.metadata.name}`)
+        if (seen.length === 2) ending.abort()
+      },
+      ending.signal,
+    )
+    expect(seen).toEqual(['ADDED worker1', 'ADDED worker1'])
+  })
+
   test('gives objects', async () => {
     const kubectl = await kubectlThat(`echo '{"metadata": {"name": "worker1"}}'`)
     expect(await kubectl.get('node', 'worker1')).toEqual({ metadata: { name: 'worker1' } })

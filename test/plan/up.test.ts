@@ -153,7 +153,8 @@ describe('the plan of a lab', () => {
   })
 
   test('names checks by machines, also where a machine is called like a part of the cluster', async () => {
-    const text = readFileSync((await loadLab('iscsi-ha')).file, 'utf8')
+    // Scenarios have words of their own that a machine must not have for a name.
+    const text = readFileSync((await loadLab('iscsi-ha')).file, 'utf8').replace(/^scenarios:[^]*/m, '')
     for (const name of [
       'database',
       'api',

@@ -1,6 +1,6 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { describe, expect, test, vi } from 'vitest'
+import { beforeEach, describe, expect, test, vi } from 'vitest'
 import type { Lab } from '../../src/lab/lab.js'
 import { loadLab, shippedLabs } from '../../src/lab/load.js'
 import type { VagrantHost } from '../../src/provider/vagrant/probe.js'
@@ -319,6 +319,9 @@ describe.skipIf(skipWithoutVagrant)('values of a lab stay data', () => {
       },
     ],
     filesystems: [],
+    failover: 'default',
+    fencing: 'none',
+    scenarios: [],
   })
 
   test.each(Object.entries(attacks))('%s', async (_, value) => {
@@ -549,6 +552,22 @@ describe('probe', () => {
       network: { subnet },
     })
     const conf = 'etc/vbox/networks.conf'
+    // Stand-ins: a host on which all of them work.
+    const programs = { vagrant: 'echo Vagrant 2.4.9', virsh: 'echo 9.0.0', VBoxManage: 'echo 7.2.22r175245' }
+    beforeEach(() => onlyPrograms(programs))
+
+    test.each([
+      { kind: 'virtualbox', lacks: 'VBoxManage', hint: 'virtualbox-7.2' },
+      { kind: 'virtualbox', lacks: 'vagrant', hint: 'apt.releases.hashicorp.com' },
+      { kind: 'libvirt', lacks: 'virsh', hint: 'libvirt-daemon-system' },
+    ] as const)('$kind without $lacks: said before a box is built', async ({ kind, lacks, hint }) => {
+      await onlyPrograms(Object.fromEntries(Object.entries(programs).filter(([name]) => name !== lacks)))
+      const host = await hostWith({ 'etc/os-release': 'ID=debian\n' })
+      const problems = await vagrantProvider(kind, host).preflight(await loadLab('iscsi'))
+      expect(problems).toEqual([
+        { problem: `${lacks} --version: not found in PATH`, hint: expect.stringContaining(hint) },
+      ])
+    })
 
     test('finds nothing wrong with the shipped labs', async () => {
       const host = await hostWith({})
@@ -601,7 +620,7 @@ describe('probe', () => {
       ['7.2.22r175245', 0],
       ['6.1.50r161033', 1],
     ])('VirtualBox %s on macOS', async (version, count) => {
-      await onlyPrograms({ VBoxManage: `echo ${version}` })
+      await onlyPrograms({ ...programs, VBoxManage: `echo ${version}` })
       const host = await hostWith({}, { platform: 'darwin' })
       expect(await vagrantProvider('virtualbox', host).preflight(await inSubnet('10.9.8.0/24'))).toHaveLength(
         count,

@@ -12,15 +12,18 @@
  *   GET /machines              Machine[]
  *   PUT /machines/NAME         StartRequest: starts it unless it runs
  *   DELETE /machines/NAME      ends it at once (a power cut); answers when it is gone
+ *   PUT /paused/NAME           stops all its processes where they are
+ *   DELETE /paused/NAME        lets them go on
  *   PUT /forward               {host, port}
  *   DELETE /                   ends everything
  *   CONNECT host:port          a tunnel into the lab's network
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { openSync, closeSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { connect, createServer as createTcpServer, type Socket } from 'node:net'
 import { constants } from 'node:os'
+import { setTimeout as delay } from 'node:timers/promises'
 
 export interface StartRequest {
   /** The program and its arguments. */
@@ -67,6 +70,41 @@ const setUpNetwork = (address: string): void => {
   ip('link', 'add', bridge, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0')
   ip('address', 'add', address, 'dev', bridge)
   ip('link', 'set', bridge, 'up')
+}
+
+/** A process and all that descend from it, as /proc has them now, itself first. */
+const familyOf = (pid: number): readonly number[] => {
+  const children = new Map<number, number[]>()
+  for (const entry of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      const stat = readFileSync(`/proc/${entry}/stat`, 'utf8')
+      // The name, in brackets, may hold anything; behind it come the state and the parent.
+      const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
+      children.set(parent, [...(children.get(parent) ?? []), Number(entry)])
+    } catch {
+      // It ended while we looked.
+    }
+  }
+  const below = (one: number): readonly number[] => [one, ...(children.get(one) ?? []).flatMap(below)]
+  return below(pid)
+}
+
+const send = (pid: number, signal: NodeJS.Signals): void => {
+  try {
+    process.kill(pid, signal)
+  } catch {
+    // It ended while we looked.
+  }
+}
+
+/** One that has ended and that nobody collected yet has let go of all it held. */
+const lives = (pid: number): boolean => {
+  try {
+    const stat = readFileSync(`/proc/${String(pid)}/stat`, 'utf8')
+    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(')') + 2))
+  } catch {
+    return false
+  }
 }
 
 const main = (socketPath: string, address: string): void => {
@@ -121,20 +159,32 @@ const main = (socketPath: string, address: string): void => {
     machines.set(name, entry)
   }
 
-  const end = (name: string): Promise<void> =>
-    new Promise((resolve) => {
-      const entry = machines.get(name)
-      if (!entry || entry.ended !== undefined) {
-        machines.delete(name)
-        resolve()
-        return
+  /** A machine's kernel makes processes all the time: it is asked again until no new one is found. */
+  const signalAll = (name: string, signal: 'SIGSTOP' | 'SIGCONT'): readonly number[] => {
+    const entry = machines.get(name)
+    if (entry?.child.pid === undefined || entry.ended !== undefined) return []
+    const done = new Set<number>()
+    for (;;) {
+      const fresh = familyOf(entry.child.pid).filter((pid) => !done.has(pid))
+      if (fresh.length === 0) return [...done]
+      for (const pid of fresh) {
+        done.add(pid)
+        send(pid, signal)
       }
-      entry.child.once('exit', () => {
-        machines.delete(name)
-        resolve()
-      })
-      entry.child.kill('SIGKILL')
-    })
+    }
+  }
+
+  /**
+   * Ends a machine, and returns when none of its processes lives: one of them holds the lock of its disks. They
+   * are stopped first. One that is only just starting may not yet be in its PID namespace, and would outlive it.
+   */
+  const end = async (name: string): Promise<void> => {
+    const entry = machines.get(name)
+    const family = signalAll(name, 'SIGSTOP')
+    for (const pid of family) send(pid, 'SIGKILL')
+    while (family.some(lives)) await delay(5)
+    if (machines.get(name) === entry) machines.delete(name)
+  }
 
   const list = (): RunningMachine[] =>
     [...machines].map(([name, { argv, started, ended }]) => ({
@@ -161,6 +211,12 @@ const main = (socketPath: string, address: string): void => {
       response.end('{}')
     } else if (route === 'DELETE machines' && name) {
       await end(name)
+      response.end('{}')
+    } else if (route === 'PUT paused' && name) {
+      signalAll(name, 'SIGSTOP')
+      response.end('{}')
+    } else if (route === 'DELETE paused' && name) {
+      signalAll(name, 'SIGCONT')
       response.end('{}')
     } else if (route === 'PUT forward') {
       forwardTo = (await body(request)) as typeof forwardTo

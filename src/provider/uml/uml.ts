@@ -534,6 +534,12 @@ export const umlProvider: Provider = {
   cut: async (lab, machine) => {
     if (await runningMachines(lab)) await callSupervisor(socketOf(lab), 'DELETE', `/machines/${machine}`)
   },
+  pause: async (lab, machine) => {
+    if (await runningMachines(lab)) await callSupervisor(socketOf(lab), 'PUT', `/paused/${machine}`)
+  },
+  resume: async (lab, machine) => {
+    if (await runningMachines(lab)) await callSupervisor(socketOf(lab), 'DELETE', `/paused/${machine}`)
+  },
   remove: async (lab, machine) => {
     if (await runningMachines(lab)) await callSupervisor(socketOf(lab), 'DELETE', `/machines/${machine}`)
     await rm(machineFolder(lab, machine), { recursive: true, force: true })

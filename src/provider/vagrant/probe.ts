@@ -39,10 +39,7 @@ export const probe = async (
   host: VagrantHost = thisHost,
 ): Promise<Usability> => {
   const remedy = remedies[kind][await systemOf(host)]
-  const findings = await Promise.all([
-    tryVagrant(remedy, signal),
-    kind === 'virtualbox' ? tryVirtualBox(remedy, signal) : tryLibvirt(remedy, host, signal),
-  ])
+  const findings = [...(await tryPrograms(kind, remedy, host, signal))]
   // Vagrant has the last word: it knows which versions of VirtualBox it can drive, and whether it has the plugin.
   if (findings.every(({ ok }) => ok)) findings.push(await tryTogether(kind, remedy, signal))
 
@@ -51,6 +48,18 @@ export const probe = async (
   const missing = findings.flatMap(({ ok, remedy }) => (ok || remedy === undefined ? [] : [remedy]))
   return usable ? { usable, evidence } : { usable, evidence, remedy: missing.join('\n') }
 }
+
+/** Each by itself. */
+const tryPrograms = (
+  kind: VagrantKind,
+  remedy: Remedies,
+  host: VagrantHost,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> =>
+  Promise.all([
+    tryVagrant(remedy, signal),
+    kind === 'virtualbox' ? tryVirtualBox(remedy, signal) : tryLibvirt(remedy, host, signal),
+  ])
 
 const tryVagrant = async (remedy: Remedies, signal: AbortSignal): Promise<Finding> => {
   const version = await ask('vagrant', ['--version'], { signal })
@@ -265,11 +274,19 @@ export const preflight = async (
   lab: Lab,
   host: VagrantHost = thisHost,
 ): Promise<readonly Problem[]> => [
+  ...(await programProblems(kind, host)),
   ...(kind === 'virtualbox' ? await hostOnlyProblems(lab, host) : []),
   ...ownNetworkProblems(lab, kind),
   ...(kind === 'virtualbox' ? portProblems(lab) : []),
   ...memoryProblems(lab, host),
 ]
+
+/** Whether Vagrant can drive the two together takes seconds to find out, and it says so itself: `probe` asks. */
+const programProblems = async (kind: VagrantKind, host: VagrantHost): Promise<readonly Problem[]> => {
+  const remedy = remedies[kind][await systemOf(host)]
+  const findings = await tryPrograms(kind, remedy, host, AbortSignal.timeout(60_000))
+  return findings.flatMap(({ ok, saw, remedy: hint = 'lab doctor' }) => (ok ? [] : [{ problem: saw, hint }]))
+}
 
 /** The file that widens VirtualBox's choice of host-only addresses: lines of `* 10.0.0.0/8 192.168.0.0/16`. */
 const networksConf = 'etc/vbox/networks.conf'

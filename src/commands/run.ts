@@ -1,0 +1,257 @@
+/** Breaking a lab on purpose: run, heal, report. */
+import { join } from 'node:path'
+import { type ExitCode, exitCodes, Interrupted, LabError } from '../error.js'
+import { readJournal } from '../journal.js'
+import type { Lab, ScenarioSpec } from '../lab/lab.js'
+import { didYouMean } from '../lab/suggest.js'
+import { shell } from '../machine/sh.js'
+import { runPlan } from '../plan/runner.js'
+import { compareRuns, runMarkdown } from '../report/documents.js'
+import { readRuns, runFiles, saveRun, startRun } from '../report/folder.js'
+import { type RunReport, runReport, spanText } from '../report/run.js'
+import { type RunRequest, runScenario } from '../scenario/run.js'
+import { pathsOf } from '../state.js'
+import type { Session } from '../session.js'
+import { version } from '../version.js'
+import { createMask } from '../view/secrets.js'
+import {
+  healFirst,
+  type Io,
+  loadRunning,
+  lockFor,
+  type Options,
+  printJson,
+  providerOf,
+  secretsIn,
+  sessionFor,
+} from './common.js'
+import { planFor, up } from './up.js'
+import { viewFor } from './viewing.js'
+
+export interface RunOptions extends Options {
+  readonly all?: boolean
+  readonly fence?: boolean
+}
+
+const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readonly ScenarioSpec[] => {
+  const known = lab.scenarios.map(({ name }) => name)
+  const listed = lab.scenarios
+    .map(({ name, description }) => `  ${name.padEnd(20)}  ${description}`)
+    .join('\n')
+  if (known.length === 0)
+    throw new LabError('no-scenarios', `${lab.name} has no scenarios`, {
+      hint: `add scenarios to ${lab.file}; lab schema says how`,
+      exitCode: exitCodes.usage,
+    })
+  if (all) {
+    if (names.length > 0)
+      throw new LabError('bad-scenarios', '--all and names of scenarios: wanted one of both', {
+        exitCode: exitCodes.usage,
+      })
+    return lab.scenarios
+  }
+  if (names.length === 0)
+    throw new LabError('bad-scenarios', `which scenario of ${lab.name}?\n${listed}`, {
+      hint: `lab run ${lab.name} ${known[0] ?? ''}, or --all`,
+      exitCode: exitCodes.usage,
+    })
+  return names.map((name) => {
+    const found = lab.scenarios.find((scenario) => scenario.name === name)
+    if (!found)
+      throw new LabError(
+        'no-scenario',
+        `${lab.name} has no scenario ${name}${didYouMean(name, known)}\n${listed}`,
+        { hint: `lab run ${lab.name} ${known[0] ?? ''}`, exitCode: exitCodes.usage },
+      )
+    return found
+  })
+}
+
+/** What was tried, so that two reports can be compared: of the lab itself, and what runs on its machines. */
+const versionsOf = async (session: Session): Promise<Readonly<Record<string, string>>> => {
+  const { lab, signal } = session
+  const [machine] = lab.machines
+  const kernel = machine
+    ? await session
+        .machine(machine.name)
+        .run(shell`uname -r`, { signal, timeout: 10 })
+        .catch(() => 'not known')
+    : 'not known'
+  return {
+    lab: version,
+    node: process.versions.node,
+    kernel,
+    ...(lab.kubernetes ? { kubernetes: lab.kubernetes.version } : {}),
+  }
+}
+
+const verdictCodes: Readonly<Record<RunReport['verdict'], ExitCode>> = {
+  PASS: exitCodes.ok,
+  FAIL: exitCodes.failed,
+  UNKNOWN: exitCodes.unknown,
+}
+
+/** The worst of all: FAIL before UNKNOWN before PASS. */
+const exitCodeOf = (reports: readonly RunReport[]): ExitCode => {
+  const worst = (['FAIL', 'UNKNOWN'] as const).find((verdict) =>
+    reports.some((report) => report.verdict === verdict),
+  )
+  return verdictCodes[worst ?? 'PASS']
+}
+
+const seconds = (milliseconds: number | null): string =>
+  milliseconds === null ? 'not seen' : spanText(milliseconds)
+
+/** All evidence is in the report. */
+const shortly = (saw: string): string => (saw.length > 200 ? `${saw.slice(0, 200)}…` : saw)
+
+/** What somebody at a terminal wants to know; the rest is in the report. */
+const shortReport = (report: RunReport): string =>
+  [
+    `${report.verdict}  ${report.scenario.name}  (${report.seconds.toFixed(1)} s, failover ${report.failover}, fencing ${report.fencing})`,
+    ...report.moments
+      .filter(({ ms }) => ms !== null)
+      .map(
+        ({ name, title, ms, detail }) => `  ${name}  ${seconds(ms).padStart(8)}  ${title}: ${detail ?? ''}`,
+      ),
+    ...report.budgets
+      .filter(({ measured, wanted }) => measured !== null || wanted !== null)
+      .map(
+        ({ name, measured, wanted }) =>
+          `  ${name}: ${seconds(measured)}${wanted === null ? '' : `, wanted ${seconds(wanted)} or less`}`,
+      ),
+    ...report.checks
+      .filter(({ outcome }) => outcome !== 'passed')
+      .map(({ outcome, title, saw }) => `  ${outcome === 'failed' ? '✖' : '?'} ${title}: ${shortly(saw)}`),
+    ...(report.data
+      ? (['row', 'file'] as const).map((medium) => {
+          const { acknowledged, sent } = report.data?.tally[medium] ?? { acknowledged: 0, sent: 0 }
+          return `  ${medium === 'row' ? 'rows' : 'lines of the file'}: ${String(acknowledged)} of ${String(sent)} acknowledged`
+        })
+      : []),
+    ...(report.data ? [`  findings: ${String(report.data.findings.length)}`] : []),
+    ...(report.checks.some(({ group, outcome }) => group === 'before' && outcome !== 'passed')
+      ? [`  The lab was not well before, and was left as it was: lab heal ${report.lab}`]
+      : []),
+    '',
+  ].join('\n')
+
+/** Runs scenarios one after the other; each is healed before the next begins. */
+export const run = async (
+  nameOrPath: string,
+  names: readonly string[],
+  options: RunOptions,
+  io: Io,
+): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  const scenarios = chosen(lab, names, options)
+  const provider = await providerOf(lab)
+  const view = viewFor(io, options, lab)
+  const mask = createMask(secretsIn(lab))
+  const release = await lockFor(lab, 'run', options, io, view)
+  // Ctrl-C ends what is going on; healing it must not end with it.
+  const session = await sessionFor(lab, provider, io.signal)
+  const healer = await sessionFor(lab, provider, new AbortController().signal)
+  try {
+    const healed = await healFirst(healer, view)
+    const plan = await planFor(lab, provider)
+    if (healed) await runPlan(plan, 'apply', healer, () => undefined)
+    const versions = await versionsOf(session)
+    const fencing: RunRequest['fencing'] =
+      lab.fencing === 'none'
+        ? options.fence
+          ? { by: 'run', method: 'power' }
+          : undefined
+        : { by: 'agent', method: lab.fencing }
+    const [first] = scenarios
+    const title = scenarios.length === 1 && first ? first.name : 'all'
+    let folder: string | undefined
+    const done: RunReport[] = []
+    let interrupted = false
+    for (const [index, scenario] of scenarios.entries()) {
+      const place = (folder ??= await startRun(pathsOf(lab.name).runs, title, new Date()))
+      let latest: RunReport | undefined
+      const request: RunRequest = {
+        scenario,
+        context: session,
+        healer,
+        plan,
+        ledgerPath: join(
+          place,
+          scenarios.length === 1
+            ? runFiles.ledger
+            : `${String(index + 1)}-${scenario.name}.${runFiles.ledger}`,
+        ),
+        versions,
+        fencing,
+        notice: (text) => view.notice(`${scenario.name}: ${text}`),
+        save: async (facts) => {
+          const now = runReport(facts, mask)
+          latest = now
+          const [earliest, ...others] = done
+          await saveRun(place, earliest ? [earliest, ...others, now] : [now])
+        },
+      }
+      try {
+        done.push(runReport(await runScenario(request), mask))
+      } catch (error) {
+        if (latest) done.push(latest)
+        // What one scenario could not do says nothing about the next, unless there is no next.
+        if (!(error instanceof Interrupted) && !io.signal.aborted && scenarios.length > 1 && latest)
+          view.notice(`${scenario.name}: ${error instanceof Error ? error.message : String(error)}`)
+        else if (error instanceof Interrupted || io.signal.aborted) {
+          interrupted = true
+          break
+        } else throw error
+      }
+    }
+    await view.close()
+    if (options.output === 'json') printJson(io, 'lab.runs/v1', { runs: done })
+    else {
+      for (const report of done) io.stdout.write(shortReport(report))
+      if (folder !== undefined) io.stdout.write(`report: ${join(folder, runFiles.page)}\n`)
+    }
+    return interrupted ? exitCodes.interrupted : exitCodeOf(done)
+  } finally {
+    await view.close()
+    await session.close()
+    await healer.close()
+    await release()
+  }
+}
+
+/** `up` undoes first what a run has left, and then brings the lab to what it was last brought up as. */
+export const heal = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  await providerOf(lab)
+  const open = await readJournal(lab.name)
+  if (open.length === 0 && options.output !== 'json' && !options.events)
+    io.stdout.write(`${lab.name}: no fault is to be undone\n`)
+  return up(pathsOf(lab.name).source, options, io, 'heal')
+}
+
+export const report = async (
+  nameOrPath: string,
+  options: Options & { readonly compare?: readonly string[] },
+  io: Io,
+): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  const { runs } = pathsOf(lab.name)
+  const folderOf = (name: string): string => (name.includes('/') ? name : join(runs, name))
+  if (options.compare) {
+    const [one, other, ...more] = options.compare
+    if (one === undefined || other === undefined || more.length > 0)
+      throw new LabError('bad-compare', '--compare: wanted two runs', {
+        hint: `ls ${runs}`,
+        exitCode: exitCodes.usage,
+      })
+    const [[first], [second]] = await Promise.all([readRuns(folderOf(one)), readRuns(folderOf(other))])
+    if (first && second) io.stdout.write(`${compareRuns(first, second)}\n`)
+    return exitCodes.ok
+  }
+  const latest = join(runs, 'latest')
+  const reports = (await readRuns(latest)) as [RunReport, ...RunReport[]]
+  if (options.output === 'json') printJson(io, 'lab.runs/v1', { runs: reports })
+  else io.stdout.write(`${runMarkdown(reports)}\nreport: ${join(latest, runFiles.page)}\n`)
+  return exitCodeOf(reports)
+}

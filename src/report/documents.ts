@@ -1,0 +1,326 @@
+/** Reports of runs as documents: JSON for programs, JUnit for CI, Markdown to keep, a page to look at. */
+import { durationText } from '../lab/schema.js'
+import { cell } from '../plan/report.js'
+import { render } from '../render.js'
+import { chartOf } from './chart.js'
+import { budgetTitles, spanText, type RunCheck, type RunReport } from './run.js'
+import { mapTexts, printable } from './text.js'
+
+const groups = {
+  before: 'Steady state before',
+  faults: 'Faults',
+  data: 'Data',
+  budgets: 'Budgets',
+  after: 'Steady state after',
+} as const satisfies Readonly<Record<RunCheck['group'], string>>
+
+const signs = { passed: '✔', failed: '✖', unknown: '?' } as const
+
+const tallied = { row: 'rows of the database', file: 'lines of the plain file' } as const
+
+/** `fast, fencing: power` */
+const settings = ({ failover, fencing }: RunReport): string => `failover: ${failover}, fencing: ${fencing}`
+
+/** What an unsafe setting has to do with what was found; undefined where nothing has. */
+export const unsafeSetting = ({ fencing, data }: RunReport): string | undefined =>
+  fencing === 'none' && data?.findings.some(({ kind }) => kind === 'DOUBLE WRITER')
+    ? 'This is what fencing: none does: nothing stopped the old server from writing when the new one began.'
+    : undefined
+
+const clockText = ({ skews }: RunReport): string =>
+  Object.entries(skews)
+    .map(
+      ([source, { ms, uncertainty }]) =>
+        `${source} ${ms < 0 ? '' : '+'}${ms.toFixed(1)} ms ± ${uncertainty.toFixed(1)} ms`,
+    )
+    .join(', ')
+
+/** One run as itself, several as a list. */
+export const runJson = (reports: readonly RunReport[]): string =>
+  `${JSON.stringify(reports.length === 1 ? reports[0] : { schema: 'lab.runs/v1', runs: reports }, null, 2)}\n`
+
+/** A suite per run. What nobody knows is an error, so that no CI takes it for a success. */
+export const runJunit = (reports: readonly RunReport[]): string => {
+  const suites = mapTexts(reports, printable).map((report) => ({
+    name: `${report.lab} ${report.scenario.name}`,
+    timestamp: report.started.replace(/\.\d+Z$/, ''),
+    seconds: report.seconds.toFixed(3),
+    tests: report.checks.length,
+    failures: report.checks.filter(({ outcome }) => outcome === 'failed').length,
+    errors: report.checks.filter(({ outcome }) => outcome === 'unknown').length,
+    properties: Object.entries({
+      verdict: report.verdict,
+      provider: report.provider,
+      failover: report.failover,
+      fencing: report.fencing,
+      interrupted: String(report.interrupted),
+      ...report.versions,
+      ...Object.fromEntries(
+        report.budgets.flatMap(({ name, measured }) =>
+          measured === null ? [] : [[`${name} in ms`, measured]],
+        ),
+      ),
+    }).map(([name, value]) => ({ name, value })),
+    cases: report.checks.map(({ group, title, outcome, saw }) => ({
+      classname: `${report.lab}.${report.scenario.name}.${group}`,
+      title,
+      saw,
+      failed: outcome === 'failed',
+      unknown: outcome === 'unknown',
+    })),
+  }))
+  const sum = (count: (suite: (typeof suites)[number]) => number): number =>
+    suites.reduce((total, suite) => total + count(suite), 0)
+  return render('report/junit.xml', {
+    suites,
+    tests: sum(({ tests }) => tests),
+    failures: sum(({ failures }) => failures),
+    errors: sum(({ errors }) => errors),
+    seconds: reports.reduce((total, { seconds }) => total + seconds, 0).toFixed(3),
+  })
+}
+
+/** What Markdown and the page show alike, in words. */
+const wordsOf = (report: RunReport) => ({
+  heading: `${report.lab}: ${report.scenario.name}`,
+  description: report.scenario.description,
+  verdict: report.verdict,
+  interrupted: report.interrupted,
+  unsafe: unsafeSetting(report) ?? null,
+  not: report.checks.filter(({ outcome }) => outcome !== 'passed'),
+  facts: [
+    ['Started', report.started],
+    ['Took', `${report.seconds.toFixed(1)} s`],
+    ['Provider', report.provider],
+    ['Settings', settings(report)],
+    ...Object.entries(report.versions),
+    ...(clockText(report) === '' ? [] : [['Clocks, ahead of this host', clockText(report)]]),
+  ].map(([name = '', value = '']) => ({ name, value })),
+  faults: report.faults.map(({ fault, on, detail, injected, healed, error }) => ({
+    fault,
+    on: on.join(', '),
+    detail,
+    injected: injected ?? '–',
+    healed: healed ?? '–',
+    error: error ?? '',
+  })),
+  budgets: report.budgets.map(({ name, wanted, measured }) => ({
+    title: budgetTitles[name],
+    wanted: wanted === null ? '–' : durationText(wanted),
+    measured: spanText(measured),
+    seed: report.seed && (name === 'writeGap' || name === 'takeover') ? spanText(report.seed.ms) : '–',
+  })),
+  seedHow: report.seed?.how ?? null,
+  moments: report.moments.map(({ name, title, ms, uncertainty, source, detail }) => ({
+    name,
+    title,
+    after:
+      ms === null ? 'not seen' : `${spanText(ms)}${uncertainty ? ` ± ${uncertainty.toFixed(0)} ms` : ''}`,
+    source: source ?? '',
+    detail: detail ?? '',
+  })),
+  gaps: (report.data?.gaps ?? []).map(({ client, operation, length, begin, end, open }) => ({
+    client,
+    operation,
+    length: spanText(length),
+    begin,
+    end: open ? 'not ended' : end,
+  })),
+  tallies: Object.entries(report.data?.tally ?? {})
+    .filter(([, { sent }]) => sent > 0)
+    .map(([medium, { sent, acknowledged, unanswered, unansweredButThere }]) => ({
+      what: tallied[medium as keyof typeof tallied],
+      sent: String(sent),
+      acknowledged: String(acknowledged),
+      unanswered: String(unanswered),
+      there: String(unansweredButThere),
+    })),
+  torn: report.data?.torn ?? null,
+  groups: Object.entries(groups).flatMap(([group, title]) => {
+    const checks = report.checks.filter((check) => check.group === group)
+    return checks.length === 0
+      ? []
+      : [{ title, checks: checks.map((check) => ({ ...check, sign: signs[check.outcome] })) }]
+  }),
+})
+
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string[] =>
+  rows.length === 0
+    ? []
+    : [
+        `| ${head.join(' | ')} |`,
+        `|${head.map(() => '---|').join('')}`,
+        ...rows.map((row) => `| ${row.map(cell).join(' | ')} |`),
+        '',
+      ]
+
+const section = (title: string, lines: readonly string[]): string[] =>
+  lines.length === 0 ? [] : [`## ${title}`, '', ...lines]
+
+const markdownOf = (report: RunReport): string[] => {
+  const words = wordsOf(report)
+  return [
+    `# ${cell(words.heading)}`,
+    '',
+    `**${words.verdict}**${words.interrupted ? ', interrupted' : ''}. ${cell(words.description)}`.trimEnd(),
+    '',
+    ...(words.unsafe === null ? [] : [words.unsafe, '']),
+    ...words.not.map(({ outcome, title, saw }) => `- ${signs[outcome]} **${cell(title)}**: ${cell(saw)}`),
+    '',
+    ...section('Measured', [
+      ...table(
+        ['', 'Budget', 'Measured', 'In 2018, by hand'],
+        words.budgets.map(({ title, wanted, measured, seed }) => [title, wanted, measured, seed]),
+      ),
+      ...(words.seedHow === null ? [] : [`In 2018: ${cell(words.seedHow)}.`, '']),
+    ]),
+    ...section(
+      'Timeline',
+      table(
+        ['', 'Moment', 'After the fault', 'Seen by', 'As'],
+        words.moments.map(({ name, title, after, source, detail }) => [name, title, after, source, detail]),
+      ),
+    ),
+    ...section(
+      'Longest gaps',
+      table(
+        ['Client', 'Gap', 'From', 'To'],
+        words.gaps.map(({ client, length, begin, end }) => [client, length, begin, end]),
+      ),
+    ),
+    ...section(
+      'Written',
+      table(
+        ['', 'Sent', 'Acknowledged', 'Without an answer', 'Of those, there'],
+        words.tallies.map(({ what, sent, acknowledged, unanswered, there }) => [
+          what,
+          sent,
+          acknowledged,
+          unanswered,
+          there,
+        ]),
+      ),
+    ),
+    ...section(
+      'Faults',
+      table(
+        ['Fault', 'Machines', 'Plan', 'Injected', 'Healed', 'Error'],
+        words.faults.map(({ fault, on, detail, injected, healed, error }) => [
+          fault,
+          on,
+          detail,
+          injected,
+          healed,
+          error,
+        ]),
+      ),
+    ),
+    ...section('Checks', [
+      ...words.groups.flatMap(({ title, checks }) => [
+        `### ${title}`,
+        '',
+        ...table(
+          ['', 'Check', 'Evidence'],
+          checks.map(({ sign, title: fact, saw }) => [sign, fact, saw]),
+        ),
+      ]),
+      ...(words.torn === null ? [] : [`The ledger's last line was cut short: ${cell(words.torn)}`, '']),
+    ]),
+    ...section(
+      'Run',
+      table(
+        ['', ''],
+        words.facts.map(({ name, value }) => [name, value]),
+      ),
+    ),
+  ]
+}
+
+const counted = (reports: readonly RunReport[]): string =>
+  (['PASS', 'FAIL', 'UNKNOWN'] as const)
+    .map((verdict) => [reports.filter((report) => report.verdict === verdict).length, verdict] as const)
+    .filter(([count]) => count > 0)
+    .map(([count, verdict]) => `${String(count)} ${verdict}`)
+    .join(', ')
+
+export const runMarkdown = (reports: readonly RunReport[]): string =>
+  [...(reports.length > 1 ? [`**${counted(reports)}**`, ''] : []), ...reports.flatMap(markdownOf)]
+    .join('\n')
+    .replace(/\n{3,}/g, '\n\n')
+    .trimEnd()
+    .concat('\n')
+
+/** One file that needs nothing else, and no network. */
+export const runPage = (reports: readonly RunReport[]): string => {
+  const runs = mapTexts(reports, printable).map((report, index) => ({
+    ...wordsOf(report),
+    anchor: `run-${String(index + 1)}`,
+    chart: chartOf(report) ?? null,
+  }))
+  return render('report/page.html', {
+    title: runs.length === 1 ? `${runs[0]?.heading ?? ''}: ${runs[0]?.verdict ?? ''}` : counted(reports),
+    runs,
+    several: runs.length > 1,
+  })
+}
+
+const difference = (one: number | null, other: number | null): string => {
+  if (one === null || other === null) return '–'
+  const ms = other - one
+  return `${ms < 0 ? '−' : '+'}${spanText(Math.abs(ms))}`
+}
+
+/** Two runs beside each other, as one table in Markdown. The difference is that of the second to the first. */
+export const compareRuns = (one: RunReport, other: RunReport): string => {
+  const time = (title: string, a: number | null, b: number | null): string[] => [
+    title,
+    spanText(a),
+    spanText(b),
+    difference(a, b),
+  ]
+  const fact = (title: string, a: string, b: string): string[] => [title, a, b, a === b ? '' : 'differs']
+  const count = (kind: string, { data }: RunReport): string =>
+    data
+      ? String(data.findings.filter((finding) => finding.kind === kind).flatMap(({ seqs }) => seqs).length)
+      : '–'
+  const components = [...new Set([...Object.keys(one.versions), ...Object.keys(other.versions)])]
+  const gap = (report: RunReport, client: string): number | null =>
+    report.data?.gaps.find((candidate) => candidate.client === client)?.length ?? null
+  const clients = [
+    ...new Set([one, other].flatMap(({ data }) => data?.gaps.map(({ client }) => client) ?? [])),
+  ]
+  return table(
+    ['', cell(`${one.lab} ${one.scenario.name}`), cell(`${other.lab} ${other.scenario.name}`), 'Difference'],
+    [
+      fact('started', one.started, other.started),
+      fact('verdict', one.verdict, other.verdict),
+      fact('interrupted', one.interrupted ? 'yes' : 'no', other.interrupted ? 'yes' : 'no'),
+      fact('provider', one.provider, other.provider),
+      fact('settings', settings(one), settings(other)),
+      ...one.budgets.map(({ name, measured }) =>
+        time(
+          budgetTitles[name],
+          measured,
+          other.budgets.find((budget) => budget.name === name)?.measured ?? null,
+        ),
+      ),
+      ...clients.map((client) => time(`longest gap of ${client}`, gap(one, client), gap(other, client))),
+      ...one.moments
+        .slice(1)
+        .map(({ name, title, ms }) =>
+          time(`${name} ${title}`, ms, other.moments.find((moment) => moment.name === name)?.ms ?? null),
+        ),
+      ...(['LOST', 'CORRUPT', 'DOUBLE WRITER'] as const).map((kind) =>
+        fact(kind, count(kind, one), count(kind, other)),
+      ),
+      ...(['row', 'file'] as const).map((medium) =>
+        fact(
+          `${tallied[medium]} acknowledged`,
+          one.data ? String(one.data.tally[medium].acknowledged) : '–',
+          other.data ? String(other.data.tally[medium].acknowledged) : '–',
+        ),
+      ),
+      ...components.map((name) => fact(name, one.versions[name] ?? '–', other.versions[name] ?? '–')),
+    ],
+  ).join('\n')
+}

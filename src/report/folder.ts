@@ -1,0 +1,84 @@
+/** Where reports are kept: a dated folder per run, and a link `latest` to the last that has a report. */
+import { mkdir, readFile, rename, rm, symlink } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { z } from 'zod'
+import { exitCodes, LabError } from '../error.js'
+import { writePrivate } from '../state.js'
+import { runJson, runJunit, runMarkdown, runPage } from './documents.js'
+import { runSchema, type RunReport } from './run.js'
+
+/** Names of the files in the folder of a run. */
+export const runFiles = {
+  json: 'report.json',
+  junit: 'junit.xml',
+  markdown: 'report.md',
+  page: 'report.html',
+  ledger: 'ledger.ndjson',
+} as const
+
+/**
+ * Makes the folder of a run that begins: `runs/2026-11-21T15-04-05Z-drain`, with a number behind it where
+ * another run began in the same second.
+ * @param runs see `LabPaths.runs`
+ * @returns its absolute path
+ */
+export const startRun = async (runs: string, scenario: string, started: Date): Promise<string> => {
+  await mkdir(runs, { recursive: true, mode: 0o700 })
+  const name = `${started
+    .toISOString()
+    .replace(/\.\d+Z$/, 'Z')
+    .replaceAll(':', '-')}-${scenario}`
+  for (let n = 1; ; n++) {
+    const folder = join(runs, n === 1 ? name : `${name}-${String(n)}`)
+    try {
+      await mkdir(folder, { mode: 0o700 })
+      return folder
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    }
+  }
+}
+
+/**
+ * Writes the report of a run in all its forms, each file as a whole, and then makes it the latest. To be
+ * called early with what is known, `interrupted` set, and again when more is: so every end leaves a report.
+ */
+export const saveRun = async (
+  folder: string,
+  reports: readonly [RunReport, ...RunReport[]],
+): Promise<void> => {
+  await writePrivate(join(folder, runFiles.junit), runJunit(reports))
+  await writePrivate(join(folder, runFiles.markdown), runMarkdown(reports))
+  await writePrivate(join(folder, runFiles.page), runPage(reports))
+  // The last one: where it is, the others are.
+  await writePrivate(join(folder, runFiles.json), runJson(reports))
+  const link = join(dirname(folder), 'latest')
+  const next = `${link}.${String(process.pid)}.new`
+  await rm(next, { force: true })
+  await symlink(basename(folder), next)
+  await rename(next, link)
+}
+
+const runsSchema = z.object({ schema: z.literal('lab.runs/v1'), runs: z.array(runSchema).min(1) })
+
+/** @param folder of a run, or the link `latest` @throws LabError when it has no report */
+export const readRuns = async (folder: string): Promise<readonly RunReport[]> => {
+  const path = join(folder, runFiles.json)
+  const text = await readFile(path, 'utf8').catch((error: unknown) => {
+    throw new LabError('no-report', `${path}: there is no report`, {
+      cause: error,
+      exitCode: exitCodes.usage,
+      hint: 'lab run LAB SCENARIO writes one',
+    })
+  })
+  try {
+    const value: unknown = JSON.parse(text)
+    const one = runSchema.safeParse(value)
+    return one.success ? [one.data] : runsSchema.parse(value).runs
+  } catch (error) {
+    throw new LabError('bad-report', `${path}: not a report of lab run`, {
+      cause: error,
+      exitCode: exitCodes.usage,
+    })
+  }
+}

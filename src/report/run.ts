@@ -1,0 +1,437 @@
+/** What became of a scenario, as it is kept: the plan, what was seen, and what that comes to. */
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import type { BudgetName, ScenarioSpec } from '../lab/lab.js'
+import { durationText } from '../lab/schema.js'
+import { projectRoot } from '../render.js'
+import { answersIn, type Gap, type Judgement, type LedgerRecord } from '../scenario/ledger.js'
+import { moments, type MomentName, type Timeline } from '../scenario/timeline.js'
+import { seedFigures } from './seed.js'
+
+const iso = z.iso.datetime()
+const ms = z.number()
+const verdict = z.enum(['PASS', 'FAIL', 'UNKNOWN'])
+const operation = z.enum(['write', 'read'])
+const medium = z.enum(['row', 'file'])
+
+const tally = z.object({
+  sent: z.int(),
+  acknowledged: z.int(),
+  unanswered: z.int(),
+  unansweredButThere: z.int(),
+})
+
+/** A field that does not apply is null, never absent. Fields may be added within v1. */
+export const runSchema = z
+  .object({
+    schema: z.literal('lab.run/v1'),
+    lab: z.string(),
+    scenario: z.object({ name: z.string(), description: z.string() }),
+    started: iso,
+    seconds: z.number(),
+    interrupted: z.boolean().meta({ description: 'The run did not come to its end.' }),
+    provider: z.string(),
+    failover: z.enum(['default', 'fast']),
+    fencing: z.enum(['none', 'storage', 'power']),
+    versions: z.record(z.string(), z.string()).meta({ description: 'Of each component.' }),
+    verdict: verdict.meta({ description: 'The worst outcome of all checks.' }),
+    faults: z
+      .array(
+        z.object({
+          fault: z.string(),
+          on: z.array(z.string()).meta({ description: 'Names of the machines.' }),
+          detail: z.string(),
+          injected: iso.nullable(),
+          healed: iso.nullable(),
+          error: z.string().nullable(),
+        }),
+      )
+      .meta({ description: 'What was to be injected, in order.' }),
+    checks: z
+      .array(
+        z.object({
+          group: z.enum(['before', 'faults', 'data', 'budgets', 'after']),
+          title: z.string(),
+          machine: z.string().nullable(),
+          outcome: z.enum(['passed', 'failed', 'unknown']),
+          saw: z.string(),
+        }),
+      )
+      .meta({ description: 'Everything that the verdict rests on, with evidence.' }),
+    budgets: z.array(
+      z.object({
+        name: z.enum(['writeGap', 'readGap', 'notReady', 'takeover']),
+        wanted: ms.nullable().meta({ description: 'Milliseconds; null: it is only measured.' }),
+        measured: ms.nullable().meta({ description: 'Milliseconds; null: it was not seen.' }),
+        atLeast: z.boolean().meta({ description: 'It had not ended when the run did.' }),
+      }),
+    ),
+    moments: z
+      .array(
+        z.object({
+          name: z.enum(['t0', 't1', 't2', 't3', 't4', 't5', 't6']),
+          title: z.string(),
+          at: iso.nullable(),
+          ms: ms.nullable().meta({ description: 'Milliseconds since the fault; null: it was not seen.' }),
+          uncertainty: ms.nullable().meta({ description: 'Milliseconds, more or less.' }),
+          source: z.string().nullable(),
+          detail: z.string().nullable(),
+        }),
+      )
+      .meta({ description: 't0 to t6, always all of them.' }),
+    events: z
+      .array(z.object({ type: z.string(), at: iso, ms, source: z.string(), detail: z.string() }))
+      .meta({ description: 'All that was seen, by the clock of the operator.' }),
+    undated: z
+      .array(z.object({ type: z.string(), at: z.string(), source: z.string(), detail: z.string() }))
+      .meta({ description: 'Seen by a source whose clock nobody measured.' }),
+    skews: z
+      .record(z.string(), z.object({ ms, uncertainty: ms }))
+      .meta({ description: 'How far the clock of each source is ahead, in milliseconds.' }),
+    data: z
+      .object({
+        findings: z.array(
+          z.object({
+            kind: z.enum(['LOST', 'CORRUPT', 'DOUBLE WRITER']),
+            medium,
+            message: z.string(),
+            seqs: z.array(z.int()),
+            evidence: z.array(z.string()),
+          }),
+        ),
+        unknown: z.array(z.string()).meta({ description: 'Why nobody can know.' }),
+        tally: z.object({ row: tally, file: tally }),
+        torn: z.string().nullable().meta({ description: 'A last line of the ledger that was cut short.' }),
+        ended: ms.meta({ description: 'Milliseconds from the fault to the last record.' }),
+        gaps: z
+          .array(
+            z.object({
+              client: z.string(),
+              operation,
+              medium,
+              begin: iso,
+              end: iso,
+              from: ms,
+              length: ms,
+              open: z.boolean(),
+            }),
+          )
+          .meta({
+            description: 'The longest of each client; `from` and `length` in ms, `from` since the fault.',
+          }),
+        answers: z
+          .array(z.object({ client: z.string(), operation, medium, spans: z.array(z.tuple([ms, ms])) }))
+          .meta({ description: 'When clients were answered: spans in ms since the fault.' }),
+      })
+      .nullable()
+      .meta({ description: 'What the ledger shows; null: there was none.' }),
+    seed: z
+      .object({ ms, how: z.string() })
+      .nullable()
+      .meta({ description: 'What the walkthrough of 2018 measured for the same fault, by hand.' }),
+  })
+  .meta({ title: 'A report of lab run' })
+
+/** The JSON Schema of a report, for programs that read it. */
+export const runJsonSchema = (): object => z.toJSONSchema(runSchema, { target: 'draft-7' })
+
+export const runSchemaFile = join(projectRoot, 'labs', 'run.schema.json')
+
+/** Writes `labs/run.schema.json`, for `npm run generate`. */
+export const writeRunSchema = (): void => {
+  writeFileSync(runSchemaFile, `${JSON.stringify(runJsonSchema(), null, 2)}\n`)
+}
+
+export type RunReport = z.output<typeof runSchema>
+export type RunCheck = RunReport['checks'][number]
+
+/** What a run knows when it ends, or is ended. */
+export interface RunFacts {
+  readonly lab: string
+  readonly scenario: ScenarioSpec
+  readonly started: Date
+  readonly seconds: number
+  readonly interrupted: boolean
+  readonly provider: string
+  readonly failover: RunReport['failover']
+  readonly fencing: RunReport['fencing']
+  readonly versions: Readonly<Record<string, string>>
+  readonly faults: readonly {
+    readonly fault: string
+    readonly on: readonly string[]
+    readonly detail: string
+    readonly injected?: Date | undefined
+    readonly healed?: Date | undefined
+    readonly error?: string | undefined
+  }[]
+  /** The steady state, asked before the faults and after they were healed. */
+  readonly checks: readonly {
+    readonly when: 'before' | 'after'
+    readonly title: string
+    readonly machine?: string | undefined
+    readonly ok: boolean
+    readonly saw: string
+  }[]
+  readonly timeline?: Timeline | undefined
+  /** The ledger and what it comes to; absent: the run did not get so far. */
+  readonly ledger?:
+    | {
+        readonly records: readonly LedgerRecord[]
+        readonly torn?: string | undefined
+        readonly judgement: Judgement
+      }
+    | undefined
+}
+
+type Mask = (text: string) => string
+
+/** Answers nearer to each other than so many milliseconds are drawn as one. */
+const resolution = 500
+
+export const budgetTitles: Readonly<Record<BudgetName, string>> = {
+  writeGap: 'longest time without an acknowledged write',
+  readGap: 'longest time without an answered read',
+  notReady: 'from the fault until the node is NotReady',
+  takeover: 'from the fault until another server acknowledges a write',
+}
+
+/** 12340 to `12.3 s`; null to a dash. */
+export const spanText = (milliseconds: number | null): string =>
+  milliseconds === null ? '–' : `${(milliseconds / 1000).toFixed(1)} s`
+
+/** Milliseconds: between its last answer and the end of a run, a client that is well has no answer either. */
+const usualPause = 1000
+
+interface Measured {
+  readonly measured: number | null
+  readonly atLeast: boolean
+}
+
+const longest = (gaps: readonly Gap[], wanted: Gap['operation']): Measured => {
+  const [gap] = gaps
+    .filter(({ operation, medium }) => operation === wanted && medium === 'row')
+    .sort((a, b) => b.length - a.length)
+  return gap
+    ? { measured: Math.round(gap.length), atLeast: gap.open && gap.length > usualPause }
+    : { measured: null, atLeast: false }
+}
+
+const momentAt = (timeline: Timeline | undefined, name: MomentName): Measured => {
+  const ms = timeline?.moments[name]?.ms
+  return { measured: ms === undefined ? null : Math.round(ms), atLeast: false }
+}
+
+const budgetsOf = ({ scenario, ledger, timeline }: RunFacts): RunReport['budgets'] => {
+  const gaps = ledger?.judgement.gaps ?? []
+  const measured: Readonly<Record<BudgetName, Measured>> = {
+    writeGap: longest(gaps, 'write'),
+    readGap: longest(gaps, 'read'),
+    notReady: momentAt(timeline, 't1'),
+    takeover: momentAt(timeline, 't6'),
+  }
+  return (Object.keys(measured) as BudgetName[]).map((name) => ({
+    name,
+    wanted: scenario.expect[name] ?? null,
+    ...measured[name],
+  }))
+}
+
+const dataTitles = {
+  LOST: 'nothing that was acknowledged is missing',
+  CORRUPT: 'everything is as it was sent',
+  'DOUBLE WRITER': 'one server wrote at a time',
+} as const
+
+const dataChecks = (ledger: RunFacts['ledger']): RunCheck[] =>
+  (['LOST', 'CORRUPT', 'DOUBLE WRITER'] as const).map((kind) => {
+    const judgement = ledger?.judgement
+    const findings = judgement?.findings.filter((finding) => finding.kind === kind) ?? []
+    const base = { group: 'data', title: dataTitles[kind], machine: null } as const
+    if (findings.length > 0) {
+      const saw = findings
+        .map(({ message, evidence }) => [`${kind}: ${message}`, ...evidence].join('; '))
+        .join('; ')
+      return { ...base, outcome: 'failed', saw }
+    }
+    if (!judgement) return { ...base, outcome: 'unknown', saw: 'there is no ledger' }
+    if (judgement.unknown.length > 0)
+      return { ...base, outcome: 'unknown', saw: judgement.unknown.join('; ') }
+    const { row, file } = judgement.tally
+    const lines = file.sent > 0 ? `, ${String(file.acknowledged)} of ${String(file.sent)} lines` : ''
+    return {
+      ...base,
+      outcome: 'passed',
+      saw: `${String(row.acknowledged)} of ${String(row.sent)} rows${lines} were acknowledged`,
+    }
+  })
+
+const faultChecks = ({ faults }: RunFacts): RunCheck[] =>
+  faults.map(({ fault, on, injected, healed, error }) => ({
+    group: 'faults',
+    title: `${fault} of ${on.join(', ')} was injected and healed`,
+    machine: on.length === 1 ? (on[0] ?? null) : null,
+    outcome: !injected ? 'unknown' : healed ? 'passed' : 'failed',
+    saw:
+      error ??
+      (injected
+        ? `injected ${injected.toISOString()}, ${healed ? `healed ${healed.toISOString()}` : 'not healed'}`
+        : 'not injected'),
+  }))
+
+const budgetOutcome = (wanted: number, { measured, atLeast }: Measured): RunCheck['outcome'] => {
+  if (measured === null) return 'unknown'
+  if (measured > wanted) return 'failed'
+  return atLeast ? 'unknown' : 'passed'
+}
+
+/** `18.5 s`, `not seen`; of a gap that the end of the run cut off, that it did not end. */
+const measuredText = ({ measured, atLeast }: Measured): string =>
+  measured === null ? 'not seen' : `${spanText(measured)}${atLeast ? ', and it did not end' : ''}`
+
+const budgetChecks = (budgets: RunReport['budgets']): RunCheck[] =>
+  budgets.flatMap(({ name, wanted, measured, atLeast }): RunCheck[] =>
+    wanted === null
+      ? []
+      : [
+          {
+            group: 'budgets',
+            title: `${budgetTitles[name]}: ${durationText(wanted)} or less`,
+            machine: null,
+            outcome: budgetOutcome(wanted, { measured, atLeast }),
+            saw: measuredText({ measured, atLeast }),
+          },
+        ],
+  )
+
+const checksOf = (facts: RunFacts, budgets: RunReport['budgets']): RunCheck[] => {
+  const steady = (when: 'before' | 'after'): RunCheck[] =>
+    facts.checks
+      .filter((check) => check.when === when)
+      .map(({ title, machine, ok, saw }) => ({
+        group: when,
+        title,
+        machine: machine ?? null,
+        // A lab that was not well to begin with proves nothing about the fault.
+        outcome: ok ? 'passed' : when === 'before' ? 'unknown' : 'failed',
+        saw,
+      }))
+  const after = steady('after')
+  const notAsked = (saw: string): RunCheck => ({
+    group: 'after',
+    title: 'the lab is as it was before',
+    machine: null,
+    outcome: 'unknown',
+    saw,
+  })
+  return [
+    ...steady('before'),
+    ...faultChecks(facts),
+    ...dataChecks(facts.ledger),
+    ...budgetChecks(budgets),
+    ...after,
+    ...(facts.interrupted ? [notAsked('the run was interrupted')] : []),
+    ...(after.length === 0 && !facts.interrupted ? [notAsked('nobody asked')] : []),
+  ]
+}
+
+const verdictOf = (checks: readonly RunCheck[]): RunReport['verdict'] => {
+  if (checks.some(({ outcome }) => outcome === 'failed')) return 'FAIL'
+  return checks.some(({ outcome }) => outcome === 'unknown') ? 'UNKNOWN' : 'PASS'
+}
+
+const dataOf = (ledger: NonNullable<RunFacts['ledger']>, mask: Mask): NonNullable<RunReport['data']> => {
+  const { records, judgement, torn } = ledger
+  const fault = records.find((record) => record.type === 'mark' && record.mark === 'fault')
+  const zero = fault?.ms ?? records[0]?.ms ?? 0
+  return {
+    findings: judgement.findings.map((finding) => ({
+      ...finding,
+      seqs: [...finding.seqs],
+      evidence: finding.evidence.map(mask),
+    })),
+    unknown: [...judgement.unknown],
+    tally: judgement.tally,
+    torn: torn === undefined ? null : mask(torn),
+    ended: records.reduce((last, record) => Math.max(last, Math.round(record.ms - zero)), 0),
+    gaps: judgement.gaps.map(({ client, operation, medium, begin, end, beginMs, length, open }) => ({
+      client,
+      operation,
+      medium,
+      begin,
+      end,
+      from: Math.round(beginMs - zero),
+      length: Math.round(length),
+      open,
+    })),
+    answers: answersIn(records, resolution).map(({ spans, ...client }) => ({
+      ...client,
+      spans: spans.map(([from, to]) => [Math.round(from - zero), Math.round(to - zero)]),
+    })),
+  }
+}
+
+const momentsOf = (timeline: Timeline | undefined): RunReport['moments'] =>
+  (Object.keys(moments) as MomentName[]).map((name) => {
+    const moment = timeline?.moments[name]
+    return {
+      name,
+      title: moments[name],
+      at: moment?.at ?? null,
+      ms: moment ? Math.round(moment.ms) : null,
+      uncertainty: moment?.uncertainty ?? null,
+      source: moment?.source ?? null,
+      detail: moment?.detail ?? null,
+    }
+  })
+
+/** @param mask is put to every text that a machine may have said */
+export const runReport = (facts: RunFacts, mask: Mask = (text) => text): RunReport => {
+  const { scenario, timeline, ledger } = facts
+  const budgets = budgetsOf(facts)
+  const checks = checksOf(facts, budgets)
+  const seed = scenario.inject.length === 1 ? seedFigures[scenario.inject[0]?.fault ?? ''] : undefined
+  return {
+    schema: 'lab.run/v1',
+    lab: facts.lab,
+    scenario: { name: scenario.name, description: scenario.description },
+    started: facts.started.toISOString(),
+    seconds: Math.round(facts.seconds * 1000) / 1000,
+    interrupted: facts.interrupted,
+    provider: facts.provider,
+    failover: facts.failover,
+    fencing: facts.fencing,
+    versions: { ...facts.versions },
+    verdict: verdictOf(checks),
+    faults: facts.faults.map(({ injected, healed, error, detail, ...fault }) => ({
+      ...fault,
+      on: [...fault.on],
+      detail: mask(detail),
+      injected: injected?.toISOString() ?? null,
+      healed: healed?.toISOString() ?? null,
+      error: error === undefined ? null : mask(error),
+    })),
+    checks: checks.map((check) => ({ ...check, title: mask(check.title), saw: mask(check.saw) })),
+    budgets,
+    moments: momentsOf(timeline).map((moment) => ({
+      ...moment,
+      detail: moment.detail && mask(moment.detail),
+    })),
+    events: (timeline?.events ?? []).map(({ type, at, ms, source, detail }) => ({
+      type,
+      at,
+      ms: Math.round(ms),
+      source,
+      detail: mask(detail),
+    })),
+    undated: (timeline?.undated ?? []).map(({ type, at, source, detail }) => ({
+      type,
+      at,
+      source,
+      detail: mask(detail),
+    })),
+    skews: { ...timeline?.skews },
+    data: ledger ? dataOf(ledger, mask) : null,
+    seed: seed ?? null,
+  }
+}

@@ -1,0 +1,353 @@
+/** What each fault does to the lab, and what undoes it. */
+import { LabError } from '../error.js'
+import type { Undo } from '../journal.js'
+import {
+  type FaultSpec,
+  type Lab,
+  type MachineSpec,
+  machinesAt,
+  nodesOf,
+  podRangeOf,
+  type Where,
+} from '../lab/lab.js'
+import { shell } from '../machine/sh.js'
+import type { Context } from '../plan/step.js'
+import type { Provider } from '../provider/provider.js'
+
+/** A fault of a scenario, aimed: which machines it hits, what it does there and how that is undone. */
+export interface Fault {
+  readonly fault: FaultSpec['fault']
+  /** Names of the machines. */
+  readonly on: readonly string[]
+  /** For people: `power of worker1 cut`. */
+  readonly detail: string
+  /** To be written down before it acts. */
+  readonly undo: readonly Undo[]
+  /** Milliseconds after which it is undone; absent: when the scenario heals. */
+  readonly for?: number | undefined
+  /** Throws where this lab, here and now, cannot have it: asked before anything is touched. */
+  readonly possible: (context: Context) => Promise<void>
+  readonly act: (context: Context) => Promise<void>
+}
+
+/** Seconds for a command on a machine that is about to be broken. */
+const timeout = 30
+/** Seconds that a drain may take: pods that do not end in time are a finding, not a reason to wait for ever. */
+const drainDeadline = 120
+
+const anyTime = (): Promise<void> => Promise.resolve()
+
+/** Why a provider cannot have a fault; undefined: it can. Known before anything is touched. */
+export const refusal = (provider: Provider, { fault }: FaultSpec): string | undefined =>
+  fault === 'hang' && !(provider.pause && provider.resume)
+    ? `${provider.name} cannot stop a machine where it stands`
+    : undefined
+
+const allMachines = (lab: Lab, side: readonly Where[], server: string): readonly MachineSpec[] => [
+  ...new Set(side.flatMap((where) => machinesAt(lab, where, server))),
+]
+
+/** All addresses that a machine sends from: its own, and where it is a node, its pods'. */
+const addressesOf = (lab: Lab, machines: readonly MachineSpec[]): string =>
+  machines
+    .flatMap((machine) => [
+      machine.address,
+      ...(nodesOf(lab).includes(machine) ? [podRangeOf(lab, machine)] : []),
+    ])
+    .join(', ')
+
+/**
+ * A table of our own, which nobody else's rules know of. It sees packets before and behind all others: addresses
+ * are those on the wire. The operator's address is none of a machine's, so SSH goes on.
+ */
+const partitionTable = (
+  lab: Lab,
+  table: string,
+  others: readonly MachineSpec[],
+  port: { readonly remote: number } | undefined,
+): string => {
+  const addresses = `{ ${addressesOf(lab, others)} }`
+  const from = port ? `tcp sport ${String(port.remote)} ` : ''
+  const to = port ? `tcp dport ${String(port.remote)} ` : ''
+  return [
+    `table inet ${table} {`,
+    '  chain come {',
+    '    type filter hook prerouting priority -350; policy accept;',
+    `    ip saddr ${addresses} ${from}drop`,
+    '  }',
+    '  chain go {',
+    '    type filter hook postrouting priority 350; policy accept;',
+    `    ip daddr ${addresses} ${to}drop`,
+    '  }',
+    '}',
+    '',
+  ].join('\n')
+}
+
+const lossTable = (table: string, loss: number, spare: string): string =>
+  [
+    `table inet ${table} {`,
+    '  chain go {',
+    '    type filter hook postrouting priority 350; policy accept;',
+    // SSH from the host goes on: who broke it must be able to heal it.
+    `    ip saddr ${spare} tcp sport 22 accept`,
+    `    oifname != "lo" numgen random mod 100 < ${String(loss)} drop`,
+    '  }',
+    '}',
+    '',
+  ].join('\n')
+
+const loadTable = (context: Context, machine: string, table: string): Promise<string> =>
+  context.machine(machine).run(shell`nft -f -`, { input: table, signal: context.signal, timeout })
+
+/** The interface that has the machine's address. */
+const interfaceOf = async (context: Context, machine: MachineSpec): Promise<string> =>
+  context
+    .machine(machine.name)
+    .run(shell`ip -o -4 address show to ${machine.address} | awk '{ print $2; exit }'`, {
+      signal: context.signal,
+      timeout,
+    })
+
+type Sides = readonly [readonly MachineSpec[], readonly MachineSpec[]]
+
+/** Who drops what, so that two sets of machines do not hear each other. */
+const cut = (
+  lab: Lab,
+  protocol: Extract<FaultSpec, { fault: 'partition' }>['protocol'],
+  [one, other]: Sides,
+): readonly {
+  readonly at: MachineSpec
+  readonly others: readonly MachineSpec[]
+  readonly port?: { readonly remote: number }
+}[] => {
+  if (protocol === 'all') return one.map((at) => ({ at, others: other }))
+  // Of one protocol, its clients drop it: they are the ones who know whom they ask.
+  const role = protocol === 'api' ? 'control-plane' : 'target'
+  const port =
+    protocol === 'api'
+      ? 6443
+      : (lab.targets.find(({ machine }) => [...one, ...other].some(({ name }) => name === machine))?.port ??
+        3260)
+  const clients = (side: readonly MachineSpec[], servers: readonly MachineSpec[]) => {
+    const asked = servers.filter((machine) => machine.role === role)
+    return asked.length === 0
+      ? []
+      : side
+          .filter((machine) => machine.role !== role)
+          .map((at) => ({ at, others: asked, port: { remote: port } }))
+  }
+  return [...clients(one, other), ...clients(other, one)]
+}
+
+/** What is stopped, and what is started again: whoever needs iscsid starts it through its socket. */
+const units = {
+  kubelet: { stop: ['kubelet'], start: 'kubelet' },
+  containerd: { stop: ['containerd'], start: 'containerd' },
+  iscsid: { stop: ['iscsid.socket', 'iscsid'], start: 'iscsid.socket' },
+} as const
+
+const disableTargets = shell`for tpg in /sys/kernel/config/target/iscsi/iqn.*/tpgt_1; do printf 0 > "$tpg/enable"; done`
+
+/** Where the database's disk is mounted on its node. */
+const dataFolder = async (context: Context, machine: string): Promise<string> => {
+  const found = await context
+    .machine(machine)
+    .run(shell`findmnt --raw --noheadings --output TARGET | grep --max-count=1 /kubernetes.io/iscsi/`, {
+      signal: context.signal,
+      timeout,
+    })
+  if (found === '') throw new LabError('no-data-disk', `${machine} has not mounted the database's disk`)
+  return found
+}
+
+/**
+ * Aims the faults of a scenario, while the database runs on `server`.
+ * @param index of the fault in its scenario, from 0: names of tables are made of it
+ */
+export const aim = async (
+  context: Context,
+  spec: FaultSpec,
+  server: string,
+  index: number,
+): Promise<Fault> => {
+  const { lab } = context
+  const table = `lab_fault_${String(index)}`
+  if (spec.fault === 'partition') {
+    const [one, other] = spec.between
+    const sides: Sides = [allMachines(lab, one, server), allMachines(lab, other, server)]
+    const cuts = cut(lab, spec.protocol, sides)
+    const names = sides.map((side) => side.map(({ name }) => name))
+    return {
+      fault: spec.fault,
+      on: [...new Set(names.flat())],
+      detail: `${names.map((side) => side.join(', ')).join(' and ')} no longer hear each other${spec.protocol === 'all' ? '' : ` (${spec.protocol})`}`,
+      undo: cuts.map(({ at }) => ({ do: 'remove-table', machine: at.name, table })),
+      for: spec.for,
+      possible: async () => {
+        await Promise.all(
+          cuts.map(({ at }) => context.machine(at.name).run(shell`nft list tables`, { timeout })),
+        )
+      },
+      act: async () => {
+        await Promise.all(
+          cuts.map(({ at, others, port }) =>
+            loadTable(context, at.name, partitionTable(lab, table, others, port)),
+          ),
+        )
+      },
+    }
+  }
+
+  const machines = machinesAt(lab, spec.machine, server)
+  const on = machines.map(({ name }) => name)
+  const undo = (of: (machine: string) => Undo): readonly Undo[] => on.map(of)
+  const each = async (run: (machine: MachineSpec) => Promise<unknown>): Promise<void> => {
+    await Promise.all(machines.map(run))
+  }
+  const base = {
+    fault: spec.fault,
+    on,
+    for: 'for' in spec ? spec.for : undefined,
+    possible: anyTime,
+  } as const
+  const names = on.join(', ')
+  /** A target that is stopped, and one that vanishes: an initiator sees no difference. */
+  const withoutTargets = {
+    ...base,
+    undo: undo((machine) => ({ do: 'enable-targets', machine })),
+    act: (now: Context) => each(({ name }) => now.machine(name).run(disableTargets, { timeout })),
+  }
+  switch (spec.fault) {
+    case 'drain':
+      return {
+        ...base,
+        detail: `${names} drained`,
+        undo: undo((machine) => ({ do: 'uncordon', machine })),
+        act: ({ kubectl }) =>
+          each(({ name }) =>
+            kubectl.run(
+              [
+                'drain',
+                name,
+                '--ignore-daemonsets',
+                '--delete-emptydir-data',
+                '--force',
+                `--timeout=${String(drainDeadline)}s`,
+              ],
+              { timeout: drainDeadline + 5 },
+            ),
+          ),
+      }
+    case 'power-cut':
+      return {
+        ...base,
+        detail: `power of ${names} cut`,
+        undo: undo((machine) => ({ do: 'switch-on', machine })),
+        act: ({ provider }) => each(({ name }) => provider.cut(lab, name)),
+      }
+    case 'reboot':
+      return {
+        ...base,
+        detail: `${names} restarted`,
+        undo: undo((machine) => ({ do: 'switch-on', machine })),
+        act: (now) =>
+          each(({ name }) =>
+            now.machine(name).try(shell`nohup systemctl reboot >/dev/null 2>&1 &`, { timeout }),
+          ),
+      }
+    case 'hang':
+      return {
+        ...base,
+        detail: `${names} stopped where it stood`,
+        undo: undo((machine) => ({ do: 'resume', machine })),
+        act: ({ provider }) => each(({ name }) => provider.pause?.(lab, name) ?? Promise.resolve()),
+      }
+    case 'packet-loss':
+      return {
+        ...base,
+        detail: `${names} loses ${String(spec.loss)} % of what it sends`,
+        undo: undo((machine) => ({ do: 'remove-table', machine, table })),
+        act: (now) => each(({ name, address }) => loadTable(now, name, lossTable(table, spec.loss, address))),
+      }
+    case 'delay': {
+      const interfaces = await Promise.all(machines.map((machine) => interfaceOf(context, machine)))
+      return {
+        ...base,
+        detail: `what ${names} sends is ${String(spec.by)} ms late`,
+        undo: on.map((machine, place) => ({
+          do: 'remove-queue',
+          machine,
+          interface: interfaces[place] ?? '',
+        })),
+        // Tried on the loopback, where nobody notices: the kernel may not have it.
+        possible: () =>
+          each(({ name }) =>
+            context
+              .machine(name)
+              .run(shell`tc qdisc add dev lo root netem delay 0ms && tc qdisc del dev lo root`, { timeout }),
+          ),
+        act: (now) =>
+          each(({ name }) =>
+            now
+              .machine(name)
+              .run(
+                shell`tc qdisc replace dev ${interfaces[on.indexOf(name)] ?? ''} root netem delay ${`${String(spec.by)}ms`}`,
+                { timeout },
+              ),
+          ),
+      }
+    }
+    case 'stop-service': {
+      const { service } = spec
+      if (service === 'target') return { ...withoutTargets, detail: `targets of ${names} stopped` }
+      return {
+        ...base,
+        detail: `${service} of ${names} stopped`,
+        undo: undo((machine) => ({ do: 'start-service', machine, service: units[service].start })),
+        act: (now) =>
+          each(({ name }) =>
+            now.machine(name).run(shell`systemctl stop ${units[service].stop}`, { timeout }),
+          ),
+      }
+    }
+    case 'target-loss':
+      return { ...withoutTargets, detail: `targets of ${names} vanished` }
+    case 'disk-full': {
+      const folders = await Promise.all(
+        on.map((machine) =>
+          spec.disk === 'data' ? dataFolder(context, machine) : Promise.resolve('/var/tmp'),
+        ),
+      )
+      const path = (place: number): string => `${folders[place] ?? ''}/lab-fault-fill`
+      return {
+        ...base,
+        detail: `${spec.disk} disk of ${names} filled`,
+        undo: on.map((machine, place) => ({ do: 'remove-file', machine, path: path(place) })),
+        // Blocks are claimed, not written: a full disk is what is wanted, not a busy one.
+        act: (now) =>
+          each(({ name }) => {
+            const file = path(on.indexOf(name))
+            return now
+              .machine(name)
+              .run(
+                shell`free=$(df --output=avail -B1 "$(dirname ${file})" | tail -n 1); fallocate -l "$free" ${file}; dd if=/dev/zero of=${file} oflag=append conv=notrunc bs=4k 2>/dev/null; sync -f ${file}; test -s ${file}`,
+                { timeout: 120 },
+              )
+          }),
+      }
+    }
+    case 'clock-skew':
+      return {
+        ...base,
+        detail: `clock of ${names} set ${spec.by > 0 ? '+' : ''}${String(spec.by / 1000)} s`,
+        undo: undo((machine) => ({ do: 'set-clock', machine })),
+        act: (now) =>
+          each(({ name }) =>
+            now
+              .machine(name)
+              .run(shell`date -s ${`@${((Date.now() + spec.by) / 1000).toFixed(3)}`}`, { timeout }),
+          ),
+      }
+  }
+}

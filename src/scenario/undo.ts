@@ -1,0 +1,105 @@
+/** How each fault is undone, and a fenced node let in again: what the journal says, done. */
+import { messageOf } from '../error.js'
+import { type JournalEntry, outOfService, readJournal, strike, type Undo } from '../journal.js'
+import { machineNamed } from '../lab/lab.js'
+import { shell } from '../machine/sh.js'
+import type { Context } from '../plan/step.js'
+import { boot, fileOptions } from '../steps/machines.js'
+
+/** Seconds for a command of an undo; the machine may be busy with coming back. */
+const timeout = 30
+
+const switchOn = async (context: Context, name: string): Promise<void> => {
+  const { lab, provider } = context
+  const options = await fileOptions(lab, provider)
+  await boot(lab, machineNamed(lab, name), options).apply?.(context, () => undefined)
+}
+
+/** Undoes one thing. @throws when that could not be done; it may be tried again. */
+const undoOne = async (context: Context, undo: Undo): Promise<void> => {
+  const { lab, provider, kubectl, signal } = context
+  if (undo.do === 'switch-on') {
+    const found = (await provider.states(lab)).find(({ name }) => name === undo.machine)
+    if (found?.status === 'running') return
+    await switchOn(context, undo.machine)
+    return
+  }
+  if (undo.do === 'readmit') {
+    // Its kernel may still hold what it could not write. Without power, and not by an orderly end, that is gone.
+    await provider.cut(lab, undo.machine)
+    for (const target of undo.targets)
+      await context.machine(target).run(shell`/etc/lab/boot.d/50-target`, { signal, timeout })
+    await switchOn(context, undo.machine)
+    return
+  }
+  if (undo.do === 'resume') {
+    await provider.resume?.(lab, undo.machine)
+    return
+  }
+  if (undo.do === 'uncordon') {
+    await kubectl.run(['uncordon', undo.machine])
+    return
+  }
+  if (undo.do === 'untaint') {
+    const node = await kubectl.get<{ spec: { taints?: { key: string }[] } }>('node', undo.machine)
+    if (node.spec.taints?.some(({ key }) => key === outOfService))
+      await kubectl.run(['taint', 'node', undo.machine, `${outOfService}-`])
+    return
+  }
+  const states = await provider.states(lab)
+  // Rules, queues and clocks of a machine that is off are gone with it, and `up` starts its services.
+  const gone = states.find(({ name }) => name === undo.machine)?.status !== 'running'
+  if (gone && undo.do !== 'remove-file') return
+  const on = context.machine(undo.machine)
+  switch (undo.do) {
+    case 'remove-table':
+      await on.run(
+        shell`! nft list table inet ${undo.table} >/dev/null 2>&1 || nft delete table inet ${undo.table}`,
+        { signal, timeout },
+      )
+      return
+    case 'remove-queue':
+      await on.run(
+        shell`! tc qdisc show dev ${undo.interface} | grep -q netem || tc qdisc del dev ${undo.interface} root`,
+        { signal, timeout },
+      )
+      return
+    case 'start-service':
+      await on.run(shell`systemctl start ${undo.service}`, { signal, timeout })
+      return
+    case 'enable-targets':
+      await on.run(
+        shell`for tpg in /sys/kernel/config/target/iscsi/iqn.*/tpgt_1; do [ "$(cat "$tpg/enable")" = 1 ] || printf 1 > "$tpg/enable"; done`,
+        { signal, timeout },
+      )
+      return
+    case 'remove-file':
+      await on.run(shell`rm -f ${undo.path}`, { signal, timeout })
+      return
+    case 'set-clock':
+      await on.run(shell`date -s ${`@${(Date.now() / 1000).toFixed(3)}`}`, { signal, timeout })
+      return
+  }
+}
+
+/**
+ * Undoes what the journal says, the last first, and strikes it out one by one. What fails stays in the journal,
+ * and does not keep the others from being undone.
+ * @param which of the entries; all, where nothing is said
+ * @returns what went wrong, a sentence each
+ */
+export const undoAll = async (
+  context: Context,
+  which: (entry: JournalEntry) => boolean = () => true,
+): Promise<readonly string[]> => {
+  const failed: string[] = []
+  for (const entry of [...(await readJournal(context.lab.name))].filter(which).reverse()) {
+    try {
+      await undoOne(context, entry.undo)
+      await strike(context.lab.name, entry)
+    } catch (error) {
+      failed.push(`${entry.fault} on ${entry.undo.machine}: ${entry.undo.do}: ${messageOf(error)}`)
+    }
+  }
+  return failed
+}

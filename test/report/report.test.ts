@@ -1,0 +1,277 @@
+import { lstat, readFile, readdir, readlink, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { chartOf } from '../../src/report/chart.js'
+import {
+  compareRuns,
+  runJson,
+  runJunit,
+  runMarkdown,
+  runPage,
+  unsafeSetting,
+} from '../../src/report/documents.js'
+import { readRuns, runFiles, saveRun, startRun } from '../../src/report/folder.js'
+import {
+  runJsonSchema,
+  runReport,
+  runSchema,
+  runSchemaFile,
+  type RunFacts,
+  type RunReport,
+} from '../../src/report/run.js'
+import { printable } from '../../src/report/text.js'
+import { temporaryFolder } from '../helpers/folder.js'
+import { cutShort, facts, good, ledgerFacts, ledgerOf, nasty, powerCut } from './runs.js'
+
+const runs: readonly (readonly [string, RunReport])[] = [
+  ['good', good],
+  ['nasty', nasty],
+  ['cut-short', cutShort],
+]
+
+describe.each(runs)('the run %s', (name, report) => {
+  test('as JSON', async () => {
+    expect(runSchema.parse(JSON.parse(runJson([report])))).toEqual(report)
+    await expect(runJson([report])).toMatchFileSnapshot(`golden/${name}.json`)
+  })
+  test('as JUnit', () => expect(runJunit([report])).toMatchFileSnapshot(`golden/${name}.junit.xml`))
+  test('as Markdown', () => expect(runMarkdown([report])).toMatchFileSnapshot(`golden/${name}.md`))
+  test('as a page', () => expect(runPage([report])).toMatchFileSnapshot(`golden/${name}.html`))
+})
+
+test('several runs in one document', async () => {
+  const all = runs.map(([, report]) => report)
+  expect(runMarkdown(all)).toMatch(/^\*\*1 PASS, 1 FAIL, 1 UNKNOWN\*\*/)
+  expect(runPage(all).match(/<section id="run-\d">/g)).toHaveLength(3)
+  expect(runJunit(all).match(/<testsuite /g)).toHaveLength(3)
+  expect(JSON.parse(runJson(all))).toMatchObject({ schema: 'lab.runs/v1', runs: all })
+})
+
+test('two runs in one table', () =>
+  expect(`${compareRuns(good, nasty)}\n`).toMatchFileSnapshot('golden/compared.md'))
+
+test('labs/run.schema.json is what the schema says: npm run generate writes it', async () => {
+  expect(JSON.parse(await readFile(runSchemaFile, 'utf8'))).toEqual(runJsonSchema())
+})
+
+describe('whatever a machine said', () => {
+  test('a page has no markup, script or address that is not its own', () => {
+    const page = runPage([nasty])
+    expect(page).not.toMatch(/<script|<img|<link|<iframe|\bon\w+=|url\(|@import/i)
+    expect(page).not.toMatch(/(?:https?:)?\/\/(?!www\.w3\.org)\w/)
+    expect(page).toContain('&lt;script&gt;')
+    expect(page.match(/<td/g)).toHaveLength(page.match(/<\/td>/g)?.length ?? 0)
+  })
+
+  test('XML has only characters that XML may have, and every tag is closed', () => {
+    const xml = runJunit([nasty])
+    expect(xml).not.toMatch(/[^\P{Cc}\n\t]/u)
+    expect(xml).not.toMatch(/&(?!(?:amp|lt|gt|quot|#x27|#x60|#x3D);)/)
+    const open: string[] = []
+    for (const [, end, tag = '', empty] of xml.matchAll(/<(\/?)([a-z-]+)(?:\s[^<>]*?)?(\/?)>/g)) {
+      if (end) expect(open.pop()).toBe(tag)
+      else if (!empty) open.push(tag)
+    }
+    expect(open).toEqual([])
+  })
+
+  test.each([
+    ['\u001b[31mred\u001b[0m', 'red'],
+    ['a\u0000b\u0008\u007f\u0085', 'a\ufffdb\ufffd\ufffd\ufffd'],
+    ['a\tb\nc', 'a\tb\nc'],
+    ['\ud800x\udc00', '\ufffdx\ufffd'],
+    ['\ufffe\uffff', '\ufffd\ufffd'],
+    ['\u{1f4be} é', '\u{1f4be} é'],
+  ])('%j is printable as %j', (text, shown) => {
+    expect(printable(text)).toBe(shown)
+  })
+
+  test('secrets are masked wherever a machine may have said them', () => {
+    const secret = 'hunter2hunter2'
+    const { records, rows } = ledgerOf(0)
+    const report = runReport(
+      facts({
+        checks: [{ when: 'after', title: `asks ${secret}`, ok: false, saw: secret }],
+        faults: [{ fault: 'hang', on: ['worker1'], detail: secret, error: secret }],
+        ledger: { ...ledgerFacts({ records, rows }, [{ seq: 1, content: secret }]), torn: secret },
+      }),
+      (text) => text.replaceAll(secret, '***'),
+    )
+    expect(JSON.stringify(report)).not.toContain(secret)
+  })
+})
+
+describe('the verdict', () => {
+  const { records, rows } = ledgerOf(18_000)
+  const before = facts().checks.filter(({ when }) => when === 'before')
+  const after = facts().checks.filter(({ when }) => when === 'after')
+  const cases: readonly [string, Partial<RunFacts>, RunReport['verdict'], string | undefined][] = [
+    ['all is well', {}, 'PASS', undefined],
+    ['no budget at all', { scenario: { ...powerCut, expect: {} } }, 'PASS', undefined],
+    [
+      'a budget met to the millisecond',
+      { scenario: { ...powerCut, expect: { writeGap: 18_500 } } },
+      'PASS',
+      undefined,
+    ],
+    ['a budget missed by one', { scenario: { ...powerCut, expect: { writeGap: 18_499 } } }, 'FAIL', '18.5 s'],
+    ['a budget that was not seen', { timeline: undefined }, 'UNKNOWN', 'not seen'],
+    [
+      'a gap that is short enough so far, and does not end',
+      {
+        ledger: ledgerFacts(
+          {
+            records: records.filter(({ ms }) => ms < 30_000 || ms === 50_000),
+            rows: rows.filter(({ seq }) => seq < 60),
+          },
+          rows.filter(({ seq }) => seq < 60),
+        ),
+      },
+      'UNKNOWN',
+      '20.5 s, and it did not end',
+    ],
+    ['no ledger', { ledger: undefined }, 'UNKNOWN', 'there is no ledger'],
+    [
+      'a row lost',
+      { ledger: ledgerFacts({ records, rows }, rows.slice(1)) },
+      'FAIL',
+      'LOST: 1 acknowledged row is missing',
+    ],
+    [
+      'rows not read back',
+      {
+        ledger: {
+          ...ledgerFacts({ records, rows }),
+          judgement: { ...ledgerFacts({ records, rows }).judgement, verdict: 'UNKNOWN', unknown: ['no'] },
+        },
+      },
+      'UNKNOWN',
+      'no',
+    ],
+    ['interrupted', { interrupted: true }, 'UNKNOWN', 'the run was interrupted'],
+    [
+      'not well before',
+      { checks: [...before.map((check) => ({ ...check, ok: false })), ...after] },
+      'UNKNOWN',
+      'Ready',
+    ],
+    [
+      'not well after',
+      { checks: [...before, ...after.map((check) => ({ ...check, ok: false }))] },
+      'FAIL',
+      'Ready',
+    ],
+    ['nobody asked after', { checks: before }, 'UNKNOWN', 'nobody asked'],
+    [
+      'a fault that was not injected',
+      { faults: [{ fault: 'hang', on: ['worker1'], detail: '' }] },
+      'UNKNOWN',
+      'not injected',
+    ],
+    [
+      'a fault that was not healed, and an interruption: what is certain counts',
+      { interrupted: true, faults: [{ fault: 'hang', on: ['worker1'], detail: '', injected: new Date(0) }] },
+      'FAIL',
+      'injected 1970-01-01T00:00:00.000Z, not healed',
+    ],
+  ]
+  test.each(cases)('%s', (_, changes, verdict, saw) => {
+    const report = runReport(facts(changes))
+    expect(report.verdict).toBe(verdict)
+    const first = report.checks.find(({ outcome }) => outcome === (verdict === 'FAIL' ? 'failed' : 'unknown'))
+    if (saw === undefined) expect(first).toBeUndefined()
+    else expect(first?.saw).toContain(saw)
+  })
+
+  test('the figures of the seed stand beside ours, where it has the same fault alone', () => {
+    expect(good.seed?.ms).toBe(325_000)
+    expect(
+      runReport(facts({ scenario: { ...powerCut, inject: [{ fault: 'reboot', machine: 'x' }] } })).seed,
+    ).toBeNull()
+    const twice = { ...powerCut, inject: [...powerCut.inject, ...powerCut.inject] }
+    expect(runReport(facts({ scenario: twice })).seed).toBeNull()
+  })
+
+  test('an unsafe setting is named only where it shows', () => {
+    expect(unsafeSetting(nasty)).toMatch(/^This is what fencing: none does/)
+    expect(unsafeSetting({ ...nasty, fencing: 'power' })).toBeUndefined()
+    expect(unsafeSetting({ ...good, fencing: 'none' })).toBeUndefined()
+  })
+})
+
+describe('the drawing', () => {
+  test('there is none without a ledger', () => {
+    expect(chartOf(cutShort)).toBeUndefined()
+  })
+
+  test('everything lies inside it', () => {
+    for (const [, report] of runs) {
+      const chart = chartOf(report)
+      if (!chart) continue
+      const end = chart.left + chart.plotWidth
+      for (const { spans, gap } of chart.lanes) {
+        for (const { x, width } of [...spans, ...(gap ? [gap] : [])]) {
+          expect(Number(x)).toBeGreaterThanOrEqual(chart.left)
+          expect(Number(x) + Number(width)).toBeLessThanOrEqual(end + 2)
+        }
+      }
+      for (const { x } of [...chart.ticks, ...chart.markers]) {
+        expect(Number(x)).toBeGreaterThanOrEqual(chart.left)
+        expect(Number(x)).toBeLessThanOrEqual(end)
+      }
+      expect(chart.ticks.length).toBeLessThanOrEqual(11)
+    }
+  })
+
+  test('a gap is as long as it was', () => {
+    const [writer] = chartOf(good)?.lanes ?? []
+    expect(writer?.gap?.label).toBe('18.5 s')
+    // 50 s in all, over the width of the plot.
+    expect(Number(writer?.gap?.width)).toBeCloseTo((18.5 / 50) * (chartOf(good)?.plotWidth ?? 0), 0)
+  })
+})
+
+describe('the folder of a run', () => {
+  const started = new Date('2026-11-21T15:04:05.678Z')
+
+  test('is dated, and its own even within a second', async () => {
+    const folder = await temporaryFolder()
+    const all = await Promise.all(
+      Array.from({ length: 3 }, () => startRun(join(folder, 'runs'), 'drain', started)),
+    )
+    const name = '2026-11-21T15-04-05Z-drain'
+    expect(all.sort()).toEqual([name, `${name}-2`, `${name}-3`].map((one) => join(folder, 'runs', one)))
+  })
+
+  test('has every form of the report, private and whole, and is the latest', async () => {
+    const folder = join(await temporaryFolder(), 'runs')
+    const first = await startRun(folder, 'drain', started)
+    await saveRun(first, [cutShort])
+    await saveRun(first, [good])
+    const { json, junit, markdown, page } = runFiles
+    expect((await readdir(first)).sort()).toEqual([json, junit, markdown, page].sort())
+    expect((await stat(join(first, page))).mode & 0o777).toBe(0o600)
+    expect(await readlink(join(folder, 'latest'))).toBe('2026-11-21T15-04-05Z-drain')
+    expect(await readRuns(join(folder, 'latest'))).toEqual([good])
+    const second = await startRun(folder, 'all', started)
+    expect(await readRuns(join(folder, 'latest'))).toEqual([good])
+    await saveRun(second, [good, nasty])
+    expect(await readRuns(join(folder, 'latest'))).toEqual([good, nasty])
+    expect((await lstat(join(folder, 'latest'))).isSymbolicLink()).toBe(true)
+    expect((await readdir(folder)).sort()).toEqual([
+      '2026-11-21T15-04-05Z-all',
+      '2026-11-21T15-04-05Z-drain',
+      'latest',
+    ])
+    expect(await readFile(join(folder, 'latest', markdown), 'utf8')).toBe(runMarkdown([good, nasty]))
+  })
+
+  test('without a report, or with something else', async () => {
+    const folder = await temporaryFolder()
+    await expect(readRuns(folder)).rejects.toMatchObject({ code: 'no-report', exitCode: 2 })
+    for (const text of ['', '{', '{}', JSON.stringify({ ...good, verdict: 'MAYBE' })]) {
+      await writeFile(join(folder, runFiles.json), text)
+      await expect(readRuns(folder)).rejects.toMatchObject({ code: 'bad-report', exitCode: 2 })
+    }
+  })
+})

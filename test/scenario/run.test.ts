@@ -1,0 +1,339 @@
+/** A whole run against a lab that is made up: its database, its watches and its provider are stand-ins. */
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { loadLab } from '../../src/lab/load.js'
+import { scenarioNamed } from '../../src/lab/lab.js'
+import type { WatchEvent } from '../../src/machine/kubectl.js'
+import type { Context, Plan } from '../../src/plan/step.js'
+import { type RunFacts, runReport } from '../../src/report/run.js'
+import { type RunRequest, runScenario } from '../../src/scenario/run.js'
+import { readJournal } from '../../src/journal.js'
+import { pathsOf } from '../../src/state.js'
+import { databaseServer, type FakeDatabase, type Mood } from '../helpers/database.js'
+import { temporaryFolder } from '../helpers/folder.js'
+import { ledgerServer } from '../helpers/ledger-server.js'
+
+vi.setConfig({ testTimeout: 60_000 })
+
+const lab = await loadLab('iscsi-ha')
+
+const cleanUp: (() => void)[] = []
+afterEach(() => {
+  for (const each of cleanUp.splice(0)) each()
+})
+beforeEach(async () => {
+  vi.stubEnv('LAB_STATE', await temporaryFolder())
+  await mkdir(pathsOf(lab.name).root, { recursive: true })
+})
+
+const conditions = (ready: boolean): object => ({
+  conditions: [{ type: 'Ready', status: ready ? 'True' : 'Unknown', reason: 'NodeStatusUnknown' }],
+})
+
+/** A lab of which a power cut moves the database to worker2 after a while. */
+const fakeLab = async (moveAfter = 1500) => {
+  const abort = new AbortController()
+  const state = {
+    pod: 'mysql-server-a',
+    mood: 'answers' as Mood,
+    off: new Set<string>(),
+    applied: 0,
+    taints: [] as string[],
+    /** Port of the server of the plain file; undefined: it is gone. */
+    ledgerPort: undefined as number | undefined,
+  }
+  // The disk of both pods.
+  const folder = await temporaryFolder()
+  let server = await ledgerServer(folder, state.pod)
+  state.ledgerPort = server.port
+  const database: FakeDatabase = await databaseServer(
+    () => state.pod,
+    () => state.mood,
+  )
+  cleanUp.push(() => database.close())
+  const watchers: { readonly what: string; readonly seen: (event: WatchEvent) => void }[] = []
+  const tell = (what: string, type: WatchEvent['type'], object: object): void =>
+    watchers.filter((one) => one.what === what).forEach(({ seen }) => seen({ type, object } as WatchEvent))
+  const created = '2026-11-21T10:00:00Z'
+  const pod = (name: string, nodeName: string, ready = true, more: object = {}): object => ({
+    metadata: { name, creationTimestamp: name.endsWith('a') ? created : new Date().toISOString(), ...more },
+    spec: { nodeName },
+    status: {
+      ...conditions(ready),
+      // In the order of their names, as Kubernetes tells them; the other container is no news.
+      containerStatuses: [
+        { name: 'ledger', state: { running: { startedAt: new Date().toISOString() } } },
+        { name: 'mysql', state: ready ? { running: { startedAt: created } } : {} },
+      ],
+    },
+  })
+  const moveOn = (): void => {
+    tell('nodes', 'MODIFIED', { metadata: { name: 'worker1' }, status: conditions(false) })
+    tell('pods', 'MODIFIED', pod('mysql-server-a', 'worker1', true, { deletionTimestamp: created }))
+    tell('pods', 'ADDED', pod('mysql-server-b', 'worker2', false))
+    tell('pods', 'MODIFIED', pod('mysql-server-b', 'worker2'))
+    state.pod = 'mysql-server-b'
+    state.mood = 'answers'
+    void ledgerServer(folder, state.pod).then((other) => {
+      server = other
+      state.ledgerPort = other.port
+    })
+  }
+  const contextWith = (signal: AbortSignal): Context =>
+    ({
+      lab,
+      signal,
+      provider: {
+        name: 'uml',
+        states: async () =>
+          lab.machines.map(({ name }) => ({
+            name,
+            status: state.off.has(name) ? 'stopped' : 'running',
+            detail: '',
+          })),
+        cut: async (_lab: unknown, name: string) => {
+          if (name !== 'worker1' || state.off.has(name)) return
+          state.off.add(name)
+          state.mood = 'is silent'
+          state.ledgerPort = undefined
+          await server.stop()
+          setTimeout(moveOn, moveAfter)
+        },
+        start: async (_lab: unknown, { name }: { name: string }) => {
+          state.off.delete(name)
+        },
+        lunDevice: () => '/dev/ubdc',
+        dial: (_lab: unknown, _host: string, port: number): Promise<Duplex> =>
+          new Promise((resolve, reject) => {
+            const behind = port === lab.database?.ledgerPort ? state.ledgerPort : database.port
+            if (behind === undefined) return
+            const socket = connect(behind, '127.0.0.1', () => resolve(socket))
+            socket.once('error', reject)
+            cleanUp.push(() => socket.destroy())
+          }),
+      },
+      kubectl: {
+        run: async (words: readonly string[]) => {
+          if (words[0] === 'taint') state.taints.push(words.slice(3).join(' '))
+          return ''
+        },
+        get: async () => ({ spec: { taints: [] } }),
+        watch: async (args: readonly string[], seen: (event: WatchEvent) => void) => {
+          const objects =
+            args[0] === 'pods'
+              ? [pod('mysql-server-a', 'worker1')]
+              : ['worker1', 'worker2'].map((name) => ({ metadata: { name }, status: conditions(true) }))
+          for (const object of objects) seen({ type: 'ADDED', object } as WatchEvent)
+          watchers.push({ what: args[0] ?? '', seen })
+        },
+      },
+      machine: (name: string) => ({
+        run: async ({ text }: { text: string }) => {
+          if (text.startsWith('date')) return String(Date.now())
+          return text.startsWith('journalctl') && name === 'worker2'
+            ? JSON.stringify({
+                MESSAGE: 'EXT4-fs (sda): mounted filesystem 12 r/w with ordered data mode',
+                __REALTIME_TIMESTAMP: String(Date.now() * 1000),
+              })
+            : ''
+        },
+      }),
+    }) as unknown as Context
+  const plan: Plan = {
+    title: 'plan',
+    steps: [
+      {
+        id: 'all',
+        title: 'all machines',
+        phase: 'machines',
+        needs: [],
+        checks: [
+          {
+            id: 'run',
+            title: 'every machine runs',
+            probe: async () => ({ ok: state.off.size === 0, saw: `off: ${[...state.off].join()}` }),
+          },
+        ],
+      },
+    ],
+  }
+  const saved: RunFacts[] = []
+  const request: RunRequest = {
+    scenario: scenarioNamed(lab, 'power-cut'),
+    context: contextWith(abort.signal),
+    healer: contextWith(new AbortController().signal),
+    plan,
+    ledgerPath: join(await temporaryFolder(), 'ledger.ndjson'),
+    versions: {},
+    fencing: undefined,
+    notice: () => {},
+    save: async (facts) => {
+      saved.push(facts)
+    },
+  }
+  return { state, database, folder, request, saved, abort }
+}
+
+test('a power cut that is taken over: PASS, with every moment that was seen, and nothing is left', async () => {
+  const { state, folder, request, saved } = await fakeLab()
+  const report = runReport(await runScenario(request))
+  expect(report.checks.filter(({ outcome }) => outcome !== 'passed')).toEqual([])
+  expect(report.verdict).toBe('PASS')
+  const seen = report.moments.filter(({ ms }) => ms !== null).map(({ name }) => name)
+  expect(seen).toEqual(['t0', 't1', 't2', 't3', 't4', 't5', 't6'])
+  const gap = report.budgets.find(({ name }) => name === 'writeGap')?.measured ?? 0
+  expect(gap).toBeGreaterThan(1400)
+  expect(gap).toBeLessThan(6000)
+  expect(report.interrupted).toBe(false)
+  expect(report.data?.tally.file.acknowledged).toBeGreaterThan(50)
+  expect(report.data?.gaps.map(({ client }) => client).sort()).toEqual([
+    'file-writer',
+    'reader-1',
+    'writer-1',
+    'writer-2',
+  ])
+  expect(
+    report.events.filter(({ type }) => type === 'container-running').map(({ detail }) => detail),
+  ).toEqual(['container of mysql-server-b runs since 2026-11-21T10:00:00Z'])
+  // Nothing was found, so nothing is kept.
+  expect(await readdir(folder)).toEqual([])
+  // What was kept on the way says that it is not yet all.
+  expect(saved[0]?.interrupted).toBe(true)
+  expect(state.off.size).toBe(0)
+  expect(await readJournal(lab.name)).toEqual([])
+  expect(await readFile(request.ledgerPath, 'utf8')).toContain('"mark":"fault"')
+})
+
+test('a row that was changed by hand is CORRUPT, one that is gone is LOST', async () => {
+  const { database, request } = await fakeLab()
+  const healing = request.save
+  const running = runScenario({
+    ...request,
+    save: async (facts) => {
+      await healing(facts)
+      const [first] = database.rows
+      if (!first || !facts.checks.some(({ when }) => when === 'before')) return
+      first.content = 'something else'
+      database.rows.splice(1, 1)
+    },
+  })
+  const report = runReport(await running)
+  expect(report.data?.findings.map(({ kind }) => kind).sort()).toEqual(['CORRUPT', 'LOST'])
+  expect(report.verdict).toBe('FAIL')
+})
+
+test('a line that was changed by hand is CORRUPT, one that is gone is LOST, and the file stays', async () => {
+  const { folder, request } = await fakeLab()
+  const save = request.save
+  const running = runScenario({
+    ...request,
+    save: async (facts) => {
+      await save(facts)
+      const [file] = await readdir(folder)
+      if (file === undefined || facts.faults.length === 0) return
+      const [, changed = '', ...rest] = (await readFile(join(folder, file), 'utf8')).split('\n')
+      await writeFile(join(folder, file), [changed.replace(/.$/, '!'), ...rest].join('\n'))
+    },
+  })
+  const report = runReport(await running)
+  expect(report.data?.findings.map(({ kind, medium }) => `${kind} ${medium}`).sort()).toEqual([
+    'CORRUPT file',
+    'LOST file',
+  ])
+  expect(report.verdict).toBe('FAIL')
+  expect(await readdir(folder)).toHaveLength(1)
+})
+
+test('what cannot be read back is UNKNOWN, with a reason, and no failure of the program', async () => {
+  const { state, request } = await fakeLab()
+  const said: string[] = []
+  // Two minutes of patience are shortened.
+  const timeout = AbortSignal.timeout.bind(AbortSignal)
+  const patience = vi.spyOn(AbortSignal, 'timeout').mockImplementation((ms) => timeout(ms / 20))
+  cleanUp.push(() => patience.mockRestore())
+  const running = runScenario({
+    ...request,
+    notice: (text) => said.push(text),
+    plan: {
+      ...request.plan,
+      steps: request.plan.steps.map((step) => ({
+        ...step,
+        checks: step.checks.map((check) => ({
+          ...check,
+          probe: async (context: Context) => {
+            // Asked for the last time, the lab is well; after that, nobody answers any more.
+            if (state.pod === 'mysql-server-b') {
+              state.mood = 'refuses'
+              state.ledgerPort = undefined
+            }
+            return check.probe(context)
+          },
+        })),
+      })) as unknown as Plan['steps'],
+    },
+  })
+  const report = runReport(await running)
+  expect(report.verdict).toBe('UNKNOWN')
+  expect(report.interrupted).toBe(false)
+  expect(report.data?.findings).toEqual([])
+  expect(report.data?.unknown).toEqual([
+    'the database could not be read back',
+    'the file could not be read back',
+  ])
+  expect(said).toContain('the database could not be read back: disk full')
+  expect(said).toContain('the file could not be read back: no answer')
+})
+
+test('Ctrl-C in the middle: healed, and the report says that it was interrupted', async () => {
+  const { state, request, saved, abort } = await fakeLab()
+  const running = runScenario(request)
+  const begun = vi.waitFor(() => expect(state.off.has('worker1')).toBe(true), { timeout: 20_000 })
+  await begun
+  abort.abort()
+  await expect(running).rejects.toThrow('interrupted')
+  expect(state.off.size).toBe(0)
+  expect(await readJournal(lab.name)).toEqual([])
+  const last = saved.at(-1)!
+  expect(last.interrupted).toBe(true)
+  expect(runReport(last).verdict).not.toBe('PASS')
+})
+
+test('a lab that is not well is not broken further: UNKNOWN', async () => {
+  const { request } = await fakeLab()
+  const [step] = request.plan.steps
+  const unwell: Plan = {
+    title: '',
+    steps: [
+      {
+        ...step!,
+        checks: [{ id: 'x', title: 'all is well', probe: async () => ({ ok: false, saw: 'no' }) }],
+      },
+    ],
+  }
+  const report = runReport(await runScenario({ ...request, plan: unwell }))
+  expect(report.verdict).toBe('UNKNOWN')
+  expect(report.faults).toEqual([])
+})
+
+test('a lab that is switched off is refused, and so is a fault that the provider cannot have', async () => {
+  const { state, request, saved } = await fakeLab()
+  await expect(runScenario({ ...request, scenario: scenarioNamed(lab, 'hang') })).rejects.toThrow(
+    'uml cannot stop a machine where it stands',
+  )
+  state.off.add('worker2')
+  await expect(runScenario(request)).rejects.toThrow('iscsi-ha: not running: worker2')
+  expect(saved).toEqual([])
+})
+
+test('with --fence, a node that is off is tainted only after the provider says that it is off', async () => {
+  const { state, request } = await fakeLab(4000)
+  const report = runReport(await runScenario({ ...request, fencing: { by: 'run', method: 'power' } }))
+  expect(state.taints[0]).toContain('node.kubernetes.io/out-of-service=nodeshutdown:NoExecute')
+  expect(report.fencing).toBe('power')
+  expect(report.events.map(({ type }) => type)).toContain('node-fenced')
+  expect(state.off.size).toBe(0)
+  expect(await readJournal(lab.name)).toEqual([])
+})
