@@ -43,7 +43,7 @@ export const openSession = (
     lab,
     provider,
     signal,
-    kubectl: kubectlWith(kubectlBinary, pathsOf(lab.name).kubeconfig, signal),
+    kubectl: kubectlWith(kubectlBinary, pathsOf(lab.name).kubeconfig, signal, provider.patience),
     machine: (name) => {
       let machine = machines.get(name)
       if (!machine) {

@@ -79,6 +79,7 @@ export const render = async (
     for (const { path, content, mode } of machineFiles(lab, machine, {
       secrets: { bootstrapToken: 'aaaaaa.made-up-by-lab00' },
       lunDevice: (index) => provider.lunDevice(index),
+      patience: provider.patience ?? 1,
     }))
       await write(join('machines', machine.name, path), content, mode)
   for (const { name, text } of manifestsOf(lab)) await write(join('manifests', `${name}.yaml`), text, 0o600)

@@ -21,7 +21,10 @@ export interface Leftover {
 export interface MachineState {
   readonly name: string
   readonly status: 'absent' | 'stopped' | 'running'
-  /** Why it is so, as the provider saw it: pid, exit code, the last line of a panic. */
+  /**
+   * Why it is so, as the provider saw it: pid, exit code, the last line of a panic. Of a machine that runs: the same
+   * as long as it runs, paused or not, and another one after the next time it was switched on.
+   */
   readonly detail: string
   /** Set where the machine runs with other settings than the lab file now wants: 'memory 2048 MiB, wanted 3072 MiB'. */
   readonly differs?: string
@@ -61,6 +64,11 @@ export interface PartProgress {
  */
 export interface Provider {
   readonly name: ProviderName
+  /**
+   * How many times longer everything takes on its machines than it should, as where a processor is emulated: whoever
+   * waits for a machine waits that much longer. Absent: no longer.
+   */
+  readonly patience?: number
   /** Tries it out, or says why not. May take seconds. */
   probe(signal: AbortSignal): Promise<Usability>
   /** Everything that this host lacks for this lab, at once; each with a command to type. */

@@ -24,6 +24,7 @@ const calls = (provider: Provider, lab: Lab, machine: MachineSpec) =>
     preflight: undefined,
     lunDevice: undefined,
     partsInUse: undefined,
+    patience: undefined,
     proxyCommand: undefined,
     prepare: () =>
       provider.prepare(lab, { signal: new AbortController().signal, notice: () => {}, progress: () => {} }),
@@ -55,7 +56,7 @@ export const contractOfAny = (
 
     test('has every capability as a member, under its own name', async () => {
       const lab = await makeLab()
-      const optional = (['pause', 'resume'] as const).filter((member) => !provider[member])
+      const optional = (['patience', 'pause', 'resume'] as const).filter((member) => !provider[member])
       const members = Object.keys(calls(provider, lab, lab.machines[0]!)).filter(
         (member) => !optional.some((absent) => absent === member),
       )
@@ -297,6 +298,44 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       const has = Number(await run(`awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo`))
       expect(has).toBeGreaterThan(first.memory - kernelTakes)
       expect(await stateOf(first.name)).not.toHaveProperty('differs')
+    })
+
+    test('says of each run that it is another one', async () => {
+      const details = new Set([(await stateOf(first.name))?.detail])
+      for (let times = 0; times < 2; times++) {
+        await provider.cut(lab, first.name)
+        await start(first)
+        details.add((await stateOf(first.name))?.detail)
+      }
+      expect(details.size).toBe(3)
+      await answers(first)
+    })
+
+    test('lets a machine stand still, and go on as if nothing had happened', async ({ skip }) => {
+      const { pause, resume } = provider
+      if (!pause || !resume) return skip('it cannot')
+      const [id, before] = [await bootId(), await stateOf(first.name)]
+      for (const act of [pause, pause]) await act(lab, first.name)
+      expect(await stateOf(first.name)).toMatchObject({ status: 'running', detail: before?.detail })
+      const silent = await provider.transport(lab, first)
+      open.push(silent)
+      await expect(silent.exec('true', { timeout: 2 })).rejects.toThrow()
+      for (const act of [resume, resume]) await act(lab, first.name)
+      await answers(first)
+      expect(await stateOf(first.name)).toEqual(before)
+      expect(await bootId()).toBe(id)
+      // One that does not run is left alone.
+      for (const act of [pause, resume]) await act(lab, second.name)
+      expect((await stateOf(second.name))?.status).toBe('absent')
+    })
+
+    test('cuts the power of a machine that stands still', async ({ skip }) => {
+      if (!provider.pause) return skip('it cannot')
+      await provider.pause(lab, first.name)
+      await provider.cut(lab, first.name)
+      expect((await stateOf(first.name))?.status).toBe('stopped')
+      await start(first)
+      await answers(first)
     })
 
     test('cuts the power of one that only just begins to start: nothing of it is left to hold its disks', async () => {

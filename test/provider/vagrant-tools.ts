@@ -134,7 +134,8 @@ class Recorder < BasicObject
     inner = []
     args = args.map { |arg| ::Array === arg ? arg.map { |item| ::Recorder.plain(item) } : ::Recorder.plain(arg) }
     @calls << { name: name, args: args, options: options, calls: inner }
-    block&.call(::Recorder.new(inner))
+    # A provider's block takes a second one, for what it overrides outside of itself.
+    block&.call(::Recorder.new(inner), ::Recorder.new(inner))
     ::Recorder.new(inner)
   end
 

@@ -169,9 +169,10 @@ describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
     expect(other).not.toHaveProperty('box_version')
   })
 
-  test('libvirt: emulation on request, with a processor that does not crash its guests', async () => {
+  test('libvirt: emulation on request, with a processor that does not crash its guests, and with patience', async () => {
     const { result } = await evaluated(await loadLab('iscsi'), { LAB_EMULATE: '1' })
     const calls = callsFor(result, 'initiator', 'libvirt')
+    expect(settings(calls.flatMap((call) => [call, ...call.calls]))).toMatchObject({ boot_timeout: 3600 })
     expect(settings(calls)).toMatchObject({ driver: 'qemu', cpu_mode: 'custom', cpu_model: 'qemu64' })
     expect(calls.find(({ name }) => name === 'cpu_feature')?.options).toEqual({
       name: 'cx16',
@@ -369,6 +370,25 @@ describe.skipIf(skipWithoutVagrant)('values of a lab stay data', () => {
       'libvirt',
     )
     expect(rendered).not.toContain('pwned')
+  })
+})
+
+describe('patience', () => {
+  test('where libvirt emulates, and only there', async () => {
+    const host = async (...files: readonly string[]): Promise<VagrantHost> => {
+      const root = await temporaryFolder()
+      await mkdir(join(root, 'dev'))
+      for (const file of files) await writeFile(join(root, file), '')
+      return { platform: 'linux', root, memory: GiB }
+    }
+    const [kvm, noKvm] = [await host('dev/kvm'), await host()]
+    setEnvironment({ LAB_EMULATE: '1' })
+    expect(vagrantProvider('libvirt', kvm).patience).toBe(20)
+    expect(vagrantProvider('virtualbox', kvm)).not.toHaveProperty('patience')
+    delete process.env['LAB_EMULATE']
+    expect(vagrantProvider('libvirt', kvm)).not.toHaveProperty('patience')
+    expect(vagrantProvider('libvirt', noKvm).patience).toBe(20)
+    expect(vagrantProvider('virtualbox', noKvm)).not.toHaveProperty('patience')
   })
 })
 

@@ -8,6 +8,7 @@
  *   startvm, controlvm     QEMU runs what `showvminfo` says the machine is, on the very disks for LUNs, and for the
  *                          root disk on a copy: QEMU cannot read the differences that a linked clone consists of.
  *                          Words as in VBoxManageMisc.cpp and VBoxManageControlVM.cpp of VirtualBox 7.
+ *   VBox.log               its first lines, as every log of VirtualBox has them: when it was opened.
  *   VMState, runningvms    whether that QEMU runs: `running`, `paused`, `poweroff`.
  *   hostonlyif, hostonlyifs  a bridge of this network namespace. Words as in VBoxManageHostonly.cpp and
  *                          VBoxManageList.cpp of VirtualBox 7; the numbers as Vagrant's own tests have them.
@@ -110,6 +111,12 @@ const start = (vm) => {
     } else fail(`the stand-in knows no network '${kind}'`)
     words.push('-device', `virtio-net-pci,netdev=n${nic},mac=${mac}`)
   }
+  // VirtualBox keeps the logs of earlier runs under other names.
+  mkdirSync(info.get('LogFldr'), { recursive: true })
+  writeFileSync(
+    join(info.get('LogFldr'), 'VBox.log'),
+    `00:00:00.000100 VirtualBox VM 7.0.26 r168464 linux.amd64 release log\n00:00:00.000200 Log opened ${new Date().toISOString()}\n`,
+  )
   const console = /^file,(.*)$/.exec(info.get('uartmode1') ?? '')?.[1]
   words.push('-serial', console ? `file:${console}` : 'none')
   const log = openSync(join(folder, `${uuid}.log`), 'a')

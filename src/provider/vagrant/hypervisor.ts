@@ -23,8 +23,10 @@ export interface Found {
   /** The id under which Vagrant keeps it. */
   readonly id: string
   readonly running: boolean
-  /** Why it is so: `shut down`, `its power was cut`. */
+  /** Why it is so: `shut down`, `its power was cut`. Of one that runs, another one after every time it was switched on. */
   readonly detail: string
+  /** It runs, and stands still. */
+  readonly paused?: boolean
   /** Bytes; undefined: it does not say. */
   readonly memory: number | undefined
   readonly cpus: number | undefined

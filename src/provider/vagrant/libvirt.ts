@@ -49,9 +49,10 @@ const parseStats = (text: string): readonly (ReadonlyMap<string, string> & { rea
 
 const machines: Hypervisor['machines'] = async (lab) => {
   const prefix = prefixOf(lab)
-  const [stats, ids] = await Promise.all([
+  const [stats, ids, active] = await Promise.all([
     tryVirsh('domstats', '--state', '--balloon', '--vcpu', '--nowait'),
     tryVirsh('list', '--all', '--uuid', '--name'),
+    tryVirsh('list'),
   ])
   // No virsh, or no libvirtd: there are no machines to speak of. Who needs one finds out what is wrong.
   if (!stats.ok || !ids.ok) return []
@@ -59,6 +60,13 @@ const machines: Hypervisor['machines'] = async (lab) => {
     ids.stdout.split('\n').map((line) => {
       const [id = '', name = ''] = line.trim().split(/\s+/)
       return [name, id]
+    }),
+  )
+  // A domain gets another number every time it is switched on: `  7   lab_iscsi_target   running`.
+  const numberOf = new Map(
+    active.stdout.split('\n').map((line) => {
+      const [number = '', name = ''] = line.trim().split(/\s+/)
+      return [name, number]
     }),
   )
   return parseStats(stats.stdout)
@@ -74,8 +82,9 @@ const machines: Hypervisor['machines'] = async (lab) => {
         name: domain.slice(prefix.length),
         id: idOf.get(domain) ?? '',
         running: running.includes(state),
+        ...(state === paused ? { paused: true } : {}),
         detail: running.includes(state)
-          ? `domain ${domain}${state === paused ? ', paused' : ''}`
+          ? `domain ${domain}, number ${numberOf.get(domain) ?? 'unknown'}`
           : state === crashed
             ? 'it crashed'
             : (offReasons[reason] ?? 'it is off'),

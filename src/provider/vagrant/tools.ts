@@ -251,8 +251,8 @@ export const must = async (
   return said.stdout
 }
 
-/** Seconds: emulated machines need minutes for what others do in seconds. */
-const vagrantDeadline = 1800
+/** Seconds: four emulated machines at once need half an hour, and Vagrant has deadlines of its own. */
+const vagrantDeadline = 7200
 
 /** Vagrant, for the Vagrantfile of a folder; all that it says goes to a log as well. */
 export const vagrant = async (

@@ -95,7 +95,9 @@ const states = async (kind: VagrantKind, lab: Lab): Promise<readonly MachineStat
       }
     }
     const differs = (await isMade(lab, kind, machine))
-      ? spec && differenceOf(machine, spec)
+      ? machine.paused
+        ? 'it is paused'
+        : spec && differenceOf(machine, spec)
       : 'Vagrant did not make it to its end'
     return { name, status: 'running', detail: machine.detail, ...(differs === undefined ? {} : { differs }) }
   }
@@ -135,11 +137,19 @@ const forget = async (lab: Named): Promise<void> => {
   await vagrant(folder, ['destroy', '--force'], { log: logOf(lab), timeout: 300 }).catch(() => undefined)
 }
 
+/** How many times longer an emulated processor needs: 20 were measured. */
+const emulation = 20
+
+/** As the Vagrantfile decides it. */
+const isEmulated = (root = '/'): boolean =>
+  process.env['LAB_EMULATE'] !== undefined || !existsSync(join(root, 'dev/kvm'))
+
 /** @param host what of this host decides whether it can be used; tests give another one */
 export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider => {
   const hypervisor = hypervisors[kind]
   return {
     name: kind,
+    ...(kind === 'libvirt' && isEmulated(host?.root) ? { patience: emulation } : {}),
     probe: async (signal) => (await import('./probe.js')).probe(kind, signal, host),
     preflight: async (lab) => {
       const { preflight } = await import('./probe.js')
@@ -186,6 +196,7 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
         user: 'root',
         privateKey,
         hostKey: publicKey.split(' ')[1] ?? '',
+        ...(kind === 'libvirt' && isEmulated(host?.root) ? { patience: emulation } : {}),
         dial: () => dial(lab, machine.address, 22),
       })
     },

@@ -1,5 +1,5 @@
 /** VirtualBox, through VBoxManage. */
-import { readFile, rm } from 'node:fs/promises'
+import { open, readFile, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { addressText, sizeOf } from '../../lab/address.js'
@@ -47,6 +47,18 @@ const words: Readonly<Record<string, string>> = {
   gurumeditation: 'VirtualBox stopped it (guru meditation)',
 }
 
+/** When the machine was last switched on, as its log says: `00:00:00.1 Log opened 2026-11-21T20:15:02.123456000Z`. */
+const startedAt = async (folder: string): Promise<string> => {
+  const log = await open(join(folder, 'VBox.log')).catch(() => undefined)
+  if (!log) return ''
+  try {
+    const { buffer, bytesRead } = await log.read(Buffer.alloc(4096))
+    return /Log opened (\S+)/.exec(buffer.toString('utf8', 0, bytesRead))?.[1] ?? ''
+  } finally {
+    await log.close()
+  }
+}
+
 /** `"NAME" {UUID}`, a line each. */
 const registered = async (lab: Named): Promise<readonly { vm: string; id: string }[]> =>
   (await tryManage('list', 'vms')).stdout.split('\n').flatMap((line) => {
@@ -61,12 +73,14 @@ const machines: Hypervisor['machines'] = async (lab) => {
       const info = parseInfo((await tryManage('showvminfo', id, '--machinereadable')).stdout)
       const state = info.get('VMState') ?? ''
       const on = running.includes(state)
+      const since = on ? await startedAt(info.get('LogFldr') ?? '') : ''
       return {
         name: vm.slice(prefixOf(lab).length),
         id,
         running: on,
+        ...(state === 'paused' ? { paused: true } : {}),
         detail: on
-          ? `VirtualBox machine ${vm}${state === 'running' ? '' : `, ${state}`}`
+          ? `VirtualBox machine ${vm}${since === '' ? '' : `, since ${since}`}`
           : (words[state] ?? (state || 'VirtualBox cannot read it')),
         memory: info.has('memory') ? Number(info.get('memory')) * 1024 ** 2 : undefined,
         cpus: info.has('cpus') ? Number(info.get('cpus')) : undefined,
