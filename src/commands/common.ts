@@ -17,6 +17,8 @@ export interface Options {
   readonly events?: boolean
   readonly provider?: ProviderName
   readonly wait?: boolean
+  /** Questions are answered with yes. */
+  readonly yes?: boolean
 }
 
 /** What a command may touch of the process it runs in. */
@@ -25,6 +27,8 @@ export interface Io {
   readonly stderr: NodeJS.WriteStream
   /** Aborted by Ctrl-C and SIGTERM. */
   readonly signal: AbortSignal
+  /** Asks whoever sits at the terminal; absent: nobody does. */
+  readonly ask?: (question: string) => Promise<boolean>
 }
 
 /** JSON for programs, on standard output. */
@@ -97,8 +101,13 @@ export const rememberLab = async (lab: Lab): Promise<void> => {
 const parsedLab = async (name: string, text: string): Promise<Lab | undefined> => {
   const kept = await readFile(parsedFile(name), 'utf8').catch(() => undefined)
   if (kept === undefined) return undefined
-  const parsed = JSON.parse(kept) as ParsedLab
-  return parsed.program === program() && parsed.text === text ? parsed.lab : undefined
+  try {
+    const parsed = JSON.parse(kept) as ParsedLab
+    return parsed.program === program() && parsed.text === text ? parsed.lab : undefined
+  } catch {
+    // Whatever it is, it is not ours: the copy of the lab file itself counts.
+    return undefined
+  }
 }
 
 /**

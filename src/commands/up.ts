@@ -5,7 +5,7 @@ import { reportJson } from '../plan/report.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Plan, Report } from '../plan/step.js'
 import { planUp } from '../plan/up.js'
-import type { Provider } from '../provider/provider.js'
+import type { Preparation, Provider } from '../provider/provider.js'
 import { keepSecrets, pathsOf } from '../state.js'
 import { createMask } from '../view/secrets.js'
 import { fileOptions } from '../steps/machines.js'
@@ -100,8 +100,16 @@ const summary = (lab: Lab, report: Report): string => {
   ].join('\n')
 }
 
-export const prepareProvider = async (lab: Lab, provider: Provider, io: Io, view: View): Promise<void> => {
+/** @param agree whom to ask before something large is made; absent: that is what was asked for */
+export const prepareProvider = async (
+  lab: Lab,
+  provider: Provider,
+  io: Io,
+  view: View,
+  agree?: Preparation['agree'],
+): Promise<void> => {
   await provider.prepare(lab, {
+    ...(agree ? { agree } : {}),
     signal: io.signal,
     notice: (text) => view.notice(text),
     progress: (part) => view.part(part),
@@ -120,7 +128,9 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
   try {
     const provider = await providerForUp(lab, options, io.signal)
     await refuseProblems(lab, provider)
-    await prepareProvider(lab, provider, io, view)
+    await prepareProvider(lab, provider, io, view, async (question) =>
+      options.yes ? 'yes' : io.ask ? ((await io.ask(question)) ? 'yes' : 'no') : 'nobody',
+    )
     await rememberLab(lab)
     await rememberProvider(lab, provider)
     await keepSecrets(pathsOf(lab.name))

@@ -633,6 +633,25 @@ export const boxName = 'lab/debian-13'
 export const boxVersionOf = (kubernetes: string, hash: string): string =>
   `${kubernetes.replace(/^v/, '')}.${String(Number.parseInt(hash.slice(0, 8), 16))}`
 
+/** @param checksum sha256 of the box, which lies beside this file: whoever copies one copies both */
+export const boxMetadata = (
+  pins: Pins,
+  about: { provider: BoxProvider; architecture: Architecture; hash: string; checksum: string },
+): BoxMetadata => {
+  const { provider, architecture, hash, checksum } = about
+  const kubernetes = pins.modules['kubernetes']?.version ?? ''
+  return {
+    name: boxName,
+    description: `Debian ${pins.debian.suite} with Kubernetes ${kubernetes}, for ${architecture}`,
+    versions: [
+      {
+        version: boxVersionOf(kubernetes, hash),
+        providers: [{ name: provider, url: boxFiles.box, checksum_type: 'sha256', checksum, architecture }],
+      },
+    ],
+  }
+}
+
 const box = (pins: Pins, provider: BoxProvider, architecture: Architecture): Part => {
   const id = boxPart(provider)
   const folder = join(projectRoot, 'templates', 'box-provider')
@@ -662,20 +681,7 @@ const box = (pins: Pins, provider: BoxProvider, architecture: Architecture): Par
         environment: { PROVIDER: provider, NAME: boxFiles.box },
       })
       const checksum = await digestOf(join(build.out, boxFiles.box))
-      const version = boxVersionOf(kubernetes, build.hash)
-      const metadata: BoxMetadata = {
-        name: boxName,
-        description: `Debian ${pins.debian.suite} with Kubernetes ${kubernetes}, for ${architecture}`,
-        versions: [
-          {
-            version,
-            // Beside this file: whoever copies one copies both.
-            providers: [
-              { name: provider, url: boxFiles.box, checksum_type: 'sha256', checksum, architecture },
-            ],
-          },
-        ],
-      }
+      const metadata = boxMetadata(pins, { provider, architecture, hash: build.hash, checksum })
       await writeFile(join(build.out, boxFiles.metadata), `${JSON.stringify(metadata, null, 2)}\n`)
     },
   }

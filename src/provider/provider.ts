@@ -33,11 +33,16 @@ export interface MachineState {
 /** What a long preparation says while it works. */
 export interface Preparation {
   readonly signal: AbortSignal
+  /** Asks before something is made that takes long and that nobody asked for. Absent: it was asked for. */
+  agree?(question: string): Promise<Agreement>
   /** A line for people: what is about to be installed, and why. */
   notice(text: string): void
   /** One part: its place among all, what it does now, and where its log is. */
   progress(update: PartProgress): void
 }
+
+/** `nobody`: there is nobody who could be asked. */
+export type Agreement = 'yes' | 'no' | 'nobody'
 
 export interface PartProgress {
   /** `kernel`, `kubernetes`, `base-disk`. */

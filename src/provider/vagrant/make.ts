@@ -4,6 +4,7 @@ import { mkdir, readdir, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { exitCodes, LabError } from '../../error.js'
 import type { Lab, MachineSpec } from '../../lab/lab.js'
 import { type MachineFile, tarOf } from '../../machine/files.js'
 import { labKeys, machineKeys } from '../../machine/keys.js'
@@ -157,18 +158,44 @@ const ownBox = (): boolean => (process.env['LAB_BOX'] ?? '') === ''
 const hasKubectl = async (): Promise<boolean> =>
   builtKubectl() !== undefined || (await ask('kubectl', ['version', '--client'])).ok
 
+/** @throws LabError `no-box` or `no-kubectl` with the command that builds it, where that is not wanted now. */
+const agreeToBuild = async (
+  kind: VagrantKind,
+  lab: Lab,
+  { agree }: Preparation,
+  lacks: { readonly box: boolean; readonly kubectl: boolean },
+): Promise<void> => {
+  if (!agree || (!lacks.box && !lacks.kubectl)) return
+  const what = lacks.box
+    ? `Vagrant has no box ${boxName} ${boxOf(kind).version} for ${kind}`
+    : 'this host has no kubectl'
+  const answer = await agree(
+    `${what}. Build it now, from Debian packages and Go modules? It happens once: 3 min if lab's other parts are there, else 15 min and 9 GiB.`,
+  )
+  if (answer === 'yes') return
+  throw new LabError(
+    lacks.box ? 'no-box' : 'no-kubectl',
+    `${lab.name}: ${what}${answer === 'nobody' ? ', and nobody is there to ask whether to build it' : ''}`,
+    {
+      hint: `${lacks.box ? `lab box build --provider ${kind}, then again; or at once: ` : ''}lab up ${lab.name} --provider ${kind} --yes`,
+      exitCode: exitCodes.host,
+    },
+  )
+}
+
 export const prepare = async (kind: VagrantKind, lab: Lab, preparation: Preparation): Promise<void> => {
   const lacksKubectl = lab.kubernetes !== undefined && !(await hasKubectl())
   const lacksBox = ownBox() && !(await isAdded(kind, boxOf(kind).version))
   if (!lacksKubectl && !lacksBox) return
+  await agreeToBuild(kind, lab, preparation, {
+    box: lacksBox && !boxOf(kind).built,
+    kubectl: lacksKubectl,
+  })
   if (lacksKubectl || !boxOf(kind).built) await needHostPackages(preparation)
   if (lacksKubectl) await prepareKubectl(preparation)
   if (!lacksBox) return
   const { version, built } = boxOf(kind)
-  if (!built)
-    preparation.notice(
-      `Vagrant has no box ${boxName} ${version} for ${kind}: building it, once. Another box: LAB_BOX=NAME lab up …`,
-    )
+  if (!built) preparation.notice(`Vagrant has no box ${boxName} ${version} for ${kind}: building it, once`)
   await prepareBox(kind, preparation)
   preparation.notice(`Adding the box ${boxName} ${version} to Vagrant`)
   await addBox(kind)

@@ -54,7 +54,7 @@ const known: readonly Known[] = [
   },
   {
     pattern:
-      /not within the\s+(?:\S+\s+)?allowed\s+(?:range|network)|E_ACCESSDENIED.*(?:hostonly|HostNetworkInterface)|networks\.conf/i,
+      /not within the\s+(?:\S+\s+)?allowed\s+(?:range|network)|E_ACCESSDENIED[^]*(?:hostonly|HostNetworkInterface)|networks\.conf/i,
     code: 'host-only-range',
     reason: "VirtualBox allows host-only networks in certain ranges only, and the lab's is in none of them",
     hint: 'lab plan LAB --provider virtualbox   # says which lines /etc/vbox/networks.conf needs',
@@ -71,7 +71,7 @@ const known: readonly Known[] = [
       /box ['‘].*['’] could not be found|The box you're attempting to add|box you are attempting to use .* could not|Box .* could not be found/,
     code: 'no-box',
     reason: 'Vagrant does not have the box that the machines are made of',
-    hint: 'lab box build',
+    hint: 'lab up LAB   # offers to build it',
   },
   {
     pattern:
