@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    exclude: ['test/e2e/**'],
+    exclude: ['test/e2e/**', 'test/vagrant/**'],
     globalSetup: ['test/helpers/build.ts'],
     maxWorkers: 2,
     // Real processes and real connections: they are quick, but not on a machine that builds a kernel meanwhile.

@@ -3,7 +3,9 @@
  * The project's figures: `npm run bench`, `npm run bench -- --runs 3`, `npm run bench -- --cold` (with an empty
  * cache, a quarter of an hour), `--slow` (a power cut with Kubernetes' own settings too, a quarter of an hour),
  * `--only up` or `--only faults`. Prints a table, and JSON behind it. Nothing here passes or fails by time.
+ * `--only vagrant` compares with Vagrant itself, on libvirt: `sudo npm run test:vagrant -- --bench` gives it one.
  */
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
@@ -18,20 +20,21 @@ const { values } = parseArgs({
     only: { type: 'string' },
   },
 })
-const parts = ['up', 'faults']
+const parts = ['up', 'faults', 'vagrant']
 if (values.only !== undefined && !parts.includes(values.only)) {
   console.error(`--only ${values.only}: wanted ${parts.join(' or ')}`)
   tidy()
   process.exit(2)
 }
-const wanted = (part) => values.only === undefined || values.only === part
+const wanted = (part) => (values.only === undefined ? part !== 'vagrant' : values.only === part)
+const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]
 const runs = whole('runs', values.runs, 1000)
 const rows = []
-const note = (name, goal, seconds) => {
+const note = (name, goal, seconds, unit = 's') => {
   let row = rows.find((candidate) => candidate.name === name)
-  if (!row) rows.push((row = { name, goal, seconds: [] }))
+  if (!row) rows.push((row = { name, goal, unit, seconds: [] }))
   row.seconds.push(Math.round(seconds * 100) / 100)
-  console.error(`${name}: ${seconds.toFixed(2)} s`)
+  console.error(`${name}: ${seconds.toFixed(2)} ${unit}`)
   return row
 }
 
@@ -124,19 +127,64 @@ const ups = async () => {
   note('down', null, (await must(['down', 'iscsi-ha'])).seconds)
 }
 
+/** Vagrant itself, in a folder with a Vagrantfile; anything but success ends the benchmark. @returns seconds */
+const vagrant = async (folder, ...args) => {
+  const begun = performance.now()
+  const { status, stdout, stderr } = spawnSync('vagrant', args, {
+    cwd: folder,
+    encoding: 'utf8',
+    env: { ...process.env, VAGRANT_CHECKPOINT_DISABLE: '1' },
+  })
+  if (status !== 0) await giveUp(['vagrant', 'iscsi', ...args], { code: status, stdout, stderr })
+  return (performance.now() - begun) / 1000
+}
+
+/** The same machines of libvirt: made by `lab up`, then by Vagrant alone from the Vagrantfile of `lab render`. */
+const againstVagrant = async () => {
+  const reached = []
+  await must(['up', 'iscsi', '--provider', 'libvirt', '--yes', '--events'], {
+    onLine: (line, at) => {
+      const { type, step = '' } = JSON.parse(line)
+      if (type === 'step-finished' && step.startsWith('reach-')) reached.push(at)
+    },
+  })
+  note('libvirt: time to SSH for all machines of iscsi, lab up', null, Math.max(...reached))
+  const { files } = JSON.parse((await must(['status', 'iscsi', '-o', 'json'])).stdout)
+  const [ours, theirs] = [[], []]
+  for (let time = 0; time < 5; time++) {
+    ours.push((await must(['status', 'iscsi'])).seconds)
+    theirs.push(await vagrant(files.folder, 'status'))
+  }
+  note('libvirt: lab status', 0.5, median(ours))
+  note('libvirt: vagrant status', null, median(theirs))
+  note(
+    'libvirt: vagrant status takes so many times longer (goal: or more)',
+    10,
+    median(theirs) / median(ours),
+    'x',
+  )
+  await must(['down', 'iscsi'])
+
+  const folder = mkdtempSync(join('/var/tmp', 'lab-bench-vagrant-'))
+  await must(['render', 'iscsi', folder, '--provider', 'libvirt'])
+  note('libvirt: time to SSH for all machines of iscsi, vagrant up', null, await vagrant(folder, 'up'))
+  await vagrant(folder, 'destroy', '--force')
+  rmSync(folder, { recursive: true, force: true })
+}
+
 for (let run = 0; run < runs; run++) {
   if (wanted('up')) await ups()
   if (wanted('faults')) await faults()
+  if (wanted('vagrant')) await againstVagrant()
 }
 await lab(['down', 'iscsi-ha'])
 tidy()
 
-const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]
 const host = { cpus: cpus().length, model: cpus()[0]?.model, memory: totalmem(), node: process.version }
 const result = rows.map((row) => ({ ...row, median: median(row.seconds), worst: Math.max(...row.seconds) }))
 console.log(`| what | goal | median of ${runs} | worst | runs with two writers |\n|---|---|---|---|---|`)
-for (const { name, goal, median: middle, worst, doubleWriters = '' } of result)
+for (const { name, goal, unit, median: middle, worst, doubleWriters = '' } of result)
   console.log(
-    `| ${name} | ${goal === null ? '' : `${goal} s`} | ${middle.toFixed(1)} s | ${worst.toFixed(1)} s | ${doubleWriters} |`,
+    `| ${name} | ${goal === null ? '' : `${goal} ${unit}`} | ${middle.toFixed(1)} ${unit} | ${worst.toFixed(1)} ${unit} | ${doubleWriters} |`,
   )
 console.log(JSON.stringify({ schema: 'lab.bench/v1', date: new Date().toISOString(), host, result }))

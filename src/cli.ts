@@ -8,7 +8,26 @@ import { version } from './version.js'
 const abort = new AbortController()
 // A terminal that does not know its width says 0, and listr2 writes a letter a line then.
 if (process.stdout.columns === 0) process.stdout.columns = 80
-const io: Io = { stdout: process.stdout, stderr: process.stderr, signal: abort.signal }
+
+/** Anything but a no, and an end of input, is a yes: whoever presses return wants to go on. */
+const ask = async (question: string): Promise<boolean> => {
+  const { createInterface } = await import('node:readline/promises')
+  // The terminal stays as it is: Ctrl-C is the signal that it always is.
+  const lines = createInterface({ input: process.stdin, output: process.stderr, terminal: false })
+  const ended = new Promise<string>((resolve) => lines.once('close', () => resolve('no')))
+  try {
+    const answer = lines.question(`${question} [Y/n] `, { signal: abort.signal })
+    return !/^\s*n/i.test(await Promise.race([answer, ended]))
+  } finally {
+    lines.close()
+  }
+}
+const io: Io = {
+  stdout: process.stdout,
+  stderr: process.stderr,
+  signal: abort.signal,
+  ...(process.stdin.isTTY && process.stderr.isTTY ? { ask } : {}),
+}
 
 /** Ctrl-C lets the step that is under way end and tidies up; a second one does not wait for that. */
 const onSignal = (): void => {
@@ -34,6 +53,7 @@ const withProvider = new Option(
 ).choices(['uml', 'virtualbox', 'libvirt'])
 const withEvents = new Option('--events', 'print what happens, while it happens, as NDJSON')
 const withWait = new Option('--wait', 'wait where another lab command holds the lab')
+const withYes = new Option('--yes', 'answer every question with yes')
 const labArgument = ['<lab>', 'a shipped name (lab list), or the path of a lab file'] as const
 
 /** What comes behind the names is another program's, with or without `--` before it. */
@@ -55,6 +75,7 @@ command('up', 'bring a lab up, or change it to what its file now says')
   .addOption(asJson)
   .addOption(withEvents)
   .addOption(withWait)
+  .addOption(withYes)
   .action(
     run(async (lab: string, options: Options) => (await import('./commands/up.js')).up(lab, options, io)),
   )
@@ -186,6 +207,27 @@ command('prepare', 'build and fetch, beforehand, all that a lab is made of')
   .action(
     run(async (lab: string, options: Options & { prune?: boolean }) =>
       (await import('./commands/files.js')).prepare(lab, options, io),
+    ),
+  )
+
+const boxCommand = command('box', 'boxes for Vagrant: Debian with all that a lab needs')
+boxCommand
+  .command('build')
+  .description('build the box that machines of VirtualBox or libvirt are made of')
+  .exitOverride()
+  .addOption(
+    new Option('--arch <name>', "the machines' processor; default: this host's").choices(['amd64', 'arm64']),
+  )
+  .addOption(
+    new Option('--provider <name>', 'who runs the machines')
+      .choices(['libvirt', 'virtualbox'])
+      .default('libvirt'),
+  )
+  .addOption(asJson)
+  .addOption(withEvents)
+  .action(
+    run(async (options: Options & { provider: 'libvirt' | 'virtualbox'; arch?: string }) =>
+      (await import('./commands/box.js')).build(options, io),
     ),
   )
 

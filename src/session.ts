@@ -1,41 +1,13 @@
 /** What every command that touches a running lab works with. */
 import { setMaxListeners } from 'node:events'
-import type { Lab, ProviderName } from './lab/lab.js'
+import type { Lab } from './lab/lab.js'
 import { LabError } from './error.js'
 import { hasKeys } from './machine/keys.js'
 import { kubectlWith } from './machine/kubectl.js'
 import { Machine, type Transport } from './machine/machine.js'
 import type { Context } from './plan/step.js'
-import { umlProvider } from './provider/uml/uml.js'
-import { vagrantProvider } from './provider/vagrant.js'
 import type { Provider } from './provider/provider.js'
 import { pathsOf } from './state.js'
-
-/** In the order in which they are tried where nobody chose. */
-export const providers: readonly Provider[] = [
-  umlProvider,
-  vagrantProvider('libvirt'),
-  vagrantProvider('virtualbox'),
-]
-
-export const providerNamed = (name: ProviderName): Provider => {
-  const provider = providers.find((candidate) => candidate.name === name)
-  if (!provider) throw new Error(`no provider ${name}`)
-  return provider
-}
-
-/** The provider that was asked for, on the command line before the lab file; else the first that works here. */
-export const chooseProvider = async (
-  asked: ProviderName | undefined,
-  lab: Pick<Lab, 'provider'>,
-  signal: AbortSignal,
-): Promise<Provider> => {
-  const name = asked ?? lab.provider
-  if (name) return providerNamed(name)
-  for (const provider of providers)
-    if (provider.bootsMachines && (await provider.probe(signal)).usable) return provider
-  throw new LabError('no-provider', 'no provider works on this host', { hint: 'lab doctor', exitCode: 3 })
-}
 
 /** A transport that is opened when a step first asks for its machine. */
 const lazily = (open: () => Promise<Transport>, address: string): Transport => {
@@ -71,7 +43,7 @@ export const openSession = (
     lab,
     provider,
     signal,
-    kubectl: kubectlWith(kubectlBinary, pathsOf(lab.name).kubeconfig, signal),
+    kubectl: kubectlWith(kubectlBinary, pathsOf(lab.name).kubeconfig, signal, provider.patience),
     machine: (name) => {
       let machine = machines.get(name)
       if (!machine) {

@@ -284,7 +284,7 @@ describe('README.md', () => {
         .split('\n')
         .filter((line) => line.startsWith('| `lab '))
         .flatMap((line) => code(line.split('|')[1] ?? ''))
-        .flatMap((word) => /^lab ([a-z]+)(?: (?:[A-Z[-].*|…)|$)/.exec(word)?.[1] ?? [])
+        .flatMap((word) => /^lab ([a-z]+)(?: (?:[A-Z[-].*|[a-z]+|…)|$)/.exec(word)?.[1] ?? [])
       expect([...new Set(named)].sort()).toEqual([...(await commands())].sort())
     },
   )

@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
  * Everything that `npm test` means, in order, with what each part took: what the tests need of this host,
- * lint and types, unit tests, the parts that machines are made of, and both labs on real machines.
+ * lint and types, unit tests, the parts that machines are made of, both labs on real machines, and the real
+ * VBoxManage. Labs on libvirt take longer: `npm run test:vagrant`.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -22,11 +23,11 @@ const run = (title, command, args) => {
   return status === 0
 }
 
-const tests = (title, ...args) => {
+/** @param runner what starts vitest, with its first words */
+const tests = (title, args = [], [command, ...words] = ['npx', 'vitest', 'run']) => {
   const file = join(folder, `${title}.json`)
-  run(title, 'npx', [
-    'vitest',
-    'run',
+  run(title, command, [
+    ...words,
     '--reporter=default',
     '--reporter=json',
     `--outputFile.json=${file}`,
@@ -44,9 +45,15 @@ const tests = (title, ...args) => {
   }
 }
 
-/** What the tests use beside the product: the program, and the package that has it. */
+/** What the tests use beside the product: the program, or the path of a file, and the package that has it. */
 const programs = {
   vagrant: 'vagrant',
+  '/usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json': 'vagrant-libvirt',
+  virsh: 'libvirt-clients',
+  libvirtd: 'libvirt-daemon-system',
+  'qemu-system-x86_64': 'qemu-system-x86',
+  'qemu-img': 'qemu-utils',
+  dnsmasq: 'dnsmasq-base',
   ssh: 'openssh-client',
   ss: 'iproute2',
   pgrep: 'procps',
@@ -77,7 +84,14 @@ run('lint', 'npm', ['run', '--silent', 'lint'])
 run('types', 'npx', ['tsc', '--noEmit'])
 tests('unit tests')
 if (run('parts', process.execPath, ['dist/cli.js', 'prepare', 'iscsi-ha']))
-  tests('labs on real machines', '--config', 'vitest.e2e.config.ts')
+  tests('labs on real machines', ['--config', 'vitest.e2e.config.ts'])
+// It says itself what of the real Vagrant does not fit in here.
+if (process.getuid() === 0)
+  tests('the real VBoxManage', [], [process.execPath, 'test/vagrant/run.mjs', '--vboxmanage'])
+else
+  console.log(
+    'Left out: the real VBoxManage, and labs on libvirt, which need root: sudo npm run test:vagrant',
+  )
 
 rmSync(folder, { recursive: true, force: true })
 console.log('\nTime spent')

@@ -2,11 +2,11 @@
 import type { Lab } from '../lab/lab.js'
 import { quote } from '../machine/sh.js'
 import { labKeys, machineKeys } from '../machine/keys.js'
-import { proxyCommand } from '../provider/uml/uml.js'
+import type { Provider } from '../provider/provider.js'
 import { pathsOf, writePrivate } from '../state.js'
 
 /** ssh_config and known_hosts: `ssh -F …/ssh_config worker1` works, and only the right machine answers. */
-export const writeAccess = async (lab: Lab): Promise<void> => {
+export const writeAccess = async (lab: Lab, provider: Provider): Promise<void> => {
   const paths = pathsOf(lab.name)
   await labKeys(lab.name)
   const known: string[] = []
@@ -15,6 +15,7 @@ export const writeAccess = async (lab: Lab): Promise<void> => {
     known.push(`${name},${address} ${publicKey.split(' ').slice(0, 2).join(' ')}`)
   }
   await writePrivate(paths.knownHosts, `${known.join('\n')}\n`)
+  const proxy = provider.proxyCommand(lab)
   const config = [
     `# Written by lab: ssh -F ${paths.sshConfig} NAME`,
     ...lab.machines.map(({ name, address }) => `Host ${name}\n  HostName ${address}`),
@@ -24,7 +25,7 @@ export const writeAccess = async (lab: Lab): Promise<void> => {
     '  IdentitiesOnly yes',
     `  UserKnownHostsFile ${quote(paths.knownHosts)}`,
     '  StrictHostKeyChecking yes',
-    `  ProxyCommand ${proxyCommand(lab)}`,
+    ...(proxy === undefined ? [] : [`  ProxyCommand ${proxy}`]),
     '',
   ]
   await writePrivate(paths.sshConfig, config.join('\n'))

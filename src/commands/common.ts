@@ -1,12 +1,15 @@
+import { statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { exitCodes, LabError } from '../error.js'
 import type { Lab, ProviderName } from '../lab/lab.js'
 import { takeLock } from '../lock.js'
 import type { Provider } from '../provider/provider.js'
-import { chooseProvider, openSession, providerNamed, type Session } from '../session.js'
+import { chooseProvider, providerNamed } from '../provider/registry.js'
+import type { Session } from '../session.js'
 import { pathsOf, writePrivate } from '../state.js'
-import { createView, type View, wantsColor } from '../view/view.js'
+import type { View } from '../view/view.js'
 
 /** Options that every command has. */
 export interface Options {
@@ -14,6 +17,8 @@ export interface Options {
   readonly events?: boolean
   readonly provider?: ProviderName
   readonly wait?: boolean
+  /** Questions are answered with yes. */
+  readonly yes?: boolean
 }
 
 /** What a command may touch of the process it runs in. */
@@ -22,6 +27,8 @@ export interface Io {
   readonly stderr: NodeJS.WriteStream
   /** Aborted by Ctrl-C and SIGTERM. */
   readonly signal: AbortSignal
+  /** Asks whoever sits at the terminal; absent: nobody does. */
+  readonly ask?: (question: string) => Promise<boolean>
 }
 
 /** JSON for programs, on standard output. */
@@ -33,17 +40,6 @@ export const secretsIn = (lab: Lab): readonly string[] => [
   ...lab.targets.map((target) => target.chap.password),
   ...(lab.database ? [lab.database.password, lab.database.rootPassword] : []),
 ]
-
-/** Progress goes to stderr, so that standard output is what the command was asked for. */
-export const viewFor = (io: Io, options: Options, lab?: Lab): View =>
-  createView({
-    stream: io.stderr,
-    color: wantsColor(io.stderr),
-    interactive: io.stderr.isTTY,
-    events: options.events ?? false,
-    eventsStream: io.stdout,
-    secrets: lab ? secretsIn(lab) : [],
-  })
 
 const providerFile = (lab: Pick<Lab, 'name'>): string => join(pathsOf(lab.name).root, 'provider')
 
@@ -79,18 +75,53 @@ export const providerOf = async (lab: Pick<Lab, 'name'>): Promise<Provider> => {
   return provider
 }
 
+/** A parsed lab file: to load the YAML parser and the schema takes longer than most commands that look. */
+interface ParsedLab {
+  /** Which program parsed it, and what. Another one may see something else in the same text. */
+  readonly program: string
+  readonly text: string
+  readonly lab: Lab
+}
+
+const parsedFile = (name: string): string => join(pathsOf(name).root, 'lab.json')
+
+/** Changes whenever the program is built anew. */
+const program = (): string => String(statSync(fileURLToPath(import.meta.url)).mtimeMs)
+
+/** Keeps the lab file as it is applied now, for when it is gone, and parsed, for commands that look. */
+export const rememberLab = async (lab: Lab): Promise<void> => {
+  const { parseLab } = await import('../lab/load.js')
+  const copy = pathsOf(lab.name).source
+  const text = await readFile(lab.file, 'utf8')
+  await writePrivate(copy, text)
+  const parsed: ParsedLab = { program: program(), text, lab: parseLab(text, copy) }
+  await writePrivate(parsedFile(lab.name), JSON.stringify(parsed))
+}
+
+const parsedLab = async (name: string, text: string): Promise<Lab | undefined> => {
+  const kept = await readFile(parsedFile(name), 'utf8').catch(() => undefined)
+  if (kept === undefined) return undefined
+  try {
+    const parsed = JSON.parse(kept) as ParsedLab
+    return parsed.program === program() && parsed.text === text ? parsed.lab : undefined
+  } catch {
+    // Whatever it is, it is not ours: the copy of the lab file itself counts.
+    return undefined
+  }
+}
+
 /**
  * The lab as it was last brought up, where the file cannot be read any more: the copy in its folder. The name
  * of a running lab is accepted as well as that of a shipped one.
  */
 export const loadRunning = async (nameOrPath: string): Promise<Lab> => {
-  const { loadLab, parseLab } = await import('../lab/load.js')
   if (!nameOrPath.includes('/') && /^[a-z0-9-]+$/.test(nameOrPath)) {
     const copy = pathsOf(nameOrPath).source
     const text = await readFile(copy, 'utf8').catch(() => undefined)
-    if (text !== undefined) return parseLab(text, copy)
+    if (text !== undefined)
+      return (await parsedLab(nameOrPath, text)) ?? (await import('../lab/load.js')).parseLab(text, copy)
   }
-  return loadLab(nameOrPath)
+  return (await import('../lab/load.js')).loadLab(nameOrPath)
 }
 
 export const lockFor = (lab: Pick<Lab, 'name'>, command: string, options: Options, io: Io, view: View) =>
@@ -100,11 +131,13 @@ export const lockFor = (lab: Pick<Lab, 'name'>, command: string, options: Option
     signal: io.signal,
   })
 
-/** A session with the lab's machines; its kubectl is the one that was built for the lab. */
+/** A session with the lab's machines; its kubectl is the one that was built for the lab, else the host's own. */
 export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSignal): Promise<Session> => {
-  const { preparedParts } = await import('../parts/parts.js')
-  const parts = await preparedParts()
-  return openSession(lab, provider, signal, 'missing' in parts ? 'kubectl' : parts.kubectl)
+  const [{ builtKubectl }, { openSession }] = await Promise.all([
+    import('../parts/parts.js'),
+    import('../session.js'),
+  ])
+  return openSession(lab, provider, signal, builtKubectl() ?? 'kubectl')
 }
 
 /**

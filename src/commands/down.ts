@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { stopAgent } from '../fencing/process.js'
 import type { Leftover, Provider } from '../provider/provider.js'
-import { providers } from '../session.js'
+import { allProviders } from '../provider/registry.js'
 import { pathsOf } from '../state.js'
 import {
   healFirst,
@@ -13,12 +13,9 @@ import {
   printJson,
   providerInUse,
   sessionFor,
-  viewFor,
 } from './common.js'
+import { viewFor } from './viewing.js'
 import { shutDown } from '../steps/machines.js'
-
-/** What is looked through for a lab that lost the note of its provider. */
-const candidates = providers.filter(({ bootsMachines }) => bootsMachines)
 
 const leftoversOf = async (lab: { name: string }, where: readonly Provider[]): Promise<readonly Leftover[]> =>
   (await Promise.all(where.map((provider) => provider.leftovers(lab)))).flat()
@@ -30,7 +27,8 @@ const leftoversOf = async (lab: { name: string }, where: readonly Provider[]): P
 const nameOf = async (nameOrPath: string): Promise<string> => {
   if (/^[a-z0-9-]+$/.test(nameOrPath)) {
     const lab = { name: nameOrPath }
-    if (existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, candidates)).length > 0) return lab.name
+    if (existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, await allProviders())).length > 0)
+      return lab.name
   }
   return (await loadRunning(nameOrPath)).name
 }
@@ -42,7 +40,7 @@ export const down = async (nameOrPath: string, options: Options, io: Io): Promis
   const release = await lockFor(lab, 'down', options, io, view)
   try {
     const inUse = await providerInUse(lab)
-    const where = inUse ? [inUse] : candidates
+    const where = inUse ? [inUse] : await allProviders()
     const existed = existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, where)).length > 0
     await stopAgent(lab.name)
     for (const provider of where) await provider.destroy(lab)

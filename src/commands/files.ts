@@ -6,10 +6,11 @@ import { exitCodes, type ExitCode, LabError, messageOf } from '../error.js'
 import { initLab, loadLab } from '../lab/load.js'
 import { jsonSchema } from '../lab/schema.js'
 import { machineFiles } from '../machine/files.js'
-import { renderVagrantfile } from '../provider/vagrant.js'
-import { chooseProvider, providerNamed, providers } from '../session.js'
+import { renderVagrantfile } from '../provider/vagrant/vagrantfile.js'
+import { allProviders, chooseProvider, providerNamed } from '../provider/registry.js'
 import { manifestsOf } from '../steps/database.js'
-import { type Io, lockFor, type Options, printJson, viewFor } from './common.js'
+import { type Io, lockFor, type Options, printJson } from './common.js'
+import { viewFor } from './viewing.js'
 import { prepareProvider } from './up.js'
 
 export const validate = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
@@ -59,7 +60,7 @@ export const render = async (
 ): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
   const kind = options.provider ?? lab.provider ?? 'uml'
-  const provider = providerNamed(kind)
+  const provider = await providerNamed(kind)
   const written: string[] = []
   const write = async (path: string, content: string, mode = 0o644): Promise<void> => {
     const full = join(folder, path)
@@ -78,6 +79,7 @@ export const render = async (
     for (const { path, content, mode } of machineFiles(lab, machine, {
       secrets: { bootstrapToken: 'aaaaaa.made-up-by-lab00' },
       lunDevice: (index) => provider.lunDevice(index),
+      patience: provider.patience ?? 1,
     }))
       await write(join('machines', machine.name, path), content, mode)
   for (const { name, text } of manifestsOf(lab)) await write(join('manifests', `${name}.yaml`), text, 0o600)
@@ -107,7 +109,7 @@ export const prepare = async (
     await view.close()
     if (options.prune) {
       const { pruneParts } = await import('../parts/parts.js')
-      const keep = (await Promise.all(providers.map((each) => each.partsInUse()))).flat()
+      const keep = (await Promise.all((await allProviders()).map((each) => each.partsInUse()))).flat()
       for (const { path } of await pruneParts({ keep })) io.stdout.write(`removed ${path}\n`)
     }
     if (!options.events)

@@ -13,7 +13,6 @@ import {
   providerOf,
   secretsIn,
   sessionFor,
-  viewFor,
 } from './common.js'
 
 /** What is there now, from the provider's own tools: no machine is asked. */
@@ -63,14 +62,21 @@ export const status = async (nameOrPath: string, options: Options, io: Io): Prom
 export const verify = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   const provider = await providerOf(lab)
-  const [{ runPlan, succeeded }, { reportJson, reportTable }, { planFor }, { createMask }, { wantsColor }] =
-    await Promise.all([
-      import('../plan/runner.js'),
-      import('../plan/report.js'),
-      import('./up.js'),
-      import('../view/secrets.js'),
-      import('../view/view.js'),
-    ])
+  const [
+    { runPlan, succeeded },
+    { reportJson, reportTable },
+    { planFor },
+    { createMask },
+    { wantsColor },
+    { viewFor },
+  ] = await Promise.all([
+    import('../plan/runner.js'),
+    import('../plan/report.js'),
+    import('./up.js'),
+    import('../view/secrets.js'),
+    import('../view/view.js'),
+    import('./viewing.js'),
+  ])
   const session = await sessionFor(lab, provider, io.signal)
   const view = viewFor(io, options, lab)
   try {
@@ -191,22 +197,21 @@ export const logs = async (
 
 /** For each provider: usable or not, what was tried, and what would make it usable. */
 export const doctor = async (options: Options, io: Io): Promise<ExitCode> => {
-  const { providers } = await import('../session.js')
+  const { allProviders } = await import('../provider/registry.js')
   const { hostPackages } = await import('../parts/host.js')
   const found = await Promise.all(
-    providers.map(async (provider) => ({
+    (await allProviders()).map(async (provider) => ({
       provider: provider.name,
-      bootsMachines: provider.bootsMachines,
       ...(await provider.probe(io.signal)),
     })),
   )
   const host = await hostPackages()
-  const chosen = found.find(({ usable, bootsMachines }) => usable && bootsMachines)?.provider
+  const chosen = found.find(({ usable }) => usable)?.provider
   if (options.output === 'json') printJson(io, 'lab.doctor/v1', { providers: found, chosen, host })
   else {
-    for (const { provider, bootsMachines, usable, evidence, remedy } of found)
+    for (const { provider, usable, evidence, remedy } of found)
       io.stdout.write(
-        `${usable ? '✔' : '✖'} ${provider.padEnd(10)}  ${usable ? 'usable' : 'not usable'}${bootsMachines ? '' : ' (renders a Vagrantfile; lab up does not use it yet)'}: ${evidence}\n${usable || remedy === undefined ? '' : `  to make it usable:\n${remedy.replace(/^/gm, '    ')}\n`}`,
+        `${usable ? '✔' : '✖'} ${provider.padEnd(10)}  ${usable ? 'usable' : 'not usable'}: ${evidence}\n${usable || remedy === undefined ? '' : `  to make it usable:\n${remedy.replace(/^/gm, '    ')}\n`}`,
       )
     io.stdout.write(
       chosen === undefined ? 'No provider works here.\n' : `lab up uses ${chosen} unless told otherwise.\n`,

@@ -24,9 +24,9 @@ import {
   providerOf,
   secretsIn,
   sessionFor,
-  viewFor,
 } from './common.js'
 import { planFor, up } from './up.js'
+import { viewFor } from './viewing.js'
 
 export interface RunOptions extends Options {
   readonly all?: boolean

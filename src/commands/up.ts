@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises'
 import { machinesWith, type Lab, nodesOf, portalOf } from '../lab/lab.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { loadLab } from '../lab/load.js'
@@ -6,8 +5,8 @@ import { reportJson } from '../plan/report.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Plan, Report } from '../plan/step.js'
 import { planUp } from '../plan/up.js'
-import type { Provider } from '../provider/provider.js'
-import { keepSecrets, pathsOf, writePrivate } from '../state.js'
+import type { Preparation, Provider } from '../provider/provider.js'
+import { keepSecrets, pathsOf } from '../state.js'
 import { createMask } from '../view/secrets.js'
 import { fileOptions } from '../steps/machines.js'
 import type { View } from '../view/view.js'
@@ -20,11 +19,12 @@ import {
   printJson,
   providerForUp,
   providerOf,
+  rememberLab,
   rememberProvider,
   secretsIn,
   sessionFor,
-  viewFor,
 } from './common.js'
+import { viewFor } from './viewing.js'
 import { writeAccess } from './access.js'
 
 /** Stops before anything is made, with everything that is wrong. */
@@ -100,8 +100,16 @@ const summary = (lab: Lab, report: Report): string => {
   ].join('\n')
 }
 
-export const prepareProvider = async (lab: Lab, provider: Provider, io: Io, view: View): Promise<void> => {
+/** @param agree whom to ask before something large is made; absent: that is what was asked for */
+export const prepareProvider = async (
+  lab: Lab,
+  provider: Provider,
+  io: Io,
+  view: View,
+  agree?: Preparation['agree'],
+): Promise<void> => {
   await provider.prepare(lab, {
+    ...(agree ? { agree } : {}),
     signal: io.signal,
     notice: (text) => view.notice(text),
     progress: (part) => view.part(part),
@@ -120,11 +128,13 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
   try {
     const provider = await providerForUp(lab, options, io.signal)
     await refuseProblems(lab, provider)
-    await prepareProvider(lab, provider, io, view)
-    await writePrivate(pathsOf(lab.name).source, await readFile(lab.file))
+    await prepareProvider(lab, provider, io, view, async (question) =>
+      options.yes ? 'yes' : io.ask ? ((await io.ask(question)) ? 'yes' : 'no') : 'nobody',
+    )
+    await rememberLab(lab)
     await rememberProvider(lab, provider)
     await keepSecrets(pathsOf(lab.name))
-    await writeAccess(lab)
+    await writeAccess(lab, provider)
     const session = await sessionFor(lab, provider, io.signal)
     try {
       await healFirst(session, view)

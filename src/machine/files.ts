@@ -39,6 +39,8 @@ export interface FileOptions {
   readonly secrets: LabSecrets
   /** The block device of a target machine's n-th LUN. */
   readonly lunDevice: (index: number) => string
+  /** How many times longer whatever waits on a machine waits than it would. Default: 1. */
+  readonly patience?: number
 }
 
 const hostsFile = (lab: Lab): string =>
@@ -109,14 +111,18 @@ const defaultArgs: Readonly<Record<'apiServer' | 'controllerManager' | 'schedule
 /**
  * `failover: fast`. A kubelet renews its lease every quarter of the lease's duration, so every 2 s; a node is given
  * up when 8 s passed without, which is four renewals that did not come; it is looked at every second; and its pods
- * go one second later. As it comes, these are 10 s, 50 s, 5 s and 300 s.
+ * go one second later. On emulated machines all but the last is as much longer as they are slower: a kubelet that is
+ * only slow must not be given up. As it comes, these are 10 s, 50 s, 5 s and 300 s.
  */
-const fastArgs: typeof defaultArgs = {
+const fastArgs = (patience: number): typeof defaultArgs => ({
   apiServer: { 'default-not-ready-toleration-seconds': '1', 'default-unreachable-toleration-seconds': '1' },
-  controllerManager: { 'node-monitor-grace-period': '8s', 'node-monitor-period': '1s' },
+  controllerManager: {
+    'node-monitor-grace-period': `${String(8 * patience)}s`,
+    'node-monitor-period': `${String(patience)}s`,
+  },
   scheduler: {},
   etcd: {},
-}
+})
 
 /**
  * With fencing, no pod goes by itself: a day, which is never. Whoever fences takes the pods away, by a taint that
@@ -127,10 +133,10 @@ const fencedArgs: ExtraArgs = {
   'default-unreachable-toleration-seconds': '86400',
 }
 
-const fastKubelet: KubernetesSpec['kubelet'] = {
-  nodeLeaseDurationSeconds: 8,
-  nodeStatusUpdateFrequency: '2s',
-}
+const fastKubelet = (patience: number): KubernetesSpec['kubelet'] => ({
+  nodeLeaseDurationSeconds: 8 * patience,
+  nodeStatusUpdateFrequency: `${String(2 * patience)}s`,
+})
 
 /** What a lab's kubelets do differently from the kubelet's own; the lab file has the last word. */
 const defaultKubelet: KubernetesSpec['kubelet'] = {
@@ -155,8 +161,18 @@ const controlPlaneKubelet: KubernetesSpec['kubelet'] = {
 /** As many as kubeadm makes: coreDNSReplicas in its addon. */
 export const dnsReplicas = 2
 
+/** kubeadm's own deadlines, in seconds: Timeouts of v1beta4. */
+const kubeadmTimeouts = {
+  controlPlaneComponentHealthCheck: 240,
+  kubeletHealthCheck: 240,
+  kubernetesAPICall: 60,
+  etcdAPICall: 120,
+  tlsBootstrap: 300,
+  discovery: 300,
+}
+
 /** What the kubeadm templates see. */
-const kubernetesData = (lab: Lab, machine: MachineSpec, secrets: LabSecrets): object => {
+const kubernetesData = (lab: Lab, machine: MachineSpec, { secrets, patience = 1 }: FileOptions): object => {
   if (!lab.kubernetes) throw new Error(`${lab.name} has no Kubernetes`)
   const controlPlane = machinesWith(lab, 'control-plane')[0]
   return {
@@ -164,12 +180,19 @@ const kubernetesData = (lab: Lab, machine: MachineSpec, secrets: LabSecrets): ob
     machine,
     controlPlane,
     token: secrets.bootstrapToken,
+    timeouts:
+      patience === 1
+        ? undefined
+        : Object.entries(kubeadmTimeouts).map(([name, seconds]) => ({
+            name,
+            value: `${String(seconds * patience)}s`,
+          })),
     extraArgs: Object.fromEntries(
       (['apiServer', 'controllerManager', 'scheduler', 'etcd'] as const).map((component) => [
         component,
         Object.entries({
           ...defaultArgs[component],
-          ...(lab.failover === 'fast' ? fastArgs[component] : {}),
+          ...(lab.failover === 'fast' ? fastArgs(patience)[component] : {}),
           ...(lab.fencing !== 'none' && component === 'apiServer' ? fencedArgs : {}),
           ...lab.kubernetes?.[component],
         }).map(([name, value]) => ({
@@ -180,7 +203,7 @@ const kubernetesData = (lab: Lab, machine: MachineSpec, secrets: LabSecrets): ob
     ),
     kubelet: {
       ...defaultKubelet,
-      ...(lab.failover === 'fast' ? fastKubelet : {}),
+      ...(lab.failover === 'fast' ? fastKubelet(patience) : {}),
       ...lab.kubernetes.kubelet,
     },
   }
@@ -209,7 +232,7 @@ export const machineFiles = (
     })
   }
   if (nodesOf(lab).includes(machine)) {
-    const data = kubernetesData(lab, machine, options.secrets)
+    const data = kubernetesData(lab, machine, options)
     files.push(
       { path: '/etc/lab/node', content: `${machine.role}\n` },
       ...(machine.role === 'control-plane'

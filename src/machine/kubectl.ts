@@ -28,8 +28,15 @@ export interface WatchEvent {
 /** Milliseconds before a watch that ended is begun anew. */
 const watchPause = 500
 
-export const kubectlWith = (binary: string, kubeconfig: string, signal: AbortSignal): Kubectl => {
-  const run: Kubectl['run'] = async (args, { input, timeout = 30 } = {}) => {
+/** @param patience all timeouts are that many times longer */
+export const kubectlWith = (
+  binary: string,
+  kubeconfig: string,
+  signal: AbortSignal,
+  patience = 1,
+): Kubectl => {
+  const run: Kubectl['run'] = async (args, { input, timeout: usual = 30 } = {}) => {
+    const timeout = usual * patience
     const result = await execa(
       binary,
       ['--kubeconfig', kubeconfig, `--request-timeout=${String(timeout)}s`, ...args],

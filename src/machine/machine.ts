@@ -12,7 +12,7 @@ export interface ExecOptions {
   readonly input?: string | Buffer | undefined
   /** Ends the command; the call then rejects. */
   readonly signal?: AbortSignal | undefined
-  /** Seconds until the call rejects; default 60. */
+  /** Seconds until the call rejects; default 60. Emulated machines get longer. */
   readonly timeout?: number | undefined
 }
 

@@ -12,6 +12,8 @@ export interface SshEndpoint {
   readonly privateKey: string
   /** The only host key that is accepted, as in known_hosts: base64 of the key blob. */
   readonly hostKey: string
+  /** All timeouts are that many times longer. Default: 1. */
+  readonly patience?: number
   /** A fresh TCP connection to the SSH server. */
   dial(): Promise<Duplex>
 }
@@ -46,7 +48,7 @@ const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
       sock,
       username: endpoint.user,
       privateKey: endpoint.privateKey,
-      readyTimeout: loginTimeout * 1000,
+      readyTimeout: loginTimeout * (endpoint.patience ?? 1) * 1000,
       keepaliveInterval: 10_000,
       keepaliveCountMax: 3,
       hostVerifier: (key: Buffer) => key.length === expected.length && timingSafeEqual(key, expected),
@@ -108,9 +110,10 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
   /** @param givenUp whoever asked for it no longer waits: it must not go on, nor begin */
   const run = async (
     command: string,
-    { input, timeout = 60 }: ExecOptions,
+    { input, timeout: usual = 60 }: ExecOptions,
     givenUp: AbortSignal,
   ): Promise<CommandResult> => {
+    const timeout = usual * (endpoint.patience ?? 1)
     const ssh = await connected()
     givenUp.throwIfAborted()
     // Bytes, until all are there: a letter may arrive in two pieces.

@@ -5,6 +5,7 @@ import { availableParallelism, homedir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import Handlebars from 'handlebars'
 import { LabError } from '../error.js'
+import { quote } from '../machine/sh.js'
 import { projectRoot } from '../render.js'
 import type { Build, Part } from './graph.js'
 import { keyring } from './host.js'
@@ -12,6 +13,7 @@ import { digestOf, type LayerEntry, writeImageArchive, writeLayer } from './imag
 import { type ImagePin, imagePart, partsFolder, type Pins } from './pins.js'
 
 const templates = join(projectRoot, 'templates', 'base')
+const boxTemplates = join(projectRoot, 'templates', 'box')
 
 /** The same files at every build, as far as packages allow. */
 const reproducible = { SOURCE_DATE_EPOCH: '1767225600' }
@@ -81,16 +83,18 @@ const certificates = (): string | undefined =>
   ].find((path) => path !== undefined && existsSync(path))
 
 interface Entered {
+  /** The part whose `root` it is; default: the builder. */
+  readonly root?: string
   /** `from:to` or `from:to:ro`, beside `/lab/work` and `/lab/out`. */
   readonly binds: readonly string[]
   readonly environment?: Record<string, string>
 }
 
-/** The command line that runs a command inside the builder root. */
+/** The command line that runs a command inside the builder root, or that of another part. */
 const enter = async (
   build: Build,
   command: readonly string[],
-  { binds }: Entered,
+  { root = 'builder', binds }: Entered,
 ): Promise<readonly string[]> => {
   const temporary = join(build.work, 'tmp')
   await mkdir(temporary, { recursive: true })
@@ -98,7 +102,7 @@ const enter = async (
   const trusted = certificates()
   return [
     join(partsFolder, 'builder', 'enter.sh'),
-    join(build.need('builder'), 'root'),
+    join(build.need(root), 'root'),
     `${build.work}:/lab/work`,
     `${build.out}:/lab/out`,
     `${temporary}:/tmp`,
@@ -418,15 +422,19 @@ const image = (pins: Pins, pin: ImagePin): Part => {
 
 const handlebars = Handlebars.create()
 
-/** Copies `templates/base` to `target`; a file `x.hbs` is rendered and becomes `x`. */
-const layOutFiles = async (target: string, data: object, folder = templates): Promise<void> => {
+/** Copies a folder of templates, `templates/base`, to `target`; a file `x.hbs` is rendered and becomes `x`. */
+const layOutFiles = async (
+  target: string,
+  data: object,
+  { templates: all = templates, folder = all }: { templates?: string; folder?: string } = {},
+): Promise<void> => {
   for (const entry of await readdir(folder, { withFileTypes: true })) {
     const from = join(folder, entry.name)
     if (entry.isDirectory()) {
-      await layOutFiles(target, data, from)
+      await layOutFiles(target, data, { templates: all, folder: from })
       continue
     }
-    const to = join(target, relative(templates, from))
+    const to = join(target, relative(all, from))
     await mkdir(dirname(to), { recursive: true })
     if (entry.name.endsWith('.hbs')) {
       const template = handlebars.compile(await readFile(from, 'utf8'), { strict: true, noEscape: true })
@@ -438,13 +446,48 @@ const layOutFiles = async (target: string, data: object, folder = templates): Pr
   }
 }
 
-const baseDisk = (pins: Pins, images: readonly ImagePin[]): Part => {
-  const programs = {
+/** What goes into the root file system of machines beside the Debian system itself. */
+const machineParts = (images: readonly ImagePin[]) => ({
+  programs: {
     kubernetes: ['kubeadm', 'kubelet', 'kubectl'],
     containerd: ['containerd', 'containerd-shim-runc-v2', 'ctr'],
-  }
-  const plugins = ['bridge', 'host-local', 'loopback', 'portmap']
-  const sandboxImage = images.find(({ name }) => name === 'pause')?.reference ?? ''
+  },
+  plugins: ['bridge', 'host-local', 'loopback', 'portmap'],
+  sandboxImage: images.find(({ name }) => name === 'pause')?.reference ?? '',
+})
+
+/** Makes `out`/disk.ext4, the root file system of machines. */
+const buildRootFilesystem = async (
+  build: Build,
+  pins: Pins,
+  images: readonly ImagePin[],
+  { system, masked, work, out }: { system: string; masked: readonly string[]; work: string; out: string },
+): Promise<void> => {
+  const { programs, plugins, sandboxImage } = machineParts(images)
+  const files = join(work, 'files')
+  await layOutFiles(files, { pause: sandboxImage })
+  await build.run([join(partsFolder, 'base-disk', 'build.sh')], {
+    environment: {
+      SYSTEM: join(build.need(system), 'root'),
+      FILES: files,
+      PROGRAMS: Object.entries(programs)
+        .flatMap(([part, names]) => names.map((name) => join(build.need(part), name)))
+        .join('\n'),
+      PLUGINS: plugins.map((name) => join(build.need('cni-plugins'), name)).join('\n'),
+      IMAGES: images
+        .map(({ name, reference }) => `${reference}=${join(build.need(imagePart(name)), 'image.tar')}`)
+        .join('\n'),
+      MASKED: masked.join('\n'),
+      RELEASE: build.hash,
+      SIZE: pins.baseDisk.size,
+      WORK: work,
+      OUT: out,
+    },
+  })
+}
+
+const baseDisk = (pins: Pins, images: readonly ImagePin[]): Part => {
+  const { programs, plugins, sandboxImage } = machineParts(images)
   return {
     id: 'base-disk',
     title: 'Base disk',
@@ -453,33 +496,216 @@ const baseDisk = (pins: Pins, images: readonly ImagePin[]): Part => {
     values: { baseDisk: pins.baseDisk, programs, plugins, sandboxImage },
     files: [templates, join(partsFolder, 'base-disk')],
     reference: pins.reference['base-disk'] ?? unknownReference('base-disk'),
+    build: (build) =>
+      buildRootFilesystem(build, pins, images, {
+        system: 'system',
+        masked: pins.baseDisk.masked,
+        work: build.work,
+        out: build.out,
+      }),
+  }
+}
+
+// Boxes for Vagrant
+
+/** Processors that boxes are for, as Debian calls them. */
+export type Architecture = 'amd64' | 'arm64'
+
+/** Debian, with its kernel, and ready for Vagrant. */
+const boxSystem = (pins: Pins, architecture: Architecture): Part => {
+  const packages = [...pins.system.packages, ...pins.box.packages, pins.box.kernel[architecture]]
+  const script = join(partsFolder, 'box', 'system.sh')
+  return {
+    id: 'box-system',
+    title: `Debian ${pins.debian.suite} with its kernel`,
+    needs: [],
+    lane: 'debian',
+    values: { suite: pins.debian.suite, packages, unread },
+    files: [boxTemplates, script],
+    reference: pins.reference['box-system'] ?? unknownReference('box-system'),
     build: async (build) => {
       const files = join(build.work, 'files')
-      await layOutFiles(files, { pause: sandboxImage })
-      await build.run([join(partsFolder, 'base-disk', 'build.sh')], {
-        environment: {
-          SYSTEM: join(build.need('system'), 'root'),
-          FILES: files,
-          PROGRAMS: Object.entries(programs)
-            .flatMap(([part, names]) => names.map((name) => join(build.need(part), name)))
-            .join('\n'),
-          PLUGINS: plugins.map((name) => join(build.need('cni-plugins'), name)).join('\n'),
-          IMAGES: images
-            .map(({ name, reference }) => `${reference}=${join(build.need(imagePart(name)), 'image.tar')}`)
-            .join('\n'),
-          MASKED: pins.baseDisk.masked.join('\n'),
-          RELEASE: build.hash,
-          SIZE: pins.baseDisk.size,
-          WORK: build.work,
-          OUT: build.out,
-        },
+      await layOutFiles(files, {}, { templates: boxTemplates })
+      await bootstrap(build, pins, {
+        variant: 'minbase',
+        format: 'directory',
+        packages,
+        hooks: [`bash ${quote(script)} "$1" ${quote(files)}`],
+        target: join(build.out, 'root'),
       })
+    },
+  }
+}
+
+const boxTools = (pins: Pins, architecture: Architecture): Part => {
+  const packages = pins.box.tools[architecture]
+  // What enter.sh binds from the host has to be there.
+  const hooks = [
+    'mkdir -p "$1/lab" "$1/etc/ssl/certs"',
+    'touch "$1/etc/resolv.conf" "$1/etc/hosts" "$1/etc/ssl/certs/ca-certificates.crt"',
+  ]
+  return {
+    id: 'box-tools',
+    title: 'Tools for boxes',
+    needs: [],
+    lane: 'debian',
+    values: { suite: pins.debian.suite, packages, hooks, unread },
+    files: [],
+    reference: pins.reference['box-tools'] ?? unknownReference('box-tools'),
+    build: (build) =>
+      bootstrap(build, pins, {
+        variant: 'minbase',
+        format: 'directory',
+        packages,
+        hooks,
+        target: join(build.out, 'root'),
+      }),
+  }
+}
+
+/** A disk that boots by itself on whatever virtual machine. */
+const boxDisk = (pins: Pins, images: readonly ImagePin[], architecture: Architecture): Part => {
+  const { programs, plugins, sandboxImage } = machineParts(images)
+  const masked = pins.baseDisk.masked.filter((unit) => !pins.box.unmasked.includes(unit))
+  const script = join(partsFolder, 'box', 'disk.sh')
+  return {
+    id: 'box-disk',
+    title: 'Disk for boxes',
+    needs: [
+      'box-system',
+      'box-tools',
+      ...Object.keys(programs),
+      'cni-plugins',
+      ...images.map(({ name }) => imagePart(name)),
+    ],
+    lane: 'base-disk',
+    values: { size: pins.baseDisk.size, masked, programs, plugins, sandboxImage, architecture },
+    files: [templates, join(partsFolder, 'base-disk'), script, join(partsFolder, 'builder', 'enter.sh')],
+    reference: pins.reference['box-disk'] ?? unknownReference('box-disk'),
+    build: async (build) => {
+      const work = join(build.work, 'root-filesystem')
+      await mkdir(work)
+      await buildRootFilesystem(build, pins, images, { system: 'box-system', masked, work, out: build.work })
+      const binds = [`${script}:/lab/disk.sh:ro`]
+      await build.run(await enter(build, ['bash', '/lab/disk.sh'], { root: 'box-tools', binds }), {
+        environment: { ARCH: architecture },
+      })
+    },
+  }
+}
+
+/** Who runs the machines that a box is for. */
+export type BoxProvider = 'libvirt' | 'virtualbox'
+
+export const boxPart = (provider: BoxProvider): string => `box-${provider}`
+
+/** In the part of a box: the box itself, and what `vagrant box add` takes it from. */
+export const boxFiles = { box: 'lab-debian-13.box', metadata: 'lab-debian-13.json' } as const
+
+/** What Vagrant reads about a box before it takes it: where it is, and what it must be. */
+export interface BoxMetadata {
+  readonly name: string
+  readonly description: string
+  readonly versions: readonly [
+    {
+      readonly version: string
+      readonly providers: readonly [
+        {
+          readonly name: BoxProvider
+          readonly url: string
+          readonly checksum_type: 'sha256'
+          readonly checksum: string
+          /** Since Vagrant 2.4; older ones ignore it. */
+          readonly architecture: Architecture
+        },
+      ]
+    },
+  ]
+}
+
+/** Under which name Vagrant knows it. */
+export const boxName = 'lab/debian-13'
+
+/**
+ * Vagrant takes numbers with dots for versions, and thinks the largest the newest. The last one stands for all that
+ * went into the box.
+ */
+export const boxVersionOf = (kubernetes: string, hash: string): string =>
+  `${kubernetes.replace(/^v/, '')}.${String(Number.parseInt(hash.slice(0, 8), 16))}`
+
+/** @param checksum sha256 of the box, which lies beside this file: whoever copies one copies both */
+export const boxMetadata = (
+  pins: Pins,
+  about: { provider: BoxProvider; architecture: Architecture; hash: string; checksum: string },
+): BoxMetadata => {
+  const { provider, architecture, hash, checksum } = about
+  const kubernetes = pins.modules['kubernetes']?.version ?? ''
+  return {
+    name: boxName,
+    description: `Debian ${pins.debian.suite} with Kubernetes ${kubernetes}, for ${architecture}`,
+    versions: [
+      {
+        version: boxVersionOf(kubernetes, hash),
+        providers: [{ name: provider, url: boxFiles.box, checksum_type: 'sha256', checksum, architecture }],
+      },
+    ],
+  }
+}
+
+const box = (pins: Pins, provider: BoxProvider, architecture: Architecture): Part => {
+  const id = boxPart(provider)
+  const folder = join(projectRoot, 'templates', 'box-provider')
+  const script = join(partsFolder, 'box', 'pack.sh')
+  const kubernetes = pins.modules['kubernetes']?.version ?? ''
+  return {
+    id,
+    title: `Box for ${provider}`,
+    needs: ['box-tools', 'box-disk'],
+    lane: 'boxes',
+    values: { size: pins.baseDisk.size, kubernetes, architecture },
+    files: [folder, script, join(partsFolder, 'builder', 'enter.sh')],
+    reference: pins.reference[id] ?? unknownReference(id),
+    build: async (build) => {
+      const disk = build.need('box-disk')
+      const { size } = await stat(join(disk, 'disk.raw'))
+      const content = join(build.work, 'box')
+      await mkdir(content)
+      const gibibytes = Math.ceil(size / 1024 ** 3)
+      await layOutFiles(
+        content,
+        { size, gibibytes, arm64: architecture === 'arm64' },
+        { templates: join(folder, provider) },
+      )
+      const binds = [`${script}:/lab/pack.sh:ro`, `${disk}:/lab/disk:ro`]
+      await build.run(await enter(build, ['bash', '/lab/pack.sh'], { root: 'box-tools', binds }), {
+        environment: { PROVIDER: provider, NAME: boxFiles.box },
+      })
+      const checksum = await digestOf(join(build.out, boxFiles.box))
+      const metadata = boxMetadata(pins, { provider, architecture, hash: build.hash, checksum })
+      await writeFile(join(build.out, boxFiles.metadata), `${JSON.stringify(metadata, null, 2)}\n`)
     },
   }
 }
 
 const unknownReference = (id: string): never => {
   throw new Error(`parts.yaml has no reference for ${id}`)
+}
+
+/** The architecture of this host, which is that of all that is built here; undefined where Debian has no such box. */
+export const hostArchitecture = (): Architecture | undefined =>
+  (({ x64: 'amd64', arm64: 'arm64' }) as const)[process.arch as 'x64' | 'arm64']
+
+const boxParts = (pins: Pins, images: readonly ImagePin[]): readonly Part[] => {
+  const architecture = hostArchitecture()
+  return architecture === undefined
+    ? []
+    : [
+        boxTools(pins, architecture),
+        boxSystem(pins, architecture),
+        boxDisk(pins, images, architecture),
+        box(pins, 'libvirt', architecture),
+        box(pins, 'virtualbox', architecture),
+      ]
 }
 
 /**
@@ -515,5 +741,6 @@ export const catalog = (
     pause(pins, cacheRoot),
     ...images.map((pin) => image(pins, pin)),
     baseDisk(pins, images),
+    ...boxParts(pins, images),
   ]
 }

@@ -1,6 +1,7 @@
 import { execa } from 'execa'
 import { existsSync } from 'node:fs'
 import { exitCodes, LabError } from '../error.js'
+import type { Preparation } from '../provider/provider.js'
 
 interface HostProgram {
   /** Tried with these arguments: found is what runs, not what a database lists. */
@@ -81,4 +82,20 @@ export const installHostPackages = async (): Promise<void> => {
   const result = await execa('apt-get', ['install', '-y', '--no-install-recommends', ...missing], options)
   if (result.exitCode !== 0)
     throw fail(`apt-get: ${result.all.trim().split('\n').at(-1) ?? 'failed'}`, `apt-get update && ${install}`)
+}
+
+/**
+ * Before anything is built: installs what this host lacks, as root, after saying so.
+ * @throws LabError `host-packages` with the command to type, where we are not root.
+ */
+export const needHostPackages = async (preparation: Preparation): Promise<void> => {
+  const { missing, install } = await hostPackages()
+  if (missing.length === 0) return
+  if (!isRoot())
+    throw new LabError('host-packages', `missing on this host: ${missing.join(', ')}`, {
+      hint: install,
+      exitCode: exitCodes.host,
+    })
+  preparation.notice(`Missing on this host: ${missing.join(', ')}. Installing, as root: ${install}`)
+  await installHostPackages()
 }

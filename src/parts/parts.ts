@@ -1,11 +1,22 @@
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
 import type { Preparation } from '../provider/provider.js'
 import { Cache, cacheRoot, type OldPart } from './cache.js'
-import { catalog } from './catalog.js'
+import {
+  type BoxMetadata,
+  type BoxProvider,
+  boxFiles,
+  boxPart,
+  boxVersionOf,
+  catalog,
+  hostArchitecture,
+} from './catalog.js'
 import { buildParts, hashesOf, type Part } from './graph.js'
 import { pins } from './pins.js'
 import { removeTree } from './sandbox.js'
+
+export { boxName, hostArchitecture } from './catalog.js'
 
 /** What a machine is made of: absolute paths of files that are there. */
 export interface PreparedParts {
@@ -71,6 +82,73 @@ export const preparedParts = async (
   return Promise.resolve(missing.length > 0 ? { missing } : resultOf(from))
 }
 
+/** A box for Vagrant, as far as it can be known without building it. */
+export interface Box {
+  readonly version: string
+  /** Absolute paths; whether they are there, `built` says. */
+  readonly box: string
+  readonly metadata: string
+  readonly built: boolean
+}
+
+/** Asks only the file system. @throws LabError `no-box-here` on a processor that boxes are not built for. */
+export const boxOf = (provider: BoxProvider): Box => {
+  const from = known()
+  const key = keyOf(from, boxPart(provider))
+  if (hostArchitecture() === undefined)
+    throw new LabError('no-box-here', `boxes are built on amd64 and arm64; this is ${process.arch}`, {
+      hint: 'build it on another computer: lab box build; and copy the box',
+      exitCode: exitCodes.host,
+    })
+  return {
+    version: boxVersionOf(
+      pins().modules['kubernetes']?.version ?? '',
+      from.hashes.get(boxPart(provider)) ?? '',
+    ),
+    box: join(from.cache.path(key), boxFiles.box),
+    metadata: join(from.cache.path(key), boxFiles.metadata),
+    built: from.cache.has(key),
+  }
+}
+
+/** Builds the host's kubectl where it is missing. */
+export const prepareKubectl = async (preparation: Preparation): Promise<void> => {
+  const from = known()
+  refuseCachePath(from.cache.root)
+  await buildParts(from.parts, ['kubernetes'], from.cache, preparation)
+}
+
+/**
+ * Builds what is missing of a box: after `prepareParts` about three minutes on two cores.
+ * @throws as `prepareParts` does.
+ */
+export const prepareBox = async (
+  provider: BoxProvider,
+  preparation: Preparation,
+): Promise<Box & { readonly checksum: string }> => {
+  const from = known()
+  refuseCachePath(from.cache.root)
+  await buildParts(from.parts, [boxPart(provider)], from.cache, preparation)
+  const built = boxOf(provider)
+  const { versions } = JSON.parse(await readFile(built.metadata, 'utf8')) as BoxMetadata
+  return { ...built, checksum: versions[0].providers[0].checksum }
+}
+
+/** The path of the host's kubectl; undefined where it is not built. */
+export const builtKubectl = (): string | undefined => {
+  const from = known()
+  const key = keyOf(from, 'kubernetes')
+  return from.cache.has(key) ? join(from.cache.path(key), 'kubectl') : undefined
+}
+
+const refuseCachePath = (root: string): void => {
+  if (/[:\s']/.test(root))
+    throw new LabError('cache-path', `${root}: the cache must not have a colon, quote or space in its path`, {
+      hint: 'LAB_CACHE=/var/tmp/lab-cache lab …',
+      exitCode: exitCodes.usage,
+    })
+}
+
 /**
  * Builds what is missing: cold about twelve minutes on two cores, warm nothing. Safe to run twice at once.
  * @throws LabError for the part that failed, with its log. @throws Interrupted when the signal fired.
@@ -79,15 +157,7 @@ export const prepareParts = async (
   options: PartsOptions & { readonly preparation: Preparation },
 ): Promise<PreparedParts> => {
   const from = known(options.images)
-  if (/[:\s']/.test(from.cache.root))
-    throw new LabError(
-      'cache-path',
-      `${from.cache.root}: the cache must not have a colon, quote or space in its path`,
-      {
-        hint: 'LAB_CACHE=/var/tmp/lab-cache lab …',
-        exitCode: exitCodes.usage,
-      },
-    )
+  refuseCachePath(from.cache.root)
   await buildParts(from.parts, targets, from.cache, options.preparation)
   return resultOf(from)
 }

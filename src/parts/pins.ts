@@ -51,6 +51,12 @@ const schema = z.strictObject({
   modules: z.record(z.string(), z.strictObject({ module: z.string(), version: z.string().startsWith('v') })),
   system: z.strictObject({ packages: names }),
   baseDisk: z.strictObject({ size: z.string().regex(/^\d+[MGT]$/), masked: names }),
+  box: z.strictObject({
+    packages: names,
+    kernel: z.record(z.enum(['amd64', 'arm64']), z.string()),
+    tools: z.record(z.enum(['amd64', 'arm64']), names),
+    unmasked: names,
+  }),
   images: z.array(image),
   reference: z.record(z.string(), reference),
 })

@@ -55,7 +55,7 @@ const waitFor = async (
   since: number,
   seen: (verdict: Verdict) => void,
 ): Promise<CheckResult> => {
-  const deadline = check.within ?? defaultDeadline
+  const deadline = (check.within ?? defaultDeadline) * (context.provider.patience ?? 1)
   for (let pause = firstPause; ; pause = Math.min(pause * 1.5, longestPause)) {
     const verdict = await ask(check, context)
     if (verdict.ok || verdict.final === true) return { check, ...verdict }

@@ -25,7 +25,7 @@ export interface Check {
   readonly machine?: string
   /** A throw means "could not ask": not yet, or no. */
   readonly probe: (context: Context) => Promise<Verdict>
-  /** Deadline after the step was applied. */
+  /** Deadline after the step was applied; the provider's patience makes it longer. */
   readonly within?: Seconds
   /** A command to type. */
   readonly hint?: string

@@ -21,7 +21,10 @@ export interface Leftover {
 export interface MachineState {
   readonly name: string
   readonly status: 'absent' | 'stopped' | 'running'
-  /** Why it is so, as the provider saw it: pid, exit code, the last line of a panic. */
+  /**
+   * Why it is so, as the provider saw it: pid, exit code, the last line of a panic. Of a machine that runs: the same
+   * as long as it runs, paused or not, and another one after the next time it was switched on.
+   */
   readonly detail: string
   /** Set where the machine runs with other settings than the lab file now wants: 'memory 2048 MiB, wanted 3072 MiB'. */
   readonly differs?: string
@@ -30,11 +33,16 @@ export interface MachineState {
 /** What a long preparation says while it works. */
 export interface Preparation {
   readonly signal: AbortSignal
+  /** Asks before something is made that takes long and that nobody asked for. Absent: it was asked for. */
+  agree?(question: string): Promise<Agreement>
   /** A line for people: what is about to be installed, and why. */
   notice(text: string): void
   /** One part: its place among all, what it does now, and where its log is. */
   progress(update: PartProgress): void
 }
+
+/** `nobody`: there is nobody who could be asked. */
+export type Agreement = 'yes' | 'no' | 'nobody'
 
 export interface PartProgress {
   /** `kernel`, `kubernetes`, `base-disk`. */
@@ -61,8 +69,11 @@ export interface PartProgress {
  */
 export interface Provider {
   readonly name: ProviderName
-  /** False: it only renders what its own tools bring up, and `up` does not choose it by itself. */
-  readonly bootsMachines: boolean
+  /**
+   * How many times longer everything takes on its machines than it should, as where a processor is emulated: whoever
+   * waits for a machine waits that much longer. Absent: no longer.
+   */
+  readonly patience?: number
   /** Tries it out, or says why not. May take seconds. */
   probe(signal: AbortSignal): Promise<Usability>
   /** Everything that this host lacks for this lab, at once; each with a command to type. */
@@ -75,7 +86,7 @@ export interface Provider {
   releaseNetwork(lab: Lab): Promise<void>
   /** Whether that network is there, as the world shows it. */
   network(lab: Lab): Promise<{ readonly ok: boolean; readonly saw: string }>
-  /** Where this host's kubectl reaches the API server: `https://127.0.0.1:40123`. */
+  /** Where this host's kubectl reaches the API server: `https://127.0.0.1:40123`, `https://192.168.56.11:6443`. */
   apiEndpoint(lab: Lab): Promise<string>
   /** One entry per machine of the lab, and per machine that runs but is no longer in the lab file. Fast. */
   states(lab: Lab): Promise<readonly MachineState[]>
@@ -99,6 +110,8 @@ export interface Provider {
   transport(lab: Lab, machine: MachineSpec): Promise<Transport>
   /** A TCP connection to an address inside the lab's network. */
   dial(lab: Lab, host: string, port: number): Promise<Duplex>
+  /** What a user's own ssh needs as its ProxyCommand; undefined: it reaches the machines by itself. */
+  proxyCommand(lab: Pick<Lab, 'name'>): string | undefined
   /** The block device under which a target machine sees its n-th LUN: `/dev/ubdc`. */
   lunDevice(index: number): string
   /** Files of the parts cache that machines of any lab are made of, and must not lose. */

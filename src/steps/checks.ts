@@ -60,13 +60,13 @@ export const shared = <T>(
 /** Seconds between two tries of what others must first be ready for. */
 const pause = 0.25
 
-/** Tries until it succeeds. @throws its last error once the deadline has passed, or at once when interrupted */
+/** Tries until it succeeds. @param deadline the provider's patience makes it longer. @throws its last error once the deadline has passed, or at once when interrupted */
 export const eventually = async <T>(
-  { signal }: Context,
+  { signal, provider }: Context,
   deadline: Seconds,
   action: () => Promise<T>,
 ): Promise<T> => {
-  const until = performance.now() + deadline * 1000
+  const until = performance.now() + deadline * (provider.patience ?? 1) * 1000
   for (;;) {
     try {
       return await action()

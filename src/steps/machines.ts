@@ -67,8 +67,8 @@ export const shutDown = async (context: Context, name: string): Promise<void> =>
       },
     )
     .catch(() => undefined)
-  for (const until = Date.now() + shutdownDeadline * 1000; Date.now() < until && !(await isOff());)
-    await delay(100)
+  const deadline = Date.now() + shutdownDeadline * (provider.patience ?? 1) * 1000
+  while (Date.now() < deadline && !(await isOff())) await delay(100)
   await provider.cut(lab, name)
 }
 
@@ -116,6 +116,7 @@ const forgetPods = async ({ lab, kubectl, provider }: Context, node: string): Pr
 export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOptions> => ({
   secrets: await secretsOf(pathsOf(lab.name)),
   lunDevice: (index) => provider.lunDevice(index),
+  patience: provider.patience ?? 1,
 })
 
 export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step => ({

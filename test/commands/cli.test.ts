@@ -209,12 +209,87 @@ describe.concurrent('a lab that is not up', () => {
     expect(desk.contents()).toEqual([])
   })
 
-  test('lab plan for a provider that cannot: exit code 2, and nothing made', async () => {
+  test.each(['virtualbox', 'libvirt'])(
+    'lab plan and up for %s, which is not there: exit code 3',
+    async (kind) => {
+      const desk = newDesk()
+      const nothing = { PATH: desk.here }
+      const plan = await desk.lab(['plan', 'iscsi', '--provider', kind], nothing)
+      expect(plan.stdout).toMatch(
+        /^✖ vagrant --version: not found in PATH\n +Hint: .+\n(.*\n)*✖ (VBoxManage|virsh) /,
+      )
+      expect(plan.exitCode).toBe(3)
+      const up = await desk.lab(['up', 'iscsi', '--provider', kind], nothing)
+      expectOneError(
+        up,
+        /^✖ vagrant --version: not found in PATH\n +(VBoxManage|virsh) --version: not found in PATH/,
+      )
+      expect(up.exitCode).toBe(3)
+      expect(desk.contents()).toEqual([])
+    },
+  )
+})
+
+describe.concurrent('a box that is not there', () => {
+  /** Stand-ins: a host that has Vagrant and libvirt, and nothing to build a box with. */
+  const withLibvirt = async () => {
     const desk = newDesk()
-    const ran = await desk.lab(['plan', 'iscsi', '--provider', 'virtualbox'])
-    expectOneError(ran, /cannot run machines with virtualbox yet/)
-    expect(ran.exitCode).toBe(2)
-    expect(desk.contents()).toEqual([])
+    const bin = join(desk.folder, 'bin')
+    await mkdir(bin)
+    for (const [name, version] of [
+      ['vagrant', 'Vagrant 2.4.9'],
+      ['virsh', '9.0.0'],
+    ] as const)
+      await writeFile(join(bin, name), `#!/bin/sh\n[ "$1" != --version ] || echo ${version}\n`, {
+        mode: 0o755,
+      })
+    return { desk, env: { PATH: bin } }
+  }
+  const asked = /^Vagrant has no box lab\/debian-13 [\d.]+ for libvirt\. Build it now, .* \[Y\/n\] /m
+  const began = /✖ (missing on this host|this host lacks).* mmdebstrap/
+
+  test('and nobody to ask: says so, and what to type; nothing is made', async () => {
+    const { desk, env } = await withLibvirt()
+    const ran = await desk.lab(['up', 'iscsi', '--provider', 'libvirt'], env)
+    expectOneError(
+      ran,
+      /^✖ iscsi: Vagrant has no box lab\/debian-13 [\d.]+ for libvirt, and nobody is there to ask .*\n +Hint: lab box build --provider libvirt, then again; or at once: lab up iscsi --provider libvirt --yes\n$/,
+    )
+    expect(ran.exitCode).toBe(3)
+    expect(desk.contents().filter((path) => !path.startsWith('bin/'))).toEqual([])
+  })
+
+  test('--yes, and lab prepare: begins to build it', async () => {
+    const { desk, env } = await withLibvirt()
+    for (const words of [
+      ['up', 'iscsi', '--provider', 'libvirt', '--yes'],
+      ['prepare', 'iscsi', '--provider', 'libvirt'],
+    ])
+      expectOneError(await desk.lab(words, env), began)
+  })
+
+  test.each([
+    { answer: 'y', builds: true },
+    { answer: '', builds: true },
+    { answer: 'no', builds: false },
+    { answer: undefined, builds: false },
+  ])('asks at a terminal: $answer', async ({ answer, builds }) => {
+    const { desk, env } = await withLibvirt()
+    const input = answer === undefined ? ':' : `echo ${answer}`
+    const { stdout } = await desk.run(
+      '/bin/sh',
+      ['-c', `${input} | /usr/bin/script -qec "$LINE" /dev/null`],
+      {
+        ...env,
+        SHELL: '/bin/sh',
+        NO_COLOR: '1',
+        LINE: `'${process.execPath}' '${cli}' up iscsi --provider libvirt`,
+      },
+    )
+    const said = stdout.replaceAll('\r', '')
+    expect(said).toMatch(asked)
+    if (builds) expect(said).toMatch(began)
+    else expect(said).toMatch(/✖ iscsi: Vagrant has no box .* for libvirt\n +Hint: lab box build/)
   })
 })
 

@@ -47,6 +47,7 @@ contract('uml', async (): Promise<Bench> => {
   return {
     provider: umlProvider,
     lab,
+    runsAs: ['process', 'namespace', 'file'],
     breakDisk: async (machine) => {
       const parts = await preparedParts()
       if ('missing' in parts) throw new Error(`not built: ${parts.missing.join(', ')}; lab prepare`)

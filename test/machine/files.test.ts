@@ -206,6 +206,30 @@ describe('what the lab file says', () => {
       )
   })
 
+  test('emulated machines: kubeadm waits longer, and a slow kubelet is not given up', async () => {
+    const lab = { ...(await loadLab('iscsi-ha')), failover: 'fast' as const }
+    const documents = (name: string, path: string, patience?: number) =>
+      parseAllDocuments(
+        machineFiles(lab, machineNamed(lab, name), {
+          ...options,
+          ...(patience === undefined ? {} : { patience }),
+        }).find((file) => file.path === path)?.content ?? '',
+      ).map((document) => document.toJS() as Record<string, unknown>)
+    const [init, , kubelet] = documents('master', '/etc/lab/kubeadm.yaml', 20)
+    expect(init).toMatchObject({
+      kind: 'InitConfiguration',
+      timeouts: { controlPlaneComponentHealthCheck: '4800s', tlsBootstrap: '6000s' },
+    })
+    expect(kubelet).toMatchObject({ nodeLeaseDurationSeconds: 160, nodeStatusUpdateFrequency: '40s' })
+    expect(documents('worker1', '/etc/lab/kubeadm.yaml', 20)[0]).toMatchObject({
+      kind: 'JoinConfiguration',
+      timeouts: { discovery: '6000s' },
+    })
+    for (const name of ['master', 'worker1'])
+      for (const document of documents(name, '/etc/lab/kubeadm.yaml'))
+        expect(document).not.toHaveProperty('timeouts')
+  })
+
   test('has the last word over the kubelet as well', () => {
     const text = nastyText.replace('maxPods: 50,', 'maxPods: 50, failSwapOn: true,')
     const lab = parseLab(text, 'nasty.yaml', { built: '1.36.3', minors: ['1.36'] })

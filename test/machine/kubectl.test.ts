@@ -7,10 +7,14 @@ import { type Kubectl, kubectlWith } from '../../src/machine/kubectl.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 /** A program in kubectl's place: the body of a shell script. */
-const kubectlThat = async (body: string, signal = new AbortController().signal): Promise<Kubectl> => {
+const kubectlThat = async (
+  body: string,
+  signal = new AbortController().signal,
+  patience?: number,
+): Promise<Kubectl> => {
   const path = join(await temporaryFolder(), 'kubectl')
   await writeFile(path, `#!/bin/sh\n${body}\n`, { mode: 0o755 })
-  return kubectlWith(path, '/state/demo/kubeconfig', signal)
+  return kubectlWith(path, '/state/demo/kubeconfig', signal, patience)
 }
 
 const errorOf = async (promise: Promise<unknown>): Promise<LabError> => {
@@ -30,6 +34,12 @@ describe('kubectl', () => {
       '[--patch]',
       '[{"a": "b c"}]',
     ])
+  })
+
+  test('waits as much longer as the machines are slower', async () => {
+    const kubectl = await kubectlThat('echo "$3"', new AbortController().signal, 20)
+    expect(await kubectl.run(['version'], { timeout: 7 })).toBe('--request-timeout=140s')
+    expect(await kubectl.run(['version'])).toBe('--request-timeout=600s')
   })
 
   test('reads a manifest from standard input, and nothing from ours', async () => {

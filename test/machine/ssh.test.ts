@@ -145,6 +145,11 @@ describe('a command that takes too long', () => {
     await vi.waitFor(() => expect(server.ran[0]?.channelClosed).toBe(true))
   })
 
+  test('has as much longer as the machine is slower', async () => {
+    const { transport } = await reach({ patience: 20 })
+    expect(await transport.exec('sleep 1; echo done', { timeout: 0.2 })).toMatchObject({ stdout: 'done\n' })
+  })
+
   test('costs no other command its connection', async () => {
     const { server, transport } = await reach()
     const other = transport.exec('sleep 0.5; echo done', {})

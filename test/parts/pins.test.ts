@@ -55,16 +55,19 @@ const idsBut = (...left: readonly string[]): string[] =>
     .map(({ id }) => id)
     .filter((id) => !left.includes(id))
 
+/** What is made from the base disk's parts beside itself. */
+const boxes = ['box-disk', 'box-libvirt', 'box-virtualbox']
+
 test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string[] }>([
   {
     change: 'a unit masked',
     edit: ({ baseDisk }) => baseDisk.masked.push('x.service'),
-    rebuilt: ['base-disk'],
+    rebuilt: ['base-disk', ...boxes],
   },
   {
     change: 'another CoreDNS',
     edit: ({ modules }) => (modules['coredns'] = { module: 'github.com/coredns/coredns', version: 'v9.9.9' }),
-    rebuilt: ['coredns', 'image-coredns', 'base-disk'],
+    rebuilt: ['coredns', 'image-coredns', 'base-disk', ...boxes],
   },
   {
     change: 'another package in the database image',
@@ -72,12 +75,12 @@ test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string
       images
         .filter((image) => image.kind === 'debian' && image.name === 'mariadb')
         .forEach((image) => image.kind === 'debian' && image.packages.push('x')),
-    rebuilt: ['image-mariadb', 'base-disk'],
+    rebuilt: ['image-mariadb', 'base-disk', ...boxes],
   },
   {
     change: 'a package more in the system: kube-proxy takes its programs from there',
     edit: ({ system }) => system.packages.push('x'),
-    rebuilt: ['system', 'image-kube-proxy', 'base-disk'],
+    rebuilt: ['system', 'image-kube-proxy', 'base-disk', 'box-system', ...boxes],
   },
   {
     change: 'another patch of the kernel',
@@ -96,45 +99,46 @@ test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string
       'image-kube-proxy',
       'image-pause',
       'base-disk',
+      ...boxes,
     ],
   },
   {
     change: 'another containerd',
     edit: ({ modules }) =>
       (modules['containerd'] = { module: 'github.com/containerd/containerd/v2', version: 'v9.9.9' }),
-    rebuilt: ['containerd', 'base-disk'],
+    rebuilt: ['containerd', 'base-disk', ...boxes],
   },
   {
     change: 'another etcd',
     edit: ({ modules }) => (modules['etcd'] = { module: 'go.etcd.io/etcd/server/v3', version: 'v9.9.9' }),
-    rebuilt: ['etcd', 'image-etcd', 'base-disk'],
+    rebuilt: ['etcd', 'image-etcd', 'base-disk', ...boxes],
   },
   {
     change: 'other CNI plugins',
     edit: ({ modules }) =>
       (modules['cni-plugins'] = { module: 'github.com/containernetworking/plugins', version: 'v9.9.9' }),
-    rebuilt: ['cni-plugins', 'base-disk'],
+    rebuilt: ['cni-plugins', 'base-disk', ...boxes],
   },
   {
     change: 'an image by another name',
     edit: ({ images }) =>
       images.filter(({ name }) => name === 'etcd').forEach((image) => (image.reference += '-x')),
-    rebuilt: ['image-etcd', 'base-disk'],
+    rebuilt: ['image-etcd', 'base-disk', ...boxes],
   },
   {
     change: 'a larger base disk',
     edit: ({ baseDisk }) => (baseDisk.size = '9G'),
-    rebuilt: ['base-disk'],
+    rebuilt: ['base-disk', ...boxes],
   },
   {
     change: 'a compiler more: all that is compiled',
     edit: ({ builder }) => builder.packages.push('x'),
-    rebuilt: idsBut('system', 'image-mariadb', 'image-debian'),
+    rebuilt: idsBut('system', 'image-mariadb', 'image-debian', 'box-tools', 'box-system'),
   },
   {
     change: 'another kernel source: it lies among the compilers',
     edit: ({ kernel }) => (kernel.source.sha256 = '0'.repeat(64)),
-    rebuilt: idsBut('system', 'image-mariadb', 'image-debian'),
+    rebuilt: idsBut('system', 'image-mariadb', 'image-debian', 'box-tools', 'box-system'),
   },
   {
     change: 'another Debian: everything',
@@ -175,10 +179,12 @@ test.each([
   { file: 'parts/builder/go.sh', rebuilt: ['kubernetes', 'containerd', 'coredns', 'etcd', 'cni-plugins'] },
   {
     file: 'parts/builder/enter.sh',
-    rebuilt: ['kernel', 'kubernetes', 'containerd', 'coredns', 'etcd', 'cni-plugins', 'pause'],
+    rebuilt: ['kernel', 'kubernetes', 'containerd', 'coredns', 'etcd', 'cni-plugins', 'pause', ...boxes],
   },
-  { file: 'parts/base-disk/build.sh', rebuilt: ['base-disk'] },
-  { file: 'templates/base/usr/local/sbin/lab-init', rebuilt: ['base-disk'] },
+  { file: 'parts/base-disk/build.sh', rebuilt: ['base-disk', 'box-disk'] },
+  { file: 'templates/box/etc/sudoers.d/vagrant', rebuilt: ['box-system'] },
+  { file: 'templates/box-provider/libvirt/Vagrantfile.hbs', rebuilt: ['box-libvirt', 'box-virtualbox'] },
+  { file: 'templates/base/usr/local/sbin/lab-init', rebuilt: ['base-disk', 'box-disk'] },
 ])('an edit of $file: $rebuilt', ({ file, rebuilt }) => {
   expect(rebuiltByFile(file)).toEqual(rebuilt)
 })

@@ -5,8 +5,9 @@ import { CommandError } from '../../src/machine/machine.js'
 import { type Mode, runPlan, succeeded } from '../../src/plan/runner.js'
 import type { Check, Context, Report, RunEvent, Step, StepResult, Verdict } from '../../src/plan/step.js'
 
-/** The runner looks at the signal alone; the rest is for steps, and these need none of it. */
-const contextWith = (signal: AbortSignal): Context => ({ signal }) as unknown as Context
+/** The runner looks at the signal and the provider's patience; the rest is for steps, and these need none of it. */
+const contextWith = (signal: AbortSignal, patience?: number): Context =>
+  ({ signal, provider: { patience } }) as unknown as Context
 
 const yes: Verdict = { ok: true, saw: 'it is' }
 const no: Verdict = { ok: false, saw: 'it is not' }
@@ -54,10 +55,14 @@ interface Run {
 
 const runSteps = async (
   steps: readonly Step[],
-  { mode = 'apply', signal = new AbortController().signal }: { mode?: Mode; signal?: AbortSignal } = {},
+  {
+    mode = 'apply',
+    signal = new AbortController().signal,
+    patience,
+  }: { mode?: Mode; signal?: AbortSignal; patience?: number } = {},
 ): Promise<Run> => {
   const events: RunEvent[] = []
-  const report = await runPlan({ title: 'Test', steps }, mode, contextWith(signal), (event) =>
+  const report = await runPlan({ title: 'Test', steps }, mode, contextWith(signal, patience), (event) =>
     events.push(event),
   )
   return {
@@ -490,6 +495,15 @@ describe('waiting', () => {
     )
     const { result } = await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })])
     expect(result('a').reason).toContain('thrown at once')
+  })
+
+  test('is as much longer as the machines of the provider are slower', async () => {
+    const begun = performance.now()
+    const late = checkOf('late', () => Promise.resolve(performance.now() - begun > 1000 ? yes : no), {
+      within: 0.2,
+    })
+    const wish = () => stepIn(new Set(), { id: 'a', checks: [late] })
+    expect((await runSteps([wish()], { patience: 10 })).outcomes).toEqual({ a: 'changed' })
   })
 
   test('for several checks goes on side by side, each to its own deadline', async () => {

@@ -1,12 +1,14 @@
 /** What of the contract needs no machine, for every provider there is. For those that boot them: test/e2e. */
 import { describe, expect, test, vi } from 'vitest'
 import { loadLab } from '../../src/lab/load.js'
-import { chooseProvider, providerNamed, providers } from '../../src/session.js'
+import { allProviders, chooseProvider, providerNamed } from '../../src/provider/registry.js'
 import { contractOfAny } from './contract.js'
 import { onlyPrograms } from './vagrant-tools.js'
 
 // Vagrant needs a second for every answer, and many times that on a busy machine.
 vi.setConfig({ testTimeout: 60_000 })
+
+const providers = await allProviders()
 
 for (const provider of providers)
   contractOfAny(
@@ -16,9 +18,9 @@ for (const provider of providers)
   )
 
 describe('the choice of a provider', () => {
-  test('has each under its own name', () => {
+  test('has each under its own name', async () => {
     expect(providers.map(({ name }) => name)).toEqual(['uml', 'libvirt', 'virtualbox'])
-    for (const provider of providers) expect(providerNamed(provider.name)).toBe(provider)
+    for (const provider of providers) expect(await providerNamed(provider.name)).toBe(provider)
   })
 
   test.each([
@@ -29,24 +31,20 @@ describe('the choice of a provider', () => {
     expect(found.name).toBe(chosen)
   })
 
-  test('is not left to one that boots no machines, however well it works', async () => {
-    // Stand-ins: a host with VirtualBox and nothing that User-Mode Linux needs.
+  test('goes on to the next where one does not work', async () => {
+    // Stand-ins: a host with VirtualBox, and nothing that User-Mode Linux or libvirt need.
     await onlyPrograms({ vagrant: 'echo Vagrant 2.4.9', VBoxManage: 'echo 7.2.22r175245' })
     const signal = new AbortController().signal
-    expect(await providerNamed('virtualbox').probe(signal)).toMatchObject({ usable: true })
+    expect((await chooseProvider(undefined, { provider: undefined }, signal)).name).toBe('virtualbox')
+  })
+
+  test('says so where none works', async () => {
+    await onlyPrograms({})
+    const signal = new AbortController().signal
     await expect(chooseProvider(undefined, { provider: undefined }, signal)).rejects.toMatchObject({
       code: 'no-provider',
       exitCode: 3,
       hint: 'lab doctor',
     })
-  })
-
-  test('where nobody chose: the first that boots machines and works here, or none', async () => {
-    const signal = new AbortController().signal
-    const [first] = providers.filter(({ bootsMachines }) => bootsMachines)
-    const { usable } = await first!.probe(signal)
-    const choice = chooseProvider(undefined, { provider: undefined }, signal)
-    if (usable) expect((await choice).name).toBe(first!.name)
-    else await expect(choice).rejects.toMatchObject({ code: 'no-provider', exitCode: 3, hint: 'lab doctor' })
   })
 })

@@ -12,8 +12,18 @@ const missing = programs.filter(
   (name) => !(process.env['PATH'] ?? '').split(delimiter).some((folder) => existsSync(join(folder, name))),
 )
 
+const plugin = '/usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json'
+
 /** On a developer's machine tests may do without Vagrant; in CI they fail instead, through `needVagrant`. */
 export const skipWithoutVagrant = missing.length > 0 && process.env['CI'] !== 'true'
+
+/** Debian packages the plugin as well. `vagrant plugin install` would be found elsewhere, and takes minutes. */
+export const skipWithoutPlugin = !existsSync(plugin) && process.env['CI'] !== 'true'
+
+if (skipWithoutVagrant || skipWithoutPlugin)
+  console.warn(
+    'Left out: what needs vagrant and vagrant-libvirt. apt-get install -y --no-install-recommends vagrant vagrant-libvirt',
+  )
 
 export const needVagrant = (): void => {
   if (missing.length > 0)
@@ -124,7 +134,8 @@ class Recorder < BasicObject
     inner = []
     args = args.map { |arg| ::Array === arg ? arg.map { |item| ::Recorder.plain(item) } : ::Recorder.plain(arg) }
     @calls << { name: name, args: args, options: options, calls: inner }
-    block&.call(::Recorder.new(inner))
+    # A provider's block takes a second one, for what it overrides outside of itself.
+    block&.call(::Recorder.new(inner), ::Recorder.new(inner))
     ::Recorder.new(inner)
   end
 

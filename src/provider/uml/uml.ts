@@ -7,12 +7,12 @@ import { freemem } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { setTimeout as delay } from 'node:timers/promises'
-import { exitCodes, LabError } from '../../error.js'
+import { LabError } from '../../error.js'
 import { addressText, hostNumber, parseAddress, parseSubnet, type Subnet } from '../../lab/address.js'
 import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
 import { serialOf, tarOf } from '../../machine/files.js'
 import { sshTransport } from '../../machine/ssh.js'
-import { hostPackages, installHostPackages } from '../../parts/host.js'
+import { needHostPackages } from '../../parts/host.js'
 import { preparedParts, prepareParts } from '../../parts/parts.js'
 import { labKeys, machineKeys } from '../../machine/keys.js'
 import { madeLabs, pathsOf, removeState, writePrivate } from '../../state.js'
@@ -510,21 +510,11 @@ const availableMemory = (): number => {
  */
 export const umlProvider: Provider = {
   name: 'uml',
-  bootsMachines: true,
   probe,
   preflight,
   prepare: async (_lab, preparation) => {
     if (!('missing' in (await preparedParts()))) return
-    const { missing, install } = await hostPackages()
-    if (missing.length > 0) {
-      if (!isRoot())
-        throw new LabError('host-packages', `missing on this host: ${missing.join(', ')}`, {
-          hint: `sudo ${install}`,
-          exitCode: exitCodes.host,
-        })
-      preparation.notice(`Missing on this host: ${missing.join(', ')}. Installing, as root: ${install}`)
-      await installHostPackages()
-    }
+    await needHostPackages(preparation)
     await prepareParts({ preparation })
   },
   createNetwork,
@@ -566,13 +556,10 @@ export const umlProvider: Provider = {
     })
   },
   dial: (lab, host, port) => connectThrough(socketOf(lab), host, port),
+  proxyCommand: (lab) => `${process.execPath} ${dialScript} ${socketOf(lab)} %h %p`,
   lunDevice,
   partsInUse,
   consoleLog: (lab, machine) => join(machineFolder(lab, machine), 'console.log'),
   destroy,
   leftovers,
 }
-
-/** What a user's own ssh needs to reach into the lab. */
-export const proxyCommand = (lab: Pick<Lab, 'name'>): string =>
-  `${process.execPath} ${dialScript} ${socketOf(lab)} %h %p`

@@ -1,51 +1,15 @@
+/** Whether VirtualBox or libvirt can be used through Vagrant on this host, found by trying, and what a lab needs of it. */
 import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { execa } from 'execa'
-import { exitCodes, LabError } from '../error.js'
-import { addressText, overlaps, parseSubnet, sizeOf, type Subnet } from '../lab/address.js'
-import type { Lab, MachineSpec } from '../lab/lab.js'
-import { quote } from '../machine/sh.js'
-import { render } from '../render.js'
-import type { Provider, Usability } from './provider.js'
-
-export type VagrantKind = 'virtualbox' | 'libvirt'
-
-/** One Vagrantfile serves both providers; `provider` is the one that a plain `vagrant up` takes. */
-export const renderVagrantfile = (lab: Lab, provider: VagrantKind): string =>
-  render('Vagrantfile', {
-    lab: lab.name,
-    provider,
-    netmask: addressText(2 ** 32 - sizeOf(subnetOf(lab.network.subnet))),
-    // Text goes through the template's `ruby` helper. The rest is arithmetic, so that it is a number even if the
-    // lab was put together by a program without types: NaN is no more than an undefined constant of Ruby.
-    machines: lab.machines.map((machine) => ({
-      ...machine,
-      cpus: Math.ceil(machine.cpus),
-      disks: disksOf(lab, machine).map((disk) => ({ ...disk, lun: Math.trunc(disk.lun) })),
-    })),
-  })
-
-interface Disk {
-  /** IQN of the target that serves it. */
-  readonly target: string
-  readonly lun: number
-  /** Bytes. */
-  readonly size: number
-}
-
-/** A disk per LUN, in the order of the lab file. */
-const disksOf = (lab: Lab, machine: MachineSpec): readonly Disk[] =>
-  lab.targets
-    .filter((target) => target.machine === machine.name)
-    .flatMap((target) => target.luns.map((lun) => ({ target: target.iqn, ...lun })))
-
-const subnetOf = (cidr: string): Subnet => {
-  const subnet = parseSubnet(cidr)
-  if (!subnet) throw new Error(`${cidr} is not a subnet: the loader has checked it`)
-  return subnet
-}
+import { overlaps, parseSubnet } from '../../lab/address.js'
+import type { Lab } from '../../lab/lab.js'
+import { quote } from '../../machine/sh.js'
+import type { Usability } from '../provider.js'
+import { subnetOf, type VagrantKind } from './hypervisor.js'
+import { disksOf } from './vagrantfile.js'
 
 /** What of a host decides here; tests give another one. */
 export interface VagrantHost {
@@ -58,50 +22,6 @@ export interface VagrantHost {
 
 const thisHost: VagrantHost = { platform: process.platform, root: '/', memory: totalmem() }
 
-/**
- * VirtualBox and libvirt through Vagrant: so far a Vagrantfile of the lab, and whether it could be used here.
- * Everything else is refused with the way that does work.
- */
-export const vagrantProvider = (kind: VagrantKind, host: VagrantHost = thisHost): Provider => {
-  const notYet = (lab: Pick<Lab, 'name'>): LabError =>
-    new LabError(
-      'not-yet',
-      `lab ${lab.name}: lab cannot run machines with ${kind} yet, only write their Vagrantfile`,
-      {
-        hint: `lab up ${quote(lab.name)} --provider uml; or by hand: lab render ${quote(lab.name)}, then vagrant up`,
-        exitCode: exitCodes.usage,
-      },
-    )
-  const refuse = (lab: Pick<Lab, 'name'>): Promise<never> => Promise.reject(notYet(lab))
-
-  return {
-    name: kind,
-    probe: (signal) => probe(kind, host, signal),
-    preflight: (lab) => preflight(kind, host, lab),
-    prepare: refuse,
-    createNetwork: refuse,
-    network: refuse,
-    bootsMachines: false,
-    apiEndpoint: refuse,
-    releaseNetwork: refuse,
-    states: refuse,
-    start: refuse,
-    cut: refuse,
-    remove: refuse,
-    transport: refuse,
-    dial: refuse,
-    // Set in the Vagrantfile as the serial numbers of the disks.
-    lunDevice: (index) =>
-      `/dev/disk/by-id/${kind === 'libvirt' ? 'virtio-' : 'ata-VBOX_HARDDISK_'}lab${String(index)}`,
-    partsInUse: () => Promise.resolve([]),
-    consoleLog: (lab) => {
-      throw notYet(lab)
-    },
-    destroy: refuse,
-    leftovers: refuse,
-  }
-}
-
 // Whether it works here
 
 /** One thing that was tried. */
@@ -112,12 +32,14 @@ interface Finding {
   readonly remedy?: string
 }
 
-const probe = async (kind: VagrantKind, host: VagrantHost, signal: AbortSignal): Promise<Usability> => {
+/** @param host tests give another one */
+export const probe = async (
+  kind: VagrantKind,
+  signal: AbortSignal,
+  host: VagrantHost = thisHost,
+): Promise<Usability> => {
   const remedy = remedies[kind][await systemOf(host)]
-  const findings = await Promise.all([
-    tryVagrant(remedy, signal),
-    kind === 'virtualbox' ? tryVirtualBox(remedy, signal) : tryLibvirt(remedy, host, signal),
-  ])
+  const findings = [...(await tryPrograms(kind, remedy, host, signal))]
   // Vagrant has the last word: it knows which versions of VirtualBox it can drive, and whether it has the plugin.
   if (findings.every(({ ok }) => ok)) findings.push(await tryTogether(kind, remedy, signal))
 
@@ -126,6 +48,18 @@ const probe = async (kind: VagrantKind, host: VagrantHost, signal: AbortSignal):
   const missing = findings.flatMap(({ ok, remedy }) => (ok || remedy === undefined ? [] : [remedy]))
   return usable ? { usable, evidence } : { usable, evidence, remedy: missing.join('\n') }
 }
+
+/** Each by itself. */
+const tryPrograms = (
+  kind: VagrantKind,
+  remedy: Remedies,
+  host: VagrantHost,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> =>
+  Promise.all([
+    tryVagrant(remedy, signal),
+    kind === 'virtualbox' ? tryVirtualBox(remedy, signal) : tryLibvirt(remedy, host, signal),
+  ])
 
 const tryVagrant = async (remedy: Remedies, signal: AbortSignal): Promise<Finding> => {
   const version = await ask('vagrant', ['--version'], { signal })
@@ -334,12 +268,25 @@ interface Problem {
   readonly hint: string
 }
 
-const preflight = async (kind: VagrantKind, host: VagrantHost, lab: Lab): Promise<readonly Problem[]> => [
+/** Everything that this host lacks for this lab. */
+export const preflight = async (
+  kind: VagrantKind,
+  lab: Lab,
+  host: VagrantHost = thisHost,
+): Promise<readonly Problem[]> => [
+  ...(await programProblems(kind, host)),
   ...(kind === 'virtualbox' ? await hostOnlyProblems(lab, host) : []),
   ...ownNetworkProblems(lab, kind),
   ...(kind === 'virtualbox' ? portProblems(lab) : []),
   ...memoryProblems(lab, host),
 ]
+
+/** Whether Vagrant can drive the two together takes seconds to find out, and it says so itself: `probe` asks. */
+const programProblems = async (kind: VagrantKind, host: VagrantHost): Promise<readonly Problem[]> => {
+  const remedy = remedies[kind][await systemOf(host)]
+  const findings = await tryPrograms(kind, remedy, host, AbortSignal.timeout(60_000))
+  return findings.flatMap(({ ok, saw, remedy: hint = 'lab doctor' }) => (ok ? [] : [{ problem: saw, hint }]))
+}
 
 /** The file that widens VirtualBox's choice of host-only addresses: lines of `* 10.0.0.0/8 192.168.0.0/16`. */
 const networksConf = 'etc/vbox/networks.conf'

@@ -1,0 +1,41 @@
+/** The providers there are. Each is loaded when it is first asked for: what it needs takes half a second to load. */
+import { LabError } from '../error.js'
+import type { Lab, ProviderName } from '../lab/lab.js'
+import type { Provider } from './provider.js'
+
+/** In the order in which they are tried where nobody chose. */
+const loaders: Readonly<Record<ProviderName, () => Promise<Provider>>> = {
+  uml: async () => (await import('./uml/uml.js')).umlProvider,
+  libvirt: async () => (await import('./vagrant/vagrant.js')).vagrantProvider('libvirt'),
+  virtualbox: async () => (await import('./vagrant/vagrant.js')).vagrantProvider('virtualbox'),
+}
+
+export const providerNames = Object.keys(loaders) as readonly ProviderName[]
+
+const loaded = new Map<ProviderName, Promise<Provider>>()
+
+export const providerNamed = (name: ProviderName): Promise<Provider> => {
+  let provider = loaded.get(name)
+  if (!provider) {
+    provider = loaders[name]()
+    loaded.set(name, provider)
+  }
+  return provider
+}
+
+export const allProviders = (): Promise<readonly Provider[]> => Promise.all(providerNames.map(providerNamed))
+
+/** The provider that was asked for, on the command line before the lab file; else the first that works here. */
+export const chooseProvider = async (
+  asked: ProviderName | undefined,
+  lab: Pick<Lab, 'provider'>,
+  signal: AbortSignal,
+): Promise<Provider> => {
+  const name = asked ?? lab.provider
+  if (name) return providerNamed(name)
+  for (const each of providerNames) {
+    const provider = await providerNamed(each)
+    if ((await provider.probe(signal)).usable) return provider
+  }
+  throw new LabError('no-provider', 'no provider works on this host', { hint: 'lab doctor', exitCode: 3 })
+}

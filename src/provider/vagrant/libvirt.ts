@@ -1,0 +1,237 @@
+/** libvirt, through virsh. */
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { addressText, sizeOf } from '../../lab/address.js'
+import type { Lab } from '../../lab/lab.js'
+import { pathsOf, writePrivate } from '../../state.js'
+import type { Leftover } from '../provider.js'
+import { type Found, type Hypervisor, prefixOf, subnetOf } from './hypervisor.js'
+import { ask, must } from './tools.js'
+
+/** As vagrant-libvirt does by itself. */
+const connection = ['--connect', 'qemu:///system', '--quiet']
+
+const virsh = (lab: Pick<Lab, 'name'>, machine: string | undefined, ...args: readonly string[]) =>
+  must(lab.name, 'virsh', [...connection, ...args], machine === undefined ? {} : { machine })
+
+const tryVirsh = (...args: readonly string[]) => ask('virsh', [...connection, ...args])
+
+const domainOf = (lab: Pick<Lab, 'name'>, machine: string): string => `${prefixOf(lab)}${machine}`
+
+const networkOf = (lab: Pick<Lab, 'name'>): string => `lab_${lab.name}`
+
+/** virDomainState, and why, as libvirt numbers them. */
+const running = ['1', '2', '3', '4']
+const paused = '3'
+const crashed = '6'
+const offReasons: Readonly<Record<string, string>> = {
+  '1': 'shut down',
+  '2': 'its power was cut',
+  '3': 'it crashed',
+  '6': 'it could not be started',
+}
+
+/** `Domain: 'NAME'`, then `  key=value` lines, for every one. */
+const parseStats = (text: string): readonly (ReadonlyMap<string, string> & { readonly domain?: string })[] =>
+  text
+    .split(/^Domain: /m)
+    .slice(1)
+    .map((block) => {
+      const [first = '', ...lines] = block.split('\n')
+      const values = new Map([['domain', first.trim().replace(/^'|'$/g, '')]])
+      for (const line of lines) {
+        const at = line.indexOf('=')
+        if (at > 0) values.set(line.slice(0, at).trim(), line.slice(at + 1).trim())
+      }
+      return values
+    })
+
+const machines: Hypervisor['machines'] = async (lab) => {
+  const prefix = prefixOf(lab)
+  const [stats, ids, active] = await Promise.all([
+    tryVirsh('domstats', '--state', '--balloon', '--vcpu', '--nowait'),
+    tryVirsh('list', '--all', '--uuid', '--name'),
+    tryVirsh('list'),
+  ])
+  // No virsh, or no libvirtd: there are no machines to speak of. Who needs one finds out what is wrong.
+  if (!stats.ok || !ids.ok) return []
+  const idOf = new Map(
+    ids.stdout.split('\n').map((line) => {
+      const [id = '', name = ''] = line.trim().split(/\s+/)
+      return [name, id]
+    }),
+  )
+  // A domain gets another number every time it is switched on: `  7   lab_iscsi_target   running`.
+  const numberOf = new Map(
+    active.stdout.split('\n').map((line) => {
+      const [number = '', name = ''] = line.trim().split(/\s+/)
+      return [name, number]
+    }),
+  )
+  return parseStats(stats.stdout)
+    .filter((values) => values.get('domain')?.startsWith(prefix))
+    .map((values): Found => {
+      const domain = values.get('domain') ?? ''
+      const state = values.get('state.state') ?? ''
+      const reason = values.get('state.reason') ?? ''
+      const number = (key: string): number | undefined =>
+        values.has(key) ? Number(values.get(key)) : undefined
+      const kibibytes = number('balloon.maximum')
+      return {
+        name: domain.slice(prefix.length),
+        id: idOf.get(domain) ?? '',
+        running: running.includes(state),
+        ...(state === paused ? { paused: true } : {}),
+        detail: running.includes(state)
+          ? `domain ${domain}, number ${numberOf.get(domain) ?? 'unknown'}`
+          : state === crashed
+            ? 'it crashed'
+            : (offReasons[reason] ?? 'it is off'),
+        memory: kibibytes === undefined ? undefined : kibibytes * 1024,
+        cpus: number('vcpu.maximum'),
+      }
+    })
+}
+
+/** Every byte that means something in XML as a number: whatever a lab is called, it stays text. */
+const xml = (text: string): string =>
+  text.replaceAll(/[&<>"']/g, (letter) => `&#${String(letter.charCodeAt(0))};`)
+
+/** The same as vagrant-libvirt would make with the first machine: it takes the one that is there. */
+const networkXml = (lab: Lab): string => {
+  const subnet = subnetOf(lab.network.subnet)
+  const netmask = addressText(2 ** 32 - sizeOf(subnet))
+  return `<network>
+  <name>${xml(networkOf(lab))}</name>
+  <bridge stp='on' delay='0'/>
+  <ip address='${addressText(subnet.base + 1)}' netmask='${netmask}'/>
+</network>
+`
+}
+
+interface NetworkState {
+  readonly defined: boolean
+  readonly active: boolean
+  readonly bridge: string
+}
+
+const networkState = async (lab: Pick<Lab, 'name'>): Promise<NetworkState> => {
+  const { ok, stdout } = await tryVirsh('net-info', networkOf(lab))
+  return {
+    defined: ok,
+    active: /^Active:\s+yes/m.test(stdout),
+    bridge: /^Bridge:\s+(\S+)/m.exec(stdout)?.[1] ?? '',
+  }
+}
+
+const volumes = async (lab: Pick<Lab, 'name'>): Promise<readonly { pool: string; name: string }[]> => {
+  const pools = (await tryVirsh('pool-list', '--name')).stdout.split('\n').map((line) => line.trim())
+  const found = await Promise.all(
+    pools
+      .filter((pool) => pool !== '')
+      .map(async (pool) =>
+        (await tryVirsh('vol-list', pool)).stdout
+          .split('\n')
+          .map((line) => line.trim().split(/\s+/)[0] ?? '')
+          .filter((name) => name.startsWith(prefixOf(lab)))
+          .map((name) => ({ pool, name })),
+      ),
+  )
+  return found.flat()
+}
+
+const remove: Hypervisor['remove'] = async (lab, machine) => {
+  const domain = domainOf(lab, machine)
+  await tryVirsh('destroy', domain)
+  const { ok } = await tryVirsh('dominfo', domain)
+  if (ok) await virsh(lab, machine, 'undefine', domain, '--managed-save', '--snapshots-metadata', '--nvram')
+  for (const { pool, name } of await volumes(lab))
+    // Vagrant calls them NAME.img and NAME-vdb.qcow2.
+    if (name.startsWith(`${domain}.`) || name.startsWith(`${domain}-vd`))
+      await virsh(lab, machine, 'vol-delete', '--pool', pool, name)
+}
+
+const releaseNetwork = async (lab: Pick<Lab, 'name'>): Promise<void> => {
+  if ((await machines(lab)).some((machine) => machine.running)) return
+  if ((await networkState(lab)).active) await virsh(lab, undefined, 'net-destroy', networkOf(lab))
+}
+
+const createNetwork: Hypervisor['createNetwork'] = async (lab) => {
+  const { defined, active } = await networkState(lab)
+  if (!defined) {
+    // virsh opens its file by name, which a socket as its standard input has not.
+    const file = join(pathsOf(lab.name).root, 'network.xml')
+    await writePrivate(file, networkXml(lab))
+    await virsh(lab, undefined, 'net-define', file)
+  }
+  if (!active) await virsh(lab, undefined, 'net-start', networkOf(lab))
+}
+
+export const libvirt: Hypervisor = {
+  program: 'virsh',
+  together: Math.max(2, availableParallelism()),
+  machines,
+  createNetwork,
+  releaseNetwork,
+  network: async (lab) => {
+    const { active, bridge } = await networkState(lab)
+    return active
+      ? { ok: true, saw: `libvirt network ${networkOf(lab)} on ${bridge}` }
+      : { ok: false, saw: `libvirt has no active network ${networkOf(lab)}` }
+  },
+  start: async (lab, machine) => {
+    const domain = domainOf(lab, machine.name)
+    const found = (await machines(lab)).find(({ name }) => name === machine.name)
+    const kibibytes = String(Math.ceil(machine.memory / 1024))
+    if (found?.memory !== machine.memory) {
+      await virsh(lab, machine.name, 'setmaxmem', domain, kibibytes, '--config')
+      await virsh(lab, machine.name, 'setmem', domain, kibibytes, '--config')
+    }
+    const cpus = String(Math.ceil(machine.cpus))
+    if (String(found?.cpus) !== cpus) {
+      await virsh(lab, machine.name, 'setvcpus', domain, cpus, '--maximum', '--config')
+      await virsh(lab, machine.name, 'setvcpus', domain, cpus, '--config')
+    }
+    await virsh(lab, machine.name, 'start', domain)
+  },
+  cut: async (lab, machine) => {
+    await tryVirsh('destroy', domainOf(lab, machine))
+    if ((await machines(lab)).some(({ name, running: on }) => name === machine && on))
+      await virsh(lab, machine, 'destroy', domainOf(lab, machine))
+  },
+  pause: async (lab, machine) => {
+    await tryVirsh('suspend', domainOf(lab, machine))
+  },
+  resume: async (lab, machine) => {
+    await tryVirsh('resume', domainOf(lab, machine))
+  },
+  remove,
+  destroy: async (lab) => {
+    const names = new Set((await machines(lab)).map(({ name }) => name))
+    await Promise.all([...names].map((name) => remove(lab, name).catch(() => undefined)))
+    // Of machines that were only half made, or half removed.
+    for (const { pool, name } of await volumes(lab)) await tryVirsh('vol-delete', '--pool', pool, name)
+    await tryVirsh('net-destroy', networkOf(lab))
+    await tryVirsh('net-undefine', networkOf(lab))
+    for (let tries = 0; tries < 20 && (await machines(lab)).length > 0; tries++) await delay(100)
+  },
+  leftovers: async (lab) => {
+    const [found, network, disks] = await Promise.all([machines(lab), networkState(lab), volumes(lab)])
+    return [
+      ...found.map(({ name, running: on }): Leftover => ({
+        kind: on ? 'process' : 'file',
+        what: `libvirt domain ${domainOf(lab, name)}`,
+      })),
+      ...(network.active
+        ? [{ kind: 'interface', what: network.bridge } as const]
+        : network.defined
+          ? [{ kind: 'file', what: `libvirt network ${networkOf(lab)}` } as const]
+          : []),
+      ...disks.map(({ pool, name }): Leftover => ({
+        kind: 'file',
+        what: `libvirt volume ${name} in pool ${pool}`,
+      })),
+    ]
+  },
+}

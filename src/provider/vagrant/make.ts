@@ -1,0 +1,238 @@
+/** How machines come to be: the box, the Vagrantfile, and Vagrant, which makes them and lets lab in. */
+import { existsSync } from 'node:fs'
+import { mkdir, readdir, rm } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { exitCodes, LabError } from '../../error.js'
+import type { Lab, MachineSpec } from '../../lab/lab.js'
+import { type MachineFile, tarOf } from '../../machine/files.js'
+import { labKeys, machineKeys } from '../../machine/keys.js'
+import { needHostPackages } from '../../parts/host.js'
+import { boxName, boxOf, builtKubectl, prepareBox, prepareKubectl } from '../../parts/parts.js'
+import { render } from '../../render.js'
+import { writePrivate } from '../../state.js'
+import type { Preparation } from '../provider.js'
+import {
+  dotVagrant,
+  folderOf,
+  type Hypervisor,
+  isMade,
+  logOf,
+  subnetOf,
+  type VagrantKind,
+} from './hypervisor.js'
+import { libvirt } from './libvirt.js'
+import { ask, explain, vagrant } from './tools.js'
+import { renderVagrantfile } from './vagrantfile.js'
+import { virtualbox } from './virtualbox.js'
+
+const hypervisors: Readonly<Record<VagrantKind, Hypervisor>> = { libvirt, virtualbox }
+
+const entryOf = (lab: Pick<Lab, 'name'>, machine: string): string =>
+  join(dotVagrant(lab), 'lab', `${machine}.sh`)
+
+/** What of /etc/lab/network the machine needs: its card of the lab's network is the second one. */
+const networkFile = (lab: Lab, machine: MachineSpec): string =>
+  `INTERFACE=eth1\nADDRESS=${machine.address}/${String(subnetOf(lab.network.subnet).prefix)}\n`
+
+/** The script that Vagrant runs on a new machine: it lays down the machine's files, keys first among them. */
+const entryScript = async (
+  lab: Lab,
+  machine: MachineSpec,
+  files: readonly MachineFile[],
+): Promise<string> => {
+  const keys = await labKeys(lab.name)
+  const own = await machineKeys(lab.name, machine.name)
+  const archive = await tarOf([
+    ...files,
+    { path: '/etc/lab/network', content: networkFile(lab, machine) },
+    { path: '/root/.ssh/authorized_keys', content: `${keys.publicKey}\n`, mode: 0o600 },
+    { path: '/etc/ssh/ssh_host_ed25519_key', content: own.privateKey, mode: 0o600 },
+    { path: '/etc/ssh/ssh_host_ed25519_key.pub', content: `${own.publicKey}\n` },
+  ])
+  return render('machine/vagrant-entry.sh', {
+    archive: archive.toString('base64').replaceAll(/.{76}/g, '$&\n').trimEnd(),
+  })
+}
+
+// Making machines
+
+interface Order {
+  readonly lab: Lab
+  readonly machine: string
+  readonly done: () => void
+  readonly failed: (error: unknown) => void
+}
+
+/**
+ * Steps ask for one machine each, at the same time. One Vagrant can make several of them side by side, and shares
+ * what must not be done twice; two Vagrants would be in each other's way.
+ */
+class Workshop {
+  readonly #kind: VagrantKind
+  #orders: Order[] = []
+  #working = false
+
+  constructor(kind: VagrantKind) {
+    this.#kind = kind
+  }
+
+  async make(lab: Lab, machine: string): Promise<void> {
+    const made = new Promise<void>((done, failed) => {
+      this.#orders.push({ lab, machine, done, failed })
+    })
+    if (!this.#working)
+      this.#workOff().catch((error: unknown) => {
+        for (const order of this.#orders.splice(0)) order.failed(error)
+      })
+    await made
+  }
+
+  async #workOff(): Promise<void> {
+    this.#working = true
+    // Until a second has passed in which nobody else asked.
+    for (let seen = 0; seen !== this.#orders.length;) {
+      seen = this.#orders.length
+      await delay(1000)
+    }
+    for (let first = this.#orders[0]; first; first = this.#orders[0]) {
+      const { name } = first.lab
+      const batch = this.#orders
+        .filter(({ lab }) => lab.name === name)
+        .slice(0, hypervisors[this.#kind].together)
+      this.#orders = this.#orders.filter((order) => !batch.includes(order))
+      await this.#makeAll(first.lab, batch)
+    }
+    this.#working = false
+  }
+
+  async #makeAll(lab: Lab, batch: readonly Order[]): Promise<void> {
+    try {
+      const { ok, all } = await vagrant(
+        folderOf(lab),
+        // A machine that failed stays as it is, for people to look at and for the next `up` to go on with.
+        ['up', ...batch.map(({ machine }) => machine), '--provider', this.#kind, '--no-destroy-on-error'],
+        { log: logOf(lab) },
+      )
+      const found = await hypervisors[this.#kind].machines(lab)
+      for (const { machine, done, failed } of batch) {
+        const made = found.find(({ name }) => name === machine)
+        if (ok || (made?.running && (await isMade(lab, this.#kind, made)))) done()
+        else failed(explain('vagrant', wordsFor(all, machine), { lab: lab.name, machine, log: logOf(lab) }))
+      }
+    } catch (error) {
+      for (const { failed } of batch) failed(error)
+    }
+  }
+}
+
+/** What Vagrant said of one machine, and in the end of all: several are made at once, each line has a name before it. */
+const wordsFor = (said: string, machine: string): string =>
+  said
+    .split('\n')
+    .filter((line) => {
+      const name = /^(?:==>| {4}) ([a-z0-9-]+): /.exec(line)?.[1]
+      return name === undefined || name === machine
+    })
+    .join('\n')
+
+// The box
+
+/** Where Vagrant keeps boxes. */
+const vagrantHome = (): string => process.env['VAGRANT_HOME'] ?? join(homedir(), '.vagrant.d')
+
+/** Asks only the file system: `vagrant box list` takes a second. */
+const isAdded = async (kind: VagrantKind, version: string): Promise<boolean> => {
+  const folder = join(vagrantHome(), 'boxes', boxName.replaceAll('/', '-VAGRANTSLASH-'), version)
+  // Since Vagrant 2.4 there is a folder of the architecture between the two.
+  for (const entry of await readdir(folder).catch(() => []))
+    if (entry === kind || existsSync(join(folder, entry, kind))) return true
+  return false
+}
+
+/** LAB_BOX names another box, that the user has to have. */
+const ownBox = (): boolean => (process.env['LAB_BOX'] ?? '') === ''
+
+/** The host's kubectl: the one that was built, or any that is there. */
+const hasKubectl = async (): Promise<boolean> =>
+  builtKubectl() !== undefined || (await ask('kubectl', ['version', '--client'])).ok
+
+/** @throws LabError `no-box` or `no-kubectl` with the command that builds it, where that is not wanted now. */
+const agreeToBuild = async (
+  kind: VagrantKind,
+  lab: Lab,
+  { agree }: Preparation,
+  lacks: { readonly box: boolean; readonly kubectl: boolean },
+): Promise<void> => {
+  if (!agree || (!lacks.box && !lacks.kubectl)) return
+  const what = lacks.box
+    ? `Vagrant has no box ${boxName} ${boxOf(kind).version} for ${kind}`
+    : 'this host has no kubectl'
+  const answer = await agree(
+    `${what}. Build it now, from Debian packages and Go modules? It happens once: 3 min if lab's other parts are there, else 15 min and 9 GiB.`,
+  )
+  if (answer === 'yes') return
+  throw new LabError(
+    lacks.box ? 'no-box' : 'no-kubectl',
+    `${lab.name}: ${what}${answer === 'nobody' ? ', and nobody is there to ask whether to build it' : ''}`,
+    {
+      hint: `${lacks.box ? `lab box build --provider ${kind}, then again; or at once: ` : ''}lab up ${lab.name} --provider ${kind} --yes`,
+      exitCode: exitCodes.host,
+    },
+  )
+}
+
+export const prepare = async (kind: VagrantKind, lab: Lab, preparation: Preparation): Promise<void> => {
+  const lacksKubectl = lab.kubernetes !== undefined && !(await hasKubectl())
+  const lacksBox = ownBox() && !(await isAdded(kind, boxOf(kind).version))
+  if (!lacksKubectl && !lacksBox) return
+  await agreeToBuild(kind, lab, preparation, {
+    box: lacksBox && !boxOf(kind).built,
+    kubectl: lacksKubectl,
+  })
+  if (lacksKubectl || !boxOf(kind).built) await needHostPackages(preparation)
+  if (lacksKubectl) await prepareKubectl(preparation)
+  if (!lacksBox) return
+  const { version, built } = boxOf(kind)
+  if (!built) preparation.notice(`Vagrant has no box ${boxName} ${version} for ${kind}: building it, once`)
+  await prepareBox(kind, preparation)
+  preparation.notice(`Adding the box ${boxName} ${version} to Vagrant`)
+  await addBox(kind)
+}
+
+/** `vagrant box add` of the box that was built. @throws LabError in Vagrant's words. */
+export const addBox = async (kind: VagrantKind): Promise<void> => {
+  const { metadata } = boxOf(kind)
+  const said = await ask('vagrant', ['box', 'add', '--force', '--provider', kind, metadata], {
+    timeout: 900,
+    cwd: join(metadata, '..'),
+  })
+  if (!said.ok) throw explain('vagrant', said.all, { lab: 'box' })
+}
+
+/** Makes the lab's folder one of Vagrant's. */
+export const writeVagrantfile = async (kind: VagrantKind, lab: Lab): Promise<void> => {
+  await mkdir(dotVagrant(lab), { recursive: true, mode: 0o700 })
+  const version = ownBox() ? boxOf(kind).version : undefined
+  await writePrivate(join(folderOf(lab), 'Vagrantfile'), renderVagrantfile(lab, kind, version))
+}
+
+const workshops: Readonly<Record<VagrantKind, Workshop>> = {
+  libvirt: new Workshop('libvirt'),
+  virtualbox: new Workshop('virtualbox'),
+}
+
+/** Makes a machine that is not there, boots it, and lays down its files. @throws LabError with Vagrant's words. */
+export const makeMachine = async (
+  kind: VagrantKind,
+  lab: Lab,
+  machine: MachineSpec,
+  files: readonly MachineFile[],
+): Promise<void> => {
+  await writeVagrantfile(kind, lab)
+  await writePrivate(entryOf(lab, machine.name), await entryScript(lab, machine, files))
+  await workshops[kind].make(lab, machine.name)
+  // It has keys in it, and is of no more use.
+  await rm(entryOf(lab, machine.name), { force: true })
+}

@@ -1,0 +1,285 @@
+/** Programs of others (vagrant, virsh, VBoxManage), and what their complaints mean. */
+import { spawn } from 'node:child_process'
+import { appendFile } from 'node:fs/promises'
+import { LabError } from '../../error.js'
+
+interface Known {
+  readonly pattern: RegExp
+  readonly code: string
+  readonly reason: string
+  /** A command to type. `LAB` stands for the lab's name. */
+  readonly hint: string
+}
+
+const removeKvm =
+  'sudo modprobe -r kvm_intel kvm_amd kvm   # end its machines first; in VirtualBox 7.2.10 and newer not needed'
+
+/**
+ * The first that matches is the cause. Their words are those of VirtualBox 7.2, libvirt 9 and Vagrant 2.3 and 2.4;
+ * that the guest additions are missing or old is never one: nothing here uses them.
+ */
+const known: readonly Known[] = [
+  {
+    pattern: /VERR_SVM_HOST_SVME_NOT_ENABLED/,
+    code: 'virtualization-off',
+    reason: 'the kernel was told not to switch virtualisation on, and this VirtualBox relies on that it does',
+    hint: 'grep -rl enable_virt_at_load /etc/modprobe.d   # remove that line, then boot again',
+  },
+  {
+    pattern:
+      /VERR_VMX_IN_VMX_ROOT_MODE|VERR_SVM_IN_USE|VERR_VMX_ROOT_ACTIVE|VT-x is being used by another hypervisor|AMD-V is being used by another hypervisor/,
+    code: 'virtualization-busy',
+    reason: 'another hypervisor, such as KVM, holds the virtualisation of the processor',
+    hint: removeKvm,
+  },
+  {
+    pattern:
+      /VERR_VMX_MSR_ALL_VMX_DISABLED|VERR_VMX_MSR_VMX_DISABLED|VERR_SVM_DISABLED|VERR_VMX_NO_VMX|VERR_SVM_NO_SVM|VERR_CPUM_RAW_MODE_NOT_SUPPORTED|VERR_NEM_NOT_AVAILABLE/,
+    code: 'virtualization-off',
+    reason: 'the processor has no virtualisation, or the firmware (BIOS) has switched it off',
+    hint: "grep -cE 'vmx|svm' /proc/cpuinfo   # 0: switch VT-x or AMD-V on in the firmware; or: lab up LAB --provider uml",
+  },
+  {
+    pattern:
+      /VERR_VM_DRIVER_NOT_INSTALLED|VERR_VM_DRIVER_VERSION_MISMATCH|kernel module is not loaded|Kernel driver not installed/,
+    code: 'no-driver',
+    reason: "VirtualBox's kernel driver is not loaded, so it can start no machine",
+    hint: 'sudo modprobe vboxdrv || sudo /sbin/vboxconfig',
+  },
+  {
+    pattern: /failed to open \/dev\/vboxnetctl|Failed to create the host-only adapter/,
+    code: 'no-driver',
+    reason: "VirtualBox's drivers for networks are not loaded",
+    hint: 'sudo modprobe -a vboxnetadp vboxnetflt',
+  },
+  {
+    pattern:
+      /not within the\s+(?:\S+\s+)?allowed\s+(?:range|network)|E_ACCESSDENIED[^]*(?:hostonly|HostNetworkInterface)|networks\.conf/i,
+    code: 'host-only-range',
+    reason: "VirtualBox allows host-only networks in certain ranges only, and the lab's is in none of them",
+    hint: 'lab plan LAB --provider virtualbox   # says which lines /etc/vbox/networks.conf needs',
+  },
+  {
+    pattern:
+      /version of VirtualBox installed\s+that is not supported|VirtualBox .* is not supported by this version of Vagrant/,
+    code: 'version-too-new',
+    reason: 'this Vagrant does not know this version of VirtualBox; Vagrant 2.4.9 knows up to 7.2',
+    hint: 'lab doctor   # says where a newer Vagrant comes from',
+  },
+  {
+    pattern:
+      /box ['‘].*['’] could not be found|The box you're attempting to add|box you are attempting to use .* could not|Box .* could not be found/,
+    code: 'no-box',
+    reason: 'Vagrant does not have the box that the machines are made of',
+    hint: 'lab up LAB   # offers to build it',
+  },
+  {
+    pattern:
+      /[Cc]annot register the hard disk[^]*already exists|UUID \{?[0-9a-f-]+\}? of the medium .* does not match|hard disk .* with UUID .* already exists/,
+    code: 'disk-clash',
+    reason: "VirtualBox still knows a disk of an earlier lab by this disk's UUID or place",
+    hint: 'lab down LAB   # it closes and removes the disks of that lab',
+  },
+  {
+    pattern:
+      /is already taken|domain '.*' already exists|storage volume '.*' exists already|[Mm]achine with the name .* already exists|VERR_ALREADY_EXISTS|Machine settings file '.*' already exists|network '.*' already exists/,
+    code: 'name-clash',
+    reason: 'there is something of that name already, from an earlier lab or one of another user',
+    hint: 'lab down LAB',
+  },
+  {
+    pattern: /Network is already in use by interface (\S+)|network .* is already in use/i,
+    code: 'network-clash',
+    reason: "another network of this host has the lab's addresses",
+    hint: 'ip -br address; end the lab or network that has them, or give the lab another network.subnet',
+  },
+  {
+    pattern:
+      /Failed to connect socket to '.*libvirt.*': Permission denied|no polkit agent|authentication unavailable|access denied by policy/,
+    code: 'libvirt-denied',
+    reason: 'this user may not use libvirt',
+    hint: 'sudo adduser "$USER" libvirt   # then log in again',
+  },
+  {
+    pattern:
+      /Failed to connect socket to '.*libvirt|[Uu]nable to connect to libvirt|Error while connecting to Libvirt|failed to connect to the hypervisor/,
+    code: 'libvirt-silent',
+    reason: 'libvirt does not answer',
+    hint: 'sudo systemctl enable --now libvirtd',
+  },
+  {
+    pattern:
+      /could not find capabilities for domaintype=kvm|KVM kernel module|Could not access KVM|failed to initialize kvm|does not support virt type 'kvm'/i,
+    code: 'no-kvm',
+    reason: 'KVM is there but does not work',
+    hint: 'LAB_EMULATE=1 lab up LAB --provider libvirt   # emulated, many times slower',
+  },
+  {
+    pattern: /another process is already executing an action|cannot be run from multiple processes/,
+    code: 'vagrant-busy',
+    reason: 'another vagrant is at work on this machine',
+    hint: 'ps aux | grep [v]agrant',
+  },
+  {
+    pattern: /VERR_DISK_FULL|No space left on device|VERR_FILE_AIO_LIMIT.*space/,
+    code: 'disk-full',
+    reason: 'the disk is full',
+    hint: 'df -h',
+  },
+  {
+    pattern: /[Cc]annot allocate memory|VERR_NO_MEMORY|cannot set up guest memory/,
+    code: 'out-of-memory',
+    reason: 'there is not enough memory for the machine',
+    hint: 'free -h; make memory: of some machines smaller, or stop another lab',
+  },
+  {
+    pattern: /Timed out while waiting for the machine to boot|Fog::Errors::TimeoutError/,
+    code: 'boot-timeout',
+    reason: 'the machine started, but did not answer in time',
+    hint: 'lab up LAB   # goes on with it; lab logs LAB MACHINE shows its console',
+  },
+  {
+    pattern: /The provider '?\w+'? could not be found|No usable default provider/,
+    code: 'no-plugin',
+    reason: 'Vagrant has no plugin for this provider',
+    hint: 'lab doctor',
+  },
+]
+
+/** VBoxManage says it before every answer where its kernel driver is not loaded: it need not be what failed now. */
+const standingWarning =
+  /WARNING: The (?:character device|vboxdrv kernel module)[^]*?until this problem is fixed\.?/g
+
+/** The lines that say it: where it is known, those that match; else the last ones. */
+const ownWords = (said: string, pattern: RegExp | undefined): string => {
+  const lines = said
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '')
+  const telling = pattern ? lines.filter((line) => pattern.test(line)) : []
+  const chosen = telling.length > 0 ? telling : lines.slice(-4)
+  const words = chosen.join(' ')
+  return words.length > 500 ? `${words.slice(0, 499)}…` : words
+}
+
+/** What a failed command of one of these programs means: in its own words, the reason in ours, and what to type. */
+export const explain = (
+  program: string,
+  everything: string,
+  { lab, machine, log }: { lab: string; machine?: string; log?: string },
+): LabError => {
+  const said = everything.replaceAll(standingWarning, '')
+  const found =
+    known.find(({ pattern }) => pattern.test(said)) ??
+    // Else what it warns of explains why, of all things, a start failed.
+    (said === everything || !said.includes('terminated unexpectedly')
+      ? undefined
+      : known.find(({ code }) => code === 'no-driver'))
+  const where = machine ?? lab
+  const words = ownWords(said, found?.pattern) || 'it said nothing'
+  return new LabError(
+    found?.code ?? 'provider-failed',
+    `${where}: ${found ? `${found.reason}; ` : ''}${program} says: ${words}`,
+    {
+      hint: (found?.hint ?? 'lab doctor')
+        .replaceAll('LAB', (_, offset: number, text: string) =>
+          // LAB_EMULATE is a name of its own.
+          text[offset + 3] === '_' ? 'LAB' : lab,
+        )
+        .replaceAll('MACHINE', machine ?? 'MACHINE'),
+      log,
+    },
+  )
+}
+
+export interface Said {
+  readonly ok: boolean
+  readonly stdout: string
+  /** Both outputs, in the order in which they came. */
+  readonly all: string
+}
+
+/** Seconds. */
+const toolDeadline = 60
+
+/**
+ * Runs one of the hypervisor's own tools. A failure is an answer; that it is not there, too. With Node's own means:
+ * `lab status` asks one question, and to load a library for it would take longer than the answer.
+ */
+export const ask = (
+  program: string,
+  args: readonly string[],
+  { timeout = toolDeadline, cwd }: { timeout?: number; cwd?: string } = {},
+): Promise<Said> =>
+  new Promise((resolve) => {
+    const child = spawn(program, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: timeout * 1000,
+      cwd,
+      env: { ...process.env, LC_ALL: 'C' },
+    })
+    const stdout: Buffer[] = []
+    const all: Buffer[] = []
+    child.stdout.on('data', (chunk: Buffer) => {
+      stdout.push(chunk)
+      all.push(chunk)
+    })
+    child.stderr.on('data', (chunk: Buffer) => all.push(chunk))
+    const text = (chunks: readonly Buffer[]): string => Buffer.concat(chunks).toString('utf8').trimEnd()
+    child.once('error', (error) => {
+      resolve({ ok: false, stdout: '', all: error.message })
+    })
+    child.once('close', (code, signal) => {
+      const late = signal === null ? '' : `\nno answer within ${String(timeout)} s`
+      resolve({ ok: code === 0, stdout: text(stdout), all: text(all) + late })
+    })
+  })
+
+/** Like `ask`, but what it wants must be done. @throws LabError in the words of `explain`. */
+export const must = async (
+  lab: string,
+  program: string,
+  args: readonly string[],
+  options: { timeout?: number; machine?: string } = {},
+): Promise<string> => {
+  const said = await ask(program, args, options)
+  if (!said.ok)
+    throw explain(program, said.all, {
+      lab,
+      ...(options.machine === undefined ? {} : { machine: options.machine }),
+    })
+  return said.stdout
+}
+
+/** Seconds: four emulated machines at once need half an hour, and Vagrant has deadlines of its own. */
+const vagrantDeadline = 7200
+
+/** Vagrant, for the Vagrantfile of a folder; all that it says goes to a log as well. */
+export const vagrant = async (
+  folder: string,
+  args: readonly string[],
+  { log, timeout = vagrantDeadline }: { log: string; timeout?: number },
+): Promise<Said> => {
+  const { execa } = await import('execa')
+  await appendFile(log, `\n--- ${new Date().toISOString()} vagrant ${args.join(' ')}\n`, { mode: 0o600 })
+  const result = await execa('vagrant', args, {
+    cwd: folder,
+    reject: false,
+    all: true,
+    stdin: 'ignore',
+    timeout: timeout * 1000,
+    // It ends its machines' boots in good order on SIGINT; a SIGTERM would leave its locks behind.
+    killSignal: 'SIGINT',
+    env: {
+      // What the user has set for projects of their own must not lead elsewhere.
+      VAGRANT_CWD: folder,
+      VAGRANT_VAGRANTFILE: 'Vagrantfile',
+      VAGRANT_DOTFILE_PATH: '.vagrant',
+      VAGRANT_CHECKPOINT_DISABLE: '1',
+      VAGRANT_NO_COLOR: '1',
+    },
+  })
+  const said = result.exitCode === undefined ? `${result.all}\n${result.originalMessage ?? ''}` : result.all
+  await appendFile(log, `${said}\n--- exit code ${String(result.exitCode)}\n`)
+  return { ok: !result.failed, stdout: result.stdout, all: said }
+}

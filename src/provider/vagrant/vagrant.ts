@@ -1,0 +1,221 @@
+/**
+ * VirtualBox and libvirt through Vagrant. Vagrant makes a machine, from the Vagrantfile and the box, and lets lab in;
+ * from then on the hypervisor's own tools are asked, and everything else goes over SSH.
+ */
+import { existsSync } from 'node:fs'
+import { readdir, readFile, rm } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
+import { pathsOf, removeState } from '../../state.js'
+import type { Leftover, MachineState, Provider } from '../provider.js'
+import {
+  consoleOf,
+  dotVagrant,
+  folderOf,
+  type Found,
+  type Hypervisor,
+  isMade,
+  logOf,
+  memoryOf,
+  prefixOf,
+  type VagrantKind,
+} from './hypervisor.js'
+import { libvirt } from './libvirt.js'
+import type { VagrantHost } from './probe.js'
+import { vagrant } from './tools.js'
+import { virtualbox } from './virtualbox.js'
+
+// Only what `lab status` needs is loaded with this file; the rest when it is called for.
+
+type Named = Pick<Lab, 'name'>
+
+const hypervisors: Readonly<Record<VagrantKind, Hypervisor>> = { libvirt, virtualbox }
+
+const lastLine = async (path: string): Promise<string> => {
+  const lines = (await readFile(path, 'utf8').catch(() => '')).trimEnd().split('\n')
+  return (lines.findLast((line) => line.includes('Kernel panic')) ?? lines.at(-1) ?? '').trim()
+}
+
+const mebibytes = (bytes: number): string => `${String(Math.ceil(bytes / 1024 ** 2))} MiB`
+
+/** What differs between how a machine is and how it is wanted, in words; undefined: nothing. */
+const differenceOf = (found: Found, wanted: MachineSpec): string | undefined => {
+  const differs: string[] = []
+  if (found.memory !== undefined && mebibytes(found.memory) !== mebibytes(wanted.memory))
+    differs.push(`memory ${mebibytes(found.memory)}, wanted ${mebibytes(wanted.memory)}`)
+  if (found.cpus !== undefined && found.cpus !== Math.ceil(wanted.cpus))
+    differs.push(`${String(found.cpus)} processors, wanted ${String(Math.ceil(wanted.cpus))}`)
+  return differs.length > 0 ? differs.join('; ') : undefined
+}
+
+/** The machine with its disks, and what Vagrant remembers of it; its keys stay. */
+const remove = async (kind: VagrantKind, lab: Named, machine: string): Promise<void> => {
+  await hypervisors[kind].remove(lab, machine)
+  await rm(join(dotVagrant(lab), 'machines', machine), { recursive: true, force: true })
+  await rm(consoleOf(lab, machine), { force: true })
+}
+
+// The provider
+
+/** Milliseconds: who does not answer here is off, not far away. */
+const dialDeadline = 10_000
+
+const dial: Provider['dial'] = (_lab, host, port) =>
+  new Promise((resolve, reject) => {
+    const socket = connect({ host, port, noDelay: true })
+    socket.setTimeout(dialDeadline)
+    const fail = (error: Error): void => {
+      socket.destroy()
+      reject(error)
+    }
+    socket
+      .once('timeout', () => {
+        fail(new Error(`connect ETIMEDOUT ${host}:${String(port)}`))
+      })
+      .once('error', fail)
+      .once('connect', () => {
+        socket.setTimeout(0)
+        socket.removeListener('error', fail)
+        resolve(socket)
+      })
+  })
+
+const states = async (kind: VagrantKind, lab: Lab): Promise<readonly MachineState[]> => {
+  const found = await hypervisors[kind].machines(lab)
+  const state = async (name: string, spec: MachineSpec | undefined): Promise<MachineState> => {
+    const machine = found.find((each) => each.name === name)
+    if (!machine) return { name, status: 'absent', detail: 'never made' }
+    if (!machine.running) {
+      const said = await lastLine(consoleOf(lab, name))
+      return {
+        name,
+        status: 'stopped',
+        detail: said === '' ? machine.detail : `${machine.detail}; console: ${said}`,
+      }
+    }
+    const differs = (await isMade(lab, kind, machine))
+      ? machine.paused
+        ? 'it is paused'
+        : spec && differenceOf(machine, spec)
+      : 'Vagrant did not make it to its end'
+    return { name, status: 'running', detail: machine.detail, ...(differs === undefined ? {} : { differs }) }
+  }
+  const extra = found.filter(({ name }) => !lab.machines.some((machine) => machine.name === name))
+  return Promise.all([
+    ...lab.machines.map((spec) => state(spec.name, spec)),
+    ...extra.map(({ name }) => state(name, undefined)),
+  ])
+}
+
+/** Machines of that name that this lab did not make: of a lab whose folder is gone, or of another user. */
+const clashes = async (
+  kind: VagrantKind,
+  lab: Lab,
+): Promise<readonly { problem: string; hint: string }[]> => {
+  const strangers: string[] = []
+  for (const { name, id } of await hypervisors[kind].machines(lab)) {
+    const known = await readFile(join(memoryOf(lab, kind, name), 'id'), 'utf8').catch(() => '')
+    if (known.trim() !== id) strangers.push(`${prefixOf(lab)}${name}`)
+  }
+  return strangers.length === 0
+    ? []
+    : [
+        {
+          problem: `${kind} has ${strangers.join(', ')} already, from an earlier ${lab.name} or one of another user`,
+          hint: `lab down ${lab.name}   # removes them`,
+        },
+      ]
+}
+
+/** Vagrant's own list of all machines of this user forgets them only when Vagrant itself removes them. */
+const forget = async (lab: Named): Promise<void> => {
+  const folder = folderOf(lab)
+  const machines = await readdir(join(dotVagrant(lab), 'machines')).catch(() => [])
+  if (machines.length === 0 || !existsSync(join(folder, 'Vagrantfile'))) return
+  // Whatever it leaves, or says, what follows removes.
+  await vagrant(folder, ['destroy', '--force'], { log: logOf(lab), timeout: 300 }).catch(() => undefined)
+}
+
+/** How many times longer an emulated processor needs: 20 were measured. */
+const emulation = 20
+
+/** As the Vagrantfile decides it. */
+const isEmulated = (root = '/'): boolean =>
+  process.env['LAB_EMULATE'] !== undefined || !existsSync(join(root, 'dev/kvm'))
+
+/** @param host what of this host decides whether it can be used; tests give another one */
+export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider => {
+  const hypervisor = hypervisors[kind]
+  return {
+    name: kind,
+    ...(kind === 'libvirt' && isEmulated(host?.root) ? { patience: emulation } : {}),
+    probe: async (signal) => (await import('./probe.js')).probe(kind, signal, host),
+    preflight: async (lab) => {
+      const { preflight } = await import('./probe.js')
+      return [...(await preflight(kind, lab, host)), ...(await clashes(kind, lab))]
+    },
+    prepare: async (lab, preparation) => (await import('./make.js')).prepare(kind, lab, preparation),
+    createNetwork: async (lab) => {
+      const { writeVagrantfile } = await import('./make.js')
+      await writeVagrantfile(kind, lab)
+      await hypervisor.createNetwork(lab)
+    },
+    network: (lab) => hypervisor.network(lab),
+    // The host has an address of its own in the lab's network.
+    apiEndpoint: (lab) =>
+      Promise.resolve(`https://${machinesWith(lab, 'control-plane')[0]?.address ?? '127.0.0.1'}:6443`),
+    releaseNetwork: (lab) => hypervisor.releaseNetwork(lab),
+    states: (lab) => states(kind, lab),
+    start: async (lab, machine, files) => {
+      const found = (await hypervisor.machines(lab)).find(({ name }) => name === machine.name)
+      const made = found !== undefined && (await isMade(lab, kind, found))
+      if (made && found.running) return
+      if (made) return hypervisor.start(lab, machine)
+      // Half made: there is nothing on it yet, and what it was made with may have been what was wrong.
+      if (found) await remove(kind, lab, machine.name)
+      const { makeMachine } = await import('./make.js')
+      await makeMachine(kind, lab, machine, files)
+    },
+    cut: (lab, machine) => hypervisor.cut(lab, machine),
+    pause: (lab, machine) => hypervisor.pause(lab, machine),
+    resume: (lab, machine) => hypervisor.resume(lab, machine),
+    remove: async (lab, machine) => {
+      await remove(kind, lab, machine)
+      await rm(pathsOf(lab.name).machine(machine), { recursive: true, force: true })
+    },
+    transport: async (lab, machine) => {
+      const [{ sshTransport }, { labKeys, machineKeys }] = await Promise.all([
+        import('../../machine/ssh.js'),
+        import('../../machine/keys.js'),
+      ])
+      const { privateKey } = await labKeys(lab.name)
+      const { publicKey } = await machineKeys(lab.name, machine.name)
+      return sshTransport({
+        address: `${machine.name} (${machine.address})`,
+        user: 'root',
+        privateKey,
+        hostKey: publicKey.split(' ')[1] ?? '',
+        ...(kind === 'libvirt' && isEmulated(host?.root) ? { patience: emulation } : {}),
+        dial: () => dial(lab, machine.address, 22),
+      })
+    },
+    dial,
+    proxyCommand: () => undefined,
+    // Set in the Vagrantfile as the serial numbers of the disks.
+    lunDevice: (index) =>
+      `/dev/disk/by-id/${kind === 'libvirt' ? 'virtio-' : 'ata-VBOX_HARDDISK_'}lab${String(index)}`,
+    // Machines stand on Vagrant's copy of the box, not on ours.
+    partsInUse: () => Promise.resolve([]),
+    consoleLog: consoleOf,
+    destroy: async (lab) => {
+      await forget(lab)
+      await hypervisor.destroy(lab)
+      await removeState(pathsOf(lab.name))
+    },
+    leftovers: async (lab): Promise<readonly Leftover[]> => [
+      ...(await hypervisor.leftovers(lab)),
+      ...(existsSync(folderOf(lab)) ? [{ kind: 'file', what: folderOf(lab) } as const] : []),
+    ],
+  }
+}

@@ -1,0 +1,40 @@
+/** The Vagrantfile of a lab. */
+import { addressText, sizeOf } from '../../lab/address.js'
+import type { Lab, MachineSpec } from '../../lab/lab.js'
+import { boxName } from '../../parts/parts.js'
+import { render } from '../../render.js'
+import { subnetOf, type VagrantKind } from './hypervisor.js'
+
+/**
+ * One Vagrantfile serves both providers; `provider` is the one that a plain `vagrant up` takes.
+ * @param boxVersion of lab's own box; without one Vagrant takes the newest that was added.
+ */
+export const renderVagrantfile = (lab: Lab, provider: VagrantKind, boxVersion?: string): string =>
+  render('Vagrantfile', {
+    lab: lab.name,
+    provider,
+    box: boxName,
+    boxVersion,
+    netmask: addressText(2 ** 32 - sizeOf(subnetOf(lab.network.subnet))),
+    // Text goes through the template's `ruby` helper. The rest is arithmetic, so that it is a number even if the
+    // lab was put together by a program without types: NaN is no more than an undefined constant of Ruby.
+    machines: lab.machines.map((machine) => ({
+      ...machine,
+      cpus: Math.ceil(machine.cpus),
+      disks: disksOf(lab, machine).map((disk) => ({ ...disk, lun: Math.trunc(disk.lun) })),
+    })),
+  })
+
+export interface Disk {
+  /** IQN of the target that serves it. */
+  readonly target: string
+  readonly lun: number
+  /** Bytes. */
+  readonly size: number
+}
+
+/** A disk per LUN, in the order of the lab file. */
+export const disksOf = (lab: Lab, machine: MachineSpec): readonly Disk[] =>
+  lab.targets
+    .filter((target) => target.machine === machine.name)
+    .flatMap((target) => target.luns.map((lun) => ({ target: target.iqn, ...lun })))

@@ -1,0 +1,240 @@
+/** VirtualBox, through VBoxManage. */
+import { open, readFile, rm } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { addressText, sizeOf } from '../../lab/address.js'
+import type { Lab } from '../../lab/lab.js'
+import { pathsOf, writePrivate } from '../../state.js'
+import type { Leftover } from '../provider.js'
+import { type Found, type Hypervisor, prefixOf, subnetOf } from './hypervisor.js'
+import { ask, must } from './tools.js'
+
+type Named = Pick<Lab, 'name'>
+
+const manage = (lab: Named, machine: string | undefined, ...args: readonly string[]) =>
+  must(lab.name, 'VBoxManage', args, machine === undefined ? {} : { machine })
+
+const tryManage = (...args: readonly string[]) => ask('VBoxManage', args)
+
+const vmOf = (lab: Named, machine: string): string => `${prefixOf(lab)}${machine}`
+
+/** `key="value"` and `key=value` lines. */
+const parseInfo = (text: string): ReadonlyMap<string, string> =>
+  new Map(
+    text.split('\n').flatMap((line) => {
+      const at = line.indexOf('=')
+      return at < 0
+        ? []
+        : [
+            [
+              line.slice(0, at),
+              line
+                .slice(at + 1)
+                .trim()
+                .replace(/^"|"$/g, ''),
+            ] as const,
+          ]
+    }),
+  )
+
+/** VMState, as showvminfo --machinereadable prints it. */
+const running = ['running', 'paused', 'starting', 'stopping', 'livesnapshotting']
+const words: Readonly<Record<string, string>> = {
+  poweroff: 'it is off',
+  aborted: 'its power was cut, or VirtualBox ended',
+  saved: 'its state is saved',
+  'aborted-saved': 'its state was saved, then lost',
+  gurumeditation: 'VirtualBox stopped it (guru meditation)',
+}
+
+/** When the machine was last switched on, as its log says: `00:00:00.1 Log opened 2026-11-21T20:15:02.123456000Z`. */
+const startedAt = async (folder: string): Promise<string> => {
+  const log = await open(join(folder, 'VBox.log')).catch(() => undefined)
+  if (!log) return ''
+  try {
+    const { buffer, bytesRead } = await log.read(Buffer.alloc(4096))
+    return /Log opened (\S+)/.exec(buffer.toString('utf8', 0, bytesRead))?.[1] ?? ''
+  } finally {
+    await log.close()
+  }
+}
+
+/** `"NAME" {UUID}`, a line each. */
+const registered = async (lab: Named): Promise<readonly { vm: string; id: string }[]> =>
+  (await tryManage('list', 'vms')).stdout.split('\n').flatMap((line) => {
+    const [, vm = '', id = ''] = /^"(.*)" \{([0-9a-f-]+)\}$/.exec(line.trim()) ?? []
+    return vm.startsWith(prefixOf(lab)) ? [{ vm, id }] : []
+  })
+
+const machines: Hypervisor['machines'] = async (lab) => {
+  const known = await registered(lab)
+  return Promise.all(
+    known.map(async ({ vm, id }): Promise<Found> => {
+      const info = parseInfo((await tryManage('showvminfo', id, '--machinereadable')).stdout)
+      const state = info.get('VMState') ?? ''
+      const on = running.includes(state)
+      const since = on ? await startedAt(info.get('LogFldr') ?? '') : ''
+      return {
+        name: vm.slice(prefixOf(lab).length),
+        id,
+        running: on,
+        ...(state === 'paused' ? { paused: true } : {}),
+        detail: on
+          ? `VirtualBox machine ${vm}${since === '' ? '' : `, since ${since}`}`
+          : (words[state] ?? (state || 'VirtualBox cannot read it')),
+        memory: info.has('memory') ? Number(info.get('memory')) * 1024 ** 2 : undefined,
+        cpus: info.has('cpus') ? Number(info.get('cpus')) : undefined,
+      }
+    }),
+  )
+}
+
+/** This host's address in the lab's network: the first one. Vagrant looks for an interface that has it. */
+const gatewayOf = (lab: Lab): string => addressText(subnetOf(lab.network.subnet).base + 1)
+
+/** Blocks of `Name:  value` lines, with an empty line between two of them. */
+const blocks = (text: string): readonly ReadonlyMap<string, string>[] =>
+  text
+    .split(/\n\s*\n/)
+    .map(
+      (block) =>
+        new Map(
+          block.split('\n').flatMap((line) => {
+            const at = line.indexOf(':')
+            return at < 0 ? [] : [[line.slice(0, at).trim(), line.slice(at + 1).trim()] as const]
+          }),
+        ),
+    )
+    .filter((block) => block.size > 0)
+
+const hostOnly = async (lab: Lab): Promise<string | undefined> =>
+  blocks((await tryManage('list', 'hostonlyifs')).stdout)
+    .find((block) => block.get('IPAddress') === gatewayOf(lab))
+    ?.get('Name')
+
+/** The name of the host-only interface that was made for this lab. */
+const ownInterface = (lab: Named): string => join(pathsOf(lab.name).root, 'host-only')
+
+/** Unless another machine has come to use it. */
+const removeOwnInterface = async (lab: Named): Promise<void> => {
+  const name = await readFile(ownInterface(lab), 'utf8').catch(() => undefined)
+  if (name === undefined) return
+  const { ok, stdout } = await tryManage('list', '--long', 'vms')
+  if (ok && !stdout.includes(`'${name}'`)) await tryManage('hostonlyif', 'remove', name)
+}
+
+/** VirtualBox 7 has other host-only networks on macOS; there Vagrant makes one with the first machine. */
+const hasInterfaces = process.platform !== 'darwin'
+
+const createNetwork: Hypervisor['createNetwork'] = async (lab) => {
+  if (!hasInterfaces || (await hostOnly(lab)) !== undefined) return
+  const said = await manage(lab, undefined, 'hostonlyif', 'create')
+  const name = /Interface '(.+)' was successfully created/.exec(said)?.[1]
+  if (name === undefined) throw new Error(`VBoxManage hostonlyif create: ${said}`)
+  // Only what the lab made is its own to remove.
+  await writePrivate(ownInterface(lab), name)
+  const netmask = addressText(2 ** 32 - sizeOf(subnetOf(lab.network.subnet)))
+  await manage(lab, undefined, 'hostonlyif', 'ipconfig', name, '--ip', gatewayOf(lab), '--netmask', netmask)
+}
+
+/** Disks that lie in the lab's folder, by what VirtualBox has registered. */
+const media = async (lab: Named): Promise<readonly { id: string; path: string }[]> =>
+  blocks((await tryManage('list', 'hdds')).stdout).flatMap((block) => {
+    const [id, path] = [block.get('UUID'), block.get('Location')]
+    return id !== undefined && path?.startsWith(`${pathsOf(lab.name).root}/`) ? [{ id, path }] : []
+  })
+
+/** After its power was cut a machine stays locked for a moment. */
+const unlocked = async (lab: Named, machine: string): Promise<void> => {
+  for (let tries = 0; tries < 50; tries++) {
+    const info = parseInfo((await tryManage('showvminfo', vmOf(lab, machine), '--machinereadable')).stdout)
+    if (!info.has('SessionName') && !running.includes(info.get('VMState') ?? '')) return
+    await delay(100)
+  }
+}
+
+const cut: Hypervisor['cut'] = async (lab, machine) => {
+  const on = (await machines(lab)).some(({ name, running: is }) => name === machine && is)
+  if (!on) return
+  await manage(lab, machine, 'controlvm', vmOf(lab, machine), 'poweroff')
+  await unlocked(lab, machine)
+}
+
+const closeMedia = async (lab: Named, which: (path: string) => boolean): Promise<void> => {
+  for (const { id, path } of await media(lab))
+    if (which(path)) {
+      await tryManage('closemedium', 'disk', id, '--delete')
+      await rm(path, { force: true })
+    }
+}
+
+/** As the Vagrantfile calls them: `target-0.vdi`. */
+const disksOfMachine =
+  (machine: string) =>
+  (path: string): boolean =>
+    /^(.*)-\d+\.vdi$/.exec(basename(path))?.[1] === machine
+
+const remove: Hypervisor['remove'] = async (lab, machine) => {
+  if ((await registered(lab)).some(({ vm }) => vm === vmOf(lab, machine))) {
+    await cut(lab, machine)
+    await manage(lab, machine, 'unregistervm', vmOf(lab, machine), '--delete')
+  }
+  await closeMedia(lab, disksOfMachine(machine))
+}
+
+export const virtualbox: Hypervisor = {
+  program: 'VBoxManage',
+  // Vagrant makes machines of VirtualBox one after the other, whatever it is told.
+  together: 64,
+  machines,
+  createNetwork,
+  // A host-only interface costs nothing, and machines that are off know it by its name.
+  releaseNetwork: () => Promise.resolve(),
+  network: async (lab) => {
+    if (!hasInterfaces) return { ok: true, saw: 'Vagrant makes the network with the first machine' }
+    const name = await hostOnly(lab)
+    return name === undefined
+      ? { ok: false, saw: `no host-only interface has ${gatewayOf(lab)}` }
+      : { ok: true, saw: `host-only interface ${name}` }
+  },
+  start: async (lab, machine) => {
+    const vm = vmOf(lab, machine.name)
+    const found = (await machines(lab)).find(({ name }) => name === machine.name)
+    const cpus = Math.ceil(machine.cpus)
+    if (found?.memory !== machine.memory || found.cpus !== cpus)
+      await manage(
+        lab,
+        machine.name,
+        'modifyvm',
+        vm,
+        '--memory',
+        String(Math.ceil(machine.memory / 1024 ** 2)),
+        '--cpus',
+        String(cpus),
+      )
+    await manage(lab, machine.name, 'startvm', vm, '--type', 'headless')
+  },
+  cut,
+  pause: async (lab, machine) => {
+    await tryManage('controlvm', vmOf(lab, machine), 'pause')
+  },
+  resume: async (lab, machine) => {
+    await tryManage('controlvm', vmOf(lab, machine), 'resume')
+  },
+  remove,
+  destroy: async (lab) => {
+    for (const { name } of await machines(lab)) await remove(lab, name).catch(() => undefined)
+    await closeMedia(lab, () => true)
+    await removeOwnInterface(lab)
+  },
+  leftovers: async (lab) => {
+    const [found, disks] = await Promise.all([machines(lab), media(lab)])
+    return [
+      ...found.map(({ name, running: on }): Leftover => ({
+        kind: on ? 'process' : 'file',
+        what: `VirtualBox machine ${vmOf(lab, name)}`,
+      })),
+      ...disks.map(({ path }): Leftover => ({ kind: 'file', what: `VirtualBox disk ${path}` })),
+    ]
+  },
+}

@@ -1,0 +1,59 @@
+/**
+ * The contract of a provider, held to by real machines of libvirt, emulated by QEMU; and of VirtualBox, where a
+ * stand-in starts machines that the real VBoxManage put together.
+ */
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe } from 'vitest'
+import { parseLab } from '../../src/lab/load.js'
+import { vagrantProvider } from '../../src/provider/vagrant/vagrant.js'
+import { type Bench, contract } from '../provider/contract.js'
+import { vboxFolder } from './worlds.js'
+
+const text = `
+apiVersion: lab/v1
+name: contract
+machines:
+  - { name: store, role: target, address: 192.168.56.70, memory: 512MiB }
+  - { name: other, role: initiator, address: 192.168.56.71, memory: 512MiB }
+iscsi:
+  targets:
+    - machine: store
+      iqn: iqn.2016-04.world.srv:target00
+      chap: { username: username, password: password }
+      luns: [{ lun: 0, size: 64MiB }]
+`
+
+/** Emulation, and a kernel with modules. */
+const emulated = { patience: 15, kernelTakes: 110 * 1024 ** 2 }
+const lab = () => parseLab(text, '/contract.yaml')
+
+describe.skipIf(process.env['LAB_TEST_LONG'] !== '1')('held to by', () => {
+  contract('libvirt', (): Promise<Bench> => {
+    process.env['LAB_EMULATE'] = '1'
+    return Promise.resolve({
+      provider: vagrantProvider('libvirt'),
+      lab: lab(),
+      ...emulated,
+      runsAs: ['process', 'interface', 'file'],
+    })
+  })
+
+  contract('virtualbox', (): Promise<Bench> => {
+    const bin = join(vboxFolder(), 'stand-in')
+    mkdirSync(bin, { recursive: true })
+    const standIn = join(import.meta.dirname, 'virtualbox-stand-in.mjs')
+    writeFileSync(join(bin, 'VBoxManage'), `#!/bin/sh\nexec '${process.execPath}' '${standIn}' "$@"\n`, {
+      mode: 0o755,
+    })
+    process.env['LAB_STAND_IN_FOLDER'] = join(vboxFolder(), 'stand-in-machines')
+    process.env['PATH'] = `${bin}:${process.env['PATH'] ?? ''}`
+    return Promise.resolve({
+      provider: vagrantProvider('virtualbox'),
+      lab: lab(),
+      ...emulated,
+      runsAs: ['process', 'file'],
+      networkStays: true,
+    })
+  })
+})

@@ -1,0 +1,76 @@
+#!/usr/bin/env node
+/**
+ * `npm run test:vagrant`: the providers of virtual machines, with the real Vagrant, libvirtd and VBoxManage, in
+ * namespaces in which nothing of the host can be disturbed. Machines are emulated, so it takes hours.
+ *   --short       VBoxManage, and lab iscsi on libvirt: a quarter of an hour on two cores
+ *   --vboxmanage  VBoxManage alone, as CI does: a minute, and another one the first time
+ *   --bench       no tests: `lab` against Vagrant itself, for the same machines
+ * Every other word is vitest's, or the benchmark's.
+ */
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+
+const own = ['--short', '--vboxmanage', '--bench']
+const [short, vboxmanage, bench] = own.map((word) => process.argv.includes(word))
+const rest = process.argv.slice(2).filter((word) => !own.includes(word))
+const here = import.meta.dirname
+
+const run = (command, args, env = {}) => {
+  const { status } = spawnSync(command, args, {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    env: { ...process.env, ...env },
+  })
+  return status ?? 1
+}
+
+if (process.getuid() !== 0) {
+  console.error('It needs root, for namespaces of its own: sudo npm run test:vagrant')
+  process.exit(1)
+}
+const programs = ['vagrant', 'mmdebstrap', ...(vboxmanage ? [] : ['virsh', 'libvirtd', 'qemu-system-x86_64'])]
+const missing = programs.filter((program) => run('sh', ['-c', `command -v ${program} > /dev/null`]) !== 0)
+if (missing.length > 0) {
+  console.error(
+    `Not there: ${missing.join(', ')}: apt-get install -y --no-install-recommends vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base mmdebstrap`,
+  )
+  process.exit(1)
+}
+
+const cli = join(here, '..', '..', 'dist', 'cli.js')
+for (const provider of vboxmanage ? [] : short || bench ? ['libvirt'] : ['libvirt', 'virtualbox'])
+  if (run(process.execPath, [cli, 'box', 'build', '--provider', provider]) !== 0) process.exit(1)
+
+// Not in /tmp, which libvirt-world.sh leaves alone, but which may be small.
+const folder = mkdtempSync(join('/var/tmp', 'lab-vagrant-'))
+const status = run(
+  join(here, 'virtualbox-world.sh'),
+  [
+    join(folder, 'virtualbox'),
+    ...(vboxmanage ? [] : [join(here, 'libvirt-world.sh'), join(folder, 'libvirt')]),
+    ...(bench
+      ? [process.execPath, join(here, '..', '..', 'bench', 'bench.mjs'), '--only', 'vagrant']
+      : ['npx', 'vitest', 'run', '--config', 'vitest.vagrant.config.ts']),
+    ...(vboxmanage ? ['virtualbox.test'] : []),
+    ...rest,
+  ],
+  {
+    LAB_TEST_LONG: short || vboxmanage ? '0' : '1',
+    LAB_STATE: join(folder, 'virtualbox', 'state'),
+    VAGRANT_HOME: join(folder, 'virtualbox', 'vagrant'),
+    // libvirt's user may not use a KVM that is there for us alone.
+    ...(bench ? { LAB_EMULATE: '1' } : {}),
+  },
+)
+rmSync(folder, { recursive: true, force: true })
+const leftOut = [
+  ...(vboxmanage ? ['lab iscsi on libvirt (npm run test:vagrant -- --short)'] : []),
+  ...(short || vboxmanage
+    ? [
+        'lab iscsi-ha on libvirt',
+        'the contract of the providers libvirt and virtualbox on emulated machines (npm run test:vagrant)',
+      ]
+    : []),
+]
+if (leftOut.length > 0) console.log(`Left out, for time: ${leftOut.join('; ')}`)
+process.exit(status)

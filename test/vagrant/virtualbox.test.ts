@@ -1,0 +1,224 @@
+/**
+ * What the Vagrantfile and the provider ask of VirtualBox, asked of the real VBoxManage. It runs here without its
+ * kernel driver: everything but starting a machine and making a host-only interface.
+ */
+import { existsSync } from 'node:fs'
+import { mkdir, readdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { execa } from 'execa'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Lab } from '../../src/lab/lab.js'
+import { loadLab } from '../../src/lab/load.js'
+import { virtualbox } from '../../src/provider/vagrant/virtualbox.js'
+import { renderVagrantfile } from '../../src/provider/vagrant/vagrantfile.js'
+import { pathsOf } from '../../src/state.js'
+import { callsFor, evaluate } from '../provider/vagrant-tools.js'
+import { vboxFolder } from './worlds.js'
+
+const GiB = 1024 ** 3
+
+const manage = async (...args: readonly string[]): Promise<string> => (await execa('VBoxManage', args)).stdout
+const info = async (vm: string): Promise<ReadonlyMap<string, string>> =>
+  new Map(
+    (await manage('showvminfo', vm, '--machinereadable')).split('\n').flatMap((line) => {
+      const [, key, value] = /^"?([^"=]+)"?="?(.*?)"?$/.exec(line) ?? []
+      return key === undefined || value === undefined ? [] : [[key, value] as const]
+    }),
+  )
+const names = async (what: 'vms' | 'hdds'): Promise<readonly string[]> =>
+  (await manage('list', what))
+    .split('\n')
+    .filter((line) => (what === 'vms' ? /^".*" \{/ : /^Location:/).test(line))
+
+describe('the real VBoxManage', () => {
+  let lab: Lab
+  let folder: string
+  let uuid: string
+
+  /** A machine as Vagrant has it just after it took it from the box: the box's controller, and a first card. */
+  const makeLikeVagrant = async (): Promise<void> => {
+    const vm = 'lab_iscsi_target'
+    await manage('createvm', '--name', vm, '--ostype', 'Debian_64', '--register')
+    await manage('storagectl', vm, '--name', 'VirtIO Controller', '--add', 'virtio', '--portcount', '1')
+    await manage('modifyvm', vm, '--nic1', 'nat', '--nictype1', 'virtio')
+    uuid = (await info(vm)).get('UUID') ?? ''
+    const memory = join(folder, '.vagrant/machines/target/virtualbox')
+    await mkdir(memory, { recursive: true })
+    await writeFile(join(memory, 'id'), uuid)
+  }
+
+  /** As Vagrant does at every up: each customization in its order, `:id` replaced. What the real program refuses throws. */
+  const customize = async (of = lab): Promise<readonly string[]> => {
+    await writeFile(join(folder, 'Vagrantfile'), renderVagrantfile(of, 'virtualbox'))
+    const calls = callsFor(await evaluate(folder), 'target', 'virtualbox')
+    const settings = new Map(calls.map(({ name, args }) => [name, args[0]]))
+    await manage('modifyvm', uuid, '--cpus', String(settings.get('cpus=')))
+    await manage('modifyvm', uuid, '--memory', String(settings.get('memory=')))
+    const done: string[] = []
+    for (const { name, args } of calls) {
+      if (name !== 'customize') continue
+      const words = (args[0] as unknown[]).map((word) => (word === ':id' ? uuid : String(word)))
+      await manage(...words)
+      done.push(words[0] ?? '')
+    }
+    return done
+  }
+
+  beforeAll(async () => {
+    lab = await loadLab('iscsi')
+    folder = pathsOf(lab.name).root
+    await mkdir(folder, { recursive: true })
+    await mkdir(join(folder, 'home'), { recursive: true })
+    await makeLikeVagrant()
+  })
+  afterAll(() => virtualbox.destroy(lab))
+
+  const version = async (): Promise<string> => (await manage('--version')).trim().split('\n').at(-1) ?? ''
+
+  test('is there, and is no stand-in', async () => {
+    expect(await version()).toMatch(/^7\.[2-9].*Debian/)
+  })
+
+  test('accepts every customization of a new machine', async () => {
+    expect(await customize()).toEqual([
+      'modifyvm',
+      'modifyvm',
+      'storagectl',
+      'createmedium',
+      'storageattach',
+      'setextradata',
+    ])
+  })
+
+  test('has the right disk at the right port then, and the console in the right file', async () => {
+    const disk = join(folder, '.vagrant/disks/target-0.vdi')
+    const machine = await info(uuid)
+    expect(machine.get('lab disks-0-0')).toBe(disk)
+    expect(machine.get('lab disks-1-0')).toBe('none')
+    expect(machine.get('storagecontrollertype1')).toBe('IntelAhci')
+    expect(machine.get('storagecontrollerbootable1')).toBe('off')
+    expect(machine.get('uart1')).toBe('0x03f8,4')
+    expect(machine.get('uartmode1')).toBe(`file,${join(folder, '.vagrant/target.console.log')}`)
+    expect(machine.get('description')).toBe('target of lab iscsi')
+    expect(await manage('showmediuminfo', 'disk', disk)).toContain('Capacity:       4096 MBytes')
+    expect(
+      await manage('getextradata', uuid, 'VBoxInternal/Devices/ahci/0/Config/Port0/SerialNumber'),
+    ).toContain('Value: lab0')
+  })
+
+  test('accepts them a second time, and then nothing about disks is left to do', async () => {
+    const before = await info(uuid)
+    expect(await customize()).toEqual(['modifyvm', 'modifyvm'])
+    const after = await info(uuid)
+    for (const key of ['lab disks-0-0', 'lab disks-ImageUUID-0-0'])
+      expect(after.get(key)).toBe(before.get(key))
+    expect(await names('hdds')).toHaveLength(1)
+  })
+
+  test('attaches a disk again that was detached, the same one', async () => {
+    const image = (await info(uuid)).get('lab disks-ImageUUID-0-0')
+    const off = ['--port', '0', '--device', '0', '--medium', 'none']
+    await manage('storageattach', uuid, '--storagectl', 'lab disks', ...off)
+    expect(await customize()).toEqual(['modifyvm', 'modifyvm', 'storageattach', 'setextradata'])
+    expect((await info(uuid)).get('lab disks-ImageUUID-0-0')).toBe(image)
+  })
+
+  test('gets a LUN more at the next port, without touching the first', async () => {
+    const [target] = lab.targets
+    const more = {
+      ...lab,
+      targets: [{ ...target!, luns: [...target!.luns, { lun: 1, size: GiB }] }],
+    }
+    const image = (await info(uuid)).get('lab disks-ImageUUID-0-0')
+    expect(await customize(more)).toEqual([
+      'modifyvm',
+      'modifyvm',
+      'createmedium',
+      'storageattach',
+      'setextradata',
+    ])
+    const machine = await info(uuid)
+    expect(machine.get('lab disks-ImageUUID-0-0')).toBe(image)
+    expect(machine.get('lab disks-1-0')).toBe(join(folder, '.vagrant/disks/target-1.vdi'))
+  })
+
+  test('tells the provider what is there', async () => {
+    expect(await virtualbox.machines(lab)).toEqual([
+      { name: 'target', id: uuid, running: false, detail: 'it is off', memory: GiB / 2, cpus: 1 },
+    ])
+    const left = await virtualbox.leftovers(lab)
+    expect(left.map(({ what }) => what)).toEqual(
+      expect.arrayContaining([
+        'VirtualBox machine lab_iscsi_target',
+        `VirtualBox disk ${join(folder, '.vagrant/disks/target-0.vdi')}`,
+      ]),
+    )
+    // Of another lab whose name begins alike there is nothing.
+    expect(await virtualbox.machines({ name: 'isc' })).toEqual([])
+  })
+
+  test('takes other memory and processors, and then says in its own words why it cannot start', async () => {
+    const machine = { ...lab.machines[0]!, memory: GiB, cpus: 2 }
+    await expect(virtualbox.start(lab, machine)).rejects.toMatchObject({
+      code: 'no-driver',
+      message: expect.stringMatching(/kernel driver.*VBoxManage says: .*terminated unexpectedly/),
+      hint: expect.stringContaining('modprobe vboxdrv'),
+    })
+    expect(await virtualbox.machines(lab)).toMatchObject([{ memory: GiB, cpus: 2 }])
+  })
+
+  test('says in its own words why there is no host-only network', async () => {
+    await expect(virtualbox.createNetwork(lab)).rejects.toMatchObject({
+      code: 'no-driver',
+      message: expect.stringContaining('/dev/vboxnetctl'),
+      hint: 'sudo modprobe -a vboxnetadp vboxnetflt',
+    })
+    expect(await virtualbox.network(lab)).toMatchObject({ ok: false })
+  })
+
+  test('refuses what an earlier lab left, and the reason is told', async () => {
+    const { explain } = await import('../../src/provider/vagrant/tools.js')
+    const refused = async (...args: readonly string[]) => {
+      const { failed, stderr } = await execa('VBoxManage', args, { reject: false })
+      expect(failed).toBe(true)
+      return explain('VBoxManage', stderr, { lab: 'iscsi', machine: 'target' })
+    }
+    expect(await refused('createvm', '--name', 'lab_iscsi_target', '--register')).toMatchObject({
+      code: 'name-clash',
+      hint: 'lab down iscsi',
+    })
+    // The same disk at another place, as after copying a folder.
+    const disk = join(folder, '.vagrant/disks/target-0.vdi')
+    const copy = join(vboxFolder(), 'copy.vdi')
+    await execa('cp', [disk, copy])
+    expect(
+      await refused(
+        ...['storageattach', uuid, '--storagectl', 'lab disks', '--port', '5', '--device', '0'],
+        ...['--type', 'hdd', '--medium', copy],
+      ),
+    ).toMatchObject({ code: 'disk-clash', hint: expect.stringContaining('lab down iscsi') })
+    await execa('rm', [copy])
+  })
+
+  test('keeps neither medium nor machine when the lab ends, and no file', async () => {
+    await virtualbox.destroy(lab)
+    expect(await names('vms')).toEqual([])
+    expect(await names('hdds')).toEqual([])
+    expect(await readdir(join(folder, '.vagrant/disks'))).toEqual([])
+    expect(await virtualbox.leftovers(lab)).toEqual([])
+    await virtualbox.destroy(lab)
+  })
+
+  test('removes one machine, and only that, where disks of others are called alike', async () => {
+    await manage('createvm', '--name', 'lab_iscsi_a', '--ostype', 'Debian_64', '--register')
+    await manage('createvm', '--name', 'lab_iscsi_a-1', '--ostype', 'Debian_64', '--register')
+    const disk = (name: string): string => join(folder, '.vagrant/disks', `${name}.vdi`)
+    for (const name of ['a-0', 'a-1-0'])
+      await manage('createmedium', 'disk', '--filename', disk(name), '--size', '8', '--format', 'VDI')
+    await virtualbox.remove(lab, 'a')
+    expect((await virtualbox.machines(lab)).map(({ name }) => name)).toEqual(['a-1'])
+    expect([existsSync(disk('a-0')), existsSync(disk('a-1-0'))]).toEqual([false, true])
+    await virtualbox.destroy(lab)
+    expect(await virtualbox.leftovers(lab)).toEqual([])
+  })
+})
