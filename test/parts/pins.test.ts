@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { catalog } from '../../src/parts/catalog.js'
 import { hashesOf } from '../../src/parts/graph.js'
 import { digestOf } from '../../src/parts/image-archive.js'
-import { imagePart, partsFolder, pins, type Pins } from '../../src/parts/pins.js'
+import { imageNamed, imagePart, partsFolder, pins, type Pins } from '../../src/parts/pins.js'
 
 const requirement = (folder: string, module: string): string | undefined =>
   new RegExp(`^(?:require)?\\s*${module.replaceAll('.', '\\.')} (\\S+)`, 'm').exec(
@@ -162,8 +162,8 @@ const filesBelow = (folder: string): string[] =>
     .map(({ parentPath, name }) => relative(root, join(parentPath, name)))
 
 /** The parts that an edit of this file rebuilds by itself; those that need them follow. */
-const rebuiltByFile = (file: string): string[] =>
-  catalog(pins(), '/cache')
+const rebuiltByFile = (file: string, images: readonly string[] = []): string[] =>
+  catalog(pins(), '/cache', images)
     .filter(({ files }) => files.some((input) => `${join(root, file)}/`.startsWith(`${input}/`)))
     .map(({ id }) => id)
 
@@ -188,12 +188,66 @@ test('no file is edited in vain: each that parts are made from is an input of on
     (file) => file !== 'parts/parts.yaml',
   )
   expect(files.length).toBeGreaterThan(30)
-  expect(files.filter((file) => rebuiltByFile(file).length === 0)).toEqual([])
+  expect(files.filter((file) => rebuiltByFile(file, everyImage).length === 0)).toEqual([])
+})
+
+const everyImage = pins()
+  .images.filter(({ optional }) => optional)
+  .map(({ name }) => name)
+
+test.each([
+  { file: 'parts/images/nginx/nginx.conf', rebuilt: ['image-nginx-122', 'image-nginx-126'] },
+  { file: 'parts/images/cassandra/jars.sha256', rebuilt: ['jars-cassandra', 'image-cassandra'] },
+  { file: 'parts/images/cassandra/requirements.txt', rebuilt: ['python-cassandra', 'image-cassandra'] },
+  { file: 'parts/local-path-provisioner/go.sum', rebuilt: ['local-path-provisioner'] },
+])('an edit of $file, which only some labs need: $rebuilt', ({ file, rebuilt }) => {
+  expect(rebuiltByFile(file, everyImage)).toEqual(rebuilt)
+})
+
+test('what an image is made of is built for those labs only that ask for the image', () => {
+  const extra = (images: readonly string[]): string[] => {
+    const usual = catalog(pins(), '/cache').map(({ id }) => id)
+    return catalog(pins(), '/cache', images)
+      .map(({ id }) => id)
+      .filter((id) => !usual.includes(id))
+  }
+  expect(extra(['busybox'])).toEqual(['image-busybox'])
+  expect(extra(['kubernetes-zookeeper'])).toEqual([
+    'fetcher',
+    'jars-kubernetes-zookeeper',
+    'image-kubernetes-zookeeper',
+  ])
+})
+
+test.each([
+  ['nginx:1.26', 'docker.io/library/nginx:1.26'],
+  ['docker.io/library/nginx:1.22', 'docker.io/library/nginx:1.22'],
+  ['cassandra', 'docker.io/library/cassandra:5.0'],
+  ['mysql', 'docker.io/library/mariadb:11.8'],
+  ['zookeeper', 'registry.k8s.io/kubernetes-zookeeper:1.0-3.9.4'],
+  // There are two of them.
+  ['nginx', undefined],
+  ['nonsense', undefined],
+])('an image that is called %s: %s', (name, reference) => {
+  expect(imageNamed(name)?.reference).toBe(reference)
+})
+
+test.each(pins().images.map(({ reference }) => reference))('%s has no name of another', (reference) => {
+  expect(imageNamed(reference)?.reference).toBe(reference)
 })
 
 test('an optional image is in the base disk of those labs only that ask for it', () => {
   const copy = structuredClone(pins())
-  copy.images.push({ name: 'extra', reference: 'x/extra:1', kind: 'debian', packages: [], optional: true })
+  copy.images.push({
+    name: 'extra',
+    reference: 'x/extra:1',
+    kind: 'debian',
+    packages: [],
+    optional: true,
+    bare: false,
+    with: [],
+    aliases: [],
+  })
   const ids = (extra: readonly string[]): string[] => catalog(copy, '/cache', extra).map(({ id }) => id)
   expect(ids([])).not.toContain(imagePart('extra'))
   expect(ids(['extra'])).toContain(imagePart('extra'))
