@@ -35,6 +35,8 @@ export interface LabPaths {
   readonly privateKey: string
   readonly secrets: string
   readonly runs: string
+  /** Manifests as they were last given to the cluster. */
+  readonly rendered: string
   machine(name: string): string
 }
 
@@ -57,6 +59,7 @@ export const pathsOf = (name: string): LabPaths => {
     privateKey: join(root, 'ssh', 'id_ed25519'),
     secrets: join(root, 'secrets.json'),
     runs: join(root, 'runs'),
+    rendered: join(root, 'rendered'),
     machine: (machine) => join(root, 'machines', machine),
   }
 }

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { FileOptions } from '../machine/files.js'
 import { exitCodes, LabError } from '../error.js'
+import { imagesOf } from '../lab/images.js'
 import type { Lab, ProviderName } from '../lab/lab.js'
 import { takeLock } from '../lock.js'
 import type { Provider } from '../provider/provider.js'
@@ -110,7 +111,7 @@ export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOpt
 /** A session with the lab's machines; its kubectl is the one that was built for the lab. */
 export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSignal): Promise<Session> => {
   const { preparedParts } = await import('../parts/parts.js')
-  const parts = await preparedParts()
+  const parts = await preparedParts({ images: imagesOf(lab) })
   return openSession(lab, provider, signal, 'missing' in parts ? 'kubectl' : parts.kubectl)
 }
 

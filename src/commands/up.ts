@@ -1,4 +1,5 @@
-import { readFile } from 'node:fs/promises'
+import { cp, readFile, rm } from 'node:fs/promises'
+import { basename, join } from 'node:path'
 import { machinesWith, type Lab, nodesOf, portalOf } from '../lab/lab.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { loadLab } from '../lab/load.js'
@@ -112,6 +113,15 @@ export const prepareProvider = async (lab: Lab, provider: Provider, io: Io, view
 export const concluded = (report: Report): ExitCode =>
   report.interrupted ? exitCodes.interrupted : succeeded(report) ? exitCodes.ok : exitCodes.failed
 
+/** Beside the copy of the lab file: what is up stays what it was, whatever becomes of the originals. */
+const keepManifests = async ({ name, manifests }: Lab): Promise<void> => {
+  if (manifests === undefined) return
+  const kept = join(pathsOf(name).root, basename(manifests))
+  if (kept === manifests) return
+  await rm(kept, { recursive: true, force: true })
+  await cp(manifests, kept, { recursive: true })
+}
+
 /** Brings a lab up, or changes it to what its file now says, or sees that nothing is to do. */
 export const up = async (nameOrPath: string, options: Options, io: Io, title = 'up'): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
@@ -122,6 +132,7 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
     await refuseProblems(lab, provider)
     await prepareProvider(lab, provider, io, view)
     await writePrivate(pathsOf(lab.name).source, await readFile(lab.file))
+    await keepManifests(lab)
     await rememberProvider(lab, provider)
     await keepSecrets(pathsOf(lab.name))
     await writeAccess(lab)

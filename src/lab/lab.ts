@@ -1,3 +1,4 @@
+import type { ExperimentName } from './experiments.js'
 import { hostNumber, nthRange, parseAddress, parseSubnet, subnetText } from './address.js'
 
 /**
@@ -6,7 +7,7 @@ import { hostNumber, nthRange, parseAddress, parseSubnet, subnetText } from './a
  */
 export type ProviderName = 'uml' | 'virtualbox' | 'libvirt'
 
-export type Role = 'control-plane' | 'worker' | 'target' | 'initiator'
+export type Role = 'control-plane' | 'worker' | 'target' | 'initiator' | 'nfs'
 
 export interface MachineSpec {
   readonly name: string
@@ -145,6 +146,23 @@ export interface ScenarioSpec {
   readonly deadline: number
 }
 
+export interface StorageSpec {
+  /** Name of the StorageClass. */
+  readonly class: string
+  /** `local`: a folder of the first pod's node; `nfs`: of the machine with the role nfs. */
+  readonly kind: 'local' | 'nfs'
+  readonly default: boolean
+}
+
+export interface WorkloadSpec {
+  /** A file of the manifests folder, or a folder in it with a kustomization. */
+  readonly manifest: string
+  /** `statefulset/cassandra` */
+  readonly ready: readonly string[]
+  /** Milliseconds until it is ready. */
+  readonly within: number
+}
+
 export type Failover = 'default' | 'fast'
 export type Fencing = 'none' | 'storage' | 'power'
 
@@ -163,6 +181,13 @@ export interface Lab {
   readonly database?: DatabaseSpec | undefined
   readonly failover: Failover
   readonly fencing: Fencing
+  /** By the names that manifests use: `nginx:1.26`. */
+  readonly images: readonly string[]
+  readonly storage: readonly StorageSpec[]
+  /** Absolute path of the folder with its manifests; absent: it has none. */
+  readonly manifests?: string | undefined
+  readonly workloads: readonly WorkloadSpec[]
+  readonly experiments: readonly ExperimentName[]
   readonly scenarios: readonly ScenarioSpec[]
 }
 
@@ -170,7 +195,7 @@ export const machinesWith = (lab: Lab, ...roles: readonly Role[]): readonly Mach
   lab.machines.filter((machine) => roles.includes(machine.role))
 
 /** What the machines of a fault can be called, other than by their names. */
-export const roles: readonly Role[] = ['control-plane', 'worker', 'target', 'initiator']
+export const roles: readonly Role[] = ['control-plane', 'worker', 'target', 'initiator', 'nfs']
 
 /** @throws when the lab has no such scenario: ask `lab.scenarios` before. */
 export const scenarioNamed = (lab: Lab, name: string): ScenarioSpec => {
@@ -201,6 +226,9 @@ export const nodesOf = (lab: Lab): readonly MachineSpec[] =>
 /** Machines that log in to targets. */
 export const initiatorsOf = (lab: Lab): readonly (MachineSpec & { readonly iqn: string })[] =>
   lab.machines.filter((machine): machine is MachineSpec & { iqn: string } => machine.iqn !== undefined)
+
+/** The machine whose file system all nodes have mounted. */
+export const nfsServerOf = (lab: Lab): MachineSpec | undefined => machinesWith(lab, 'nfs')[0]
 
 /** `192.168.56.70:3260` */
 export const portalOf = (lab: Lab, target: TargetSpec): string =>

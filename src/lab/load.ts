@@ -1,12 +1,13 @@
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
-import { isAbsolute, join, relative, resolve } from 'node:path'
+import { dirname, isAbsolute, join, relative, resolve } from 'node:path'
 import { parse } from 'yaml'
 import type { z } from 'zod'
 import { exitCodes, LabError, messageOf } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { projectRoot, render } from '../render.js'
 import { pathText, type Path, type Problem } from './draft.js'
+import { optionalImages } from './images.js'
 import type { FaultSpec, Lab, TargetSpec } from './lab.js'
 import { crossCheck, initiatorName, type Supported } from './rules.js'
 import {
@@ -72,7 +73,11 @@ export const supported = (): Supported => {
     modules?: { kubernetes?: { version?: unknown } }
   } | null
   const built = parts?.modules?.kubernetes?.version
-  return { built: typeof built === 'string' ? built.replace(/^v/, '') : undefined, minors }
+  return {
+    built: typeof built === 'string' ? built.replace(/^v/, '') : undefined,
+    minors,
+    images: optionalImages(),
+  }
 }
 
 type Issue = z.core.$ZodIssue
@@ -252,6 +257,14 @@ const complete = (file: CompleteLabFile, path: string): Lab => {
     database: file.database && { ...file.database, target: targetOf(file.database) },
     failover: file.failover,
     fencing: file.fencing,
+    images: file.images,
+    storage: file.storage,
+    manifests: file.manifests === undefined ? undefined : join(dirname(path), file.manifests),
+    workloads: file.workloads.map(({ within, ...workload }) => ({
+      ...workload,
+      within: durationOf(within) ?? 0,
+    })),
+    experiments: file.experiments,
     scenarios: file.scenarios.map(({ inject, expect, deadline, ...scenario }) => ({
       ...scenario,
       description: oneLine(scenario.description),

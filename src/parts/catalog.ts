@@ -572,8 +572,8 @@ const unknownReference = (id: string): never => {
 
 /**
  * All parts, each after those that it needs.
- * @param extraImages names of optional images for the base disk.
- * @throws LabError `no-image` for a name that parts.yaml does not have.
+ * @param extraImages references of optional images for the base disk.
+ * @throws LabError `no-image` for one that parts.yaml does not have.
  */
 export const catalog = (
   pins: Pins,
@@ -581,11 +581,11 @@ export const catalog = (
   extraImages: readonly string[] = [],
 ): readonly Part[] => {
   for (const name of extraImages)
-    if (!pins.images.some((pin) => pin.name === name))
+    if (!pins.images.some(({ reference }) => reference === name))
       throw new LabError('no-image', `there is no image ${name} in parts/parts.yaml`, {
-        hint: `it has ${pins.images.map((pin) => pin.name).join(', ')}`,
+        hint: `it has ${pins.images.map(({ reference }) => reference).join(', ')}`,
       })
-  const images = pins.images.filter((pin) => !pin.optional || extraImages.includes(pin.name))
+  const images = pins.images.filter((pin) => !pin.optional || extraImages.includes(pin.reference))
   const kubernetes = pins.modules['kubernetes']?.version ?? ''
   const imageParts = images.map((pin) => image(pins, pin))
   // Of these only what the images are made of: whoever asks for none of them does not wait for them.

@@ -4,7 +4,7 @@ import type { Preparation } from '../provider/provider.js'
 import { Cache, cacheRoot, type OldPart } from './cache.js'
 import { catalog } from './catalog.js'
 import { buildParts, hashesOf, type Part } from './graph.js'
-import { pins } from './pins.js'
+import { imagePart, pins } from './pins.js'
 import { removeTree } from './sandbox.js'
 
 /** What a machine is made of: absolute paths of files that are there. */
@@ -21,7 +21,7 @@ export interface PreparedParts {
 }
 
 export interface PartsOptions {
-  /** Names of optional images of parts.yaml that the base disk shall have beside the usual ones. */
+  /** References of optional images of parts.yaml that the base disk shall have beside the usual ones. */
   readonly images?: readonly string[]
 }
 
@@ -92,6 +92,14 @@ export const prepareParts = async (
   return resultOf(from)
 }
 
+/** The archive of an image that a lab may have, once parts of such a lab were prepared; undefined: it is not built. */
+export const imageArchive = (reference: string): string | undefined => {
+  const from = known([reference])
+  const pin = pins().images.find((candidate) => candidate.reference === reference)
+  const key = pin && keyOf(from, imagePart(pin.name))
+  return key !== undefined && from.cache.has(key) ? join(from.cache.path(key), 'image.tar') : undefined
+}
+
 /** Everything that `keep` and the present pins do not need. */
 export interface PruneOptions {
   /** Paths that somebody still uses, say the base disks of machines that exist. */
@@ -101,7 +109,7 @@ export interface PruneOptions {
 }
 
 const unused = async ({ keep = [], intermediate = false }: PruneOptions): Promise<OldPart[]> => {
-  const from = known(pins().images.map(({ name }) => name))
+  const from = known(pins().images.map(({ reference }) => reference))
   const wanted = known()
   const complete = targets.every((id) => wanted.cache.has(keyOf(wanted, id)))
   const ids = intermediate && complete ? targets : [...from.hashes.keys()]

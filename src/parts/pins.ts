@@ -20,7 +20,7 @@ const imageBase = {
     .string()
     .regex(/^SIG[A-Z]+$/)
     .optional(),
-  /** By what other names lab files and manifests may ask for it. */
+  /** By what other names lab files and manifests may ask for it; see `lab/images.ts`. */
   aliases: names.default([]),
   /** Only in the base disks of labs that ask for it. */
   optional: z.boolean().default(false),
@@ -94,26 +94,3 @@ export const pins = (): Pins =>
 
 /** The name of an image's part. */
 export const imagePart = (name: string): string => `image-${name}`
-
-/** `nginx:1.26` of `docker.io/library/nginx:1.26`. */
-const shortName = (reference: string): string => reference.slice(reference.lastIndexOf('/') + 1)
-
-/** By what names an image may be asked for: `nginx:1.26`; without its version, unless there are several. */
-const namesOf = (pin: ImagePin, all: readonly ImagePin[]): readonly string[] => {
-  const short = shortName(pin.reference)
-  const [repository = short] = short.split(':')
-  const only = all.every((other) => other === pin || shortName(other.reference).split(':')[0] !== repository)
-  return [short, pin.reference, ...(only ? [repository] : []), ...pin.aliases]
-}
-
-/** The image that a lab file or a manifest calls so: `nginx:1.26`, `cassandra`, `mysql`. */
-export const imageNamed = (name: string): ImagePin | undefined => {
-  const { images } = pins()
-  return images.find((pin) => namesOf(pin, images).includes(name))
-}
-
-/** What people may call the images that only some labs have, one name for each. */
-export const optionalImages = (): readonly string[] =>
-  pins()
-    .images.filter(({ optional }) => optional)
-    .map(({ reference }) => shortName(reference))

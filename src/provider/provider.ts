@@ -101,6 +101,8 @@ export interface Provider {
   dial(lab: Lab, host: string, port: number): Promise<Duplex>
   /** The block device under which a target machine sees its n-th LUN: `/dev/ubdc`. */
   lunDevice(index: number): string
+  /** The archive, on this host, of an image that nodes lack; undefined: it was not built. */
+  imageArchive(reference: string): string | undefined
   /** Files of the parts cache that machines of any lab are made of, and must not lose. */
   partsInUse(): Promise<readonly string[]>
   /** Where the last lines of the machine's console are. */

@@ -91,6 +91,7 @@ export const vagrantProvider = (kind: VagrantKind, host: VagrantHost = thisHost)
     transport: refuse,
     dial: refuse,
     // Set in the Vagrantfile as the serial numbers of the disks.
+    imageArchive: () => undefined,
     lunDevice: (index) =>
       `/dev/disk/by-id/${kind === 'libvirt' ? 'virtio-' : 'ata-VBOX_HARDDISK_'}lab${String(index)}`,
     partsInUse: () => Promise.resolve([]),

@@ -13,7 +13,7 @@ import {
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
 import { render } from '../render.js'
-import { eventually, machineCheck, shared } from './checks.js'
+import { apply, eventually, machineCheck, shared } from './checks.js'
 import { describePod, isReady, type Pod, pods } from './kubernetes.js'
 import { shortName } from './target.js'
 
@@ -33,13 +33,6 @@ const volumeOf = (lab: Lab, database: DatabaseSpec): object => {
     chapAuthSession: true,
     secretRef: { name: 'chap-secret' },
   }
-}
-
-const apply = async (context: Context, manifest: string): Promise<void> => {
-  await context.kubectl.run(['apply', '--server-side', '--force-conflicts', '-f', '-'], {
-    input: manifest,
-    timeout: 60,
-  })
 }
 
 export const createSecret = (lab: Lab, chap: Chap): Step => ({

@@ -24,6 +24,7 @@ const calls = (provider: Provider, lab: Lab, machine: MachineSpec) =>
     probe: undefined,
     preflight: undefined,
     lunDevice: undefined,
+    imageArchive: undefined,
     partsInUse: undefined,
     prepare: () =>
       provider.prepare(lab, { signal: new AbortController().signal, notice: () => {}, progress: () => {} }),
