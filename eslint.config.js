@@ -24,11 +24,13 @@ const layers = {
     src: ['error', 'lab', 'machine', 'plan', 'state', 'steps'],
     packages: ['mysql2/promise', 'zod'],
   },
+  experiment: { src: ['error', 'lab', 'machine', 'plan', 'scenario', 'state', 'steps'], packages: [] },
   report: { src: ['error', 'lab', 'plan', 'render', 'scenario', 'state'], packages: ['zod'] },
   view: { src: ['error'], packages: ['listr2'] },
   commands: {
     src: [
       'error',
+      'experiment',
       'lab',
       'lock',
       'machine',

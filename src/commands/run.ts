@@ -1,12 +1,15 @@
 /** Breaking a lab on purpose: run, heal, report. */
 import { join } from 'node:path'
 import { type ExitCode, exitCodes, Interrupted, LabError } from '../error.js'
+import { runExperiment } from '../experiment/bench.js'
+import { experimentOf } from '../experiment/experiments.js'
+import { type ExperimentName, experiments } from '../lab/experiments.js'
 import type { Lab, ScenarioSpec } from '../lab/lab.js'
 import { didYouMean } from '../lab/suggest.js'
 import { compareRuns, runMarkdown } from '../report/documents.js'
 import { readRuns, runFiles, saveRun, startRun } from '../report/folder.js'
-import { type RunReport, runReport } from '../report/run.js'
-import { type RunRequest, runScenario } from '../scenario/run.js'
+import { type RunFacts, type RunReport, runReport } from '../report/run.js'
+import { runScenario } from '../scenario/run.js'
 import { readJournal } from '../scenario/undo.js'
 import { pathsOf } from '../state.js'
 import { createMask } from '../view/secrets.js'
@@ -29,14 +32,23 @@ export interface RunOptions extends Options {
   readonly fence?: boolean
 }
 
-const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readonly ScenarioSpec[] => {
-  const known = lab.scenarios.map(({ name }) => name)
-  const listed = lab.scenarios
-    .map(({ name, description }) => `  ${name.padEnd(20)}  ${description}`)
-    .join('\n')
+/** What can be run: a scenario of the lab file, or an experiment that it names. */
+type Runnable =
+  | { readonly name: string; readonly description: string; readonly scenario: ScenarioSpec }
+  | { readonly name: string; readonly description: string; readonly experiment: ExperimentName }
+
+const runnables = (lab: Lab): readonly Runnable[] => [
+  ...lab.scenarios.map((scenario) => ({ name: scenario.name, description: scenario.description, scenario })),
+  ...lab.experiments.map((name) => ({ name, description: experiments[name], experiment: name })),
+]
+
+const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readonly Runnable[] => {
+  const there = runnables(lab)
+  const known = there.map(({ name }) => name)
+  const listed = there.map(({ name, description }) => `  ${name.padEnd(20)}  ${description}`).join('\n')
   if (known.length === 0)
-    throw new LabError('no-scenarios', `${lab.name} has no scenarios`, {
-      hint: `add scenarios to ${lab.file}; lab schema says how`,
+    throw new LabError('no-scenarios', `${lab.name} has no scenarios and no experiments`, {
+      hint: `add scenarios or experiments to ${lab.file}; lab schema says how`,
       exitCode: exitCodes.usage,
     })
   if (all) {
@@ -44,7 +56,7 @@ const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readon
       throw new LabError('bad-scenarios', '--all and names of scenarios: wanted one of both', {
         exitCode: exitCodes.usage,
       })
-    return lab.scenarios
+    return there
   }
   if (names.length === 0)
     throw new LabError('bad-scenarios', `which scenario of ${lab.name}?\n${listed}`, {
@@ -52,7 +64,7 @@ const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readon
       exitCode: exitCodes.usage,
     })
   return names.map((name) => {
-    const found = lab.scenarios.find((scenario) => scenario.name === name)
+    const found = there.find((candidate) => candidate.name === name)
     if (!found)
       throw new LabError(
         'no-scenario',
@@ -89,6 +101,13 @@ const seconds = (milliseconds: number | null): string =>
 const shortReport = (report: RunReport): string =>
   [
     `${report.verdict}  ${report.scenario.name}  (${report.seconds.toFixed(1)} s, failover ${report.failover}, fencing ${report.fencing})`,
+    ...report.checks
+      .filter(({ group, outcome }) => group === 'claims' && outcome === 'passed')
+      .map(({ title, saw }) => `  ✔ ${title}: ${saw}`),
+    ...report.figures.map(
+      ({ title, ms, seed }) =>
+        `  ${seconds(ms).padStart(9)}  ${title}${seed ? `; in the walkthrough ${seconds(seed.ms)} (${seed.how})` : ''}`,
+    ),
     ...report.moments
       .filter(({ ms }) => ms !== null)
       .map(
@@ -139,21 +158,20 @@ export const run = async (
     for (const [index, scenario] of scenarios.entries()) {
       const place = (folder ??= await startRun(pathsOf(lab.name).runs, title, new Date()))
       let latest: RunReport | undefined
-      const request: RunRequest = {
-        scenario,
-        context: session,
-        healer,
-        plan,
-        ledgerPath: join(
+      const ledgerOf = (place: string, index: number): string =>
+        join(
           place,
           scenarios.length === 1
             ? runFiles.ledger
             : `${String(index + 1)}-${scenario.name}.${runFiles.ledger}`,
-        ),
+        )
+      const common = {
+        context: session,
+        healer,
+        plan,
         versions: versionsOf(lab),
-        fence,
-        notice: (text) => view.notice(`${scenario.name}: ${text}`),
-        save: async (facts) => {
+        notice: (text: string) => view.notice(`${scenario.name}: ${text}`),
+        save: async (facts: RunFacts) => {
           const now = runReport(facts, mask)
           latest = now
           const [earliest, ...others] = done
@@ -161,7 +179,20 @@ export const run = async (
         },
       }
       try {
-        done.push(runReport(await runScenario(request), mask))
+        const facts =
+          'experiment' in scenario
+            ? await runExperiment({
+                ...common,
+                name: scenario.experiment,
+                experiment: experimentOf[scenario.experiment],
+              })
+            : await runScenario({
+                ...common,
+                scenario: scenario.scenario,
+                fence,
+                ledgerPath: ledgerOf(place, index),
+              })
+        done.push(runReport(facts, mask))
       } catch (error) {
         if (latest) done.push(latest)
         // What one scenario could not do says nothing about the next, unless there is no next.

@@ -1,6 +1,6 @@
 import { cp, readFile, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { machinesWith, type Lab, nodesOf, portalOf } from '../lab/lab.js'
+import { machinesWith, type Lab, nfsServerOf, nodesOf, portalOf } from '../lab/lab.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { loadLab } from '../lab/load.js'
 import { reportJson } from '../plan/report.js'
@@ -63,7 +63,7 @@ const summary = (lab: Lab, report: Report): string => {
       ({ name, role, address }) => `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role}`,
     ),
     '',
-    'iSCSI',
+    ...(lab.targets.length > 0 ? ['iSCSI'] : []),
     ...lab.targets.flatMap((target) =>
       target.luns.map(
         ({ lun, size }) =>
@@ -74,7 +74,7 @@ const summary = (lab: Lab, report: Report): string => {
     ...(lab.database ? [`  logged in: ${saw('one-session-only')}`] : []),
     ...(lab.kubernetes
       ? [
-          '',
+          ...(lab.targets.length > 0 ? [''] : []),
           'Kubernetes',
           ...nodesOf(lab).map(({ name }) => `  ${name.padEnd(width)}  ${saw(`${name}-version`)}`),
         ]
@@ -88,6 +88,19 @@ const summary = (lab: Lab, report: Report): string => {
           `  user      ${lab.database.user}, database ${lab.database.database}`,
         ]
       : []),
+    ...(lab.storage.length > 0
+      ? [
+          '',
+          'Storage classes',
+          ...lab.storage.map(
+            (storage) =>
+              `  ${storage.class.padEnd(width)}  ${storage.kind === 'nfs' ? `on ${nfsServerOf(lab)?.name ?? ''}, from every node` : 'on the node of its pod'}${storage.default ? ', the default' : ''}`,
+          ),
+        ]
+      : []),
+    ...(lab.workloads.length > 0
+      ? ['', 'Workloads', ...lab.workloads.flatMap(({ ready }) => ready.map((what) => `  ${what}`))]
+      : []),
     '',
     'Try next',
     ...(node
@@ -96,6 +109,7 @@ const summary = (lab: Lab, report: Report): string => {
           `  lab ssh ${lab.name} ${worker?.name ?? node.name}`,
         ]
       : [`  lab ssh ${lab.name} ${lab.machines[0]?.name ?? ''}`, `  lab exec ${lab.name} all -- uptime`]),
+    ...lab.experiments.slice(0, 1).map((name) => `  lab run ${lab.name} ${name}`),
     `  lab verify ${lab.name}`,
     '',
   ].join('\n')

@@ -84,9 +84,6 @@ export interface ExperimentRequest {
 
 /** Milliseconds between two looks, where no change of a pod tells to look again. */
 const glance = 500
-/** Seconds until everything of an experiment must be gone. */
-const cleanupDeadline = 180
-
 /** A claim that did not come true, on which all that follows rests. */
 class ClaimFailed extends Error {}
 
@@ -400,9 +397,6 @@ class Run implements Bench {
     return this.facts()
   }
 }
-
-/** Seconds within which the namespace of an experiment must be gone. */
-export const namespaceDeadline = cleanupDeadline
 
 /** Runs one experiment. @returns what is to be reported, already saved */
 export const runExperiment = async (request: ExperimentRequest): Promise<RunFacts> => {

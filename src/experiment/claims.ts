@@ -30,7 +30,10 @@ export const stayedWithin = (
     fewest = Math.min(fewest, ready)
     most = Math.max(most, there.length)
     if (ready < atLeast)
-      return { ok: false, saw: `only ${String(ready)} ready after ${seconds(ms, from)}, wanted ${String(atLeast)}` }
+      return {
+        ok: false,
+        saw: `only ${String(ready)} ready after ${seconds(ms, from)}, wanted ${String(atLeast)}`,
+      }
     if (there.length > atMost)
       return {
         ok: false,
@@ -57,8 +60,7 @@ export const untouched = (history: PodHistory, from: number, pods: readonly PodS
             : now.restarts > before.restarts
               ? 'was restarted'
               : undefined
-      if (why !== undefined)
-        return { ok: false, saw: `${before.name} ${why} after ${seconds(ms, from)}` }
+      if (why !== undefined) return { ok: false, saw: `${before.name} ${why} after ${seconds(ms, from)}` }
     }
   return { ok: true, saw: `${names(pods)}: the same, ready all the time, not restarted` }
 }
@@ -158,7 +160,10 @@ export const startedTogether = (history: PodHistory, from: number, together: rea
     .find(([, ms]) => ms !== undefined && ms < last)
   return early
     ? { ok: false, saw: `${early[0]} was ready before all were made (${seconds(last, from)})` }
-    : { ok: true, saw: `all ${String(together.length)} made within ${seconds(last, from)}, before one was ready` }
+    : {
+        ok: true,
+        saw: `all ${String(together.length)} made within ${seconds(last, from)}, before one was ready`,
+      }
 }
 
 /** All are told to end before any of them is gone. */
@@ -184,7 +189,10 @@ export const neverElsewhere = (history: PodHistory, from: number, before: PodSee
     .changesSince(from)
     .find(({ pod }) => pod.name === before.name && (pod.uid !== before.uid || pod.node !== before.node))
   return other
-    ? { ok: false, saw: `${before.name} came back on ${other.pod.node ?? 'no node'} after ${seconds(other.ms, from)}` }
+    ? {
+        ok: false,
+        saw: `${before.name} came back on ${other.pod.node ?? 'no node'} after ${seconds(other.ms, from)}`,
+      }
     : { ok: true, saw: `no other ${before.name} than that of ${before.node ?? 'no node'} was ever made` }
 }
 
@@ -192,6 +200,9 @@ export const neverElsewhere = (history: PodHistory, from: number, before: PodSee
 export const nothingHappened = (history: PodHistory, from: number, which: Which = everyPod): Verdict => {
   const change = history.changesSince(from).find(({ pod }) => which(pod))
   return change
-    ? { ok: false, saw: `${change.pod.name} ${change.kind === 'gone' ? 'went' : change.kind === 'new' ? 'was made' : 'changed'} after ${seconds(change.ms, from)}` }
+    ? {
+        ok: false,
+        saw: `${change.pod.name} ${change.kind === 'gone' ? 'went' : change.kind === 'new' ? 'was made' : 'changed'} after ${seconds(change.ms, from)}`,
+      }
     : { ok: true, saw: 'no pod was made, changed or removed' }
 }

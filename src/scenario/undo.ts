@@ -28,6 +28,10 @@ const undoSchema = z.discriminatedUnion('do', [
   z.strictObject({ do: z.literal('enable-targets'), machine }),
   z.strictObject({ do: z.literal('remove-file'), machine, path: z.string() }),
   z.strictObject({ do: z.literal('set-clock'), machine }),
+  /** With all that is in it; the machine is that of the API server. */
+  z.strictObject({ do: z.literal('delete-namespace'), machine, namespace: z.string() }),
+  /** The node had no such label before. */
+  z.strictObject({ do: z.literal('unlabel'), machine, label: z.string() }),
 ])
 
 export type Undo = z.output<typeof undoSchema>
@@ -109,6 +113,9 @@ export const noteUndo = async (
 /** Seconds for a command of an undo; the machine may be busy with coming back. */
 const timeout = 30
 
+/** Seconds until all that is in a namespace has ended. */
+const longest = 180
+
 const switchOn = async (context: Context, name: string): Promise<void> => {
   const { lab, provider } = context
   const secrets = await secretsOf(pathsOf(lab.name))
@@ -145,6 +152,14 @@ const undoOne = async (context: Context, undo: Undo): Promise<void> => {
     const node = await kubectl.get<{ spec: { taints?: { key: string }[] } }>('node', undo.machine)
     if (node.spec.taints?.some(({ key }) => key === outOfService))
       await kubectl.run(['taint', 'node', undo.machine, `${outOfService}-`])
+    return
+  }
+  if (undo.do === 'delete-namespace') {
+    await kubectl.run(['delete', 'namespace', undo.namespace, '--ignore-not-found'], { timeout: longest })
+    return
+  }
+  if (undo.do === 'unlabel') {
+    await kubectl.run(['label', 'node', undo.machine, `${undo.label}-`])
     return
   }
   const states = await provider.states(lab)
