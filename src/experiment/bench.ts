@@ -2,6 +2,7 @@
  * The bench that an experiment works on: a namespace of its own, a history of all that happens to the pods in it,
  * and what is claimed of them. Whatever ends an experiment, the lab is left as it was found.
  */
+import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
 import { experiments, type ExperimentName } from '../lab/experiments.js'
@@ -11,7 +12,7 @@ import type { Context, Plan, Report, Verdict } from '../plan/step.js'
 import type { ExperimentFacts, RunFacts } from '../report/run.js'
 import { aim, type Fault, refusal } from '../scenario/faults.js'
 import { noteUndo, undoAll, type Undo } from '../scenario/undo.js'
-import { manifestText } from '../steps/workloads.js'
+import { manifestText, renderedManifest } from '../steps/workloads.js'
 import { type PodChange, PodHistory, type PodObject, type PodSeen } from './history.js'
 
 /** What the walkthroughs measured: milliseconds, and where that is said. */
@@ -34,6 +35,10 @@ export interface Bench {
   get<T>(...args: readonly string[]): Promise<T>
   /** A manifest of the lab's folder, applied as a person does: `kubectl apply -f`. */
   apply(manifest: string, data?: object): Promise<void>
+  /** A folder of the lab's folder with a kustomization, applied as a person does: `kubectl apply -k`. */
+  applyFolder(name: string): Promise<void>
+  /** A connection from outside the cluster to an address of the lab's network. */
+  dial(host: string, port: number): Promise<Duplex>
   /** Text of a manifest of the lab's folder. */
   manifest(name: string, data?: object): string
   /** A command in a container of a pod; its output, trimmed. */
@@ -66,6 +71,11 @@ export interface Bench {
 export interface Experiment {
   /** Workers that it needs. */
   readonly workers: number
+  /**
+   * It works on what `lab up` has deployed, in the namespace default, and puts back by itself what it changes; others
+   * have a namespace of their own.
+   */
+  readonly workload?: true
   run(bench: Bench): Promise<void>
 }
 
@@ -133,7 +143,7 @@ class Run implements Bench {
 
   constructor(request: ExperimentRequest) {
     this.#request = request
-    this.namespace = `lab-${request.name}`
+    this.namespace = request.experiment.workload ? 'default' : `lab-${request.name}`
   }
 
   get lab(): Lab {
@@ -164,9 +174,19 @@ class Run implements Bench {
     await this.kubectl(['apply', '-f', '-'], { input: this.manifest(name, data), timeout: 60 })
   }
 
+  async applyFolder(name: string): Promise<void> {
+    const [flag, folder] = await renderedManifest(this.lab, name)
+    await this.kubectl(['apply', flag, folder], { timeout: 60 })
+  }
+
+  dial(host: string, port: number): Promise<Duplex> {
+    const { lab, provider } = this.#request.context
+    return provider.dial(lab, host, port)
+  }
+
   async exec(pod: string, command: readonly string[], container?: string): Promise<string> {
     const of = container === undefined ? [] : ['--container', container]
-    return (await this.kubectl(['exec', pod, ...of, '--', ...command])).trim()
+    return (await this.kubectl(['exec', pod, ...of, '--', ...command], { timeout: 90 })).trim()
   }
 
   #note(type: Event['type'], detail: string): void {
@@ -324,6 +344,21 @@ class Run implements Bench {
     return succeeded(report)
   }
 
+  async #makeNamespace(machine: string): Promise<void> {
+    const { healer, name } = this.#request
+    await noteUndo(this.lab.name, name, name, [
+      { do: 'delete-namespace', machine, namespace: this.namespace },
+    ])
+    await healer.kubectl.run(['create', 'namespace', this.namespace])
+    // A pod cannot be made before its namespace has the account that it runs as.
+    await this.until('the namespace is ready', 30, async () => {
+      await this.kubectl(['get', 'serviceaccount', 'default'])
+      return { ok: true, saw: this.namespace }
+    })
+    // That is no claim of anybody's.
+    this.#claims.length = 0
+  }
+
   /** Nothing that happens to a pod of the namespace after this is missed. */
   async #follow(): Promise<void> {
     const seen = new Map<string, PodSeen>()
@@ -351,7 +386,7 @@ class Run implements Bench {
   }
 
   async run(): Promise<RunFacts> {
-    const { experiment, context, healer, notice, name } = this.#request
+    const { experiment, context, healer, notice } = this.#request
     const { signal } = context
     await this.#save()
     notice('steady state: asking every check')
@@ -364,16 +399,7 @@ class Run implements Bench {
     let problem: unknown
     try {
       const [master] = machinesWith(this.lab, 'control-plane')
-      await noteUndo(this.lab.name, name, name, [
-        { do: 'delete-namespace', machine: master?.name ?? '', namespace: this.namespace },
-      ])
-      await healer.kubectl.run(['create', 'namespace', this.namespace])
-      // A pod cannot be made before its namespace has the account that it runs as.
-      await this.until('the namespace is ready', 30, async () => {
-        await this.kubectl(['get', 'serviceaccount', 'default'])
-        return { ok: true, saw: this.namespace }
-      })
-      this.#claims.length = 0
+      if (!experiment.workload) await this.#makeNamespace(master?.name ?? '')
       await this.#follow()
       await experiment.run(this)
     } catch (error) {

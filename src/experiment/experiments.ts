@@ -1,9 +1,12 @@
 /** Every experiment by its name: what `lab/experiments.ts` says it shows, it does. */
 import type { ExperimentName } from '../lab/experiments.js'
 import type { Experiment } from './bench.js'
+import * as cassandra from './cassandra.js'
 import * as deployment from './deployment.js'
 import * as replicaset from './replicaset.js'
 import * as statefulset from './statefulset.js'
+import * as wordpress from './wordpress.js'
+import * as zookeeper from './zookeeper.js'
 
 export const experimentOf: Readonly<Record<ExperimentName, Experiment>> = {
   scale: deployment.scale,
@@ -21,4 +24,11 @@ export const experimentOf: Readonly<Record<ExperimentName, Experiment>> = {
   'on-delete': statefulset.onDelete,
   'delete-modes': statefulset.deleteModes,
   parallel: statefulset.parallel,
+  'site-persists': wordpress.sitePersists,
+  ensemble: zookeeper.ensemble,
+  probes: zookeeper.probes,
+  'ensemble-update': zookeeper.ensembleUpdate,
+  maintenance: zookeeper.maintenance,
+  ring: cassandra.ring,
+  'member-lost': cassandra.memberLost,
 }

@@ -64,8 +64,12 @@ const largestFile = 1024 ** 2
 /** A file with more problems is another kind of file, and nobody reads on. */
 const mostProblems = 200
 
-/** What this build can bring up, as `parts/parts.yaml` says. */
-export const supported = (): Supported => {
+let known: Supported | undefined
+
+/** What this build can bring up, as `parts/parts.yaml` says; it does not change under a running program. */
+export const supported = (): Supported => (known ??= readSupported())
+
+const readSupported = (): Supported => {
   const minors = ['1.35', '1.36', '1.37']
   const file = join(projectRoot, 'parts', 'parts.yaml')
   if (!existsSync(file)) return { built: undefined, minors }

@@ -92,10 +92,9 @@ export const kubectlWith = (binary: string, kubeconfig: string, signal: AbortSig
     for await (const line of following.iterable()) {
       const event = line === '' ? undefined : (JSON.parse(line) as WatchEvent)
       // The version is too old, or the server says it is ending: a new list is wanted.
-      if (event?.type === 'ERROR') break
-      if (event && event.type !== 'BOOKMARK') seen(event)
+      if (event?.type === 'ERROR') following.kill()
+      else if (event && event.type !== 'BOOKMARK') seen(event)
     }
-    following.kill()
     await following
   }
 

@@ -69,7 +69,10 @@ const bootstrap = async (build: Build, { debian }: Pins, options: Bootstrap): Pr
       ...unread.map((path) => `--dpkgopt=path-exclude=${path}`),
       // Java's packages make links to their manual pages, which are not there.
       '--setup-hook=mkdir -p "$1/usr/share/man/man1"',
-      ...(options.hooks ?? []).map((hook) => `--customize-hook=${hook}`),
+      // A system that was only extracted is never customized.
+      ...(options.hooks ?? []).map(
+        (hook) => `--${options.variant === 'extract' ? 'extract' : 'customize'}-hook=${hook}`,
+      ),
       suite,
       options.target,
       sources,

@@ -27,7 +27,7 @@ export const manifestText = (lab: Lab, name: string, data: object = {}): string 
 }
 
 /** `-f FILE` or `-k FOLDER` of a manifest that was rendered into the lab's state. */
-const rendered = async (lab: Lab, name: string): Promise<readonly [string, string]> => {
+export const renderedManifest = async (lab: Lab, name: string): Promise<readonly [string, string]> => {
   const to = join(pathsOf(lab.name).rendered, name)
   const isFolder = lab.manifests !== undefined && statSync(join(lab.manifests, name)).isDirectory()
   await rm(to, { recursive: true, force: true })
@@ -96,7 +96,7 @@ export const deployWorkload = (lab: Lab, workload: WorkloadSpec, before: string 
     ],
     apply: async ({ kubectl }) => {
       await kubectl.run(
-        ['apply', '--server-side', '--force-conflicts', ...(await rendered(lab, workload.manifest))],
+        ['apply', '--server-side', '--force-conflicts', ...(await renderedManifest(lab, workload.manifest))],
         {
           timeout: 60,
         },

@@ -184,7 +184,7 @@ describe.concurrent('a lab that is not up', () => {
     },
     { line: 'iscsi-ha', says: /^✖ which scenario of iscsi-ha\?\n +drain/ },
     { line: 'iscsi-ha drain --all', says: /^✖ --all and names of scenarios: wanted one of both\n/ },
-    { line: 'iscsi --all', says: /^✖ iscsi has no scenarios\n/ },
+    { line: 'iscsi --all', says: /^✖ iscsi has no scenarios and no experiments\n/ },
   ])('lab run $line', async ({ line, says }) => {
     const desk = newDesk()
     const ran = await desk.lab(['run', ...line.split(' ')])
@@ -224,7 +224,7 @@ describe.concurrent('a lab that is up', () => {
     { line: 'ssh worker9 -- true', says: /iscsi has no machine worker9/ },
     {
       line: 'exec worker9 -- true',
-      says: /no machine and no role worker9\n +Hint: one of: target, initiator, control-plane, worker, all\n/,
+      says: /no machine and no role worker9\n +Hint: one of: target, initiator, control-plane, worker, nfs, all\n/,
     },
     {
       line: 'logs worker9',
@@ -432,7 +432,7 @@ describe.concurrent('text for people', () => {
     const desk = newDesk()
     await desk.madeBefore('iscsi-ha')
     const { stdout } = await desk.lab(['list'])
-    expect(stdout).toMatch(/^iscsi {5}- {13}One iSCSI.*\niscsi-ha {2}made \(uml\) {4}MariaDB.*\n$/)
+    expect(stdout).toMatch(/^iscsi {8}- {13}One iSCSI.*\niscsi-ha {5}made \(uml\) {4}MariaDB.*\n/m)
   })
 
   test('lab doctor: every provider by name, with what to do for those that do not work', async () => {
@@ -650,7 +650,17 @@ describe.concurrent('a completion script', () => {
     await desk.madeBefore('iscsi')
     await writeFile(join(desk.here, 'mine.yaml'), '')
     expect(await offered(desk, 'lab', 'st')).toEqual(['stop', 'start', 'status'])
-    expect(await offered(desk, 'lab', 'up', '')).toEqual(['iscsi', 'iscsi-ha', 'mine.yaml'])
+    expect(await offered(desk, 'lab', 'up', '')).toEqual([
+      'cassandra',
+      'deployment',
+      'iscsi',
+      'iscsi-ha',
+      'replicaset',
+      'statefulset',
+      'wordpress',
+      'zookeeper',
+      'mine.yaml',
+    ])
     expect(await offered(desk, 'lab', 'ssh', 'iscsi', '')).toEqual(
       expect.arrayContaining(['target', 'initiator']),
     )
@@ -660,7 +670,7 @@ describe.concurrent('a completion script', () => {
 
 describe.concurrent('a reader that goes away', () => {
   test.each([
-    { line: 'lab list | head -1', exitCode: 0, stdout: /^iscsi .*\n$/ },
+    { line: 'lab list | head -1', exitCode: 0, stdout: /^cassandra .*\n$/ },
     { line: 'lab list | true', exitCode: 0, stdout: /^$/ },
     { line: 'lab schema | true', exitCode: 0, stdout: /^$/ },
     { line: 'lab --help | true', exitCode: 0, stdout: /^$/ },
