@@ -4,7 +4,7 @@
  * moments of `up`, and must converge when it is started again; then `down` must leave nothing.
  */
 import { parseArgs } from 'node:util'
-import { lab, tidy } from './lab.mjs'
+import { generator, lab, tidy } from './lab.mjs'
 
 const { values } = parseArgs({
   options: {
@@ -15,9 +15,7 @@ const { values } = parseArgs({
     within: { type: 'string', default: '65' },
   },
 })
-let seed = Number(values.seed)
-// The minimal standard generator (Park and Miller, 1988): a printed seed repeats a run.
-const random = () => (seed = (seed * 48271) % 2147483647) / 2147483647
+const random = generator(Number(values.seed))
 const tally = { converged: 0, failed: 0, left: 0 }
 let fresh = true
 console.log(`seed ${values.seed}`)

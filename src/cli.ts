@@ -1,13 +1,9 @@
 #!/usr/bin/env node
 /** argv to command; the only place that touches the process, its signals and its exit code. */
-import { readFileSync } from 'node:fs'
 import { Command, CommanderError, Option } from 'commander'
 import { exitCodes, Interrupted } from './error.js'
 import type { Io, Options } from './commands/common.js'
-
-const version = (
-  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
-).version
+import { version } from './version.js'
 
 const abort = new AbortController()
 // A terminal that does not know its width says 0, and listr2 writes a letter a line then.
@@ -256,6 +252,12 @@ command('forward', "a port of the lab on this host's 127.0.0.1, until Ctrl-C")
       (await import('./commands/reach.js')).forward(lab, where, options, io),
     ),
   )
+
+// Not for people: `up` starts it.
+program
+  .command('fencing-agent', { hidden: true })
+  .argument('<lab>')
+  .action(run(async (lab: string) => (await import('./commands/fencing-agent.js')).fencingAgent(lab, io)))
 
 command('schema', 'the JSON schema of lab files').action(
   run(async () => (await import('./commands/files.js')).schema(io)),

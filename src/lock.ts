@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, LabError } from './error.js'
 
-interface Holder {
+export interface Holder {
   readonly pid: number
   /** Start time of the process: a pid alone may belong to somebody else by now. */
   readonly started: string
@@ -41,6 +41,13 @@ const holderIn = (text: string): Holder | undefined => {
   } catch {
     return undefined
   }
+}
+
+/** Who holds a lock at this moment; undefined: nobody who lives. */
+export const holderOf = async (path: string): Promise<Holder | undefined> => {
+  const text = await readFile(path, 'utf8').catch(() => undefined)
+  const holder = text === undefined ? undefined : holderIn(text)
+  return holder && isAlive(holder) ? holder : undefined
 }
 
 /** Gives our file the lock's name too, unless somebody has it who lives: then it says who. */

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { exitCodes, LabError } from './error.js'
@@ -37,6 +37,10 @@ export interface LabPaths {
   readonly runs: string
   /** Manifests as they were last given to the cluster. */
   readonly rendered: string
+  /** What the fencing agent keeps: who it is, what it saw last, whom it fenced. */
+  readonly fencing: string
+  /** Held by the command that changes the lab; beside its folder, so that it outlives `down`. */
+  readonly lock: string
   machine(name: string): string
 }
 
@@ -60,6 +64,8 @@ export const pathsOf = (name: string): LabPaths => {
     secrets: join(root, 'secrets.json'),
     runs: join(root, 'runs'),
     rendered: join(root, 'rendered'),
+    fencing: join(root, 'fencing'),
+    lock: join(stateRoot(), `.${name}.lock`),
     machine: (machine) => join(root, 'machines', machine),
   }
 }
@@ -70,6 +76,16 @@ export const writePrivate = async (path: string, content: string | Buffer): Prom
   const next = `${path}.${String(process.pid)}.new`
   await writeFile(next, content, { mode: 0o600 })
   await rename(next, path)
+}
+
+/** What was made, renamed or removed in a folder stays so after a power cut, once this returns. */
+export const syncFolder = async (folder: string): Promise<void> => {
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
 }
 
 /** What the lab made up for itself. */

@@ -1,14 +1,12 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { FileOptions } from '../machine/files.js'
 import { exitCodes, LabError } from '../error.js'
 import { imagesOf } from '../lab/images.js'
 import type { Lab, ProviderName } from '../lab/lab.js'
 import { takeLock } from '../lock.js'
 import type { Provider } from '../provider/provider.js'
 import { chooseProvider, openSession, providerNamed, type Session } from '../session.js'
-import { readJournal, refuseWhileFenced, undoAll } from '../scenario/undo.js'
-import { pathsOf, secretsOf, stateRoot, writePrivate } from '../state.js'
+import { pathsOf, writePrivate } from '../state.js'
 import { createView, type View, wantsColor } from '../view/view.js'
 
 /** Options that every command has. */
@@ -97,16 +95,11 @@ export const loadRunning = async (nameOrPath: string): Promise<Lab> => {
 }
 
 export const lockFor = (lab: Pick<Lab, 'name'>, command: string, options: Options, io: Io, view: View) =>
-  takeLock(join(stateRoot(), `.${lab.name}.lock`), {
+  takeLock(pathsOf(lab.name).lock, {
     command: `lab ${command} ${lab.name}`,
     wait: options.wait ? (who) => view.notice(`waiting for ${who}`) : undefined,
     signal: io.signal,
   })
-
-export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOptions> => ({
-  secrets: await secretsOf(pathsOf(lab.name)),
-  lunDevice: (index) => provider.lunDevice(index),
-})
 
 /** A session with the lab's machines; its kubectl is the one that was built for the lab. */
 export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSignal): Promise<Session> => {
@@ -115,14 +108,23 @@ export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSign
   return openSession(lab, provider, signal, 'missing' in parts ? 'kubectl' : parts.kubectl)
 }
 
-/** Undoes the faults that a run which was killed has left: what changes a lab starts from one that is whole. */
-export const healFirst = async (session: Session, view: View): Promise<void> => {
+/**
+ * Undoes the faults that a run which was killed has left: what changes a lab starts from one that is whole.
+ * @returns whether there were any; then machines may be on their way up
+ */
+export const healFirst = async (session: Session, view: View): Promise<boolean> => {
+  // Loaded here: `lab status` comes through this file, has nothing to heal, and must be quick.
+  const { readJournal, refuseWhileFenced } = await import('../journal.js')
   const open = await readJournal(session.lab.name)
-  if (open.length === 0) return
-  const [{ scenario } = { scenario: '' }] = open
-  view.notice(
-    `lab run ${session.lab.name} ${scenario} was killed: undoing ${String(open.length)} of its faults`,
-  )
+  if (open.length === 0) return false
+  const fenced = open.filter(({ fault }) => fault === 'fence')
+  const left = open.filter(({ fault }) => fault !== 'fence')
+  for (const by of new Set(left.map((entry) => entry.by)))
+    view.notice(`${by} was killed: undoing what it left`)
+  for (const node of new Set(fenced.map(({ undo }) => undo.machine)))
+    view.notice(`${node} was fenced: it comes back by a fresh boot`)
+  const { undoAll } = await import('../scenario/undo.js')
   for (const problem of await undoAll(session)) view.notice(`not undone: ${problem}`)
   await refuseWhileFenced(session.lab.name)
+  return true
 }

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { stopAgent } from '../fencing/process.js'
 import type { Leftover, Provider } from '../provider/provider.js'
 import { providers } from '../session.js'
 import { pathsOf } from '../state.js'
@@ -43,6 +44,7 @@ export const down = async (nameOrPath: string, options: Options, io: Io): Promis
     const inUse = await providerInUse(lab)
     const where = inUse ? [inUse] : candidates
     const existed = existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, where)).length > 0
+    await stopAgent(lab.name)
     for (const provider of where) await provider.destroy(lab)
     const left = await leftoversOf(lab, where)
     await view.close()
@@ -72,6 +74,7 @@ export const stop = async (nameOrPath: string, options: Options, io: Io): Promis
     const session = await sessionFor(lab, provider, io.signal)
     try {
       await healFirst(session, view)
+      await stopAgent(lab.name)
       const targets = lab.machines.filter(({ role }) => role === 'target')
       const workers = lab.machines.filter(({ role }) => role === 'worker' || role === 'initiator')
       const others = lab.machines.filter(

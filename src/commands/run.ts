@@ -3,15 +3,19 @@ import { join } from 'node:path'
 import { type ExitCode, exitCodes, Interrupted, LabError } from '../error.js'
 import { runExperiment } from '../experiment/bench.js'
 import { experimentOf } from '../experiment/experiments.js'
+import { readJournal } from '../journal.js'
 import { type ExperimentName, experiments } from '../lab/experiments.js'
 import type { Lab, ScenarioSpec } from '../lab/lab.js'
 import { didYouMean } from '../lab/suggest.js'
+import { shell } from '../machine/sh.js'
+import { runPlan } from '../plan/runner.js'
 import { compareRuns, runMarkdown } from '../report/documents.js'
 import { readRuns, runFiles, saveRun, startRun } from '../report/folder.js'
-import { type RunFacts, type RunReport, runReport } from '../report/run.js'
-import { runScenario } from '../scenario/run.js'
-import { readJournal } from '../scenario/undo.js'
+import { type RunFacts, type RunReport, runReport, spanText } from '../report/run.js'
+import { type RunRequest, runScenario } from '../scenario/run.js'
 import { pathsOf } from '../state.js'
+import type { Session } from '../session.js'
+import { version } from '../version.js'
 import { createMask } from '../view/secrets.js'
 import {
   healFirst,
@@ -75,10 +79,23 @@ const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readon
   })
 }
 
-const versionsOf = (lab: Lab): Readonly<Record<string, string>> => ({
-  node: process.versions.node,
-  ...(lab.kubernetes ? { kubernetes: lab.kubernetes.version } : {}),
-})
+/** What was tried, so that two reports can be compared: of the lab itself, and what runs on its machines. */
+const versionsOf = async (session: Session): Promise<Readonly<Record<string, string>>> => {
+  const { lab, signal } = session
+  const [machine] = lab.machines
+  const kernel = machine
+    ? await session
+        .machine(machine.name)
+        .run(shell`uname -r`, { signal, timeout: 10 })
+        .catch(() => 'not known')
+    : 'not known'
+  return {
+    lab: version,
+    node: process.versions.node,
+    kernel,
+    ...(lab.kubernetes ? { kubernetes: lab.kubernetes.version } : {}),
+  }
+}
 
 const verdictCodes: Readonly<Record<RunReport['verdict'], ExitCode>> = {
   PASS: exitCodes.ok,
@@ -95,7 +112,10 @@ const exitCodeOf = (reports: readonly RunReport[]): ExitCode => {
 }
 
 const seconds = (milliseconds: number | null): string =>
-  milliseconds === null ? 'not seen' : `${(milliseconds / 1000).toFixed(1)} s`
+  milliseconds === null ? 'not seen' : spanText(milliseconds)
+
+/** All evidence is in the report. */
+const shortly = (saw: string): string => (saw.length > 200 ? `${saw.slice(0, 200)}…` : saw)
 
 /** What somebody at a terminal wants to know; the rest is in the report. */
 const shortReport = (report: RunReport): string =>
@@ -121,11 +141,16 @@ const shortReport = (report: RunReport): string =>
       ),
     ...report.checks
       .filter(({ outcome }) => outcome !== 'passed')
-      .map(({ outcome, title, saw }) => `  ${outcome === 'failed' ? '✖' : '?'} ${title}: ${saw}`),
+      .map(({ outcome, title, saw }) => `  ${outcome === 'failed' ? '✖' : '?'} ${title}: ${shortly(saw)}`),
     ...(report.data
-      ? [
-          `  rows: ${String(report.data.tally.row.acknowledged)} of ${String(report.data.tally.row.sent)} acknowledged, findings: ${String(report.data.findings.length)}`,
-        ]
+      ? (['row', 'file'] as const).map((medium) => {
+          const { acknowledged, sent } = report.data?.tally[medium] ?? { acknowledged: 0, sent: 0 }
+          return `  ${medium === 'row' ? 'rows' : 'lines of the file'}: ${String(acknowledged)} of ${String(sent)} acknowledged`
+        })
+      : []),
+    ...(report.data ? [`  findings: ${String(report.data.findings.length)}`] : []),
+    ...(report.checks.some(({ group, outcome }) => group === 'before' && outcome !== 'passed')
+      ? [`  The lab was not well before, and was left as it was: lab heal ${report.lab}`]
       : []),
     '',
   ].join('\n')
@@ -147,9 +172,16 @@ export const run = async (
   const session = await sessionFor(lab, provider, io.signal)
   const healer = await sessionFor(lab, provider, new AbortController().signal)
   try {
-    await healFirst(healer, view)
+    const healed = await healFirst(healer, view)
     const plan = await planFor(lab, provider)
-    const fence = lab.fencing === 'none' ? (options.fence ? 'power' : undefined) : lab.fencing
+    if (healed) await runPlan(plan, 'apply', healer, () => undefined)
+    const versions = await versionsOf(session)
+    const fencing: RunRequest['fencing'] =
+      lab.fencing === 'none'
+        ? options.fence
+          ? { by: 'run', method: 'power' }
+          : undefined
+        : { by: 'agent', method: lab.fencing }
     const [first] = scenarios
     const title = scenarios.length === 1 && first ? first.name : 'all'
     let folder: string | undefined
@@ -169,7 +201,7 @@ export const run = async (
         context: session,
         healer,
         plan,
-        versions: versionsOf(lab),
+        versions,
         notice: (text: string) => view.notice(`${scenario.name}: ${text}`),
         save: async (facts: RunFacts) => {
           const now = runReport(facts, mask)
@@ -189,7 +221,7 @@ export const run = async (
             : await runScenario({
                 ...common,
                 scenario: scenario.scenario,
-                fence,
+                fencing,
                 ledgerPath: ledgerOf(place, index),
               })
         done.push(runReport(facts, mask))

@@ -10,9 +10,9 @@ import { planUp } from '../plan/up.js'
 import type { Provider } from '../provider/provider.js'
 import { keepSecrets, pathsOf, writePrivate } from '../state.js'
 import { createMask } from '../view/secrets.js'
+import { fileOptions } from '../steps/machines.js'
 import type { View } from '../view/view.js'
 import {
-  fileOptions,
   healFirst,
   type Io,
   loadRunning,

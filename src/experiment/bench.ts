@@ -5,13 +5,14 @@
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
+import { noteUndo, readJournal, refuseWhileFenced, type Undo } from '../journal.js'
 import { experiments, type ExperimentName } from '../lab/experiments.js'
 import { type FaultSpec, type Lab, machinesWith } from '../lab/lab.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Context, Plan, Report, Verdict } from '../plan/step.js'
 import type { ExperimentFacts, RunFacts } from '../report/run.js'
 import { aim, type Fault, refusal } from '../scenario/faults.js'
-import { noteUndo, undoAll, type Undo } from '../scenario/undo.js'
+import { undoAll } from '../scenario/undo.js'
 import { manifestText, renderedManifest } from '../steps/workloads.js'
 import { type PodChange, PodHistory, type PodObject, type PodSeen } from './history.js'
 
@@ -124,6 +125,15 @@ const checkFacts = (when: CheckFact['when'], report: Report): readonly CheckFact
       : [{ when, title: step.title, machine: step.machine, ok: false, saw: reason ?? 'nobody asked' }],
   )
 
+interface Injected {
+  readonly fault: Fault
+  readonly injected: Date
+  /** What the journal calls its undos. */
+  readonly ids: readonly string[]
+  healed?: Date
+  error?: string
+}
+
 /** A bench while an experiment goes on. */
 class Run implements Bench {
   readonly history = new PodHistory()
@@ -135,7 +145,9 @@ class Run implements Bench {
   readonly #claims: Claim[] = []
   readonly #figures: Figure[] = []
   readonly #events: Event[] = []
-  readonly #faults: { readonly fault: Fault; injected: Date; healed?: Date; error?: string }[] = []
+  readonly #faults: Injected[] = []
+  /** What the journal calls that which stays until the end of the experiment. */
+  readonly #kept = new Set<string>()
   #checks: readonly CheckFact[] = []
   #interrupted = true
   /** Those who wait for something to happen. */
@@ -256,7 +268,8 @@ class Run implements Bench {
   }
 
   async undoLater(undo: Undo): Promise<void> {
-    await noteUndo(this.lab.name, this.#request.name, this.#request.name, [undo])
+    const entries = await noteUndo(this.lab.name, this.#by, this.#request.name, [undo])
+    for (const { id } of entries) this.#kept.add(id)
   }
 
   async fault(spec: FaultSpec): Promise<void> {
@@ -265,9 +278,9 @@ class Run implements Bench {
     if (why !== undefined) throw new LabError('fault-impossible', `${spec.fault}: ${why}`)
     const fault = await aim(context, spec, '', this.#faults.length)
     await fault.possible(context)
-    await noteUndo(this.lab.name, this.#request.name, fault.fault, fault.undo)
+    const entries = await noteUndo(this.lab.name, this.#by, fault.fault, fault.undo)
     this.signal.throwIfAborted()
-    const entry: { fault: Fault; injected: Date; error?: string } = { fault, injected: new Date() }
+    const entry: Injected = { fault, injected: new Date(), ids: entries.map(({ id }) => id) }
     this.#faults.push(entry)
     this.#note('act', fault.detail)
     notice(fault.detail)
@@ -279,21 +292,27 @@ class Run implements Bench {
     }
   }
 
-  /** Faults only: what the experiment itself made stays until its end. */
+  /** What the journal calls it in the report. */
+  get #by(): string {
+    return `lab run ${this.lab.name} ${this.#request.name}`
+  }
+
+  /** Faults, and fences for them; what the experiment itself made stays until its end. */
   async #healFaults(): Promise<void> {
     const { healer, plan, notice } = this.#request
     const open = this.#faults.filter(({ healed }) => healed === undefined)
     if (open.length === 0) return
     notice('healing: bringing the lab back to what its file says')
     this.#note('act', 'faults undone')
-    const ours = new Set(open.map(({ fault }) => fault.fault as string))
-    const undo = async (): Promise<readonly string[]> => undoAll(healer, ({ fault }) => ours.has(fault))
+    const undo = (): Promise<readonly string[]> => undoAll(healer, ({ id }) => !this.#kept.has(id))
     await undo()
+    await refuseWhileFenced(this.lab.name)
     await runPlan(plan, 'apply', healer, () => undefined)
     // What needed the lab to be up: a node is uncordoned by an API server.
     const failed = await undo()
+    const left = new Set((await readJournal(this.lab.name)).map(({ id }) => id))
     for (const entry of open) {
-      if (failed.length > 0) entry.error = failed.join('; ')
+      if (entry.ids.some((id) => left.has(id))) entry.error = failed.join('; ')
       else entry.healed = new Date()
     }
   }
@@ -338,17 +357,18 @@ class Run implements Bench {
     return this.#request.save(this.facts())
   }
 
+  /** Asks every check, and once more where one says no: a disk that is busy for a second is no broken lab. */
   async #look(when: CheckFact['when'], context: Context): Promise<boolean> {
-    const report = await runPlan(this.#request.plan, 'look', context, () => undefined)
+    let report = await runPlan(this.#request.plan, 'look', context, () => undefined)
+    if (!succeeded(report) && !report.interrupted)
+      report = await runPlan(this.#request.plan, 'look', context, () => undefined)
     this.#checks = [...this.#checks, ...checkFacts(when, report)]
     return succeeded(report)
   }
 
   async #makeNamespace(machine: string): Promise<void> {
-    const { healer, name } = this.#request
-    await noteUndo(this.lab.name, name, name, [
-      { do: 'delete-namespace', machine, namespace: this.namespace },
-    ])
+    const { healer } = this.#request
+    await this.undoLater({ do: 'delete-namespace', machine, namespace: this.namespace })
     await healer.kubectl.run(['create', 'namespace', this.namespace])
     // A pod cannot be made before its namespace has the account that it runs as.
     await this.until('the namespace is ready', 30, async () => {
@@ -378,10 +398,10 @@ class Run implements Bench {
   }
 
   async #cleanUp(): Promise<void> {
-    const { healer, notice, name } = this.#request
+    const { healer, notice } = this.#request
     await this.#healFaults()
     notice('removing what was made')
-    const failed = await undoAll(healer, ({ scenario }) => scenario === name)
+    const failed = await undoAll(healer)
     for (const text of failed) notice(`not undone: ${text}`)
   }
 

@@ -26,7 +26,13 @@ const keyspace = 'lab'
 
 /** CQL at QUORUM, by cqlsh in a pod. */
 const ask = (bench: Bench, pod: string, text: string): Promise<string> =>
-  bench.exec(pod, ['cqlsh', '--request-timeout=60', '--connect-timeout=30', '-e', `CONSISTENCY QUORUM; ${text}`])
+  bench.exec(pod, [
+    'cqlsh',
+    '--request-timeout=60',
+    '--connect-timeout=30',
+    '-e',
+    `CONSISTENCY QUORUM; ${text}`,
+  ])
 
 const makeTable = async (bench: Bench, pod: string): Promise<void> => {
   await bench.act('make a keyspace of 3 copies', async () => {
@@ -65,7 +71,10 @@ export const ring: Experiment = {
     try {
       await bench.act('write a row at QUORUM at cassandra-0', () => write(bench, 'cassandra-0', 1, 'one'))
       const seen = await rows(bench, 'cassandra-2')
-      bench.claim('it is read at QUORUM at cassandra-2', { ok: seen.get(1) === 'one', saw: seen.get(1) ?? 'no row' })
+      bench.claim('it is read at QUORUM at cassandra-2', {
+        ok: seen.get(1) === 'one',
+        saw: seen.get(1) ?? 'no row',
+      })
       const from = await bench.act('scale to 4', () =>
         bench.kubectl(['scale', 'statefulset/cassandra', '--replicas=4']),
       )
@@ -86,9 +95,14 @@ export const ring: Experiment = {
       for (const { name } of members(bench))
         await bench.until(`${name} sees 4 members, up and normal`, 180, () => ringSeenBy(bench, name, 4))
       const still = await rows(bench, 'cassandra-3')
-      bench.claim('the row is read at the new member', { ok: still.get(1) === 'one', saw: still.get(1) ?? 'no row' })
+      bench.claim('the row is read at the new member', {
+        ok: still.get(1) === 'one',
+        saw: still.get(1) ?? 'no row',
+      })
       await bench.act('let cassandra-3 hand over its data, and scale to 3', async () => {
-        await bench.kubectl(['exec', 'cassandra-3', '--', 'nodetool', 'decommission', '--force'], { timeout: 300 })
+        await bench.kubectl(['exec', 'cassandra-3', '--', 'nodetool', 'decommission', '--force'], {
+          timeout: 300,
+        })
         await bench.kubectl(['scale', 'statefulset/cassandra', '--replicas=3'])
       })
       await bench.until('3 members are left', 200, () => ({

@@ -159,7 +159,8 @@ export const sitePersists: Experiment = {
         },
       })
       bench.claim('the set-up says that it succeeded', {
-        ok: page.status === 200 && page.body.includes('wp-login.php') && !page.body.includes('class="message"'),
+        ok:
+          page.status === 200 && page.body.includes('wp-login.php') && !page.body.includes('class="message"'),
         saw: titleOf(page),
       })
     })

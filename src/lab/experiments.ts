@@ -23,11 +23,14 @@ export const experiments = {
   'on-delete': 'With OnDelete a pod is updated only when somebody deletes it',
   'delete-modes': 'Orphaned pods outlive their StatefulSet and are adopted by the next; cascaded ones do not',
   parallel: 'With Parallel, all pods of a StatefulSet are started and ended at the same time',
-  'site-persists': 'WordPress is set up and a post is written; both pods are deleted, and the post is still there',
+  'site-persists':
+    'WordPress is set up and a post is written; both pods are deleted, and the post is still there',
   ensemble: 'Facts of each ZooKeeper server, a leader, and what is written outlives all three pods',
   probes: 'A ZooKeeper server whose process ends, or whose probes fail, is restarted where it is',
-  'ensemble-update': 'A ZooKeeper ensemble is updated and undone, the last server first, and keeps its quorum',
-  maintenance: 'Nodes of a ZooKeeper ensemble are drained one by one, until the one that must be refused is refused',
+  'ensemble-update':
+    'A ZooKeeper ensemble is updated and undone, the last server first, and keeps its quorum',
+  maintenance:
+    'Nodes of a ZooKeeper ensemble are drained one by one, until the one that must be refused is refused',
   ring: 'A Cassandra ring of 3 grows to 4: every member sees all as up and normal, and a row is read at QUORUM',
   'member-lost': 'A member of a Cassandra ring is lost: rows are written and read at QUORUM all the same',
 } as const

@@ -77,6 +77,8 @@ export interface DatabaseSpec {
   readonly target: string
   readonly lun: number
   readonly nodePort: number
+  /** Port on every node that leads to a plain file on the same LUN, which a scenario's client writes. */
+  readonly ledgerPort: number
   readonly database: string
   readonly user: string
   readonly password: string

@@ -258,7 +258,11 @@ const complete = (file: CompleteLabFile, path: string): Lab => {
     targets,
     filesystems: file.filesystems.map((filesystem) => ({ ...filesystem, target: targetOf(filesystem) })),
     kubernetes: file.kubernetes,
-    database: file.database && { ...file.database, target: targetOf(file.database) },
+    database: file.database && {
+      ...file.database,
+      target: targetOf(file.database),
+      ledgerPort: file.database.ledgerPort ?? file.database.nodePort + 1,
+    },
     failover: file.failover,
     fencing: file.fencing,
     images: file.images,

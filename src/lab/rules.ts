@@ -2,7 +2,7 @@ import { hostNumber, nthRange, overlaps, parseAddress, parseSubnet, sizeOf, addr
 import type { ProviderName, Role } from './lab.js'
 import { items, lacks, pathText, Taken, type DraftFile, type Found, type Path } from './draft.js'
 import { scenarioRules } from './scenario-rules.js'
-import { bytesOf, defaults, iqnProblem, shown, sizeText } from './schema.js'
+import { bytesOf, defaults, iqnProblem, lastNodePort, shown, sizeText } from './schema.js'
 import { didYouMean } from './suggest.js'
 
 /**
@@ -374,6 +374,20 @@ function* databaseRules(file: File): Found {
       path: ['database'],
       message: 'runs on a worker; wanted a machine with the role worker',
       atKey: true,
+    }
+  }
+  const { database = {} } = file
+  const nodePort = lacks(database, 'nodePort') ? defaults.nodePort : database.nodePort
+  if (nodePort !== undefined && database.ledgerPort === nodePort) {
+    const origin = lacks(database, 'nodePort') ? ', the default' : ''
+    yield {
+      path: ['database', 'ledgerPort'],
+      message: `${String(nodePort)} is the port of the database (database.nodePort${origin}); wanted another port`,
+    }
+  } else if (nodePort === lastNodePort && lacks(database, 'ledgerPort')) {
+    yield {
+      path: ['database', 'nodePort'],
+      message: `${String(nodePort)} is the last node port, and ledgerPort, without a value, is the one after it; give it a ledgerPort`,
     }
   }
   const targets = items(file.iscsi?.targets)

@@ -19,8 +19,11 @@ export const defaults = {
   serviceSubnet: '10.96.0.0/12',
   dnsDomain: 'cluster.local',
   port: 3260,
+  nodePort: 32306,
   deadline: '10min',
 } as const
+
+export const lastNodePort = 32767
 
 /** A text field whose form a function judges. The pattern, if any, is only for editors. */
 const text = (wanted: string, problem: (value: string) => string | undefined, meta: Meta) =>
@@ -455,9 +458,13 @@ const database = mapping(
     ).default('mysql'),
     target: iqn('Name of the target; not needed when the lab has only one.').optional(),
     lun: whole('a logical unit number, 0 to 255', 0, 255, { description: 'The LUN that holds the data.' }),
-    nodePort: whole('a port from 30000 to 32767', 30000, 32767, {
+    nodePort: whole('a port from 30000 to 32767', 30000, lastNodePort, {
       description: 'Port on every node at which the database answers.',
-    }).default(32306),
+    }).default(defaults.nodePort),
+    ledgerPort: whole('a port from 30000 to 32767', 30000, lastNodePort, {
+      description:
+        'Port on every node at which scenarios write a plain file on the same LUN. Without it: the one after nodePort.',
+    }).optional(),
     database: text(
       'the name of a database, such as test',
       (value) =>

@@ -4,6 +4,7 @@ import { initiatorsOf, type Lab, machinesWith, nfsServerOf, nodesOf } from '../l
 import { numbering } from '../lab/names.js'
 import type { FileOptions } from '../machine/files.js'
 import * as database from '../steps/database.js'
+import * as fencing from '../steps/fencing.js'
 import * as initiator from '../steps/initiator.js'
 import * as kubernetes from '../steps/kubernetes.js'
 import * as machines from '../steps/machines.js'
@@ -45,6 +46,7 @@ const kubernetesSteps = (lab: Lab): readonly Step[] => {
     kubernetes.installDns(lab),
     kubernetes.proveControlPlane(lab),
     kubernetes.proveProxy(lab),
+    fencing.watchWorkers(lab),
   ]
 }
 

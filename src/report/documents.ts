@@ -17,6 +17,8 @@ const groups = {
 
 const signs = { passed: '✔', failed: '✖', unknown: '?' } as const
 
+const tallied = { row: 'rows of the database', file: 'lines of the plain file' } as const
+
 /** `fast, fencing: power` */
 const settings = ({ failover, fencing }: RunReport): string => `failover: ${failover}, fencing: ${fencing}`
 
@@ -136,6 +138,15 @@ const wordsOf = (report: RunReport) => ({
     begin,
     end: open ? 'not ended' : end,
   })),
+  tallies: Object.entries(report.data?.tally ?? {})
+    .filter(([, { sent }]) => sent > 0)
+    .map(([medium, { sent, acknowledged, unanswered, unansweredButThere }]) => ({
+      what: tallied[medium as keyof typeof tallied],
+      sent: String(sent),
+      acknowledged: String(acknowledged),
+      unanswered: String(unanswered),
+      there: String(unansweredButThere),
+    })),
   torn: report.data?.torn ?? null,
   groups: Object.entries(groups).flatMap(([group, title]) => {
     const checks = report.checks.filter((check) => check.group === group)
@@ -198,6 +209,19 @@ const markdownOf = (report: RunReport): string[] => {
       table(
         ['Client', 'Gap', 'From', 'To'],
         words.gaps.map(({ client, length, begin, end }) => [client, length, begin, end]),
+      ),
+    ),
+    ...section(
+      'Written',
+      table(
+        ['', 'Sent', 'Acknowledged', 'Without an answer', 'Of those, there'],
+        words.tallies.map(({ what, sent, acknowledged, unanswered, there }) => [
+          what,
+          sent,
+          acknowledged,
+          unanswered,
+          there,
+        ]),
       ),
     ),
     ...section(
@@ -312,10 +336,12 @@ export const compareRuns = (one: RunReport, other: RunReport): string => {
       ...(['LOST', 'CORRUPT', 'DOUBLE WRITER'] as const).map((kind) =>
         fact(kind, count(kind, one), count(kind, other)),
       ),
-      fact(
-        'rows acknowledged',
-        one.data ? String(one.data.tally.row.acknowledged) : '–',
-        other.data ? String(other.data.tally.row.acknowledged) : '–',
+      ...(['row', 'file'] as const).map((medium) =>
+        fact(
+          `${tallied[medium]} acknowledged`,
+          one.data ? String(one.data.tally[medium].acknowledged) : '–',
+          other.data ? String(other.data.tally[medium].acknowledged) : '–',
+        ),
       ),
       ...components.map((name) => fact(name, one.versions[name] ?? '–', other.versions[name] ?? '–')),
     ],

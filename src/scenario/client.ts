@@ -1,89 +1,34 @@
-/** The client outside the cluster: it writes numbered rows and reads, and writes down what it was answered. */
+/** The client outside the cluster: it writes to every medium and reads, and writes down what it was answered. */
 import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise'
-import { Interrupted, messageOf } from '../error.js'
-import { type DatabaseSpec, nodesOf } from '../lab/lab.js'
-import type { Context } from '../plan/step.js'
+import { messageOf } from '../error.js'
 import type { LedgerFile } from './ledger-file.js'
-import type { LedgerRecord, Operation, ReadBack, Server } from './ledger.js'
+import type { LedgerRecord, Medium, Operation } from './ledger.js'
+import type { Session, Store } from './medium.js'
 
-/** Milliseconds between the beginnings of two attempts to connect: each goes to the next node's address. */
-const stagger = 200
-/** Milliseconds that one attempt to connect may take, and one question. */
-const patience = 1500
-/** Milliseconds between two writes, and between two reads. */
-const pace = { write: 100, read: 200 } as const
-
-/** A connection, and which of the nodes' addresses it goes through. */
-interface Way {
-  readonly connection: Connection
-  readonly address: string
+interface Worker {
+  readonly client: string
+  readonly operation: Operation
+  /** Milliseconds between the beginnings of two requests. */
+  readonly pace: number
+  /** The number of its first request: a medium has every number of a write only once. */
+  readonly first: number
+  /** It connects anew for each request, at the next node's address in turn. */
+  readonly roams: boolean
 }
 
-type Reach = Pick<Context, 'lab' | 'provider'>
-
-const attempt = async ({ lab, provider }: Reach, database: DatabaseSpec, host: string): Promise<Way> => {
-  const socket = await provider.dial(lab, host, database.nodePort)
-  // A server that does not greet says nothing at all: somebody has to hang up.
-  const late = setTimeout(() => socket.destroy(new Error('no handshake')), patience)
-  try {
-    const connection = await createConnection({
-      stream: socket,
-      user: database.user,
-      password: database.password,
-      database: database.database,
-      connectTimeout: patience,
-    })
-    // mysql2 tells of a connection that is lost between two questions as an event, which ends a process if unheard.
-    connection.on('error', () => undefined)
-    return { connection, address: `${host}:${String(database.nodePort)}` }
-  } catch (error) {
-    socket.destroy()
-    throw error
-  } finally {
-    clearTimeout(late)
-  }
+/** Who is at work on each medium. One that keeps its connection never sees a second server; one that roams does. */
+const crews: Readonly<Record<Medium, readonly Worker[]>> = {
+  row: [
+    { client: 'writer-1', operation: 'write', pace: 100, first: 1, roams: false },
+    { client: 'writer-2', operation: 'write', pace: 500, first: 1_000_001, roams: true },
+    { client: 'reader-1', operation: 'read', pace: 200, first: 1, roams: false },
+  ],
+  file: [{ client: 'file-writer', operation: 'write', pace: 100, first: 1, roams: false }],
 }
 
-/**
- * Goes on until some address answers. A node that was switched off does not refuse, it is silent, and so is a
- * Service that still leads to a pod that is gone: waiting for one attempt to end would measure the client, so
- * another begins every 200 ms, and the first handshake wins.
- */
-export const connectAnywhere = (reach: Reach, database: DatabaseSpec, signal: AbortSignal): Promise<Way> =>
-  new Promise((resolve, reject) => {
-    const hosts = nodesOf(reach.lab).map(({ address }) => address)
-    let done = false as boolean
-    let next = 0
-    const begin = (): void => {
-      const host = hosts[next++ % hosts.length] ?? ''
-      attempt(reach, database, host).then(
-        (way) => {
-          if (done) way.connection.destroy()
-          else {
-            finish()
-            resolve(way)
-          }
-        },
-        // The next attempt is on its way already.
-        () => undefined,
-      )
-    }
-    const timer = setInterval(begin, stagger)
-    const finish = (): void => {
-      done = true
-      clearInterval(timer)
-      signal.removeEventListener('abort', interrupt)
-    }
-    const interrupt = (): void => {
-      finish()
-      reject(new Interrupted())
-    }
-    signal.addEventListener('abort', interrupt, { once: true })
-    if (signal.aborted) interrupt()
-    else begin()
-  })
+/** With what a write's content begins. */
+const words = { row: 'row', file: 'line' } as const
 
 /** Now, for a record: by the operator's clock, and by one that never jumps. */
 export const now = (): { readonly at: string; readonly ms: number } => ({
@@ -92,13 +37,8 @@ export const now = (): { readonly at: string; readonly ms: number } => ({
 })
 
 export interface ClientOptions {
-  readonly reach: Reach
-  readonly database: DatabaseSpec
+  readonly stores: readonly Store[]
   readonly ledger: LedgerFile
-  /** The table of this run. */
-  readonly table: string
-  /** The node that a pod runs on, as far as it is known. */
-  readonly nodeOf: (pod: string) => string
   /** Told of every record once it is on the disk. */
   readonly seen: (record: LedgerRecord) => void
 }
@@ -111,69 +51,7 @@ export interface Client {
   stop(): Promise<void>
 }
 
-/** Makes the table of a run; what it holds must outlive everything, so it has the engine that promises that. */
-export const createTable = async (
-  reach: Reach,
-  database: DatabaseSpec,
-  table: string,
-  signal: AbortSignal,
-): Promise<void> => {
-  const { connection } = await connectAnywhere(reach, database, signal)
-  try {
-    await connection.query({
-      sql: `CREATE TABLE ${table} (seq INT UNSIGNED PRIMARY KEY, content VARCHAR(200) NOT NULL, server VARCHAR(100) NOT NULL) ENGINE=InnoDB`,
-      timeout: 10_000,
-    })
-  } finally {
-    connection.destroy()
-  }
-}
-
-/** Every row of the table; tried again until the signal, since a server may yet be on its way. */
-export const readRows = async (
-  reach: Reach,
-  database: DatabaseSpec,
-  table: string,
-  nodeOf: (pod: string) => string,
-  signal: AbortSignal,
-): Promise<readonly ReadBack[]> => {
-  for (;;) {
-    const { connection } = await connectAnywhere(reach, database, signal)
-    try {
-      const [rows] = await connection.query<RowDataPacket[]>({
-        sql: `SELECT seq, content, server FROM ${table} ORDER BY seq`,
-        timeout: 5000,
-      })
-      return (rows as { seq: number; content: string; server: string }[]).map(({ seq, content, server }) => ({
-        seq,
-        content,
-        server: { pod: server, node: nodeOf(server) },
-      }))
-    } catch (error) {
-      if (signal.aborted) throw error
-      await delay(stagger, undefined, { signal })
-    } finally {
-      connection.destroy()
-    }
-  }
-}
-
-export const dropTable = async (
-  reach: Reach,
-  database: DatabaseSpec,
-  table: string,
-  signal: AbortSignal,
-): Promise<void> => {
-  const { connection } = await connectAnywhere(reach, database, signal)
-  try {
-    await connection.query({ sql: `DROP TABLE IF EXISTS ${table}`, timeout: 10_000 })
-  } finally {
-    connection.destroy()
-  }
-}
-
-export const ledgerClient = (options: ClientOptions): Client => {
-  const { reach, database, ledger, table, nodeOf, seen } = options
+export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client => {
   const ending = new AbortController()
 
   const record = async (entry: LedgerRecord): Promise<void> => {
@@ -181,41 +59,19 @@ export const ledgerClient = (options: ClientOptions): Client => {
     seen(entry)
   }
 
-  const serverOf = (rows: RowDataPacket[]): Server => {
-    const [row] = rows as { server?: string }[]
-    // An answer that does not say who gave it is none: nobody could tell two writers apart.
-    if (row?.server === undefined) throw new Error('the answer does not say which server gave it')
-    return { pod: row.server, node: nodeOf(row.server) }
-  }
-
-  /** The statement commits by itself, and its answer comes after that: with it comes who gave it. */
-  const write = async (connection: Connection, seq: number, content: string): Promise<Server> => {
-    const [rows] = await connection.query<RowDataPacket[]>({
-      sql: `INSERT INTO ${table} (seq, content, server) VALUES (?, ?, @@hostname) RETURNING server`,
-      values: [seq, content],
-      timeout: patience,
-    })
-    return serverOf(rows)
-  }
-
-  const read = async (connection: Connection): Promise<Server> => {
-    const [rows] = await connection.query<RowDataPacket[]>({
-      sql: `SELECT @@hostname AS server, (SELECT MAX(seq) FROM ${table}) AS last`,
-      timeout: patience,
-    })
-    return serverOf(rows)
-  }
-
-  const run = async (client: string, operation: Operation): Promise<void> => {
-    let way: Way | undefined
+  const run = async (store: Store, { client, operation, pace, first, roams }: Worker): Promise<void> => {
+    const { medium } = store
+    let session: Session | undefined
     try {
-      for (let seq = 1; !ending.signal.aborted; seq++) {
+      for (let seq = first; !ending.signal.aborted; seq++) {
         // A loop that lost its connection has its say when it has another one: nothing is sent meanwhile.
-        way ??= await connectAnywhere(reach, database, ending.signal)
+        session ??= await store.connect(ending.signal, roams ? seq - first : 0)
         const begun = performance.now()
         const content =
-          operation === 'write' ? `row ${String(seq)} ${randomBytes(16).toString('hex')}` : undefined
-        const request = { client, operation, medium: 'row', seq, address: way.address } as const
+          operation === 'write'
+            ? `${words[medium]} ${String(seq)} ${randomBytes(16).toString('hex')}`
+            : undefined
+        const request = { client, operation, medium, seq, address: session.address } as const
         await record({
           type: 'sent',
           ...now(),
@@ -223,30 +79,37 @@ export const ledgerClient = (options: ClientOptions): Client => {
           ...(content === undefined ? {} : { content }),
         })
         try {
-          const { connection } = way
-          const server = await (content === undefined ? read(connection) : write(connection, seq, content))
+          const answer = content === undefined ? session.read?.() : session.write(seq, content)
+          const server = await answer
+          if (!server) throw new Error(`nobody reads a ${medium}`)
           // When it came, not when it was written down.
           const moment = now()
           await record({ type: 'acknowledged', ...moment, ...request, server })
+          if (roams) {
+            session.close()
+            session = undefined
+          }
         } catch (error) {
-          way.connection.destroy()
-          way = undefined
+          session?.close()
+          session = undefined
           await record({ type: 'failed', ...now(), ...request, error: messageOf(error) })
         }
-        const rest = pace[operation] - (performance.now() - begun)
+        const rest = pace - (performance.now() - begun)
         if (rest > 0) await delay(rest, undefined, { signal: ending.signal })
       }
     } catch (error) {
       if (!ending.signal.aborted) throw error
     } finally {
-      way?.connection.destroy()
+      session?.close()
     }
   }
 
   let running: Promise<unknown> = Promise.resolve()
   return {
     start: () => {
-      running = Promise.all([run('writer-1', 'write'), run('reader-1', 'read')])
+      running = Promise.all(
+        stores.flatMap((store) => crews[store.medium].map((worker) => run(store, worker))),
+      )
       // It is looked at when the run stops; until then nobody listens.
       running.catch(() => undefined)
     },

@@ -1,5 +1,6 @@
 /** What each fault does to the lab, and what undoes it. */
 import { LabError } from '../error.js'
+import type { Undo } from '../journal.js'
 import {
   type FaultSpec,
   type Lab,
@@ -12,7 +13,6 @@ import {
 import { shell } from '../machine/sh.js'
 import type { Context } from '../plan/step.js'
 import type { Provider } from '../provider/provider.js'
-import type { Undo } from './undo.js'
 
 /** A fault of a scenario, aimed: which machines it hits, what it does there and how that is undone. */
 export interface Fault {
@@ -109,25 +109,23 @@ const interfaceOf = async (context: Context, machine: MachineSpec): Promise<stri
       timeout,
     })
 
+type Sides = readonly [readonly MachineSpec[], readonly MachineSpec[]]
+
 /** Who drops what, so that two sets of machines do not hear each other. */
 const cut = (
   lab: Lab,
-  spec: Extract<FaultSpec, { fault: 'partition' }>,
-  server: string,
+  protocol: Extract<FaultSpec, { fault: 'partition' }>['protocol'],
+  [one, other]: Sides,
 ): readonly {
   readonly at: MachineSpec
   readonly others: readonly MachineSpec[]
   readonly port?: { readonly remote: number }
 }[] => {
-  const [one, other] = spec.between.map((side) => allMachines(lab, side, server)) as [
-    readonly MachineSpec[],
-    readonly MachineSpec[],
-  ]
-  if (spec.protocol === 'all') return one.map((at) => ({ at, others: other }))
+  if (protocol === 'all') return one.map((at) => ({ at, others: other }))
   // Of one protocol, its clients drop it: they are the ones who know whom they ask.
-  const role = spec.protocol === 'api' ? 'control-plane' : 'target'
+  const role = protocol === 'api' ? 'control-plane' : 'target'
   const port =
-    spec.protocol === 'api'
+    protocol === 'api'
       ? 6443
       : (lab.targets.find(({ machine }) => [...one, ...other].some(({ name }) => name === machine))?.port ??
         3260)
@@ -176,18 +174,14 @@ export const aim = async (
   const { lab } = context
   const table = `lab_fault_${String(index)}`
   if (spec.fault === 'partition') {
-    const cuts = cut(lab, spec, server)
-    const names = spec.between.map((side) =>
-      allMachines(lab, side, server)
-        .map(({ name }) => name)
-        .join(', '),
-    )
+    const [one, other] = spec.between
+    const sides: Sides = [allMachines(lab, one, server), allMachines(lab, other, server)]
+    const cuts = cut(lab, spec.protocol, sides)
+    const names = sides.map((side) => side.map(({ name }) => name))
     return {
       fault: spec.fault,
-      on: [
-        ...new Set(spec.between.flatMap((side) => allMachines(lab, side, server).map(({ name }) => name))),
-      ],
-      detail: `${names.join(' and ')} no longer hear each other${spec.protocol === 'all' ? '' : ` (${spec.protocol})`}`,
+      on: [...new Set(names.flat())],
+      detail: `${names.map((side) => side.join(', ')).join(' and ')} no longer hear each other${spec.protocol === 'all' ? '' : ` (${spec.protocol})`}`,
       undo: cuts.map(({ at }) => ({ do: 'remove-table', machine: at.name, table })),
       for: spec.for,
       possible: async () => {
@@ -218,6 +212,12 @@ export const aim = async (
     possible: anyTime,
   } as const
   const names = on.join(', ')
+  /** A target that is stopped, and one that vanishes: an initiator sees no difference. */
+  const withoutTargets = {
+    ...base,
+    undo: undo((machine) => ({ do: 'enable-targets', machine })),
+    act: (now: Context) => each(({ name }) => now.machine(name).run(disableTargets, { timeout })),
+  }
   switch (spec.fault) {
     case 'drain':
       return {
@@ -300,13 +300,7 @@ export const aim = async (
     }
     case 'stop-service': {
       const { service } = spec
-      if (service === 'target')
-        return {
-          ...base,
-          detail: `targets of ${names} stopped`,
-          undo: undo((machine) => ({ do: 'enable-targets', machine })),
-          act: (now) => each(({ name }) => now.machine(name).run(disableTargets, { timeout })),
-        }
+      if (service === 'target') return { ...withoutTargets, detail: `targets of ${names} stopped` }
       return {
         ...base,
         detail: `${service} of ${names} stopped`,
@@ -318,12 +312,7 @@ export const aim = async (
       }
     }
     case 'target-loss':
-      return {
-        ...base,
-        detail: `targets of ${names} vanished`,
-        undo: undo((machine) => ({ do: 'enable-targets', machine })),
-        act: (now) => each(({ name }) => now.machine(name).run(disableTargets, { timeout })),
-      }
+      return { ...withoutTargets, detail: `targets of ${names} vanished` }
     case 'disk-full': {
       const folders = await Promise.all(
         on.map((machine) =>

@@ -2,6 +2,7 @@
 import { open, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { LabError } from '../error.js'
+import { syncFolder } from '../state.js'
 import { recordSchema, type LedgerRecord } from './ledger.js'
 
 export interface LedgerFile {
@@ -9,15 +10,6 @@ export interface LedgerFile {
   append(record: LedgerRecord): Promise<void>
   /** Waits for what was appended before. */
   close(): Promise<void>
-}
-
-const syncFolder = async (folder: string): Promise<void> => {
-  const handle = await open(folder, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
 }
 
 /** Begins a ledger. @throws when there is one already: a run never adds to the ledger of another. */

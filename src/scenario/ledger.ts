@@ -338,7 +338,8 @@ const tallyOf = (writes: readonly Request[], there: readonly ReadBack[] | undefi
   }
 }
 
-const media = { row: 'the database', file: 'the file' } as const
+/** What each medium is called in a sentence. */
+export const media = { row: 'the database', file: 'the file' } as const
 
 const doubts = (
   medium: Medium,

@@ -8,13 +8,16 @@ import type { DatabaseSpec, Lab, ScenarioSpec } from '../lab/lab.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Context, Plan, Report } from '../plan/step.js'
 import type { RunFacts } from '../report/run.js'
-import { type Client, createTable, dropTable, ledgerClient, readRows } from './client.js'
+import { type Client, ledgerClient } from './client.js'
 import { aim, type Fault, refusal } from './faults.js'
-import { type FenceMethod, fenceOff } from './fence.js'
+import { type JournalEntry, noteUndo, readJournal, refuseWhileFenced } from '../journal.js'
+import { type Fenced, type FenceMethod, fencingAgent } from '../fencing/agent.js'
+import { fencedSince } from '../fencing/process.js'
 import { createLedger } from './ledger-file.js'
-import { judge, type LedgerRecord, type ReadBack } from './ledger.js'
+import { judge, type Judgement, type LedgerRecord, media, type Medium, type ReadBack } from './ledger.js'
+import { fileStore, rowStore, type Store } from './medium.js'
 import { type Observation, timelineOf } from './timeline.js'
-import { noteUndo, refuseWhileFenced, undoAll } from './undo.js'
+import { undoAll } from './undo.js'
 import { readJournals, type Watch, watchLab } from './watch.js'
 
 /** Milliseconds of an undisturbed ledger before the first fault. */
@@ -25,8 +28,10 @@ const calm = 3000
 const usualPause = 1000
 /** Milliseconds to watch a fault that stops no write, where no budget says for how long. */
 const shortestLook = 10_000
+/** Milliseconds for a fencing agent to see that all is well: before that it fences nobody. */
+const armingDeadline = 15_000
 /** Seconds for each part of what comes after: the ledger's first row, and reading it back. */
-const answerDeadline = 120
+const answerDeadline = 60
 
 export interface RunRequest {
   readonly scenario: ScenarioSpec
@@ -38,15 +43,15 @@ export interface RunRequest {
   /** Absolute path of the ledger, which is not there yet. */
   readonly ledgerPath: string
   readonly versions: Readonly<Record<string, string>>
-  /** How this program fences a node that it sees go; undefined: it does not. */
-  readonly fence: FenceMethod | undefined
+  /** How a node that goes is fenced: by the lab's agent, or for the time of this run by this program; or not. */
+  readonly fencing: { readonly by: 'agent' | 'run'; readonly method: FenceMethod } | undefined
   readonly notice: (text: string) => void
   /** Keeps what is known so far; called several times. */
   readonly save: (facts: RunFacts) => Promise<void>
 }
 
 /** @throws LabError where the scenario cannot be run at all; nothing was touched. */
-export const refuseImpossible = async ({ scenario, context }: RunRequest): Promise<DatabaseSpec> => {
+const refuseImpossible = async ({ scenario, context }: RunRequest): Promise<DatabaseSpec> => {
   const { lab, provider } = context
   for (const spec of scenario.inject) {
     const why = refusal(provider, spec)
@@ -79,38 +84,54 @@ const checkFacts = (when: CheckFact['when'], report: Report): readonly CheckFact
       : [{ when, title: step.title, machine: step.machine, ok: false, saw: reason ?? 'nobody asked' }],
   )
 
+/** Acknowledged writes of one medium. */
+class MediumAnswers {
+  /** By the ledger's clock, in milliseconds. */
+  last = -Infinity
+  /** Since when writes have been answered without a pause. */
+  steadySince = Infinity
+
+  take(ms: number): void {
+    if (ms - this.last > usualPause) this.steadySince = ms
+    this.last = ms
+  }
+}
+
 /** Acknowledged writes, as the run needs them while it goes on. */
 class Answers {
-  /** By the ledger's clock, in milliseconds. */
-  #last = -Infinity
-  /** Since when writes have been answered without a pause. */
-  #steadySince = Infinity
-  readonly #pods: { readonly ms: number; readonly pod: string }[] = []
+  readonly #of: Readonly<Record<Medium, MediumAnswers>> = {
+    row: new MediumAnswers(),
+    file: new MediumAnswers(),
+  }
+  #lastPod: string | undefined
 
   take(record: LedgerRecord): void {
     if (record.type !== 'acknowledged' || record.operation !== 'write') return
-    if (record.ms - this.#last > usualPause) this.#steadySince = record.ms
-    this.#last = record.ms
-    if (this.#pods.at(-1)?.pod !== record.server.pod)
-      this.#pods.push({ ms: record.ms, pod: record.server.pod })
+    this.#of[record.medium].take(record.ms)
+    if (record.medium === 'row') this.#lastPod = record.server.pod
   }
 
-  get any(): boolean {
-    return this.#pods.length > 0
+  /** What has not acknowledged anything yet. */
+  get missing(): readonly Medium[] {
+    return (['row', 'file'] as const).filter((medium) => this.#of[medium].last === -Infinity)
   }
 
-  /** Milliseconds since the last answer. */
+  /** Milliseconds since the last answer of the medium that has been silent for longer. */
   get silence(): number {
-    return performance.now() - this.#last
+    return performance.now() - Math.min(this.#of.row.last, this.#of.file.last)
   }
 
+  /** The database that answered last. */
   get lastPod(): string | undefined {
-    return this.#pods.at(-1)?.pod
+    return this.#lastPod
   }
 
-  /** Whether writes are answered now, and were for a while, all of it after this moment. */
+  /** Whether writes to every medium are answered now, and were for a while, all of it after this moment. */
   calmSince(ms: number): boolean {
-    return this.silence < usualPause && this.#last - Math.max(this.#steadySince, ms) >= calm
+    return (
+      this.silence < usualPause &&
+      Object.values(this.#of).every(({ last, steadySince }) => last - Math.max(steadySince, ms) >= calm)
+    )
   }
 }
 
@@ -134,10 +155,14 @@ const withPods = (seen: readonly Observation[], volumes: readonly Observation[])
     return pod === undefined ? volume : { ...volume, pod }
   })
 
+/** Whether a record is a write that the database acknowledged: a takeover is that of the database. */
+const isRowWritten = (record: LedgerRecord): record is Extract<LedgerRecord, { type: 'acknowledged' }> =>
+  record.type === 'acknowledged' && record.operation === 'write' && record.medium === 'row'
+
 /** `ms` of every observation of a write is the ledger's own; `at` is by the operator's clock. */
 const writeObservations = (records: readonly LedgerRecord[]): readonly Observation[] =>
   records.flatMap((record): Observation[] =>
-    record.type === 'acknowledged' && record.operation === 'write'
+    isRowWritten(record)
       ? [
           {
             type: 'write-acknowledged',
@@ -156,8 +181,10 @@ interface Injected {
   injected?: Date
   healed?: Date
   error?: string
+  /** What is in the way of undoing it. */
+  undoing?: string
   /** What the journal calls its undos. */
-  ids: readonly number[]
+  ids: readonly string[]
 }
 
 /** A run while it goes on: what is known, and what will have to be undone. */
@@ -170,14 +197,13 @@ class Run {
   readonly #ending = new AbortController()
   readonly #faults: Injected[] = []
   readonly #own: Observation[] = []
+  #fenced: readonly Fenced[] = []
   #checks: readonly CheckFact[] = []
   #interrupted = true
   #volumes: readonly Observation[] = []
   #skews: Parameters<typeof timelineOf>[1] = {}
-  #rows: readonly ReadBack[] | undefined
+  #readBack: Readonly<Partial<Record<Medium, readonly ReadBack[]>>> = {}
   #watch: Watch | undefined
-  /** The node of the database, before the faults. */
-  #server = ''
 
   constructor(request: RunRequest) {
     this.#request = request
@@ -188,8 +214,18 @@ class Run {
   }
 
   facts(): RunFacts {
-    const { scenario, context, versions, fence } = this.#request
-    const seen = [...(this.#watch?.observations ?? []), ...this.#own]
+    const { scenario, context, versions, fencing } = this.#request
+    const seen = [
+      ...(this.#watch?.observations ?? []),
+      ...this.#own,
+      ...this.#fenced.map(({ at, node, detail }): Observation => ({
+        type: 'node-fenced',
+        at,
+        source: 'operator',
+        node,
+        detail,
+      })),
+    ]
     return {
       lab: this.#lab.name,
       scenario,
@@ -199,15 +235,15 @@ class Run {
       provider: context.provider.name,
       failover: this.#lab.failover,
       // What was done in this run, whatever the lab file wishes for.
-      fencing: fence ?? 'none',
+      fencing: fencing?.method ?? 'none',
       versions,
-      faults: this.#faults.map(({ fault, injected, healed, error }) => ({
+      faults: this.#faults.map(({ fault, injected, healed, error, undoing }) => ({
         fault: fault.fault,
         on: fault.on,
         detail: fault.detail,
         injected,
         healed,
-        error,
+        error: error ?? undoing,
       })),
       checks: this.#checks,
       timeline: timelineOf(
@@ -215,20 +251,68 @@ class Run {
         this.#skews,
       ),
       ledger:
-        this.#records.length === 0
-          ? undefined
-          : { records: this.#records, judgement: judge(this.#records, this.#rows, undefined) },
+        this.#records.length === 0 ? undefined : { records: this.#records, judgement: this.#judgement() },
     }
+  }
+
+  #judgement(): Judgement {
+    return judge(this.#records, this.#readBack.row, this.#readBack.file)
   }
 
   #save(): Promise<void> {
     return this.#request.save(this.facts())
   }
 
+  /** Asks every check, and once more where one says no: a disk that is busy for a second is no broken lab. */
   async #look(when: CheckFact['when'], context: Context): Promise<boolean> {
-    const report = await runPlan(this.#request.plan, 'look', context, () => undefined)
+    let report = await runPlan(this.#request.plan, 'look', context, () => undefined)
+    if (!succeeded(report) && !report.interrupted)
+      report = await runPlan(this.#request.plan, 'look', context, () => undefined)
     this.#checks = [...this.#checks, ...checkFacts(when, report)]
     return succeeded(report)
+  }
+
+  /**
+   * Fences what goes, where that is this program's business.
+   * @returns how to end it, once it watches the node of the database
+   */
+  async #fence(watch: Watch): Promise<() => Promise<void>> {
+    const { fencing, healer, context, notice, scenario } = this.#request
+    if (fencing?.by !== 'run') return () => Promise.resolve()
+    const ending = new AbortController()
+    const watched = new Set<string>()
+    const agent = fencingAgent(
+      healer,
+      {
+        method: fencing.method,
+        by: `lab run ${this.#lab.name} ${scenario.name}`,
+        suspended: () => Promise.resolve(false),
+        fenced: (seen) => {
+          this.#fenced = [...this.#fenced, seen]
+        },
+        notice,
+        looked: (names) => {
+          for (const name of names) watched.add(name)
+        },
+      },
+      ending.signal,
+    )
+    const end = async (): Promise<void> => {
+      ending.abort()
+      await agent
+    }
+    const server = watch.server()
+    if (!(await until(() => server !== undefined && watched.has(server), armingDeadline, context.signal))) {
+      await end()
+      throw new LabError(
+        'not-watched',
+        `${server ?? 'the node of the database'} is not ready to be watched`,
+        {
+          hint: `lab verify ${this.#lab.name}`,
+        },
+      )
+    }
+    return end
   }
 
   async #inject(client: Client, watch: Watch): Promise<void> {
@@ -236,13 +320,17 @@ class Run {
     const server = watch.server()
     if (server === undefined)
       throw new LabError('no-server', `nobody knows where ${this.#lab.name}'s database runs`)
-    this.#server = server
     for (const [index, spec] of scenario.inject.entries())
       this.#faults.push({ fault: await aim(context, spec, server, index), ids: [] })
     for (const { fault } of this.#faults) await fault.possible(context)
     for (const [index, injected] of this.#faults.entries()) {
       const { fault } = injected
-      const entries = await noteUndo(this.#lab.name, scenario.name, fault.fault, fault.undo)
+      const entries = await noteUndo(
+        this.#lab.name,
+        `lab run ${this.#lab.name} ${scenario.name}`,
+        fault.fault,
+        fault.undo,
+      )
       injected.ids = entries.map(({ id }) => id)
       context.signal.throwIfAborted()
       if (index === 0) await client.mark('fault')
@@ -262,19 +350,22 @@ class Run {
     }
   }
 
-  /** Undoes the faults that are not yet undone. */
-  async #undo(which: readonly Injected[]): Promise<void> {
-    const ids = new Set(which.flatMap((injected) => injected.ids))
-    const failed = await undoAll(this.#request.healer, ({ id }) => ids.has(id))
-    for (const injected of which) {
-      if (failed.length > 0) injected.error = failed.join('; ')
-      else if (injected.injected) injected.healed ??= new Date()
+  /** Undoes what the journal says, and notes of the faults of this run which of them are undone now. */
+  async #undo(which: (entry: JournalEntry) => boolean): Promise<void> {
+    const failed = await undoAll(this.#request.healer, which)
+    const left = new Set((await readJournal(this.#lab.name)).map(({ id }) => id))
+    for (const injected of this.#faults) {
+      if (!injected.injected || injected.healed) continue
+      if (!injected.ids.some((id) => left.has(id))) {
+        injected.healed = new Date()
+        delete injected.undoing
+      } else if (failed.length > 0) injected.undoing = failed.join('; ')
     }
   }
 
   /** Waits until the lab has got over it, or the deadline; faults that last only for a while end meanwhile. */
   async #outcome(watch: Watch): Promise<void> {
-    const { scenario, context, notice, fence } = this.#request
+    const { scenario, context, notice } = this.#request
     const { signal } = context
     const begun = performance.now()
     const former = this.#former()
@@ -283,19 +374,11 @@ class Run {
       shortestLook,
       ...[expect.writeGap, expect.readGap, expect.notReady, expect.takeover].map((budget) => budget ?? 0),
     )
-    const settled = new AbortController()
-    const fencing = fence
-      ? fenceOff(
-          { ...this.#request, method: fence, server: this.#server, answers: this.#answers, watch },
-          (seen) => this.#own.push(seen),
-          AbortSignal.any([signal, settled.signal]),
-        )
-      : undefined
     const lasting = this.#faults.filter(({ fault }) => fault.for !== undefined)
     const lasted = lasting.map(async (injected) => {
       await delay(injected.fault.for ?? 0, undefined, { signal })
       notice(`${injected.fault.fault}: its time is over`)
-      await this.#undo([injected])
+      await this.#undo(({ id }) => injected.ids.includes(id))
     })
     const overdue = Promise.all(lasted)
     overdue.catch(() => undefined)
@@ -312,8 +395,6 @@ class Run {
       scenario.deadline,
       signal,
     )
-    settled.abort()
-    await fencing
     if (over) await overdue
     notice(
       over ? 'writes are answered again' : `the deadline of ${String(scenario.deadline / 1000)} s is over`,
@@ -323,20 +404,19 @@ class Run {
   /** The pod that answered before the fault. */
   #former(): string | undefined {
     const fault = this.#records.find((record) => record.type === 'mark' && record.mark === 'fault')
-    const before = this.#records.findLast(
-      (record) =>
-        record.type === 'acknowledged' && record.operation === 'write' && record.ms <= (fault?.ms ?? 0),
-    )
-    return before?.type === 'acknowledged' ? before.server.pod : undefined
+    return this.#records.filter(isRowWritten).findLast(({ ms }) => ms <= (fault?.ms ?? 0))?.server.pod
   }
 
   async #heal(client: Client | undefined): Promise<void> {
     const { healer, plan, notice } = this.#request
-    const open = this.#faults.filter(({ healed }) => healed === undefined)
-    await this.#undo(open)
-    // What was noted down by others, as a fence.
-    const failed = await undoAll(healer)
-    for (const text of failed) notice(`not undone: ${text}`)
+    // A node that lost its power and was fenced for it boots once: when the fence is undone.
+    const fenced = (await readJournal(this.#lab.name)).filter(({ fault }) => fault === 'fence')
+    await this.#undo(
+      ({ undo, fault }) =>
+        fault !== 'fence' &&
+        !(undo.do === 'switch-on' && fenced.some((entry) => entry.undo.machine === undo.machine)),
+    )
+    await this.#undo(() => true)
     this.#own.push({
       type: 'healed',
       at: new Date().toISOString(),
@@ -348,7 +428,38 @@ class Run {
     await refuseWhileFenced(this.#lab.name)
     await runPlan(plan, 'apply', healer, () => undefined)
     // What needed the lab to be up: a node is uncordoned by an API server.
-    for (const text of await undoAll(healer)) notice(`not undone: ${text}`)
+    await this.#undo(() => true)
+    for (const { fault, undo } of await readJournal(this.#lab.name))
+      notice(`not undone: ${fault} on ${undo.machine}: ${undo.do}`)
+  }
+
+  /** What cannot be read back is unknown: that is a verdict, and no failure of the run. */
+  async #readAllBack(stores: readonly Store[]): Promise<void> {
+    const { notice } = this.#request
+    const soon = AbortSignal.timeout(answerDeadline * 1000)
+    const why = (error: unknown): string => (error instanceof Interrupted ? 'no answer' : messageOf(error))
+    await Promise.all(
+      stores.map(async (store) => {
+        const { medium } = store
+        try {
+          const there = await store.readBack(soon)
+          this.#readBack = { ...this.#readBack, [medium]: there }
+        } catch (error) {
+          notice(`${media[medium]} could not be read back: ${why(error)}`)
+        }
+      }),
+    )
+    // What is not as it should be stays, to be looked at.
+    if (this.#judgement().findings.length > 0) return
+    await Promise.all(
+      stores
+        .filter(({ medium }) => this.#readBack[medium])
+        .map((store) =>
+          store.remove(soon).catch((error: unknown) => {
+            notice(`what this run wrote to ${media[store.medium]} could not be removed: ${why(error)}`)
+          }),
+        ),
+    )
   }
 
   async run(database: DatabaseSpec): Promise<RunFacts> {
@@ -365,13 +476,16 @@ class Run {
     const ledger = await createLedger(ledgerPath)
     const watch = watchLab(healer, database, this.#ending.signal)
     this.#watch = watch
-    const table = `lab_run_${this.#started.toISOString().replace(/\D/g, '')}`
-    const client = ledgerClient({
+    const medium = {
       reach: context,
       database,
+      run: `lab_run_${this.#started.toISOString().replace(/\D/g, '')}`,
+      nodeOf: (pod: string) => watch.nodeOf(pod),
+    }
+    const stores = [rowStore(medium), fileStore(medium)]
+    const client = ledgerClient({
+      stores,
       ledger,
-      table,
-      nodeOf: (pod) => watch.nodeOf(pod),
       seen: (record) => {
         this.#records.push(record)
         this.#answers.take(record)
@@ -379,18 +493,33 @@ class Run {
     })
     let problem: unknown
     let injected = false
+    let endFencing = (): Promise<void> => Promise.resolve()
     try {
       const soon = AbortSignal.any([signal, AbortSignal.timeout(answerDeadline * 1000)])
       await until(() => watch.server() !== undefined, answerDeadline * 1000, signal)
-      await createTable(context, database, table, soon)
+      for (const store of stores)
+        await store.create(soon).catch((error: unknown) => {
+          signal.throwIfAborted()
+          throw new LabError(
+            'no-answer',
+            `${media[store.medium]} cannot be written to: ${messageOf(error)}`,
+            {
+              hint: `lab report ${this.#lab.name}`,
+              exitCode: exitCodes.unknown,
+            },
+          )
+        })
       await client.mark('begin')
       client.start()
-      if (!(await until(() => this.#answers.any, answerDeadline * 1000, signal)))
-        throw new LabError('no-answer', `${database.name} acknowledges nothing`, {
-          hint: `lab verify ${this.#lab.name}`,
-        })
+      if (!(await until(() => this.#answers.missing.length === 0, answerDeadline * 1000, signal)))
+        throw new LabError(
+          'no-answer',
+          `${database.name}: ${this.#answers.missing.map((silent) => media[silent]).join(' and ')} acknowledged nothing within ${String(answerDeadline)} s`,
+          { hint: `lab report ${this.#lab.name}`, exitCode: exitCodes.unknown },
+        )
       notice(`ledger: writing; ${String(baseline / 1000)} s undisturbed`)
       await delay(baseline, undefined, { signal })
+      endFencing = await this.#fence(watch)
       injected = true
       await this.#inject(client, watch)
       await this.#save()
@@ -399,6 +528,9 @@ class Run {
       problem = error
     }
     try {
+      await endFencing()
+      if (this.#request.fencing?.by === 'agent')
+        this.#fenced = await fencedSince(this.#lab.name, this.#started)
       if (injected) await this.#heal(client)
       if (!signal.aborted) {
         notice('steady state: asking every check again')
@@ -410,15 +542,11 @@ class Run {
     }
     await client.stop().catch((error: unknown) => (problem ??= error))
     await ledger.close()
+    await this.#readAllBack(stores)
     try {
-      const soon = AbortSignal.timeout(answerDeadline * 1000)
-      this.#rows = await readRows(context, database, table, (pod) => watch.nodeOf(pod), soon)
       const journals = await readJournals(healer, this.#lab, this.#started)
       this.#volumes = journals.observations
       this.#skews = journals.skews
-      // Rows that are not as they should be stay, to be looked at.
-      if (judge(this.#records, this.#rows, undefined).findings.length === 0)
-        await dropTable(context, database, table, soon)
     } catch (error) {
       problem ??= error
     }

@@ -21,10 +21,14 @@ interface PodObject {
   readonly status: {
     readonly conditions?: readonly { readonly type: string; readonly status: string }[]
     readonly containerStatuses?: readonly {
+      readonly name: string
       readonly state: { readonly running?: { readonly startedAt: string } }
     }[]
   }
 }
+
+/** As the Deployment's template calls it: another container of the pod writes a plain file. */
+const databaseContainer = 'mysql'
 
 export interface Watch {
   readonly observations: readonly Observation[]
@@ -32,8 +36,6 @@ export interface Watch {
   nodeOf(pod: string): string
   /** The node whose database pod is ready and not on its way out; undefined: none, as far as is known. */
   server(): string | undefined
-  /** Whether Kubernetes calls the node Ready, as far as is known. */
-  isReady(node: string): boolean | undefined
 }
 
 const conditionOf = (
@@ -69,7 +71,7 @@ export const watchLab = (context: Context, database: DatabaseSpec, signal: Abort
   }
 
   const started = (object: PodObject | undefined): string | undefined =>
-    object?.status.containerStatuses?.[0]?.state.running?.startedAt
+    object?.status.containerStatuses?.find(({ name }) => name === databaseContainer)?.state.running?.startedAt
 
   const pod = (object: PodObject, gone: boolean, first: boolean): void => {
     const { name, deletionTimestamp } = object.metadata
@@ -128,10 +130,6 @@ export const watchLab = (context: Context, database: DatabaseSpec, signal: Abort
         (object) =>
           object.metadata.deletionTimestamp === undefined && conditionOf(object, 'Ready')?.status === 'True',
       )?.spec.nodeName,
-    isReady: (name) => {
-      const known = nodes.get(name)
-      return known && conditionOf(known, 'Ready')?.status === 'True'
-    },
   }
 }
 
@@ -139,7 +137,7 @@ export const watchLab = (context: Context, database: DatabaseSpec, signal: Abort
 const samples = 4
 
 /** How far the clock of a machine is ahead, at this moment. */
-export const measureSkew = async (context: Context, machine: string): Promise<Skew | undefined> => {
+const measureSkew = async (context: Context, machine: string): Promise<Skew | undefined> => {
   const taken: ClockSample[] = []
   for (let n = 0; n < samples; n++) {
     const asked = Date.now()

@@ -1,4 +1,6 @@
 /** The database on the LUN: secret, the seed's first pod, Deployment, Service, and a row in and out. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise'
 import {
   type Chap,
@@ -12,7 +14,7 @@ import {
 } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
-import { render } from '../render.js'
+import { projectRoot, render } from '../render.js'
 import { apply, eventually, machineCheck, shared } from './checks.js'
 import { describePod, isReady, type Pod, pods } from './kubernetes.js'
 import { shortName } from './target.js'
@@ -34,6 +36,17 @@ const volumeOf = (lab: Lab, database: DatabaseSpec): object => {
     secretRef: { name: 'chap-secret' },
   }
 }
+
+/** What writes a plain file on the LUN, in a container beside the database. */
+export const ledgerScript = join(projectRoot, 'templates', 'manifests', 'ledger.pl')
+
+const databaseManifest = (lab: Lab, database: DatabaseSpec): string =>
+  render('manifests/database.yaml', {
+    ...database,
+    image: images.database,
+    volume: volumeOf(lab, database),
+    ledgerScript: readFileSync(ledgerScript, 'utf8'),
+  })
 
 export const createSecret = (lab: Lab, chap: Chap): Step => ({
   id: 'create-chap-secret',
@@ -179,15 +192,7 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
   title: `Deploy ${database.name} with one replica on the LUN`,
   phase,
   needs: ['prove-volume'],
-  apply: (context) =>
-    apply(
-      context,
-      render('manifests/database.yaml', {
-        ...database,
-        image: images.database,
-        volume: volumeOf(lab, database),
-      }),
-    ),
+  apply: (context) => apply(context, databaseManifest(lab, database)),
   checks: [
     {
       id: 'database-runs',
@@ -204,7 +209,7 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
     },
     {
       id: 'database-service',
-      title: `Service ${database.name} leads to it, on every node's port ${String(database.nodePort)}`,
+      title: `Service ${database.name} leads to it, on every node's ports ${String(database.nodePort)} and ${String(database.ledgerPort)}`,
       within: 60,
       hint: `lab kubectl ${lab.name} -- describe service ${database.name}`,
       probe: async ({ kubectl }) => {
@@ -219,13 +224,16 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
             `kubernetes.io/service-name=${database.name}`,
           ),
         ])
-        const port = service.spec.ports[0]?.nodePort
+        const nodePorts = service.spec.ports.map(({ nodePort }) => nodePort)
         const ready = slices.items
           .flatMap(({ endpoints }) => endpoints ?? [])
           .filter(({ conditions }) => conditions.ready)
         return {
-          ok: service.spec.type === 'NodePort' && port === database.nodePort && ready.length === 1,
-          saw: `${service.spec.type} ${service.spec.clusterIP}:3306, node port ${String(port)}, ${String(ready.length)} endpoint`,
+          ok:
+            service.spec.type === 'NodePort' &&
+            [database.nodePort, database.ledgerPort].every((port) => nodePorts.includes(port)) &&
+            ready.length === 1,
+          saw: `${service.spec.type} ${service.spec.clusterIP}:3306, node ports ${nodePorts.join(', ')}, ${String(ready.length)} endpoint`,
         }
       },
     },
@@ -490,7 +498,7 @@ export const manifestsOf = (lab: Lab): readonly { readonly name: string; readonl
     },
     {
       name: 'database',
-      text: render('manifests/database.yaml', { ...database, image: images.database, volume }),
+      text: databaseManifest(lab, database),
     },
     { name: 'client', text: render('manifests/client.yaml', { ...database, image: images.database }) },
   ]

@@ -1,9 +1,11 @@
 /** Machines: there, running as wanted, reachable, and with the files that make them what they are. */
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../lab/lab.js'
+import { type Lab, type MachineSpec, machinesWith, nfsServerOf, nodesOf } from '../lab/lab.js'
 import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../plan/step.js'
+import type { Provider } from '../provider/provider.js'
+import { pathsOf, secretsOf } from '../state.js'
 import { equals, machineCheck, shared } from './checks.js'
 
 const phase = 'machines'
@@ -70,6 +72,52 @@ export const shutDown = async (context: Context, name: string): Promise<void> =>
   await provider.cut(lab, name)
 }
 
+/** Seconds for the API server to say which pods are on a node; where it is away, too, nobody has replaced them. */
+const apiPatience = 5
+
+/**
+ * Makes Kubernetes forget the pods of a node that is off which it has given up. Their replacements may run
+ * elsewhere by now, and a kubelet that starts and still finds the old ones makes their volumes ready first, to see
+ * what is left of them: it would check, and so repair, a file system that another node is writing to.
+ */
+const forgetPods = async ({ lab, kubectl, provider }: Context, node: string): Promise<void> => {
+  const away = (await provider.states(lab))
+    .filter(({ status }) => status !== 'running')
+    .map(({ name }) => name)
+  const asked = machinesWith(lab, 'control-plane').some(({ name }) => !away.includes(name))
+  if (!asked || !away.includes(node)) return
+  interface Given {
+    readonly metadata: {
+      readonly name: string
+      readonly namespace: string
+      readonly deletionTimestamp?: string
+    }
+  }
+  const said = await kubectl
+    .run(['get', 'pods', '--all-namespaces', '--field-selector', `spec.nodeName=${node}`, '-o', 'json'], {
+      timeout: apiPatience,
+    })
+    .catch(() => '')
+  const { items } = JSON.parse(said || '{"items":[]}') as { readonly items: readonly Given[] }
+  for (const { metadata } of items)
+    if (metadata.deletionTimestamp !== undefined)
+      await kubectl.run([
+        'delete',
+        'pod',
+        metadata.name,
+        `--namespace=${metadata.namespace}`,
+        '--force',
+        '--grace-period=0',
+        '--ignore-not-found',
+      ])
+}
+
+/** What the files of a lab's machines need beside the lab file. */
+export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOptions> => ({
+  secrets: await secretsOf(pathsOf(lab.name)),
+  lunDevice: (index) => provider.lunDevice(index),
+})
+
 export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step => ({
   id: `boot-${machine.name}`,
   title: `Boot ${machine.name}`,
@@ -79,6 +127,7 @@ export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step
   apply: async (context) => {
     const state = (await context.provider.states(lab)).find(({ name }) => name === machine.name)
     if (state?.status === 'running') await shutDown(context, machine.name)
+    if (lab.kubernetes && machine.role === 'worker') await forgetPods(context, machine.name)
     await context.provider.start(lab, machine, machineFiles(lab, machine, options))
   },
   checks: [running(lab, machine)],

@@ -10,7 +10,7 @@ import type { WatchEvent } from '../../src/machine/kubectl.js'
 import type { Context, Plan } from '../../src/plan/step.js'
 import { runMarkdown, runPage } from '../../src/report/documents.js'
 import { type RunFacts, runReport } from '../../src/report/run.js'
-import { readJournal } from '../../src/scenario/undo.js'
+import { readJournal } from '../../src/journal.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
 

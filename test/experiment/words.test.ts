@@ -39,9 +39,11 @@ test('a value as zkCli.sh prints it: by itself, not as a part of what was asked'
 })
 
 test('a page as it is told: its title, or where it leads', () => {
-  expect(titleOf({ status: 200, body: '<title>WordPress &rsaquo; Installation</title>', location: undefined })).toBe(
-    '200, WordPress Installation',
+  expect(
+    titleOf({ status: 200, body: '<title>WordPress &rsaquo; Installation</title>', location: undefined }),
+  ).toBe('200, WordPress Installation')
+  expect(titleOf({ status: 302, body: '', location: '/wp-admin/install.php' })).toBe(
+    '302 to /wp-admin/install.php',
   )
-  expect(titleOf({ status: 302, body: '', location: '/wp-admin/install.php' })).toBe('302 to /wp-admin/install.php')
   expect(titleOf({ status: 500, body: 'oops', location: undefined })).toBe('500, no title')
 })

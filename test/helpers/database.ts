@@ -3,7 +3,7 @@ import type { AddressInfo, Server } from 'node:net'
 import mysql from 'mysql2'
 
 /** How a server takes a question. */
-export type Mood = 'answers' | 'refuses' | 'is silent'
+export type Mood = 'answers' | 'refuses' | 'is silent' | 'has no table'
 
 export interface Row {
   readonly seq: number
@@ -78,6 +78,7 @@ export const databaseServer = async (
       const mood = moodOf()
       const inserted = /^INSERT .* VALUES \((\d+), '([^']*)'/.exec(sql)
       if (mood === 'refuses') connection.writeError({ code: 1064, message: 'disk full' })
+      else if (mood === 'has no table') connection.writeError({ code: 1146, message: 'no such table' })
       else if (mood === 'answers') {
         if (inserted) rows.push({ seq: Number(inserted[1]), content: inserted[2] ?? '', server: podOf() })
         if (/^(CREATE|DROP) /.test(sql)) connection.writeOk()

@@ -54,7 +54,16 @@ describe('valid files', () => {
   })
 
   test('the shipped labs, with their defaults', async () => {
-    expect(shippedLabs().map(({ name }) => name)).toEqual(['cassandra', 'deployment', 'iscsi', 'iscsi-ha', 'replicaset', 'statefulset', 'wordpress', 'zookeeper'])
+    expect(shippedLabs().map(({ name }) => name)).toEqual([
+      'cassandra',
+      'deployment',
+      'iscsi',
+      'iscsi-ha',
+      'replicaset',
+      'statefulset',
+      'wordpress',
+      'zookeeper',
+    ])
     for (const { name, file, description } of shippedLabs()) {
       const lab = await loadLab(name)
       expect(lab).toMatchObject({ name, file, description })

@@ -194,9 +194,9 @@ describe('what the lab file says', () => {
         )?.content ?? ''
       )
     }
-    const asItComes = configOf({})
+    const asItComes = configOf({ failover: 'default', fencing: 'none' })
     for (const word of ['node-monitor', 'toleration', 'nodeLease']) expect(asItComes).not.toContain(word)
-    const fast = configOf({ failover: 'fast' })
+    const fast = configOf({ failover: 'fast', fencing: 'none' })
     expect(fast).toContain('{"name":"default-unreachable-toleration-seconds","value":"1"}')
     expect(fast).toContain('{"name":"node-monitor-grace-period","value":"8s"}')
     expect(fast).toContain('nodeLeaseDurationSeconds: 8')

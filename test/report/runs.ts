@@ -21,7 +21,7 @@ export const powerCut: ScenarioSpec = {
 
 const contentOf = (seq: number): string => `row ${String(seq)}`
 
-/** A writer and a reader, twice a second, from 10 s before the fault until 40 s after it, silent for a while. */
+/** A writer and a reader of rows and a writer of lines, twice a second, from 10 s before the fault until 40 s after it, silent for a while. */
 export const ledgerOf = (silentUntil: number): { records: LedgerRecord[]; rows: ReadBack[] } => {
   const records: LedgerRecord[] = [{ type: 'mark', mark: 'begin', at: at(-10_000), ms: 0 }]
   const rows: ReadBack[] = []
@@ -30,14 +30,13 @@ export const ledgerOf = (silentUntil: number): { records: LedgerRecord[]; rows: 
     const since = ms - 10_000
     if (n === 20) records.push({ type: 'mark', mark: 'fault', at: at(0), ms })
     const answers = since < 0 || since >= silentUntil
-    for (const operation of ['write', 'read'] as const) {
-      const request = {
-        client: operation === 'write' ? 'writer-1' : 'reader-1',
-        operation,
-        medium: 'row',
-        seq: n,
-        address: '192.168.56.21:32306',
-      } as const
+    for (const [client, operation, medium] of [
+      ['writer-1', 'write', 'row'],
+      ['reader-1', 'read', 'row'],
+      ['file-writer', 'write', 'file'],
+    ] as const) {
+      const address = `192.168.56.21:${medium === 'row' ? '32306' : '32307'}`
+      const request = { client, operation, medium, seq: n, address } as const
       records.push({
         type: 'sent',
         ...request,
@@ -88,7 +87,15 @@ const skews = { master: { ms: 0.4, uncertainty: 1.5 }, worker2: { ms: 250, uncer
 export const ledgerFacts = (
   { records, rows }: ReturnType<typeof ledgerOf>,
   readBack: readonly ReadBack[] | undefined = rows,
-): NonNullable<RunFacts['ledger']> => ({ records, judgement: judge(records, readBack, undefined) })
+): NonNullable<RunFacts['ledger']> => {
+  // Nothing ever happens to the file.
+  const lines = records.flatMap((record): ReadBack[] =>
+    record.type === 'acknowledged' && record.medium === 'file'
+      ? [{ seq: record.seq, content: contentOf(record.seq), server: record.server }]
+      : [],
+  )
+  return { records, judgement: judge(records, readBack, lines) }
+}
 
 export const facts = (changes: Partial<RunFacts> = {}): RunFacts => ({
   lab: 'iscsi-ha',
@@ -127,7 +134,7 @@ const nastyText =
 
 const unfenced = ((): RunReport => {
   const { records, rows } = ledgerOf(0)
-  const last = records.findLast((record) => record.type === 'acknowledged' && record.operation === 'write')
+  const last = records.findLast((record) => record.type === 'acknowledged' && record.client === 'writer-1')
   const again: LedgerRecord[] =
     last?.type === 'acknowledged'
       ? [

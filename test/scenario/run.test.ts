@@ -1,5 +1,5 @@
 /** A whole run against a lab that is made up: its database, its watches and its provider are stand-ins. */
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
@@ -10,10 +10,11 @@ import type { WatchEvent } from '../../src/machine/kubectl.js'
 import type { Context, Plan } from '../../src/plan/step.js'
 import { type RunFacts, runReport } from '../../src/report/run.js'
 import { type RunRequest, runScenario } from '../../src/scenario/run.js'
-import { readJournal } from '../../src/scenario/undo.js'
+import { readJournal } from '../../src/journal.js'
 import { pathsOf } from '../../src/state.js'
 import { databaseServer, type FakeDatabase, type Mood } from '../helpers/database.js'
 import { temporaryFolder } from '../helpers/folder.js'
+import { ledgerServer } from '../helpers/ledger-server.js'
 
 vi.setConfig({ testTimeout: 60_000 })
 
@@ -41,22 +42,32 @@ const fakeLab = async (moveAfter = 1500) => {
     off: new Set<string>(),
     applied: 0,
     taints: [] as string[],
+    /** Port of the server of the plain file; undefined: it is gone. */
+    ledgerPort: undefined as number | undefined,
   }
+  // The disk of both pods.
+  const folder = await temporaryFolder()
+  let server = await ledgerServer(folder, state.pod)
+  state.ledgerPort = server.port
   const database: FakeDatabase = await databaseServer(
     () => state.pod,
     () => state.mood,
   )
   cleanUp.push(() => database.close())
-  const watchers = new Map<string, (event: WatchEvent) => void>()
+  const watchers: { readonly what: string; readonly seen: (event: WatchEvent) => void }[] = []
   const tell = (what: string, type: WatchEvent['type'], object: object): void =>
-    watchers.get(what)?.({ type, object } as WatchEvent)
+    watchers.filter((one) => one.what === what).forEach(({ seen }) => seen({ type, object } as WatchEvent))
   const created = '2026-11-21T10:00:00Z'
   const pod = (name: string, nodeName: string, ready = true, more: object = {}): object => ({
     metadata: { name, creationTimestamp: name.endsWith('a') ? created : new Date().toISOString(), ...more },
     spec: { nodeName },
     status: {
       ...conditions(ready),
-      containerStatuses: [{ state: ready ? { running: { startedAt: created } } : {} }],
+      // In the order of their names, as Kubernetes tells them; the other container is no news.
+      containerStatuses: [
+        { name: 'ledger', state: { running: { startedAt: new Date().toISOString() } } },
+        { name: 'mysql', state: ready ? { running: { startedAt: created } } : {} },
+      ],
     },
   })
   const moveOn = (): void => {
@@ -66,6 +77,10 @@ const fakeLab = async (moveAfter = 1500) => {
     tell('pods', 'MODIFIED', pod('mysql-server-b', 'worker2'))
     state.pod = 'mysql-server-b'
     state.mood = 'answers'
+    void ledgerServer(folder, state.pod).then((other) => {
+      server = other
+      state.ledgerPort = other.port
+    })
   }
   const contextWith = (signal: AbortSignal): Context =>
     ({
@@ -83,15 +98,19 @@ const fakeLab = async (moveAfter = 1500) => {
           if (name !== 'worker1' || state.off.has(name)) return
           state.off.add(name)
           state.mood = 'is silent'
+          state.ledgerPort = undefined
+          await server.stop()
           setTimeout(moveOn, moveAfter)
         },
         start: async (_lab: unknown, { name }: { name: string }) => {
           state.off.delete(name)
         },
         lunDevice: () => '/dev/ubdc',
-        dial: (): Promise<Duplex> =>
+        dial: (_lab: unknown, _host: string, port: number): Promise<Duplex> =>
           new Promise((resolve, reject) => {
-            const socket = connect(database.port, '127.0.0.1', () => resolve(socket))
+            const behind = port === lab.database?.ledgerPort ? state.ledgerPort : database.port
+            if (behind === undefined) return
+            const socket = connect(behind, '127.0.0.1', () => resolve(socket))
             socket.once('error', reject)
             cleanUp.push(() => socket.destroy())
           }),
@@ -103,9 +122,12 @@ const fakeLab = async (moveAfter = 1500) => {
         },
         get: async () => ({ spec: { taints: [] } }),
         watch: async (args: readonly string[], seen: (event: WatchEvent) => void) => {
-          watchers.set(args[0] ?? '', seen)
-          if (args[0] === 'pods') tell('pods', 'ADDED', pod('mysql-server-a', 'worker1'))
-          else tell('nodes', 'ADDED', { metadata: { name: 'worker1' }, status: conditions(true) })
+          const objects =
+            args[0] === 'pods'
+              ? [pod('mysql-server-a', 'worker1')]
+              : ['worker1', 'worker2'].map((name) => ({ metadata: { name }, status: conditions(true) }))
+          for (const object of objects) seen({ type: 'ADDED', object } as WatchEvent)
+          watchers.push({ what: args[0] ?? '', seen })
         },
       },
       machine: (name: string) => ({
@@ -146,17 +168,17 @@ const fakeLab = async (moveAfter = 1500) => {
     plan,
     ledgerPath: join(await temporaryFolder(), 'ledger.ndjson'),
     versions: {},
-    fence: undefined,
+    fencing: undefined,
     notice: () => {},
     save: async (facts) => {
       saved.push(facts)
     },
   }
-  return { state, database, request, saved, abort }
+  return { state, database, folder, request, saved, abort }
 }
 
 test('a power cut that is taken over: PASS, with every moment that was seen, and nothing is left', async () => {
-  const { state, request, saved } = await fakeLab()
+  const { state, folder, request, saved } = await fakeLab()
   const report = runReport(await runScenario(request))
   expect(report.checks.filter(({ outcome }) => outcome !== 'passed')).toEqual([])
   expect(report.verdict).toBe('PASS')
@@ -166,6 +188,18 @@ test('a power cut that is taken over: PASS, with every moment that was seen, and
   expect(gap).toBeGreaterThan(1400)
   expect(gap).toBeLessThan(6000)
   expect(report.interrupted).toBe(false)
+  expect(report.data?.tally.file.acknowledged).toBeGreaterThan(50)
+  expect(report.data?.gaps.map(({ client }) => client).sort()).toEqual([
+    'file-writer',
+    'reader-1',
+    'writer-1',
+    'writer-2',
+  ])
+  expect(
+    report.events.filter(({ type }) => type === 'container-running').map(({ detail }) => detail),
+  ).toEqual(['container of mysql-server-b runs since 2026-11-21T10:00:00Z'])
+  // Nothing was found, so nothing is kept.
+  expect(await readdir(folder)).toEqual([])
   // What was kept on the way says that it is not yet all.
   expect(saved[0]?.interrupted).toBe(true)
   expect(state.off.size).toBe(0)
@@ -189,6 +223,68 @@ test('a row that was changed by hand is CORRUPT, one that is gone is LOST', asyn
   const report = runReport(await running)
   expect(report.data?.findings.map(({ kind }) => kind).sort()).toEqual(['CORRUPT', 'LOST'])
   expect(report.verdict).toBe('FAIL')
+})
+
+test('a line that was changed by hand is CORRUPT, one that is gone is LOST, and the file stays', async () => {
+  const { folder, request } = await fakeLab()
+  const save = request.save
+  const running = runScenario({
+    ...request,
+    save: async (facts) => {
+      await save(facts)
+      const [file] = await readdir(folder)
+      if (file === undefined || facts.faults.length === 0) return
+      const [, changed = '', ...rest] = (await readFile(join(folder, file), 'utf8')).split('\n')
+      await writeFile(join(folder, file), [changed.replace(/.$/, '!'), ...rest].join('\n'))
+    },
+  })
+  const report = runReport(await running)
+  expect(report.data?.findings.map(({ kind, medium }) => `${kind} ${medium}`).sort()).toEqual([
+    'CORRUPT file',
+    'LOST file',
+  ])
+  expect(report.verdict).toBe('FAIL')
+  expect(await readdir(folder)).toHaveLength(1)
+})
+
+test('what cannot be read back is UNKNOWN, with a reason, and no failure of the program', async () => {
+  const { state, request } = await fakeLab()
+  const said: string[] = []
+  // Two minutes of patience are shortened.
+  const timeout = AbortSignal.timeout.bind(AbortSignal)
+  const patience = vi.spyOn(AbortSignal, 'timeout').mockImplementation((ms) => timeout(ms / 20))
+  cleanUp.push(() => patience.mockRestore())
+  const running = runScenario({
+    ...request,
+    notice: (text) => said.push(text),
+    plan: {
+      ...request.plan,
+      steps: request.plan.steps.map((step) => ({
+        ...step,
+        checks: step.checks.map((check) => ({
+          ...check,
+          probe: async (context: Context) => {
+            // Asked for the last time, the lab is well; after that, nobody answers any more.
+            if (state.pod === 'mysql-server-b') {
+              state.mood = 'refuses'
+              state.ledgerPort = undefined
+            }
+            return check.probe(context)
+          },
+        })),
+      })) as unknown as Plan['steps'],
+    },
+  })
+  const report = runReport(await running)
+  expect(report.verdict).toBe('UNKNOWN')
+  expect(report.interrupted).toBe(false)
+  expect(report.data?.findings).toEqual([])
+  expect(report.data?.unknown).toEqual([
+    'the database could not be read back',
+    'the file could not be read back',
+  ])
+  expect(said).toContain('the database could not be read back: disk full')
+  expect(said).toContain('the file could not be read back: no answer')
 })
 
 test('Ctrl-C in the middle: healed, and the report says that it was interrupted', async () => {
@@ -234,7 +330,7 @@ test('a lab that is switched off is refused, and so is a fault that the provider
 
 test('with --fence, a node that is off is tainted only after the provider says that it is off', async () => {
   const { state, request } = await fakeLab(4000)
-  const report = runReport(await runScenario({ ...request, fence: 'power' }))
+  const report = runReport(await runScenario({ ...request, fencing: { by: 'run', method: 'power' } }))
   expect(state.taints[0]).toContain('node.kubernetes.io/out-of-service=nodeshutdown:NoExecute')
   expect(report.fencing).toBe('power')
   expect(report.events.map(({ type }) => type)).toContain('node-fenced')

@@ -1,25 +1,27 @@
 /** The journal of faults, and how it is worked off. */
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { beforeEach, expect, test, vi } from 'vitest'
 import { loadLab } from '../../src/lab/load.js'
 import type { Context } from '../../src/plan/step.js'
-import { noteUndo, readJournal, undoAll } from '../../src/scenario/undo.js'
+import { noteUndo, readJournal } from '../../src/journal.js'
+import { undoAll } from '../../src/scenario/undo.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const lab = await loadLab('iscsi-ha')
-const journal = (): string => join(pathsOf(lab.name).root, 'faults.json')
+const journal = (): string => join(pathsOf(lab.name).root, 'faults')
 
 beforeEach(async () => {
   vi.stubEnv('LAB_STATE', await temporaryFolder())
-  await mkdir(dirname(journal()), { recursive: true })
+  await mkdir(journal(), { recursive: true })
 })
 
 const contextThat = (
   done: string[],
   fails: (what: string) => boolean = () => false,
   off: readonly string[] = [],
+  pods: readonly object[] = [],
 ): Context => {
   const act = async (what: string): Promise<string> => {
     if (fails(what)) throw new Error('not now')
@@ -39,7 +41,8 @@ const contextThat = (
     },
     kubectl: {
       get: async () => ({ spec: {} }),
-      run: (words: readonly string[]) => act(words.join(' ')),
+      run: (words: readonly string[]) =>
+        words[0] === 'get' ? Promise.resolve(JSON.stringify({ items: pods })) : act(words.join(' ')),
     },
     machine: (name: string) => ({ run: ({ text }: { text: string }) => act(`${name}: ${text}`) }),
   } as unknown as Context
@@ -48,11 +51,16 @@ const contextThat = (
 test('what will have to be undone is on the disk before it is done, and the last goes first', async () => {
   await noteUndo(lab.name, 'drain', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
   await noteUndo(lab.name, 'drain', 'hang', [{ do: 'resume', machine: 'worker2' }])
-  expect(JSON.parse(await readFile(journal(), 'utf8'))).toMatchObject([{ id: 1 }, { id: 2, fault: 'hang' }])
+  const names = (await readdir(journal())).sort()
+  const entries = await Promise.all(names.map((name) => readFile(join(journal(), name), 'utf8')))
+  expect(entries.map((text) => JSON.parse(text) as object)).toMatchObject([
+    { by: 'drain', undo: { do: 'uncordon' } },
+    { fault: 'hang' },
+  ])
   const done: string[] = []
   expect(await undoAll(contextThat(done))).toEqual([])
   expect(done).toEqual(['resume worker2', 'uncordon worker1'])
-  await expect(readFile(journal())).rejects.toThrow('ENOENT')
+  expect(await readdir(journal())).toEqual([])
 })
 
 test('what could not be undone stays, and keeps nothing else from being undone', async () => {
@@ -101,7 +109,29 @@ test('a node that was thrown out is let in only after its memory is gone', async
   expect(done).toEqual(['cut worker1', 'target: /etc/lab/boot.d/50-target', 'start worker1'])
 })
 
+test('before a node is switched on, Kubernetes forgets the pods that were replaced, and only those', async () => {
+  await noteUndo(lab.name, 'x', 'power-cut', [{ do: 'switch-on', machine: 'worker1' }])
+  const done: string[] = []
+  const pods = [
+    { metadata: { name: 'old', namespace: 'default', deletionTimestamp: '2026-11-21T10:00:00Z' } },
+    { metadata: { name: 'kube-proxy', namespace: 'kube-system' } },
+  ]
+  expect(await undoAll(contextThat(done, undefined, ['worker1'], pods))).toEqual([])
+  expect(done).toEqual([
+    'delete pod old --namespace=default --force --grace-period=0 --ignore-not-found',
+    'start worker1',
+  ])
+})
+
+test('two who write at once do not overwrite each other, and half a file is none', async () => {
+  await Promise.all(
+    ['worker1', 'worker2'].map((machine) => noteUndo(lab.name, 'x', 'drain', [{ do: 'uncordon', machine }])),
+  )
+  await writeFile(join(journal(), '2026-11-21T10:00:00.000Z-1-1.json.new'), '{')
+  expect((await readJournal(lab.name)).map(({ undo }) => undo.machine).sort()).toEqual(['worker1', 'worker2'])
+})
+
 test('a journal that is none is said to be so', async () => {
-  await writeFile(journal(), '[{"undo": "everything"}]')
-  await expect(readJournal(lab.name)).rejects.toThrow('faults.json: not a list of faults to undo')
+  await writeFile(join(journal(), '1.json'), '{"undo": "everything"}')
+  await expect(readJournal(lab.name)).rejects.toThrow('faults/1.json: not a fault to undo')
 })

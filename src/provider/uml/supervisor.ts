@@ -23,6 +23,7 @@ import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { connect, createServer as createTcpServer, type Socket } from 'node:net'
 import { constants } from 'node:os'
+import { setTimeout as delay } from 'node:timers/promises'
 
 export interface StartRequest {
   /** The program and its arguments. */
@@ -88,6 +89,24 @@ const familyOf = (pid: number): readonly number[] => {
   return below(pid)
 }
 
+const send = (pid: number, signal: NodeJS.Signals): void => {
+  try {
+    process.kill(pid, signal)
+  } catch {
+    // It ended while we looked.
+  }
+}
+
+/** One that has ended and that nobody collected yet has let go of all it held. */
+const lives = (pid: number): boolean => {
+  try {
+    const stat = readFileSync(`/proc/${String(pid)}/stat`, 'utf8')
+    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(')') + 2))
+  } catch {
+    return false
+  }
+}
+
 const main = (socketPath: string, address: string): void => {
   const machines = new Map<string, Entry>()
   let forwardTo: { host: string; port: number } | undefined
@@ -140,38 +159,31 @@ const main = (socketPath: string, address: string): void => {
     machines.set(name, entry)
   }
 
-  const end = (name: string): Promise<void> =>
-    new Promise((resolve) => {
-      const entry = machines.get(name)
-      if (!entry || entry.ended !== undefined) {
-        machines.delete(name)
-        resolve()
-        return
-      }
-      entry.child.once('exit', () => {
-        machines.delete(name)
-        resolve()
-      })
-      entry.child.kill('SIGKILL')
-    })
-
   /** A machine's kernel makes processes all the time: it is asked again until no new one is found. */
-  const signalAll = (name: string, signal: 'SIGSTOP' | 'SIGCONT'): void => {
+  const signalAll = (name: string, signal: 'SIGSTOP' | 'SIGCONT'): readonly number[] => {
     const entry = machines.get(name)
-    if (entry?.child.pid === undefined || entry.ended !== undefined) return
+    if (entry?.child.pid === undefined || entry.ended !== undefined) return []
     const done = new Set<number>()
     for (;;) {
       const fresh = familyOf(entry.child.pid).filter((pid) => !done.has(pid))
-      if (fresh.length === 0) return
+      if (fresh.length === 0) return [...done]
       for (const pid of fresh) {
         done.add(pid)
-        try {
-          process.kill(pid, signal)
-        } catch {
-          // It ended while we looked.
-        }
+        send(pid, signal)
       }
     }
+  }
+
+  /**
+   * Ends a machine, and returns when none of its processes lives: one of them holds the lock of its disks. They
+   * are stopped first. One that is only just starting may not yet be in its PID namespace, and would outlive it.
+   */
+  const end = async (name: string): Promise<void> => {
+    const entry = machines.get(name)
+    const family = signalAll(name, 'SIGSTOP')
+    for (const pid of family) send(pid, 'SIGKILL')
+    while (family.some(lives)) await delay(5)
+    if (machines.get(name) === entry) machines.delete(name)
   }
 
   const list = (): RunningMachine[] =>

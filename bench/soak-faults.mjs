@@ -1,0 +1,284 @@
+#!/usr/bin/env node
+/**
+ * `npm run soak:faults -- --runs 50 --seed 1 --lab iscsi-ha`: power cuts, partitions, hangs and drains in turn, at
+ * random moments, the ledger running. Nothing acknowledged may be lost, every fault must be healed, and the lab
+ * must be as it was after every run. Budgets are measured, but do not decide: seconds are what the benchmark is for.
+ *   --of power-cut,partition  only these kinds; also scenarios of the lab file by name
+ *   --each 50                 so many of every kind, in random order, instead of --runs
+ *   --keep                    leaves the lab as it is at the end, and ends at once where data was harmed
+ * Ctrl-C ends the run that goes on, prints the tally, and takes the lab down.
+ */
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import { generator, lab, state, tidy } from './lab.mjs'
+
+/** How often each kind is drawn, relative to the others, and the scenarios that are of it. */
+const kinds = {
+  'power-cut': { weight: 3, scenarios: ['power-cut'] },
+  partition: { weight: 3, scenarios: ['partition', 'api-partition', 'storage-partition'] },
+  hang: { weight: 1, scenarios: ['hang'] },
+  drain: { weight: 1, scenarios: ['drain'] },
+}
+/** Seconds, at most, between a run and the next. */
+const longestPause = 10
+
+const usage = (text) => {
+  console.error(text)
+  tidy()
+  process.exit(2)
+}
+const whole = (option, text, most) => {
+  const number = Number(text)
+  if (!Number.isInteger(number) || number < 1 || number > most)
+    usage(`--${option} ${text}: wanted a whole number from 1 to ${most}`)
+  return number
+}
+
+const { values } = parseArgs({
+  options: {
+    runs: { type: 'string', default: '50' },
+    each: { type: 'string' },
+    of: { type: 'string', default: Object.keys(kinds).join(',') },
+    lab: { type: 'string', default: 'iscsi-ha' },
+    seed: { type: 'string', default: String((Date.now() % 100_000) + 1) },
+    keep: { type: 'boolean', default: false },
+  },
+})
+const seed = whole('seed', values.seed, 2147483646)
+const random = generator(seed)
+// The first number of a small seed is near 0, whatever the seed.
+random()
+
+const chosen = values.of.split(',').map((name) => ({
+  kind: name,
+  ...(kinds[name] ?? { weight: 1, scenarios: [name] }),
+}))
+const draw = () => {
+  let rest = random() * chosen.reduce((sum, { weight }) => sum + weight, 0)
+  const { kind, scenarios } = chosen.find(({ weight }) => (rest -= weight) < 0) ?? chosen.at(-1)
+  return { kind, scenario: scenarios[Math.floor(random() * scenarios.length)] }
+}
+const shuffled = (list) => {
+  const all = [...list]
+  for (let last = all.length - 1; last > 0; last--) {
+    const other = Math.floor(random() * (last + 1))
+    ;[all[last], all[other]] = [all[other], all[last]]
+  }
+  return all
+}
+const drawn =
+  values.each === undefined
+    ? Array.from({ length: whole('runs', values.runs, 100_000) }, draw)
+    : shuffled(
+        Array.from({ length: whole('each', values.each, 100_000) }, (_, index) =>
+          chosen.map(({ kind, scenarios }) => ({ kind, scenario: scenarios[index % scenarios.length] })),
+        ).flat(),
+      )
+// All of it beforehand: what a run comes to changes nothing about the runs that follow.
+const plan = drawn.map((one) => ({ ...one, pause: random() * longestPause }))
+
+const stop = new AbortController()
+let child
+// Detached: a terminal sends Ctrl-C to all of its programs, and `lab` takes a second one as a wish to end at once.
+const run = (args) => lab(args, { detached: true, started: (process) => (child = process) })
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
+  process.on(signal, () => {
+    stop.abort()
+    child?.kill('SIGINT')
+  })
+
+let folder
+/** Brings the lab up; what it is called and where it is kept, it says itself. */
+const bringUp = async () => {
+  const up = await run(['up', values.lab])
+  if (up.code !== 0) {
+    if (!stop.signal.aborted) console.log(`lab up ${values.lab}: exit ${up.code}\n${up.stdout}\n${up.stderr}`)
+    return false
+  }
+  folder = JSON.parse((await lab(['status', values.lab, '-o', 'json'])).stdout).files.folder
+  return true
+}
+let left = 0
+const takeDown = async () => {
+  // Not to be interrupted.
+  child = undefined
+  const down = await lab(['down', values.lab], { detached: true })
+  if (down.code === 0) return true
+  left += 1
+  console.log(`lab down ${values.lab}: exit ${down.code}\n${down.stdout}\n${down.stderr}`)
+  return false
+}
+
+const latest = () => {
+  const link = join(folder, 'runs', 'latest')
+  return existsSync(link) ? join(folder, 'runs', readlinkSync(link)) : undefined
+}
+/** What it printed, else what it saved before it failed. */
+const reportOf = (stdout, saved) => {
+  for (const text of [() => stdout, () => readFileSync(join(saved, 'report.json'), 'utf8')])
+    try {
+      const value = JSON.parse(text())
+      const report = value.runs ? value.runs[0] : value
+      if (report) return report
+    } catch {
+      // Then the other one; where there is neither, nobody knows what happened, and that is counted.
+    }
+  return undefined
+}
+const openFaults = () => {
+  const journal = join(folder, 'faults')
+  return existsSync(journal) ? readdirSync(journal).filter((name) => name.endsWith('.json')) : []
+}
+
+/** What a run comes to. `report` is undefined where there is none, `open` the journal of faults afterwards. */
+const outcomeOf = (report, open) => {
+  const checks = report?.checks ?? []
+  const after = checks.filter(({ group }) => group === 'after')
+  const findings = report?.data?.findings ?? []
+  const writes = (wanted) =>
+    findings
+      .filter(({ kind }) => kind === wanted)
+      .reduce((sum, { seqs }) => sum + Math.max(1, seqs.length), 0)
+  const gap = report?.budgets.find(({ name }) => name === 'writeGap')
+  return {
+    verdict: report?.verdict ?? 'no report',
+    findings,
+    lost: writes('LOST'),
+    corrupt: writes('CORRUPT'),
+    doubleWriters: findings.some(({ kind }) => kind === 'DOUBLE WRITER') ? 1 : 0,
+    // A verdict FAIL, of a budget perhaps, may hide what nobody knows.
+    unknown: !report || report.data === null || checks.some(({ outcome }) => outcome === 'unknown') ? 1 : 0,
+    unhealed: Math.max(
+      open.length,
+      (report?.faults ?? []).filter(({ injected, healed }) => injected && !healed).length,
+    ),
+    notSteady: after.length > 0 && after.every(({ outcome }) => outcome === 'passed') ? 0 : 1,
+    overBudget: checks.some(({ group, outcome }) => group === 'budgets' && outcome === 'failed') ? 1 : 0,
+    gap: gap?.measured ?? undefined,
+    gapText:
+      typeof gap?.measured === 'number'
+        ? `${gap.atLeast ? 'at least ' : ''}${(gap.measured / 1000).toFixed(1)} s`
+        : 'not seen',
+    complaints: checks.filter(({ outcome }) => outcome !== 'passed'),
+  }
+}
+
+const counted = ['lost', 'corrupt', 'doubleWriters', 'unknown', 'unhealed', 'notSteady']
+const tally = Object.fromEntries([...counted, 'overBudget', 'cutShort'].map((name) => [name, 0]))
+const done = []
+let kept
+/** Copies what explains a run to where `lab down` does not reach. */
+const keep = (round, scenario, saved, stderr) => {
+  kept ??= mkdtempSync(join('/var/tmp', `lab-soak-${seed}-`))
+  const place = join(kept, `${round}-${scenario}`)
+  // The agent goes on writing: its notes, not its lock and its state.
+  const notes = ['fencing/log', 'fencing/fenced.ndjson', ...openFaults().map((name) => `faults/${name}`)]
+  if (saved) cpSync(saved, place, { recursive: true })
+  mkdirSync(place, { recursive: true })
+  for (const note of notes) if (existsSync(join(folder, note))) cpSync(join(folder, note), join(place, note))
+  writeFileSync(join(place, 'stderr.txt'), stderr)
+  return place
+}
+
+const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]
+const gapText = (milliseconds) => (milliseconds === undefined ? '–' : `${(milliseconds / 1000).toFixed(1)} s`)
+const printTally = () => {
+  const ofKinds = chosen.map(({ kind }) => `${kind} ${done.filter((one) => one.kind === kind).length}`)
+  console.log(`\nseed ${seed}; ${done.length} of ${plan.length} runs: ${ofKinds.join(', ')}`)
+  console.log(
+    '| scenario | runs | PASS | median of the longest write gaps | longest |\n|---|---|---|---|---|',
+  )
+  for (const scenario of new Set(chosen.flatMap(({ scenarios }) => scenarios))) {
+    const runs = done.filter((one) => one.scenario === scenario)
+    const gaps = runs.map(({ gap }) => gap).filter((gap) => gap !== undefined)
+    const longest = gaps.length === 0 ? undefined : Math.max(...gaps)
+    const passed = runs.filter(({ verdict }) => verdict === 'PASS').length
+    console.log(
+      `| ${scenario} | ${runs.length} | ${passed} | ${gapText(median(gaps))} | ${gapText(longest)} |`,
+    )
+  }
+  console.log(
+    `lost ${tally.lost}, corrupt ${tally.corrupt}, double writers ${tally.doubleWriters}, unknown ${tally.unknown}, unhealed faults ${tally.unhealed}, steady state did not return ${tally.notSteady}; over budget ${tally.overBudget}${tally.cutShort ? '; 1 run was cut short' : ''}`,
+  )
+  if (kept) console.log(`kept of runs that were not well: ${kept}`)
+}
+
+/** @returns whether the soak can go on */
+const soak = async () => {
+  for (const [index, { kind, scenario, pause }] of plan.entries()) {
+    const round = index + 1
+    await delay(pause * 1000, undefined, { signal: stop.signal }).catch(() => undefined)
+    if (stop.signal.aborted) return false
+    const before = latest()
+    const result = await run(['run', values.lab, scenario, '-o', 'json'])
+    if (result.code === 2) {
+      console.log(result.stderr)
+      return false
+    }
+    const saved = latest() === before ? undefined : latest()
+    const open = openFaults()
+    const report = reportOf(result.stdout, saved)
+    const outcome = outcomeOf(report, open)
+    const cutShort = stop.signal.aborted && (report === undefined || report.interrupted)
+    // A run that was cut short did not look at the end; what it found it did find.
+    if (cutShort)
+      Object.assign(outcome, {
+        unknown: 0,
+        notSteady: 0,
+        overBudget: 0,
+        verdict: 'cut short',
+        complaints: [],
+      })
+    else done.push({ kind, scenario, verdict: outcome.verdict, gap: outcome.gap })
+    for (const name of [...counted, 'overBudget']) tally[name] += outcome[name]
+    tally.cutShort += cutShort ? 1 : 0
+    const harmed = outcome.findings.length > 0
+    const clean = counted.every((name) => outcome[name] === 0)
+    console.log(
+      `${round}/${plan.length}: ${scenario} after ${pause.toFixed(1)} s: ${outcome.verdict}, longest write gap ${outcome.gapText}, ${harmed ? 'findings:' : 'no findings'}`,
+    )
+    for (const { kind: what, message, evidence } of outcome.findings)
+      console.log(`  ${what}: ${message}; ${evidence.join('; ')}`)
+    for (const { title, outcome: how, saw } of outcome.complaints)
+      console.log(`  ${how === 'failed' ? '✖' : '?'} ${title}: ${saw}`)
+    for (const name of open) console.log(`  ✖ not undone: ${join(folder, 'faults', name)}`)
+    if (!report) console.log(`  no report; exit ${result.code}; ${result.stderr.trim().split('\n').at(-1)}`)
+    if (!clean || (outcome.verdict !== 'PASS' && !cutShort))
+      console.log(`  kept: ${keep(round, scenario, saved, result.stderr)}`)
+    if (stop.signal.aborted) return false
+    if (clean || round === plan.length) continue
+    // So that the runs that follow say something about their own fault.
+    if (harmed && values.keep) return false
+    if (!harmed && (await run(['heal', values.lab])).code === 0) continue
+    if (stop.signal.aborted || values.keep) return false
+    console.log('  a lab from new')
+    if (!(await takeDown()) || !(await bringUp())) return false
+  }
+  return true
+}
+
+console.log(`seed ${seed}`)
+const complete = await bringUp()
+  .then((up) => up && soak())
+  .catch((error) => {
+    // A lab and a tally are there all the same.
+    console.error(error)
+    return false
+  })
+printTally()
+if (values.keep) console.log(`kept as it is: LAB_STATE=${state}; lab down ${values.lab} ends it`)
+else if (await takeDown()) tidy()
+if (left > 0) console.log(`lab down left something ${left} times: ${state}`)
+const good = left === 0 && counted.every((name) => tally[name] === 0)
+process.exit(!good ? 1 : complete ? 0 : stop.signal.aborted ? 130 : 1)

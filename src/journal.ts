@@ -1,0 +1,133 @@
+/**
+ * What is still to be undone of a lab, as data: written down before a fault acts or a node is fenced, so that whoever
+ * comes next, after a `kill -9` too, can do it.
+ */
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { z } from 'zod'
+import { LabError } from './error.js'
+import { pathsOf, syncFolder } from './state.js'
+
+const machine = z.string()
+
+/** Each is idempotent, and one of a machine that is off has nothing to do. */
+const undoSchema = z.discriminatedUnion('do', [
+  z.strictObject({ do: z.literal('uncordon'), machine }),
+  /** It had no taint of ours before. */
+  z.strictObject({ do: z.literal('untaint'), machine }),
+  z.strictObject({ do: z.literal('switch-on'), machine }),
+  /** It was thrown out by targets, and may come back once it remembers nothing of their disks. */
+  z.strictObject({ do: z.literal('readmit'), machine, targets: z.array(z.string()) }),
+  z.strictObject({ do: z.literal('resume'), machine }),
+  z.strictObject({ do: z.literal('remove-table'), machine, table: z.string() }),
+  z.strictObject({ do: z.literal('remove-queue'), machine, interface: z.string() }),
+  z.strictObject({ do: z.literal('start-service'), machine, service: z.string() }),
+  z.strictObject({ do: z.literal('enable-targets'), machine }),
+  z.strictObject({ do: z.literal('remove-file'), machine, path: z.string() }),
+  z.strictObject({ do: z.literal('set-clock'), machine }),
+  /** With all that is in it; the machine is that of the API server. */
+  z.strictObject({ do: z.literal('delete-namespace'), machine, namespace: z.string() }),
+  /** The node had no such label before. */
+  z.strictObject({ do: z.literal('unlabel'), machine, label: z.string() }),
+])
+
+export type Undo = z.output<typeof undoSchema>
+
+const entrySchema = z.strictObject({
+  /** Who did it: `lab run iscsi-ha drain`, `the fencing agent`. */
+  by: z.string(),
+  /** The fault, or `fence`. */
+  fault: z.string(),
+  undo: undoSchema,
+})
+
+export interface JournalEntry extends z.output<typeof entrySchema> {
+  /** The name of its file; in the order in which things were done. */
+  readonly id: string
+}
+
+/** Its pods run nowhere, says who put it there: they may be replaced at once. */
+export const outOfService = 'node.kubernetes.io/out-of-service'
+
+/** A file for each entry: a run and the fencing agent write at once, and neither must overwrite the other's. */
+const journalOf = (lab: string): string => join(pathsOf(lab).root, 'faults')
+
+/** What is still to be undone, in the order in which it was done. */
+export const readJournal = async (lab: string): Promise<readonly JournalEntry[]> => {
+  const folder = journalOf(lab)
+  const names = await readdir(folder).catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  })
+  const entries = await Promise.all(
+    names
+      .filter((name) => name.endsWith('.json'))
+      .sort()
+      .map(async (id): Promise<JournalEntry | undefined> => {
+        const path = join(folder, id)
+        // What was there a moment ago may be undone by now.
+        const text = await readFile(path, 'utf8').catch(() => undefined)
+        if (text === undefined) return undefined
+        try {
+          return { id, ...entrySchema.parse(JSON.parse(text)) }
+        } catch (error) {
+          throw new LabError('bad-journal', `${path}: not a fault to undo`, {
+            cause: error,
+            hint: `lab down ${lab}`,
+            log: path,
+          })
+        }
+      }),
+  )
+  return entries.filter((entry) => entry !== undefined)
+}
+
+let written = 0
+
+/** Notes down what will have to be undone, on the disk before it returns; to be awaited before it is done. */
+export const noteUndo = async (
+  lab: string,
+  by: string,
+  fault: string,
+  undos: readonly Undo[],
+): Promise<readonly JournalEntry[]> => {
+  const folder = journalOf(lab)
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  const fresh: JournalEntry[] = []
+  for (const undo of undos) {
+    const id = `${new Date().toISOString()}-${String(written++).padStart(6, '0')}-${String(process.pid)}.json`
+    const next = join(folder, `${id}.new`)
+    const handle = await open(next, 'w', 0o600)
+    try {
+      await handle.writeFile(JSON.stringify({ by, fault, undo }, null, 2))
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await rename(next, join(folder, id))
+    fresh.push({ id, by, fault, undo })
+  }
+  await syncFolder(folder)
+  await syncFolder(dirname(folder))
+  return fresh
+}
+
+/** It is undone. */
+export const strike = async (lab: string, { id }: JournalEntry): Promise<void> => {
+  await rm(join(journalOf(lab), id), { force: true })
+  await syncFolder(journalOf(lab))
+}
+
+/**
+ * To be asked before a lab is brought back by its plan, which lets every node into its targets.
+ * @throws LabError while a node that was thrown out has not lost its memory: it would write what it still holds.
+ */
+export const refuseWhileFenced = async (lab: string): Promise<void> => {
+  const fenced = (await readJournal(lab)).find(({ undo }) => undo.do === 'readmit')
+  if (fenced)
+    throw new LabError(
+      'still-fenced',
+      `${fenced.undo.machine} was thrown out by its target, and could not be switched off: it must not be let in`,
+      { hint: `lab heal ${lab}, or lab down ${lab}` },
+    )
+}

@@ -1,0 +1,349 @@
+/**
+ * Where a client outside the cluster writes: rows of the database, and lines of a plain file on the same LUN.
+ * Both are reached through any node's address.
+ */
+import type { Duplex } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise'
+import { Interrupted } from '../error.js'
+import { type DatabaseSpec, nodesOf } from '../lab/lab.js'
+import type { Context } from '../plan/step.js'
+import type { Medium, ReadBack, Server } from './ledger.js'
+
+/** Milliseconds between the beginnings of two attempts to connect: each goes to the next node's address. */
+const stagger = 200
+/** Milliseconds that one attempt to connect may take, and one question. */
+const patience = 1500
+/** Milliseconds for all rows or lines, and for a table to be made or removed. */
+const longPatience = 10_000
+
+export type Reach = Pick<Context, 'lab' | 'provider'>
+
+/** A node port, and how a connection through it begins. */
+export interface Door<T> {
+  readonly port: number
+  /** Resolves once a server has greeted. */
+  open(socket: Duplex): Promise<T>
+}
+
+/** A connection, and which of the nodes' addresses it goes through. */
+export interface Way<T> {
+  readonly connection: T
+  /** `192.168.56.21:32306` */
+  readonly address: string
+}
+
+/** A connection on which one question is asked at a time. */
+export interface Session {
+  readonly address: string
+  /** @returns who acknowledged it @throws where nobody did, in time */
+  write(seq: number, content: string): Promise<Server>
+  /** @returns who answered; absent: nobody reads this medium beside the writes */
+  read?(): Promise<Server>
+  close(): void
+}
+
+export interface Store {
+  readonly medium: Medium
+  /** Goes on until some address answers, or the signal. @param first the node's address to begin with, from 0 */
+  connect(signal: AbortSignal, first?: number): Promise<Session>
+  /** Makes room for a run. */
+  create(signal: AbortSignal): Promise<void>
+  /** All that is there, a file's lines in their order; tried again until the signal, since a server may yet be on its way. */
+  readBack(signal: AbortSignal): Promise<readonly ReadBack[]>
+  remove(signal: AbortSignal): Promise<void>
+}
+
+export interface StoreOptions {
+  readonly reach: Reach
+  readonly database: DatabaseSpec
+  /** Name of the table or the file: letters, digits and `_`. */
+  readonly run: string
+  /** The node that a pod runs on, as far as it is known. */
+  readonly nodeOf: (pod: string) => string
+}
+
+interface Closable {
+  destroy(): void
+}
+
+const attempt = async <T>({ lab, provider }: Reach, door: Door<T>, host: string): Promise<Way<T>> => {
+  const socket = await provider.dial(lab, host, door.port)
+  // A server that does not greet says nothing at all: somebody has to hang up.
+  const late = setTimeout(() => socket.destroy(new Error('no handshake')), patience)
+  try {
+    return { connection: await door.open(socket), address: `${host}:${String(door.port)}` }
+  } catch (error) {
+    socket.destroy()
+    throw error
+  } finally {
+    clearTimeout(late)
+  }
+}
+
+/**
+ * Goes on until some address answers. A node that was switched off does not refuse, it is silent, and so is a
+ * Service that still leads to a pod that is gone: waiting for one attempt to end would measure the client, so
+ * another begins every 200 ms, and the first handshake wins.
+ */
+export const connectAnywhere = <T extends Closable>(
+  reach: Reach,
+  door: Door<T>,
+  signal: AbortSignal,
+  first = 0,
+): Promise<Way<T>> =>
+  new Promise((resolve, reject) => {
+    const hosts = nodesOf(reach.lab).map(({ address }) => address)
+    let done = false as boolean
+    let next = first
+    const begin = (): void => {
+      const host = hosts[next++ % hosts.length] ?? ''
+      attempt(reach, door, host).then(
+        (way) => {
+          if (done) way.connection.destroy()
+          else {
+            finish()
+            resolve(way)
+          }
+        },
+        // The next attempt is on its way already.
+        () => undefined,
+      )
+    }
+    const timer = setInterval(begin, stagger)
+    const finish = (): void => {
+      done = true
+      clearInterval(timer)
+      signal.removeEventListener('abort', interrupt)
+    }
+    const interrupt = (): void => {
+      finish()
+      reject(new Interrupted())
+    }
+    signal.addEventListener('abort', interrupt, { once: true })
+    if (signal.aborted) interrupt()
+    else begin()
+  })
+
+const withConnection = async <T extends Closable, Result>(
+  reach: Reach,
+  door: Door<T>,
+  signal: AbortSignal,
+  use: (connection: T) => Promise<Result>,
+): Promise<Result> => {
+  const { connection } = await connectAnywhere(reach, door, signal)
+  try {
+    return await use(connection)
+  } finally {
+    connection.destroy()
+  }
+}
+
+/** Tries until it succeeds. @throws once the signal comes, why it last failed */
+const persistently = async <Result>(signal: AbortSignal, act: () => Promise<Result>): Promise<Result> => {
+  let last: unknown
+  for (;;) {
+    try {
+      return await act()
+    } catch (error) {
+      if (signal.aborted) throw last ?? error
+      last = error
+      await delay(stagger, undefined, { signal }).catch(() => undefined)
+    }
+  }
+}
+
+export const databaseDoor = ({ nodePort, user, password, database }: DatabaseSpec): Door<Connection> => ({
+  port: nodePort,
+  open: async (stream) => {
+    const connection = await createConnection({ stream, user, password, database, connectTimeout: patience })
+    // mysql2 tells of a connection that is lost between two questions as an event, which ends a process if unheard.
+    connection.on('error', () => undefined)
+    return connection
+  },
+})
+
+/** What the database says of a table that it does not have. */
+const noSuchTable = 1146
+
+/** A table in the database. What it holds must outlive everything, so it has the engine that promises that. */
+export const rowStore = ({ reach, database, run: table, nodeOf }: StoreOptions): Store => {
+  const door = databaseDoor(database)
+  const answeredBy = (rows: RowDataPacket[]): Server => {
+    const [row] = rows as { server?: string }[]
+    // An answer that does not say who gave it is none: nobody could tell two writers apart.
+    if (row?.server === undefined) throw new Error('the answer does not say which server gave it')
+    return { pod: row.server, node: nodeOf(row.server) }
+  }
+  const run = (sql: string, signal: AbortSignal): Promise<void> =>
+    withConnection(reach, door, signal, async (connection) => {
+      await connection.query({ sql, timeout: longPatience })
+    })
+  return {
+    medium: 'row',
+    connect: async (signal, first) => {
+      const { connection, address } = await connectAnywhere(reach, door, signal, first)
+      return {
+        address,
+        // The statement commits by itself, and its answer comes after that: with it comes who gave it.
+        write: async (seq, content) => {
+          const [rows] = await connection.query<RowDataPacket[]>({
+            sql: `INSERT INTO ${table} (seq, content, server) VALUES (?, ?, @@hostname) RETURNING server`,
+            values: [seq, content],
+            timeout: patience,
+          })
+          return answeredBy(rows)
+        },
+        read: async () => {
+          const [rows] = await connection.query<RowDataPacket[]>({
+            sql: `SELECT @@hostname AS server, (SELECT MAX(seq) FROM ${table}) AS last`,
+            timeout: patience,
+          })
+          return answeredBy(rows)
+        },
+        close: () => {
+          connection.destroy()
+        },
+      }
+    },
+    create: (signal) =>
+      run(
+        `CREATE TABLE ${table} (seq INT UNSIGNED PRIMARY KEY, content VARCHAR(200) NOT NULL, server VARCHAR(100) NOT NULL) ENGINE=InnoDB`,
+        signal,
+      ),
+    readBack: (signal) =>
+      persistently(signal, () =>
+        withConnection(reach, door, signal, async (connection) => {
+          try {
+            const [rows] = await connection.query<RowDataPacket[]>({
+              sql: `SELECT seq, content, server FROM ${table} ORDER BY seq`,
+              timeout: longPatience,
+            })
+            return (rows as { seq: number; content: string; server: string }[]).map(
+              ({ seq, content, server }) => ({ seq, content, server: { pod: server, node: nodeOf(server) } }),
+            )
+          } catch (error) {
+            // A table that is gone is gone with all its rows, and asking again does not bring it back.
+            if ((error as { errno?: number }).errno === noSuchTable) return []
+            throw error
+          }
+        }),
+      ),
+    remove: (signal) => run(`DROP TABLE IF EXISTS ${table}`, signal),
+  }
+}
+
+/** What `templates/manifests/ledger.pl` serves: a line is asked, and lines are answered. */
+class LineConnection {
+  readonly #socket: Duplex
+  readonly #lines: AsyncGenerator<string, undefined>
+
+  constructor(socket: Duplex) {
+    this.#socket = socket
+    this.#lines = linesFrom(socket)
+    // A connection that is lost between two questions is told as an event, which ends a process if unheard.
+    socket.on('error', () => undefined)
+  }
+
+  /** @throws when the other side hung up */
+  async next(): Promise<string> {
+    const { value } = await this.#lines.next()
+    if (value === undefined) throw new Error('the connection was closed')
+    return value
+  }
+
+  /** @param take reads what is answered @throws when that is not over in so many milliseconds */
+  async ask<Result>(request: string, milliseconds: number, take: () => Promise<Result>): Promise<Result> {
+    const late = setTimeout(() => {
+      this.#socket.destroy(new Error(`no answer within ${String(milliseconds)} ms`))
+    }, milliseconds)
+    try {
+      this.#socket.write(`${request}\n`)
+      return await take()
+    } finally {
+      clearTimeout(late)
+    }
+  }
+
+  destroy(): void {
+    this.#socket.destroy()
+  }
+}
+
+async function* linesFrom(socket: Duplex): AsyncGenerator<string, undefined> {
+  let rest = ''
+  for await (const text of socket.setEncoding('utf8')) {
+    const lines = (rest + String(text)).split('\n')
+    rest = lines.pop() ?? ''
+    yield* lines
+  }
+  return undefined
+}
+
+const fileDoor = ({ ledgerPort }: DatabaseSpec): Door<LineConnection> => ({
+  port: ledgerPort,
+  open: async (socket) => {
+    const connection = new LineConnection(socket)
+    const greeting = await connection.next()
+    if (!greeting.startsWith('ready ')) throw new Error(`it greets with ${greeting}`)
+    return connection
+  },
+})
+
+/**
+ * A line of the file: number, pod, content. The beginning of one, as a power cut leaves it, tells no number: if it
+ * was acknowledged, it is missing. Any other line is one that nobody sent; it has the number that no write has.
+ */
+const lineRead = (text: string, nodeOf: (pod: string) => string): ReadBack[] => {
+  const [, seq, pod, content] = /^(\d{1,15}) (\S+) (.*)$/s.exec(text) ?? []
+  if (seq !== undefined && pod !== undefined && content !== undefined)
+    return [{ seq: Number(seq), content, server: { pod, node: nodeOf(pod) } }]
+  return /^\d{0,15}( \S*)?$/.test(text) ? [] : [{ seq: 0, content: text }]
+}
+
+/** A plain file beside the database's. */
+export const fileStore = ({ reach, database, run, nodeOf }: StoreOptions): Store => {
+  const door = fileDoor(database)
+  return {
+    medium: 'file',
+    connect: async (signal, first) => {
+      const { connection, address } = await connectAnywhere(reach, door, signal, first)
+      return {
+        address,
+        write: async (seq, content) => {
+          const answer = await connection.ask(`append ${run} ${String(seq)} ${content}`, patience, () =>
+            connection.next(),
+          )
+          const [, answered, pod] = /^ok (\d+) (\S+)$/.exec(answer) ?? []
+          if (pod === undefined || Number(answered) !== seq) throw new Error(answer)
+          return { pod, node: nodeOf(pod) }
+        },
+        close: () => {
+          connection.destroy()
+        },
+      }
+    },
+    // The first line makes the file.
+    create: () => Promise.resolve(),
+    readBack: (signal) =>
+      persistently(signal, () =>
+        withConnection(reach, door, signal, (connection) =>
+          connection.ask(`read ${run}`, longPatience, async () => {
+            const lines: string[] = []
+            for (;;) {
+              const answer = await connection.next()
+              if (answer.startsWith('line ')) lines.push(answer.slice('line '.length))
+              else if (answer === `end ${String(lines.length)}`)
+                return lines.flatMap((line) => lineRead(line, nodeOf))
+              else throw new Error(answer)
+            }
+          }),
+        ),
+      ),
+    remove: (signal) =>
+      withConnection(reach, door, signal, async (connection) => {
+        const answer = await connection.ask(`remove ${run}`, longPatience, () => connection.next())
+        if (answer !== `removed ${run}`) throw new Error(answer)
+      }),
+  }
+}

@@ -1,0 +1,52 @@
+/** Who watches the workers while nobody is at the keyboard. */
+import { agentState, startAgent, stopAgent } from '../fencing/process.js'
+import { type Lab, machinesWith } from '../lab/lab.js'
+import type { Step } from '../plan/step.js'
+
+/** Milliseconds after which an agent that said nothing is not at work. */
+const silence = 5000
+
+export const watchWorkers = (lab: Lab): Step => {
+  const workers = machinesWith(lab, 'worker').map(({ name }) => name)
+  const { fencing } = lab
+  return {
+    id: 'watch-workers',
+    title:
+      fencing === 'none'
+        ? 'Leave fencing to people'
+        : `Watch the workers, to fence one that goes (${fencing})`,
+    phase: 'kubernetes',
+    needs: workers.map((name) => `ready-${name}`),
+    apply: async () => {
+      await stopAgent(lab.name)
+      if (fencing !== 'none') await startAgent(lab.name)
+    },
+    checks: [
+      {
+        id: 'fencing-agent',
+        title:
+          fencing === 'none'
+            ? 'no fencing agent is at work'
+            : 'the fencing agent watches the workers, as the lab file says',
+        within: 20,
+        hint: `lab up ${lab.name}`,
+        probe: async () => {
+          const state = await agentState(lab.name)
+          if (!state) return { ok: fencing === 'none', saw: 'no agent' }
+          const quiet = Date.now() - Date.parse(state.at)
+          const missing = workers.filter((name) => !state.watched.includes(name))
+          return {
+            ok: state.method === fencing && quiet < silence && (state.suspended || missing.length === 0),
+            saw: `pid ${String(state.pid)}, ${state.method}, looked ${(quiet / 1000).toFixed(1)} s ago, ${
+              state.suspended
+                ? 'waits for a command that is at work'
+                : missing.length === 0
+                  ? `watches ${workers.join(', ')}`
+                  : `does not watch ${missing.join(', ')}`
+            }`,
+          }
+        },
+      },
+    ],
+  }
+}

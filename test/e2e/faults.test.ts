@@ -1,0 +1,213 @@
+/** Faults on real machines: what stands them, what does not, and that each finding is found where it is true. */
+import { existsSync } from 'node:fs'
+import { readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { execa } from 'execa'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { RunReport } from '../../src/report/run.js'
+import { Bench, cli } from './lab.js'
+
+const bench = new Bench()
+afterAll(async () => {
+  for (const lab of ['faults', 'unsafe']) await bench.lab('down', lab)
+  await bench.close()
+})
+
+interface Scenario {
+  name: string
+  deadline?: string
+}
+interface File {
+  failover: string
+  fencing: string
+  scenarios: Scenario[]
+}
+
+/** The shipped lab, but a partition lasts no longer than it takes to see what comes of it. */
+const variant = (name: string, change: (lab: File) => void): Promise<string> =>
+  bench.variant('iscsi-ha', name, (shipped) => {
+    const lab = shipped as unknown as File
+    for (const scenario of lab.scenarios) if (scenario.deadline) scenario.deadline = '45s'
+    change(lab)
+  })
+
+interface Ran {
+  readonly exitCode: number
+  readonly runs: readonly RunReport[]
+  readonly stderr: string
+}
+
+const run = async (lab: string, ...words: readonly string[]): Promise<Ran> => {
+  const { exitCode, stdout, stderr } = await bench.lab('run', lab, ...words, '-o', 'json')
+  const { runs } = JSON.parse(stdout || '{"runs":[]}') as { runs: readonly RunReport[] }
+  return { exitCode, runs, stderr }
+}
+
+/** What did not pass, for a message that says it. */
+const complaints = (runs: readonly RunReport[]): readonly string[] =>
+  runs.flatMap(({ scenario, checks }) =>
+    checks
+      .filter(({ outcome }) => outcome !== 'passed')
+      .map(({ title, saw }) => `${scenario.name}: ${title}: ${saw}`),
+  )
+
+const kinds = ({ runs }: Ran): readonly string[] =>
+  runs.flatMap(({ data }) => data?.findings.map(({ kind }) => kind) ?? [])
+
+const folderOf = (lab: string): string => join(bench.env.LAB_STATE, lab)
+const latestReport = async (lab: string): Promise<RunReport> =>
+  JSON.parse(await readFile(join(folderOf(lab), 'runs', 'latest', 'report.json'), 'utf8')) as RunReport
+const openFaults = async (lab: string): Promise<readonly string[]> => {
+  const folder = join(folderOf(lab), 'faults')
+  return existsSync(folder) ? readdir(folder) : []
+}
+
+const started = (lab: string, ...words: readonly string[]) =>
+  execa(process.execPath, [cli, 'run', lab, ...words], {
+    env: bench.env,
+    reject: false,
+    stdin: 'ignore',
+    cwd: bench.folder,
+  })
+
+const until = async (what: string, wanted: () => Promise<boolean>): Promise<void> => {
+  const deadline = performance.now() + 120_000
+  while (!(await wanted())) {
+    if (performance.now() > deadline) throw new Error(`${what}: not within 120 s`)
+    await delay(100)
+  }
+}
+
+/** As root, in the database's own pod. */
+const sql = (lab: string, statements: string): Promise<string> =>
+  bench.ok(
+    ...['kubectl', lab, '--', 'exec', 'deploy/mysql-server', '-c', 'mysql', '--'],
+    ...['mariadb', '-uroot', '-proot', '--skip-column-names', 'test', '-e', statements],
+  )
+
+/** Changes the first row of the run that is under way; fails where there is none. */
+const changing = `
+  ask() { mariadb -uroot -proot --skip-column-names test -e "$1"; }
+  table=$(ask "SHOW TABLES LIKE 'lab\\_run\\_%'" | sort | tail -n 1)
+  ask "UPDATE $table SET content = 'changed by hand' ORDER BY seq LIMIT 1; SELECT ROW_COUNT()" | grep -qx 1`
+
+describe('a lab with fast failover and fencing at its target', () => {
+  beforeAll(async () => {
+    await bench.up(await variant('faults', () => undefined))
+  })
+
+  it('loses nothing in a soak of three: power cut, partition, drain, with nobody at the keyboard', async () => {
+    // A node that comes back after the first must not touch the disk that the second takes over.
+    const { exitCode, runs, stderr } = await run('faults', 'power-cut', 'api-partition', 'drain')
+    expect(complaints(runs), stderr).toEqual([])
+    expect({ exitCode, verdicts: runs.map(({ verdict }) => verdict) }, stderr).toEqual({
+      exitCode: 0,
+      verdicts: ['PASS', 'PASS', 'PASS'],
+    })
+    for (const { data } of runs) {
+      expect(data?.tally.row.acknowledged).toBeGreaterThan(50)
+      expect(data?.tally.file.acknowledged).toBeGreaterThan(50)
+    }
+    const [cut] = runs
+    expect(cut?.moments.filter(({ ms }) => ms !== null).map(({ name }) => name)).toEqual(
+      expect.arrayContaining(['t0', 't2', 't3', 't4', 't5', 't6']),
+    )
+    expect(cut?.events.map(({ type }) => type)).toContain('node-fenced')
+    expect(cut?.versions['kernel']).toMatch(/^\d+\.\d+/)
+    expect(await openFaults('faults')).toEqual([])
+    expect(await bench.complaints('faults')).toEqual([])
+    const files = await readdir(join(folderOf('faults'), 'runs', 'latest'))
+    expect(files).toEqual(expect.arrayContaining(['report.json', 'junit.xml', 'report.md', 'report.html']))
+    expect((await bench.lab('report', 'faults')).exitCode).toBe(0)
+  })
+
+  it('loses writes when durability is switched off, and says so; and sees a row that was changed', async () => {
+    // Answered at once, and on the disk some other day.
+    await sql(
+      'faults',
+      'SET GLOBAL innodb_flush_log_at_trx_commit = 0; SET GLOBAL innodb_flush_log_at_timeout = 2700',
+    )
+    const running = run('faults', 'power-cut')
+    await until('a fault in the journal', async () => (await openFaults('faults')).length > 0)
+    // On the other node, as soon as the database is there: the first row that was not lost.
+    const change = async (): Promise<boolean> => {
+      const { exitCode } = await bench.lab(
+        ...['kubectl', 'faults', '--', 'exec', 'deploy/mysql-server', '-c', 'mysql', '--'],
+        ...['bash', '-c', changing],
+      )
+      return exitCode === 0
+    }
+    await until('a row to change', change)
+    const ran = await running
+    expect(kinds(ran), ran.stderr).toEqual(expect.arrayContaining(['LOST', 'CORRUPT']))
+    expect({ exitCode: ran.exitCode, verdict: ran.runs[0]?.verdict }).toEqual({
+      exitCode: 1,
+      verdict: 'FAIL',
+    })
+  })
+
+  it('is healed by `lab heal` after a kill -9, and the report says that it was interrupted', async () => {
+    const killed = started('faults', 'partition')
+    await until('a fault in the journal', async () => (await openFaults('faults')).length > 0)
+    await delay(1000)
+    expect((await bench.lab('run', 'faults', 'drain')).exitCode).toBe(4)
+    killed.kill('SIGKILL')
+    await killed
+    await bench.ok('heal', 'faults')
+    expect(await openFaults('faults')).toEqual([])
+    expect(await bench.complaints('faults')).toEqual([])
+    expect(await bench.ok('exec', 'faults', 'all', '--', 'nft', 'list', 'tables')).not.toContain('lab_fault')
+    const report = await latestReport('faults')
+    expect(report.interrupted).toBe(true)
+    expect(report.verdict).not.toBe('PASS')
+  })
+
+  it('is healed by the run itself after Ctrl-C', async () => {
+    const interrupted = started('faults', 'slow-network')
+    await until('a fault in the journal', async () => (await openFaults('faults')).length > 0)
+    interrupted.kill('SIGINT')
+    const { exitCode } = await interrupted
+    expect(exitCode).toBe(130)
+    expect(await openFaults('faults')).toEqual([])
+    expect(await bench.complaints('faults')).toEqual([])
+    await bench.ok('down', 'faults')
+  })
+})
+
+describe('a lab with fast failover and no fencing', () => {
+  beforeAll(async () => {
+    await bench.up(
+      await variant('unsafe', (lab) => {
+        lab.fencing = 'none'
+      }),
+    )
+  })
+
+  it('is fenced by the run where that is asked for: a power cut loses nothing', async () => {
+    const { exitCode, runs, stderr } = await run('unsafe', 'power-cut', '--fence')
+    expect(complaints(runs), stderr).toEqual([])
+    expect(exitCode).toBe(0)
+    expect(runs[0]?.events.map(({ type }) => type)).toContain('node-fenced')
+  })
+
+  it('knows nothing where a client never got through: UNKNOWN, not PASS', async () => {
+    const locked = sql('unsafe', 'FLUSH TABLES WITH READ LOCK; DO SLEEP(40)')
+    await delay(2000)
+    const { exitCode, stderr } = await run('unsafe', 'drain')
+    await locked
+    expect({ exitCode }, stderr).toEqual({ exitCode: 5 })
+    const report = await latestReport('unsafe')
+    expect(report.verdict).toBe('UNKNOWN')
+  })
+
+  it('has two databases on one disk when the node of one loses only the API server: that is found', async () => {
+    const ran = await run('unsafe', 'api-partition')
+    expect({ exitCode: ran.exitCode, verdict: ran.runs[0]?.verdict }, ran.stderr).toEqual({
+      exitCode: 1,
+      verdict: 'FAIL',
+    })
+    expect(kinds(ran), ran.stderr).toContain('DOUBLE WRITER')
+    await bench.ok('down', 'unsafe')
+  })
+})

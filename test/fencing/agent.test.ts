@@ -1,0 +1,203 @@
+/** Who is fenced, and when: provider, API server and target are made up, to fail at a chosen moment. */
+import { mkdir } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { type Fenced, type FenceMethod, fencingAgent } from '../../src/fencing/agent.js'
+import { readJournal } from '../../src/journal.js'
+import { loadLab } from '../../src/lab/load.js'
+import type { WatchEvent } from '../../src/machine/kubectl.js'
+import type { Context } from '../../src/plan/step.js'
+import { undoAll } from '../../src/scenario/undo.js'
+import { pathsOf } from '../../src/state.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+const lab = await loadLab('iscsi-ha')
+const ending: AbortController[] = []
+beforeEach(async () => {
+  vi.stubEnv('LAB_STATE', await temporaryFolder())
+  await mkdir(pathsOf(lab.name).root, { recursive: true })
+})
+afterEach(() => {
+  for (const each of ending.splice(0)) each.abort()
+})
+
+const watched = async (method: FenceMethod) => {
+  const abort = new AbortController()
+  ending.push(abort)
+  const world = {
+    /** Which run of a machine it is; absent: it is off. */
+    runs: new Map(lab.machines.map(({ name }) => [name, 1])),
+    suspended: false,
+    targetAnswers: true,
+    cutWorks: true,
+    /** In their order. */
+    done: [] as string[],
+    fenced: [] as Fenced[],
+    armed: [] as readonly string[],
+  }
+  let tell: (event: WatchEvent) => void = () => undefined
+  const node = (name: string, ready: boolean, boot: number): void =>
+    tell({
+      type: 'MODIFIED',
+      object: {
+        metadata: { name },
+        status: {
+          conditions: [{ type: 'Ready', status: ready ? 'True' : 'Unknown' }],
+          nodeInfo: { bootID: `${name} ${String(boot)}` },
+        },
+      },
+    } as unknown as WatchEvent)
+  const context = {
+    lab,
+    signal: abort.signal,
+    provider: {
+      states: async () =>
+        lab.machines.map(({ name }) => ({
+          name,
+          status: world.runs.has(name) ? 'running' : 'stopped',
+          detail: `run ${String(world.runs.get(name))}`,
+        })),
+      cut: async (_lab: unknown, name: string) => {
+        world.done.push(`cut ${name}`)
+        if (world.cutWorks) world.runs.delete(name)
+      },
+      start: async (_lab: unknown, { name }: { name: string }) => {
+        world.done.push(`start ${name}`)
+        world.runs.set(name, 2)
+      },
+      lunDevice: () => '/dev/ubdc',
+    },
+    kubectl: {
+      watch: async (_words: unknown, seen: typeof tell) => {
+        tell = seen
+        for (const { name } of lab.machines) node(name, true, 1)
+      },
+      get: async () => ({ spec: { taints: [{ key: 'node.kubernetes.io/out-of-service' }] } }),
+      run: async (words: readonly string[]) => {
+        if (words[0] !== 'get') world.done.push(words.slice(0, 3).join(' '))
+        return ''
+      },
+    },
+    machine: (name: string) => ({
+      run: async () => {
+        if (!world.targetAnswers) throw new Error('no answer')
+        world.done.push(`asked ${name}`)
+        return ''
+      },
+    }),
+  } as unknown as Context
+  const agent = fencingAgent(
+    context,
+    {
+      method,
+      by: 'a test',
+      suspended: async () => world.suspended,
+      fenced: (seen) => {
+        world.fenced.push(seen)
+      },
+      notice: () => undefined,
+      looked: (armed) => {
+        world.armed = armed
+      },
+    },
+    abort.signal,
+  )
+  agent.catch(() => undefined)
+  await vi.waitFor(() => expect(world.armed).toEqual(['worker1', 'worker2']))
+  return { world, node, context }
+}
+
+/** Longer than three looks. */
+const aWhile = (): Promise<void> => delay(700)
+const oneIsFenced = (world: { readonly fenced: readonly Fenced[] }): Promise<void> =>
+  vi.waitFor(() => expect(world.fenced).toHaveLength(1), { timeout: 3000 })
+
+test('a worker that is off is fenced, and tainted after that; how to undo it is noted down', async () => {
+  const { world } = await watched('power')
+  world.runs.delete('worker1')
+  await oneIsFenced(world)
+  expect(world.done).toEqual(['cut worker1', 'taint node worker1'])
+  expect(world.fenced[0]?.detail).toContain('worker1 was found off')
+  expect((await readJournal(lab.name)).map(({ by, fault, undo }) => [by, fault, undo.do])).toEqual([
+    ['a test', 'fence', 'untaint'],
+    ['a test', 'fence', 'switch-on'],
+  ])
+})
+
+test('a worker that runs but is not ready may still write: it is switched off first', async () => {
+  const { world, node } = await watched('power')
+  node('worker2', false, 1)
+  await oneIsFenced(world)
+  expect(world.done).toEqual(['cut worker2', 'taint node worker2'])
+  expect(world.runs.has('worker2')).toBe(false)
+})
+
+test('what is not confirmed is not fenced, and is tried again', async () => {
+  const { world, node } = await watched('power')
+  world.cutWorks = false
+  node('worker1', false, 1)
+  await aWhile()
+  expect(world.done.filter((what) => what.startsWith('taint'))).toEqual([])
+  world.cutWorks = true
+  await oneIsFenced(world)
+})
+
+test('no target, no fence; and once it answers, it is asked before the taint', async () => {
+  const { world, node } = await watched('storage')
+  world.targetAnswers = false
+  node('worker1', false, 1)
+  await aWhile()
+  expect(world.done).toEqual([])
+  world.targetAnswers = true
+  await oneIsFenced(world)
+  expect(world.done).toEqual(['asked target', 'taint node worker1'])
+})
+
+test('a fence that somebody undid is not made again', async () => {
+  const { world, node, context } = await watched('storage')
+  world.targetAnswers = false
+  node('worker1', false, 1)
+  await vi.waitFor(async () => expect(await readJournal(lab.name)).toHaveLength(2))
+  node('worker1', true, 1)
+  world.targetAnswers = true
+  await undoAll(context)
+  await aWhile()
+  expect(world.fenced.length + (await readJournal(lab.name)).length).toBeLessThanOrEqual(1)
+})
+
+test('nobody is fenced while no other worker is ready: none could take over', async () => {
+  const { world, node } = await watched('power')
+  node('worker1', false, 1)
+  node('worker2', false, 1)
+  await aWhile()
+  expect(world.done).toEqual([])
+})
+
+test('nobody is fenced while another command changes the lab', async () => {
+  const { world } = await watched('power')
+  world.suspended = true
+  await aWhile()
+  world.runs.delete('worker1')
+  await aWhile()
+  world.suspended = false
+  await aWhile()
+  expect(world.done).toEqual([])
+})
+
+test('what Kubernetes says of the boot before is no news, however often a node was fenced', async () => {
+  const { world, node, context } = await watched('power')
+  for (const run of [2, 3, 4]) {
+    world.fenced.length = 0
+    world.runs.delete('worker1')
+    await oneIsFenced(world)
+    // It is switched on; until its kubelet has said so, Kubernetes calls it ready for what it was.
+    expect(await undoAll(context)).toEqual([])
+    world.runs.set('worker1', run)
+    await aWhile()
+    node('worker1', false, run - 1)
+    await aWhile()
+    expect(world.fenced).toHaveLength(1)
+    node('worker1', true, run)
+    await vi.waitFor(() => expect(world.armed).toContain('worker1'), { timeout: 3000 })
+  }
+})
