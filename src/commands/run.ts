@@ -6,6 +6,8 @@ import { experimentOf } from '../experiment/experiments.js'
 import { readJournal } from '../journal.js'
 import { type ExperimentName, experiments } from '../lab/experiments.js'
 import type { Lab, ScenarioSpec } from '../lab/lab.js'
+import { imagesOf } from '../lab/images.js'
+import { loadLab } from '../lab/load.js'
 import { didYouMean } from '../lab/suggest.js'
 import { shell } from '../machine/sh.js'
 import { runPlan } from '../plan/runner.js'
@@ -33,8 +35,13 @@ import { planFor, up } from './up.js'
 
 export interface RunOptions extends Options {
   readonly all?: boolean
+  /** The lab on whose machines the experiments are done. */
+  readonly on?: string
   readonly fence?: boolean
 }
+
+/** Milliseconds for a lab to be well again after an experiment that ended a dozen pods. */
+const experimentPatience = 60_000
 
 /** What can be run: a scenario of the lab file, or an experiment that it names. */
 type Runnable =
@@ -155,6 +162,34 @@ const shortReport = (report: RunReport): string =>
     '',
   ].join('\n')
 
+/**
+ * The lab that is up, with the experiments and manifests of another.
+ * @throws LabError where its machines lack something that they need
+ */
+const borrowed = (course: Lab, machines: Lab): Lab => {
+  const refuse = (what: string): never => {
+    throw new LabError('not-on', `${course.name} cannot be run on ${machines.name}: ${what}`, {
+      hint: `lab up ${course.name}`,
+      exitCode: exitCodes.usage,
+    })
+  }
+  if (!machines.kubernetes) refuse('it has no Kubernetes')
+  if (course.workloads.length > 0 || course.database) refuse('its experiments are about what lab up deploys')
+  const there = imagesOf(machines)
+  const images = imagesOf(course).filter((image) => !there.includes(image))
+  if (images.length > 0) refuse(`its nodes have no ${images.join(', ')}`)
+  const classes = course.storage.filter(
+    (wanted) =>
+      !machines.storage.some(
+        (given) =>
+          given.class === wanted.class && given.kind === wanted.kind && given.default === wanted.default,
+      ),
+  )
+  if (classes.length > 0)
+    refuse(`it has no such storage class as ${classes.map((storage) => storage.class).join(', ')}`)
+  return { ...machines, manifests: course.manifests, experiments: course.experiments, scenarios: [] }
+}
+
 /** Runs scenarios one after the other; each is healed before the next begins. */
 export const run = async (
   nameOrPath: string,
@@ -162,15 +197,16 @@ export const run = async (
   options: RunOptions,
   io: Io,
 ): Promise<ExitCode> => {
-  const lab = await loadRunning(nameOrPath)
-  const scenarios = chosen(lab, names, options)
+  const lab = await loadRunning(options.on ?? nameOrPath)
+  const trying = options.on === undefined ? lab : borrowed(await loadLab(nameOrPath), lab)
+  const scenarios = chosen(trying, names, options)
   const provider = await providerOf(lab)
   const view = viewFor(io, options, lab)
   const mask = createMask(secretsIn(lab))
   const release = await lockFor(lab, 'run', options, io, view)
   // Ctrl-C ends what is going on; healing it must not end with it.
-  const session = await sessionFor(lab, provider, io.signal)
-  const healer = await sessionFor(lab, provider, new AbortController().signal)
+  const session = await sessionFor(trying, provider, io.signal)
+  const healer = await sessionFor(trying, provider, new AbortController().signal)
   try {
     const healed = await healFirst(healer, view)
     const plan = await planFor(lab, provider)
@@ -217,6 +253,7 @@ export const run = async (
                 ...common,
                 name: scenario.experiment,
                 experiment: experimentOf[scenario.experiment],
+                patience: experimentPatience,
               })
             : await runScenario({
                 ...common,

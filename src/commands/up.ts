@@ -71,7 +71,7 @@ const summary = (lab: Lab, report: Report): string => {
       ),
     ),
     ...lab.filesystems.map(({ initiator }) => `  logged in: ${initiator}, with ext4 on it`),
-    ...(lab.database ? [`  logged in: ${saw('one-session-only')}`] : []),
+    ...(lab.database?.volume.kind === 'lun' ? [`  logged in: ${saw('one-session-only')}`] : []),
     ...(lab.kubernetes
       ? [
           ...(lab.targets.length > 0 ? [''] : []),

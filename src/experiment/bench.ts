@@ -88,6 +88,8 @@ export interface ExperimentRequest {
   readonly healer: Context
   readonly plan: Plan
   readonly versions: Readonly<Record<string, string>>
+  /** Milliseconds for the lab to be well, before and after. */
+  readonly patience: number
   readonly notice: (text: string) => void
   /** Keeps what is known so far; called several times. */
   readonly save: (facts: RunFacts) => Promise<void>
@@ -339,6 +341,7 @@ class Run implements Bench {
       provider: context.provider.name,
       failover: this.lab.failover,
       fencing: this.lab.fencing,
+      volume: this.lab.database?.volume.kind,
       versions,
       faults: this.#faults.map(({ fault, injected, healed, error }) => ({
         fault: fault.fault,
@@ -357,11 +360,16 @@ class Run implements Bench {
     return this.#request.save(this.facts())
   }
 
-  /** Asks every check, and once more where one says no: a disk that is busy for a second is no broken lab. */
+  /** Asks every check, and again while one says no: a lab may still be busy with what was done to it last. */
   async #look(when: CheckFact['when'], context: Context): Promise<boolean> {
-    let report = await runPlan(this.#request.plan, 'look', context, () => undefined)
-    if (!succeeded(report) && !report.interrupted)
-      report = await runPlan(this.#request.plan, 'look', context, () => undefined)
+    const { plan, patience } = this.#request
+    const deadline = this.now() + patience
+    const ask = (): Promise<Report> => runPlan(plan, 'look', context, () => undefined)
+    let report = await ask()
+    while (!succeeded(report) && !report.interrupted && this.now() < deadline) {
+      await delay(glance, undefined, { signal: context.signal }).catch(() => undefined)
+      report = await ask()
+    }
     this.#checks = [...this.#checks, ...checkFacts(when, report)]
     return succeeded(report)
   }

@@ -2,6 +2,7 @@
  * The experiments that a lab file may name: each does something to the cluster and watches what becomes of it.
  * What each does is in `src/experiment/`; here is what everybody must know to choose one.
  */
+import type { Lab } from './lab.js'
 
 /** By name, what it shows, in a sentence. */
 export const experiments = {
@@ -38,3 +39,12 @@ export const experiments = {
 export type ExperimentName = keyof typeof experiments
 
 export const experimentNames = Object.keys(experiments) as [ExperimentName, ...ExperimentName[]]
+
+/** What `lab run` can do with a lab, in the order of its file. */
+export const runsOf = ({
+  scenarios,
+  experiments: named,
+}: Pick<Lab, 'scenarios' | 'experiments'>): readonly { readonly name: string; readonly description: string }[] => [
+  ...scenarios.map(({ name, description }) => ({ name, description })),
+  ...named.map((name) => ({ name, description: experiments[name] })),
+]

@@ -70,14 +70,17 @@ export interface KubernetesSpec {
   readonly etcd: ExtraArgs
 }
 
+/** Where a database's data is: on a LUN of the target with this IQN, or on a claim of this storage class. */
+export type DatabaseVolume =
+  | { readonly kind: 'lun'; readonly target: string; readonly lun: number }
+  | { readonly kind: 'claim'; readonly class: string }
+
 export interface DatabaseSpec {
   /** Name of the Service and prefix of the Deployment. */
   readonly name: string
-  /** IQN of the target whose LUN holds the data. */
-  readonly target: string
-  readonly lun: number
+  readonly volume: DatabaseVolume
   readonly nodePort: number
-  /** Port on every node that leads to a plain file on the same LUN, which a scenario's client writes. */
+  /** Port on every node that leads to a plain file on the same volume, which a scenario's client writes. */
   readonly ledgerPort: number
   readonly database: string
   readonly user: string

@@ -7,8 +7,9 @@ import { exitCodes, LabError, messageOf } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { projectRoot, render } from '../render.js'
 import { pathText, type Path, type Problem } from './draft.js'
+import { runsOf } from './experiments.js'
 import { optionalImages } from './images.js'
-import type { FaultSpec, Lab, TargetSpec } from './lab.js'
+import type { DatabaseSpec, FaultSpec, Lab, TargetSpec } from './lab.js'
 import { crossCheck, initiatorName, type Supported } from './rules.js'
 import {
   bytesOf,
@@ -235,6 +236,15 @@ const completeFault = (fault: FileFault): FaultSpec => {
   }
 }
 
+const completeDatabase = (
+  { target: _, lun, storage, ledgerPort, ...database }: NonNullable<CompleteLabFile['database']>,
+  target: string,
+): DatabaseSpec => ({
+  ...database,
+  volume: storage === undefined ? { kind: 'lun', target, lun: lun ?? 0 } : { kind: 'claim', class: storage },
+  ledgerPort: ledgerPort ?? database.nodePort + 1,
+})
+
 const complete = (file: CompleteLabFile, path: string): Lab => {
   const targets: TargetSpec[] = (file.iscsi?.targets ?? []).map(({ luns, ...target }) => ({
     ...target,
@@ -258,11 +268,7 @@ const complete = (file: CompleteLabFile, path: string): Lab => {
     targets,
     filesystems: file.filesystems.map((filesystem) => ({ ...filesystem, target: targetOf(filesystem) })),
     kubernetes: file.kubernetes,
-    database: file.database && {
-      ...file.database,
-      target: targetOf(file.database),
-      ledgerPort: file.database.ledgerPort ?? file.database.nodePort + 1,
-    },
+    database: file.database && completeDatabase(file.database, targetOf(file.database)),
     failover: file.failover,
     fencing: file.fencing,
     images: file.images,
@@ -391,14 +397,16 @@ export interface ShippedLab {
   /** Absolute path. */
   readonly file: string
   readonly description: string
+  /** What can be run on it. */
+  readonly runs: ReturnType<typeof runsOf>
 }
 
 /** The labs that come with this program. */
 export const shippedLabs = (): readonly ShippedLab[] =>
   shippedNames().map((name) => {
     const file = shippedFile(name)
-    const { description } = parseLab(readFileSync(file, 'utf8'), file)
-    return { name, file, description }
+    const lab = parseLab(readFileSync(file, 'utf8'), file)
+    return { name, file, description: lab.description, runs: runsOf(lab) }
   })
 
 const noSuchLab = (name: string): LabError =>

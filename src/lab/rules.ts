@@ -231,7 +231,9 @@ function* lunRules(file: File): Found {
     ...items(file.filesystems).map(
       ([index, user]) => [['filesystems', index], user, leastFilesystem] as const,
     ),
-    ...(file.database ? [[['database'], file.database, leastDatabase] as const] : []),
+    ...(file.database && !lacks(file.database, 'lun') && lacks(file.database, 'storage')
+      ? [[['database'], file.database, leastDatabase] as const]
+      : []),
   ]
   for (const [path, user, least] of users) {
     if (!known || ('target' in user && user.target === undefined)) continue
@@ -364,6 +366,40 @@ const kubernetesIqnProblem = (iqn: string): string | undefined => {
   return undefined
 }
 
+/** Data is on a LUN, or on a volume that every worker reaches. */
+function* databaseVolumeRules(file: File, database: NonNullable<File['database']>): Found {
+  if (lacks(database, 'storage')) {
+    if (lacks(database, 'lun'))
+      yield {
+        path: ['database', 'lun'],
+        message: 'missing; wanted a logical unit number, 0 to 255, or storage, a class',
+      }
+    return
+  }
+  for (const field of ['lun', 'target'] as const)
+    if (!lacks(database, field))
+      yield { path: ['database', field], message: 'the data is on storage already; remove one of them' }
+  if (file.fencing === 'storage' && !lacks(file, 'iscsi'))
+    yield {
+      path: ['fencing'],
+      message: 'storage is fenced at a target, and the data of the database is on none; write power',
+    }
+  const classes = items(file.storage).map(([, storage]) => storage)
+  const used = classes.find((storage) => storage.class === database.storage)
+  const names = classes.map((storage) => String(storage.class))
+  if (database.storage === undefined) return
+  if (!used && classes.every((storage) => storage.class !== undefined))
+    yield {
+      path: ['database', 'storage'],
+      message: `there is no class ${database.storage}${didYouMean(database.storage, names) || (names.length > 0 ? `; wanted ${names.join(' or ')}` : '; add it to storage')}`,
+    }
+  else if (used?.kind === 'local')
+    yield {
+      path: ['database', 'storage'],
+      message: `${database.storage} is a folder of one node, so no other could take over; wanted a class of the kind nfs`,
+    }
+}
+
 function* databaseRules(file: File): Found {
   if (lacks(file, 'database')) return
   const roles = (file.machines ?? [undefined]).map((machine) => machine?.role)
@@ -377,6 +413,7 @@ function* databaseRules(file: File): Found {
     }
   }
   const { database = {} } = file
+  if (file.database) yield* databaseVolumeRules(file, file.database)
   const nodePort = lacks(database, 'nodePort') ? defaults.nodePort : database.nodePort
   if (nodePort !== undefined && database.ledgerPort === nodePort) {
     const origin = lacks(database, 'nodePort') ? ', the default' : ''

@@ -457,13 +457,20 @@ const database = mapping(
       },
     ).default('mysql'),
     target: iqn('Name of the target; not needed when the lab has only one.').optional(),
-    lun: whole('a logical unit number, 0 to 255', 0, 255, { description: 'The LUN that holds the data.' }),
+    lun: whole('a logical unit number, 0 to 255', 0, 255, {
+      description: 'The LUN that holds the data. Either this or storage.',
+    }).optional(),
+    storage: text('a class of storage, such as shared', (value) => labelProblem(value, 40), {
+      description: 'The storage class, of the kind nfs, whose volume holds the data. Either this or lun.',
+      pattern: labelPattern,
+      maxLength: 40,
+    }).optional(),
     nodePort: whole('a port from 30000 to 32767', 30000, lastNodePort, {
       description: 'Port on every node at which the database answers.',
     }).default(defaults.nodePort),
     ledgerPort: whole('a port from 30000 to 32767', 30000, lastNodePort, {
       description:
-        'Port on every node at which scenarios write a plain file on the same LUN. Without it: the one after nodePort.',
+        'Port on every node at which scenarios write a plain file on the same volume. Without it: the one after nodePort.',
     }).optional(),
     database: text(
       'the name of a database, such as test',
@@ -486,7 +493,7 @@ const database = mapping(
     password: passwordText('Password of that user.'),
     rootPassword: passwordText('Password of root.'),
   },
-  'a mapping: lun, database, user, password, rootPassword',
+  'a mapping: lun or storage, database, user, password, rootPassword',
 )
 
 const where = (description = 'What it happens to') =>
@@ -746,7 +753,11 @@ export const labSchema = mapping(
     kubernetes: kubernetes
       .optional()
       .meta({ description: 'The cluster that the nodes form, made by kubeadm.' }),
-    database: database.optional().meta({ description: 'A database in the cluster, with its data on a LUN.' }),
+    database: database
+      .optional()
+      .meta({
+        description: 'A database in the cluster, with its data on a LUN, or on a volume of a storage class.',
+      }),
     failover: z.enum(['default', 'fast'], { error: 'default or fast' }).default('default').meta({
       description:
         'How soon Kubernetes gives a lost node up: `default` as it comes, after minutes; `fast` with shorter leases, grace periods and tolerations, after seconds.',

@@ -1,6 +1,6 @@
 /** The product's table of contents: what a lab is, as steps. */
 import { imagesOf } from '../lab/images.js'
-import { initiatorsOf, type Lab, machinesWith, nfsServerOf, nodesOf } from '../lab/lab.js'
+import { initiatorsOf, type Lab, machinesWith, nfsServerOf, nodesOf, targetNamed } from '../lab/lab.js'
 import { numbering } from '../lab/names.js'
 import type { FileOptions } from '../machine/files.js'
 import * as database from '../steps/database.js'
@@ -72,13 +72,17 @@ const workloadSteps = (lab: Lab): readonly Step[] => {
 const databaseSteps = (lab: Lab): readonly Step[] => {
   const spec = lab.database
   if (!spec) return []
-  const { chap } = lab.targets.find(({ iqn }) => iqn === spec.target) ?? {}
-  if (!chap) throw new Error(`${spec.target} is not a target of ${lab.name}`)
+  const { volume } = spec
+  const onLun = volume.kind === 'lun' ? volume : undefined
   return [
-    database.createSecret(lab, chap),
-    database.proveVolume(lab, spec),
+    ...(onLun
+      ? [
+          database.createSecret(lab, targetNamed(lab, onLun.target).chap),
+          database.proveVolume(lab, spec, onLun),
+        ]
+      : []),
     database.deployDatabase(lab, spec),
-    database.targetSees(lab, spec),
+    ...(onLun ? [database.targetSees(lab, onLun)] : []),
     database.writeRow(lab, spec),
     database.startClients(lab, spec),
     ...machinesWith(lab, 'worker').map(({ name }) => database.proveInside(lab, spec, name)),

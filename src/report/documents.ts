@@ -181,10 +181,10 @@ const markdownOf = (report: RunReport): string[] => {
     '',
     ...section('Measured', [
       ...table(
-        ['', 'Budget', 'Measured', 'In 2018, by hand'],
+        ['', 'Budget', 'Measured', 'In the walkthrough'],
         words.budgets.map(({ title, wanted, measured, seed }) => [title, wanted, measured, seed]),
       ),
-      ...(words.seedHow === null ? [] : [`In 2018: ${cell(words.seedHow)}.`, '']),
+      ...(words.seedHow === null ? [] : [`In the walkthrough: ${cell(words.seedHow)}.`, '']),
       ...table(
         ['', 'Measured', 'In the walkthrough', 'There'],
         words.figures.map(({ title, measured, seed, how }) => [title, measured, seed, how]),

@@ -2,12 +2,12 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
-import type { BudgetName, ScenarioSpec } from '../lab/lab.js'
+import type { BudgetName, DatabaseVolume, ScenarioSpec } from '../lab/lab.js'
 import { durationText } from '../lab/schema.js'
 import { projectRoot } from '../render.js'
 import { answersIn, type Gap, type Judgement, type LedgerRecord } from '../scenario/ledger.js'
 import { moments, type MomentName, type Timeline } from '../scenario/timeline.js'
-import { seedFigures } from './seed.js'
+import { seedFigure } from './seed.js'
 
 const iso = z.iso.datetime()
 const ms = z.number()
@@ -169,6 +169,8 @@ export interface RunFacts {
   readonly provider: string
   readonly failover: RunReport['failover']
   readonly fencing: RunReport['fencing']
+  /** Where the data of the database is; undefined: the lab has none. */
+  readonly volume: DatabaseVolume['kind'] | undefined
   readonly versions: Readonly<Record<string, string>>
   readonly faults: readonly {
     readonly fault: string
@@ -449,7 +451,8 @@ export const runReport = (facts: RunFacts, mask: Mask = (text) => text): RunRepo
   const { scenario, timeline, ledger } = facts
   const budgets = facts.experiment ? [] : budgetsOf(facts)
   const checks = checksOf(facts, budgets)
-  const seed = scenario.inject.length === 1 ? seedFigures[scenario.inject[0]?.fault ?? ''] : undefined
+  const seed =
+    scenario.inject.length === 1 ? seedFigure(facts.volume, scenario.inject[0]?.fault ?? '') : undefined
   return {
     schema: 'lab.run/v1',
     lab: facts.lab,

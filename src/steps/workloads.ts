@@ -1,6 +1,6 @@
 /** What a lab file lets run in its cluster: manifests of its folder, applied and seen ready. */
-import { existsSync, statSync } from 'node:fs'
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { LabError } from '../error.js'
 import { imageReference, imagesOf } from '../lab/images.js'
@@ -26,19 +26,28 @@ export const manifestText = (lab: Lab, name: string, data: object = {}): string 
   return renderFile(path, { lab, ...data }, { image: imageReference })
 }
 
+const isFolder = (lab: Lab, name: string): boolean =>
+  lab.manifests !== undefined && statSync(join(lab.manifests, name)).isDirectory()
+
+/** A manifest, or what is in its folder: paths in the lab's folder of manifests. */
+const filesOf = (lab: Lab, name: string): readonly string[] =>
+  isFolder(lab, name) ? readdirSync(join(lab.manifests ?? '', name)).map((file) => join(name, file)) : [name]
+
+/** What `lab up` gives to the cluster, file by file, for people to read: of storage classes see `storageManifest`. */
+export const workloadManifests = (lab: Lab): readonly { readonly path: string; readonly text: string }[] =>
+  lab.workloads.flatMap(({ manifest }) =>
+    filesOf(lab, manifest).map((path) => ({ path, text: manifestText(lab, path) })),
+  )
+
 /** `-f FILE` or `-k FOLDER` of a manifest that was rendered into the lab's state. */
 export const renderedManifest = async (lab: Lab, name: string): Promise<readonly [string, string]> => {
   const to = join(pathsOf(lab.name).rendered, name)
-  const isFolder = lab.manifests !== undefined && statSync(join(lab.manifests, name)).isDirectory()
+  const folder = isFolder(lab, name)
   await rm(to, { recursive: true, force: true })
-  await mkdir(isFolder ? to : pathsOf(lab.name).rendered, { recursive: true, mode: 0o700 })
-  if (!isFolder) {
-    await writeFile(to, manifestText(lab, name), { mode: 0o600 })
-    return ['-f', to]
-  }
-  for (const file of await readdir(join(lab.manifests ?? '', name)))
-    await writeFile(join(to, file), manifestText(lab, join(name, file)), { mode: 0o600 })
-  return ['-k', to]
+  await mkdir(folder ? to : pathsOf(lab.name).rendered, { recursive: true, mode: 0o700 })
+  for (const path of filesOf(lab, name))
+    await writeFile(join(pathsOf(lab.name).rendered, path), manifestText(lab, path), { mode: 0o600 })
+  return [folder ? '-k' : '-f', to]
 }
 
 /** Of a Deployment, a StatefulSet or a DaemonSet, how many of its pods are wanted, updated and ready. */

@@ -280,7 +280,10 @@ describe.concurrent('a lab that is up', () => {
     const ran = await desk.lab(['status', 'mine'])
     expect(ran).toMatchObject({ exitCode: 0, stderr: '' })
     expect(ran.stdout).toMatch(/^mine {2}One iSCSI target/)
-    expect((await desk.lab(['list'])).stdout).toMatch(/^mine +made \(uml\)/m)
+    const listed = (await desk.lab(['list'])).stdout
+    expect(listed).toMatch(/^mine +made \(uml\)/m)
+    expect(listed).toMatch(/^deployment +- .*\n {2}scale +A Deployment of 3 is scaled to 10/m)
+    expect(listed).toMatch(/^ {2}power-cut +The node of the database loses its power/m)
     expect((await desk.lab(['down', 'mine'])).stdout).toMatch(/^mine: gone; nothing left/)
     expect(desk.contents()).toEqual([])
   })

@@ -78,6 +78,11 @@ const fakeCluster = () => {
     unwell: () => {
       well = false
     },
+    /** Busy for a while with what was done to it last. */
+    wellLater: (milliseconds: number) => {
+      well = false
+      setTimeout(() => (well = true), milliseconds)
+    },
     pod: (type: 'ADDED' | 'MODIFIED' | 'DELETED', name: string, ready: boolean) => {
       tell({
         type,
@@ -88,7 +93,7 @@ const fakeCluster = () => {
         },
       })
     },
-    run: (experiment: Experiment) =>
+    run: (experiment: Experiment, patience = 0) =>
       runExperiment({
         name: 'scale',
         experiment,
@@ -96,6 +101,7 @@ const fakeCluster = () => {
         healer: contextWith(new AbortController().signal),
         plan,
         versions: {},
+        patience,
         notice: () => undefined,
         save: async (facts) => {
           saved.push(facts)
@@ -109,6 +115,19 @@ const doing = (run: (bench: Bench) => Promise<void>): Experiment => ({ workers: 
 
 test('every experiment that a lab file may name is there', () => {
   expect(Object.keys(experimentOf).sort()).toEqual([...experimentNames].sort())
+})
+
+test.each([
+  { patience: 10_000, verdict: 'PASS' },
+  { patience: 0, verdict: 'UNKNOWN' },
+])('a lab that is well only after a moment, with a patience of $patience ms: $verdict', async (wanted) => {
+  const cluster = fakeCluster()
+  cluster.wellLater(300)
+  const facts = await cluster.run(
+    doing(async (bench) => Promise.resolve(bench.claim('something', { ok: true, saw: 'so' }))),
+    wanted.patience,
+  )
+  expect(runReport(facts).verdict).toBe(wanted.verdict)
 })
 
 test('one that claims what is so passes, and leaves nothing', async () => {

@@ -57,6 +57,7 @@ describe('valid files', () => {
     expect(shippedLabs().map(({ name }) => name)).toEqual([
       'cassandra',
       'deployment',
+      'deployment-ha',
       'iscsi',
       'iscsi-ha',
       'replicaset',
