@@ -93,8 +93,12 @@ command('run', 'break a lab on purpose, and say what it lost and how long it too
   .addOption(asJson)
   .addOption(withWait)
   .action(
-    run(async (lab: string, scenarios: string[], options: Options & { all?: boolean; fence?: boolean; on?: string }) =>
-      (await import('./commands/run.js')).run(lab, scenarios, options, io),
+    run(
+      async (
+        lab: string,
+        scenarios: string[],
+        options: Options & { all?: boolean; fence?: boolean; on?: string },
+      ) => (await import('./commands/run.js')).run(lab, scenarios, options, io),
     ),
   )
 

@@ -44,7 +44,10 @@ export const experimentNames = Object.keys(experiments) as [ExperimentName, ...E
 export const runsOf = ({
   scenarios,
   experiments: named,
-}: Pick<Lab, 'scenarios' | 'experiments'>): readonly { readonly name: string; readonly description: string }[] => [
+}: Pick<Lab, 'scenarios' | 'experiments'>): readonly {
+  readonly name: string
+  readonly description: string
+}[] => [
   ...scenarios.map(({ name, description }) => ({ name, description })),
   ...named.map((name) => ({ name, description: experiments[name] })),
 ]

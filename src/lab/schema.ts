@@ -753,11 +753,9 @@ export const labSchema = mapping(
     kubernetes: kubernetes
       .optional()
       .meta({ description: 'The cluster that the nodes form, made by kubeadm.' }),
-    database: database
-      .optional()
-      .meta({
-        description: 'A database in the cluster, with its data on a LUN, or on a volume of a storage class.',
-      }),
+    database: database.optional().meta({
+      description: 'A database in the cluster, with its data on a LUN, or on a volume of a storage class.',
+    }),
     failover: z.enum(['default', 'fast'], { error: 'default or fast' }).default('default').meta({
       description:
         'How soon Kubernetes gives a lost node up: `default` as it comes, after minutes; `fast` with shorter leases, grace periods and tolerations, after seconds.',

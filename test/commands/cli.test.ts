@@ -81,6 +81,19 @@ describe.concurrent('a command line that is wrong', () => {
     { line: 'completion tcsh', says: /no completion for tcsh\n +Hint: one of: bash, zsh, fish/ },
     { line: 'init My_Lab', says: /a lab cannot have this name: "My_Lab"/ },
     { line: 'init good --from iscsi_ha', says: /no lab named iscsi_ha; did you mean iscsi-ha\?/ },
+    {
+      line: 'run deployment scale --on iscsi',
+      says: /deployment cannot be run on iscsi: it has no Kubernetes/,
+    },
+    {
+      line: 'run wordpress --all --on statefulset',
+      says: /cannot be run on statefulset: its experiments are about what lab up deploys/,
+    },
+    { line: 'run deployment scale --on iscsi-ha', says: /its nodes have no docker.io.library.nginx:1.22/ },
+    {
+      line: 'run deployment scal --on statefulset',
+      says: /has no scenario scal; did you mean scale\?/,
+    },
     { line: 'logs iscsi target -n many', says: /--lines many: wanted a number/ },
   ])('lab $line', async ({ line, says }) => {
     const desk = newDesk()
