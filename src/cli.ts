@@ -109,12 +109,17 @@ command('run', 'break a lab on purpose, and say what it lost and how long it too
   .argument(...labArgument)
   .argument('[scenarios...]', 'names of scenarios of the lab file')
   .option('--all', 'every scenario of the lab file, one after the other, in one report')
+  .option('--on <lab>', 'the machines of another lab that is up, instead of its own: for experiments')
   .option('--fence', 'switch a node that went off for certain, then let it be replaced (as fencing: power)')
   .addOption(asJson)
   .addOption(withWait)
   .action(
-    run(async (lab: string, scenarios: string[], options: Options & { all?: boolean; fence?: boolean }) =>
-      (await import('./commands/run.js')).run(lab, scenarios, options, io),
+    run(
+      async (
+        lab: string,
+        scenarios: string[],
+        options: Options & { all?: boolean; fence?: boolean; on?: string },
+      ) => (await import('./commands/run.js')).run(lab, scenarios, options, io),
     ),
   )
 

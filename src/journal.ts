@@ -25,6 +25,10 @@ const undoSchema = z.discriminatedUnion('do', [
   z.strictObject({ do: z.literal('enable-targets'), machine }),
   z.strictObject({ do: z.literal('remove-file'), machine, path: z.string() }),
   z.strictObject({ do: z.literal('set-clock'), machine }),
+  /** With all that is in it; the machine is that of the API server. */
+  z.strictObject({ do: z.literal('delete-namespace'), machine, namespace: z.string() }),
+  /** The node had no such label before. */
+  z.strictObject({ do: z.literal('unlabel'), machine, label: z.string() }),
 ])
 
 export type Undo = z.output<typeof undoSchema>

@@ -44,3 +44,23 @@ export const render = (name: string, data: object): string => {
   }
   return template(data)
 }
+
+/**
+ * Renders a file of somebody's, such as a manifest: a name that the data lacks is an error, and nothing is escaped
+ * except through helpers.
+ * @param helpers of this file, beside those that every template has
+ */
+export const renderFile = (
+  path: string,
+  data: object,
+  helpers: Readonly<Record<string, (...words: string[]) => string>> = {},
+): string =>
+  handlebars.compile(readFileSync(path, 'utf8'), { strict: true, noEscape: true })(data, {
+    helpers: Object.fromEntries(
+      Object.entries(helpers).map(([name, helper]) => [
+        name,
+        // The last argument is Handlebars' own.
+        (...words: unknown[]) => helper(...words.slice(0, -1).map(String)),
+      ]),
+    ),
+  })

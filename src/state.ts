@@ -35,6 +35,8 @@ export interface LabPaths {
   readonly privateKey: string
   readonly secrets: string
   readonly runs: string
+  /** Manifests as they were last given to the cluster. */
+  readonly rendered: string
   /** What the fencing agent keeps: who it is, what it saw last, whom it fenced. */
   readonly fencing: string
   /** Held by the command that changes the lab; beside its folder, so that it outlives `down`. */
@@ -61,6 +63,7 @@ export const pathsOf = (name: string): LabPaths => {
     privateKey: join(root, 'ssh', 'id_ed25519'),
     secrets: join(root, 'secrets.json'),
     runs: join(root, 'runs'),
+    rendered: join(root, 'rendered'),
     fencing: join(root, 'fencing'),
     lock: join(stateRoot(), `.${name}.lock`),
     machine: (machine) => join(root, 'machines', machine),

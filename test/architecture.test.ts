@@ -320,7 +320,7 @@ describe('README.md', () => {
       name.replaceAll('`', ''),
       machines.replace(/;.*/, ''),
     ])
-    expect(labs.map(([name]) => name)).toEqual(shippedLabs().map(({ name }) => name))
+    expect(labs.map(([name]) => name).sort()).toEqual(shippedLabs().map(({ name }) => name))
     for (const [name = '', machines = ''] of labs)
       expect(machines.split(', ')).toEqual(
         [...read(`labs/${name}.yaml`).matchAll(/^ {2}- \{ name: (\w+)/gm)].map(([, machine]) => machine),

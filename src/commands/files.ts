@@ -9,6 +9,8 @@ import { machineFiles } from '../machine/files.js'
 import { renderVagrantfile } from '../provider/vagrant/vagrantfile.js'
 import { allProviders, chooseProvider, providerNamed } from '../provider/registry.js'
 import { manifestsOf } from '../steps/database.js'
+import { storageManifest } from '../steps/storage.js'
+import { workloadManifests } from '../steps/workloads.js'
 import { type Io, lockFor, type Options, printJson } from './common.js'
 import { viewFor } from './viewing.js'
 import { prepareProvider } from './up.js'
@@ -83,6 +85,8 @@ export const render = async (
     }))
       await write(join('machines', machine.name, path), content, mode)
   for (const { name, text } of manifestsOf(lab)) await write(join('manifests', `${name}.yaml`), text, 0o600)
+  if (lab.storage.length > 0) await write(join('manifests', 'storage.yaml'), storageManifest(lab))
+  for (const { path, text } of workloadManifests(lab)) await write(join('manifests', path), text, 0o600)
   if (options.output === 'json')
     printJson(io, 'lab.render/v1', { name: lab.name, provider: kind, files: written })
   else io.stdout.write(`${written.join('\n')}\n`)

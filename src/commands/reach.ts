@@ -3,12 +3,13 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { exitCodes, LabError } from '../error.js'
+import { imagesOf } from '../lab/images.js'
 import type { Lab, MachineSpec } from '../lab/lab.js'
 import { quote } from '../machine/sh.js'
 import { pathsOf } from '../state.js'
 import { type Io, loadRunning, type Options, printJson, providerOf, sessionFor } from './common.js'
 
-const roles = ['control-plane', 'worker', 'target', 'initiator']
+const roles = ['control-plane', 'worker', 'target', 'initiator', 'nfs']
 
 /** One machine, a role, or all. */
 const select = (lab: Lab, who: string): readonly MachineSpec[] => {
@@ -127,7 +128,7 @@ export const kubectl = async (nameOrPath: string, args: readonly string[]): Prom
   if (!lab.kubernetes)
     throw new LabError('no-kubernetes', `${lab.name} has no Kubernetes`, { exitCode: exitCodes.usage })
   const { preparedParts } = await import('../parts/parts.js')
-  const parts = await preparedParts()
+  const parts = await preparedParts({ images: imagesOf(lab) })
   const program = 'missing' in parts ? 'kubectl' : parts.kubectl
   return handOver(program, ['--kubeconfig', pathsOf(lab.name).kubeconfig, ...args], `lab prepare ${lab.name}`)
 }

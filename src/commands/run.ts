@@ -1,14 +1,19 @@
 /** Breaking a lab on purpose: run, heal, report. */
 import { join } from 'node:path'
 import { type ExitCode, exitCodes, Interrupted, LabError } from '../error.js'
+import { runExperiment } from '../experiment/bench.js'
+import { experimentOf } from '../experiment/experiments.js'
 import { readJournal } from '../journal.js'
+import { type ExperimentName, experiments } from '../lab/experiments.js'
 import type { Lab, ScenarioSpec } from '../lab/lab.js'
+import { imagesOf } from '../lab/images.js'
+import { loadLab } from '../lab/load.js'
 import { didYouMean } from '../lab/suggest.js'
 import { shell } from '../machine/sh.js'
 import { runPlan } from '../plan/runner.js'
 import { compareRuns, runMarkdown } from '../report/documents.js'
 import { readRuns, runFiles, saveRun, startRun } from '../report/folder.js'
-import { type RunReport, runReport, spanText } from '../report/run.js'
+import { type RunFacts, type RunReport, runReport, spanText } from '../report/run.js'
 import { type RunRequest, runScenario } from '../scenario/run.js'
 import { pathsOf } from '../state.js'
 import type { Session } from '../session.js'
@@ -30,17 +35,31 @@ import { viewFor } from './viewing.js'
 
 export interface RunOptions extends Options {
   readonly all?: boolean
+  /** The lab on whose machines the experiments are done. */
+  readonly on?: string
   readonly fence?: boolean
 }
 
-const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readonly ScenarioSpec[] => {
-  const known = lab.scenarios.map(({ name }) => name)
-  const listed = lab.scenarios
-    .map(({ name, description }) => `  ${name.padEnd(20)}  ${description}`)
-    .join('\n')
+/** Milliseconds for a lab to be well again after an experiment that ended a dozen pods. */
+const experimentPatience = 60_000
+
+/** What can be run: a scenario of the lab file, or an experiment that it names. */
+type Runnable =
+  | { readonly name: string; readonly description: string; readonly scenario: ScenarioSpec }
+  | { readonly name: string; readonly description: string; readonly experiment: ExperimentName }
+
+const runnables = (lab: Lab): readonly Runnable[] => [
+  ...lab.scenarios.map((scenario) => ({ name: scenario.name, description: scenario.description, scenario })),
+  ...lab.experiments.map((name) => ({ name, description: experiments[name], experiment: name })),
+]
+
+const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readonly Runnable[] => {
+  const there = runnables(lab)
+  const known = there.map(({ name }) => name)
+  const listed = there.map(({ name, description }) => `  ${name.padEnd(20)}  ${description}`).join('\n')
   if (known.length === 0)
-    throw new LabError('no-scenarios', `${lab.name} has no scenarios`, {
-      hint: `add scenarios to ${lab.file}; lab schema says how`,
+    throw new LabError('no-scenarios', `${lab.name} has no scenarios and no experiments`, {
+      hint: `add scenarios or experiments to ${lab.file}; lab schema says how`,
       exitCode: exitCodes.usage,
     })
   if (all) {
@@ -48,7 +67,7 @@ const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readon
       throw new LabError('bad-scenarios', '--all and names of scenarios: wanted one of both', {
         exitCode: exitCodes.usage,
       })
-    return lab.scenarios
+    return there
   }
   if (names.length === 0)
     throw new LabError('bad-scenarios', `which scenario of ${lab.name}?\n${listed}`, {
@@ -56,7 +75,7 @@ const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readon
       exitCode: exitCodes.usage,
     })
   return names.map((name) => {
-    const found = lab.scenarios.find((scenario) => scenario.name === name)
+    const found = there.find((candidate) => candidate.name === name)
     if (!found)
       throw new LabError(
         'no-scenario',
@@ -109,6 +128,13 @@ const shortly = (saw: string): string => (saw.length > 200 ? `${saw.slice(0, 200
 const shortReport = (report: RunReport): string =>
   [
     `${report.verdict}  ${report.scenario.name}  (${report.seconds.toFixed(1)} s, failover ${report.failover}, fencing ${report.fencing})`,
+    ...report.checks
+      .filter(({ group, outcome }) => group === 'claims' && outcome === 'passed')
+      .map(({ title, saw }) => `  ✔ ${title}: ${saw}`),
+    ...report.figures.map(
+      ({ title, ms, seed }) =>
+        `  ${seconds(ms).padStart(9)}  ${title}${seed ? `; in the walkthrough ${seconds(seed.ms)} (${seed.how})` : ''}`,
+    ),
     ...report.moments
       .filter(({ ms }) => ms !== null)
       .map(
@@ -136,6 +162,34 @@ const shortReport = (report: RunReport): string =>
     '',
   ].join('\n')
 
+/**
+ * The lab that is up, with the experiments and manifests of another.
+ * @throws LabError where its machines lack something that they need
+ */
+const borrowed = (course: Lab, machines: Lab): Lab => {
+  const refuse = (what: string): never => {
+    throw new LabError('not-on', `${course.name} cannot be run on ${machines.name}: ${what}`, {
+      hint: `lab up ${course.name}`,
+      exitCode: exitCodes.usage,
+    })
+  }
+  if (!machines.kubernetes) refuse('it has no Kubernetes')
+  if (course.workloads.length > 0 || course.database) refuse('its experiments are about what lab up deploys')
+  const there = imagesOf(machines)
+  const images = imagesOf(course).filter((image) => !there.includes(image))
+  if (images.length > 0) refuse(`its nodes have no ${images.join(', ')}`)
+  const classes = course.storage.filter(
+    (wanted) =>
+      !machines.storage.some(
+        (given) =>
+          given.class === wanted.class && given.kind === wanted.kind && given.default === wanted.default,
+      ),
+  )
+  if (classes.length > 0)
+    refuse(`it has no such storage class as ${classes.map((storage) => storage.class).join(', ')}`)
+  return { ...machines, manifests: course.manifests, experiments: course.experiments, scenarios: [] }
+}
+
 /** Runs scenarios one after the other; each is healed before the next begins. */
 export const run = async (
   nameOrPath: string,
@@ -143,15 +197,16 @@ export const run = async (
   options: RunOptions,
   io: Io,
 ): Promise<ExitCode> => {
-  const lab = await loadRunning(nameOrPath)
-  const scenarios = chosen(lab, names, options)
+  const lab = await loadRunning(options.on ?? nameOrPath)
+  const trying = options.on === undefined ? lab : borrowed(await loadLab(nameOrPath), lab)
+  const scenarios = chosen(trying, names, options)
   const provider = await providerOf(lab)
   const view = viewFor(io, options, lab)
   const mask = createMask(secretsIn(lab))
   const release = await lockFor(lab, 'run', options, io, view)
   // Ctrl-C ends what is going on; healing it must not end with it.
-  const session = await sessionFor(lab, provider, io.signal)
-  const healer = await sessionFor(lab, provider, new AbortController().signal)
+  const session = await sessionFor(trying, provider, io.signal)
+  const healer = await sessionFor(trying, provider, new AbortController().signal)
   try {
     const healed = await healFirst(healer, view)
     const plan = await planFor(lab, provider)
@@ -171,21 +226,20 @@ export const run = async (
     for (const [index, scenario] of scenarios.entries()) {
       const place = (folder ??= await startRun(pathsOf(lab.name).runs, title, new Date()))
       let latest: RunReport | undefined
-      const request: RunRequest = {
-        scenario,
-        context: session,
-        healer,
-        plan,
-        ledgerPath: join(
+      const ledgerOf = (place: string, index: number): string =>
+        join(
           place,
           scenarios.length === 1
             ? runFiles.ledger
             : `${String(index + 1)}-${scenario.name}.${runFiles.ledger}`,
-        ),
+        )
+      const common = {
+        context: session,
+        healer,
+        plan,
         versions,
-        fencing,
-        notice: (text) => view.notice(`${scenario.name}: ${text}`),
-        save: async (facts) => {
+        notice: (text: string) => view.notice(`${scenario.name}: ${text}`),
+        save: async (facts: RunFacts) => {
           const now = runReport(facts, mask)
           latest = now
           const [earliest, ...others] = done
@@ -193,7 +247,21 @@ export const run = async (
         },
       }
       try {
-        done.push(runReport(await runScenario(request), mask))
+        const facts =
+          'experiment' in scenario
+            ? await runExperiment({
+                ...common,
+                name: scenario.experiment,
+                experiment: experimentOf[scenario.experiment],
+                patience: experimentPatience,
+              })
+            : await runScenario({
+                ...common,
+                scenario: scenario.scenario,
+                fencing,
+                ledgerPath: ledgerOf(place, index),
+              })
+        done.push(runReport(facts, mask))
       } catch (error) {
         if (latest) done.push(latest)
         // What one scenario could not do says nothing about the next, unless there is no next.

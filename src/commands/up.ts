@@ -1,4 +1,6 @@
-import { machinesWith, type Lab, nodesOf, portalOf } from '../lab/lab.js'
+import { cp, rm } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { machinesWith, type Lab, nfsServerOf, nodesOf, portalOf } from '../lab/lab.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { loadLab } from '../lab/load.js'
 import { reportJson } from '../plan/report.js'
@@ -62,7 +64,7 @@ const summary = (lab: Lab, report: Report): string => {
       ({ name, role, address }) => `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role}`,
     ),
     '',
-    'iSCSI',
+    ...(lab.targets.length > 0 ? ['iSCSI'] : []),
     ...lab.targets.flatMap((target) =>
       target.luns.map(
         ({ lun, size }) =>
@@ -70,10 +72,10 @@ const summary = (lab: Lab, report: Report): string => {
       ),
     ),
     ...lab.filesystems.map(({ initiator }) => `  logged in: ${initiator}, with ext4 on it`),
-    ...(lab.database ? [`  logged in: ${saw('one-session-only')}`] : []),
+    ...(lab.database?.volume.kind === 'lun' ? [`  logged in: ${saw('one-session-only')}`] : []),
     ...(lab.kubernetes
       ? [
-          '',
+          ...(lab.targets.length > 0 ? [''] : []),
           'Kubernetes',
           ...nodesOf(lab).map(({ name }) => `  ${name.padEnd(width)}  ${saw(`${name}-version`)}`),
         ]
@@ -87,6 +89,19 @@ const summary = (lab: Lab, report: Report): string => {
           `  user      ${lab.database.user}, database ${lab.database.database}`,
         ]
       : []),
+    ...(lab.storage.length > 0
+      ? [
+          '',
+          'Storage classes',
+          ...lab.storage.map(
+            (storage) =>
+              `  ${storage.class.padEnd(width)}  ${storage.kind === 'nfs' ? `on ${nfsServerOf(lab)?.name ?? ''}, from every node` : 'on the node of its pod'}${storage.default ? ', the default' : ''}`,
+          ),
+        ]
+      : []),
+    ...(lab.workloads.length > 0
+      ? ['', 'Workloads', ...lab.workloads.flatMap(({ ready }) => ready.map((what) => `  ${what}`))]
+      : []),
     '',
     'Try next',
     ...(node
@@ -95,6 +110,7 @@ const summary = (lab: Lab, report: Report): string => {
           `  lab ssh ${lab.name} ${worker?.name ?? node.name}`,
         ]
       : [`  lab ssh ${lab.name} ${lab.machines[0]?.name ?? ''}`, `  lab exec ${lab.name} all -- uptime`]),
+    ...lab.experiments.slice(0, 1).map((name) => `  lab run ${lab.name} ${name}`),
     `  lab verify ${lab.name}`,
     '',
   ].join('\n')
@@ -120,6 +136,15 @@ export const prepareProvider = async (
 export const concluded = (report: Report): ExitCode =>
   report.interrupted ? exitCodes.interrupted : succeeded(report) ? exitCodes.ok : exitCodes.failed
 
+/** Beside the copy of the lab file: what is up stays what it was, whatever becomes of the originals. */
+const keepManifests = async ({ name, manifests }: Lab): Promise<void> => {
+  if (manifests === undefined) return
+  const kept = join(pathsOf(name).root, basename(manifests))
+  if (kept === manifests) return
+  await rm(kept, { recursive: true, force: true })
+  await cp(manifests, kept, { recursive: true })
+}
+
 /** Brings a lab up, or changes it to what its file now says, or sees that nothing is to do. */
 export const up = async (nameOrPath: string, options: Options, io: Io, title = 'up'): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
@@ -132,6 +157,7 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
       options.yes ? 'yes' : io.ask ? ((await io.ask(question)) ? 'yes' : 'no') : 'nobody',
     )
     await rememberLab(lab)
+    await keepManifests(lab)
     await rememberProvider(lab, provider)
     await keepSecrets(pathsOf(lab.name))
     await writeAccess(lab, provider)

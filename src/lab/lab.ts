@@ -1,3 +1,4 @@
+import type { ExperimentName } from './experiments.js'
 import { hostNumber, nthRange, parseAddress, parseSubnet, subnetText } from './address.js'
 
 /**
@@ -6,7 +7,7 @@ import { hostNumber, nthRange, parseAddress, parseSubnet, subnetText } from './a
  */
 export type ProviderName = 'uml' | 'virtualbox' | 'libvirt'
 
-export type Role = 'control-plane' | 'worker' | 'target' | 'initiator'
+export type Role = 'control-plane' | 'worker' | 'target' | 'initiator' | 'nfs'
 
 export interface MachineSpec {
   readonly name: string
@@ -69,14 +70,17 @@ export interface KubernetesSpec {
   readonly etcd: ExtraArgs
 }
 
+/** Where a database's data is: on a LUN of the target with this IQN, or on a claim of this storage class. */
+export type DatabaseVolume =
+  | { readonly kind: 'lun'; readonly target: string; readonly lun: number }
+  | { readonly kind: 'claim'; readonly class: string }
+
 export interface DatabaseSpec {
   /** Name of the Service and prefix of the Deployment. */
   readonly name: string
-  /** IQN of the target whose LUN holds the data. */
-  readonly target: string
-  readonly lun: number
+  readonly volume: DatabaseVolume
   readonly nodePort: number
-  /** Port on every node that leads to a plain file on the same LUN, which a scenario's client writes. */
+  /** Port on every node that leads to a plain file on the same volume, which a scenario's client writes. */
   readonly ledgerPort: number
   readonly database: string
   readonly user: string
@@ -147,6 +151,23 @@ export interface ScenarioSpec {
   readonly deadline: number
 }
 
+export interface StorageSpec {
+  /** Name of the StorageClass. */
+  readonly class: string
+  /** `local`: a folder of the first pod's node; `nfs`: of the machine with the role nfs. */
+  readonly kind: 'local' | 'nfs'
+  readonly default: boolean
+}
+
+export interface WorkloadSpec {
+  /** A file of the manifests folder, or a folder in it with a kustomization. */
+  readonly manifest: string
+  /** `statefulset/cassandra` */
+  readonly ready: readonly string[]
+  /** Milliseconds until it is ready. */
+  readonly within: number
+}
+
 export type Failover = 'default' | 'fast'
 export type Fencing = 'none' | 'storage' | 'power'
 
@@ -165,6 +186,13 @@ export interface Lab {
   readonly database?: DatabaseSpec | undefined
   readonly failover: Failover
   readonly fencing: Fencing
+  /** By the names that manifests use: `nginx:1.26`. */
+  readonly images: readonly string[]
+  readonly storage: readonly StorageSpec[]
+  /** Absolute path of the folder with its manifests; absent: it has none. */
+  readonly manifests?: string | undefined
+  readonly workloads: readonly WorkloadSpec[]
+  readonly experiments: readonly ExperimentName[]
   readonly scenarios: readonly ScenarioSpec[]
 }
 
@@ -172,7 +200,7 @@ export const machinesWith = (lab: Lab, ...roles: readonly Role[]): readonly Mach
   lab.machines.filter((machine) => roles.includes(machine.role))
 
 /** What the machines of a fault can be called, other than by their names. */
-export const roles: readonly Role[] = ['control-plane', 'worker', 'target', 'initiator']
+export const roles: readonly Role[] = ['control-plane', 'worker', 'target', 'initiator', 'nfs']
 
 /** @throws when the lab has no such scenario: ask `lab.scenarios` before. */
 export const scenarioNamed = (lab: Lab, name: string): ScenarioSpec => {
@@ -203,6 +231,9 @@ export const nodesOf = (lab: Lab): readonly MachineSpec[] =>
 /** Machines that log in to targets. */
 export const initiatorsOf = (lab: Lab): readonly (MachineSpec & { readonly iqn: string })[] =>
   lab.machines.filter((machine): machine is MachineSpec & { iqn: string } => machine.iqn !== undefined)
+
+/** The machine whose file system all nodes have mounted. */
+export const nfsServerOf = (lab: Lab): MachineSpec | undefined => machinesWith(lab, 'nfs')[0]
 
 /** `192.168.56.70:3260` */
 export const portalOf = (lab: Lab, target: TargetSpec): string =>

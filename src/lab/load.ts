@@ -1,13 +1,15 @@
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
-import { isAbsolute, join, relative, resolve } from 'node:path'
+import { dirname, isAbsolute, join, relative, resolve } from 'node:path'
 import { parse } from 'yaml'
 import type { z } from 'zod'
 import { exitCodes, LabError, messageOf } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { projectRoot, render } from '../render.js'
 import { pathText, type Path, type Problem } from './draft.js'
-import type { FaultSpec, Lab, TargetSpec } from './lab.js'
+import { runsOf } from './experiments.js'
+import { optionalImages } from './images.js'
+import type { DatabaseSpec, FaultSpec, Lab, TargetSpec } from './lab.js'
 import { crossCheck, initiatorName, type Supported } from './rules.js'
 import {
   bytesOf,
@@ -63,8 +65,12 @@ const largestFile = 1024 ** 2
 /** A file with more problems is another kind of file, and nobody reads on. */
 const mostProblems = 200
 
-/** What this build can bring up, as `parts/parts.yaml` says. */
-export const supported = (): Supported => {
+let known: Supported | undefined
+
+/** What this build can bring up, as `parts/parts.yaml` says; it does not change under a running program. */
+export const supported = (): Supported => (known ??= readSupported())
+
+const readSupported = (): Supported => {
   const minors = ['1.35', '1.36', '1.37']
   const file = join(projectRoot, 'parts', 'parts.yaml')
   if (!existsSync(file)) return { built: undefined, minors }
@@ -72,7 +78,11 @@ export const supported = (): Supported => {
     modules?: { kubernetes?: { version?: unknown } }
   } | null
   const built = parts?.modules?.kubernetes?.version
-  return { built: typeof built === 'string' ? built.replace(/^v/, '') : undefined, minors }
+  return {
+    built: typeof built === 'string' ? built.replace(/^v/, '') : undefined,
+    minors,
+    images: optionalImages(),
+  }
 }
 
 type Issue = z.core.$ZodIssue
@@ -226,6 +236,15 @@ const completeFault = (fault: FileFault): FaultSpec => {
   }
 }
 
+const completeDatabase = (
+  { target: _, lun, storage, ledgerPort, ...database }: NonNullable<CompleteLabFile['database']>,
+  target: string,
+): DatabaseSpec => ({
+  ...database,
+  volume: storage === undefined ? { kind: 'lun', target, lun: lun ?? 0 } : { kind: 'claim', class: storage },
+  ledgerPort: ledgerPort ?? database.nodePort + 1,
+})
+
 const complete = (file: CompleteLabFile, path: string): Lab => {
   const targets: TargetSpec[] = (file.iscsi?.targets ?? []).map(({ luns, ...target }) => ({
     ...target,
@@ -249,13 +268,17 @@ const complete = (file: CompleteLabFile, path: string): Lab => {
     targets,
     filesystems: file.filesystems.map((filesystem) => ({ ...filesystem, target: targetOf(filesystem) })),
     kubernetes: file.kubernetes,
-    database: file.database && {
-      ...file.database,
-      target: targetOf(file.database),
-      ledgerPort: file.database.ledgerPort ?? file.database.nodePort + 1,
-    },
+    database: file.database && completeDatabase(file.database, targetOf(file.database)),
     failover: file.failover,
     fencing: file.fencing,
+    images: file.images,
+    storage: file.storage,
+    manifests: file.manifests === undefined ? undefined : join(dirname(path), file.manifests),
+    workloads: file.workloads.map(({ within, ...workload }) => ({
+      ...workload,
+      within: durationOf(within) ?? 0,
+    })),
+    experiments: file.experiments,
     scenarios: file.scenarios.map(({ inject, expect, deadline, ...scenario }) => ({
       ...scenario,
       description: oneLine(scenario.description),
@@ -374,14 +397,16 @@ export interface ShippedLab {
   /** Absolute path. */
   readonly file: string
   readonly description: string
+  /** What can be run on it. */
+  readonly runs: ReturnType<typeof runsOf>
 }
 
 /** The labs that come with this program. */
 export const shippedLabs = (): readonly ShippedLab[] =>
   shippedNames().map((name) => {
     const file = shippedFile(name)
-    const { description } = parseLab(readFileSync(file, 'utf8'), file)
-    return { name, file, description }
+    const lab = parseLab(readFileSync(file, 'utf8'), file)
+    return { name, file, description: lab.description, runs: runsOf(lab) }
   })
 
 const noSuchLab = (name: string): LabError =>

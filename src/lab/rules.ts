@@ -18,6 +18,8 @@ export interface Supported {
   readonly built: string | undefined
   /** Minor versions that can be installed as packages, such as `1.36`. */
   readonly minors: readonly string[]
+  /** What images a lab may ask for, `nginx:1.26`; undefined when that is not known. */
+  readonly images?: readonly string[] | undefined
 }
 
 /** Why a provider cannot run this version of Kubernetes. No provider: it must do for all of them. */
@@ -47,6 +49,7 @@ const leastMemory: Readonly<Record<Role, { readonly bytes: number; readonly why:
   worker: { bytes: 768 * 1024 ** 2, why: 'the kubelet, containerd and a database do not fit in less' },
   target: { bytes: 128 * 1024 ** 2, why: 'its operating system does not fit in less' },
   initiator: { bytes: 128 * 1024 ** 2, why: 'its operating system does not fit in less' },
+  nfs: { bytes: 192 * 1024 ** 2, why: 'its operating system and what it caches do not fit in less' },
 }
 
 /** Room for MariaDB's system tables and redo log and for ext4's journal, and some data. */
@@ -228,7 +231,9 @@ function* lunRules(file: File): Found {
     ...items(file.filesystems).map(
       ([index, user]) => [['filesystems', index], user, leastFilesystem] as const,
     ),
-    ...(file.database ? [[['database'], file.database, leastDatabase] as const] : []),
+    ...(file.database && !lacks(file.database, 'lun') && lacks(file.database, 'storage')
+      ? [[['database'], file.database, leastDatabase] as const]
+      : []),
   ]
   for (const [path, user, least] of users) {
     if (!known || ('target' in user && user.target === undefined)) continue
@@ -361,6 +366,40 @@ const kubernetesIqnProblem = (iqn: string): string | undefined => {
   return undefined
 }
 
+/** Data is on a LUN, or on a volume that every worker reaches. */
+function* databaseVolumeRules(file: File, database: NonNullable<File['database']>): Found {
+  if (lacks(database, 'storage')) {
+    if (lacks(database, 'lun'))
+      yield {
+        path: ['database', 'lun'],
+        message: 'missing; wanted a logical unit number, 0 to 255, or storage, a class',
+      }
+    return
+  }
+  for (const field of ['lun', 'target'] as const)
+    if (!lacks(database, field))
+      yield { path: ['database', field], message: 'the data is on storage already; remove one of them' }
+  if (file.fencing === 'storage' && !lacks(file, 'iscsi'))
+    yield {
+      path: ['fencing'],
+      message: 'storage is fenced at a target, and the data of the database is on none; write power',
+    }
+  const classes = items(file.storage).map(([, storage]) => storage)
+  const used = classes.find((storage) => storage.class === database.storage)
+  const names = classes.map((storage) => String(storage.class))
+  if (database.storage === undefined) return
+  if (!used && classes.every((storage) => storage.class !== undefined))
+    yield {
+      path: ['database', 'storage'],
+      message: `there is no class ${database.storage}${didYouMean(database.storage, names) || (names.length > 0 ? `; wanted ${names.join(' or ')}` : '; add it to storage')}`,
+    }
+  else if (used?.kind === 'local')
+    yield {
+      path: ['database', 'storage'],
+      message: `${database.storage} is a folder of one node, so no other could take over; wanted a class of the kind nfs`,
+    }
+}
+
 function* databaseRules(file: File): Found {
   if (lacks(file, 'database')) return
   const roles = (file.machines ?? [undefined]).map((machine) => machine?.role)
@@ -374,6 +413,7 @@ function* databaseRules(file: File): Found {
     }
   }
   const { database = {} } = file
+  if (file.database) yield* databaseVolumeRules(file, file.database)
   const nodePort = lacks(database, 'nodePort') ? defaults.nodePort : database.nodePort
   if (nodePort !== undefined && database.ledgerPort === nodePort) {
     const origin = lacks(database, 'nodePort') ? ', the default' : ''
@@ -396,6 +436,62 @@ function* databaseRules(file: File): Found {
   if (used && problem) yield { path: ['iscsi', 'targets', used[0], 'iqn'], message: problem }
 }
 
+function* clusterRules(file: File, { images }: Supported): Found {
+  const withoutCluster = lacks(file, 'kubernetes')
+  for (const field of ['images', 'storage', 'workloads', 'experiments'] as const) {
+    const given = file[field]
+    if (withoutCluster && given !== undefined && given.length > 0)
+      yield { path: [field], message: 'needs a cluster; add kubernetes, with a version', atKey: true }
+  }
+  const named = new Taken<string>()
+  for (const [index, name] of items(file.images)) {
+    const same = named.by(name, ['images', index])
+    if (same) yield { path: ['images', index], message: `${shown(name)} is ${pathText(same)} already` }
+    else if (images && !images.includes(name))
+      yield {
+        path: ['images', index],
+        message: `${shown(name)} is not built here${didYouMean(name, images) || `; wanted one of ${images.join(', ')}`}`,
+      }
+  }
+  const classes = new Taken<string>()
+  const defaults = new Taken<boolean>()
+  for (const [index, storage] of items(file.storage)) {
+    const at = (field: string): Path => ['storage', index, field]
+    const same = storage.class === undefined ? undefined : classes.by(storage.class, at('class'))
+    if (same) yield { path: at('class'), message: `${String(storage.class)} is taken by ${pathText(same)}` }
+    const other = storage.default === true ? defaults.by(true, at('default')) : undefined
+    if (other) yield { path: at('default'), message: `${pathText(other)} is the default already` }
+  }
+  const kinds = items(file.storage).map(([, { kind }]) => kind)
+  const servers = items(file.machines).filter(([, { role }]) => role === 'nfs')
+  for (const [index, { kind }] of items(file.storage))
+    if (kind === 'nfs' && servers.length === 0 && items(file.machines).every(([, { role }]) => role))
+      yield {
+        path: ['storage', index, 'kind'],
+        message: 'no machine serves it; wanted a machine with the role nfs',
+      }
+  for (const [place, [index, { name }]] of servers.entries()) {
+    const path = ['machines', index, 'role']
+    if (place > 0) yield { path, message: 'more than one machine with the role nfs is not supported' }
+    else if (!kinds.includes('nfs') && !kinds.includes(undefined))
+      yield { path, message: `nobody uses ${String(name)}; add a storage class of the kind nfs` }
+  }
+  const done = new Taken<string>()
+  for (const [index, name] of items(file.experiments)) {
+    const same = done.by(name, ['experiments', index])
+    if (same) yield { path: ['experiments', index], message: `${name} is ${pathText(same)} already` }
+  }
+  for (const [index, { name }] of items(file.scenarios))
+    if (name !== undefined && items(file.experiments).some(([, experiment]) => experiment === name))
+      yield { path: ['scenarios', index, 'name'], message: `${name} is an experiment; wanted another name` }
+  if (lacks(file, 'manifests'))
+    for (const field of ['workloads', 'experiments'] as const) {
+      const given = file[field]
+      if (given !== undefined && given.length > 0)
+        yield { path: [field], message: 'needs manifests; say in which folder they are', atKey: true }
+    }
+}
+
 /** Everything that is wrong with a file beyond its single fields. */
 export function* crossCheck(file: File, supported: Supported): Found {
   yield* machineRules(file)
@@ -404,6 +500,7 @@ export function* crossCheck(file: File, supported: Supported): Found {
   yield* filesystemRules(file)
   yield* lunRules(file)
   yield* kubernetesRules(file, supported)
+  yield* clusterRules(file, supported)
   yield* databaseRules(file)
   yield* scenarioRules(file)
 }

@@ -157,6 +157,11 @@ function* faultRules(file: DraftFile, fault: Fault, path: Path): Found {
       path: [...path, 'disk'],
       message: 'only the machine that runs the database has the data disk; wanted machine: database',
     }
+  } else if (fault.fault === 'disk-full' && fault.disk === 'data' && file.database?.storage !== undefined) {
+    yield {
+      path: [...path, 'disk'],
+      message: 'the data is on the NFS machine, and on no disk of the node; wanted disk: root',
+    }
   }
 }
 

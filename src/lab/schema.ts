@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { projectRoot } from '../render.js'
+import { experimentNames } from './experiments.js'
 import { isPrivate, parseAddress, parseSubnet, subnetText } from './address.js'
 
 /**
@@ -311,12 +312,12 @@ const machine = mapping(
       maxLength: 32,
     }),
     role: z
-      .enum(['control-plane', 'worker', 'target', 'initiator'], {
-        error: 'control-plane, worker, target or initiator',
+      .enum(['control-plane', 'worker', 'target', 'initiator', 'nfs'], {
+        error: 'control-plane, worker, target, initiator or nfs',
       })
       .meta({
         description:
-          'control-plane and worker are Kubernetes nodes, target serves LUNs, initiator logs in to targets outside Kubernetes.',
+          'control-plane and worker are Kubernetes nodes, target serves LUNs, initiator logs in to targets outside Kubernetes, nfs serves a file system to all nodes.',
       }),
     address: text(
       'an IPv4 address, such as 192.168.56.11',
@@ -456,13 +457,20 @@ const database = mapping(
       },
     ).default('mysql'),
     target: iqn('Name of the target; not needed when the lab has only one.').optional(),
-    lun: whole('a logical unit number, 0 to 255', 0, 255, { description: 'The LUN that holds the data.' }),
+    lun: whole('a logical unit number, 0 to 255', 0, 255, {
+      description: 'The LUN that holds the data. Either this or storage.',
+    }).optional(),
+    storage: text('a class of storage, such as shared', (value) => labelProblem(value, 40), {
+      description: 'The storage class, of the kind nfs, whose volume holds the data. Either this or lun.',
+      pattern: labelPattern,
+      maxLength: 40,
+    }).optional(),
     nodePort: whole('a port from 30000 to 32767', 30000, lastNodePort, {
       description: 'Port on every node at which the database answers.',
     }).default(defaults.nodePort),
     ledgerPort: whole('a port from 30000 to 32767', 30000, lastNodePort, {
       description:
-        'Port on every node at which scenarios write a plain file on the same LUN. Without it: the one after nodePort.',
+        'Port on every node at which scenarios write a plain file on the same volume. Without it: the one after nodePort.',
     }).optional(),
     database: text(
       'the name of a database, such as test',
@@ -485,7 +493,7 @@ const database = mapping(
     password: passwordText('Password of that user.'),
     rootPassword: passwordText('Password of root.'),
   },
-  'a mapping: lun, database, user, password, rootPassword',
+  'a mapping: lun or storage, database, user, password, rootPassword',
 )
 
 const where = (description = 'What it happens to') =>
@@ -640,6 +648,61 @@ const scenario = mapping(
   'a scenario: name, inject',
 )
 
+const storageClass = mapping(
+  {
+    class: text('a name for the class, such as standard', (value) => labelProblem(value, 40), {
+      description: 'Name of the StorageClass.',
+      pattern: labelPattern,
+      maxLength: 40,
+    }),
+    kind: z.enum(['local', 'nfs'], { error: 'local or nfs' }).meta({
+      description:
+        'Where a volume is: `local`, a folder of the node whose pod first asks for it, and nowhere else; `nfs`, a folder of the machine with the role nfs, which every node reaches.',
+    }),
+    default: z
+      .boolean({ error: 'true or false' })
+      .default(false)
+      .meta({ description: 'Whether claims that name no class are given this one.' }),
+  },
+  'a storage class: class, kind',
+)
+
+const filePattern = '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$'
+
+const fileName = (wanted: string, description: string) =>
+  text(
+    wanted,
+    (value) =>
+      new RegExp(filePattern).test(value)
+        ? undefined
+        : `${shown(value)}: wanted ${wanted}: letters, digits, "_", "-" and ".", at most 64, without a path`,
+    { description, pattern: filePattern },
+  )
+
+const workload = mapping(
+  {
+    manifest: fileName(
+      'the name of a file, such as cassandra.yaml',
+      'A file of the manifests folder; or a folder in it with a kustomization.yaml.',
+    ),
+    ready: list(
+      text(
+        'a kind and a name, such as statefulset/cassandra',
+        (value) =>
+          /^(deployment|statefulset|daemonset)\/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$/.test(value)
+            ? undefined
+            : `${shown(value)}: wanted deployment/, statefulset/ or daemonset/ and a name`,
+        { description: 'Kind and name.', examples: ['statefulset/cassandra'] },
+      ),
+      'a list of what must be ready',
+    )
+      .min(1, 'at least one, or nobody could tell whether it is there')
+      .meta({ description: 'What of it must have all its pods, in their latest form and ready.' }),
+    within: duration('a deadline', 'Longest time until it is ready.').default('5min'),
+  },
+  'a workload: manifest, ready',
+)
+
 export const labSchema = mapping(
   {
     apiVersion: z
@@ -690,7 +753,9 @@ export const labSchema = mapping(
     kubernetes: kubernetes
       .optional()
       .meta({ description: 'The cluster that the nodes form, made by kubeadm.' }),
-    database: database.optional().meta({ description: 'A database in the cluster, with its data on a LUN.' }),
+    database: database.optional().meta({
+      description: 'A database in the cluster, with its data on a LUN, or on a volume of a storage class.',
+    }),
     failover: z.enum(['default', 'fast'], { error: 'default or fast' }).default('default').meta({
       description:
         'How soon Kubernetes gives a lost node up: `default` as it comes, after minutes; `fast` with shorter leases, grace periods and tolerations, after seconds.',
@@ -699,6 +764,48 @@ export const labSchema = mapping(
       description:
         'What makes sure that a lost node no longer writes before another takes over: `storage`, the target throws it out; `power`, it is switched off; `none`, nothing does.',
     }),
+    images: list(
+      z.string({ error: 'the name of an image, such as nginx:1.26' }).meta({
+        description: 'Its name with its version, as a manifest writes {{image "nginx:1.26"}}.',
+        examples: ['nginx:1.26', 'cassandra:5.0'],
+      }),
+      'a list of images',
+    )
+      .max(64, 'at most 64 images')
+      .default([])
+      .meta({
+        description:
+          'Images that the nodes have beside those of Kubernetes and the database: nothing is pulled in a lab.',
+      }),
+    storage: list(storageClass, 'a list of storage classes')
+      .max(8, 'at most 8 storage classes')
+      .default([])
+      .meta({ description: 'Storage classes, whose volumes local-path-provisioner makes.' }),
+    manifests: text(
+      'the name of a folder, such as my-lab',
+      (value) =>
+        !new RegExp(filePattern).test(value)
+          ? `${shown(value)}: wanted the name of a folder: letters, digits, "_", "-" and ".", without a path`
+          : // `up` keeps a copy beside its copy of the lab file.
+            ['machines', 'rendered', 'runs', 'ssh'].includes(value)
+            ? `${shown(value)} is a name that lab keeps for itself; wanted another`
+            : undefined,
+      {
+        description: 'Folder beside the lab file with the manifests of its workloads and experiments.',
+        pattern: filePattern,
+      },
+    ).optional(),
+    workloads: list(workload, 'a list of workloads')
+      .max(32, 'at most 32 workloads')
+      .default([])
+      .meta({ description: 'What `lab up` applies to the cluster, one after the other.' }),
+    experiments: list(
+      z.enum(experimentNames, { error: `an experiment: ${experimentNames.join(', ')}` }),
+      'a list of experiments',
+    )
+      .max(64, 'at most 64 experiments')
+      .default([])
+      .meta({ description: 'What `lab run` can do to the cluster, and watch.' }),
     scenarios: list(scenario, 'a list of scenarios')
       .max(64, 'at most 64 scenarios')
       .default([])

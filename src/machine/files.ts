@@ -8,6 +8,7 @@ import {
   type MachineSpec,
   machineNamed,
   machinesWith,
+  nfsServerOf,
   nodesOf,
   podRangeOf,
   portalOf,
@@ -209,6 +210,45 @@ const kubernetesData = (lab: Lab, machine: MachineSpec, { secrets, patience = 1 
   }
 }
 
+/** Where volumes of the kind nfs are, on the machine that serves them and on the nodes that mount it. */
+export const nfsFolder = '/srv/nfs'
+
+/** Seconds for which a client that went without a word keeps its locks. Another waits for them as long. */
+const nfsLease = 10
+
+const nfsServerFiles = (lab: Lab): readonly MachineFile[] => [
+  {
+    path: '/etc/exports',
+    content: `${nfsFolder} ${lab.network.subnet}(rw,sync,no_root_squash,no_subtree_check,fsid=0)\n`,
+  },
+  {
+    path: '/etc/nfs.conf.d/lab.conf',
+    content: `[nfsd]\nthreads=4\nvers3=n\nlease-time=${String(nfsLease)}\ngrace-time=${String(nfsLease)}\n`,
+  },
+  {
+    path: '/etc/lab/boot.d/50-nfs',
+    content: render('machine/nfs-server.sh', { folder: nfsFolder }),
+    mode: 0o755,
+  },
+]
+
+/**
+ * Mounted when somebody asks for it: a node that is up before the server waits where a volume is used, and never
+ * writes to its own disk instead.
+ */
+const nfsClientFiles = (server: MachineSpec): readonly MachineFile[] => {
+  const data = { server, folder: nfsFolder }
+  return [
+    { path: '/etc/systemd/system/srv-nfs.mount', content: render('machine/nfs.mount', data) },
+    { path: '/etc/systemd/system/srv-nfs.automount', content: render('machine/nfs.automount', data) },
+    {
+      path: '/etc/lab/boot.d/40-nfs',
+      content: '#!/bin/sh\nsystemctl start --no-block srv-nfs.automount\n',
+      mode: 0o755,
+    },
+  ]
+}
+
 /** Every file that makes a machine what the lab file says it is; pure, so that it can be shown and compared. */
 export const machineFiles = (
   lab: Lab,
@@ -231,7 +271,10 @@ export const machineFiles = (
       mode: 0o700,
     })
   }
+  if (machine.role === 'nfs') files.push(...nfsServerFiles(lab))
+  const server = nfsServerOf(lab)
   if (nodesOf(lab).includes(machine)) {
+    if (server) files.push(...nfsClientFiles(server))
     const data = kubernetesData(lab, machine, options)
     files.push(
       { path: '/etc/lab/node', content: `${machine.role}\n` },

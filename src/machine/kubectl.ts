@@ -18,6 +18,18 @@ export interface Kubectl {
    * the API server does, is begun anew, and tells all objects again.
    */
   watch(args: readonly string[], seen: (event: WatchEvent) => void, signal: AbortSignal): Promise<void>
+  /**
+   * Tells all that becomes of the objects of a path, `/api/v1/namespaces/x/pods`, until the signal: first those that
+   * are there, then every change, in the API server's order, none left out. Resolves when the list was told: from
+   * then on nothing is missed. After a watch that ended, what was missed is told as a new list shows it.
+   */
+  follow(path: string, seen: (event: WatchEvent) => void, signal: AbortSignal): Promise<void>
+}
+
+/** A list of the API server, as it answers a `GET`. */
+interface ObjectList {
+  readonly metadata: { readonly resourceVersion: string }
+  readonly items: readonly KubeObject[]
 }
 
 export interface WatchEvent {
@@ -70,8 +82,64 @@ export const kubectlWith = (
     await watching
   }
 
+  /** From a version of the list on, until the watch ends. */
+  const followFrom = async (
+    path: string,
+    version: string,
+    seen: (event: WatchEvent) => void,
+    until: AbortSignal,
+  ): Promise<void> => {
+    const query = `?watch=1&allowWatchBookmarks=true&resourceVersion=${version}`
+    const following = execa(binary, ['--kubeconfig', kubeconfig, 'get', '--raw', `${path}${query}`], {
+      stdin: 'ignore',
+      reject: false,
+      cancelSignal: until,
+      buffer: false,
+    })
+    for await (const line of following.iterable()) {
+      const event = line === '' ? undefined : (JSON.parse(line) as WatchEvent)
+      // The version is too old, or the server says it is ending: a new list is wanted.
+      if (event?.type === 'ERROR') following.kill()
+      else if (event && event.type !== 'BOOKMARK') seen(event)
+    }
+    await following
+  }
+
+  const follow: Kubectl['follow'] = async (path, seen, until) => {
+    const known = new Map<string, KubeObject>()
+    const tell = (event: WatchEvent): void => {
+      const uid = String(event.object.metadata['uid'])
+      if (event.type === 'DELETED') known.delete(uid)
+      else known.set(uid, event.object)
+      seen(event)
+    }
+    const list = async (): Promise<string> => {
+      const found = JSON.parse(await run(['get', '--raw', path])) as ObjectList
+      const there = new Set(found.items.map(({ metadata }) => String(metadata['uid'])))
+      for (const [uid, object] of [...known]) if (!there.has(uid)) tell({ type: 'DELETED', object })
+      for (const object of found.items)
+        tell({ type: known.has(String(object.metadata['uid'])) ? 'MODIFIED' : 'ADDED', object })
+      return found.metadata.resourceVersion
+    }
+    let version: string | undefined = await list()
+    const goOn = async (): Promise<void> => {
+      while (!until.aborted) {
+        try {
+          version ??= await list()
+          await followFrom(path, version, tell, until)
+        } catch {
+          // How one of them ended tells nothing: another is begun.
+        }
+        version = undefined
+        await delay(watchPause, undefined, { signal: until }).catch(() => undefined)
+      }
+    }
+    goOn().catch(() => undefined)
+  }
+
   return {
     run,
+    follow,
     watch: async (args, seen, until) => {
       while (!until.aborted) {
         // How one of them ended tells nothing: another is begun.

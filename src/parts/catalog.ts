@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { chmod, copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { availableParallelism, homedir } from 'node:os'
-import { dirname, join, relative } from 'node:path'
+import { basename, dirname, join, relative } from 'node:path'
 import Handlebars from 'handlebars'
 import { LabError } from '../error.js'
 import { quote } from '../machine/sh.js'
@@ -28,7 +28,10 @@ const unread = [
 ]
 
 interface Bootstrap {
-  readonly variant: 'minbase' | 'essential'
+  readonly variant: 'minbase' | 'essential' | 'extract'
+  /** Of Debian; that of machines where nothing is said. */
+  readonly suite?: string | undefined
+  readonly environment?: Readonly<Record<string, string>>
   readonly format: 'directory' | 'tar'
   readonly packages: readonly string[]
   readonly backports?: boolean
@@ -41,14 +44,15 @@ interface Bootstrap {
 const bootstrap = async (build: Build, { debian }: Pins, options: Bootstrap): Promise<void> => {
   const mirror = process.env['LAB_DEBIAN_MIRROR'] ?? debian.mirror
   const security = process.env['LAB_DEBIAN_SECURITY_MIRROR'] ?? debian.securityMirror
+  const suite = options.suite ?? debian.suite
   const sources = join(build.work, 'lab.list')
   const signed = `[signed-by=${keyring}]`
   await writeFile(
     sources,
     [
-      `deb ${signed} ${mirror} ${debian.suite} main`,
-      `deb ${signed} ${security} ${debian.suite}-security main`,
-      ...(options.backports ? [`deb ${signed} ${mirror} ${debian.suite}-backports main`] : []),
+      `deb ${signed} ${mirror} ${suite} main`,
+      `deb ${signed} ${security} ${suite}-security main`,
+      ...(options.backports ? [`deb ${signed} ${mirror} ${suite}-backports main`] : []),
       '',
     ].join('\n'),
   )
@@ -65,12 +69,17 @@ const bootstrap = async (build: Build, { debian }: Pins, options: Bootstrap): Pr
       `--format=${options.format}`,
       `--include=${options.packages.join(',')}`,
       ...unread.map((path) => `--dpkgopt=path-exclude=${path}`),
-      ...(options.hooks ?? []).map((hook) => `--customize-hook=${hook}`),
-      debian.suite,
+      // Java's packages make links to their manual pages, which are not there.
+      '--setup-hook=mkdir -p "$1/usr/share/man/man1"',
+      // A system that was only extracted is never customized.
+      ...(options.hooks ?? []).map(
+        (hook) => `--${options.variant === 'extract' ? 'extract' : 'customize'}-hook=${hook}`,
+      ),
+      suite,
       options.target,
       sources,
     ],
-    { environment: { TMPDIR: temporary, ...reproducible } },
+    { environment: { TMPDIR: temporary, ...reproducible, ...options.environment } },
   )
 }
 
@@ -87,10 +96,9 @@ interface Entered {
   readonly root?: string
   /** `from:to` or `from:to:ro`, beside `/lab/work` and `/lab/out`. */
   readonly binds: readonly string[]
-  readonly environment?: Record<string, string>
 }
 
-/** The command line that runs a command inside the builder root, or that of another part. */
+/** The command line that runs a command inside a root directory that a part is. */
 const enter = async (
   build: Build,
   command: readonly string[],
@@ -181,6 +189,71 @@ const kernel = (pins: Pins): Part => ({
     )
   },
 })
+
+/** A Debian with the ordinary clients of Maven Central and PyPI. */
+const fetcher = (pins: Pins): Part => ({
+  id: 'fetcher',
+  title: 'Maven and pip',
+  needs: [],
+  lane: 'debian',
+  values: { suite: pins.debian.suite, ...pins.fetcher, unread },
+  files: [],
+  reference: pins.reference['fetcher'] ?? unknownReference('fetcher'),
+  build: (build) =>
+    bootstrap(build, pins, {
+      variant: 'minbase',
+      format: 'directory',
+      packages: pins.fetcher.packages,
+      hooks: ['mkdir -p "$1/lab"', 'touch "$1/etc/resolv.conf" "$1/etc/hosts"'],
+      target: join(build.out, 'root'),
+    }),
+})
+
+/** What the clients of Maven Central and PyPI have been told on this host: whom to trust, whom to ask. */
+const clientBinds = (): readonly string[] =>
+  [
+    ['/etc/ssl/certs/java/cacerts', '/etc/ssl/certs/java/cacerts'],
+    [join(homedir(), '.m2', 'settings.xml'), '/lab/settings.xml'],
+    ['/etc/pip.conf', '/etc/pip.conf'],
+  ].flatMap(([from = '', to = '']) => (existsSync(from) ? [`${from}:${to}:ro`] : []))
+
+/** What an image has from elsewhere than Debian: fetched by `fetch.sh` of its recipe, and compared with its pins. */
+const fetched = (pins: Pins, id: string, title: string, recipe: string): Part => {
+  const [kind = ''] = id.split('-')
+  const script = join(partsFolder, 'fetcher', `${kind}.sh`)
+  const pinned = kind === 'jars' ? ['pom.xml', 'jars.sha256'] : ['requirements.txt']
+  const files = pinned.map((file) => join(partsFolder, 'images', recipe, file))
+  return {
+    id,
+    title,
+    needs: ['fetcher'],
+    lane: 'images',
+    values: {},
+    files: [script, join(partsFolder, 'builder', 'enter.sh'), ...files],
+    reference: pins.reference['fetched'] ?? unknownReference('fetched'),
+    build: async (build) => {
+      build.say(`Fetching ${title}`)
+      await build.run(
+        await enter(build, ['bash', '/lab/fetch.sh'], {
+          root: 'fetcher',
+          binds: [
+            `${script}:/lab/fetch.sh:ro`,
+            ...files.map((file) => `${file}:/lab/${basename(file)}:ro`),
+            ...clientBinds(),
+          ],
+        }),
+        {
+          environment: { HOME: '/tmp', ...reproducible },
+          blame: {
+            code: 'fetch',
+            reason: `${title} could not be fetched, or is not what is pinned`,
+            hint: 'check the network, and ~/.m2/settings.xml or /etc/pip.conf where this host has mirrors of its own',
+          },
+        },
+      )
+    },
+  }
+}
 
 /** Where Go keeps what it fetched and compiled, for the next version. */
 const goCache = (cacheRoot: string): string => join(cacheRoot, 'go')
@@ -365,6 +438,12 @@ const librariesOf = async (
   return (await readFile(list, 'utf8')).trim().split('\n')
 }
 
+/** What an image is called does not make it another image. */
+const withoutAliases = <T extends ImagePin>(pin: T): Omit<T, 'aliases'> => {
+  const { aliases, ...rest } = pin
+  return rest
+}
+
 const image = (pins: Pins, pin: ImagePin): Part => {
   const id = imagePart(pin.name)
   const shared = {
@@ -380,7 +459,7 @@ const image = (pins: Pins, pin: ImagePin): Part => {
       ...shared,
       needs: [...new Set([...pin.files.map(({ part }) => part), ...(pin.programs.length ? ['system'] : [])])],
       lane: 'images',
-      values: { pin, skeleton },
+      values: { pin: withoutAliases(pin), skeleton },
       files: [],
       build: async (build) => {
         const entries: LayerEntry[] = [...skeleton]
@@ -396,20 +475,30 @@ const image = (pins: Pins, pin: ImagePin): Part => {
         await finish(build, layer, await writeLayer(layer, entries))
       },
     }
-  const folder = join(partsFolder, 'images', pin.name)
+  const folder = join(partsFolder, 'images', pin.recipe ?? pin.name)
   const customize = join(folder, 'customize.sh')
+  // Only what is said is hashed: that nothing more can be said for an image makes it no other image.
+  const { bare, with: others, ...said } = withoutAliases(pin)
   return {
     ...shared,
-    needs: [],
+    needs: others,
     lane: 'debian',
-    values: { pin, suite: pins.debian.suite, unread },
+    values: {
+      pin: { ...said, ...(bare && { bare }), ...(others.length > 0 && { with: others }) },
+      suite: pin.suite ?? pins.debian.suite,
+      unread,
+    },
     files: existsSync(folder) ? [folder] : [],
     build: async (build) => {
       const layer = join(build.work, 'layer.tar')
       await bootstrap(build, pins, {
-        variant: 'essential',
+        variant: pin.bare ? 'extract' : 'essential',
+        suite: pin.suite,
         format: 'tar',
         packages: pin.packages,
+        environment: Object.fromEntries(
+          others.map((part) => [`LAB_${part.split('-')[0]?.toUpperCase() ?? ''}`, build.need(part)]),
+        ),
         // The folder is bound for the script, whatever characters its path has.
         hooks: existsSync(customize) ? [`bash '${customize.replaceAll("'", `'\\''`)}' "$1"`] : [],
         target: layer,
@@ -710,8 +799,8 @@ const boxParts = (pins: Pins, images: readonly ImagePin[]): readonly Part[] => {
 
 /**
  * All parts, each after those that it needs.
- * @param extraImages names of optional images for the base disk.
- * @throws LabError `no-image` for a name that parts.yaml does not have.
+ * @param extraImages references of optional images for the base disk.
+ * @throws LabError `no-image` for one that parts.yaml does not have.
  */
 export const catalog = (
   pins: Pins,
@@ -719,12 +808,23 @@ export const catalog = (
   extraImages: readonly string[] = [],
 ): readonly Part[] => {
   for (const name of extraImages)
-    if (!pins.images.some((pin) => pin.name === name))
+    if (!pins.images.some(({ reference }) => reference === name))
       throw new LabError('no-image', `there is no image ${name} in parts/parts.yaml`, {
-        hint: `it has ${pins.images.map((pin) => pin.name).join(', ')}`,
+        hint: `it has ${pins.images.map(({ reference }) => reference).join(', ')}`,
       })
-  const images = pins.images.filter((pin) => !pin.optional || extraImages.includes(pin.name))
+  const images = pins.images.filter((pin) => !pin.optional || extraImages.includes(pin.reference))
   const kubernetes = pins.modules['kubernetes']?.version ?? ''
+  const imageParts = images.map((pin) => image(pins, pin))
+  // Of these only what the images are made of: whoever asks for none of them does not wait for them.
+  const forImages: Part[] = []
+  for (const part of [
+    fetched(pins, 'jars-cassandra', 'the jars of Cassandra', 'cassandra'),
+    fetched(pins, 'python-cassandra', 'cqlsh', 'cassandra'),
+    fetched(pins, 'jars-kubernetes-zookeeper', 'the jars of ZooKeeper', 'kubernetes-zookeeper'),
+    goPart(pins, cacheRoot, { id: 'local-path-provisioner', title: 'local-path-provisioner' }),
+    fetcher(pins),
+  ])
+    if ([...imageParts, ...forImages].some(({ needs }) => needs.includes(part.id))) forImages.unshift(part)
   return [
     builder(pins),
     system(pins),
@@ -738,8 +838,9 @@ export const catalog = (
     goPart(pins, cacheRoot, { id: 'coredns', title: 'CoreDNS', packages: '.' }),
     goPart(pins, cacheRoot, { id: 'etcd', title: 'etcd' }),
     goPart(pins, cacheRoot, { id: 'cni-plugins', title: 'CNI plugins' }),
+    ...forImages,
     pause(pins, cacheRoot),
-    ...images.map((pin) => image(pins, pin)),
+    ...imageParts,
     baseDisk(pins, images),
     ...boxParts(pins, images),
   ]

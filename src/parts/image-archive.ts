@@ -12,6 +12,10 @@ export interface ImageConfig {
   readonly entrypoint?: readonly string[] | undefined
   readonly command?: readonly string[] | undefined
   readonly environment?: Readonly<Record<string, string>> | undefined
+  /** Working directory. */
+  readonly directory?: string | undefined
+  /** `SIGQUIT`: what tells the first process to end. */
+  readonly stopSignal?: string | undefined
 }
 
 /** One entry of a layer; its path is absolute, missing parent directories are made. */
@@ -119,6 +123,8 @@ export const writeImageArchive = async (
       Env: Object.entries(environment).map(([name, value]) => `${name}=${value}`),
       ...(config.entrypoint && { Entrypoint: config.entrypoint }),
       ...(config.command && { Cmd: config.command }),
+      ...(config.directory !== undefined && { WorkingDir: config.directory }),
+      ...(config.stopSignal !== undefined && { StopSignal: config.stopSignal }),
     },
     rootfs: { type: 'layers', diff_ids: [`sha256:${layer.digest}`] },
     history: [{ created: new Date(0).toISOString(), created_by: 'lab' }],

@@ -13,7 +13,7 @@ import {
   hostArchitecture,
 } from './catalog.js'
 import { buildParts, hashesOf, type Part } from './graph.js'
-import { pins } from './pins.js'
+import { imagePart, pins } from './pins.js'
 import { removeTree } from './sandbox.js'
 
 export { boxName, hostArchitecture } from './catalog.js'
@@ -32,7 +32,7 @@ export interface PreparedParts {
 }
 
 export interface PartsOptions {
-  /** Names of optional images of parts.yaml that the base disk shall have beside the usual ones. */
+  /** References of optional images of parts.yaml that the base disk shall have beside the usual ones. */
   readonly images?: readonly string[]
 }
 
@@ -162,6 +162,30 @@ export const prepareParts = async (
   return resultOf(from)
 }
 
+/** The archive of an image that a lab may have, once parts of such a lab were prepared; undefined: it is not built. */
+export const imageArchive = (reference: string): string | undefined => {
+  const from = known([reference])
+  const pin = pins().images.find((candidate) => candidate.reference === reference)
+  const key = pin && keyOf(from, imagePart(pin.name))
+  return key !== undefined && from.cache.has(key) ? join(from.cache.path(key), 'image.tar') : undefined
+}
+
+/** Builds those images of a lab whose archives are missing. */
+export const prepareImages = async (
+  references: readonly string[],
+  preparation: Preparation,
+): Promise<void> => {
+  const from = known(references)
+  refuseCachePath(from.cache.root)
+  const wanted = pins().images.filter(({ reference }) => references.includes(reference))
+  await buildParts(
+    from.parts,
+    wanted.map(({ name }) => imagePart(name)),
+    from.cache,
+    preparation,
+  )
+}
+
 /** Everything that `keep` and the present pins do not need. */
 export interface PruneOptions {
   /** Paths that somebody still uses, say the base disks of machines that exist. */
@@ -171,7 +195,7 @@ export interface PruneOptions {
 }
 
 const unused = async ({ keep = [], intermediate = false }: PruneOptions): Promise<OldPart[]> => {
-  const from = known(pins().images.map(({ name }) => name))
+  const from = known(pins().images.map(({ reference }) => reference))
   const wanted = known()
   const complete = targets.every((id) => wanted.cache.has(keyOf(wanted, id)))
   const ids = intermediate && complete ? targets : [...from.hashes.keys()]

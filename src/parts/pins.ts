@@ -13,6 +13,15 @@ const imageBase = {
   entrypoint: names.optional(),
   command: names.optional(),
   environment: z.record(z.string(), z.string()).optional(),
+  /** Working directory of its containers. */
+  directory: z.string().startsWith('/').optional(),
+  /** What tells its first process to end; TERM where nothing is said. */
+  stopSignal: z
+    .string()
+    .regex(/^SIG[A-Z]+$/)
+    .optional(),
+  /** By what other names lab files and manifests may ask for it; see `lab/images.ts`. */
+  aliases: names.default([]),
   /** Only in the base disks of labs that ask for it. */
   optional: z.boolean().default(false),
 }
@@ -26,7 +35,21 @@ const filesImage = z.strictObject({
   programs: z.array(z.string().startsWith('/')).default([]),
 })
 
-const debianImage = z.strictObject({ ...imageBase, kind: z.literal('debian'), packages: names })
+const suite = z.string().regex(/^[a-z]+$/)
+
+const debianImage = z.strictObject({
+  ...imageBase,
+  kind: z.literal('debian'),
+  packages: names,
+  /** Of Debian; that of all else where nothing is said. */
+  suite: suite.optional(),
+  /** The folder of `parts/images/` that completes it; called like the image where nothing is said. */
+  recipe: z.string().optional(),
+  /** Nothing but these packages. */
+  bare: z.boolean().default(false),
+  /** Parts that were fetched, which the recipe puts into the image. */
+  with: names.default([]),
+})
 
 const image = z.discriminatedUnion('kind', [filesImage, debianImage])
 
@@ -37,7 +60,7 @@ const reference = z.strictObject({
 })
 
 const schema = z.strictObject({
-  debian: z.strictObject({ suite: z.string(), mirror: z.url(), securityMirror: z.url() }),
+  debian: z.strictObject({ suite, mirror: z.url(), securityMirror: z.url() }),
   builder: z.strictObject({ packages: names, goRoot: z.string().startsWith('/') }),
   kernel: z.strictObject({
     source: z.strictObject({
@@ -49,6 +72,7 @@ const schema = z.strictObject({
     patches: z.array(z.strictObject({ file: z.string(), sha256 })),
   }),
   modules: z.record(z.string(), z.strictObject({ module: z.string(), version: z.string().startsWith('v') })),
+  fetcher: z.strictObject({ packages: names }),
   system: z.strictObject({ packages: names }),
   baseDisk: z.strictObject({ size: z.string().regex(/^\d+[MGT]$/), masked: names }),
   box: z.strictObject({
@@ -72,7 +96,7 @@ let read: Pins | undefined
 
 /** `parts/parts.yaml`, checked. */
 export const pins = (): Pins =>
-  (read ??= schema.parse(parse(readFileSync(join(partsFolder, 'parts.yaml'), 'utf8'))))
+  (read ??= schema.parse(parse(readFileSync(join(partsFolder, 'parts.yaml'), 'utf8'), { merge: true })))
 
 /** The name of an image's part. */
 export const imagePart = (name: string): string => `image-${name}`

@@ -1,5 +1,6 @@
 /** The product's table of contents: what a lab is, as steps. */
-import { initiatorsOf, type Lab, machinesWith, nodesOf } from '../lab/lab.js'
+import { imagesOf } from '../lab/images.js'
+import { initiatorsOf, type Lab, machinesWith, nfsServerOf, nodesOf, targetNamed } from '../lab/lab.js'
 import { numbering } from '../lab/names.js'
 import type { FileOptions } from '../machine/files.js'
 import * as database from '../steps/database.js'
@@ -7,7 +8,9 @@ import * as fencing from '../steps/fencing.js'
 import * as initiator from '../steps/initiator.js'
 import * as kubernetes from '../steps/kubernetes.js'
 import * as machines from '../steps/machines.js'
+import * as storage from '../steps/storage.js'
 import * as target from '../steps/target.js'
+import * as workloads from '../steps/workloads.js'
 import type { Check, Plan, Step } from './step.js'
 
 const machineSteps = (lab: Lab, options: FileOptions, gone: readonly string[]): readonly Step[] => [
@@ -47,16 +50,39 @@ const kubernetesSteps = (lab: Lab): readonly Step[] => {
   ]
 }
 
+const storageSteps = (lab: Lab): readonly Step[] => {
+  const server = nfsServerOf(lab)
+  return [
+    ...(server ? [storage.serveNfs(lab, server)] : []),
+    ...(server ? nodesOf(lab).map((machine) => storage.mountNfs(lab, machine)) : []),
+    ...(imagesOf(lab).length > 0 ? nodesOf(lab).map((machine) => storage.loadImages(lab, machine)) : []),
+    ...(lab.storage.length > 0 ? [storage.provideStorage(lab)] : []),
+  ]
+}
+
+const workloadSteps = (lab: Lab): readonly Step[] => {
+  let before: string | undefined
+  return lab.workloads.map((workload) => {
+    const step = workloads.deployWorkload(lab, workload, before)
+    before = step.id
+    return step
+  })
+}
+
 const databaseSteps = (lab: Lab): readonly Step[] => {
   const spec = lab.database
   if (!spec) return []
-  const { chap } = lab.targets.find(({ iqn }) => iqn === spec.target) ?? {}
-  if (!chap) throw new Error(`${spec.target} is not a target of ${lab.name}`)
+  const { volume } = spec
+  const onLun = volume.kind === 'lun' ? volume : undefined
   return [
-    database.createSecret(lab, chap),
-    database.proveVolume(lab, spec),
+    ...(onLun
+      ? [
+          database.createSecret(lab, targetNamed(lab, onLun.target).chap),
+          database.proveVolume(lab, spec, onLun),
+        ]
+      : []),
     database.deployDatabase(lab, spec),
-    database.targetSees(lab, spec),
+    ...(onLun ? [database.targetSees(lab, onLun)] : []),
     database.writeRow(lab, spec),
     database.startClients(lab, spec),
     ...machinesWith(lab, 'worker').map(({ name }) => database.proveInside(lab, spec, name)),
@@ -80,6 +106,8 @@ export const planUp = (lab: Lab, options: FileOptions, gone: readonly string[] =
     ...machineSteps(lab, options, gone),
     ...iscsiSteps(lab),
     ...kubernetesSteps(lab),
+    ...storageSteps(lab),
+    ...workloadSteps(lab),
     ...databaseSteps(lab),
   ]),
 })

@@ -34,7 +34,7 @@ export interface MachineState {
 export interface Preparation {
   readonly signal: AbortSignal
   /** Asks before something is made that takes long and that nobody asked for. Absent: it was asked for. */
-  agree?(question: string): Promise<Agreement>
+  readonly agree?: (question: string) => Promise<Agreement>
   /** A line for people: what is about to be installed, and why. */
   notice(text: string): void
   /** One part: its place among all, what it does now, and where its log is. */
@@ -114,6 +114,8 @@ export interface Provider {
   proxyCommand(lab: Pick<Lab, 'name'>): string | undefined
   /** The block device under which a target machine sees its n-th LUN: `/dev/ubdc`. */
   lunDevice(index: number): string
+  /** The archive, on this host, of an image that nodes lack; undefined: it was not built. */
+  imageArchive(reference: string): Promise<string | undefined>
   /** Files of the parts cache that machines of any lab are made of, and must not lose. */
   partsInUse(): Promise<readonly string[]>
   /** Where the last lines of the machine's console are. */

@@ -9,6 +9,7 @@ import { mapTexts, printable } from './text.js'
 const groups = {
   before: 'Steady state before',
   faults: 'Faults',
+  claims: 'Claims',
   data: 'Data',
   budgets: 'Budgets',
   after: 'Steady state after',
@@ -111,6 +112,17 @@ const wordsOf = (report: RunReport) => ({
     seed: report.seed && (name === 'writeGap' || name === 'takeover') ? spanText(report.seed.ms) : '–',
   })),
   seedHow: report.seed?.how ?? null,
+  figures: report.figures.map(({ title, ms, seed }) => ({
+    title,
+    measured: spanText(ms),
+    seed: seed ? spanText(seed.ms) : '–',
+    how: seed?.how ?? '',
+  })),
+  // A scenario's events are in its moments; an experiment has nothing else.
+  events:
+    report.moments.length > 0
+      ? []
+      : report.events.map(({ ms, type, detail }) => ({ after: spanText(ms), type, detail })),
   moments: report.moments.map(({ name, title, ms, uncertainty, source, detail }) => ({
     name,
     title,
@@ -169,16 +181,27 @@ const markdownOf = (report: RunReport): string[] => {
     '',
     ...section('Measured', [
       ...table(
-        ['', 'Budget', 'Measured', 'In 2018, by hand'],
+        ['', 'Budget', 'Measured', 'In the walkthrough'],
         words.budgets.map(({ title, wanted, measured, seed }) => [title, wanted, measured, seed]),
       ),
-      ...(words.seedHow === null ? [] : [`In 2018: ${cell(words.seedHow)}.`, '']),
+      ...(words.seedHow === null ? [] : [`In the walkthrough: ${cell(words.seedHow)}.`, '']),
+      ...table(
+        ['', 'Measured', 'In the walkthrough', 'There'],
+        words.figures.map(({ title, measured, seed, how }) => [title, measured, seed, how]),
+      ),
     ]),
     ...section(
       'Timeline',
       table(
         ['', 'Moment', 'After the fault', 'Seen by', 'As'],
         words.moments.map(({ name, title, after, source, detail }) => [name, title, after, source, detail]),
+      ),
+    ),
+    ...section(
+      'What happened',
+      table(
+        ['After', '', ''],
+        words.events.map(({ after, type, detail }) => [after, type, detail]),
       ),
     ),
     ...section(

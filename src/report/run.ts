@@ -2,12 +2,12 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
-import type { BudgetName, ScenarioSpec } from '../lab/lab.js'
+import type { BudgetName, DatabaseVolume, ScenarioSpec } from '../lab/lab.js'
 import { durationText } from '../lab/schema.js'
 import { projectRoot } from '../render.js'
 import { answersIn, type Gap, type Judgement, type LedgerRecord } from '../scenario/ledger.js'
 import { moments, type MomentName, type Timeline } from '../scenario/timeline.js'
-import { seedFigures } from './seed.js'
+import { seedFigure } from './seed.js'
 
 const iso = z.iso.datetime()
 const ms = z.number()
@@ -51,7 +51,7 @@ export const runSchema = z
     checks: z
       .array(
         z.object({
-          group: z.enum(['before', 'faults', 'data', 'budgets', 'after']),
+          group: z.enum(['before', 'faults', 'claims', 'data', 'budgets', 'after']),
           title: z.string(),
           machine: z.string().nullable(),
           outcome: z.enum(['passed', 'failed', 'unknown']),
@@ -79,7 +79,7 @@ export const runSchema = z
           detail: z.string().nullable(),
         }),
       )
-      .meta({ description: 't0 to t6, always all of them.' }),
+      .meta({ description: 't0 to t6, all of them; none for an experiment.' }),
     events: z
       .array(z.object({ type: z.string(), at: iso, ms, source: z.string(), detail: z.string() }))
       .meta({ description: 'All that was seen, by the clock of the operator.' }),
@@ -126,6 +126,19 @@ export const runSchema = z
       })
       .nullable()
       .meta({ description: 'What the ledger shows; null: there was none.' }),
+    figures: z
+      .array(
+        z.object({
+          title: z.string(),
+          ms: ms.meta({ description: 'Milliseconds.' }),
+          seed: z
+            .object({ ms, how: z.string() })
+            .nullable()
+            .meta({ description: 'What the walkthrough measured; null: it measured nothing of the kind.' }),
+        }),
+      )
+      .default([])
+      .meta({ description: 'What an experiment measured.' }),
     seed: z
       .object({ ms, how: z.string() })
       .nullable()
@@ -156,6 +169,8 @@ export interface RunFacts {
   readonly provider: string
   readonly failover: RunReport['failover']
   readonly fencing: RunReport['fencing']
+  /** Where the data of the database is; undefined: the lab has none. */
+  readonly volume: DatabaseVolume['kind'] | undefined
   readonly versions: Readonly<Record<string, string>>
   readonly faults: readonly {
     readonly fault: string
@@ -182,6 +197,31 @@ export interface RunFacts {
         readonly judgement: Judgement
       }
     | undefined
+  /** Of an experiment; a scenario has none. */
+  readonly experiment?: ExperimentFacts | undefined
+}
+
+/** What an experiment claimed and measured, and all that it did and saw. */
+export interface ExperimentFacts {
+  readonly claims: readonly {
+    readonly title: string
+    readonly outcome: 'passed' | 'failed'
+    readonly saw: string
+  }[]
+  readonly figures: readonly {
+    readonly title: string
+    /** Milliseconds. */
+    readonly ms: number
+    readonly seed: { readonly ms: number; readonly how: string } | null
+  }[]
+  readonly events: readonly {
+    readonly type: 'act' | 'claim' | 'pod'
+    /** ISO 8601, by the operator's clock. */
+    readonly at: string
+    /** Milliseconds since the experiment began. */
+    readonly ms: number
+    readonly detail: string
+  }[]
 }
 
 type Mask = (text: string) => string
@@ -304,6 +344,15 @@ const budgetChecks = (budgets: RunReport['budgets']): RunCheck[] =>
         ],
   )
 
+/** An experiment that claimed nothing proved nothing. */
+const nothingClaimed: RunCheck = {
+  group: 'claims',
+  title: 'something was claimed and seen',
+  machine: null,
+  outcome: 'unknown',
+  saw: 'the experiment did not come so far',
+}
+
 const checksOf = (facts: RunFacts, budgets: RunReport['budgets']): RunCheck[] => {
   const steady = (when: 'before' | 'after'): RunCheck[] =>
     facts.checks
@@ -317,6 +366,14 @@ const checksOf = (facts: RunFacts, budgets: RunReport['budgets']): RunCheck[] =>
         saw,
       }))
   const after = steady('after')
+  const { experiment } = facts
+  const claims = (experiment?.claims ?? []).map(({ title, outcome, saw }): RunCheck => ({
+    group: 'claims',
+    title,
+    machine: null,
+    outcome,
+    saw,
+  }))
   const notAsked = (saw: string): RunCheck => ({
     group: 'after',
     title: 'the lab is as it was before',
@@ -327,8 +384,9 @@ const checksOf = (facts: RunFacts, budgets: RunReport['budgets']): RunCheck[] =>
   return [
     ...steady('before'),
     ...faultChecks(facts),
-    ...dataChecks(facts.ledger),
-    ...budgetChecks(budgets),
+    ...claims,
+    ...(experiment ? [] : [...dataChecks(facts.ledger), ...budgetChecks(budgets)]),
+    ...(experiment && claims.length === 0 ? [nothingClaimed] : []),
     ...after,
     ...(facts.interrupted ? [notAsked('the run was interrupted')] : []),
     ...(after.length === 0 && !facts.interrupted ? [notAsked('nobody asked')] : []),
@@ -385,12 +443,16 @@ const momentsOf = (timeline: Timeline | undefined): RunReport['moments'] =>
     }
   })
 
+const eventsOf = ({ timeline, experiment }: RunFacts) =>
+  experiment ? experiment.events.map((event) => ({ ...event, source: 'operator' })) : (timeline?.events ?? [])
+
 /** @param mask is put to every text that a machine may have said */
 export const runReport = (facts: RunFacts, mask: Mask = (text) => text): RunReport => {
   const { scenario, timeline, ledger } = facts
-  const budgets = budgetsOf(facts)
+  const budgets = facts.experiment ? [] : budgetsOf(facts)
   const checks = checksOf(facts, budgets)
-  const seed = scenario.inject.length === 1 ? seedFigures[scenario.inject[0]?.fault ?? ''] : undefined
+  const seed =
+    scenario.inject.length === 1 ? seedFigure(facts.volume, scenario.inject[0]?.fault ?? '') : undefined
   return {
     schema: 'lab.run/v1',
     lab: facts.lab,
@@ -413,11 +475,12 @@ export const runReport = (facts: RunFacts, mask: Mask = (text) => text): RunRepo
     })),
     checks: checks.map((check) => ({ ...check, title: mask(check.title), saw: mask(check.saw) })),
     budgets,
-    moments: momentsOf(timeline).map((moment) => ({
+    moments: (facts.experiment ? [] : momentsOf(timeline)).map((moment) => ({
       ...moment,
       detail: moment.detail && mask(moment.detail),
     })),
-    events: (timeline?.events ?? []).map(({ type, at, ms, source, detail }) => ({
+    figures: (facts.experiment?.figures ?? []).map(({ title, ms, seed }) => ({ title, ms, seed })),
+    events: eventsOf(facts).map(({ type, at, ms, source, detail }) => ({
       type,
       at,
       ms: Math.round(ms),

@@ -234,6 +234,7 @@ class Run {
       interrupted: this.#interrupted,
       provider: context.provider.name,
       failover: this.#lab.failover,
+      volume: this.#lab.database?.volume.kind,
       // What was done in this run, whatever the lab file wishes for.
       fencing: fencing?.method ?? 'none',
       versions,

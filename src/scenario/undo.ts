@@ -9,6 +9,9 @@ import { boot, fileOptions } from '../steps/machines.js'
 /** Seconds for a command of an undo; the machine may be busy with coming back. */
 const timeout = 30
 
+/** Seconds until all that is in a namespace has ended. */
+const longest = 180
+
 const switchOn = async (context: Context, name: string): Promise<void> => {
   const { lab, provider } = context
   const options = await fileOptions(lab, provider)
@@ -44,6 +47,14 @@ const undoOne = async (context: Context, undo: Undo): Promise<void> => {
     const node = await kubectl.get<{ spec: { taints?: { key: string }[] } }>('node', undo.machine)
     if (node.spec.taints?.some(({ key }) => key === outOfService))
       await kubectl.run(['taint', 'node', undo.machine, `${outOfService}-`])
+    return
+  }
+  if (undo.do === 'delete-namespace') {
+    await kubectl.run(['delete', 'namespace', undo.namespace, '--ignore-not-found'], { timeout: longest })
+    return
+  }
+  if (undo.do === 'unlabel') {
+    await kubectl.run(['label', 'node', undo.machine, `${undo.label}-`])
     return
   }
   const states = await provider.states(lab)

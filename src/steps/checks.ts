@@ -57,6 +57,14 @@ export const shared = <T>(
   }
 }
 
+/** Makes what a manifest says so, whoever said otherwise before. */
+export const apply = async (context: Context, manifest: string): Promise<void> => {
+  await context.kubectl.run(['apply', '--server-side', '--force-conflicts', '-f', '-'], {
+    input: manifest,
+    timeout: 60,
+  })
+}
+
 /** Seconds between two tries of what others must first be ready for. */
 const pause = 0.25
 

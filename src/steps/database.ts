@@ -5,8 +5,11 @@ import { createConnection, type Connection, type RowDataPacket } from 'mysql2/pr
 import {
   type Chap,
   type DatabaseSpec,
+  type DatabaseVolume,
   type Lab,
+  type MachineSpec,
   machinesWith,
+  nfsServerOf,
   nodesOf,
   portalOf,
   type TargetSpec,
@@ -15,7 +18,7 @@ import {
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
 import { projectRoot, render } from '../render.js'
-import { eventually, machineCheck, shared } from './checks.js'
+import { apply, eventually, machineCheck, shared } from './checks.js'
 import { describePod, isReady, type Pod, pods } from './kubernetes.js'
 import { shortName } from './target.js'
 
@@ -24,12 +27,14 @@ const phase = 'database'
 /** Under their upstream names: where a registry is reached, the upstream images serve as well. */
 const images = { ubuntu: 'docker.io/library/debian:trixie-slim', database: 'docker.io/library/mariadb:11.8' }
 
-const volumeOf = (lab: Lab, database: DatabaseSpec): object => {
-  const target = targetNamed(lab, database.target)
+type OnLun = Extract<DatabaseVolume, { kind: 'lun' }>
+
+const iscsiVolume = (lab: Lab, volume: OnLun): object => {
+  const target = targetNamed(lab, volume.target)
   return {
     targetPortal: portalOf(lab, target),
     iqn: target.iqn,
-    lun: database.lun,
+    lun: volume.lun,
     fsType: 'ext4',
     readOnly: false,
     chapAuthSession: true,
@@ -40,18 +45,20 @@ const volumeOf = (lab: Lab, database: DatabaseSpec): object => {
 /** What writes a plain file on the LUN, in a container beside the database. */
 export const ledgerScript = join(projectRoot, 'templates', 'manifests', 'ledger.pl')
 
-const databaseManifest = (lab: Lab, database: DatabaseSpec): string =>
-  render('manifests/database.yaml', {
+const claimOf = (database: DatabaseSpec): string => `${database.name}-data`
+
+const databaseManifest = (lab: Lab, database: DatabaseSpec): string => {
+  const { volume } = database
+  const claim = claimOf(database)
+  return render('manifests/database.yaml', {
     ...database,
     image: images.database,
-    volume: volumeOf(lab, database),
+    claim: volume.kind === 'claim' ? { name: claim, class: volume.class } : undefined,
+    volume:
+      volume.kind === 'lun'
+        ? { iscsi: iscsiVolume(lab, volume) }
+        : { persistentVolumeClaim: { claimName: claim } },
     ledgerScript: readFileSync(ledgerScript, 'utf8'),
-  })
-
-const apply = async (context: Context, manifest: string): Promise<void> => {
-  await context.kubectl.run(['apply', '--server-side', '--force-conflicts', '-f', '-'], {
-    input: manifest,
-    timeout: 60,
   })
 }
 
@@ -95,13 +102,13 @@ const deploymentExists = async ({ kubectl }: Context, database: DatabaseSpec): P
     'name',
   ])) !== ''
 
-export const proveVolume = (lab: Lab, database: DatabaseSpec): Step => ({
+export const proveVolume = (lab: Lab, database: DatabaseSpec, volume: OnLun): Step => ({
   id: 'prove-volume',
   title: 'See a pod write to the LUN and read it back',
   phase,
   needs: [
     'create-chap-secret',
-    `serve-${shortName(lab, targetNamed(lab, database.target))}`,
+    `serve-${shortName(lab, targetNamed(lab, volume.target))}`,
     ...machinesWith(lab, 'worker').flatMap(({ name }) => [`prepare-initiator-${name}`]),
     // One worker is enough to begin.
     `ready-${machinesWith(lab, 'worker')[0]?.name ?? ''}`,
@@ -112,7 +119,7 @@ export const proveVolume = (lab: Lab, database: DatabaseSpec): Step => ({
     await context.kubectl.run(['delete', 'pod', 'ubuntu-initiator', '--ignore-not-found', '--grace-period=1'])
     await apply(
       context,
-      render('manifests/ubuntu-initiator.yaml', { image: images.ubuntu, volume: volumeOf(lab, database) }),
+      render('manifests/ubuntu-initiator.yaml', { image: images.ubuntu, volume: iscsiVolume(lab, volume) }),
     )
   },
   checks: [
@@ -145,8 +152,8 @@ export const proveVolume = (lab: Lab, database: DatabaseSpec): Step => ({
 const serverPods = async (context: Context, database: DatabaseSpec): Promise<readonly Pod[]> =>
   (await pods(context)).filter(({ metadata }) => metadata.labels?.['app'] === `${database.name}-server`)
 
-const mountedOnce = (lab: Lab, database: DatabaseSpec): Check => {
-  const target = targetNamed(lab, database.target)
+const mountedOnce = (lab: Lab, database: DatabaseSpec, volume: OnLun): Check => {
+  const target = targetNamed(lab, volume.target)
   return {
     id: 'volume-mounted-once',
     title: 'the LUN is mounted by the node that runs the database, and by no other',
@@ -154,7 +161,7 @@ const mountedOnce = (lab: Lab, database: DatabaseSpec): Check => {
     hint: `lab exec ${lab.name} ${machinesWith(lab, 'worker')[0]?.name ?? ''} -- iscsiadm -m session`,
     probe: async (context) => {
       const portal = portalOf(lab, target)
-      const device = `/dev/disk/by-path/ip-${portal}-iscsi-${target.iqn}-lun-${String(database.lun)}`
+      const device = `/dev/disk/by-path/ip-${portal}-iscsi-${target.iqn}-lun-${String(volume.lun)}`
       const users = await Promise.all(
         machinesWith(lab, 'worker').map(async ({ name }) => {
           const found = await context
@@ -194,11 +201,63 @@ const sessionsCheck = (lab: Lab, database: DatabaseSpec, target: TargetSpec, nam
   },
 })
 
+interface Claim {
+  readonly spec: { readonly accessModes: readonly string[]; readonly volumeName?: string }
+  readonly status: { readonly phase: string }
+}
+
+interface Volume {
+  readonly spec: { readonly hostPath?: { readonly path: string }; readonly local?: { readonly path: string } }
+}
+
+/** Asked where the data is, not where it is mounted: that every node has it is the claim's promise. */
+const onServer = (lab: Lab, database: DatabaseSpec, server: MachineSpec): Check => ({
+  id: 'volume-on-server',
+  title: `the database's files are on ${server.name}, in a volume that every node may mount`,
+  machine: server.name,
+  within: 60,
+  hint: `lab kubectl ${lab.name} -- describe persistentvolumeclaim ${claimOf(database)}`,
+  probe: async (context) => {
+    const claim = await context.kubectl.get<Claim>('persistentvolumeclaim', claimOf(database))
+    const name = claim.spec.volumeName
+    if (claim.status.phase !== 'Bound' || name === undefined) return { ok: false, saw: claim.status.phase }
+    const { spec } = await context.kubectl.get<Volume>('persistentvolume', name)
+    const folder = spec.hostPath?.path ?? spec.local?.path ?? ''
+    const found = await context
+      .machine(server.name)
+      .try(shell`stat --format=%s ${`${folder}/mysql-data/ibdata1`}`)
+    return {
+      ok:
+        claim.spec.accessModes.includes('ReadWriteMany') &&
+        found.exitCode === 0 &&
+        Number(found.stdout.trim()) > 0,
+      saw: `${claim.spec.accessModes.join(', ')}; ${folder}: ${found.exitCode === 0 ? `ibdata1 of ${found.stdout.trim()} bytes` : 'no ibdata1'}`,
+    }
+  },
+})
+
+const volumeChecks = (lab: Lab, database: DatabaseSpec): readonly Check[] => {
+  const { volume } = database
+  if (volume.kind === 'claim') {
+    const server = nfsServerOf(lab)
+    return server ? [onServer(lab, database, server)] : []
+  }
+  return [
+    mountedOnce(lab, database, volume),
+    ...machinesWith(lab, 'worker').map(({ name }) =>
+      sessionsCheck(lab, database, targetNamed(lab, volume.target), name),
+    ),
+  ]
+}
+
 export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
   id: 'deploy-database',
-  title: `Deploy ${database.name} with one replica on the LUN`,
+  title: `Deploy ${database.name} with one replica on ${database.volume.kind === 'lun' ? 'the LUN' : `a volume of class ${database.volume.class}`}`,
   phase,
-  needs: ['prove-volume'],
+  needs:
+    database.volume.kind === 'lun'
+      ? ['prove-volume']
+      : ['provide-storage', ...machinesWith(lab, 'worker').map(({ name }) => `ready-${name}`)],
   apply: (context) => apply(context, databaseManifest(lab, database)),
   checks: [
     {
@@ -244,10 +303,7 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
         }
       },
     },
-    mountedOnce(lab, database),
-    ...machinesWith(lab, 'worker').map(({ name }) =>
-      sessionsCheck(lab, database, targetNamed(lab, database.target), name),
-    ),
+    ...volumeChecks(lab, database),
   ],
 })
 
@@ -464,8 +520,8 @@ export const proveInside = (lab: Lab, database: DatabaseSpec, worker: string): S
   }
 }
 
-export const targetSees = (lab: Lab, database: DatabaseSpec): Step => {
-  const target = targetNamed(lab, database.target)
+export const targetSees = (lab: Lab, volume: OnLun): Step => {
+  const target = targetNamed(lab, volume.target)
   return {
     id: 'prove-one-session',
     title: 'See exactly one initiator at the target',
@@ -493,16 +549,23 @@ export const targetSees = (lab: Lab, database: DatabaseSpec): Step => {
 export const manifestsOf = (lab: Lab): readonly { readonly name: string; readonly text: string }[] => {
   const { database } = lab
   if (!database) return []
-  const volume = volumeOf(lab, database)
+  const { volume } = database
   return [
-    {
-      name: 'chap-secret',
-      text: render('manifests/chap-secret.yaml', { chap: targetNamed(lab, database.target).chap }),
-    },
-    {
-      name: 'ubuntu-initiator',
-      text: render('manifests/ubuntu-initiator.yaml', { image: images.ubuntu, volume }),
-    },
+    ...(volume.kind === 'lun'
+      ? [
+          {
+            name: 'chap-secret',
+            text: render('manifests/chap-secret.yaml', { chap: targetNamed(lab, volume.target).chap }),
+          },
+          {
+            name: 'ubuntu-initiator',
+            text: render('manifests/ubuntu-initiator.yaml', {
+              image: images.ubuntu,
+              volume: iscsiVolume(lab, volume),
+            }),
+          },
+        ]
+      : []),
     {
       name: 'database',
       text: databaseManifest(lab, database),

@@ -292,7 +292,7 @@ export const initControlPlane = (lab: Lab): Step => {
         title: 'the API server is ready',
         machine: machine.name,
         within: 120,
-        hint: `lab exec ${lab.name} ${machine.name} -- crictl ps -a`,
+        hint: `lab exec ${lab.name} ${machine.name} -- ctr --namespace k8s.io tasks ls`,
         probe: async (context) => {
           const endpoint = await context.provider.apiEndpoint(lab)
           const kubeconfig = await context.kubectl.run([

@@ -1,6 +1,6 @@
 /** Machines: there, running as wanted, reachable, and with the files that make them what they are. */
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Lab, type MachineSpec, machinesWith, nodesOf } from '../lab/lab.js'
+import { type Lab, type MachineSpec, machinesWith, nfsServerOf, nodesOf } from '../lab/lab.js'
 import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../plan/step.js'
@@ -200,6 +200,8 @@ const sysctlCheck = (lab: Lab, machine: MachineSpec): Check =>
 const kernelFeatures = (lab: Lab, machine: MachineSpec): readonly string[] => [
   ...(machine.role === 'target' ? ['target_core_mod', 'iscsi_target_mod'] : []),
   ...(machine.iqn === undefined ? [] : ['iscsi_tcp', 'sd_mod']),
+  ...(machine.role === 'nfs' ? ['nfsd'] : []),
+  ...(nfsServerOf(lab) && nodesOf(lab).includes(machine) ? ['nfs4'] : []),
   ...(nodesOf(lab).includes(machine) ? ['overlay', 'bridge', 'nf_tables', 'veth'] : []),
 ]
 
@@ -208,6 +210,8 @@ const kernelProbes: Readonly<Record<string, string>> = {
   iscsi_target_mod: 'test -d /sys/kernel/config/target/iscsi',
   iscsi_tcp: 'test -d /sys/class/iscsi_transport/tcp',
   sd_mod: 'test -d /sys/bus/scsi/drivers/sd',
+  nfsd: 'grep -qw nfsd /proc/filesystems',
+  nfs4: 'grep -qw nfs4 /proc/filesystems',
   overlay: 'grep -qw overlay /proc/filesystems',
   bridge: 'test -d /proc/sys/net/bridge',
   nf_tables: 'nft list tables >/dev/null',

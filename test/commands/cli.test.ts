@@ -81,6 +81,19 @@ describe.concurrent('a command line that is wrong', () => {
     { line: 'completion tcsh', says: /no completion for tcsh\n +Hint: one of: bash, zsh, fish/ },
     { line: 'init My_Lab', says: /a lab cannot have this name: "My_Lab"/ },
     { line: 'init good --from iscsi_ha', says: /no lab named iscsi_ha; did you mean iscsi-ha\?/ },
+    {
+      line: 'run deployment scale --on iscsi',
+      says: /deployment cannot be run on iscsi: it has no Kubernetes/,
+    },
+    {
+      line: 'run wordpress --all --on statefulset',
+      says: /cannot be run on statefulset: its experiments are about what lab up deploys/,
+    },
+    { line: 'run deployment scale --on iscsi-ha', says: /its nodes have no docker.io.library.nginx:1.22/ },
+    {
+      line: 'run deployment scal --on statefulset',
+      says: /has no scenario scal; did you mean scale\?/,
+    },
     { line: 'logs iscsi target -n many', says: /--lines many: wanted a number/ },
   ])('lab $line', async ({ line, says }) => {
     const desk = newDesk()
@@ -184,7 +197,7 @@ describe.concurrent('a lab that is not up', () => {
     },
     { line: 'iscsi-ha', says: /^✖ which scenario of iscsi-ha\?\n +drain/ },
     { line: 'iscsi-ha drain --all', says: /^✖ --all and names of scenarios: wanted one of both\n/ },
-    { line: 'iscsi --all', says: /^✖ iscsi has no scenarios\n/ },
+    { line: 'iscsi --all', says: /^✖ iscsi has no scenarios and no experiments\n/ },
   ])('lab run $line', async ({ line, says }) => {
     const desk = newDesk()
     const ran = await desk.lab(['run', ...line.split(' ')])
@@ -299,7 +312,7 @@ describe.concurrent('a lab that is up', () => {
     { line: 'ssh worker9 -- true', says: /iscsi has no machine worker9/ },
     {
       line: 'exec worker9 -- true',
-      says: /no machine and no role worker9\n +Hint: one of: target, initiator, control-plane, worker, all\n/,
+      says: /no machine and no role worker9\n +Hint: one of: target, initiator, control-plane, worker, nfs, all\n/,
     },
     {
       line: 'logs worker9',
@@ -355,7 +368,10 @@ describe.concurrent('a lab that is up', () => {
     const ran = await desk.lab(['status', 'mine'])
     expect(ran).toMatchObject({ exitCode: 0, stderr: '' })
     expect(ran.stdout).toMatch(/^mine {2}One iSCSI target/)
-    expect((await desk.lab(['list'])).stdout).toMatch(/^mine +made \(uml\)/m)
+    const listed = (await desk.lab(['list'])).stdout
+    expect(listed).toMatch(/^mine +made \(uml\)/m)
+    expect(listed).toMatch(/^deployment +- .*\n {2}scale +A Deployment of 3 is scaled to 10/m)
+    expect(listed).toMatch(/^ {2}power-cut +The node of the database loses its power/m)
     expect((await desk.lab(['down', 'mine'])).stdout).toMatch(/^mine: gone; nothing left/)
     expect(desk.contents()).toEqual([])
   })
@@ -507,7 +523,7 @@ describe.concurrent('text for people', () => {
     const desk = newDesk()
     await desk.madeBefore('iscsi-ha')
     const { stdout } = await desk.lab(['list'])
-    expect(stdout).toMatch(/^iscsi {5}- {13}One iSCSI.*\niscsi-ha {2}made \(uml\) {4}MariaDB.*\n$/)
+    expect(stdout).toMatch(/^iscsi {8}- {13}One iSCSI.*\niscsi-ha {5}made \(uml\) {4}MariaDB.*\n/m)
   })
 
   test('lab doctor: every provider by name, with what to do for those that do not work', async () => {
@@ -725,7 +741,17 @@ describe.concurrent('a completion script', () => {
     await desk.madeBefore('iscsi')
     await writeFile(join(desk.here, 'mine.yaml'), '')
     expect(await offered(desk, 'lab', 'st')).toEqual(['stop', 'start', 'status'])
-    expect(await offered(desk, 'lab', 'up', '')).toEqual(['iscsi', 'iscsi-ha', 'mine.yaml'])
+    expect(await offered(desk, 'lab', 'up', '')).toEqual([
+      'cassandra',
+      'deployment',
+      'iscsi',
+      'iscsi-ha',
+      'replicaset',
+      'statefulset',
+      'wordpress',
+      'zookeeper',
+      'mine.yaml',
+    ])
     expect(await offered(desk, 'lab', 'ssh', 'iscsi', '')).toEqual(
       expect.arrayContaining(['target', 'initiator']),
     )
@@ -735,7 +761,7 @@ describe.concurrent('a completion script', () => {
 
 describe.concurrent('a reader that goes away', () => {
   test.each([
-    { line: 'lab list | head -1', exitCode: 0, stdout: /^iscsi .*\n$/ },
+    { line: 'lab list | head -1', exitCode: 0, stdout: /^cassandra .*\n$/ },
     { line: 'lab list | true', exitCode: 0, stdout: /^$/ },
     { line: 'lab schema | true', exitCode: 0, stdout: /^$/ },
     { line: 'lab --help | true', exitCode: 0, stdout: /^$/ },

@@ -54,7 +54,17 @@ describe('valid files', () => {
   })
 
   test('the shipped labs, with their defaults', async () => {
-    expect(shippedLabs().map(({ name }) => name)).toEqual(['iscsi', 'iscsi-ha'])
+    expect(shippedLabs().map(({ name }) => name)).toEqual([
+      'cassandra',
+      'deployment',
+      'deployment-ha',
+      'iscsi',
+      'iscsi-ha',
+      'replicaset',
+      'statefulset',
+      'wordpress',
+      'zookeeper',
+    ])
     for (const { name, file, description } of shippedLabs()) {
       const lab = await loadLab(name)
       expect(lab).toMatchObject({ name, file, description })

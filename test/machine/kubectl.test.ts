@@ -65,6 +65,46 @@ describe('kubectl', () => {
     expect(seen).toEqual(['ADDED worker1', 'ADDED worker1'])
   })
 
+  test('follows: the list, then every change from its version on; what a break hid, a new list shows', async () => {
+    const ending = new AbortController()
+    const folder = await temporaryFolder()
+    const pod = (name: string, version = 1) =>
+      JSON.stringify({ metadata: { name, uid: `uid-${name}`, version } })
+    // The first watch tells of b and breaks; by the second list a is gone, and b is another version.
+    const kubectl = await kubectlThat(`
+case "$*" in
+  *watch=1*resourceVersion=7*) echo '{"type":"ADDED","object":${pod('b')}}'
+    echo '{"type":"BOOKMARK","object":${pod('x')}}'; echo '{"type":"ERROR","object":${pod('x')}}'; exec sleep 10 ;;
+  *watch=1*) echo '{"type":"ADDED","object":${pod('c')}}'; exec sleep 10 ;;
+  *) if [ -e ${folder}/again ]; then echo '{"metadata":{"resourceVersion":"9"},"items":[${pod('b', 2)}]}'
+    else touch ${folder}/again; echo '{"metadata":{"resourceVersion":"7"},"items":[${pod('a')}]}'; fi ;;
+esac`)
+    const seen: string[] = []
+    const done = new Promise<void>((resolve) => {
+      void kubectl
+        .follow(
+          '/api/v1/namespaces/x/pods',
+          ({ type, object }) => {
+            seen.push(`${type} ${object.metadata.name}`)
+            if (object.metadata.name === 'c') resolve()
+          },
+          ending.signal,
+        )
+        .then(() => seen.push('the list was told'))
+    })
+    await done
+    ending.abort()
+    expect(seen).toEqual(['ADDED a', 'the list was told', 'ADDED b', 'DELETED a', 'MODIFIED b', 'ADDED c'])
+  })
+
+  test('follows nothing where there is no list', async () => {
+    const kubectl = await kubectlThat('echo forbidden >&2; exit 1')
+    const { signal } = new AbortController()
+    expect((await errorOf(kubectl.follow('/api/v1/pods', () => undefined, signal))).code).toBe(
+      'kubectl-failed',
+    )
+  })
+
   test('gives objects', async () => {
     const kubectl = await kubectlThat(`echo '{"metadata": {"name": "worker1"}}'`)
     expect(await kubectl.get('node', 'worker1')).toEqual({ metadata: { name: 'worker1' } })

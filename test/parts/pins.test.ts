@@ -166,8 +166,8 @@ const filesBelow = (folder: string): string[] =>
     .map(({ parentPath, name }) => relative(root, join(parentPath, name)))
 
 /** The parts that an edit of this file rebuilds by itself; those that need them follow. */
-const rebuiltByFile = (file: string): string[] =>
-  catalog(pins(), '/cache')
+const rebuiltByFile = (file: string, images: readonly string[] = []): string[] =>
+  catalog(pins(), '/cache', images)
     .filter(({ files }) => files.some((input) => `${join(root, file)}/`.startsWith(`${input}/`)))
     .map(({ id }) => id)
 
@@ -194,15 +194,52 @@ test('no file is edited in vain: each that parts are made from is an input of on
     (file) => file !== 'parts/parts.yaml',
   )
   expect(files.length).toBeGreaterThan(30)
-  expect(files.filter((file) => rebuiltByFile(file).length === 0)).toEqual([])
+  expect(files.filter((file) => rebuiltByFile(file, everyImage).length === 0)).toEqual([])
+})
+
+const everyImage = pins()
+  .images.filter(({ optional }) => optional)
+  .map(({ reference }) => reference)
+
+test.each([
+  { file: 'parts/images/nginx/nginx.conf', rebuilt: ['image-nginx-122', 'image-nginx-126'] },
+  { file: 'parts/images/cassandra/jars.sha256', rebuilt: ['jars-cassandra', 'image-cassandra'] },
+  { file: 'parts/images/cassandra/requirements.txt', rebuilt: ['python-cassandra', 'image-cassandra'] },
+  { file: 'parts/local-path-provisioner/go.sum', rebuilt: ['local-path-provisioner'] },
+])('an edit of $file, which only some labs need: $rebuilt', ({ file, rebuilt }) => {
+  expect(rebuiltByFile(file, everyImage)).toEqual(rebuilt)
+})
+
+test('what an image is made of is built for those labs only that ask for the image', () => {
+  const extra = (images: readonly string[]): string[] => {
+    const usual = catalog(pins(), '/cache').map(({ id }) => id)
+    return catalog(pins(), '/cache', images)
+      .map(({ id }) => id)
+      .filter((id) => !usual.includes(id))
+  }
+  expect(extra(['docker.io/library/busybox:1.37'])).toEqual(['image-busybox'])
+  expect(extra(['registry.k8s.io/kubernetes-zookeeper:1.0-3.9.4'])).toEqual([
+    'fetcher',
+    'jars-kubernetes-zookeeper',
+    'image-kubernetes-zookeeper',
+  ])
 })
 
 test('an optional image is in the base disk of those labs only that ask for it', () => {
   const copy = structuredClone(pins())
-  copy.images.push({ name: 'extra', reference: 'x/extra:1', kind: 'debian', packages: [], optional: true })
+  copy.images.push({
+    name: 'extra',
+    reference: 'x/extra:1',
+    kind: 'debian',
+    packages: [],
+    optional: true,
+    bare: false,
+    with: [],
+    aliases: [],
+  })
   const ids = (extra: readonly string[]): string[] => catalog(copy, '/cache', extra).map(({ id }) => id)
   expect(ids([])).not.toContain(imagePart('extra'))
-  expect(ids(['extra'])).toContain(imagePart('extra'))
+  expect(ids(['x/extra:1'])).toContain(imagePart('extra'))
   expect(hashesOf(catalog(copy, '/cache')).get('base-disk')).toBe(
     hashesOf(catalog(pins(), '/cache')).get('base-disk'),
   )

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import type { Lab } from '../../src/lab/lab.js'
-import { loadLab, parseLab } from '../../src/lab/load.js'
+import { loadLab, parseLab, shippedLabs } from '../../src/lab/load.js'
 import type { FileOptions } from '../../src/machine/files.js'
 import type { Plan } from '../../src/plan/step.js'
 import { planUp } from '../../src/plan/up.js'
@@ -19,8 +19,7 @@ const parsed = (file: string, text = readFileSync(file, 'utf8')): Lab => parseLa
 
 /** The shipped ones, and those that only a reader of the whole schema writes. */
 const labs: readonly (readonly [name: string, lab: () => Promise<Lab>])[] = [
-  ['iscsi', () => loadLab('iscsi')],
-  ['iscsi-ha', () => loadLab('iscsi-ha')],
+  ...shippedLabs().map(({ name }) => [name, () => loadLab(name)] as const),
   ['nasty', () => Promise.resolve(parsed(join(import.meta.dirname, '..', 'machine', 'nasty.yaml')))],
   ...readdirSync(folder)
     .filter((file) => file.endsWith('.yaml'))
@@ -44,7 +43,7 @@ const listing = ({ title, steps }: Plan): string =>
     '',
   ].join('\n')
 
-describe.each(['iscsi', 'iscsi-ha'])('the plan of %s', (name) => {
+describe.each(['iscsi', 'iscsi-ha', 'deployment-ha'])('the plan of %s', (name) => {
   test('is the golden one', async () => {
     await expect(listing(planUp(await loadLab(name), options))).toMatchFileSnapshot(
       `../golden/plan/${name}.txt`,

@@ -23,6 +23,7 @@ const calls = (provider: Provider, lab: Lab, machine: MachineSpec) =>
     probe: undefined,
     preflight: undefined,
     lunDevice: undefined,
+    imageArchive: undefined,
     partsInUse: undefined,
     patience: undefined,
     proxyCommand: undefined,

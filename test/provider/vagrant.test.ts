@@ -322,6 +322,10 @@ describe.skipIf(skipWithoutVagrant)('values of a lab stay data', () => {
     filesystems: [],
     failover: 'default',
     fencing: 'none',
+    images: [],
+    storage: [],
+    workloads: [],
+    experiments: [],
     scenarios: [],
   })
 

@@ -213,6 +213,8 @@ describe('the verdict', () => {
     expect(
       runReport(facts({ scenario: { ...powerCut, inject: [{ fault: 'reboot', machine: 'x' }] } })).seed,
     ).toBeNull()
+    expect(runReport(facts({ volume: 'claim' })).seed?.ms).toBe(124_000)
+    expect(runReport(facts({ volume: undefined })).seed).toBeNull()
     const twice = { ...powerCut, inject: [...powerCut.inject, ...powerCut.inject] }
     expect(runReport(facts({ scenario: twice })).seed).toBeNull()
   })

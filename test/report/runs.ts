@@ -106,6 +106,7 @@ export const facts = (changes: Partial<RunFacts> = {}): RunFacts => ({
   provider: 'uml',
   failover: 'fast',
   fencing: 'power',
+  volume: 'lun',
   versions: { lab: '0.1.0', kubernetes: '1.36.3', kernel: '7.2' },
   faults: [
     {

@@ -9,11 +9,12 @@ import { fileURLToPath } from 'node:url'
 import { setTimeout as delay } from 'node:timers/promises'
 import { LabError } from '../../error.js'
 import { addressText, hostNumber, parseAddress, parseSubnet, type Subnet } from '../../lab/address.js'
+import { imagesOf } from '../../lab/images.js'
 import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
 import { serialOf, tarOf } from '../../machine/files.js'
 import { sshTransport } from '../../machine/ssh.js'
 import { needHostPackages } from '../../parts/host.js'
-import { preparedParts, prepareParts } from '../../parts/parts.js'
+import { imageArchive, preparedParts, prepareParts } from '../../parts/parts.js'
 import { labKeys, machineKeys } from '../../machine/keys.js'
 import { madeLabs, pathsOf, removeState, writePrivate } from '../../state.js'
 import type { Leftover, MachineState, Provider, Usability } from '../provider.js'
@@ -299,10 +300,10 @@ const start: Provider['start'] = async (lab, machine, files) => {
   await mkdir(join(folder, 'uml'), { recursive: true, mode: 0o700 })
   let base = await baseOf(lab, machine.name)
   if (!base) {
-    const parts = await preparedParts()
+    const parts = await preparedParts({ images: imagesOf(lab) })
     if ('missing' in parts)
       throw new LabError('not-prepared', `parts are missing: ${parts.missing.join(', ')}`, {
-        hint: 'lab prepare',
+        hint: `lab prepare ${lab.name}`,
       })
     base = { kernel: parts.kernel, baseDisk: parts.baseDisk }
   } else if (!existsSync(base.baseDisk) || !existsSync(base.kernel)) {
@@ -512,10 +513,11 @@ export const umlProvider: Provider = {
   name: 'uml',
   probe,
   preflight,
-  prepare: async (_lab, preparation) => {
-    if (!('missing' in (await preparedParts()))) return
+  prepare: async (lab, preparation) => {
+    const images = imagesOf(lab)
+    if (!('missing' in (await preparedParts({ images })))) return
     await needHostPackages(preparation)
-    await prepareParts({ preparation })
+    await prepareParts({ preparation, images })
   },
   createNetwork,
   releaseNetwork: async (lab) => {
@@ -558,6 +560,7 @@ export const umlProvider: Provider = {
   dial: (lab, host, port) => connectThrough(socketOf(lab), host, port),
   proxyCommand: (lab) => `${process.execPath} ${dialScript} ${socketOf(lab)} %h %p`,
   lunDevice,
+  imageArchive: (reference) => Promise.resolve(imageArchive(reference)),
   partsInUse,
   consoleLog: (lab, machine) => join(machineFolder(lab, machine), 'console.log'),
   destroy,

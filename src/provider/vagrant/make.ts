@@ -9,7 +9,16 @@ import type { Lab, MachineSpec } from '../../lab/lab.js'
 import { type MachineFile, tarOf } from '../../machine/files.js'
 import { labKeys, machineKeys } from '../../machine/keys.js'
 import { needHostPackages } from '../../parts/host.js'
-import { boxName, boxOf, builtKubectl, prepareBox, prepareKubectl } from '../../parts/parts.js'
+import {
+  boxName,
+  boxOf,
+  builtKubectl,
+  imageArchive,
+  prepareBox,
+  prepareImages,
+  prepareKubectl,
+} from '../../parts/parts.js'
+import { imagesOf } from '../../lab/images.js'
 import { render } from '../../render.js'
 import { writePrivate } from '../../state.js'
 import type { Preparation } from '../provider.js'
@@ -158,23 +167,25 @@ const ownBox = (): boolean => (process.env['LAB_BOX'] ?? '') === ''
 const hasKubectl = async (): Promise<boolean> =>
   builtKubectl() !== undefined || (await ask('kubectl', ['version', '--client'])).ok
 
-/** @throws LabError `no-box` or `no-kubectl` with the command that builds it, where that is not wanted now. */
+/** @throws LabError `no-box`, `no-kubectl` or `no-image` with the command that builds it, where that is not wanted now. */
 const agreeToBuild = async (
   kind: VagrantKind,
   lab: Lab,
   { agree }: Preparation,
-  lacks: { readonly box: boolean; readonly kubectl: boolean },
+  lacks: { readonly box: boolean; readonly kubectl: boolean; readonly images: readonly string[] },
 ): Promise<void> => {
-  if (!agree || (!lacks.box && !lacks.kubectl)) return
+  if (!agree || (!lacks.box && !lacks.kubectl && lacks.images.length === 0)) return
   const what = lacks.box
     ? `Vagrant has no box ${boxName} ${boxOf(kind).version} for ${kind}`
-    : 'this host has no kubectl'
+    : lacks.kubectl
+      ? 'this host has no kubectl'
+      : `these images are not built: ${lacks.images.join(', ')}`
   const answer = await agree(
     `${what}. Build it now, from Debian packages and Go modules? It happens once: 3 min if lab's other parts are there, else 15 min and 9 GiB.`,
   )
   if (answer === 'yes') return
   throw new LabError(
-    lacks.box ? 'no-box' : 'no-kubectl',
+    lacks.box ? 'no-box' : lacks.kubectl ? 'no-kubectl' : 'no-image',
     `${lab.name}: ${what}${answer === 'nobody' ? ', and nobody is there to ask whether to build it' : ''}`,
     {
       hint: `${lacks.box ? `lab box build --provider ${kind}, then again; or at once: ` : ''}lab up ${lab.name} --provider ${kind} --yes`,
@@ -186,13 +197,17 @@ const agreeToBuild = async (
 export const prepare = async (kind: VagrantKind, lab: Lab, preparation: Preparation): Promise<void> => {
   const lacksKubectl = lab.kubernetes !== undefined && !(await hasKubectl())
   const lacksBox = ownBox() && !(await isAdded(kind, boxOf(kind).version))
-  if (!lacksKubectl && !lacksBox) return
+  // The box has those that every lab has; a step loads the others.
+  const images = imagesOf(lab).filter((reference) => imageArchive(reference) === undefined)
+  if (!lacksKubectl && !lacksBox && images.length === 0) return
   await agreeToBuild(kind, lab, preparation, {
     box: lacksBox && !boxOf(kind).built,
     kubectl: lacksKubectl,
+    images,
   })
-  if (lacksKubectl || !boxOf(kind).built) await needHostPackages(preparation)
+  if (lacksKubectl || !boxOf(kind).built || images.length > 0) await needHostPackages(preparation)
   if (lacksKubectl) await prepareKubectl(preparation)
+  if (images.length > 0) await prepareImages(images, preparation)
   if (!lacksBox) return
   const { version, built } = boxOf(kind)
   if (!built) preparation.notice(`Vagrant has no box ${boxName} ${version} for ${kind}: building it, once`)

@@ -205,6 +205,7 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
     // Set in the Vagrantfile as the serial numbers of the disks.
     lunDevice: (index) =>
       `/dev/disk/by-id/${kind === 'libvirt' ? 'virtio-' : 'ata-VBOX_HARDDISK_'}lab${String(index)}`,
+    imageArchive: async (reference) => (await import('../../parts/parts.js')).imageArchive(reference),
     // Machines stand on Vagrant's copy of the box, not on ours.
     partsInUse: () => Promise.resolve([]),
     consoleLog: consoleOf,

@@ -1,0 +1,208 @@
+/**
+ * Claims about a history of pods. Each looks at all of it, from the moment it is about: what was true at its end
+ * says nothing about what happened meanwhile.
+ */
+import type { Verdict } from '../plan/step.js'
+import { everyPod, type PodChange, type PodHistory, type PodSeen, type Which } from './history.js'
+
+const seconds = (ms: number, from: number): string => `${((ms - from) / 1000).toFixed(1)} s`
+
+const names = (pods: readonly { readonly name: string }[]): string =>
+  pods.map(({ name }) => name).join(', ') || 'none'
+
+/** Pods that count: those that somebody wants gone do not, wherever they still are. */
+const staying = (pods: readonly PodSeen[], which: Which): readonly PodSeen[] =>
+  pods.filter((pod) => !pod.terminating && which(pod))
+
+/** Never fewer ready, never more there, from a moment on. */
+export const stayedWithin = (
+  history: PodHistory,
+  from: number,
+  { ready: atLeast, there: atMost }: { readonly ready: number; readonly there: number },
+  which: Which = everyPod,
+): Verdict => {
+  let fewest = Infinity
+  let most = 0
+  const moments = history.since(from)
+  for (const { ms, pods } of moments) {
+    const there = staying(pods, which)
+    const ready = there.filter((pod) => pod.ready).length
+    fewest = Math.min(fewest, ready)
+    most = Math.max(most, there.length)
+    if (ready < atLeast)
+      return {
+        ok: false,
+        saw: `only ${String(ready)} ready after ${seconds(ms, from)}, wanted ${String(atLeast)}`,
+      }
+    if (there.length > atMost)
+      return {
+        ok: false,
+        saw: `${String(there.length)} there after ${seconds(ms, from)}, wanted at most ${String(atMost)}`,
+      }
+  }
+  return {
+    ok: true,
+    saw: `${String(fewest)} ready at least, ${String(most)} there at most, over ${String(moments.length)} moments`,
+  }
+}
+
+/** These very pods were there all the time, ready and never restarted. */
+export const untouched = (history: PodHistory, from: number, pods: readonly PodSeen[]): Verdict => {
+  for (const { ms, pods: there } of history.since(from))
+    for (const before of pods) {
+      const now = there.find(({ uid }) => uid === before.uid)
+      const why = !now
+        ? 'is gone'
+        : now.terminating
+          ? 'is told to end'
+          : !now.ready
+            ? 'is not ready'
+            : now.restarts > before.restarts
+              ? 'was restarted'
+              : undefined
+      if (why !== undefined) return { ok: false, saw: `${before.name} ${why} after ${seconds(ms, from)}` }
+    }
+  return { ok: true, saw: `${names(pods)}: the same, ready all the time, not restarted` }
+}
+
+/** How many pods were made since a moment. */
+export const made = (history: PodHistory, from: number, count: number, which: Which = everyPod): Verdict => {
+  const fresh = history.changesSince(from).filter(({ kind, pod }) => kind === 'new' && which(pod))
+  return {
+    ok: fresh.length === count,
+    saw: `${String(fresh.length)} made: ${names(fresh.map(({ pod }) => pod))}${fresh.length === count ? '' : `; wanted ${String(count)}`}`,
+  }
+}
+
+const first = (
+  changes: readonly PodChange[],
+  name: string,
+  what: (change: PodChange) => boolean,
+): number | undefined => changes.find((change) => change.pod.name === name && what(change))?.ms
+
+/** Each pod is made only when the one before it is ready. */
+export const startedInOrder = (history: PodHistory, from: number, order: readonly string[]): Verdict => {
+  const changes = history.changesSince(from)
+  const steps: string[] = []
+  for (const [index, name] of order.entries()) {
+    const begun = first(changes, name, ({ kind }) => kind === 'new')
+    if (begun === undefined) return { ok: false, saw: `${name} was never made` }
+    const before = order[index - 1]
+    if (before !== undefined) {
+      const ready = first(changes, before, ({ pod, kind }) => kind !== 'gone' && pod.ready)
+      if (ready === undefined || ready > begun)
+        return {
+          ok: false,
+          saw: `${name} was made after ${seconds(begun, from)}, ${before} ${ready === undefined ? 'was never ready' : `was ready only after ${seconds(ready, from)}`}`,
+        }
+    }
+    steps.push(`${name} ${seconds(begun, from)}`)
+  }
+  return { ok: true, saw: `made: ${steps.join(', ')}` }
+}
+
+/** Each pod is told to end only when the one before it in this list is gone. */
+export const endedInOrder = (history: PodHistory, from: number, order: readonly string[]): Verdict => {
+  const changes = history.changesSince(from)
+  const steps: string[] = []
+  for (const [index, name] of order.entries()) {
+    const begun = first(changes, name, ({ pod, kind }) => kind === 'gone' || pod.terminating)
+    if (begun === undefined) return { ok: false, saw: `${name} was never told to end` }
+    const before = order[index - 1]
+    if (before !== undefined) {
+      const gone = first(changes, before, ({ kind }) => kind === 'gone')
+      if (gone === undefined || gone > begun)
+        return {
+          ok: false,
+          saw: `${name} was told to end after ${seconds(begun, from)}, ${before} ${gone === undefined ? 'never went' : `was gone only after ${seconds(gone, from)}`}`,
+        }
+    }
+    steps.push(`${name} ${seconds(begun, from)}`)
+  }
+  return { ok: true, saw: `told to end: ${steps.join(', ')}` }
+}
+
+/** Each is replaced by one of this image, in this order, and nobody is told to end before the last one is ready. */
+export const updatedInOrder = (
+  history: PodHistory,
+  from: number,
+  order: readonly string[],
+  image: string,
+): Verdict => {
+  const changes = history.changesSince(from)
+  const steps: string[] = []
+  let readyBefore: number | undefined
+  for (const [index, name] of order.entries()) {
+    const told = first(changes, name, ({ pod, kind }) => kind !== 'new' && pod.terminating)
+    const ready = first(changes, name, ({ pod, kind }) => kind !== 'gone' && pod.ready && pod.image === image)
+    if (told === undefined || ready === undefined || ready < told)
+      return { ok: false, saw: `${name} was not replaced by a ready one of ${image}` }
+    if (readyBefore !== undefined && told < readyBefore)
+      return {
+        ok: false,
+        saw: `${name} was told to end after ${seconds(told, from)}, before ${order[index - 1] ?? ''} was ready again (${seconds(readyBefore, from)})`,
+      }
+    readyBefore = ready
+    steps.push(`${name} ${seconds(told, from)} to ${seconds(ready, from)}`)
+  }
+  return { ok: true, saw: steps.join(', ') }
+}
+
+/** All are made before any of them is ready. */
+export const startedTogether = (history: PodHistory, from: number, together: readonly string[]): Verdict => {
+  const changes = history.changesSince(from)
+  const begun = together.map((name) => [name, first(changes, name, ({ kind }) => kind === 'new')] as const)
+  const missing = begun.find(([, ms]) => ms === undefined)
+  if (missing) return { ok: false, saw: `${missing[0]} was never made` }
+  const last = Math.max(...begun.map(([, ms]) => ms ?? 0))
+  const early = together
+    .map((name) => [name, first(changes, name, ({ pod, kind }) => kind !== 'gone' && pod.ready)] as const)
+    .find(([, ms]) => ms !== undefined && ms < last)
+  return early
+    ? { ok: false, saw: `${early[0]} was ready before all were made (${seconds(last, from)})` }
+    : {
+        ok: true,
+        saw: `all ${String(together.length)} made within ${seconds(last, from)}, before one was ready`,
+      }
+}
+
+/** All are told to end before any of them is gone. */
+export const endedTogether = (history: PodHistory, from: number, together: readonly string[]): Verdict => {
+  const changes = history.changesSince(from)
+  const told = together.map(
+    (name) => [name, first(changes, name, ({ pod, kind }) => kind !== 'gone' && pod.terminating)] as const,
+  )
+  const missing = told.find(([, ms]) => ms === undefined)
+  if (missing) return { ok: false, saw: `${missing[0]} was never told to end` }
+  const last = Math.max(...told.map(([, ms]) => ms ?? 0))
+  const early = together
+    .map((name) => [name, first(changes, name, ({ kind }) => kind === 'gone')] as const)
+    .find(([, ms]) => ms !== undefined && ms < last)
+  return early
+    ? { ok: false, saw: `${early[0]} was gone before all were told to end (${seconds(last, from)})` }
+    : { ok: true, saw: `all ${String(together.length)} told to end within ${seconds(last, from)}` }
+}
+
+/** No pod of this name runs on another node than it did, and none is made anew. */
+export const neverElsewhere = (history: PodHistory, from: number, before: PodSeen): Verdict => {
+  const other = history
+    .changesSince(from)
+    .find(({ pod }) => pod.name === before.name && (pod.uid !== before.uid || pod.node !== before.node))
+  return other
+    ? {
+        ok: false,
+        saw: `${before.name} came back on ${other.pod.node ?? 'no node'} after ${seconds(other.ms, from)}`,
+      }
+    : { ok: true, saw: `no other ${before.name} than that of ${before.node ?? 'no node'} was ever made` }
+}
+
+/** Nothing at all happened to these pods. */
+export const nothingHappened = (history: PodHistory, from: number, which: Which = everyPod): Verdict => {
+  const change = history.changesSince(from).find(({ pod }) => which(pod))
+  return change
+    ? {
+        ok: false,
+        saw: `${change.pod.name} ${change.kind === 'gone' ? 'went' : change.kind === 'new' ? 'was made' : 'changed'} after ${seconds(change.ms, from)}`,
+      }
+    : { ok: true, saw: 'no pod was made, changed or removed' }
+}

@@ -1,0 +1,138 @@
+/** What became of pods, as the API server told it: every change, in its order. Pure, so that claims can be tested. */
+
+/** A pod, as far as claims look at it. */
+export interface PodSeen {
+  readonly name: string
+  readonly uid: string
+  readonly node: string | undefined
+  readonly phase: string
+  /** All its containers are ready, and it is not on its way out. */
+  readonly ready: boolean
+  /** Somebody has asked for its end. */
+  readonly terminating: boolean
+  /** Of the first container. */
+  readonly image: string
+  /** Of all containers together. */
+  readonly restarts: number
+  readonly address: string | undefined
+  readonly labels: Readonly<Record<string, string>>
+  /** Why it has no node, in the scheduler's words. */
+  readonly unschedulable: string | undefined
+}
+
+export interface PodChange {
+  /** Milliseconds since the history began. */
+  readonly ms: number
+  readonly kind: 'new' | 'changed' | 'gone'
+  readonly pod: PodSeen
+}
+
+/** A pod as the API server sends it. */
+export interface PodObject {
+  readonly metadata: {
+    readonly name: string
+    readonly uid: string
+    readonly deletionTimestamp?: string
+    readonly labels?: Readonly<Record<string, string>>
+  }
+  readonly spec: { readonly nodeName?: string; readonly containers: readonly { readonly image: string }[] }
+  readonly status: {
+    readonly phase?: string
+    readonly podIP?: string
+    readonly conditions?: readonly {
+      readonly type: string
+      readonly status: string
+      readonly message?: string
+    }[]
+    readonly containerStatuses?: readonly { readonly restartCount: number }[]
+  }
+}
+
+/** `docker.io/library/nginx:1.26` is `nginx:1.26`, as people write it. */
+const shortImage = (image: string): string => image.slice(image.lastIndexOf('/') + 1)
+
+export const podSeen = ({ metadata, spec, status }: PodObject): PodSeen => {
+  const terminating = metadata.deletionTimestamp !== undefined
+  const condition = (type: string) => status.conditions?.find((candidate) => candidate.type === type)
+  const scheduled = condition('PodScheduled')
+  return {
+    name: metadata.name,
+    uid: metadata.uid,
+    node: spec.nodeName,
+    phase: status.phase ?? 'Pending',
+    ready: !terminating && condition('Ready')?.status === 'True',
+    terminating,
+    image: shortImage(spec.containers[0]?.image ?? ''),
+    restarts: status.containerStatuses?.reduce((sum, { restartCount }) => sum + restartCount, 0) ?? 0,
+    address: status.podIP,
+    labels: metadata.labels ?? {},
+    unschedulable: scheduled?.status === 'False' ? scheduled.message : undefined,
+  }
+}
+
+export type Which = (pod: PodSeen) => boolean
+
+export const everyPod: Which = () => true
+
+/** What was there at one moment: after a change and before the next. */
+export interface Moment {
+  readonly ms: number
+  readonly pods: readonly PodSeen[]
+}
+
+const same = (one: PodSeen, other: PodSeen): boolean => JSON.stringify(one) === JSON.stringify(other)
+
+export class PodHistory {
+  readonly #changes: PodChange[] = []
+  readonly #now = new Map<string, PodSeen>()
+
+  /** Takes one event of a watch. What changes nothing that is looked at is no change. */
+  take(ms: number, type: 'ADDED' | 'MODIFIED' | 'DELETED', object: PodObject): PodChange | undefined {
+    const pod = podSeen(object)
+    const before = this.#now.get(pod.uid)
+    if (type !== 'DELETED' && before && same(before, pod)) return undefined
+    if (type === 'DELETED' && !before) return undefined
+    if (type === 'DELETED') this.#now.delete(pod.uid)
+    else this.#now.set(pod.uid, pod)
+    const change: PodChange = { ms, kind: type === 'DELETED' ? 'gone' : before ? 'changed' : 'new', pod }
+    this.#changes.push(change)
+    return change
+  }
+
+  get changes(): readonly PodChange[] {
+    return this.#changes
+  }
+
+  /** What is there now. */
+  get pods(): readonly PodSeen[] {
+    return [...this.#now.values()]
+  }
+
+  /** Uids of all that are known to be there: what a new list lacks has gone meanwhile. */
+  get uids(): readonly string[] {
+    return [...this.#now.keys()]
+  }
+
+  /** What was there after each change since `from`, beginning with what was there at that moment. */
+  since(from = 0): readonly Moment[] {
+    const there = new Map<string, PodSeen>()
+    const moments: Moment[] = []
+    let begun = false
+    for (const { ms, kind, pod } of this.#changes) {
+      if (ms > from && !begun) {
+        moments.push({ ms: from, pods: [...there.values()] })
+        begun = true
+      }
+      if (kind === 'gone') there.delete(pod.uid)
+      else there.set(pod.uid, pod)
+      if (begun) moments.push({ ms, pods: [...there.values()] })
+    }
+    if (!begun) moments.push({ ms: from, pods: [...there.values()] })
+    return moments
+  }
+
+  /** Changes since a moment. */
+  changesSince(from: number): readonly PodChange[] {
+    return this.#changes.filter(({ ms }) => ms > from)
+  }
+}

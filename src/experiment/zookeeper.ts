@@ -1,0 +1,328 @@
+/** Seed 004: an ensemble of ZooKeeper servers, which a lab keeps up, through failures, updates and maintenance. */
+import type { Verdict } from '../plan/step.js'
+import type { Bench, Experiment } from './bench.js'
+import { made, stayedWithin, updatedInOrder } from './claims.js'
+import type { PodSeen } from './history.js'
+
+const zk = ({ labels }: PodSeen): boolean => labels['app'] === 'zk'
+
+const servers = ['zk-0', 'zk-1', 'zk-2'] as const
+
+const podNamed = (bench: Bench, name: string): PodSeen | undefined =>
+  bench.history.pods.find((pod) => pod.name === name)
+
+const threeReady = (bench: Bench): Verdict => {
+  const pods = bench.history.pods.filter(zk)
+  return {
+    ok: pods.length === 3 && pods.every(({ ready }) => ready),
+    saw: pods
+      .map(({ name, ready, phase, node }) => `${name} ${ready ? 'ready' : phase} on ${node ?? 'no node'}`)
+      .join(', '),
+  }
+}
+
+/** One command for each server, its output in one line. */
+const ofEach = async (bench: Bench, command: readonly string[]): Promise<readonly string[]> => {
+  const said: string[] = []
+  for (const server of servers) said.push((await bench.exec(server, command)).replaceAll('\n', ' '))
+  return said
+}
+
+/** zkCli.sh prints what it asks and what it hears; the value is a line by itself. */
+export const valueIn = (output: string, wanted: string): boolean =>
+  output.split('\n').some((line) => line.trim() === wanted)
+
+const leaderElected = async (bench: Bench): Promise<Verdict> => {
+  const modes = await ofEach(bench, ['zkServer.sh', 'status'])
+  return {
+    ok:
+      modes.filter((mode) => mode.includes('leader')).length === 1 &&
+      modes.filter((mode) => mode.includes('follower')).length === 2,
+    saw: modes.map((mode, index) => `${servers[index] ?? ''}: ${mode.replace(/^Mode: /, '')}`).join(', '),
+  }
+}
+
+const path = '/lab-hello'
+
+const put = async (bench: Bench, value: string): Promise<void> => {
+  await bench.act(`write ${path} at zk-0`, async () => {
+    await bench.exec('zk-0', [
+      'sh',
+      '-c',
+      `zkCli.sh deleteall ${path} >/dev/null 2>&1; zkCli.sh create ${path} '${value}'`,
+    ])
+  })
+}
+
+const read = (bench: Bench, title: string, server: string, value: string): Promise<number> =>
+  bench.until(title, 120, async () => {
+    const said = await bench.exec(server, ['sh', '-c', `zkCli.sh get ${path} 2>/dev/null`])
+    return { ok: valueIn(said, value), saw: said.split('\n').at(-1)?.trim() ?? 'nothing' }
+  })
+
+const forget = async (bench: Bench): Promise<void> => {
+  await bench.exec('zk-0', ['sh', '-c', `zkCli.sh deleteall ${path} >/dev/null 2>&1 || true`])
+}
+
+export const ensemble: Experiment = {
+  workers: 3,
+  workload: true,
+  run: async (bench) => {
+    const nodes = bench.history.pods.filter(zk).map(({ node }) => node)
+    bench.claim('each server is on a node of its own', {
+      ok: nodes.length === 3 && new Set(nodes).size === 3,
+      saw: nodes.join(', '),
+    })
+    const hostnames = await ofEach(bench, ['hostname'])
+    bench.claim('each calls itself by its name', {
+      ok: hostnames.join() === servers.join(),
+      saw: hostnames.join(', '),
+    })
+    const ids = await ofEach(bench, ['cat', '/var/lib/zookeeper/data/myid'])
+    bench.claim('each has its number: the ordinal and one', {
+      ok: ids.join() === '1,2,3',
+      saw: ids.join(', '),
+    })
+    const full = await ofEach(bench, ['hostname', '-f'])
+    const wanted = servers.map((name) => `${name}.zk-hs.default.svc.${bench.lab.kubernetes?.dnsDomain ?? ''}`)
+    bench.claim('each has a full name in zk-hs', { ok: full.join() === wanted.join(), saw: full.join(', ') })
+    const config = await ofEach(bench, ['cat', '/opt/zookeeper/conf/zoo.cfg'])
+    bench.claim('every zoo.cfg names all three, by these names', {
+      ok: config.every((text) =>
+        wanted.every((name, index) => text.includes(`server.${String(index + 1)}=${name}:2888:3888`)),
+      ),
+      saw: /server\.1=\S+ server\.2=\S+ server\.3=\S+/.exec(config[0] ?? '')?.[0] ?? 'no servers',
+    })
+    const owner = await bench.exec('zk-0', ['sh', '-c', 'id -un; stat -c %U /var/lib/zookeeper/data'])
+    bench.claim('the server runs as zookeeper, whose its data is', {
+      ok: owner === 'zookeeper\nzookeeper',
+      saw: owner.replace('\n', ', '),
+    })
+    await bench.until('one is the leader, two follow it', 60, () => leaderElected(bench))
+    const value = `world-${String(Date.now())}`
+    await put(bench, value)
+    await read(bench, 'what was written at zk-0 is read at zk-1', 'zk-1', value)
+    const before = bench.history.pods.filter(zk)
+    const from = await bench.act('delete all three pods', () =>
+      bench.kubectl(['delete', 'pod', '--selector', 'app=zk', '--wait=false']),
+    )
+    await bench.until('all three are gone', 120, () => ({
+      ok: before.every(({ uid }) => bench.history.pods.every((pod) => pod.uid !== uid)),
+      saw:
+        bench.history.pods
+          .filter(zk)
+          .map(({ name }) => name)
+          .join(', ') || 'none',
+    }))
+    const took = await bench.until('three others are ready', 300, () => threeReady(bench), from)
+    bench.figure('from the deletion of all three until they are ready', took, {
+      ms: 120_000,
+      how: 'seed 004: 40 s for each, one after the other',
+    })
+    await bench.until('one is the leader again', 90, () => leaderElected(bench))
+    await read(bench, 'zk-2 still has what was written', 'zk-2', value)
+    await forget(bench)
+  },
+}
+
+const restartedAlone = (bench: Bench, from: number, server: string, before: number): Promise<number> =>
+  bench.until(
+    `${server} was restarted, and is ready again`,
+    240,
+    () => {
+      const pod = podNamed(bench, server)
+      return {
+        ok: (pod?.restarts ?? 0) > before && pod?.ready === true,
+        saw: pod ? `${String(pod.restarts)} restarts, ${pod.ready ? 'ready' : 'not ready'}` : 'gone',
+      }
+    },
+    from,
+  )
+
+export const probes: Experiment = {
+  workers: 3,
+  workload: true,
+  run: async (bench) => {
+    const begun = podNamed(bench, 'zk-0')?.restarts ?? 0
+    const killed = await bench.act('end the server process of zk-0', () =>
+      bench.exec('zk-0', ['sh', '-c', 'pkill java']).catch(() => undefined),
+    )
+    const back = await restartedAlone(bench, killed, 'zk-0', begun)
+    bench.figure('from the end of the process until the server is ready', back)
+    const restarts = podNamed(bench, 'zk-0')?.restarts ?? 0
+    const removed = await bench.act('remove the program that the probes of zk-0 run', () =>
+      bench.exec('zk-0', ['rm', '/opt/zookeeper/bin/zookeeper-ready']),
+    )
+    await bench.until('zk-0 is no longer ready', 90, () => ({
+      ok: podNamed(bench, 'zk-0')?.ready === false,
+      saw: podNamed(bench, 'zk-0')?.ready === true ? 'ready' : 'not ready',
+    }))
+    await restartedAlone(bench, removed, 'zk-0', restarts)
+    bench.claim(
+      'no pod was made: its container was restarted where it was',
+      made(bench.history, killed, 0, zk),
+    )
+    bench.claim(
+      'the two others were ready all the time',
+      stayedWithin(bench.history, killed, { ready: 2, there: 3 }, zk),
+    )
+    await bench.until('one is the leader, two follow it', 90, () => leaderElected(bench))
+  },
+}
+
+const processors = async (bench: Bench): Promise<string> =>
+  bench.kubectl([
+    'get',
+    'statefulset/zk',
+    '-o',
+    'jsonpath={.spec.template.spec.containers[0].resources.requests.cpu}',
+  ])
+
+export const ensembleUpdate: Experiment = {
+  workers: 3,
+  workload: true,
+  run: async (bench) => {
+    const image = podNamed(bench, 'zk-0')?.image ?? ''
+    const earlier = await processors(bench)
+    const revision = async (): Promise<string> =>
+      (
+        await bench.kubectl([
+          'get',
+          'statefulset/zk',
+          '-o',
+          'jsonpath={.status.currentRevision} {.status.updateRevision}',
+        ])
+      ).trim()
+    const done = (from: number): Promise<number> =>
+      bench.until(
+        'all three have the new revision, and are ready',
+        400,
+        async () => {
+          const [current, update] = (await revision()).split(' ')
+          const { ok, saw } = threeReady(bench)
+          const fresh = bench.history.changesSince(from).some(({ kind }) => kind === 'new')
+          return {
+            ok: ok && fresh && current === update,
+            saw: `${saw}; revisions ${current ?? ''} and ${update ?? ''}`,
+          }
+        },
+        from,
+      )
+    const order = ['zk-2', 'zk-1', 'zk-0']
+    const from = await bench.act('ask for fewer processors', () =>
+      bench.kubectl([
+        'patch',
+        'statefulset/zk',
+        '--type=json',
+        '--patch=[{"op": "replace", "path": "/spec/template/spec/containers/0/resources/requests/cpu", "value": "0.3"}]',
+      ]),
+    )
+    bench.figure('rolling update of 3 servers', await done(from))
+    bench.claim(
+      'zk-2, zk-1, zk-0: each only when the one before is ready',
+      updatedInOrder(bench.history, from, order, image),
+    )
+    bench.claim(
+      'at least 2 of 3 were ready at every change: a quorum',
+      stayedWithin(bench.history, from, { ready: 2, there: 3 }, zk),
+    )
+    const history = await bench.kubectl(['rollout', 'history', 'statefulset/zk'])
+    bench.claim('the history has both revisions', {
+      ok: (history.match(/^\d+\s/gm) ?? []).length >= 2,
+      saw: history.trim().replaceAll(/\s*\n\s*/g, '; '),
+    })
+    const undo = await bench.act('kubectl rollout undo', () =>
+      bench.kubectl(['rollout', 'undo', 'statefulset/zk']),
+    )
+    bench.figure('undo of 3 servers', await done(undo))
+    const now = await processors(bench)
+    bench.claim('it asks for as many processors as before', { ok: now === earlier, saw: now })
+    bench.claim(
+      'at least 2 of 3 were ready while it was undone',
+      stayedWithin(bench.history, undo, { ready: 2, there: 3 }, zk),
+    )
+  },
+}
+
+/** Empties a node as the seed does. @returns what kubectl said when it did not come to its end in time */
+const drain = async (bench: Bench, node: string, seconds: number): Promise<string | undefined> => {
+  await bench.undoLater({ do: 'uncordon', machine: node })
+  return bench
+    .kubectl(
+      [
+        'drain',
+        node,
+        '--ignore-daemonsets',
+        '--force',
+        '--delete-emptydir-data',
+        `--timeout=${String(seconds)}s`,
+      ],
+      { timeout: seconds + 10 },
+    )
+    .then(
+      () => undefined,
+      (error: unknown) => String(error),
+    )
+}
+
+export const maintenance: Experiment = {
+  workers: 4,
+  workload: true,
+  run: async (bench) => {
+    const value = `world-${String(Date.now())}`
+    await put(bench, value)
+    const from = bench.now()
+    const nodeOf = (server: string): string => podNamed(bench, server)?.node ?? ''
+    const first = nodeOf('zk-0')
+    let said: string | undefined
+    await bench.act(`drain ${first}, the node of zk-0`, async () => {
+      said = await drain(bench, first, 90)
+    })
+    bench.claim('the first drain comes to its end', { ok: said === undefined, saw: said ?? 'drained' })
+    await bench.until('zk-0 is ready on the fourth node', 180, () => {
+      const { ok, saw } = threeReady(bench)
+      return { ok: ok && nodeOf('zk-0') !== first, saw }
+    })
+    const second = nodeOf('zk-1')
+    await bench.act(`drain ${second}, the node of zk-1`, async () => {
+      said = await drain(bench, second, 90)
+    })
+    bench.claim('the second drain comes to its end', { ok: said === undefined, saw: said ?? 'drained' })
+    await bench.until('zk-1 fits nowhere, and says why', 90, () => {
+      const pod = podNamed(bench, 'zk-1')
+      return {
+        ok: pod?.node === undefined && (pod?.unschedulable ?? '').includes('anti-affinity'),
+        saw: pod?.unschedulable ?? pod?.phase ?? 'no such pod',
+      }
+    })
+    const third = nodeOf('zk-2')
+    await bench.act(`drain ${third}, the node of zk-2`, async () => {
+      said = await drain(bench, third, 20)
+    })
+    bench.claim("the third drain is refused: it would violate the pod's disruption budget", {
+      ok: said !== undefined && podNamed(bench, 'zk-2')?.ready === true,
+      saw: said?.slice(-160) ?? 'drained',
+    })
+    await read(bench, 'the ensemble still answers', 'zk-0', value)
+    await bench.act(`uncordon ${first}`, () => bench.kubectl(['uncordon', first]))
+    await bench.until('zk-1 is ready there', 240, () => {
+      const { ok, saw } = threeReady(bench)
+      return { ok: ok && nodeOf('zk-1') === first, saw }
+    })
+    await bench.act(`drain ${third} again`, async () => {
+      said = await drain(bench, third, 90)
+    })
+    bench.claim('now it comes to its end', { ok: said === undefined, saw: said ?? 'drained' })
+    await bench.act(`uncordon ${second}`, () => bench.kubectl(['uncordon', second]))
+    await bench.until('zk-2 is ready on the second node', 240, () => {
+      const { ok, saw } = threeReady(bench)
+      return { ok: ok && nodeOf('zk-2') === second, saw }
+    })
+    bench.claim(
+      'at least 2 of 3 were ready at every change of all this',
+      stayedWithin(bench.history, from, { ready: 2, there: 3 }, zk),
+    )
+    await read(bench, 'what was written before is still there', 'zk-2', value)
+    await forget(bench)
+  },
+}

@@ -1,0 +1,116 @@
+/** What a lab file lets run in its cluster: manifests of its folder, applied and seen ready. */
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { LabError } from '../error.js'
+import { imageReference, imagesOf } from '../lab/images.js'
+import { type Lab, nodesOf, type WorkloadSpec } from '../lab/lab.js'
+import type { Context, Step } from '../plan/step.js'
+import { renderFile } from '../render.js'
+import { pathsOf } from '../state.js'
+
+const phase = 'workloads'
+
+/**
+ * A manifest of the lab's folder as it is given to kubectl: `{{image "nginx:1.26"}}` has become the reference of
+ * that image.
+ * @param data what else it may ask for
+ * @throws LabError where the lab has no such manifest
+ */
+export const manifestText = (lab: Lab, name: string, data: object = {}): string => {
+  const path = lab.manifests === undefined ? undefined : join(lab.manifests, name)
+  if (path === undefined || !existsSync(path))
+    throw new LabError('no-manifest', `${path ?? name}: there is no such manifest`, {
+      hint: `lab validate ${lab.file}`,
+    })
+  return renderFile(path, { lab, ...data }, { image: imageReference })
+}
+
+const isFolder = (lab: Lab, name: string): boolean =>
+  lab.manifests !== undefined && statSync(join(lab.manifests, name)).isDirectory()
+
+/** A manifest, or what is in its folder: paths in the lab's folder of manifests. */
+const filesOf = (lab: Lab, name: string): readonly string[] =>
+  isFolder(lab, name) ? readdirSync(join(lab.manifests ?? '', name)).map((file) => join(name, file)) : [name]
+
+/** What `lab up` gives to the cluster, file by file, for people to read: of storage classes see `storageManifest`. */
+export const workloadManifests = (lab: Lab): readonly { readonly path: string; readonly text: string }[] =>
+  lab.workloads.flatMap(({ manifest }) =>
+    filesOf(lab, manifest).map((path) => ({ path, text: manifestText(lab, path) })),
+  )
+
+/** `-f FILE` or `-k FOLDER` of a manifest that was rendered into the lab's state. */
+export const renderedManifest = async (lab: Lab, name: string): Promise<readonly [string, string]> => {
+  const to = join(pathsOf(lab.name).rendered, name)
+  const folder = isFolder(lab, name)
+  await rm(to, { recursive: true, force: true })
+  await mkdir(folder ? to : pathsOf(lab.name).rendered, { recursive: true, mode: 0o700 })
+  for (const path of filesOf(lab, name))
+    await writeFile(join(pathsOf(lab.name).rendered, path), manifestText(lab, path), { mode: 0o600 })
+  return [folder ? '-k' : '-f', to]
+}
+
+/** Of a Deployment, a StatefulSet or a DaemonSet, how many of its pods are wanted, updated and ready. */
+interface Controller {
+  readonly metadata: { readonly generation: number }
+  readonly spec: { readonly replicas?: number }
+  readonly status: {
+    readonly observedGeneration?: number
+    readonly readyReplicas?: number
+    readonly updatedReplicas?: number
+    readonly replicas?: number
+    readonly desiredNumberScheduled?: number
+    readonly updatedNumberScheduled?: number
+    readonly numberReady?: number
+  }
+}
+
+/** Whether the controller has heard of its latest form, and all its pods have it and are ready. */
+export const controllerReady = ({ metadata, spec, status }: Controller): { ok: boolean; saw: string } => {
+  const wanted = status.desiredNumberScheduled ?? spec.replicas ?? 1
+  const updated = status.updatedNumberScheduled ?? status.updatedReplicas ?? 0
+  const ready = status.numberReady ?? status.readyReplicas ?? 0
+  const all = status.desiredNumberScheduled ?? status.replicas ?? 0
+  const heard = (status.observedGeneration ?? 0) >= metadata.generation
+  return {
+    ok: heard && updated === wanted && ready === wanted && all === wanted,
+    saw: `${String(ready)} of ${String(wanted)} ready, ${String(updated)} up to date${heard ? '' : ', not heard of yet'}`,
+  }
+}
+
+export const deployWorkload = (lab: Lab, workload: WorkloadSpec, before: string | undefined): Step => {
+  const name = workload.manifest.replace(/\.ya?ml$/, '').replaceAll(/[^a-z0-9-]+/gi, '-')
+  const ready = (what: string) => async (context: Context) =>
+    controllerReady(await context.kubectl.get<Controller>(what))
+  const [first, ...others] = workload.ready.map((what) => ({
+    id: `${what.replaceAll(/[/.]/g, '-')}-ready`,
+    title: `${what} has all its pods, up to date and ready`,
+    within: workload.within / 1000,
+    hint: `lab kubectl ${lab.name} -- describe ${what}`,
+    probe: ready(what),
+  }))
+  if (!first) throw new Error(`${workload.manifest} says of nothing when it is ready`)
+  return {
+    id: `deploy-${name}`,
+    title: `Deploy ${workload.manifest}`,
+    phase,
+    needs: [
+      'install-dns',
+      ...nodesOf(lab).flatMap((machine) => [
+        `ready-${machine.name}`,
+        ...(imagesOf(lab).length > 0 ? [`load-images-${machine.name}`] : []),
+      ]),
+      ...(lab.storage.length > 0 ? ['provide-storage'] : []),
+      ...(before === undefined ? [] : [before]),
+    ],
+    apply: async ({ kubectl }) => {
+      await kubectl.run(
+        ['apply', '--server-side', '--force-conflicts', ...(await renderedManifest(lab, workload.manifest))],
+        {
+          timeout: 60,
+        },
+      )
+    },
+    checks: [first, ...others],
+  }
+}
