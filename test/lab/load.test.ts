@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { exitCodes, LabError } from '../../src/error.js'
@@ -32,7 +32,11 @@ const yamlIn = (folder: string): string[] =>
   readdirSync(join(here, folder)).filter((file) => file.endsWith('.yaml'))
 
 /** Where the lab was read from differs from one clone to the next. */
-const withoutFile = (lab: Lab): object => ({ ...lab, file: undefined })
+const withoutFile = (lab: Lab): object => ({
+  ...lab,
+  file: undefined,
+  ...(lab.manifests === undefined ? {} : { manifests: relative(join(here, '..', '..'), lab.manifests) }),
+})
 
 describe('invalid files', () => {
   test.each(yamlIn('invalid'))('%s', async (file) => {
