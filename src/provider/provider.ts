@@ -34,7 +34,7 @@ export interface MachineState {
 export interface Preparation {
   readonly signal: AbortSignal
   /** Asks before something is made that takes long and that nobody asked for. Absent: it was asked for. */
-  agree?(question: string): Promise<Agreement>
+  readonly agree?: (question: string) => Promise<Agreement>
   /** A line for people: what is about to be installed, and why. */
   notice(text: string): void
   /** One part: its place among all, what it does now, and where its log is. */
