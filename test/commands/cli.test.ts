@@ -519,11 +519,13 @@ describe.concurrent('JSON for programs', () => {
 })
 
 describe.concurrent('text for people', () => {
-  test('lab list: a line for each lab, and which of them are made', async () => {
+  test('lab list: a line for each lab and each of its experiments, and which labs are made', async () => {
     const desk = newDesk()
     await desk.madeBefore('iscsi-ha')
     const { stdout } = await desk.lab(['list'])
-    expect(stdout).toMatch(/^iscsi {8}- {13}One iSCSI.*\niscsi-ha {5}made \(uml\) {4}MariaDB.*\n/m)
+    expect(stdout).toMatch(/^iscsi +- +One iSCSI.*$/m)
+    expect(stdout).toMatch(/^iscsi-ha +made \(uml\) +MariaDB.*$/m)
+    expect(stdout).toMatch(/^deployment +- +.*\n {2}scale +.*$/m)
   })
 
   test('lab doctor: every provider by name, with what to do for those that do not work', async () => {
@@ -744,6 +746,7 @@ describe.concurrent('a completion script', () => {
     expect(await offered(desk, 'lab', 'up', '')).toEqual([
       'cassandra',
       'deployment',
+      'deployment-ha',
       'iscsi',
       'iscsi-ha',
       'replicaset',
