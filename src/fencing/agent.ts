@@ -20,6 +20,12 @@ import type { MachineState } from '../provider/provider.js'
 /** Milliseconds between two looks. */
 const pause = 200
 
+/**
+ * Milliseconds for which a kubelet that says of itself that it is not ready must go on saying so. It lives, and its
+ * word may be old: it looks at its runtime every 5 s, and tells every 10 s (nodeStatusUpdateFrequency, as it comes).
+ */
+const ownWordStands = 15_000
+
 export type FenceMethod = 'power' | 'storage'
 
 /** A node that was fenced. */
@@ -77,6 +83,8 @@ const makeHarmless = async (
 /** A worker, as Kubernetes and the provider see it. */
 interface Seen {
   readonly ready: boolean
+  /** Since when the kubelet itself says that it is not ready, by `performance.now`; undefined: it does not. */
+  readonly refusing: number | undefined
   /** Changes with every boot. */
   readonly bootId: string
 }
@@ -103,8 +111,9 @@ export interface Watching {
 
 /**
  * Fences any worker that goes, until the signal: one that is off, as its provider sees it, or that Kubernetes calls
- * not ready, although it still writes, perhaps. Only a worker that was seen ready in this boot can go; one that is
- * fenced is left alone; and while no other worker is ready nobody could take over, so nothing is gained.
+ * not ready, although it still writes, perhaps; where the kubelet itself says so, not before that has stood for
+ * `ownWordStands`. Only a worker that was seen ready in this boot can go; one that is fenced is left alone; and while
+ * no other worker is ready nobody could take over, so nothing is gained.
  */
 export const fencingAgent = async (
   context: Context,
@@ -124,8 +133,12 @@ export const fencingAgent = async (
         conditions?: readonly { type: string; status: string }[]
         nodeInfo?: { bootID?: string }
       }
-      nodes.set(object.metadata.name, {
-        ready: conditions?.some((each) => each.type === 'Ready' && each.status === 'True') ?? false,
+      const { name } = object.metadata
+      // Unknown is the control plane's word, of a kubelet that is silent.
+      const status = conditions?.find((each) => each.type === 'Ready')?.status
+      nodes.set(name, {
+        ready: status === 'True',
+        refusing: status === 'False' ? (nodes.get(name)?.refusing ?? performance.now()) : undefined,
         bootId: nodeInfo?.bootID ?? '',
       })
     },
@@ -181,17 +194,20 @@ export const fencingAgent = async (
     const isFenced = (node: string): boolean =>
       journal.some(({ fault, undo }: JournalEntry) => fault === 'fence' && undo.machine === node)
     const lost = new Map<string, string>()
+    const well = new Set<string>()
     for (const name of workers) {
       const on = states.some((state) => state.name === name && state.status === 'running')
       const node = nodes.get(name)
       if (isFenced(name)) armed.delete(name)
       else if (on && node?.ready) {
         if (node.bootId !== runs.get(name)?.before) armed.add(name)
-      } else if (armed.has(name)) lost.set(name, on ? `${name} is not ready` : `${name} was found off`)
+        if (armed.has(name)) well.add(name)
+      } else if (!armed.has(name)) continue
+      else if (!on) lost.set(name, `${name} was found off`)
+      else if (node?.refusing === undefined || performance.now() - node.refusing > ownWordStands)
+        lost.set(name, `${name} is not ready`)
     }
-    const others = (name: string): boolean =>
-      workers.some((other) => other !== name && !lost.has(other) && armed.has(other))
-    return new Map([...lost].filter(([name]) => others(name)))
+    return well.size > 0 ? lost : new Map()
   }
 
   while (!signal.aborted) {

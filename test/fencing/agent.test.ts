@@ -18,6 +18,7 @@ beforeEach(async () => {
   await mkdir(pathsOf(lab.name).root, { recursive: true })
 })
 afterEach(() => {
+  vi.restoreAllMocks()
   for (const each of ending.splice(0)) each.abort()
 })
 
@@ -36,13 +37,13 @@ const watched = async (method: FenceMethod) => {
     armed: [] as readonly string[],
   }
   let tell: (event: WatchEvent) => void = () => undefined
-  const node = (name: string, ready: boolean, boot: number): void =>
+  const node = (name: string, ready: boolean | 'says that it is not', boot: number): void =>
     tell({
       type: 'MODIFIED',
       object: {
         metadata: { name },
         status: {
-          conditions: [{ type: 'Ready', status: ready ? 'True' : 'Unknown' }],
+          conditions: [{ type: 'Ready', status: ready === true ? 'True' : ready ? 'False' : 'Unknown' }],
           nodeInfo: { bootID: `${name} ${String(boot)}` },
         },
       },
@@ -130,6 +131,36 @@ test('a worker that runs but is not ready may still write: it is switched off fi
   await oneIsFenced(world)
   expect(world.done).toEqual(['cut worker2', 'taint node worker2'])
   expect(world.runs.has('worker2')).toBe(false)
+})
+
+test('a kubelet that says it is not ready is believed once that has stood for 15 s', async () => {
+  const { world, node } = await watched('power')
+  node('worker1', 'says that it is not', 1)
+  await aWhile()
+  // Its runtime was away, and is back: the word was an old one.
+  node('worker1', true, 1)
+  const clock = vi.spyOn(performance, 'now')
+  const later = performance.now() + 15_000
+  clock.mockReturnValue(later)
+  node('worker1', 'says that it is not', 1)
+  await aWhile()
+  expect(world.done).toEqual([])
+  // It says so again, in other words: that does not begin anew.
+  clock.mockReturnValue(later + 14_000)
+  node('worker1', 'says that it is not', 1)
+  await aWhile()
+  expect(world.done).toEqual([])
+  clock.mockReturnValue(later + 15_001)
+  await oneIsFenced(world)
+  expect(world.done).toEqual(['cut worker1', 'taint node worker1'])
+})
+
+test('a worker that says it is not ready cannot take over', async () => {
+  const { world, node } = await watched('power')
+  node('worker2', 'says that it is not', 1)
+  node('worker1', false, 1)
+  await aWhile()
+  expect(world.done).toEqual([])
 })
 
 test('what is not confirmed is not fenced, and is tried again', async () => {
