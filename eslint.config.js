@@ -27,7 +27,7 @@ const layers = {
   },
   experiment: {
     src: ['error', 'journal', 'lab', 'machine', 'plan', 'scenario', 'state', 'steps'],
-    packages: [],
+    packages: ['cassandra-driver', 'node-zookeeper-client'],
   },
   report: { src: ['error', 'lab', 'plan', 'render', 'scenario', 'state'], packages: ['zod'] },
   view: { src: ['error'], packages: ['listr2'] },

@@ -238,6 +238,7 @@ export const run = async (
         healer,
         plan,
         versions,
+        ledgerPath: ledgerOf(place, index),
         notice: (text: string) => view.notice(`${scenario.name}: ${text}`),
         save: async (facts: RunFacts) => {
           const now = runReport(facts, mask)
@@ -259,7 +260,6 @@ export const run = async (
                 ...common,
                 scenario: scenario.scenario,
                 fencing,
-                ledgerPath: ledgerOf(place, index),
               })
         done.push(runReport(facts, mask))
       } catch (error) {

@@ -12,6 +12,10 @@ import { runPlan, succeeded } from '../plan/runner.js'
 import type { Context, Plan, Report, Verdict } from '../plan/step.js'
 import type { ExperimentFacts, RunFacts } from '../report/run.js'
 import { aim, type Fault, refusal } from '../scenario/faults.js'
+import { ledgerClient } from '../scenario/client.js'
+import { createLedger } from '../scenario/ledger-file.js'
+import { judge, type Judgement, type LedgerRecord, type ReadBack } from '../scenario/ledger.js'
+import type { Reach, Store } from '../scenario/medium.js'
 import { undoAll } from '../scenario/undo.js'
 import { manifestText, renderedManifest } from '../steps/workloads.js'
 import { type PodChange, PodHistory, type PodObject, type PodSeen } from './history.js'
@@ -63,6 +67,14 @@ export interface Bench {
   figure(title: string, ms: number, seed?: SeedFigure): void
   /** A fault of scenarios, with its undo written down before. */
   fault(spec: FaultSpec): Promise<void>
+  /**
+   * While something is done, a client outside the cluster writes and reads all the time; afterwards all that it was
+   * acknowledged is read back and judged. Once in an experiment.
+   * @param storeOf given the name that is to be used for what is written
+   */
+  ledger(storeOf: (run: string) => Store, during: () => Promise<void>): Promise<void>
+  /** Where a client outside the cluster comes from. */
+  readonly reach: Reach
   /** Undoes all faults, and waits until the lab is what its file says. */
   heal(): Promise<void>
   /** Writes down how something is undone that an experiment does itself. */
@@ -91,10 +103,15 @@ export interface ExperimentRequest {
   /** Milliseconds for the lab to be well, before and after. */
   readonly patience: number
   readonly notice: (text: string) => void
+  readonly ledgerPath: string
   /** Keeps what is known so far; called several times. */
   readonly save: (facts: RunFacts) => Promise<void>
 }
 
+/** Seconds for a store to take the first write, and to give back all of them. */
+const answerDeadline = 60
+/** Milliseconds of undisturbed writing before anything is done. */
+const baseline = 3000
 /** Milliseconds between two looks, where no change of a pod tells to look again. */
 const glance = 500
 /** A claim that did not come true, on which all that follows rests. */
@@ -150,6 +167,8 @@ class Run implements Bench {
   readonly #faults: Injected[] = []
   /** What the journal calls that which stays until the end of the experiment. */
   readonly #kept = new Set<string>()
+  readonly #records: LedgerRecord[] = []
+  #readBack: readonly ReadBack[] | undefined
   #checks: readonly CheckFact[] = []
   #interrupted = true
   /** Those who wait for something to happen. */
@@ -323,6 +342,53 @@ class Run implements Bench {
     return this.#healFaults()
   }
 
+  get reach(): Reach {
+    return this.#request.context
+  }
+
+  get #judgement(): Judgement {
+    return judge(this.#records, this.#readBack, undefined, 'many')
+  }
+
+  async ledger(storeOf: (run: string) => Store, during: () => Promise<void>): Promise<void> {
+    const { ledgerPath, notice } = this.#request
+    const store = storeOf(`lab_run_${this.#started.toISOString().replace(/\D/g, '')}`)
+    const soon = (): AbortSignal => AbortSignal.timeout(answerDeadline * 1000)
+    const file = await createLedger(ledgerPath)
+    const client = ledgerClient({
+      stores: [store],
+      ledger: file,
+      seen: (record) => this.#records.push(record),
+    })
+    const acknowledged = (): boolean => this.#records.some(({ type }) => type === 'acknowledged')
+    try {
+      await store.create(AbortSignal.any([this.signal, soon()]))
+      await client.mark('begin')
+      client.start()
+      await this.until('a client outside the cluster is answered', answerDeadline, () => ({
+        ok: acknowledged(),
+        saw: acknowledged() ? 'the first write was acknowledged' : 'nothing was acknowledged',
+      }))
+      await delay(baseline, undefined, { signal: this.signal })
+      await client.mark('fault')
+      await during()
+      await client.mark('end')
+    } finally {
+      await client.stop().finally(() => file.close())
+      try {
+        if (this.#records.length > 0) this.#readBack = await store.readBack(soon())
+        // What is not as it should be stays, to be looked at.
+        if (this.#judgement.findings.length === 0) await store.remove(soon())
+      } catch (error) {
+        notice(`ledger: ${messageOf(error)}`)
+      }
+    }
+    const gap = this.#judgement.gaps
+      .filter(({ operation }) => operation === 'write')
+      .reduce((longest, { length }) => Math.max(longest, length), 0)
+    this.figure('longest time without an acknowledged write', gap)
+  }
+
   facts(): RunFacts {
     const { name, context, versions } = this.#request
     return {
@@ -352,6 +418,7 @@ class Run implements Bench {
         error,
       })),
       checks: this.#checks,
+      ledger: this.#records.length === 0 ? undefined : { records: this.#records, judgement: this.#judgement },
       experiment: { claims: this.#claims, figures: this.#figures, events: this.#events },
     }
   }

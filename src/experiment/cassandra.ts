@@ -4,6 +4,7 @@ import type { Verdict } from '../plan/step.js'
 import type { Bench, Experiment } from './bench.js'
 import { startedInOrder, untouched } from './claims.js'
 import type { PodSeen } from './history.js'
+import { cassandraStore, nodePortOf } from './stores.js'
 
 const member = ({ labels }: PodSeen): boolean => labels['app'] === 'cassandra'
 
@@ -23,6 +24,8 @@ const ringSeenBy = async (bench: Bench, pod: string, count: number): Promise<Ver
 }
 
 const keyspace = 'lab'
+/** As the manifest has it. */
+const datacenter = 'DC1-K8Demo'
 
 /** CQL at QUORUM, by cqlsh in a pod. */
 const ask = (bench: Bench, pod: string, text: string): Promise<string> =>
@@ -134,33 +137,41 @@ export const memberLost: Experiment = {
       const others = members(bench).filter(({ name }) => name !== 'cassandra-2')
       if (!machinesWith(bench.lab, 'worker').some(({ name }) => name === lost?.node))
         throw new Error('cassandra-2 is on no worker')
-      const from = bench.now()
-      await bench.fault({ fault: 'power-cut', machine: lost?.node ?? '' })
-      let written = 0
-      for (let id = 1; id <= writes; id++) {
-        await write(bench, 'cassandra-0', id, `after-${String(id)}`)
-        const seen = await rows(bench, 'cassandra-1')
-        if (seen.get(id) !== `after-${String(id)}`) break
-        written = id
-      }
-      bench.claim('rows are written and read at QUORUM while a member is off', {
-        ok: written === writes,
-        saw: `${String(written)} of ${String(writes)}, in ${((bench.now() - from) / 1000).toFixed(1)} s`,
+      const nodePort = await nodePortOf(bench, 'cassandra-outside')
+      const store = (run: string) =>
+        cassandraStore({ reach: bench.reach, nodePort, run }, datacenter, (address) => {
+          const pod = bench.history.pods.find((candidate) => candidate.address === address)
+          return pod && { pod: pod.name, node: pod.node ?? 'no node' }
+        })
+      await bench.ledger(store, async () => {
+        const from = bench.now()
+        await bench.fault({ fault: 'power-cut', machine: lost?.node ?? '' })
+        let written = 0
+        for (let id = 1; id <= writes; id++) {
+          await write(bench, 'cassandra-0', id, `after-${String(id)}`)
+          const seen = await rows(bench, 'cassandra-1')
+          if (seen.get(id) !== `after-${String(id)}`) break
+          written = id
+        }
+        bench.claim('rows are written and read at QUORUM while a member is off', {
+          ok: written === writes,
+          saw: `${String(written)} of ${String(writes)}, in ${((bench.now() - from) / 1000).toFixed(1)} s`,
+        })
+        await bench.until('the others call it down', 120, async () => {
+          const states = ringStates(await bench.exec('cassandra-0', ['nodetool', 'status']))
+          return { ok: states.filter((state) => state === 'DN').length === 1, saw: states.join(', ') }
+        })
+        bench.claim('the others were not touched', untouched(bench.history, from, others))
+        const back = bench.now()
+        await bench.heal()
+        const took = await bench.until(
+          'all three are up and normal again',
+          400,
+          () => ringSeenBy(bench, 'cassandra-0', 3),
+          back,
+        )
+        bench.figure('from switching the node on until the ring is whole', took)
       })
-      await bench.until('the others call it down', 120, async () => {
-        const states = ringStates(await bench.exec('cassandra-0', ['nodetool', 'status']))
-        return { ok: states.filter((state) => state === 'DN').length === 1, saw: states.join(', ') }
-      })
-      bench.claim('the others were not touched', untouched(bench.history, from, others))
-      const back = bench.now()
-      await bench.heal()
-      const took = await bench.until(
-        'all three are up and normal again',
-        400,
-        () => ringSeenBy(bench, 'cassandra-0', 3),
-        back,
-      )
-      bench.figure('from switching the node on until the ring is whole', took)
       await bench.until('cassandra-2 has all rows', 120, async () => {
         const seen = await rows(bench, 'cassandra-2')
         return { ok: seen.size === writes + 1, saw: `${String(seen.size)} of ${String(writes + 1)}` }

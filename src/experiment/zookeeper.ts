@@ -3,6 +3,7 @@ import type { Verdict } from '../plan/step.js'
 import type { Bench, Experiment } from './bench.js'
 import { made, stayedWithin, updatedInOrder } from './claims.js'
 import type { PodSeen } from './history.js'
+import { nodePortOf, zookeeperStore } from './stores.js'
 
 const zk = ({ labels }: PodSeen): boolean => labels['app'] === 'zk'
 
@@ -60,6 +61,20 @@ const read = (bench: Bench, title: string, server: string, value: string): Promi
     return { ok: valueIn(said, value), saw: said.split('\n').at(-1)?.trim() ?? 'nothing' }
   })
 
+/** The server with the number of an ordinal and one. */
+const serverOf = (bench: Bench, id: number) => {
+  const pod = `zk-${String(id - 1)}`
+  return { pod, node: podNamed(bench, pod)?.node ?? 'no node' }
+}
+
+const withLedger = async (bench: Bench, during: () => Promise<void>): Promise<void> => {
+  const nodePort = await nodePortOf(bench, 'zk-outside')
+  await bench.ledger(
+    (run) => zookeeperStore({ reach: bench.reach, nodePort, run }, (id) => serverOf(bench, id)),
+    during,
+  )
+}
+
 const forget = async (bench: Bench): Promise<void> => {
   await bench.exec('zk-0', ['sh', '-c', `zkCli.sh deleteall ${path} >/dev/null 2>&1 || true`])
 }
@@ -102,24 +117,26 @@ export const ensemble: Experiment = {
     const value = `world-${String(Date.now())}`
     await put(bench, value)
     await read(bench, 'what was written at zk-0 is read at zk-1', 'zk-1', value)
-    const before = bench.history.pods.filter(zk)
-    const from = await bench.act('delete all three pods', () =>
-      bench.kubectl(['delete', 'pod', '--selector', 'app=zk', '--wait=false']),
-    )
-    await bench.until('all three are gone', 120, () => ({
-      ok: before.every(({ uid }) => bench.history.pods.every((pod) => pod.uid !== uid)),
-      saw:
-        bench.history.pods
-          .filter(zk)
-          .map(({ name }) => name)
-          .join(', ') || 'none',
-    }))
-    const took = await bench.until('three others are ready', 300, () => threeReady(bench), from)
-    bench.figure('from the deletion of all three until they are ready', took, {
-      ms: 120_000,
-      how: 'seed 004: 40 s for each, one after the other',
+    await withLedger(bench, async () => {
+      const before = bench.history.pods.filter(zk)
+      const from = await bench.act('delete all three pods', () =>
+        bench.kubectl(['delete', 'pod', '--selector', 'app=zk', '--wait=false']),
+      )
+      await bench.until('all three are gone', 120, () => ({
+        ok: before.every(({ uid }) => bench.history.pods.every((pod) => pod.uid !== uid)),
+        saw:
+          bench.history.pods
+            .filter(zk)
+            .map(({ name }) => name)
+            .join(', ') || 'none',
+      }))
+      const took = await bench.until('three others are ready', 300, () => threeReady(bench), from)
+      bench.figure('from the deletion of all three until they are ready', took, {
+        ms: 120_000,
+        how: 'seed 004: 40 s for each, one after the other',
+      })
+      await bench.until('one is the leader again', 90, () => leaderElected(bench))
     })
-    await bench.until('one is the leader again', 90, () => leaderElected(bench))
     await read(bench, 'zk-2 still has what was written', 'zk-2', value)
     await forget(bench)
   },
@@ -271,57 +288,59 @@ export const maintenance: Experiment = {
   run: async (bench) => {
     const value = `world-${String(Date.now())}`
     await put(bench, value)
-    const from = bench.now()
-    const nodeOf = (server: string): string => podNamed(bench, server)?.node ?? ''
-    const first = nodeOf('zk-0')
-    let said: string | undefined
-    await bench.act(`drain ${first}, the node of zk-0`, async () => {
-      said = await drain(bench, first, 90)
+    await withLedger(bench, async () => {
+      const from = bench.now()
+      const nodeOf = (server: string): string => podNamed(bench, server)?.node ?? ''
+      const first = nodeOf('zk-0')
+      let said: string | undefined
+      await bench.act(`drain ${first}, the node of zk-0`, async () => {
+        said = await drain(bench, first, 90)
+      })
+      bench.claim('the first drain comes to its end', { ok: said === undefined, saw: said ?? 'drained' })
+      await bench.until('zk-0 is ready on the fourth node', 180, () => {
+        const { ok, saw } = threeReady(bench)
+        return { ok: ok && nodeOf('zk-0') !== first, saw }
+      })
+      const second = nodeOf('zk-1')
+      await bench.act(`drain ${second}, the node of zk-1`, async () => {
+        said = await drain(bench, second, 90)
+      })
+      bench.claim('the second drain comes to its end', { ok: said === undefined, saw: said ?? 'drained' })
+      await bench.until('zk-1 fits nowhere, and says why', 90, () => {
+        const pod = podNamed(bench, 'zk-1')
+        return {
+          ok: pod?.node === undefined && (pod?.unschedulable ?? '').includes('anti-affinity'),
+          saw: pod?.unschedulable ?? pod?.phase ?? 'no such pod',
+        }
+      })
+      const third = nodeOf('zk-2')
+      await bench.act(`drain ${third}, the node of zk-2`, async () => {
+        said = await drain(bench, third, 20)
+      })
+      bench.claim("the third drain is refused: it would violate the pod's disruption budget", {
+        ok: said !== undefined && podNamed(bench, 'zk-2')?.ready === true,
+        saw: said?.slice(-160) ?? 'drained',
+      })
+      await read(bench, 'the ensemble still answers', 'zk-0', value)
+      await bench.act(`uncordon ${first}`, () => bench.kubectl(['uncordon', first]))
+      await bench.until('zk-1 is ready there', 240, () => {
+        const { ok, saw } = threeReady(bench)
+        return { ok: ok && nodeOf('zk-1') === first, saw }
+      })
+      await bench.act(`drain ${third} again`, async () => {
+        said = await drain(bench, third, 90)
+      })
+      bench.claim('now it comes to its end', { ok: said === undefined, saw: said ?? 'drained' })
+      await bench.act(`uncordon ${second}`, () => bench.kubectl(['uncordon', second]))
+      await bench.until('zk-2 is ready on the second node', 240, () => {
+        const { ok, saw } = threeReady(bench)
+        return { ok: ok && nodeOf('zk-2') === second, saw }
+      })
+      bench.claim(
+        'at least 2 of 3 were ready at every change of all this',
+        stayedWithin(bench.history, from, { ready: 2, there: 3 }, zk),
+      )
     })
-    bench.claim('the first drain comes to its end', { ok: said === undefined, saw: said ?? 'drained' })
-    await bench.until('zk-0 is ready on the fourth node', 180, () => {
-      const { ok, saw } = threeReady(bench)
-      return { ok: ok && nodeOf('zk-0') !== first, saw }
-    })
-    const second = nodeOf('zk-1')
-    await bench.act(`drain ${second}, the node of zk-1`, async () => {
-      said = await drain(bench, second, 90)
-    })
-    bench.claim('the second drain comes to its end', { ok: said === undefined, saw: said ?? 'drained' })
-    await bench.until('zk-1 fits nowhere, and says why', 90, () => {
-      const pod = podNamed(bench, 'zk-1')
-      return {
-        ok: pod?.node === undefined && (pod?.unschedulable ?? '').includes('anti-affinity'),
-        saw: pod?.unschedulable ?? pod?.phase ?? 'no such pod',
-      }
-    })
-    const third = nodeOf('zk-2')
-    await bench.act(`drain ${third}, the node of zk-2`, async () => {
-      said = await drain(bench, third, 20)
-    })
-    bench.claim("the third drain is refused: it would violate the pod's disruption budget", {
-      ok: said !== undefined && podNamed(bench, 'zk-2')?.ready === true,
-      saw: said?.slice(-160) ?? 'drained',
-    })
-    await read(bench, 'the ensemble still answers', 'zk-0', value)
-    await bench.act(`uncordon ${first}`, () => bench.kubectl(['uncordon', first]))
-    await bench.until('zk-1 is ready there', 240, () => {
-      const { ok, saw } = threeReady(bench)
-      return { ok: ok && nodeOf('zk-1') === first, saw }
-    })
-    await bench.act(`drain ${third} again`, async () => {
-      said = await drain(bench, third, 90)
-    })
-    bench.claim('now it comes to its end', { ok: said === undefined, saw: said ?? 'drained' })
-    await bench.act(`uncordon ${second}`, () => bench.kubectl(['uncordon', second]))
-    await bench.until('zk-2 is ready on the second node', 240, () => {
-      const { ok, saw } = threeReady(bench)
-      return { ok: ok && nodeOf('zk-2') === second, saw }
-    })
-    bench.claim(
-      'at least 2 of 3 were ready at every change of all this',
-      stayedWithin(bench.history, from, { ready: 2, there: 3 }, zk),
-    )
     await read(bench, 'what was written before is still there', 'zk-2', value)
     await forget(bench)
   },

@@ -283,8 +283,11 @@ const dataTitles = {
   'DOUBLE WRITER': 'one server wrote at a time',
 } as const
 
-const dataChecks = (ledger: RunFacts['ledger']): RunCheck[] =>
-  (['LOST', 'CORRUPT', 'DOUBLE WRITER'] as const).map((kind) => {
+const dataChecks = (
+  ledger: RunFacts['ledger'],
+  kinds: readonly (keyof typeof dataTitles)[] = ['LOST', 'CORRUPT', 'DOUBLE WRITER'],
+): RunCheck[] =>
+  kinds.map((kind) => {
     const judgement = ledger?.judgement
     const findings = judgement?.findings.filter((finding) => finding.kind === kind) ?? []
     const base = { group: 'data', title: dataTitles[kind], machine: null } as const
@@ -386,6 +389,8 @@ const checksOf = (facts: RunFacts, budgets: RunReport['budgets']): RunCheck[] =>
     ...faultChecks(facts),
     ...claims,
     ...(experiment ? [] : [...dataChecks(facts.ledger), ...budgetChecks(budgets)]),
+    // Of a database whose members all take writes.
+    ...(experiment && facts.ledger ? dataChecks(facts.ledger, ['LOST', 'CORRUPT']) : []),
     ...(experiment && claims.length === 0 ? [nothingClaimed] : []),
     ...after,
     ...(facts.interrupted ? [notAsked('the run was interrupted')] : []),

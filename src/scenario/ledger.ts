@@ -20,7 +20,7 @@ const request = {
   /** Such as `writer-1`; a client has one request at a time. */
   client: z.string(),
   operation: z.enum(['write', 'read']),
-  /** A row of the database, or a line of a plain file on the LUN. */
+  /** A row of the database (of ZooKeeper a znode), or a line of a plain file on the LUN. */
   medium: z.enum(['row', 'file']),
   /** Of a write: its number, which its medium has only once. Of a read: the client's own count. */
   seq: z.int().nonnegative(),
@@ -357,6 +357,7 @@ const doubts = (
 
 /**
  * Whether all that was acknowledged is there, unchanged, and written by one server at a time.
+ * @param writers whether more than one server may write at a time, as the members of a Cassandra ring do
  * @param rows every row, read back after recovery; undefined when that was not possible
  * @param fileLines every line of the plain file, in its order; undefined when there is none, or it could not be read
  */
@@ -364,6 +365,7 @@ export const judge = (
   records: readonly LedgerRecord[],
   rows: readonly ReadBack[] | undefined,
   fileLines: readonly ReadBack[] | undefined,
+  writers: 'one' | 'many' = 'one',
 ): Judgement => {
   const readBack = { row: rows, file: fileLines }
   const written = { row: writesTo(records, 'row'), file: writesTo(records, 'file') }
@@ -375,7 +377,7 @@ export const judge = (
     return [
       ...(there ? lost(medium, acknowledged, there) : []),
       ...(there ? corrupt(medium, written[medium], there) : []),
-      ...takingTurns(medium, acknowledged),
+      ...(writers === 'one' ? takingTurns(medium, acknowledged) : []),
       ...(medium === 'file' && there ? takingTurnsInFile(there) : []),
     ]
   })

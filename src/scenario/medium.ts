@@ -140,7 +140,10 @@ const withConnection = async <T extends Closable, Result>(
 }
 
 /** Tries until it succeeds. @throws once the signal comes, why it last failed */
-const persistently = async <Result>(signal: AbortSignal, act: () => Promise<Result>): Promise<Result> => {
+export const persistently = async <Result>(
+  signal: AbortSignal,
+  act: () => Promise<Result>,
+): Promise<Result> => {
   let last: unknown
   for (;;) {
     try {

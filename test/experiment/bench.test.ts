@@ -1,5 +1,6 @@
 /** Whole experiments against a cluster that is made up: what is claimed, what is reported, what is left behind. */
 import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { type Bench, describeChange, type Experiment, runExperiment } from '../../src/experiment/bench.js'
@@ -10,6 +11,8 @@ import type { WatchEvent } from '../../src/machine/kubectl.js'
 import type { Context, Plan } from '../../src/plan/step.js'
 import { runMarkdown, runPage } from '../../src/report/documents.js'
 import { type RunFacts, runReport } from '../../src/report/run.js'
+import type { ReadBack } from '../../src/scenario/ledger.js'
+import type { Store } from '../../src/scenario/medium.js'
 import { readJournal } from '../../src/journal.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
@@ -93,7 +96,7 @@ const fakeCluster = () => {
         },
       })
     },
-    run: (experiment: Experiment, patience = 0) =>
+    run: async (experiment: Experiment, patience = 0) =>
       runExperiment({
         name: 'scale',
         experiment,
@@ -102,6 +105,7 @@ const fakeCluster = () => {
         plan,
         versions: {},
         patience,
+        ledgerPath: join(await temporaryFolder(), 'ledger.ndjson'),
         notice: () => undefined,
         save: async (facts) => {
           saved.push(facts)
@@ -289,3 +293,73 @@ test('a change is told once, in words', () => {
   ).toBe('web-0 fits nowhere: no room')
   expect(change({})).toBeUndefined()
 })
+
+/** Members that take turns, and keep what they acknowledge; what is read back may be something else. */
+const memory = (readBack: (there: readonly ReadBack[]) => readonly ReadBack[]) => {
+  const there: ReadBack[] = []
+  const removed: string[] = []
+  const store = (run: string): Store => ({
+    medium: 'row',
+    connect: async () => {
+      let answered = 0
+      const server = () => ({ pod: `member-${String(answered++ % 2)}`, node: 'worker1' })
+      return Promise.resolve({
+        address: '192.168.56.21:30000',
+        write: async (seq, content) => {
+          there.push({ seq, content })
+          return Promise.resolve(server())
+        },
+        read: async () => Promise.resolve(server()),
+        close: () => undefined,
+      })
+    },
+    create: async () => Promise.resolve(),
+    readBack: async () => Promise.resolve().then(() => readBack(there)),
+    remove: async () => {
+      removed.push(run)
+      return Promise.resolve()
+    },
+  })
+  return { store, removed }
+}
+
+test.each([
+  ['all that was acknowledged', (there) => there, 'PASS', []],
+  ['all but one', (there) => there.slice(1), 'FAIL', ['LOST']],
+  [
+    'something else',
+    ([first, ...others]) => [{ seq: first?.seq ?? 0, content: 'else' }, ...others],
+    'FAIL',
+    ['CORRUPT'],
+  ],
+  [
+    'nothing, since nobody answers',
+    () => {
+      throw new Error('no answer')
+    },
+    'UNKNOWN',
+    [],
+  ],
+] as readonly [string, (there: readonly ReadBack[]) => readonly ReadBack[], string, readonly string[]][])(
+  'a ledger of an experiment whose members all write, and %s is read back',
+  async (_, readBack, verdict, kinds) => {
+    const { store, removed } = memory(readBack)
+    const report = runReport(
+      await fakeCluster().run(
+        doing(async (bench) => {
+          await bench.ledger(store, () => delay(600))
+        }),
+      ),
+    )
+    expect(report.verdict).toBe(verdict)
+    expect(report.data?.findings.map(({ kind }) => kind)).toEqual(kinds)
+    expect(report.figures.map(({ title }) => title)).toEqual(['longest time without an acknowledged write'])
+    expect(removed).toHaveLength(verdict === 'PASS' ? 1 : 0)
+    expect(report.checks.filter(({ group }) => group === 'data').map(({ title }) => title)).toEqual([
+      'nothing that was acknowledged is missing',
+      'everything is as it was sent',
+    ])
+    expect(runMarkdown([report])).toContain('writer-1')
+    expect(runPage([report])).toContain('<svg')
+  },
+)
