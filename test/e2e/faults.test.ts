@@ -1,12 +1,10 @@
 /** Faults on real machines: what stands them, what does not, and that each finding is found where it is true. */
-import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { execa } from 'execa'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { RunReport } from '../../src/report/run.js'
-import { Bench, cli } from './lab.js'
+import { Bench, type Ran, runComplaints } from './lab.js'
 
 const bench = new Bench()
 afterAll(async () => {
@@ -32,44 +30,12 @@ const variant = (name: string, change: (lab: File) => void): Promise<string> =>
     change(lab)
   })
 
-interface Ran {
-  readonly exitCode: number
-  readonly runs: readonly RunReport[]
-  readonly stderr: string
-}
-
-const run = async (lab: string, ...words: readonly string[]): Promise<Ran> => {
-  const { exitCode, stdout, stderr } = await bench.lab('run', lab, ...words, '-o', 'json')
-  const { runs } = JSON.parse(stdout || '{"runs":[]}') as { runs: readonly RunReport[] }
-  return { exitCode, runs, stderr }
-}
-
-/** What did not pass, for a message that says it. */
-const complaints = (runs: readonly RunReport[]): readonly string[] =>
-  runs.flatMap(({ scenario, checks }) =>
-    checks
-      .filter(({ outcome }) => outcome !== 'passed')
-      .map(({ title, saw }) => `${scenario.name}: ${title}: ${saw}`),
-  )
-
 const kinds = ({ runs }: Ran): readonly string[] =>
   runs.flatMap(({ data }) => data?.findings.map(({ kind }) => kind) ?? [])
 
 const folderOf = (lab: string): string => join(bench.env.LAB_STATE, lab)
 const latestReport = async (lab: string): Promise<RunReport> =>
   JSON.parse(await readFile(join(folderOf(lab), 'runs', 'latest', 'report.json'), 'utf8')) as RunReport
-const openFaults = async (lab: string): Promise<readonly string[]> => {
-  const folder = join(folderOf(lab), 'faults')
-  return existsSync(folder) ? readdir(folder) : []
-}
-
-const started = (lab: string, ...words: readonly string[]) =>
-  execa(process.execPath, [cli, 'run', lab, ...words], {
-    env: bench.env,
-    reject: false,
-    stdin: 'ignore',
-    cwd: bench.folder,
-  })
 
 const until = async (what: string, wanted: () => Promise<boolean>): Promise<void> => {
   const deadline = performance.now() + 120_000
@@ -99,8 +65,8 @@ describe('a lab with fast failover and fencing at its target', () => {
 
   it('loses nothing in a soak of three: power cut, partition, drain, with nobody at the keyboard', async () => {
     // A node that comes back after the first must not touch the disk that the second takes over.
-    const { exitCode, runs, stderr } = await run('faults', 'power-cut', 'api-partition', 'drain')
-    expect(complaints(runs), stderr).toEqual([])
+    const { exitCode, runs, stderr } = await bench.run('faults', 'power-cut', 'api-partition', 'drain')
+    expect(runComplaints(runs), stderr).toEqual([])
     expect({ exitCode, verdicts: runs.map(({ verdict }) => verdict) }, stderr).toEqual({
       exitCode: 0,
       verdicts: ['PASS', 'PASS', 'PASS'],
@@ -115,7 +81,7 @@ describe('a lab with fast failover and fencing at its target', () => {
     )
     expect(cut?.events.map(({ type }) => type)).toContain('node-fenced')
     expect(cut?.versions['kernel']).toMatch(/^\d+\.\d+/)
-    expect(await openFaults('faults')).toEqual([])
+    expect(await bench.openFaults('faults')).toEqual([])
     expect(await bench.complaints('faults')).toEqual([])
     const files = await readdir(join(folderOf('faults'), 'runs', 'latest'))
     expect(files).toEqual(expect.arrayContaining(['report.json', 'junit.xml', 'report.md', 'report.html']))
@@ -128,8 +94,8 @@ describe('a lab with fast failover and fencing at its target', () => {
       'faults',
       'SET GLOBAL innodb_flush_log_at_trx_commit = 0; SET GLOBAL innodb_flush_log_at_timeout = 2700',
     )
-    const running = run('faults', 'power-cut')
-    await until('a fault in the journal', async () => (await openFaults('faults')).length > 0)
+    const running = bench.run('faults', 'power-cut')
+    await until('a fault in the journal', async () => (await bench.openFaults('faults')).length > 0)
     // On the other node, as soon as the database is there: the first row that was not lost.
     const change = async (): Promise<boolean> => {
       const { exitCode } = await bench.lab(
@@ -148,14 +114,14 @@ describe('a lab with fast failover and fencing at its target', () => {
   })
 
   it('is healed by `lab heal` after a kill -9, and the report says that it was interrupted', async () => {
-    const killed = started('faults', 'partition')
-    await until('a fault in the journal', async () => (await openFaults('faults')).length > 0)
+    const killed = bench.begin('faults', 'partition')
+    await until('a fault in the journal', async () => (await bench.openFaults('faults')).length > 0)
     await delay(1000)
     expect((await bench.lab('run', 'faults', 'drain')).exitCode).toBe(4)
     killed.kill('SIGKILL')
     await killed
     await bench.ok('heal', 'faults')
-    expect(await openFaults('faults')).toEqual([])
+    expect(await bench.openFaults('faults')).toEqual([])
     expect(await bench.complaints('faults')).toEqual([])
     expect(await bench.ok('exec', 'faults', 'all', '--', 'nft', 'list', 'tables')).not.toContain('lab_fault')
     const report = await latestReport('faults')
@@ -164,12 +130,12 @@ describe('a lab with fast failover and fencing at its target', () => {
   })
 
   it('is healed by the run itself after Ctrl-C', async () => {
-    const interrupted = started('faults', 'slow-network')
-    await until('a fault in the journal', async () => (await openFaults('faults')).length > 0)
+    const interrupted = bench.begin('faults', 'slow-network')
+    await until('a fault in the journal', async () => (await bench.openFaults('faults')).length > 0)
     interrupted.kill('SIGINT')
     const { exitCode } = await interrupted
     expect(exitCode).toBe(130)
-    expect(await openFaults('faults')).toEqual([])
+    expect(await bench.openFaults('faults')).toEqual([])
     expect(await bench.complaints('faults')).toEqual([])
     await bench.ok('down', 'faults')
   })
@@ -185,8 +151,8 @@ describe('a lab with fast failover and no fencing', () => {
   })
 
   it('is fenced by the run where that is asked for: a power cut loses nothing', async () => {
-    const { exitCode, runs, stderr } = await run('unsafe', 'power-cut', '--fence')
-    expect(complaints(runs), stderr).toEqual([])
+    const { exitCode, runs, stderr } = await bench.run('unsafe', 'power-cut', '--fence')
+    expect(runComplaints(runs), stderr).toEqual([])
     expect(exitCode).toBe(0)
     expect(runs[0]?.events.map(({ type }) => type)).toContain('node-fenced')
   })
@@ -194,7 +160,7 @@ describe('a lab with fast failover and no fencing', () => {
   it('knows nothing where a client never got through: UNKNOWN, not PASS', async () => {
     const locked = sql('unsafe', 'FLUSH TABLES WITH READ LOCK; DO SLEEP(40)')
     await delay(2000)
-    const { exitCode, stderr } = await run('unsafe', 'drain')
+    const { exitCode, stderr } = await bench.run('unsafe', 'drain')
     await locked
     expect({ exitCode }, stderr).toEqual({ exitCode: 5 })
     const report = await latestReport('unsafe')
@@ -202,7 +168,7 @@ describe('a lab with fast failover and no fencing', () => {
   })
 
   it('has two databases on one disk when the node of one loses only the API server: that is found', async () => {
-    const ran = await run('unsafe', 'api-partition')
+    const ran = await bench.run('unsafe', 'api-partition')
     expect({ exitCode: ran.exitCode, verdict: ran.runs[0]?.verdict }, ran.stderr).toEqual({
       exitCode: 1,
       verdict: 'FAIL',

@@ -1,16 +1,31 @@
 /** The built command line as a user runs it, with a state folder of its own; parts come from the real cache. */
-import { mkdtempSync } from 'node:fs'
-import { rm, writeFile } from 'node:fs/promises'
+import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
+import { readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { execa } from 'execa'
 import { parse, stringify } from 'yaml'
 import type { ReportJson } from '../../src/plan/report.js'
-import { readFileSync } from 'node:fs'
+import type { RunReport } from '../../src/report/run.js'
 
 /** LAB_CLI: another build of it, for trying things. */
 export const cli = process.env['LAB_CLI'] ?? fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 const shipped = (name: string): string => fileURLToPath(new URL(`../../labs/${name}.yaml`, import.meta.url))
+
+/** What became of a `lab run`. */
+export interface Ran {
+  readonly exitCode: number
+  readonly runs: readonly RunReport[]
+  readonly stderr: string
+}
+
+/** What did not pass, for a message that says it. */
+export const runComplaints = (runs: readonly RunReport[]): readonly string[] =>
+  runs.flatMap(({ scenario, checks }) =>
+    checks
+      .filter(({ outcome }) => outcome !== 'passed')
+      .map(({ title, saw }) => `${scenario.name}: ${title}: ${saw}`),
+  )
 
 export class Bench {
   // /var/tmp: a lab's folder holds Unix sockets, whose names must be short, and gigabytes, which a tmpfs need not hold.
@@ -41,6 +56,28 @@ export class Bench {
   async complaints(lab: string): Promise<readonly string[]> {
     const report = await this.json<ReportJson>('verify', lab)
     return report.results.flatMap(({ checks }) => checks.filter(({ ok }) => !ok).map(({ id }) => id))
+  }
+
+  async run(lab: string, ...words: readonly string[]): Promise<Ran> {
+    const { exitCode, stdout, stderr } = await this.lab('run', lab, ...words, '-o', 'json')
+    const { runs } = JSON.parse(stdout || '{"runs":[]}') as { runs: readonly RunReport[] }
+    return { exitCode, runs, stderr }
+  }
+
+  /** A run that goes on while the test does something else. */
+  begin(lab: string, ...words: readonly string[]) {
+    return execa(process.execPath, [cli, 'run', lab, ...words], {
+      env: this.env,
+      reject: false,
+      stdin: 'ignore',
+      cwd: this.folder,
+    })
+  }
+
+  /** What is still to be undone. */
+  async openFaults(lab: string): Promise<readonly string[]> {
+    const folder = join(this.env.LAB_STATE, lab, 'faults')
+    return existsSync(folder) ? readdir(folder) : []
   }
 
   /** Ids of the steps that `up` changed. */
