@@ -86,8 +86,7 @@ tests('unit tests')
 const prepared = ['iscsi-ha', 'statefulset'].map((lab) =>
   run(`parts of ${lab}`, process.execPath, ['dist/cli.js', 'prepare', lab]),
 )
-if (prepared.every(Boolean))
-  tests('labs on real machines', ['--config', 'vitest.e2e.config.ts'])
+if (prepared.every(Boolean)) tests('labs on real machines', ['--config', 'vitest.e2e.config.ts'])
 console.log('Left out: the course but for one experiment of three of its labs: npm run test:course')
 // It says itself what of the real Vagrant does not fit in here.
 if (process.getuid() === 0)
