@@ -1,5 +1,5 @@
 /**
- * Experiments of the course on real machines: those of three labs that fit into the time, on the machines of one.
+ * Experiments of the course on real machines: those of two labs that fit into the time, on the machines of one.
  * All of them: `npm run test:course`.
  */
 import { setTimeout as delay } from 'node:timers/promises'
@@ -8,21 +8,20 @@ import { Bench, runComplaints } from './lab.js'
 
 const bench = new Bench()
 afterAll(async () => {
-  await bench.lab('down', 'statefulset')
+  await bench.lab('down', 'deployment')
   await bench.close()
 })
 
 describe('a lab of the course', () => {
   beforeAll(async () => {
-    await bench.ok('up', 'statefulset')
+    await bench.ok('up', 'deployment')
   })
 
   it.each([
-    ['statefulset', 'parallel'],
     ['deployment', 'scale'],
     ['replicaset', 'pod-deleted'],
   ])('%s: %s holds, and the lab is as it was', async (lab, experiment) => {
-    const on = lab === 'statefulset' ? [] : ['--on', 'statefulset']
+    const on = lab === 'deployment' ? [] : ['--on', 'deployment']
     const { exitCode, runs, stderr } = await bench.run(lab, experiment, ...on)
     expect(runComplaints(runs), stderr).toEqual([])
     expect({ exitCode, verdicts: runs.map(({ verdict }) => verdict) }, stderr).toEqual({
@@ -30,19 +29,19 @@ describe('a lab of the course', () => {
       verdicts: ['PASS'],
     })
     expect(runs[0]?.figures.length).toBeGreaterThan(0)
-    expect(await bench.openFaults('statefulset')).toEqual([])
+    expect(await bench.openFaults('deployment')).toEqual([])
   })
 
   it('heals after Ctrl-C: nothing of an experiment is left', async () => {
-    const running = bench.begin('statefulset', 'ordering')
-    while ((await bench.openFaults('statefulset')).length === 0 && running.exitCode === null) await delay(50)
+    const running = bench.begin('deployment', 'rolling-update')
+    while ((await bench.openFaults('deployment')).length === 0 && running.exitCode === null) await delay(50)
     await delay(3000)
     running.kill('SIGINT')
     const { exitCode, stderr } = await running
     expect(exitCode, stderr).toBe(130)
-    expect(await bench.openFaults('statefulset')).toEqual([])
-    const namespaces = await bench.ok('kubectl', 'statefulset', '--', 'get', 'namespaces', '-o', 'name')
-    expect(namespaces).not.toContain('lab-ordering')
-    expect(await bench.complaints('statefulset')).toEqual([])
+    expect(await bench.openFaults('deployment')).toEqual([])
+    const namespaces = await bench.ok('kubectl', 'deployment', '--', 'get', 'namespaces', '-o', 'name')
+    expect(namespaces).not.toContain('lab-rolling-update')
+    expect(await bench.complaints('deployment')).toEqual([])
   })
 })
