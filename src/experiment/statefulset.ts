@@ -21,9 +21,9 @@ const ordinals = (from: number, to: number): readonly string[] =>
   Array.from({ length: to - from + 1 }, (_, index) => `web-${String(from + index)}`)
 
 /** The pods web-0 to web-(n-1) are ready, and no others are there. */
-const complete = (bench: Bench, count: number): Verdict => {
-  const pods = bench.history.pods.filter(web)
-  const ready = pods.filter((pod) => pod.ready)
+export const complete = (pods: readonly PodSeen[], count: number): Verdict => {
+  const wanted = ordinals(0, count - 1)
+  const ready = pods.filter((pod) => pod.ready && wanted.includes(pod.name))
   return {
     ok: ready.length === count && pods.length === count,
     saw:
@@ -37,7 +37,7 @@ const untilComplete = (bench: Bench, count: number, from = bench.now()): Promise
   bench.until(
     `${String(count)} pods are ready, and no others are there`,
     240,
-    () => complete(bench, count),
+    () => complete(bench.history.pods.filter(web), count),
     from,
   )
 

@@ -12,6 +12,7 @@ import {
   updatedInOrder,
 } from '../../src/experiment/claims.js'
 import { settled } from '../../src/experiment/deployment.js'
+import { complete } from '../../src/experiment/statefulset.js'
 import { Story } from './story.js'
 
 /** Ten ready pods, old-0 to old-9. */
@@ -293,4 +294,13 @@ test('pods are settled only when the others are gone', () => {
   expect(settled(story.history.pods, 2, 'nginx:1.26').ok).toBe(true)
   story.changed('a', { ready: false })
   expect(settled(story.history.pods, 2, 'nginx:1.26').ok).toBe(false)
+})
+
+test('two pods are not web-0 and web-1 because they are two', () => {
+  const story = new Story().there('web-1').there('web-2')
+  expect(complete(story.history.pods, 2)).toMatchObject({ ok: false, saw: 'web-1 ready, web-2 ready' })
+  story.ending('web-2').gone('web-2').made('web-0')
+  expect(complete(story.history.pods, 2).ok).toBe(false)
+  story.ready('web-0')
+  expect(complete(story.history.pods, 2).ok).toBe(true)
 })
