@@ -123,9 +123,10 @@ export const describeChange = ({ kind, pod }: PodChange, before: PodSeen | undef
   if (kind === 'gone') return `${pod.name} is gone`
   if (kind === 'new') return `${pod.name} is made (${pod.image})${on}`
   if (pod.terminating && before?.terminating !== true) return `${pod.name} is told to end${on}`
+  if (pod.restarts > (before?.restarts ?? 0))
+    return `${pod.name} was restarted${on}${pod.ready ? ', and is ready' : ''}`
   if (pod.ready && before?.ready !== true) return `${pod.name} is ready${on}`
   if (!pod.ready && before?.ready === true && !pod.terminating) return `${pod.name} is no longer ready${on}`
-  if (pod.restarts > (before?.restarts ?? 0)) return `${pod.name} was restarted${on}`
   if (pod.node !== undefined && before?.node === undefined) return `${pod.name} goes to ${pod.node}`
   if (pod.unschedulable !== undefined && before?.unschedulable === undefined)
     return `${pod.name} fits nowhere: ${pod.unschedulable}`
