@@ -287,7 +287,7 @@ test('a change is told once, in words', () => {
   expect(change({}, { ready: false })).toBe('web-0 is ready on worker1')
   expect(change({ ready: false })).toBe('web-0 is no longer ready on worker1')
   expect(change({ terminating: true, ready: false })).toBe('web-0 is told to end on worker1')
-  expect(change({ restarts: 1 })).toBe('web-0 was restarted on worker1')
+  expect(change({ restarts: 1, ready: false }, { ready: false })).toBe('web-0 was restarted on worker1')
   expect(change({ restarts: 2, ready: true })).toBe('web-0 was restarted on worker1, and is ready')
   expect(
     change({ unschedulable: 'no room', node: undefined, ready: false }, { ready: false, node: undefined }),
