@@ -16,6 +16,7 @@ import { ledgerClient } from '../scenario/client.js'
 import { createLedger } from '../scenario/ledger-file.js'
 import { judge, type Judgement, type LedgerRecord, type ReadBack } from '../scenario/ledger.js'
 import type { Reach, Store } from '../scenario/medium.js'
+import { type CheckFact, checkFacts, runName } from '../scenario/run.js'
 import { undoAll } from '../scenario/undo.js'
 import { manifestText, renderedManifest } from '../steps/workloads.js'
 import { type PodChange, PodHistory, type PodObject, type PodSeen } from './history.js'
@@ -136,14 +137,6 @@ export const describeChange = ({ kind, pod }: PodChange, before: PodSeen | undef
 type Claim = ExperimentFacts['claims'][number]
 type Figure = ExperimentFacts['figures'][number]
 type Event = ExperimentFacts['events'][number]
-type CheckFact = RunFacts['checks'][number]
-
-const checkFacts = (when: CheckFact['when'], report: Report): readonly CheckFact[] =>
-  report.results.flatMap(({ step, checks, reason }): CheckFact[] =>
-    checks.length > 0
-      ? checks.map(({ check, ok, saw }) => ({ when, title: check.title, machine: check.machine, ok, saw }))
-      : [{ when, title: step.title, machine: step.machine, ok: false, saw: reason ?? 'nobody asked' }],
-  )
 
 interface Injected {
   readonly fault: Fault
@@ -353,7 +346,7 @@ class Run implements Bench {
 
   async ledger(storeOf: (run: string) => Store, during: () => Promise<void>): Promise<void> {
     const { ledgerPath, notice } = this.#request
-    const store = storeOf(`lab_run_${this.#started.toISOString().replace(/\D/g, '')}`)
+    const store = storeOf(runName(this.#started))
     const soon = (): AbortSignal => AbortSignal.timeout(answerDeadline * 1000)
     const file = await createLedger(ledgerPath)
     const client = ledgerClient({

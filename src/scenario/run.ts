@@ -75,14 +75,18 @@ const refuseImpossible = async ({ scenario, context }: RunRequest): Promise<Data
   return lab.database
 }
 
-type CheckFact = RunFacts['checks'][number]
+export type CheckFact = RunFacts['checks'][number]
 
-const checkFacts = (when: CheckFact['when'], report: Report): readonly CheckFact[] =>
+/** What every check said, for a report; a step whose checks nobody asked is one that says no. */
+export const checkFacts = (when: CheckFact['when'], report: Report): readonly CheckFact[] =>
   report.results.flatMap(({ step, checks, reason }): CheckFact[] =>
     checks.length > 0
       ? checks.map(({ check, ok, saw }) => ({ when, title: check.title, machine: check.machine, ok, saw }))
       : [{ when, title: step.title, machine: step.machine, ok: false, saw: reason ?? 'nobody asked' }],
   )
+
+/** Name of the table, file, keyspace or znode that a run writes to: letters, digits and `_`. */
+export const runName = (started: Date): string => `lab_run_${started.toISOString().replace(/\D/g, '')}`
 
 /** Acknowledged writes of one medium. */
 class MediumAnswers {
@@ -481,7 +485,7 @@ class Run {
     const medium = {
       reach: context,
       database,
-      run: `lab_run_${this.#started.toISOString().replace(/\D/g, '')}`,
+      run: runName(this.#started),
       nodeOf: (pod: string) => watch.nodeOf(pod),
     }
     const stores = [rowStore(medium), fileStore(medium)]
