@@ -3,6 +3,7 @@
  * The project's figures: `npm run bench`, `npm run bench -- --runs 3`, `npm run bench -- --cold` (with an empty
  * cache, a quarter of an hour), `--slow` (a power cut with Kubernetes' own settings too, a quarter of an hour),
  * `--only up` or `--only faults`. Prints a table, and JSON behind it. Nothing here passes or fails by time.
+ * `--only course` measures time and memory of the course's labs, a quarter of an hour.
  * `--only vagrant` compares with Vagrant itself, on libvirt: `sudo npm run test:vagrant -- --bench` gives it one.
  */
 import { spawnSync } from 'node:child_process'
@@ -10,7 +11,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { giveUp, lab, must, tidy, variant, whole } from './lab.mjs'
+import { courseHosts, giveUp, heldMemory, lab, must, tidy, variant, whole } from './lab.mjs'
 
 const { values } = parseArgs({
   options: {
@@ -20,13 +21,14 @@ const { values } = parseArgs({
     only: { type: 'string' },
   },
 })
-const parts = ['up', 'faults', 'vagrant']
+const parts = ['up', 'faults', 'course', 'vagrant']
 if (values.only !== undefined && !parts.includes(values.only)) {
   console.error(`--only ${values.only}: wanted ${parts.join(' or ')}`)
   tidy()
   process.exit(2)
 }
-const wanted = (part) => (values.only === undefined ? part !== 'vagrant' : values.only === part)
+const wanted = (part) =>
+  values.only === undefined ? part === 'up' || part === 'faults' : values.only === part
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]
 const runs = whole('runs', values.runs, 1000)
 const rows = []
@@ -127,6 +129,16 @@ const ups = async () => {
   note('down', null, (await must(['down', 'iscsi-ha'])).seconds)
 }
 
+/** What each lab of the course takes, when its parts are there. */
+const course = async () => {
+  for (const name of courseHosts) {
+    await must(['prepare', name])
+    note(`up ${name}`, null, (await must(['up', name])).seconds)
+    note(`up ${name}, memory held by its machines (goal: or less)`, 12, heldMemory(name) / 1024, 'GiB')
+    await must(['down', name])
+  }
+}
+
 /** Vagrant itself, in a folder with a Vagrantfile; anything but success ends the benchmark. @returns seconds */
 const vagrant = async (folder, ...args) => {
   const begun = performance.now()
@@ -175,6 +187,7 @@ const againstVagrant = async () => {
 for (let run = 0; run < runs; run++) {
   if (wanted('up')) await ups()
   if (wanted('faults')) await faults()
+  if (wanted('course')) await course()
   if (wanted('vagrant')) await againstVagrant()
 }
 await lab(['down', 'iscsi-ha'])

@@ -5,40 +5,47 @@
  * from being tried.
  *   --labs wordpress,cassandra  only these
  *   --into FOLDER               where the report goes: without it, `course-report/all` in the current folder
- * Exit code: 0, when every experiment of every lab passed.
+ * Exit code: 0, when every experiment of every lab passed; 2, when a lab has no such name; 130 after Ctrl-C, which ends
+ * the experiment in its own way, removes the lab, and reports what there is.
  */
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { saveRun } from '../dist/report/folder.js'
-import { lab, state, tidy } from './lab.mjs'
+import { courseHosts, heldMemory, lab, tidy } from './lab.mjs'
 
 /** Who lends its machines to whom; a lab that is not here has its own. */
 const guests = { statefulset: ['statefulset', 'deployment', 'replicaset'] }
-const hosts = ['statefulset', 'deployment-ha', 'wordpress', 'zookeeper', 'cassandra']
+const known = courseHosts.flatMap((host) => guests[host] ?? [host])
 
 const { values } = parseArgs({
   options: {
-    labs: { type: 'string', default: hosts.flatMap((host) => guests[host] ?? [host]).join(',') },
+    labs: { type: 'string', default: known.join(',') },
     into: { type: 'string', default: 'course-report/all' },
   },
 })
 const wanted = values.labs.split(',')
+const unknown = wanted.filter((name) => !known.includes(name))
+if (unknown.length > 0) {
+  console.error(`--labs ${unknown.join(',')}: no lab of the course, which has ${known.join(', ')}`)
+  tidy()
+  process.exit(2)
+}
 
-/** MiB that the machines of a lab hold on this host: what they share counts once for each, as nothing is shared. */
-const memoryOf = (name) => {
-  let kib = 0
-  for (const pid of readdirSync('/proc')) {
-    if (!/^\d+$/.test(pid)) continue
-    try {
-      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
-      if (!command.includes(join(state, name)) || !command.includes('umid=')) continue
-      kib += Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0)
-    } catch {
-      // It ended meanwhile.
-    }
-  }
-  return Math.round(kib / 1024)
+// Labs are no part of the terminal's group: each is told once, and only one that is at work.
+let interrupted = false
+let working
+for (const signal of ['SIGINT', 'SIGTERM'])
+  process.on(signal, () => {
+    if (interrupted) return
+    interrupted = true
+    console.log('Interrupted: the lab is brought to an end')
+    working?.kill('SIGINT')
+  })
+const run = (args) => lab(args, { detached: true, started: (child) => (working = child) })
+const down = (name) => {
+  working = undefined
+  return lab(['down', name], { detached: true })
 }
 
 const reports = []
@@ -50,28 +57,27 @@ const failed = (args, { code, stderr }) => {
   console.error(stderr.split('\n').slice(-12).join('\n'))
 }
 
-for (const host of hosts) {
+for (const host of courseHosts) {
   const labs = (guests[host] ?? [host]).filter((name) => wanted.includes(name))
-  if (labs.length === 0) continue
-  const up = await lab(['up', host])
+  if (labs.length === 0 || interrupted) continue
+  const up = await run(['up', host])
   if (up.code === 0) say(`${host}: up after ${up.seconds.toFixed(0)} s`)
-  else failed(['up', host], up)
+  else if (!interrupted) failed(['up', host], up)
   for (const name of up.code === 0 ? labs : []) {
+    if (interrupted) break
     const args = ['run', name, '--all', '-o', 'json', ...(name === host ? [] : ['--on', host])]
-    const ran = await lab(args)
+    const ran = await run(args)
     const { runs = [] } = ran.stdout.startsWith('{') ? JSON.parse(ran.stdout) : {}
     reports.push(...runs)
     for (const { verdict, scenario, seconds } of runs)
       say(`  ${verdict.padEnd(7)}  ${name} ${scenario.name}, ${seconds.toFixed(0)} s`)
-    if (ran.code !== 0) failed(args, ran)
+    if (ran.code !== 0 && !interrupted) failed(args, ran)
   }
-  if (up.code === 0) say(`  ${String(memoryOf(host))} MiB held by its machines`)
-  const down = await lab(['down', host])
-  if (down.code !== 0) failed(['down', host], down)
+  if (up.code === 0) say(`  ${String(heldMemory(host))} MiB held by its machines`)
+  const gone = await down(host)
+  if (gone.code !== 0) failed(['down', host], gone)
 }
 
-const missing = wanted.filter((name) => !hosts.some((host) => (guests[host] ?? [host]).includes(name)))
-for (const name of missing) say(`✖ ${name}: no lab of the course`)
 if (reports.length > 0) {
   const folder = resolve(values.into)
   mkdirSync(folder, { recursive: true })
@@ -79,4 +85,4 @@ if (reports.length > 0) {
   console.log(`report: ${join(folder, 'report.html')}`)
 }
 tidy()
-process.exit(good && missing.length === 0 && reports.length > 0 ? 0 : 1)
+process.exit(interrupted ? 130 : good && reports.length > 0 ? 0 : 1)

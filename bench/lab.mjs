@@ -1,6 +1,6 @@
 /** The built command line, with a state folder of its own; parts come from the cache that is in use. */
 import { spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parse, stringify } from 'yaml'
@@ -60,6 +60,25 @@ export const variant = (from, name, change) => {
   const path = join(state, `${name}.yaml`)
   writeFileSync(path, stringify(file))
   return path
+}
+
+/** Labs of the course that have machines of their own. */
+export const courseHosts = ['statefulset', 'deployment-ha', 'wordpress', 'zookeeper', 'cassandra']
+
+/** MiB that the machines of a lab hold on this host: what they share counts once for each, as nothing is shared. */
+export const heldMemory = (name) => {
+  let kib = 0
+  for (const pid of readdirSync('/proc')) {
+    if (!/^\d+$/.test(pid)) continue
+    try {
+      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+      if (!command.includes(join(state, name)) || !command.includes('umid=')) continue
+      kib += Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0)
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  return Math.round(kib / 1024)
 }
 
 /** Of an option's text; anything else ends the program with a sentence. */

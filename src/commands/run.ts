@@ -150,8 +150,10 @@ const shortReport = (report: RunReport): string =>
       .filter(({ outcome }) => outcome !== 'passed')
       .map(({ outcome, title, saw }) => `  ${outcome === 'failed' ? '✖' : '?'} ${title}: ${shortly(saw)}`),
     ...(report.data
-      ? (['row', 'file'] as const).map((medium) => {
+      ? (['row', 'file'] as const).flatMap((medium) => {
           const { acknowledged, sent } = report.data?.tally[medium] ?? { acknowledged: 0, sent: 0 }
+          // An experiment's ledger has rows only.
+          if (sent === 0 && report.figures.length > 0) return []
           return `  ${medium === 'row' ? 'rows' : 'lines of the file'}: ${String(acknowledged)} of ${String(sent)} acknowledged`
         })
       : []),
@@ -198,11 +200,14 @@ export const run = async (
   io: Io,
 ): Promise<ExitCode> => {
   const lab = await loadRunning(options.on ?? nameOrPath)
-  const trying = options.on === undefined ? lab : borrowed(await loadLab(nameOrPath), lab)
+  const course = options.on === undefined ? undefined : await loadLab(nameOrPath)
+  const trying = course === undefined ? lab : borrowed(course, lab)
   const scenarios = chosen(trying, names, options)
   const provider = await providerOf(lab)
   const view = viewFor(io, options, lab)
   const mask = createMask(secretsIn(lab))
+  const reportOf = (facts: RunFacts): RunReport =>
+    runReport({ ...facts, of: course?.name === lab.name ? undefined : course?.name }, mask)
   const release = await lockFor(lab, 'run', options, io, view)
   // Ctrl-C ends what is going on; healing it must not end with it.
   const session = await sessionFor(trying, provider, io.signal)
@@ -241,7 +246,7 @@ export const run = async (
         ledgerPath: ledgerOf(place, index),
         notice: (text: string) => view.notice(`${scenario.name}: ${text}`),
         save: async (facts: RunFacts) => {
-          const now = runReport(facts, mask)
+          const now = reportOf(facts)
           latest = now
           const [earliest, ...others] = done
           await saveRun(place, earliest ? [earliest, ...others, now] : [now])
@@ -261,7 +266,7 @@ export const run = async (
                 scenario: scenario.scenario,
                 fencing,
               })
-        done.push(runReport(facts, mask))
+        done.push(reportOf(facts))
       } catch (error) {
         if (latest) done.push(latest)
         // What one scenario could not do says nothing about the next, unless there is no next.

@@ -5,13 +5,14 @@
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
-import { noteUndo, readJournal, refuseWhileFenced, type Undo } from '../journal.js'
+import { noteUndo, refuseWhileFenced, type Undo } from '../journal.js'
 import { experiments, type ExperimentName } from '../lab/experiments.js'
 import { type FaultSpec, type Lab, machinesWith } from '../lab/lab.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Context, Plan, Report, Verdict } from '../plan/step.js'
 import type { ExperimentFacts, RunFacts } from '../report/run.js'
-import { aim, type Fault, refusal } from '../scenario/faults.js'
+import { refusal } from '../scenario/faults.js'
+import { Injections } from '../scenario/injection.js'
 import { ledgerClient } from '../scenario/client.js'
 import { createLedger } from '../scenario/ledger-file.js'
 import { judge, type Judgement, type LedgerRecord, type ReadBack } from '../scenario/ledger.js'
@@ -138,15 +139,6 @@ type Claim = ExperimentFacts['claims'][number]
 type Figure = ExperimentFacts['figures'][number]
 type Event = ExperimentFacts['events'][number]
 
-interface Injected {
-  readonly fault: Fault
-  readonly injected: Date
-  /** What the journal calls its undos. */
-  readonly ids: readonly string[]
-  healed?: Date
-  error?: string
-}
-
 /** A bench while an experiment goes on. */
 class Run implements Bench {
   readonly history = new PodHistory()
@@ -158,7 +150,7 @@ class Run implements Bench {
   readonly #claims: Claim[] = []
   readonly #figures: Figure[] = []
   readonly #events: Event[] = []
-  readonly #faults: Injected[] = []
+  readonly #faults: Injections
   /** What the journal calls that which stays until the end of the experiment. */
   readonly #kept = new Set<string>()
   readonly #records: LedgerRecord[] = []
@@ -171,6 +163,7 @@ class Run implements Bench {
   constructor(request: ExperimentRequest) {
     this.#request = request
     this.namespace = request.experiment.workload ? 'default' : `lab-${request.name}`
+    this.#faults = new Injections(this.lab.name, this.#by)
   }
 
   get lab(): Lab {
@@ -291,20 +284,14 @@ class Run implements Bench {
     const { context, notice } = this.#request
     const why = refusal(context.provider, spec)
     if (why !== undefined) throw new LabError('fault-impossible', `${spec.fault}: ${why}`)
-    const fault = await aim(context, spec, '', this.#faults.length)
+    const injection = await this.#faults.aim(context, spec, '')
+    const { fault } = injection
     await fault.possible(context)
-    const entries = await noteUndo(this.lab.name, this.#by, fault.fault, fault.undo)
-    this.signal.throwIfAborted()
-    const entry: Injected = { fault, injected: new Date(), ids: entries.map(({ id }) => id) }
-    this.#faults.push(entry)
-    this.#note('act', fault.detail)
-    notice(fault.detail)
-    try {
-      await fault.act(context)
-    } catch (error) {
-      entry.error = messageOf(error)
-      throw error
-    }
+    await this.#faults.inject(context, injection, () => {
+      this.#note('act', fault.detail)
+      notice(fault.detail)
+      return Promise.resolve()
+    })
   }
 
   /** What the journal calls it in the report. */
@@ -315,21 +302,15 @@ class Run implements Bench {
   /** Faults, and fences for them; what the experiment itself made stays until its end. */
   async #healFaults(): Promise<void> {
     const { healer, plan, notice } = this.#request
-    const open = this.#faults.filter(({ healed }) => healed === undefined)
-    if (open.length === 0) return
+    if (this.#faults.open.length === 0) return
     notice('healing: bringing the lab back to what its file says')
     this.#note('act', 'faults undone')
-    const undo = (): Promise<readonly string[]> => undoAll(healer, ({ id }) => !this.#kept.has(id))
+    const undo = (): Promise<void> => this.#faults.undo(healer, ({ id }) => !this.#kept.has(id))
     await undo()
     await refuseWhileFenced(this.lab.name)
     await runPlan(plan, 'apply', healer, () => undefined)
     // What needed the lab to be up: a node is uncordoned by an API server.
-    const failed = await undo()
-    const left = new Set((await readJournal(this.lab.name)).map(({ id }) => id))
-    for (const entry of open) {
-      if (entry.ids.some((id) => left.has(id))) entry.error = failed.join('; ')
-      else entry.healed = new Date()
-    }
+    await undo()
   }
 
   heal(): Promise<void> {
@@ -403,14 +384,7 @@ class Run implements Bench {
       fencing: this.lab.fencing,
       volume: this.lab.database?.volume.kind,
       versions,
-      faults: this.#faults.map(({ fault, injected, healed, error }) => ({
-        fault: fault.fault,
-        on: fault.on,
-        detail: fault.detail,
-        injected,
-        healed,
-        error,
-      })),
+      faults: this.#faults.facts(),
       checks: this.#checks,
       ledger: this.#records.length === 0 ? undefined : { records: this.#records, judgement: this.#judgement },
       experiment: { claims: this.#claims, figures: this.#figures, events: this.#events },

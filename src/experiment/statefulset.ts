@@ -41,6 +41,17 @@ const untilComplete = (bench: Bench, count: number, from = bench.now()): Promise
     from,
   )
 
+const untilNone = (bench: Bench, from = bench.now()): Promise<number> =>
+  bench.until(
+    'no pod is left',
+    90,
+    () => ({
+      ok: !bench.history.pods.some(web),
+      saw: bench.history.pods.map(({ name }) => name).join(', ') || 'none',
+    }),
+    from,
+  )
+
 interface Options {
   readonly replicas?: number
   readonly nginx?: string
@@ -333,15 +344,7 @@ export const deleteModes: Experiment = {
     const cascaded = await bench.act('delete the StatefulSet, and its pods with it', () =>
       bench.kubectl(['delete', 'statefulset', 'web']),
     )
-    const took = await bench.until(
-      'no pod is left',
-      90,
-      () => ({
-        ok: !bench.history.pods.some(web),
-        saw: bench.history.pods.map(({ name }) => name).join(', ') || 'none',
-      }),
-      cascaded,
-    )
+    const took = await untilNone(bench, cascaded)
     bench.figure('until the pods of a deleted StatefulSet are gone', took)
     // The seed says: one by one, the last first. That was so when the StatefulSet's own controller did it; today the
     // garbage collector does, and has no order.
@@ -375,10 +378,7 @@ export const parallel: Experiment = {
     const down = await bench.act('delete the StatefulSet', () =>
       bench.kubectl(['delete', 'statefulset', 'web']),
     )
-    await bench.until('no pod is left', 90, () => ({
-      ok: !bench.history.pods.some(web),
-      saw: bench.history.pods.map(({ name }) => name).join(', ') || 'none',
-    }))
+    await untilNone(bench)
     bench.claim('all 4 are told to end together', endedTogether(bench.history, down, ordinals(0, 3)))
   },
 }

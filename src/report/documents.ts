@@ -40,10 +40,13 @@ const clockText = ({ skews }: RunReport): string =>
 export const runJson = (reports: readonly RunReport[]): string =>
   `${JSON.stringify(reports.length === 1 ? reports[0] : { schema: 'lab.runs/v1', runs: reports }, null, 2)}\n`
 
+/** `replicaset on statefulset`: whose experiment, on whose machines. */
+const labOf = ({ lab, of }: RunReport): string => (of === null ? lab : `${of} on ${lab}`)
+
 /** A suite per run. What nobody knows is an error, so that no CI takes it for a success. */
 export const runJunit = (reports: readonly RunReport[]): string => {
   const suites = mapTexts(reports, printable).map((report) => ({
-    name: `${report.lab} ${report.scenario.name}`,
+    name: `${labOf(report)} ${report.scenario.name}`,
     timestamp: report.started.replace(/\.\d+Z$/, ''),
     seconds: report.seconds.toFixed(3),
     tests: report.checks.length,
@@ -63,7 +66,7 @@ export const runJunit = (reports: readonly RunReport[]): string => {
       ),
     }).map(([name, value]) => ({ name, value })),
     cases: report.checks.map(({ group, title, outcome, saw }) => ({
-      classname: `${report.lab}.${report.scenario.name}.${group}`,
+      classname: `${report.of ?? report.lab}.${report.scenario.name}.${group}`,
       title,
       saw,
       failed: outcome === 'failed',
@@ -83,7 +86,7 @@ export const runJunit = (reports: readonly RunReport[]): string => {
 
 /** What Markdown and the page show alike, in words. */
 const wordsOf = (report: RunReport) => ({
-  heading: `${report.lab}: ${report.scenario.name}`,
+  heading: `${labOf(report)}: ${report.scenario.name}`,
   description: report.scenario.description,
   verdict: report.verdict,
   interrupted: report.interrupted,
@@ -313,7 +316,12 @@ export const compareRuns = (one: RunReport, other: RunReport): string => {
     ...new Set([one, other].flatMap(({ data }) => data?.gaps.map(({ client }) => client) ?? [])),
   ]
   return table(
-    ['', cell(`${one.lab} ${one.scenario.name}`), cell(`${other.lab} ${other.scenario.name}`), 'Difference'],
+    [
+      '',
+      cell(`${labOf(one)} ${one.scenario.name}`),
+      cell(`${labOf(other)} ${other.scenario.name}`),
+      'Difference',
+    ],
     [
       fact('started', one.started, other.started),
       fact('verdict', one.verdict, other.verdict),

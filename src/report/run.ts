@@ -27,6 +27,11 @@ export const runSchema = z
   .object({
     schema: z.literal('lab.run/v1'),
     lab: z.string(),
+    of: z
+      .string()
+      .nullable()
+      .default(null)
+      .meta({ description: 'The lab whose experiment it is; null: that on whose machines it was done.' }),
     scenario: z.object({ name: z.string(), description: z.string() }),
     started: iso,
     seconds: z.number(),
@@ -162,6 +167,8 @@ export type RunCheck = RunReport['checks'][number]
 /** What a run knows when it ends, or is ended. */
 export interface RunFacts {
   readonly lab: string
+  /** The lab whose experiment it is, where the machines are another's. */
+  readonly of?: string | undefined
   readonly scenario: ScenarioSpec
   readonly started: Date
   readonly seconds: number
@@ -461,6 +468,7 @@ export const runReport = (facts: RunFacts, mask: Mask = (text) => text): RunRepo
   return {
     schema: 'lab.run/v1',
     lab: facts.lab,
+    of: facts.of ?? null,
     scenario: { name: scenario.name, description: scenario.description },
     started: facts.started.toISOString(),
     seconds: Math.round(facts.seconds * 1000) / 1000,

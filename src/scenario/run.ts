@@ -9,15 +9,15 @@ import { runPlan, succeeded } from '../plan/runner.js'
 import type { Context, Plan, Report } from '../plan/step.js'
 import type { RunFacts } from '../report/run.js'
 import { type Client, ledgerClient } from './client.js'
-import { aim, type Fault, refusal } from './faults.js'
-import { type JournalEntry, noteUndo, readJournal, refuseWhileFenced } from '../journal.js'
+import { refusal } from './faults.js'
+import { Injections } from './injection.js'
+import { type JournalEntry, readJournal, refuseWhileFenced } from '../journal.js'
 import { type Fenced, type FenceMethod, fencingAgent } from '../fencing/agent.js'
 import { fencedSince } from '../fencing/process.js'
 import { createLedger } from './ledger-file.js'
 import { judge, type Judgement, type LedgerRecord, media, type Medium, type ReadBack } from './ledger.js'
 import { fileStore, rowStore, type Store } from './medium.js'
 import { type Observation, timelineOf } from './timeline.js'
-import { undoAll } from './undo.js'
 import { readJournals, type Watch, watchLab } from './watch.js'
 
 /** Milliseconds of an undisturbed ledger before the first fault. */
@@ -180,17 +180,6 @@ const writeObservations = (records: readonly LedgerRecord[]): readonly Observati
       : [],
   )
 
-interface Injected {
-  readonly fault: Fault
-  injected?: Date
-  healed?: Date
-  error?: string
-  /** What is in the way of undoing it. */
-  undoing?: string
-  /** What the journal calls its undos. */
-  ids: readonly string[]
-}
-
 /** A run while it goes on: what is known, and what will have to be undone. */
 class Run {
   readonly #request: RunRequest
@@ -199,7 +188,7 @@ class Run {
   readonly #records: LedgerRecord[] = []
   readonly #answers = new Answers()
   readonly #ending = new AbortController()
-  readonly #faults: Injected[] = []
+  readonly #faults: Injections
   readonly #own: Observation[] = []
   #fenced: readonly Fenced[] = []
   #checks: readonly CheckFact[] = []
@@ -211,6 +200,7 @@ class Run {
 
   constructor(request: RunRequest) {
     this.#request = request
+    this.#faults = new Injections(this.#lab.name, `lab run ${this.#lab.name} ${request.scenario.name}`)
   }
 
   get #lab(): Lab {
@@ -219,8 +209,19 @@ class Run {
 
   facts(): RunFacts {
     const { scenario, context, versions, fencing } = this.#request
+    const [first] = this.#faults.all
     const seen = [
       ...(this.#watch?.observations ?? []),
+      ...(first?.injected
+        ? [
+            {
+              type: 'fault',
+              at: first.injected.toISOString(),
+              source: 'operator',
+              detail: first.fault.detail,
+            } satisfies Observation,
+          ]
+        : []),
       ...this.#own,
       ...this.#fenced.map(({ at, node, detail }): Observation => ({
         type: 'node-fenced',
@@ -242,14 +243,7 @@ class Run {
       // What was done in this run, whatever the lab file wishes for.
       fencing: fencing?.method ?? 'none',
       versions,
-      faults: this.#faults.map(({ fault, injected, healed, error, undoing }) => ({
-        fault: fault.fault,
-        on: fault.on,
-        detail: fault.detail,
-        injected,
-        healed,
-        error: error ?? undoing,
-      })),
+      faults: this.#faults.facts(),
       checks: this.#checks,
       timeline: timelineOf(
         [...seen, ...withPods(seen, this.#volumes), ...writeObservations(this.#records)],
@@ -325,47 +319,19 @@ class Run {
     const server = watch.server()
     if (server === undefined)
       throw new LabError('no-server', `nobody knows where ${this.#lab.name}'s database runs`)
-    for (const [index, spec] of scenario.inject.entries())
-      this.#faults.push({ fault: await aim(context, spec, server, index), ids: [] })
-    for (const { fault } of this.#faults) await fault.possible(context)
-    for (const [index, injected] of this.#faults.entries()) {
-      const { fault } = injected
-      const entries = await noteUndo(
-        this.#lab.name,
-        `lab run ${this.#lab.name} ${scenario.name}`,
-        fault.fault,
-        fault.undo,
-      )
-      injected.ids = entries.map(({ id }) => id)
-      context.signal.throwIfAborted()
-      if (index === 0) await client.mark('fault')
-      injected.injected = new Date()
-      if (index === 0)
-        this.#own.push({
-          type: 'fault',
-          at: injected.injected.toISOString(),
-          source: 'operator',
-          detail: fault.detail,
-        })
-      notice(`${fault.fault}: ${fault.detail}`)
-      await fault.act(context).catch((error: unknown) => {
-        injected.error = messageOf(error)
-        throw error
+    for (const spec of scenario.inject) await this.#faults.aim(context, spec, server)
+    for (const { fault } of this.#faults.all) await fault.possible(context)
+    for (const [index, injection] of this.#faults.all.entries()) {
+      const { fault, detail } = injection.fault
+      await this.#faults.inject(context, injection, async () => {
+        notice(`${fault}: ${detail}`)
+        if (index === 0) await client.mark('fault')
       })
     }
   }
 
-  /** Undoes what the journal says, and notes of the faults of this run which of them are undone now. */
-  async #undo(which: (entry: JournalEntry) => boolean): Promise<void> {
-    const failed = await undoAll(this.#request.healer, which)
-    const left = new Set((await readJournal(this.#lab.name)).map(({ id }) => id))
-    for (const injected of this.#faults) {
-      if (!injected.injected || injected.healed) continue
-      if (!injected.ids.some((id) => left.has(id))) {
-        injected.healed = new Date()
-        delete injected.undoing
-      } else if (failed.length > 0) injected.undoing = failed.join('; ')
-    }
+  #undo(which: (entry: JournalEntry) => boolean): Promise<void> {
+    return this.#faults.undo(this.#request.healer, which)
   }
 
   /** Waits until the lab has got over it, or the deadline; faults that last only for a while end meanwhile. */
@@ -379,7 +345,7 @@ class Run {
       shortestLook,
       ...[expect.writeGap, expect.readGap, expect.notReady, expect.takeover].map((budget) => budget ?? 0),
     )
-    const lasting = this.#faults.filter(({ fault }) => fault.for !== undefined)
+    const lasting = this.#faults.all.filter(({ fault }) => fault.for !== undefined)
     const lasted = lasting.map(async (injected) => {
       await delay(injected.fault.for ?? 0, undefined, { signal })
       notice(`${injected.fault.fault}: its time is over`)

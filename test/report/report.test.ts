@@ -25,6 +25,7 @@ import { temporaryFolder } from '../helpers/folder.js'
 import {
   a,
   b,
+  borrowed,
   cutShort,
   facts,
   good,
@@ -40,6 +41,7 @@ const runs: readonly (readonly [string, RunReport])[] = [
   ['good', good],
   ['nasty', nasty],
   ['cut-short', cutShort],
+  ['borrowed', borrowed],
 ]
 
 describe.each(runs)('the run %s', (name, report) => {
@@ -54,9 +56,9 @@ describe.each(runs)('the run %s', (name, report) => {
 
 test('several runs in one document', async () => {
   const all = runs.map(([, report]) => report)
-  expect(runMarkdown(all)).toMatch(/^\*\*1 PASS, 1 FAIL, 1 UNKNOWN\*\*/)
-  expect(runPage(all).match(/<section id="run-\d">/g)).toHaveLength(3)
-  expect(runJunit(all).match(/<testsuite /g)).toHaveLength(3)
+  expect(runMarkdown(all)).toMatch(/^\*\*1 PASS, 2 FAIL, 1 UNKNOWN\*\*/)
+  expect(runPage(all).match(/<section id="run-\d">/g)).toHaveLength(4)
+  expect(runJunit(all).match(/<testsuite /g)).toHaveLength(4)
   expect(JSON.parse(runJson(all))).toMatchObject({ schema: 'lab.runs/v1', runs: all })
 })
 

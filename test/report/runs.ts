@@ -196,3 +196,30 @@ export const nasty = unfenced
 export const cutShort: RunReport = runReport(
   facts({ interrupted: true, faults: [], checks: [], timeline: undefined, ledger: undefined }),
 )
+
+/** An experiment of the course, done on the machines of another lab. */
+export const borrowed: RunReport = runReport(
+  facts({
+    lab: 'statefulset',
+    of: 'replicaset',
+    scenario: { ...powerCut, name: 'pod-deleted', description: 'A pod is replaced', inject: [], expect: {} },
+    faults: [],
+    timeline: undefined,
+    ledger: undefined,
+    experiment: {
+      claims: [
+        { title: 'another pod is made at once', outcome: 'passed', saw: 'nginx-b, after 0.2 s' },
+        { title: 'the other four were not touched', outcome: 'failed', saw: 'nginx-c was restarted' },
+      ],
+      figures: [
+        { title: 'until 5 are ready again', ms: 3000, seed: { ms: 60_000, how: 'seed 001: after a minute' } },
+        { title: 'until the pod is gone', ms: 900, seed: null },
+      ],
+      events: [
+        { type: 'act', at: at(0), ms: 0, detail: 'delete nginx-a' },
+        { type: 'pod', at: at(210), ms: 210, detail: 'nginx-b is made (nginx:1.26)' },
+        { type: 'claim', at: at(250), ms: 250, detail: 'holds: another pod is made at once: nginx-b' },
+      ],
+    },
+  }),
+)
