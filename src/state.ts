@@ -70,12 +70,19 @@ export const pathsOf = (name: string): LabPaths => {
   }
 }
 
-/** Writes a file as a whole, readable by its owner alone. */
+let written = 0
+
+/** Writes a file as a whole, readable by its owner alone. Several may write the same one at once: the last one counts. */
 export const writePrivate = async (path: string, content: string | Buffer): Promise<void> => {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-  const next = `${path}.${String(process.pid)}.new`
-  await writeFile(next, content, { mode: 0o600 })
-  await rename(next, path)
+  const next = `${path}.${String(process.pid)}-${String(written++)}.new`
+  try {
+    await writeFile(next, content, { mode: 0o600 })
+    await rename(next, path)
+  } catch (error) {
+    await rm(next, { force: true })
+    throw error
+  }
 }
 
 /** What was made, renamed or removed in a folder stays so after a power cut, once this returns. */

@@ -155,9 +155,9 @@ const defaultKubelet: KubernetesSpec['kubelet'] = {
  * the scheduler start beside an API server that is not ready for them yet, and end after 10 s of asking; to wait
  * 10 s more before each further try, as kubelets do, cost a lab that started 15 s.
  */
-const controlPlaneKubelet: KubernetesSpec['kubelet'] = {
-  crashLoopBackOff: { maxContainerRestartPeriod: '2s' },
-}
+const controlPlaneKubelet = (patience: number): KubernetesSpec['kubelet'] => ({
+  crashLoopBackOff: { maxContainerRestartPeriod: `${String(2 * patience)}s` },
+})
 
 /** As many as kubeadm makes: coreDNSReplicas in its addon. */
 export const dnsReplicas = 2
@@ -171,6 +171,20 @@ const kubeadmTimeouts = {
   tlsBootstrap: 300,
   discovery: 300,
 }
+
+/** How long kubeadm lets a part of the control plane be silent before its kubelet ends it: probes of its manifests. */
+const liveness = { timeout: 15, failures: 8 }
+
+/** The control plane of an emulated machine. kubeadm's own `timeouts` are for its first start only. */
+const patientStaticPods = (patience: number): readonly MachineFile[] =>
+  ['etcd', 'kube-apiserver', 'kube-controller-manager', 'kube-scheduler'].map((component) => ({
+    path: `/etc/lab/kubeadm-patches/${component}+strategic.yaml`,
+    content: render('machine/static-pod-patch.yaml', {
+      component,
+      timeout: liveness.timeout * patience,
+      failures: liveness.failures * patience,
+    }),
+  }))
 
 /** What the kubeadm templates see. */
 const kubernetesData = (lab: Lab, machine: MachineSpec, { secrets, patience = 1 }: FileOptions): object => {
@@ -276,6 +290,7 @@ export const machineFiles = (
   if (nodesOf(lab).includes(machine)) {
     if (server) files.push(...nfsClientFiles(server))
     const data = kubernetesData(lab, machine, options)
+    const { patience = 1 } = options
     files.push(
       { path: '/etc/lab/node', content: `${machine.role}\n` },
       ...(machine.role === 'control-plane'
@@ -283,13 +298,14 @@ export const machineFiles = (
             {
               path: '/etc/lab/kubeadm-patches/kubeletconfiguration+merge.yaml',
               content: render('machine/kubelet-patch.yaml', {
-                kubelet: { ...controlPlaneKubelet, ...lab.kubernetes?.kubelet },
+                kubelet: { ...controlPlaneKubelet(patience), ...lab.kubernetes?.kubelet },
               }),
             },
             {
               path: '/etc/lab/kubeadm-patches/corednsdeployment+strategic.yaml',
               content: render('machine/coredns-patch.yaml', { replicas: dnsReplicas }),
             },
+            ...(patience === 1 ? [] : patientStaticPods(patience)),
           ]
         : []),
       {

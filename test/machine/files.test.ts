@@ -206,7 +206,7 @@ describe('what the lab file says', () => {
       )
   })
 
-  test('emulated machines: kubeadm waits longer, and a slow kubelet is not given up', async () => {
+  test('emulated machines: kubeadm waits longer, and what is slow is not given up or ended', async () => {
     const lab = { ...(await loadLab('iscsi-ha')), failover: 'fast' as const }
     const documents = (name: string, path: string, patience?: number) =>
       parseAllDocuments(
@@ -225,6 +225,21 @@ describe('what the lab file says', () => {
       kind: 'JoinConfiguration',
       timeouts: { discovery: '6000s' },
     })
+    const patch = '/etc/lab/kubeadm-patches/kube-apiserver+strategic.yaml'
+    expect(documents('master', patch, 20)).toEqual([
+      {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name: 'kube-apiserver', namespace: 'kube-system' },
+        spec: {
+          containers: [
+            { name: 'kube-apiserver', livenessProbe: { timeoutSeconds: 300, failureThreshold: 160 } },
+          ],
+        },
+      },
+    ])
+    expect(documents('master', patch)).toEqual([])
+    expect(documents('worker1', patch, 20)).toEqual([])
     for (const name of ['master', 'worker1'])
       for (const document of documents(name, '/etc/lab/kubeadm.yaml'))
         expect(document).not.toHaveProperty('timeouts')

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { execa } from 'execa'
 import { onTestFinished } from 'vitest'
+import { shippedLabs } from '../../src/lab/load.js'
 
 /** The real programs that these tests run; Debian's vagrant brings ruby along. */
 const programs = ['vagrant', 'ruby'] as const
@@ -107,6 +108,11 @@ export const onlyPrograms = async (scripts: Readonly<Record<string, string>>): P
 export const firstPrograms = async (scripts: Readonly<Record<string, string>>): Promise<void> => {
   setEnvironment({ PATH: `${await folderOf(scripts)}${delimiter}${process.env['PATH'] ?? ''}` })
 }
+
+const kinds = ['virtualbox', 'libvirt'] as const
+
+/** Every shipped lab, with either provider. */
+export const both = shippedLabs().flatMap(({ name }) => kinds.map((kind) => ({ name, kind })))
 
 /** A call that the Vagrantfile made on Vagrant, with the calls that its block made. Symbols are `:name`. */
 export interface Call {

@@ -1,13 +1,14 @@
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, test, vi } from 'vitest'
 import type { Lab } from '../../src/lab/lab.js'
-import { loadLab, shippedLabs } from '../../src/lab/load.js'
+import { loadLab } from '../../src/lab/load.js'
 import type { VagrantHost } from '../../src/provider/vagrant/probe.js'
 import { vagrantProvider } from '../../src/provider/vagrant/vagrant.js'
 import type { VagrantKind } from '../../src/provider/vagrant/hypervisor.js'
 import { renderVagrantfile } from '../../src/provider/vagrant/vagrantfile.js'
 import {
+  both,
   callsFor,
   customizations,
   evaluate,
@@ -17,7 +18,6 @@ import {
   run,
   setEnvironment,
   settings,
-  skipWithoutPlugin,
   skipWithoutVagrant,
   temporaryFolder,
   vagrantFolder,
@@ -26,53 +26,7 @@ import {
 // Vagrant and Ruby need a second each, and many times that on a busy machine.
 vi.setConfig({ testTimeout: 60_000 })
 
-const kinds = ['virtualbox', 'libvirt'] as const
-const both = shippedLabs().flatMap(({ name }) => kinds.map((kind) => ({ name, kind })))
-
 const GiB = 1024 ** 3
-
-describe('the Vagrantfile of a shipped lab', () => {
-  test.each(both)('$name for $kind is the golden one', async ({ name, kind }) => {
-    await expect(renderVagrantfile(await loadLab(name), kind)).toMatchFileSnapshot(
-      `../golden/vagrant/${name}.${kind}.Vagrantfile`,
-    )
-  })
-
-  test.skipIf(skipWithoutVagrant).each(both)(
-    '$name for $kind is valid to Vagrant',
-    async ({ name, kind }) => {
-      needVagrant()
-      const folder = await vagrantFolder(renderVagrantfile(await loadLab(name), kind))
-      // Without a word of the provider: VirtualBox need not be there, and its block is checked all the same.
-      const validated = await run(folder, ['vagrant', 'validate', '--ignore-provider'], {
-        VAGRANT_DEFAULT_PROVIDER: 'virtualbox',
-      })
-      expect(validated.output).toContain('validated successfully')
-      expect(validated.exitCode).toBe(0)
-      expect(validated.output).not.toMatch(/warn/i)
-    },
-  )
-
-  test.skipIf(skipWithoutPlugin).each(shippedLabs())(
-    '$name is valid to vagrant-libvirt, every line of its block',
-    async ({ name }) => {
-      needVagrant()
-      const folder = await vagrantFolder(renderVagrantfile(await loadLab(name), 'libvirt'))
-      // The plugin says no to what it does not know; and a block that is never looked at would be good, too.
-      const validate = () => run(folder, ['vagrant', 'validate'])
-      expect(await validate()).toEqual({
-        exitCode: 0,
-        output: expect.stringContaining('validated successfully'),
-      })
-      const file = join(folder, 'Vagrantfile')
-      await writeFile(
-        file,
-        (await readFile(file, 'utf8')).replace('lv.graphics_type =', 'lv.no_such_setting ='),
-      )
-      expect((await validate()).output).toContain('no_such_setting')
-    },
-  )
-})
 
 describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
   const evaluated = async (lab: Lab, env: Readonly<Record<string, string>> = {}) => {

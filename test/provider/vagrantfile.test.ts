@@ -1,0 +1,60 @@
+/** The Vagrantfile of every shipped lab, for people to read and for the real Vagrant to accept. */
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, expect, test, vi } from 'vitest'
+import { loadLab, shippedLabs } from '../../src/lab/load.js'
+import { renderVagrantfile } from '../../src/provider/vagrant/vagrantfile.js'
+import {
+  both,
+  needVagrant,
+  run,
+  skipWithoutPlugin,
+  skipWithoutVagrant,
+  vagrantFolder,
+} from './vagrant-tools.js'
+
+// Vagrant and Ruby need a second each, and many times that on a busy machine.
+vi.setConfig({ testTimeout: 60_000 })
+
+describe('the Vagrantfile of a shipped lab', () => {
+  test.each(both)('$name for $kind is the golden one', async ({ name, kind }) => {
+    await expect(renderVagrantfile(await loadLab(name), kind)).toMatchFileSnapshot(
+      `../golden/vagrant/${name}.${kind}.Vagrantfile`,
+    )
+  })
+
+  test.skipIf(skipWithoutVagrant).each(both)(
+    '$name for $kind is valid to Vagrant',
+    async ({ name, kind }) => {
+      needVagrant()
+      const folder = await vagrantFolder(renderVagrantfile(await loadLab(name), kind))
+      // Without a word of the provider: VirtualBox need not be there, and its block is checked all the same.
+      const validated = await run(folder, ['vagrant', 'validate', '--ignore-provider'], {
+        VAGRANT_DEFAULT_PROVIDER: 'virtualbox',
+      })
+      expect(validated.output).toContain('validated successfully')
+      expect(validated.exitCode).toBe(0)
+      expect(validated.output).not.toMatch(/warn/i)
+    },
+  )
+
+  test.skipIf(skipWithoutPlugin).each(shippedLabs())(
+    '$name is valid to vagrant-libvirt, every line of its block',
+    async ({ name }) => {
+      needVagrant()
+      const folder = await vagrantFolder(renderVagrantfile(await loadLab(name), 'libvirt'))
+      // The plugin says no to what it does not know; and a block that is never looked at would be good, too.
+      const validate = () => run(folder, ['vagrant', 'validate'])
+      expect(await validate()).toEqual({
+        exitCode: 0,
+        output: expect.stringContaining('validated successfully'),
+      })
+      const file = join(folder, 'Vagrantfile')
+      await writeFile(
+        file,
+        (await readFile(file, 'utf8')).replace('lv.graphics_type =', 'lv.no_such_setting ='),
+      )
+      expect((await validate()).output).toContain('no_such_setting')
+    },
+  )
+})
