@@ -231,7 +231,7 @@ boxCommand
   .addOption(asJson)
   .addOption(withEvents)
   .action(
-    run(async (options: Options & { provider: 'libvirt' | 'virtualbox'; arch?: string }) =>
+    run(async (options: Options & { provider: 'libvirt' | 'virtualbox'; arch?: 'amd64' | 'arm64' }) =>
       (await import('./commands/box.js')).build(options, io),
     ),
   )

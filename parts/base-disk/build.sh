@@ -78,7 +78,8 @@ for image in "${images[@]}"; do
 done
 kill $containerd
 wait $containerd || true
-umount -R sys dev proc run tmp
+# Lazily: where a mount came from another user namespace, those below it cannot be taken away one by one.
+umount --lazy sys dev proc run tmp
 cd "$WORK"
 umount "$root"
 

@@ -32,7 +32,8 @@ case $ARCH in
     dd if=/tmp/core.img of="$disk" bs=512 seek=1 conv=notrunc status=none
     ;;
   arm64)
-    echo 'search --label lab --set=root; set prefix=($root)/boot/grub; configfile $prefix/grub.cfg' > /tmp/early.cfg
+    # A line for each command: GRUB's first reader knows no `;`.
+    printf '%s\n' 'search --label lab --set=root' 'set prefix=($root)/boot/grub' 'configfile $prefix/grub.cfg' > /tmp/early.cfg
     grub-mkimage -O arm64-efi -o /tmp/BOOTAA64.EFI -p /boot/grub -c /tmp/early.cfg fat $modules
     truncate -s 64M /tmp/esp
     mkfs.vfat -n EFI /tmp/esp > /dev/null

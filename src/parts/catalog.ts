@@ -29,6 +29,8 @@ const unread = [
 
 interface Bootstrap {
   readonly variant: 'minbase' | 'essential' | 'extract'
+  /** The processor it is for, and others whose packages it may have; default: this host's. */
+  readonly architectures?: readonly Architecture[]
   /** Of Debian; that of machines where nothing is said. */
   readonly suite?: string | undefined
   readonly environment?: Readonly<Record<string, string>>
@@ -39,6 +41,10 @@ interface Bootstrap {
   /** Where it is put: a directory or a file below `out` or `work`. */
   readonly target: string
 }
+
+/** Whether more is meant than this host's own processor. */
+const isForeign = (architectures: readonly Architecture[]): boolean =>
+  architectures.some((architecture) => architecture !== (hostArchitecture() ?? 'amd64'))
 
 /** A Debian system of some packages. */
 const bootstrap = async (build: Build, { debian }: Pins, options: Bootstrap): Promise<void> => {
@@ -68,6 +74,10 @@ const bootstrap = async (build: Build, { debian }: Pins, options: Bootstrap): Pr
       `--variant=${options.variant}`,
       `--format=${options.format}`,
       `--include=${options.packages.join(',')}`,
+      // Whether programs of another processor run here is not looked up, but seen.
+      ...(options.architectures && isForeign(options.architectures)
+        ? [`--architectures=${options.architectures.join(',')}`, '--skip=check/qemu']
+        : []),
       ...unread.map((path) => `--dpkgopt=path-exclude=${path}`),
       // Java's packages make links to their manual pages, which are not there.
       '--setup-hook=mkdir -p "$1/usr/share/man/man1"',
@@ -301,7 +311,30 @@ const moduleProxy = (module: string): { code: string; reason: string; hint: stri
   }
 }
 
-const goPart = (pins: Pins, cacheRoot: string, part: GoPart): Part => {
+const releaseScript = join(partsFolder, 'builder', 'release.sh')
+
+/**
+ * Puts a part's programs into it as their project released them, if it did and they can be had from here.
+ * `LAB_RELEASES`: `no` never asks, an address asks there instead.
+ * @returns false where they have to be compiled.
+ */
+const takeRelease = async (
+  build: Build,
+  pins: Pins,
+  { id, version, architecture }: { id: string; version: string; architecture: Architecture },
+): Promise<boolean> => {
+  const release = pins.releases[id]
+  const wanted = process.env['LAB_RELEASES']
+  if (!release || wanted === 'no') return false
+  const address = (wanted ?? release.address)
+    .replace('{version}', version)
+    .replace('{architecture}', architecture)
+  build.say(`Fetching the released programs from ${address}`)
+  await build.run([releaseScript, address, build.out, ...release.programs])
+  return (await readdir(build.out)).length > 0
+}
+
+const goPart = (pins: Pins, cacheRoot: string, architecture: Architecture, part: GoPart): Part => {
   const pinned = pins.modules[part.id]
   if (!pinned) throw new Error(`parts.yaml pins no module ${part.id}`)
   const packages = part.packages ?? 'tool'
@@ -316,9 +349,11 @@ const goPart = (pins: Pins, cacheRoot: string, part: GoPart): Part => {
       join(partsFolder, part.folder ?? part.id),
       join(partsFolder, 'builder', 'go.sh'),
       join(partsFolder, 'builder', 'enter.sh'),
+      ...(pins.releases[part.id] ? [releaseScript] : []),
     ],
     reference: pins.reference[part.id] ?? unknownReference(part.id),
     build: async (build) => {
+      if (await takeRelease(build, pins, { id: part.id, version: pinned.version, architecture })) return
       const binds = [
         ...(await goBinds(cacheRoot, part.folder ?? part.id)),
         `${join(partsFolder, 'builder', 'go.sh')}:/lab/go.sh:ro`,
@@ -326,6 +361,7 @@ const goPart = (pins: Pins, cacheRoot: string, part: GoPart): Part => {
       const environment = {
         ...goEnvironment(pins),
         GOENV: '/lab/go-env',
+        GOARCH: architecture,
         PACKAGES: packages,
         LDFLAGS: linkerFlags,
       }
@@ -356,16 +392,23 @@ const kubernetesVersion = (version: string): readonly string[] => {
   ]
 }
 
-const pause = (pins: Pins, cacheRoot: string): Part => {
+/** As Debian calls the C compiler for a processor, on that processor and on others. */
+const compilers: Readonly<Record<Architecture, string>> = {
+  amd64: 'x86_64-linux-gnu-gcc',
+  arm64: 'aarch64-linux-gnu-gcc',
+}
+
+const pause = (pins: Pins, cacheRoot: string, architecture: Architecture): Part => {
   const version =
     pins.images
       .find(({ name }) => name === 'pause')
       ?.reference.split(':')
       .at(-1) ?? ''
+  const compiler = isForeign([architecture]) ? 'cross' : 'builder'
   return {
     id: 'pause',
     title: `pause ${version}`,
-    needs: ['builder'],
+    needs: [...new Set(['builder', compiler])],
     // After the Kubernetes programs, which fetch its module anyway.
     lane: 'go',
     values: { module: pins.modules['kubernetes'], version },
@@ -376,19 +419,21 @@ const pause = (pins: Pins, cacheRoot: string): Part => {
     ],
     reference: pins.reference['pause'] ?? unknownReference('pause'),
     build: async (build) => {
-      const binds = [
-        ...(await goBinds(cacheRoot, 'kubernetes')),
-        `${join(partsFolder, 'pause', 'build.sh')}:/lab/build.sh:ro`,
-      ]
-      await build.run(await enter(build, ['bash', '/lab/build.sh'], { binds }), {
-        environment: { ...goEnvironment(pins), GOENV: '/lab/go-env', VERSION: version },
+      const script = `${join(partsFolder, 'pause', 'build.sh')}:/lab/build.sh:ro`
+      const binds = [...(await goBinds(cacheRoot, 'kubernetes')), script]
+      await build.run(await enter(build, ['bash', '/lab/build.sh', 'fetch'], { binds }), {
+        environment: { ...goEnvironment(pins), GOENV: '/lab/go-env' },
         blame: moduleProxy('k8s.io/kubernetes'),
+      })
+      const compile = ['bash', '/lab/build.sh', 'compile']
+      await build.run(await enter(build, compile, { root: compiler, binds: [script] }), {
+        environment: { VERSION: version, CC: compilers[architecture] },
       })
     },
   }
 }
 
-const system = (pins: Pins): Part => ({
+const system = (pins: Pins, architecture: Architecture): Part => ({
   id: 'system',
   title: `Debian ${pins.debian.suite}`,
   needs: [],
@@ -399,6 +444,7 @@ const system = (pins: Pins): Part => ({
   build: (build) =>
     bootstrap(build, pins, {
       variant: 'minbase',
+      architectures: [architecture],
       format: 'directory',
       packages: pins.system.packages,
       target: join(build.out, 'root'),
@@ -444,7 +490,7 @@ const withoutAliases = <T extends ImagePin>(pin: T): Omit<T, 'aliases'> => {
   return rest
 }
 
-const image = (pins: Pins, pin: ImagePin): Part => {
+const image = (pins: Pins, pin: ImagePin, architecture: Architecture): Part => {
   const id = imagePart(pin.name)
   const shared = {
     id,
@@ -452,7 +498,7 @@ const image = (pins: Pins, pin: ImagePin): Part => {
     reference: pins.reference[id] ?? pins.reference['image'] ?? unknownReference('image'),
   }
   const finish = async (build: Build, layer: string, digest: string): Promise<void> => {
-    await writeImageArchive(join(build.out, 'image.tar'), pin, { path: layer, digest })
+    await writeImageArchive(join(build.out, 'image.tar'), { ...pin, architecture }, { path: layer, digest })
   }
   if (pin.kind === 'files')
     return {
@@ -493,6 +539,7 @@ const image = (pins: Pins, pin: ImagePin): Part => {
       const layer = join(build.work, 'layer.tar')
       await bootstrap(build, pins, {
         variant: pin.bare ? 'extract' : 'essential',
+        architectures: [architecture],
         suite: pin.suite,
         format: 'tar',
         packages: pin.packages,
@@ -598,7 +645,8 @@ const baseDisk = (pins: Pins, images: readonly ImagePin[]): Part => {
 // Boxes for Vagrant
 
 /** Processors that boxes are for, as Debian calls them. */
-export type Architecture = 'amd64' | 'arm64'
+export const architectures = ['amd64', 'arm64'] as const
+export type Architecture = (typeof architectures)[number]
 
 /** Debian, with its kernel, and ready for Vagrant. */
 const boxSystem = (pins: Pins, architecture: Architecture): Part => {
@@ -617,6 +665,7 @@ const boxSystem = (pins: Pins, architecture: Architecture): Part => {
       await layOutFiles(files, {}, { templates: boxTemplates })
       await bootstrap(build, pins, {
         variant: 'minbase',
+        architectures: [architecture],
         format: 'directory',
         packages,
         hooks: [`bash ${quote(script)} "$1" ${quote(files)}`],
@@ -626,31 +675,46 @@ const boxSystem = (pins: Pins, architecture: Architecture): Part => {
   }
 }
 
-const boxTools = (pins: Pins, architecture: Architecture): Part => {
-  const packages = pins.box.tools[architecture]
-  // What enter.sh binds from the host has to be there.
-  const hooks = [
-    'mkdir -p "$1/lab" "$1/etc/ssl/certs"',
-    'touch "$1/etc/resolv.conf" "$1/etc/hosts" "$1/etc/ssl/certs/ca-certificates.crt"',
-  ]
+/** Hooks for a root directory that is entered: what enter.sh binds from the host has to be there. */
+const enterable = [
+  'mkdir -p "$1/lab" "$1/etc/ssl/certs"',
+  'touch "$1/etc/resolv.conf" "$1/etc/hosts" "$1/etc/ssl/certs/ca-certificates.crt"',
+]
+
+/** A Debian with some tools, to be entered. */
+const toolsRoot = (
+  pins: Pins,
+  tools: Pick<Part, 'id' | 'title'> & Pick<Bootstrap, 'packages' | 'architectures'>,
+): Part => {
+  const { id, title, packages, architectures } = tools
   return {
-    id: 'box-tools',
-    title: 'Tools for boxes',
+    id,
+    title,
     needs: [],
     lane: 'debian',
-    values: { suite: pins.debian.suite, packages, hooks, unread },
+    values: { suite: pins.debian.suite, packages, hooks: enterable, unread },
     files: [],
-    reference: pins.reference['box-tools'] ?? unknownReference('box-tools'),
+    reference: pins.reference[id] ?? unknownReference(id),
     build: (build) =>
       bootstrap(build, pins, {
         variant: 'minbase',
+        ...(architectures && { architectures }),
         format: 'directory',
         packages,
-        hooks,
+        hooks: enterable,
         target: join(build.out, 'root'),
       }),
   }
 }
+
+const boxTools = (pins: Pins, architecture: Architecture): Part =>
+  toolsRoot(pins, {
+    id: 'box-tools',
+    title: 'Tools for boxes',
+    packages: pins.box.tools[architecture],
+    // The tools run here; the boot loader that they install is the machines'.
+    architectures: [...new Set([hostArchitecture() ?? architecture, architecture])],
+  })
 
 /** A disk that boots by itself on whatever virtual machine. */
 const boxDisk = (pins: Pins, images: readonly ImagePin[], architecture: Architecture): Part => {
@@ -780,25 +844,97 @@ const unknownReference = (id: string): never => {
   throw new Error(`parts.yaml has no reference for ${id}`)
 }
 
-/** The architecture of this host, which is that of all that is built here; undefined where Debian has no such box. */
+/** The architecture of this host; undefined where boxes are for none such. */
 export const hostArchitecture = (): Architecture | undefined =>
   (({ x64: 'amd64', arm64: 'arm64' }) as const)[process.arch as 'x64' | 'arm64']
 
-const boxParts = (pins: Pins, images: readonly ImagePin[]): readonly Part[] => {
-  const architecture = hostArchitecture()
-  return architecture === undefined
-    ? []
-    : [
-        boxTools(pins, architecture),
-        boxSystem(pins, architecture),
-        boxDisk(pins, images, architecture),
-        box(pins, 'libvirt', architecture),
-        box(pins, 'virtualbox', architecture),
-      ]
+// Parts for another processor than this host's
+
+const emulateScript = join(partsFolder, 'cross', 'emulate.sh')
+
+/** What makes parts for another processor: a C compiler, and an emulator for what only runs on that processor. */
+const cross = (pins: Pins, architecture: Architecture): Part =>
+  toolsRoot(pins, {
+    id: 'cross',
+    title: 'Emulator and compiler',
+    packages: pins.cross[architecture]?.packages ?? [],
+  })
+
+/** A part whose own programs run while it is built, which are emulated here. */
+const emulated = (part: Part, pins: Pins, architecture: Architecture): Part => ({
+  ...part,
+  needs: [...part.needs, 'cross'],
+  values: { of: part.values, emulator: pins.cross[architecture]?.emulator },
+  files: [...part.files, emulateScript],
+  reference: { ...part.reference, seconds: part.reference.seconds * pins.emulationFactor },
+  build: (build) => {
+    const emulator = join(build.need('cross'), 'root', pins.cross[architecture]?.emulator ?? '')
+    return part.build({
+      ...build,
+      run: (command, options) => build.run([emulateScript, architecture, emulator, ...command], options),
+    })
+  },
+})
+
+/** Beside those of this host's own processor: each is called what it is called there, and for which processor it is. */
+const renamed = (parts: readonly Part[], architecture: Architecture): readonly Part[] => {
+  const named = (id: string): string => (parts.some((part) => part.id === id) ? `${id}-${architecture}` : id)
+  return parts.map((part) => ({
+    ...part,
+    id: named(part.id),
+    title: `${part.title}, ${architecture}`,
+    needs: part.needs.map(named),
+    values: { architecture, all: part.values },
+    build: (build) => part.build({ ...build, need: (id) => build.need(named(id)) }),
+  }))
 }
 
+/** What machines of a processor consist of, whoever runs them; each part after those that it needs. */
+const machinesParts = (
+  pins: Pins,
+  cacheRoot: string,
+  images: readonly ImagePin[],
+  architecture: Architecture,
+): readonly Part[] => {
+  const go = (part: GoPart): Part => goPart(pins, cacheRoot, architecture, part)
+  const imageParts = images.map((pin) => image(pins, pin, architecture))
+  // Of these only what the images are made of: whoever asks for none of them does not wait for them.
+  const forImages: Part[] = []
+  for (const part of [
+    fetched(pins, 'jars-cassandra', 'the jars of Cassandra', 'cassandra'),
+    fetched(pins, 'python-cassandra', 'cqlsh', 'cassandra'),
+    fetched(pins, 'jars-kubernetes-zookeeper', 'the jars of ZooKeeper', 'kubernetes-zookeeper'),
+    go({ id: 'local-path-provisioner', title: 'local-path-provisioner' }),
+    fetcher(pins),
+  ])
+    if ([...imageParts, ...forImages].some(({ needs }) => needs.includes(part.id))) forImages.unshift(part)
+  return [
+    system(pins, architecture),
+    go({
+      id: 'kubernetes',
+      title: 'Kubernetes',
+      linkerFlags: kubernetesVersion(pins.modules['kubernetes']?.version ?? ''),
+    }),
+    go({ id: 'containerd', title: 'containerd' }),
+    go({ id: 'coredns', title: 'CoreDNS', packages: '.' }),
+    go({ id: 'etcd', title: 'etcd' }),
+    go({ id: 'cni-plugins', title: 'CNI plugins' }),
+    ...forImages,
+    pause(pins, cacheRoot, architecture),
+    ...imageParts,
+  ]
+}
+
+const boxParts = (pins: Pins, images: readonly ImagePin[], architecture: Architecture): readonly Part[] => [
+  boxTools(pins, architecture),
+  boxSystem(pins, architecture),
+  boxDisk(pins, images, architecture),
+  box(pins, 'libvirt', architecture),
+  box(pins, 'virtualbox', architecture),
+]
+
 /**
- * All parts, each after those that it needs.
+ * All parts for this host's own processor, each after those that it needs.
  * @param extraImages references of optional images for the base disk.
  * @throws LabError `no-image` for one that parts.yaml does not have.
  */
@@ -813,35 +949,39 @@ export const catalog = (
         hint: `it has ${pins.images.map(({ reference }) => reference).join(', ')}`,
       })
   const images = pins.images.filter((pin) => !pin.optional || extraImages.includes(pin.reference))
-  const kubernetes = pins.modules['kubernetes']?.version ?? ''
-  const imageParts = images.map((pin) => image(pins, pin))
-  // Of these only what the images are made of: whoever asks for none of them does not wait for them.
-  const forImages: Part[] = []
-  for (const part of [
-    fetched(pins, 'jars-cassandra', 'the jars of Cassandra', 'cassandra'),
-    fetched(pins, 'python-cassandra', 'cqlsh', 'cassandra'),
-    fetched(pins, 'jars-kubernetes-zookeeper', 'the jars of ZooKeeper', 'kubernetes-zookeeper'),
-    goPart(pins, cacheRoot, { id: 'local-path-provisioner', title: 'local-path-provisioner' }),
-    fetcher(pins),
-  ])
-    if ([...imageParts, ...forImages].some(({ needs }) => needs.includes(part.id))) forImages.unshift(part)
+  const architecture = hostArchitecture()
   return [
     builder(pins),
-    system(pins),
     kernel(pins),
-    goPart(pins, cacheRoot, {
-      id: 'kubernetes',
-      title: 'Kubernetes',
-      linkerFlags: kubernetesVersion(kubernetes),
-    }),
-    goPart(pins, cacheRoot, { id: 'containerd', title: 'containerd' }),
-    goPart(pins, cacheRoot, { id: 'coredns', title: 'CoreDNS', packages: '.' }),
-    goPart(pins, cacheRoot, { id: 'etcd', title: 'etcd' }),
-    goPart(pins, cacheRoot, { id: 'cni-plugins', title: 'CNI plugins' }),
-    ...forImages,
-    pause(pins, cacheRoot),
-    ...imageParts,
+    ...machinesParts(pins, cacheRoot, images, architecture ?? 'amd64'),
     baseDisk(pins, images),
-    ...boxParts(pins, images),
+    ...(architecture === undefined ? [] : boxParts(pins, images, architecture)),
+  ]
+}
+
+/** Whether boxes for this processor can be built on this host. */
+export const canBuildFor = (pins: Pins, architecture: Architecture): boolean =>
+  !isForeign([architecture]) || (hostArchitecture() === 'amd64' && pins.cross[architecture] !== undefined)
+
+/** The parts of boxes for a processor that is not this host's own; their ids end with its name. */
+export const foreignCatalog = (
+  pins: Pins,
+  cacheRoot: string,
+  architecture: Architecture,
+): readonly Part[] => {
+  const images = pins.images.filter(({ optional }) => !optional)
+  const parts = [
+    cross(pins, architecture),
+    ...machinesParts(pins, cacheRoot, images, architecture),
+    ...boxParts(pins, images, architecture),
+  ]
+  // What runs programs of the system that it makes.
+  const runsThem = ({ id }: Part): boolean => /^(system|image-.*|box-system|box-disk)$/.test(id)
+  return [
+    builder(pins),
+    ...renamed(
+      parts.map((part) => (runsThem(part) ? emulated(part, pins, architecture) : part)),
+      architecture,
+    ),
   ]
 }

@@ -49,8 +49,16 @@ export interface Part {
   /** All it is made from beside other parts: values, and files or folders (absolute). */
   readonly values: unknown
   readonly files: readonly string[]
-  /** As measured elsewhere: seconds, lines of output; mebibytes it takes at most while it is built. */
-  readonly reference: { readonly seconds: number; readonly lines: number; readonly mebibytes: number }
+  /** As measured elsewhere. */
+  readonly reference: {
+    readonly seconds: number
+    /** Of output. */
+    readonly lines: number
+    /** Mebibytes that stay. */
+    readonly kept: number
+    /** Mebibytes that it takes beside them, at most, while it is built. */
+    readonly scratch: number
+  }
   build(build: Build): Promise<void>
 }
 
@@ -114,11 +122,35 @@ const urgencyOf = (parts: readonly Part[]): ReadonlyMap<string, number> => {
   return urgency
 }
 
+/**
+ * The mebibytes that are taken at most while these parts are built: what stays of all that may be there while one of
+ * them is built, its own scratch, and that of others that may be built beside it.
+ * @param parts in an order in which each comes after those that it needs.
+ */
+export const spaceNeeded = (parts: readonly Part[]): number => {
+  const before = new Map<string, ReadonlySet<string>>()
+  for (const { id, needs } of parts)
+    before.set(id, new Set(needs.flatMap((need) => [need, ...(before.get(need) ?? [])])))
+  const comesBefore = (a: Part, b: Part): boolean => before.get(b.id)?.has(a.id) ?? false
+  const most = parts.map((part) => {
+    const scratch = new Map<string, number>()
+    for (const other of parts)
+      if (other.lane !== part.lane && !comesBefore(other, part) && !comesBefore(part, other))
+        scratch.set(other.lane, Math.max(scratch.get(other.lane) ?? 0, other.reference.scratch))
+    return [
+      part.reference.scratch,
+      ...scratch.values(),
+      ...parts.filter((other) => !comesBefore(part, other)).map(({ reference }) => reference.kept),
+    ].reduce((sum, each) => sum + each)
+  })
+  return Math.max(0, ...most)
+}
+
 const checkSpace = async (cache: Cache, missing: readonly Part[]): Promise<void> => {
   await mkdir(cache.root, { recursive: true })
   const { bavail, bsize } = await statfs(cache.root)
   const free = (bavail * bsize) / 1024 ** 3
-  const needed = missing.reduce((sum, part) => sum + part.reference.mebibytes, 0) / 1024
+  const needed = spaceNeeded(missing) / 1024
   if (free < needed)
     throw new LabError(
       'disk-space',

@@ -9,6 +9,8 @@ import { pack, type Header, type Pack } from 'tar-stream'
 export interface ImageConfig {
   /** As the kubelet asks for it: `registry.k8s.io/pause:3.10.2`. */
   readonly reference: string
+  /** The processor of its programs, in the words of the OCI: `amd64`. */
+  readonly architecture: string
   readonly entrypoint?: readonly string[] | undefined
   readonly command?: readonly string[] | undefined
   readonly environment?: Readonly<Record<string, string>> | undefined
@@ -116,7 +118,7 @@ export const writeImageArchive = async (
     ...config.environment,
   }
   const image = JSON.stringify({
-    architecture: 'amd64',
+    architecture: config.architecture,
     os: 'linux',
     created: new Date(0).toISOString(),
     config: {

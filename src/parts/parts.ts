@@ -4,19 +4,23 @@ import { exitCodes, LabError } from '../error.js'
 import type { Preparation } from '../provider/provider.js'
 import { Cache, cacheRoot, type OldPart } from './cache.js'
 import {
+  type Architecture,
+  architectures,
   type BoxMetadata,
   type BoxProvider,
   boxFiles,
   boxPart,
   boxVersionOf,
+  canBuildFor,
   catalog,
+  foreignCatalog,
   hostArchitecture,
 } from './catalog.js'
 import { buildParts, hashesOf, type Part } from './graph.js'
 import { imagePart, pins } from './pins.js'
 import { removeTree } from './sandbox.js'
 
-export { boxName, hostArchitecture } from './catalog.js'
+export { type Architecture, boxName, hostArchitecture } from './catalog.js'
 
 /** What a machine is made of: absolute paths of files that are there. */
 export interface PreparedParts {
@@ -48,17 +52,22 @@ interface Known {
 const memory = new Map<string, Known>()
 
 /** Hashing reads a hundred small files; they do not change under a running program. */
-const known = (images: readonly string[] = []): Known => {
+const remembered = (key: string, partsIn: (root: string) => readonly Part[]): Known => {
   const root = cacheRoot()
-  const key = JSON.stringify([root, ...[...images].sort()])
-  let found = memory.get(key)
+  let found = memory.get(`${root} ${key}`)
   if (!found) {
-    const parts = catalog(pins(), root, images)
+    const parts = partsIn(root)
     found = { parts, hashes: hashesOf(parts), cache: new Cache(root) }
-    memory.set(key, found)
+    memory.set(`${root} ${key}`, found)
   }
   return found
 }
+
+const known = (images: readonly string[] = []): Known =>
+  remembered(JSON.stringify([...images].sort()), (root) => catalog(pins(), root, images))
+
+const knownForeign = (architecture: Architecture): Known =>
+  remembered(architecture, (root) => foreignCatalog(pins(), root, architecture))
 
 const keyOf = ({ hashes }: Known, id: string): string => `${id}-${hashes.get(id) ?? ''}`
 
@@ -85,26 +94,40 @@ export const preparedParts = async (
 /** A box for Vagrant, as far as it can be known without building it. */
 export interface Box {
   readonly version: string
+  readonly architecture: Architecture
   /** Absolute paths; whether they are there, `built` says. */
   readonly box: string
   readonly metadata: string
   readonly built: boolean
 }
 
-/** Asks only the file system. @throws LabError `no-box-here` on a processor that boxes are not built for. */
-export const boxOf = (provider: BoxProvider): Box => {
-  const from = known()
-  const key = keyOf(from, boxPart(provider))
-  if (hostArchitecture() === undefined)
-    throw new LabError('no-box-here', `boxes are built on amd64 and arm64; this is ${process.arch}`, {
-      hint: 'build it on another computer: lab box build; and copy the box',
-      exitCode: exitCodes.host,
-    })
+/** What leads to a box: its part, among those of its processor. */
+const knownBox = (provider: BoxProvider, architecture: Architecture): Known & { readonly part: string } =>
+  architecture === hostArchitecture()
+    ? { ...known(), part: boxPart(provider) }
+    : { ...knownForeign(architecture), part: `${boxPart(provider)}-${architecture}` }
+
+/**
+ * Asks only the file system.
+ * @param wanted the machines' processor; default: this host's
+ * @throws LabError `no-box-here` for a processor for which none is built here.
+ */
+export const boxOf = (provider: BoxProvider, wanted?: Architecture): Box => {
+  const architecture = wanted ?? hostArchitecture()
+  if (architecture === undefined || !canBuildFor(pins(), architecture))
+    throw new LabError(
+      'no-box-here',
+      `a box for ${architecture ?? process.arch} cannot be built on this computer, which is ${hostArchitecture() ?? process.arch}`,
+      {
+        hint: `on one that is ${architecture ?? 'amd64 or arm64'}: lab box build --provider ${provider}; then copy its two files here`,
+        exitCode: exitCodes.host,
+      },
+    )
+  const from = knownBox(provider, architecture)
+  const key = keyOf(from, from.part)
   return {
-    version: boxVersionOf(
-      pins().modules['kubernetes']?.version ?? '',
-      from.hashes.get(boxPart(provider)) ?? '',
-    ),
+    version: boxVersionOf(pins().modules['kubernetes']?.version ?? '', from.hashes.get(from.part) ?? ''),
+    architecture,
     box: join(from.cache.path(key), boxFiles.box),
     metadata: join(from.cache.path(key), boxFiles.metadata),
     built: from.cache.has(key),
@@ -119,17 +142,20 @@ export const prepareKubectl = async (preparation: Preparation): Promise<void> =>
 }
 
 /**
- * Builds what is missing of a box: after `prepareParts` about three minutes on two cores.
- * @throws as `prepareParts` does.
+ * Builds what is missing of a box: after `prepareParts` about three minutes on two cores, for another processor
+ * half an hour.
+ * @throws as `prepareParts` and `boxOf` do.
  */
 export const prepareBox = async (
   provider: BoxProvider,
   preparation: Preparation,
+  wanted?: Architecture,
 ): Promise<Box & { readonly checksum: string }> => {
-  const from = known()
+  const { architecture } = boxOf(provider, wanted)
+  const from = knownBox(provider, architecture)
   refuseCachePath(from.cache.root)
-  await buildParts(from.parts, [boxPart(provider)], from.cache, preparation)
-  const built = boxOf(provider)
+  await buildParts(from.parts, [from.part], from.cache, preparation)
+  const built = boxOf(provider, architecture)
   const { versions } = JSON.parse(await readFile(built.metadata, 'utf8')) as BoxMetadata
   return { ...built, checksum: versions[0].providers[0].checksum }
 }
@@ -194,12 +220,20 @@ export interface PruneOptions {
   readonly intermediate?: boolean
 }
 
+/** The processors for which boxes are built here beside this host's own. */
+const foreign = (): readonly Architecture[] =>
+  architectures.filter((each) => each !== hostArchitecture() && canBuildFor(pins(), each))
+
 const unused = async ({ keep = [], intermediate = false }: PruneOptions): Promise<OldPart[]> => {
   const from = known(pins().images.map(({ reference }) => reference))
   const wanted = known()
   const complete = targets.every((id) => wanted.cache.has(keyOf(wanted, id)))
   const ids = intermediate && complete ? targets : [...from.hashes.keys()]
   const current = new Set(ids.flatMap((id) => [keyOf(from, id), keyOf(wanted, id)]))
+  for (const architecture of foreign()) {
+    const others = knownForeign(architecture)
+    for (const { id } of intermediate ? [] : others.parts) current.add(keyOf(others, id))
+  }
   return from.cache.old(current, keep)
 }
 

@@ -56,7 +56,8 @@ const image = z.discriminatedUnion('kind', [filesImage, debianImage])
 const reference = z.strictObject({
   seconds: z.number().positive(),
   lines: z.number().int().positive(),
-  mebibytes: z.number().positive(),
+  kept: z.number().positive(),
+  scratch: z.number().positive(),
 })
 
 const schema = z.strictObject({
@@ -72,6 +73,7 @@ const schema = z.strictObject({
     patches: z.array(z.strictObject({ file: z.string(), sha256 })),
   }),
   modules: z.record(z.string(), z.strictObject({ module: z.string(), version: z.string().startsWith('v') })),
+  releases: z.record(z.string(), z.strictObject({ address: z.string(), programs: names })),
   fetcher: z.strictObject({ packages: names }),
   system: z.strictObject({ packages: names }),
   baseDisk: z.strictObject({ size: z.string().regex(/^\d+[MGT]$/), masked: names }),
@@ -81,6 +83,11 @@ const schema = z.strictObject({
     tools: z.record(z.enum(['amd64', 'arm64']), names),
     unmasked: names,
   }),
+  cross: z.partialRecord(
+    z.enum(['amd64', 'arm64']),
+    z.strictObject({ packages: names, emulator: z.string().startsWith('/') }),
+  ),
+  emulationFactor: z.number().positive(),
   images: z.array(image),
   reference: z.record(z.string(), reference),
 })

@@ -1,5 +1,5 @@
 /** What Vagrant is told about a box. That it takes one, and boots it: test/vagrant. */
-import { mkdir } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { loadLab } from '../../src/lab/load.js'
@@ -8,6 +8,7 @@ import { hashesOf } from '../../src/parts/graph.js'
 import { boxOf } from '../../src/parts/parts.js'
 import { pins } from '../../src/parts/pins.js'
 import { vagrantProvider } from '../../src/provider/vagrant/vagrant.js'
+import { projectRoot } from '../../src/render.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const set = (name: string, value: string): void => {
@@ -63,6 +64,12 @@ test('its metadata is what `vagrant box add` reads: a file beside it, with a che
       },
     ],
   })
+})
+
+test('its kernel loads early what kube-proxy and the CNI plugins look for', async () => {
+  const file = join(projectRoot, 'templates', 'box', 'etc', 'modules-load.d', 'lab.conf')
+  const modules = (await readFile(file, 'utf8')).split('\n').filter((line) => line && !line.startsWith('#'))
+  expect(modules).toEqual(expect.arrayContaining(['nf_conntrack', 'nf_tables', 'br_netfilter', 'overlay']))
 })
 
 describe('whether Vagrant has it', () => {

@@ -20,7 +20,7 @@ export const fake = ({ id, script = 'echo made > $OUT/file', ...rest }: FakePart
   lane: id,
   values: script,
   files: [],
-  reference: { seconds: 1, lines: 1, mebibytes: 1 },
+  reference: { seconds: 1, lines: 1, kept: 1, scratch: 1 },
   build: async (build) => {
     await build.run(['bash', '-euc', script], {
       environment: {
@@ -63,7 +63,7 @@ const program = `
   const { ID: id, SCRIPT: script, CACHE: cache } = process.env
   const part = {
     id, title: 'Part ' + id, needs: [], lane: id, files: [], values: script,
-    reference: { seconds: 1, lines: 1, mebibytes: 0 },
+    reference: { seconds: 1, lines: 1, kept: 0, scratch: 0 },
     build: ({ run, out, work }) => run(['bash', '-euc', script], { environment: { OUT: out, WORK: work } }),
   }
   try {

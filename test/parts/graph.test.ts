@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { LabError } from '../../src/error.js'
 import { Cache } from '../../src/parts/cache.js'
-import { buildParts, hashesOf, type Part } from '../../src/parts/graph.js'
+import { buildParts, hashesOf, type Part, spaceNeeded } from '../../src/parts/graph.js'
 import type { PartProgress } from '../../src/provider/provider.js'
 import { build as buildIn, buildElsewhere, fake, outputOf as outputIn, states } from './fake.js'
 
@@ -117,7 +117,7 @@ describe('building', () => {
         needs,
         lane: 'same',
         script: `echo ${id} >> ${order}`,
-        reference: { seconds, lines: 1, mebibytes: 1 },
+        reference: { seconds, lines: 1, kept: 1, scratch: 1 },
       })
     const parts = [
       part('short', [], 1),
@@ -133,7 +133,7 @@ describe('building', () => {
     const part = fake({
       id: 'slow',
       script: 'for i in 1 2 3 4 5; do echo line $i; sleep 0.5; done',
-      reference: { seconds: 3, lines: 5, mebibytes: 1 },
+      reference: { seconds: 3, lines: 5, kept: 1, scratch: 1 },
     })
     const seen = (await build([part])).filter(({ state }) => state === 'building')
     expect(seen.length).toBeGreaterThanOrEqual(3)
@@ -331,11 +331,48 @@ describe('failures', () => {
   })
 
   test('too little disk space, before anything is built', async () => {
-    const part = fake({ id: 'huge', reference: { seconds: 1, lines: 1, mebibytes: 1e12 } })
+    const part = fake({ id: 'huge', reference: { seconds: 1, lines: 1, kept: 1e12, scratch: 1 } })
     const error = await failureOf([part])
     expect(error.code).toBe('disk-space')
     expect(error.exitCode).toBe(3)
     expect(existsSync(join(cache.root, 'parts'))).toBe(false)
+  })
+})
+
+describe('the disk space for parts', () => {
+  const part = (
+    id: string,
+    kept: number,
+    scratch: number,
+    rest: { needs?: readonly string[]; lane?: string } = {},
+  ): Part => fake({ id, reference: { seconds: 1, lines: 1, kept, scratch }, ...rest })
+
+  test.each([
+    { what: 'none: nothing', parts: [], needed: 0 },
+    { what: 'one', parts: [part('a', 10, 5)], needed: 15 },
+    { what: 'beside each other: both scratches', parts: [part('a', 10, 5), part('b', 1, 2)], needed: 18 },
+    {
+      what: 'of one lane: the larger scratch',
+      parts: [part('a', 10, 5, { lane: 'x' }), part('b', 1, 2, { lane: 'x' })],
+      needed: 16,
+    },
+    {
+      what: 'one after the other: the first is done, or the second has not begun',
+      parts: [part('a', 10, 100), part('b', 20, 5, { needs: ['a'] })],
+      needed: 110,
+    },
+    {
+      what: 'and the other way round',
+      parts: [part('a', 10, 5), part('b', 20, 100, { needs: ['a'] })],
+      needed: 130,
+    },
+    {
+      what: 'after another with one between them',
+      parts: [part('a', 10, 100), part('b', 1, 1, { needs: ['a'] }), part('c', 50, 1, { needs: ['b'] })],
+      needed: 110,
+    },
+  ])('$what', ({ parts, needed }) => {
+    expect(spaceNeeded(parts)).toBe(needed)
   })
 })
 

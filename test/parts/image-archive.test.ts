@@ -31,7 +31,12 @@ const make = async (name: string): Promise<string> => {
   const archive = join(folder, `${name}.tar`)
   await writeImageArchive(
     archive,
-    { reference: 'registry.k8s.io/program:v1', entrypoint: ['/usr/local/bin/program'], command: ['--help'] },
+    {
+      reference: 'registry.k8s.io/program:v1',
+      architecture: 'amd64',
+      entrypoint: ['/usr/local/bin/program'],
+      command: ['--help'],
+    },
     { path: layer, digest },
   )
   return archive
@@ -104,8 +109,8 @@ test('a file that is not there is an error, and no archive stays', async () => {
     writeLayer(join(folder, 'layer'), [{ path: '/x', from: join(folder, 'none') }]),
   ).rejects.toThrow('ENOENT')
   const layer = { path: join(folder, 'none'), digest: '0' }
-  await expect(writeImageArchive(join(folder, 'bad.tar'), { reference: 'x' }, layer)).rejects.toThrow(
-    'ENOENT',
-  )
+  await expect(
+    writeImageArchive(join(folder, 'bad.tar'), { reference: 'x', architecture: 'amd64' }, layer),
+  ).rejects.toThrow('ENOENT')
   await expect(digestOf(join(folder, 'bad.tar'))).rejects.toThrow('ENOENT')
 })

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { expect, test } from 'vitest'
-import { catalog } from '../../src/parts/catalog.js'
+import { catalog, foreignCatalog } from '../../src/parts/catalog.js'
 import { hashesOf } from '../../src/parts/graph.js'
 import { digestOf } from '../../src/parts/image-archive.js'
 import { imagePart, partsFolder, pins, type Pins } from '../../src/parts/pins.js'
@@ -152,7 +152,7 @@ test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string
   },
   {
     change: 'a time measured anew',
-    edit: ({ reference }) => (reference['kernel'] = { seconds: 1, lines: 1, mebibytes: 1 }),
+    edit: ({ reference }) => (reference['kernel'] = { seconds: 1, lines: 1, kept: 1, scratch: 1 }),
     rebuilt: [],
   },
 ])('$change: $rebuilt', ({ edit, rebuilt }) => {
@@ -194,7 +194,12 @@ test('no file is edited in vain: each that parts are made from is an input of on
     (file) => file !== 'parts/parts.yaml',
   )
   expect(files.length).toBeGreaterThan(30)
-  expect(files.filter((file) => rebuiltByFile(file, everyImage).length === 0)).toEqual([])
+  const foreign = foreignCatalog(pins(), '/cache', 'arm64').flatMap((part) => part.files)
+  expect(
+    files.filter(
+      (file) => rebuiltByFile(file, everyImage).length === 0 && !foreign.includes(join(root, file)),
+    ),
+  ).toEqual([])
 })
 
 const everyImage = pins()

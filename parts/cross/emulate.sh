@@ -1,0 +1,49 @@
+#!/bin/bash
+# emulate.sh ARCHITECTURE EMULATOR COMMAND...
+# Runs a command among whose programs some are for another processor. The kernel is told who runs those (binfmt_misc)
+# in a user namespace of the command's own, in which everybody is who they are outside: nothing of the host changes.
+set -euo pipefail
+architecture=$1 emulator=$2
+shift 2
+case $architecture in
+  # What ELF files of it begin with, and which bits of that count: the table of QEMU's qemu-binfmt-conf.sh.
+  arm64)
+    magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
+    mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+    # A program of it that comes with the compiler.
+    known=${emulator%/usr/bin/*}/usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1
+    ;;
+  *) echo "error: nobody here emulates $architecture"; exit 1 ;;
+esac
+export known
+if "$known" --version > /dev/null 2>&1; then exec "$@"; fi
+
+# O and F: the emulator is opened here and now, so that it need not be in a root directory that is entered later.
+# C: a program may be one that changes its user.
+rule=":lab:M::$magic:$mask:$emulator:OCF"
+export rule
+inside='
+  mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc &&
+    printf %s "$rule" > /proc/sys/fs/binfmt_misc/register && "$known" --version > /dev/null || {
+    echo "error: the kernel lets nobody emulate here: it needs Linux 6.7, or sudo apt-get install qemu-user-static"
+    exit 1
+  }
+  exec "$@"'
+exec {gate}<> <(:)
+unshare --user --keep-caps bash -euc '
+  gate=$1 inside=$2
+  shift 2
+  read -r <&"$gate"
+  exec setpriv --reuid=0 --regid=0 --clear-groups --inh-caps=-all --ambient-caps=-all \
+    unshare --mount --pid --fork --kill-child=KILL --mount-proc bash -uc "$inside" emulated "$@"
+' unshare "$gate" "$inside" "$@" &
+child=$!
+# Only from outside can more than one user be made known in it: all that are known out here, range by range.
+# unshare has entered it when its namespace is another.
+until [ "$(readlink "/proc/$child/ns/user")" != "$(readlink /proc/self/ns/user)" ]; do
+  kill -0 "$child" 2> /dev/null || { echo 'error: user namespaces cannot be made here'; exit 1; }
+  sleep 0.01
+done
+for map in uid_map gid_map; do awk '{ print $1, $1, $3 }' "/proc/self/$map" > "/proc/$child/$map"; done
+echo >&"$gate"
+wait "$child"
