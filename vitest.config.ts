@@ -6,7 +6,8 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     exclude: ['test/e2e/**', 'test/vagrant/**'],
     globalSetup: ['test/helpers/build.ts'],
-    maxWorkers: 2,
+    // More than processors: much of it is processes that wait for one another.
+    maxWorkers: 4,
     // Real processes and real connections: they are quick, but not on a machine that builds a kernel meanwhile.
     testTimeout: 30_000,
     hookTimeout: 30_000,

@@ -28,6 +28,7 @@ describe('a lab of the course', () => {
       exitCode: 0,
       verdicts: ['PASS'],
     })
+    expect(runs[0]).toMatchObject({ lab: 'deployment', of: lab === 'deployment' ? null : lab })
     expect(runs[0]?.figures.length).toBeGreaterThan(0)
     expect(await bench.openFaults('deployment')).toEqual([])
   })
