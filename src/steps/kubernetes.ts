@@ -22,6 +22,8 @@ interface Condition {
   readonly status: string
   readonly reason?: string
   readonly message?: string
+  /** When the kubelet last said so, by its machine's clock: ISO 8601, whole seconds. */
+  readonly lastHeartbeatTime?: string
 }
 
 interface Node {
@@ -100,6 +102,26 @@ const boots = shared(async (context): Promise<ReadonlyMap<string, Boot>> => {
   return new Map(answers.flat())
 }, bootFreshFor)
 
+/** When each node's kubelet was last started, as its own machine tells: milliseconds since 1970, whole seconds. */
+const kubeletStarts = shared(async (context): Promise<ReadonlyMap<string, number>> => {
+  const answers = await Promise.all(
+    nodesOf(context.lab).map(async ({ name }): Promise<readonly (readonly [string, number])[]> => {
+      try {
+        const output = await context
+          .machine(name)
+          .run(shell`systemctl show --property=ActiveEnterTimestamp --timestamp=unix --value kubelet`, {
+            signal: context.signal,
+            timeout: 5,
+          })
+        return [[name, Number(output.trim().replace('@', '')) * 1000]]
+      } catch {
+        return []
+      }
+    }),
+  )
+  return new Map(answers.flat())
+})
+
 const outdated = (pod: Pod, known: ReadonlyMap<string, Boot>): string | undefined => {
   const { nodeName } = pod.spec
   if (nodeName === undefined) return undefined
@@ -172,7 +194,11 @@ export const startContainerd = (lab: Lab, machine: MachineSpec): Step => ({
   machine: machine.name,
   needs: [`configure-${machine.name}`],
   apply: async (context) => {
-    await context.machine(machine.name).run(shell`systemctl start containerd`, { signal: context.signal })
+    // A kubelet that was there before looks at its runtime every 5 s, tells every 10 s, and may call itself not
+    // ready long after all is well; a fresh one says how it is. In a cluster that is only being made there is none.
+    await context
+      .machine(machine.name)
+      .run(shell`systemctl start containerd && systemctl try-restart kubelet`, { signal: context.signal })
   },
   checks: [service(lab, machine, 'containerd')],
 })
@@ -439,11 +465,32 @@ export const forgetNodes = (lab: Lab): Step => {
 const withNode = async (
   context: Context,
   name: string,
-  judge: (node: Node, boot: Boot | undefined) => Verdict,
+  judge: (node: Node) => Verdict | Promise<Verdict>,
 ): Promise<Verdict> => {
-  const [all, known] = await Promise.all([nodes(context), boots(context)])
-  const node = all.find(({ metadata }) => metadata.name === name)
-  return node ? judge(node, known.get(name)) : { ok: false, saw: 'no such node' }
+  const node = (await nodes(context)).find(({ metadata }) => metadata.name === name)
+  return node ? judge(node) : { ok: false, saw: 'no such node' }
+}
+
+/**
+ * Ready as its kubelet says since it was started. The API server keeps True for 40 s after a node is gone, across a
+ * reboot until the kubelet is heard again, and across a restart of the kubelet, whose first word it then is.
+ */
+const judgeReady = async (context: Context, { metadata: { name }, status }: Node): Promise<Verdict> => {
+  const [known, starts] = await Promise.all([boots(context), kubeletStarts(context)])
+  const boot = known.get(name)
+  const started = starts.get(name)
+  if (!boot || started === undefined) return { ok: false, saw: `${name} does not answer` }
+  if (boot.id !== status.nodeInfo.bootID)
+    return { ok: false, saw: `its kubelet was not heard since ${name} was switched on` }
+  const ready = status.conditions.find(({ type }) => type === 'Ready')
+  if (!ready) return { ok: false, saw: 'no Ready condition' }
+  if (!(Date.parse(ready.lastHeartbeatTime ?? '') >= started))
+    return { ok: false, saw: 'its kubelet was not heard since it was started' }
+  const ok = ready.status === 'True'
+  return {
+    ok,
+    saw: `Ready=${ready.status}, ${ready.reason ?? ''}${ok ? '' : `: ${ready.message ?? ''}`}`,
+  }
 }
 
 const nodeChecks = (
@@ -455,29 +502,17 @@ const nodeChecks = (
   const check = (
     id: string,
     title: string,
-    judge: (node: Node, boot: Boot | undefined) => Verdict,
+    judge: (node: Node, context: Context) => Verdict | Promise<Verdict>,
   ): Check => ({
     id: `${machine.name}-${id}`,
     title,
     machine: machine.name,
     within: 90,
     hint: `lab kubectl ${lab.name} -- describe node ${machine.name}`,
-    probe: (context) => withNode(context, machine.name, judge),
+    probe: (context) => withNode(context, machine.name, (node) => judge(node, context)),
   })
   return [
-    check('ready', `node ${machine.name} is Ready`, ({ status }, boot) => {
-      const ready = status.conditions.find(({ type }) => type === 'Ready')
-      // Ready stays True for 40 s after a node is gone, and across a reboot until its kubelet is heard again.
-      if (!boot) return { ok: false, saw: `${machine.name} does not answer` }
-      if (boot.id !== status.nodeInfo.bootID)
-        return { ok: false, saw: `its kubelet was not heard since ${machine.name} was switched on` }
-      return {
-        ok: ready?.status === 'True',
-        saw: ready
-          ? `Ready=${ready.status}, ${ready.reason ?? ''}${ready.status === 'True' ? '' : `: ${ready.message ?? ''}`}`
-          : 'no Ready condition',
-      }
-    }),
+    check('ready', `node ${machine.name} is Ready`, (node, context) => judgeReady(context, node)),
     check('schedulable', `node ${machine.name} takes pods`, ({ spec }) => ({
       ok: spec.unschedulable !== true,
       saw: spec.unschedulable === true ? 'cordoned: lab kubectl uncordon' : 'not cordoned',

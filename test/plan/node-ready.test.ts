@@ -1,0 +1,77 @@
+/**
+ * When a node counts as ready. Kubernetes and the machine are stand-ins that say what the table has: a kubelet that
+ * was started and has not spoken yet lasts for moments only, which no real one can be asked to stretch.
+ */
+import { beforeAll, describe, expect, test } from 'vitest'
+import { type Lab, machineNamed } from '../../src/lab/lab.js'
+import { loadLab } from '../../src/lab/load.js'
+import type { Command } from '../../src/machine/sh.js'
+import type { Check, Context } from '../../src/plan/step.js'
+import { readyNode } from '../../src/steps/kubernetes.js'
+
+const name = 'worker1'
+const started = Date.parse('2026-01-01T12:00:00Z')
+
+interface Now {
+  /** What Kubernetes has last heard of the kubelet. */
+  readonly status?: string
+  readonly heard?: string
+  /** The boot that Kubernetes knows of, where the machine is in its second. */
+  readonly boot?: string
+  readonly answers?: boolean
+}
+
+const contextOf = (lab: Lab, { status = 'True', heard, boot = 'second', answers = true }: Now): Context => {
+  const ready = { type: 'Ready', status, reason: 'said', message: 'why', lastHeartbeatTime: heard }
+  const node = { metadata: { name }, spec: {}, status: { conditions: [ready], nodeInfo: { bootID: boot } } }
+  const run = ({ text }: Command): Promise<string> =>
+    answers
+      ? Promise.resolve(text.includes('boot_id') ? 'second\n1767268000\n' : `@${String(started / 1000)}\n`)
+      : Promise.reject(new Error('no answer'))
+  const context: unknown = {
+    lab,
+    signal: new AbortController().signal,
+    machine: () => ({ run }),
+    kubectl: { get: () => Promise.resolve({ items: [node] }) },
+  }
+  return context as Context
+}
+
+describe('a node', () => {
+  let lab: Lab
+  let check: Check
+  beforeAll(async () => {
+    lab = await loadLab('iscsi-ha')
+    if (!lab.kubernetes) throw new Error('no Kubernetes')
+    const { checks } = readyNode(lab, machineNamed(lab, name), lab.kubernetes)
+    check = checks[0]
+    expect(check.id).toBe(`${name}-ready`)
+  })
+
+  test.each<[what: string, now: Now, ok: boolean, saw: string]>([
+    ['said so after its kubelet was started', { heard: '2026-01-01T12:00:03Z' }, true, 'Ready=True, said'],
+    ['said so in the second of the start', { heard: '2026-01-01T12:00:00Z' }, true, 'Ready=True, said'],
+    [
+      'said so before',
+      { heard: '2026-01-01T11:59:59Z' },
+      false,
+      'its kubelet was not heard since it was started',
+    ],
+    ['never said anything', {}, false, 'its kubelet was not heard since it was started'],
+    ['says no', { status: 'False', heard: '2026-01-01T12:00:03Z' }, false, 'Ready=False, said: why'],
+    [
+      'said so before its machine was switched on',
+      { heard: '2026-01-01T12:00:03Z', boot: 'first' },
+      false,
+      'its kubelet was not heard since worker1 was switched on',
+    ],
+    [
+      'whose machine is silent',
+      { heard: '2026-01-01T12:00:03Z', answers: false },
+      false,
+      'worker1 does not answer',
+    ],
+  ])('that %s', async (_, now, ok, saw) => {
+    expect(await check.probe(contextOf(lab, now))).toEqual({ ok, saw })
+  })
+})
