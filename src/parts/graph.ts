@@ -159,17 +159,19 @@ const checkSpace = async (cache: Cache, missing: readonly Part[]): Promise<void>
     )
 }
 
-/** How far a part is, from what it printed and what the same part printed before. */
+/** How far a part is, from what it printed and what the same part printed before; beyond that, nobody knows. */
 const estimate = (
   elapsed: number,
   lines: number,
   before: { readonly seconds: number; readonly lines: number },
-): { fraction: number; remaining: number } => {
+): { fraction: number; remaining?: number } => {
   const printed = Math.min(1, lines / before.lines)
   const passed = Math.min(1, elapsed / before.seconds)
   // Lines tell how fast this host is, once there are some; a part that prints little goes by the clock.
-  const weight = before.lines < 50 ? 0 : printed
-  const fraction = Math.min(0.99, before.lines < 50 ? passed : 0.9 * printed + 0.1 * passed)
+  const byClock = before.lines < 50
+  const weight = byClock ? 0 : printed
+  const fraction = Math.min(0.99, byClock ? passed : 0.9 * printed + 0.1 * passed)
+  if (byClock ? elapsed > before.seconds : lines > before.lines) return { fraction }
   const total = weight * (elapsed / Math.max(fraction, 0.01)) + (1 - weight) * before.seconds
   return { fraction, remaining: Math.max(1, Math.round(total - elapsed)) }
 }

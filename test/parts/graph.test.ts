@@ -143,6 +143,16 @@ describe('building', () => {
     expect(await readFile(seen.at(-1)?.log ?? '', 'utf8')).toContain('line 1\nline 2\n')
   })
 
+  test.each([
+    ['prints more', { seconds: 60, lines: 60, kept: 1, scratch: 1 }],
+    ['takes longer', { seconds: 1, lines: 1, kept: 1, scratch: 1 }],
+  ])('names no time that is left for one that %s than ever before', async (_, reference) => {
+    const part = fake({ id: 'longer', script: 'seq 100; sleep 3.5', reference })
+    const seen = (await build([part])).filter(({ state }) => state === 'building')
+    expect(seen[0]?.remaining).toBeGreaterThan(0)
+    expect(seen.at(-1)).not.toHaveProperty('remaining')
+  })
+
   test('two at once build it once: the second waits and says so', async () => {
     const count = join(folder, 'count')
     const parts = [fake({ id: 'shared', script: `echo x >> ${count}; sleep 1; echo made > $OUT/file` })]
