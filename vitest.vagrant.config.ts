@@ -6,8 +6,8 @@ export default defineConfig({
     include: ['test/vagrant/**/*.test.ts'],
     globalSetup: ['test/helpers/build.ts'],
     fileParallelism: false,
-    // Machines are emulated, many times slower.
-    testTimeout: 1_800_000,
-    hookTimeout: 1_800_000,
+    // Machines are emulated, many times slower: `lab` gives up long before this.
+    testTimeout: 7_200_000,
+    hookTimeout: 7_200_000,
   },
 })

@@ -172,8 +172,11 @@ const kubeadmTimeouts = {
   discovery: 300,
 }
 
-/** How long kubeadm lets a part of the control plane be silent before its kubelet ends it: probes of its manifests. */
-const liveness = { timeout: 15, failures: 8 }
+/**
+ * How kubeadm has a kubelet probe the parts of the control plane, in seconds: when one that is silent is ended, and
+ * how often one is asked whether it is ready.
+ */
+const probes = { timeout: 15, failures: 8, readyPeriod: 1 }
 
 /** The control plane of an emulated machine. kubeadm's own `timeouts` are for its first start only. */
 const patientStaticPods = (patience: number): readonly MachineFile[] =>
@@ -181,10 +184,18 @@ const patientStaticPods = (patience: number): readonly MachineFile[] =>
     path: `/etc/lab/kubeadm-patches/${component}+strategic.yaml`,
     content: render('machine/static-pod-patch.yaml', {
       component,
-      timeout: liveness.timeout * patience,
-      failures: liveness.failures * patience,
+      timeout: probes.timeout * patience,
+      failures: probes.failures * patience,
+      // kubeadm has no such probe for this one.
+      readyPeriod: component === 'kube-controller-manager' ? undefined : probes.readyPeriod * patience,
     }),
   }))
+
+/** How long the API server waits for etcd before it calls itself unwell: 2 s, as it comes. */
+const patientArgs = (patience: number): ExtraArgs => ({
+  'etcd-healthcheck-timeout': `${String(2 * patience)}s`,
+  'etcd-readycheck-timeout': `${String(2 * patience)}s`,
+})
 
 /** What the kubeadm templates see. */
 const kubernetesData = (lab: Lab, machine: MachineSpec, { secrets, patience = 1 }: FileOptions): object => {
@@ -209,6 +220,7 @@ const kubernetesData = (lab: Lab, machine: MachineSpec, { secrets, patience = 1 
           ...defaultArgs[component],
           ...(lab.failover === 'fast' ? fastArgs(patience)[component] : {}),
           ...(lab.fencing !== 'none' && component === 'apiServer' ? fencedArgs : {}),
+          ...(patience !== 1 && component === 'apiServer' ? patientArgs(patience) : {}),
           ...lab.kubernetes?.[component],
         }).map(([name, value]) => ({
           name,

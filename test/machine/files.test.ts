@@ -225,19 +225,30 @@ describe('what the lab file says', () => {
       kind: 'JoinConfiguration',
       timeouts: { discovery: '6000s' },
     })
-    const patch = '/etc/lab/kubeadm-patches/kube-apiserver+strategic.yaml'
-    expect(documents('master', patch, 20)).toEqual([
+    const patchOf = (component: string): string => `/etc/lab/kubeadm-patches/${component}+strategic.yaml`
+    const patch = patchOf('kube-apiserver')
+    const patched = (name: string, probes: object) => [
       {
         apiVersion: 'v1',
         kind: 'Pod',
-        metadata: { name: 'kube-apiserver', namespace: 'kube-system' },
-        spec: {
-          containers: [
-            { name: 'kube-apiserver', livenessProbe: { timeoutSeconds: 300, failureThreshold: 160 } },
-          ],
-        },
+        metadata: { name, namespace: 'kube-system' },
+        spec: { containers: [{ name, ...probes }] },
       },
-    ])
+    ]
+    const livenessProbe = { timeoutSeconds: 300, failureThreshold: 160 }
+    expect(documents('master', patch, 20)).toEqual(
+      patched('kube-apiserver', {
+        livenessProbe,
+        readinessProbe: { periodSeconds: 20, timeoutSeconds: 300 },
+      }),
+    )
+    // A patch cannot make the probe that is not there.
+    expect(documents('master', patchOf('kube-controller-manager'), 20)).toEqual(
+      patched('kube-controller-manager', { livenessProbe }),
+    )
+    const waiting = '{"name":"etcd-readycheck-timeout","value":"40s"}'
+    expect(JSON.stringify(documents('master', '/etc/lab/kubeadm.yaml', 20))).toContain(waiting)
+    expect(JSON.stringify(documents('master', '/etc/lab/kubeadm.yaml'))).not.toContain('etcd-readycheck')
     expect(documents('master', patch)).toEqual([])
     expect(documents('worker1', patch, 20)).toEqual([])
     for (const name of ['master', 'worker1'])

@@ -553,6 +553,24 @@ describe('waiting', () => {
     expect(Math.min(...pauses)).toBeGreaterThan(150)
     expect(pauses.at(-1)).toBeGreaterThan(pauses[0] ?? 0)
   })
+
+  test('leaves an emulated machine, which answers late, as long in peace as it took to answer', async () => {
+    const pauses: number[] = []
+    let answered = 0
+    const check = checkOf(
+      'late',
+      async () => {
+        if (answered > 0) pauses.push(performance.now() - answered)
+        await delay(700)
+        answered = performance.now()
+        return pauses.length === 2 ? yes : no
+      },
+      { within: 1 },
+    )
+    await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { patience: 20 })
+    // The one before it follows on the look that decides whether there is anything to do.
+    expect(pauses[1]).toBeGreaterThan(650)
+  })
 })
 
 describe('an interruption', () => {
