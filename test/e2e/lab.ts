@@ -52,10 +52,12 @@ export class Bench {
     return JSON.parse((await this.lab(...args, '-o', 'json')).stdout) as T
   }
 
-  /** Ids of the checks that say no. */
+  /** Ids of the checks that say no. What they saw is printed: a test that wanted none shows ids only. */
   async complaints(lab: string): Promise<readonly string[]> {
     const report = await this.json<ReportJson>('verify', lab)
-    return report.results.flatMap(({ checks }) => checks.filter(({ ok }) => !ok).map(({ id }) => id))
+    const complaining = report.results.flatMap(({ checks }) => checks.filter(({ ok }) => !ok))
+    for (const { id, saw } of complaining) console.log(`${lab}, ${id}: ${saw}`)
+    return complaining.map(({ id }) => id)
   }
 
   async run(lab: string, ...words: readonly string[]): Promise<Ran> {
