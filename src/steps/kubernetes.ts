@@ -9,7 +9,7 @@ import {
   podRangeOf,
 } from '../lab/lab.js'
 import { dnsReplicas } from '../machine/files.js'
-import { shell } from '../machine/sh.js'
+import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
 import { LabError } from '../error.js'
 import { pathsOf, writePrivate } from '../state.js'
@@ -81,46 +81,46 @@ interface Boot {
 /** Milliseconds for which a boot stays known: another one takes longer. */
 const bootFreshFor = 2000
 
-/** The boots of those nodes that answer. */
-const boots = shared(async (context): Promise<ReadonlyMap<string, Boot>> => {
+/** What a command says on each node; those that do not answer are left out. */
+const onNodes = async <T>(
+  context: Context,
+  command: Command,
+  read: (output: string) => T,
+): Promise<ReadonlyMap<string, T>> => {
   const answers = await Promise.all(
-    nodesOf(context.lab).map(async ({ name }): Promise<readonly (readonly [string, Boot])[]> => {
+    nodesOf(context.lab).map(async ({ name }): Promise<readonly (readonly [string, T])[]> => {
       try {
-        const output = await context
-          .machine(name)
-          .run(shell`cat /proc/sys/kernel/random/boot_id && awk '/^btime/ { print $2 }' /proc/stat`, {
-            signal: context.signal,
-            timeout: 5,
-          })
-        const [id = '', seconds] = output.trim().split('\n')
-        return [[name, { id, at: Number(seconds) * 1000 }]]
+        const output = await context.machine(name).run(command, { signal: context.signal, timeout: 5 })
+        return [[name, read(output.trim())]]
       } catch {
         return []
       }
     }),
   )
   return new Map(answers.flat())
-}, bootFreshFor)
+}
+
+const boots = shared(
+  (context) =>
+    onNodes(
+      context,
+      shell`cat /proc/sys/kernel/random/boot_id && awk '/^btime/ { print $2 }' /proc/stat`,
+      (output): Boot => {
+        const [id = '', seconds] = output.split('\n')
+        return { id, at: Number(seconds) * 1000 }
+      },
+    ),
+  bootFreshFor,
+)
 
 /** When each node's kubelet was last started, as its own machine tells: milliseconds since 1970, whole seconds. */
-const kubeletStarts = shared(async (context): Promise<ReadonlyMap<string, number>> => {
-  const answers = await Promise.all(
-    nodesOf(context.lab).map(async ({ name }): Promise<readonly (readonly [string, number])[]> => {
-      try {
-        const output = await context
-          .machine(name)
-          .run(shell`systemctl show --property=ActiveEnterTimestamp --timestamp=unix --value kubelet`, {
-            signal: context.signal,
-            timeout: 5,
-          })
-        return [[name, Number(output.trim().replace('@', '')) * 1000]]
-      } catch {
-        return []
-      }
-    }),
-  )
-  return new Map(answers.flat())
-})
+const kubeletStarts = shared((context) =>
+  onNodes(
+    context,
+    shell`systemctl show --property=ActiveEnterTimestamp --timestamp=unix --value kubelet`,
+    (output) => Number(output.replace('@', '')) * 1000,
+  ),
+)
 
 const outdated = (pod: Pod, known: ReadonlyMap<string, Boot>): string | undefined => {
   const { nodeName } = pod.spec
@@ -462,20 +462,11 @@ export const forgetNodes = (lab: Lab): Step => {
   }
 }
 
-const withNode = async (
-  context: Context,
-  name: string,
-  judge: (node: Node) => Verdict | Promise<Verdict>,
-): Promise<Verdict> => {
-  const node = (await nodes(context)).find(({ metadata }) => metadata.name === name)
-  return node ? judge(node) : { ok: false, saw: 'no such node' }
-}
-
 /**
  * Ready as its kubelet says since it was started. The API server keeps True for 40 s after a node is gone, across a
  * reboot until the kubelet is heard again, and across a restart of the kubelet, whose first word it then is.
  */
-const judgeReady = async (context: Context, { metadata: { name }, status }: Node): Promise<Verdict> => {
+const judgeReady = async ({ metadata: { name }, status }: Node, context: Context): Promise<Verdict> => {
   const [known, starts] = await Promise.all([boots(context), kubeletStarts(context)])
   const boot = known.get(name)
   const started = starts.get(name)
@@ -509,10 +500,13 @@ const nodeChecks = (
     machine: machine.name,
     within: 90,
     hint: `lab kubectl ${lab.name} -- describe node ${machine.name}`,
-    probe: (context) => withNode(context, machine.name, (node) => judge(node, context)),
+    probe: async (context) => {
+      const node = (await nodes(context)).find(({ metadata }) => metadata.name === machine.name)
+      return node ? judge(node, context) : { ok: false, saw: 'no such node' }
+    },
   })
   return [
-    check('ready', `node ${machine.name} is Ready`, (node, context) => judgeReady(context, node)),
+    check('ready', `node ${machine.name} is Ready`, judgeReady),
     check('schedulable', `node ${machine.name} takes pods`, ({ spec }) => ({
       ok: spec.unschedulable !== true,
       saw: spec.unschedulable === true ? 'cordoned: lab kubectl uncordon' : 'not cordoned',
