@@ -95,10 +95,8 @@ await Promise.all([
 await tests('unit tests')
 const prepare = (lab, options) =>
   run(`parts of ${lab}`, process.execPath, ['dist/cli.js', 'prepare', lab], options)
-const labs = (title, files, options) => {
-  const paths = files.map((file) => join('test', 'e2e', file))
-  return tests(title, ['--config', 'vitest.e2e.config.ts', ...paths], options)
-}
+const labs = (title, files) =>
+  tests(title, ['--config', 'vitest.e2e.config.ts', ...files.map((file) => join('test', 'e2e', file))])
 const vboxmanage = () =>
   tests('the real VBoxManage', [], {
     // It says itself what of the real Vagrant does not fit in here.

@@ -10,7 +10,7 @@ import { projectRoot } from '../render.js'
 import type { Build, Part } from './graph.js'
 import { keyring } from './host.js'
 import { digestOf, type LayerEntry, writeImageArchive, writeLayer } from './image-archive.js'
-import { type ImagePin, imagePart, partsFolder, type Pins } from './pins.js'
+import { type Architecture, type ImagePin, imagePart, partsFolder, type Pins } from './pins.js'
 
 const templates = join(projectRoot, 'templates', 'base')
 const boxTemplates = join(projectRoot, 'templates', 'box')
@@ -644,10 +644,6 @@ const baseDisk = (pins: Pins, images: readonly ImagePin[]): Part => {
 
 // Boxes for Vagrant
 
-/** Processors that boxes are for, as Debian calls them. */
-export const architectures = ['amd64', 'arm64'] as const
-export type Architecture = (typeof architectures)[number]
-
 /** Debian, with its kernel, and ready for Vagrant. */
 const boxSystem = (pins: Pins, architecture: Architecture): Part => {
   const packages = [...pins.system.packages, ...pins.box.packages, pins.box.kernel[architecture]]
@@ -876,9 +872,13 @@ const emulated = (part: Part, pins: Pins, architecture: Architecture): Part => (
   },
 })
 
+/** What a part is called that is for another processor than this host's own. */
+export const foreignPart = (id: string, architecture: Architecture): string => `${id}-${architecture}`
+
 /** Beside those of this host's own processor: each is called what it is called there, and for which processor it is. */
 const renamed = (parts: readonly Part[], architecture: Architecture): readonly Part[] => {
-  const named = (id: string): string => (parts.some((part) => part.id === id) ? `${id}-${architecture}` : id)
+  const named = (id: string): string =>
+    parts.some((part) => part.id === id) ? foreignPart(id, architecture) : id
   return parts.map((part) => ({
     ...part,
     id: named(part.id),

@@ -4,8 +4,6 @@ import { exitCodes, LabError } from '../error.js'
 import type { Preparation } from '../provider/provider.js'
 import { Cache, cacheRoot, type OldPart } from './cache.js'
 import {
-  type Architecture,
-  architectures,
   type BoxMetadata,
   type BoxProvider,
   boxFiles,
@@ -14,13 +12,15 @@ import {
   canBuildFor,
   catalog,
   foreignCatalog,
+  foreignPart,
   hostArchitecture,
 } from './catalog.js'
 import { buildParts, hashesOf, type Part } from './graph.js'
-import { imagePart, pins } from './pins.js'
+import { type Architecture, architectures, imagePart, pins } from './pins.js'
 import { removeTree } from './sandbox.js'
 
-export { type Architecture, boxName, hostArchitecture } from './catalog.js'
+export { boxName, hostArchitecture } from './catalog.js'
+export type { Architecture } from './pins.js'
 
 /** What a machine is made of: absolute paths of files that are there. */
 export interface PreparedParts {
@@ -105,7 +105,7 @@ export interface Box {
 const knownBox = (provider: BoxProvider, architecture: Architecture): Known & { readonly part: string } =>
   architecture === hostArchitecture()
     ? { ...known(), part: boxPart(provider) }
-    : { ...knownForeign(architecture), part: `${boxPart(provider)}-${architecture}` }
+    : { ...knownForeign(architecture), part: foreignPart(boxPart(provider), architecture) }
 
 /**
  * Asks only the file system.

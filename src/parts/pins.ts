@@ -60,6 +60,10 @@ const reference = z.strictObject({
   scratch: z.number().positive(),
 })
 
+/** Processors that boxes are for, as Debian calls them. */
+export const architectures = ['amd64', 'arm64'] as const
+export type Architecture = (typeof architectures)[number]
+
 const schema = z.strictObject({
   debian: z.strictObject({ suite, mirror: z.url(), securityMirror: z.url() }),
   builder: z.strictObject({ packages: names, goRoot: z.string().startsWith('/') }),
@@ -79,12 +83,12 @@ const schema = z.strictObject({
   baseDisk: z.strictObject({ size: z.string().regex(/^\d+[MGT]$/), masked: names }),
   box: z.strictObject({
     packages: names,
-    kernel: z.record(z.enum(['amd64', 'arm64']), z.string()),
-    tools: z.record(z.enum(['amd64', 'arm64']), names),
+    kernel: z.record(z.enum(architectures), z.string()),
+    tools: z.record(z.enum(architectures), names),
     unmasked: names,
   }),
   cross: z.partialRecord(
-    z.enum(['amd64', 'arm64']),
+    z.enum(architectures),
     z.strictObject({ packages: names, emulator: z.string().startsWith('/') }),
   ),
   emulationFactor: z.number().positive(),
