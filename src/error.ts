@@ -47,6 +47,23 @@ export class LabError extends Error {
   }
 }
 
+/**
+ * The code of an error that is over when somebody else has less to do: what was asked is fine, and who was asked is
+ * there.
+ */
+export const tooBusy = 'too-busy'
+
+/**
+ * What an API server, or a program that asks one, says when it or its etcd has too much to do: words of kube-apiserver's
+ * and etcd's timeouts, and of Go's HTTP client.
+ */
+const busyWords =
+  /etcdserver: (request timed out|too many requests|leader changed)|Error from server \((Timeout|TooManyRequests)\)|TLS handshake timeout|Client\.Timeout exceeded|context deadline exceeded/
+
+/** The code for a program that failed and said this: `too-busy`, or the one that its errors have otherwise. */
+export const codeOf = (said: string, otherwise: string): string =>
+  busyWords.test(said) ? tooBusy : otherwise
+
 /** The work was ended by Ctrl-C or SIGTERM. */
 export class Interrupted extends LabError {
   constructor() {

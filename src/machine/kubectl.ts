@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
-import { LabError } from '../error.js'
+import { codeOf, LabError } from '../error.js'
 
 /** A Kubernetes object as far as checks look. */
 export interface KubeObject {
@@ -10,7 +10,7 @@ export interface KubeObject {
 
 /** kubectl with the lab's kubeconfig. */
 export interface Kubectl {
-  /** @throws LabError `kubectl-failed` with kubectl's own words. */
+  /** @throws LabError `kubectl-failed`, or `too-busy`, with kubectl's own words. */
   run(args: readonly string[], options?: { input?: string; timeout?: number }): Promise<string>
   get<T = KubeObject>(...args: readonly string[]): Promise<T>
   /**
@@ -61,11 +61,11 @@ export const kubectlWith = (
       },
     )
     if (result.isCanceled) throw new LabError('interrupted', 'interrupted')
-    if (result.exitCode !== 0)
-      throw new LabError(
-        'kubectl-failed',
-        `kubectl ${args.join(' ')}: ${(result.stderr || result.stdout || (result.originalMessage ?? 'no answer')).trim().split('\n').slice(-2).join(' | ')}`,
-      )
+    if (result.exitCode !== 0) {
+      const words = result.stderr || result.stdout || (result.originalMessage ?? 'no answer')
+      const said = words.trim().split('\n').slice(-2).join(' | ')
+      throw new LabError(codeOf(said, 'kubectl-failed'), `kubectl ${args.join(' ')}: ${said}`)
+    }
     return result.stdout
   }
   const watchOnce = async (

@@ -1,4 +1,4 @@
-import { LabError } from '../error.js'
+import { codeOf, LabError } from '../error.js'
 import { type Command, shell } from './sh.js'
 
 export interface CommandResult {
@@ -34,7 +34,7 @@ export class CommandError extends LabError {
   constructor(machine: string, command: string, result: CommandResult) {
     const said = (result.stderr.trim() || result.stdout.trim()).split('\n').slice(-3).join(' | ')
     super(
-      'command-failed',
+      codeOf(said, 'command-failed'),
       `${machine}: ${command}: exit code ${String(result.exitCode)}${said ? `: ${said}` : ''}`,
     )
     this.name = 'CommandError'

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { LabError, messageOf, unlessAborted } from '../error.js'
+import { LabError, messageOf, tooBusy, unlessAborted } from '../error.js'
 import type {
   Check,
   CheckResult,
@@ -48,6 +48,40 @@ export const ask = async (check: Check, context: Context): Promise<Verdict> => {
 const askAll = (checks: readonly Check[], context: Context): Promise<CheckResult[]> =>
   Promise.all(checks.map(async (check) => ({ check, ...(await ask(check, context)) })))
 
+/** Between two tries. What takes an emulated machine long to answer keeps it from what is waited for. */
+const leaveInPeace = (
+  { provider: { patience = 1 }, signal }: Context,
+  { pause, asked }: { pause: Seconds; asked: number },
+): Promise<void> =>
+  delay(Math.max(pause, Math.min(seconds(asked), longestPause * patience)) * 1000, undefined, { signal })
+
+/** Seconds after which a check that is not so is not awaited any longer. */
+const deadlineOf = (check: Check, { provider: { patience = 1 } }: Context): Seconds =>
+  (check.within ?? defaultDeadline) * patience
+
+/** Applies a step: again where somebody whom it asks is too busy, as long as one would wait for it to become so. */
+const applyStep = async (
+  apply: NonNullable<Step['apply']>,
+  { checks }: Step,
+  context: Context,
+  progress: (note: string) => void,
+): Promise<void> => {
+  const since = performance.now()
+  const deadline = Math.max(...checks.map((check) => deadlineOf(check, context)))
+  for (;;) {
+    const asked = performance.now()
+    try {
+      await apply(context, progress)
+      return
+    } catch (error) {
+      context.signal.throwIfAborted()
+      if (!(error instanceof LabError && error.code === tooBusy) || seconds(since) >= deadline) throw error
+      progress(`again, since it was too busy: ${error.message}`)
+      await leaveInPeace(context, { pause: longestPause, asked })
+    }
+  }
+}
+
 /** Waits for one check until it holds, its deadline passes, or it says that waiting is of no use. */
 const waitFor = async (
   check: Check,
@@ -55,8 +89,7 @@ const waitFor = async (
   since: number,
   seen: (verdict: Verdict) => void,
 ): Promise<CheckResult> => {
-  const { patience = 1 } = context.provider
-  const deadline = (check.within ?? defaultDeadline) * patience
+  const deadline = deadlineOf(check, context)
   for (let pause = firstPause; ;) {
     const asked = performance.now()
     const verdict = await ask(check, context)
@@ -64,10 +97,7 @@ const waitFor = async (
     if (seconds(since) >= deadline)
       return { check, ok: false, saw: `${verdict.saw} (waited ${seconds(since).toFixed(0)} s)` }
     seen(verdict)
-    // What takes an emulated machine long to answer keeps it from what is waited for.
-    await delay(Math.max(pause, Math.min(seconds(asked), longestPause * patience)) * 1000, undefined, {
-      signal: context.signal,
-    })
+    await leaveInPeace(context, { pause, asked })
     pause = Math.min(pause * 1.5, longestPause)
   }
 }
@@ -118,7 +148,7 @@ export const runPlan = async (plan: Plan, mode: Mode, context: Context, emit: Em
           step,
           why: unmet.map(({ check, saw }) => `${check.title}: no: ${saw}`).join('; '),
         })
-        await step.apply(context, (note) => {
+        await applyStep(step.apply, step, context, (note) => {
           emit({ type: 'step-progress', step, note })
         })
       }

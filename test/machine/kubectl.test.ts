@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
-import { LabError } from '../../src/error.js'
+import { LabError, tooBusy } from '../../src/error.js'
 import { type Kubectl, kubectlWith } from '../../src/machine/kubectl.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
@@ -115,6 +115,19 @@ esac`)
     expect(await errorOf(kubectl.run(['get', 'nodes']))).toMatchObject({
       code: 'kubectl-failed',
       message: 'kubectl get nodes: two | three',
+    })
+  })
+
+  test.each([
+    'Error from server: etcdserver: request timed out',
+    'Error from server (Timeout): the server was unable to return a response in the time allotted, but may still be processing the request (get nodes worker1)',
+    'Unable to connect to the server: net/http: TLS handshake timeout',
+    'Unable to connect to the server: net/http: request canceled (Client.Timeout exceeded while awaiting headers)',
+  ])('says that the API server is too busy: %s', async (words) => {
+    const kubectl = await kubectlThat(`echo '${words}' >&2; exit 1`)
+    expect(await errorOf(kubectl.run(['get', 'nodes']))).toMatchObject({
+      code: tooBusy,
+      message: `kubectl get nodes: ${words}`,
     })
   })
 

@@ -1,7 +1,7 @@
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
-import { exitCodes, LabError } from '../../src/error.js'
+import { exitCodes, LabError, tooBusy } from '../../src/error.js'
 import { CommandError, Machine } from '../../src/machine/machine.js'
 import { secret, shell } from '../../src/machine/sh.js'
 import { sshTransport } from '../../src/machine/ssh.js'
@@ -41,6 +41,13 @@ describe('run', () => {
       result: { exitCode: 7, stdout: 'out\n', stderr: 'line 1\nline 2\nline 3\nline 4\nline 5\n' },
     })
     expect(error.message).toMatch(/^worker1: echo out; .*: exit code 7: line 3 \| line 4 \| line 5$/)
+  })
+
+  test('says that whom the command asked was too busy', async () => {
+    const { machine } = await machineOf()
+    const words =
+      'Get "https://192.168.56.11:6443/": net/http: request canceled (Client.Timeout exceeded while awaiting headers)'
+    expect(await failureOf(machine.run(shell`echo ${words} >&2; exit 1`))).toMatchObject({ code: tooBusy })
   })
 
   test('tells the output where the command said nothing on standard error, and nothing where it said nothing', async () => {

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
-import { LabError } from '../../src/error.js'
+import { LabError, tooBusy } from '../../src/error.js'
 import { CommandError } from '../../src/machine/machine.js'
 import { type Mode, runPlan, succeeded } from '../../src/plan/runner.js'
 import type { Check, Context, Report, RunEvent, Step, StepResult, Verdict } from '../../src/plan/step.js'
@@ -327,6 +327,43 @@ describe('a step', () => {
     expect(result('a').reason).toBe('worker1: kubeadm join: exit code 1: no token')
   })
 
+  test('whose applying finds somebody too busy is applied again, and says so', async () => {
+    let tries = 0
+    const done = new Set<string>()
+    const { result, events } = await runSteps([
+      stepIn(done, {
+        id: 'a',
+        apply: () => {
+          tries += 1
+          if (tries < 3) return Promise.reject(new LabError(tooBusy, 'etcdserver: request timed out'))
+          done.add('a')
+          return Promise.resolve()
+        },
+      }),
+    ])
+    expect(result('a').outcome).toBe('changed')
+    expect(tries).toBe(3)
+    expect(events.flatMap((event) => (event.type === 'step-progress' ? [event.note] : []))).toEqual([
+      'again, since it was too busy: etcdserver: request timed out',
+      'again, since it was too busy: etcdserver: request timed out',
+    ])
+  })
+
+  test('whose applying finds somebody too busy for as long as its check may take has failed', async () => {
+    const [{ result }, seconds] = await elapsed(() =>
+      runSteps([
+        stepIn(new Set(), {
+          id: 'a',
+          apply: () => Promise.reject(new LabError(tooBusy, 'etcdserver: request timed out')),
+          checks: [checkOf('check', () => Promise.resolve(no), { within: 1 })],
+        }),
+      ]),
+    )
+    expect(result('a')).toMatchObject({ outcome: 'failed', reason: 'etcdserver: request timed out' })
+    expect(seconds).toBeGreaterThan(1)
+    expect(seconds).toBeLessThan(5)
+  })
+
   test('took as long as it took', async () => {
     const world: World = new Set()
     const { report, result } = await runSteps([
@@ -574,6 +611,27 @@ describe('waiting', () => {
 })
 
 describe('an interruption', () => {
+  test('while somebody is too busy ends the tries', async () => {
+    const abort = new AbortController()
+    setTimeout(() => {
+      abort.abort()
+    }, 300)
+    const [{ outcomes }, seconds] = await elapsed(() =>
+      runSteps(
+        [
+          stepIn(new Set(), {
+            id: 'a',
+            apply: () => Promise.reject(new LabError(tooBusy, 'busy')),
+            checks: [checkOf('check', () => Promise.resolve(no), { within: 60 })],
+          }),
+        ],
+        { signal: abort.signal },
+      ),
+    )
+    expect(outcomes).toEqual({ a: 'not-reached' })
+    expect(seconds).toBeLessThan(3)
+  })
+
   test('in the middle of an apply that listens ends it, and the report says so', async () => {
     const abort = new AbortController()
     const world: World = new Set(['before'])
