@@ -58,7 +58,7 @@ export const tooBusy = 'too-busy'
  * and etcd's timeouts, and of Go's HTTP client.
  */
 const busyWords =
-  /etcdserver: (request timed out|too many requests|leader changed)|Error from server \((Timeout|TooManyRequests)\)|TLS handshake timeout|Client\.Timeout exceeded|context deadline exceeded/
+  /etcdserver: (request timed out|too many requests|leader changed)|Error from server \((Timeout|TooManyRequests)\)|TLS handshake timeout|Client\.Timeout exceeded|context deadline exceeded|stream error: .*INTERNAL_ERROR/
 
 /** The code for a program that failed and said this: `too-busy`, or the one that its errors have otherwise. */
 export const codeOf = (said: string, otherwise: string): string =>

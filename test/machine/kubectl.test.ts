@@ -122,6 +122,7 @@ esac`)
     'Error from server: etcdserver: request timed out',
     'Error from server (Timeout): the server was unable to return a response in the time allotted, but may still be processing the request (get nodes worker1)',
     'Unable to connect to the server: net/http: TLS handshake timeout',
+    'Unable to connect to the server: stream error: stream ID 1; INTERNAL_ERROR; received from peer',
     'Unable to connect to the server: net/http: request canceled (Client.Timeout exceeded while awaiting headers)',
   ])('says that the API server is too busy: %s', async (words) => {
     const kubectl = await kubectlThat(`echo '${words}' >&2; exit 1`)
