@@ -105,7 +105,7 @@ const vboxmanage = () =>
   })
 if (await prepare('iscsi-ha')) {
   // Labs without Kubernetes leave a processor to others.
-  const light = ['iscsi.test.ts', 'provider.test.ts']
+  const light = ['iscsi.test.ts', 'provider.test.ts', 'registry.test.ts']
   const others = readdirSync(join(import.meta.dirname, 'e2e')).filter(
     (file) => file.endsWith('.test.ts') && !light.includes(file),
   )

@@ -7,10 +7,12 @@ import Handlebars from 'handlebars'
 import { LabError } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { projectRoot } from '../render.js'
+import { enter, enterScript } from './enter.js'
 import type { Build, Part } from './graph.js'
 import { keyring } from './host.js'
 import { digestOf, type LayerEntry, writeImageArchive, writeLayer } from './image-archive.js'
 import { type Architecture, type ImagePin, imagePart, partsFolder, type Pins } from './pins.js'
+import { publishedImage, registryClient, releasedPrograms } from './upstream.js'
 
 const templates = join(projectRoot, 'templates', 'base')
 const boxTemplates = join(projectRoot, 'templates', 'box')
@@ -93,46 +95,6 @@ const bootstrap = async (build: Build, { debian }: Pins, options: Bootstrap): Pr
   )
 }
 
-/** The host's certificates, which a proxy of the network may need. */
-const certificates = (): string | undefined =>
-  [
-    process.env['SSL_CERT_FILE'],
-    '/etc/ssl/certs/ca-certificates.crt',
-    '/etc/pki/tls/certs/ca-bundle.crt',
-  ].find((path) => path !== undefined && existsSync(path))
-
-interface Entered {
-  /** The part whose `root` it is; default: the builder. */
-  readonly root?: string
-  /** `from:to` or `from:to:ro`, beside `/lab/work` and `/lab/out`. */
-  readonly binds: readonly string[]
-}
-
-/** The command line that runs a command inside a root directory that a part is. */
-const enter = async (
-  build: Build,
-  command: readonly string[],
-  { root = 'builder', binds }: Entered,
-): Promise<readonly string[]> => {
-  const temporary = join(build.work, 'tmp')
-  await mkdir(temporary, { recursive: true })
-  await chmod(temporary, 0o1777)
-  const trusted = certificates()
-  return [
-    join(partsFolder, 'builder', 'enter.sh'),
-    join(build.need(root), 'root'),
-    `${build.work}:/lab/work`,
-    `${build.out}:/lab/out`,
-    `${temporary}:/tmp`,
-    '/etc/resolv.conf:/etc/resolv.conf:ro',
-    '/etc/hosts:/etc/hosts:ro',
-    ...(trusted === undefined ? [] : [`${trusted}:/etc/ssl/certs/ca-certificates.crt:ro`]),
-    ...binds,
-    '--',
-    ...command,
-  ]
-}
-
 const builder = (pins: Pins): Part => ({
   id: 'builder',
   title: 'Compilers',
@@ -170,7 +132,7 @@ const kernel = (pins: Pins): Part => ({
   needs: ['builder'],
   lane: 'kernel',
   values: { source: pins.kernel.source, patches: pins.kernel.patches },
-  files: [join(partsFolder, 'kernel'), join(partsFolder, 'builder', 'enter.sh')],
+  files: [join(partsFolder, 'kernel'), enterScript],
   reference: pins.reference['kernel'] ?? unknownReference('kernel'),
   build: async (build) => {
     for (const { file, sha256 } of pins.kernel.patches) {
@@ -239,7 +201,7 @@ const fetched = (pins: Pins, id: string, title: string, recipe: string): Part =>
     needs: ['fetcher'],
     lane: 'images',
     values: {},
-    files: [script, join(partsFolder, 'builder', 'enter.sh'), ...files],
+    files: [script, enterScript, ...files],
     reference: pins.reference['fetched'] ?? unknownReference('fetched'),
     build: async (build) => {
       build.say(`Fetching ${title}`)
@@ -311,29 +273,6 @@ const moduleProxy = (module: string): { code: string; reason: string; hint: stri
   }
 }
 
-const releaseScript = join(partsFolder, 'builder', 'release.sh')
-
-/**
- * Puts a part's programs into it as their project released them, if it did and they can be had from here.
- * `LAB_RELEASES`: `no` never asks, an address asks there instead.
- * @returns false where they have to be compiled.
- */
-const takeRelease = async (
-  build: Build,
-  pins: Pins,
-  { id, version, architecture }: { id: string; version: string; architecture: Architecture },
-): Promise<boolean> => {
-  const release = pins.releases[id]
-  const wanted = process.env['LAB_RELEASES']
-  if (!release || wanted === 'no') return false
-  const address = (wanted ?? release.address)
-    .replace('{version}', version)
-    .replace('{architecture}', architecture)
-  build.say(`Fetching the released programs from ${address}`)
-  await build.run([releaseScript, address, build.out, ...release.programs])
-  return (await readdir(build.out)).length > 0
-}
-
 const goPart = (pins: Pins, cacheRoot: string, architecture: Architecture, part: GoPart): Part => {
   const pinned = pins.modules[part.id]
   if (!pinned) throw new Error(`parts.yaml pins no module ${part.id}`)
@@ -345,15 +284,10 @@ const goPart = (pins: Pins, cacheRoot: string, architecture: Architecture, part:
     needs: ['builder'],
     lane: 'go',
     values: { pinned, packages, linkerFlags },
-    files: [
-      join(partsFolder, part.folder ?? part.id),
-      join(partsFolder, 'builder', 'go.sh'),
-      join(partsFolder, 'builder', 'enter.sh'),
-      ...(pins.releases[part.id] ? [releaseScript] : []),
-    ],
+    files: [join(partsFolder, part.folder ?? part.id), join(partsFolder, 'builder', 'go.sh'), enterScript],
     reference: pins.reference[part.id] ?? unknownReference(part.id),
+    fetch: releasedPrograms(pins, { id: part.id, version: pinned.version, architecture }),
     build: async (build) => {
-      if (await takeRelease(build, pins, { id: part.id, version: pinned.version, architecture })) return
       const binds = [
         ...(await goBinds(cacheRoot, part.folder ?? part.id)),
         `${join(partsFolder, 'builder', 'go.sh')}:/lab/go.sh:ro`,
@@ -412,11 +346,7 @@ const pause = (pins: Pins, cacheRoot: string, architecture: Architecture): Part 
     // After the Kubernetes programs, which fetch its module anyway.
     lane: 'go',
     values: { module: pins.modules['kubernetes'], version },
-    files: [
-      join(partsFolder, 'pause'),
-      join(partsFolder, 'kubernetes'),
-      join(partsFolder, 'builder', 'enter.sh'),
-    ],
+    files: [join(partsFolder, 'pause'), join(partsFolder, 'kubernetes'), enterScript],
     reference: pins.reference['pause'] ?? unknownReference('pause'),
     build: async (build) => {
       const script = `${join(partsFolder, 'pause', 'build.sh')}:/lab/build.sh:ro`
@@ -507,6 +437,7 @@ const image = (pins: Pins, pin: ImagePin, architecture: Architecture): Part => {
       lane: 'images',
       values: { pin: withoutAliases(pin), skeleton },
       files: [],
+      fetch: publishedImage(pin.reference, architecture),
       build: async (build) => {
         const entries: LayerEntry[] = [...skeleton]
         for (const { part, file, path } of pin.files)
@@ -703,6 +634,10 @@ const toolsRoot = (
   }
 }
 
+/** What pulls images, for whatever processor. */
+const registryClientPart = (pins: Pins): Part =>
+  toolsRoot(pins, { id: registryClient, title: 'Registry client', packages: pins.registryClient.packages })
+
 const boxTools = (pins: Pins, architecture: Architecture): Part =>
   toolsRoot(pins, {
     id: 'box-tools',
@@ -729,7 +664,7 @@ const boxDisk = (pins: Pins, images: readonly ImagePin[], architecture: Architec
     ],
     lane: 'base-disk',
     values: { size: pins.baseDisk.size, masked, programs, plugins, sandboxImage, architecture },
-    files: [templates, join(partsFolder, 'base-disk'), script, join(partsFolder, 'builder', 'enter.sh')],
+    files: [templates, join(partsFolder, 'base-disk'), script, enterScript],
     reference: pins.reference['box-disk'] ?? unknownReference('box-disk'),
     build: async (build) => {
       const work = join(build.work, 'root-filesystem')
@@ -812,7 +747,7 @@ const box = (pins: Pins, provider: BoxProvider, architecture: Architecture): Par
     needs: ['box-tools', 'box-disk'],
     lane: 'boxes',
     values: { size: pins.baseDisk.size, kubernetes, architecture },
-    files: [folder, script, join(partsFolder, 'builder', 'enter.sh')],
+    files: [folder, script, enterScript],
     reference: pins.reference[id] ?? unknownReference(id),
     build: async (build) => {
       const disk = build.need('box-disk')
@@ -885,6 +820,7 @@ const renamed = (parts: readonly Part[], architecture: Architecture): readonly P
     title: `${part.title}, ${architecture}`,
     needs: part.needs.map(named),
     values: { architecture, all: part.values },
+    fetch: part.fetch && { ...part.fetch, needs: part.fetch.needs.map(named) },
     build: (build) => part.build({ ...build, need: (id) => build.need(named(id)) }),
   }))
 }
@@ -952,6 +888,7 @@ export const catalog = (
   const architecture = hostArchitecture()
   return [
     builder(pins),
+    registryClientPart(pins),
     kernel(pins),
     ...machinesParts(pins, cacheRoot, images, architecture ?? 'amd64'),
     baseDisk(pins, images),
@@ -979,6 +916,7 @@ export const foreignCatalog = (
   const runsThem = ({ id }: Part): boolean => /^(system|image-.*|box-system|box-disk)$/.test(id)
   return [
     builder(pins),
+    registryClientPart(pins),
     ...renamed(
       parts.map((part) => (runsThem(part) ? emulated(part, pins, architecture) : part)),
       architecture,

@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto'
 import { createWriteStream, readdirSync, readFileSync, statSync } from 'node:fs'
 import { mkdir, statfs } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { join, relative } from 'node:path'
 import { finished } from 'node:stream/promises'
 import { Interrupted, LabError, messageOf } from '../error.js'
@@ -59,8 +60,59 @@ export interface Part {
     /** Mebibytes that it takes beside them, at most, while it is built. */
     readonly scratch: number
   }
+  /** How it is had ready-made. What it would be built from is not needed then. */
+  readonly fetch?: Fetch | undefined
   build(build: Build): Promise<void>
 }
+
+/** Getting a part from those who publish it, which makes it no other part: its version says what it is. */
+export interface Fetch {
+  /**
+   * Who is asked: `https://dl.k8s.io`, and whatever comes behind. Undefined: nobody is.
+   * @throws LabError where a setting of the user's is none.
+   */
+  from(): URL | undefined
+  /** Parts that getting it takes. */
+  readonly needs: readonly string[]
+  /** @returns false where it cannot be had: it is built then. */
+  run(build: Build): Promise<boolean>
+}
+
+/** Who may get through to other hosts for us, whether we could ourselves or not. */
+const proxies = ['https_proxy', 'HTTPS_PROXY', 'http_proxy', 'HTTP_PROXY']
+
+/** Milliseconds after which a host that does not say anything is taken for one that cannot be reached. */
+const connectTimeout = 5000
+
+/** Whether somebody answers there: where there is no way out, nothing is prepared for asking, and nobody waited for. */
+const answers = (url: URL): Promise<boolean> => {
+  if (proxies.some((name) => process.env[name])) return Promise.resolve(true)
+  return new Promise((resolve) => {
+    const port = Number(url.port) || (url.protocol === 'http:' ? 80 : 443)
+    const socket = connect({ host: url.hostname, port })
+    const end = (reached: boolean) => () => {
+      clearTimeout(late)
+      socket.destroy()
+      resolve(reached)
+    }
+    // From the beginning: without a name server even a name takes longer.
+    const late = setTimeout(end(false), connectTimeout)
+    socket.once('connect', end(true)).once('error', end(false))
+  })
+}
+
+/** Of these parts, those that may be had ready-made, as far as that can be known without asking for them. */
+const withSource = async (parts: readonly Part[]): Promise<Set<string>> => {
+  const sources = new Map(parts.map((part) => [part.id, part.fetch?.from()]))
+  const reached = new Map<string, Promise<boolean>>()
+  for (const url of sources.values()) if (url && !reached.has(url.host)) reached.set(url.host, answers(url))
+  const found = new Set<string>()
+  for (const [id, url] of sources) if (url && (await reached.get(url.host))) found.add(id)
+  return found
+}
+
+/** It could not be had ready-made. */
+class NotPublished extends Error {}
 
 const filesBelow = (path: string): string[] =>
   statSync(path).isDirectory()
@@ -94,18 +146,21 @@ export const hashesOf = (parts: readonly Part[]): ReadonlyMap<string, string> =>
   return hashes
 }
 
-/** What has to be built so that all of `targets` are there: a part whose users are all there is not needed. */
+/** What has to be made so that all of `targets` are there: a part whose users are all there is not needed. */
 const missingParts = (
   parts: readonly Part[],
   targets: readonly string[],
-  isThere: (part: Part) => boolean,
+  {
+    isThere,
+    needsOf = ({ needs }) => needs,
+  }: { isThere: (part: Part) => boolean; needsOf?: (part: Part) => readonly string[] },
 ): readonly Part[] => {
   const wanted = new Set(targets)
   const missing: Part[] = []
   for (const part of [...parts].reverse()) {
     if (!wanted.has(part.id) || isThere(part)) continue
     missing.unshift(part)
-    for (const need of part.needs) wanted.add(need)
+    for (const need of needsOf(part)) wanted.add(need)
   }
   return missing
 }
@@ -115,7 +170,7 @@ const urgencyOf = (parts: readonly Part[]): ReadonlyMap<string, number> => {
   const urgency = new Map<string, number>()
   for (const part of [...parts].reverse()) {
     const after = parts
-      .filter((other) => other.needs.includes(part.id))
+      .filter(({ needs, fetch }) => [...needs, ...(fetch?.needs ?? [])].includes(part.id))
       .map((other) => urgency.get(other.id) ?? 0)
     urgency.set(part.id, part.reference.seconds + Math.max(0, ...after))
   }
@@ -191,7 +246,7 @@ const failure = (part: Part, error: unknown, log: string): LabError => {
 }
 
 /**
- * Builds what is missing so that all of `targets` are there.
+ * Makes what is missing so that all of `targets` are there: fetches what is published, and builds the rest.
  * @param parts in an order in which each comes after those that it needs.
  * @throws LabError for the first part that failed, after the others were ended.
  */
@@ -203,8 +258,17 @@ export const buildParts = async (
 ): Promise<void> => {
   const hashes = hashesOf(parts)
   const keyOf = (part: Pick<Part, 'id'>): string => `${part.id}-${hashes.get(part.id) ?? ''}`
-  const missing = missingParts(parts, targets, (part) => cache.has(keyOf(part)))
-  const shown = parts.filter((part) => targets.includes(part.id) || missing.includes(part))
+  const isThere = (part: Part): boolean => cache.has(keyOf(part))
+  const published = await withSource(missingParts(parts, targets, { isThere }))
+  const fetchOf = ({ id, fetch }: Part): Fetch | undefined => (published.has(id) ? fetch : undefined)
+  const needsOf = (part: Part): readonly string[] => (fetchOf(part) ?? part).needs
+  const missing = (): readonly Part[] => missingParts(parts, targets, { isThere, needsOf })
+  // All that may have to be made.
+  const candidates = missingParts(parts, targets, {
+    isThere,
+    needsOf: (part) => [...part.needs, ...needsOf(part)],
+  })
+  const shown = parts.filter((part) => targets.includes(part.id) || candidates.includes(part))
   const tell = (part: Part, update: Omit<PartProgress, 'part' | 'title' | 'index' | 'total'>): void => {
     preparation.progress({
       part: part.id,
@@ -214,26 +278,30 @@ export const buildParts = async (
       ...update,
     })
   }
-  for (const part of shown) tell(part, { state: missing.includes(part) ? 'waiting' : 'cached' })
-  if (missing.length === 0) return
+  for (const part of shown) tell(part, { state: candidates.includes(part) ? 'waiting' : 'cached' })
+  if (candidates.length === 0) return
 
   await cache.sweep()
-  await checkSpace(cache, missing)
+  await checkSpace(cache, missing())
 
   // The first failure ends everything else.
   const stop = new AbortController()
   const signal = AbortSignal.any([preparation.signal, stop.signal])
 
-  const buildOne = async (part: Part): Promise<void> => {
+  const makeOne = async (part: Part): Promise<void> => {
     const key = keyOf(part)
-    const log = await cache.log(part.id)
+    const fetch = fetchOf(part)
+    const needs = needsOf(part)
+    const log = await cache.log(fetch ? `${part.id}-fetch` : part.id)
     const before = (await cache.measured(part.id)) ?? part.reference
     const started = Date.now()
     let lines = 0
     let note = ''
     const elapsed = (): number => Math.round((Date.now() - started) / 1000)
+    // How fast a host publishes, nobody knows before.
+    const progress = (): Partial<PartProgress> => (fetch ? {} : estimate(elapsed(), lines, before))
 
-    const build = async (out: string, work: string): Promise<void> => {
+    const make = async (out: string, work: string): Promise<void> => {
       const writing = createWriteStream(log)
       // A log that cannot be written is no reason to stop; a full disk shows up elsewhere.
       writing.on('error', () => undefined)
@@ -243,23 +311,17 @@ export const buildParts = async (
         writing.write(`${line}\n`)
       }
       const ticking = setInterval(() => {
-        tell(part, {
-          state: 'building',
-          elapsed: elapsed(),
-          ...estimate(elapsed(), lines, before),
-          note,
-          log,
-        })
+        tell(part, { state: 'building', elapsed: elapsed(), ...progress(), note, log })
       }, 1000)
-      tell(part, { state: 'building', elapsed: 0, ...estimate(0, 0, before), log })
+      tell(part, { state: 'building', elapsed: 0, ...progress(), log })
       try {
-        await part.build({
+        const build: Build = {
           out,
           work,
           hash: hashes.get(part.id) ?? '',
           signal,
           need: (id) => {
-            if (!part.needs.includes(id)) throw new Error(`part ${part.id} does not say that it needs ${id}`)
+            if (!needs.includes(id)) throw new Error(`part ${part.id} does not say that it needs ${id}`)
             return cache.path(keyOf({ id }))
           },
           say,
@@ -274,7 +336,9 @@ export const buildParts = async (
             }
             throw new LabError(code, reason, { hint, log })
           },
-        })
+        }
+        if (!fetch) await part.build(build)
+        else if (!(await fetch.run(build))) throw new NotPublished()
       } finally {
         clearInterval(ticking)
         writing.end()
@@ -290,10 +354,16 @@ export const buildParts = async (
             tell(part, { state: 'cached' })
             return
           }
-          await cache.create(key, build)
-          const seconds = (Date.now() - started) / 1000
-          await cache.measure(part.id, { seconds, lines })
-          tell(part, { state: 'built', fraction: 1, remaining: 0, elapsed: elapsed(), log })
+          await cache.create(key, make)
+          // What is remembered is how long building takes.
+          if (!fetch) await cache.measure(part.id, { seconds: (Date.now() - started) / 1000, lines })
+          tell(part, {
+            state: fetch ? 'fetched' : 'built',
+            fraction: 1,
+            remaining: 0,
+            elapsed: elapsed(),
+            log,
+          })
         },
         {
           signal,
@@ -310,6 +380,12 @@ export const buildParts = async (
         },
       )
     } catch (error) {
+      if (error instanceof NotPublished) {
+        published.delete(part.id)
+        tell(part, { state: 'waiting', note: `cannot be had from ${fetch?.from()?.host ?? ''}` })
+        await checkSpace(cache, missing())
+        return
+      }
       const said = signal.aborted ? (signal.reason as unknown) : failure(part, error, log)
       if (!signal.aborted) tell(part, { state: 'failed', elapsed: elapsed(), note: messageOf(said), log })
       throw said
@@ -317,19 +393,16 @@ export const buildParts = async (
   }
 
   const urgency = urgencyOf(parts)
-  const waiting = new Set([...missing].sort((a, b) => (urgency.get(b.id) ?? 0) - (urgency.get(a.id) ?? 0)))
   const running = new Map<Part, Promise<void>>()
   let failed: Error | undefined
-  while (waiting.size > 0 || running.size > 0) {
+  for (;;) {
+    const waiting = missing().filter((part) => !running.has(part))
     if (!signal.aborted)
-      for (const part of waiting) {
-        const ready = part.needs.every(
-          (id) => ![...waiting, ...running.keys()].some((other) => other.id === id),
-        )
+      for (const part of [...waiting].sort((a, b) => (urgency.get(b.id) ?? 0) - (urgency.get(a.id) ?? 0))) {
+        const ready = needsOf(part).every((id) => cache.has(keyOf({ id })))
         const free = ![...running.keys()].some((other) => other.lane === part.lane)
         if (!ready || !free) continue
-        waiting.delete(part)
-        const work = buildOne(part).then(
+        const work = makeOne(part).then(
           () => {
             running.delete(part)
           },
@@ -346,6 +419,7 @@ export const buildParts = async (
   }
   if (preparation.signal.aborted) throw new Interrupted()
   if (failed) throw failed
+  for (const part of candidates) if (!isThere(part)) tell(part, { state: 'spared' })
 }
 
 /** The line that tells most: the first that names an error, since what follows are its consequences. */

@@ -77,7 +77,16 @@ const schema = z.strictObject({
     patches: z.array(z.strictObject({ file: z.string(), sha256 })),
   }),
   modules: z.record(z.string(), z.strictObject({ module: z.string(), version: z.string().startsWith('v') })),
-  releases: z.record(z.string(), z.strictObject({ address: z.string(), programs: names })),
+  releases: z.record(
+    z.string(),
+    z.strictObject({
+      address: z.url({ protocol: /^https$/ }),
+      /** Of an archive, what the name of the file with its checksum has behind its own. */
+      checksum: z.string().startsWith('.').optional(),
+      programs: names,
+    }),
+  ),
+  registryClient: z.strictObject({ packages: names }),
   fetcher: z.strictObject({ packages: names }),
   system: z.strictObject({ packages: names }),
   baseDisk: z.strictObject({ size: z.string().regex(/^\d+[MGT]$/), masked: names }),

@@ -48,7 +48,8 @@ export interface PartProgress {
   /** `kernel`, `kubernetes`, `base-disk`. */
   readonly part: string
   readonly title: string
-  readonly state: 'waiting' | 'building' | 'built' | 'cached' | 'failed'
+  /** `building`: also while it is fetched. `spared`: not needed after all, since others could be fetched. */
+  readonly state: 'waiting' | 'building' | 'built' | 'fetched' | 'cached' | 'spared' | 'failed'
   /** 1-based place among all parts, and how many there are. */
   readonly index: number
   readonly total: number

@@ -72,7 +72,8 @@ export interface PartRecord {
  * | `step-finished` | the same, `outcome` (`ok`, `changed`, `failed`, `not-reached`), `seconds`, `checks`  |
  * |                 | (each with `id`, `title`, `ok`, `saw`), `reason`, `hint`                             |
  * | `run-finished`  | `title`, `started`, `seconds`, `interrupted`, `outcomes` (a number for each outcome) |
- * | `part`          | `part`, `title`, `state` (`waiting`, `building`, `built`, `cached`, `failed`),       |
+ * | `part`          | `part`, `title`, `state` (`waiting`, `building`, `built`, `fetched`, `cached`,       |
+ * |                 | `spared`, `failed`),                                                                |
  * |                 | `index`, `total`, `fraction` (0 to 1), `remaining`, `elapsed` (seconds), `note`, `log` |
  * | `notice`        | `text`                                                                              |
  *

@@ -404,7 +404,9 @@ const drawParts = (first: PartRecord, { paint, columns }: Surroundings): Drawing
           row.begin()
           break
         case 'built':
+        case 'fetched':
         case 'cached':
+        case 'spared':
           row.end({ as: 'done', text: `${label}  ${paint('dim', partEnd(record))}` })
           break
         case 'failed':

@@ -98,6 +98,8 @@ export const partProgress = (part: PartRecord, since = 0): string => {
 export const partEnd = (part: PartRecord): string => {
   const time = part.elapsed === null ? '' : duration(part.elapsed)
   if (part.state === 'cached') return 'already there'
-  if (part.state === 'built') return time ? `built in ${time}` : 'built'
+  if (part.state === 'spared') return 'not needed'
+  if (part.state === 'built' || part.state === 'fetched')
+    return time ? `${part.state} in ${time}` : part.state
   return ['failed', ...(time ? [`after ${time}`] : [])].join(' ')
 }

@@ -1,13 +1,14 @@
 import { execa } from 'execa'
 import { existsSync, readdirSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
+import { type AddressInfo, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { LabError } from '../../src/error.js'
 import { Cache } from '../../src/parts/cache.js'
-import { buildParts, hashesOf, type Part, spaceNeeded } from '../../src/parts/graph.js'
+import { buildParts, type Fetch, hashesOf, type Part, spaceNeeded } from '../../src/parts/graph.js'
 import type { PartProgress } from '../../src/provider/provider.js'
 import { build as buildIn, buildElsewhere, fake, outputOf as outputIn, states } from './fake.js'
 
@@ -66,6 +67,110 @@ describe('what a change rebuilds', () => {
     expect(hashesOf(graph({})).get('kernel')).not.toBe(other)
     await writeFile(join(folder, 'other'), 'one')
     expect(hashesOf(graph({}, join(folder, 'other'))).get('kernel')).not.toBe(before)
+  })
+})
+
+describe('what is published', () => {
+  let server: Server
+  let address: string
+  beforeEach(async () => {
+    server = createServer((socket) => void socket.destroy())
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    address = `http://127.0.0.1:${String((server.address() as AddressInfo).port)}`
+  })
+  afterEach(() => {
+    server.close()
+  })
+
+  /** A program that takes a compiler, and an image that takes a client to pull and a program to build. */
+  const graph = (published: Readonly<Record<string, string>>, from = address): Part[] => {
+    const fetch = (id: string, needs: readonly string[] = []): Fetch => ({
+      from: () => (from ? new URL(from) : undefined),
+      needs,
+      run: async (made) => {
+        await made.run(['bash', '-euc', published[id] ?? 'echo not there'], {
+          environment: { OUT: made.out, NEEDS: needs.map((need) => made.need(need)).join(' ') },
+        })
+        return readdirSync(made.out).length > 0
+      },
+    })
+    return [
+      fake({ id: 'compiler' }),
+      fake({ id: 'client' }),
+      fake({ id: 'program', needs: ['compiler'], fetch: fetch('program') }),
+      fake({ id: 'image', needs: ['program'], fetch: fetch('image', ['client']) }),
+      fake({ id: 'disk', needs: ['image'], script: 'cp $NEEDS/file $OUT/file' }),
+    ]
+  }
+  const published = 'echo published > $OUT/file'
+  const ends = (seen: readonly PartProgress[]): Record<string, string> =>
+    Object.fromEntries(seen.map(({ part, state }) => [part, state]))
+
+  test.each([
+    {
+      what: 'all of it: nothing of what it would be built from is made',
+      there: { program: published, image: published },
+      ended: { compiler: 'spared', client: 'built', program: 'spared', image: 'fetched', disk: 'built' },
+      content: 'published\n',
+    },
+    {
+      what: 'nothing: all is built',
+      there: {},
+      ended: { compiler: 'built', client: 'built', program: 'built', image: 'built', disk: 'built' },
+      content: 'made\n',
+    },
+    {
+      what: 'only what another is built from: that is fetched, and no compiler is made',
+      there: { program: published },
+      ended: { compiler: 'spared', client: 'built', program: 'fetched', image: 'built', disk: 'built' },
+      content: 'made\n',
+    },
+  ])('$what', async ({ there, ended, content }) => {
+    expect(ends(await build(graph(there)))).toEqual(ended)
+    expect(await outputOf(graph(there), 'disk')).toBe(content)
+    // Where it came from makes no other part: it is there for those as well who would build it.
+    expect(ends(await build(graph({})))).toEqual({ disk: 'cached' })
+  })
+
+  test.each([
+    { what: 'a host of which nobody knows the name', from: 'https://no-such-host.invalid/files' },
+    { what: 'a host on which nobody listens', from: 'http://127.0.0.1:9' },
+    { what: 'nobody, as the user wants it', from: '' },
+  ])('$what is not asked, nor is anything made for asking', async ({ from }) => {
+    vi.stubEnv('https_proxy', '')
+    const seen = await build(graph({ program: published, image: published }, from))
+    vi.unstubAllEnvs()
+    expect(ends(seen)).toEqual({
+      compiler: 'built',
+      program: 'built',
+      image: 'built',
+      disk: 'built',
+    })
+  })
+
+  test('half a fetch leaves nothing, and says whom it asked', async () => {
+    const parts = graph({ program: 'echo half > $OUT/half; rm $OUT/half', image: published })
+    const seen = await build(parts, ['program'])
+    expect(seen.find(({ note }) => note?.startsWith('cannot be had from 127.0.0.1:'))).toMatchObject({
+      part: 'program',
+      state: 'waiting',
+    })
+    expect(readdirSync(cache.path(`program-${hashesOf(parts).get('program') ?? ''}`))).toEqual(['file'])
+  })
+
+  test('how long fetching took says nothing of how long building will take', async () => {
+    await build(graph({ program: published }), ['program'])
+    expect(await cache.measured('program')).toBeUndefined()
+  })
+
+  test('an interruption while fetching is one, and not a reason to build', async () => {
+    const stop = new AbortController()
+    setTimeout(() => {
+      stop.abort()
+    }, 500)
+    const parts = graph({ program: 'sleep 60' })
+    await expect(build(parts, ['program'], stop.signal)).rejects.toMatchObject({ code: 'interrupted' })
+    expect(cache.has(`compiler-${hashesOf(parts).get('compiler') ?? ''}`)).toBe(false)
   })
 })
 

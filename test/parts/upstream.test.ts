@@ -1,0 +1,237 @@
+/**
+ * Parts as their projects publish them. No upstream can be reached from every host that runs these tests, so a server
+ * of our own stands in for one; apt's downloader, the archives and the sandbox are real. A real registry, and the
+ * client that pulls from it: test/e2e/registry.test.ts.
+ */
+import { createHash } from 'node:crypto'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { execa } from 'execa'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { catalog, foreignCatalog, hostArchitecture } from '../../src/parts/catalog.js'
+import { hashesOf, type Build, type Part } from '../../src/parts/graph.js'
+import { pins } from '../../src/parts/pins.js'
+import { runInSandbox } from '../../src/parts/sandbox.js'
+import { temporaryFolder } from '../helpers/folder.js'
+import { setEnvironment } from '../provider/vagrant-tools.js'
+
+const architecture = hostArchitecture() ?? 'amd64'
+const { releases, modules } = pins()
+const contentOf = (program: string): string => `#!/bin/sh\necho ${program}\n`
+const digestOf = (content: string | Buffer): string => createHash('sha256').update(content).digest('hex')
+
+/** Where upstream has it, without `https://`: what a mirror has it below. */
+const addressOf = (id: string): string => {
+  const version = modules[id]?.version ?? ''
+  return (releases[id]?.address ?? '')
+    .replace('https://', '/')
+    .replaceAll('{version}', version)
+    .replaceAll('{number}', version.slice(1))
+    .replaceAll('{architecture}', architecture)
+}
+
+/** An archive as projects release them, in a folder or not. */
+const archiveOf = async (programs: readonly string[], folder: string): Promise<Buffer> => {
+  const work = await temporaryFolder()
+  await mkdir(join(work, 'all', folder), { recursive: true })
+  for (const program of [...programs, 'LICENSE'])
+    await writeFile(join(work, 'all', folder, program), contentOf(program))
+  await execa('tar', ['-czf', join(work, 'it.tgz'), '-C', join(work, 'all'), folder])
+  return readFile(join(work, 'it.tgz'))
+}
+
+let served: Map<string, string | Buffer>
+let server: Server
+let mirror = ''
+
+beforeEach(async () => {
+  const kubernetes = addressOf('kubernetes')
+  served = new Map(
+    (releases['kubernetes']?.programs ?? []).flatMap((program) => [
+      [`${kubernetes}/${program}`, contentOf(program)],
+      // As it is there: without the end of a line.
+      [`${kubernetes}/${program}.sha256`, digestOf(contentOf(program))],
+    ]),
+  )
+  for (const [id, folder] of [
+    ['containerd', 'bin'],
+    ['cni-plugins', '.'],
+  ] as const) {
+    const content = await archiveOf(releases[id]?.programs ?? [], folder)
+    const address = addressOf(id)
+    served.set(address, content)
+    served.set(
+      `${address}${releases[id]?.checksum ?? ''}`,
+      `${digestOf(content)}  ${address.split('/').at(-1)}\n`,
+    )
+  }
+  server = createServer((request, response) => {
+    const found = served.get(request.url ?? '')
+    response.writeHead(found === undefined ? 404 : 200).end(found)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  mirror = `http://127.0.0.1:${String((server.address() as AddressInfo).port)}`
+})
+
+afterEach(() => {
+  server.close()
+})
+
+const partOf = (id: string): Part => catalog(pins(), '/cache').find((part) => part.id === id)!
+
+const fetch = async (id: string): Promise<{ had: boolean; out: string; lines: string[] }> => {
+  const folder = await temporaryFolder()
+  const [out, work, lines] = [join(folder, 'out'), join(folder, 'work'), [] as string[]]
+  await mkdir(out)
+  await mkdir(work)
+  const build: Build = {
+    out,
+    work,
+    hash: '',
+    signal: new AbortController().signal,
+    need: () => {
+      throw new Error('it needs nothing')
+    },
+    say: (line) => void lines.push(line),
+    run: async (command, { environment } = {}) => {
+      const onLine = (line: string): void => void lines.push(line)
+      expect(await runInSandbox(command, { signal: build.signal, environment, onLine })).toBeUndefined()
+    },
+  }
+  return { had: await partOf(id).fetch!.run(build), out, lines }
+}
+
+describe('released programs', () => {
+  test.each(Object.entries(releases))('of %s are taken where they can be had', async (id, { programs }) => {
+    setEnvironment({ LAB_RELEASES: `${mirror}/` })
+    const { had, out } = await fetch(id)
+    expect(had).toBe(true)
+    expect((await readdir(out)).sort()).toEqual([...programs].sort())
+    for (const program of programs) {
+      expect(await readFile(join(out, program), 'utf8')).toBe(contentOf(program))
+      expect((await stat(join(out, program))).mode & 0o777).toBe(0o755)
+    }
+  })
+
+  test.each<{ id: string; what: string; change: (address: string) => unknown }>([
+    {
+      id: 'kubernetes',
+      what: 'a program that is another one than its checksum says',
+      change: (address) => served.set(`${address}/kubelet`, 'other'),
+    },
+    {
+      id: 'kubernetes',
+      what: 'a program that is not there',
+      change: (address) => served.delete(`${address}/kube-proxy`),
+    },
+    {
+      id: 'kubernetes',
+      what: 'a checksum that is the page of a hotel',
+      change: (address) => served.set(`${address}/kubectl.sha256`, '<html>Welcome</html>'),
+    },
+    {
+      id: 'containerd',
+      what: 'an archive that is another one than its checksum says',
+      change: (address) => served.set(address, 'other'),
+    },
+    {
+      id: 'containerd',
+      what: 'an archive that is none',
+      change: (address) =>
+        served.set(address, 'none').set(`${address}.sha256sum`, `${digestOf('none')}  none\n`),
+    },
+    {
+      id: 'cni-plugins',
+      what: 'no checksum',
+      change: (address) => served.delete(`${address}.sha256`),
+    },
+    {
+      id: 'cni-plugins',
+      what: 'an archive without one of the programs',
+      change: async (address) => {
+        const content = await archiveOf(['bridge', 'loopback', 'portmap'], '.')
+        served.set(address, content).set(`${address}.sha256`, digestOf(content))
+      },
+    },
+  ])('$id: $what: nothing is taken, and nothing is left', async ({ id, change }) => {
+    await change(addressOf(id))
+    setEnvironment({ LAB_RELEASES: mirror })
+    const { had, out, lines } = await fetch(id)
+    expect(had).toBe(false)
+    expect(await readdir(out)).toEqual([])
+    expect(lines.at(-1)).toMatch(/cannot be had from here as it was released$/)
+  })
+
+  test('a host that is not there: none, at once', async () => {
+    server.close()
+    setEnvironment({ LAB_RELEASES: mirror })
+    expect((await fetch('kubernetes')).had).toBe(false)
+  })
+
+  test('are those that are compiled', async () => {
+    const source = await readFile(
+      join(import.meta.dirname, '..', '..', 'parts', 'kubernetes', 'go.mod'),
+      'utf8',
+    )
+    const tools = [...source.matchAll(/k8s\.io\/kubernetes\/cmd\/(\S+)/g)].map(([, name]) => name)
+    expect(tools.sort()).toEqual([...(releases['kubernetes']?.programs ?? [])].sort())
+  })
+})
+
+describe('who is asked', () => {
+  const hostOf = (id: string): string | undefined => partOf(id).fetch?.from()?.host
+
+  test.each<{ set: Record<string, string>; hosts: Record<string, string | undefined> }>([
+    {
+      set: {},
+      hosts: {
+        kubernetes: 'dl.k8s.io',
+        containerd: 'github.com',
+        'image-etcd': 'registry.k8s.io',
+        'image-mariadb': undefined,
+        etcd: undefined,
+      },
+    },
+    {
+      set: { LAB_RELEASES: 'no' },
+      hosts: { kubernetes: undefined, containerd: undefined, 'image-etcd': 'registry.k8s.io' },
+    },
+    { set: { LAB_REGISTRY: 'no' }, hosts: { kubernetes: 'dl.k8s.io', 'image-etcd': undefined } },
+    {
+      set: { LAB_RELEASES: 'https://mirror.example/files', LAB_REGISTRY: 'mirror.example:5000/k8s' },
+      hosts: { kubernetes: 'mirror.example', 'image-etcd': 'mirror.example:5000' },
+    },
+  ])('$set', ({ set, hosts }) => {
+    setEnvironment(set)
+    expect(Object.fromEntries(Object.keys(hosts).map((id) => [id, hostOf(id)]))).toEqual(hosts)
+  })
+
+  test.each([
+    {
+      set: { LAB_RELEASES: 'ftp://mirror.example' },
+      id: 'kubernetes',
+      said: 'LAB_RELEASES=ftp://mirror.example',
+    },
+    { set: { LAB_REGISTRY: 'two words' }, id: 'image-etcd', said: 'LAB_REGISTRY=two words' },
+  ])('$set is none', ({ set, id, said }) => {
+    setEnvironment(set)
+    expect(() => hostOf(id)).toThrow(`${said} is neither an http address nor \`no\``)
+  })
+})
+
+test('where parts come from is nothing of what they are known by', () => {
+  const other = structuredClone(pins())
+  other.releases['kubernetes'] = { address: 'https://mirror.example', programs: [] }
+  delete other.releases['containerd']
+  expect(hashesOf(catalog(other, '/cache'))).toEqual(hashesOf(catalog(pins(), '/cache')))
+})
+
+test('for another processor: what it fetches is for that one, and the client that pulls is for this one', () => {
+  const all = foreignCatalog(pins(), '/cache', 'arm64')
+  const image = all.find(({ id }) => id === 'image-etcd-arm64')
+  expect(image?.fetch?.needs).toEqual(['registry-client'])
+  expect(all.map(({ id }) => id)).toContain('registry-client')
+  expect(all.find(({ id }) => id === 'kubernetes-arm64')?.fetch?.from()?.host).toBe('dl.k8s.io')
+})
