@@ -611,9 +611,11 @@ const enterable = [
 /** A Debian with some tools, to be entered. */
 const toolsRoot = (
   pins: Pins,
-  tools: Pick<Part, 'id' | 'title'> & Pick<Bootstrap, 'packages' | 'architectures'>,
+  tools: Pick<Part, 'id' | 'title'> &
+    Pick<Bootstrap, 'packages' | 'architectures'> &
+    Partial<Pick<Bootstrap, 'variant'>>,
 ): Part => {
-  const { id, title, packages, architectures } = tools
+  const { id, title, packages, architectures, variant = 'minbase' } = tools
   return {
     id,
     title,
@@ -624,7 +626,7 @@ const toolsRoot = (
     reference: pins.reference[id] ?? unknownReference(id),
     build: (build) =>
       bootstrap(build, pins, {
-        variant: 'minbase',
+        variant,
         ...(architectures && { architectures }),
         format: 'directory',
         packages,
@@ -634,9 +636,14 @@ const toolsRoot = (
   }
 }
 
-/** What pulls images, for whatever processor. */
+/** What pulls images, for whatever processor. Its packages need not be configured to run. */
 const registryClientPart = (pins: Pins): Part =>
-  toolsRoot(pins, { id: registryClient, title: 'Registry client', packages: pins.registryClient.packages })
+  toolsRoot(pins, {
+    id: registryClient,
+    title: 'Registry client',
+    packages: pins.registryClient.packages,
+    variant: 'extract',
+  })
 
 const boxTools = (pins: Pins, architecture: Architecture): Part =>
   toolsRoot(pins, {
