@@ -821,14 +821,19 @@ export const foreignPart = (id: string, architecture: Architecture): string => `
 const renamed = (parts: readonly Part[], architecture: Architecture): readonly Part[] => {
   const named = (id: string): string =>
     parts.some((part) => part.id === id) ? foreignPart(id, architecture) : id
-  return parts.map((part) => ({
+  const within = (build: Build): Build => ({ ...build, need: (id) => build.need(named(id)) })
+  return parts.map(({ fetch, ...part }) => ({
     ...part,
     id: named(part.id),
     title: `${part.title}, ${architecture}`,
     needs: part.needs.map(named),
     values: { architecture, all: part.values },
-    fetch: part.fetch && { ...part.fetch, needs: part.fetch.needs.map(named) },
-    build: (build) => part.build({ ...build, need: (id) => build.need(named(id)) }),
+    fetch: fetch && {
+      ...fetch,
+      needs: fetch.needs.map(named),
+      run: (build, url) => fetch.run(within(build), url),
+    },
+    build: (build) => part.build(within(build)),
   }))
 }
 

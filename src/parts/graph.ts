@@ -5,7 +5,7 @@
  */
 import { createHash } from 'node:crypto'
 import { createWriteStream, readdirSync, readFileSync, statSync } from 'node:fs'
-import { mkdir, statfs } from 'node:fs/promises'
+import { mkdir, readdir, statfs } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join, relative } from 'node:path'
 import { finished } from 'node:stream/promises'
@@ -14,7 +14,7 @@ import type { PartProgress, Preparation } from '../provider/provider.js'
 import { projectRoot } from '../render.js'
 import type { Cache } from './cache.js'
 import { diagnose, type Diagnosis } from './diagnose.js'
-import { runInSandbox } from './sandbox.js'
+import { proxies, runInSandbox } from './sandbox.js'
 
 /** What a part has at hand while it is built. */
 export interface Build {
@@ -74,18 +74,16 @@ export interface Fetch {
   from(): URL | undefined
   /** Parts that getting it takes. */
   readonly needs: readonly string[]
-  /** @returns false where it cannot be had: it is built then. */
-  run(build: Build): Promise<boolean>
+  /** @param url what `from` said. Leaves `out` empty where it cannot be had: it is built then. */
+  run(build: Build, url: URL): Promise<void>
 }
-
-/** Who may get through to other hosts for us, whether we could ourselves or not. */
-const proxies = ['https_proxy', 'HTTPS_PROXY', 'http_proxy', 'HTTP_PROXY']
 
 /** Milliseconds after which a host that does not say anything is taken for one that cannot be reached. */
 const connectTimeout = 5000
 
 /** Whether somebody answers there: where there is no way out, nothing is prepared for asking, and nobody waited for. */
 const answers = (url: URL): Promise<boolean> => {
+  // Somebody may get through for us, whether we could ourselves or not.
   if (proxies.some((name) => process.env[name])) return Promise.resolve(true)
   return new Promise((resolve) => {
     const port = Number(url.port) || (url.protocol === 'http:' ? 80 : 443)
@@ -101,13 +99,16 @@ const answers = (url: URL): Promise<boolean> => {
   })
 }
 
-/** Of these parts, those that may be had ready-made, as far as that can be known without asking for them. */
-const withSource = async (parts: readonly Part[]): Promise<Set<string>> => {
-  const sources = new Map(parts.map((part) => [part.id, part.fetch?.from()]))
+/** From where those of these parts, by id, may be had ready-made, as far as that is known without asking for them. */
+const sourcesOf = async (parts: readonly Part[]): Promise<Map<string, URL>> => {
+  const sources = parts.flatMap(({ id, fetch }) => {
+    const url = fetch?.from()
+    return url ? [[id, url] as const] : []
+  })
   const reached = new Map<string, Promise<boolean>>()
-  for (const url of sources.values()) if (url && !reached.has(url.host)) reached.set(url.host, answers(url))
-  const found = new Set<string>()
-  for (const [id, url] of sources) if (url && (await reached.get(url.host))) found.add(id)
+  for (const [, url] of sources) if (!reached.has(url.host)) reached.set(url.host, answers(url))
+  const found = new Map<string, URL>()
+  for (const [id, url] of sources) if (await reached.get(url.host)) found.set(id, url)
   return found
 }
 
@@ -259,8 +260,8 @@ export const buildParts = async (
   const hashes = hashesOf(parts)
   const keyOf = (part: Pick<Part, 'id'>): string => `${part.id}-${hashes.get(part.id) ?? ''}`
   const isThere = (part: Part): boolean => cache.has(keyOf(part))
-  const published = await withSource(missingParts(parts, targets, { isThere }))
-  const fetchOf = ({ id, fetch }: Part): Fetch | undefined => (published.has(id) ? fetch : undefined)
+  const sources = await sourcesOf(missingParts(parts, targets, { isThere }))
+  const fetchOf = ({ id, fetch }: Part): Fetch | undefined => (sources.has(id) ? fetch : undefined)
   const needsOf = (part: Part): readonly string[] => (fetchOf(part) ?? part).needs
   const missing = (): readonly Part[] => missingParts(parts, targets, { isThere, needsOf })
   // All that may have to be made.
@@ -291,6 +292,7 @@ export const buildParts = async (
   const makeOne = async (part: Part): Promise<void> => {
     const key = keyOf(part)
     const fetch = fetchOf(part)
+    const url = sources.get(part.id)
     const needs = needsOf(part)
     const log = await cache.log(fetch ? `${part.id}-fetch` : part.id)
     const before = (await cache.measured(part.id)) ?? part.reference
@@ -337,8 +339,12 @@ export const buildParts = async (
             throw new LabError(code, reason, { hint, log })
           },
         }
-        if (!fetch) await part.build(build)
-        else if (!(await fetch.run(build))) throw new NotPublished()
+        if (!fetch || !url) {
+          await part.build(build)
+          return
+        }
+        await fetch.run(build, url)
+        if ((await readdir(out)).length === 0) throw new NotPublished()
       } finally {
         clearInterval(ticking)
         writing.end()
@@ -381,8 +387,8 @@ export const buildParts = async (
       )
     } catch (error) {
       if (error instanceof NotPublished) {
-        published.delete(part.id)
-        tell(part, { state: 'waiting', note: `cannot be had from ${fetch?.from()?.host ?? ''}` })
+        sources.delete(part.id)
+        tell(part, { state: 'waiting', note: `cannot be had from ${url?.host ?? ''}` })
         await checkSpace(cache, missing())
         return
       }
@@ -396,9 +402,9 @@ export const buildParts = async (
   const running = new Map<Part, Promise<void>>()
   let failed: Error | undefined
   for (;;) {
-    const waiting = missing().filter((part) => !running.has(part))
-    if (!signal.aborted)
-      for (const part of [...waiting].sort((a, b) => (urgency.get(b.id) ?? 0) - (urgency.get(a.id) ?? 0))) {
+    if (!signal.aborted) {
+      const waiting = missing().filter((part) => !running.has(part))
+      for (const part of waiting.sort((a, b) => (urgency.get(b.id) ?? 0) - (urgency.get(a.id) ?? 0))) {
         const ready = needsOf(part).every((id) => cache.has(keyOf({ id })))
         const free = ![...running.keys()].some((other) => other.lane === part.lane)
         if (!ready || !free) continue
@@ -414,6 +420,7 @@ export const buildParts = async (
         )
         running.set(part, work)
       }
+    }
     if (running.size === 0) break
     await Promise.race(running.values())
   }

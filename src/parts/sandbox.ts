@@ -28,14 +28,14 @@ const sandbox = (): readonly string[] => [
   'sh',
 ]
 
+/** Variables that name who gets through to the web for us. */
+export const proxies = ['http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY']
+
 /** Passed on from the host: how the network is reached. */
 const passedOn = [
-  'http_proxy',
-  'https_proxy',
+  ...proxies,
   'ftp_proxy',
   'no_proxy',
-  'HTTP_PROXY',
-  'HTTPS_PROXY',
   'NO_PROXY',
   'GOPROXY',
   'GOPRIVATE',

@@ -1,5 +1,4 @@
 /** Parts as their own projects publish them: programs on their release pages, images in their registries. */
-import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
 import { enter } from './enter.js'
@@ -28,10 +27,10 @@ const mirrorOf = (variable: 'LAB_RELEASES' | 'LAB_REGISTRY'): URL | 'no' | undef
 }
 
 /** An address as it is, or on the mirror, below the name of the host that it is a mirror of. */
-const mirrored = (address: string): string | undefined => {
+const mirrored = (address: string): URL | undefined => {
   const mirror = mirrorOf('LAB_RELEASES')
   if (mirror === 'no') return undefined
-  return mirror ? address.replace(/^https:\/(?=\/)/, mirror.href.replace(/\/$/, '')) : address
+  return new URL(mirror ? address.replace(/^https:\/(?=\/)/, mirror.href.replace(/\/$/, '')) : address)
 }
 
 /**
@@ -44,38 +43,30 @@ export const releasedPrograms = (
 ): Fetch | undefined => {
   const release = pins.releases[id]
   if (!release) return undefined
-  const filled = (address: string): string | undefined =>
-    mirrored(
-      address
-        .replaceAll('{version}', version)
-        .replaceAll('{number}', version.slice(1))
-        .replaceAll('{architecture}', architecture),
-    )
   return {
-    from: () => {
-      const address = filled(release.address)
-      return address === undefined ? undefined : new URL(address)
-    },
+    from: () =>
+      mirrored(
+        release.address
+          .replaceAll('{version}', version)
+          .replaceAll('{number}', version.slice(1))
+          .replaceAll('{architecture}', architecture),
+      ),
     needs: [],
-    run: async (build) => {
-      const address = filled(release.address)
-      if (address === undefined) return false
-      build.say(`Fetching ${address}`)
+    run: async (build, { href }) => {
+      build.say(`Fetching ${href}`)
       const source =
-        release.checksum === undefined ? [address] : ['--archive', address, `${address}${release.checksum}`]
+        release.checksum === undefined ? [href] : ['--archive', href, `${href}${release.checksum}`]
       await build.run([join(scripts, 'programs.sh'), build.out, ...source, ...release.programs])
-      return (await readdir(build.out)).length > 0
     },
   }
 }
 
-/** @param reference `registry.k8s.io/pause:3.10.2` @returns who is asked for it, and by what name */
-const registryOf = (reference: string): { url: URL; name: string } | undefined => {
+/** @param reference `registry.k8s.io/pause:3.10.2` @returns `https://registry.k8s.io/pause:3.10.2`, or on a mirror */
+const imageAddress = (reference: string): URL | undefined => {
   const mirror = mirrorOf('LAB_REGISTRY')
   if (mirror === 'no') return undefined
-  const [own = '', ...path] = reference.split('/')
-  if (!mirror) return { url: new URL(`https://${own}`), name: reference }
-  return { url: mirror, name: [`${mirror.host}${mirror.pathname}`.replace(/\/$/, ''), ...path].join('/') }
+  if (!mirror) return new URL(`https://${reference}`)
+  return new URL(`${mirror.href.replace(/\/$/, '')}${reference.slice(reference.indexOf('/'))}`)
 }
 
 /**
@@ -83,19 +74,16 @@ const registryOf = (reference: string): { url: URL; name: string } | undefined =
  * the same path: `mirror.example:5000/coredns/coredns:v1.14.2`; with `http://` before it, without TLS.
  */
 export const publishedImage = (reference: string, architecture: Architecture): Fetch => ({
-  from: () => registryOf(reference)?.url,
+  from: () => imageAddress(reference),
   needs: [registryClient],
-  run: async (build) => {
-    const registry = registryOf(reference)
-    if (!registry) return false
-    build.say(`Pulling ${registry.name}`)
+  run: async (build, { host, pathname, protocol }) => {
+    build.say(`Pulling ${host}${pathname}`)
     const script = join(scripts, 'image.sh')
-    const tls = String(registry.url.protocol === 'https:')
-    const command = ['bash', '/lab/image.sh', registry.name, reference, architecture, tls]
+    const tls = String(protocol === 'https:')
+    const command = ['bash', '/lab/image.sh', `${host}${pathname}`, reference, architecture, tls]
     await build.run(
       await enter(build, command, { root: registryClient, binds: [`${script}:/lab/image.sh:ro`] }),
       { environment: { HOME: '/tmp' } },
     )
-    return (await readdir(build.out)).length > 0
   },
 })

@@ -5,7 +5,7 @@ import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { Cache } from '../../src/parts/cache.js'
 import { catalog, hostArchitecture } from '../../src/parts/catalog.js'
 import { hashesOf, type Part } from '../../src/parts/graph.js'
@@ -21,7 +21,6 @@ let folder: string
 let cache: Cache
 let registry: ChildProcess | undefined
 let address: string
-const before = { ...process.env }
 
 const freePort = (): Promise<number> =>
   new Promise((resolve) => {
@@ -79,8 +78,8 @@ beforeAll(async () => {
   folder = await mkdtemp(join('/var/tmp', 'lab-registry-'))
   cache = new Cache(join(folder, 'cache'))
   address = `127.0.0.1:${String(await freePort())}`
-  process.env['LAB_REGISTRY'] = `http://${address}`
-  process.env['LAB_RELEASES'] = 'no'
+  vi.stubEnv('LAB_REGISTRY', `http://${address}`)
+  vi.stubEnv('LAB_RELEASES', 'no')
   await mkdir(join(folder, 'root'))
   await startRegistry(join(folder, 'root'))
   await build(cache, catalog(pins(), cache.root), ['registry-client'])
@@ -88,9 +87,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   registry?.kill('SIGKILL')
-  for (const name of ['LAB_REGISTRY', 'LAB_RELEASES'])
-    if (before[name] === undefined) Reflect.deleteProperty(process.env, name)
-    else process.env[name] = before[name]
+  vi.unstubAllEnvs()
   await rm(folder, { recursive: true, force: true })
 })
 
