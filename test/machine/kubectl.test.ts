@@ -152,7 +152,7 @@ esac`)
     const since = performance.now()
     abort.abort()
     expect((await running).code).toBe('interrupted')
-    expect(performance.now() - since).toBeLessThan(2000)
+    expect(performance.now() - since).toBeLessThan(10_000)
   })
 
   test('has an output of many megabytes, whole', async () => {

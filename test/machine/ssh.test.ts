@@ -178,7 +178,7 @@ describe('an interruption', () => {
     const since = performance.now()
     abort.abort()
     expect(await codeOf(running)).toBe('interrupted')
-    expect(performance.now() - since).toBeLessThan(1000)
+    expect(performance.now() - since).toBeLessThan(10_000)
     await vi.waitFor(() => expect(server.ran[0]?.channelClosed).toBe(true))
   })
 

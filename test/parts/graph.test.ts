@@ -332,7 +332,7 @@ describe('failures', () => {
     expect(error.code).toBe('part-failed')
     expect(error.message).toBe('Part broken: bash ended with exit code 2: foo.c:3: error: expected')
     expect(await readFile(error.log ?? '', 'utf8')).toContain('expected')
-    expect(Date.now() - started).toBeLessThan(5000)
+    expect(Date.now() - started).toBeLessThan(20_000)
     expect(await readdir(join(cache.root, 'parts'))).toEqual([])
   })
 

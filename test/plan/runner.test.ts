@@ -84,6 +84,12 @@ const story = (events: readonly RunEvent[]): readonly string[] =>
     return 'step' in event ? [`${event.type.replace('step-', '')} ${event.step.id}`] : []
   })
 
+/**
+ * Seconds that what ends at once may take, also on a machine that builds a kernel meanwhile. Whatever these tests see
+ * not waited for would take longer.
+ */
+const soon = 8
+
 const elapsed = async <T>(action: () => Promise<T>): Promise<readonly [T, number]> => {
   const since = performance.now()
   return [await action(), (performance.now() - since) / 1000]
@@ -294,7 +300,7 @@ describe('a step', () => {
     )
     expect(result('a')).toMatchObject({ outcome: 'failed', reason: 'the disk is full', hint: 'df -h' })
     expect(result('a').checks).toMatchObject([{ ok: false, saw: 'it is not' }])
-    expect(seconds).toBeLessThan(1)
+    expect(seconds).toBeLessThan(soon)
   })
 
   test('whose applying throws something with a hint passes on that one', async () => {
@@ -361,7 +367,7 @@ describe('a step', () => {
     )
     expect(result('a')).toMatchObject({ outcome: 'failed', reason: 'etcdserver: request timed out' })
     expect(seconds).toBeGreaterThan(1)
-    expect(seconds).toBeLessThan(5)
+    expect(seconds).toBeLessThan(soon)
   })
 
   test('took as long as it took', async () => {
@@ -453,7 +459,7 @@ describe('waiting', () => {
     expect(result('a').checks).toMatchObject([{ ok: false, saw }])
     expect(looks).toBeGreaterThan(2)
     expect(seconds).toBeGreaterThan(0.5)
-    expect(seconds).toBeLessThan(3)
+    expect(seconds).toBeLessThan(soon)
   })
 
   test('begins when the step was applied, however long that took', async () => {
@@ -490,7 +496,7 @@ describe('waiting', () => {
       ]),
     )
     expect(result('a')).toMatchObject({ outcome: 'failed', reason: 'pod is so: no: crashed 2' })
-    expect(seconds).toBeLessThan(1)
+    expect(seconds).toBeLessThan(soon)
   })
 
   test('that is of no use does not keep the step from being applied first', async () => {
@@ -565,7 +571,7 @@ describe('waiting', () => {
       ['never', false],
       ['two', true],
     ])
-    expect(seconds).toBeLessThan(2.5)
+    expect(seconds).toBeLessThan(soon)
   })
 
   test('never asks one check twice at a time, and not without a pause', async () => {
@@ -629,7 +635,7 @@ describe('an interruption', () => {
       ),
     )
     expect(outcomes).toEqual({ a: 'not-reached' })
-    expect(seconds).toBeLessThan(3)
+    expect(seconds).toBeLessThan(soon)
   })
 
   test('in the middle of an apply that listens ends it, and the report says so', async () => {
@@ -646,7 +652,7 @@ describe('an interruption', () => {
         { signal: abort.signal },
       ),
     )
-    expect(seconds).toBeLessThan(2)
+    expect(seconds).toBeLessThan(soon)
     expect(outcomes).toEqual({ before: 'ok', during: 'not-reached', after: 'not-reached' })
     expect(result('during').reason).toBe('interrupted')
     expect(result('after').reason).toBe('interrupted')
@@ -683,7 +689,7 @@ describe('an interruption', () => {
         },
       ),
     )
-    expect(seconds).toBeLessThan(2)
+    expect(seconds).toBeLessThan(soon)
     expect(outcomes).toEqual({ a: 'not-reached' })
     expect(report.interrupted).toBe(true)
   })
@@ -761,7 +767,7 @@ describe('looking', () => {
     const [{ result }, seconds] = await elapsed(() =>
       runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { mode: 'look' }),
     )
-    expect(seconds).toBeLessThan(1)
+    expect(seconds).toBeLessThan(soon)
     expect(result('a')).toMatchObject({
       outcome: 'failed',
       reason: 'never is so: no: it is not',
