@@ -142,13 +142,11 @@ const kernel = (pins: Pins): Part => ({
           hint: 'restore the file, or set its sha256 under kernel.patches in parts/parts.yaml',
         })
     }
-    // Its niceness leaves the processors to the Go programs, on which the base disk waits; nothing
-    // waits for the kernel.
     await build.run(
-      await enter(build, ['nice', '-n', '10', '/lab/src/build.sh'], {
-        binds: [`${partsFolder}/kernel:/lab/src:ro`],
-      }),
+      await enter(build, ['/lab/src/build.sh'], { binds: [`${partsFolder}/kernel:/lab/src:ro`] }),
       {
+        // It leaves the processors to the Go programs, on which the base disk waits; nothing waits for the kernel.
+        niceness: 10,
         environment: {
           ARCHIVE: pins.kernel.source.archive,
           PATCHES: pins.kernel.patches.map(({ file }) => file).join(' '),

@@ -31,11 +31,12 @@ export interface Build {
   say(line: string): void
   /**
    * Runs a command in a sandbox, output to the log.
+   * @param niceness 0 to 19: others of this build come first.
    * @param blame what it means if it fails and its output does not tell.
    */
   run(
     command: readonly string[],
-    options?: { environment?: Record<string, string>; blame?: Diagnosis },
+    options?: { environment?: Record<string, string>; niceness?: number; blame?: Diagnosis },
   ): Promise<void>
 }
 
@@ -327,8 +328,8 @@ export const buildParts = async (
             return cache.path(keyOf({ id }))
           },
           say,
-          run: async (command, { environment, blame } = {}) => {
-            const ending = await runInSandbox(command, { signal, environment, onLine: say })
+          run: async (command, { environment, niceness, blame } = {}) => {
+            const ending = await runInSandbox(command, { signal, environment, niceness, onLine: say })
             if (!ending) return
             const ended = ending.signal ?? `exit code ${String(ending.exitCode)}`
             const { code, reason, hint } = diagnose(ending.tail) ?? {

@@ -8,10 +8,17 @@ import { Interrupted } from '../error.js'
 const isRoot = (): boolean => process.getuid?.() === 0
 
 /**
+ * Where the kernel shares the processors between sessions (sched_autogroup), niceness counts within one only: a session
+ * of its own, which a command gets, has to be made as nice. An older kernel has no such file.
+ */
+const asNiceASession =
+  'if [ "$(nice)" -gt 0 ] && [ -w /proc/self/autogroup ]; then nice > /proc/self/autogroup; fi'
+
+/**
  * Mounts and processes live in namespaces of the command's own. When its first process ends, however it
  * ends, the kernel kills the others and drops the mounts; and it ends when we do, even by `kill -9`.
  */
-const sandbox = (): readonly string[] => [
+const sandbox = (niceness: number): readonly string[] => [
   'setpriv',
   '--pdeathsig=KILL',
   'unshare',
@@ -21,10 +28,13 @@ const sandbox = (): readonly string[] => [
   '--fork',
   '--kill-child=KILL',
   '--mount-proc',
+  'nice',
+  '-n',
+  String(niceness),
   // One pipe for both outputs: an error stands on a line of its own, behind what led to it.
   'sh',
   '-c',
-  'exec "$@" 2>&1',
+  `${asNiceASession}; exec "$@" 2>&1`,
   'sh',
 ]
 
@@ -50,6 +60,8 @@ const passedOn = [
 export interface SandboxOptions {
   readonly signal: AbortSignal
   readonly environment?: Readonly<Record<string, string>> | undefined
+  /** Added to our own, 0 to 19: whoever is nicer gets what others leave of the processors. */
+  readonly niceness?: number | undefined
   /** Every line of its output, as it comes. */
   readonly onLine?: ((line: string) => void) | undefined
 }
@@ -71,10 +83,10 @@ const tailLength = 60
  */
 export const runInSandbox = async (
   command: readonly string[],
-  { signal, environment, onLine }: SandboxOptions,
+  { signal, environment, niceness = 0, onLine }: SandboxOptions,
 ): Promise<Ending | undefined> => {
   signal.throwIfAborted()
-  const [program, ...before] = sandbox() as [string, ...string[]]
+  const [program, ...before] = sandbox(niceness) as [string, ...string[]]
   const env: Record<string, string> = {
     PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
     HOME: '/root',

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { mkdir, readFile, readlink, writeFile } from 'node:fs/promises'
+import { getPriority } from 'node:os'
 import { join } from 'node:path'
 import { execa } from 'execa'
 import { beforeEach, describe, expect, test, vi } from 'vitest'
@@ -60,6 +61,22 @@ describe('a command', () => {
     })
     expect(lines).toEqual(words)
   })
+
+  // Its session as well: a kernel that shares between sessions counts niceness within each only.
+  test.each([undefined, 10])(
+    'of niceness %s leaves the processors to others, or does not',
+    async (niceness) => {
+      const wanted = String(Math.min(19, getPriority() + (niceness ?? 0)))
+      const lines: string[] = []
+      await runInSandbox(['bash', '-c', 'nice; cat /proc/self/autogroup'], {
+        signal: never,
+        niceness,
+        onLine: (line) => void lines.push(line),
+      })
+      expect(lines[0]).toBe(wanted)
+      if (existsSync('/proc/self/autogroup')) expect(lines[1]).toMatch(new RegExp(` nice ${wanted}$`))
+    },
+  )
 
   test('has no input to wait for', async () => {
     expect((await bash('cat; echo done')).lines).toEqual(['done'])
