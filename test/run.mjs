@@ -1,8 +1,11 @@
 #!/usr/bin/env node
 /**
- * Everything that `npm test` means, in order, with what each part took: what the tests need of this host,
- * lint and types, unit tests, the parts that machines are made of, labs on real machines, and the real VBoxManage.
+ * Everything that `npm test` means, with what each part took: what the tests need of this host, unit tests, the parts
+ * that machines are made of, labs on real machines, lint and types, and the real VBoxManage.
  * Labs on libvirt, and the whole course, take longer: `npm run test:vagrant`, `npm run test:course`.
+ *
+ * Building parts takes all that two processors have; labs leave much of it, but must not be kept waiting. So what
+ * waits for others itself runs beside the parts, and what only computes beside the labs, with what they leave.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
@@ -13,13 +16,36 @@ const folder = mkdtempSync(join(tmpdir(), 'lab-test-'))
 const spent = []
 const totals = { passed: 0, failed: 0 }
 let good = true
+const root = process.getuid() === 0
 
-/** @param held its output is printed when it is done: it runs beside another */
-const run = async (title, command, args, { held = false } = {}) => {
+/**
+ * Starts a command with what others leave of the processors. The kernel may count niceness within a session only, and
+ * share between sessions: it is to have one of its own, which is made as nice.
+ */
+const modestly = [
+  ...['setpriv', '--pdeathsig=KILL', 'nice', '-n', '19', 'sh', '-c'],
+  'if [ -w /proc/self/autogroup ]; then nice > /proc/self/autogroup; fi; exec "$@"',
+  'sh',
+]
+/** Ctrl-C does not reach them by itself. */
+const sessions = new Set()
+for (const signal of ['SIGINT', 'SIGTERM'])
+  process.on(signal, () => {
+    for (const { pid } of sessions) process.kill(-pid, signal)
+    process.exit(130)
+  })
+
+/**
+ * @param held its output is printed when it is done: it runs beside another
+ * @param modest it is in no hurry, and others are
+ */
+const run = async (title, command, args, { held = false, modest = false } = {}) => {
   console.log(`\n=== ${title}: ${[command, ...args].join(' ')}`)
   const begun = performance.now()
   const output = held ? 'pipe' : 'inherit'
-  const child = spawn(command, args, { stdio: ['ignore', output, output] })
+  const [program, ...words] = [...(modest ? modestly : []), command, ...args]
+  const child = spawn(program, words, { stdio: ['ignore', output, output], detached: modest })
+  if (modest) sessions.add(child)
   let printed = ''
   for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk) => (printed += chunk))
   const status = await new Promise((resolve) => {
@@ -29,6 +55,7 @@ const run = async (title, command, args, { held = false } = {}) => {
     })
     child.once('close', (code) => resolve(code ?? 1))
   })
+  sessions.delete(child)
   if (printed) console.log(`\n=== ${title}, now done, has printed:\n${printed}`)
   spent.push({ title, seconds: (performance.now() - begun) / 1000, good: status === 0 })
   if (status !== 0) good = false
@@ -36,11 +63,11 @@ const run = async (title, command, args, { held = false } = {}) => {
 }
 
 /** @param runner what starts vitest, with its first words */
-const tests = async (title, args = [], { runner = ['npx', 'vitest', 'run'], held = false } = {}) => {
+const tests = async (title, args = [], { runner = ['npx', 'vitest', 'run'], ...options } = {}) => {
   const file = join(folder, `${title}.json`)
   const [command, ...words] = runner
   const reported = ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`]
-  await run(title, command, [...words, ...reported, ...args], { held })
+  await run(title, command, [...words, ...reported, ...args], options)
   try {
     const { numPassedTests, numFailedTests, success } = JSON.parse(readFileSync(file, 'utf8'))
     totals.passed += numPassedTests
@@ -72,7 +99,7 @@ const missing = Object.entries(programs).filter(
 )
 if (missing.length > 0) {
   const install = ['install', '--yes', '--no-install-recommends', ...new Set(missing.map(([, name]) => name))]
-  if (process.getuid() === 0) {
+  if (root) {
     console.log(
       `The tests need ${missing.map(([program]) => program).join(', ')}: apt-get ${install.join(' ')}`,
     )
@@ -87,38 +114,43 @@ if (missing.length > 0) {
   }
 }
 
-await run('build', 'npm', ['run', '--silent', 'build'])
-await Promise.all([
-  run('lint', 'npm', ['run', '--silent', 'lint']),
-  run('types', 'npx', ['tsc', '--noEmit'], { held: true }),
-])
-await tests('unit tests')
 const prepare = (lab, options) =>
   run(`parts of ${lab}`, process.execPath, ['dist/cli.js', 'prepare', lab], options)
-const labs = (title, files) =>
-  tests(title, ['--config', 'vitest.e2e.config.ts', ...files.map((file) => join('test', 'e2e', file))])
-const vboxmanage = () =>
-  tests('the real VBoxManage', [], {
-    // It says itself what of the real Vagrant does not fit in here.
-    runner: [process.execPath, 'test/vagrant/run.mjs', '--vboxmanage'],
-    held: true,
-  })
-if (await prepare('iscsi-ha')) {
-  // Labs without Kubernetes leave a processor to others.
-  const light = ['iscsi.test.ts', 'provider.test.ts', 'registry.test.ts']
-  const others = readdirSync(join(import.meta.dirname, 'e2e')).filter(
-    (file) => file.endsWith('.test.ts') && !light.includes(file),
+const labs = (title, files, options) =>
+  tests(
+    title,
+    ['--config', 'vitest.e2e.config.ts', ...files.map((file) => join('test', 'e2e', file))],
+    options,
   )
-  const beside = async () => {
-    const prepared = await prepare('deployment', { held: true })
-    if (process.getuid() === 0) await vboxmanage()
-    return prepared
-  }
-  const [, prepared] = await Promise.all([labs('light labs on real machines', light), beside()])
-  if (prepared) await labs('labs on real machines', others)
-} else if (process.getuid() === 0) await vboxmanage()
+// Labs without Kubernetes leave a processor to others.
+const light = ['iscsi.test.ts', 'provider.test.ts', 'registry.test.ts']
+const course = ['course.test.ts']
+const rest = readdirSync(join(import.meta.dirname, 'e2e')).filter(
+  (file) => file.endsWith('.test.ts') && ![...light, ...course].includes(file),
+)
+const beside = { held: true, modest: true }
+const looks = async () => {
+  await run('types', 'npx', ['tsc', '--noEmit'], beside)
+  await run('lint', 'npm', ['run', '--silent', 'lint'], beside)
+  // It says itself what of the real Vagrant does not fit in here.
+  const runner = [process.execPath, 'test/vagrant/run.mjs', '--vboxmanage']
+  if (root) await tests('the real VBoxManage', [], { runner, ...beside })
+}
+
+await run('build', 'npm', ['run', '--silent', 'build'])
+const [prepared] = await Promise.all([prepare('iscsi-ha'), tests('unit tests', [], { held: true })])
+if (prepared) {
+  const forCourse = prepare('deployment', beside)
+  const looked = forCourse.then(looks)
+  await labs('labs on real machines', rest)
+  await Promise.all([
+    labs('light labs on real machines', light),
+    forCourse.then((good) => (good ? labs('a lab of the course', course, { held: true }) : undefined)),
+    looked,
+  ])
+} else await looks()
 console.log('Left out: the course but for one experiment each of two of its labs: npm run test:course')
-if (process.getuid() !== 0)
+if (!root)
   console.log(
     'Left out: the real VBoxManage, and labs on libvirt, which need root: sudo npm run test:vagrant',
   )
