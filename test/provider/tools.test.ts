@@ -259,6 +259,19 @@ and its end`,
     expect(error.message).toMatch(/something new and its end$/)
   })
 
+  test('with which Vagrant itself broke down is shown without all the places where it was', () => {
+    const gem = '/usr/share/rubygems-integration/all/gems/vagrant-2.3.4'
+    const error = explain(
+      'vagrant',
+      `==> target: Clearing any previously set network interfaces...
+/usr/lib/ruby/3.1.0/ipaddr.rb:594:in \`initialize': address family must be specified (IPAddr::AddressFamilyError)
+\tfrom ${gem}/lib/vagrant/util/network_ip.rb:16:in \`new'
+\tfrom ${gem}/plugins/providers/virtualbox/action/network.rb:326:in \`each'`,
+      about,
+    )
+    expect(error.message).toMatch(/address family must be specified \(IPAddr::AddressFamilyError\)$/)
+  })
+
   test('of nothing at all says so', () => {
     expect(explain('virsh', '\n', { lab: 'demo' }).message).toBe('demo: virsh says: it said nothing')
   })

@@ -150,12 +150,15 @@ const known: readonly Known[] = [
 const standingWarning =
   /WARNING: The (?:character device|vboxdrv kernel module)[^]*?until this problem is fixed\.?/g
 
+/** Where a Ruby program was when it failed: what it says stands on the line before. */
+const backtrace = /^from \S+:\d+:in /
+
 /** The lines that say it: where it is known, those that match; else the last ones. */
 const ownWords = (said: string, pattern: RegExp | undefined): string => {
   const lines = said
     .split('\n')
     .map((line) => line.trim())
-    .filter((line) => line !== '')
+    .filter((line) => line !== '' && !backtrace.test(line))
   const telling = pattern ? lines.filter((line) => pattern.test(line)) : []
   const chosen = telling.length > 0 ? telling : lines.slice(-4)
   const words = chosen.join(' ')
