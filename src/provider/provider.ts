@@ -87,7 +87,10 @@ export interface Provider {
   releaseNetwork(lab: Lab): Promise<void>
   /** Whether that network is there, as the world shows it. */
   network(lab: Lab): Promise<{ readonly ok: boolean; readonly saw: string }>
-  /** Where this host's kubectl reaches the API server: `https://127.0.0.1:40123`, `https://192.168.56.11:6443`. */
+  /**
+   * Where this host's kubectl reaches the API server of a lab that has a control plane:
+   * `https://127.0.0.1:40123`, `https://192.168.56.11:6443`.
+   */
   apiEndpoint(lab: Lab): Promise<string>
   /** One entry per machine of the lab, and per machine that runs but is no longer in the lab file. Fast. */
   states(lab: Lab): Promise<readonly MachineState[]>

@@ -6,6 +6,8 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'
 import { parseLab } from '../../src/lab/load.js'
+import type { Provider } from '../../src/provider/provider.js'
+import type { VagrantKind } from '../../src/provider/vagrant/hypervisor.js'
 import { vagrantProvider } from '../../src/provider/vagrant/vagrant.js'
 import { type Bench, contract } from '../provider/contract.js'
 import { vboxFolder } from './worlds.js'
@@ -26,20 +28,33 @@ iscsi:
 
 /** Emulation, and a kernel with modules. */
 const emulated = { patience: 15, kernelTakes: 110 * 1024 ** 2 }
-const lab = () => parseLab(text, '/contract.yaml')
+const lab = parseLab(text, '/contract.yaml')
+
+/** With the box, whichever test was the first to need it. */
+const ready = async (kind: VagrantKind): Promise<Provider> => {
+  const provider = vagrantProvider(kind)
+  await provider.prepare(lab, {
+    signal: new AbortController().signal,
+    notice: (text) => {
+      console.log(text)
+    },
+    progress: () => {},
+  })
+  return provider
+}
 
 describe.skipIf(process.env['LAB_TEST_LONG'] !== '1')('held to by', () => {
-  contract('libvirt', (): Promise<Bench> => {
+  contract('libvirt', async (): Promise<Bench> => {
     process.env['LAB_EMULATE'] = '1'
-    return Promise.resolve({
-      provider: vagrantProvider('libvirt'),
-      lab: lab(),
+    return {
+      provider: await ready('libvirt'),
+      lab,
       ...emulated,
       runsAs: ['process', 'interface', 'file'],
-    })
+    }
   })
 
-  contract('virtualbox', (): Promise<Bench> => {
+  contract('virtualbox', async (): Promise<Bench> => {
     const bin = join(vboxFolder(), 'stand-in')
     mkdirSync(bin, { recursive: true })
     const standIn = join(import.meta.dirname, 'virtualbox-stand-in.mjs')
@@ -48,12 +63,12 @@ describe.skipIf(process.env['LAB_TEST_LONG'] !== '1')('held to by', () => {
     })
     process.env['LAB_STAND_IN_FOLDER'] = join(vboxFolder(), 'stand-in-machines')
     process.env['PATH'] = `${bin}:${process.env['PATH'] ?? ''}`
-    return Promise.resolve({
-      provider: vagrantProvider('virtualbox'),
-      lab: lab(),
+    return {
+      provider: await ready('virtualbox'),
+      lab,
       ...emulated,
       runsAs: ['process', 'file'],
       networkStays: true,
-    })
+    }
   })
 })

@@ -163,8 +163,12 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
     },
     network: (lab) => hypervisor.network(lab),
     // The host has an address of its own in the lab's network.
-    apiEndpoint: (lab) =>
-      Promise.resolve(`https://${machinesWith(lab, 'control-plane')[0]?.address ?? '127.0.0.1'}:6443`),
+    apiEndpoint: (lab) => {
+      const [controlPlane] = machinesWith(lab, 'control-plane')
+      return controlPlane
+        ? Promise.resolve(`https://${controlPlane.address}:6443`)
+        : Promise.reject(new Error(`${lab.name} has no control plane`))
+    },
     releaseNetwork: (lab) => hypervisor.releaseNetwork(lab),
     states: (lab) => states(kind, lab),
     start: async (lab, machine, files) => {
