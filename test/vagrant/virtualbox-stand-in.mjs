@@ -13,6 +13,8 @@
  *   hostonlyif, hostonlyifs  a bridge of this network namespace. Words as in VBoxManageHostonly.cpp and
  *                          VBoxManageList.cpp of VirtualBox 7; the numbers as Vagrant's own tests have them.
  *   --version              7.0: Debian's Vagrant refuses every newer VirtualBox than that.
+ *   the warning that there is no kernel driver, with which Debian's VBoxManage begins every answer: left away. Vagrant
+ *                          would take it for a network card.
  * What it therefore does not show: that VirtualBox boots these machines, and how fast.
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
@@ -24,7 +26,18 @@ const folder = process.env.LAB_STAND_IN_FOLDER
 mkdirSync(folder, { recursive: true })
 const args = process.argv.slice(2)
 
-const ask = (...words) => spawnSync(real, words, { encoding: 'utf8' })
+/** What the real one says. */
+const ask = (...words) => {
+  const said = spawnSync(real, words, { encoding: 'utf8' })
+  return { ...said, stdout: said.stdout.replace(/^WARNING: The character device [^]*? is fixed\.\n/, '') }
+}
+/** Answers as the real one does. */
+const pass = (change = (stdout) => stdout) => {
+  const { status, stdout, stderr } = ask(...args)
+  process.stdout.write(change(stdout))
+  process.stderr.write(stderr)
+  process.exitCode = status
+}
 const fail = (message) => {
   console.error(`VBoxManage: error: ${message}`)
   process.exit(1)
@@ -192,20 +205,15 @@ VBoxNetworkName: HostInterfaceNetworking-${ifname}
   }
 }
 
-/** The real answer, with the state of machines as it is. */
-const withStates = () => {
-  const { status, stdout, stderr } = ask(...args)
-  process.stderr.write(stderr)
+/** With the state of the machine as it is. */
+const withState = (stdout) => {
   const uuid = /^(?:UUID="?|UUID: +)([0-9a-f-]+)/m.exec(stdout)?.[1]
   const machine = uuid && alive(uuid)
-  process.stdout.write(
-    machine
-      ? stdout
-          .replace(/^VMState="\w+"/m, `VMState="${machine.state}"`)
-          .replace(/^State: .*$/m, `State:           ${machine.state}`)
-      : stdout,
-  )
-  process.exitCode = status
+  return machine
+    ? stdout
+        .replace(/^VMState="\w+"/m, `VMState="${machine.state}"`)
+        .replace(/^State: .*$/m, `State:           ${machine.state}`)
+    : stdout
 }
 
 const [command, ...rest] = args
@@ -222,14 +230,11 @@ else if (command === 'list' && rest.includes('runningvms'))
       .map((line) => `${line}\n`)
       .join(''),
   )
-else if (command === 'showvminfo') withStates()
+else if (command === 'showvminfo') pass(withState)
 else if (command === 'unregistervm') {
   const uuid = infoOf(rest[0]).get('UUID')
   if (alive(uuid)) fail(`Cannot unregister the machine '${rest[0]}' while it is locked`)
   for (const name of [`${uuid}-root.vdi`, `${uuid}.log`, `${uuid}.pid`])
     rmSync(join(folder, name), { force: true })
-  const { status, stdout, stderr } = ask(...args)
-  process.stdout.write(stdout)
-  process.stderr.write(stderr)
-  process.exitCode = status
-} else process.exitCode = spawnSync(real, args, { stdio: 'inherit' }).status
+  pass()
+} else pass()
