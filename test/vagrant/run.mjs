@@ -2,7 +2,7 @@
 /**
  * `npm run test:vagrant`: the providers of virtual machines, with the real Vagrant, libvirtd and VBoxManage, in
  * namespaces in which nothing of the host can be disturbed. Machines are emulated, so it takes hours.
- *   --short       VBoxManage, and lab iscsi on libvirt: seven minutes on two cores, and three more for the box
+ *   --short       VBoxManage, and lab iscsi on libvirt: seven minutes on two cores, and two more for the box
  *   --vboxmanage  VBoxManage alone: a minute, and another one the first time
  *   --bench       no tests: `lab` against Vagrant itself, for the same machines
  * Every other word is vitest's, or the benchmark's.
