@@ -8,7 +8,7 @@
  * waits for others itself runs beside the parts, and what only computes beside the labs, with what they leave.
  */
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -29,9 +29,23 @@ const modestly = [
 ]
 /** Ctrl-C does not reach them by itself. */
 const sessions = new Set()
+/** By this the folders of labs that are ours are told; see test/e2e/lab.ts. */
+process.env.LAB_TEST_RUN = `${process.pid}-`
+/** What was being tested is gone, and did not tidy up: its labs are still there. */
+const removeLabs = () => {
+  const folders = readdirSync('/var/tmp').filter((name) => name.startsWith(`lab-e2e-${process.pid}-`))
+  for (const path of folders.map((name) => join('/var/tmp', name))) {
+    const env = { ...process.env, LAB_STATE: join(path, 'state') }
+    for (const lab of existsSync(env.LAB_STATE) ? readdirSync(env.LAB_STATE) : [])
+      spawnSync(process.execPath, ['dist/cli.js', 'down', lab, '--wait'], { env, stdio: 'inherit' })
+    rmSync(path, { recursive: true, force: true })
+  }
+}
 for (const signal of ['SIGINT', 'SIGTERM'])
-  process.on(signal, () => {
+  process.once(signal, () => {
     for (const { pid } of sessions) process.kill(-pid, signal)
+    removeLabs()
+    rmSync(folder, { recursive: true, force: true })
     process.exit(130)
   })
 

@@ -29,7 +29,8 @@ export const runComplaints = (runs: readonly RunReport[]): readonly string[] =>
 
 export class Bench {
   // /var/tmp: a lab's folder holds Unix sockets, whose names must be short, and gigabytes, which a tmpfs need not hold.
-  readonly folder = mkdtempSync(join('/var/tmp', 'lab-e2e-'))
+  // Whoever runs many of these tests finds by its name what one leaves that is interrupted.
+  readonly folder = mkdtempSync(join('/var/tmp', `lab-e2e-${process.env['LAB_TEST_RUN'] ?? ''}`))
   readonly env = { LAB_STATE: join(this.folder, 'state'), NO_COLOR: '1' }
 
   async lab(...args: readonly string[]): Promise<{ exitCode: number; stdout: string; stderr: string }> {
