@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * `npm run test:vagrant`: the providers of virtual machines, with the real Vagrant, libvirtd and VBoxManage, in
- * namespaces in which nothing of the host can be disturbed. Machines are emulated, so it takes hours.
+ * namespaces in which nothing of the host can be disturbed. Machines are emulated, so it takes an hour.
  *   --short       VBoxManage, and lab iscsi on libvirt: seven minutes on two cores, and two more for the box
  *   --vboxmanage  VBoxManage alone: a minute, and another one the first time
  *   --bench       no tests: `lab` against Vagrant itself, for the same machines
@@ -52,7 +52,7 @@ if (missing.length > 0) {
   process.exit(1)
 }
 
-// Here, since the worlds of the tests have no way out. The one for arm64 takes half an hour.
+// Here, since the worlds of the tests have no way out. The one for arm64 takes twenty minutes.
 const boxes = vboxmanage
   ? []
   : short || bench
