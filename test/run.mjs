@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /**
  * Everything that `npm test` means, with what each part took: what the tests need of this host, unit tests, the parts
- * that machines are made of, labs on real machines, lint and types, and the real VBoxManage.
- * Labs on libvirt, and the whole course, take longer: `npm run test:vagrant`, `npm run test:course`.
+ * that machines are made of, labs on real machines, lint and types, the real VBoxManage, and, where time allows it, a
+ * lab on libvirt. All of the providers, and the whole course, take longer: `npm run test:vagrant`, `test:course`.
  *
  * Building parts takes all that two processors have; labs leave much of it, but must not be kept waiting. So what
  * waits for others itself runs beside the parts, and what only computes beside the labs, with what they leave.
@@ -43,7 +43,13 @@ const removeLabs = () => {
 }
 for (const signal of ['SIGINT', 'SIGTERM'])
   process.once(signal, () => {
-    for (const { pid } of sessions) process.kill(-pid, signal)
+    for (const { pid } of sessions) {
+      try {
+        process.kill(-pid, signal)
+      } catch {
+        // It ended by itself just now.
+      }
+    }
     removeLabs()
     rmSync(folder, { recursive: true, force: true })
     process.exit(130)
