@@ -36,7 +36,9 @@ const removeLabs = () => {
   const folders = readdirSync('/var/tmp').filter((name) => name.startsWith(`lab-e2e-${process.pid}-`))
   for (const path of folders.map((name) => join('/var/tmp', name))) {
     const env = { ...process.env, LAB_STATE: join(path, 'state') }
-    for (const lab of existsSync(env.LAB_STATE) ? readdirSync(env.LAB_STATE) : [])
+    const entries = existsSync(env.LAB_STATE) ? readdirSync(env.LAB_STATE) : []
+    // Beside their folders are their locks, `.NAME.lock`.
+    for (const lab of entries.filter((name) => !name.startsWith('.')))
       spawnSync(process.execPath, ['dist/cli.js', 'down', lab, '--wait'], { env, stdio: 'inherit' })
     rmSync(path, { recursive: true, force: true })
   }
