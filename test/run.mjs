@@ -174,7 +174,7 @@ if (prepared) {
 } else await looks()
 const leftOut = ['the course but for one experiment each of two of its labs: npm run test:course']
 if (root) {
-  // Seven minutes on two cores, and three for the box; all of it is to take no more than 45.
+  // Six minutes on two cores, and two for the box; slower hosts need more, and all of it is to take no more than 45.
   if (prepared && performance.now() < 35 * 60_000)
     await vagrant('lab iscsi on libvirt', ['--short', 'libvirt.test'])
   else leftOut.push('lab iscsi on libvirt, for which no time is left: npm run test:vagrant -- --short')
