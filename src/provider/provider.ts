@@ -28,6 +28,8 @@ export interface MachineState {
   readonly detail: string
   /** Set where the machine runs with other settings than the lab file now wants: 'memory 2048 MiB, wanted 3072 MiB'. */
   readonly differs?: string
+  /** Set while it stands still where it was stopped (`pause`), as the provider sees it. */
+  readonly paused?: boolean
 }
 
 /** What a long preparation says while it works. */
