@@ -300,11 +300,23 @@ command('forward', "a port of the lab on this host's 127.0.0.1, until Ctrl-C")
     ),
   )
 
+/** Aborted when the process that started this one, and can send it messages, has ended. */
+const orphaned = (): AbortSignal => {
+  const gone = new AbortController()
+  process.once('disconnect', () => gone.abort())
+  return gone.signal
+}
+
 // Not for people: `up` starts it.
 program
   .command('fencing-agent', { hidden: true })
   .argument('<lab>')
-  .action(run(async (lab: string) => (await import('./commands/fencing-agent.js')).fencingAgent(lab, io)))
+  .option('--watch', 'the agent itself, which its keeper starts')
+  .action(
+    run(async (lab: string, options: { watch?: boolean }) =>
+      (await import('./commands/fencing-agent.js')).fencingAgent(lab, options, io, orphaned()),
+    ),
+  )
 
 command('schema', 'the JSON schema of lab files').action(
   run(async () => (await import('./commands/files.js')).schema(io)),

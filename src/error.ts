@@ -60,9 +60,15 @@ export const tooBusy = 'too-busy'
 const busyWords =
   /etcdserver: (request timed out|too many requests|leader changed)|Error from server \((Timeout|TooManyRequests)\)|TLS handshake timeout|Client\.Timeout exceeded|context deadline exceeded|stream error: .*INTERNAL_ERROR/
 
-/** The code for a program that failed and said this: `too-busy`, or the one that its errors have otherwise. */
+/** The code of a change that was refused because the object is not any more what the change was decided on. */
+export const conflict = 'conflict'
+
+/** The API server's words for it (HTTP 409, reason Conflict). */
+const conflictWords = /the object has been modified/
+
+/** The code for a program that failed and said this: `too-busy`, `conflict`, or what its errors have otherwise. */
 export const codeOf = (said: string, otherwise: string): string =>
-  busyWords.test(said) ? tooBusy : otherwise
+  busyWords.test(said) ? tooBusy : conflictWords.test(said) ? conflict : otherwise
 
 /** The work was ended by Ctrl-C or SIGTERM. */
 export class Interrupted extends LabError {

@@ -16,6 +16,11 @@ const undoSchema = z.discriminatedUnion('do', [
   /** It had no taint of ours before. */
   z.strictObject({ do: z.literal('untaint'), machine }),
   z.strictObject({ do: z.literal('switch-on'), machine }),
+  /**
+   * Its power was cut to fence it. It is cut once more before it is switched on: a cut that an agent asked for and
+   * that arrives late then finds a run of the machine that is over.
+   */
+  z.strictObject({ do: z.literal('boot-afresh'), machine }),
   /** It was thrown out by targets, and may come back once it remembers nothing of their disks. */
   z.strictObject({ do: z.literal('readmit'), machine, targets: z.array(z.string()) }),
   z.strictObject({ do: z.literal('resume'), machine }),
@@ -46,7 +51,7 @@ export interface JournalEntry extends z.output<typeof entrySchema> {
   readonly id: string
 }
 
-/** Its pods run nowhere, says who put it there: they may be replaced at once. */
+/** The taint that says that the pods of a node run nowhere, so that they may be replaced at once. */
 export const outOfService = 'node.kubernetes.io/out-of-service'
 
 /** A file for each entry: a run and the fencing agent write at once, and neither must overwrite the other's. */
@@ -92,7 +97,10 @@ export const noteUndo = async (
   undos: readonly Undo[],
 ): Promise<readonly JournalEntry[]> => {
   const folder = journalOf(lab)
-  await mkdir(folder, { recursive: true, mode: 0o700 })
+  // Not with its parents: a lab that was just removed must not get a folder again.
+  await mkdir(folder, { mode: 0o700 }).catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  })
   const fresh: JournalEntry[] = []
   for (const undo of undos) {
     const id = `${new Date().toISOString()}-${String(written++).padStart(6, '0')}-${String(process.pid)}.json`
@@ -116,6 +124,31 @@ export const noteUndo = async (
 export const strike = async (lab: string, { id }: JournalEntry): Promise<void> => {
   await rm(join(journalOf(lab), id), { force: true })
   await syncFolder(journalOf(lab))
+}
+
+/** What is noted of one node's fence. */
+export interface NotedFence {
+  /**
+   * How the node is let write again. Its id is the fence's own: a target keeps it, and lets nobody be fenced by it
+   * once it was undone. Absent: that is undone, and only the taint is left.
+   */
+  readonly harm: JournalEntry | undefined
+  readonly entries: readonly JournalEntry[]
+}
+
+/** Whether this is what makes a fenced node write again. */
+const undoesHarm = ({ undo }: JournalEntry): boolean =>
+  undo.do === 'readmit' || undo.do === 'boot-afresh' || undo.do === 'switch-on'
+
+/** The nodes that are fenced, or about to be, as the journal has them. */
+export const fencesIn = (journal: readonly JournalEntry[]): ReadonlyMap<string, NotedFence> => {
+  const nodes = new Set(journal.filter(({ fault }) => fault === 'fence').map(({ undo }) => undo.machine))
+  return new Map(
+    [...nodes].map((node) => {
+      const entries = journal.filter(({ fault, undo }) => fault === 'fence' && undo.machine === node)
+      return [node, { harm: entries.findLast(undoesHarm), entries }]
+    }),
+  )
 }
 
 /**

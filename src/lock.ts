@@ -4,12 +4,20 @@ import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, LabError } from './error.js'
 
+/**
+ * What somebody holds a lock for. `change`: the lab is changed on purpose, so what goes meanwhile is not lost.
+ * `run`: it is broken on purpose, and what goes is to be fenced. `fence`: a node is being fenced, or its fence undone.
+ * `watch`: the fencing agent's own.
+ */
+export type LockPurpose = 'change' | 'run' | 'fence' | 'watch'
+
 export interface Holder {
   readonly pid: number
   /** Start time of the process: a pid alone may belong to somebody else by now. */
   readonly started: string
-  /** What it does: `lab up iscsi-ha`. */
+  /** What it does: `lab up iscsi-ha`. For people: decide by the purpose. */
   readonly command: string
+  readonly purpose: LockPurpose
   readonly since: string
 }
 
@@ -87,8 +95,14 @@ const removeStale = async (path: string, text: string, mine: string): Promise<vo
   }
 }
 
+/** Several holders in one process want the same lock at once, too. */
+let asked = 0
+
 export interface LockOptions {
   readonly command: string
+  readonly purpose: LockPurpose
+  /** The folder of the lock must be there: a lab that was removed must not get its folder again. */
+  readonly folderExists?: boolean
   /** Wait until it is free; called once with who holds it. */
   readonly wait?: ((holder: string) => void) | undefined
   readonly signal: AbortSignal
@@ -101,14 +115,15 @@ export interface LockOptions {
  */
 export const takeLock = async (
   path: string,
-  { command, wait, signal }: LockOptions,
+  { command, purpose, folderExists = false, wait, signal }: LockOptions,
 ): Promise<() => Promise<void>> => {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-  const mine = `${path}.${String(process.pid)}`
+  if (!folderExists) await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  const mine = `${path}.${String(process.pid)}-${String(asked++)}`
   const me: Holder = {
     pid: process.pid,
     started: startTimeOf(process.pid) ?? '',
     command,
+    purpose,
     since: new Date().toISOString(),
   }
   await writeFile(mine, JSON.stringify(me), { mode: 0o600 })

@@ -41,6 +41,8 @@ export interface LabPaths {
   readonly fencing: string
   /** Held by the command that changes the lab; beside its folder, so that it outlives `down`. */
   readonly lock: string
+  /** Held while a node is fenced, and while its fence is undone; beside the folder like `lock`. */
+  fenceLock(node: string): string
   machine(name: string): string
 }
 
@@ -66,6 +68,7 @@ export const pathsOf = (name: string): LabPaths => {
     rendered: join(root, 'rendered'),
     fencing: join(root, 'fencing'),
     lock: join(stateRoot(), `.${name}.lock`),
+    fenceLock: (node) => join(stateRoot(), `.${name}.fence-${node}.lock`),
     machine: (machine) => join(root, 'machines', machine),
   }
 }

@@ -22,6 +22,7 @@ const program = `
   try {
     const release = await takeLock(process.env.LOCK, {
       command: process.env.COMMAND,
+      purpose: 'change',
       signal: stop.signal,
       ...(process.env.WAIT ? { wait: (holder) => say('waits', holder) } : {}),
     })

@@ -127,6 +127,7 @@ export const loadRunning = async (nameOrPath: string): Promise<Lab> => {
 export const lockFor = (lab: Pick<Lab, 'name'>, command: string, options: Options, io: Io, view: View) =>
   takeLock(pathsOf(lab.name).lock, {
     command: `lab ${command} ${lab.name}`,
+    purpose: command === 'run' ? 'run' : 'change',
     wait: options.wait ? (who) => view.notice(`waiting for ${who}`) : undefined,
     signal: io.signal,
   })
@@ -147,6 +148,8 @@ export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSign
 export const healFirst = async (session: Session, view: View): Promise<boolean> => {
   // Loaded here: `lab status` comes through this file, has nothing to heal, and must be quick.
   const { readJournal, refuseWhileFenced } = await import('../journal.js')
+  const { settleFences } = await import('../fencing/fence.js')
+  await settleFences(session.lab, session.signal)
   const open = await readJournal(session.lab.name)
   if (open.length === 0) return false
   const fenced = open.filter(({ fault }) => fault === 'fence')

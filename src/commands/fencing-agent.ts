@@ -1,21 +1,38 @@
-/** The fencing agent's process: see fencing/process.ts. */
+/** The fencing agent's two processes: see fencing/process.ts. */
 import { exitCodes, type ExitCode, LabError } from '../error.js'
-import { runAgent } from '../fencing/process.js'
+import { keepAgent, runAgent, startKeeper } from '../fencing/process.js'
 import { type Io, loadRunning, providerOf, sessionFor } from './common.js'
 
-export const fencingAgent = async (name: string, io: Io): Promise<ExitCode> => {
+export interface AgentOptions {
+  /** This is the agent itself, and not its keeper. */
+  readonly watch?: boolean
+}
+
+/** @param orphaned aborted when the process that started this one has ended */
+export const fencingAgent = async (
+  name: string,
+  options: AgentOptions,
+  io: Io,
+  orphaned: AbortSignal,
+): Promise<ExitCode> => {
+  if (!options.watch) {
+    await keepAgent(name, io.signal)
+    return exitCodes.ok
+  }
   const lab = await loadRunning(name)
   const { fencing } = lab
   if (fencing === 'none')
     throw new LabError('no-fencing', `${lab.name} has fencing: none`, { exitCode: exitCodes.usage })
-  const session = await sessionFor(lab, await providerOf(lab), io.signal)
+  const ending = AbortSignal.any([io.signal, orphaned])
+  const session = await sessionFor(lab, await providerOf(lab), ending)
   try {
     const say = (text: string): void => {
       io.stderr.write(`${new Date().toISOString()} ${text}\n`)
     }
-    await runAgent(session, fencing, say, io.signal)
+    await runAgent(session, fencing, say, ending)
   } finally {
     await session.close()
+    if (orphaned.aborted && !io.signal.aborted) startKeeper(name)
   }
   return exitCodes.ok
 }

@@ -1,21 +1,14 @@
 /**
- * Fencing: a node that went is made unable to write before another may take over.
- *
- * Why that is safe, step by step. (1) By power: the provider cuts the machine's power, and says that its process is
- * gone. By storage: the target drops the node's access list, which ends its session and waits for what is under way
- * in it, and it lets nobody in who is not on a list. From here on nothing of that node reaches the disk, whatever it
- * still believes. (2) Only what was confirmed counts; then the node is tainted `out-of-service`, which tells
- * Kubernetes that its pods run nowhere. (3) Kubernetes makes the replacement. (4) A node that was fenced comes back by
- * a fresh boot, without session, mount and cache; before that, the target does not take it back: what it has not
- * written yet must never be written. The undos that do so are on the operator's disk before the first step.
+ * Who is to be fenced, and when: watches the workers as Kubernetes and the provider see them, and fences those that
+ * go, side by side. How one is fenced, and why that is safe, is in `fence.ts`.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf } from '../error.js'
-import { type JournalEntry, noteUndo, outOfService, readJournal } from '../journal.js'
-import { type Lab, machineNamed, machinesWith } from '../lab/lab.js'
-import { shell } from '../machine/sh.js'
+import { fencesIn, type NotedFence, readJournal } from '../journal.js'
+import { machinesWith } from '../lab/lab.js'
 import type { Context } from '../plan/step.js'
 import type { MachineState } from '../provider/provider.js'
+import { attemptFence, type Fenced, type FenceMethod } from './fence.js'
 
 /** Milliseconds between two looks. */
 const pause = 200
@@ -26,59 +19,15 @@ const pause = 200
  */
 const ownWordStands = 15_000
 
-export type FenceMethod = 'power' | 'storage'
+/** Milliseconds for one attempt: a target that ends a session may take 20 s, and the taint 10 s more. */
+const attemptDeadline = 35_000
 
-/** A node that was fenced. */
-export interface Fenced {
-  /** ISO 8601, when Kubernetes had been told. */
-  readonly at: string
-  readonly node: string
-  /** For people: why, and what confirms that it can no longer write. */
-  readonly detail: string
-}
+/** Milliseconds from an attempt that came to nothing to the next one: first, and at most. */
+const firstRest = 200
+const longestRest = 5000
 
-/** The targets' folders, on their machines, that let a node in. */
-const accessOf = (
-  lab: Lab,
-  node: string,
-): readonly { readonly machine: string; readonly folder: string }[] => {
-  const { iqn: initiator } = machineNamed(lab, node)
-  return initiator === undefined
-    ? []
-    : lab.targets.map(({ machine, iqn }) => ({
-        machine,
-        folder: `/sys/kernel/config/target/iscsi/${iqn}/tpgt_1/acls/${initiator}`,
-      }))
-}
-
-/** Seconds for a target to end a session, with all that is under way in it. */
-const dropDeadline = 20
-
-/** @returns what confirms it; undefined: nothing does. */
-const makeHarmless = async (
-  context: Context,
-  node: string,
-  method: FenceMethod,
-): Promise<string | undefined> => {
-  const { lab, provider } = context
-  if (method === 'power') {
-    await provider.cut(lab, node)
-    const after = (await provider.states(lab)).find(({ name }) => name === node)
-    return after?.status === 'running' ? undefined : `${node} is off (${after?.detail ?? 'gone'})`
-  }
-  const access = accessOf(lab, node)
-  await Promise.all(
-    access.map(({ machine, folder }) =>
-      context
-        .machine(machine)
-        .run(
-          shell`acl=${folder}; if [ -d "$acl" ]; then for map in "$acl"/lun_*; do rm -f "$map"/lun; rmdir "$map"; done; rmdir "$acl"; fi; test ! -d "$acl"`,
-          { timeout: dropDeadline },
-        ),
-    ),
-  )
-  return access.length === 0 ? undefined : `the target threw ${node} out`
-}
+/** Milliseconds after which the same complaint is worth another line. */
+const sameComplaint = 60_000
 
 /** A worker, as Kubernetes and the provider see it. */
 interface Seen {
@@ -101,23 +50,35 @@ export interface Watching {
   readonly method: FenceMethod
   /** Recorded in the journal as the one who did it. */
   readonly by: string
+  /** Ids of fences that were confirmed before: those that the journal has and that are not among them are gone on with. */
+  readonly confirmed?: ReadonlySet<string>
   /** True while another command changes the lab on purpose: nothing that goes then is lost. */
   readonly suspended: () => Promise<boolean>
   readonly fenced: (seen: Fenced) => void | Promise<void>
   readonly notice: (text: string) => void
-  /** Told after every look which workers would be fenced if they went. */
-  readonly looked?: (armed: readonly string[]) => void | Promise<void>
+  /** Told after every look which workers would be fenced if they went, and which are being fenced. */
+  readonly looked?: (armed: readonly string[], fencing: readonly string[]) => void | Promise<void>
+}
+
+/** A node that is being fenced. */
+interface Attempts {
+  running: boolean
+  /** By `performance.now`: no attempt before. */
+  next: number
+  rest: number
+  complaint?: { readonly text: string; readonly at: number }
 }
 
 /**
  * Fences any worker that goes, until the signal: one that is off, as its provider sees it, or that Kubernetes calls
  * not ready, although it still writes, perhaps; where the kubelet itself says so, not before that has stood for
  * `ownWordStands`. Only a worker that was seen ready in this boot can go; one that is fenced is left alone; and while
- * no other worker is ready nobody could take over, so nothing is gained.
+ * no other worker is ready nobody could take over, so nothing is gained. A fence that was noted and never confirmed is
+ * gone on with, whoever began it.
  */
 export const fencingAgent = async (
   context: Context,
-  { method, by, suspended, fenced, notice, looked }: Watching,
+  { method, by, confirmed: before, suspended, fenced, notice, looked }: Watching,
   signal: AbortSignal,
 ): Promise<void> => {
   const { lab, provider, kubectl } = context
@@ -125,6 +86,9 @@ export const fencingAgent = async (
   const nodes = new Map<string, Seen>()
   const runs = new Map<string, Run>()
   const armed = new Set<string>()
+  const confirmed = new Set(before)
+  const attempts = new Map<string, Attempts>()
+  const working = new Set<Promise<void>>()
   const watching = kubectl.watch(
     ['nodes'],
     ({ type, object }) => {
@@ -146,38 +110,6 @@ export const fencingAgent = async (
   )
   watching.catch(() => undefined)
 
-  const fence = async (node: string, why: string): Promise<void> => {
-    const noted = await noteUndo(lab.name, by, 'fence', [
-      { do: 'untaint', machine: node },
-      method === 'power'
-        ? { do: 'switch-on', machine: node }
-        : { do: 'readmit', machine: node, targets: accessOf(lab, node).map(({ machine }) => machine) },
-    ])
-    armed.delete(node)
-    for (;;) {
-      try {
-        const confirmed = await makeHarmless(context, node, method)
-        // Not confirmed is not fenced.
-        if (confirmed !== undefined) {
-          await kubectl.run(['taint', 'node', node, `${outOfService}=nodeshutdown:NoExecute`, '--overwrite'])
-          await fenced({
-            at: new Date().toISOString(),
-            node,
-            detail: `${why}; ${confirmed}; tainted out-of-service`,
-          })
-          notice(`fence: ${why}; ${confirmed}; its pods may be replaced`)
-          return
-        }
-      } catch (error) {
-        notice(`fence: ${node}: ${messageOf(error)}`)
-      }
-      await delay(pause, undefined, { signal }).catch(() => undefined)
-      const known = await readJournal(lab.name)
-      // Somebody healed the lab meanwhile: what is to be fenced now, if anything, will be seen anew.
-      if (signal.aborted || !noted.every(({ id }) => known.some((entry) => entry.id === id))) return
-    }
-  }
-
   /** Sees machines being switched on, also while nobody may be fenced. */
   const follow = (states: readonly MachineState[]): void => {
     for (const { name, status, detail: since } of states) {
@@ -189,16 +121,16 @@ export const fencingAgent = async (
   }
 
   /** The workers that are to be fenced now, with why. */
-  const look = async (states: readonly MachineState[]): Promise<ReadonlyMap<string, string>> => {
-    const journal = await readJournal(lab.name)
-    const isFenced = (node: string): boolean =>
-      journal.some(({ fault, undo }: JournalEntry) => fault === 'fence' && undo.machine === node)
+  const lostAmong = (
+    states: readonly MachineState[],
+    fences: ReadonlyMap<string, NotedFence>,
+  ): ReadonlyMap<string, string> => {
     const lost = new Map<string, string>()
     const well = new Set<string>()
     for (const name of workers) {
       const on = states.some((state) => state.name === name && state.status === 'running')
       const node = nodes.get(name)
-      if (isFenced(name)) armed.delete(name)
+      if (fences.has(name)) armed.delete(name)
       else if (on && node?.ready) {
         if (node.bootId !== runs.get(name)?.before) armed.add(name)
         if (armed.has(name)) well.add(name)
@@ -210,19 +142,83 @@ export const fencingAgent = async (
     return well.size > 0 ? lost : new Map()
   }
 
+  /** A fence that was noted, and of which nobody knows whether it came about. */
+  const isOpen = ({ harm }: NotedFence): boolean => harm !== undefined && !confirmed.has(harm.id)
+
+  /** Asked with the lock held: a command that changes the lab now will find in the journal what is noted next. */
+  const whyNow = async (node: string, noted: NotedFence | undefined): Promise<string | undefined> => {
+    if (signal.aborted || (await suspended())) return undefined
+    if (noted) return isOpen(noted) ? `${node} was to be fenced` : undefined
+    const states = await provider.states(lab)
+    follow(states)
+    return lostAmong(states, fencesIn(await readJournal(lab.name))).get(node)
+  }
+
+  const attempt = async (node: string, now: Attempts): Promise<void> => {
+    const complain = (text: string): void => {
+      const last = now.complaint
+      if (last?.text === text && performance.now() - last.at < sameComplaint) return
+      now.complaint = { text, at: performance.now() }
+      notice(text)
+    }
+    const bounded = AbortSignal.any([signal, AbortSignal.timeout(attemptDeadline)])
+    try {
+      const done = await attemptFence(
+        context,
+        { node, method, by, why: (noted) => whyNow(node, noted) },
+        bounded,
+      )
+      if (done) {
+        if (done.id !== undefined) confirmed.add(done.id)
+        attempts.delete(node)
+        await fenced(done)
+        notice(`fence: ${done.detail}; its pods may be replaced`)
+        return
+      }
+    } catch (error) {
+      if (!signal.aborted)
+        complain(
+          `fence: ${node}: ${bounded.aborted ? `not confirmed within ${String(attemptDeadline / 1000)} s` : messageOf(error)}`,
+        )
+    } finally {
+      now.running = false
+      now.next = performance.now() + now.rest
+      now.rest = Math.min(now.rest * 2, longestRest)
+    }
+  }
+
+  const begin = (node: string): void => {
+    const now = attempts.get(node) ?? { running: false, next: 0, rest: firstRest }
+    if (now.running || performance.now() < now.next) return
+    attempts.set(node, now)
+    now.running = true
+    const work = attempt(node, now)
+    working.add(work)
+    work.finally(() => working.delete(work)).catch(() => undefined)
+  }
+
   while (!signal.aborted) {
     try {
       const states = await provider.states(lab)
       follow(states)
-      if (await suspended()) armed.clear()
-      else {
-        const lost = await look(states)
-        await looked?.([...armed])
-        for (const [name, why] of lost) await fence(name, why)
+      if (await suspended()) {
+        armed.clear()
+        attempts.clear()
+      } else {
+        const fences = fencesIn(await readJournal(lab.name))
+        const wanted = [
+          ...lostAmong(states, fences).keys(),
+          ...[...fences].filter(([, noted]) => isOpen(noted)).map(([node]) => node),
+        ]
+        for (const node of attempts.keys())
+          if (!wanted.includes(node) && !attempts.get(node)?.running) attempts.delete(node)
+        await looked?.([...armed], wanted)
+        for (const node of wanted) begin(node)
       }
     } catch (error) {
       notice(`fence: ${messageOf(error)}`)
     }
     await delay(pause, undefined, { signal }).catch(() => undefined)
   }
+  await Promise.all(working)
 }

@@ -1,9 +1,13 @@
 /** How each fault is undone, and a fenced node let in again: what the journal says, done. */
 import { messageOf } from '../error.js'
-import { type JournalEntry, outOfService, readJournal, strike, type Undo } from '../journal.js'
+import { letIn } from '../fencing/access.js'
+import { whileFencing } from '../fencing/fence.js'
+import { returnToService } from '../fencing/taint.js'
+import { type JournalEntry, readJournal, strike } from '../journal.js'
 import { machineNamed } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../plan/step.js'
+import { eventually } from '../steps/checks.js'
 import { boot, fileOptions } from '../steps/machines.js'
 
 /** Seconds for a command of an undo; the machine may be busy with coming back. */
@@ -18,20 +22,39 @@ const switchOn = async (context: Context, name: string): Promise<void> => {
   await boot(lab, machineNamed(lab, name), options).apply?.(context, () => undefined)
 }
 
+/** Seconds for a target machine that was switched on to answer. */
+const targetDeadline = 60
+
+const isOn = async ({ lab, provider }: Context, name: string): Promise<boolean> =>
+  (await provider.states(lab)).find((state) => state.name === name)?.status === 'running'
+
+/** Lets a node in at a target machine again, which is switched on for that where it is off. */
+const admit = async (context: Context, target: string, node: string, fence: string): Promise<void> => {
+  const { iqn } = machineNamed(context.lab, node)
+  if (iqn === undefined) return
+  const on = await isOn(context, target)
+  if (!on) await switchOn(context, target)
+  await eventually(context, on ? 0 : targetDeadline, () =>
+    context.machine(target).run(letIn(iqn, fence), { signal: context.signal, timeout }),
+  )
+}
+
 /** Undoes one thing. @throws when that could not be done; it may be tried again. */
-const undoOne = async (context: Context, undo: Undo): Promise<void> => {
+const undoOne = async (context: Context, { id, undo, fault }: JournalEntry): Promise<void> => {
   const { lab, provider, kubectl, signal } = context
-  if (undo.do === 'switch-on') {
-    const found = (await provider.states(lab)).find(({ name }) => name === undo.machine)
-    if (found?.status === 'running') return
+  if (undo.do === 'boot-afresh' || (undo.do === 'switch-on' && fault === 'fence')) {
+    await provider.cut(lab, undo.machine)
     await switchOn(context, undo.machine)
+    return
+  }
+  if (undo.do === 'switch-on') {
+    if (!(await isOn(context, undo.machine))) await switchOn(context, undo.machine)
     return
   }
   if (undo.do === 'readmit') {
     // Its kernel may still hold what it could not write. Without power, and not by an orderly end, that is gone.
     await provider.cut(lab, undo.machine)
-    for (const target of undo.targets)
-      await context.machine(target).run(shell`/etc/lab/boot.d/50-target`, { signal, timeout })
+    for (const target of undo.targets) await admit(context, target, undo.machine, id)
     await switchOn(context, undo.machine)
     return
   }
@@ -44,9 +67,7 @@ const undoOne = async (context: Context, undo: Undo): Promise<void> => {
     return
   }
   if (undo.do === 'untaint') {
-    const node = await kubectl.get<{ spec: { taints?: { key: string }[] } }>('node', undo.machine)
-    if (node.spec.taints?.some(({ key }) => key === outOfService))
-      await kubectl.run(['taint', 'node', undo.machine, `${outOfService}-`])
+    await returnToService(kubectl, undo.machine)
     return
   }
   if (undo.do === 'delete-namespace') {
@@ -57,9 +78,8 @@ const undoOne = async (context: Context, undo: Undo): Promise<void> => {
     await kubectl.run(['label', 'node', undo.machine, `${undo.label}-`])
     return
   }
-  const states = await provider.states(lab)
   // Rules, queues and clocks of a machine that is off are gone with it, and `up` starts its services.
-  const gone = states.find(({ name }) => name === undo.machine)?.status !== 'running'
+  const gone = !(await isOn(context, undo.machine))
   if (gone && undo.do !== 'remove-file') return
   const on = context.machine(undo.machine)
   switch (undo.do) {
@@ -106,8 +126,13 @@ export const undoAll = async (
   const failed: string[] = []
   for (const entry of [...(await readJournal(context.lab.name))].filter(which).reverse()) {
     try {
-      await undoOne(context, entry.undo)
-      await strike(context.lab.name, entry)
+      const undo = async (): Promise<void> => {
+        await undoOne(context, entry)
+        await strike(context.lab.name, entry)
+      }
+      if (entry.fault === 'fence')
+        await whileFencing(context.lab, entry.undo.machine, context.signal, undo)
+      else await undo()
     } catch (error) {
       failed.push(`${entry.fault} on ${entry.undo.machine}: ${entry.undo.do}: ${messageOf(error)}`)
     }

@@ -1,5 +1,6 @@
 /** Who watches the workers while nobody is at the keyboard. */
-import { agentState, startAgent, stopAgent } from '../fencing/process.js'
+import { startAgent, stopAgent } from '../fencing/process.js'
+import { agentState } from '../fencing/state.js'
 import { type Lab, machinesWith } from '../lab/lab.js'
 import type { Step } from '../plan/step.js'
 
@@ -34,7 +35,7 @@ export const watchWorkers = (lab: Lab): Step => {
           const state = await agentState(lab.name)
           if (!state) return { ok: fencing === 'none', saw: 'no agent' }
           const quiet = Date.now() - Date.parse(state.at)
-          const missing = workers.filter((name) => !state.watched.includes(name))
+          const missing = workers.filter((name) => !state.watched.some(({ node }) => node === name))
           return {
             ok: state.method === fencing && quiet < silence && (state.suspended || missing.length === 0),
             saw: `pid ${String(state.pid)}, ${state.method}, looked ${(quiet / 1000).toFixed(1)} s ago, ${

@@ -23,6 +23,7 @@ const contextThat = (
   off: readonly string[] = [],
   pods: readonly object[] = [],
 ): Context => {
+  const stopped = new Set(off)
   const act = async (what: string): Promise<string> => {
     if (fails(what)) throw new Error('not now')
     done.push(what)
@@ -33,16 +34,24 @@ const contextThat = (
     signal: new AbortController().signal,
     provider: {
       states: async () =>
-        lab.machines.map(({ name }) => ({ name, status: off.includes(name) ? 'stopped' : 'running' })),
-      cut: (_lab: unknown, name: string) => act(`cut ${name}`),
+        lab.machines.map(({ name }) => ({ name, status: stopped.has(name) ? 'stopped' : 'running' })),
+      cut: (_lab: unknown, name: string) => {
+        stopped.add(name)
+        return act(`cut ${name}`)
+      },
       start: (_lab: unknown, { name }: { name: string }) => act(`start ${name}`),
       lunDevice: () => '/dev/ubdc',
       resume: (_lab: unknown, name: string) => act(`resume ${name}`),
     },
     kubectl: {
-      get: async () => ({ spec: {} }),
       run: (words: readonly string[]) =>
-        words[0] === 'get' ? Promise.resolve(JSON.stringify({ items: pods })) : act(words.join(' ')),
+        words[0] !== 'get'
+          ? act(words.join(' '))
+          : Promise.resolve(
+              words[1] === 'node'
+                ? JSON.stringify({ metadata: { resourceVersion: '7' }, spec: {} })
+                : JSON.stringify({ items: pods }),
+            ),
     },
     machine: (name: string) => ({ run: ({ text }: { text: string }) => act(`${name}: ${text}`) }),
   } as unknown as Context
@@ -96,7 +105,7 @@ test('rules of a machine that is off are gone with it', async () => {
 })
 
 test('a node that was thrown out is let in only after its memory is gone', async () => {
-  await noteUndo(lab.name, 'x', 'fence', [
+  const [, readmit] = await noteUndo(lab.name, 'x', 'fence', [
     { do: 'untaint', machine: 'worker1' },
     { do: 'readmit', machine: 'worker1', targets: ['target'] },
   ])
@@ -106,7 +115,29 @@ test('a node that was thrown out is let in only after its memory is gone', async
   expect((await readJournal(lab.name)).map(({ undo }) => undo.do)).toEqual(['readmit'])
   done.length = 0
   expect(await undoAll(contextThat(done, undefined, ['worker1']))).toEqual([])
-  expect(done).toEqual(['cut worker1', 'target: /etc/lab/boot.d/50-target', 'start worker1'])
+  expect(done).toEqual(['cut worker1', expect.stringMatching(/^target: /), 'start worker1'])
+  expect(done[1]).toContain(`/var/lib/lab/unfenced/${readmit?.id ?? ''}`)
+  expect(done[1]).toMatch(/\/etc\/lab\/boot\.d\/50-target$/)
+})
+
+test('a target machine that is off is switched on to let a fenced node in again', async () => {
+  await noteUndo(lab.name, 'x', 'fence', [{ do: 'readmit', machine: 'worker1', targets: ['target'] }])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done, undefined, ['worker1', 'target']))).toEqual([])
+  expect(done.map((what) => what.split(':')[0])).toEqual([
+    'cut worker1',
+    'start target',
+    'target',
+    'start worker1',
+  ])
+})
+
+test('a node that was fenced by power boots afresh, also where somebody switched it on', async () => {
+  await noteUndo(lab.name, 'x', 'fence', [{ do: 'boot-afresh', machine: 'worker1' }])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done))).toEqual([])
+  expect(done[0]).toBe('cut worker1')
+  expect(done.at(-1)).toBe('start worker1')
 })
 
 test('before a node is switched on, Kubernetes forgets the pods that were replaced, and only those', async () => {

@@ -1,0 +1,87 @@
+/**
+ * The taint `out-of-service`, put on a node and taken off. Every change names the version of the node that it was
+ * decided on, and taking it off changes the node in any case: a taint that was asked for before, and arrives after it,
+ * is refused by the API server.
+ */
+import { conflict, LabError } from '../error.js'
+import { outOfService } from '../journal.js'
+import type { Kubectl } from '../machine/kubectl.js'
+
+interface Taint {
+  readonly key: string
+  readonly value?: string
+  readonly effect: string
+}
+
+interface NodeObject {
+  readonly metadata: { readonly resourceVersion: string }
+  readonly spec: { readonly taints?: readonly Taint[] }
+}
+
+/** When the taint was last taken off: nobody reads it, but it makes a new version of the node. */
+const annotation = 'lab/returned-to-service'
+
+/** Seconds for one answer of the API server. */
+const timeout = 10
+
+/** How often a node is read again that others change at the same time, as the node controller does when one is lost. */
+const tries = 10
+
+const setTaints = async (
+  kubectl: Kubectl,
+  node: string,
+  change: (taints: readonly Taint[]) => { readonly taints: readonly Taint[]; readonly note?: string },
+  go: () => boolean,
+): Promise<boolean> => {
+  for (let attempt = 1; ; attempt++) {
+    const text = await kubectl.run(['get', 'node', node, '--ignore-not-found', '-o', 'json'], { timeout })
+    if (text === '' || !go()) return false
+    const { metadata, spec } = JSON.parse(text) as NodeObject
+    const { taints, note } = change(spec.taints ?? [])
+    const patch = {
+      metadata: {
+        resourceVersion: metadata.resourceVersion,
+        ...(note === undefined ? {} : { annotations: { [annotation]: note } }),
+      },
+      spec: { taints: taints.length > 0 ? taints : null },
+    }
+    try {
+      await kubectl.run(['patch', 'node', node, '--type=merge', '--patch', JSON.stringify(patch)], { timeout })
+      return true
+    } catch (error) {
+      if (!(error instanceof LabError && error.code === conflict) || attempt >= tries) throw error
+    }
+  }
+}
+
+const isOurs = ({ key }: Taint): boolean => key === outOfService
+
+/**
+ * Tells Kubernetes that the pods of a node run nowhere.
+ * @param go asked once more before the change: whether it is still wanted
+ * @throws where the API server did not confirm it
+ */
+export const putOutOfService = async (kubectl: Kubectl, node: string, go: () => boolean): Promise<void> => {
+  const done = await setTaints(
+    kubectl,
+    node,
+    (taints) => ({
+      taints: [
+        ...taints.filter((taint) => !isOurs(taint)),
+        { key: outOfService, value: 'nodeshutdown', effect: 'NoExecute' },
+      ],
+    }),
+    go,
+  )
+  if (!done) throw new Error(`${node} was not tainted: Kubernetes has no such node, or nobody wants it any more`)
+}
+
+/** The node may have pods again. Nothing to do where Kubernetes has no such node. */
+export const returnToService = async (kubectl: Kubectl, node: string): Promise<void> => {
+  await setTaints(
+    kubectl,
+    node,
+    (taints) => ({ taints: taints.filter((taint) => !isOurs(taint)), note: new Date().toISOString() }),
+    () => true,
+  )
+}
