@@ -37,6 +37,7 @@ const watched = async (method: FenceMethod) => {
     fenced: [] as Fenced[],
     armed: [] as readonly string[],
   }
+  let begun = 1
   let tell: (event: WatchEvent) => void = () => undefined
   const node = (name: string, ready: boolean | 'says that it is not', boot: number): void =>
     tell({
@@ -65,7 +66,8 @@ const watched = async (method: FenceMethod) => {
       },
       start: async (_lab: unknown, { name }: { name: string }) => {
         world.done.push(`start ${name}`)
-        world.runs.set(name, 2)
+        // Never one that there was before.
+        world.runs.set(name, (begun += 1))
       },
       lunDevice: () => '/dev/ubdc',
     },
@@ -215,7 +217,7 @@ test('what Kubernetes says of the boot before is no news, however often a node w
     await oneIsFenced(world)
     // It is switched on; until its kubelet has said so, Kubernetes calls it ready for what it was.
     expect(await undoAll(context)).toEqual([])
-    world.runs.set('worker1', run)
+    expect(world.runs.get('worker1')).toBe(run)
     await aWhile()
     node('worker1', false, run - 1)
     await aWhile()
