@@ -55,7 +55,7 @@ export interface JournalEntry extends z.output<typeof entrySchema> {
 export const outOfService = 'node.kubernetes.io/out-of-service'
 
 /** A file for each entry: a run and the fencing agent write at once, and neither must overwrite the other's. */
-const journalOf = (lab: string): string => join(pathsOf(lab).root, 'faults')
+const journalOf = (lab: string): string => pathsOf(lab).faults
 
 /** What is still to be undone, in the order in which it was done. */
 export const readJournal = async (lab: string): Promise<readonly JournalEntry[]> => {
@@ -130,7 +130,7 @@ export const strike = async (lab: string, { id }: JournalEntry): Promise<void> =
 export interface NotedFence {
   /**
    * How the node is let write again. Its id is the fence's own: a target keeps it, and lets nobody be fenced by it
-   * once it was undone. Absent: that is undone, and only the taint is left.
+   * once it was undone. Absent: only the taint is left to be undone.
    */
   readonly harm: JournalEntry | undefined
   readonly entries: readonly JournalEntry[]

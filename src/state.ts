@@ -37,6 +37,8 @@ export interface LabPaths {
   readonly runs: string
   /** Manifests as they were last given to the cluster. */
   readonly rendered: string
+  /** The journal of what is to be undone. */
+  readonly faults: string
   /** What the fencing agent keeps: who it is, what it saw last, whom it fenced. */
   readonly fencing: string
   /** Held by the command that changes the lab; beside its folder, so that it outlives `down`. */
@@ -66,6 +68,7 @@ export const pathsOf = (name: string): LabPaths => {
     secrets: join(root, 'secrets.json'),
     runs: join(root, 'runs'),
     rendered: join(root, 'rendered'),
+    faults: join(root, 'faults'),
     fencing: join(root, 'fencing'),
     lock: join(stateRoot(), `.${name}.lock`),
     fenceLock: (node) => join(stateRoot(), `.${name}.fence-${node}.lock`),

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
+import type { Lab } from '../lab/lab.js'
 import { madeLabs, pathsOf } from '../state.js'
 import {
   type Io,
@@ -15,11 +16,69 @@ import {
   sessionFor,
 } from './common.js'
 
+/** Milliseconds after which an agent that said nothing is not at work. */
+const agentSilence = 5000
+
+/** Who is watched, fenced and about to be fenced; undefined: nobody is to be. */
+const fencingStatus = async (lab: Lab) => {
+  const { agentState } = await import('../fencing/state.js')
+  const fenced = await fencedNodes(lab)
+  if (lab.fencing === 'none' && fenced.length === 0) return undefined
+  const state = await agentState(lab.name)
+  const watching = state !== undefined && Date.now() - Date.parse(state.at) < agentSilence
+  return {
+    method: lab.fencing,
+    watching,
+    suspended: state?.suspended ?? false,
+    pid: state?.pid,
+    looked: state?.at,
+    /** Who would be fenced if they went. */
+    watched: state?.watched ?? [],
+    /** Who is being fenced, and of whom nothing confirms yet that they cannot write. */
+    fencing: state?.fencing ?? [],
+    fenced,
+  }
+}
+
+/** The nodes whose fence is to be undone. The journal's parser is loaded where there is a journal. */
+const fencedNodes = async (lab: Lab): Promise<readonly string[]> => {
+  if (!existsSync(pathsOf(lab.name).faults)) return []
+  const { fencesIn, readJournal } = await import('../journal.js')
+  return [...fencesIn(await readJournal(lab.name)).keys()]
+}
+
+const fencingLines = (
+  lab: Lab,
+  status: NonNullable<Awaited<ReturnType<typeof fencingStatus>>>,
+): readonly string[] => [
+  ...(status.method === 'none'
+    ? []
+    : [
+        status.watching
+          ? `fencing ${status.method}: ${
+              status.suspended
+                ? 'the agent waits for a command that is at work'
+                : status.watched.length === 0
+                  ? 'the agent has not seen a worker ready yet'
+                  : `the agent watches ${status.watched.map(({ node, since }) => `${node} since ${since}`).join(', ')}`
+            } (pid ${String(status.pid)})`
+          : `fencing ${status.method}: nobody watches the workers; type: lab up ${lab.name}`,
+      ]),
+  ...(status.fencing.length > 0 ? [`being fenced: ${status.fencing.join(', ')}`] : []),
+  ...(status.fenced.length > 0
+    ? [`fenced: ${status.fenced.join(', ')}; to bring back: lab heal ${lab.name}`]
+    : []),
+]
+
 /** What is there now, from the provider's own tools: no machine is asked. */
 export const status = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   const provider = await providerOf(lab)
-  const [machines, network] = await Promise.all([provider.states(lab), provider.network(lab)])
+  const [machines, network, fencing] = await Promise.all([
+    provider.states(lab),
+    provider.network(lab),
+    fencingStatus(lab),
+  ])
   const paths = pathsOf(lab.name)
   const rows = machines.map((state) => {
     const spec = lab.machines.find(({ name }) => name === state.name)
@@ -38,6 +97,7 @@ export const status = async (nameOrPath: string, options: Options, io: Io): Prom
       up,
       network,
       machines: rows,
+      fencing: fencing ?? null,
       files,
     })
   else {
@@ -49,6 +109,7 @@ export const status = async (nameOrPath: string, options: Options, io: Io): Prom
         ...rows.map(({ name, address, role, status: is, detail, differs }) =>
           `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role.padEnd(13)}  ${is}  ${is === 'running' ? (differs ?? '') : detail}`.trimEnd(),
         ),
+        ...(fencing ? fencingLines(lab, fencing) : []),
         ...(files.kubeconfig === undefined ? [] : [`kubectl --kubeconfig ${files.kubeconfig}`]),
         `ssh -F ${files.sshConfig} ${rows[0]?.name ?? ''}`,
         '',

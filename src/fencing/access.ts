@@ -29,7 +29,8 @@ const undoneBefore = 4
 export const targetMachinesOf = (lab: Lab, node: string): readonly string[] =>
   machineNamed(lab, node).iqn === undefined ? [] : [...new Set(lab.targets.map(({ machine }) => machine))]
 
-const throwOutCommand = (initiator: string, id: string): Command =>
+/** What throws an initiator out at one target machine, by the fence with this id. Idempotent. */
+export const throwOutCommand = (initiator: string, id: string): Command =>
   shell`set -e
 exec 9>${lock}; flock -w ${lockDeadline} 9
 mkdir -p ${fenced} ${undone}

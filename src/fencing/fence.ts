@@ -14,7 +14,7 @@
  * (`taint.ts`), and by the provider, which cuts the run of the machine that was meant and none that was begun since.
  */
 import { unlessAborted } from '../error.js'
-import { fencesIn, noteUndo, type NotedFence, readJournal } from '../journal.js'
+import { fencesIn, noteUndo, type NotedFence, readJournal, type Undo } from '../journal.js'
 import { type Lab, machinesWith } from '../lab/lab.js'
 import { takeLock } from '../lock.js'
 import type { Context } from '../plan/step.js'
@@ -115,16 +115,19 @@ export const attemptFence = (
     const noted = fencesIn(await readJournal(lab.name)).get(node)
     const why = await request.why(noted)
     if (why === undefined) return undefined
-    const harm =
-      noted?.harm ??
-      (
-        await noteUndo(lab.name, by, 'fence', [
-          { do: 'untaint', machine: node },
-          method === 'power'
-            ? { do: 'boot-afresh', machine: node }
-            : { do: 'readmit', machine: node, targets: [...targetMachinesOf(lab, node)] },
-        ])
-      ).at(-1)
+    // The last is undone first: a taint that is still on its way must not come once the node may write again.
+    const harmUndo: Undo =
+      method === 'power'
+        ? { do: 'boot-afresh', machine: node }
+        : { do: 'readmit', machine: node, targets: [...targetMachinesOf(lab, node)] }
+    const undos: readonly Undo[] = [
+      ...(noted?.harm ? [] : [harmUndo]),
+      ...(noted?.entries.some(({ undo }) => undo.do === 'untaint')
+        ? []
+        : [{ do: 'untaint', machine: node } as const]),
+    ]
+    const fresh = undos.length > 0 ? await noteUndo(lab.name, by, 'fence', undos) : []
+    const harm = noted?.harm ?? fresh[0]
     if (harm === undefined || signal.aborted) return undefined
     const confirmed = await makeHarmless(context, request, harm.id, signal)
     // Not confirmed is not fenced.

@@ -150,7 +150,8 @@ const writeLog = async (lab: string, text: string): Promise<void> => {
  */
 export const keepAgent = async (lab: string, signal: AbortSignal): Promise<void> => {
   const files = filesOf(lab)
-  if (!(await exists(files.wanted))) return
+  const isWanted = async (): Promise<boolean> => !signal.aborted && (await exists(files.wanted))
+  if (!(await isWanted())) return
   const release = await takeLock(files.keeperLock, {
     command: `the keeper of the fencing agent of ${lab}`,
     purpose: 'watch',
@@ -158,7 +159,7 @@ export const keepAgent = async (lab: string, signal: AbortSignal): Promise<void>
     signal,
   })
   try {
-    while (!signal.aborted && (await exists(files.wanted))) {
+    while (await isWanted()) {
       const child = spawn(process.execPath, [program, 'fencing-agent', lab, '--watch'], {
         stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
         cwd: '/',
@@ -173,13 +174,12 @@ export const keepAgent = async (lab: string, signal: AbortSignal): Promise<void>
         child.kill('SIGTERM')
       }
       signal.addEventListener('abort', end, { once: true })
-      if (signal.aborted) end()
       const how = await new Promise<string>((resolve) => {
         child.once('error', (error) => resolve(error.message))
         child.once('exit', (code, by) => resolve(by ?? `exit code ${String(code)}`))
       })
       signal.removeEventListener('abort', end)
-      if (!signal.aborted) log(`${new Date().toISOString()} the agent ended (${how})\n`)
+      log(`${new Date().toISOString()} the agent ended (${how})\n`)
       await writing
       await delay(restartAfter, undefined, { signal }).catch(() => undefined)
     }

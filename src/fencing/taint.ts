@@ -46,7 +46,9 @@ const setTaints = async (
       spec: { taints: taints.length > 0 ? taints : null },
     }
     try {
-      await kubectl.run(['patch', 'node', node, '--type=merge', '--patch', JSON.stringify(patch)], { timeout })
+      await kubectl.run(['patch', 'node', node, '--type=merge', '--patch', JSON.stringify(patch)], {
+        timeout,
+      })
       return true
     } catch (error) {
       if (!(error instanceof LabError && error.code === conflict) || attempt >= tries) throw error
@@ -73,7 +75,8 @@ export const putOutOfService = async (kubectl: Kubectl, node: string, go: () => 
     }),
     go,
   )
-  if (!done) throw new Error(`${node} was not tainted: Kubernetes has no such node, or nobody wants it any more`)
+  if (!done)
+    throw new Error(`${node} was not tainted: Kubernetes has no such node, or nobody wants it any more`)
 }
 
 /** The node may have pods again. Nothing to do where Kubernetes has no such node. */

@@ -130,8 +130,7 @@ export const undoAll = async (
         await undoOne(context, entry)
         await strike(context.lab.name, entry)
       }
-      if (entry.fault === 'fence')
-        await whileFencing(context.lab, entry.undo.machine, context.signal, undo)
+      if (entry.fault === 'fence') await whileFencing(context.lab, entry.undo.machine, context.signal, undo)
       else await undo()
     } catch (error) {
       failed.push(`${entry.fault} on ${entry.undo.machine}: ${entry.undo.do}: ${messageOf(error)}`)
