@@ -1,0 +1,114 @@
+/** The agent and its keeper as processes, by the built command line, for a lab of which no machine runs. */
+import { readFileSync } from 'node:fs'
+import { appendFile, mkdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, it, vi } from 'vitest'
+import { keepAgent, startAgent, stopAgent } from '../../src/fencing/process.js'
+import { agentState, filesOf } from '../../src/fencing/state.js'
+import { holderOf } from '../../src/lock.js'
+import { projectRoot } from '../../src/render.js'
+import { dist } from '../helpers/cli.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+const lab = 'iscsi-ha'
+
+// The sources start what is built: the tests run from the sources.
+vi.mock('node:child_process', async (original) => {
+  const real = await original<typeof import('node:child_process')>()
+  return {
+    ...real,
+    spawn: (program: string, words: readonly string[], options: object) =>
+      real.spawn(
+        program,
+        words.map((word) => (word.endsWith('/cli.js') ? join(dist, 'cli.js') : word)),
+        options,
+      ),
+  }
+})
+
+beforeEach(async () => {
+  const state = await temporaryFolder()
+  vi.stubEnv('LAB_STATE', state)
+  await mkdir(join(state, lab), { mode: 0o700 })
+  const text = readFileSync(join(projectRoot, 'labs', `${lab}.yaml`), 'utf8')
+  await writeFile(join(state, lab, 'lab.yaml'), text, { mode: 0o600 })
+  await writeFile(join(state, lab, 'provider'), 'uml\n', { mode: 0o600 })
+})
+afterEach(() => stopAgent(lab))
+
+const agent = async (): Promise<number | undefined> => (await holderOf(filesOf(lab).lock))?.pid
+const keeper = async (): Promise<number | undefined> => (await holderOf(filesOf(lab).keeperLock))?.pid
+
+/** Until both are there, and neither is one of these; the time is for starting Node.js twice on a busy host. */
+const both = (...but: readonly (number | undefined)[]): Promise<{ agent: number; keeper: number }> =>
+  vi.waitFor(
+    async () => {
+      const pids = { agent: await agent(), keeper: await keeper() }
+      expect(pids.agent).toBeDefined()
+      expect(pids.keeper).toBeDefined()
+      expect(but).not.toContain(pids.agent)
+      expect(but).not.toContain(pids.keeper)
+      return pids as { agent: number; keeper: number }
+    },
+    { timeout: 40_000, interval: 20 },
+  )
+
+it('starts the agent again when it was killed, and says in its log that it ended', async () => {
+  await startAgent(lab)
+  const first = await both()
+  process.kill(first.agent, 'SIGKILL')
+  const second = await both(first.agent)
+  expect(second.keeper).toBe(first.keeper)
+  expect(await readFile(filesOf(lab).log, 'utf8')).toContain('the agent ended (SIGKILL)')
+}, 90_000)
+
+it('starts the agent and a keeper again when the keeper was killed', async () => {
+  await startAgent(lab)
+  const first = await both()
+  process.kill(first.keeper, 'SIGKILL')
+  await both(first.agent, first.keeper)
+}, 90_000)
+
+it('ends the agent and its keeper for good when they are stopped, also right after one was killed', async () => {
+  await startAgent(lab)
+  const { keeper: killed } = await both()
+  process.kill(killed, 'SIGKILL')
+  await stopAgent(lab)
+  // Longer than an agent would take to be there again.
+  await new Promise((resolve) => setTimeout(resolve, 3000))
+  expect(await agent()).toBeUndefined()
+  expect(await keeper()).toBeUndefined()
+}, 90_000)
+
+it('says what it sees, and whom it would fence since when', async () => {
+  await startAgent(lab)
+  await vi.waitFor(async () => expect(await agentState(lab)).toBeDefined(), { timeout: 40_000 })
+  expect(await agentState(lab)).toMatchObject({
+    method: 'storage',
+    suspended: false,
+    watched: [],
+    fencing: [],
+  })
+}, 90_000)
+
+it('keeps a log that does not grow without end', async () => {
+  await mkdir(filesOf(lab).folder)
+  await writeFile(filesOf(lab).wanted, '')
+  await appendFile(filesOf(lab).log, 'x'.repeat(1024 ** 2 + 1))
+  const ending = new AbortController()
+  const keeping = keepAgent(lab, ending.signal)
+  const { agent: pid } = await both()
+  process.kill(pid, 'SIGKILL')
+  await vi.waitFor(async () => expect((await stat(filesOf(lab).log)).size).toBeLessThan(10_000), {
+    timeout: 40_000,
+  })
+  expect((await stat(`${filesOf(lab).log}.1`)).size).toBeGreaterThan(1024 ** 2)
+  ending.abort()
+  await keeping
+}, 90_000)
+
+it('has no keeper where nobody wants an agent', async () => {
+  await mkdir(filesOf(lab).folder)
+  await keepAgent(lab, new AbortController().signal)
+  expect(await keeper()).toBeUndefined()
+})
