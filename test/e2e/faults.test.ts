@@ -2,6 +2,7 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { execa } from 'execa'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { RunReport } from '../../src/report/run.js'
 import { Bench, type Ran, runComplaints } from './lab.js'
@@ -19,6 +20,7 @@ interface Scenario {
 interface File {
   failover: string
   fencing: string
+  iscsi: { targets: { luns: { size: string }[] }[] }
   scenarios: Scenario[]
 }
 
@@ -60,7 +62,12 @@ const changing = `
 
 describe('a lab with fast failover and fencing at its target', () => {
   beforeAll(async () => {
-    await bench.up(await variant('faults', () => undefined))
+    await bench.up(
+      await variant('faults', ({ iscsi }) => {
+        // Its whole content is compared.
+        for (const lun of iscsi.targets.flatMap(({ luns }) => luns)) lun.size = '1GiB'
+      }),
+    )
   })
 
   it('loses nothing in a soak of three: power cut, partition, drain, with nobody at the keyboard', async () => {
@@ -127,6 +134,51 @@ describe('a lab with fast failover and fencing at its target', () => {
     const report = await latestReport('faults')
     expect(report.interrupted).toBe(true)
     expect(report.verdict).not.toBe('PASS')
+  })
+
+  it('keeps a fenced node from the disk through a power cut of its target: when it goes on, it writes nothing', async () => {
+    const pod = ['get', 'pod', '-l', 'app=mysql-server', '-o', 'jsonpath={.items[*].spec.nodeName}']
+    const node = (await bench.ok('kubectl', 'faults', '--', ...pod)).trim()
+    // It has something to write, and goes on having it: pages that wait in its memory, and a program that makes more.
+    const fill =
+      'cd "$(findmnt --raw --noheadings --output TARGET | grep --max-count=1 /kubernetes.io/iscsi/)" && while :; do date +%N >> lab-fence-probe; done'
+    await bench.ok('exec', 'faults', node, '--', 'sh', '-c', `nohup sh -c '${fill}' >/dev/null 2>&1 &`)
+    await delay(2000)
+    await bench.power('faults', node, 'pause')
+    const status = () => bench.json<{ fencing: { fenced: readonly string[] } }>('status', 'faults')
+    await until(`${node} fenced`, async () => (await status()).fencing.fenced.includes(node))
+    // The other node takes the disk, and gives it back: from here on nobody is to write to it.
+    const server = ['deployment/mysql-server', '--timeout=120s']
+    await bench.ok('kubectl', 'faults', '--', 'rollout', 'status', ...server)
+    await bench.ok('kubectl', 'faults', '--', 'scale', 'deployment/mysql-server', '--replicas=0')
+    const other = node === 'worker1' ? 'worker2' : 'worker1'
+    await until(
+      `${other} without a session`,
+      async () =>
+        (await bench.lab('exec', 'faults', other, '--', 'iscsiadm', '-m', 'session')).exitCode !== 0,
+    )
+    await bench.power('faults', 'target', 'cut')
+    await bench.power('faults', 'target', 'on')
+    const portal = ['exec', 'faults', 'target', '--', 'ss', '--no-header', '-ltn', 'sport', '=', '3260']
+    await until('the portal', async () => (await bench.lab(...portal)).stdout.includes('LISTEN'))
+    const disk = async (): Promise<string> => {
+      const folder = join(folderOf('faults'), 'machines', 'target')
+      const file = (await readdir(folder)).find((name) => /^lun-.*\.raw$/.test(name)) ?? ''
+      return (await execa('sha256sum', [join(folder, file)])).stdout
+    }
+    const before = await disk()
+    await bench.power('faults', node, 'resume')
+    // Three times as long as an initiator takes to try a login again.
+    await delay(15_000)
+    const lists = await bench.ok(
+      ...['exec', 'faults', 'target', '--', 'sh', '-c', 'ls /sys/kernel/config/target/iscsi/*/tpgt_1/acls'],
+    )
+    expect(lists).toContain(other)
+    expect(lists).not.toContain(node)
+    expect(await disk()).toBe(before)
+    await bench.ok('heal', 'faults')
+    expect(await bench.openFaults('faults')).toEqual([])
+    expect(await bench.complaints('faults')).toEqual([])
   })
 
   it('is healed by the run itself after Ctrl-C', async () => {

@@ -1,7 +1,7 @@
 /** The built command line as a user runs it, with a state folder of its own; parts come from the real cache. */
 import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
 import { readdir, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { execa } from 'execa'
 import { parse, stringify } from 'yaml'
@@ -74,6 +74,30 @@ export class Bench {
       reject: false,
       stdin: 'ignore',
       cwd: this.folder,
+    })
+  }
+
+  /**
+   * The power switch of a machine, by the provider itself: nothing of it is in the journal, as when a person pulls a
+   * plug. `pause` lets it stand still with its memory kept.
+   */
+  async power(lab: string, machine: string, what: 'cut' | 'on' | 'pause' | 'resume'): Promise<void> {
+    const program = `
+      const { loadRunning, providerOf, sessionFor } = await import(process.env.DIST + '/commands/common.js')
+      const { boot, fileOptions } = await import(process.env.DIST + '/steps/machines.js')
+      const [name, machine, what] = process.argv.slice(1)
+      const lab = await loadRunning(name)
+      const provider = await providerOf(lab)
+      if (what === 'on') {
+        const session = await sessionFor(lab, provider, new AbortController().signal)
+        const spec = lab.machines.find((each) => each.name === machine)
+        await boot(lab, spec, await fileOptions(lab, provider)).apply(session, () => undefined)
+        await session.close()
+      } else await provider[what](lab, machine)`
+    await execa(process.execPath, ['--input-type=module', '--eval', program, lab, machine, what], {
+      env: { ...this.env, DIST: dirname(cli) },
+      cwd: this.folder,
+      stdin: 'ignore',
     })
   }
 
