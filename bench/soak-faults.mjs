@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 /**
- * `npm run soak:faults -- --runs 50 --seed 1 --lab iscsi-ha`: power cuts, partitions, hangs and drains in turn, at
- * random moments, the ledger running. Nothing acknowledged may be lost, every fault must be healed, and the lab
- * must be as it was after every run. Budgets are measured, but do not decide: seconds are what the benchmark is for.
+ * `npm run soak:faults -- --runs 50 --seed 1 --lab iscsi-ha`: power cuts, partitions, hangs, drains, reboots and faults
+ * of the target, at random moments, the ledger running. Nothing acknowledged may be lost, every fault must be healed,
+ * and the lab must be as it was after every run. Every seventh run, on average, is killed at a random moment, and the
+ * lab is healed by `lab heal` at once. Budgets are measured, but do not decide: seconds are what the benchmark is for.
  *   --of power-cut,partition  only these kinds; also scenarios of the lab file by name
  *   --each 50                 so many of every kind, in random order, instead of --runs
  *   --keep                    leaves the lab as it is at the end, and ends at once where data was harmed
@@ -29,7 +30,13 @@ const kinds = {
   partition: { weight: 3, scenarios: ['partition', 'api-partition', 'storage-partition'] },
   hang: { weight: 1, scenarios: ['hang'] },
   drain: { weight: 1, scenarios: ['drain'] },
+  reboot: { weight: 1, scenarios: ['reboot'] },
+  target: { weight: 2, scenarios: ['target-loss', 'target-power-cut'] },
 }
+/** Of the runs, so many are killed. */
+const killed = 1 / 7
+/** Seconds into a run after which it is killed, at most: it is healing itself by then. */
+const latestKill = 60
 /** Seconds, at most, between a run and the next. */
 const longestPause = 10
 
@@ -72,7 +79,11 @@ const drawn =
         ).flat(),
       )
 // All of it beforehand: what a run comes to changes nothing about the runs that follow.
-const plan = drawn.map((one) => ({ ...one, pause: random() * longestPause }))
+const plan = drawn.map((one) => ({
+  ...one,
+  pause: random() * longestPause,
+  killAfter: random() < killed ? random() * latestKill : undefined,
+}))
 
 const stop = new AbortController()
 let child
@@ -161,7 +172,7 @@ const outcomeOf = (report, open) => {
 }
 
 const counted = ['lost', 'corrupt', 'doubleWriters', 'unknown', 'unhealed', 'notSteady']
-const tally = Object.fromEntries([...counted, 'overBudget', 'cutShort'].map((name) => [name, 0]))
+const tally = Object.fromEntries([...counted, 'overBudget', 'cutShort', 'killed'].map((name) => [name, 0]))
 const done = []
 let kept
 /** Copies what explains a run to where `lab down` does not reach. */
@@ -195,17 +206,51 @@ const printTally = () => {
     )
   }
   console.log(
-    `lost ${tally.lost}, corrupt ${tally.corrupt}, double writers ${tally.doubleWriters}, unknown ${tally.unknown}, unhealed faults ${tally.unhealed}, steady state did not return ${tally.notSteady}; over budget ${tally.overBudget}${tally.cutShort ? '; 1 run was cut short' : ''}`,
+    `lost ${tally.lost}, corrupt ${tally.corrupt}, double writers ${tally.doubleWriters}, unknown ${tally.unknown}, unhealed faults ${tally.unhealed}, steady state did not return ${tally.notSteady}; over budget ${tally.overBudget}; killed and healed ${tally.killed}${tally.cutShort ? '; 1 run was cut short' : ''}`,
   )
   if (kept) console.log(`kept of runs that were not well: ${kept}`)
 }
 
+/**
+ * A run that is killed, and `lab heal` right after it: no verdict, but the lab must be whole.
+ * @returns what is wrong with it, a sentence each
+ */
+const killedRun = async (scenario, after) => {
+  const running = run(['run', values.lab, scenario, '-o', 'json'])
+  const victim = child
+  const timer = setTimeout(() => victim.kill('SIGKILL'), after * 1000)
+  await running
+  clearTimeout(timer)
+  const healed = await run(['heal', values.lab])
+  const well = await lab(['verify', values.lab])
+  return [
+    ...(healed.code === 0 ? [] : [`lab heal: exit ${healed.code}: ${healed.stderr.trim()}`]),
+    ...openFaults().map((name) => `not undone: ${join(folder, 'faults', name)}`),
+    ...(well.code === 0 ? [] : [`lab verify: ${well.stdout}`]),
+  ]
+}
+
 /** @returns whether the soak can go on */
 const soak = async () => {
-  for (const [index, { kind, scenario, pause }] of plan.entries()) {
+  for (const [index, { kind, scenario, pause, killAfter }] of plan.entries()) {
     const round = index + 1
     await delay(pause * 1000, undefined, { signal: stop.signal }).catch(() => undefined)
     if (stop.signal.aborted) return false
+    if (killAfter !== undefined) {
+      const wrong = await killedRun(scenario, killAfter)
+      if (stop.signal.aborted) return false
+      tally.killed += 1
+      tally.unhealed += wrong.length > 0 ? 1 : 0
+      console.log(
+        `${round}/${plan.length}: ${scenario}, killed after ${killAfter.toFixed(1)} s: ${wrong.length === 0 ? 'whole again after lab heal' : 'not whole after lab heal'}`,
+      )
+      for (const line of wrong) console.log(`  ✖ ${line}`)
+      if (wrong.length === 0) continue
+      if (values.keep) return false
+      console.log('  a lab from new')
+      if (!(await takeDown()) || !(await bringUp())) return false
+      continue
+    }
     const before = latest()
     const result = await run(['run', values.lab, scenario, '-o', 'json'])
     if (result.code === 2) {
