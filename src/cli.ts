@@ -29,9 +29,18 @@ const io: Io = {
   ...(process.stdin.isTTY && process.stderr.isTTY ? { ask } : {}),
 }
 
-/** Ctrl-C lets the step that is under way end and tidies up; a second one does not wait for that. */
-const onSignal = (): void => {
-  if (abort.signal.aborted) process.exit(exitCodes.interrupted)
+/**
+ * Ctrl-C lets the step that is under way end and tidies up; a second one does not wait for that. A terminal that is
+ * closed ends the work in the same way, but never counts as the second: it may say so more than once, and whoever
+ * logs out is often sent both signals.
+ */
+let asked = false
+const onSignal = (signal: NodeJS.Signals): void => {
+  if (signal !== 'SIGHUP') {
+    if (asked) process.exit(exitCodes.interrupted)
+    asked = true
+  }
+  if (abort.signal.aborted) return
   process.stderr.write('\ninterrupted: stopping; once more to stop at once\n')
   abort.abort(new Interrupted())
 }
@@ -316,12 +325,14 @@ command('completion', 'a completion script for a shell')
     run(async (shell: string) => (await import('./commands/completion.js')).completion(shell, program, io)),
   )
 
-process.on('SIGINT', onSignal)
-process.on('SIGTERM', onSignal)
-/** Why what was asked for could not be written. A reader that went away (`lab list | head -1`) is no reason. */
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
+/**
+ * Why what was asked for could not be written. A reader that went away (`lab list | head -1`) is no reason, and
+ * neither is a terminal that was closed.
+ */
 let lost: Error | undefined
 const onLost = (error?: NodeJS.ErrnoException | null): void => {
-  if (error && error.code !== 'EPIPE') lost ??= error
+  if (error && error.code !== 'EPIPE' && !(error.code === 'EIO' && process.stdout.isTTY)) lost ??= error
 }
 process.stdout.on('error', onLost)
 process.stderr.on('error', () => undefined)
