@@ -119,6 +119,8 @@ export interface LabPaths {
   readonly runs: string
   /** Manifests as they were last given to the cluster. */
   readonly rendered: string
+  /** A copy of the lab file's folder of manifests. No name of a lab file is one of ours. */
+  readonly manifests: string
   /** What the fencing agent keeps: who it is, what it saw last, whom it fenced. */
   readonly fencing: string
   /** Held by the command that changes the lab; beside its folder, so that it outlives `down`. */
@@ -149,6 +151,7 @@ export const pathsOf = (name: string): LabPaths => {
     secrets: join(root, 'secrets.json'),
     runs: join(root, 'runs'),
     rendered: join(root, 'rendered'),
+    manifests: join(root, 'manifests'),
     fencing: join(root, 'fencing'),
     lock,
     machine: (machine) => join(root, 'machines', machine),

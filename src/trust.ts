@@ -247,7 +247,7 @@ export const makeFolder = async (path: string, mode = 0o700): Promise<void> => {
   for (let at = resolve(path); ; at = dirname(at)) {
     try {
       if ((await stat(at)).isDirectory()) break
-      throw Object.assign(new Error(), { code: 'ENOTDIR' })
+      throw Object.assign(new Error('ENOTDIR: not a folder'), { code: 'ENOTDIR' })
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       const dangling = code === 'ENOENT' && (await lstat(at).catch(() => undefined)) !== undefined

@@ -10,6 +10,7 @@ import { addressText, hostNumber, parseAddress, parseSubnet, type Subnet } from 
 import { imagesOf } from '../../lab/images.js'
 import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
 import { serialOf, tarOf } from '../../machine/files.js'
+import { quote } from '../../machine/sh.js'
 import { sshTransport } from '../../machine/ssh.js'
 import { needHostPackages } from '../../parts/host.js'
 import { imageArchive, preparedParts, prepareParts } from '../../parts/parts.js'
@@ -81,7 +82,13 @@ interface MachineBase {
 
 const baseOf = async (lab: Pick<Lab, 'name'>, machine: string): Promise<MachineBase | undefined> => {
   const text = await readFile(join(machineFolder(lab, machine), 'base.json'), 'utf8').catch(() => undefined)
-  return text === undefined ? undefined : (JSON.parse(text) as MachineBase)
+  try {
+    const { kernel, baseDisk } = JSON.parse(text ?? '') as Partial<MachineBase>
+    return kernel !== undefined && baseDisk !== undefined ? { kernel, baseDisk } : undefined
+  } catch {
+    // As after a power cut: it was never made, or has to be made anew.
+    return undefined
+  }
 }
 
 /** Of every lab there is: a copy-on-write disk is worthless without the base disk below it. */
@@ -305,6 +312,8 @@ const start: Provider['start'] = async (lab, machine, files) => {
         hint: `lab prepare ${lab.name}`,
       })
     base = { kernel: parts.kernel, baseDisk: parts.baseDisk }
+    // Of a machine that was half made, over a base disk that nobody remembers.
+    await rm(join(folder, 'root.cow'), { force: true })
   } else if (!existsSync(base.baseDisk) || !existsSync(base.kernel)) {
     throw new LabError(
       'base-gone',
@@ -479,7 +488,9 @@ export const umlProvider: Provider = {
     })
   },
   dial: (lab, host, port) => connectThrough(socketOf(lab), host, port),
-  proxyCommand: (lab) => `${process.execPath} ${dialScript} ${socketOf(lab)} %h %p`,
+  // ssh hands it to a shell, after it has put in what `%` stands for.
+  proxyCommand: (lab) =>
+    `${[process.execPath, dialScript, socketOf(lab)].map((word) => quote(word).replaceAll('%', '%%')).join(' ')} %h %p`,
   lunDevice,
   imageArchive: (reference) => Promise.resolve(imageArchive(reference)),
   partsInUse,
