@@ -115,7 +115,8 @@ export const plan = async (nameOrPath: string, options: Options, io: Io): Promis
     if (options.output === 'json') {
       printJson(io, 'lab.plan/v1', { name: lab.name, provider: provider.name, problems, steps })
     } else {
-      for (const { problem, hint } of problems) io.stdout.write(`✖ ${problem}\n  Hint: ${hint}\n`)
+      for (const { problem, hint, may } of problems)
+        io.stdout.write(`${may ? '?' : '✖'} ${problem}\n  Hint: ${hint}\n`)
       io.stdout.write(
         steps.length === 0
           ? `${lab.name} is as its file says: lab up ${lab.name} would do nothing.\n`
@@ -127,7 +128,7 @@ export const plan = async (nameOrPath: string, options: Options, io: Io): Promis
               .join('')}${String(steps.length)} of ${String(report.results.length)} steps.\n`,
       )
     }
-    return problems.length === 0 ? exitCodes.ok : exitCodes.host
+    return problems.every(({ may }) => may) ? exitCodes.ok : exitCodes.host
   } finally {
     await session.close()
   }

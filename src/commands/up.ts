@@ -29,14 +29,26 @@ import {
 import { viewFor } from './viewing.js'
 import { writeAccess } from './access.js'
 
-/** Stops before anything is made, with everything that is wrong. */
-const refuseProblems = async (lab: Lab, provider: Provider): Promise<void> => {
+/**
+ * Stops before anything is made, with everything that is wrong. What may go well all the same is a question: it needs
+ * somebody who says yes.
+ */
+const refuseProblems = async (
+  lab: Lab,
+  provider: Provider,
+  options: Options,
+  io: Io,
+  view: View,
+): Promise<void> => {
   const problems = await provider.preflight(lab)
-  if (problems.length > 0)
-    throw new LabError('preflight', problems.map(({ problem }) => problem).join('\n'), {
-      hint: problems.map(({ hint }) => hint).join('\n'),
-      exitCode: exitCodes.host,
-    })
+  if (problems.every(({ may }) => may)) {
+    for (const { problem } of problems) view.notice(problem)
+    if (problems.length === 0 || options.yes || (await io.ask?.('Bring it up all the same?'))) return
+  }
+  throw new LabError('preflight', problems.map(({ problem }) => problem).join('\n'), {
+    hint: problems.map(({ hint }) => hint).join('\n'),
+    exitCode: exitCodes.host,
+  })
 }
 
 /** The machines that exist but are no longer in the lab file. */
@@ -155,7 +167,7 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
   const release = await lockFor(lab, title, options, io, view)
   try {
     const provider = await providerForUp(lab, options, io.signal)
-    await refuseProblems(lab, provider)
+    await refuseProblems(lab, provider, options, io, view)
     await prepareProvider(lab, provider, io, view, async (question) =>
       options.yes ? 'yes' : io.ask ? ((await io.ask(question)) ? 'yes' : 'no') : 'nobody',
     )

@@ -1,6 +1,6 @@
 import { inspect } from 'node:util'
 import { LabError, systemError } from '../error.js'
-import { type Mask, maskKnown } from './secrets.js'
+import { createMask, maskKnown } from './secrets.js'
 import { painter, severalLines } from './wording.js'
 
 export { maskSecrets } from './secrets.js'
@@ -16,8 +16,10 @@ const stackOf = (error: unknown): string => {
  * The text of an error, without a newline at its end. A `LabError` is the user's to act on: what failed, and
  * what to do, and so is what the host refused. Any other is our defect: its stack, and a line that asks for a report.
  */
-export const printError = (thrown: unknown, color: boolean, mask: Mask = maskKnown): string => {
+export const printError = (thrown: unknown, color: boolean, secrets: readonly string[] = []): string => {
   const paint = painter(color)
+  const own = createMask(secrets)
+  const mask = (text: string): string => own(maskKnown(text))
   const error = systemError(thrown) ?? thrown
   const cross = paint('red', '✖')
   const indented = (text: string): string =>
