@@ -79,7 +79,7 @@ const isLabName = (name: string): boolean => /^[a-z0-9-]+$/.test(name)
 
 const trustedRoot = (): string => {
   const root = stateRoot()
-  refuseForeign(root, place)
+  refuseForeign(root, place, 'ours-or-root', 'folder')
   return root
 }
 
@@ -96,7 +96,7 @@ const readDeeply = ['faults', 'fencing', 'ssh', 'rendered', 'manifests']
 const refuseForeignLab = (root: string, lock: string): void => {
   if (trusted.has(root)) return
   refuseForeign(lock, place, 'ours')
-  if (refuseForeign(root, place, 'ours') === undefined) return
+  if (refuseForeign(root, place, 'ours', 'folder') === undefined) return
   refuseForeignIn(root, place, 'ours', (path) => {
     const [first = '', second, third] = path.split('/')
     return (

@@ -125,6 +125,12 @@ const refusal = (path: string, wrong: string, stats: Stats, place: Place, below:
 const unreadable = (path: string, error: unknown, place: Place): LabError => {
   const found = systemError(error, path)
   if (!found) throw error
+  if ((error as NodeJS.ErrnoException).code === 'ENOTDIR')
+    return new LabError('no-folder', `${path} is a file, where a folder is wanted`, {
+      hint: elsewhere(place).join('\n').replace(/^or /, ''),
+      exitCode: exitCodes.host,
+      cause: error,
+    })
   let owner = ''
   try {
     const { uid } = lstatSync(dirname(path))
@@ -164,6 +170,7 @@ export const refuseForeign = (
   path: string,
   place: Place,
   trust: Trust = 'ours-or-root',
+  kind: 'file' | 'folder' = 'file',
 ): string | undefined => {
   let at = '/'
   let rest = resolve(path).split('/').filter(Boolean)
@@ -175,6 +182,9 @@ export const refuseForeign = (
       throw unreadable(here, error, place)
     }
     if (!stats) return undefined
+    // Before whose it is: /dev/null is everybody's.
+    if (!stats.isSymbolicLink() && !stats.isDirectory() && (!last || kind === 'folder'))
+      throw unreadable(here, Object.assign(new Error(), { code: 'ENOTDIR', syscall: 'scandir' }), place)
     const wrong = wrongWith(stats, last && !stats.isSymbolicLink() ? ownersFor(trust) : isAbove)
     if (wrong !== undefined) throw refusal(here, wrong, stats, place, path)
     return stats
@@ -247,10 +257,11 @@ export const makeFolder = async (path: string, mode = 0o700): Promise<void> => {
   for (let at = resolve(path); ; at = dirname(at)) {
     try {
       if ((await stat(at)).isDirectory()) break
-      throw Object.assign(new Error('ENOTDIR: not a folder'), { code: 'ENOTDIR' })
+      throw Object.assign(new Error('EEXIST: a file is there'), { code: 'EEXIST' })
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      const dangling = code === 'ENOENT' && (await lstat(at).catch(() => undefined)) !== undefined
+      const dangling =
+        code === 'ENOENT' && (await lstat(at).catch(() => undefined))?.isSymbolicLink() === true
       if (code !== 'ENOENT' || dangling) throw cannotMake(path, at, dangling ? 'EDANGLING' : code, error)
       missing.unshift(at)
     }
@@ -269,7 +280,7 @@ const cannotMake = (path: string, at: string, code: string | undefined, cause: u
   const reason =
     code === 'EDANGLING'
       ? 'a link is there that leads nowhere'
-      : code === 'ENOTDIR' || code === 'EEXIST'
+      : code === 'EEXIST'
         ? 'a file is there'
         : code === 'ENOENT'
           ? `nothing can be made in ${dirname(at)}`

@@ -11,6 +11,7 @@ import { didYouMean } from '../lab/suggest.js'
 import { shell } from '../machine/sh.js'
 import { runPlan } from '../plan/runner.js'
 import { compareRuns, runMarkdown } from '../report/documents.js'
+import { keptRuns, pruneRuns } from '../report/prune.js'
 import { readRuns, runFiles, saveRun, startRun } from '../report/folder.js'
 import { type RunFacts, type RunReport, runReport, spanText } from '../report/run.js'
 import { type RunRequest, runScenario } from '../scenario/run.js'
@@ -276,6 +277,11 @@ export const run = async (
         } else throw error
       }
     }
+    const gone = await pruneRuns(pathsOf(lab.name).runs)
+    if (gone.length > 0)
+      view.notice(
+        `removed ${String(gone.length)} old runs that passed, or are older than ${String(keptRuns.withFindings)} with findings; the newest ${String(keptRuns.newest)} stay`,
+      )
     await view.close()
     if (options.output === 'json') printJson(io, 'lab.runs/v1', { runs: done })
     else {
