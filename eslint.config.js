@@ -14,7 +14,7 @@ const layers = {
     packages: ['execa', 'node-ssh', 'ssh2', 'tar-stream'],
   },
   parts: {
-    src: ['error', 'lock', 'machine', 'render', 'state'],
+    src: ['error', 'lock', 'machine', 'render', 'state', 'trust'],
     packages: ['execa', 'handlebars', 'proper-lockfile', 'tar-stream', 'yaml', 'zod'],
   },
   provider: { src: ['error', 'lab', 'machine', 'parts', 'render', 'state'], packages: ['execa'] },
@@ -48,6 +48,7 @@ const layers = {
       'session',
       'state',
       'steps',
+      'trust',
       'version',
       'view',
     ],

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** argv to command; the only place that touches the process, its signals and its exit code. */
 import { Command, CommanderError, Option } from 'commander'
-import { exitCodes, Interrupted } from './error.js'
+import { exitCodes, Interrupted, unlessAborted } from './error.js'
 import type { Io, Options } from './commands/common.js'
 import { version } from './version.js'
 
@@ -29,9 +29,18 @@ const io: Io = {
   ...(process.stdin.isTTY && process.stderr.isTTY ? { ask } : {}),
 }
 
-/** Ctrl-C lets the step that is under way end and tidies up; a second one does not wait for that. */
-const onSignal = (): void => {
-  if (abort.signal.aborted) process.exit(exitCodes.interrupted)
+/**
+ * Ctrl-C lets the step that is under way end and tidies up; a second one does not wait for that. A terminal that is
+ * closed ends the work in the same way, but never counts as the second: it may say so more than once, and whoever
+ * logs out is often sent both signals.
+ */
+let asked = false
+const onSignal = (signal: NodeJS.Signals): void => {
+  if (signal !== 'SIGHUP') {
+    if (asked) process.exit(exitCodes.interrupted)
+    asked = true
+  }
+  if (abort.signal.aborted) return
   process.stderr.write('\ninterrupted: stopping; once more to stop at once\n')
   abort.abort(new Interrupted())
 }
@@ -68,6 +77,10 @@ const run =
   async (...args: A): Promise<void> => {
     exitCode = await action(...args)
   }
+
+/** The same for a command that changes nothing: there is nothing to tidy up, and nothing to wait for. */
+const look = <A extends unknown[]>(action: (...args: A) => Promise<number> | number) =>
+  run((...args: A) => unlessAborted(abort.signal, Promise.resolve(action(...args))))
 
 command('up', 'bring a lab up, or change it to what its file now says')
   .argument(...labArgument)
@@ -146,7 +159,7 @@ command('status', 'what is there now, and where kubeconfig and ssh_config are')
   .argument(...labArgument)
   .addOption(asJson)
   .action(
-    run(async (lab: string, options: Options) =>
+    look(async (lab: string, options: Options) =>
       (await import('./commands/look.js')).status(lab, options, io),
     ),
   )
@@ -171,13 +184,13 @@ command('plan', 'what up would do now, and why')
 
 command('list', 'the labs there are')
   .addOption(asJson)
-  .action(run(async (options: Options) => (await import('./commands/look.js')).list(options, io)))
+  .action(look(async (options: Options) => (await import('./commands/look.js')).list(options, io)))
 
 command('validate', 'check a lab file; nothing is made')
   .argument(...labArgument)
   .addOption(asJson)
   .action(
-    run(async (lab: string, options: Options) =>
+    look(async (lab: string, options: Options) =>
       (await import('./commands/files.js')).validate(lab, options, io),
     ),
   )
@@ -187,7 +200,7 @@ command('init', 'write NAME.yaml, a lab file to edit')
   .option('--from <lab>', 'start from a shipped lab')
   .option('--force', 'replace a file that is there')
   .action(
-    run(async (name: string, options: Options & { from?: string; force?: boolean }) =>
+    look(async (name: string, options: Options & { from?: string; force?: boolean }) =>
       (await import('./commands/files.js')).init(name, options, io),
     ),
   )
@@ -198,7 +211,7 @@ command('render', 'write every generated file, the Vagrantfile included, into a 
   .addOption(withProvider)
   .addOption(asJson)
   .action(
-    run(async (lab: string, folder: string | undefined, options: Options) =>
+    look(async (lab: string, folder: string | undefined, options: Options) =>
       (await import('./commands/files.js')).render(lab, folder ?? 'rendered', options, io),
     ),
   )
@@ -238,7 +251,7 @@ boxCommand
 
 command('doctor', 'which providers work here, and what would make the others work')
   .addOption(asJson)
-  .action(run(async (options: Options) => (await import('./commands/look.js')).doctor(options, io)))
+  .action(look(async (options: Options) => (await import('./commands/look.js')).doctor(options, io)))
 
 command('ssh', 'a shell, or one command, on a machine')
   .argument(...labArgument)
@@ -247,7 +260,7 @@ command('ssh', 'a shell, or one command, on a machine')
   .passThroughOptions()
   .action(
     run(async (lab: string, machine: string, words: string[]) =>
-      (await import('./commands/reach.js')).ssh(lab, machine, theirs(words)),
+      (await import('./commands/reach.js')).ssh(lab, machine, theirs(words), io),
     ),
   )
 
@@ -266,7 +279,9 @@ command('exec', 'a command on one machine, a role, or all')
 command('cp', 'copy files to and from machines: MACHINE:PATH')
   .argument(...labArgument)
   .argument('<paths...>', 'from … to')
-  .action(run(async (lab: string, paths: string[]) => (await import('./commands/reach.js')).cp(lab, paths)))
+  .action(
+    run(async (lab: string, paths: string[]) => (await import('./commands/reach.js')).cp(lab, paths, io)),
+  )
 
 command('kubectl', "kubectl with the lab's kubeconfig")
   .argument(...labArgument)
@@ -274,7 +289,7 @@ command('kubectl', "kubectl with the lab's kubeconfig")
   .passThroughOptions()
   .action(
     run(async (lab: string, words: string[]) =>
-      (await import('./commands/reach.js')).kubectl(lab, theirs(words)),
+      (await import('./commands/reach.js')).kubectl(lab, theirs(words), io),
     ),
   )
 
@@ -284,7 +299,7 @@ command('logs', "the end of a machine's console")
   .option('-n, --lines <count>', 'how many lines', '40')
   .option('--journal', "the machine's journal instead")
   .action(
-    run(async (lab: string, machine: string, options: Options & { lines: string; journal?: boolean }) =>
+    look(async (lab: string, machine: string, options: Options & { lines: string; journal?: boolean }) =>
       (await import('./commands/look.js')).logs(lab, machine, options, io),
     ),
   )
@@ -328,12 +343,14 @@ command('completion', 'a completion script for a shell')
     run(async (shell: string) => (await import('./commands/completion.js')).completion(shell, program, io)),
   )
 
-process.on('SIGINT', onSignal)
-process.on('SIGTERM', onSignal)
-/** Why what was asked for could not be written. A reader that went away (`lab list | head -1`) is no reason. */
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
+/**
+ * Why what was asked for could not be written. A reader that went away (`lab list | head -1`) is no reason, and
+ * neither is a terminal that was closed.
+ */
 let lost: Error | undefined
 const onLost = (error?: NodeJS.ErrnoException | null): void => {
-  if (error && error.code !== 'EPIPE') lost ??= error
+  if (error && error.code !== 'EPIPE' && !(error.code === 'EIO' && process.stdout.isTTY)) lost ??= error
 }
 process.stdout.on('error', onLost)
 process.stderr.on('error', () => undefined)

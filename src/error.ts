@@ -11,7 +11,7 @@ export const exitCodes = {
   busy: 4,
   /** A scenario ended without anybody being able to say whether the lab stood it. */
   unknown: 5,
-  /** Ctrl-C or SIGTERM. */
+  /** Ctrl-C, SIGTERM, or a terminal that was closed. */
   interrupted: 130,
 } as const
 
@@ -70,7 +70,7 @@ const conflictWords = /the object has been modified/
 export const codeOf = (said: string, otherwise: string): string =>
   busyWords.test(said) ? tooBusy : conflictWords.test(said) ? conflict : otherwise
 
-/** The work was ended by Ctrl-C or SIGTERM. */
+/** The work was ended by Ctrl-C, SIGTERM, or because its terminal was closed. */
 export class Interrupted extends LabError {
   constructor() {
     super('interrupted', 'interrupted', { exitCode: exitCodes.interrupted })
@@ -89,6 +89,71 @@ export const unlessAborted = <T>(signal: AbortSignal, work: Promise<T>): Promise
       signal.removeEventListener('abort', interrupt)
     })
   })
+
+/** Why the system did not do what was asked, where that is the host's to say and no mistake in a program. */
+const systemReasons: Readonly<Record<string, string>> = {
+  EACCES: 'permission denied',
+  EPERM: 'not permitted',
+  EROFS: 'its file system is read-only',
+  ENOSPC: 'its file system is full',
+  EDQUOT: 'your share of its file system is used up',
+  EFBIG: 'its file system takes no file of this size',
+  EIO: 'what it lies on fails (dmesg says more)',
+  ELOOP: 'its symbolic links go round in a circle',
+  ENAMETOOLONG: 'a name in it is too long',
+  ENOTDIR: 'a part of it is a file, not a folder',
+  EISDIR: 'it is a folder, not a file',
+  EMFILE: 'too many files are open (ulimit -n)',
+  ENFILE: 'too many files are open on this host',
+  ENOMEM: 'there is not enough memory',
+  EAGAIN: 'there are too many processes (ulimit -u)',
+  ESTALE: 'its file server lost it',
+  ENOTSUP: 'its file system cannot do that',
+}
+
+const systemVerbs: Readonly<Record<string, string>> = {
+  open: 'opened',
+  read: 'read',
+  scandir: 'read',
+  stat: 'looked at',
+  lstat: 'looked at',
+  access: 'looked at',
+  mkdir: 'made',
+  unlink: 'removed',
+  rmdir: 'removed',
+  rm: 'removed',
+  copyfile: 'copied',
+}
+
+/**
+ * What the host refused, as an error that a user can act on: a full disk, a folder of somebody else. Undefined for
+ * all that may be a mistake of ours, as a file that is not there.
+ * @param named the path that it is about, where the error itself does not say so
+ */
+export const systemError = (error: unknown, named?: string): LabError | undefined => {
+  if (!(error instanceof Error) || error instanceof LabError) return undefined
+  const { code = '', syscall = '', path } = error as NodeJS.ErrnoException
+  const program = /^spawn (.*)$/.exec(syscall)?.[1]
+  if (program !== undefined && code === 'ENOENT')
+    return new LabError('no-program', `${program}: there is no such program here`, {
+      hint: 'lab doctor',
+      exitCode: exitCodes.host,
+      cause: error,
+    })
+  const reason = systemReasons[code]
+  if (reason === undefined) return undefined
+  const what = named ?? path ?? program ?? 'a file'
+  return new LabError(
+    `system-${code.toLowerCase()}`,
+    `${what} cannot be ${program === undefined ? (systemVerbs[syscall] ?? 'written') : 'started'}: ${reason}`,
+    {
+      ...(code === 'ENOSPC' || code === 'EDQUOT' ? { hint: `df -h ${what}` } : {}),
+      ...(code === 'EACCES' || code === 'EPERM' || code === 'EROFS' ? { hint: `ls -ld ${what}` } : {}),
+      exitCode: exitCodes.host,
+      cause: error,
+    },
+  )
+}
 
 /** The text of any thrown value. */
 export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -1,8 +1,9 @@
-import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { link, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { exitCodes, LabError } from './error.js'
+import { exitCodes, LabError, unlessAborted } from './error.js'
+import { makeFolder } from './trust.js'
 
 /**
  * What somebody holds a lock for. `change`: the lab is changed on purpose, so what goes meanwhile is not lost.
@@ -51,9 +52,23 @@ const holderIn = (text: string): Holder | undefined => {
   }
 }
 
+/** The text of a lock file; undefined: there is none. One that cannot be read may be held: it is no free one. */
+const textOf = (path: string): Promise<string | undefined> =>
+  readFile(path, 'utf8').catch((error: unknown) => {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') return undefined
+    if (code === 'EISDIR')
+      throw new LabError('bad-lock', `${path} is a folder, where lab notes down which command is at work`, {
+        hint: `rm -r ${path}`,
+        exitCode: exitCodes.host,
+        cause: error,
+      })
+    throw error
+  })
+
 /** Who holds a lock at this moment; undefined: nobody who lives. */
 export const holderOf = async (path: string): Promise<Holder | undefined> => {
-  const text = await readFile(path, 'utf8').catch(() => undefined)
+  const text = await textOf(path)
   const holder = text === undefined ? undefined : holderIn(text)
   return holder && isAlive(holder) ? holder : undefined
 }
@@ -70,7 +85,7 @@ const attempt = async (path: string, mine: string): Promise<Holder | undefined> 
       },
     )
     if (got) return undefined
-    const text = await readFile(path, 'utf8').catch(() => undefined)
+    const text = await textOf(path)
     if (text === undefined) continue
     const holder = holderIn(text)
     if (holder && isAlive(holder)) return holder
@@ -89,7 +104,7 @@ const removeStale = async (path: string, text: string, mine: string): Promise<vo
     return
   }
   try {
-    if ((await readFile(path, 'utf8').catch(() => undefined)) === text) await rm(path, { force: true })
+    if ((await textOf(path)) === text) await rm(path, { force: true })
   } finally {
     await rm(guard, { force: true })
   }
@@ -117,7 +132,7 @@ export const takeLock = async (
   path: string,
   { command, purpose, folderExists = false, wait, signal }: LockOptions,
 ): Promise<() => Promise<void>> => {
-  if (!folderExists) await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  if (!folderExists) await unlessAborted(signal, makeFolder(dirname(path)))
   const mine = `${path}.${String(process.pid)}-${String(asked++)}`
   const me: Holder = {
     pid: process.pid,
@@ -126,8 +141,8 @@ export const takeLock = async (
     purpose,
     since: new Date().toISOString(),
   }
-  await writeFile(mine, JSON.stringify(me), { mode: 0o600 })
   try {
+    await writeFile(mine, JSON.stringify(me), { mode: 0o600 })
     for (let announced = false; ;) {
       const holder = await attempt(path, mine)
       if (!holder) return () => rm(path, { force: true })

@@ -1,8 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { exitCodes, LabError } from './error.js'
+import { makeFolder, type Place, refuseForeign, refuseForeignIn } from './trust.js'
 
 /**
  * A folder of ours, absolute: ours by name, else in the user's base folder, else in the home folder. An empty
@@ -10,19 +11,100 @@ import { exitCodes, LabError } from './error.js'
  */
 export const folderFrom = (own: string, base: string, ...inHome: readonly string[]): string => {
   const named = process.env[own]
-  if (named) return resolve(named)
   const given = process.env[base]
-  return join(given && isAbsolute(given) ? given : join(homedir(), ...inHome), 'lab')
+  const home = (): string => {
+    try {
+      return homedir()
+    } catch (cause) {
+      throw new LabError('no-home', 'nobody knows where your home folder is: HOME is not set', {
+        hint: `name the folder: ${own}=/srv/lab lab …`,
+        exitCode: exitCodes.usage,
+        cause,
+      })
+    }
+  }
+  try {
+    if (named) return refuseUnfit(resolve(named), own)
+  } catch (cause) {
+    if (cause instanceof LabError) throw cause
+    throw new LabError(
+      'no-folder',
+      `${own}=${named ?? ''}: the current folder, from which it counts, is gone`,
+      {
+        hint: 'cd',
+        exitCode: exitCodes.usage,
+        cause,
+      },
+    )
+  }
+  return refuseUnfit(join(given && isAbsolute(given) ? given : join(home(), ...inHome), 'lab'), own)
+}
+
+/**
+ * What neither ssh_config nor a list of lines can hold: ssh would take `${x}` for a variable, and has no way to
+ * write it otherwise.
+ */
+const refuseUnfit = (path: string, own: string): string => {
+  if (/\p{Cc}|\$\{/u.test(path))
+    throw new LabError(
+      'bad-folder',
+      `${own}: a folder with \${ or control characters in its path: ${JSON.stringify(path)}`,
+      {
+        hint: `another one: ${own}=$HOME/.${own.toLowerCase().replace('_', '-')} lab …`,
+        exitCode: exitCodes.usage,
+      },
+    )
+  return path
 }
 
 /** Where running labs keep what is theirs: LAB_STATE, else XDG_STATE_HOME/lab, else ~/.local/state/lab. */
 export const stateRoot = (): string => folderFrom('LAB_STATE', 'XDG_STATE_HOME', '.local', 'state')
 
+const place: Place = {
+  variable: 'LAB_STATE',
+  danger: 'lab does what the files of a lab say, and so would do what somebody else wrote',
+}
+
 /** Names of the labs that have a folder here, up or not. */
-export const madeLabs = async (): Promise<readonly string[]> =>
-  (await readdir(stateRoot(), { withFileTypes: true }).catch(() => []))
-    .filter((entry) => entry.isDirectory())
-    .map(({ name }) => name)
+export const madeLabs = async (): Promise<readonly string[]> => {
+  const root = trustedRoot()
+  const entries = await readdir(root, { withFileTypes: true }).catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  })
+  return entries.filter((entry) => entry.isDirectory() && isLabName(entry.name)).map(({ name }) => name)
+}
+
+const isLabName = (name: string): boolean => /^[a-z0-9-]+$/.test(name)
+
+const trustedRoot = (): string => {
+  const root = stateRoot()
+  refuseForeign(root, place, 'ours-or-root', 'folder')
+  return root
+}
+
+/** Folders that were looked at: a command asks for the paths of its lab a hundred times. */
+const trusted = new Set<string>()
+
+/** Folders of a lab's folder that hold what is done, in all their depth; `runs` only tells, and grows. */
+const readDeeply = ['faults', 'fencing', 'ssh', 'rendered', 'manifests']
+
+/**
+ * Everything of a lab that is read as an instruction, before any of it is read. A lab belongs to who brought it up
+ * alone; root may look at a user's lab only as that user.
+ */
+const refuseForeignLab = (root: string, lock: string): void => {
+  if (trusted.has(root)) return
+  refuseForeign(lock, place, 'ours')
+  if (refuseForeign(root, place, 'ours', 'folder') === undefined) return
+  refuseForeignIn(root, place, 'ours', (path) => {
+    const [first = '', second, third] = path.split('/')
+    return (
+      readDeeply.includes(first) || (first === 'machines' && (second === undefined || third === undefined))
+    )
+  })
+  trusted.add(root)
+}
 
 /** Every path of one lab. What the world can tell (which machines run) is never kept here. */
 export interface LabPaths {
@@ -39,6 +121,8 @@ export interface LabPaths {
   readonly rendered: string
   /** The journal of what is to be undone. */
   readonly faults: string
+  /** A copy of the lab file's folder of manifests. No name of a lab file is one of ours. */
+  readonly manifests: string
   /** What the fencing agent keeps: who it is, what it saw last, whom it fenced. */
   readonly fencing: string
   /** Held by the command that changes the lab; beside its folder, so that it outlives `down`. */
@@ -55,9 +139,12 @@ export const pathsOf = (name: string): LabPaths => {
   const root = join(stateRoot(), name)
   if (Buffer.byteLength(root) > longestRoot)
     throw new LabError('state-path-too-long', `${root}: too long for a folder that holds Unix sockets`, {
-      hint: 'set LAB_STATE to a shorter folder: LAB_STATE=/var/tmp/lab lab …',
+      // Not in /var/tmp: what lies there for a month is removed.
+      hint: 'set LAB_STATE to a shorter folder: LAB_STATE=$HOME/.lab lab …',
       exitCode: exitCodes.usage,
     })
+  const lock = join(stateRoot(), `.${name}.lock`)
+  refuseForeignLab(root, lock)
   return {
     root,
     source: join(root, 'lab.yaml'),
@@ -69,9 +156,10 @@ export const pathsOf = (name: string): LabPaths => {
     runs: join(root, 'runs'),
     rendered: join(root, 'rendered'),
     faults: join(root, 'faults'),
+    manifests: join(root, 'manifests'),
     fencing: join(root, 'fencing'),
-    lock: join(stateRoot(), `.${name}.lock`),
-    fenceLock: (node) => join(stateRoot(), `.${name}.fence-${node}.lock`),
+    lock,
+    fenceLock: (node) => join(dirname(lock), `.${name}.fence-${node}.lock`),
     machine: (machine) => join(root, 'machines', machine),
   }
 }
@@ -80,15 +168,25 @@ let written = 0
 
 /** Writes a file as a whole, readable by its owner alone. Several may write the same one at once: the last one counts. */
 export const writePrivate = async (path: string, content: string | Buffer): Promise<void> => {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-  const next = `${path}.${String(process.pid)}-${String(written++)}.new`
+  await makeFolder(dirname(path))
+  // Not `path` with something behind it: a name of 255 bytes has room for no more.
+  const next = join(dirname(path), `.${String(process.pid)}-${String(written++)}.new`)
   try {
-    await writeFile(next, content, { mode: 0o600 })
+    // `wx`: what is there under this name is not ours, and a link would lead elsewhere.
+    const handle = await open(next, 'wx', 0o600)
+    try {
+      await handle.writeFile(content)
+      // Before its name: after a power cut it is the old one or the new one, and never an empty one.
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
     await rename(next, path)
   } catch (error) {
     await rm(next, { force: true })
     throw error
   }
+  await syncFolder(dirname(path))
 }
 
 /** What was made, renamed or removed in a folder stays so after a power cut, once this returns. */
@@ -107,10 +205,31 @@ export interface LabSecrets {
   readonly bootstrapToken: string
 }
 
+/** What a file says; undefined where that is nothing, as after a power cut. */
+const secretsIn = (text: string): LabSecrets | undefined => {
+  try {
+    const { bootstrapToken } = JSON.parse(text) as Partial<LabSecrets>
+    return bootstrapToken !== undefined && /^[a-z0-9]{6}\.[a-z0-9]{16}$/.test(bootstrapToken)
+      ? { bootstrapToken }
+      : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Those that are kept; undefined: there are none yet. */
+export const keptSecrets = async (paths: LabPaths): Promise<LabSecrets | undefined> => {
+  const text = await readFile(paths.secrets, 'utf8').catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw error
+  })
+  return text === undefined ? undefined : secretsIn(text)
+}
+
 /** Those that are kept, else new ones. */
 export const secretsOf = async (paths: LabPaths): Promise<LabSecrets> => {
-  const kept = await readFile(paths.secrets, 'utf8').catch(() => undefined)
-  if (kept !== undefined) return JSON.parse(kept) as LabSecrets
+  const kept = await keptSecrets(paths)
+  if (kept) return kept
   const letters = randomBytes(11).toString('hex')
   return { bootstrapToken: `${letters.slice(0, 6)}.${letters.slice(6, 22)}` }
 }

@@ -5,6 +5,12 @@ import { labKeys, machineKeys } from '../machine/keys.js'
 import type { Provider } from '../provider/provider.js'
 import { pathsOf, writePrivate } from '../state.js'
 
+/**
+ * A path as one word of an ssh_config, which has quotes of its own: a backslash counts within either kind, and `%`
+ * begins what ssh puts in.
+ */
+const word = (path: string): string => `"${path.replaceAll(/["\\]/g, '\\$&').replaceAll('%', '%%')}"`
+
 /** ssh_config and known_hosts: `ssh -F …/ssh_config worker1` works, and only the right machine answers. */
 export const writeAccess = async (lab: Lab, provider: Provider): Promise<void> => {
   const paths = pathsOf(lab.name)
@@ -17,13 +23,13 @@ export const writeAccess = async (lab: Lab, provider: Provider): Promise<void> =
   await writePrivate(paths.knownHosts, `${known.join('\n')}\n`)
   const proxy = provider.proxyCommand(lab)
   const config = [
-    `# Written by lab: ssh -F ${paths.sshConfig} NAME`,
+    `# Written by lab: ssh -F ${quote(paths.sshConfig)} NAME`,
     ...lab.machines.map(({ name, address }) => `Host ${name}\n  HostName ${address}`),
     'Host *',
     '  User root',
-    `  IdentityFile ${quote(paths.privateKey)}`,
+    `  IdentityFile ${word(paths.privateKey)}`,
     '  IdentitiesOnly yes',
-    `  UserKnownHostsFile ${quote(paths.knownHosts)}`,
+    `  UserKnownHostsFile ${word(paths.knownHosts)}`,
     '  StrictHostKeyChecking yes',
     ...(proxy === undefined ? [] : [`  ProxyCommand ${proxy}`]),
     '',

@@ -1,14 +1,16 @@
-import { statSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { exitCodes, LabError } from '../error.js'
 import type { Lab, ProviderName } from '../lab/lab.js'
 import { takeLock } from '../lock.js'
 import type { Provider } from '../provider/provider.js'
-import { chooseProvider, providerNamed } from '../provider/registry.js'
+import { chooseProvider, providerNamed, providerNames } from '../provider/registry.js'
 import type { Session } from '../session.js'
-import { pathsOf, writePrivate } from '../state.js'
+import { keptSecrets, type LabPaths, pathsOf, writePrivate } from '../state.js'
+import { refuseForeign, refuseForeignIn } from '../trust.js'
+import { keepSecret } from '../view/secrets.js'
 import type { View } from '../view/view.js'
 
 /** Options that every command has. */
@@ -25,7 +27,7 @@ export interface Options {
 export interface Io {
   readonly stdout: NodeJS.WriteStream
   readonly stderr: NodeJS.WriteStream
-  /** Aborted by Ctrl-C and SIGTERM. */
+  /** Aborted by Ctrl-C, SIGTERM, and a terminal that is closed. */
   readonly signal: AbortSignal
   /** Asks whoever sits at the terminal; absent: nobody does. */
   readonly ask?: (question: string) => Promise<boolean>
@@ -36,17 +38,46 @@ export const printJson = (io: Io, schema: string, data: object): void => {
   io.stdout.write(`${JSON.stringify({ schema, ...data }, null, 2)}\n`)
 }
 
-export const secretsIn = (lab: Lab): readonly string[] => [
-  ...lab.targets.map((target) => target.chap.password),
-  ...(lab.database ? [lab.database.password, lab.database.rootPassword] : []),
-]
+/**
+ * Everything of a lab file that is for nobody's eyes, wherever in it: passwords, and the names that CHAP asks for
+ * with them. The name of a database's user is none: it is shown to those who shall use it.
+ */
+export const secretsIn = (lab: Lab): readonly string[] => {
+  const found = new Set<string>()
+  const walk = (value: unknown, chap: boolean): void => {
+    if (typeof value !== 'object' || value === null) return
+    for (const [key, inner] of Object.entries(value)) {
+      if (typeof inner === 'string' && (/password$/i.test(key) || (chap && /^user(name)?$/i.test(key))))
+        found.add(inner)
+      walk(inner, chap)
+    }
+  }
+  walk(lab.targets, true)
+  walk(lab.database, false)
+  return [...found]
+}
+
+/** Undefined: there is no such file. What may not be read is an error: it is there. */
+const readIfThere = (path: string): Promise<string | undefined> =>
+  readFile(path, 'utf8').catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw error
+  })
 
 const providerFile = (lab: Pick<Lab, 'name'>): string => join(pathsOf(lab.name).root, 'provider')
 
 /** The provider that a lab was brought up with; undefined: it was not. */
 export const providerInUse = async (lab: Pick<Lab, 'name'>): Promise<Provider | undefined> => {
-  const name = await readFile(providerFile(lab), 'utf8').catch(() => undefined)
-  return name === undefined ? undefined : providerNamed(name.trim() as ProviderName)
+  const path = providerFile(lab)
+  const text = await readIfThere(path)
+  if (text === undefined) return undefined
+  const name = providerNames.find((each) => each === text.trim())
+  if (name === undefined)
+    throw new LabError('bad-state', `${path} should name the provider of ${lab.name}, and does not`, {
+      hint: `lab down ${lab.name}`,
+      log: path,
+    })
+  return providerNamed(name)
 }
 
 /** The provider for `up`: the one in use; else the one that was asked for; else the first that works. */
@@ -88,6 +119,24 @@ const parsedFile = (name: string): string => join(pathsOf(name).root, 'lab.json'
 /** Changes whenever the program is built anew. */
 const program = (): string => String(statSync(fileURLToPath(import.meta.url)).mtimeMs)
 
+/** Folders that labs have had beside their manifests: of those none was ever a copy of some. */
+const ownFolders = ['faults', 'fencing', 'machines', 'rendered', 'runs', 'ssh', '.vagrant']
+
+/**
+ * Where the manifests of a lab that was brought up are kept. Labs of earlier versions had the name that the lab file
+ * gave, beside lab's own files.
+ */
+const keptManifests = ({ root, manifests }: LabPaths, named: string): string => {
+  const earlier = join(root, basename(named))
+  return !existsSync(manifests) && !ownFolders.includes(basename(named)) && existsSync(earlier)
+    ? earlier
+    : manifests
+}
+
+/** The lab of the copy of a lab file, which has its manifests in a place of their own. */
+const asKept = (lab: Lab): Lab =>
+  lab.manifests === undefined ? lab : { ...lab, manifests: keptManifests(pathsOf(lab.name), lab.manifests) }
+
 /** Keeps the lab file as it is applied now, for when it is gone, and parsed, for commands that look. */
 export const rememberLab = async (lab: Lab): Promise<void> => {
   const { parseLab } = await import('../lab/load.js')
@@ -99,7 +148,7 @@ export const rememberLab = async (lab: Lab): Promise<void> => {
 }
 
 const parsedLab = async (name: string, text: string): Promise<Lab | undefined> => {
-  const kept = await readFile(parsedFile(name), 'utf8').catch(() => undefined)
+  const kept = await readIfThere(parsedFile(name))
   if (kept === undefined) return undefined
   try {
     const parsed = JSON.parse(kept) as ParsedLab
@@ -110,6 +159,23 @@ const parsedLab = async (name: string, text: string): Promise<Lab | undefined> =
   }
 }
 
+/** Shipped labs are as much lab's own as its program. */
+const shipped = fileURLToPath(new URL('../../labs/', import.meta.url))
+
+const danger = 'lab would bring up what somebody else wrote'
+
+/** A lab file that a user names. @throws LabError for one that somebody else could have written */
+export const loadLab = async (nameOrPath: string): Promise<Lab> => {
+  const lab = await (await import('../lab/load.js')).loadLab(nameOrPath)
+  keepSecret(secretsIn(lab))
+  if (lab.file.startsWith(shipped)) return lab
+  refuseForeign(lab.file, { danger })
+  const own = lab.file === pathsOf(lab.name).source ? asKept(lab) : lab
+  if (own.manifests !== undefined && refuseForeign(own.manifests, { danger }) !== undefined)
+    refuseForeignIn(own.manifests, { danger }, 'ours-or-root')
+  return own
+}
+
 /**
  * The lab as it was last brought up, where the file cannot be read any more: the copy in its folder. The name
  * of a running lab is accepted as well as that of a shipped one.
@@ -117,11 +183,16 @@ const parsedLab = async (name: string, text: string): Promise<Lab | undefined> =
 export const loadRunning = async (nameOrPath: string): Promise<Lab> => {
   if (!nameOrPath.includes('/') && /^[a-z0-9-]+$/.test(nameOrPath)) {
     const copy = pathsOf(nameOrPath).source
-    const text = await readFile(copy, 'utf8').catch(() => undefined)
-    if (text !== undefined)
-      return (await parsedLab(nameOrPath, text)) ?? (await import('../lab/load.js')).parseLab(text, copy)
+    const text = await readIfThere(copy)
+    if (text !== undefined) {
+      const lab = asKept(
+        (await parsedLab(nameOrPath, text)) ?? (await import('../lab/load.js')).parseLab(text, copy),
+      )
+      keepSecret(secretsIn(lab))
+      return lab
+    }
   }
-  return (await import('../lab/load.js')).loadLab(nameOrPath)
+  return loadLab(nameOrPath)
 }
 
 export const lockFor = (lab: Pick<Lab, 'name'>, command: string, options: Options, io: Io, view: View) =>
@@ -138,6 +209,7 @@ export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSign
     import('../parts/parts.js'),
     import('../session.js'),
   ])
+  keepSecret(Object.values((await keptSecrets(pathsOf(lab.name))) ?? {}))
   return openSession(lab, provider, signal, builtKubectl() ?? 'kubectl')
 }
 

@@ -39,7 +39,11 @@ export const down = async (nameOrPath: string, options: Options, io: Io): Promis
   const view = viewFor(io, options)
   const release = await lockFor(lab, 'down', options, io, view)
   try {
-    const inUse = await providerInUse(lab)
+    // Where the note of it is broken, any may be it: `down` ends a lab whatever state it is in.
+    const inUse = await providerInUse(lab).catch((error: unknown) => {
+      if (error instanceof LabError && error.code === 'bad-state') return undefined
+      throw error
+    })
     const where = inUse ? [inUse] : await allProviders()
     const existed = existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, where)).length > 0
     await stopAgent(lab.name)
@@ -64,7 +68,7 @@ export const down = async (nameOrPath: string, options: Options, io: Io): Promis
 /** Switches every machine off in good order; disks stay. Targets go last: others have their disks there. */
 export const stop = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
-  const view = viewFor(io, options, lab)
+  const view = viewFor(io, options)
   const release = await lockFor(lab, 'stop', options, io, view)
   try {
     const provider = await providerInUse(lab)

@@ -1,9 +1,9 @@
 /** Commands about lab files and what is made of them: validate, init, render, schema, prepare. */
 import { existsSync } from 'node:fs'
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { exitCodes, type ExitCode, LabError, messageOf } from '../error.js'
-import { initLab, loadLab } from '../lab/load.js'
+import { initLab } from '../lab/load.js'
 import { jsonSchema } from '../lab/schema.js'
 import { machineFiles } from '../machine/files.js'
 import { renderVagrantfile } from '../provider/vagrant/vagrantfile.js'
@@ -11,7 +11,8 @@ import { allProviders, chooseProvider, providerNamed } from '../provider/registr
 import { manifestsOf } from '../steps/database.js'
 import { storageManifest } from '../steps/storage.js'
 import { workloadManifests } from '../steps/workloads.js'
-import { type Io, lockFor, type Options, printJson } from './common.js'
+import { makeFolder } from '../trust.js'
+import { type Io, loadLab, lockFor, type Options, printJson } from './common.js'
 import { viewFor } from './viewing.js'
 import { prepareProvider } from './up.js'
 
@@ -30,10 +31,13 @@ export const validate = async (nameOrPath: string, options: Options, io: Io): Pr
 const cannotWrite =
   (path: string) =>
   (error: unknown): never => {
-    throw new LabError('cannot-write', `${path} cannot be written: ${messageOf(error)}`, {
-      exitCode: exitCodes.usage,
-      cause: error,
-    })
+    const { code } = (error instanceof LabError ? error.cause : error) as NodeJS.ErrnoException
+    const why = messageOf(error)
+    throw new LabError(
+      'cannot-write',
+      `${path} cannot be written: ${code === undefined || why.startsWith(code) ? '' : `${code}: `}${why}`,
+      { exitCode: exitCodes.usage, cause: error },
+    )
   }
 
 export const init = async (
@@ -67,7 +71,7 @@ export const render = async (
   const write = async (path: string, content: string, mode = 0o644): Promise<void> => {
     const full = join(folder, path)
     try {
-      await mkdir(dirname(full), { recursive: true })
+      await makeFolder(dirname(full), 0o777)
       // A file that is there would keep its mode.
       await rm(full, { force: true })
       await writeFile(full, content, { mode })
@@ -105,7 +109,7 @@ export const prepare = async (
   io: Io,
 ): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
-  const view = viewFor(io, options, lab)
+  const view = viewFor(io, options)
   const release = await lockFor(lab, 'prepare', options, io, view)
   try {
     const provider = await chooseProvider(options.provider, lab, io.signal)

@@ -3,16 +3,18 @@ import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import type { Lab } from '../lab/lab.js'
+import { quote } from '../machine/sh.js'
 import { madeLabs, pathsOf } from '../state.js'
+import { maskKnown } from '../view/secrets.js'
 import {
   type Io,
+  loadLab,
   loadRunning,
   type Options,
   printJson,
   providerForUp,
   providerInUse,
   providerOf,
-  secretsIn,
   sessionFor,
 } from './common.js'
 
@@ -74,15 +76,22 @@ const fencingLines = (
 export const status = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   const provider = await providerOf(lab)
-  const [machines, network, fencing] = await Promise.all([
+  const [machines, { ok, saw }, fencing] = await Promise.all([
     provider.states(lab),
     provider.network(lab),
     fencingStatus(lab),
   ])
+  const network = { ok, saw: maskKnown(saw) }
   const paths = pathsOf(lab.name)
   const rows = machines.map((state) => {
     const spec = lab.machines.find(({ name }) => name === state.name)
-    return { ...state, address: spec?.address ?? '', role: spec?.role ?? '(not in the lab file)' }
+    // What a machine printed last is in there.
+    return {
+      ...state,
+      detail: maskKnown(state.detail),
+      address: spec?.address ?? '',
+      role: spec?.role ?? '(not in the lab file)',
+    }
   })
   const files = {
     folder: paths.root,
@@ -110,8 +119,8 @@ export const status = async (nameOrPath: string, options: Options, io: Io): Prom
           `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role.padEnd(13)}  ${is}  ${is === 'running' ? (differs ?? '') : detail}`.trimEnd(),
         ),
         ...(fencing ? fencingLines(lab, fencing) : []),
-        ...(files.kubeconfig === undefined ? [] : [`kubectl --kubeconfig ${files.kubeconfig}`]),
-        `ssh -F ${files.sshConfig} ${rows[0]?.name ?? ''}`,
+        ...(files.kubeconfig === undefined ? [] : [`kubectl --kubeconfig ${quote(files.kubeconfig)}`]),
+        `ssh -F ${quote(files.sshConfig)} ${rows[0]?.name ?? ''}`,
         '',
       ].join('\n'),
     )
@@ -123,31 +132,23 @@ export const status = async (nameOrPath: string, options: Options, io: Io): Prom
 export const verify = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   const provider = await providerOf(lab)
-  const [
-    { runPlan, succeeded },
-    { reportJson, reportTable },
-    { planFor },
-    { createMask },
-    { wantsColor },
-    { viewFor },
-  ] = await Promise.all([
-    import('../plan/runner.js'),
-    import('../plan/report.js'),
-    import('./up.js'),
-    import('../view/secrets.js'),
-    import('../view/view.js'),
-    import('./viewing.js'),
-  ])
+  const [{ runPlan, succeeded }, { reportJson, reportTable }, { planFor }, { wantsColor }, { viewFor }] =
+    await Promise.all([
+      import('../plan/runner.js'),
+      import('../plan/report.js'),
+      import('./up.js'),
+      import('../view/view.js'),
+      import('./viewing.js'),
+    ])
   const session = await sessionFor(lab, provider, io.signal)
-  const view = viewFor(io, options, lab)
+  const view = viewFor(io, options)
   try {
     const report = await runPlan(await planFor(lab, provider), 'look', session, (event) => {
       if (options.events) view.event(event)
     })
     await view.close()
-    const mask = createMask(secretsIn(lab))
-    if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report, mask))
-    else if (!options.events) io.stdout.write(`${reportTable(report, wantsColor(io.stdout), mask)}\n`)
+    if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report, maskKnown))
+    else if (!options.events) io.stdout.write(`${reportTable(report, wantsColor(io.stdout), maskKnown)}\n`)
     return report.interrupted ? exitCodes.interrupted : succeeded(report) ? exitCodes.ok : exitCodes.failed
   } finally {
     await view.close()
@@ -157,15 +158,9 @@ export const verify = async (nameOrPath: string, options: Options, io: Io): Prom
 
 /** What `up` would do now, and why. */
 export const plan = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
-  const { loadLab } = await import('../lab/load.js')
   const lab = await loadLab(nameOrPath)
   const provider = await providerForUp(lab, options, io.signal)
-  const [{ runPlan }, { planFor }, { createMask }] = await Promise.all([
-    import('../plan/runner.js'),
-    import('./up.js'),
-    import('../view/secrets.js'),
-  ])
-  const mask = createMask(secretsIn(lab))
+  const [{ runPlan }, { planFor }] = await Promise.all([import('../plan/runner.js'), import('./up.js')])
   const session = await sessionFor(lab, provider, io.signal)
   try {
     const problems = await provider.preflight(lab)
@@ -176,12 +171,13 @@ export const plan = async (nameOrPath: string, options: Options, io: Io): Promis
       title: step.title,
       machine: step.machine,
       action: step.apply ? 'apply' : 'look',
-      why: checks.filter(({ ok }) => !ok).map(({ check, saw }) => mask(`${check.title}: no: ${saw}`)),
+      why: checks.filter(({ ok }) => !ok).map(({ check, saw }) => maskKnown(`${check.title}: no: ${saw}`)),
     }))
     if (options.output === 'json') {
       printJson(io, 'lab.plan/v1', { name: lab.name, provider: provider.name, problems, steps })
     } else {
-      for (const { problem, hint } of problems) io.stdout.write(`✖ ${problem}\n  Hint: ${hint}\n`)
+      for (const { problem, hint, may } of problems)
+        io.stdout.write(`${may ? '?' : '✖'} ${problem}\n  Hint: ${hint}\n`)
       io.stdout.write(
         steps.length === 0
           ? `${lab.name} is as its file says: lab up ${lab.name} would do nothing.\n`
@@ -193,7 +189,7 @@ export const plan = async (nameOrPath: string, options: Options, io: Io): Promis
               .join('')}${String(steps.length)} of ${String(report.results.length)} steps.\n`,
       )
     }
-    return problems.length === 0 ? exitCodes.ok : exitCodes.host
+    return problems.every(({ may }) => may) ? exitCodes.ok : exitCodes.host
   } finally {
     await session.close()
   }
@@ -245,16 +241,15 @@ export const logs = async (
     const session = await sessionFor(lab, provider, io.signal)
     try {
       const { shell } = await import('../machine/sh.js')
-      io.stdout.write(
-        `${await session.machine(machine).run(shell`journalctl --no-pager --lines=${options.lines}`)}\n`,
-      )
+      const said = await session.machine(machine).run(shell`journalctl --no-pager --lines=${options.lines}`)
+      io.stdout.write(`${maskKnown(said)}\n`)
     } finally {
       await session.close()
     }
     return exitCodes.ok
   }
   const text = await readFile(provider.consoleLog(lab, machine), 'utf8').catch(() => '')
-  io.stdout.write(`${text.trimEnd().split('\n').slice(-Number(options.lines)).join('\n')}\n`)
+  io.stdout.write(`${maskKnown(text.trimEnd().split('\n').slice(-Number(options.lines)).join('\n'))}\n`)
   return exitCodes.ok
 }
 

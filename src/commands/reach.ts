@@ -33,11 +33,13 @@ const machineOf = (lab: Lab, name: string): MachineSpec => {
 }
 
 /** Runs a program of this host with our terminal; its exit code is ours. */
-const handOver = async (program: string, args: readonly string[], hint: string): Promise<number> => {
+const handOver = async (program: string, args: readonly string[], hint: string, io: Io): Promise<number> => {
   const child = spawn(program, args, { stdio: 'inherit' })
+  // Of Ctrl-C it hears by itself; where only we were told to end, it ends with us.
+  io.signal.addEventListener('abort', () => child.kill('SIGTERM'), { once: true })
   try {
     const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null]
-    return code ?? (signal === 'SIGINT' ? exitCodes.interrupted : exitCodes.failed)
+    return code ?? (signal === 'SIGINT' || io.signal.aborted ? exitCodes.interrupted : exitCodes.failed)
   } catch (error) {
     throw new LabError('no-program', `${program} does not start: ${(error as Error).message}`, {
       hint,
@@ -53,6 +55,7 @@ export const ssh = async (
   nameOrPath: string,
   machine: string,
   command: readonly string[],
+  io: Io,
 ): Promise<number> => {
   const lab = await loadRunning(nameOrPath)
   await providerOf(lab)
@@ -61,6 +64,7 @@ export const ssh = async (
     'ssh',
     [...sshArgs(lab), machine, ...(command.length === 0 ? [] : ['--', command.map(quote).join(' ')])],
     'apt-get install -y openssh-client',
+    io,
   )
 }
 
@@ -105,7 +109,7 @@ export const exec = async (
 }
 
 /** scp with the lab's keys: `MACHINE:PATH` on either side. */
-export const cp = async (nameOrPath: string, paths: readonly string[]): Promise<number> => {
+export const cp = async (nameOrPath: string, paths: readonly string[], io: Io): Promise<number> => {
   const lab = await loadRunning(nameOrPath)
   await providerOf(lab)
   const remote = paths.filter((path) => /^[a-z0-9-]+:/.test(path))
@@ -119,10 +123,10 @@ export const cp = async (nameOrPath: string, paths: readonly string[]): Promise<
       },
     )
   for (const path of remote) machineOf(lab, path.slice(0, path.indexOf(':')))
-  return handOver('scp', [...sshArgs(lab), '-r', ...paths], 'apt-get install -y openssh-client')
+  return handOver('scp', [...sshArgs(lab), '-r', ...paths], 'apt-get install -y openssh-client', io)
 }
 
-export const kubectl = async (nameOrPath: string, args: readonly string[]): Promise<number> => {
+export const kubectl = async (nameOrPath: string, args: readonly string[], io: Io): Promise<number> => {
   const lab = await loadRunning(nameOrPath)
   await providerOf(lab)
   if (!lab.kubernetes)
@@ -130,7 +134,12 @@ export const kubectl = async (nameOrPath: string, args: readonly string[]): Prom
   const { preparedParts } = await import('../parts/parts.js')
   const parts = await preparedParts({ images: imagesOf(lab) })
   const program = 'missing' in parts ? 'kubectl' : parts.kubectl
-  return handOver(program, ['--kubeconfig', pathsOf(lab.name).kubeconfig, ...args], `lab prepare ${lab.name}`)
+  return handOver(
+    program,
+    ['--kubeconfig', pathsOf(lab.name).kubeconfig, ...args],
+    `lab prepare ${lab.name}`,
+    io,
+  )
 }
 
 const isPort = (text: string): boolean => /^\d{1,5}$/.test(text) && Number(text) < 65_536

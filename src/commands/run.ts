@@ -7,27 +7,27 @@ import { readJournal } from '../journal.js'
 import { type ExperimentName, experiments } from '../lab/experiments.js'
 import type { Lab, ScenarioSpec } from '../lab/lab.js'
 import { imagesOf } from '../lab/images.js'
-import { loadLab } from '../lab/load.js'
 import { didYouMean } from '../lab/suggest.js'
 import { shell } from '../machine/sh.js'
 import { runPlan } from '../plan/runner.js'
 import { compareRuns, runMarkdown } from '../report/documents.js'
+import { keptRuns, pruneRuns } from '../report/prune.js'
 import { readRuns, runFiles, saveRun, startRun } from '../report/folder.js'
 import { type RunFacts, type RunReport, runReport, spanText } from '../report/run.js'
 import { type RunRequest, runScenario } from '../scenario/run.js'
 import { pathsOf } from '../state.js'
 import type { Session } from '../session.js'
 import { version } from '../version.js'
-import { createMask } from '../view/secrets.js'
+import { maskKnown } from '../view/secrets.js'
 import {
   healFirst,
   type Io,
+  loadLab,
   loadRunning,
   lockFor,
   type Options,
   printJson,
   providerOf,
-  secretsIn,
   sessionFor,
 } from './common.js'
 import { planFor, up } from './up.js'
@@ -204,10 +204,9 @@ export const run = async (
   const trying = course === undefined ? lab : borrowed(course, lab)
   const scenarios = chosen(trying, names, options)
   const provider = await providerOf(lab)
-  const view = viewFor(io, options, lab)
-  const mask = createMask(secretsIn(lab))
+  const view = viewFor(io, options)
   const reportOf = (facts: RunFacts): RunReport =>
-    runReport({ ...facts, of: course?.name === lab.name ? undefined : course?.name }, mask)
+    runReport({ ...facts, of: course?.name === lab.name ? undefined : course?.name }, maskKnown)
   const release = await lockFor(lab, 'run', options, io, view)
   // Ctrl-C ends what is going on; healing it must not end with it.
   const session = await sessionFor(trying, provider, io.signal)
@@ -278,6 +277,11 @@ export const run = async (
         } else throw error
       }
     }
+    const gone = await pruneRuns(pathsOf(lab.name).runs)
+    if (gone.length > 0)
+      view.notice(
+        `removed ${String(gone.length)} old runs that passed, or are older than ${String(keptRuns.withFindings)} with findings; the newest ${String(keptRuns.newest)} stay`,
+      )
     await view.close()
     if (options.output === 'json') printJson(io, 'lab.runs/v1', { runs: done })
     else {

@@ -1,20 +1,21 @@
-import { cp, rm } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { cp, rename, rm } from 'node:fs/promises'
 import { machinesWith, type Lab, nfsServerOf, nodesOf, portalOf } from '../lab/lab.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
-import { loadLab } from '../lab/load.js'
+import { sizeText } from '../lab/schema.js'
 import { reportJson } from '../plan/report.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Plan, Report } from '../plan/step.js'
 import { planUp } from '../plan/up.js'
 import type { Preparation, Provider } from '../provider/provider.js'
 import { keepSecrets, pathsOf } from '../state.js'
-import { createMask } from '../view/secrets.js'
+import { maskKnown } from '../view/secrets.js'
 import { fileOptions } from '../steps/machines.js'
-import type { View } from '../view/view.js'
+import { printError } from '../view/errors.js'
+import { type View, wantsColor } from '../view/view.js'
 import {
   healFirst,
   type Io,
+  loadLab,
   loadRunning,
   lockFor,
   type Options,
@@ -23,20 +24,31 @@ import {
   providerOf,
   rememberLab,
   rememberProvider,
-  secretsIn,
   sessionFor,
 } from './common.js'
 import { viewFor } from './viewing.js'
 import { writeAccess } from './access.js'
 
-/** Stops before anything is made, with everything that is wrong. */
-const refuseProblems = async (lab: Lab, provider: Provider): Promise<void> => {
+/**
+ * Stops before anything is made, with everything that is wrong. What may go well all the same is a question: it needs
+ * somebody who says yes.
+ */
+const refuseProblems = async (
+  lab: Lab,
+  provider: Provider,
+  options: Options,
+  io: Io,
+  view: View,
+): Promise<void> => {
   const problems = await provider.preflight(lab)
-  if (problems.length > 0)
-    throw new LabError('preflight', problems.map(({ problem }) => problem).join('\n'), {
-      hint: problems.map(({ hint }) => hint).join('\n'),
-      exitCode: exitCodes.host,
-    })
+  if (problems.every(({ may }) => may)) {
+    for (const { problem } of problems) view.notice(problem)
+    if (problems.length === 0 || options.yes || (await io.ask?.('Bring it up all the same?'))) return
+  }
+  throw new LabError('preflight', problems.map(({ problem }) => problem).join('\n'), {
+    hint: problems.map(({ hint }) => hint).join('\n'),
+    exitCode: exitCodes.host,
+  })
 }
 
 /** The machines that exist but are no longer in the lab file. */
@@ -68,7 +80,7 @@ const summary = (lab: Lab, report: Report): string => {
     ...lab.targets.flatMap((target) =>
       target.luns.map(
         ({ lun, size }) =>
-          `  LUN ${String(lun)}, ${String(size / 1024 ** 3)} GiB, at ${portalOf(lab, target)}, ${target.iqn}`,
+          `  LUN ${String(lun)}, ${sizeText(size).replace(/(?=[KMGT]iB)/, ' ')}, at ${portalOf(lab, target)}, ${target.iqn}`,
       ),
     ),
     ...lab.filesystems.map(({ initiator }) => `  logged in: ${initiator}, with ext4 on it`),
@@ -138,21 +150,24 @@ export const concluded = (report: Report): ExitCode =>
 
 /** Beside the copy of the lab file: what is up stays what it was, whatever becomes of the originals. */
 const keepManifests = async ({ name, manifests }: Lab): Promise<void> => {
-  if (manifests === undefined) return
-  const kept = join(pathsOf(name).root, basename(manifests))
-  if (kept === manifests) return
+  const kept = pathsOf(name).manifests
+  if (manifests === undefined || manifests === kept) return
+  // Complete before it takes the place of the one before.
+  const next = `${kept}.new`
+  await rm(next, { recursive: true, force: true })
+  await cp(manifests, next, { recursive: true })
   await rm(kept, { recursive: true, force: true })
-  await cp(manifests, kept, { recursive: true })
+  await rename(next, kept)
 }
 
 /** Brings a lab up, or changes it to what its file now says, or sees that nothing is to do. */
 export const up = async (nameOrPath: string, options: Options, io: Io, title = 'up'): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
-  const view = viewFor(io, options, lab)
+  const view = viewFor(io, options)
   const release = await lockFor(lab, title, options, io, view)
   try {
     const provider = await providerForUp(lab, options, io.signal)
-    await refuseProblems(lab, provider)
+    await refuseProblems(lab, provider, options, io, view)
     await prepareProvider(lab, provider, io, view, async (question) =>
       options.yes ? 'yes' : io.ask ? ((await io.ask(question)) ? 'yes' : 'no') : 'nobody',
     )
@@ -170,8 +185,7 @@ export const up = async (nameOrPath: string, options: Options, io: Io, title = '
       // What could only be undone with the lab up: a node is uncordoned by an API server.
       await healFirst(session, view)
       await view.close()
-      if (options.output === 'json')
-        printJson(io, 'lab.report/v1', reportJson(report, createMask(secretsIn(lab))))
+      if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report, maskKnown))
       else if (options.events) {
         // Everything is in the events, and standard output is theirs.
       } else if (succeeded(report)) {
@@ -198,7 +212,7 @@ export const printFailures = (lab: Lab, report: Report, io: Io): void => {
   for (const { outcome, step, reason, hint } of report.results)
     if (outcome === 'failed')
       io.stderr.write(
-        `✖ ${step.machine ?? lab.name}: ${step.title}: ${reason ?? ''}\n${hint === undefined ? '' : `  Hint: ${hint}\n`}`,
+        `${printError(new LabError('step-failed', `${step.machine ?? lab.name}: ${step.title}: ${reason ?? ''}`, { hint }), wantsColor(io.stderr))}\n`,
       )
 }
 

@@ -68,6 +68,14 @@ const subnetAt = (file: File, section: 'network' | 'kubernetes', key: string, by
 const labSubnet = (file: File) => subnetAt(file, 'network', 'subnet', defaults.subnet)
 const podSubnet = (file: File) => subnetAt(file, 'kubernetes', 'podSubnet', defaults.podSubnet)
 
+/** What a word means to commands and to the machines themselves, so that no machine of this role can be called so. */
+const meaningOf = (name: string, role: Role | undefined): string | undefined =>
+  name === 'all'
+    ? 'every machine in lab exec'
+    : name in leastMemory && role !== undefined && role !== name
+      ? `every machine with the role ${name} in lab exec`
+      : undefined
+
 function* machineRules(file: File): Found {
   const names = new Taken<string>()
   const addresses = new Taken<string>()
@@ -80,6 +88,9 @@ function* machineRules(file: File): Found {
         path: at('name'),
         message: `${String(name)} is taken by ${pathText(sameName)}; wanted another name`,
       }
+    const means = name === undefined ? undefined : meaningOf(name, role)
+    if (means !== undefined)
+      yield { path: at('name'), message: `${String(name)} means ${means}; wanted another name` }
     if (address !== undefined) {
       const same = addresses.by(address, at('address'))
       if (same)

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
-import { mkdir, readFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import ssh2 from 'ssh2'
 import { pathsOf, writePrivate } from '../state.js'
 
@@ -46,9 +46,10 @@ const readOrMake = async (path: string, comment: string): Promise<KeyPair> => {
   const kept = await Promise.all([readFile(path, 'utf8'), readFile(`${path}.pub`, 'utf8')]).catch(
     () => undefined,
   )
-  if (kept) return { privateKey: kept[0], publicKey: kept[1].trim() }
+  const pair = kept && { privateKey: kept[0], publicKey: kept[1].trim() }
+  // What a power cut left empty opens no machine, and a new one is refused by name.
+  if (pair && isSound(pair)) return pair
   const made = makeKeyPair(comment)
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   // The public half last: a pair is complete or is made anew.
   await writePrivate(path, made.privateKey)
   await writePrivate(`${path}.pub`, `${made.publicKey}\n`)

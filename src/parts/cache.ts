@@ -1,14 +1,87 @@
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { existsSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { existsSync, readFileSync, realpathSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import lockfile from 'proper-lockfile'
+import { exitCodes, LabError } from '../error.js'
 import { folderFrom } from '../state.js'
+import { makeFolder, type Place, refuseForeign, refuseForeignIn } from '../trust.js'
 import { removeTree } from './sandbox.js'
 
-/** Where parts are kept: LAB_CACHE, else XDG_CACHE_HOME/lab, else ~/.cache/lab. */
-export const cacheRoot = (): string => folderFrom('LAB_CACHE', 'XDG_CACHE_HOME', '.cache')
+/** There is nothing secret in it, and a system that is made in there has users of its own. */
+const shared = 0o755
+
+const place: Place = {
+  variable: 'LAB_CACHE',
+  danger: 'lab runs the programs in there, and so would run those of somebody else',
+}
+
+/** Folders that were looked at; they are asked for many times. */
+const trusted = new Set<string>()
+
+/**
+ * Where parts are kept: LAB_CACHE, else XDG_CACHE_HOME/lab, else ~/.cache/lab. Root may have prepared it for
+ * everybody.
+ * @throws LabError where somebody else may write it, or one of its parts
+ */
+export const cacheRoot = (): string => {
+  const root = folderFrom('LAB_CACHE', 'XDG_CACHE_HOME', '.cache')
+  if (trusted.has(root) || refuseForeign(root, place, 'ours-or-root', 'folder') === undefined) return root
+  // Within a part, files may belong to users of a system that was made there.
+  refuseForeignIn(root, place, 'ours-or-root', (path) => path === 'parts')
+  trusted.add(root)
+  return root
+}
+
+/** A path of /proc/self/mountinfo, where blanks and the like are octal. */
+const mountPath = (text: string): string =>
+  text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
+
+/** Where the file system of a path is mounted, if no program may be started from it; undefined: it may. */
+export const noexecMountOf = (path: string): string | undefined => {
+  let at = path
+  while (!existsSync(at) && at !== '/') at = dirname(at)
+  try {
+    const real = realpathSync(at)
+    const mounts = readFileSync('/proc/self/mountinfo', 'utf8')
+      .split('\n')
+      .map((line) => line.split(' '))
+      .map(([, , , , point = '', options = '']) => ({ point: mountPath(point), options: options.split(',') }))
+      .filter(({ point }) => point === '/' || real === point || real.startsWith(`${point}/`))
+    // The deepest, and of several at one place the last: it covers the others.
+    const deepest = Math.max(...mounts.map(({ point }) => point.length))
+    const mount = mounts.findLast(({ point }) => point.length === deepest)
+    return mount?.options.includes('noexec') ? mount.point : undefined
+  } catch {
+    // Not Linux, or no /proc: trying will tell.
+    return undefined
+  }
+}
+
+/** @throws LabError where parts cannot be kept, or could not be used: before an hour is spent on building them */
+export const openCache = async (root: string): Promise<void> => {
+  await makeFolder(root, shared)
+  refuseForeign(root, place)
+  const mount = noexecMountOf(root)
+  if (mount !== undefined)
+    throw new LabError(
+      'noexec',
+      `${root}: no program may be started from there, since ${mount} is mounted noexec; the kernel of a machine is one`,
+      {
+        hint: `mount -o remount,exec ${mount}\nor another folder: LAB_CACHE=$HOME/.lab-cache lab …`,
+        exitCode: exitCodes.host,
+      },
+    )
+  // Its rights may say one thing, and a file system that is read-only another.
+  await makeFolder(join(root, 'parts'), shared)
+  const trial = join(root, `.${String(process.pid)}.trial`)
+  try {
+    await writeFile(trial, 'x')
+  } finally {
+    await rm(trial, { force: true })
+  }
+}
 
 /** Milliseconds after which the lock of a process that died may be taken; it is touched twice as often. */
 const staleLock = 10_000
@@ -47,7 +120,8 @@ export class Cache {
 
   async log(id: string): Promise<string> {
     const folder = join(this.root, 'logs')
-    await mkdir(folder, { recursive: true })
+    await makeFolder(folder, shared)
+    await this.removeLogs(30)
     return join(folder, `${id}-${new Date().toISOString().replaceAll(/[-:]|\.\d+Z/g, '')}.log`)
   }
 
@@ -63,7 +137,7 @@ export class Cache {
     { signal, busy, lost }: { signal: AbortSignal; busy: (holder: string) => void; lost: () => void },
   ): Promise<T> {
     const folder = join(this.root, 'locks')
-    await mkdir(folder, { recursive: true })
+    await makeFolder(folder, shared)
     const file = join(folder, key)
     for (;;) {
       signal.throwIfAborted()
@@ -98,7 +172,7 @@ export class Cache {
     const out = join(building, 'out')
     const work = join(building, 'work')
     try {
-      await mkdir(join(this.root, 'parts'), { recursive: true })
+      await makeFolder(join(this.root, 'parts'), shared)
       // Not all at once: with recursive, Node says of a full disk that there is no such file.
       for (const folder of [building, out, work]) await mkdir(folder)
       await fill(out, work)
@@ -128,12 +202,18 @@ export class Cache {
 
   async measured(id: string): Promise<Measurement | undefined> {
     const text = await readFile(join(this.root, 'measured', `${id}.json`), 'utf8').catch(() => undefined)
-    return text === undefined ? undefined : (JSON.parse(text) as Measurement)
+    try {
+      const { seconds, lines } = JSON.parse(text ?? '') as Partial<Measurement>
+      return seconds !== undefined && lines !== undefined ? { seconds, lines } : undefined
+    } catch {
+      // Not there, or empty after a power cut: then nobody measured it.
+      return undefined
+    }
   }
 
   async measure(id: string, measurement: Measurement): Promise<void> {
     const folder = join(this.root, 'measured')
-    await mkdir(folder, { recursive: true })
+    await makeFolder(folder, shared)
     const file = join(folder, `${id}.json`)
     await writeFile(`${file}.${String(process.pid)}`, JSON.stringify(measurement))
     await rename(`${file}.${String(process.pid)}`, file)
@@ -163,7 +243,8 @@ export class Cache {
   async removeLogs(days: number): Promise<void> {
     const folder = join(this.root, 'logs')
     for (const entry of await readdir(folder).catch(() => [])) {
-      const { mtimeMs } = await stat(join(folder, entry))
+      // Another process may be at it, too.
+      const { mtimeMs } = await stat(join(folder, entry)).catch(() => ({ mtimeMs: Infinity }))
       if (Date.now() - mtimeMs > days * 86_400_000) await rm(join(folder, entry), { force: true })
     }
   }

@@ -5,13 +5,14 @@
  */
 import { createHash } from 'node:crypto'
 import { createWriteStream, readdirSync, readFileSync, statSync } from 'node:fs'
-import { mkdir, readdir, statfs } from 'node:fs/promises'
+import { readdir, statfs } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join, relative } from 'node:path'
 import { finished } from 'node:stream/promises'
 import { Interrupted, LabError, messageOf } from '../error.js'
 import type { PartProgress, Preparation } from '../provider/provider.js'
 import { projectRoot } from '../render.js'
+import { makeFolder } from '../trust.js'
 import type { Cache } from './cache.js'
 import { diagnose, type Diagnosis } from './diagnose.js'
 import { proxies, runInSandbox } from './sandbox.js'
@@ -204,7 +205,7 @@ export const spaceNeeded = (parts: readonly Part[]): number => {
 }
 
 const checkSpace = async (cache: Cache, missing: readonly Part[]): Promise<void> => {
-  await mkdir(cache.root, { recursive: true })
+  await makeFolder(cache.root, 0o755)
   const { bavail, bsize } = await statfs(cache.root)
   const free = (bavail * bsize) / 1024 ** 3
   const needed = spaceNeeded(missing) / 1024

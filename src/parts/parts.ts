@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
 import type { Preparation } from '../provider/provider.js'
-import { Cache, cacheRoot, type OldPart } from './cache.js'
+import { Cache, cacheRoot, openCache, type OldPart } from './cache.js'
 import {
   type BoxMetadata,
   type BoxProvider,
@@ -19,6 +19,7 @@ import { buildParts, hashesOf, type Part } from './graph.js'
 import { type Architecture, architectures, imagePart, pins } from './pins.js'
 import { removeTree } from './sandbox.js'
 
+export { cacheRoot, noexecMountOf } from './cache.js'
 export { boxName, hostArchitecture } from './catalog.js'
 export type { Architecture } from './pins.js'
 
@@ -137,7 +138,7 @@ export const boxOf = (provider: BoxProvider, wanted?: Architecture): Box => {
 /** Builds the host's kubectl where it is missing. */
 export const prepareKubectl = async (preparation: Preparation): Promise<void> => {
   const from = known()
-  refuseCachePath(from.cache.root)
+  await refuseCachePath(from.cache.root)
   await buildParts(from.parts, ['kubernetes'], from.cache, preparation)
 }
 
@@ -153,7 +154,7 @@ export const prepareBox = async (
 ): Promise<Box & { readonly checksum: string }> => {
   const { architecture } = boxOf(provider, wanted)
   const from = knownBox(provider, architecture)
-  refuseCachePath(from.cache.root)
+  await refuseCachePath(from.cache.root)
   await buildParts(from.parts, [from.part], from.cache, preparation)
   const built = boxOf(provider, architecture)
   const { versions } = JSON.parse(await readFile(built.metadata, 'utf8')) as BoxMetadata
@@ -167,12 +168,14 @@ export const builtKubectl = (): string | undefined => {
   return from.cache.has(key) ? join(from.cache.path(key), 'kubectl') : undefined
 }
 
-const refuseCachePath = (root: string): void => {
+const refuseCachePath = async (root: string): Promise<void> => {
   if (/[:\s']/.test(root))
     throw new LabError('cache-path', `${root}: the cache must not have a colon, quote or space in its path`, {
-      hint: 'LAB_CACHE=/var/tmp/lab-cache lab …',
+      // Not in /var/tmp: what lies there for a month is removed.
+      hint: 'LAB_CACHE=$HOME/.lab-cache lab …, or LAB_CACHE=/srv/lab-cache lab …',
       exitCode: exitCodes.usage,
     })
+  await openCache(root)
 }
 
 /**
@@ -183,7 +186,7 @@ export const prepareParts = async (
   options: PartsOptions & { readonly preparation: Preparation },
 ): Promise<PreparedParts> => {
   const from = known(options.images)
-  refuseCachePath(from.cache.root)
+  await refuseCachePath(from.cache.root)
   await buildParts(from.parts, targets, from.cache, options.preparation)
   return resultOf(from)
 }
@@ -202,7 +205,7 @@ export const prepareImages = async (
   preparation: Preparation,
 ): Promise<void> => {
   const from = known(references)
-  refuseCachePath(from.cache.root)
+  await refuseCachePath(from.cache.root)
   const wanted = pins().images.filter(({ reference }) => references.includes(reference))
   await buildParts(
     from.parts,

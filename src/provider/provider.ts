@@ -12,6 +12,15 @@ export interface Usability {
   readonly remedy?: string
 }
 
+/** What this host lacks for a lab. */
+export interface Problem {
+  readonly problem: string
+  /** A command to type. */
+  readonly hint: string
+  /** It may go well all the same: whoever says so (`--yes`) may try. */
+  readonly may?: boolean
+}
+
 /** Something of a lab that is still there: a process, a namespace, an interface, a mount, a file. */
 export interface Leftover {
   readonly kind: 'process' | 'namespace' | 'interface' | 'mount' | 'file'
@@ -80,7 +89,7 @@ export interface Provider {
   /** Tries it out, or says why not. May take seconds. */
   probe(signal: AbortSignal): Promise<Usability>
   /** Everything that this host lacks for this lab, at once; each with a command to type. */
-  preflight(lab: Lab): Promise<readonly { readonly problem: string; readonly hint: string }[]>
+  preflight(lab: Lab): Promise<readonly Problem[]>
   /** The slow part: builds and fetches what machines are made of. Idempotent; safe to run twice at once. */
   prepare(lab: Lab, preparation: Preparation): Promise<void>
   /** The lab's network. Idempotent. */

@@ -1,6 +1,6 @@
 import { inspect } from 'node:util'
-import { LabError } from '../error.js'
-import { createMask } from './secrets.js'
+import { LabError, systemError } from '../error.js'
+import { createMask, maskKnown } from './secrets.js'
 import { painter, severalLines } from './wording.js'
 
 export { maskSecrets } from './secrets.js'
@@ -14,11 +14,13 @@ const stackOf = (error: unknown): string => {
 
 /**
  * The text of an error, without a newline at its end. A `LabError` is the user's to act on: what failed, and
- * what to do. Any other is our defect: its stack, and a line that asks for a report.
+ * what to do, and so is what the host refused. Any other is our defect: its stack, and a line that asks for a report.
  */
-export const printError = (error: unknown, color: boolean, secrets: readonly string[] = []): string => {
+export const printError = (thrown: unknown, color: boolean, secrets: readonly string[] = []): string => {
   const paint = painter(color)
-  const mask = createMask(secrets)
+  const own = createMask(secrets)
+  const mask = (text: string): string => own(maskKnown(text))
+  const error = systemError(thrown) ?? thrown
   const cross = paint('red', '✖')
   const indented = (text: string): string =>
     severalLines(mask(text))

@@ -4,9 +4,9 @@
  * A lab's secrets come from its lab file, and there they are often words: `password`, `root`, `dev`. To
  * blot out every `root` would wreck the output, and the holes would spell the secret. So there are two kinds:
  *
- * - **Distinctive**: 8 characters or more, or 4 or more that mix letters with digits or signs; and not a
- *   common word or a name with a number (`password123`, `node1`). Masked wherever it occurs; one shorter
- *   than 8 only where it stands alone, not inside a longer word.
+ * - **Distinctive**: 8 characters or more, or 4 or more that mix letters with digits or signs, or 3 with a sign
+ *   that no shell and no sentence has; and not a common word or a name with a number (`password123`, `node1`).
+ *   Masked wherever it occurs; one shorter than 8 only where it stands alone, not inside a longer word.
  * - **Weak**: all others. Masked only where the text itself presents it as a secret's value:
  *   `password=…`, `"rootPassword": "…"`, `--password …`, `-p…`, `IDENTIFIED BY '…'`, `user:…@host`,
  *   `incominguser NAME …`. Elsewhere it is a word like any other, and is left alone.
@@ -50,7 +50,9 @@ const isLikeName = (secret: string): boolean => /^[a-z]+[-_.]?\d{0,3}$/i.test(se
 
 const isDistinctive = (secret: string): boolean =>
   !isCommon(secret) &&
-  (secret.length >= 8 || (secret.length >= 4 && /[a-z]/i.test(secret) && !isLikeName(secret)))
+  (secret.length >= 8 ||
+    (secret.length >= 4 && /[^\d.:,/\s-]/.test(secret) && !isLikeName(secret)) ||
+    (secret.length === 3 && /[a-z0-9]/i.test(secret) && /[^\x20-\x7e]|[!#$%&*;<>?@\\^`{|}~]/.test(secret)))
 
 const literal = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')
 
@@ -97,6 +99,17 @@ const before = [
   `(?:incoming|outgoing)user\\s+\\S+\\s+["']?`,
 ].join('|')
 
+/**
+ * Secrets that are known by their form, whoever made them: private keys, kubeadm's bootstrap tokens and certificate
+ * keys, and the key in a kubeconfig.
+ */
+const maskForms: Mask = (text) =>
+  text
+    .replace(/(-----BEGIN [A-Z ]*PRIVATE KEY-----)[^]*?(-----END [A-Z ]*PRIVATE KEY-----|$)/g, `$1${shown}$2`)
+    .replace(/(?<![A-Za-z0-9.])[a-z0-9]{6}\.[a-z0-9]{16}(?![A-Za-z0-9.])/g, shown)
+    .replace(/(certificate-?key["'\\]*\s*[:= ]\s*["'\\]*)[0-9a-f]{64}/gi, `$1${shown}`)
+    .replace(/((?:client-key-data|token)["'\\]*\s*:\s*["'\\]*)[A-Za-z0-9+/=._-]{32,}/g, `$1${shown}`)
+
 /** Built once per view: the patterns of all secrets in one expression. */
 export const createMask = (secrets: readonly string[]): Mask => {
   const known = [...new Set(secrets)].filter((secret) => secret.trim() !== '')
@@ -125,7 +138,7 @@ export const createMask = (secrets: readonly string[]): Mask => {
     .map(literal)
     .join('|')
 
-  const masks: Mask[] = []
+  const masks: Mask[] = [maskForms]
   if (anywhere !== '') {
     const pattern = new RegExp(anywhere, 'g')
     masks.push((text) => text.replace(pattern, shown))
@@ -138,3 +151,19 @@ export const createMask = (secrets: readonly string[]): Mask => {
 }
 
 export const maskSecrets = (text: string, secrets: readonly string[]): string => createMask(secrets)(text)
+
+/** What this process knows to be secret: of every lab that it loaded, whatever it prints about which. */
+const known = new Set<string>()
+let maskOfKnown: Mask | undefined
+
+/** From now on none of these is printed: neither by a view, nor in a report, nor in an error. */
+export const keepSecret = (secrets: readonly string[]): void => {
+  for (const secret of secrets) {
+    if (known.has(secret)) continue
+    known.add(secret)
+    maskOfKnown = undefined
+  }
+}
+
+/** Masks all that this process knows to be secret by now, and what is secret by its form. */
+export const maskKnown: Mask = (text) => (maskOfKnown ??= createMask([...known]))(text)

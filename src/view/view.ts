@@ -3,7 +3,7 @@ import type { RunEvent } from '../plan/step.js'
 import { jsonLines, partRecordOf, recordOf, type EventRecord, type Sink } from './events.js'
 import { lines } from './lines.js'
 import { listr } from './listr.js'
-import { createMask } from './secrets.js'
+import { createMask, type Mask } from './secrets.js'
 
 /** Shows what happens while it happens. It decides nothing, and it handles no signals. */
 export interface View {
@@ -33,6 +33,8 @@ export interface ViewOptions {
   readonly eventsStream: NodeJS.WriteStream
   /** Masked in everything that is printed; see `secrets.ts` for how. */
   readonly secrets?: readonly string[]
+  /** The same, where what is secret is not known yet. */
+  readonly mask?: Mask
   readonly env?: NodeJS.ProcessEnv
 }
 
@@ -64,7 +66,7 @@ export const createView = (options: ViewOptions): View => {
     sinks.push(options.interactive && canRedraw(stream, env) ? listr(stream, color) : lines(stream, color))
   for (const used of new Set(options.events ? [stream, eventsStream] : [stream])) outliveReaders(used)
 
-  const mask = createMask(options.secrets ?? [])
+  const mask = options.mask ?? createMask(options.secrets ?? [])
   const give = (record: EventRecord): void => {
     for (const sink of sinks) sink.take(record)
   }

@@ -1,9 +1,7 @@
 import { spawn } from 'node:child_process'
-import { execa } from 'execa'
 import { existsSync, readFileSync, readlinkSync, readdirSync } from 'node:fs'
-import { mkdir, open, readdir, readFile, rm, stat, statfs, truncate } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rm, stat, truncate } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
-import { freemem } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -12,12 +10,14 @@ import { addressText, hostNumber, parseAddress, parseSubnet, type Subnet } from 
 import { imagesOf } from '../../lab/images.js'
 import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
 import { serialOf, tarOf } from '../../machine/files.js'
+import { quote } from '../../machine/sh.js'
 import { sshTransport } from '../../machine/ssh.js'
 import { needHostPackages } from '../../parts/host.js'
 import { imageArchive, preparedParts, prepareParts } from '../../parts/parts.js'
 import { labKeys, machineKeys } from '../../machine/keys.js'
 import { madeLabs, pathsOf, removeState, writePrivate } from '../../state.js'
-import type { Leftover, MachineState, Provider, Usability } from '../provider.js'
+import type { Leftover, MachineState, Provider } from '../provider.js'
+import { preflight, probe } from './preflight.js'
 import type { RunningMachine, StartRequest } from './supervisor.js'
 import { callSupervisor, connectThrough } from './tunnel.js'
 
@@ -82,7 +82,13 @@ interface MachineBase {
 
 const baseOf = async (lab: Pick<Lab, 'name'>, machine: string): Promise<MachineBase | undefined> => {
   const text = await readFile(join(machineFolder(lab, machine), 'base.json'), 'utf8').catch(() => undefined)
-  return text === undefined ? undefined : (JSON.parse(text) as MachineBase)
+  try {
+    const { kernel, baseDisk } = JSON.parse(text ?? '') as Partial<MachineBase>
+    return kernel !== undefined && baseDisk !== undefined ? { kernel, baseDisk } : undefined
+  } catch {
+    // As after a power cut: it was never made, or has to be made anew.
+    return undefined
+  }
 }
 
 /** Of every lab there is: a copy-on-write disk is worthless without the base disk below it. */
@@ -306,6 +312,8 @@ const start: Provider['start'] = async (lab, machine, files) => {
         hint: `lab prepare ${lab.name}`,
       })
     base = { kernel: parts.kernel, baseDisk: parts.baseDisk }
+    // Of a machine that was half made, over a base disk that nobody remembers.
+    await rm(join(folder, 'root.cow'), { force: true })
   } else if (!existsSync(base.baseDisk) || !existsSync(base.kernel)) {
     throw new LabError(
       'base-gone',
@@ -423,96 +431,18 @@ const destroy: Provider['destroy'] = async (lab) => {
   await removeState(pathsOf(lab.name))
 }
 
-const probe = async (signal: AbortSignal): Promise<Usability> => {
-  if (process.platform !== 'linux' || process.arch !== 'x64')
-    return {
-      usable: false,
-      evidence: `this is ${process.platform} on ${process.arch}; User-Mode Linux needs Linux on x64`,
-      remedy: 'use a provider with virtual machines: --provider virtualbox',
-    }
-  const attempt = await execa(
-    'unshare',
-    [
-      ...unshareArgs(),
-      'sh',
-      '-c',
-      inNamespace,
-      'lab',
-      'sh',
-      '-c',
-      'ip link add lab0 type bridge && ip link add b1 type veth peer name v1 && ip link set b1 master lab0',
-    ],
-    { reject: false, cancelSignal: signal, timeout: 10_000, stdin: 'ignore' },
-  )
-  if (attempt.exitCode !== 0)
-    return {
-      usable: false,
-      evidence: `a bridge in namespaces of our own: ${attempt.stderr.trim() || (attempt.originalMessage ?? 'failed')}`,
-      remedy: isRoot()
-        ? 'apt-get install -y iproute2 util-linux mount'
-        : 'sudo sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0, or run lab as root',
-    }
-  const parts = await preparedParts()
-  const namespaces = `namespaces, bridge and veth work as ${isRoot() ? 'root' : 'this user'}`
-  if ('missing' in parts)
-    return { usable: true, evidence: `${namespaces}; the kernel is not built yet, so it could not be booted` }
-  const boot = await execa(
-    parts.kernel,
-    ['mem=64M', 'con=null', 'con0=null,fd:1', 'panic=-1', 'seccomp=auto'],
-    {
-      reject: false,
-      cancelSignal: signal,
-      timeout: 10_000,
-      stdin: 'ignore',
-      env: { TMPDIR: '/dev/shm' },
-    },
-  )
-  const said = `${boot.stdout}\n${boot.stderr}`
-  const version = /Linux version (\S+)/.exec(said)?.[1]
-  return version === undefined
-    ? {
-        usable: false,
-        evidence: `${namespaces}, but the kernel does not boot: ${said.trim().split('\n').at(-1) ?? ''}`,
-      }
-    : { usable: true, evidence: `${namespaces}; a kernel ${version} booted` }
-}
-
-const preflight: Provider['preflight'] = async (lab) => {
-  const problems: { problem: string; hint: string }[] = []
-  const wanted = lab.machines.reduce((sum, machine) => sum + machine.memory, 0)
-  const running = ((await runningMachines(lab)) ?? []).some((machine) => machine.running)
-  const available = availableMemory()
-  const gib = (bytes: number): string => (bytes / 1024 ** 3).toFixed(1)
-  if (!running && wanted > available)
-    problems.push({
-      problem: `the machines of ${lab.name} want ${gib(wanted)} GiB of memory, ${gib(available)} GiB are free`,
-      hint: `make memory: of some machines smaller in ${lab.file}, or stop another lab: lab list`,
-    })
-  const disk = await statfs(existsSync(pathsOf(lab.name).root) ? pathsOf(lab.name).root : '/var/tmp')
-  const free = disk.bavail * disk.bsize
-  const needed = 2 * 1024 ** 3 * lab.machines.length * 0.5
-  if (!running && free < needed)
-    problems.push({
-      problem: `${gib(free)} GiB of disk are free, ${gib(needed)} GiB are needed`,
-      hint: 'df -h; lab prepare --prune removes what earlier versions built',
-    })
-  return problems
-}
-
-/** Bytes that can be used without swapping, as the kernel reckons. */
-const availableMemory = (): number => {
-  const found = /MemAvailable:\s+(\d+) kB/.exec(readFileSync('/proc/meminfo', 'utf8'))
-  return found ? Number(found[1]) * 1024 : freemem()
-}
-
 /**
  * User-Mode Linux: every machine is a Linux kernel that runs as an ordinary process. It needs neither KVM nor
  * a hypervisor, and `kill -9` is a power cut. The machines of a lab live in namespaces of its own.
  */
 export const umlProvider: Provider = {
   name: 'uml',
-  probe,
-  preflight,
+  probe: (signal) => probe(['unshare', ...unshareArgs(), 'sh', '-c', inNamespace, 'lab'], signal),
+  preflight: async (lab) =>
+    preflight(
+      lab,
+      ((await runningMachines(lab)) ?? []).some(({ running }) => running),
+    ),
   prepare: async (lab, preparation) => {
     const images = imagesOf(lab)
     if (!('missing' in (await preparedParts({ images })))) return
@@ -558,7 +488,9 @@ export const umlProvider: Provider = {
     })
   },
   dial: (lab, host, port) => connectThrough(socketOf(lab), host, port),
-  proxyCommand: (lab) => `${process.execPath} ${dialScript} ${socketOf(lab)} %h %p`,
+  // ssh hands it to a shell, after it has put in what `%` stands for.
+  proxyCommand: (lab) =>
+    `${[process.execPath, dialScript, socketOf(lab)].map((word) => quote(word).replaceAll('%', '%%')).join(' ')} %h %p`,
   lunDevice,
   imageArchive: (reference) => Promise.resolve(imageArchive(reference)),
   partsInUse,

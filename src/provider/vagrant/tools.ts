@@ -1,6 +1,6 @@
 /** Programs of others (vagrant, virsh, VBoxManage), and what their complaints mean. */
 import { spawn } from 'node:child_process'
-import { appendFile } from 'node:fs/promises'
+import { appendFile, rename, stat } from 'node:fs/promises'
 import { LabError } from '../../error.js'
 
 interface Known {
@@ -257,6 +257,9 @@ export const must = async (
 /** Seconds: four emulated machines at once need half an hour, and Vagrant has deadlines of its own. */
 const vagrantDeadline = 7200
 
+/** Bytes of a log of Vagrant. */
+const mostLog = 4 * 1024 ** 2
+
 /** Vagrant, for the Vagrantfile of a folder; all that it says goes to a log as well. */
 export const vagrant = async (
   folder: string,
@@ -264,6 +267,8 @@ export const vagrant = async (
   { log, timeout = vagrantDeadline }: { log: string; timeout?: number },
 ): Promise<Said> => {
   const { execa } = await import('execa')
+  // Bounded: this one and the one before.
+  if (((await stat(log).catch(() => undefined))?.size ?? 0) > mostLog) await rename(log, `${log}.1`)
   await appendFile(log, `\n--- ${new Date().toISOString()} vagrant ${args.join(' ')}\n`, { mode: 0o600 })
   const result = await execa('vagrant', args, {
     cwd: folder,

@@ -1,0 +1,209 @@
+/** Whether this host can run machines, found by trying, and whether it has room for those of a lab. */
+import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs'
+import { statfs } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { execa } from 'execa'
+import { type Lab, type MachineSpec, nodesOf } from '../../lab/lab.js'
+import { cacheRoot, noexecMountOf, preparedParts } from '../../parts/parts.js'
+import { pathsOf } from '../../state.js'
+import type { Problem, Usability } from '../provider.js'
+import { availableMemory, taskLimits } from './limits.js'
+
+const isRoot = (): boolean => process.getuid?.() === 0
+
+const textOf = (path: string): string | undefined => {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return undefined
+  }
+}
+
+/** Bit of CAP_SYS_ADMIN, which whoever makes namespaces needs. */
+const sysAdmin = 21n
+
+/**
+ * Why no namespaces can be made here, and what to type, from what the kernel says of this very process: a container
+ * is made with fewer rights than the host's root has, and with a filter of system calls.
+ */
+export const whyNoNamespaces = (
+  status: string,
+  root: boolean,
+  programs: boolean,
+): { readonly why: string; readonly remedy: string } => {
+  const [, capabilities = '0'] = /^CapEff:\s*([0-9a-f]+)/m.exec(status) ?? []
+  const may = (BigInt(`0x${capabilities}`) >> sysAdmin) & 1n
+  const filtered = /^Seccomp:\s*2/m.test(status)
+  const container =
+    'docker run --privileged …, or: docker run --cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined …'
+  if (!programs) return { why: '', remedy: 'apt-get install -y iproute2 util-linux mount' }
+  if (root && may === 0n)
+    return { why: ' (this root lacks CAP_SYS_ADMIN, as in a container)', remedy: container }
+  if (filtered)
+    return {
+      why: ' (system calls of this process are filtered by seccomp, as in a container)',
+      remedy: container,
+    }
+  return {
+    why: '',
+    remedy: root
+      ? 'apt-get install -y iproute2 util-linux mount; in a container: docker run --privileged …'
+      : 'sudo sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0, or run lab as root',
+  }
+}
+
+/** Tries it, by a command that runs another one where machines run: in namespaces of their own. */
+export const probe = async (
+  [program, ...enter]: readonly [string, ...string[]],
+  signal: AbortSignal,
+): Promise<Usability> => {
+  if (process.platform !== 'linux' || process.arch !== 'x64')
+    return {
+      usable: false,
+      evidence: `this is ${process.platform} on ${process.arch}; User-Mode Linux needs Linux on x64`,
+      remedy: 'use a provider with virtual machines: --provider virtualbox',
+    }
+  const attempt = await execa(
+    program,
+    [
+      ...enter,
+      'sh',
+      '-c',
+      'ip link add lab0 type bridge && ip link add b1 type veth peer name v1 && ip link set b1 master lab0',
+    ],
+    { reject: false, cancelSignal: signal, timeout: 10_000, stdin: 'ignore' },
+  )
+  if (attempt.exitCode !== 0) {
+    const said = attempt.stderr.trim() || (attempt.originalMessage ?? 'failed')
+    const { why, remedy } = whyNoNamespaces(
+      textOf('/proc/self/status') ?? '',
+      isRoot(),
+      attempt.code !== 'ENOENT' && attempt.exitCode !== 127,
+    )
+    return { usable: false, evidence: `a bridge in namespaces of our own: ${said}${why}`, remedy }
+  }
+  const namespaces = `namespaces, bridge and veth work as ${isRoot() ? 'root' : 'this user'}`
+  const noexec = noexecMountOf(cacheRoot())
+  if (noexec !== undefined)
+    return {
+      usable: false,
+      evidence: `${namespaces}, but no program may be started from ${cacheRoot()}, since ${noexec} is mounted noexec`,
+      remedy: `mount -o remount,exec ${noexec}, or another folder: LAB_CACHE=$HOME/.lab-cache lab …`,
+    }
+  const parts = await preparedParts()
+  if ('missing' in parts)
+    return { usable: true, evidence: `${namespaces}; the kernel is not built yet, so it could not be booted` }
+  const boot = await execa(
+    parts.kernel,
+    ['mem=64M', 'con=null', 'con0=null,fd:1', 'panic=-1', 'seccomp=auto'],
+    {
+      reject: false,
+      cancelSignal: signal,
+      timeout: 10_000,
+      stdin: 'ignore',
+      env: { TMPDIR: '/dev/shm' },
+    },
+  )
+  const said = `${boot.stdout}\n${boot.stderr}`
+  const version = /Linux version (\S+)/.exec(said)?.[1]
+  if (version !== undefined) return { usable: true, evidence: `${namespaces}; a kernel ${version} booted` }
+  const last = said.trim().split('\n').at(-1) ?? ''
+  // One that could not even be started has said nothing: then the system has.
+  const why = last || (boot.originalMessage ?? boot.shortMessage ?? 'it ended without a word')
+  return {
+    usable: false,
+    evidence: `${namespaces}, but the kernel does not boot: ${why}`,
+    remedy:
+      boot.code === 'EACCES'
+        ? `ls -l ${parts.kernel}; it must be a program that you may start`
+        : `${parts.kernel} mem=64M con0=null,fd:1 shows what it says; df -h /dev/shm`,
+  }
+}
+
+/** Bytes of a root disk's own blocks after `lab up`, and what a day of logs and images adds; measured. */
+const rootGrowth = (lab: Lab, machine: MachineSpec): number =>
+  (nodesOf(lab).includes(machine) ? 768 : 32) * 1024 ** 2
+
+/** Bytes of a LUN that its first file system writes: 68 MiB were measured for ext4 on 4 GiB, of it 64 its journal. */
+const lunAtOnce = (size: number): number => Math.min(size, 64 * 1024 ** 2 + size * 0.02)
+
+/** Processes and threads of this host that a machine needs: measured at `lab up`, and half as many again. */
+const tasksOf = (lab: Lab, machine: MachineSpec): number => (nodesOf(lab).includes(machine) ? 300 : 40)
+
+/** Those of the supervisor and of lab itself. */
+const ownTasks = 40
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((all, each) => all + each, 0)
+const gib = (bytes: number): string => (bytes / 1024 ** 3).toFixed(1)
+
+/** The nearest folder that is there: a file system is asked about it, and about what will be made in it. */
+const nearest = (path: string): string => {
+  let at = path
+  while (!existsSync(at) && at !== '/') at = dirname(at)
+  return at
+}
+
+/** What of a lab's disks is on the disk already, in bytes. */
+const written = (folder: string): number => {
+  try {
+    return sum(
+      readdirSync(folder, { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map(({ parentPath, name }) => lstatSync(join(parentPath, name)).blocks * 512),
+    )
+  } catch {
+    return 0
+  }
+}
+
+/** @param running whether the lab has machines that run: they have what they need */
+export const preflight = async (lab: Lab, running: boolean): Promise<readonly Problem[]> => {
+  const problems: Problem[] = []
+  const noexec = noexecMountOf(cacheRoot())
+  if (noexec !== undefined)
+    problems.push({
+      problem: `no program may be started from ${cacheRoot()}, since ${noexec} is mounted noexec`,
+      hint: `mount -o remount,exec ${noexec}, or another folder: LAB_CACHE=$HOME/.lab-cache lab …`,
+    })
+  if (running) return problems
+
+  const wanted = sum(lab.machines.map(({ memory }) => memory))
+  const memory = availableMemory()
+  if (wanted > memory.bytes)
+    problems.push({
+      problem: `the machines of ${lab.name} want ${gib(wanted)} GiB of memory, ${gib(memory.bytes)} GiB are free${memory.limit === undefined ? '' : `: a control group has its own limit (${memory.limit})`}`,
+      hint: `make memory: of some machines smaller in ${lab.file}, or stop another lab: lab list${memory.limit === undefined ? '' : '; or give the container or slice more: docker run --memory, MemoryMax='}`,
+    })
+
+  const tasks = sum(lab.machines.map((machine) => tasksOf(lab, machine))) + ownTasks
+  for (const { bound, free, hint } of taskLimits())
+    if (free < tasks)
+      problems.push({
+        problem: `${lab.name} needs about ${String(tasks)} processes, ${String(Math.max(0, free))} more may be started here (${bound})`,
+        hint,
+      })
+
+  const { root } = pathsOf(lab.name)
+  const place = nearest(root)
+  const { bavail, bsize } = await statfs(place)
+  const free = bavail * bsize
+  const there = written(join(root, 'machines'))
+  const disks = sum(lab.machines.map((machine) => rootGrowth(lab, machine)))
+  const sizes = lab.targets.flatMap((target) => target.luns.map(({ size }) => size))
+  const luns = sum(sizes)
+  const certain = Math.max(0, disks + sum(sizes.map(lunAtOnce)) - there)
+  const atMost = Math.max(0, disks + luns - there)
+  const remedy = `df -h ${place}; lab prepare --prune removes what earlier versions built; or another disk: LAB_STATE=/path/to/folder`
+  if (free < certain)
+    problems.push({
+      problem: `${place}: ${gib(free)} GiB of disk are free, ${lab.name} needs ${gib(certain)} GiB at once${luns > 0 ? `, and its LUNs may grow to ${gib(luns)} GiB` : ''}`,
+      hint: remedy,
+    })
+  else if (free < atMost)
+    problems.push({
+      problem: `${place}: ${gib(free)} GiB of disk are free; ${lab.name} needs ${gib(certain)} GiB at once, but its LUNs may grow to ${gib(luns)} GiB, and on a full disk its machines lose what they write`,
+      hint: `make luns: smaller in ${lab.file}; or ${remedy}; or, if they stay small enough: lab up ${lab.name} --yes`,
+      may: true,
+    })
+  return problems
+}
