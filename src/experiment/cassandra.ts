@@ -1,4 +1,4 @@
-/** Seed 004: a Cassandra ring, which a lab keeps up, grows by a member, and loses one. */
+/** Text 004: a Cassandra ring, which a lab keeps up, grows by a member, and loses one. */
 import { machinesWith } from '../lab/lab.js'
 import type { Verdict } from '../plan/step.js'
 import type { Bench, Experiment } from './bench.js'
