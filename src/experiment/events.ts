@@ -11,6 +11,7 @@ export interface EventSeen {
   readonly from: string | undefined
   readonly kind: string
   readonly name: string
+  /** Empty, where the one who says so knows the name only, as the eviction of tainted nodes does. */
   readonly uid: string
   readonly message: string
   /** When it was seen last, in milliseconds of the API server's clock. */
@@ -85,8 +86,17 @@ export const revivedInTurn = (
   events: readonly EventSeen[],
   { lost, fresh, kept }: Replacement,
 ): readonly (Verdict & { readonly title: string })[] => {
-  const of = (pod: PodSeen, reason: string): EventSeen | undefined =>
-    events.find((event) => event.kind === 'Pod' && event.uid === pod.uid && event.reason === reason)
+  const of = (pod: PodSeen, reason: string, begin = ''): EventSeen | undefined =>
+    events.find(
+      (event) =>
+        event.kind === 'Pod' &&
+        (event.uid === '' ? event.name === pod.name : event.uid === pod.uid) &&
+        event.reason === reason &&
+        event.message.startsWith(begin),
+    )
+  // The same reason stands for taking it back.
+  const marked = (pod: PodSeen): EventSeen | undefined =>
+    of(pod, 'TaintManagerEviction', 'Marking for deletion')
   const created = (pod: PodSeen): EventSeen | undefined =>
     events.find(
       ({ kind, reason, message }) =>
@@ -111,12 +121,12 @@ export const revivedInTurn = (
       saw: wrong ? `${wrong[0].name}: ${words}` : pods.length > 0 ? words : 'no pods to ask about',
     }
   }
-  const evicted = kept.find((pod) => of(pod, 'TaintManagerEviction'))
+  const evicted = kept.find((pod) => marked(pod))
   return [
     eachSaid(
       'Events: the pods of the lost node were marked for deletion by the eviction of tainted nodes',
       lost,
-      (pod) => of(pod, 'TaintManagerEviction'),
+      marked,
       ({ by }) => by === 'taint-eviction-controller',
     ),
     eachSaid(
@@ -141,7 +151,7 @@ export const revivedInTurn = (
       title: 'Events: nobody marked a pod of another node for deletion',
       ok: evicted === undefined,
       saw: evicted
-        ? `${evicted.name}: ${of(evicted, 'TaintManagerEviction')?.message ?? ''}`
+        ? `${evicted.name}: ${marked(evicted)?.message ?? ''}`
         : `none about ${kept.map(({ name }) => name).join(', ') || 'no pods'}`,
     },
   ]

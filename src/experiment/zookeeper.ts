@@ -418,11 +418,14 @@ export const refusedByBudget = (
         ? `asked to evict ${before.name}, the API server says: ${answer ?? 'yes'}`
         : !allows(budget, 0).ok
           ? `the budget has ${allows(budget, 0).saw}`
-          : pod?.ready !== true || pod.restarts > before.restarts
-            ? `${before.name} is ${pod === undefined ? 'gone' : 'not as it was'}`
-            : !cordoned
-              ? 'the node is not cordoned'
-              : undefined
+          : budget.status.currentHealthy !== budget.status.desiredHealthy ||
+              budget.status.expectedPods <= budget.status.desiredHealthy
+            ? `the budget allows none for another reason: ${allows(budget, 0).saw}`
+            : pod?.ready !== true || pod.restarts > before.restarts
+              ? `${before.name} is ${pod === undefined ? 'gone' : 'not as it was'}`
+              : !cordoned
+                ? 'the node is not cordoned'
+                : undefined
   return {
     ok: why === undefined,
     saw: why ?? `${refusal ?? ''}; ${allows(budget, 0).saw}; ${before.name} ready; the node stays cordoned`,

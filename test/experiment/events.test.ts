@@ -21,6 +21,8 @@ const event = (
 })
 
 const pod = (name: string) => ({ kind: 'Pod', name, uid: name })
+/** The eviction of tainted nodes says of a pod its name only. */
+const nameless = (name: string) => ({ kind: 'Pod', name })
 
 const story = new Story()
   .there('old-1', { node: 'worker1' })
@@ -34,7 +36,7 @@ const right: readonly EventObject[] = [
   event(
     'TaintManagerEviction',
     'taint-eviction-controller',
-    pod('old-1'),
+    nameless('old-1'),
     'Marking for deletion Pod x/old-1',
   ),
   event(
@@ -83,7 +85,23 @@ describe('who revived the pods', () => {
     ['nobody marked the lost pod for deletion', without(0), 'marked for deletion by the eviction'],
     [
       'somebody else marked it for deletion',
-      instead(0, event('TaintManagerEviction', 'kubectl', pod('old-1'), 'Marking for deletion Pod x/old-1')),
+      instead(
+        0,
+        event('TaintManagerEviction', 'kubectl', nameless('old-1'), 'Marking for deletion Pod x/old-1'),
+      ),
+      'marked for deletion by the eviction',
+    ],
+    [
+      'its deletion was called off',
+      instead(
+        0,
+        event(
+          'TaintManagerEviction',
+          'taint-eviction-controller',
+          nameless('old-1'),
+          'Cancelling deletion of Pod x/old-1',
+        ),
+      ),
       'marked for deletion by the eviction',
     ],
     ['nobody said that it was made', without(1), "made by the ReplicaSet's controller"],
@@ -122,7 +140,7 @@ describe('who revived the pods', () => {
         event(
           'TaintManagerEviction',
           'taint-eviction-controller',
-          pod('kept'),
+          nameless('kept'),
           'Marking for deletion Pod x/kept',
         ),
       ],
@@ -130,12 +148,11 @@ describe('who revived the pods', () => {
     ],
     [
       'Events are about an earlier pod of that name',
-      right.map((one) =>
-        one.involvedObject.name === 'old-1'
-          ? { ...one, involvedObject: { ...pod('old-1'), uid: 'earlier' } }
-          : one,
+      instead(
+        3,
+        event('Started', 'kubelet', { ...pod('new-1'), uid: 'earlier' }, 'Container started', 'worker2'),
       ),
-      'marked for deletion by the eviction',
+      'kubelet started each of them',
     ],
   ])('is not told where %s', (_what, events, title) => {
     expect(failing(events)).toEqual([expect.stringContaining(title)])

@@ -67,6 +67,24 @@ describe('a drain that the disruption budget refuses', () => {
       { ...facts, budget: budget(1, 3) },
       '1 disruptions allowed',
     ],
+    [
+      'is refused since the ensemble is broken',
+      gaveUp,
+      { ...facts, budget: budget(0, 1) },
+      'for another reason',
+    ],
+    [
+      'is refused since nobody has counted the pods yet',
+      gaveUp,
+      {
+        ...facts,
+        budget: {
+          ...budget(0),
+          status: { disruptionsAllowed: 0, currentHealthy: 0, desiredHealthy: 0, expectedPods: 0 },
+        },
+      },
+      'for another reason',
+    ],
     ['took the pod away all the same', { ...gaveUp, left: [] }, facts, 'zk-2 is gone'],
     [
       'took it away, and another has its name',
