@@ -440,9 +440,14 @@ class Run implements Bench {
     )
   }
 
-  async #cleanUp(): Promise<void> {
-    const { healer, notice } = this.#request
+  /** @param cut whether the experiment was cut short, and could not put back what `lab up` had deployed */
+  async #cleanUp(cut: boolean): Promise<void> {
+    const { experiment, healer, plan, notice } = this.#request
     await this.#healFaults()
+    if (cut && experiment.workload) {
+      await refuseWhileFenced(this.lab.name)
+      await runPlan(plan, 'apply', healer, () => undefined)
+    }
     notice('removing what was made')
     const failed = await undoAll(healer)
     for (const text of failed) notice(`not undone: ${text}`)
@@ -460,6 +465,7 @@ class Run implements Bench {
       return this.facts()
     }
     let problem: unknown
+    let failed = false
     try {
       const [master] = machinesWith(this.lab, 'control-plane')
       if (!experiment.workload) await this.#makeNamespace(master?.name ?? '')
@@ -467,10 +473,11 @@ class Run implements Bench {
       await experiment.run(this)
     } catch (error) {
       // It is among the claims, and all that can be said.
-      if (!(error instanceof ClaimFailed)) problem = error
+      failed = error instanceof ClaimFailed
+      if (!failed) problem = error
     }
     try {
-      await this.#cleanUp()
+      await this.#cleanUp(signal.aborted || problem !== undefined || failed)
       if (!signal.aborted) {
         notice('steady state: asking every check again')
         await this.#look('after', healer)

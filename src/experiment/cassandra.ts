@@ -1,8 +1,8 @@
-/** Seed 004: a Cassandra ring, which a lab keeps up, grows by a member, and loses one. */
+/** Text 004: a Cassandra ring, which a lab keeps up, grows by a member, and loses one. */
 import { machinesWith } from '../lab/lab.js'
 import type { Verdict } from '../plan/step.js'
 import type { Bench, Experiment } from './bench.js'
-import { startedInOrder, untouched } from './claims.js'
+import { made, startedInOrder, untouched } from './claims.js'
 import type { PodSeen } from './history.js'
 import { cassandraStore, nodePortOf } from './stores.js'
 
@@ -93,7 +93,11 @@ export const ring: Experiment = {
         from,
       )
       bench.figure('from 3 to 4 members', took)
-      bench.claim('only cassandra-3 was made', startedInOrder(bench.history, from, ['cassandra-3']))
+      bench.claim('only cassandra-3 was made', {
+        ok:
+          made(bench.history, from, 1, member).ok && startedInOrder(bench.history, from, ['cassandra-3']).ok,
+        saw: made(bench.history, from, 1, member).saw,
+      })
       bench.claim('the other three were not touched', untouched(bench.history, from, three))
       for (const { name } of members(bench))
         await bench.until(`${name} sees 4 members, up and normal`, 180, () => ringSeenBy(bench, name, 4))

@@ -46,6 +46,31 @@ export const stayedWithin = (
   }
 }
 
+/** At one moment at least, exactly so many are ready and so many there: what bounds allow is not yet what happened. */
+export const reached = (
+  history: PodHistory,
+  from: number,
+  { ready: wantedReady, there: wantedThere }: { readonly ready: number; readonly there: number },
+  which: Which = everyPod,
+): Verdict => {
+  const counts = history.since(from).map(({ ms, pods }) => {
+    const there = staying(pods, which)
+    return { ms, ready: there.filter((pod) => pod.ready).length, there: there.length }
+  })
+  const found = counts.find(({ ready, there }) => ready === wantedReady && there === wantedThere)
+  if (found)
+    return {
+      ok: true,
+      saw: `${String(wantedReady)} ready and ${String(wantedThere - wantedReady)} not yet, after ${seconds(found.ms, from)}`,
+    }
+  const most = Math.max(...counts.map(({ there }) => there))
+  const fewest = Math.min(...counts.map(({ ready }) => ready))
+  return {
+    ok: false,
+    saw: `${String(wantedReady)} ready of ${String(wantedThere)} at no moment: never fewer than ${String(fewest)} ready, never more than ${String(most)} there`,
+  }
+}
+
 /** These very pods were there all the time, ready and never restarted. */
 export const untouched = (history: PodHistory, from: number, pods: readonly PodSeen[]): Verdict => {
   for (const { ms, pods: there } of history.since(from))
@@ -80,16 +105,28 @@ const first = (
   what: (change: PodChange) => boolean,
 ): number | undefined => changes.find((change) => change.pod.name === name && what(change))?.ms
 
+/** When a pod of this name was made, and when that very one was ready: an earlier one of its name does not count. */
+const startOf = (
+  changes: readonly PodChange[],
+  name: string,
+): { readonly begun: number | undefined; readonly ready: number | undefined } => {
+  const begun = changes.find(({ kind, pod }) => kind === 'new' && pod.name === name)
+  return {
+    begun: begun?.ms,
+    ready: changes.find(({ kind, pod }) => kind !== 'gone' && pod.uid === begun?.pod.uid && pod.ready)?.ms,
+  }
+}
+
 /** Each pod is made only when the one before it is ready. */
 export const startedInOrder = (history: PodHistory, from: number, order: readonly string[]): Verdict => {
   const changes = history.changesSince(from)
   const steps: string[] = []
   for (const [index, name] of order.entries()) {
-    const begun = first(changes, name, ({ kind }) => kind === 'new')
+    const { begun } = startOf(changes, name)
     if (begun === undefined) return { ok: false, saw: `${name} was never made` }
     const before = order[index - 1]
     if (before !== undefined) {
-      const ready = first(changes, before, ({ pod, kind }) => kind !== 'gone' && pod.ready)
+      const { ready } = startOf(changes, before)
       if (ready === undefined || ready > begun)
         return {
           ok: false,
@@ -99,6 +136,18 @@ export const startedInOrder = (history: PodHistory, from: number, order: readonl
     steps.push(`${name} ${seconds(begun, from)}`)
   }
   return { ok: true, saw: `made: ${steps.join(', ')}` }
+}
+
+/** Milliseconds from being made to being ready, of all these together: the texts that print no clock give that. */
+export const startUps = (history: PodHistory, from: number, names: readonly string[]): number | undefined => {
+  const changes = history.changesSince(from)
+  let sum = 0
+  for (const name of names) {
+    const { begun, ready } = startOf(changes, name)
+    if (begun === undefined || ready === undefined) return undefined
+    sum += ready - begun
+  }
+  return sum
 }
 
 /** Each pod is told to end only when the one before it in this list is gone. */
@@ -134,8 +183,15 @@ export const updatedInOrder = (
   let readyBefore: number | undefined
   for (const [index, name] of order.entries()) {
     const told = first(changes, name, ({ pod, kind }) => kind !== 'new' && pod.terminating)
-    const ready = first(changes, name, ({ pod, kind }) => kind !== 'gone' && pod.ready && pod.image === image)
-    if (told === undefined || ready === undefined || ready < told)
+    const ready =
+      told === undefined
+        ? undefined
+        : first(
+            changes,
+            name,
+            ({ ms, pod, kind }) => ms > told && kind !== 'gone' && pod.ready && pod.image === image,
+          )
+    if (told === undefined || ready === undefined)
       return { ok: false, saw: `${name} was not replaced by a ready one of ${image}` }
     if (readyBefore !== undefined && told < readyBefore)
       return {
@@ -151,12 +207,12 @@ export const updatedInOrder = (
 /** All are made before any of them is ready. */
 export const startedTogether = (history: PodHistory, from: number, together: readonly string[]): Verdict => {
   const changes = history.changesSince(from)
-  const begun = together.map((name) => [name, first(changes, name, ({ kind }) => kind === 'new')] as const)
+  const begun = together.map((name) => [name, startOf(changes, name).begun] as const)
   const missing = begun.find(([, ms]) => ms === undefined)
   if (missing) return { ok: false, saw: `${missing[0]} was never made` }
   const last = Math.max(...begun.map(([, ms]) => ms ?? 0))
   const early = together
-    .map((name) => [name, first(changes, name, ({ pod, kind }) => kind !== 'gone' && pod.ready)] as const)
+    .map((name) => [name, startOf(changes, name).ready] as const)
     .find(([, ms]) => ms !== undefined && ms < last)
   return early
     ? { ok: false, saw: `${early[0]} was ready before all were made (${seconds(last, from)})` }
@@ -205,4 +261,36 @@ export const nothingHappened = (history: PodHistory, from: number, which: Which 
         saw: `${change.pod.name} ${change.kind === 'gone' ? 'went' : change.kind === 'new' ? 'was made' : 'changed'} after ${seconds(change.ms, from)}`,
       }
     : { ok: true, saw: 'no pod was made, changed or removed' }
+}
+
+/** It waits, since no node that would take it has the labels that it asks for. */
+export const fitsNoNode = ({ phase, node, unschedulable }: PodSeen): boolean =>
+  phase === 'Pending' && node === undefined && /didn't match.*(affinity|selector)/.test(unschedulable ?? '')
+
+/**
+ * Whose node is lost: as many pods as there were are listed still, Terminating on it, and as many others wait
+ * for a node that none is.
+ */
+export const waitForTheirNode = (
+  pods: readonly PodSeen[],
+  node: string,
+  before: readonly PodSeen[],
+): Verdict => {
+  const dead = pods.filter((pod) => pod.terminating)
+  const waiting = pods.filter((pod) => !pod.terminating)
+  return {
+    ok:
+      dead.length === before.length &&
+      before.every(({ uid }) => dead.some((pod) => pod.uid === uid && pod.node === node)) &&
+      waiting.length === before.length &&
+      waiting.every(fitsNoNode),
+    saw: `Terminating: ${names(dead)}; ${
+      waiting
+        .map(
+          ({ name, phase, node: on, unschedulable }) =>
+            `${name} ${phase} on ${on ?? 'no node'}${unschedulable === undefined ? '' : ` (${unschedulable})`}`,
+        )
+        .join(', ') || 'none in their place'
+    }`,
+  }
 }

@@ -33,6 +33,7 @@ const fakeCluster = () => {
   const said: string[] = []
   let tell: (event: WatchEvent) => void = () => undefined
   let well = true
+  let deployed = 0
   const kubectl = {
     run: async (args: readonly string[]) => {
       said.push(args.join(' '))
@@ -63,6 +64,11 @@ const fakeCluster = () => {
         title: 'See that it is well',
         phase: 'x',
         needs: [],
+        apply: async () => {
+          deployed++
+          well = true
+          return Promise.resolve()
+        },
         checks: [
           {
             id: 'well',
@@ -81,6 +87,8 @@ const fakeCluster = () => {
     unwell: () => {
       well = false
     },
+    /** How often what the plan wants was brought about. */
+    deployed: () => deployed,
     /** Busy for a while with what was done to it last. */
     wellLater: (milliseconds: number) => {
       well = false
@@ -258,6 +266,32 @@ test('Ctrl-C: what was made is removed', async () => {
   await expect(running).rejects.toMatchObject({ code: 'interrupted' })
   expect(cluster.said).toContain('delete namespace lab-scale --ignore-not-found')
   expect(runReport(cluster.saved.at(-1)!).interrupted).toBe(true)
+})
+
+test.each([
+  ['a claim fails', async (bench: Bench) => bench.until('never', 0.1, () => ({ ok: false, saw: 'no' }))],
+  ['it breaks off with an error', async () => Promise.reject(new Error('kubectl fell over'))],
+  [
+    'Ctrl-C ends it',
+    async (bench: Bench, stop: () => void) => {
+      stop()
+      return bench.until('never', 60, () => ({ ok: false, saw: 'waiting' }))
+    },
+  ],
+])('an experiment on what lab up has deployed leaves it deployed when %s', async (_what, ends) => {
+  const cluster = fakeCluster()
+  const running = cluster.run({
+    ...doing(async (bench) => {
+      // As where a StatefulSet is deleted, to be applied again.
+      cluster.unwell()
+      await ends(bench, () => {
+        cluster.abort.abort()
+      })
+    }),
+    workload: true,
+  })
+  await running.catch(() => undefined)
+  expect(cluster.deployed()).toBe(1)
 })
 
 test('a lab with too few workers is refused before anything is touched', async () => {

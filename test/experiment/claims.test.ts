@@ -5,13 +5,16 @@ import {
   made,
   neverElsewhere,
   nothingHappened,
+  reached,
   startedInOrder,
   startedTogether,
+  startUps,
   stayedWithin,
   untouched,
   updatedInOrder,
+  waitForTheirNode,
 } from '../../src/experiment/claims.js'
-import { settled } from '../../src/experiment/deployment.js'
+import { budgetOf, quarterAndQuarter, settled } from '../../src/experiment/deployment.js'
 import { complete } from '../../src/experiment/statefulset.js'
 import { Story } from './story.js'
 
@@ -76,6 +79,57 @@ describe('a rollout of 10 with 25 % and 25 %', () => {
   test('does not look at what was before', () => {
     const story = ten().ending('old-0').ending('old-1').ending('old-2').there('a').there('b').there('c')
     expect(stayedWithin(story.history, story.now, budget).ok).toBe(true)
+  })
+
+  test('a rollout that goes as far as it may is seen to: 8 ready and 5 not yet', () => {
+    const story = ten()
+    const from = story.now
+    expect(reached(rollout(story).history, from, budget)).toEqual({
+      ok: true,
+      saw: '8 ready and 5 not yet, after 7.0 s',
+    })
+  })
+
+  test('a rollout of one pod at a time keeps the bounds, and yet fails', () => {
+    const story = ten()
+    const from = story.now
+    for (let n = 0; n < 10; n++)
+      story
+        .there(`new-${String(n)}`, { image: 'nginx:1.26' })
+        .ending(`old-${String(n)}`)
+        .gone(`old-${String(n)}`)
+    expect(stayedWithin(story.history, from, budget).ok).toBe(true)
+    expect(reached(story.history, from, budget)).toEqual({
+      ok: false,
+      saw: '8 ready of 13 at no moment: never fewer than 10 ready, never more than 11 there',
+    })
+  })
+
+  test('a rollout that was as far before the moment it is asked about does not count', () => {
+    const story = rollout(ten())
+    for (let n = 2; n < 5; n++) story.ready(`new-${String(n)}`)
+    expect(reached(story.history, story.now, budget).ok).toBe(false)
+  })
+
+  test('its bounds follow from the strategy that the API server has', () => {
+    const strategy = { type: 'RollingUpdate', rollingUpdate: { maxUnavailable: '25%', maxSurge: '25%' } }
+    expect(quarterAndQuarter(strategy).ok).toBe(true)
+    expect(budgetOf(strategy, 10)).toEqual(budget)
+    expect(budgetOf({ ...strategy, rollingUpdate: { maxUnavailable: 1, maxSurge: 0 } }, 10)).toEqual({
+      ready: 9,
+      there: 10,
+    })
+  })
+
+  test.each([
+    [{ type: 'Recreate' }, 'Recreate, nothing max unavailable, nothing max surge'],
+    [
+      { type: 'RollingUpdate', rollingUpdate: { maxUnavailable: 0, maxSurge: 1 } },
+      'RollingUpdate, 0 max unavailable, 1 max surge',
+    ],
+    [{}, 'no strategy, nothing max unavailable, nothing max surge'],
+  ])('another strategy is told from it: %j', (strategy, saw) => {
+    expect(quarterAndQuarter(strategy)).toEqual({ ok: false, saw })
   })
 
   test('only counts the pods that it is about', () => {
@@ -143,6 +197,34 @@ describe('made in order', () => {
       ok: false,
       saw: expect.stringContaining('web-0 was ready only after'),
     })
+  })
+
+  test('a pod that was ready under the same name before does not count for the new one', () => {
+    const story = new Story().there('web-0').there('web-1')
+    const from = story.now
+    // Something of it changes, while it is ready still, before it is told to end.
+    story.changed('web-0', { labels: { app: 'nginx' } })
+    for (const name of names) story.ending(name).gone(name)
+    story.made('web-0', { uid: 'new-0' }).made('web-1', { uid: 'new-1' }).ready('web-0').ready('web-1')
+    expect(startedInOrder(story.history, from, names)).toMatchObject({
+      ok: false,
+      saw: expect.stringContaining('web-0 was ready only after'),
+    })
+    expect(startedTogether(story.history, from, names).ok).toBe(true)
+  })
+
+  test('start-ups are added up without what is between them, and not at all where one never ended', () => {
+    const story = new Story().there('web-0').there('web-1').ending('web-1').gone('web-1')
+    const from = story.now
+    story
+      .made('web-1', { uid: 'new-1' })
+      .ready('web-1')
+      .ending('web-0')
+      .gone('web-0')
+      .made('web-0', { uid: 'new-0' })
+    expect(startUps(story.history, from, names)).toBeUndefined()
+    story.changed('web-1', { restarts: 0 }).ready('web-0')
+    expect(startUps(story.history, from, names)).toBe(1000 + 2000)
   })
 
   test('catches the wrong order, and one that was never made', () => {
@@ -215,6 +297,14 @@ describe('updated in order', () => {
       ok: false,
       saw: expect.stringContaining('before web-1 was ready again'),
     })
+  })
+
+  test('holds where the image is the same, and the old pod had another change before it was told to end', () => {
+    const story = begin()
+    const from = story.now
+    story.changed('web-1', { labels: { app: 'nginx' } })
+    replace(replace(story, 'web-1', 'nginx:1.22'), 'web-0', 'nginx:1.22')
+    expect(updatedInOrder(story.history, from, order, 'nginx:1.22').ok).toBe(true)
   })
 
   test('catches one that comes back with its old image', () => {
@@ -303,4 +393,60 @@ test('two pods are not web-0 and web-1 because they are two', () => {
   expect(complete(story.history.pods, 2).ok).toBe(false)
   story.ready('web-0')
   expect(complete(story.history.pods, 2).ok).toBe(true)
+})
+
+describe('pods that fit no other node than the one that is lost', () => {
+  const names = ['a', 'b', 'c']
+  const why =
+    "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint(s)."
+  const lost = () => {
+    const story = new Story()
+    for (const name of names) story.there(name, { node: 'worker2' })
+    const before = story.pods(...names)
+    for (const name of names) story.ending(name)
+    return { story, before }
+  }
+  const waiting = (story: Story, ...fresh: readonly string[]): Story => {
+    for (const name of fresh) story.made(name, { node: '', why })
+    return story
+  }
+  const judged = ({ story, before }: ReturnType<typeof lost>) =>
+    waitForTheirNode(story.history.pods, 'worker2', before)
+
+  test('are as many Terminating and as many Pending', () => {
+    const there = lost()
+    waiting(there.story, 'x', 'y', 'z')
+    expect(judged(there)).toMatchObject({
+      ok: true,
+      saw: expect.stringContaining(`Terminating: a, b, c; x Pending on no node (${why})`),
+    })
+  })
+
+  test.each([
+    ['only two of three wait', (story: Story) => waiting(story, 'x', 'y')],
+    ['a fourth waits', (story: Story) => waiting(story, 'x', 'y', 'z', 'w')],
+    ['a dead one is gone already', (story: Story) => waiting(story, 'x', 'y', 'z').gone('a')],
+    [
+      'one of them runs elsewhere',
+      (story: Story) => waiting(story, 'x', 'y').there('z', { node: 'worker1' }),
+    ],
+    ['one was given another node', (story: Story) => waiting(story, 'x', 'y').made('z', { node: 'worker1' })],
+    [
+      'one waits for another reason',
+      (story: Story) =>
+        waiting(story, 'x', 'y').made('z', {
+          node: '',
+          why: '0/3 nodes are available: 3 Insufficient memory.',
+        }),
+    ],
+    ['one waits and nobody said why', (story: Story) => waiting(story, 'x', 'y').made('z', { node: '' })],
+    [
+      'one was not told to end',
+      (story: Story) => waiting(story, 'x', 'y', 'z').gone('a').there('a2', { node: 'worker2' }),
+    ],
+  ])('are not so where %s', (_what, happen) => {
+    const there = lost()
+    happen(there.story)
+    expect(judged(there).ok).toBe(false)
+  })
 })

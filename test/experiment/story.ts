@@ -2,6 +2,7 @@ import { PodHistory, type PodObject } from '../../src/experiment/history.js'
 
 interface Pod {
   readonly uid?: string
+  /** Where it is: on worker1, if nothing is said; on no node, if the text is empty. */
   readonly node?: string
   readonly ready?: boolean
   readonly ending?: boolean
@@ -19,7 +20,7 @@ const object = (name: string, pod: Pod): PodObject => ({
     ...(pod.ending ? { deletionTimestamp: '2026-01-01T00:00:00Z' } : {}),
   },
   spec: {
-    nodeName: pod.node ?? 'worker1',
+    ...(pod.node === '' ? {} : { nodeName: pod.node ?? 'worker1' }),
     containers: [{ image: `docker.io/library/${pod.image ?? 'nginx:1.22'}` }],
   },
   status: {

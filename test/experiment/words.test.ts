@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { ringStates, rowsIn } from '../../src/experiment/cassandra.js'
-import { titleOf } from '../../src/experiment/wordpress.js'
+import { isFile, titleOf, uploadedTo } from '../../src/experiment/wordpress.js'
 import { valueIn } from '../../src/experiment/zookeeper.js'
 
 test('nodetool status: a member that is down or still joining is not up and normal', () => {
@@ -46,4 +46,27 @@ test('a page as it is told: its title, or where it leads', () => {
     '302 to /wp-admin/install.php',
   )
   expect(titleOf({ status: 500, body: 'oops', location: undefined })).toBe('500, no title')
+})
+
+test('a file that was uploaded: its address in the site, or none where it was not taken', () => {
+  const page = (status: number, body: string) => ({ status, body, location: undefined })
+  const taken =
+    '{"id":7,"source_url":"http:\\/\\/192.168.56.21:31234\\/wp-content\\/uploads\\/2026\\/01\\/lab.txt"}'
+  expect(uploadedTo(page(201, taken))).toBe('/wp-content/uploads/2026/01/lab.txt')
+  expect(uploadedTo(page(200, taken))).toBeUndefined()
+  expect(uploadedTo(page(500, '{"code":"rest_upload_unknown_error"}'))).toBeUndefined()
+  expect(uploadedTo(page(201, '<html>'))).toBeUndefined()
+})
+
+test('a site that lost its volume does not serve the file: its programs are back, its posts are there', () => {
+  const content = 'Uploaded: 1234\n'
+  const page = (status: number, body: string, location?: string) => ({ status, body, location })
+  expect(isFile(page(200, content), content).ok).toBe(true)
+  expect(isFile(page(404, '<title>Page not found</title>'), content)).toEqual({
+    ok: false,
+    saw: '404, Page not found',
+  })
+  expect(isFile(page(200, '<html><title>A lab</title>'), content).ok).toBe(false)
+  expect(isFile(page(200, ''), content).ok).toBe(false)
+  expect(isFile(page(302, content, '/'), content).ok).toBe(false)
 })
