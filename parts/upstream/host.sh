@@ -7,7 +7,7 @@ root=$1
 shift
 mount -t tmpfs -o mode=755 tmpfs "$root"
 mkdir -p "$root"/{dev,etc,lab,proc,tmp,usr,var/lib/dpkg,var/log}
-chmod 1777 "$root/tmp"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 # read_only FROM [TO]
 read_only() {
   [ -e "$1" ] || return 0

@@ -759,6 +759,7 @@ const boxDisk = (pins: Pins, images: readonly ImagePin[], architecture: Architec
       await buildRootFilesystem(build, pins, images, { system: 'box-system', masked, work, out: build.work })
       const binds = [`${script}:/lab/disk.sh:ro`]
       await build.run(await enter(build, ['bash', '/lab/disk.sh'], { root: 'box-tools', binds }), {
+        network: false,
         environment: { ARCH: architecture },
       })
     },
@@ -849,6 +850,7 @@ const box = (pins: Pins, provider: BoxProvider, architecture: Architecture): Par
       )
       const binds = [`${script}:/lab/pack.sh:ro`, `${disk}:/lab/disk:ro`]
       await build.run(await enter(build, ['bash', '/lab/pack.sh'], { root: 'box-tools', binds }), {
+        network: false,
         environment: { PROVIDER: provider, NAME: boxFiles.box },
       })
       const checksum = await digestOf(join(build.out, boxFiles.box))
