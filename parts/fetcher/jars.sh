@@ -1,16 +1,22 @@
 #!/bin/bash
-# jars.sh: fetches the jars that pom.xml asks for, with all that they need, and sees that they are those of
-# jars.sha256, no more and no fewer. Inside the fetcher root; /lab holds both files.
-#   to write a new jars.sha256: run it, and take what it leaves in /lab/out/jars.sha256
+# jars.sh REPOSITORY: fetches the jars of /lab/jars.sha256, a digest and a path in a Maven repository each, into
+# /lab/out/lib. Nothing that is fetched is run or unpacked here. /lab/auth: who we are there, as apt reads it.
 set -euo pipefail
-settings=()
-[[ ! -e /lab/settings.xml ]] || settings=(--settings /lab/settings.xml)
-cp /lab/pom.xml /lab/work/
-cd /lab/work
-mvn --batch-mode --no-transfer-progress "${settings[@]}" -Dmaven.repo.local=/lab/work/repository \
-  dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=/lab/out/lib
-cd /lab/out/lib
-# Native code for other systems: no machine of a lab could run it.
-rm -f ./*-{osx,windows}-*.jar ./*-linux-aarch_64.jar
-sha256sum -- *.jar > ../jars.sha256
-diff /lab/jars.sha256 ../jars.sha256 || { echo 'error: these are not the pinned jars'; exit 1; }
+mkdir /lab/work/jars
+cd /lab/work/jars
+grep -v '^#' /lab/jars.sha256 > ../list
+wanted=()
+while read -r digest path; do wanted+=("$1/$path" "$PWD/${path##*/}" ''); done < ../list
+/usr/lib/apt/apt-helper -o APT::Sandbox::User=root -o Acquire::Retries=3 -o Dir::State=/lab/work -o Dir::Cache=/lab/work \
+  -o Dir::Etc::netrc=/lab/auth \
+  -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 download-file "${wanted[@]}"
+other=
+while read -r digest path; do
+  found=$(sha256sum "${path##*/}")
+  [ "${found%% *}" = "$digest" ] && continue
+  echo "digest mismatch: $1/$path has sha256 ${found%% *}, pinned is $digest"
+  other=yes
+done < ../list
+[ -z "$other" ]
+mkdir /lab/out/lib
+mv -- *.jar /lab/out/lib/

@@ -1,42 +1,44 @@
 #!/bin/bash
-# programs.sh OUT [--archive ADDRESS CHECKSUM | ADDRESS] PROGRAM...
-# Fetches programs as their own project released and built them: each by itself, below ADDRESS and compared with
-# ADDRESS/PROGRAM.sha256, or out of an archive that is compared with the first word of CHECKSUM.
-# Where one cannot be had, OUT is empty and the exit code 0: they can be compiled as well.
+# programs.sh [--archive ADDRESS DIGEST PROGRAM... | ADDRESS PROGRAM=DIGEST...]
+# Fetches into /lab/out programs as their own project released and built them: each by itself, below ADDRESS, or out of
+# an archive. DIGEST: the sha256 that is pinned, whoever is asked. Where one cannot be had, /lab/out is empty and the
+# exit code 0: they can be compiled as well. Where one is another than the pinned one, it is 1.
 set -euo pipefail
-out=$1
-shift
-# apt's own downloader: it is there wherever Debian packages are fetched, and knows the host's proxies.
+cd /lab/out
+# fetch ADDRESS FILE DIGEST
 fetch() {
-  /usr/lib/apt/apt-helper -o APT::Sandbox::User=root -o Acquire::Retries=2 \
-    -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10 download-file "$@"
-}
-# compared ADDRESS CHECKSUM FILE
-compared() {
-  fetch "$2" "$3.sum" && read -r digest _ < <(cat "$3.sum"; echo) && [[ $digest =~ ^[0-9a-f]{64}$ ]] &&
-    fetch "$1" "$3" "SHA256:$digest" && rm "$3.sum"
+  # apt's own downloader: it is there wherever Debian packages are fetched, and knows the host's proxies.
+  /usr/lib/apt/apt-helper -o APT::Sandbox::User=root -o Acquire::Retries=2 -o Dir::State=/lab/work -o Dir::Cache=/lab/work \
+    -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10 download-file "$1" "$2" || return
+  local found
+  found=$(sha256sum "$2")
+  [ "${found%% *}" = "$3" ] && return
+  rm -rf /lab/out/*
+  echo "digest mismatch: $1 has sha256 ${found%% *}, pinned is $3"
+  exit 1
 }
 none() {
   echo "$1 cannot be had from here as it was released"
-  rm -rf "${out:?}"/*
+  rm -rf /lab/out/*
   exit 0
 }
 if [ "$1" = --archive ]; then
-  address=$2 checksum=$3
+  address=$2 digest=$3
   shift 3
-  compared "$address" "$checksum" "$out/archive" || none "$address"
-  mkdir "$out/all"
-  tar -xzf "$out/archive" -C "$out/all" || none "$address"
+  fetch "$address" archive "$digest" || none "$address"
+  mkdir all
+  tar -xzf archive -C all || none "$address"
   for program in "$@"; do
-    found=$(find "$out/all" -name "$program" -type f)
-    [ -f "$found" ] && install -m 755 "$found" "$out/$program" || none "$program of $address"
+    found=$(find all -name "$program" -type f)
+    [ -f "$found" ] && install -m 755 "$found" "$program" || none "$program of $address"
   done
-  rm -r "$out/archive" "$out/all"
+  rm -r archive all
 else
   address=$1
   shift
   for program in "$@"; do
-    compared "$address/$program" "$address/$program.sha256" "$out/$program" || none "$address/$program"
-    chmod 755 "$out/$program"
+    name=${program%=*}
+    fetch "$address/$name" "$name" "${program#*=}" || none "$address/$name"
+    chmod 755 "$name"
   done
 fi

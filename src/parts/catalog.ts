@@ -7,11 +7,13 @@ import Handlebars from 'handlebars'
 import { LabError } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { projectRoot } from '../render.js'
-import { enter, enterScript } from './enter.js'
+import { enter, enterScript, runApart, runInside } from './enter.js'
 import type { Build, Part } from './graph.js'
 import { keyring } from './host.js'
 import { digestOf, type LayerEntry, writeImageArchive, writeLayer } from './image-archive.js'
+import { fetchPackage, type KernelSource, type Substitutes } from './substitutes.js'
 import { type Architecture, type ImagePin, imagePart, partsFolder, type Pins } from './pins.js'
+import { mavenRepository } from './maven.js'
 import { publishedImage, registryClient, releasedPrograms } from './upstream.js'
 
 const templates = join(projectRoot, 'templates', 'base')
@@ -54,7 +56,7 @@ const bootstrap = async (build: Build, { debian }: Pins, options: Bootstrap): Pr
   const security = process.env['LAB_DEBIAN_SECURITY_MIRROR'] ?? debian.securityMirror
   const suite = options.suite ?? debian.suite
   const sources = join(build.work, 'lab.list')
-  const signed = `[signed-by=${keyring}]`
+  const signed = `[signed-by=${keyring()}]`
   await writeFile(
     sources,
     [
@@ -100,38 +102,34 @@ const builder = (pins: Pins): Part => ({
   title: 'Compilers',
   needs: [],
   lane: 'kernel',
+  // The kernel's source lay in it once, and still counts: to leave it out would compile everything anew, for nothing.
   values: { suite: pins.debian.suite, ...pins.builder, source: pins.kernel.source, unread },
   files: [],
   reference: pins.reference['builder'] ?? unknownReference('builder'),
-  build: async (build) => {
-    const { source } = pins.kernel
-    await bootstrap(build, pins, {
+  build: (build) =>
+    bootstrap(build, pins, {
       variant: 'minbase',
       format: 'directory',
-      packages: [...pins.builder.packages, source.package],
+      packages: pins.builder.packages,
       backports: true,
       hooks: ['mkdir -p "$1/lab"', 'touch "$1/etc/resolv.conf" "$1/etc/hosts"'],
       target: join(build.out, 'root'),
-    })
-    const archive = join(build.out, 'root', source.archive)
-    const found = existsSync(archive) ? await digestOf(archive) : 'no such file'
-    if (found !== source.sha256)
-      throw new LabError(
-        'kernel-source',
-        `${source.package}: Debian has another version than the one that is pinned: ${source.archive} has sha256 ${found}, pinned is ${source.sha256} (${source.version})`,
-        {
-          hint: 'in parts/parts.yaml, set kernel.source.sha256 to the first and kernel.source.version to what `rmadison linux-source-7.2` or packages.debian.org says; or point LAB_DEBIAN_MIRROR at a snapshot.debian.org that still has it',
-        },
-      )
-  },
+    }),
 })
 
-const kernel = (pins: Pins): Part => ({
+/** How a kernel is tried that was just built. That it finds no root file system is the last that it has to say. */
+const bootOnce = `
+TMPDIR=/dev/shm timeout 60 /lab/out/linux mem=64M con=null con0=null,fd:1 panic=-1 seccomp=auto > /tmp/boot 2>&1 || true
+grep -m 1 'Linux version' /tmp/boot && grep 'Unable to mount root fs' /tmp/boot ||
+  { tail -n 5 /tmp/boot; echo 'error: this kernel does not boot'; exit 1; }
+`
+
+const kernel = (pins: Pins, source: KernelSource): Part => ({
   id: 'kernel',
-  title: `Linux ${pins.kernel.source.version.split('-')[0] ?? ''}`,
+  title: `Linux ${source.version.split('-')[0] ?? ''}`,
   needs: ['builder'],
   lane: 'kernel',
-  values: { source: pins.kernel.source, patches: pins.kernel.patches },
+  values: { source, patches: pins.kernel.patches },
   files: [join(partsFolder, 'kernel'), enterScript],
   reference: pins.reference['kernel'] ?? unknownReference('kernel'),
   build: async (build) => {
@@ -142,28 +140,79 @@ const kernel = (pins: Pins): Part => ({
           hint: 'restore the file, or set its sha256 under kernel.patches in parts/parts.yaml',
         })
     }
-    await build.run(
-      await enter(build, ['/lab/src/build.sh'], { binds: [`${partsFolder}/kernel:/lab/src:ro`] }),
-      {
-        // It leaves the processors to the Go programs, on which the base disk waits; nothing waits for the kernel.
-        niceness: 10,
-        environment: {
-          ARCHIVE: pins.kernel.source.archive,
-          PATCHES: pins.kernel.patches.map(({ file }) => file).join(' '),
-          JOBS: String(availableParallelism()),
-          KBUILD_BUILD_TIMESTAMP: '2026-01-01',
-          KBUILD_BUILD_USER: 'lab',
-          KBUILD_BUILD_HOST: 'lab',
-        },
+    const folder = await kernelSource(build, pins, source)
+    const archive = `/lab/source/${basename(source.archive)}`
+    const shared = {
+      binds: [`${folder}:/lab/source:ro`],
+      inputs: { '/lab/src': join(partsFolder, 'kernel') },
+      network: false,
+    }
+    let patches = pins.kernel.patches.map(({ file }) => file)
+    if ('deb' in source) {
+      build.say(`Looking which patches ${source.version} has already`)
+      await runInside(build, ['bash', '/lab/patches.sh'], {
+        ...shared,
+        inputs: { ...shared.inputs, '/lab/patches.sh': join(partsFolder, 'upstream', 'patches.sh') },
+        environment: { ARCHIVE: archive, PATCHES: patches.join(' ') },
+      })
+      patches = (await readFile(join(build.work, 'patches'), 'utf8')).split('\n').filter(Boolean)
+    }
+    const blame =
+      'deb' in source
+        ? {
+            code: 'kernel-source',
+            reason: `${source.package} ${source.version}, which Debian has instead of the pinned ${pins.kernel.source.version}, cannot take its place`,
+            hint: `LAB_DEBIAN_MIRROR=https://snapshot.debian.org/archive/debian/DATE lab …, with a DATE on which Debian had ${pins.kernel.source.version}: see https://snapshot.debian.org/binary/${source.package}/`,
+          }
+        : undefined
+    await runInside(build, ['/lab/src/build.sh'], {
+      ...shared,
+      // It leaves the processors to the Go programs, on which the base disk waits; nothing waits for the kernel.
+      niceness: 10,
+      environment: {
+        ARCHIVE: archive,
+        PATCHES: patches.join(' '),
+        JOBS: String(availableParallelism()),
+        KBUILD_BUILD_TIMESTAMP: '2026-01-01',
+        KBUILD_BUILD_USER: 'lab',
+        KBUILD_BUILD_HOST: 'lab',
       },
-    )
+      ...(blame && { blame }),
+    })
+    build.say('Booting it once')
+    await runInside(build, ['bash', '-c', bootOnce], {
+      binds: [],
+      network: false,
+      ...(blame && { blame }),
+    })
   },
 })
 
-/** A Debian with the ordinary clients of Maven Central and PyPI. */
+/** The folder with the archive of the kernel's source. */
+const kernelSource = async (build: Build, pins: Pins, source: KernelSource): Promise<string> => {
+  const name = basename(source.archive)
+  // A builder that an earlier version of this program made has it.
+  const earlier = join(build.need('builder'), 'root', source.archive)
+  if (!('deb' in source) && existsSync(earlier) && (await digestOf(earlier)) === source.sha256)
+    return dirname(earlier)
+  build.say(`Fetching ${source.package} ${source.version}`)
+  await fetchPackage(build, pins, source)
+  const folder = join(build.work, 'source')
+  const archive = join(folder, name)
+  const found = existsSync(archive) ? await digestOf(archive) : 'none, since there is no such file'
+  if (!('deb' in source) && found !== source.sha256)
+    throw new LabError(
+      'digest-mismatch',
+      `${source.archive} of ${source.package} ${source.version} has sha256 ${found}, pinned is ${source.sha256}`,
+      { hint: 'the mirror gives something else under that version: name another by LAB_DEBIAN_MIRROR=…' },
+    )
+  return folder
+}
+
+/** A Debian with the ordinary client of PyPI. */
 const fetcher = (pins: Pins): Part => ({
   id: 'fetcher',
-  title: 'Maven and pip',
+  title: 'pip',
   needs: [],
   lane: 'debian',
   values: { suite: pins.debian.suite, ...pins.fetcher, unread },
@@ -179,48 +228,71 @@ const fetcher = (pins: Pins): Part => ({
     }),
 })
 
-/** What the clients of Maven Central and PyPI have been told on this host: whom to trust, whom to ask. */
-const clientBinds = (): readonly string[] =>
-  [
-    ['/etc/ssl/certs/java/cacerts', '/etc/ssl/certs/java/cacerts'],
-    [join(homedir(), '.m2', 'settings.xml'), '/lab/settings.xml'],
-    ['/etc/pip.conf', '/etc/pip.conf'],
-  ].flatMap(([from = '', to = '']) => (existsSync(from) ? [`${from}:${to}:ro`] : []))
+const pinnedJars = 'jars.sha256'
 
-/** What an image has from elsewhere than Debian: fetched by `fetch.sh` of its recipe, and compared with its pins. */
-const fetched = (pins: Pins, id: string, title: string, recipe: string): Part => {
-  const [kind = ''] = id.split('-')
-  const script = join(partsFolder, 'fetcher', `${kind}.sh`)
-  const pinned = kind === 'jars' ? ['pom.xml', 'jars.sha256'] : ['requirements.txt']
-  const files = pinned.map((file) => join(partsFolder, 'images', recipe, file))
+/** The jars of an image, each fetched and compared with its digest before anybody opens it. */
+const jars = (pins: Pins, id: string, title: string, recipe: string): Part => {
+  const script = join(partsFolder, 'fetcher', 'jars.sh')
+  const list = join(partsFolder, 'images', recipe, pinnedJars)
+  return {
+    id,
+    title,
+    needs: [],
+    lane: 'images',
+    values: {},
+    files: [script, list],
+    reference: pins.reference['fetched'] ?? unknownReference('fetched'),
+    build: async (build) => {
+      const { repository, proxy, login } = await mavenRepository()
+      const auth = join(build.work, 'auth')
+      await writeFile(auth, login)
+      build.say(`Fetching ${title} from ${repository.host}`)
+      await runApart(build, ['bash', '/lab/jars.sh', repository.href.replace(/\/$/, '')], {
+        inputs: { '/lab/jars.sh': script, [`/lab/${pinnedJars}`]: list, '/lab/auth': auth },
+        network: true,
+        environment: { ...(proxy !== undefined && { https_proxy: proxy, http_proxy: proxy }) },
+        blame: {
+          code: 'fetch',
+          reason: `${title} could not be fetched from ${repository.host}`,
+          hint: 'check the network and https_proxy, and ~/.m2/settings.xml where this host has a mirror of Maven Central',
+        },
+      })
+    },
+  }
+}
+
+/** Python packages of an image, each with its digest. */
+const python = (pins: Pins, id: string, title: string, recipe: string): Part => {
+  const script = join(partsFolder, 'fetcher', 'python.sh')
+  const requirements = join(partsFolder, 'images', recipe, 'requirements.txt')
   return {
     id,
     title,
     needs: ['fetcher'],
     lane: 'images',
     values: {},
-    files: [script, enterScript, ...files],
+    files: [script, enterScript, requirements],
     reference: pins.reference['fetched'] ?? unknownReference('fetched'),
     build: async (build) => {
       build.say(`Fetching ${title}`)
-      await build.run(
-        await enter(build, ['bash', '/lab/fetch.sh'], {
-          root: 'fetcher',
-          binds: [
-            `${script}:/lab/fetch.sh:ro`,
-            ...files.map((file) => `${file}:/lab/${basename(file)}:ro`),
-            ...clientBinds(),
-          ],
-        }),
-        {
-          environment: { HOME: '/tmp', ...reproducible },
-          blame: {
-            code: 'fetch',
-            reason: `${title} could not be fetched, or is not what is pinned`,
-            hint: 'check the network, and ~/.m2/settings.xml or /etc/pip.conf where this host has mirrors of its own',
-          },
+      const settings = '/etc/pip.conf'
+      await runInside(build, ['bash', '/lab/fetch.sh'], {
+        root: 'fetcher',
+        binds: [],
+        inputs: {
+          '/lab/fetch.sh': script,
+          '/lab/requirements.txt': requirements,
+          // What pip has been told on this host: whom to trust, whom to ask.
+          ...(existsSync(settings) && { [settings]: settings }),
         },
-      )
+        network: true,
+        environment: { HOME: '/tmp', ...reproducible },
+        blame: {
+          code: 'fetch',
+          reason: `${title} could not be fetched, or is not what is pinned`,
+          hint: 'check the network, and /etc/pip.conf where this host has a mirror of its own',
+        },
+      })
     },
   }
 }
@@ -249,17 +321,17 @@ const goEnvironment = (pins: Pins): Record<string, string> => ({
   SSL_CERT_FILE: '/etc/ssl/certs/ca-certificates.crt',
 })
 
-/** The binds of a Go build: its module, the caches, and what `go env -w` has set on the host. */
-const goBinds = async (cacheRoot: string, folder: string): Promise<readonly string[]> => {
+/** What a Go build has: its module, the caches, and what `go env -w` has set on the host. */
+const goInside = async (cacheRoot: string, folder: string) => {
   const caches = goCache(cacheRoot)
   await mkdir(join(caches, 'mod'), { recursive: true })
   await mkdir(join(caches, 'build'), { recursive: true })
   const settings = join(process.env['XDG_CONFIG_HOME'] ?? join(homedir(), '.config'), 'go', 'env')
-  return [
-    `${join(partsFolder, folder)}:/lab/src:ro`,
-    `${caches}:/lab/go`,
-    ...(existsSync(settings) ? [`${settings}:/lab/go-env:ro`] : []),
-  ]
+  const inputs: Record<string, string> = {
+    '/lab/src': join(partsFolder, folder),
+    ...(existsSync(settings) && { '/lab/go-env': settings }),
+  }
+  return { binds: [`${caches}:/lab/go`], writable: [caches], inputs }
 }
 
 const moduleProxy = (module: string): { code: string; reason: string; hint: string } => {
@@ -286,10 +358,8 @@ const goPart = (pins: Pins, cacheRoot: string, architecture: Architecture, part:
     reference: pins.reference[part.id] ?? unknownReference(part.id),
     fetch: releasedPrograms(pins, { id: part.id, version: pinned.version, architecture }),
     build: async (build) => {
-      const binds = [
-        ...(await goBinds(cacheRoot, part.folder ?? part.id)),
-        `${join(partsFolder, 'builder', 'go.sh')}:/lab/go.sh:ro`,
-      ]
+      const inside = await goInside(cacheRoot, part.folder ?? part.id)
+      inside.inputs['/lab/go.sh'] = join(partsFolder, 'builder', 'go.sh')
       const environment = {
         ...goEnvironment(pins),
         GOENV: '/lab/go-env',
@@ -298,11 +368,13 @@ const goPart = (pins: Pins, cacheRoot: string, architecture: Architecture, part:
         LDFLAGS: linkerFlags,
       }
       build.say(`Fetching the modules of ${pinned.module}`)
-      await build.run(await enter(build, ['bash', '/lab/go.sh', 'list'], { binds }), {
+      await runInside(build, ['bash', '/lab/go.sh', 'list'], {
+        ...inside,
+        network: true,
         environment,
         blame: moduleProxy(pinned.module),
       })
-      await build.run(await enter(build, ['bash', '/lab/go.sh', 'build'], { binds }), { environment })
+      await runInside(build, ['bash', '/lab/go.sh', 'build'], { ...inside, network: false, environment })
     },
   }
 }
@@ -347,14 +419,20 @@ const pause = (pins: Pins, cacheRoot: string, architecture: Architecture): Part 
     files: [join(partsFolder, 'pause'), join(partsFolder, 'kubernetes'), enterScript],
     reference: pins.reference['pause'] ?? unknownReference('pause'),
     build: async (build) => {
-      const script = `${join(partsFolder, 'pause', 'build.sh')}:/lab/build.sh:ro`
-      const binds = [...(await goBinds(cacheRoot, 'kubernetes')), script]
-      await build.run(await enter(build, ['bash', '/lab/build.sh', 'fetch'], { binds }), {
+      const script = { '/lab/build.sh': join(partsFolder, 'pause', 'build.sh') }
+      const { inputs, ...caches } = await goInside(cacheRoot, 'kubernetes')
+      await runInside(build, ['bash', '/lab/build.sh', 'fetch'], {
+        ...caches,
+        inputs: { ...inputs, ...script },
+        network: true,
         environment: { ...goEnvironment(pins), GOENV: '/lab/go-env' },
         blame: moduleProxy('k8s.io/kubernetes'),
       })
-      const compile = ['bash', '/lab/build.sh', 'compile']
-      await build.run(await enter(build, compile, { root: compiler, binds: [script] }), {
+      await runInside(build, ['bash', '/lab/build.sh', 'compile'], {
+        root: compiler,
+        binds: [],
+        inputs: script,
+        network: false,
         environment: { VERSION: version, CC: compilers[architecture] },
       })
     },
@@ -398,17 +476,20 @@ const librariesOf = async (
   programs: readonly string[],
 ): Promise<readonly string[]> => {
   const list = join(build.work, 'libraries')
-  await build.run([
-    'bash',
-    '-euo',
-    'pipefail',
-    '-c',
-    'list=$1 root=$2; shift 2; for program; do chroot "$root" ldd "$program"; done | grep -o "/[^ ]*" | sort -u > "$list"',
-    'libraries',
-    list,
-    root,
-    ...programs,
-  ])
+  await build.run(
+    [
+      'bash',
+      '-euo',
+      'pipefail',
+      '-c',
+      'list=$1 root=$2; shift 2; for program; do chroot "$root" ldd "$program"; done | grep -o "/[^ ]*" | sort -u > "$list"',
+      'libraries',
+      list,
+      root,
+      ...programs,
+    ],
+    { network: false },
+  )
   return (await readFile(list, 'utf8')).trim().split('\n')
 }
 
@@ -435,7 +516,7 @@ const image = (pins: Pins, pin: ImagePin, architecture: Architecture): Part => {
       lane: 'images',
       values: { pin: withoutAliases(pin), skeleton },
       files: [],
-      fetch: publishedImage(pin.reference, architecture),
+      fetch: publishedImage(pins, pin.reference, architecture),
       build: async (build) => {
         const entries: LayerEntry[] = [...skeleton]
         for (const { part, file, path } of pin.files)
@@ -532,6 +613,7 @@ const buildRootFilesystem = async (
   const files = join(work, 'files')
   await layOutFiles(files, { pause: sandboxImage })
   await build.run([join(partsFolder, 'base-disk', 'build.sh')], {
+    network: false,
     environment: {
       SYSTEM: join(build.need(system), 'root'),
       FILES: files,
@@ -677,6 +759,7 @@ const boxDisk = (pins: Pins, images: readonly ImagePin[], architecture: Architec
       await buildRootFilesystem(build, pins, images, { system: 'box-system', masked, work, out: build.work })
       const binds = [`${script}:/lab/disk.sh:ro`]
       await build.run(await enter(build, ['bash', '/lab/disk.sh'], { root: 'box-tools', binds }), {
+        network: false,
         environment: { ARCH: architecture },
       })
     },
@@ -767,6 +850,7 @@ const box = (pins: Pins, provider: BoxProvider, architecture: Architecture): Par
       )
       const binds = [`${script}:/lab/pack.sh:ro`, `${disk}:/lab/disk:ro`]
       await build.run(await enter(build, ['bash', '/lab/pack.sh'], { root: 'box-tools', binds }), {
+        network: false,
         environment: { PROVIDER: provider, NAME: boxFiles.box },
       })
       const checksum = await digestOf(join(build.out, boxFiles.box))
@@ -847,9 +931,9 @@ const machinesParts = (
   // Of these only what the images are made of: whoever asks for none of them does not wait for them.
   const forImages: Part[] = []
   for (const part of [
-    fetched(pins, 'jars-cassandra', 'the jars of Cassandra', 'cassandra'),
-    fetched(pins, 'python-cassandra', 'cqlsh', 'cassandra'),
-    fetched(pins, 'jars-kubernetes-zookeeper', 'the jars of ZooKeeper', 'kubernetes-zookeeper'),
+    jars(pins, 'jars-cassandra', 'the jars of Cassandra', 'cassandra'),
+    python(pins, 'python-cassandra', 'cqlsh', 'cassandra'),
+    jars(pins, 'jars-kubernetes-zookeeper', 'the jars of ZooKeeper', 'kubernetes-zookeeper'),
     go({ id: 'local-path-provisioner', title: 'local-path-provisioner' }),
     fetcher(pins),
   ])
@@ -882,12 +966,14 @@ const boxParts = (pins: Pins, images: readonly ImagePin[], architecture: Archite
 /**
  * All parts for this host's own processor, each after those that it needs.
  * @param extraImages references of optional images for the base disk.
+ * @param taken what is taken instead of what is pinned.
  * @throws LabError `no-image` for one that parts.yaml does not have.
  */
 export const catalog = (
   pins: Pins,
   cacheRoot: string,
   extraImages: readonly string[] = [],
+  taken: Pick<Substitutes, 'kernel'> = {},
 ): readonly Part[] => {
   for (const name of extraImages)
     if (!pins.images.some(({ reference }) => reference === name))
@@ -899,7 +985,7 @@ export const catalog = (
   return [
     builder(pins),
     registryClientPart(pins),
-    kernel(pins),
+    kernel(pins, taken.kernel ?? pins.kernel.source),
     ...machinesParts(pins, cacheRoot, images, architecture ?? 'amd64'),
     baseDisk(pins, images),
     ...(architecture === undefined ? [] : boxParts(pins, images, architecture)),

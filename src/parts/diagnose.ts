@@ -13,6 +13,15 @@ interface Known {
 /** Other people's programs say what went wrong in text only. The first that matches is the cause. */
 const known: readonly Known[] = [
   {
+    // Said by our own scripts.
+    pattern: /^digest mismatch: /,
+    diagnosis: (line) => ({
+      code: 'digest-mismatch',
+      reason: line.slice('digest mismatch: '.length),
+      hint: 'whoever gave it, or somebody on the way, gives something else than what is pinned: ask another server',
+    }),
+  },
+  {
     pattern: /No space left on device|ENOSPC|Disk quota exceeded/,
     diagnosis: () => ({
       code: 'disk-full',
@@ -51,6 +60,16 @@ const known: readonly Known[] = [
       code: 'debian-package',
       reason: `Debian does not have a package any more: ${line.slice(3)}`,
       hint: 'see https://packages.debian.org, then edit parts/parts.yaml',
+    }),
+  },
+  {
+    // Of a module proxy that is reached, and of PyPI.
+    pattern:
+      /: reading https?:\/\/\S+: (404|410) |^ERROR: (No matching distribution|Could not find a version)/,
+    diagnosis: (line) => ({
+      code: 'withdrawn',
+      reason: `what is pinned is not published any more: ${line.trim().slice(0, 200)}`,
+      hint: 'ask somebody who keeps it, say by GOPROXY=https://… or a mirror in /etc/pip.conf; or pin another version in parts/',
     }),
   },
   {

@@ -1,8 +1,11 @@
 import { existsSync } from 'node:fs'
-import { chmod, mkdir } from 'node:fs/promises'
+import { chmod, cp, mkdir, mkdtemp, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Build } from './graph.js'
+import type { Build, RunOptions } from './graph.js'
 import { partsFolder } from './pins.js'
+import { lend, powerless } from './sandbox.js'
+
+const hostScript = join(partsFolder, 'upstream', 'host.sh')
 
 /** The host's certificates, which a proxy of the network may need. */
 const certificates = (): string | undefined =>
@@ -22,22 +25,27 @@ interface Entered {
 /** The script that does it, an input of every part that is built with it. */
 export const enterScript = join(partsFolder, 'builder', 'enter.sh')
 
+/** A folder for temporary files, of all who run in it. */
+const temporaryFolder = async (build: Build): Promise<string> => {
+  const temporary = join(build.work, 'tmp')
+  await mkdir(temporary, { recursive: true })
+  await chmod(temporary, 0o1777)
+  return temporary
+}
+
 /** The command line that runs a command inside a root directory that a part is. */
 export const enter = async (
   build: Build,
   command: readonly string[],
   { root = 'builder', binds }: Entered,
 ): Promise<readonly string[]> => {
-  const temporary = join(build.work, 'tmp')
-  await mkdir(temporary, { recursive: true })
-  await chmod(temporary, 0o1777)
   const trusted = certificates()
   return [
     enterScript,
     join(build.need(root), 'root'),
     `${build.work}:/lab/work`,
     `${build.out}:/lab/out`,
-    `${temporary}:/tmp`,
+    `${await temporaryFolder(build)}:/tmp`,
     '/etc/resolv.conf:/etc/resolv.conf:ro',
     '/etc/hosts:/etc/hosts:ro',
     ...(trusted === undefined ? [] : [`${trusted}:/etc/ssl/certs/ca-certificates.crt:ro`]),
@@ -45,4 +53,64 @@ export const enter = async (
     '--',
     ...command,
   ]
+}
+
+/** What a command may do that has no rights. */
+interface Powerless extends Entered, Omit<RunOptions, 'network'> {
+  /** Whether it has the host's network. */
+  readonly network: boolean
+  /** Folders that it may write to beside `/lab/work`, `/lab/out` and `/tmp`. */
+  readonly writable?: readonly string[]
+  /** Files and folders of small files, by the path under which they can be read. */
+  readonly inputs?: Readonly<Record<string, string>>
+}
+
+/** Copies of inputs that everybody may read, whatever umask those were made with. */
+const readable = async (
+  build: Pick<Build, 'work'>,
+  inputs: Readonly<Record<string, string>>,
+): Promise<readonly string[]> => {
+  const folder = await mkdtemp(join(build.work, 'inputs-'))
+  const binds: string[] = []
+  for (const [to, from] of Object.entries(inputs)) {
+    const copy = join(folder, String(binds.length))
+    await cp(from, copy, { recursive: true, dereference: true })
+    for (const entry of [copy, ...(await entriesBelow(copy))]) {
+      const { mode } = await stat(entry)
+      await chmod(entry, mode & 0o100 ? 0o755 : 0o644)
+    }
+    binds.push(`${copy}:${to}:ro`)
+  }
+  return binds
+}
+
+const entriesBelow = async (path: string): Promise<string[]> =>
+  (await stat(path)).isDirectory()
+    ? (await readdir(path, { recursive: true })).map((entry) => join(path, entry))
+    : []
+
+/** Runs a command inside a root directory that a part is, as a user who has no rights and sees nothing else. */
+export const runInside = async (
+  build: Build,
+  command: readonly string[],
+  { root, binds, inputs = {}, writable = [], ...options }: Powerless,
+): Promise<void> => {
+  const all = [...binds, ...(await readable(build, inputs))]
+  const entered = await enter(build, [...powerless, ...command], { ...(root && { root }), binds: all })
+  await build.run([...lend([build.out, build.work, ...writable]), ...entered], options)
+}
+
+/**
+ * Runs a program of the host as a user who has no rights, in a root directory of its own with the host's programs and
+ * with how it reaches the network, `/lab/work` and `/lab/out`.
+ */
+export const runApart = async (
+  build: Pick<Build, 'out' | 'work' | 'run'>,
+  command: readonly string[],
+  { inputs = {}, ...options }: Omit<Powerless, 'root' | 'binds' | 'writable'>,
+): Promise<void> => {
+  const root = await mkdtemp(join(build.work, 'host-'))
+  const binds = [`${build.work}:/lab/work`, `${build.out}:/lab/out`, ...(await readable(build, inputs))]
+  const apart = [hostScript, root, ...binds, '--', ...powerless, ...command]
+  await build.run([...lend([build.out, build.work]), ...apart], options)
 }

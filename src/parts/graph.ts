@@ -30,15 +30,18 @@ export interface Build {
   need(id: string): string
   /** Shown as what it does now, and kept in the log. */
   say(line: string): void
-  /**
-   * Runs a command in a sandbox, output to the log.
-   * @param niceness 0 to 19: others of this build come first.
-   * @param blame what it means if it fails and its output does not tell.
-   */
-  run(
-    command: readonly string[],
-    options?: { environment?: Record<string, string>; niceness?: number; blame?: Diagnosis },
-  ): Promise<void>
+  /** Runs a command in a sandbox, output to the log. */
+  run(command: readonly string[], options?: RunOptions): Promise<void>
+}
+
+export interface RunOptions {
+  readonly environment?: Record<string, string>
+  /** 0 to 19: others of this build come first. */
+  readonly niceness?: number
+  /** Whether it has the host's network; default: yes. */
+  readonly network?: boolean
+  /** What it means if it fails and its output does not tell. */
+  readonly blame?: Diagnosis
 }
 
 export interface Part {
@@ -76,7 +79,10 @@ export interface Fetch {
   from(): URL | undefined
   /** Parts that getting it takes. */
   readonly needs: readonly string[]
-  /** @param url what `from` said. Leaves `out` empty where it cannot be had: it is built then. */
+  /**
+   * @param url what `from` said. Leaves `out` empty where it cannot be had: it is built then.
+   * @throws LabError `digest-mismatch` where it is another than the pinned one: that is said, and it is built.
+   */
   run(build: Build, url: URL): Promise<void>
 }
 
@@ -117,6 +123,10 @@ const sourcesOf = async (parts: readonly Part[]): Promise<Map<string, URL>> => {
 /** It could not be had ready-made. */
 class NotPublished extends Error {}
 
+/** It was given, and is not what is pinned. */
+const isOther = (error: unknown): error is LabError =>
+  error instanceof LabError && error.code === 'digest-mismatch'
+
 const filesBelow = (path: string): string[] =>
   statSync(path).isDirectory()
     ? readdirSync(path)
@@ -150,7 +160,7 @@ export const hashesOf = (parts: readonly Part[]): ReadonlyMap<string, string> =>
 }
 
 /** What has to be made so that all of `targets` are there: a part whose users are all there is not needed. */
-const missingParts = (
+export const missingParts = (
   parts: readonly Part[],
   targets: readonly string[],
   {
@@ -329,8 +339,8 @@ export const buildParts = async (
             return cache.path(keyOf({ id }))
           },
           say,
-          run: async (command, { environment, niceness, blame } = {}) => {
-            const ending = await runInSandbox(command, { signal, environment, niceness, onLine: say })
+          run: async (command, { blame, ...options } = {}) => {
+            const ending = await runInSandbox(command, { signal, ...options, onLine: say })
             if (!ending) return
             const ended = ending.signal ?? `exit code ${String(ending.exitCode)}`
             const { code, reason, hint } = diagnose(ending.tail) ?? {
@@ -388,9 +398,14 @@ export const buildParts = async (
         },
       )
     } catch (error) {
-      if (error instanceof NotPublished) {
+      if (error instanceof NotPublished || (fetch && isOther(error))) {
         sources.delete(part.id)
-        tell(part, { state: 'waiting', note: `cannot be had from ${url?.host ?? ''}` })
+        const from = url?.host ?? ''
+        if (isOther(error))
+          preparation.notice(
+            `${part.title}: ${from} does not give what is pinned: ${error.message}. It is not taken, but built here. Log: ${log}`,
+          )
+        tell(part, { state: 'waiting', note: `cannot be had from ${from}` })
         await checkSpace(cache, missing())
         return
       }

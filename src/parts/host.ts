@@ -22,8 +22,12 @@ const programs: readonly HostProgram[] = [
   { command: ['newuidmap'], debianPackage: 'uidmap', onlyWithoutRoot: true },
 ]
 
-/** Debian's keys, with which mmdebstrap checks what it fetches. Debian has them; Ubuntu has them packaged. */
-export const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg'
+/**
+ * Debian's keys, with which apt checks what it fetches. Debian has them; Ubuntu has them packaged. LAB_DEBIAN_KEYRING:
+ * those of whoever signs a mirror of one's own.
+ */
+export const keyring = (): string =>
+  process.env['LAB_DEBIAN_KEYRING'] ?? '/usr/share/keyrings/debian-archive-keyring.gpg'
 
 const isRoot = (): boolean => process.getuid?.() === 0
 
@@ -45,7 +49,7 @@ export const hostPackages = async (): Promise<HostPackages> => {
         if (result.code === 'ENOENT') missing.add(debianPackage)
       }),
   )
-  if (!existsSync(keyring)) missing.add('debian-archive-keyring')
+  if (!existsSync(keyring())) missing.add('debian-archive-keyring')
   const names = [...missing].sort()
   return {
     missing: names,

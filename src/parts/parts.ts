@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
@@ -15,9 +16,10 @@ import {
   foreignPart,
   hostArchitecture,
 } from './catalog.js'
-import { buildParts, hashesOf, type Part } from './graph.js'
+import { buildParts, hashesOf, missingParts, type Part } from './graph.js'
 import { type Architecture, architectures, imagePart, pins } from './pins.js'
 import { removeTree } from './sandbox.js'
+import { findSubstitutes, rememberedSubstitutes, type Substitutes, withGo } from './substitutes.js'
 
 export { cacheRoot, noexecMountOf } from './cache.js'
 export { boxName, hostArchitecture } from './catalog.js'
@@ -64,11 +66,57 @@ const remembered = (key: string, partsIn: (root: string) => readonly Part[]): Kn
   return found
 }
 
-const known = (images: readonly string[] = []): Known =>
-  remembered(JSON.stringify([...images].sort()), (root) => catalog(pins(), root, images))
+/** What stands in for pins that were withdrawn; only where nothing is there that was built with what is pinned. */
+const inForce = (root: string): Substitutes => {
+  const { kernel, go } = rememberedSubstitutes(pins(), root)
+  if (!kernel && go === undefined) return {}
+  const pinned = remembered('pinned', (folder) => catalog(pins(), folder))
+  const isThere = (id: string): boolean => pinned.cache.has(keyOf(pinned, id))
+  return {
+    ...(kernel && !isThere('kernel') && { kernel }),
+    ...(go !== undefined && !isThere('builder') && { go }),
+  }
+}
 
-const knownForeign = (architecture: Architecture): Known =>
-  remembered(architecture, (root) => foreignCatalog(pins(), root, architecture))
+const known = (images: readonly string[] = []): Known => {
+  const substitutes = inForce(cacheRoot())
+  return remembered(JSON.stringify([[...images].sort(), substitutes]), (root) =>
+    catalog(withGo(pins(), substitutes.go), root, images, substitutes),
+  )
+}
+
+/**
+ * Builds what is missing of `wanted`. Before, where the kernel or the compilers are among it: looks whether Debian
+ * still has what is pinned, and what is taken instead.
+ * @param know the parts, as they are known when it is called.
+ */
+const build = async <T extends Known>(
+  know: () => T,
+  wanted: readonly string[],
+  preparation: Preparation,
+): Promise<T> => {
+  let from = know()
+  await refuseCachePath(from.cache.root)
+  const isThere = ({ id }: Pick<Part, 'id'>): boolean => from.cache.has(keyOf(from, id))
+  const missing = missingParts(from.parts, wanted, { isThere }).map(({ id }) => id)
+  // A builder that an earlier version of this program made has the kernel's source.
+  const { archive } = pins().kernel.source
+  const hasSource = existsSync(join(from.cache.path(keyOf(from, 'builder')), 'root', archive))
+  const asked = { kernel: missing.includes('kernel') && !hasSource, go: missing.includes('builder') }
+  if (asked.kernel || asked.go) {
+    await findSubstitutes(pins(), from.cache.root, asked, preparation)
+    from = know()
+  }
+  await buildParts(from.parts, wanted, from.cache, preparation)
+  return from
+}
+
+const knownForeign = (architecture: Architecture): Known => {
+  const { go } = inForce(cacheRoot())
+  return remembered(JSON.stringify([architecture, go]), (root) =>
+    foreignCatalog(withGo(pins(), go), root, architecture),
+  )
+}
 
 const keyOf = ({ hashes }: Known, id: string): string => `${id}-${hashes.get(id) ?? ''}`
 
@@ -137,9 +185,7 @@ export const boxOf = (provider: BoxProvider, wanted?: Architecture): Box => {
 
 /** Builds the host's kubectl where it is missing. */
 export const prepareKubectl = async (preparation: Preparation): Promise<void> => {
-  const from = known()
-  await refuseCachePath(from.cache.root)
-  await buildParts(from.parts, ['kubernetes'], from.cache, preparation)
+  await build(() => known(), ['kubernetes'], preparation)
 }
 
 /**
@@ -153,9 +199,7 @@ export const prepareBox = async (
   wanted?: Architecture,
 ): Promise<Box & { readonly checksum: string }> => {
   const { architecture } = boxOf(provider, wanted)
-  const from = knownBox(provider, architecture)
-  await refuseCachePath(from.cache.root)
-  await buildParts(from.parts, [from.part], from.cache, preparation)
+  await build(() => knownBox(provider, architecture), [knownBox(provider, architecture).part], preparation)
   const built = boxOf(provider, architecture)
   const { versions } = JSON.parse(await readFile(built.metadata, 'utf8')) as BoxMetadata
   return { ...built, checksum: versions[0].providers[0].checksum }
@@ -185,10 +229,7 @@ const refuseCachePath = async (root: string): Promise<void> => {
 export const prepareParts = async (
   options: PartsOptions & { readonly preparation: Preparation },
 ): Promise<PreparedParts> => {
-  const from = known(options.images)
-  await refuseCachePath(from.cache.root)
-  await buildParts(from.parts, targets, from.cache, options.preparation)
-  return resultOf(from)
+  return resultOf(await build(() => known(options.images), targets, options.preparation))
 }
 
 /** The archive of an image that a lab may have, once parts of such a lab were prepared; undefined: it is not built. */
@@ -204,13 +245,10 @@ export const prepareImages = async (
   references: readonly string[],
   preparation: Preparation,
 ): Promise<void> => {
-  const from = known(references)
-  await refuseCachePath(from.cache.root)
   const wanted = pins().images.filter(({ reference }) => references.includes(reference))
-  await buildParts(
-    from.parts,
+  await build(
+    () => known(references),
     wanted.map(({ name }) => imagePart(name)),
-    from.cache,
     preparation,
   )
 }

@@ -74,6 +74,8 @@ const schema = z.strictObject({
       archive: z.string().startsWith('/'),
       sha256,
     }),
+    /** Of Debian, beside backports: where the same package may be when it is gone from there. */
+    otherSuites: z.array(suite),
     patches: z.array(z.strictObject({ file: z.string(), sha256 })),
   }),
   modules: z.record(z.string(), z.strictObject({ module: z.string(), version: z.string().startsWith('v') })),
@@ -103,6 +105,8 @@ const schema = z.strictObject({
   emulationFactor: z.number().positive(),
   images: z.array(image),
   reference: z.record(z.string(), reference),
+  /** By the address of a file, or the reference of an image, as upstream has it. */
+  digests: z.record(z.string(), sha256),
 })
 
 export type Pins = z.infer<typeof schema>

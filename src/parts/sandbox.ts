@@ -14,20 +14,32 @@ const isRoot = (): boolean => process.getuid?.() === 0
 const asNiceASession =
   'if [ "$(nice)" -gt 0 ] && [ -w /proc/self/autogroup ]; then nice > /proc/self/autogroup; fi'
 
+/** What making a root directory or a disk never needs of root's powers: those over the host itself. */
+const neverNeeded = [
+  ...['sys_module', 'sys_rawio', 'sys_boot', 'sys_time', 'sys_pacct', 'sys_tty_config', 'syslog'],
+  ...['net_admin', 'net_raw', 'mac_admin', 'mac_override', 'audit_control', 'linux_immutable'],
+  ...['wake_alarm', 'block_suspend'],
+]
+
 /**
  * Mounts and processes live in namespaces of the command's own. When its first process ends, however it
  * ends, the kernel kills the others and drops the mounts; and it ends when we do, even by `kill -9`.
  */
-const sandbox = (niceness: number): readonly string[] => [
+const sandbox = (niceness: number, network: boolean): readonly string[] => [
   'setpriv',
   '--pdeathsig=KILL',
   'unshare',
   ...(isRoot() ? [] : ['--user', '--map-root-user', '--map-auto']),
   '--mount',
   '--pid',
+  '--ipc',
+  '--uts',
+  ...(network ? [] : ['--net']),
   '--fork',
   '--kill-child=KILL',
   '--mount-proc',
+  'setpriv',
+  `--bounding-set=${neverNeeded.map((capability) => `-${capability}`).join(',')}`,
   'nice',
   '-n',
   String(niceness),
@@ -36,6 +48,51 @@ const sandbox = (niceness: number): readonly string[] => [
   '-c',
   `${asNiceASession}; exec "$@" 2>&1`,
   'sh',
+]
+
+/**
+ * Who compiles and fetches: a user whom nobody else is, neither on a Debian nor among those of a user namespace, so that
+ * no file of the host is theirs.
+ */
+export const builderUser = 65530
+
+/** Words before a command, inside a root directory: it has no rights then, and can get none. */
+export const powerless: readonly string[] = [
+  'setpriv',
+  `--reuid=${String(builderUser)}`,
+  `--regid=${String(builderUser)}`,
+  '--clear-groups',
+  '--inh-caps=-all',
+  '--ambient-caps=-all',
+  '--bounding-set=-all',
+  '--no-new-privs',
+  '--',
+]
+
+/**
+ * Runs a command with folders that are the powerless user's meanwhile. The first, of which files are taken, is root's
+ * again afterwards, so that nobody else can change them. Shared memory is the command's own.
+ */
+const lending = `
+set -eu
+user=${String(builderUser)} out=$1
+while [ "$1" != -- ]; do
+  find "$1" -xdev ! -user $user -exec chown --no-dereference $user:$user {} +
+  shift
+done
+shift
+[ ! -d /dev/shm ] || mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+"$@" && code=0 || code=$?
+chown --recursive --no-dereference 0:0 "$out"
+chmod --recursive go-w "$out"
+exit $code
+`
+
+/** Words before a command that runs another one `powerless`. @param writable folders, first the one with the result */
+export const lend = (writable: readonly [string, ...string[]]): readonly string[] => [
+  ...['sh', '-c', lending, 'sh'],
+  ...writable,
+  '--',
 ]
 
 /** Variables that name who gets through to the web for us. */
@@ -62,6 +119,8 @@ export interface SandboxOptions {
   readonly environment?: Readonly<Record<string, string>> | undefined
   /** Added to our own, 0 to 19: whoever is nicer gets what others leave of the processors. */
   readonly niceness?: number | undefined
+  /** Whether it has the host's network; default: yes. Otherwise it has none. */
+  readonly network?: boolean | undefined
   /** Every line of its output, as it comes. */
   readonly onLine?: ((line: string) => void) | undefined
 }
@@ -83,10 +142,10 @@ const tailLength = 60
  */
 export const runInSandbox = async (
   command: readonly string[],
-  { signal, environment, niceness = 0, onLine }: SandboxOptions,
+  { signal, environment, niceness = 0, network = true, onLine }: SandboxOptions,
 ): Promise<Ending | undefined> => {
   signal.throwIfAborted()
-  const [program, ...before] = sandbox(niceness) as [string, ...string[]]
+  const [program, ...before] = sandbox(niceness, network) as [string, ...string[]]
   const env: Record<string, string> = {
     PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
     HOME: '/root',

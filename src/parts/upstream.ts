@@ -1,7 +1,7 @@
 /** Parts as their own projects publish them: programs on their release pages, images in their registries. */
 import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
-import { enter } from './enter.js'
+import { runApart, runInside } from './enter.js'
 import type { Fetch } from './graph.js'
 import { type Architecture, partsFolder, type Pins } from './pins.js'
 
@@ -27,42 +27,70 @@ const mirrorOf = (variable: 'LAB_RELEASES' | 'LAB_REGISTRY'): URL | 'no' | undef
 }
 
 /** An address as it is, or on the mirror, below the name of the host that it is a mirror of. */
-const mirrored = (address: string): URL | undefined => {
+export const mirrored = (address: string): URL | undefined => {
   const mirror = mirrorOf('LAB_RELEASES')
   if (mirror === 'no') return undefined
   return new URL(mirror ? address.replace(/^https:\/(?=\/)/, mirror.href.replace(/\/$/, '')) : address)
 }
 
+/** A file as it was released, and what it must be; `undefined` where nobody pinned it. */
+interface Released {
+  readonly address: string
+  readonly sha256: string | undefined
+}
+
+/** What is fetched for the programs of a part: an archive, or each by itself; undefined where they are not released. */
+export const releasedFiles = (
+  pins: Pins,
+  { id, version, architecture }: { id: string; version: string; architecture: Architecture },
+): { readonly address: string; readonly files: readonly Released[] } | undefined => {
+  const release = pins.releases[id]
+  if (!release) return undefined
+  const address = release.address
+    .replaceAll('{version}', version)
+    .replaceAll('{number}', version.slice(1))
+    .replaceAll('{architecture}', architecture)
+  const addresses =
+    release.checksum === undefined ? release.programs.map((program) => `${address}/${program}`) : [address]
+  return { address, files: addresses.map((each) => ({ address: each, sha256: pins.digests[each] })) }
+}
+
 /**
- * The programs of a part as they were released; undefined where they are not, as programs.
+ * The programs of a part as they were released; undefined where they are not, as programs. Nobody is asked for what has
+ * no digest in parts.yaml.
  * `LAB_RELEASES`: `no` never asks, an address asks there instead: `https://mirror.example/dl.k8s.io/release/…`.
  */
 export const releasedPrograms = (
   pins: Pins,
-  { id, version, architecture }: { id: string; version: string; architecture: Architecture },
+  part: { id: string; version: string; architecture: Architecture },
 ): Fetch | undefined => {
-  const release = pins.releases[id]
-  if (!release) return undefined
+  const release = pins.releases[part.id]
+  const released = releasedFiles(pins, part)
+  if (!release || !released) return undefined
+  const digests = released.files.flatMap(({ sha256 }) => sha256 ?? [])
+  const isPinned = digests.length === released.files.length
   return {
-    from: () =>
-      mirrored(
-        release.address
-          .replaceAll('{version}', version)
-          .replaceAll('{number}', version.slice(1))
-          .replaceAll('{architecture}', architecture),
-      ),
+    from: () => {
+      const url = mirrored(released.address)
+      return isPinned ? url : undefined
+    },
     needs: [],
     run: async (build, { href }) => {
       build.say(`Fetching ${href}`)
-      const source =
-        release.checksum === undefined ? [href] : ['--archive', href, `${href}${release.checksum}`]
-      await build.run([join(scripts, 'programs.sh'), build.out, ...source, ...release.programs])
+      const wanted =
+        release.checksum === undefined
+          ? [href, ...release.programs.map((program, index) => `${program}=${digests[index] ?? ''}`)]
+          : ['--archive', href, digests[0] ?? '', ...release.programs]
+      await runApart(build, ['bash', '/lab/programs.sh', ...wanted], {
+        inputs: { '/lab/programs.sh': join(scripts, 'programs.sh') },
+        network: true,
+      })
     },
   }
 }
 
 /** @param reference `registry.k8s.io/pause:3.10.2` @returns `https://registry.k8s.io/pause:3.10.2`, or on a mirror */
-const imageAddress = (reference: string): URL | undefined => {
+export const imageAddress = (reference: string): URL | undefined => {
   const mirror = mirrorOf('LAB_REGISTRY')
   if (mirror === 'no') return undefined
   if (!mirror) return new URL(`https://${reference}`)
@@ -70,20 +98,26 @@ const imageAddress = (reference: string): URL | undefined => {
 }
 
 /**
- * An image as its registry has it, in `image.tar`. `LAB_REGISTRY`: `no` never asks, a registry is asked instead, for
- * the same path: `mirror.example:5000/coredns/coredns:v1.14.2`; with `http://` before it, without TLS.
+ * An image as its registry has it, in `image.tar`; nobody is asked for one that has no digest in parts.yaml.
+ * `LAB_REGISTRY`: `no` never asks, a registry is asked instead, for the same path:
+ * `mirror.example:5000/coredns/coredns:v1.14.2`; with `http://` before it, without TLS.
  */
-export const publishedImage = (reference: string, architecture: Architecture): Fetch => ({
-  from: () => imageAddress(reference),
+export const publishedImage = (pins: Pins, reference: string, architecture: Architecture): Fetch => ({
+  from: () => {
+    const url = imageAddress(reference)
+    return pins.digests[reference] === undefined ? undefined : url
+  },
   needs: [registryClient],
   run: async (build, { host, pathname, protocol }) => {
     build.say(`Pulling ${host}${pathname}`)
-    const script = join(scripts, 'image.sh')
     const tls = String(protocol === 'https:')
-    const command = ['bash', '/lab/image.sh', `${host}${pathname}`, reference, architecture, tls]
-    await build.run(
-      await enter(build, command, { root: registryClient, binds: [`${script}:/lab/image.sh:ro`] }),
-      { environment: { HOME: '/tmp' } },
-    )
+    const wanted = [`${host}${pathname}`, reference, architecture, tls, pins.digests[reference] ?? '']
+    await runInside(build, ['bash', '/lab/image.sh', ...wanted], {
+      root: registryClient,
+      binds: [],
+      inputs: { '/lab/image.sh': join(scripts, 'image.sh') },
+      network: true,
+      environment: { HOME: '/tmp' },
+    })
   },
 })

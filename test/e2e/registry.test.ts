@@ -1,4 +1,5 @@
 /** Images pulled from a registry: Debian's, a real one, on loopback, in a root directory of its own. */
+import { createHash } from 'node:crypto'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer, type AddressInfo } from 'node:net'
@@ -71,7 +72,22 @@ const push = async (name: string, of: string): Promise<string> => {
     ...['skopeo', '--insecure-policy', 'copy', '--dest-tls-verify=false'],
     ...['docker-archive:/tmp/image.tar', to],
   ])
+  pins().digests[reference] = await manifestDigest(reference)
   return digest
+}
+
+/** Of an image of the registry, or of whatever it has under that name. */
+const manifestDigest = async (reference: string): Promise<string> => {
+  const [, name = '', tag = ''] = /^[^/]*\/(.*):(.*)$/.exec(reference) ?? []
+  const answer = await fetch(`http://${address}/v2/${name}/manifests/${tag}`, {
+    headers: {
+      accept:
+        'application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json',
+    },
+  })
+  return createHash('sha256')
+    .update(Buffer.from(await answer.arrayBuffer()))
+    .digest('hex')
 }
 
 beforeAll(async () => {
@@ -124,6 +140,18 @@ test('an image that the registry has is pulled, under its own name; nothing is c
     architecture,
     rootfs: { diff_ids: [`sha256:${digest}`] },
   })
+})
+
+test('one that is another than the pinned one is refused with both digests, and built', async () => {
+  await push('kube-scheduler', architecture)
+  const reference = referenceOf('kube-scheduler')
+  const found = pins().digests[reference]
+  pins().digests[reference] = '0'.repeat(64)
+  const parts = withQuickBuild('image-kube-scheduler')
+  const seen = await build(cache, parts, ['image-kube-scheduler'])
+  expect(states(seen, 'image-kube-scheduler').at(-1)).toBe('built')
+  expect(await pullLog('image-kube-scheduler')).toContain(`has sha256 ${found}, pinned is ${'0'.repeat(64)}`)
+  expect(await readFile(archiveOf(parts, 'image-kube-scheduler'), 'utf8')).toBe('built here')
 })
 
 test('one that it does not have is built', async () => {

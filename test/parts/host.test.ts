@@ -32,7 +32,7 @@ const hostWith = async (
 }
 
 /** The keys of Debian are a file; where they are missing here, they are missing in every answer. */
-const keys = existsSync(keyring) ? [] : ['debian-archive-keyring']
+const keys = existsSync(keyring()) ? [] : ['debian-archive-keyring']
 
 const as = (user: number): void => {
   // Nobody can become another user and come back; what is asked of it is only who it is.

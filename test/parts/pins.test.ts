@@ -4,7 +4,8 @@ import { expect, test } from 'vitest'
 import { catalog, foreignCatalog } from '../../src/parts/catalog.js'
 import { hashesOf } from '../../src/parts/graph.js'
 import { digestOf } from '../../src/parts/image-archive.js'
-import { imagePart, partsFolder, pins, type Pins } from '../../src/parts/pins.js'
+import { architectures, imagePart, partsFolder, pins, type Pins } from '../../src/parts/pins.js'
+import { releasedFiles } from '../../src/parts/upstream.js'
 
 const requirement = (folder: string, module: string): string | undefined =>
   new RegExp(`^(?:require)?\\s*${module.replaceAll('.', '\\.')} (\\S+)`, 'm').exec(
@@ -136,7 +137,7 @@ test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string
     rebuilt: idsBut('registry-client', 'system', 'image-mariadb', 'image-debian', 'box-tools', 'box-system'),
   },
   {
-    change: 'another kernel source: it lies among the compilers',
+    change: 'another pinned kernel source: it is part of what the compilers are known by',
     edit: ({ kernel }) => (kernel.source.sha256 = '0'.repeat(64)),
     rebuilt: idsBut('registry-client', 'system', 'image-mariadb', 'image-debian', 'box-tools', 'box-system'),
   },
@@ -157,6 +158,36 @@ test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string
   },
 ])('$change: $rebuilt', ({ edit, rebuilt }) => {
   expect(rebuiltBy(edit)).toEqual(rebuilt)
+})
+
+test('another kernel source that is taken instead of the pinned one is another kernel, and nothing else', () => {
+  const taken = { package: 'linux-source-7.2', version: '7.2.13-1', archive: '/x', deb: '0', suite: 'sid' }
+  const before = hashesOf(catalog(pins(), '/cache'))
+  const after = hashesOf(catalog(pins(), '/cache', [], { kernel: taken }))
+  expect([...after].filter(([id, hash]) => before.get(id) !== hash).map(([id]) => id)).toEqual(['kernel'])
+})
+
+test('whatever is fetched beside Debian packages and Go modules has its digest', () => {
+  for (const recipe of ['cassandra', 'kubernetes-zookeeper'])
+    for (const line of readFileSync(join(partsFolder, 'images', recipe, 'jars.sha256'), 'utf8').split('\n'))
+      expect(line).toMatch(/^(#.*|[0-9a-f]{64} {2}\S+\.jar|)$/)
+  const requirements = readFileSync(join(partsFolder, 'images', 'cassandra', 'requirements.txt'), 'utf8')
+  for (const line of requirements.split('\n'))
+    expect(line).toMatch(/^(#.*|\S+==\S+ --hash=sha256:[0-9a-f]{64}|)$/)
+  expect(readFileSync(join(partsFolder, 'fetcher', 'python.sh'), 'utf8')).toContain('--require-hashes')
+})
+
+test('every digest is that of something that is pinned', () => {
+  const { digests, images, releases, modules } = pins()
+  const addresses = Object.keys(releases).flatMap((id) =>
+    architectures.flatMap((architecture) =>
+      (releasedFiles(pins(), { id, version: modules[id]?.version ?? '', architecture })?.files ?? []).map(
+        ({ address }) => address,
+      ),
+    ),
+  )
+  const known = new Set([...addresses, ...images.map(({ reference }) => reference)])
+  expect(Object.keys(digests).filter((of) => !known.has(of))).toEqual([])
 })
 
 const root = join(partsFolder, '..')
@@ -225,7 +256,6 @@ test('what an image is made of is built for those labs only that ask for the ima
   }
   expect(extra(['docker.io/library/busybox:1.37'])).toEqual(['image-busybox'])
   expect(extra(['registry.k8s.io/kubernetes-zookeeper:1.0-3.9.4'])).toEqual([
-    'fetcher',
     'jars-kubernetes-zookeeper',
     'image-kubernetes-zookeeper',
   ])

@@ -11,11 +11,13 @@ import { join } from 'node:path'
 import { execa } from 'execa'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { catalog, foreignCatalog, hostArchitecture } from '../../src/parts/catalog.js'
-import { hashesOf, type Build, type Part } from '../../src/parts/graph.js'
-import { pins } from '../../src/parts/pins.js'
+import { Cache } from '../../src/parts/cache.js'
+import { buildParts, hashesOf, type Build, type Part } from '../../src/parts/graph.js'
+import { pins, type Pins } from '../../src/parts/pins.js'
 import { runInSandbox } from '../../src/parts/sandbox.js'
 import { temporaryFolder } from '../helpers/folder.js'
 import { setEnvironment } from '../provider/vagrant-tools.js'
+import { fake, outputOf } from './fake.js'
 
 const architecture = hostArchitecture() ?? 'amd64'
 const { releases, modules } = pins()
@@ -23,10 +25,11 @@ const contentOf = (program: string): string => `#!/bin/sh\necho ${program}\n`
 const digestOf = (content: string | Buffer): string => createHash('sha256').update(content).digest('hex')
 
 /** Where upstream has it, without `https://`: what a mirror has it below. */
-const addressOf = (id: string): string => {
+const addressOf = (id: string): string => upstreamOf(id).replace('https://', '/')
+
+const upstreamOf = (id: string): string => {
   const version = modules[id]?.version ?? ''
   return (releases[id]?.address ?? '')
-    .replace('https://', '/')
     .replaceAll('{version}', version)
     .replaceAll('{number}', version.slice(1))
     .replaceAll('{architecture}', architecture)
@@ -42,6 +45,8 @@ const archiveOf = async (programs: readonly string[], folder: string): Promise<B
   return readFile(join(work, 'it.tgz'))
 }
 
+/** As parts.yaml, but with the digests of what the stand-in has. */
+let pinned: Pins
 let served: Map<string, string | Buffer>
 let server: Server
 let mirror = ''
@@ -51,10 +56,13 @@ beforeEach(async () => {
   served = new Map(
     (releases['kubernetes']?.programs ?? []).flatMap((program) => [
       [`${kubernetes}/${program}`, contentOf(program)],
-      // As it is there: without the end of a line.
       [`${kubernetes}/${program}.sha256`, digestOf(contentOf(program))],
     ]),
   )
+  pinned = structuredClone(pins())
+  pinned.digests = {}
+  for (const program of releases['kubernetes']?.programs ?? [])
+    pinned.digests[`${upstreamOf('kubernetes')}/${program}`] = digestOf(contentOf(program))
   for (const [id, folder] of [
     ['containerd', 'bin'],
     ['cni-plugins', '.'],
@@ -62,10 +70,7 @@ beforeEach(async () => {
     const content = await archiveOf(releases[id]?.programs ?? [], folder)
     const address = addressOf(id)
     served.set(address, content)
-    served.set(
-      `${address}${releases[id]?.checksum ?? ''}`,
-      `${digestOf(content)}  ${address.split('/').at(-1)}\n`,
-    )
+    pinned.digests[upstreamOf(id)] = digestOf(content)
   }
   server = createServer((request, response) => {
     const found = served.get(request.url ?? '')
@@ -79,9 +84,12 @@ afterEach(() => {
   server.close()
 })
 
-const partOf = (id: string): Part => catalog(pins(), '/cache').find((part) => part.id === id)!
+const partOf = (id: string): Part => catalog(pinned, '/cache').find((part) => part.id === id)!
 
-const fetch = async (id: string): Promise<{ had: boolean; out: string; lines: string[] }> => {
+const fetch = async (
+  id: string,
+): Promise<{ had: boolean; out: string; lines: string[]; exitCode: number | undefined }> => {
+  let exitCode: number | undefined = 0
   const folder = await temporaryFolder()
   const [out, work, lines] = [join(folder, 'out'), join(folder, 'work'), [] as string[]]
   await mkdir(out)
@@ -95,14 +103,14 @@ const fetch = async (id: string): Promise<{ had: boolean; out: string; lines: st
       throw new Error('it needs nothing')
     },
     say: (line) => void lines.push(line),
-    run: async (command, { environment } = {}) => {
+    run: async (command, options) => {
       const onLine = (line: string): void => void lines.push(line)
-      expect(await runInSandbox(command, { signal: build.signal, environment, onLine })).toBeUndefined()
+      exitCode = (await runInSandbox(command, { signal: build.signal, ...options, onLine }))?.exitCode ?? 0
     },
   }
   const source = partOf(id).fetch!
   await source.run(build, source.from()!)
-  return { had: (await readdir(out)).length > 0, out, lines }
+  return { had: (await readdir(out)).length > 0, out, lines, exitCode }
 }
 
 describe('released programs', () => {
@@ -117,11 +125,13 @@ describe('released programs', () => {
     }
   })
 
-  test.each<{ id: string; what: string; change: (address: string) => unknown }>([
+  test.each<{ id: string; what: string; change: (address: string) => unknown; other?: string }>([
     {
       id: 'kubernetes',
-      what: 'a program that is another one than its checksum says',
-      change: (address) => served.set(`${address}/kubelet`, 'other'),
+      what: 'a program that is another than the pinned one, with a checksum beside it that says otherwise',
+      change: (address) =>
+        served.set(`${address}/kubelet`, 'other').set(`${address}/kubelet.sha256`, digestOf('other')),
+      other: '/kubelet',
     },
     {
       id: 'kubernetes',
@@ -129,41 +139,68 @@ describe('released programs', () => {
       change: (address) => served.delete(`${address}/kube-proxy`),
     },
     {
-      id: 'kubernetes',
-      what: 'a checksum that is the page of a hotel',
-      change: (address) => served.set(`${address}/kubectl.sha256`, '<html>Welcome</html>'),
-    },
-    {
       id: 'containerd',
-      what: 'an archive that is another one than its checksum says',
-      change: (address) => served.set(address, 'other'),
-    },
-    {
-      id: 'containerd',
-      what: 'an archive that is none',
+      what: 'an archive that is another than the pinned one, with a checksum beside it that says otherwise',
       change: (address) =>
-        served.set(address, 'none').set(`${address}.sha256sum`, `${digestOf('none')}  none\n`),
+        served.set(address, 'other').set(`${address}.sha256sum`, `${digestOf('other')}  it\n`),
+      other: '',
     },
     {
-      id: 'cni-plugins',
-      what: 'no checksum',
-      change: (address) => served.delete(`${address}.sha256`),
-    },
-    {
-      id: 'cni-plugins',
-      what: 'an archive without one of the programs',
-      change: async (address) => {
-        const content = await archiveOf(['bridge', 'loopback', 'portmap'], '.')
-        served.set(address, content).set(`${address}.sha256`, digestOf(content))
+      id: 'containerd',
+      what: 'a pinned archive that is none',
+      change: (address) => {
+        served.set(address, 'none')
+        pinned.digests[`https:/${address}`] = digestOf('none')
       },
     },
-  ])('$id: $what: nothing is taken, and nothing is left', async ({ id, change }) => {
+    {
+      id: 'cni-plugins',
+      what: 'a pinned archive without one of the programs',
+      change: async (address) => {
+        const content = await archiveOf(['bridge', 'loopback', 'portmap'], '.')
+        served.set(address, content)
+        pinned.digests[`https:/${address}`] = digestOf(content)
+      },
+    },
+  ])('$id: $what: nothing is taken, and nothing is left', async ({ id, change, other }) => {
     await change(addressOf(id))
     setEnvironment({ LAB_RELEASES: mirror })
-    const { had, out, lines } = await fetch(id)
+    const { had, out, lines, exitCode } = await fetch(id)
     expect(had).toBe(false)
     expect(await readdir(out)).toEqual([])
-    expect(lines.at(-1)).toMatch(/cannot be had from here as it was released$/)
+    expect(exitCode).toBe(other === undefined ? 0 : 1)
+    expect(lines.at(-1)).toBe(
+      other === undefined
+        ? lines.find((line) => line.endsWith('cannot be had from here as it was released'))
+        : `digest mismatch: ${mirror}${addressOf(id)}${other} has sha256 ${digestOf('other')}, pinned is ${pinned.digests[`${upstreamOf(id)}${other}`]}`,
+    )
+  })
+
+  test('of which one has no digest in parts.yaml are never asked for', () => {
+    setEnvironment({ LAB_RELEASES: mirror })
+    delete pinned.digests[`${upstreamOf('kubernetes')}/kube-proxy`]
+    expect(partOf('kubernetes').fetch?.from()).toBeUndefined()
+    expect(partOf('containerd').fetch?.from()?.host).toBe(new URL(mirror).host)
+  })
+
+  test('that are not the pinned ones: it says so with both digests, and they are built here', async () => {
+    served.set(addressOf('cni-plugins'), 'other')
+    setEnvironment({ LAB_RELEASES: mirror })
+    const { fetch } = partOf('cni-plugins')
+    const parts = [fake({ id: 'cni-plugins', fetch, script: 'echo compiled > $OUT/bridge' })]
+    const cache = new Cache(await temporaryFolder())
+    const notices: string[] = []
+    await buildParts(parts, ['cni-plugins'], cache, {
+      signal: new AbortController().signal,
+      notice: (text) => void notices.push(text),
+      progress: () => undefined,
+    })
+    expect(await outputOf(cache, parts, 'cni-plugins', 'bridge')).toBe('compiled\n')
+    expect(notices).toEqual([
+      expect.stringMatching(
+        `does not give what is pinned: .* has sha256 ${digestOf('other')}, pinned is ${pinned.digests[upstreamOf('cni-plugins')]}. It is not taken, but built here`,
+      ),
+    ])
   })
 
   test('a host that is not there: none, at once', async () => {
@@ -183,6 +220,10 @@ describe('released programs', () => {
 })
 
 describe('who is asked', () => {
+  beforeEach(() => {
+    pinned.digests['registry.k8s.io/etcd:3.6.8-0'] = '0'.repeat(64)
+  })
+
   const hostOf = (id: string): string | undefined => partOf(id).fetch?.from()?.host
 
   test.each<{ set: Record<string, string>; hosts: Record<string, string | undefined> }>([
@@ -227,11 +268,14 @@ test('where parts come from is nothing of what they are known by', () => {
   const other = structuredClone(pins())
   other.releases['kubernetes'] = { address: 'https://mirror.example', programs: [] }
   delete other.releases['containerd']
+  other.digests = {}
   expect(hashesOf(catalog(other, '/cache'))).toEqual(hashesOf(catalog(pins(), '/cache')))
 })
 
 test('for another processor: what it fetches is for that one, and the client that pulls is for this one', () => {
-  const all = foreignCatalog(pins(), '/cache', 'arm64')
+  for (const program of releases['kubernetes']?.programs ?? [])
+    pinned.digests[`${upstreamOf('kubernetes').replace('amd64', 'arm64')}/${program}`] = '0'.repeat(64)
+  const all = foreignCatalog(pinned, '/cache', 'arm64')
   const image = all.find(({ id }) => id === 'image-etcd-arm64')
   expect(image?.fetch?.needs).toEqual(['registry-client'])
   expect(all.map(({ id }) => id)).toContain('registry-client')
