@@ -102,8 +102,11 @@ export interface Provider {
    * that checks them writes them then.
    */
   start(lab: Lab, machine: MachineSpec, files: readonly MachineFile[]): Promise<void>
-  /** Off, now, without telling it: a power cut. Disks stay. */
-  cut(lab: Lab, machine: string): Promise<void>
+  /**
+   * Off, now, without telling it: a power cut. Disks stay. With `run`, the `detail` of its state while it ran: only that
+   * run of it; one that was switched on since goes on, as does one whose provider cannot tell runs apart.
+   */
+  cut(lab: Lab, machine: string, only?: { readonly run?: string }): Promise<void>
   /**
    * Lets the machine stand still where it is, its memory kept; `resume` lets it go on as if nothing had happened.
    * Absent: this provider cannot. Both are idempotent, and a machine that does not run is left alone.
