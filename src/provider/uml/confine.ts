@@ -169,7 +169,19 @@ export const confined = (
 ): { readonly command: readonly string[]; readonly env: Readonly<Record<string, string>> } => ({
   command: [
     'unshare',
-    ...['--mount', '--pid', '--ipc', '--fork', '--kill-child=SIGKILL', '--', 'sh', '-c', outside, 'lab'],
+    ...[
+      '--mount',
+      '--pid',
+      '--ipc',
+      '--uts',
+      '--fork',
+      '--kill-child=SIGKILL',
+      '--',
+      'sh',
+      '-c',
+      outside,
+      'lab',
+    ],
     root,
     inside,
     ...binds.flatMap(({ from, to, writable }) => [writable ? 'rw' : 'ro', from, to]),

@@ -23,7 +23,15 @@
  *   CONNECT host:port          a tunnel into the lab's network
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { accessSync, chmodSync, constants as fileModes, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import {
+  accessSync,
+  chmodSync,
+  constants as fileModes,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { connect, createServer as createTcpServer, type Server, type Socket } from 'node:net'
 import { constants } from 'node:os'
@@ -192,7 +200,14 @@ const startRequest = (value: unknown): StartRequest => {
   if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(mac)) return wrong('link')
   if (!Array.isArray(binds) || !binds.every(isBind)) return wrong('binds')
   if (user !== undefined && !(isWhole(user, 2 ** 32 - 2) && user > 0)) return wrong('user')
-  return { argv, cpu, console, link: [bridgeEnd, machineEnd, mac], binds, ...(user === undefined ? {} : { user }) }
+  return {
+    argv,
+    cpu,
+    console,
+    link: [bridgeEnd, machineEnd, mac],
+    binds,
+    ...(user === undefined ? {} : { user }),
+  }
 }
 
 /** What it does for one machine, one after the other: a start waits for the end before it, and finds it gone. */
@@ -201,9 +216,11 @@ class Turns {
 
   take<T>(name: string, act: () => T | Promise<T>): Promise<T> {
     const turn = (this.last.get(name) ?? Promise.resolve()).then(act)
-    const quiet = turn.catch(() => undefined).then(() => {
-      if (this.last.get(name) === quiet) this.last.delete(name)
-    })
+    const quiet = turn
+      .catch(() => undefined)
+      .then(() => {
+        if (this.last.get(name) === quiet) this.last.delete(name)
+      })
     this.last.set(name, quiet)
     return turn
   }
@@ -416,7 +433,11 @@ const main = (socketPath: string, address: string, logPath: string): void => {
       // What is left of its body is not read.
       response
         .writeHead(status, { connection: 'close' })
-        .end(JSON.stringify({ error: `${error instanceof Error ? error.message : String(error)} ${stderr}`.trim() }))
+        .end(
+          JSON.stringify({
+            error: `${error instanceof Error ? error.message : String(error)} ${stderr}`.trim(),
+          }),
+        )
     })
   })
 

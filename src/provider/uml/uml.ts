@@ -117,7 +117,6 @@ const subnetOf = (lab: Lab): Subnet => {
 /** The bridge's address in the lab's network: the first one of the subnet. */
 const gatewayOf = (lab: Lab): string => addressText(subnetOf(lab).base + 1)
 
-
 /**
  * The same at every boot: neighbours remember it for half a minute, and would send to the machine's former
  * self. 02 marks an address that nobody else has given out.
@@ -133,7 +132,13 @@ const linkOf = (lab: Lab, machine: MachineSpec): StartRequest['link'] => {
 }
 
 /** In the machine's root folder, which has nothing else of the host. */
-const seen = { kernel: '/linux', base: '/base', root: '/root.cow', seed: '/seed', lun: (n: number) => `/lun-${String(n)}` }
+const seen = {
+  kernel: '/linux',
+  base: '/base',
+  root: '/root.cow',
+  seed: '/seed',
+  lun: (n: number) => `/lun-${String(n)}`,
+}
 
 const bindsOf = (lab: Lab, machine: MachineSpec, base: MachineBase): readonly Bind[] => {
   const folder = machineFolder(lab, machine.name)
@@ -311,7 +316,9 @@ const states = async (lab: Lab): Promise<readonly MachineState[]> => {
         status: 'stopped',
         detail: `${found.ended ?? 'ended'}; console: ${await lastLine(join(machineFolder(lab, name), 'console.log'))}`,
       }
-    const differs = spec && (differenceOf(found.argv, [...argvOf(lab, spec), `mac=${macOf(spec)}`]) ?? (await smallLun(lab, spec)))
+    const differs =
+      spec &&
+      (differenceOf(found.argv, [...argvOf(lab, spec), `mac=${macOf(spec)}`]) ?? (await smallLun(lab, spec)))
     return {
       name,
       status: 'running',
