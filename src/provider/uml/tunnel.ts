@@ -20,7 +20,17 @@ export const connectThrough = (socketPath: string, host: string, port: number): 
     call.end()
   })
 
-/** One call to the supervisor. @throws with its words, or ENOENT/ECONNREFUSED where none runs. */
+/** What the supervisor answered instead of doing it. */
+export class SupervisorRefusal extends Error {
+  readonly status: number
+
+  constructor(status: number, message: string) {
+    super(message)
+    this.status = status
+  }
+}
+
+/** One call to the supervisor. @throws SupervisorRefusal, or ENOENT/ECONNREFUSED where none runs. */
 export const callSupervisor = <T>(
   socketPath: string,
   method: 'GET' | 'PUT' | 'DELETE',
@@ -34,7 +44,10 @@ export const callSupervisor = <T>(
       response.on('end', () => {
         const answer = JSON.parse(Buffer.concat(chunks).toString('utf8') || '{}') as T & { error?: string }
         if (response.statusCode === 200) resolve(answer)
-        else reject(new Error(answer.error ?? `HTTP ${String(response.statusCode)}`))
+        else {
+          const status = response.statusCode ?? 500
+          reject(new SupervisorRefusal(status, answer.error ?? `HTTP ${String(status)}`))
+        }
       })
       response.on('error', reject)
     })

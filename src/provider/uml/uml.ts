@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, readlinkSync, readdirSync } from 'node:fs'
-import { mkdir, open, readdir, readFile, rm, stat, truncate } from 'node:fs/promises'
+import { chmod, lchown, mkdir, open, readdir, readFile, rm, stat, truncate } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -17,9 +18,13 @@ import { imageArchive, preparedParts, prepareParts } from '../../parts/parts.js'
 import { labKeys, machineKeys } from '../../machine/keys.js'
 import { madeLabs, pathsOf, removeState, writePrivate } from '../../state.js'
 import type { Leftover, MachineState, Provider } from '../provider.js'
+import { type Bind, machineUser } from './confine.js'
+import { endOf } from './console.js'
+import { makeCow } from './cow.js'
 import { preflight, probe } from './preflight.js'
+import { lives, processAt, processesOf } from './processes.js'
 import type { RunningMachine, StartRequest } from './supervisor.js'
-import { callSupervisor, connectThrough } from './tunnel.js'
+import { callSupervisor, connectThrough, SupervisorRefusal } from './tunnel.js'
 
 const supervisorScript = fileURLToPath(new URL('./supervisor.js', import.meta.url))
 const dialScript = fileURLToPath(new URL('./dial.js', import.meta.url))
@@ -81,12 +86,12 @@ interface MachineBase {
 }
 
 const baseOf = async (lab: Pick<Lab, 'name'>, machine: string): Promise<MachineBase | undefined> => {
-  const text = await readFile(join(machineFolder(lab, machine), 'base.json'), 'utf8').catch(() => undefined)
+  const text = await readFile(join(machineFolder(lab, machine), 'base.json'), 'utf8').catch(() => '')
   try {
-    const { kernel, baseDisk } = JSON.parse(text ?? '') as Partial<MachineBase>
-    return kernel !== undefined && baseDisk !== undefined ? { kernel, baseDisk } : undefined
+    const { kernel, baseDisk } = JSON.parse(text) as Partial<MachineBase>
+    return kernel === undefined || baseDisk === undefined ? undefined : { kernel, baseDisk }
   } catch {
-    // As after a power cut: it was never made, or has to be made anew.
+    // Not there, or a power cut has emptied it: the machine counts as absent, and is made anew.
     return undefined
   }
 }
@@ -112,11 +117,6 @@ const subnetOf = (lab: Lab): Subnet => {
 /** The bridge's address in the lab's network: the first one of the subnet. */
 const gatewayOf = (lab: Lab): string => addressText(subnetOf(lab).base + 1)
 
-const linkOf = (lab: Lab, machine: MachineSpec): StartRequest['link'] => {
-  const host = String(hostNumber(subnetOf(lab), parseAddress(machine.address) ?? 0))
-  return [`b${host}`, `v${host}`]
-}
-
 /**
  * The same at every boot: neighbours remember it for half a minute, and would send to the machine's former
  * self. 02 marks an address that nobody else has given out.
@@ -126,26 +126,56 @@ const macOf = (machine: MachineSpec): string =>
     ':',
   )
 
-const argvOf = (lab: Lab, machine: MachineSpec, base: MachineBase): readonly string[] => {
+const linkOf = (lab: Lab, machine: MachineSpec): StartRequest['link'] => {
+  const host = String(hostNumber(subnetOf(lab), parseAddress(machine.address) ?? 0))
+  return [`b${host}`, `v${host}`, macOf(machine)]
+}
+
+/** In the machine's root folder, which has nothing else of the host. */
+const seen = {
+  kernel: '/linux',
+  base: '/base',
+  root: '/root.cow',
+  seed: '/seed',
+  lun: (n: number) => `/lun-${String(n)}`,
+}
+
+const bindsOf = (lab: Lab, machine: MachineSpec, base: MachineBase): readonly Bind[] => {
   const folder = machineFolder(lab, machine.name)
   return [
-    base.kernel,
-    `mem=${String(Math.floor(machine.memory / 1024 ** 2))}M`,
-    `umid=${machine.name}`,
-    `uml_dir=${join(folder, 'uml')}/`,
-    'seccomp=auto',
-    `ubd0=${join(folder, 'root.cow')},${base.baseDisk}`,
-    `ubd1r=${join(folder, 'seed.tar')}`,
-    ...lunsOf(lab, machine).map(({ path }, index) => `ubd${String(index + 2)}=${path}`),
-    'root=/dev/ubda',
-    'rw',
-    'labseed=/dev/ubdb',
-    `vec0:transport=raw,ifname=${linkOf(lab, machine)[1]},mac=${macOf(machine)},depth=128,gro=1`,
-    'con=null',
-    'con0=null,fd:1',
-    'panic=-1',
+    { from: base.kernel, to: seen.kernel },
+    { from: base.baseDisk, to: seen.base },
+    { from: join(folder, 'root.cow'), to: seen.root, writable: true },
+    { from: join(folder, 'seed.tar'), to: seen.seed },
+    ...lunsOf(lab, machine).map(({ path }, index) => ({ from: path, to: seen.lun(index), writable: true })),
   ]
 }
+
+/** What the supervisor adds is the network; and what it lists, the address there. */
+const argvOf = (lab: Lab, machine: MachineSpec): readonly string[] => [
+  seen.kernel,
+  `mem=${String(Math.floor(machine.memory / 1024 ** 2))}M`,
+  `umid=${machine.name}`,
+  'uml_dir=/run/',
+  'seccomp=auto',
+  `ubd0=${seen.root},${seen.base}`,
+  `ubd1r=${seen.seed}`,
+  ...lunsOf(lab, machine).map((_, index) => `ubd${String(index + 2)}=${seen.lun(index)}`),
+  'root=/dev/ubda',
+  'rw',
+  'labseed=/dev/ubdb',
+  'con=null',
+  'con0=null,fd:1',
+  'panic=-1',
+  // For who looks at the host's processes: the machine itself makes nothing of it.
+  `labfolder=${encodeURI(machineFolder(lab, machine.name))}`,
+]
+
+/**
+ * Who a machine runs as, where `lab` may choose: machines of other labs are other users, and so are those of this one.
+ */
+const userOf = (lab: Pick<Lab, 'name'>, machine: string): number | undefined =>
+  machineUser(createHash('sha256').update(machineFolder(lab, machine)).digest().readUInt32BE(0))
 
 /** `0-1,4`, as the kernel writes it. */
 const cpuList = (text: string): readonly number[] =>
@@ -193,7 +223,7 @@ const smallLun = async (lab: Lab, machine: MachineSpec): Promise<string | undefi
 }
 
 const lastLine = async (path: string): Promise<string> => {
-  const text = await readFile(path, 'utf8').catch(() => '')
+  const text = await endOf(path)
   const lines = text.trimEnd().split('\n')
   const panic = lines.findLast((line) => line.includes('Kernel panic'))
   return (panic ?? lines.at(-1) ?? '').trim()
@@ -233,7 +263,7 @@ const createNetwork = async (lab: Lab): Promise<void> => {
   const listener = await listenOnLoopback(lab)
   // Node's documented stdio takes a descriptor; a listening server keeps its own in its handle.
   const { fd } = (listener as unknown as { _handle: { fd: number } })._handle
-  const log = await open(supervisorLog(lab), 'w', 0o600)
+  const log = await open(supervisorLog(lab), 'a', 0o600)
   // Not through execa: it would tie the process to this one, which it must outlive.
   const child = spawn(
     'unshare',
@@ -247,6 +277,7 @@ const createNetwork = async (lab: Lab): Promise<void> => {
       supervisorScript,
       socketOf(lab),
       `${gatewayOf(lab)}/${String(subnetOf(lab).prefix)}`,
+      supervisorLog(lab),
     ],
     { stdio: ['ignore', log.fd, log.fd, fd], detached: true, cwd: '/' },
   )
@@ -285,11 +316,14 @@ const states = async (lab: Lab): Promise<readonly MachineState[]> => {
         status: 'stopped',
         detail: `${found.ended ?? 'ended'}; console: ${await lastLine(join(machineFolder(lab, name), 'console.log'))}`,
       }
-    const differs = spec && (differenceOf(found.argv, argvOf(lab, spec, base)) ?? (await smallLun(lab, spec)))
+    const differs =
+      spec &&
+      (differenceOf(found.argv, [...argvOf(lab, spec), `mac=${macOf(spec)}`]) ?? (await smallLun(lab, spec)))
     return {
       name,
       status: 'running',
       detail: `since ${new Date(found.started).toISOString()}`,
+      ...(found.paused ? { paused: true } : {}),
       ...(differs === undefined ? {} : { differs }),
     }
   }
@@ -301,9 +335,39 @@ const states = async (lab: Lab): Promise<readonly MachineState[]> => {
   ])
 }
 
+/** Of a supervisor that an earlier `lab` has started, and that runs machines otherwise. */
+const needNewSupervisor = async (lab: Lab): Promise<void> => {
+  try {
+    await callSupervisor(socketOf(lab), 'GET', '/version')
+  } catch (error) {
+    if (!(error instanceof SupervisorRefusal) || error.status !== 404) throw error
+    throw new LabError(
+      'earlier-version',
+      `the network of ${lab.name} was made by an earlier version of lab, which starts machines otherwise`,
+      { hint: `lab stop ${lab.name}, then lab up ${lab.name}` },
+    )
+  }
+}
+
+/** Whom the machine runs as may use its files; nobody else. Those of a lab of an earlier version are root's. */
+const giveFiles = async (user: number | undefined, binds: readonly Bind[]): Promise<void> => {
+  for (const { from, writable } of binds) {
+    const own = writable === true || from.endsWith('/seed.tar')
+    // Of links, the link: nothing else may be given away.
+    if (own && user !== undefined) await lchown(from, user, user)
+    if (!own && user !== undefined) {
+      // Parts hold no secrets; who may look into the folder they are in stays as it is.
+      const { mode } = await stat(from)
+      const readable = mode | 0o444 | (mode & 0o100 ? 0o111 : 0)
+      if (mode !== readable) await chmod(from, readable & 0o777)
+    }
+  }
+}
+
 const start: Provider['start'] = async (lab, machine, files) => {
+  await needNewSupervisor(lab)
   const folder = machineFolder(lab, machine.name)
-  await mkdir(join(folder, 'uml'), { recursive: true, mode: 0o700 })
+  await mkdir(folder, { recursive: true, mode: 0o700 })
   let base = await baseOf(lab, machine.name)
   if (!base) {
     const parts = await preparedParts({ images: imagesOf(lab) })
@@ -342,13 +406,19 @@ const start: Provider['start'] = async (lab, machine, files) => {
     // A LUN may grow; it never shrinks, there may be data at its end.
     if (has < size) await truncate(path, size)
   }
+  if (!existsSync(join(folder, 'root.cow'))) await makeCow(join(folder, 'root.cow'), base.baseDisk, seen.base)
+  const user = userOf(lab, machine.name)
+  const binds = bindsOf(lab, machine, base)
+  await giveFiles(user, binds)
   // Written last: a machine without it is absent, and is made anew.
   await writePrivate(join(folder, 'base.json'), JSON.stringify(base))
   const request: StartRequest = {
-    argv: argvOf(lab, machine, base),
+    argv: argvOf(lab, machine),
     cpu: await cpuOf(lab, machine),
     console: join(folder, 'console.log'),
     link: linkOf(lab, machine),
+    binds,
+    ...(user === undefined ? {} : { user }),
   }
   await callSupervisor(socketOf(lab), 'PUT', `/machines/${machine.name}`, request)
 }
@@ -362,31 +432,9 @@ const networkFile = (lab: Lab, machine: MachineSpec): string =>
     '',
   ].join('\n')
 
-/** Processes that belong to the lab: its supervisor, and machines whose root disk lies in its folder. */
-const processesOf = (lab: Pick<Lab, 'name'>): readonly { pid: number; what: string }[] => {
-  const root = pathsOf(lab.name).root
-  const found: { pid: number; what: string }[] = []
-  for (const entry of readdirSync('/proc')) {
-    if (!/^\d+$/.test(entry)) continue
-    try {
-      const argv = readFileSync(`/proc/${entry}/cmdline`, 'utf8').split('\0')
-      if (argv.includes(supervisorScript) && argv.includes(socketOf(lab)))
-        found.push({ pid: Number(entry), what: `supervisor, pid ${entry}` })
-      else if (argv.some((word) => word.startsWith(`ubd0=${root}/machines/`)))
-        found.push({
-          pid: Number(entry),
-          what: `machine ${argv.find((word) => word.startsWith('umid='))?.slice(5) ?? '?'}, pid ${entry}`,
-        })
-    } catch {
-      // The process ended while we looked.
-    }
-  }
-  return found
-}
-
 const leftovers: Provider['leftovers'] = (lab) => {
   const root = pathsOf(lab.name).root
-  const processes = processesOf(lab)
+  const processes = processesOf(socketOf(lab))
   const namespaces = new Set<string>()
   for (const { pid } of processes) {
     try {
@@ -412,23 +460,34 @@ const endSupervisor = (lab: Pick<Lab, 'name'>): Promise<unknown> =>
   callSupervisor(socketOf(lab), 'DELETE', '/').catch(() => undefined)
 
 const destroy: Provider['destroy'] = async (lab) => {
+  // Before its supervisor ends: those that are still ending then no longer show whose they are.
+  const processes = processesOf(socketOf(lab))
   await endSupervisor(lab)
-  const until = Date.now() + 10_000
-  for (;;) {
-    const processes = processesOf(lab)
-    if (processes.length === 0) break
-    for (const { pid } of processes) {
+  const same = ({ pid, began }: { pid: number; began: string }): boolean =>
+    lives(pid) && processAt(pid)?.began === began
+  for (const until = Date.now() + 10_000; Date.now() < until;) {
+    const left = [...processes.filter(same), ...processesOf(socketOf(lab))]
+    if (left.length === 0) break
+    for (const { pid } of left) {
       try {
         process.kill(pid, 'SIGKILL')
-      } catch (error) {
+      } catch {
         // Gone already is what is wanted; anything else shows as a leftover.
-        if ((error as NodeJS.ErrnoException).code !== 'ESRCH') break
       }
     }
-    if (Date.now() > until) break
     await delay(50)
   }
   await removeState(pathsOf(lab.name))
+}
+
+/** One that does not run is left alone: whether it stands still, its state says. */
+const setPaused = async (lab: Lab, machine: string, method: 'PUT' | 'DELETE'): Promise<void> => {
+  if (!(await runningMachines(lab))) return
+  try {
+    await callSupervisor(socketOf(lab), method, `/paused/${machine}`)
+  } catch (error) {
+    if (!(error instanceof SupervisorRefusal) || error.status !== 409) throw error
+  }
 }
 
 /**
@@ -463,15 +522,15 @@ export const umlProvider: Provider = {
   apiEndpoint: async (lab) => `https://127.0.0.1:${(await readFile(portFile(lab), 'utf8')).trim()}`,
   states,
   start,
-  cut: async (lab, machine) => {
-    if (await runningMachines(lab)) await callSupervisor(socketOf(lab), 'DELETE', `/machines/${machine}`)
+  cut: async (lab, machine, only) => {
+    if (!(await runningMachines(lab))) return
+    const started = only && Date.parse(only.run.replace(/^since /, ''))
+    if (Number.isNaN(started)) throw new Error(`${only?.run ?? ''}: no run of a machine`)
+    const query = started === undefined ? '' : `?started=${String(started)}`
+    await callSupervisor(socketOf(lab), 'DELETE', `/machines/${machine}${query}`)
   },
-  pause: async (lab, machine) => {
-    if (await runningMachines(lab)) await callSupervisor(socketOf(lab), 'PUT', `/paused/${machine}`)
-  },
-  resume: async (lab, machine) => {
-    if (await runningMachines(lab)) await callSupervisor(socketOf(lab), 'DELETE', `/paused/${machine}`)
-  },
+  pause: (lab, machine) => setPaused(lab, machine, 'PUT'),
+  resume: (lab, machine) => setPaused(lab, machine, 'DELETE'),
   remove: async (lab, machine) => {
     if (await runningMachines(lab)) await callSupervisor(socketOf(lab), 'DELETE', `/machines/${machine}`)
     await rm(machineFolder(lab, machine), { recursive: true, force: true })

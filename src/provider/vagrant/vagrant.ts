@@ -99,7 +99,13 @@ const states = async (kind: VagrantKind, lab: Lab): Promise<readonly MachineStat
         ? 'it is paused'
         : spec && differenceOf(machine, spec)
       : 'Vagrant did not make it to its end'
-    return { name, status: 'running', detail: machine.detail, ...(differs === undefined ? {} : { differs }) }
+    return {
+      name,
+      status: 'running',
+      detail: machine.detail,
+      ...(differs === undefined ? {} : { differs }),
+      ...(machine.paused ? { paused: true } : {}),
+    }
   }
   const extra = found.filter(({ name }) => !lab.machines.some((machine) => machine.name === name))
   return Promise.all([

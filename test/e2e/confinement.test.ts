@@ -1,0 +1,362 @@
+/** What a lab's processes may do on the host, as /proc shows it, and what its supervisor bears. As built. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { request } from 'node:http'
+import { connect, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { pathToFileURL } from 'node:url'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { loadLab } from '../../src/lab/load.js'
+import type { Lab } from '../../src/lab/lab.js'
+import type { Provider } from '../../src/provider/provider.js'
+import { allProcesses, familyOf, processesOf } from '../../src/provider/uml/processes.js'
+import { listedNumbers } from '../../src/provider/uml/confine.js'
+import { dist } from '../helpers/cli.js'
+import { Bench } from './lab.js'
+
+const bench = new Bench()
+const folder = join(bench.env.LAB_STATE, 'iscsi')
+const socket = join(folder, 'supervisor.sock')
+const before = process.env['LAB_STATE']
+let lab: Lab
+let provider: Provider
+let bystander: ChildProcess | undefined
+
+beforeAll(async () => {
+  process.env['LAB_STATE'] = bench.env.LAB_STATE
+  const built = (await import(pathToFileURL(join(dist, 'provider/uml/uml.js')).href)) as {
+    umlProvider: Provider
+  }
+  provider = built.umlProvider
+  lab = await loadLab('iscsi')
+  await bench.up('iscsi')
+})
+afterAll(async () => {
+  bystander?.kill('SIGKILL')
+  await bench.lab('down', 'iscsi')
+  await bench.close()
+  if (before === undefined) Reflect.deleteProperty(process.env, 'LAB_STATE')
+  else process.env['LAB_STATE'] = before
+})
+
+const supervisor = (): number => processesOf(socket)[0]!.pid
+const namespace = (pid: number | 'self', kind: string): string =>
+  readlinkSync(`/proc/${String(pid)}/ns/${kind}`)
+/** Of every machine: all that is in a PID namespace of its own. */
+const machineProcesses = (): readonly number[] => {
+  const labs = namespace(supervisor(), 'pid')
+  return familyOf(supervisor(), allProcesses())
+    .filter(({ state }) => state !== 'Z')
+    .map(({ pid }) => pid)
+    .filter((pid) => {
+      try {
+        return namespace(pid, 'pid') !== labs
+      } catch {
+        // It ended while we looked.
+        return false
+      }
+    })
+}
+const field = (pid: number, name: string): string =>
+  new RegExp(`^${name}:\\s+(.*)$`, 'm').exec(readFileSync(`/proc/${String(pid)}/status`, 'utf8'))?.[1] ?? ''
+
+/** Each process of a machine that is there long enough to be looked at. */
+const eachProcess = (look: (pid: number) => void): number => {
+  const seen = machineProcesses().filter((pid) => {
+    try {
+      look(pid)
+      return true
+    } catch (error) {
+      if (
+        (error as NodeJS.ErrnoException).code === 'ENOENT' ||
+        (error as NodeJS.ErrnoException).code === 'ESRCH'
+      )
+        return false
+      throw error
+    }
+  })
+  // Two machines: a shell, a kernel and some programs each.
+  expect(seen.length).toBeGreaterThan(6)
+  return seen.length
+}
+
+const isRoot = process.getuid?.() === 0
+
+describe('the processes of a machine', () => {
+  it('run as users that the host does not have, each machine as another one', () => {
+    const known = new Set(
+      ['/etc/passwd', '/etc/group'].flatMap((path) => listedNumbers(readFileSync(path, 'utf8'))),
+    )
+    const users = new Set<number>()
+    eachProcess((pid) => {
+      for (const name of ['Uid', 'Gid']) {
+        const numbers = new Set(field(pid, name).split(/\s+/).map(Number))
+        expect(numbers.size).toBe(1)
+        if (isRoot) expect([...numbers].some((number) => number === 0 || known.has(number))).toBe(false)
+        else expect([...numbers]).toEqual([name === 'Uid' ? process.getuid?.() : process.getgid?.()])
+        if (name === 'Uid') for (const number of numbers) users.add(number)
+      }
+      if (isRoot) expect(field(pid, 'Groups').trim()).toBe('')
+    })
+    if (isRoot) expect(users.size).toBe(2)
+  })
+
+  it('have no capability, and can get none', () => {
+    eachProcess((pid) => {
+      expect(field(pid, 'NoNewPrivs')).toBe('1')
+      for (const name of ['CapInh', 'CapPrm', 'CapEff', 'CapAmb']) {
+        // Who cannot be given a tap device needs raw sockets, in a network of its own.
+        const allowed = isRoot ? [0n] : [0n, 1n << 13n]
+        expect(allowed).toContain(BigInt(`0x${field(pid, name)}`))
+      }
+    })
+  })
+
+  it('share no namespace with the host but that of its clock and its control groups', () => {
+    eachProcess((pid) => {
+      for (const kind of ['user', 'mnt', 'pid', 'net', 'ipc', 'uts'])
+        expect(`${kind} ${namespace(pid, kind)}`).not.toBe(`${kind} ${namespace('self', kind)}`)
+      expect(namespace(pid, 'user')).not.toBe(namespace(supervisor(), 'user'))
+    })
+  })
+
+  it('see a root folder with the kernel and the disks of the machine, and nothing else', () => {
+    const seen = new Set<string>()
+    eachProcess((pid) => {
+      const root = `/proc/${String(pid)}/root`
+      expect(readlinkSync(root)).not.toBe('/')
+      for (const name of readdirSync(root)) seen.add(name)
+      expect(readdirSync(`${root}/dev`).sort()).toEqual(expect.arrayContaining(['null', 'shm']))
+      expect(readdirSync(`${root}/proc`)).toEqual(['cpuinfo'])
+      // Neither is the host's own root in reach by a way out of there.
+      const mounts = readFileSync(`/proc/${String(pid)}/mountinfo`, 'utf8')
+      expect(
+        mounts
+          .split('\n')
+          .filter((line) =>
+            / \/(usr|root|etc|home|old)\b/.test(line.split(' - ')[0]!.split(' ').slice(4).join(' ')),
+          ),
+      ).toEqual([])
+    })
+    expect([...seen].sort()).toEqual(['base', 'dev', 'linux', 'lun-0', 'proc', 'root.cow', 'run', 'seed'])
+  })
+
+  it('may write to their own disks alone', () => {
+    if (!isRoot) return
+    for (const machine of ['target', 'initiator'])
+      for (const name of readdirSync(join(folder, 'machines', machine))) {
+        const { uid, mode } = statSync(join(folder, 'machines', machine, name))
+        expect(mode & 0o077).toBe(0)
+        const own = name === 'root.cow' || name === 'seed.tar' || name.startsWith('lun-')
+        expect(`${name} ${String(uid !== 0)}`).toBe(`${name} ${String(own)}`)
+      }
+  })
+
+  it('have no path of the host in the words that their kernel reads as disks', () => {
+    eachProcess((pid) => {
+      const words = readFileSync(`/proc/${String(pid)}/cmdline`, 'utf8').split('\0')
+      for (const word of words.filter((word) => word.startsWith('ubd'))) expect(word).not.toContain(folder)
+    })
+  })
+})
+
+interface Answer {
+  readonly status: number
+  readonly body: string
+}
+
+const ask = (method: string, path: string, body?: string): Promise<Answer> =>
+  new Promise((resolve, reject) => {
+    const call = request({ socketPath: socket, method, path, agent: false }, (response) => {
+      let text = ''
+      response.on('data', (chunk: Buffer) => (text += String(chunk)))
+      response.on('end', () => {
+        resolve({ status: response.statusCode ?? 0, body: text })
+      })
+    })
+    call.on('connect', (response, tunnel) => {
+      tunnel.destroy()
+      resolve({ status: response.statusCode ?? 0, body: response.statusMessage ?? '' })
+    })
+    call.on('error', reject)
+    call.end(body)
+  })
+
+/** Bytes as they are, for what no client would send. */
+const say = async (bytes: string): Promise<string> => {
+  const line = connect(socket)
+  let text = ''
+  line.on('data', (chunk: Buffer) => (text += String(chunk))).on('error', () => undefined)
+  line.write(bytes)
+  await Promise.race([once(line, 'close'), delay(1500)])
+  line.destroy()
+  return text
+}
+
+const alive = async (pid: number): Promise<void> => {
+  expect(supervisor()).toBe(pid)
+  const { status, body } = await ask('GET', '/machines')
+  expect(status).toBe(200)
+  expect((JSON.parse(body) as { running: boolean }[]).map(({ running }) => running)).toEqual([true, true])
+}
+
+describe('the supervisor of a lab', () => {
+  it('answers on a socket that its owner alone can open', () => {
+    expect(statSync(socket).mode & 0o777).toBe(0o600)
+    expect(statSync(folder).mode & 0o777).toBe(0o700)
+  })
+
+  it.each([
+    ['CONNECT', '192.168.56.70:70000'],
+    ['CONNECT', '192.168.56.70:NaN'],
+    ['CONNECT', '192.168.56.70:-1'],
+    ['CONNECT', '192.168.56.70:0'],
+    ['CONNECT', '192.168.56.70'],
+    ['CONNECT', ':22'],
+    ['CONNECT', 'a b:22'],
+    ['CONNECT', `${'x'.repeat(5000)}:22`],
+    ['GET', '/machines/%'],
+    ['GET', '/nothing'],
+    ['GET', '/machines/../x'],
+    ['POST', '/machines/target'],
+    ['DELETE', '/machines/%00'],
+    ['DELETE', '/machines/target?started=soon'],
+    ['DELETE', '/machines/target/more'],
+    ['DELETE', '/machines'],
+    ['PUT', '/machines/a..b', '{}'],
+    ['PUT', '/machines/new', 'no JSON'],
+    ['PUT', '/machines/new', ''],
+    ['PUT', '/machines/new', 'null'],
+    ['PUT', '/machines/new', '{"argv":"/bin/sh"}'],
+    ['PUT', '/machines/new', '{"argv":["/linux"],"cpu":-1}'],
+    ['PUT', '/machines/new', '{"argv":["/linux"],"cpu":0,"console":"/x","link":["b1","v1"],"binds":[]}'],
+    [
+      'PUT',
+      '/machines/new',
+      '{"argv":["/linux"],"cpu":0,"console":"/x","link":["b1","lo;","02:4c:c0:a8:38:46"],"binds":[]}',
+    ],
+    [
+      'PUT',
+      '/machines/new',
+      '{"argv":["/linux"],"cpu":0,"console":"/x","link":["b1","v1","02:4c:c0:a8:38:46"],"binds":[{"from":"/etc","to":"/../etc"}]}',
+    ],
+    ['PUT', '/forward', '{"host":7,"port":"x"}'],
+    ['PUT', '/forward', '{"host":"192.168.56.11","port":70000}'],
+    ['PUT', '/machines/new', `"${'x'.repeat(2 * 1024 ** 2)}"`],
+  ] as const)(
+    'says that a request is wrong, and goes on: %s %s %.60s',
+    async (method, path, body?: string) => {
+      const pid = supervisor()
+      // Of one that is too long the client may see the connection close before it has said all.
+      const { status } = await ask(method, path, body).catch(() => ({ status: 400 }))
+      expect(status).toBeGreaterThanOrEqual(400)
+      expect(status).toBeLessThan(500)
+      await alive(pid)
+    },
+  )
+
+  it.each([
+    ['no HTTP', 'SSH-2.0-x\r\n\r\n'],
+    ['no path', 'GET\r\n\r\n'],
+    ['a body that ends early', 'PUT /machines/new HTTP/1.1\r\nContent-Length: 10\r\n\r\n{'],
+    ['a body of a length that cannot be', 'PUT /machines/new HTTP/1.1\r\nContent-Length: -1\r\n\r\n'],
+    ['an upgrade', 'GET /machines HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n'],
+    ['a CONNECT to nowhere', 'CONNECT  HTTP/1.1\r\n\r\n'],
+    ['a CONNECT to a port of six digits', 'CONNECT 192.168.56.70:700000 HTTP/1.1\r\nHost: x\r\n\r\n'],
+    ['headers without end', `GET / HTTP/1.1\r\nx: ${'y'.repeat(100_000)}`],
+    ['nothing but zeros', '\0'.repeat(1000)],
+  ])('bears %s', async (_, bytes) => {
+    const pid = supervisor()
+    expect(await say(bytes)).not.toMatch(/^HTTP\/1\.1 5/)
+    await alive(pid)
+  })
+
+  it('bears 10,000 connections that ask nothing, and answers meanwhile', async () => {
+    const pid = supervisor()
+    const lines: Socket[] = []
+    let open = 0
+    for (let group = 0; group < 100; group++) {
+      for (let each = 0; each < 100; each++) {
+        const line = connect(socket)
+        line.on('connect', () => open++).on('error', () => undefined)
+        lines.push(line)
+      }
+      await delay(5)
+      if (group % 20 === 0) await ask('GET', '/machines')
+    }
+    await alive(pid)
+    expect(open).toBeGreaterThan(5000)
+    for (const line of lines) line.destroy()
+    await alive(pid)
+  })
+
+  it('bears more tunnels than it can have, and makes others when these are closed', async () => {
+    const pid = supervisor()
+    const lines: Socket[] = []
+    for (let group = 0; group < 30; group++) {
+      for (let each = 0; each < 100; each++) {
+        const line = connect(socket)
+        line.on('error', () => undefined)
+        line.write('CONNECT 192.168.56.70:22 HTTP/1.1\r\nHost: x\r\n\r\n')
+        lines.push(line)
+      }
+      await delay(10)
+    }
+    for (const line of lines) line.destroy()
+    for (const until = Date.now() + 60_000; Date.now() < until;) {
+      const tunnel = await provider.dial(lab, '192.168.56.70', 22).catch(() => undefined)
+      tunnel?.destroy()
+      if (tunnel) break
+      await delay(200)
+    }
+    await alive(pid)
+    expect(await bench.ok('exec', 'iscsi', 'target', '--', 'hostname')).toContain('target')
+  })
+
+  it('pauses a machine so that its state says so, and refuses to pause one that does not run', async () => {
+    const stateOf = async () => (await provider.states(lab)).find(({ name }) => name === 'initiator')
+    expect(await stateOf()).not.toHaveProperty('paused')
+    expect((await ask('PUT', '/paused/initiator')).status).toBe(200)
+    expect(await stateOf()).toMatchObject({ status: 'running', paused: true })
+    expect((await ask('DELETE', '/paused/initiator')).status).toBe(200)
+    expect(await stateOf()).not.toHaveProperty('paused')
+    expect((await ask('PUT', '/paused/nobody')).status).toBe(409)
+    expect((await ask('DELETE', '/paused/nobody')).status).toBe(409)
+  })
+
+  it('ends that run of a machine which was meant, and no later one', async () => {
+    const detail = async () => (await provider.states(lab)).find(({ name }) => name === 'initiator')!
+    const first = (await detail()).detail
+    // A start that is asked for while its end is under way comes after it.
+    const spec = lab.machines.find(({ name }) => name === 'initiator')!
+    await Promise.all([
+      provider.cut(lab, 'initiator', { run: first }),
+      delay(1).then(() => provider.start(lab, spec, [])),
+    ])
+    const second = await detail()
+    expect(second.status).toBe('running')
+    expect(second.detail).not.toBe(first)
+    await provider.cut(lab, 'initiator', { run: first })
+    expect(await detail()).toEqual(second)
+    await provider.cut(lab, 'initiator', { run: second.detail })
+    expect((await detail()).status).toBe('stopped')
+    expect((await ask('PUT', '/paused/initiator')).status).toBe(409)
+  })
+
+  it('is told from whoever has its words in their arguments: they survive lab down', async () => {
+    const words = [
+      `ubd0=${folder}/machines/target/root.cow`,
+      'umid=target',
+      join(dist, 'provider/uml/supervisor.js'),
+      socket,
+    ]
+    bystander = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)', ...words], { stdio: 'ignore' })
+    await delay(300)
+    expect(processesOf(socket).map(({ pid }) => pid)).not.toContain(bystander.pid)
+    expect(await bench.ok('down', 'iscsi')).toContain('nothing left')
+    expect(bystander.exitCode).toBeNull()
+    expect(bystander.signalCode).toBeNull()
+  })
+})
