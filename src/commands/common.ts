@@ -37,7 +37,7 @@ export const printJson = (io: Io, schema: string, data: object): void => {
 }
 
 export const secretsIn = (lab: Lab): readonly string[] => [
-  ...lab.targets.map((target) => target.chap.password),
+  ...lab.targets.flatMap(({ chap }) => [chap.password, ...(chap.mutual ? [chap.mutual.password] : [])]),
   ...(lab.database ? [lab.database.password, lab.database.rootPassword] : []),
 ]
 
