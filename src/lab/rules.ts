@@ -227,7 +227,7 @@ function* targetRules(file: File): Found {
         yield { path: at('machine'), message: `no machine is named ${shown(target.machine)}${wanted}` }
       }
     }
-    const same = target.iqn === undefined ? undefined : iqns.by(target.iqn, at('iqn'))
+    const same = target.iqn === undefined ? undefined : iqns.by(target.iqn.toLowerCase(), at('iqn'))
     if (same)
       yield {
         path: at('iqn'),
@@ -289,7 +289,7 @@ function* targetRules(file: File): Found {
 function* initiatorRules(file: File): Found {
   const iqns = new Taken<string>()
   for (const [index, { iqn }] of items(file.iscsi?.targets)) {
-    if (iqn !== undefined) iqns.by(iqn, ['iscsi', 'targets', index, 'iqn'])
+    if (iqn !== undefined) iqns.by(iqn.toLowerCase(), ['iscsi', 'targets', index, 'iqn'])
   }
   const firstTarget = file.iscsi?.targets?.[0]?.iqn
   const withoutTargets = lacks(file, 'iscsi')
@@ -308,7 +308,7 @@ function* initiatorRules(file: File): Found {
     } else if (!lacks(machine, 'iqn') && withoutTargets) {
       yield { path: at('iqn'), message: 'a lab without targets has no initiators; remove it', atKey: true }
     } else if (logsIn && machine.iqn !== undefined) {
-      const same = iqns.by(machine.iqn, at('iqn'))
+      const same = iqns.by(machine.iqn.toLowerCase(), at('iqn'))
       if (same)
         yield {
           path: at('iqn'),
@@ -316,7 +316,7 @@ function* initiatorRules(file: File): Found {
         }
     } else if (logsIn && lacks(machine, 'iqn') && firstTarget !== undefined && machine.name !== undefined) {
       const derived = initiatorName(firstTarget, machine.name)
-      const same = iqns.by(derived, at('name'))
+      const same = iqns.by(derived.toLowerCase(), at('name'))
       if (same) {
         yield {
           path: at('name'),

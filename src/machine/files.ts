@@ -328,6 +328,12 @@ export const machineFiles = (
       { path: '/etc/iscsi/initiatorname.iscsi', content: `InitiatorName=${machine.iqn}\n`, mode: 0o600 },
       { path: '/etc/iscsi/iscsid.conf', content: iscsidConf(lab, machine), mode: 0o600 },
     )
+  if (machine.iqn?.startsWith('naa.'))
+    // Debian looks for a name before iscsid starts, and by a slip takes one that begins with n for none.
+    files.push({
+      path: '/etc/systemd/system/iscsid.service.d/lab.conf',
+      content: '[Service]\nExecStartPre=\n',
+    })
   if (machine.role === 'target') {
     files.push({
       path: '/etc/lab/boot.d/50-target',

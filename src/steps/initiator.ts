@@ -51,7 +51,9 @@ export const prepareInitiator = (lab: Lab, machine: MachineSpec & { readonly iqn
     // iscsid reads its name when it starts.
     await context
       .machine(machine.name)
-      .run(shell`systemctl restart iscsid.socket; systemctl try-restart iscsid`)
+      .run(
+        shell`systemctl daemon-reload; systemctl reset-failed iscsid 2>/dev/null; systemctl restart iscsid.socket; systemctl try-restart iscsid`,
+      )
   },
   checks: [initiatorName(lab, machine), iscsid(lab, machine)],
 })

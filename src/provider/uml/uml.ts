@@ -11,6 +11,8 @@ import { LabError } from '../../error.js'
 import { addressText, hostNumber, parseAddress, parseSubnet, type Subnet } from '../../lab/address.js'
 import { imagesOf } from '../../lab/images.js'
 import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
+import { disksProblem } from '../../lab/rules.js'
+import { sizeText } from '../../lab/schema.js'
 import { serialOf, tarOf } from '../../machine/files.js'
 import { sshTransport } from '../../machine/ssh.js'
 import { needHostPackages } from '../../parts/host.js'
@@ -59,6 +61,9 @@ interface Lun {
   readonly path: string
   /** Bytes. */
   readonly size: number
+  /** IQN of the target that serves it, and its number there. */
+  readonly target: string
+  readonly lun: number
 }
 
 const lunsOf = (lab: Lab, machine: MachineSpec): readonly Lun[] =>
@@ -68,6 +73,8 @@ const lunsOf = (lab: Lab, machine: MachineSpec): readonly Lun[] =>
       target.luns.map(({ lun, size }) => ({
         path: join(machineFolder(lab, machine.name), `lun-${serialOf(target, lun)}.raw`),
         size,
+        target: target.iqn,
+        lun,
       })),
     )
 
@@ -496,6 +503,26 @@ const preflight: Provider['preflight'] = async (lab) => {
       problem: `${gib(free)} GiB of disk are free, ${gib(needed)} GiB are needed`,
       hint: 'df -h; lab prepare --prune removes what earlier versions built',
     })
+  return [...problems, ...(await lunProblems(lab))]
+}
+
+/** What is wrong with the LUNs of a lab before anything is made: too many for a machine, or made smaller. */
+const lunProblems = async (lab: Lab): Promise<readonly { problem: string; hint: string }[]> => {
+  const problems: { problem: string; hint: string }[] = []
+  for (const machine of lab.machines) {
+    const luns = lunsOf(lab, machine)
+    const tooMany = disksProblem(machine.name, luns.length, 'uml')
+    if (tooMany !== undefined)
+      problems.push({ problem: tooMany, hint: `another machine with the role target in ${lab.file}` })
+    for (const { path, size, target, lun } of luns) {
+      const has = (await stat(path).catch(() => undefined))?.size ?? 0
+      if (has > size)
+        problems.push({
+          problem: `LUN ${String(lun)} of ${target} has ${sizeText(has)}, and the lab file says ${sizeText(size)}: a disk that shrinks loses what is at its end`,
+          hint: `write size: ${sizeText(has)} in ${lab.file}; or remove the lab with all its data: lab down ${lab.name}`,
+        })
+    }
+  }
   return problems
 }
 
