@@ -251,7 +251,7 @@ const canonicalName = (iqn: string): string => (/^(?:eui|naa)\./.test(iqn) ? iqn
 const complete = (file: CompleteLabFile, path: string): Lab => {
   const targets: TargetSpec[] = (file.iscsi?.targets ?? []).map(({ luns, ...target }) => ({
     ...target,
-    luns: luns.map(({ lun, size }) => ({ lun, size: bytesOf(size) ?? 0 })),
+    luns: luns.map(({ size, ...lun }) => ({ ...lun, size: bytesOf(size) ?? 0 })),
   }))
   const [first] = targets
   const targetOf = (user: { readonly target?: string | undefined }): string => user.target ?? first?.iqn ?? ''

@@ -33,12 +33,13 @@ const initiatorName = (lab: Lab, machine: MachineSpec & { readonly iqn: string }
 const iscsid = (lab: Lab, machine: MachineSpec): Check =>
   machineCheck({
     id: `${machine.name}-iscsid`,
-    title: `iscsid on ${machine.name} is there when it is called`,
+    title: `iscsid on ${machine.name} is there when it is called, and has read its name and configuration`,
     machine: machine.name,
     within: 20,
     hint: `lab exec ${lab.name} ${machine.name} -- journalctl -u iscsid -n 30`,
-    command: shell`systemctl is-active iscsid.socket`,
-    judge: equals('active'),
+    // It reads them when it starts. The time of the last change, since they are unpacked with no time of their own.
+    command: shell`systemctl is-active iscsid.socket; systemctl is-active --quiet iscsid || exit 0; started=$(date -d "$(systemctl show -p ActiveEnterTimestamp --value iscsid)" +%s); for file in /etc/iscsi/initiatorname.iscsi /etc/iscsi/iscsid.conf; do test "$started" -ge "$(stat -c %Z $file)" || echo older than $file; done`,
+    judge: equals('active', (output) => output.split('\n').join(', ')),
   })
 
 export const prepareInitiator = (lab: Lab, machine: MachineSpec & { readonly iqn: string }): Step => ({
@@ -49,11 +50,10 @@ export const prepareInitiator = (lab: Lab, machine: MachineSpec & { readonly iqn
   needs: [`configure-${machine.name}`],
   apply: async (context) => {
     // iscsid reads its name when it starts.
-    await context
-      .machine(machine.name)
-      .run(
-        shell`systemctl daemon-reload; systemctl reset-failed iscsid 2>/dev/null; systemctl restart iscsid.socket; systemctl try-restart iscsid`,
-      )
+    await context.machine(machine.name).run(
+      // A socket does not start beside its service that runs. Sessions outlive both.
+      shell`was=$(systemctl is-active iscsid); systemctl daemon-reload; systemctl stop iscsid.service iscsid.socket; systemctl reset-failed iscsid 2>/dev/null; systemctl start iscsid.socket && { test "$was" != active || systemctl start iscsid; }`,
+    )
   },
   checks: [initiatorName(lab, machine), iscsid(lab, machine)],
 })

@@ -327,7 +327,7 @@ const runTarget = async (folder: string, lab: Lab, machine: string): Promise<str
   const script = contentOf(lab, machine, '/etc/lab/boot.d/50-target')
     .replaceAll('/sys/kernel/config', join(folder, 'config'))
     .replaceAll('/etc/target', join(folder, 'etc'))
-    .replaceAll('/run/lab-target.lock', join(folder, 'lock'))
+    .replaceAll('/run/lab-target.lock', `${folder}.lock`)
     .replaceAll('/var/lib/lab/fenced', join(folder, 'fenced'))
   const { stdout, stderr } = await execa('/bin/sh', ['-x', '-c', asConfigfs + script])
   expect(stdout).toBe('')
@@ -503,10 +503,14 @@ describe('the script of a target, on a stand-in for configfs', () => {
   })
 
   const masked = (): Lab =>
-    parseLab(readFileSync(join(import.meta.dirname, '..', 'lab', 'valid', 'masking.yaml'), 'utf8'), 'masking.yaml', {
-      built: '1.36.3',
-      minors: ['1.36'],
-    })
+    parseLab(
+      readFileSync(join(import.meta.dirname, '..', 'lab', 'valid', 'masking.yaml'), 'utf8'),
+      'masking.yaml',
+      {
+        built: '1.36.3',
+        minors: ['1.36'],
+      },
+    )
 
   const mappings = async (folder: string): Promise<readonly string[]> => {
     const { stdout } = await execa(
