@@ -21,9 +21,14 @@ export interface MachineSpec {
   readonly iqn?: string | undefined
 }
 
-export interface Chap {
+export interface Credentials {
   readonly username: string
   readonly password: string
+}
+
+export interface Chap extends Credentials {
+  /** What the target must know in return; absent: initiators do not ask. */
+  readonly mutual?: Credentials | undefined
 }
 
 export interface LunSpec {
@@ -31,6 +36,8 @@ export interface LunSpec {
   readonly lun: number
   /** Bytes. */
   readonly size: number
+  /** Names of the machines that see it, where the lab file says so; see `initiatorsOfLun`. */
+  readonly initiators?: readonly string[] | undefined
 }
 
 export interface TargetSpec {
@@ -228,9 +235,61 @@ export const machineNamed = (lab: Lab, name: string): MachineSpec => {
 export const nodesOf = (lab: Lab): readonly MachineSpec[] =>
   lab.kubernetes ? machinesWith(lab, 'control-plane', 'worker') : []
 
+export type Initiator = MachineSpec & { readonly iqn: string }
+
 /** Machines that log in to targets. */
-export const initiatorsOf = (lab: Lab): readonly (MachineSpec & { readonly iqn: string })[] =>
-  lab.machines.filter((machine): machine is MachineSpec & { iqn: string } => machine.iqn !== undefined)
+export const initiatorsOf = (lab: Lab): readonly Initiator[] =>
+  lab.machines.filter((machine): machine is Initiator => machine.iqn !== undefined)
+
+/**
+ * The machines that see a LUN. The lab file may name them. Otherwise: all workers, if it is the database's, which
+ * may run on any; whoever has a file system on it; and one that nobody is named for is for the volumes that people
+ * make in the cluster, so for all workers, or in a lab without a cluster for everybody.
+ */
+export const initiatorsOfLun = (
+  lab: Lab,
+  target: TargetSpec,
+  { lun, initiators }: LunSpec,
+): readonly Initiator[] => {
+  const all = initiatorsOf(lab)
+  if (initiators) return all.filter(({ name }) => initiators.includes(name))
+  const workers = all.filter(({ role }) => role === 'worker')
+  const volume = lab.database?.volume
+  if (volume?.kind === 'lun' && volume.target === target.iqn && volume.lun === lun) return workers
+  const users = lab.filesystems
+    .filter((filesystem) => filesystem.target === target.iqn && filesystem.lun === lun)
+    .map(({ initiator }) => initiator)
+  if (users.length > 0) return all.filter(({ name }) => users.includes(name))
+  return workers.length > 0 ? workers : all
+}
+
+/** Who may log in to a target, and the LUNs that each of them sees there: those that see none may not log in. */
+export const accessTo = (
+  lab: Lab,
+  target: TargetSpec,
+): readonly { readonly initiator: Initiator; readonly luns: readonly number[] }[] => {
+  const seen = target.luns.map((lun) => ({ lun: lun.lun, by: new Set(initiatorsOfLun(lab, target, lun)) }))
+  return initiatorsOf(lab)
+    .map((initiator) => ({
+      initiator,
+      luns: seen
+        .filter(({ by }) => by.has(initiator))
+        .map(({ lun }) => lun)
+        .sort((a, b) => a - b),
+    }))
+    .filter(({ luns }) => luns.length > 0)
+}
+
+/**
+ * What an initiator must know to be told which targets a machine has. The kernel has one answer for all targets of
+ * a machine: here it is the CHAP of the first of them in the lab file.
+ * @throws for a machine without a target: the loader has checked that it has one.
+ */
+export const discoveryChapOf = (lab: Lab, machine: string): Chap => {
+  const first = lab.targets.find((target) => target.machine === machine)
+  if (!first) throw new Error(`no target on ${machine} in lab ${lab.name}`)
+  return first.chap
+}
 
 /** The machine whose file system all nodes have mounted. */
 export const nfsServerOf = (lab: Lab): MachineSpec | undefined => machinesWith(lab, 'nfs')[0]
@@ -238,6 +297,10 @@ export const nfsServerOf = (lab: Lab): MachineSpec | undefined => machinesWith(l
 /** `192.168.56.70:3260` */
 export const portalOf = (lab: Lab, target: TargetSpec): string =>
   `${machineNamed(lab, target.machine).address}:${String(target.port)}`
+
+/** The name of the link below `/dev/disk/by-path` by which an initiator knows a LUN, as udev makes it. */
+export const byPathLink = (portal: string, iqn: string, lun: number): string =>
+  `ip-${portal}-iscsi-${iqn}-lun-${String(lun)}`
 
 /** @throws when the lab has no such target: the loader has checked every reference. */
 export const targetNamed = (lab: Lab, iqn: string): TargetSpec => {

@@ -245,10 +245,13 @@ const completeDatabase = (
   ledgerPort: ledgerPort ?? database.nodePort + 1,
 })
 
+/** LIO knows initiators by their names in small letters, and hexadecimal digits may be written in either. */
+const canonicalName = (iqn: string): string => (/^(?:eui|naa)\./.test(iqn) ? iqn.toLowerCase() : iqn)
+
 const complete = (file: CompleteLabFile, path: string): Lab => {
   const targets: TargetSpec[] = (file.iscsi?.targets ?? []).map(({ luns, ...target }) => ({
     ...target,
-    luns: luns.map(({ lun, size }) => ({ lun, size: bytesOf(size) ?? 0 })),
+    luns: luns.map(({ size, ...lun }) => ({ ...lun, size: bytesOf(size) ?? 0 })),
   }))
   const [first] = targets
   const targetOf = (user: { readonly target?: string | undefined }): string => user.target ?? first?.iqn ?? ''
@@ -262,7 +265,7 @@ const complete = (file: CompleteLabFile, path: string): Lab => {
       ...machine,
       memory: bytesOf(memory) ?? 0,
       ...(first && (machine.role === 'initiator' || machine.role === 'worker')
-        ? { iqn: iqn ?? initiatorName(first.iqn, machine.name) }
+        ? { iqn: canonicalName(iqn ?? initiatorName(first.iqn, machine.name)) }
         : {}),
     })),
     targets,

@@ -1,5 +1,5 @@
 import { hostNumber, nthRange, overlaps, parseAddress, parseSubnet, sizeOf, addressText } from './address.js'
-import type { ProviderName, Role } from './lab.js'
+import { byPathLink, type ProviderName, type Role } from './lab.js'
 import { items, lacks, pathText, Taken, type DraftFile, type Found, type Path } from './draft.js'
 import { scenarioRules } from './scenario-rules.js'
 import { bytesOf, defaults, iqnProblem, lastNodePort, shown, sizeText } from './schema.js'
@@ -42,6 +42,30 @@ export const versionProblem = (
 /** The name an initiator gets when the file gives none: the first target's naming authority, then its own name. */
 export const initiatorName = (targetIqn: string, machine: string): string =>
   `${targetIqn.includes(':') ? targetIqn.slice(0, targetIqn.lastIndexOf(':')) : targetIqn}:${machine}`
+
+/**
+ * The most LUNs that a machine of a provider can serve. User-Mode Linux has 16 disks, and two are the machine's own;
+ * the controller that lab gives a machine of VirtualBox has 30 ports.
+ */
+const mostDisks: Readonly<Partial<Record<ProviderName, number>>> = { uml: 14, virtualbox: 30 }
+
+/** Why a machine of a provider cannot serve so many LUNs. No provider: it must do for one of them. */
+export const disksProblem = (
+  machine: string,
+  luns: number,
+  provider: ProviderName | undefined,
+): string | undefined => {
+  const most = provider === undefined ? Math.max(...Object.values(mostDisks)) : mostDisks[provider]
+  return most !== undefined && luns > most
+    ? `${machine} serves ${String(luns)} LUNs; a machine of ${provider ?? 'any provider'} has room for ${String(most)}: spread them over more machines`
+    : undefined
+}
+
+/** Ports on which a machine with the role target itself listens. */
+const portsInUse: Readonly<Record<number, string>> = { 22: 'SSH, over which lab reaches it' }
+
+/** The longest name of a file, in bytes. */
+const longestFileName = 255
 
 /** The least memory, in bytes, that a machine of a role is given, and what would suffer with less. */
 const leastMemory: Readonly<Record<Role, { readonly bytes: number; readonly why: string }>> = {
@@ -128,6 +152,74 @@ function* machineRules(file: File): Found {
   }
 }
 
+/** A machine has room for so many disks, whichever of its targets serves them. */
+function* diskRules(file: File): Found {
+  if (!lacks(file, 'provider') && file.provider === undefined) return
+  const served = new Map<string, number>()
+  for (const [index, { machine, luns }] of items(file.iscsi?.targets)) {
+    if (machine === undefined || luns === undefined) continue
+    const before = served.get(machine) ?? 0
+    served.set(machine, before + luns.length)
+    const problem = disksProblem(machine, before + luns.length, file.provider)
+    if (problem === undefined || disksProblem(machine, before, file.provider) !== undefined) continue
+    const total = items(file.iscsi?.targets)
+      .filter(([, other]) => other.machine === machine)
+      .reduce((sum, [, other]) => sum + (other.luns?.length ?? 0), 0)
+    yield {
+      path: ['iscsi', 'targets', index, 'luns'],
+      message: disksProblem(machine, total, file.provider) ?? problem,
+      atKey: true,
+    }
+  }
+}
+
+/** Whom a LUN names: machines that log in, and whoever uses it among them. */
+function* lunInitiatorRules(file: File): Found {
+  const machines = items(file.machines).map(([, machine]) => machine)
+  const known = machines.every(({ name, role }) => name !== undefined && role !== undefined)
+  const only = file.iscsi?.targets?.length === 1 ? file.iscsi.targets[0]?.iqn : undefined
+  for (const [index, target] of items(file.iscsi?.targets))
+    for (const [place, { lun, initiators }] of items(target.luns)) {
+      if (initiators === undefined) continue
+      const at = (...rest: Path): Path => ['iscsi', 'targets', index, 'luns', place, 'initiators', ...rest]
+      const named = new Taken<string>()
+      for (const [number, name] of items(initiators)) {
+        const same = named.by(name, at(number))
+        const machine = machines.find((candidate) => candidate.name === name)
+        if (same)
+          yield { path: at(number), message: `${shown(name)} is ${pathText(same)} already; remove one` }
+        else if (machine?.role && machine.role !== 'initiator' && machine.role !== 'worker')
+          yield {
+            path: at(number),
+            message: `${name} has the role ${machine.role}; wanted a machine with the role initiator or worker`,
+          }
+        else if (!machine && known) {
+          const names = machines
+            .filter(({ role }) => role === 'initiator' || role === 'worker')
+            .map((candidate) => String(candidate.name))
+          const wanted = didYouMean(name, names) || '; wanted one with the role initiator or worker'
+          yield { path: at(number), message: `no machine is named ${shown(name)}${wanted}` }
+        }
+      }
+      if (!known || lun === undefined) continue
+      const uses = (user: User): boolean => user.lun === lun && (user.target ?? only) === target.iqn
+      const users = [
+        ...items(file.filesystems)
+          .filter(([, user]) => uses(user))
+          .map(([, { initiator }]) => initiator),
+        ...(file.database && uses(file.database)
+          ? machines.filter(({ role }) => role === 'worker').map(({ name }) => name)
+          : []),
+      ]
+      const left = users.find((name) => name !== undefined && !initiators.includes(name))
+      if (left !== undefined)
+        yield {
+          path: at(),
+          message: `leaves out ${left}, which uses the LUN${file.database && uses(file.database) ? ': the database may run on any worker' : ''}; add it`,
+        }
+    }
+}
+
 function* targetRules(file: File): Found {
   const machines = items(file.machines).map(([, machine]) => machine)
   const iqns = new Taken<string>()
@@ -146,11 +238,34 @@ function* targetRules(file: File): Found {
         yield { path: at('machine'), message: `no machine is named ${shown(target.machine)}${wanted}` }
       }
     }
-    const same = target.iqn === undefined ? undefined : iqns.by(target.iqn, at('iqn'))
+    const same = target.iqn === undefined ? undefined : iqns.by(target.iqn.toLowerCase(), at('iqn'))
     if (same)
       yield {
         path: at('iqn'),
         message: `${String(target.iqn)} is taken by ${pathText(same)}; every iSCSI name is used once`,
+      }
+    const inUse = target.port === undefined ? undefined : portsInUse[target.port]
+    if (inUse !== undefined)
+      yield {
+        path: at('port'),
+        message: `${String(target.port)} is taken on the machine by ${inUse}; wanted another port, such as ${String(defaults.port)}`,
+      }
+    const portal = `${machines.find(({ name }) => name === target.machine)?.address ?? '192.168.56.70'}:${String(target.port ?? defaults.port)}`
+    for (const [, { lun }] of items(target.luns)) {
+      const link = byPathLink(portal, target.iqn ?? '', lun ?? 0)
+      if (link.length <= longestFileName) continue
+      yield {
+        path: at('iqn'),
+        message: `is too long by ${String(link.length - longestFileName)}: initiators know LUN ${String(lun)} by the link ${link.slice(0, 24)}…, and the name of a file has at most ${String(longestFileName)} bytes`,
+      }
+      break
+    }
+    const { password, mutual } = target.chap ?? {}
+    if (mutual?.password !== undefined && mutual.password === password)
+      yield {
+        path: at('chap', 'mutual', 'password'),
+        message:
+          'is the password that initiators log in with; open-iscsi refuses a target that answers with it, wanted another',
       }
     const numbers = new Taken<number>()
     for (const [place, { lun, size }] of items(target.luns)) {
@@ -168,6 +283,7 @@ function* targetRules(file: File): Found {
       }
     }
   }
+  yield* diskRules(file)
   const targetsKnown =
     lacks(file, 'iscsi') || file.iscsi?.targets?.every((target) => target?.machine !== undefined)
   for (const [index, machine] of items(file.machines)) {
@@ -184,7 +300,7 @@ function* targetRules(file: File): Found {
 function* initiatorRules(file: File): Found {
   const iqns = new Taken<string>()
   for (const [index, { iqn }] of items(file.iscsi?.targets)) {
-    if (iqn !== undefined) iqns.by(iqn, ['iscsi', 'targets', index, 'iqn'])
+    if (iqn !== undefined) iqns.by(iqn.toLowerCase(), ['iscsi', 'targets', index, 'iqn'])
   }
   const firstTarget = file.iscsi?.targets?.[0]?.iqn
   const withoutTargets = lacks(file, 'iscsi')
@@ -203,7 +319,7 @@ function* initiatorRules(file: File): Found {
     } else if (!lacks(machine, 'iqn') && withoutTargets) {
       yield { path: at('iqn'), message: 'a lab without targets has no initiators; remove it', atKey: true }
     } else if (logsIn && machine.iqn !== undefined) {
-      const same = iqns.by(machine.iqn, at('iqn'))
+      const same = iqns.by(machine.iqn.toLowerCase(), at('iqn'))
       if (same)
         yield {
           path: at('iqn'),
@@ -211,7 +327,7 @@ function* initiatorRules(file: File): Found {
         }
     } else if (logsIn && lacks(machine, 'iqn') && firstTarget !== undefined && machine.name !== undefined) {
       const derived = initiatorName(firstTarget, machine.name)
-      const same = iqns.by(derived, at('name'))
+      const same = iqns.by(derived.toLowerCase(), at('name'))
       if (same) {
         yield {
           path: at('name'),
@@ -438,6 +554,27 @@ function* databaseRules(file: File): Found {
       message: `${String(nodePort)} is the last node port, and ledgerPort, without a value, is the one after it; give it a ledgerPort`,
     }
   }
+  const range = /^\s*(\d+)\s*([-+])\s*(\d+)\s*$/.exec(
+    (file.kubernetes?.apiServer as Readonly<Record<string, unknown>> | undefined)?.[
+      'service-node-port-range'
+    ]?.toString() ?? '',
+  )
+  if (range) {
+    const first = Number(range[1])
+    const last = range[2] === '-' ? Number(range[3]) : first + Number(range[3])
+    const ports = [
+      ['nodePort', nodePort],
+      ['ledgerPort', lacks(database, 'ledgerPort') ? nodePort && nodePort + 1 : database.ledgerPort],
+    ] as const
+    for (const [field, port] of ports)
+      if (port !== undefined && (port < first || port > last))
+        yield {
+          path: lacks(database, field)
+            ? ['kubernetes', 'apiServer', 'service-node-port-range']
+            : ['database', field],
+          message: `${String(port)}${lacks(database, field) ? ` (database.${field})` : ''} is outside the node ports ${String(first)} to ${String(last)} of service-node-port-range`,
+        }
+  }
   const targets = items(file.iscsi?.targets)
   const used =
     targets.find(([, { iqn }]) => iqn === file.database?.target) ??
@@ -510,6 +647,7 @@ export function* crossCheck(file: File, supported: Supported): Found {
   yield* initiatorRules(file)
   yield* filesystemRules(file)
   yield* lunRules(file)
+  yield* lunInitiatorRules(file)
   yield* kubernetesRules(file, supported)
   yield* clusterRules(file, supported)
   yield* databaseRules(file)

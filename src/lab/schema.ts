@@ -211,14 +211,28 @@ const secretProblem = (value: string): string | undefined => {
   return undefined
 }
 
+/** What LIO and open-iscsi read as it was written: tried value by value in test/e2e/chap.test.ts. */
 const chapProblem = (value: string): string | undefined =>
   secretProblem(value) ??
-  (value.trim() === value
-    ? undefined
-    : 'begins or ends with a space; open-iscsi strips it when it reads the value, and the login would then fail')
+  (value.trim() !== value
+    ? 'begins or ends with a space; open-iscsi strips it when it reads the value, and the login would then fail'
+    : value.startsWith('NULL')
+      ? "begins with NULL, which the kernel's target (LIO) takes for none at all, and the login would then fail"
+      : undefined)
 
-const chapText = (description: string, meta: object = {}) =>
-  text('text of 1 to 255 bytes', chapProblem, { description, minLength: 1, maxLength: 255, ...meta })
+/** A name goes over the wire among other keys, and LIO looks for those wherever they stand. */
+const chapNameProblem = (value: string): string | undefined =>
+  chapProblem(value) ??
+  (value.includes(';')
+    ? 'holds ";", where the kernel\'s target (LIO) ends a name, and the login would then fail; wanted another character'
+    : /^0[xb]/i.test(value)
+      ? `begins with ${value.slice(0, 2)}, which the kernel's target (LIO) takes for the mark of an encoded number, and the login would then fail; wanted another beginning`
+      : /CHAP_[RIC]/.test(value)
+        ? `holds ${/CHAP_[RIC]/.exec(value)?.[0] ?? ''}, a key of the login itself, which the kernel's target (LIO) would find in the name; wanted another name`
+        : undefined)
+
+const chapText = (description: string, problem = chapProblem, meta: object = {}) =>
+  text('text of 1 to 255 bytes', problem, { description, minLength: 1, maxLength: 255, ...meta })
 
 /** `writeOnly` is JSON Schema's mark of a password: messages do not quote its value. */
 const passwordText = (description: string) =>
@@ -305,12 +319,19 @@ const flags = (component: string) =>
 
 const machine = mapping(
   {
-    name: text('a machine name, such as worker1', (value) => labelProblem(value, 32), {
-      description:
-        'Host name of the machine, and its name in every command: an RFC 1123 label, at most 32 characters.',
-      pattern: labelPattern,
-      maxLength: 32,
-    }),
+    name: text(
+      'a machine name, such as worker1',
+      (value) =>
+        value === 'all'
+          ? 'all means every machine in commands such as lab exec; wanted another name'
+          : labelProblem(value, 32),
+      {
+        description:
+          'Host name of the machine, and its name in every command: an RFC 1123 label, at most 32 characters.',
+        pattern: labelPattern,
+        maxLength: 32,
+      },
+    ),
     role: z
       .enum(['control-plane', 'worker', 'target', 'initiator', 'nfs'], {
         error: 'control-plane, worker, target, initiator or nfs',
@@ -341,7 +362,20 @@ const machine = mapping(
 const lun = mapping(
   {
     lun: whole('a logical unit number, 0 to 255', 0, 255, { description: 'Logical unit number.' }),
-    size: size('a size of a disk', 'Size of the disk that is served.'),
+    size: size('a size of a disk', 'Size of the disk that is served. It may grow later, and never shrinks.'),
+    initiators: list(
+      z
+        .string({ error: 'the name of a machine with the role initiator or worker' })
+        .meta({ description: 'Name of a machine with the role initiator or worker.' }),
+      'a list of machines',
+    )
+      .min(1, 'at least one machine; without the field, whoever uses the LUN sees it')
+      .max(64, 'at most 64 machines')
+      .optional()
+      .meta({
+        description:
+          "The machines that see it. Without it: all workers, if it is the database's; who has a file system on it; if nobody has, all workers, or in a lab without workers every initiator.",
+      }),
   },
   'a LUN: lun, size',
 )
@@ -357,11 +391,29 @@ const target = mapping(
     ),
     chap: mapping(
       {
-        username: chapText('User name that initiators log in with.'),
-        password: chapText('Password that initiators log in with.', { writeOnly: true }),
+        username: chapText('User name that initiators log in with.', chapNameProblem),
+        password: chapText('Password that initiators log in with.', chapProblem, { writeOnly: true }),
+        mutual: mapping(
+          {
+            username: chapText('User name that the target answers with.'),
+            password: chapText(
+              'Password that the target answers with; another than initiators log in with.',
+              chapProblem,
+              {
+                writeOnly: true,
+              },
+            ),
+          },
+          'a mapping: username, password',
+        )
+          .optional()
+          .meta({ description: 'Mutual CHAP: what the target must know in return.' }),
       },
       'a mapping: username, password',
-    ).meta({ description: 'CHAP: what initiators must know to log in, to discover as well as to use.' }),
+    ).meta({
+      description:
+        'CHAP: what initiators must know to log in, to discover as well as to use. Several targets of one machine are discovered with the CHAP of the first of them.',
+    }),
     luns: list(lun, 'a list of LUNs')
       .min(1, 'at least one LUN')
       .max(256, 'at most 256 LUNs')
@@ -449,7 +501,9 @@ const database = mapping(
       (value) =>
         /^[0-9]/.test(value)
           ? `${shown(value)}: a Service name begins with a letter`
-          : labelProblem(value, 40),
+          : value === 'kubernetes'
+            ? 'kubernetes is the Service of the API server, which the database would take over; wanted another name'
+            : labelProblem(value, 40),
       {
         description: 'Name of the Service, and first part of the name of the Deployment.',
         pattern: '^[a-z]([a-z0-9-]*[a-z0-9])?$',

@@ -1,8 +1,10 @@
 import { createHash } from 'node:crypto'
 import tar from 'tar-stream'
 import {
+  accessTo,
+  type Chap,
+  discoveryChapOf,
   type ExtraArgs,
-  initiatorsOf,
   type KubernetesSpec,
   type Lab,
   type MachineSpec,
@@ -12,6 +14,7 @@ import {
   nodesOf,
   podRangeOf,
   portalOf,
+  targetNamed,
   type TargetSpec,
 } from '../lab/lab.js'
 import { render } from '../render.js'
@@ -62,7 +65,7 @@ export const sha256 = (content: string): string => createHash('sha256').update(c
 export const serialOf = (target: TargetSpec, lun: number): string =>
   sha256(`${target.iqn} ${String(lun)}`).slice(0, 32)
 
-/** What a machine serves: each target with its portal, numbered disks, and who may log in. */
+/** What a machine serves: each target with its portal, numbered disks, who may log in, and what they see. */
 const served = (lab: Lab, machine: MachineSpec) => {
   let disks = 0
   return lab.targets
@@ -75,7 +78,7 @@ const served = (lab: Lab, machine: MachineSpec) => {
         const disk = disks++
         return { lun, disk, serial, store: `iblock_${String(disk)}/${serial}` }
       }),
-      initiators: initiatorsOf(lab).map(({ iqn }) => iqn),
+      initiators: accessTo(lab, target).map(({ initiator, luns }) => ({ iqn: initiator.iqn, luns })),
     }))
 }
 
@@ -87,18 +90,53 @@ export const targetFolders = (lab: Lab, machine: MachineSpec): readonly string[]
       group,
       `${group}/np/${portal}`,
       ...luns.flatMap(({ lun, store }) => [`core/${store}`, `${group}/lun/lun_${String(lun)}`]),
-      ...initiators.map((initiator) => `${group}/acls/${initiator}`),
+      ...initiators.flatMap(({ iqn: name, luns: seen }) => [
+        `${group}/acls/${name}`,
+        ...seen.map((lun) => `${group}/acls/${name}/lun_${String(lun)}`),
+      ]),
     ]
   })
+
+/** What templates see: they may ask for what is absent only where the key is there. */
+const chapData = (chap: Chap): object => ({ ...chap, mutual: chap.mutual })
 
 const targetScript = (lab: Lab, machine: MachineSpec, { lunDevice }: FileOptions): string =>
   render('machine/target.sh', {
     folders: targetFolders(lab, machine),
+    // A machine with this role serves something: the loader has checked it.
+    discovery: chapData(discoveryChapOf(lab, machine.name)),
     targets: served(lab, machine).map((target) => ({
       ...target,
+      chap: chapData(target.chap),
       luns: target.luns.map((lun) => ({ ...lun, device: lunDevice(lun.disk) })),
     })),
   })
+
+/**
+ * What open-iscsi knows on its own. On a worker, that is the CHAP of discovery, so that a volume that says only
+ * `chapAuthSession` can be found as well. A machine with the role initiator is told when it is used.
+ */
+const iscsidConf = (lab: Lab, machine: MachineSpec): string => {
+  const volume = lab.database?.volume
+  const target = volume?.kind === 'lun' ? targetNamed(lab, volume.target) : lab.targets[0]
+  return render('machine/iscsid.conf', {
+    discovery:
+      machine.role === 'worker' && target
+        ? chapRecord('discovery.sendtargets.auth', discoveryChapOf(lab, target.machine))
+        : undefined,
+  })
+}
+
+/** Lines of a record or a configuration of open-iscsi, which takes all behind the sign for the value. */
+export const chapRecord = (section: string, { username, password, mutual }: Chap): string =>
+  [
+    `authmethod = CHAP`,
+    `username = ${username}`,
+    `password = ${password}`,
+    ...(mutual ? [`username_in = ${mutual.username}`, `password_in = ${mutual.password}`] : []),
+  ]
+    .map((line) => `${section}.${line}\n`)
+    .join('')
 
 /** What a lab's control plane does differently from kubeadm's own; the lab file has the last word. */
 const defaultArgs: Readonly<Record<'apiServer' | 'controllerManager' | 'scheduler' | 'etcd', ExtraArgs>> = {
@@ -288,8 +326,14 @@ export const machineFiles = (
   if (machine.iqn !== undefined)
     files.push(
       { path: '/etc/iscsi/initiatorname.iscsi', content: `InitiatorName=${machine.iqn}\n`, mode: 0o600 },
-      { path: '/etc/iscsi/iscsid.conf', content: render('machine/iscsid.conf', {}), mode: 0o600 },
+      { path: '/etc/iscsi/iscsid.conf', content: iscsidConf(lab, machine), mode: 0o600 },
     )
+  if (machine.iqn?.startsWith('naa.'))
+    // Debian looks for a name before iscsid starts, and by a slip takes one that begins with n for none.
+    files.push({
+      path: '/etc/systemd/system/iscsid.service.d/lab.conf',
+      content: '[Service]\nExecStartPre=\n',
+    })
   if (machine.role === 'target') {
     files.push({
       path: '/etc/lab/boot.d/50-target',

@@ -30,6 +30,7 @@ const iscsiSteps = (lab: Lab): readonly Step[] => [
   ...lab.filesystems.flatMap((filesystem) => [
     initiator.logIn(lab, filesystem),
     initiator.makeFilesystem(lab, filesystem),
+    initiator.growFilesystem(lab, filesystem),
   ]),
 ]
 
@@ -76,13 +77,10 @@ const databaseSteps = (lab: Lab): readonly Step[] => {
   const onLun = volume.kind === 'lun' ? volume : undefined
   return [
     ...(onLun
-      ? [
-          database.createSecret(lab, targetNamed(lab, onLun.target).chap),
-          database.proveVolume(lab, spec, onLun),
-        ]
+      ? [database.createSecret(lab, targetNamed(lab, onLun.target)), database.proveVolume(lab, spec, onLun)]
       : []),
     database.deployDatabase(lab, spec),
-    ...(onLun ? [database.targetSees(lab, onLun)] : []),
+    ...(onLun ? [initiator.growVolume(lab, onLun), database.targetSees(lab, onLun)] : []),
     database.writeRow(lab, spec),
     database.startClients(lab, spec),
     ...machinesWith(lab, 'worker').map(({ name }) => database.proveInside(lab, spec, name)),

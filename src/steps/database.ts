@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise'
 import {
-  type Chap,
   type DatabaseSpec,
   type DatabaseVolume,
+  discoveryChapOf,
   type Lab,
   type MachineSpec,
   machinesWith,
@@ -37,6 +37,7 @@ const iscsiVolume = (lab: Lab, volume: OnLun): object => {
     lun: volume.lun,
     fsType: 'ext4',
     readOnly: false,
+    chapAuthDiscovery: true,
     chapAuthSession: true,
     secretRef: { name: 'chap-secret' },
   }
@@ -62,12 +63,32 @@ const databaseManifest = (lab: Lab, database: DatabaseSpec): string => {
   })
 }
 
-export const createSecret = (lab: Lab, chap: Chap): Step => ({
+/** Keys and values of chap-secret, which the kubelet gives to open-iscsi. */
+const secretValues = (lab: Lab, { chap, machine }: TargetSpec): Readonly<Record<string, string>> =>
+  Object.assign(
+    {},
+    ...Object.entries({
+      'discovery.sendtargets.auth': discoveryChapOf(lab, machine),
+      'node.session.auth': chap,
+    }).map(([section, { username, password, mutual }]) => ({
+      [`${section}.username`]: username,
+      [`${section}.password`]: password,
+      ...(mutual && {
+        [`${section}.username_in`]: mutual.username,
+        [`${section}.password_in`]: mutual.password,
+      }),
+    })),
+  ) as Readonly<Record<string, string>>
+
+const secretManifest = (lab: Lab, target: TargetSpec): string =>
+  render('manifests/chap-secret.yaml', { values: secretValues(lab, target) })
+
+export const createSecret = (lab: Lab, target: TargetSpec): Step => ({
   id: 'create-chap-secret',
   title: 'Put the CHAP name and password into chap-secret',
   phase,
   needs: ['init-control-plane'],
-  apply: (context) => apply(context, render('manifests/chap-secret.yaml', { chap })),
+  apply: (context) => apply(context, secretManifest(lab, target)),
   checks: [
     {
       id: 'chap-secret',
@@ -79,10 +100,11 @@ export const createSecret = (lab: Lab, chap: Chap): Step => ({
           'secret',
           'chap-secret',
         )
-        const decode = (key: string): string => Buffer.from(data[key] ?? '', 'base64').toString('utf8')
-        const same =
-          decode('node.session.auth.username') === chap.username &&
-          decode('node.session.auth.password') === chap.password
+        const wanted = secretValues(lab, target)
+        const keys = [...Object.keys(wanted), ...Object.keys(data)]
+        const same = keys.every(
+          (key) => Buffer.from(data[key] ?? '', 'base64').toString('utf8') === wanted[key],
+        )
         return {
           ok: same && type === 'kubernetes.io/iscsi-chap',
           saw: `${type}, ${same ? 'as wanted' : 'other values'}`,
@@ -555,7 +577,7 @@ export const manifestsOf = (lab: Lab): readonly { readonly name: string; readonl
       ? [
           {
             name: 'chap-secret',
-            text: render('manifests/chap-secret.yaml', { chap: targetNamed(lab, volume.target).chap }),
+            text: secretManifest(lab, targetNamed(lab, volume.target)),
           },
           {
             name: 'ubuntu-initiator',

@@ -1,9 +1,21 @@
 /** open-iscsi: who a machine says it is, its sessions, and a file system on a LUN (seed 002, first half). */
-import { type FilesystemSpec, type Lab, type MachineSpec, portalOf, targetNamed } from '../lab/lab.js'
+import {
+  accessTo,
+  byPathLink,
+  type DatabaseVolume,
+  discoveryChapOf,
+  type FilesystemSpec,
+  type Lab,
+  type MachineSpec,
+  machinesWith,
+  portalOf,
+  targetNamed,
+} from '../lab/lab.js'
 import { sha256 } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
-import type { Check, Context, Step } from '../plan/step.js'
+import type { Check, Context, Step, Verdict } from '../plan/step.js'
 import { equals, machineCheck } from './checks.js'
+import { discover, hashOfRecord, nodeArgs, recordText, writeRecord } from './open-iscsi.js'
 import { shortName } from './target.js'
 
 const phase = 'iscsi'
@@ -21,12 +33,13 @@ const initiatorName = (lab: Lab, machine: MachineSpec & { readonly iqn: string }
 const iscsid = (lab: Lab, machine: MachineSpec): Check =>
   machineCheck({
     id: `${machine.name}-iscsid`,
-    title: `iscsid on ${machine.name} is there when it is called`,
+    title: `iscsid on ${machine.name} is there when it is called, and has read its name and configuration`,
     machine: machine.name,
     within: 20,
     hint: `lab exec ${lab.name} ${machine.name} -- journalctl -u iscsid -n 30`,
-    command: shell`systemctl is-active iscsid.socket`,
-    judge: equals('active'),
+    // It reads them when it starts. The time of the last change, since they are unpacked with no time of their own.
+    command: shell`systemctl is-active iscsid.socket; systemctl is-active --quiet iscsid || exit 0; started=$(date -d "$(systemctl show -p ActiveEnterTimestamp --value iscsid)" +%s); for file in /etc/iscsi/initiatorname.iscsi /etc/iscsi/iscsid.conf; do test "$started" -ge "$(stat -c %Z $file)" || echo older than $file; done`,
+    judge: equals('active', (output) => output.split('\n').join(', ')),
   })
 
 export const prepareInitiator = (lab: Lab, machine: MachineSpec & { readonly iqn: string }): Step => ({
@@ -37,9 +50,10 @@ export const prepareInitiator = (lab: Lab, machine: MachineSpec & { readonly iqn
   needs: [`configure-${machine.name}`],
   apply: async (context) => {
     // iscsid reads its name when it starts.
-    await context
-      .machine(machine.name)
-      .run(shell`systemctl restart iscsid.socket; systemctl try-restart iscsid`)
+    await context.machine(machine.name).run(
+      // A socket does not start beside its service that runs. Sessions outlive both.
+      shell`was=$(systemctl is-active iscsid); systemctl daemon-reload; systemctl stop iscsid.service iscsid.socket; systemctl reset-failed iscsid 2>/dev/null; systemctl start iscsid.socket && { test "$was" != active || systemctl start iscsid; }`,
+    )
   },
   checks: [initiatorName(lab, machine), iscsid(lab, machine)],
 })
@@ -54,6 +68,9 @@ interface Where {
   readonly mountPoint: string
 }
 
+const deviceOf = (portal: string, iqn: string, lun: number): string =>
+  `/dev/disk/by-path/${byPathLink(portal, iqn, lun)}`
+
 const whereOf = (lab: Lab, filesystem: FilesystemSpec): Where => {
   const target = targetNamed(lab, filesystem.target)
   const portal = portalOf(lab, target)
@@ -63,7 +80,7 @@ const whereOf = (lab: Lab, filesystem: FilesystemSpec): Where => {
     filesystem,
     name,
     portal,
-    device: `/dev/disk/by-path/ip-${portal}-iscsi-${filesystem.target}-lun-${String(filesystem.lun)}`,
+    device: deviceOf(portal, filesystem.target, filesystem.lun),
     mountPoint: `/mnt/${name}`,
   }
 }
@@ -83,35 +100,6 @@ const earlier = (where: Where): readonly Where[] => {
   )
 }
 
-const nodeArgs = ({ filesystem, portal }: Where): readonly string[] => [
-  '-m',
-  'node',
-  '-T',
-  filesystem.target,
-  '-p',
-  portal,
-]
-
-/**
- * The node record with the CHAP credentials. They go into the record's file through standard input, because
- * iscsiadm takes them only as arguments, which every user of the machine could read.
- */
-const writeRecord = async (context: Context, where: Where): Promise<void> => {
-  const { filesystem, lab } = where
-  const { username, password } = targetNamed(lab, filesystem.target).chap
-  const machine = context.machine(filesystem.initiator)
-  const args = nodeArgs(where)
-  await machine.run(
-    shell`iscsiadm ${args} -o new >/dev/null && iscsiadm ${args} -o update -n node.session.auth.authmethod -v CHAP`,
-  )
-  await machine.run(
-    shell`set -e; file=$(find /etc/iscsi/nodes /var/lib/iscsi/nodes -type f -path ${`*/${filesystem.target}/*`} -path ${`*${where.portal.replace(':', ',')}*`} 2>/dev/null | head -n 1); test -n "$file"; umask 077; grep -v -e ^node.session.auth.username -e ^node.session.auth.password -e END.RECORD "$file" > "$file".new; cat >> "$file".new; mv "$file".new "$file"`,
-    {
-      input: `node.session.auth.username = ${username}\nnode.session.auth.password = ${password}\n# END RECORD\n`,
-    },
-  )
-}
-
 const mount = ({ filesystem, device, mountPoint }: Where): Command =>
   shell`mkdir -p ${mountPoint}; mountpoint -q ${mountPoint} || mount -t ${filesystem.type} ${device} ${mountPoint}`
 
@@ -123,40 +111,102 @@ const newSession = async (context: Context, where: Where): Promise<void> => {
   // At whatever portal that was: the lab file may have another one now.
   for (const operation of ['--logout', '--op=delete'])
     await machine.try(shell`iscsiadm -m node -T ${where.filesystem.target} ${operation}`)
-  await writeRecord(context, where)
+  const { command, input } = writeRecord(
+    where.filesystem.target,
+    where.portal,
+    targetNamed(where.lab, where.filesystem.target).chap,
+  )
+  await machine.run(command, { input })
   await machine.run(
-    shell`iscsiadm ${nodeArgs(where)} --login && udevadm settle --timeout=20 --exit-if-exists=${where.device}`,
+    shell`iscsiadm ${nodeArgs(where.filesystem.target, where.portal)} --login && udevadm settle --timeout=20 --exit-if-exists=${where.device}`,
   )
   for (const other of earlier(where)) await machine.run(mount(other))
 }
 
-const discovered = (where: Where): Check =>
-  machineCheck({
+/** With the credentials of discovery; the record is gone again with the check, so whoever has none is refused. */
+const discovered = (where: Where): Check => {
+  const { lab, filesystem, portal } = where
+  const { machine } = targetNamed(lab, filesystem.target)
+  return {
     id: `${where.name}-discovered`,
-    title: `${where.filesystem.initiator} discovers ${where.filesystem.target}`,
-    machine: where.filesystem.initiator,
+    title: `${filesystem.initiator} discovers ${filesystem.target} with CHAP`,
+    machine: filesystem.initiator,
     within: 20,
-    hint: `lab exec ${where.lab.name} ${where.filesystem.initiator} -- iscsiadm -m discovery -t sendtargets -p ${where.portal}`,
-    command: shell`iscsiadm -m discoverydb -t sendtargets -p ${where.portal} -o nonpersistent --discover`,
-    judge: (output) => ({
-      ok: output.includes(where.filesystem.target),
-      saw: output.split('\n').join('; ') || 'nothing',
-    }),
-  })
+    hint: `lab exec ${lab.name} ${machine} -- dmesg`,
+    probe: async (context) => {
+      const { command, input } = discover(portal, discoveryChapOf(lab, machine))
+      const { exitCode, stdout } = await context
+        .machine(filesystem.initiator)
+        .try(command, { input, signal: context.signal, timeout: 30 })
+      const lines = stdout.trim().split('\n')
+      return {
+        ok: exitCode === 0 && lines.some((line) => line.split(' ')[1] === filesystem.target),
+        saw: lines.join('; ') || 'nothing',
+      }
+    },
+  }
+}
 
-const loggedIn = (where: Where): Check =>
-  machineCheck({
+/** What the machine is meant to see of the target, and is shown to see. */
+const lunsOf = ({ lab, filesystem }: Where): readonly number[] =>
+  accessTo(lab, targetNamed(lab, filesystem.target)).find(
+    ({ initiator }) => initiator.name === filesystem.initiator,
+  )?.luns ?? []
+
+const loggedIn = (where: Where): Check => {
+  const { lab, filesystem, portal } = where
+  const luns = lunsOf(where)
+  return machineCheck({
     id: `${where.name}-logged-in`,
-    title: `${where.filesystem.initiator} is logged in to ${where.filesystem.target}, once, and has LUN ${String(where.filesystem.lun)}`,
-    machine: where.filesystem.initiator,
+    title: `${filesystem.initiator} is logged in to ${filesystem.target}, once, and has ${luns.length === 1 ? 'LUN' : 'LUNs'} ${luns.join(', ')}`,
+    machine: filesystem.initiator,
     within: 20,
-    hint: `lab exec ${where.lab.name} ${where.filesystem.initiator} -- iscsiadm -m session -P 3`,
-    command: shell`iscsiadm -m session; test -b ${where.device} && readlink -f ${where.device}`,
+    hint: `lab exec ${lab.name} ${filesystem.initiator} -- iscsiadm -m session -P 3`,
+    command: shell`iscsiadm -m session; cd /dev/disk/by-path && ls | sed -n ${`s/^${byPathLink(portal, filesystem.target, 0).slice(0, -1)}\\([0-9]*\\)$/has \\1/p`}; test -b ${where.device}`,
     judge: (output) => {
-      const sessions = output.split('\n').filter((line) => line.includes(`${where.filesystem.target} `))
-      return { ok: sessions.length === 1 && output.includes('/dev/'), saw: output.split('\n').join('; ') }
+      const lines = output.split('\n')
+      const sessions = lines.filter((line) => line.split(' ')[3] === filesystem.target)
+      const has = lines
+        .filter((line) => line.startsWith('has '))
+        .map((line) => Number(line.slice(4)))
+        .sort((one, other) => one - other)
+      return {
+        ok: sessions.length === 1 && has.join() === luns.join(),
+        saw: `${sessions.join('; ') || 'no session'}; LUNs ${has.join(', ') || 'none'}`,
+      }
     },
   })
+}
+
+/** A session lives on when the lab file has another password by now: the next login would fail. */
+const recorded = (where: Where): Check => {
+  const { lab, filesystem, portal } = where
+  const { chap } = targetNamed(lab, filesystem.target)
+  const wanted = sha256(recordText(chap))
+  return machineCheck({
+    id: `${where.name}-record`,
+    title: `${filesystem.initiator} would log in again with the lab file's name and password`,
+    machine: filesystem.initiator,
+    hint: `lab up ${lab.name}`,
+    command: hashOfRecord(filesystem.target, portal),
+    judge: (output) => ({
+      ok: output === wanted,
+      saw: output === wanted ? 'its record is as wanted' : 'its record differs',
+    }),
+  })
+}
+
+/** Makes LUNs known that were added to the target of a session. False where another session is needed for it. */
+const lookAgain = async (context: Context, where: Where): Promise<boolean> => {
+  const machine = context.machine(where.filesystem.initiator)
+  const { iqn } = targetNamed(where.lab, where.filesystem.target)
+  const scan = await machine.try(
+    shell`iscsiadm ${nodeArgs(iqn, where.portal)} --rescan && udevadm settle --timeout=20 --exit-if-exists=${where.device}`,
+  )
+  if (scan.exitCode !== 0) return false
+  for (const check of [loggedIn(where), recorded(where)]) if (!(await check.probe(context)).ok) return false
+  return true
+}
 
 export const logIn = (lab: Lab, filesystem: FilesystemSpec): Step => {
   const where = whereOf(lab, filesystem)
@@ -170,8 +220,10 @@ export const logIn = (lab: Lab, filesystem: FilesystemSpec): Step => {
       `serve-${shortName(lab, targetNamed(lab, filesystem.target))}`,
       ...earlier(where).map(({ name }) => `make-filesystem-${name}`),
     ],
-    apply: (context) => newSession(context, where),
-    checks: [discovered(where), loggedIn(where)],
+    apply: async (context) => {
+      if (!(await lookAgain(context, where))) await newSession(context, where)
+    },
+    checks: [discovered(where), loggedIn(where), recorded(where)],
   }
 }
 
@@ -240,6 +292,110 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
           }
         },
       }),
+    ],
+  }
+}
+
+/** Blocks at the end of a disk that ext4 leaves, where they are too few for another group. */
+const spareBlocks = 2048
+
+/** Looks at a disk and the ext4 on it: the first line is the size of the disk, then its blocks and their size. */
+const sizes = (device: string): Command =>
+  shell`blockdev --getsize64 ${device} && dumpe2fs -h ${device} 2>/dev/null | sed -En 's/^Block (count|size): *//p'`
+
+const judgeSize =
+  (size: number) =>
+  (output: string): Verdict => {
+    const [disk = 0, blocks = 0, blockSize = 0] = output.split('\n').map(Number)
+    const filesystem = blocks * blockSize
+    return {
+      ok: disk === size && blocks > 0 && filesystem > size - spareBlocks * blockSize,
+      saw: `a disk of ${String(disk)} bytes, a file system of ${String(filesystem)}`,
+    }
+  }
+
+/** Asks the target for the size of the disk, and lets the file system have all of it, mounted or not. */
+const grow = (iqn: string, portal: string, device: string): Command =>
+  shell`iscsiadm ${nodeArgs(iqn, portal)} --rescan >/dev/null && udevadm settle && resize2fs ${device}`
+
+/** Seconds for a file system to grow: its new groups are written. */
+const growing = 300
+
+/** A LUN that is larger in the lab file grows at the target by itself; the initiator must be told. */
+export const growFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
+  const { device, name, portal } = whereOf(lab, filesystem)
+  const machine = filesystem.initiator
+  const size = sizeOf(lab, filesystem.target, filesystem.lun)
+  return {
+    id: `grow-filesystem-${name}`,
+    title: `See that the file system fills the LUN, or let it grow`,
+    phase,
+    machine,
+    needs: [`make-filesystem-${name}`],
+    apply: async (context) => {
+      await context.machine(machine).run(grow(filesystem.target, portal, device), { timeout: growing })
+    },
+    checks: [
+      machineCheck({
+        id: `${name}-size`,
+        title: `LUN ${String(filesystem.lun)} has ${String(size)} bytes on ${machine} as well, and ${filesystem.type} fills them`,
+        machine,
+        within: 20,
+        hint: `lab exec ${lab.name} ${machine} -- lsblk --bytes ${device}`,
+        command: sizes(device),
+        judge: judgeSize(size),
+      }),
+    ],
+  }
+}
+
+const sizeOf = (lab: Lab, iqn: string, lun: number): number =>
+  targetNamed(lab, iqn).luns.find((candidate) => candidate.lun === lun)?.size ?? 0
+
+/** The same for the LUN of a database, on whichever worker has it. */
+export const growVolume = (lab: Lab, volume: Extract<DatabaseVolume, { kind: 'lun' }>): Step => {
+  const portal = portalOf(lab, targetNamed(lab, volume.target))
+  const device = deviceOf(portal, volume.target, volume.lun)
+  const size = sizeOf(lab, volume.target, volume.lun)
+  const users = async (context: Context): Promise<readonly string[]> => {
+    const found = await Promise.all(
+      machinesWith(lab, 'worker').map(async ({ name }) => {
+        const mounted = await context
+          .machine(name)
+          .try(
+            shell`test -b ${device} && findmnt --noheadings --first-only --source "$(readlink -f ${device})"`,
+            {
+              signal: context.signal,
+            },
+          )
+        return mounted.exitCode === 0 ? name : undefined
+      }),
+    )
+    return found.filter((name) => name !== undefined)
+  }
+  return {
+    id: 'grow-volume',
+    title: "See that the database's file system fills its LUN, or let it grow",
+    phase: 'database',
+    needs: ['deploy-database'],
+    apply: async (context) => {
+      for (const name of await users(context))
+        await context.machine(name).run(grow(volume.target, portal, device), { timeout: growing })
+    },
+    checks: [
+      {
+        id: 'volume-size',
+        title: `the database's LUN has ${String(size)} bytes where it is mounted, and ext4 fills them`,
+        within: 60,
+        hint: `lab up ${lab.name}`,
+        probe: async (context) => {
+          const [name] = await users(context)
+          if (name === undefined) return { ok: false, saw: 'mounted on no worker' }
+          const { stdout } = await context.machine(name).try(sizes(device), { signal: context.signal })
+          const { ok, saw } = judgeSize(size)(stdout.trim())
+          return { ok, saw: `${name}: ${saw}` }
+        },
+      },
     ],
   }
 }

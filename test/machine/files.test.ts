@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, readlink, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { execa } from 'execa'
@@ -313,6 +313,7 @@ mountpoint() { :; }
 mkdir() {
   command mkdir "$@" || return
   for made in "$@"; do case "$made" in
+    */target/iscsi) command mkdir -p "$made"/discovery_auth ;;
     */acls/*/lun_*) ;;
     */acls/*) command mkdir -p "$made"/auth ;;
     */tpgt_1) command mkdir -p "$made"/attrib "$made"/acls "$made"/np "$made"/lun ;;
@@ -326,6 +327,8 @@ const runTarget = async (folder: string, lab: Lab, machine: string): Promise<str
   const script = contentOf(lab, machine, '/etc/lab/boot.d/50-target')
     .replaceAll('/sys/kernel/config', join(folder, 'config'))
     .replaceAll('/etc/target', join(folder, 'etc'))
+    .replaceAll('/run/lab-target.lock', `${folder}.lock`)
+    .replaceAll('/var/lib/lab/fenced', join(folder, 'fenced'))
   const { stdout, stderr } = await execa('/bin/sh', ['-x', '-c', asConfigfs + script])
   expect(stdout).toBe('')
   return stderr
@@ -431,7 +434,143 @@ describe('the script of a target, on a stand-in for configfs', () => {
     const lab = labNamed('nasty')
     const fewer: Lab = { ...lab, targets: lab.targets.filter(({ iqn }) => !iqn.endsWith(':two')) }
     await runTarget(folder, fewer, 'disks')
-    expect(await readdir(join(folder, 'config', 'target', 'iscsi'))).toEqual(['iqn.2016-04.world.srv:one'])
+    expect(await readdir(join(folder, 'config', 'target', 'iscsi'))).toEqual([
+      'discovery_auth',
+      'iqn.2016-04.world.srv:one',
+    ])
+  })
+
+  test('tells its targets to whoever knows the CHAP of the first of them, and to nobody else', async () => {
+    const folder = await temporaryFolder()
+    const lab = labNamed('nasty')
+    await runTarget(folder, lab, 'disks')
+    const auth = async (name: string): Promise<string> => valueOf(folder, 'iscsi', 'discovery_auth', name)
+    expect(await auth('userid')).toBe(lab.targets[0]?.chap.username)
+    expect(await auth('password')).toBe(lab.targets[0]?.chap.password)
+    expect(await auth('enforce_discovery_auth')).toBe('1')
+    for (const name of ['one', 'two'])
+      expect(
+        await valueOf(
+          folder,
+          'iscsi',
+          `iqn.2016-04.world.srv:${name}`,
+          'tpgt_1',
+          'attrib',
+          'demo_mode_discovery',
+        ),
+      ).toBe('0')
+  })
+
+  const mutual = { username: 'answer', password: "it's $HOME" }
+  const answering = (lab: Lab): Lab => ({
+    ...lab,
+    targets: lab.targets.map((target) => ({ ...target, chap: { ...target.chap, mutual } })),
+  })
+
+  test('answers with the mutual name and password, when it is logged in to and when it is discovered', async () => {
+    const folder = await temporaryFolder()
+    const lab = answering(labNamed('iscsi'))
+    await runTarget(folder, lab, 'target')
+    const acl = join(
+      'iqn.2016-04.world.srv:target00',
+      'tpgt_1',
+      'acls',
+      'iqn.2016-04.world.srv:initiator',
+      'auth',
+    )
+    for (const place of [acl, 'discovery_auth']) {
+      expect(await valueOf(folder, 'iscsi', place, 'userid_mutual')).toBe(mutual.username)
+      expect(await valueOf(folder, 'iscsi', place, 'password_mutual')).toBe(mutual.password)
+    }
+    // The kernel says so itself once it has both; without them in the lab file it must forget them.
+    const says = join(folder, 'config', 'target', 'iscsi', acl, 'authenticate_target')
+    await writeFile(says, '1\n')
+    await runTarget(folder, labNamed('iscsi'), 'target')
+    expect(await valueOf(folder, 'iscsi', acl, 'userid_mutual')).toBe('NULL')
+    expect(await valueOf(folder, 'iscsi', acl, 'password_mutual')).toBe('NULL')
+  })
+
+  test('writes a value anew that has a line end too many, and leaves one as the kernel shows it', async () => {
+    const folder = await temporaryFolder()
+    const lab = labNamed('iscsi')
+    await runTarget(folder, lab, 'target')
+    const auth = join(folder, 'config', 'target', 'iscsi', 'discovery_auth')
+    await writeFile(join(auth, 'password'), 'password\n\n')
+    await writeFile(join(auth, 'userid'), 'username\n')
+    await runTarget(folder, lab, 'target')
+    expect(await readFile(join(auth, 'password'), 'utf8')).toBe('password')
+    expect(await readFile(join(auth, 'userid'), 'utf8')).toBe('username\n')
+  })
+
+  const masked = (): Lab =>
+    parseLab(
+      readFileSync(join(import.meta.dirname, '..', 'lab', 'valid', 'masking.yaml'), 'utf8'),
+      'masking.yaml',
+      {
+        built: '1.36.3',
+        minors: ['1.36'],
+      },
+    )
+
+  const mappings = async (folder: string): Promise<readonly string[]> => {
+    const { stdout } = await execa(
+      'sh',
+      ['-c', "cd iscsi/*/tpgt_1/acls && find . -type l -printf '%P %l\n' | sed 's|/lun .*/| = |'"],
+      { cwd: join(folder, 'config', 'target') },
+    )
+    return stdout
+      .split('\n')
+      .map((line) => line.replace('iqn.2016-04.world.srv:', ''))
+      .sort()
+  }
+
+  const meant = [
+    'c1/lun_1 = lun_1',
+    'c1/lun_3 = lun_3',
+    'c2/lun_3 = lun_3',
+    'w1/lun_0 = lun_0',
+    'w1/lun_2 = lun_2',
+    'w2/lun_0 = lun_0',
+    'w2/lun_2 = lun_2',
+  ]
+
+  test('shows every initiator its own LUNs: of the database, of its file systems, and those it is named for', async () => {
+    const folder = await temporaryFolder()
+    await runTarget(folder, masked(), 'target')
+    expect(await mappings(folder)).toEqual(meant)
+  })
+
+  test('takes back a LUN that an initiator was shown by hand, under whatever number', async () => {
+    const folder = await temporaryFolder()
+    await runTarget(folder, masked(), 'target')
+    const { stdout: group } = await execa('sh', ['-c', 'echo iscsi/*/tpgt_1'], {
+      cwd: join(folder, 'config', 'target'),
+    })
+    const acls = join(folder, 'config', 'target', group, 'acls')
+    const lun = (number: number): string =>
+      join(folder, 'config', 'target', group, 'lun', `lun_${String(number)}`)
+    // LUN 0 for c2, the database's disk; LUN 1 of c1 leads to the database's, too; a link of another name.
+    await mkdir(join(acls, 'iqn.2016-04.world.srv:c2', 'lun_0'))
+    await symlink(lun(0), join(acls, 'iqn.2016-04.world.srv:c2', 'lun_0', 'mine'))
+    await rm(join(acls, 'iqn.2016-04.world.srv:c1', 'lun_1', 'lun'))
+    await symlink(lun(0), join(acls, 'iqn.2016-04.world.srv:c1', 'lun_1', 'lun'))
+    await writeFile(join(acls, 'iqn.2016-04.world.srv:w1', 'lun_0', 'write_protect'), '1\n')
+    await runTarget(folder, masked(), 'target')
+    expect(await mappings(folder)).toEqual(meant)
+    expect(await readFile(join(acls, 'iqn.2016-04.world.srv:w1', 'lun_0', 'write_protect'), 'utf8')).toBe('0')
+  })
+
+  test('gives a fenced initiator no list, whatever the lab file has for it, until the fence is undone', async () => {
+    const folder = await temporaryFolder()
+    await runTarget(folder, masked(), 'target')
+    const fenced = join(folder, 'fenced')
+    await mkdir(fenced)
+    await writeFile(join(fenced, 'iqn.2016-04.world.srv:w1'), '')
+    await runTarget(folder, masked(), 'target')
+    expect(await mappings(folder)).toEqual(meant.filter((line) => !line.startsWith('w1/')))
+    await rm(join(fenced, 'iqn.2016-04.world.srv:w1'))
+    await runTarget(folder, masked(), 'target')
+    expect(await mappings(folder)).toEqual(meant)
   })
 
   test('listens on no address and no port that is no longer in the lab file', async () => {
@@ -453,7 +592,7 @@ describe('the folders that a target machine is to have', () => {
     const patterns = [
       'core/iblock_*/*',
       'iscsi/*/tpgt_1',
-      ...['np', 'lun', 'acls'].map((kind) => `iscsi/*/tpgt_1/${kind}/*`),
+      ...['np/*', 'lun/*', 'acls/*', 'acls/*/lun_*'].map((kind) => `iscsi/*/tpgt_1/${kind}`),
     ]
     const { stdout } = await execa('sh', ['-c', `ls -d ${patterns.join(' ')}`], {
       cwd: join(folder, 'config', 'target'),

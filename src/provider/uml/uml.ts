@@ -10,6 +10,8 @@ import { LabError } from '../../error.js'
 import { addressText, hostNumber, parseAddress, parseSubnet, type Subnet } from '../../lab/address.js'
 import { imagesOf } from '../../lab/images.js'
 import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
+import { disksProblem } from '../../lab/rules.js'
+import { sizeText } from '../../lab/schema.js'
 import { serialOf, tarOf } from '../../machine/files.js'
 import { quote } from '../../machine/sh.js'
 import { sshTransport } from '../../machine/ssh.js'
@@ -64,6 +66,9 @@ interface Lun {
   readonly path: string
   /** Bytes. */
   readonly size: number
+  /** IQN of the target that serves it, and its number there. */
+  readonly target: string
+  readonly lun: number
 }
 
 const lunsOf = (lab: Lab, machine: MachineSpec): readonly Lun[] =>
@@ -73,6 +78,8 @@ const lunsOf = (lab: Lab, machine: MachineSpec): readonly Lun[] =>
       target.luns.map(({ lun, size }) => ({
         path: join(machineFolder(lab, machine.name), `lun-${serialOf(target, lun)}.raw`),
         size,
+        target: target.iqn,
+        lun,
       })),
     )
 
@@ -490,6 +497,26 @@ const setPaused = async (lab: Lab, machine: string, method: 'PUT' | 'DELETE'): P
   }
 }
 
+/** What is wrong with the LUNs of a lab before anything is made: too many for a machine, or made smaller. */
+const lunProblems = async (lab: Lab): Promise<readonly { problem: string; hint: string }[]> => {
+  const problems: { problem: string; hint: string }[] = []
+  for (const machine of lab.machines) {
+    const luns = lunsOf(lab, machine)
+    const tooMany = disksProblem(machine.name, luns.length, 'uml')
+    if (tooMany !== undefined)
+      problems.push({ problem: tooMany, hint: `another machine with the role target in ${lab.file}` })
+    for (const { path, size, target, lun } of luns) {
+      const has = (await stat(path).catch(() => undefined))?.size ?? 0
+      if (has > size)
+        problems.push({
+          problem: `LUN ${String(lun)} of ${target} has ${sizeText(has)}, and the lab file says ${sizeText(size)}: a disk that shrinks loses what is at its end`,
+          hint: `write size: ${sizeText(has)} in ${lab.file}; or remove the lab with all its data: lab down ${lab.name}`,
+        })
+    }
+  }
+  return problems
+}
+
 /**
  * User-Mode Linux: every machine is a Linux kernel that runs as an ordinary process. It needs neither KVM nor
  * a hypervisor, and `kill -9` is a power cut. The machines of a lab live in namespaces of its own.
@@ -497,11 +524,10 @@ const setPaused = async (lab: Lab, machine: string, method: 'PUT' | 'DELETE'): P
 export const umlProvider: Provider = {
   name: 'uml',
   probe: (signal) => probe(['unshare', ...unshareArgs(), 'sh', '-c', inNamespace, 'lab'], signal),
-  preflight: async (lab) =>
-    preflight(
-      lab,
-      ((await runningMachines(lab)) ?? []).some(({ running }) => running),
-    ),
+  preflight: async (lab) => {
+    const running = ((await runningMachines(lab)) ?? []).some((machine) => machine.running)
+    return [...(await preflight(lab, running)), ...(await lunProblems(lab))]
+  },
   prepare: async (lab, preparation) => {
     const images = imagesOf(lab)
     if (!('missing' in (await preparedParts({ images })))) return
