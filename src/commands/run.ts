@@ -40,9 +40,6 @@ export interface RunOptions extends Options {
   readonly fence?: boolean
 }
 
-/** Milliseconds for a lab to be well again after an experiment that ended a dozen pods. */
-const experimentPatience = 60_000
-
 /** What can be run: a scenario of the lab file, or an experiment that it names. */
 type Runnable =
   | { readonly name: string; readonly description: string; readonly scenario: ScenarioSpec }
@@ -259,7 +256,6 @@ export const run = async (
                 ...common,
                 name: scenario.experiment,
                 experiment: experimentOf[scenario.experiment],
-                patience: experimentPatience,
               })
             : await runScenario({
                 ...common,
