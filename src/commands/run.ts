@@ -11,7 +11,7 @@ import { loadLab } from '../lab/load.js'
 import { didYouMean } from '../lab/suggest.js'
 import { shell } from '../machine/sh.js'
 import { runPlan } from '../plan/runner.js'
-import { compareRuns, runMarkdown } from '../report/documents.js'
+import { compareRuns, looksText, recoveryText, runMarkdown } from '../report/documents.js'
 import { readRuns, runFiles, saveRun, startRun } from '../report/folder.js'
 import { type RunFacts, type RunReport, runReport, spanText } from '../report/run.js'
 import { type RunRequest, runScenario } from '../scenario/run.js'
@@ -143,6 +143,8 @@ const shortReport = (report: RunReport): string =>
         ({ name, measured, wanted }) =>
           `  ${name}: ${seconds(measured)}${wanted === null ? '' : `, wanted ${seconds(wanted)} or less`}`,
       ),
+    ...(recoveryText(report) === undefined ? [] : [`  recovered: ${recoveryText(report) ?? ''}`]),
+    ...looksText(report).map((text) => `  steady state ${shortly(text)}`),
     ...report.checks
       .filter(({ outcome }) => outcome !== 'passed')
       .map(({ outcome, title, saw }) => `  ${outcome === 'failed' ? '✖' : '?'} ${title}: ${shortly(saw)}`),
@@ -153,6 +155,9 @@ const shortReport = (report: RunReport): string =>
           if (sent === 0 && report.figures.length > 0) return []
           return `  ${medium === 'row' ? 'rows' : 'lines of the file'}: ${String(acknowledged)} of ${String(sent)} acknowledged`
         })
+      : []),
+    ...(report.data?.readBack?.fromDisk
+      ? [`  read back from the disk, in ${report.data.readBack.seconds.toFixed(1)} s`]
       : []),
     ...(report.data ? [`  findings: ${String(report.data.findings.length)}`] : []),
     ...(report.checks.some(({ group, outcome }) => group === 'before' && outcome !== 'passed')

@@ -155,6 +155,9 @@ export const runSchema = z
         readBack: z
           .object({
             how: z.string().meta({ description: 'How it was read, with evidence.' }),
+            fromDisk: z.boolean().meta({
+              description: 'Nothing of it can have come from the memory of the server that wrote it.',
+            }),
             seconds: z.number().meta({ description: 'Seconds that this added to the run.' }),
           })
           .nullable()
@@ -536,7 +539,9 @@ const dataOf = (
     })),
     unknown: [...judgement.unknown],
     tally: judgement.tally,
-    readBack: diskProof ? { how: mask(diskProof.saw), seconds: diskProof.seconds } : null,
+    readBack: diskProof
+      ? { how: mask(diskProof.saw), fromDisk: diskProof.ok, seconds: diskProof.seconds }
+      : null,
     torn: torn === undefined ? null : mask(torn),
     ended: records.reduce((last, record) => Math.max(last, Math.round(record.ms - zero)), 0),
     gaps: judgement.gaps.map(({ client, operation, medium, begin, end, beginMs, length, open }) => ({

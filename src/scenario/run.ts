@@ -446,8 +446,8 @@ class Run {
 
   /** What cannot be read back is unknown: that is a verdict, and no failure of the run. */
   async #readAllBack(stores: readonly Store[]): Promise<void> {
-    const { notice } = this.#request
-    const soon = AbortSignal.timeout(answerDeadline * 1000)
+    const { notice, healer } = this.#request
+    const soon = AbortSignal.timeout(answerDeadline * 1000 * (healer.provider.patience ?? 1))
     const why = (error: unknown): string => (error instanceof Interrupted ? 'no answer' : messageOf(error))
     await Promise.all(
       stores.map(async (store) => {
