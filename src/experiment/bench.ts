@@ -17,6 +17,7 @@ import { ledgerClient } from '../scenario/client.js'
 import { createLedger } from '../scenario/ledger-file.js'
 import { judge, type Judgement, type LedgerRecord, type ReadBack } from '../scenario/ledger.js'
 import type { Reach, Store } from '../scenario/medium.js'
+import type { DiskProof } from '../scenario/read-back.js'
 import { runName } from '../scenario/run.js'
 import { type CheckFact, type Look, steadyState, type When } from '../scenario/steady.js'
 import { undoAll } from '../scenario/undo.js'
@@ -156,6 +157,7 @@ class Run implements Bench {
   readonly #kept = new Set<string>()
   readonly #records: LedgerRecord[] = []
   #readBack: readonly ReadBack[] | undefined
+  #diskProof: DiskProof | undefined
   #checks: readonly CheckFact[] = []
   #looks: readonly Look[] = []
   #interrupted = true
@@ -356,7 +358,12 @@ class Run implements Bench {
     } finally {
       await client.stop().finally(() => file.close())
       try {
-        if (this.#records.length > 0) this.#readBack = await store.readBack(soon())
+        if (this.#records.length > 0) {
+          const begun = performance.now()
+          this.#readBack = await store.readBack(soon())
+          const seconds = Math.round(performance.now() - begun) / 1000
+          if (store.source !== undefined) this.#diskProof = { ok: false, saw: store.source, seconds }
+        }
         // What is not as it should be stays, to be looked at.
         if (this.#judgement.findings.length === 0) await store.remove(soon())
       } catch (error) {
@@ -392,6 +399,7 @@ class Run implements Bench {
       faults: this.#faults.facts(),
       checks: this.#checks,
       looks: this.#looks,
+      diskProof: this.#diskProof,
       ledger: this.#records.length === 0 ? undefined : { records: this.#records, judgement: this.#judgement },
       experiment: { claims: this.#claims, figures: this.#figures, events: this.#events },
     }

@@ -21,7 +21,8 @@ beforeEach(async () => {
 })
 
 /** What a command answers: its output, or with an exit code; or it does not answer. */
-type Answer = string | { readonly exitCode: number; readonly stdout?: string } | 'silence'
+type Answer =
+  string | { readonly exitCode: number; readonly stdout?: string } | { readonly ahead: number } | 'silence'
 
 interface World {
   /** The first whose words are in the command. */
@@ -40,6 +41,8 @@ const labOf = (first: World) => {
     commands.push(`${name}: ${text}`)
     const answer = world.now.answers?.find(([words]) => text.includes(words))?.[1] ?? ''
     if (answer === 'silence') throw new LabError('command-timeout', `${name}: no answer`)
+    if (typeof answer === 'object' && 'ahead' in answer)
+      return { exitCode: 0, stdout: String(Date.now() + answer.ahead), stderr: '' }
     return typeof answer === 'string'
       ? { exitCode: 0, stdout: answer, stderr: '' }
       : { stdout: '', stderr: '', ...answer }
@@ -88,7 +91,8 @@ const groups = (enabled: number, sessions: number): string =>
   `${String(enabled)} iqn.2016-04.world.srv:target00/tpgt_1 ${String(sessions)}`
 const counters = (dropped: number): string =>
   `table inet lab_fault_0 {\n oifname != "lo" counter packets 402 bytes 9\n numgen counter packets ${String(dropped)} bytes 9 drop\n}`
-const clock = (ahead: number): string => String(Date.now() + ahead)
+/** What a clock says that is so many milliseconds ahead when it is asked. */
+const clock = (ahead: number): Answer => ({ ahead })
 const daemon = { metadata: { name: 'kube-proxy', ownerReferences: [{ kind: 'DaemonSet' }] }, status: {} }
 const server = { metadata: { name: 'mysql-server-a', ownerReferences: [{ kind: 'ReplicaSet' }] }, status: {} }
 
