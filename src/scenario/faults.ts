@@ -199,12 +199,16 @@ const dataFolder = async (context: Context, machine: string): Promise<string> =>
 /** The file that fills a disk. */
 const filler = 'lab-fault-fill'
 
-/** How a machine is told to restart: what it answers counts, and that the answer gets lost on the way does not. */
+/**
+ * How a machine is told to restart: what it answers counts; that the answer gets lost on the way, or that the command
+ * is ended by a signal while everything ends, does not. Whether it happened is seen afterwards.
+ */
 const restart = async (context: Context, machine: string): Promise<void> => {
   try {
     await context.machine(machine).run(shell`systemctl reboot`, { timeout })
   } catch (error) {
-    if (error instanceof CommandError || !(error instanceof LabError)) throw error
+    if (!(error instanceof LabError) || (error instanceof CommandError && error.result.exitCode < 128))
+      throw error
   }
 }
 

@@ -461,7 +461,7 @@ class Run {
       }),
     )
     // What is not as it should be stays, to be looked at.
-    if (this.#judgement().findings.length > 0) return
+    if (this.#judgement().findings.length > 0 || this.#diskProof?.fileSystem?.ok === false) return
     await Promise.all(
       stores
         .filter(({ medium }) => this.#readBack[medium])
