@@ -20,9 +20,15 @@ beforeEach(async () => {
   await mkdir(pathsOf(lab.name).root, { recursive: true })
 })
 
+/** Nobody answers. */
+const silence = { silent: true } as const
+
 /** What a command answers: its output, or with an exit code; or it does not answer. */
 type Answer =
-  string | { readonly exitCode: number; readonly stdout?: string } | { readonly ahead: number } | 'silence'
+  | string
+  | { readonly exitCode: number; readonly stdout?: string }
+  | { readonly ahead: number }
+  | typeof silence
 
 interface World {
   /** The first whose words are in the command. */
@@ -40,7 +46,7 @@ const labOf = (first: World) => {
   const exec = async (name: string, text: string) => {
     commands.push(`${name}: ${text}`)
     const answer = world.now.answers?.find(([words]) => text.includes(words))?.[1] ?? ''
-    if (answer === 'silence') throw new LabError('command-timeout', `${name}: no answer`)
+    if (answer === silence) throw new LabError('command-timeout', `${name}: no answer`)
     if (typeof answer === 'object' && 'ahead' in answer)
       return { exitCode: 0, stdout: String(Date.now() + answer.ahead), stderr: '' }
     return typeof answer === 'string'
@@ -127,23 +133,23 @@ const cases: readonly Case[] = [
     before: boot('a'),
     acting: off,
     typed: [boot('a')],
-    stays: [off, boot('a'), { answers: [['boot_id', 'silence']] }],
+    stays: [off, boot('a'), { answers: [['boot_id', silence]] }],
     gone: boot('b'),
   },
   {
     spec: { fault: 'reboot', machine: 'worker1' },
     before: boot('a'),
     acting: boot('b'),
-    typed: [boot('a'), off, { answers: [['boot_id', 'silence']] }],
+    typed: [boot('a'), off, { answers: [['boot_id', silence]] }],
     stays: [off, boot('a')],
     gone: boot('b'),
   },
   {
     spec: { fault: 'hang', machine: 'worker1' },
     before: {},
-    acting: { states: { worker1: { paused: true } }, answers: [['true', 'silence']] },
-    typed: [{}, { states: { worker1: { paused: true } } }, { answers: [['true', 'silence']] }, off],
-    stays: [{ states: { worker1: { paused: true } } }, off, { answers: [['boot_id', 'silence']] }],
+    acting: { states: { worker1: { paused: true } }, answers: [['true', silence]] },
+    typed: [{}, { states: { worker1: { paused: true } } }, { answers: [['true', silence]] }, off],
+    stays: [{ states: { worker1: { paused: true } } }, off, { answers: [['boot_id', silence]] }],
     gone: boot('a'),
   },
   {
