@@ -10,7 +10,7 @@ import { imagesOf } from '../lab/images.js'
 import { didYouMean } from '../lab/suggest.js'
 import { shell } from '../machine/sh.js'
 import { runPlan } from '../plan/runner.js'
-import { compareRuns, runMarkdown } from '../report/documents.js'
+import { compareRuns, looksText, recoveryText, runMarkdown } from '../report/documents.js'
 import { keptRuns, pruneRuns } from '../report/prune.js'
 import { readRuns, runFiles, saveRun, startRun } from '../report/folder.js'
 import { type RunFacts, type RunReport, runReport, spanText } from '../report/run.js'
@@ -39,9 +39,6 @@ export interface RunOptions extends Options {
   readonly on?: string
   readonly fence?: boolean
 }
-
-/** Milliseconds for a lab to be well again after an experiment that ended a dozen pods. */
-const experimentPatience = 60_000
 
 /** What can be run: a scenario of the lab file, or an experiment that it names. */
 type Runnable =
@@ -146,6 +143,8 @@ const shortReport = (report: RunReport): string =>
         ({ name, measured, wanted }) =>
           `  ${name}: ${seconds(measured)}${wanted === null ? '' : `, wanted ${seconds(wanted)} or less`}`,
       ),
+    ...(recoveryText(report) === undefined ? [] : [`  recovered: ${recoveryText(report) ?? ''}`]),
+    ...looksText(report).map((text) => `  steady state ${shortly(text)}`),
     ...report.checks
       .filter(({ outcome }) => outcome !== 'passed')
       .map(({ outcome, title, saw }) => `  ${outcome === 'failed' ? '✖' : '?'} ${title}: ${shortly(saw)}`),
@@ -156,6 +155,9 @@ const shortReport = (report: RunReport): string =>
           if (sent === 0 && report.figures.length > 0) return []
           return `  ${medium === 'row' ? 'rows' : 'lines of the file'}: ${String(acknowledged)} of ${String(sent)} acknowledged`
         })
+      : []),
+    ...(report.data?.readBack?.fromDisk
+      ? [`  read back from the disk, in ${report.data.readBack.seconds.toFixed(1)} s`]
       : []),
     ...(report.data ? [`  findings: ${String(report.data.findings.length)}`] : []),
     ...(report.checks.some(({ group, outcome }) => group === 'before' && outcome !== 'passed')
@@ -258,7 +260,6 @@ export const run = async (
                 ...common,
                 name: scenario.experiment,
                 experiment: experimentOf[scenario.experiment],
-                patience: experimentPatience,
               })
             : await runScenario({
                 ...common,

@@ -8,8 +8,8 @@ import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
 import { noteUndo, refuseWhileFenced, type Undo } from '../journal.js'
 import { experiments, type ExperimentName } from '../lab/experiments.js'
 import { type FaultSpec, type Lab, machinesWith } from '../lab/lab.js'
-import { runPlan, succeeded } from '../plan/runner.js'
-import type { Context, Plan, Report, Verdict } from '../plan/step.js'
+import { runPlan } from '../plan/runner.js'
+import type { Context, Plan, Verdict } from '../plan/step.js'
 import type { ExperimentFacts, RunFacts } from '../report/run.js'
 import { refusal } from '../scenario/faults.js'
 import { Injections } from '../scenario/injection.js'
@@ -17,7 +17,9 @@ import { ledgerClient } from '../scenario/client.js'
 import { createLedger } from '../scenario/ledger-file.js'
 import { judge, type Judgement, type LedgerRecord, type ReadBack } from '../scenario/ledger.js'
 import type { Reach, Store } from '../scenario/medium.js'
-import { type CheckFact, checkFacts, runName } from '../scenario/run.js'
+import type { DiskProof } from '../scenario/read-back.js'
+import { runName } from '../scenario/run.js'
+import { type CheckFact, type Look, steadyState, type When } from '../scenario/steady.js'
 import { undoAll } from '../scenario/undo.js'
 import { manifestText, renderedManifest } from '../steps/workloads.js'
 import { type PodChange, PodHistory, type PodObject, type PodSeen } from './history.js'
@@ -102,8 +104,8 @@ export interface ExperimentRequest {
   readonly healer: Context
   readonly plan: Plan
   readonly versions: Readonly<Record<string, string>>
-  /** Milliseconds for the lab to be well, before and after. */
-  readonly patience: number
+  /** Milliseconds for the lab to be well, before and after; absent: as for scenarios. */
+  readonly patience?: number | undefined
   readonly notice: (text: string) => void
   readonly ledgerPath: string
   /** Keeps what is known so far; called several times. */
@@ -155,7 +157,9 @@ class Run implements Bench {
   readonly #kept = new Set<string>()
   readonly #records: LedgerRecord[] = []
   #readBack: readonly ReadBack[] | undefined
+  #diskProof: DiskProof | undefined
   #checks: readonly CheckFact[] = []
+  #looks: readonly Look[] = []
   #interrupted = true
   /** Those who wait for something to happen. */
   #waiting: (() => void)[] = []
@@ -287,11 +291,13 @@ class Run implements Bench {
     const injection = await this.#faults.aim(context, spec, '')
     const { fault } = injection
     await fault.possible(context)
-    await this.#faults.inject(context, injection, () => {
+    const acts = await this.#faults.inject(context, injection, () => {
       this.#note('act', fault.detail)
       notice(fault.detail)
       return Promise.resolve()
     })
+    // It is among the faults of the report; what did not happen proves nothing.
+    if (!acts) throw new ClaimFailed(injection.error ?? injection.acting?.saw)
   }
 
   /** What the journal calls it in the report. */
@@ -311,6 +317,7 @@ class Run implements Bench {
     await runPlan(plan, 'apply', healer, () => undefined)
     // What needed the lab to be up: a node is uncordoned by an API server.
     await undo()
+    await this.#faults.seeGone(healer)
   }
 
   heal(): Promise<void> {
@@ -351,7 +358,12 @@ class Run implements Bench {
     } finally {
       await client.stop().finally(() => file.close())
       try {
-        if (this.#records.length > 0) this.#readBack = await store.readBack(soon())
+        if (this.#records.length > 0) {
+          const begun = performance.now()
+          this.#readBack = await store.readBack(soon())
+          const seconds = Math.round(performance.now() - begun) / 1000
+          if (store.source !== undefined) this.#diskProof = { ok: false, saw: store.source, seconds }
+        }
         // What is not as it should be stays, to be looked at.
         if (this.#judgement.findings.length === 0) await store.remove(soon())
       } catch (error) {
@@ -386,6 +398,8 @@ class Run implements Bench {
       versions,
       faults: this.#faults.facts(),
       checks: this.#checks,
+      looks: this.#looks,
+      diskProof: this.#diskProof,
       ledger: this.#records.length === 0 ? undefined : { records: this.#records, judgement: this.#judgement },
       experiment: { claims: this.#claims, figures: this.#figures, events: this.#events },
     }
@@ -395,18 +409,12 @@ class Run implements Bench {
     return this.#request.save(this.facts())
   }
 
-  /** Asks every check, and again while one says no: a lab may still be busy with what was done to it last. */
-  async #look(when: CheckFact['when'], context: Context): Promise<boolean> {
+  async #look(when: When, context: Context): Promise<boolean> {
     const { plan, patience } = this.#request
-    const deadline = this.now() + patience
-    const ask = (): Promise<Report> => runPlan(plan, 'look', context, () => undefined)
-    let report = await ask()
-    while (!succeeded(report) && !report.interrupted && this.now() < deadline) {
-      await delay(glance, undefined, { signal: context.signal }).catch(() => undefined)
-      report = await ask()
-    }
-    this.#checks = [...this.#checks, ...checkFacts(when, report)]
-    return succeeded(report)
+    const steady = await steadyState(plan, when, context, patience)
+    this.#checks = [...this.#checks, ...steady.checks]
+    this.#looks = [...this.#looks, ...steady.looks]
+    return steady.ok
   }
 
   async #makeNamespace(machine: string): Promise<void> {

@@ -137,6 +137,7 @@ const memberStore = <T>(
   options: MemberStoreOptions,
   greet: Greet<T>,
   ask: {
+    readonly source: string
     readonly create: (client: T) => Promise<unknown>
     readonly write: (client: T, seq: number, content: string) => Promise<unknown>
     readonly read: (client: T) => Promise<unknown>
@@ -145,6 +146,7 @@ const memberStore = <T>(
   },
 ): Store => ({
   medium: 'row',
+  source: ask.source,
   connect: async (signal, first): Promise<Session> => {
     const { client, server, address, close } = await connect(options, greet, signal, first)
     return {
@@ -213,6 +215,7 @@ export const cassandraStore = (
   const patient = { readTimeout: longPatience }
   let last = 1
   return memberStore(options, greet, {
+    source: 'read at QUORUM from members that were not ended before, so that their memory may have answered',
     create: async (client) => {
       await client.execute(
         `CREATE KEYSPACE IF NOT EXISTS ${options.run} WITH replication = {'class': 'NetworkTopologyStrategy', 'replication_factor': 3}`,
@@ -299,6 +302,8 @@ export const zookeeperStore = (options: MemberStoreOptions, podOf: (id: number) 
       client.getChildren(folder, answered)
     })
   return memberStore(options, greet, {
+    source:
+      'read from a member that had caught up, and was not ended before: a member answers from its memory always',
     create: (client) =>
       answer<string>(patience, (answered) => {
         client.create(folder, answered)

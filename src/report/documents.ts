@@ -36,6 +36,22 @@ const clockText = ({ skews }: RunReport): string =>
     )
     .join(', ')
 
+/** How the lab got over the faults. */
+export const recoveryText = ({ recovery }: RunReport): string | undefined => {
+  if (!recovery) return undefined
+  if (recovery.by === 'itself') return `by itself, ${spanText(recovery.ms)} after the fault`
+  return recovery.by === 'heal' ? 'after lab had healed it' : 'no'
+}
+
+/** Looks at the steady state that were not the last word. */
+export const looksText = ({ looks }: RunReport): readonly string[] =>
+  looks
+    .filter(({ when, no }, place) => no.length > 0 && looks[place + 1]?.when === when)
+    .map(
+      ({ when, ms, no }) =>
+        `${when}, at ${spanText(ms)}: no: ${no.map(({ title, saw }) => `${title}: ${saw}`).join('; ')}`,
+    )
+
 /** One run as itself, several as a list. */
 export const runJson = (reports: readonly RunReport[]): string =>
   `${JSON.stringify(reports.length === 1 ? reports[0] : { schema: 'lab.runs/v1', runs: reports }, null, 2)}\n`
@@ -99,6 +115,11 @@ const wordsOf = (report: RunReport) => ({
     ['Settings', settings(report)],
     ...Object.entries(report.versions),
     ...(clockText(report) === '' ? [] : [['Clocks, ahead of this host', clockText(report)]]),
+    ...(recoveryText(report) === undefined ? [] : [['Recovered', recoveryText(report)]]),
+    ...(report.data?.readBack
+      ? [['Read back', `${report.data.readBack.how} (${report.data.readBack.seconds.toFixed(1)} s)`]]
+      : []),
+    ...looksText(report).map((text) => ['Steady state', text]),
   ].map(([name = '', value = '']) => ({ name, value })),
   faults: report.faults.map(({ fault, on, detail, injected, healed, error }) => ({
     fault,

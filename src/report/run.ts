@@ -5,7 +5,10 @@ import { z } from 'zod'
 import type { BudgetName, DatabaseVolume, ScenarioSpec } from '../lab/lab.js'
 import { durationText } from '../lab/schema.js'
 import { projectRoot } from '../render.js'
-import { answersIn, type Gap, type Judgement, type LedgerRecord } from '../scenario/ledger.js'
+import { answersIn, type Gap, type Judgement, type LedgerRecord, type Recovery } from '../scenario/ledger.js'
+import type { DiskProof } from '../scenario/read-back.js'
+import type { Seen } from '../scenario/signs.js'
+import type { CheckFact, Look } from '../scenario/steady.js'
 import { moments, type MomentName, type Timeline } from '../scenario/timeline.js'
 import { seedFigure } from './seed.js'
 
@@ -21,6 +24,17 @@ const tally = z.object({
   unanswered: z.int(),
   unansweredButThere: z.int(),
 })
+
+const sign = z
+  .object({
+    title: z.string().meta({ description: 'What was looked for.' }),
+    ok: z.boolean(),
+    saw: z.string(),
+    at: iso,
+    ms: ms.meta({ description: 'Milliseconds since it was injected.' }),
+  })
+  .nullable()
+  .default(null)
 
 /** A field that does not apply is null, never absent. Fields may be added within v1. */
 export const runSchema = z
@@ -50,6 +64,8 @@ export const runSchema = z
           injected: iso.nullable(),
           healed: iso.nullable(),
           error: z.string().nullable(),
+          acting: sign.meta({ description: 'That it acts, as it was seen; null: nobody looked.' }),
+          gone: sign.meta({ description: 'That it is gone after it was undone; null: nobody looked.' }),
         }),
       )
       .meta({ description: 'What was to be injected, in order.' }),
@@ -64,6 +80,35 @@ export const runSchema = z
         }),
       )
       .meta({ description: 'Everything that the verdict rests on, with evidence.' }),
+    looks: z
+      .array(
+        z.object({
+          when: z.enum(['before', 'after']),
+          at: iso,
+          ms: ms.meta({ description: 'Milliseconds since the first of its row began.' }),
+          no: z
+            .array(z.object({ title: z.string(), machine: z.string().nullable(), saw: z.string() }))
+            .meta({ description: 'The checks that said no.' }),
+        }),
+      )
+      .default([])
+      .meta({ description: 'Each time that all checks were asked, until all said yes at one moment.' }),
+    recovery: z
+      .object({
+        by: z
+          .enum(['itself', 'heal'])
+          .nullable()
+          .meta({ description: 'What made it answer writes again; null: nothing did, or nobody knows.' }),
+        ms: ms.nullable().meta({
+          description:
+            'Milliseconds from the fault until writes were answered for good; null: not by itself.',
+        }),
+      })
+      .nullable()
+      .default(null)
+      .meta({
+        description: 'Whether the lab got over the faults; null: there were none, or it is an experiment.',
+      }),
     budgets: z.array(
       z.object({
         name: z.enum(['writeGap', 'readGap', 'notReady', 'takeover']),
@@ -107,6 +152,17 @@ export const runSchema = z
         ),
         unknown: z.array(z.string()).meta({ description: 'Why nobody can know.' }),
         tally: z.object({ row: tally, file: tally }),
+        readBack: z
+          .object({
+            how: z.string().meta({ description: 'How it was read, with evidence.' }),
+            fromDisk: z.boolean().meta({
+              description: 'Nothing of it can have come from the memory of the server that wrote it.',
+            }),
+            seconds: z.number().meta({ description: 'Seconds that this added to the run.' }),
+          })
+          .nullable()
+          .default(null)
+          .meta({ description: 'Where what was read back came from; null: nobody saw to that.' }),
         torn: z.string().nullable().meta({ description: 'A last line of the ledger that was cut short.' }),
         ended: ms.meta({ description: 'Milliseconds from the fault to the last record.' }),
         gaps: z
@@ -184,17 +240,21 @@ export interface RunFacts {
     readonly on: readonly string[]
     readonly detail: string
     readonly injected?: Date | undefined
+    /** On the monotonic clock of this host. */
+    readonly injectedMs?: number | undefined
+    readonly acting?: Seen | undefined
     readonly healed?: Date | undefined
+    readonly gone?: Seen | undefined
     readonly error?: string | undefined
   }[]
-  /** The steady state, asked before the faults and after they were healed. */
-  readonly checks: readonly {
-    readonly when: 'before' | 'after'
-    readonly title: string
-    readonly machine?: string | undefined
-    readonly ok: boolean
-    readonly saw: string
-  }[]
+  /** The steady state, asked before the faults and after they were healed: the last look of each. */
+  readonly checks: readonly CheckFact[]
+  /** All looks at it. */
+  readonly looks?: readonly Look[] | undefined
+  /** Of a scenario whose fault was injected: `itself` before `lab` healed anything, unless that was not asked for. */
+  readonly recovery?: { readonly itself?: Recovery | undefined; readonly healed: Recovery } | undefined
+  /** Where what was read back came from; absent: from wherever the server had it. */
+  readonly diskProof?: DiskProof | undefined
   readonly timeline?: Timeline | undefined
   /** The ledger and what it comes to; absent: the run did not get so far. */
   readonly ledger?:
@@ -316,18 +376,70 @@ const dataChecks = (
     }
   })
 
-const faultChecks = ({ faults }: RunFacts): RunCheck[] =>
-  faults.map(({ fault, on, injected, healed, error }) => ({
+/** Two of each fault: that it acts, and that it is gone. What only was typed is neither. */
+const faultChecks = ({ faults, interrupted }: RunFacts): RunCheck[] =>
+  faults.flatMap(({ fault, on, injected, acting, healed, gone, error }): RunCheck[] => {
+    const name = `${fault} of ${on.join(', ')}`
+    const base = { group: 'faults', machine: on.length === 1 ? (on[0] ?? null) : null } as const
+    if (!injected) return [{ ...base, title: `${name} acts`, outcome: 'unknown', saw: 'not injected' }]
+    const acts = acting?.ok === true
+    return [
+      {
+        ...base,
+        title: `${name} acts${acting ? `: ${acting.title}` : ''}`,
+        outcome: acts ? 'passed' : acting || error !== undefined ? 'failed' : 'unknown',
+        saw: acting?.saw ?? error ?? 'nobody looked',
+      },
+      {
+        ...base,
+        title: `${name} is gone${gone ? `: ${gone.title}` : ''}`,
+        outcome:
+          gone?.ok === true && healed ? 'passed' : healed && !gone && interrupted ? 'unknown' : 'failed',
+        saw: gone?.saw ?? (healed ? 'nobody looked' : `not undone${error === undefined ? '' : `: ${error}`}`),
+      },
+    ]
+  })
+
+/** That a lab recovered by the help of `lab` is no recovery, unless that was what the scenario wanted. */
+const recoveryChecks = ({ recovery, interrupted }: RunFacts): RunCheck[] => {
+  if (!recovery) return []
+  const check = (title: string, { outcome, saw }: Recovery): RunCheck => ({
     group: 'faults',
-    title: `${fault} of ${on.join(', ')} was injected and healed`,
-    machine: on.length === 1 ? (on[0] ?? null) : null,
-    outcome: !injected ? 'unknown' : healed ? 'passed' : 'failed',
-    saw:
-      error ??
-      (injected
-        ? `injected ${injected.toISOString()}, ${healed ? `healed ${healed.toISOString()}` : 'not healed'}`
-        : 'not injected'),
-  }))
+    title,
+    machine: null,
+    // Whoever ended the run did not wait for it.
+    outcome: outcome === 'failed' && interrupted ? 'unknown' : outcome,
+    saw,
+  })
+  return [
+    ...(recovery.itself
+      ? [check('the lab recovers by itself: writes are answered before lab heals anything', recovery.itself)]
+      : []),
+    check('after the faults were undone, writes are answered', recovery.healed),
+  ]
+}
+
+/** Where what was read back came from. */
+const readBackChecks = ({ ledger, diskProof }: RunFacts): RunCheck[] => {
+  if (!ledger) return []
+  const title = 'what is read back was on the disk, and not in the memory of the server that wrote it'
+  const base = { group: 'data', machine: null } as const
+  if (!diskProof) return [{ ...base, title, outcome: 'unknown', saw: 'the server was not ended before' }]
+  const { ok, saw, fileSystem } = diskProof
+  return [
+    { ...base, title, outcome: ok ? 'passed' : 'unknown', saw },
+    ...(fileSystem
+      ? [
+          {
+            ...base,
+            title: 'the file system of the disk is clean',
+            outcome: fileSystem.ok ? ('passed' as const) : ('failed' as const),
+            saw: fileSystem.saw,
+          },
+        ]
+      : []),
+  ]
+}
 
 const budgetOutcome = (wanted: number, { measured, atLeast }: Measured): RunCheck['outcome'] => {
   if (measured === null) return 'unknown'
@@ -394,8 +506,9 @@ const checksOf = (facts: RunFacts, budgets: RunReport['budgets']): RunCheck[] =>
   return [
     ...steady('before'),
     ...faultChecks(facts),
+    ...recoveryChecks(facts),
     ...claims,
-    ...(experiment ? [] : [...dataChecks(facts.ledger), ...budgetChecks(budgets)]),
+    ...(experiment ? [] : [...dataChecks(facts.ledger), ...readBackChecks(facts), ...budgetChecks(budgets)]),
     // Of a database whose members all take writes.
     ...(experiment && facts.ledger ? dataChecks(facts.ledger, ['LOST', 'CORRUPT']) : []),
     ...(experiment && claims.length === 0 ? [nothingClaimed] : []),
@@ -410,7 +523,11 @@ const verdictOf = (checks: readonly RunCheck[]): RunReport['verdict'] => {
   return checks.some(({ outcome }) => outcome === 'unknown') ? 'UNKNOWN' : 'PASS'
 }
 
-const dataOf = (ledger: NonNullable<RunFacts['ledger']>, mask: Mask): NonNullable<RunReport['data']> => {
+const dataOf = (
+  ledger: NonNullable<RunFacts['ledger']>,
+  diskProof: RunFacts['diskProof'],
+  mask: Mask,
+): NonNullable<RunReport['data']> => {
   const { records, judgement, torn } = ledger
   const fault = records.find((record) => record.type === 'mark' && record.mark === 'fault')
   const zero = fault?.ms ?? records[0]?.ms ?? 0
@@ -422,6 +539,9 @@ const dataOf = (ledger: NonNullable<RunFacts['ledger']>, mask: Mask): NonNullabl
     })),
     unknown: [...judgement.unknown],
     tally: judgement.tally,
+    readBack: diskProof
+      ? { how: mask(diskProof.saw), fromDisk: diskProof.ok, seconds: diskProof.seconds }
+      : null,
     torn: torn === undefined ? null : mask(torn),
     ended: records.reduce((last, record) => Math.max(last, Math.round(record.ms - zero)), 0),
     gaps: judgement.gaps.map(({ client, operation, medium, begin, end, beginMs, length, open }) => ({
@@ -458,6 +578,28 @@ const momentsOf = (timeline: Timeline | undefined): RunReport['moments'] =>
 const eventsOf = ({ timeline, experiment }: RunFacts) =>
   experiment ? experiment.events.map((event) => ({ ...event, source: 'operator' })) : (timeline?.events ?? [])
 
+const signOf = (
+  seen: Seen | undefined,
+  injectedMs: number | undefined,
+  mask: Mask,
+): RunReport['faults'][number]['acting'] =>
+  seen
+    ? {
+        title: mask(seen.title),
+        ok: seen.ok,
+        saw: mask(seen.saw),
+        at: seen.at.toISOString(),
+        ms: Math.round(seen.ms - (injectedMs ?? seen.ms)),
+      }
+    : null
+
+const recoveryIn = ({ recovery }: RunFacts): RunReport['recovery'] => {
+  if (!recovery) return null
+  const { itself, healed } = recovery
+  if (itself?.outcome === 'passed') return { by: 'itself', ms: Math.round(itself.ms ?? 0) }
+  return { by: healed.outcome === 'passed' ? 'heal' : null, ms: null }
+}
+
 /** @param mask is put to every text that a machine may have said */
 export const runReport = (facts: RunFacts, mask: Mask = (text) => text): RunReport => {
   const { scenario, timeline, ledger } = facts
@@ -478,15 +620,28 @@ export const runReport = (facts: RunFacts, mask: Mask = (text) => text): RunRepo
     fencing: facts.fencing,
     versions: { ...facts.versions },
     verdict: verdictOf(checks),
-    faults: facts.faults.map(({ injected, healed, error, detail, ...fault }) => ({
-      ...fault,
-      on: [...fault.on],
+    faults: facts.faults.map(({ fault, on, injected, injectedMs, acting, healed, gone, error, detail }) => ({
+      fault,
+      on: [...on],
       detail: mask(detail),
       injected: injected?.toISOString() ?? null,
       healed: healed?.toISOString() ?? null,
       error: error === undefined ? null : mask(error),
+      acting: signOf(acting, injectedMs, mask),
+      gone: signOf(gone, injectedMs, mask),
     })),
     checks: checks.map((check) => ({ ...check, title: mask(check.title), saw: mask(check.saw) })),
+    looks: (facts.looks ?? []).map(({ when, at, ms, no }) => ({
+      when,
+      at,
+      ms,
+      no: no.map(({ title, machine, saw }) => ({
+        title: mask(title),
+        machine: machine ?? null,
+        saw: mask(saw),
+      })),
+    })),
+    recovery: recoveryIn(facts),
     budgets,
     moments: (facts.experiment ? [] : momentsOf(timeline)).map((moment) => ({
       ...moment,
@@ -507,7 +662,7 @@ export const runReport = (facts: RunFacts, mask: Mask = (text) => text): RunRepo
       detail: mask(detail),
     })),
     skews: { ...timeline?.skews },
-    data: ledger ? dataOf(ledger, mask) : null,
+    data: ledger ? dataOf(ledger, facts.diskProof, mask) : null,
     seed: seed ?? null,
   }
 }

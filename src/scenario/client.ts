@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf } from '../error.js'
 import type { LedgerFile } from './ledger-file.js'
-import type { LedgerRecord, Medium, Operation } from './ledger.js'
+import type { LedgerRecord, Mark, Medium, Operation } from './ledger.js'
 import type { Session, Store } from './medium.js'
 
 interface Worker {
@@ -49,7 +49,7 @@ export interface ClientOptions {
 export interface Client {
   /** Begins to write and read. */
   start(): void
-  mark(mark: 'begin' | 'fault' | 'healed' | 'end'): Promise<void>
+  mark(mark: Mark): Promise<void>
   /** Lets what is on its way be answered, and ends. @throws what went wrong with the ledger itself */
   stop(): Promise<void>
 }

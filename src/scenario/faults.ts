@@ -1,5 +1,6 @@
 /** What each fault does to the lab, and what undoes it. */
 import { LabError } from '../error.js'
+import { CommandError } from '../machine/machine.js'
 import type { Undo } from '../journal.js'
 import {
   type FaultSpec,
@@ -13,6 +14,33 @@ import {
 import { shell } from '../machine/sh.js'
 import type { Context } from '../plan/step.js'
 import type { Provider } from '../provider/provider.js'
+import {
+  bootIdOf,
+  dataFolderOn,
+  hasNoTable,
+  hasRestarted,
+  hasRoom,
+  isAhead,
+  isAwake,
+  isBack,
+  isCut,
+  isDrained,
+  isFull,
+  isJoined,
+  isLate,
+  isOff,
+  isPaused,
+  isPrompt,
+  isRunning,
+  isStopped,
+  losesPackets,
+  mustReach,
+  roundTrip,
+  servesAgain,
+  servesNobody,
+  type Sign,
+  takesPods,
+} from './signs.js'
 
 /** A fault of a scenario, aimed: which machines it hits, what it does there and how that is undone. */
 export interface Fault {
@@ -25,9 +53,16 @@ export interface Fault {
   readonly undo: readonly Undo[]
   /** Milliseconds after which it is undone; absent: when the scenario heals. */
   readonly for?: number | undefined
-  /** Throws where this lab, here and now, cannot have it: asked before anything is touched. */
+  /**
+   * Throws where this lab, here and now, cannot have it; and notes what its signs are compared with. Asked before
+   * anything is touched.
+   */
   readonly possible: (context: Context) => Promise<void>
+  /** That it throws nothing proves nothing: what it did is seen by its sign. */
   readonly act: (context: Context) => Promise<void>
+  readonly acting: Sign
+  /** Asked once it is undone. */
+  readonly gone: Sign
 }
 
 /** Seconds for a command on a machine that is about to be broken. */
@@ -91,7 +126,9 @@ const lossTable = (table: string, loss: number, spare: string): string =>
     '    type filter hook postrouting priority 350; policy accept;',
     // SSH from the host goes on: who broke it must be able to heal it.
     `    ip saddr ${spare} tcp sport 22 accept`,
-    `    oifname != "lo" numgen random mod 100 < ${String(loss)} drop`,
+    // Of all that it sends, and of what is dropped, it counts the packets: so it is seen to act.
+    '    oifname != "lo" counter',
+    `    oifname != "lo" numgen random mod 100 < ${String(loss)} counter drop`,
     '  }',
     '}',
     '',
@@ -147,18 +184,32 @@ const units = {
   iscsid: { stop: ['iscsid.socket', 'iscsid'], start: 'iscsid.socket' },
 } as const
 
-const disableTargets = shell`for tpg in /sys/kernel/config/target/iscsi/iqn.*/tpgt_1; do printf 0 > "$tpg/enable"; done`
+const disableTargets = shell`for tpg in /sys/kernel/config/target/iscsi/*/tpgt_1; do printf 0 > "$tpg/enable"; done`
 
-/** Where the database's disk is mounted on its node. */
+/** Where the database's disk is mounted on its node: its own, whatever other disks are mounted there. */
 const dataFolder = async (context: Context, machine: string): Promise<string> => {
-  const found = await context
-    .machine(machine)
-    .run(shell`findmnt --raw --noheadings --output TARGET | grep --max-count=1 /kubernetes.io/iscsi/`, {
-      signal: context.signal,
-      timeout,
+  const found = await dataFolderOn(context, machine)
+  if (found === '')
+    throw new LabError('no-data-disk', `${machine} has not mounted the database's disk`, {
+      hint: `lab verify ${context.lab.name}`,
     })
-  if (found === '') throw new LabError('no-data-disk', `${machine} has not mounted the database's disk`)
   return found
+}
+
+/** The file that fills a disk. */
+const filler = 'lab-fault-fill'
+
+/**
+ * How a machine is told to restart: what it answers counts; that the answer gets lost on the way, or that the command
+ * is ended by a signal while everything ends, does not. Whether it happened is seen afterwards.
+ */
+const restart = async (context: Context, machine: string): Promise<void> => {
+  try {
+    await context.machine(machine).run(shell`systemctl reboot`, { timeout })
+  } catch (error) {
+    if (!(error instanceof LabError) || (error instanceof CommandError && error.result.exitCode < 128))
+      throw error
+  }
 }
 
 /**
@@ -178,6 +229,9 @@ export const aim = async (
     const sides: Sides = [allMachines(lab, one, server), allMachines(lab, other, server)]
     const cuts = cut(lab, spec.protocol, sides)
     const names = sides.map((side) => side.map(({ name }) => name))
+    const ways = cuts.flatMap(({ at, others, port }) =>
+      others.map((to) => ({ from: at.name, to, port: port?.remote })),
+    )
     return {
       fault: spec.fault,
       on: [...new Set(names.flat())],
@@ -188,7 +242,10 @@ export const aim = async (
         await Promise.all(
           cuts.map(({ at }) => context.machine(at.name).run(shell`nft list tables`, { timeout })),
         )
+        await mustReach(context, ways)
       },
+      acting: isCut(ways, table),
+      gone: isJoined(ways, table),
       act: async () => {
         await Promise.all(
           cuts.map(({ at, others, port }) =>
@@ -212,11 +269,18 @@ export const aim = async (
     possible: anyTime,
   } as const
   const names = on.join(', ')
+  const bootIds = new Map<string, string>()
+  const noteBoots = (now: Context): Promise<void> =>
+    each(async ({ name }) => {
+      bootIds.set(name, await bootIdOf(now, name))
+    })
   /** A target that is stopped, and one that vanishes: an initiator sees no difference. */
   const withoutTargets = {
     ...base,
     undo: undo((machine) => ({ do: 'enable-targets', machine })),
     act: (now: Context) => each(({ name }) => now.machine(name).run(disableTargets, { timeout })),
+    acting: servesNobody(on),
+    gone: servesAgain(on),
   }
   switch (spec.fault) {
     case 'drain':
@@ -238,23 +302,28 @@ export const aim = async (
               { timeout: drainDeadline + 5 },
             ),
           ),
+        acting: isDrained(on),
+        gone: takesPods(on),
       }
     case 'power-cut':
       return {
         ...base,
         detail: `power of ${names} cut`,
         undo: undo((machine) => ({ do: 'switch-on', machine })),
+        possible: noteBoots,
         act: ({ provider }) => each(({ name }) => provider.cut(lab, name)),
+        acting: isOff(on),
+        gone: isBack(on, bootIds),
       }
     case 'reboot':
       return {
         ...base,
         detail: `${names} restarted`,
         undo: undo((machine) => ({ do: 'switch-on', machine })),
-        act: (now) =>
-          each(({ name }) =>
-            now.machine(name).try(shell`nohup systemctl reboot >/dev/null 2>&1 &`, { timeout }),
-          ),
+        possible: noteBoots,
+        act: (now) => each(({ name }) => restart(now, name)),
+        acting: hasRestarted(on, bootIds),
+        gone: isBack(on, bootIds),
       }
     case 'hang':
       return {
@@ -262,6 +331,8 @@ export const aim = async (
         detail: `${names} stopped where it stood`,
         undo: undo((machine) => ({ do: 'resume', machine })),
         act: ({ provider }) => each(({ name }) => provider.pause?.(lab, name) ?? Promise.resolve()),
+        acting: isPaused(on),
+        gone: isAwake(on),
       }
     case 'packet-loss':
       return {
@@ -269,9 +340,13 @@ export const aim = async (
         detail: `${names} loses ${String(spec.loss)} % of what it sends`,
         undo: undo((machine) => ({ do: 'remove-table', machine, table })),
         act: (now) => each(({ name, address }) => loadTable(now, name, lossTable(table, spec.loss, address))),
+        acting: losesPackets(on, table),
+        gone: hasNoTable(on, table),
       }
     case 'delay': {
       const interfaces = await Promise.all(machines.map((machine) => interfaceOf(context, machine)))
+      const queues = on.map((name, place) => ({ name, interface: interfaces[place] ?? '' }))
+      const before = new Map<string, number>()
       return {
         ...base,
         detail: `what ${names} sends is ${String(spec.by)} ms late`,
@@ -281,12 +356,13 @@ export const aim = async (
           interface: interfaces[place] ?? '',
         })),
         // Tried on the loopback, where nobody notices: the kernel may not have it.
-        possible: () =>
-          each(({ name }) =>
-            context
+        possible: (now) =>
+          each(async ({ name }) => {
+            await now
               .machine(name)
-              .run(shell`tc qdisc add dev lo root netem delay 0ms && tc qdisc del dev lo root`, { timeout }),
-          ),
+              .run(shell`tc qdisc add dev lo root netem delay 0ms && tc qdisc del dev lo root`, { timeout })
+            before.set(name, await roundTrip(now, name))
+          }),
         act: (now) =>
           each(({ name }) =>
             now
@@ -296,6 +372,8 @@ export const aim = async (
                 { timeout },
               ),
           ),
+        acting: isLate(queues, before, spec.by),
+        gone: isPrompt(queues, before, spec.by),
       }
     }
     case 'stop-service': {
@@ -309,6 +387,8 @@ export const aim = async (
           each(({ name }) =>
             now.machine(name).run(shell`systemctl stop ${units[service].stop}`, { timeout }),
           ),
+        acting: isStopped(on, units[service].stop),
+        gone: isRunning(on, units[service].start),
       }
     }
     case 'target-loss':
@@ -319,7 +399,8 @@ export const aim = async (
           spec.disk === 'data' ? dataFolder(context, machine) : Promise.resolve('/var/tmp'),
         ),
       )
-      const path = (place: number): string => `${folders[place] ?? ''}/lab-fault-fill`
+      const places = on.map((name, place) => ({ name, folder: folders[place] ?? '' }))
+      const path = (place: number): string => `${folders[place] ?? ''}/${filler}`
       return {
         ...base,
         detail: `${spec.disk} disk of ${names} filled`,
@@ -335,6 +416,8 @@ export const aim = async (
                 { timeout: 120 },
               )
           }),
+        acting: isFull(places),
+        gone: hasRoom(places, filler, spec.disk === 'data'),
       }
     }
     case 'clock-skew':
@@ -348,6 +431,8 @@ export const aim = async (
               .machine(name)
               .run(shell`date -s ${`@${((Date.now() + spec.by) / 1000).toFixed(3)}`}`, { timeout }),
           ),
+        acting: isAhead(on, spec.by),
+        gone: isAhead(on, 0),
       }
   }
 }

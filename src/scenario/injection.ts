@@ -5,13 +5,22 @@ import type { FaultSpec } from '../lab/lab.js'
 import type { Context } from '../plan/step.js'
 import type { RunFacts } from '../report/run.js'
 import { aim, type Fault } from './faults.js'
+import { see, type Seen } from './signs.js'
 import { undoAll } from './undo.js'
 
 /** A fault that was aimed, whether or not it has happened. */
 export interface Injection {
   readonly fault: Fault
   injected?: Date
+  /** When it was injected, on this host's monotonic clock. */
+  injectedMs?: number
+  /** What was seen of its acting. */
+  acting?: Seen
   healed?: Date
+  /** What was seen of it after it was undone. */
+  gone?: Seen
+  /** The look at whether it is gone, while it goes on. */
+  looking?: Promise<void>
   error?: string
   /** What is in the way of undoing it. */
   undoing?: string
@@ -46,18 +55,39 @@ export class Injections {
     return injection
   }
 
-  /** @param before called when nothing is in the way any more, right before it happens */
-  async inject(context: Context, injection: Injection, before: () => Promise<void>): Promise<void> {
+  /**
+   * Lets it happen, and looks whether it did.
+   * @param before called when nothing is in the way any more, right before it happens
+   * @returns whether it is seen to act: what was only typed is not known to have happened
+   */
+  async inject(context: Context, injection: Injection, before: () => Promise<void>): Promise<boolean> {
     const { fault } = injection
     const entries = await noteUndo(this.#lab, this.#by, fault.fault, fault.undo)
     injection.ids = entries.map(({ id }) => id)
     context.signal.throwIfAborted()
     await before()
     injection.injected = new Date()
+    injection.injectedMs = performance.now()
     await fault.act(context).catch((error: unknown) => {
       injection.error = messageOf(error)
-      throw error
     })
+    context.signal.throwIfAborted()
+    if (injection.error !== undefined) return false
+    injection.acting = await see(fault.acting, context)
+    return injection.acting.ok
+  }
+
+  /** Looks whether those that were undone are gone, those that nobody has looked at yet. */
+  async seeGone(healer: Context, which: (injection: Injection) => boolean = () => true): Promise<void> {
+    await Promise.all(
+      this.#all
+        .filter((injection) => injection.healed !== undefined && which(injection))
+        .map((injection) => (injection.looking ??= this.#seeGone(healer, injection))),
+    )
+  }
+
+  async #seeGone(healer: Context, injection: Injection): Promise<void> {
+    injection.gone = await see(injection.fault.gone, healer)
   }
 
   /** Undoes what the journal says, and notes which of these faults are undone now. */
@@ -73,12 +103,15 @@ export class Injections {
   }
 
   facts(): RunFacts['faults'] {
-    return this.#all.map(({ fault, injected, healed, error, undoing }) => ({
+    return this.#all.map(({ fault, injected, injectedMs, acting, healed, gone, error, undoing }) => ({
       fault: fault.fault,
       on: fault.on,
       detail: fault.detail,
       injected,
+      injectedMs,
+      acting,
       healed,
+      gone,
       error: error ?? undoing,
     }))
   }

@@ -29,7 +29,15 @@ const request = {
 }
 
 export const recordSchema = z.discriminatedUnion('type', [
-  z.strictObject({ type: z.literal('mark'), ...moment, mark: z.enum(['begin', 'fault', 'healed', 'end']) }),
+  /**
+   * `fault`: right before it is injected; `acting`: all faults were seen to act; `healing`: `lab` begins to undo them;
+   * `healed`: they are undone.
+   */
+  z.strictObject({
+    type: z.literal('mark'),
+    ...moment,
+    mark: z.enum(['begin', 'fault', 'acting', 'healing', 'healed', 'end']),
+  }),
   /** Written down before it is sent. A write that is tried again, at another address, is sent again. */
   z.strictObject({ type: z.literal('sent'), ...request, content: z.string().optional() }),
   z.strictObject({ type: z.literal('acknowledged'), ...request, server }),
@@ -108,8 +116,9 @@ export interface Answers {
   readonly spans: readonly (readonly [from: number, to: number])[]
 }
 
-type Mark = Extract<LedgerRecord, { type: 'mark' }>
-type Request = Exclude<LedgerRecord, Mark>
+type MarkRecord = Extract<LedgerRecord, { type: 'mark' }>
+export type Mark = MarkRecord['mark']
+type Request = Exclude<LedgerRecord, MarkRecord>
 type Sent = Extract<LedgerRecord, { type: 'sent' }>
 
 /** An acknowledged write: it took effect somewhere between its two times. */
@@ -136,6 +145,10 @@ const groupBy = <T>(items: readonly T[], keyOf: (item: T) => string): Map<string
 }
 
 const nameOf = ({ pod, node }: Server): string => `${pod} on ${node}`
+
+/** The first of its kind. */
+export const markIn = (records: readonly LedgerRecord[], mark: Mark): MarkRecord | undefined =>
+  records.find((record): record is MarkRecord => record.type === 'mark' && record.mark === mark)
 
 const isRequest = (record: LedgerRecord): record is Request => record.type !== 'mark'
 
@@ -251,6 +264,24 @@ const lost = (
   )
 }
 
+/** Each number is sent once: whatever is there twice, nobody sent twice. */
+const repeated = (medium: Medium, there: readonly ReadBack[]): Finding[] => {
+  const places = groupBy(
+    there.map(({ seq, content }, place) => ({ seq, content, place: place + 1 })).filter(({ seq }) => seq > 0),
+    ({ seq }) => String(seq),
+  )
+  const several = [...places.values()].filter(({ length }) => length > 1)
+  return finding(
+    'CORRUPT',
+    medium,
+    `${counted(several.length, words[medium])} there more than once`,
+    several.map((same) => ({
+      seq: same[0].seq,
+      saw: `${words[medium]} ${String(same[0].seq)}: ${String(same.length)} times, at ${same.map(({ place }) => String(place)).join(', ')} of ${String(there.length)}`,
+    })),
+  )
+}
+
 const corrupt = (medium: Medium, writes: readonly Request[], there: readonly ReadBack[]): Finding[] => {
   const sent = new Map(
     writes.filter((record): record is Sent => record.type === 'sent').map((record) => [record.seq, record]),
@@ -355,6 +386,63 @@ const doubts = (
   ...(there ? [] : [`${media[medium]} could not be read back`]),
 ]
 
+/** Milliseconds between two answers that are no pause yet. */
+export const usualPause = 1000
+/** Milliseconds for which writes must have been answered without a longer pause before the lab counts as recovered. */
+export const calm = 3000
+
+/** Whether writes were answered again, and since when. */
+export interface Recovery {
+  readonly outcome: 'passed' | 'failed' | 'unknown'
+  /** Milliseconds from the fault until every medium was written to for good; undefined: it was not. */
+  readonly ms?: number | undefined
+  readonly saw: string
+}
+
+/**
+ * Whether the lab recovered: in the end, writes to every medium are answered, and were for a while. Only those count
+ * that were sent after the faults were seen to act; and where the lab is to recover by itself, only those that were
+ * answered before `lab` began to heal it.
+ * @param by `itself`, or `heal` where the scenario keeps its faults until a deadline
+ */
+export const recoveryOf = (records: readonly LedgerRecord[], by: 'itself' | 'heal'): Recovery => {
+  const fault = markIn(records, 'fault')
+  const acting = markIn(records, 'acting')
+  const end = markIn(records, by === 'itself' ? 'healing' : 'end')
+  const used = (['row', 'file'] as const).filter((medium) => writesTo(records, medium).length > 0)
+  if (!fault || used.length === 0)
+    return { outcome: 'unknown', saw: 'nothing was written when the fault came' }
+  if (!acting) return { outcome: 'unknown', saw: 'nobody saw the faults act' }
+  if (!end) return { outcome: 'unknown', saw: 'the run ended before that could be seen' }
+  const found = used.map((medium) => {
+    const answers = acknowledgedIn(writesTo(records, medium))
+      .filter(({ sent, answered }) => sent >= acting.ms && answered <= end.ms)
+      .map(({ answered }) => answered)
+      .sort((a, b) => a - b)
+    const last = answers.at(-1)
+    // The first of those that followed each other without a pause until the end.
+    const since = answers.findLast((ms, place) => ms - (answers[place - 1] ?? -Infinity) > usualPause)
+    const seconds = (ms: number): string => `${((ms - fault.ms) / 1000).toFixed(1)} s`
+    if (last === undefined || since === undefined)
+      return { medium, ok: false, ms: undefined, saw: `${media[medium]} acknowledged nothing` }
+    const steady = last - since >= calm && end.ms - last <= 2 * usualPause
+    return {
+      medium,
+      ok: steady,
+      ms: since - fault.ms,
+      saw: steady
+        ? `${media[medium]}: from ${seconds(since)} on`
+        : `${media[medium]}: the last answer at ${seconds(last)}, ${((end.ms - last) / 1000).toFixed(1)} s before the end`,
+    }
+  })
+  const ok = found.every((one) => one.ok)
+  return {
+    outcome: ok ? 'passed' : 'failed',
+    ms: ok ? Math.max(...found.map(({ ms }) => ms ?? 0)) : undefined,
+    saw: found.map(({ saw }) => saw).join('; '),
+  }
+}
+
 /**
  * Whether all that was acknowledged is there, unchanged, and written by one server at a time.
  * @param writers whether more than one server may write at a time, as the members of a Cassandra ring do
@@ -369,7 +457,7 @@ export const judge = (
 ): Judgement => {
   const readBack = { row: rows, file: fileLines }
   const written = { row: writesTo(records, 'row'), file: writesTo(records, 'file') }
-  const fault = records.find((record) => record.type === 'mark' && record.mark === 'fault')?.ms
+  const fault = (markIn(records, 'acting') ?? markIn(records, 'fault'))?.ms
   const used = (['row', 'file'] as const).filter((medium) => written[medium].length > 0)
   const findings = (['row', 'file'] as const).flatMap((medium) => {
     const acknowledged = acknowledgedIn(written[medium])
@@ -377,6 +465,7 @@ export const judge = (
     return [
       ...(there ? lost(medium, acknowledged, there) : []),
       ...(there ? corrupt(medium, written[medium], there) : []),
+      ...(there ? repeated(medium, there) : []),
       ...(writers === 'one' ? takingTurns(medium, acknowledged) : []),
       ...(medium === 'file' && there ? takingTurnsInFile(there) : []),
     ]

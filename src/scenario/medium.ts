@@ -45,6 +45,8 @@ export interface Session {
 
 export interface Store {
   readonly medium: Medium
+  /** Who answers when all is read back, and from where, if its servers are not ended before: a sentence. */
+  readonly source?: string | undefined
   /** Goes on until some address answers, or the signal. @param first the node's address to begin with, from 0 */
   connect(signal: AbortSignal, first?: number): Promise<Session>
   /** Makes room for a run. */

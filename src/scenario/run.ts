@@ -5,10 +5,11 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
 import type { DatabaseSpec, Lab, ScenarioSpec } from '../lab/lab.js'
-import { runPlan, succeeded } from '../plan/runner.js'
-import type { Context, Plan, Report } from '../plan/step.js'
+import { runPlan } from '../plan/runner.js'
+import type { Context, Plan } from '../plan/step.js'
 import type { RunFacts } from '../report/run.js'
 import { type Client, ledgerClient } from './client.js'
+import { type Clocks, keptClocks, measureClocks, ownClock } from './clock.js'
 import { refusal } from './faults.js'
 import { Injections } from './injection.js'
 import { type JournalEntry, readJournal, refuseWhileFenced } from '../journal.js'
@@ -16,22 +17,31 @@ import { fencingAgent } from '../fencing/agent.js'
 import type { Fenced, FenceMethod } from '../fencing/fence.js'
 import { fencedSince } from '../fencing/process.js'
 import { createLedger } from './ledger-file.js'
-import { judge, type Judgement, type LedgerRecord, media, type Medium, type ReadBack } from './ledger.js'
+import {
+  calm,
+  judge,
+  type Judgement,
+  type LedgerRecord,
+  markIn,
+  media,
+  type Medium,
+  type ReadBack,
+  recoveryOf,
+  usualPause,
+} from './ledger.js'
 import { fileStore, rowStore, type Store } from './medium.js'
+import { type DiskProof, putOnDisk } from './read-back.js'
+import { type CheckFact, type Look, steadyState, type When } from './steady.js'
 import { type Observation, timelineOf } from './timeline.js'
-import { readJournals, type Watch, watchLab } from './watch.js'
+import { readJournals, type Watch, watchLab, witnesses } from './watch.js'
 
 /** Milliseconds of an undisturbed ledger before the first fault. */
 const baseline = 5000
-/** Milliseconds for which writes must have been answered without a longer pause before the lab counts as recovered. */
-const calm = 3000
-/** Milliseconds between two answers that are no pause yet. */
-const usualPause = 1000
 /** Milliseconds to watch a fault that stops no write, where no budget says for how long. */
 const shortestLook = 10_000
 /** Milliseconds for a fencing agent to see that all is well: before that it fences nobody. */
 const armingDeadline = 15_000
-/** Seconds for each part of what comes after: the ledger's first row, and reading it back. */
+/** Seconds for each part of what comes after: the ledger's first row, answers after the heal, and reading it back. */
 const answerDeadline = 60
 
 export interface RunRequest {
@@ -75,16 +85,6 @@ const refuseImpossible = async ({ scenario, context }: RunRequest): Promise<Data
     )
   return lab.database
 }
-
-export type CheckFact = RunFacts['checks'][number]
-
-/** What every check said, for a report; a step whose checks nobody asked is one that says no. */
-export const checkFacts = (when: CheckFact['when'], report: Report): readonly CheckFact[] =>
-  report.results.flatMap(({ step, checks, reason }): CheckFact[] =>
-    checks.length > 0
-      ? checks.map(({ check, ok, saw }) => ({ when, title: check.title, machine: check.machine, ok, saw }))
-      : [{ when, title: step.title, machine: step.machine, ok: false, saw: reason ?? 'nobody asked' }],
-  )
 
 /** Name of the table, file, keyspace or znode that a run writes to: letters, digits and `_`. */
 export const runName = (started: Date): string => `lab_run_${started.toISOString().replace(/\D/g, '')}`
@@ -164,7 +164,6 @@ const withPods = (seen: readonly Observation[], volumes: readonly Observation[])
 const isRowWritten = (record: LedgerRecord): record is Extract<LedgerRecord, { type: 'acknowledged' }> =>
   record.type === 'acknowledged' && record.operation === 'write' && record.medium === 'row'
 
-/** `ms` of every observation of a write is the ledger's own; `at` is by the operator's clock. */
 const writeObservations = (records: readonly LedgerRecord[]): readonly Observation[] =>
   records.flatMap((record): Observation[] =>
     isRowWritten(record)
@@ -172,6 +171,7 @@ const writeObservations = (records: readonly LedgerRecord[]): readonly Observati
           {
             type: 'write-acknowledged',
             at: record.at,
+            ms: record.ms,
             source: 'operator',
             detail: `row ${String(record.seq)} acknowledged by ${record.server.pod} on ${record.server.node}`,
             pod: record.server.pod,
@@ -180,6 +180,15 @@ const writeObservations = (records: readonly LedgerRecord[]): readonly Observati
         ]
       : [],
   )
+
+/** By this host's clock; where the agent of the lab saw it, by nothing else. */
+const fenceSeen = ({ at, node, detail }: Fenced): Observation => ({
+  type: 'node-fenced',
+  at,
+  source: 'operator',
+  node,
+  detail,
+})
 
 /** A run while it goes on: what is known, and what will have to be undone. */
 class Run {
@@ -191,11 +200,15 @@ class Run {
   readonly #ending = new AbortController()
   readonly #faults: Injections
   readonly #own: Observation[] = []
-  #fenced: readonly Fenced[] = []
+  #fenced: readonly Observation[] = []
   #checks: readonly CheckFact[] = []
+  #looks: readonly Look[] = []
   #interrupted = true
   #volumes: readonly Observation[] = []
-  #skews: Parameters<typeof timelineOf>[1] = {}
+  /** What the watches saw of the faults, once they are over. */
+  #watched: readonly Observation[] | undefined
+  #clocks: Clocks = {}
+  #diskProof: DiskProof | undefined
   #readBack: Readonly<Partial<Record<Medium, readonly ReadBack[]>>> = {}
   #watch: Watch | undefined
 
@@ -211,26 +224,22 @@ class Run {
   facts(): RunFacts {
     const { scenario, context, versions, fencing } = this.#request
     const [first] = this.#faults.all
+    const injected = first?.injected !== undefined
     const seen = [
-      ...(this.#watch?.observations ?? []),
+      ...(this.#watched ?? this.#watch?.observations ?? []),
       ...(first?.injected
         ? [
             {
               type: 'fault',
               at: first.injected.toISOString(),
+              ms: first.injectedMs,
               source: 'operator',
               detail: first.fault.detail,
             } satisfies Observation,
           ]
         : []),
       ...this.#own,
-      ...this.#fenced.map(({ at, node, detail }): Observation => ({
-        type: 'node-fenced',
-        at,
-        source: 'operator',
-        node,
-        detail,
-      })),
+      ...this.#fenced,
     ]
     return {
       lab: this.#lab.name,
@@ -246,9 +255,17 @@ class Run {
       versions,
       faults: this.#faults.facts(),
       checks: this.#checks,
+      looks: this.#looks,
+      recovery: injected
+        ? {
+            ...(scenario.heal === 'deadline' ? {} : { itself: recoveryOf(this.#records, 'itself') }),
+            healed: recoveryOf(this.#records, 'heal'),
+          }
+        : undefined,
+      diskProof: this.#diskProof,
       timeline: timelineOf(
         [...seen, ...withPods(seen, this.#volumes), ...writeObservations(this.#records)],
-        this.#skews,
+        this.#clocks,
       ),
       ledger:
         this.#records.length === 0 ? undefined : { records: this.#records, judgement: this.#judgement() },
@@ -263,13 +280,19 @@ class Run {
     return this.#request.save(this.facts())
   }
 
-  /** Asks every check, and once more where one says no: a disk that is busy for a second is no broken lab. */
-  async #look(when: CheckFact['when'], context: Context): Promise<boolean> {
-    let report = await runPlan(this.#request.plan, 'look', context, () => undefined)
-    if (!succeeded(report) && !report.interrupted)
-      report = await runPlan(this.#request.plan, 'look', context, () => undefined)
-    this.#checks = [...this.#checks, ...checkFacts(when, report)]
-    return succeeded(report)
+  async #look(when: When, context: Context): Promise<boolean> {
+    const steady = await steadyState(this.#request.plan, when, context)
+    this.#looks = [...this.#looks, ...steady.looks]
+    this.#checks = [...this.#checks, ...steady.checks]
+    return steady.ok
+  }
+
+  /** The read-back ended the database once more: of that look, only what is wrong is news. */
+  async #lookAgain(): Promise<void> {
+    const { plan, healer } = this.#request
+    const steady = await steadyState(plan, 'after', healer)
+    this.#looks = [...this.#looks, ...steady.looks]
+    if (!steady.ok) this.#checks = [...this.#checks, ...steady.checks.filter(({ ok }) => !ok)]
   }
 
   /**
@@ -288,7 +311,7 @@ class Run {
         by: `lab run ${this.#lab.name} ${scenario.name}`,
         suspended: () => Promise.resolve(false),
         fenced: (seen) => {
-          this.#fenced = [...this.#fenced, seen]
+          this.#fenced = [...this.#fenced, { ...fenceSeen(seen), ms: performance.now() }]
         },
         notice,
         looked: (names) => {
@@ -315,7 +338,8 @@ class Run {
     return end
   }
 
-  async #inject(client: Client, watch: Watch): Promise<void> {
+  /** @returns whether every fault was seen to act */
+  async #inject(client: Client, watch: Watch): Promise<boolean> {
     const { scenario, context, notice } = this.#request
     const server = watch.server()
     if (server === undefined)
@@ -324,11 +348,17 @@ class Run {
     for (const { fault } of this.#faults.all) await fault.possible(context)
     for (const [index, injection] of this.#faults.all.entries()) {
       const { fault, detail } = injection.fault
-      await this.#faults.inject(context, injection, async () => {
+      const acts = await this.#faults.inject(context, injection, async () => {
         notice(`${fault}: ${detail}`)
         if (index === 0) await client.mark('fault')
       })
+      if (!acts) {
+        notice(`${fault} is not seen to act: ${injection.error ?? injection.acting?.saw ?? ''}`)
+        return false
+      }
     }
+    await client.mark('acting')
+    return true
   }
 
   #undo(which: (entry: JournalEntry) => boolean): Promise<void> {
@@ -336,10 +366,12 @@ class Run {
   }
 
   /** Waits until the lab has got over it, or the deadline; faults that last only for a while end meanwhile. */
-  async #outcome(watch: Watch): Promise<void> {
+  async #outcome(client: Client, watch: Watch): Promise<void> {
     const { scenario, context, notice } = this.#request
     const { signal } = context
-    const begun = performance.now()
+    const begun = this.#faults.all[0]?.injectedMs ?? performance.now()
+    // Whatever was acknowledged before all faults were seen to act says nothing about what comes after them.
+    const acting = performance.now()
     const former = this.#former()
     const { expect } = scenario
     const longest = Math.max(
@@ -348,25 +380,28 @@ class Run {
     )
     const lasting = this.#faults.all.filter(({ fault }) => fault.for !== undefined)
     const lasted = lasting.map(async (injected) => {
-      await delay(injected.fault.for ?? 0, undefined, { signal })
+      const since = performance.now() - (injected.injectedMs ?? begun)
+      await delay(Math.max(0, (injected.fault.for ?? 0) - since), undefined, { signal })
       notice(`${injected.fault.fault}: its time is over`)
       await this.#undo(({ id }) => injected.ids.includes(id))
+      await this.#faults.seeGone(this.#request.healer, (one) => one === injected)
     })
     const overdue = Promise.all(lasted)
     overdue.catch(() => undefined)
     const seenNotReady = (): boolean =>
       expect.notReady === undefined || watch.observations.some(({ type }) => type === 'node-not-ready')
     const recovered = (): boolean => {
-      if (lasting.some(({ healed }) => healed === undefined)) return false
-      if (!this.#answers.calmSince(begun) || !seenNotReady()) return false
+      if (lasting.some(({ gone }) => gone === undefined)) return false
+      if (!this.#answers.calmSince(acting) || !seenNotReady()) return false
       const moved = this.#answers.lastPod !== former
       return moved || (expect.takeover === undefined && performance.now() - begun >= longest)
     }
     const over = await until(
       scenario.heal === 'deadline' ? () => false : recovered,
-      scenario.deadline,
+      scenario.deadline - (performance.now() - begun),
       signal,
     )
+    await client.mark('healing')
     if (over) await overdue
     const length = `${String(scenario.deadline / 1000)} s`
     if (over) notice('writes are answered again')
@@ -382,6 +417,8 @@ class Run {
 
   async #heal(client: Client | undefined): Promise<void> {
     const { healer, plan, notice } = this.#request
+    // Whatever is answered from now on may be the heal's doing.
+    if (client && !markIn(this.#records, 'healing')) await client.mark('healing')
     // A node that lost its power and was fenced for it boots once: when the fence is undone.
     const fenced = (await readJournal(this.#lab.name)).filter(({ fault }) => fault === 'fence')
     await this.#undo(
@@ -393,6 +430,7 @@ class Run {
     this.#own.push({
       type: 'healed',
       at: new Date().toISOString(),
+      ms: performance.now(),
       source: 'operator',
       detail: 'faults undone',
     })
@@ -402,14 +440,15 @@ class Run {
     await runPlan(plan, 'apply', healer, () => undefined)
     // What needed the lab to be up: a node is uncordoned by an API server.
     await this.#undo(() => true)
+    await this.#faults.seeGone(healer)
     for (const { fault, undo } of await readJournal(this.#lab.name))
       notice(`not undone: ${fault} on ${undo.machine}: ${undo.do}`)
   }
 
   /** What cannot be read back is unknown: that is a verdict, and no failure of the run. */
   async #readAllBack(stores: readonly Store[]): Promise<void> {
-    const { notice } = this.#request
-    const soon = AbortSignal.timeout(answerDeadline * 1000)
+    const { notice, healer } = this.#request
+    const soon = AbortSignal.timeout(answerDeadline * 1000 * (healer.provider.patience ?? 1))
     const why = (error: unknown): string => (error instanceof Interrupted ? 'no answer' : messageOf(error))
     await Promise.all(
       stores.map(async (store) => {
@@ -423,7 +462,7 @@ class Run {
       }),
     )
     // What is not as it should be stays, to be looked at.
-    if (this.#judgement().findings.length > 0) return
+    if (this.#judgement().findings.length > 0 || this.#diskProof?.fileSystem?.ok === false) return
     await Promise.all(
       stores
         .filter(({ medium }) => this.#readBack[medium])
@@ -433,6 +472,22 @@ class Run {
           }),
         ),
     )
+  }
+
+  /** What the machines saw, and whose clock can be believed; what is seen from now on is no part of the fault. */
+  async #date(): Promise<void> {
+    const { healer } = this.#request
+    this.#watched = [...(this.#watch?.observations ?? [])]
+    const { operator, ...before } = this.#clocks
+    const { observations, clocks } = await readJournals(healer, this.#lab, this.#begun, before)
+    this.#volumes = observations
+    const own = operator ? keptClocks({ operator }, { operator: ownClock() }) : {}
+    const set = this.#faults.all.flatMap(({ fault }) => (fault.fault === 'clock-skew' ? fault.on : []))
+    this.#clocks = {
+      ...own,
+      // Put back by the heal, it looks as if nothing had happened.
+      ...Object.fromEntries(Object.entries(clocks).filter(([name]) => !set.includes(name))),
+    }
   }
 
   async run(database: DatabaseSpec): Promise<RunFacts> {
@@ -492,22 +547,27 @@ class Run {
         )
       notice(`ledger: writing; ${String(baseline / 1000)} s undisturbed`)
       await delay(baseline, undefined, { signal })
+      this.#clocks = { operator: ownClock(), ...(await measureClocks(context, witnesses(this.#lab))) }
       endFencing = await this.#fence(watch)
       injected = true
-      await this.#inject(client, watch)
+      const acts = await this.#inject(client, watch)
       await this.#save()
-      await this.#outcome(watch)
+      // What did not happen proves nothing, however long one waits.
+      if (acts) await this.#outcome(client, watch)
     } catch (error) {
       problem = error
     }
     try {
       await endFencing()
       if (this.#request.fencing?.by === 'agent')
-        this.#fenced = await fencedSince(this.#lab.name, this.#started)
+        this.#fenced = (await fencedSince(this.#lab.name, this.#started)).map(fenceSeen)
       if (injected) await this.#heal(client)
       if (!signal.aborted) {
         notice('steady state: asking every check again')
         await this.#look('after', healer)
+        const healed = markIn(this.#records, 'healed')?.ms
+        const patience = answerDeadline * 1000 * (healer.provider.patience ?? 1)
+        if (healed !== undefined) await until(() => this.#answers.calmSince(healed), patience, healer.signal)
       }
       await client.mark('end')
     } catch (error) {
@@ -515,14 +575,17 @@ class Run {
     }
     await client.stop().catch((error: unknown) => (problem ??= error))
     await ledger.close()
-    await this.#readAllBack(stores)
     try {
-      const journals = await readJournals(healer, this.#lab, this.#started)
-      this.#volumes = journals.observations
-      this.#skews = journals.skews
+      await this.#date()
     } catch (error) {
       problem ??= error
     }
+    if (!signal.aborted) {
+      notice('reading back: the database ends, its disk is checked, and another one reads it')
+      this.#diskProof = await putOnDisk(healer, database)
+    }
+    await this.#readAllBack(stores)
+    if (!signal.aborted) await this.#lookAgain()
     this.#ending.abort()
     this.#interrupted = signal.aborted || problem !== undefined
     await this.#save()

@@ -15,11 +15,13 @@ export const eventTypes = [
 
 export type EventType = (typeof eventTypes)[number]
 
-/** Something that was seen, as its source dated it. */
+/** Something that was seen, as its source dated it. Wall clocks are for people: durations do not come from them. */
 export interface Observation {
   readonly type: EventType
   /** ISO 8601, by the clock of the source. */
   readonly at: string
+  /** Milliseconds of the operator's monotonic clock, where this process saw it: then no other clock matters. */
+  readonly ms?: number | undefined
   /** Who saw it, and whose clock it was: `operator`, `master`, `worker2`. */
   readonly source: string
   /** What was seen, in the words of the source. */
@@ -38,25 +40,10 @@ export interface Skew {
   readonly uncertainty: number
 }
 
-/** A clock that was asked: when the question left and the answer came, by the operator's clock, in ms since 1970. */
-export interface ClockSample {
-  readonly asked: number
-  readonly said: number
-  readonly answered: number
-}
-
-/**
- * The skew that the quickest answer shows: the source looked at its clock somewhere between question and answer.
- * Undefined without samples.
- */
-export const skewOf = (samples: readonly ClockSample[]): Skew | undefined => {
-  const [best] = [...samples].sort((a, b) => a.answered - a.asked - (b.answered - b.asked))
-  return (
-    best && {
-      ms: best.said - (best.asked + best.answered) / 2,
-      uncertainty: (best.answered - best.asked) / 2,
-    }
-  )
+/** A clock that was measured. */
+export interface Clock extends Skew {
+  /** What it said, in milliseconds since 1970, when the operator's monotonic clock was at 0. */
+  readonly zero: number
 }
 
 export const moments = {
@@ -93,14 +80,14 @@ export interface Timeline {
   readonly takenOver: boolean
   /** All observations that could be dated, in order; of acknowledged writes only the one that is t6. */
   readonly events: readonly Moment[]
-  /** Observations whose source has a clock that nobody measured: they cannot be dated. */
+  /** Observations whose source has a clock that nobody measured, or that was set meanwhile: they cannot be dated. */
   readonly undated: readonly Observation[]
   /** As it was measured, for each source. */
   readonly skews: Readonly<Record<string, Skew>>
 }
 
 interface Dated extends Observation {
-  /** Milliseconds since 1970, by the operator's clock. */
+  /** Milliseconds on the operator's monotonic clock. */
   readonly time: number
   readonly uncertainty: number
 }
@@ -112,30 +99,33 @@ interface Dated extends Observation {
  * t3 to t5 are about that pod. Where no write tells, it is the first pod that was scheduled after the fault.
  * When the same pod goes on writing, nothing was taken over: t6 is then the first write after a container
  * started again, if one did.
- * @param skews of each source; that of the operator is 0 and need not be given
+ * @param clocks of the sources, as far as they are known; the operator's is needed for what other processes saw
  */
 export const timelineOf = (
   observations: readonly Observation[],
-  skews: Readonly<Record<string, Skew>>,
+  clocks: Readonly<Record<string, Clock>>,
 ): Timeline => {
-  const clocks: Readonly<Record<string, Skew>> = { operator: { ms: 0, uncertainty: 0 }, ...skews }
-  const skewOfSource = (source: string): Skew | undefined =>
+  const clockOf = (source: string): Clock | undefined =>
     Object.hasOwn(clocks, source) ? clocks[source] : undefined
-  const dated = observations
-    .flatMap((seen): Dated[] => {
-      const skew = skewOfSource(seen.source)
-      return skew ? [{ ...seen, time: Date.parse(seen.at) - skew.ms, uncertainty: skew.uncertainty }] : []
-    })
-    .sort((a, b) => a.time - b.time)
-  const undated = observations.filter(({ source }) => !skewOfSource(source))
+  const dated: Dated[] = []
+  const undated: Observation[] = []
+  for (const seen of observations) {
+    const clock = clockOf(seen.source)
+    if (seen.ms !== undefined) dated.push({ ...seen, time: seen.ms, uncertainty: 0 })
+    else if (clock)
+      dated.push({ ...seen, time: Date.parse(seen.at) - clock.zero, uncertainty: clock.uncertainty })
+    else undated.push(seen)
+  }
+  dated.sort((a, b) => a.time - b.time)
 
   const fault = dated.find(({ type }) => type === 'fault')
   const momentOf = (seen: Dated): Moment => {
-    const { time, uncertainty, type, source, detail, pod, node } = seen
+    const { at, time, uncertainty, type, source, detail, pod, node } = seen
+    const ms = fault ? time - fault.time : 0
     return {
       type,
-      at: new Date(time).toISOString(),
-      ms: fault ? time - fault.time : 0,
+      at: fault ? new Date(Date.parse(fault.at) + ms).toISOString() : at,
+      ms,
       uncertainty: uncertainty + (fault?.uncertainty ?? 0),
       source,
       detail,
@@ -152,7 +142,12 @@ export const timelineOf = (
     takenOver,
     events: dated.filter((seen) => seen.type !== 'write-acknowledged' || seen === first).map(momentOf),
     undated,
-    skews: clocks,
+    skews: {
+      operator: { ms: 0, uncertainty: 0 },
+      ...Object.fromEntries(
+        Object.entries(clocks).map(([source, { ms, uncertainty }]) => [source, { ms, uncertainty }]),
+      ),
+    },
   }
 }
 

@@ -2,7 +2,8 @@
 import { machinesWith, type DatabaseSpec, type Lab } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../plan/step.js'
-import { type ClockSample, type Observation, type Skew, skewOf } from './timeline.js'
+import { type Clocks, keptClocks, measureClocks } from './clock.js'
+import type { Observation } from './timeline.js'
 
 interface NodeObject {
   readonly metadata: { readonly name: string }
@@ -53,8 +54,8 @@ export const watchLab = (context: Context, database: DatabaseSpec, signal: Abort
   const places = new Map<string, string>()
 
   /** As it came to this host: the clock is the operator's. */
-  const see = (seen: Omit<Observation, 'at' | 'source'>): void => {
-    observations.push({ at: new Date().toISOString(), source: 'operator', ...seen })
+  const see = (seen: Omit<Observation, 'at' | 'ms' | 'source'>): void => {
+    observations.push({ at: new Date().toISOString(), ms: performance.now(), source: 'operator', ...seen })
   }
 
   const node = (object: NodeObject): void => {
@@ -133,22 +134,6 @@ export const watchLab = (context: Context, database: DatabaseSpec, signal: Abort
   }
 }
 
-/** How many times a machine's clock is asked: the quickest answer counts. */
-const samples = 4
-
-/** How far the clock of a machine is ahead, at this moment. */
-const measureSkew = async (context: Context, machine: string): Promise<Skew | undefined> => {
-  const taken: ClockSample[] = []
-  for (let n = 0; n < samples; n++) {
-    const asked = Date.now()
-    const said = Number(
-      await context.machine(machine).run(shell`date +%s%3N`, { signal: context.signal, timeout: 10 }),
-    )
-    taken.push({ asked, said, answered: Date.now() })
-  }
-  return skewOf(taken)
-}
-
 /** What a line of a journal says about the disk; undefined: nothing. */
 export const volumeEvent = (message: string): 'volume-logged-in' | 'volume-mounted' | undefined => {
   if (/^Connection\d+:\d+ to \[target: .*\] is operational now/.test(message)) return 'volume-logged-in'
@@ -156,27 +141,33 @@ export const volumeEvent = (message: string): 'volume-logged-in' | 'volume-mount
   return undefined
 }
 
-/** Logins and mounts of the workers since a moment, dated by their own clocks; with how far those are ahead. */
+/** Workers, whose journals say when a disk was there. */
+export const witnesses = (lab: Lab): readonly string[] => machinesWith(lab, 'worker').map(({ name }) => name)
+
+/**
+ * Logins and mounts of the workers since a moment, dated by their own clocks; and those clocks, as far as they were
+ * the same before and now.
+ * @param since on this host's monotonic clock
+ * @param before the clocks, measured before anything was broken
+ */
 export const readJournals = async (
   context: Context,
   lab: Lab,
-  since: Date,
-): Promise<{
-  readonly observations: readonly Observation[]
-  readonly skews: Readonly<Record<string, Skew>>
-}> => {
+  since: number,
+  before: Clocks,
+): Promise<{ readonly observations: readonly Observation[]; readonly clocks: Clocks }> => {
+  const after = await measureClocks(context, witnesses(lab))
   const found = await Promise.all(
-    machinesWith(lab, 'worker').map(async ({ name }) => {
+    witnesses(lab).map(async (name): Promise<readonly Observation[]> => {
       try {
-        const skew = await measureSkew(context, name)
-        const from = (since.getTime() + (skew?.ms ?? 0)) / 1000
+        const from = (since + (after[name]?.zero ?? Date.now() - performance.now())) / 1000
         const text = await context
           .machine(name)
           .run(
             shell`journalctl --boot --output=json --output-fields=MESSAGE --since=${`@${from.toFixed(3)}`} --identifier=kernel --identifier=iscsid`,
             { signal: context.signal, timeout: 30 },
           )
-        const observations = text.split('\n').flatMap((line): Observation[] => {
+        return text.split('\n').flatMap((line): Observation[] => {
           if (line === '') return []
           const { MESSAGE: said, __REALTIME_TIMESTAMP: at } = JSON.parse(line) as Record<string, unknown>
           const type = typeof said === 'string' ? volumeEvent(said) : undefined
@@ -192,15 +183,11 @@ export const readJournals = async (
                 },
               ]
         })
-        return { name, skew, observations }
       } catch {
         // A machine that does not answer saw nothing that could be told.
-        return { name, skew: undefined, observations: [] }
+        return []
       }
     }),
   )
-  return {
-    observations: found.flatMap(({ observations }) => observations),
-    skews: Object.fromEntries(found.flatMap(({ name, skew }) => (skew ? [[name, skew]] : []))),
-  }
+  return { observations: found.flat(), clocks: keptClocks(before, after) }
 }

@@ -20,6 +20,8 @@ import {
   type RunReport,
 } from '../../src/report/run.js'
 import { printable } from '../../src/report/text.js'
+import { recoveryOf } from '../../src/scenario/ledger.js'
+import type { Seen } from '../../src/scenario/signs.js'
 import { timelineOf } from '../../src/scenario/timeline.js'
 import { temporaryFolder } from '../helpers/folder.js'
 import {
@@ -34,7 +36,7 @@ import {
   nasty,
   observations,
   powerCut,
-  skews,
+  clocks,
 } from './runs.js'
 
 const runs: readonly (readonly [string, RunReport])[] = [
@@ -120,6 +122,13 @@ describe('the verdict', () => {
   const { records, rows } = ledgerOf(18_000)
   const before = facts().checks.filter(({ when }) => when === 'before')
   const after = facts().checks.filter(({ when }) => when === 'after')
+  const [cut] = facts().faults as [RunFacts['faults'][number] & Readonly<Record<'acting' | 'gone', Seen>>]
+  /** A ledger in which nothing was answered for a while after the fault, and what that comes to. */
+  const silentFor = (length: number, by?: 'heal'): Partial<RunFacts> => {
+    const ledger = ledgerFacts(ledgerOf(length))
+    const healed = recoveryOf(ledger.records, 'heal')
+    return { ledger, recovery: by ? { healed } : { itself: recoveryOf(ledger.records, 'itself'), healed } }
+  }
   const cases: readonly [string, Partial<RunFacts>, RunReport['verdict'], string | undefined][] = [
     ['all is well', {}, 'PASS', undefined],
     ['no budget at all', { scenario: { ...powerCut, expect: {} } }, 'PASS', undefined],
@@ -137,7 +146,7 @@ describe('the verdict', () => {
         scenario: { ...powerCut, expect: { takeover: 25_000 } },
         timeline: timelineOf(
           observations.map((seen) => (seen.pod === b.pod ? { ...seen, ...a } : seen)),
-          skews,
+          clocks,
         ),
       },
       'UNKNOWN',
@@ -196,10 +205,86 @@ describe('the verdict', () => {
       'not injected',
     ],
     [
+      'a fault that was typed, and that nobody saw acting: a reboot that did not happen',
+      { faults: [{ ...cut, acting: { ...cut.acting, ok: false, saw: 'worker1: still boot 8f14' } }] },
+      'FAIL',
+      'still boot 8f14',
+    ],
+    [
+      'a fault whose command failed',
+      { faults: [{ ...cut, acting: undefined, error: 'exit code 1' }] },
+      'FAIL',
+      'exit code 1',
+    ],
+    [
+      'a fault that is still there after it was undone',
+      { faults: [{ ...cut, gone: { ...cut.gone, ok: false, saw: 'worker1: stopped' } }] },
+      'FAIL',
+      'worker1: stopped',
+    ],
+    [
+      'an undone fault at which nobody looked again',
+      { faults: [{ ...cut, gone: undefined }] },
+      'FAIL',
+      'nobody looked',
+    ],
+    [
+      'a lab that never recovers, without any budget',
+      { scenario: { ...powerCut, expect: {} }, ...silentFor(Infinity) },
+      'FAIL',
+      'the database acknowledged nothing',
+    ],
+    [
+      'a lab that recovers only because lab healed it',
+      { scenario: { ...powerCut, expect: {} }, ...silentFor(26_000) },
+      'FAIL',
+      'the database acknowledged nothing',
+    ],
+    [
+      'the same, where the scenario keeps its fault until the deadline',
+      {
+        scenario: { ...powerCut, heal: 'deadline', expect: {} },
+        ...silentFor(26_000, 'heal'),
+      },
+      'PASS',
+      undefined,
+    ],
+    [
+      'a lab that was ended before it could recover',
+      { scenario: { ...powerCut, expect: {} }, interrupted: true, ...silentFor(Infinity) },
+      'UNKNOWN',
+      'the database acknowledged nothing',
+    ],
+    [
+      'a server that was not ended before its rows were read back',
+      { diskProof: undefined },
+      'UNKNOWN',
+      'the server was not ended before',
+    ],
+    [
+      'a disk that no node let go',
+      { diskProof: { ok: false, saw: 'no node has mounted its disk: no: worker1: mounted', seconds: 90 } },
+      'UNKNOWN',
+      'worker1: mounted',
+    ],
+    [
+      'a file system that is not clean',
+      {
+        diskProof: {
+          ok: true,
+          saw: 'unmounted',
+          seconds: 9,
+          fileSystem: { ok: false, saw: 'clean with errors' },
+        },
+      },
+      'FAIL',
+      'clean with errors',
+    ],
+    [
       'a fault that was not healed, and an interruption: what is certain counts',
       { interrupted: true, faults: [{ fault: 'hang', on: ['worker1'], detail: '', injected: new Date(0) }] },
       'FAIL',
-      'injected 1970-01-01T00:00:00.000Z, not healed',
+      'not undone',
     ],
   ]
   test.each(cases)('%s', (_, changes, verdict, saw) => {

@@ -1,7 +1,14 @@
 /** Runs as they could have been, to report on. */
 import type { ScenarioSpec } from '../../src/lab/lab.js'
 import { runReport, type RunFacts, type RunReport } from '../../src/report/run.js'
-import { judge, type LedgerRecord, type ReadBack, type Server } from '../../src/scenario/ledger.js'
+import {
+  judge,
+  type LedgerRecord,
+  type ReadBack,
+  recoveryOf,
+  type Server,
+} from '../../src/scenario/ledger.js'
+import type { Seen } from '../../src/scenario/signs.js'
 import { timelineOf, type EventType, type Observation } from '../../src/scenario/timeline.js'
 
 const fault = Date.parse('2026-11-21T15:04:35.000Z')
@@ -29,6 +36,9 @@ export const ledgerOf = (silentUntil: number): { records: LedgerRecord[]; rows: 
     const ms = n * 500
     const since = ms - 10_000
     if (n === 20) records.push({ type: 'mark', mark: 'fault', at: at(0), ms })
+    if (n === 21) records.push({ type: 'mark', mark: 'acting', at: at(500), ms })
+    if (n === 64) records.push({ type: 'mark', mark: 'healing', at: at(22_000), ms })
+    if (n === 70) records.push({ type: 'mark', mark: 'healed', at: at(25_000), ms })
     const answers = since < 0 || since >= silentUntil
     for (const [client, operation, medium] of [
       ['writer-1', 'write', 'row'],
@@ -65,6 +75,7 @@ const seen = (
 ): Observation => ({
   type,
   at: at(ms),
+  ...(source === 'operator' ? { ms: 10_000 + ms } : {}),
   source,
   detail,
   ...about,
@@ -79,10 +90,21 @@ export const observations: readonly Observation[] = [
   seen('volume-mounted', 14_250, 'worker2', 'EXT4-fs (sda): mounted filesystem', b),
   seen('container-running', 15_250, 'worker2', 'Started container mysql', b),
   seen('write-acknowledged', 18_008, 'operator', 'row 56', b),
-  seen('healed', 20_000, 'operator', 'worker1 is on'),
+  seen('healed', 25_000, 'operator', 'worker1 is on'),
 ]
 
-export const skews = { master: { ms: 0.4, uncertainty: 1.5 }, worker2: { ms: 250, uncertainty: 2 } }
+const clock = (ms: number, uncertainty: number) => ({ ms, uncertainty, zero: fault - 10_000 + ms })
+
+export const clocks = { master: clock(0.4, 1.5), worker2: clock(250, 2) }
+
+/** What was seen of a fault, so many milliseconds after it. */
+const sign = (title: string, ok: boolean, saw: string, ms: number): Seen => ({
+  title,
+  ok,
+  saw,
+  at: new Date(fault + ms),
+  ms: 10_000 + ms,
+})
 
 export const ledgerFacts = (
   { records, rows }: ReturnType<typeof ledgerOf>,
@@ -96,6 +118,13 @@ export const ledgerFacts = (
   )
   return { records, judgement: judge(records, readBack, lines) }
 }
+
+const recoveryIn = ({ records }: NonNullable<RunFacts['ledger']>): NonNullable<RunFacts['recovery']> => ({
+  itself: recoveryOf(records, 'itself'),
+  healed: recoveryOf(records, 'heal'),
+})
+
+const goodLedger = ledgerFacts(ledgerOf(18_000))
 
 export const facts = (changes: Partial<RunFacts> = {}): RunFacts => ({
   lab: 'iscsi-ha',
@@ -114,16 +143,36 @@ export const facts = (changes: Partial<RunFacts> = {}): RunFacts => ({
       on: ['worker1'],
       detail: 'database, which is worker1, loses its power until the scenario heals',
       injected: new Date(fault),
-      healed: new Date(fault + 20_000),
+      injectedMs: 10_000,
+      acting: sign('worker1 is off, as the provider sees it', true, 'worker1: stopped (no process)', 400),
+      healed: new Date(fault + 25_000),
+      gone: sign('worker1 is on again, and has booted', true, 'worker1: boot 8f14, before 45c4', 31_000),
     },
   ],
+  looks: [
+    { when: 'before', at: at(-12_000), ms: 0, no: [] },
+    {
+      when: 'after',
+      at: at(31_500),
+      ms: 0,
+      no: [{ title: 'the API server is ready', machine: 'master', saw: 'etcd: not ready' }],
+    },
+    { when: 'after', at: at(33_500), ms: 2000, no: [] },
+  ],
+  diskProof: {
+    ok: true,
+    saw: 'the server has ended: no pod; no node has mounted its disk: worker1: not mounted; worker2: not mounted',
+    fileSystem: { ok: true, saw: 'Filesystem state: clean; lun: 187/262144 files' },
+    seconds: 12.3,
+  },
   checks: [
     { when: 'before', title: 'node worker1 is Ready', machine: 'worker1', ok: true, saw: 'Ready' },
     { when: 'after', title: 'node worker1 is Ready', machine: 'worker1', ok: true, saw: 'Ready' },
     { when: 'after', title: 'the row is there', ok: true, saw: '1 row' },
   ],
-  timeline: timelineOf(observations, skews),
-  ledger: ledgerFacts(ledgerOf(18_000)),
+  timeline: timelineOf(observations, clocks),
+  ledger: goodLedger,
+  recovery: recoveryIn(goodLedger),
   ...changes,
 })
 
@@ -177,7 +226,7 @@ const unfenced = ((): RunReport => {
       checks: [{ when: 'before', title: nastyText, ok: false, saw: nastyText }],
       timeline: timelineOf(
         [...observations.slice(0, 2), seen('container-running', 1, 'stranger', nastyText)],
-        skews,
+        clocks,
       ),
       ledger: {
         ...ledgerFacts({ records: [...records, ...again], rows }, [
@@ -194,7 +243,16 @@ export const nasty = unfenced
 
 /** Ended before anything was written. */
 export const cutShort: RunReport = runReport(
-  facts({ interrupted: true, faults: [], checks: [], timeline: undefined, ledger: undefined }),
+  facts({
+    interrupted: true,
+    faults: [],
+    checks: [],
+    looks: [],
+    timeline: undefined,
+    ledger: undefined,
+    recovery: undefined,
+    diskProof: undefined,
+  }),
 )
 
 /** An experiment of the course, done on the machines of another lab. */
@@ -206,6 +264,8 @@ export const borrowed: RunReport = runReport(
     faults: [],
     timeline: undefined,
     ledger: undefined,
+    recovery: undefined,
+    diskProof: undefined,
     experiment: {
       claims: [
         { title: 'another pod is made at once', outcome: 'passed', saw: 'nginx-b, after 0.2 s' },

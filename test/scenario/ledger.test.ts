@@ -1,6 +1,6 @@
-import { describe, expect, test } from 'vitest'
-import { answersIn, judge, longestGaps, recordSchema } from '../../src/scenario/ledger.js'
-import type { LedgerRecord, Medium, Operation, ReadBack, Server } from '../../src/scenario/ledger.js'
+import { describe, expect, it, test } from 'vitest'
+import { answersIn, judge, longestGaps, recordSchema, recoveryOf } from '../../src/scenario/ledger.js'
+import type { LedgerRecord, Mark, Medium, Operation, ReadBack, Server } from '../../src/scenario/ledger.js'
 
 const a: Server = { pod: 'mysql-a', node: 'worker1' }
 const b: Server = { pod: 'mysql-b', node: 'worker2' }
@@ -9,7 +9,7 @@ const begin = Date.parse('2026-11-21T15:04:05.000Z')
 const moment = (ms: number) => ({ ms, at: new Date(begin + ms).toISOString() })
 const address = '192.168.56.21:32306'
 
-const mark = (name: 'begin' | 'fault' | 'healed' | 'end', ms: number): LedgerRecord => ({
+const mark = (name: Mark, ms: number): LedgerRecord => ({
   type: 'mark',
   mark: name,
   ...moment(ms),
@@ -105,6 +105,22 @@ describe('judge', () => {
       {
         verdict: 'FAIL',
         findings: [{ kind: 'CORRUPT', evidence: ['row 7: "content 7", which nobody sent'] }],
+      },
+    ],
+    [
+      'a row number that is there twice',
+      [...acked(1, 0), ...acked(2, 10)],
+      there(1, 2, 1),
+      {
+        verdict: 'FAIL',
+        findings: [
+          {
+            kind: 'CORRUPT',
+            message: '1 row is there more than once',
+            seqs: [1],
+            evidence: ['row 1: 2 times, at 1, 3 of 3'],
+          },
+        ],
       },
     ],
     ['sent without answer, not there', [...acked(1, 0), sent(2, 10)], there(1), { verdict: 'PASS' }],
@@ -415,4 +431,58 @@ test('answers that are near each other belong together', () => {
     },
     { client: 'reader-1', operation: 'read', medium: 'row', spans: [] },
   ])
+})
+
+describe('recovery', () => {
+  /** Answered every 500 ms, in `from` to `to`. */
+  const writes = (from: number, to: number, options: Options = {}): LedgerRecord[] =>
+    Array.from({ length: (to - from) / 500 + 1 }, (_, n) =>
+      acked(from + n * 500, from + n * 500, a, options),
+    ).flat()
+  const file = { client: 'file-writer', medium: 'file' } as const
+  const marks = [mark('fault', 10_000), mark('acting', 11_000), mark('healing', 30_000), mark('end', 50_000)]
+
+  it('is by itself when writes are answered for 3 s, until lab heals', () => {
+    const records = [...marks, ...writes(0, 10_000), ...writes(20_000, 50_000)]
+    expect(recoveryOf(records, 'itself')).toMatchObject({ outcome: 'passed', ms: 10_005 })
+    expect(recoveryOf(records, 'heal')).toMatchObject({ outcome: 'passed' })
+  })
+
+  it.each([
+    ['it never recovers', writes(0, 10_000), 'failed'],
+    [
+      'writes are answered again only after lab began to heal',
+      [...writes(0, 10_000), ...writes(30_500, 50_000)],
+      'failed',
+    ],
+    [
+      'writes are answered between the mark and the moment when the fault is seen to act, and no more',
+      writes(0, 10_500),
+      'failed',
+    ],
+    [
+      'a write that was sent before the fault acted is answered late',
+      [...writes(0, 10_000), sent(99, 10_900), answered(99, 29_900, a)],
+      'failed',
+    ],
+    ['a single write is answered', [...writes(0, 10_000), ...acked(99, 29_900)], 'failed'],
+    [
+      'writes are answered for a while, and then no more',
+      [...writes(0, 10_000), ...writes(12_000, 22_000)],
+      'failed',
+    ],
+    ['rows are written, lines are not', [...writes(0, 50_000), ...writes(0, 10_000, file)], 'failed'],
+    ['both are written', [...writes(0, 50_000), ...writes(0, 50_000, file)], 'passed'],
+  ] as const)('by itself, where %s: %s', (_, records, outcome) => {
+    expect(recoveryOf([...marks, ...records], 'itself').outcome).toBe(outcome)
+  })
+
+  it('is unknown when nobody saw the fault act, or the run did not come so far', () => {
+    const records = writes(0, 50_000)
+    expect(recoveryOf([...marks.filter((one) => one !== marks[1]), ...records], 'itself').outcome).toBe(
+      'unknown',
+    )
+    expect(recoveryOf([...marks.slice(0, 2), ...records], 'itself').outcome).toBe('unknown')
+    expect(recoveryOf(marks, 'itself').outcome).toBe('unknown')
+  })
 })

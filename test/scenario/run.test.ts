@@ -1,14 +1,15 @@
 /** A whole run against a lab that is made up: its database, its watches and its provider are stand-ins. */
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { appendFile, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
-import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, test, vi } from 'vitest'
 import { loadLab } from '../../src/lab/load.js'
 import { scenarioNamed } from '../../src/lab/lab.js'
 import type { WatchEvent } from '../../src/machine/kubectl.js'
+import { CommandError } from '../../src/machine/machine.js'
 import type { Context, Plan } from '../../src/plan/step.js'
-import { type RunFacts, runReport } from '../../src/report/run.js'
+import { type RunFacts, type RunReport, runReport } from '../../src/report/run.js'
 import { type RunRequest, runScenario } from '../../src/scenario/run.js'
 import { readJournal } from '../../src/journal.js'
 import { pathsOf } from '../../src/state.js'
@@ -33,8 +34,22 @@ const conditions = (ready: boolean): object => ({
   conditions: [{ type: 'Ready', status: ready ? 'True' : 'Unknown', reason: 'NodeStatusUnknown' }],
 })
 
+/** What a file system is like that was unmounted in an orderly way, as its check says it. */
+const clean = {
+  exitCode: 0,
+  stdout: 'Filesystem state:         clean\nlun: 12/262144 files (0.0% non-contiguous), 9/1048576 blocks',
+}
+
+interface FakeOptions {
+  /** Milliseconds after which the database moves to worker2; Infinity: it never does. */
+  readonly moveAfter?: number
+  /** Whether the database answers again once its old node is switched on. */
+  readonly healed?: 'answers' | 'is silent'
+  readonly patience?: number
+}
+
 /** A lab of which a power cut moves the database to worker2 after a while. */
-const fakeLab = async (moveAfter = 1500) => {
+const fakeLab = async ({ moveAfter = 1500, healed = 'is silent', patience = 1 }: FakeOptions = {}) => {
   const abort = new AbortController()
   const state = {
     pod: 'mysql-server-a',
@@ -44,6 +59,14 @@ const fakeLab = async (moveAfter = 1500) => {
     taints: [] as string[],
     /** Port of the server of the plain file; undefined: it is gone. */
     ledgerPort: undefined as number | undefined,
+    replicas: 1,
+    scaled: [] as number[],
+    boots: new Map(lab.machines.map(({ name }) => [name, 1])),
+    /** What a machine answers to `systemctl reboot`, and whether it does it. */
+    reboot: { exitCode: 0, happens: true },
+    fileSystem: clean,
+    /** By what the clocks of the machines are ahead, in milliseconds. */
+    ahead: 0,
   }
   // The disk of both pods.
   const folder = await temporaryFolder()
@@ -59,7 +82,11 @@ const fakeLab = async (moveAfter = 1500) => {
     watchers.filter((one) => one.what === what).forEach(({ seen }) => seen({ type, object } as WatchEvent))
   const created = '2026-11-21T10:00:00Z'
   const pod = (name: string, nodeName: string, ready = true, more: object = {}): object => ({
-    metadata: { name, creationTimestamp: name.endsWith('a') ? created : new Date().toISOString(), ...more },
+    metadata: {
+      name,
+      creationTimestamp: name.endsWith('a') ? created : new Date(Date.now() + state.ahead).toISOString(),
+      ...more,
+    },
     spec: { nodeName },
     status: {
       ...conditions(ready),
@@ -70,17 +97,38 @@ const fakeLab = async (moveAfter = 1500) => {
       ],
     },
   })
+  const restartServer = async (name: string): Promise<void> => {
+    state.pod = name
+    state.mood = 'answers'
+    server = await ledgerServer(folder, name)
+    state.ledgerPort = server.port
+  }
   const moveOn = (): void => {
     tell('nodes', 'MODIFIED', { metadata: { name: 'worker1' }, status: conditions(false) })
     tell('pods', 'MODIFIED', pod('mysql-server-a', 'worker1', true, { deletionTimestamp: created }))
     tell('pods', 'ADDED', pod('mysql-server-b', 'worker2', false))
     tell('pods', 'MODIFIED', pod('mysql-server-b', 'worker2'))
-    state.pod = 'mysql-server-b'
-    state.mood = 'answers'
-    void ledgerServer(folder, state.pod).then((other) => {
-      server = other
-      state.ledgerPort = other.port
-    })
+    void restartServer('mysql-server-b')
+  }
+  const answer = async (name: string, text: string): Promise<{ exitCode: number; stdout: string }> => {
+    const says = (stdout: string, exitCode = 0) => ({ exitCode, stdout })
+    if (text.includes('boot_id')) return says(`boot-${String(state.boots.get(name))}`)
+    if (text.startsWith('date')) return says(String(Date.now() + state.ahead))
+    if (text.includes('findmnt')) return says('', 1)
+    if (text.includes('e2fsck')) return state.fileSystem
+    if (text === 'systemctl reboot') {
+      const { exitCode, happens } = state.reboot
+      if (happens) state.boots.set(name, (state.boots.get(name) ?? 0) + 1)
+      return says('', exitCode)
+    }
+    return text.startsWith('journalctl') && name === 'worker2'
+      ? says(
+          JSON.stringify({
+            MESSAGE: 'EXT4-fs (sda): mounted filesystem 12 r/w with ordered data mode',
+            __REALTIME_TIMESTAMP: String((Date.now() + state.ahead) * 1000),
+          }),
+        )
+      : says('')
   }
   const contextWith = (signal: AbortSignal): Context =>
     ({
@@ -88,6 +136,7 @@ const fakeLab = async (moveAfter = 1500) => {
       signal,
       provider: {
         name: 'uml',
+        patience,
         states: async () =>
           lab.machines.map(({ name }) => ({
             name,
@@ -100,10 +149,12 @@ const fakeLab = async (moveAfter = 1500) => {
           state.mood = 'is silent'
           state.ledgerPort = undefined
           await server.stop()
-          setTimeout(moveOn, moveAfter)
+          if (moveAfter !== Infinity) setTimeout(moveOn, moveAfter)
         },
         start: async (_lab: unknown, { name }: { name: string }) => {
           state.off.delete(name)
+          state.boots.set(name, (state.boots.get(name) ?? 0) + 1)
+          if (healed === 'answers') await restartServer(state.pod)
         },
         lunDevice: () => '/dev/ubdc',
         dial: (_lab: unknown, _host: string, port: number): Promise<Duplex> =>
@@ -118,9 +169,16 @@ const fakeLab = async (moveAfter = 1500) => {
       kubectl: {
         run: async (words: readonly string[]) => {
           if (words[0] === 'taint') state.taints.push(words.slice(3).join(' '))
+          if (words[0] === 'scale') {
+            state.replicas = Number(words.at(-1)?.split('=')[1])
+            state.scaled.push(state.replicas)
+          }
           return ''
         },
-        get: async () => ({ spec: { taints: [] } }),
+        get: async (what: string) =>
+          what === 'pods'
+            ? { items: state.replicas === 0 ? [] : [pod('mysql-server-c', 'worker2')] }
+            : { spec: { taints: [] } },
         watch: async (args: readonly string[], seen: (event: WatchEvent) => void) => {
           const objects =
             args[0] === 'pods'
@@ -131,14 +189,11 @@ const fakeLab = async (moveAfter = 1500) => {
         },
       },
       machine: (name: string) => ({
-        run: async ({ text }: { text: string }) => {
-          if (text.startsWith('date')) return String(Date.now())
-          return text.startsWith('journalctl') && name === 'worker2'
-            ? JSON.stringify({
-                MESSAGE: 'EXT4-fs (sda): mounted filesystem 12 r/w with ordered data mode',
-                __REALTIME_TIMESTAMP: String(Date.now() * 1000),
-              })
-            : ''
+        try: async ({ text }: { text: string }) => ({ stderr: '', ...(await answer(name, text)) }),
+        run: async ({ text, shown }: { text: string; shown: string }) => {
+          const result = { stderr: '', ...(await answer(name, text)) }
+          if (result.exitCode !== 0) throw new CommandError(name, shown, result)
+          return result.stdout
         },
       }),
     }) as unknown as Context
@@ -199,6 +254,17 @@ test('a power cut that is taken over: PASS, with every moment that was seen, and
   expect(
     report.events.filter(({ type }) => type === 'container-running').map(({ detail }) => detail),
   ).toEqual(['container of mysql-server-b runs since 2026-11-21T10:00:00Z'])
+  expect(report.faults[0]?.acting).toMatchObject({ ok: true, saw: 'worker1: stopped' })
+  expect(report.faults[0]?.gone).toMatchObject({ ok: true, saw: 'worker1: boot boot-2, before boot-1' })
+  expect(report.recovery?.by).toBe('itself')
+  expect(report.looks.map(({ when, no }) => [when, no])).toEqual([
+    ['before', []],
+    ['after', []],
+    ['after', []],
+  ])
+  // The server was ended before its rows were read, and there is one again.
+  expect(state.scaled).toEqual([0, 1])
+  expect(report.data?.readBack).toMatchObject({ fromDisk: true })
   // Nothing was found, so nothing is kept.
   expect(await readdir(folder)).toEqual([])
   // What was kept on the way says that it is not yet all.
@@ -249,33 +315,21 @@ test('a line that was changed by hand is CORRUPT, one that is gone is LOST, and 
 })
 
 test('what cannot be read back is UNKNOWN, with a reason, and no failure of the program', async () => {
-  const { state, request } = await fakeLab()
+  const { state, request } = await fakeLab({ patience: 0.05 })
   const said: string[] = []
-  // Two minutes of patience are shortened.
-  const timeout = AbortSignal.timeout.bind(AbortSignal)
-  const patience = vi.spyOn(AbortSignal, 'timeout').mockImplementation((ms) => timeout(ms / 20))
-  cleanUp.push(() => patience.mockRestore())
-  const running = runScenario({
-    ...request,
-    notice: (text) => said.push(text),
-    plan: {
-      ...request.plan,
-      steps: request.plan.steps.map((step) => ({
-        ...step,
-        checks: step.checks.map((check) => ({
-          ...check,
-          probe: async (context: Context) => {
-            // Asked for the last time, the lab is well; after that, nobody answers any more.
-            if (state.pod === 'mysql-server-b') {
-              state.mood = 'refuses'
-              state.ledgerPort = undefined
-            }
-            return check.probe(context)
-          },
-        })),
-      })) as unknown as Plan['steps'],
+  const { kubectl } = request.healer
+  const ask = kubectl.run.bind(kubectl)
+  Object.assign(kubectl, {
+    run: async (...given: Parameters<typeof ask>) => {
+      // The lab is well; once its database was ended, nobody answers any more.
+      if (given[0][0] === 'scale') {
+        state.mood = 'refuses'
+        state.ledgerPort = undefined
+      }
+      return ask(...given)
     },
   })
+  const running = runScenario({ ...request, notice: (text) => said.push(text) })
   const report = runReport(await running)
   expect(report.verdict).toBe('UNKNOWN')
   expect(report.interrupted).toBe(false)
@@ -303,7 +357,7 @@ test('Ctrl-C in the middle: healed, and the report says that it was interrupted'
 })
 
 test('a lab that is not well is not broken further: UNKNOWN', async () => {
-  const { request } = await fakeLab()
+  const { request } = await fakeLab({ patience: 0.05 })
   const [step] = request.plan.steps
   const unwell: Plan = {
     title: '',
@@ -330,11 +384,128 @@ test('a lab that is switched off is refused, and so is a fault that the provider
 })
 
 test('with --fence, a node that is off is tainted only after the provider says that it is off', async () => {
-  const { state, request } = await fakeLab(4000)
+  const { state, request } = await fakeLab({ moveAfter: 4000 })
   const report = runReport(await runScenario({ ...request, fencing: { by: 'run', method: 'power' } }))
   expect(state.taints[0]).toContain('node.kubernetes.io/out-of-service=nodeshutdown:NoExecute')
   expect(report.fencing).toBe('power')
   expect(report.events.map(({ type }) => type)).toContain('node-fenced')
   expect(state.off.size).toBe(0)
   expect(await readJournal(lab.name)).toEqual([])
+})
+
+/** Without a budget, only recovery can tell. */
+const bare = { ...scenarioNamed(lab, 'power-cut'), expect: {}, deadline: 8000 }
+const complaintsOf = (report: RunReport): readonly string[] =>
+  report.checks
+    .filter(({ outcome }) => outcome !== 'passed')
+    .map(({ title, outcome }) => `${outcome}: ${title}`)
+const byItself = 'failed: the lab recovers by itself: writes are answered before lab heals anything'
+
+describe('a run that proves nothing good', () => {
+  it('is FAIL when the lab recovers only because lab heals it, though nothing is lost', async () => {
+    const { request } = await fakeLab({ moveAfter: Infinity, healed: 'answers', patience: 0.1 })
+    const report = runReport(await runScenario({ ...request, scenario: bare }))
+    expect(report.verdict).toBe('FAIL')
+    expect(complaintsOf(report)).toContain(byItself)
+    expect(report.recovery).toEqual({ by: 'heal', ms: null })
+    expect(report.data?.findings).toEqual([])
+  })
+
+  it('is PASS for the same lab when the scenario says that the fault lasts until the deadline', async () => {
+    const { request } = await fakeLab({ moveAfter: Infinity, healed: 'answers', patience: 0.3 })
+    const scenario = { ...bare, heal: 'deadline' as const, deadline: 3000 }
+    const report = runReport(await runScenario({ ...request, scenario }))
+    expect(complaintsOf(report)).toEqual([])
+    expect(report.recovery).toEqual({ by: 'heal', ms: null })
+  })
+
+  it('is FAIL when the lab never recovers, not even after the heal', async () => {
+    const { request } = await fakeLab({ moveAfter: Infinity, healed: 'is silent', patience: 0.05 })
+    const report = runReport(await runScenario({ ...request, scenario: bare }))
+    expect(report.verdict).toBe('FAIL')
+    expect(complaintsOf(report)).toEqual(
+      expect.arrayContaining([byItself, 'failed: after the faults were undone, writes are answered']),
+    )
+    expect(report.recovery).toEqual({ by: null, ms: null })
+  })
+
+  it.each([
+    { exitCode: 0, saw: 'worker1: still boot boot-1' },
+    { exitCode: 1, saw: 'systemctl reboot: exit code 1' },
+  ])('is FAIL at once when a reboot does not happen (exit code $exitCode)', async ({ exitCode, saw }) => {
+    const { state, request } = await fakeLab({ patience: 0.02 })
+    state.reboot = { exitCode, happens: false }
+    const scenario = { ...scenarioNamed(lab, 'reboot'), expect: {} }
+    const report = runReport(await runScenario({ ...request, scenario }))
+    expect(report.verdict).toBe('FAIL')
+    expect(report.interrupted).toBe(false)
+    expect(
+      report.checks.find(({ group, outcome }) => group === 'faults' && outcome === 'failed')?.saw,
+    ).toContain(saw)
+  })
+
+  it('is FAIL when a line is in the file twice', async () => {
+    const { folder, request } = await fakeLab()
+    const { save } = request
+    let done = false
+    const report = runReport(
+      await runScenario({
+        ...request,
+        save: async (facts) => {
+          await save(facts)
+          const [file] = await readdir(folder)
+          if (done || file === undefined || facts.faults.length === 0) return
+          done = true
+          const [first = ''] = (await readFile(join(folder, file), 'utf8')).split('\n')
+          await appendFile(join(folder, file), `${first}\n`)
+        },
+      }),
+    )
+    expect(report.verdict).toBe('FAIL')
+    expect(report.data?.findings.map(({ message }) => message)).toContain('1 line is there more than once')
+  })
+
+  it('is FAIL when the file system of the disk is not clean', async () => {
+    const { state, request } = await fakeLab()
+    state.fileSystem = { exitCode: 4, stdout: 'Filesystem state:         clean\nFree blocks count wrong' }
+    const report = runReport(await runScenario(request))
+    expect(complaintsOf(report)).toEqual(['failed: the file system of the disk is clean'])
+  })
+})
+
+describe('the clock of this host, set back by 30 s during a run', () => {
+  it('shortens no takeover, and moments that only a wall clock could date are missing', async () => {
+    const { state, request } = await fakeLab()
+    const real = Date
+    let back = 0
+    class Clock extends real {
+      constructor(...given: [] | [number | string]) {
+        if (given.length === 0) super(real.now() - back)
+        else super(...given)
+      }
+      static override now = (): number => real.now() - back
+    }
+    globalThis.Date = Clock as DateConstructor
+    cleanUp.push(() => {
+      globalThis.Date = real
+    })
+    const { provider } = request.context
+    const cut = provider.cut.bind(provider)
+    Object.assign(provider, {
+      cut: async (...given: Parameters<typeof cut>) => {
+        await cut(...given)
+        back = 30_000
+        // The machines go by their own.
+        state.ahead = 30_000
+      },
+    })
+    const report = runReport(await runScenario(request))
+    const ms = Object.fromEntries(report.moments.map((moment) => [moment.name, moment.ms]))
+    expect(ms['t6']).toBeGreaterThan(1400)
+    expect(ms['t6']).toBeLessThan(6000)
+    expect(report.budgets.find(({ name }) => name === 'takeover')?.measured).toBe(ms['t6'])
+    // Of worker2 both clocks went on as before: its mount has its place.
+    expect(ms['t4']).toBeGreaterThan(0)
+    expect(report.skews['operator']).toEqual({ ms: 0, uncertainty: 0 })
+  })
 })

@@ -1,13 +1,10 @@
-import { describe, expect, test } from 'vitest'
-import {
-  skewOf,
-  timelineOf,
-  type EventType,
-  type Observation,
-  type Skew,
-} from '../../src/scenario/timeline.js'
+import { describe, expect, it, test } from 'vitest'
+import { clockOf, keptClocks } from '../../src/scenario/clock.js'
+import { type Clock, timelineOf, type EventType, type Observation } from '../../src/scenario/timeline.js'
 
 const fault = Date.parse('2026-11-21T15:04:05.000Z')
+/** The fault, on the operator's monotonic clock. */
+const faultMs = 70_000
 
 /** `ms` after the fault, by the clock of the source. */
 const seen = (
@@ -18,6 +15,7 @@ const seen = (
 ): Observation => ({
   type,
   at: new Date(fault + ms).toISOString(),
+  ...(source === 'operator' ? { ms: faultMs + ms } : {}),
   source,
   detail: `${type} at ${String(ms)}`,
   ...about,
@@ -26,9 +24,11 @@ const seen = (
 const old = { pod: 'mysql-a', node: 'worker1' }
 const next = { pod: 'mysql-b', node: 'worker2' }
 
-const skews: Readonly<Record<string, Skew>> = {
-  master: { ms: 0, uncertainty: 0 },
-  worker2: { ms: 1000, uncertainty: 20 },
+const clock = (ms: number, uncertainty: number): Clock => ({ ms, uncertainty, zero: fault - faultMs + ms })
+
+const clocks: Readonly<Record<string, Clock>> = {
+  master: clock(0, 0),
+  worker2: clock(1000, 20),
 }
 
 const powerCut: readonly Observation[] = [
@@ -47,9 +47,9 @@ const powerCut: readonly Observation[] = [
   seen('healed', 24_000),
 ]
 
-const msOf = (observations: readonly Observation[], clocks = skews): Record<string, number> =>
+const msOf = (observations: readonly Observation[], known = clocks): Record<string, number> =>
   Object.fromEntries(
-    Object.entries(timelineOf(observations, clocks).moments).map(([name, moment]) => [name, moment.ms]),
+    Object.entries(timelineOf(observations, known).moments).map(([name, moment]) => [name, moment.ms]),
   )
 
 const without = (...types: readonly EventType[]): Observation[] =>
@@ -161,7 +161,7 @@ describe('the moments of a takeover', () => {
   })
 
   test('what a clock that nobody measured says is kept, and not dated', () => {
-    const { moments, undated, events } = timelineOf(powerCut, { master: { ms: 0, uncertainty: 0 } })
+    const { moments, undated, events } = timelineOf(powerCut, { master: clock(0, 0) })
     expect(Object.keys(moments)).toEqual(['t0', 't1', 't2', 't3', 't6'])
     expect(undated.map(({ type }) => type)).toEqual([
       'volume-logged-in',
@@ -173,7 +173,7 @@ describe('the moments of a takeover', () => {
   })
 
   test('a moment says when, from where, and how exactly', () => {
-    expect(timelineOf(powerCut, skews).moments.t4).toEqual({
+    expect(timelineOf(powerCut, clocks).moments.t4).toEqual({
       type: 'volume-mounted',
       at: '2026-11-21T15:04:24.000Z',
       ms: 19_000,
@@ -185,7 +185,7 @@ describe('the moments of a takeover', () => {
   })
 
   test('of the many acknowledged writes only the one that counts is an event', () => {
-    const { events } = timelineOf(powerCut, skews)
+    const { events } = timelineOf(powerCut, clocks)
     expect(events.map(({ type, ms }) => [type, ms])).toEqual([
       ['fault', 0],
       ['node-not-ready', 15_000],
@@ -201,7 +201,39 @@ describe('the moments of a takeover', () => {
   })
 })
 
-describe('the skew of a clock', () => {
+describe('clocks that are set during a run', () => {
+  it('gives a takeover its length although the clock of this host was set back by 30 s meanwhile', () => {
+    const setBack = powerCut.map((each) =>
+      each.source === 'operator' && (each.ms ?? 0) > faultMs + 15_200
+        ? { ...each, at: new Date(Date.parse(each.at) - 30_000).toISOString() }
+        : each,
+    )
+    expect(msOf(setBack)).toEqual(whole)
+  })
+
+  it('leaves out what the fencing agent saw, whose only clock is the one that was set', () => {
+    const agent: Observation = {
+      ...seen('node-fenced', 15_500, 'operator', { node: 'worker1' }),
+      ms: undefined,
+    }
+    const observations = [...without('node-fenced', 'pod-evicted'), agent]
+    const own = { operator: clock(0, 0) }
+    const kept = keptClocks(own, { operator: { ...clock(0, 0), zero: fault - faultMs - 30_000 } })
+    expect(msOf(observations, { ...clocks, ...kept })).not.toHaveProperty('t2')
+    expect(msOf(observations, { ...clocks, ...own })).toHaveProperty('t2', 15_500)
+  })
+
+  it('leaves out what a machine dated whose clock was measured before, and was another one afterwards', () => {
+    const before = { worker2: clock(1000, 20) }
+    expect(Object.keys(keptClocks(before, { worker2: clock(1100, 20) }))).toEqual(['worker2'])
+    expect(keptClocks(before, { worker2: clock(1100, 20) })['worker2']?.uncertainty).toBe(120)
+    expect(keptClocks(before, { worker2: clock(301_000, 20) })).toEqual({})
+    expect(keptClocks(before, {})).toEqual({})
+    expect(keptClocks({}, before)).toEqual({})
+  })
+})
+
+describe('a clock that was asked', () => {
   test.each([
     [[], undefined],
     [[{ asked: 100, said: 1110, answered: 120 }], { ms: 1000, uncertainty: 10 }],
@@ -214,7 +246,10 @@ describe('the skew of a clock', () => {
       ],
       { ms: 1000, uncertainty: 2 },
     ],
-  ])('%j', (samples, skew) => {
-    expect(skewOf(samples)).toEqual(skew)
+  ])('%j', (samples, wanted) => {
+    // Of this host, 1970 and the monotonic clock began together.
+    expect(clockOf(samples, { ms: 0, uncertainty: 0, zero: 0 })).toEqual(
+      wanted && { ...wanted, zero: wanted.ms },
+    )
   })
 })
