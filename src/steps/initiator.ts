@@ -24,8 +24,9 @@ const iscsid = (lab: Lab, machine: MachineSpec): Check =>
     title: `iscsid on ${machine.name} is there when it is called`,
     machine: machine.name,
     within: 20,
-    hint: `lab exec ${lab.name} ${machine.name} -- journalctl -u iscsid -n 30`,
-    command: shell`systemctl is-active iscsid.socket`,
+    hint: `lab exec ${lab.name} ${machine.name} -- systemctl status iscsid.socket iscsid.service`,
+    // `masked` says more than `inactive` does.
+    command: shell`systemctl show --property=ActiveState,UnitFileState --value iscsid.socket | grep -x -e active -e masked || systemctl show --property=ActiveState --value iscsid.socket`,
     judge: equals('active'),
   })
 
@@ -39,7 +40,9 @@ export const prepareInitiator = (lab: Lab, machine: MachineSpec & { readonly iqn
     // iscsid reads its name when it starts.
     await context
       .machine(machine.name)
-      .run(shell`systemctl restart iscsid.socket; systemctl try-restart iscsid`)
+      .run(
+        shell`systemctl unmask --quiet iscsid.socket iscsid.service; systemctl restart iscsid.socket; systemctl try-restart iscsid`,
+      )
   },
   checks: [initiatorName(lab, machine), iscsid(lab, machine)],
 })
@@ -185,7 +188,6 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
   const directory = `${mountPoint}/${filesystem.directory}`
   const file = `${directory}/testament`
   const machine = filesystem.initiator
-  const hint = `lab exec ${lab.name} ${machine} -- findmnt ${mountPoint}`
   return {
     id: `make-filesystem-${name}`,
     title: `Make ${filesystem.type} with ${filesystem.directory} on it, and read a file back after a new login`,
@@ -208,18 +210,23 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
         id: `${name}-mounted`,
         title: `LUN ${String(filesystem.lun)} is mounted on ${machine} as ${filesystem.type}`,
         machine,
-        hint,
-        command: shell`readlink -f ${device}; findmnt --noheadings --output FSTYPE,SOURCE,SIZE ${mountPoint} || true`,
+        hint: `lab up ${lab.name}`,
+        command: shell`readlink -f ${device}; findmnt --noheadings --output FSTYPE,SOURCE,SIZE,OPTIONS ${mountPoint} || true`,
         judge: (output) => {
           const [disk = '', mounted = 'not mounted'] = output.split('\n')
-          return { ok: mounted.startsWith(`${filesystem.type} ${disk} `), saw: mounted }
+          // The kernel makes it read-only after an error, too.
+          const readOnly = / ro(,|$)/.test(mounted)
+          return {
+            ok: mounted.startsWith(`${filesystem.type} ${disk} `) && !readOnly,
+            saw: `${readOnly ? 'read-only: ' : ''}${mounted}`,
+          }
         },
       }),
       machineCheck({
         id: `${name}-directory`,
         title: `${filesystem.directory} has mode ${filesystem.mode}`,
         machine,
-        hint,
+        hint: `lab exec ${lab.name} ${machine} -- ls -ld ${directory}`,
         command: shell`stat --format=%a ${directory}`,
         judge: (output) => ({
           ok: Number.parseInt(output, 8) === Number.parseInt(filesystem.mode, 8),
@@ -230,7 +237,7 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
         id: `${name}-file`,
         title: 'a file written before the last logout reads back',
         machine,
-        hint,
+        hint: `lab exec ${lab.name} ${machine} -- cat ${file}`,
         command: shell`sha256sum < ${file} | cut -c1-64`,
         judge: (output) => {
           const wanted = sha256(testament(lab))

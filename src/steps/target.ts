@@ -1,9 +1,10 @@
 /** The iSCSI target: LIO, as the kernel's configfs shows it. */
+import { readJournal } from '../journal.js'
 import { initiatorsOf, type Lab, machineNamed, portalOf, type TargetSpec } from '../lab/lab.js'
 import { numbering } from '../lab/names.js'
 import { serialOf, sha256, targetFolders } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
-import type { Check, Step } from '../plan/step.js'
+import type { Check, Context, Step } from '../plan/step.js'
 import { equals, machineCheck } from './checks.js'
 
 const phase = 'iscsi'
@@ -53,6 +54,48 @@ const nothingElse = (lab: Lab, machine: string, hint: string): Check => {
   })
 }
 
+/** Initiators that the target lets in nowhere, each a file of its name: see the target's script. */
+const fencedFolder = '/var/lib/lab/fenced'
+
+/** The initiators of nodes that are fenced now, as the journal has it. */
+const fencedNow = async (lab: Lab): Promise<readonly string[]> => {
+  const open = (await readJournal(lab.name)).filter(({ fault }) => fault === 'fence')
+  return open.flatMap(({ undo }) => lab.machines.find(({ name }) => name === undo.machine)?.iqn ?? [])
+}
+
+/** A fence that nobody remembers would let an initiator in until the next boot of the target, and then no more. */
+const nobodyFenced = (lab: Lab, machine: string): Check => ({
+  id: `${machine}-fenced`,
+  title: `${machine} shuts nobody out`,
+  machine,
+  hint: `lab up ${lab.name}`,
+  probe: async (context) => {
+    const listed = await context
+      .machine(machine)
+      .run(shell`ls ${fencedFolder} 2>/dev/null || true`, { signal: context.signal })
+    const shutOut = listed.split('\n').filter((name) => name !== '')
+    const known = await fencedNow(lab)
+    return {
+      ok: shutOut.length === 0,
+      saw:
+        shutOut
+          .map((name) => `${name} is shut out${known.includes(name) ? ': it is fenced' : ', though nobody fenced it'}`)
+          .join('; ') || 'nobody',
+    }
+  },
+})
+
+/** Forgets fences that are in no journal: nothing would ever undo them. */
+const forgetFences = async (context: Context, machine: string): Promise<void> => {
+  const known = await fencedNow(context.lab)
+  await context
+    .machine(machine)
+    .run(
+      shell`exec 9>/run/lab-target.lock; flock 9; cd ${fencedFolder} 2>/dev/null || exit 0; for name in *; do case ${` ${known.join(' ')} `} in *" $name "*) ;; *) rm -f "$name" ;; esac; done`,
+      { signal: context.signal },
+    )
+}
+
 export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
   const machine = target.machine
   const portal = portalOf(lab, target)
@@ -68,11 +111,16 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
     machine,
     within: 10,
     hint,
-    command: shell`test "$(cat ${group}/enable)" = 1 && ls ${group}/np && ss --no-header -ltn sport = ${target.port}`,
-    judge: (output) => ({
-      ok: output.includes(`LISTEN`) && output.split('\n').filter((line) => line.includes(portal)).length >= 2,
-      saw: output.split('\n').join('; ') || 'nothing listens',
-    }),
+    command: shell`cd ${group} && cat enable && ls np && ss --no-header -ltn sport = ${target.port}`,
+    judge: (output) => {
+      const [enable = '', ...rest] = output.split('\n')
+      const portals = rest.filter((line) => !line.startsWith('LISTEN'))
+      const listens = rest.filter((line) => line.startsWith('LISTEN'))
+      return {
+        ok: enable === '1' && portals.includes(portal) && listens.some((line) => line.includes(portal)),
+        saw: `enable=${enable}; ${portals.join(', ') || 'no portal'}; ${listens.join(', ') || 'nothing listens'}`,
+      }
+    },
   })
   const luns = target.luns.map(({ lun, size }) =>
     machineCheck({
@@ -80,7 +128,7 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
       title: `LUN ${String(lun)} of ${target.iqn} has ${String(size)} bytes and its serial number`,
       machine,
       hint,
-      command: shell`cd ${group}/lun/lun_${lun}/store && blockdev --getsize64 "$(cat udev_path)" && sed 's/.*: //' wwn/vpd_unit_serial`,
+      command: shell`test -d ${group}/lun/lun_${lun}/store/ || { echo no backing device >&2; exit 1; }; cd ${group}/lun/lun_${lun}/store && blockdev --getsize64 "$(cat udev_path)" && sed 's/.*: //' wwn/vpd_unit_serial`,
       judge: equals(`${String(size)}\n${serialOf(target, lun)}`, (output) =>
         output.replace('\n', ' bytes, serial number '),
       ),
@@ -130,6 +178,7 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
     machine,
     needs: [`configure-${machine}`],
     apply: async (context) => {
+      await forgetFences(context, machine)
       await context.machine(machine).run(shell`/etc/lab/boot.d/50-target`, { signal: context.signal })
     },
     checks: [
@@ -138,7 +187,7 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
       acls,
       chap,
       ...(lab.targets.find((first) => first.machine === machine) === target
-        ? [nothingElse(lab, machine, hint)]
+        ? [nothingElse(lab, machine, hint), nobodyFenced(lab, machine)]
         : []),
     ],
   }

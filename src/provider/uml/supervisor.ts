@@ -44,6 +44,8 @@ export interface RunningMachine {
   readonly started: number
   /** How it ended: `exit code 1`, `SIGKILL`. */
   readonly ended?: string
+  /** It was stopped where it is. */
+  readonly paused?: boolean
 }
 
 interface Entry extends StartRequest {
@@ -102,6 +104,16 @@ const lives = (pid: number): boolean => {
   try {
     const stat = readFileSync(`/proc/${String(pid)}/stat`, 'utf8')
     return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(')') + 2))
+  } catch {
+    return false
+  }
+}
+
+/** Whether it was stopped where it is, by whomever. */
+const standsStill = (pid: number | undefined): boolean => {
+  try {
+    const stat = readFileSync(`/proc/${String(pid)}/stat`, 'utf8')
+    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('T')
   } catch {
     return false
   }
@@ -187,11 +199,12 @@ const main = (socketPath: string, address: string): void => {
   }
 
   const list = (): RunningMachine[] =>
-    [...machines].map(([name, { argv, started, ended }]) => ({
+    [...machines].map(([name, { argv, started, ended, child }]) => ({
       name,
       running: ended === undefined,
       argv,
       started,
+      ...(ended === undefined && standsStill(child.pid) ? { paused: true } : {}),
       ...(ended === undefined ? {} : { ended }),
     }))
 

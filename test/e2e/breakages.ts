@@ -1,0 +1,336 @@
+/**
+ * What people break, and how they are told: one record for each breakage. Who does it, which check names it, what
+ * that check has seen, which command it says to type next, and what typing that does.
+ */
+
+/** What a hand can reach. */
+export interface Hands {
+  /** A script on a machine. */
+  on(machine: string, script: string): Promise<string>
+  kubectl(...words: readonly string[]): Promise<string>
+  /** The process on this host that is the machine. */
+  signal(machine: string, signal: NodeJS.Signals): Promise<void>
+  /** Removes a file of the lab's folder on this host. */
+  remove(file: string): Promise<void>
+}
+
+export interface Breakage {
+  /** What was done. */
+  readonly what: string
+  readonly breaks: (hands: Hands) => Promise<unknown>
+  /** The id of the check that names it, and words of its title. */
+  readonly check: string
+  readonly title: RegExp
+  /** Words of its evidence: they name the thing that is wrong. */
+  readonly saw: RegExp
+  /** Checks that come before it in the plan and fail as well, since they look at the same thing in another way. */
+  readonly behind?: readonly string[]
+  /** The command that it says to type. */
+  readonly hint: RegExp
+  /** What typing that does: it mends the lab, or it prints the cause, and `lab up` mends it. */
+  readonly typed: 'mends' | RegExp
+}
+
+const targets = '/sys/kernel/config/target'
+const group = `${targets}/iscsi/iqn.2016-04.world.srv:target00/tpgt_1`
+const lun0 = '/mnt/target00-lun-0'
+
+const on =
+  (machine: string, script: string): Breakage['breaks'] =>
+  (hands) =>
+    hands.on(machine, script)
+
+const atTarget: readonly Breakage[] = [
+  {
+    what: 'the target is disabled',
+    breaks: on('target', `echo 0 > ${group}/enable`),
+    check: 'target00-portal',
+    title: /listens/,
+    saw: /enable=0/,
+    hint: /50-target/,
+    typed: 'mends',
+  },
+  {
+    what: 'the portal of the target is removed',
+    breaks: on('target', `rmdir ${group}/np/*`),
+    check: 'target00-portal',
+    title: /listens/,
+    saw: /no portal/,
+    hint: /50-target/,
+    typed: 'mends',
+  },
+  {
+    what: 'a portal is left over',
+    breaks: on('target', `mkdir ${group}/np/192.168.56.70:3333`),
+    check: 'target-targets',
+    title: /nothing else/,
+    saw: /left over: .*:3333/,
+    hint: /50-target/,
+    typed: 'mends',
+  },
+  {
+    what: 'the ACL of the initiator is removed',
+    breaks: on(
+      'target',
+      `cd ${group}/acls && for acl in *; do for map in $acl/lun_*; do rm -f $map/lun; rmdir $map; done; rmdir $acl; done`,
+    ),
+    check: 'target00-acl',
+    title: /may log in/,
+    saw: /nobody/,
+    hint: /50-target/,
+    typed: 'mends',
+  },
+  {
+    what: 'somebody else has an ACL',
+    breaks: on('target', `mkdir ${group}/acls/iqn.2001-01.com.example:thief`),
+    check: 'target00-acl',
+    title: /may log in/,
+    saw: /thief/,
+    hint: /50-target/,
+    typed: 'mends',
+  },
+  {
+    what: 'the target makes an ACL for anybody who asks',
+    breaks: on('target', `echo 1 > ${group}/attrib/generate_node_acls`),
+    check: 'target00-acl',
+    title: /may log in/,
+    saw: /anybody/,
+    hint: /50-target/,
+    typed: 'mends',
+  },
+  {
+    what: 'CHAP is switched off at the target',
+    breaks: on('target', `echo 0 > ${group}/attrib/authentication`),
+    check: 'target00-chap',
+    title: /CHAP/,
+    saw: /authentication=0/,
+    hint: /50-target/,
+    typed: 'mends',
+  },
+  {
+    what: 'the password is another one at the target',
+    breaks: on('target', `for acl in ${group}/acls/*; do printf wrong > $acl/auth/password; done`),
+    check: 'target00-chap',
+    title: /CHAP/,
+    saw: /password/,
+    hint: /50-target/,
+    typed: 'mends',
+  },
+  {
+    what: 'the LUN is unmapped from the initiator',
+    breaks: on('target', `for map in ${group}/acls/*/lun_0; do rm $map/lun; rmdir $map; done`),
+    check: 'target00-acl',
+    title: /may log in/,
+    saw: /0 LUNs|lun/i,
+    hint: /50-target/,
+    typed: 'mends',
+  },
+  {
+    what: 'the LUN has no backing device',
+    breaks: on('target', `rm ${group}/acls/*/lun_0/lun ${group}/lun/lun_0/store`),
+    check: 'target00-lun-0',
+    title: /LUN 0/,
+    saw: /no backing/,
+    hint: /50-target/,
+    typed: 'mends',
+  },
+  {
+    what: 'the LUN has another serial number',
+    breaks: on(
+      'target',
+      `rm ${group}/acls/*/lun_0/lun ${group}/lun/lun_0/store && rmdir ${group}/acls/*/lun_0 && cd ${targets}/core/iblock_0/* && echo 123456 > wwn/vpd_unit_serial && ln -s $PWD ${group}/lun/lun_0/store && for acl in ${group}/acls/*; do mkdir $acl/lun_0; ln -s ${group}/lun/lun_0 $acl/lun_0/lun; done`,
+    ),
+    check: 'target00-lun-0',
+    title: /serial number/,
+    saw: /123456/,
+    hint: /50-target/,
+    typed: 'mends',
+  },
+  {
+    what: 'a LUN is left over',
+    breaks: on(
+      'target',
+      `mkdir ${group}/lun/lun_9 && ln -s ${targets}/core/iblock_0/* ${group}/lun/lun_9/store`,
+    ),
+    check: 'target-targets',
+    title: /nothing else/,
+    saw: /left over: .*lun_9/,
+    hint: /50-target/,
+    typed: 'mends',
+  },
+  {
+    what: 'the script of the target is edited',
+    breaks: on('target', `echo exit 0 >> /etc/lab/boot.d/50-target`),
+    check: 'target-files',
+    title: /files/,
+    saw: /50-target/,
+    hint: /^lab up iscsi$/,
+    typed: 'mends',
+  },
+  {
+    what: 'an initiator is shut out at the target, though nobody was fenced',
+    breaks: on('target', `mkdir -p /var/lib/lab/fenced && touch /var/lib/lab/fenced/iqn.2001-01.com.example:x`),
+    check: 'target-fenced',
+    title: /shut out/,
+    saw: /example:x/,
+    hint: /^lab up iscsi$/,
+    typed: 'mends',
+  },
+]
+
+const atInitiator: readonly Breakage[] = [
+  {
+    what: 'the initiator calls itself otherwise',
+    breaks: on('initiator', 'echo InitiatorName=iqn.2001-01.com.example:thief > /etc/iscsi/initiatorname.iscsi'),
+    check: 'initiator-iqn',
+    title: /calls itself/,
+    saw: /thief, wanted iqn/,
+    behind: ['initiator-files'],
+    hint: /^lab up iscsi$/,
+    typed: 'mends',
+  },
+  {
+    what: 'iscsid is stopped and masked',
+    breaks: on('initiator', 'systemctl mask --now iscsid.socket iscsid.service'),
+    check: 'initiator-iscsid',
+    title: /iscsid/,
+    saw: /masked|inactive/,
+    hint: /systemctl/,
+    typed: /masked/,
+  },
+  {
+    what: 'the initiator is logged out',
+    breaks: on('initiator', `umount ${lun0}; iscsiadm -m node --logout`),
+    check: 'target00-lun-0-logged-in',
+    title: /logged in/,
+    saw: /No active sessions/i,
+    hint: /-m session/,
+    typed: /No active sessions/i,
+  },
+  {
+    what: 'the file system is unmounted',
+    breaks: on('initiator', `umount ${lun0}`),
+    check: 'target00-lun-0-mounted',
+    title: /mounted/,
+    saw: /not mounted/,
+    hint: /lab up iscsi/,
+    typed: 'mends',
+  },
+  {
+    what: 'the file system is mounted read-only',
+    breaks: on('initiator', `mount -o remount,ro ${lun0}`),
+    check: 'target00-lun-0-mounted',
+    title: /mounted/,
+    saw: /read-only/,
+    hint: /lab up iscsi/,
+    typed: 'mends',
+  },
+  {
+    what: 'the file on the LUN is overwritten',
+    breaks: on('initiator', `echo hello > ${lun0}/mysql-data/testament`),
+    check: 'target00-lun-0-file',
+    title: /reads back/,
+    saw: /other bytes/,
+    hint: /testament/,
+    typed: /hello/,
+  },
+  {
+    what: 'the mode of the directory is changed',
+    breaks: on('initiator', `chmod 700 ${lun0}/mysql-data`),
+    check: 'target00-lun-0-directory',
+    title: /mode 0777/,
+    saw: /mode 700/,
+    hint: /ls -ld|stat/,
+    typed: /drwx------/,
+  },
+]
+
+const ofMachines: readonly Breakage[] = [
+  {
+    what: 'a machine is switched off from inside',
+    breaks: on('initiator', 'umount /mnt/*; sync; nohup systemctl poweroff --force --force >/dev/null 2>&1 & sleep 1'),
+    check: 'initiator-running',
+    title: /runs/,
+    saw: /stopped/,
+    hint: /lab logs/,
+    typed: /Power down/,
+  },
+  {
+    what: "a machine's process is killed",
+    breaks: (hands) => hands.signal('initiator', 'SIGKILL'),
+    check: 'initiator-running',
+    title: /runs/,
+    saw: /SIGKILL|killed/,
+    hint: /lab logs/,
+    typed: /./,
+  },
+  {
+    what: 'a machine stands still',
+    breaks: (hands) => hands.signal('initiator', 'SIGSTOP'),
+    check: 'initiator-running',
+    title: /runs/,
+    saw: /stands still/,
+    hint: /lab up iscsi/,
+    typed: 'mends',
+  },
+  {
+    what: 'a machine has another hostname',
+    breaks: on('initiator', 'hostname somebody'),
+    check: 'initiator-hostname',
+    title: /calls itself/,
+    saw: /somebody, wanted initiator/,
+    hint: /lab up iscsi/,
+    typed: 'mends',
+  },
+  {
+    what: 'the clock of a machine is an hour behind',
+    breaks: on('initiator', 'date -s "-1 hour"'),
+    check: 'initiator-clock',
+    title: /clock/,
+    saw: /36\d\d/,
+    hint: /lab (up|exec)/,
+    typed: /./,
+  },
+  {
+    what: 'the disk of a machine is full',
+    breaks: on('initiator', 'dd if=/dev/zero of=/root/large bs=1M 2>/dev/null; true'),
+    check: 'initiator-disk',
+    title: /room/,
+    saw: /0 MiB|full/,
+    hint: /du|df/,
+    typed: /large/,
+  },
+  {
+    what: 'the SSH server of a machine is stopped',
+    breaks: on('initiator', 'nohup systemctl stop ssh >/dev/null 2>&1 & sleep 2'),
+    check: 'initiator-reachable',
+    title: /SSH/,
+    saw: /no SSH/,
+    hint: /lab logs|lab up/,
+    typed: /./,
+  },
+  {
+    what: 'the network interface of a machine is down',
+    breaks: on('initiator', 'nohup sh -c "sleep 1; ip link set $(ip -o route get 192.168.56.70 | sed \'s/.* dev \\([^ ]*\\).*/\\1/\') down" >/dev/null 2>&1 & sleep 2'),
+    check: 'initiator-reachable',
+    title: /SSH/,
+    saw: /no SSH/,
+    hint: /lab logs|lab up/,
+    typed: /./,
+  },
+  {
+    what: "a file of lab's is removed",
+    breaks: on('target', 'rm /etc/hosts'),
+    check: 'target-files',
+    title: /files/,
+    saw: /\/etc\/hosts/,
+    hint: /^lab up iscsi$/,
+    typed: 'mends',
+  },
+]
+
+/** On the lab `iscsi`: two machines. */
+export const onTwoMachines: readonly Breakage[] = [...atTarget, ...atInitiator, ...ofMachines]
+
+/** On the lab `iscsi-ha`: Kubernetes, and a database on the disk. */
+export const onACluster: readonly Breakage[] = []
