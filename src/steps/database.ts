@@ -264,7 +264,7 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
       id: 'database-runs',
       title: `${database.name} is ready, one pod`,
       within: 180,
-      hint: `lab kubectl ${lab.name} -- describe pods -l app=${database.name}-server`,
+      hint: `lab kubectl ${lab.name} -- describe deployments,pods -l app=${database.name}-server`,
       probe: async (context) => {
         const found = await serverPods(context, database)
         return {
@@ -351,7 +351,7 @@ const rowThrough = (lab: Lab, database: DatabaseSpec, name: string, address: str
   title: `the row reads back through ${address}:${String(database.nodePort)} (${name})`,
   machine: name,
   within: 60,
-  hint: `lab forward ${lab.name} ${name}:${String(database.nodePort)}`,
+  hint: `lab up ${lab.name}`,
   probe: (context) => readRow(context, address, database),
 })
 
@@ -391,7 +391,7 @@ export const startClients = (lab: Lab, database: DatabaseSpec): Step => ({
       id: 'clients-run',
       title: 'a client pod runs on every worker',
       within: 90,
-      hint: `lab kubectl ${lab.name} -- describe pods -l app=${database.name}-client`,
+      hint: `lab kubectl ${lab.name} -- describe daemonsets,pods -l app=${database.name}-client`,
       probe: async (context) => {
         const found = await clientPods(context, database)
         const missing = machinesWith(lab, 'worker').filter(

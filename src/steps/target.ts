@@ -101,7 +101,8 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
   const portal = portalOf(lab, target)
   const group = groupOf(target)
   const id = shortName(lab, target)
-  const hint = `lab exec ${lab.name} ${machine} -- sh -x /etc/lab/boot.d/50-target`
+  // Without -x, which would print the password.
+  const hint = `lab exec ${lab.name} ${machine} -- /etc/lab/boot.d/50-target`
   const initiators = initiatorsOf(lab)
     .map(({ iqn }) => iqn)
     .sort()
@@ -228,7 +229,7 @@ const refuses = (
     shell`for folder in ${recordFolders}; do test ! -d $folder || mount -t tmpfs none $folder; done`,
     shell`mkdir -p /var/lib/iscsi/nodes /var/lib/iscsi/ifaces; exec 2>&1`,
     shell`iscsiadm -m iface -I ${face} -o new >/dev/null && iscsiadm ${node} -o new >/dev/null`,
-    shell`iscsiadm ${node} -o update ${credentials} && iscsiadm ${node} --login; code=$?`,
+    shell`iscsiadm ${node} -o update ${credentials} && timeout 20 iscsiadm ${node} --login; code=$?`,
     shell`test $code != 0 || iscsiadm ${node} --logout; exit $code`,
   ]
     .map(({ text }) => text)

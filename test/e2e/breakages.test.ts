@@ -55,6 +55,7 @@ const whole = async (lab: string): Promise<void> => {
 const tried = async (lab: string, file: string, breakage: Breakage): Promise<void> => {
   const { breaks, check, title, saw, behind = [], hint, typed } = breakage
   await breaks(handsOn(lab))
+  let mended = false
   try {
     const found = await failing(lab)
     if (process.env['EXPLORE']) console.log(`BROKEN ${breakage.what}\n${found.map(({ id, saw, hint }) => `   ${id}: ${saw}  [${hint ?? ''}]`).join('\n')}`)
@@ -67,9 +68,12 @@ const tried = async (lab: string, file: string, breakage: Breakage): Promise<voi
     if (process.env['EXPLORE']) console.log(`TYPED ${first?.hint ?? ''}\n${said.slice(-1500)}`)
     if (typed === 'mends') await whole(lab)
     else expect(said).toMatch(typed)
+    mended = typed === 'mends'
   } finally {
-    await bench.up(file)
-    await whole(lab)
+    if (!mended) {
+      await bench.up(file)
+      await whole(lab)
+    }
   }
 }
 

@@ -47,7 +47,7 @@ const atTarget: readonly Breakage[] = [
     check: 'target00-portal',
     title: /listens/,
     saw: /enable=0/,
-    hint: /50-target/,
+    hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
   {
@@ -56,7 +56,7 @@ const atTarget: readonly Breakage[] = [
     check: 'target00-portal',
     title: /listens/,
     saw: /no portal/,
-    hint: /50-target/,
+    hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
   {
@@ -65,7 +65,7 @@ const atTarget: readonly Breakage[] = [
     check: 'target-targets',
     title: /nothing else/,
     saw: /left over: .*:3333/,
-    hint: /50-target/,
+    hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
   {
@@ -77,7 +77,7 @@ const atTarget: readonly Breakage[] = [
     check: 'target00-acl',
     title: /may log in/,
     saw: /nobody/,
-    hint: /50-target/,
+    hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
   {
@@ -86,7 +86,7 @@ const atTarget: readonly Breakage[] = [
     check: 'target00-acl',
     title: /may log in/,
     saw: /thief/,
-    hint: /50-target/,
+    hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
   {
@@ -95,7 +95,7 @@ const atTarget: readonly Breakage[] = [
     check: 'target00-acl',
     title: /may log in/,
     saw: /anybody/,
-    hint: /50-target/,
+    hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
   {
@@ -104,7 +104,7 @@ const atTarget: readonly Breakage[] = [
     check: 'target00-chap',
     title: /CHAP/,
     saw: /authentication=0/,
-    hint: /50-target/,
+    hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
   {
@@ -113,7 +113,7 @@ const atTarget: readonly Breakage[] = [
     check: 'target00-chap',
     title: /CHAP/,
     saw: /password/,
-    hint: /50-target/,
+    hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
   {
@@ -122,7 +122,7 @@ const atTarget: readonly Breakage[] = [
     check: 'target00-acl',
     title: /may log in/,
     saw: /0 LUNs|lun/i,
-    hint: /50-target/,
+    hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
   {
@@ -131,19 +131,7 @@ const atTarget: readonly Breakage[] = [
     check: 'target00-lun-0',
     title: /LUN 0/,
     saw: /no backing/,
-    hint: /50-target/,
-    typed: 'mends',
-  },
-  {
-    what: 'the LUN has another serial number',
-    breaks: on(
-      'target',
-      `rm ${group}/acls/*/lun_0/lun ${group}/lun/lun_0/store && rmdir ${group}/acls/*/lun_0 && cd ${targets}/core/iblock_0/* && echo 123456 > wwn/vpd_unit_serial && ln -s $PWD ${group}/lun/lun_0/store && for acl in ${group}/acls/*; do mkdir $acl/lun_0; ln -s ${group}/lun/lun_0 $acl/lun_0/lun; done`,
-    ),
-    check: 'target00-lun-0',
-    title: /serial number/,
-    saw: /123456/,
-    hint: /50-target/,
+    hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
   {
@@ -155,7 +143,7 @@ const atTarget: readonly Breakage[] = [
     check: 'target-targets',
     title: /nothing else/,
     saw: /left over: .*lun_9/,
-    hint: /50-target/,
+    hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
   {
