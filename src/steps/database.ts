@@ -73,7 +73,7 @@ export const createSecret = (lab: Lab, chap: Chap): Step => ({
       id: 'chap-secret',
       title: 'chap-secret holds what the lab file says',
       within: 20,
-      hint: `lab kubectl ${lab.name} -- get secret chap-secret`,
+      hint: `lab up ${lab.name}`,
       probe: async ({ kubectl }) => {
         const { type, data } = await kubectl.get<{ type: string; data: Record<string, string> }>(
           'secret',

@@ -1,5 +1,6 @@
 /** The cluster: kubeadm's work, and how one sees that it is done. */
 import { X509Certificate } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import {
   type KubernetesSpec,
   type Lab,
@@ -11,7 +12,7 @@ import {
 import { dnsReplicas } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
-import { LabError } from '../error.js'
+import { LabError, messageOf } from '../error.js'
 import { outOfService } from '../journal.js'
 import { pathsOf, writePrivate } from '../state.js'
 import { eventually, machineCheck, shared } from './checks.js'
@@ -349,17 +350,16 @@ export const initControlPlane = (lab: Lab): Step => {
         title: "this host's kubeconfig leads to the API server",
         within: 10,
         hint: `lab up ${lab.name}`,
-        probe: async (context) => {
-          const endpoint = await context.provider.apiEndpoint(lab)
-          const kubeconfig = await context.kubectl.run([
-            'config',
-            'view',
-            '-o',
-            'jsonpath={.clusters[0].cluster.server}',
-          ])
+        probe: async ({ provider }) => {
+          const path = pathsOf(lab.name).kubeconfig
+          const text = await readFile(path, 'utf8').catch((error: unknown) => messageOf(error))
+          const [, server] = /^\s*server: (\S+)$/m.exec(text) ?? []
+          const endpoint = await provider.apiEndpoint(lab)
+          if (server === undefined)
+            return { ok: false, saw: `${path} names no server: ${text.slice(0, 100)}` }
           return {
-            ok: kubeconfig === endpoint,
-            saw: `kubeconfig says ${kubeconfig || 'nothing'}${kubeconfig === endpoint ? '' : `, wanted ${endpoint}`}`,
+            ok: server === endpoint,
+            saw: server === endpoint ? server : `${path} says ${server}, wanted ${endpoint}`,
           }
         },
       },
@@ -562,7 +562,10 @@ const nodeChecks = (
     check('ready', `node ${machine.name} is Ready`, judgeReady),
     check('schedulable', `node ${machine.name} takes pods`, (node) => {
       const taints = foreignTaints(node)
-      const saw = [...(node.spec.unschedulable ? ['cordoned'] : []), ...taints.map((taint) => `tainted ${taint}`)]
+      const saw = [
+        ...(node.spec.unschedulable ? ['cordoned'] : []),
+        ...taints.map((taint) => `tainted ${taint}`),
+      ]
       return { ok: saw.length === 0, saw: saw.join(', ') || 'neither cordoned nor tainted' }
     }),
     check('version', `node ${machine.name} runs Kubernetes ${kubernetes.version}`, ({ status }) => ({
@@ -589,7 +592,7 @@ export const routesCheck = (lab: Lab, machine: MachineSpec): Check => {
     id: `${machine.name}-routes`,
     title: `${machine.name} has a route to every other node's pods`,
     machine: machine.name,
-    hint: `lab exec ${lab.name} ${machine.name} -- ip route`,
+    hint: `lab exec ${lab.name} ${machine.name} -- /etc/lab/boot.d/10-routes`,
     command: shell`ip -4 route show proto 86`,
     judge: (output) => {
       const seen = output
@@ -597,7 +600,10 @@ export const routesCheck = (lab: Lab, machine: MachineSpec): Check => {
         .filter((line) => line !== '')
         .map((line) => line.split(' ').slice(0, 3).join(' '))
         .sort()
-      return { ok: seen.join() === wanted.join(), saw: seen.join('; ') || 'none' }
+      const missing = wanted.filter((route) => !seen.includes(route)).map((route) => `missing: ${route}`)
+      const left = seen.filter((route) => !wanted.includes(route)).map((route) => `left over: ${route}`)
+      const wrong = [...missing, ...left]
+      return { ok: wrong.length === 0, saw: (wrong.length === 0 ? seen : wrong).join('; ') || 'none' }
     },
   })
 }

@@ -382,6 +382,9 @@ export const configure = (
           signal: context.signal,
         })
       await there.run(shell`hostname -F /etc/hostname; sysctl --quiet --system`, { signal: context.signal })
+      // It reads its files when it starts. Sessions stay.
+      if (wrong.some(({ path }) => path.startsWith('/etc/iscsi/')))
+        await there.run(shell`systemctl try-restart iscsid`, { signal: context.signal })
       for (const { path } of wrong.filter((file) => file.path.startsWith(bootScripts)))
         await there.run(shell`${path}`, { signal: context.signal })
     },

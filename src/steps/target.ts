@@ -79,7 +79,10 @@ const nobodyFenced = (lab: Lab, machine: string): Check => ({
       ok: shutOut.length === 0,
       saw:
         shutOut
-          .map((name) => `${name} is shut out${known.includes(name) ? ': it is fenced' : ', though nobody fenced it'}`)
+          .map(
+            (name) =>
+              `${name} is shut out${known.includes(name) ? ': it is fenced' : ', though nobody fenced it'}`,
+          )
           .join('; ') || 'nobody',
     }
   },

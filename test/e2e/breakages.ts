@@ -6,19 +6,21 @@
 /** What a hand can reach. */
 export interface Hands {
   /** A script on a machine. */
-  on(machine: string, script: string): Promise<string>
-  kubectl(...words: readonly string[]): Promise<string>
+  readonly on: (machine: string, script: string) => Promise<string>
+  readonly kubectl: (...words: readonly string[]) => Promise<string>
+  /** The worker that the database does not run on; in a lab without a database nobody. */
+  readonly standby: string
   /** The process on this host that is the machine. */
-  signal(machine: string, signal: NodeJS.Signals): Promise<void>
+  readonly signal: (machine: string, signal: NodeJS.Signals) => Promise<void>
   /** Removes a file of the lab's folder on this host. */
-  remove(file: string): Promise<void>
+  readonly remove: (file: string) => Promise<void>
 }
 
 export interface Breakage {
   /** What was done. */
   readonly what: string
   readonly breaks: (hands: Hands) => Promise<unknown>
-  /** The id of the check that names it, and words of its title. */
+  /** The id of the check that names it, and words of its title. STANDBY stands for that worker's name. */
   readonly check: string
   readonly title: RegExp
   /** Words of its evidence: they name the thing that is wrong. */
@@ -38,7 +40,7 @@ const lun0 = '/mnt/target00-lun-0'
 const on =
   (machine: string, script: string): Breakage['breaks'] =>
   (hands) =>
-    hands.on(machine, script)
+    hands.on(machine.replace('STANDBY', hands.standby), script)
 
 const atTarget: readonly Breakage[] = [
   {
@@ -112,7 +114,7 @@ const atTarget: readonly Breakage[] = [
     breaks: on('target', `for acl in ${group}/acls/*; do printf wrong > $acl/auth/password; done`),
     check: 'target00-chap',
     title: /CHAP/,
-    saw: /password/,
+    saw: /credentials|password/,
     hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
@@ -136,10 +138,7 @@ const atTarget: readonly Breakage[] = [
   },
   {
     what: 'a LUN is left over',
-    breaks: on(
-      'target',
-      `mkdir ${group}/lun/lun_9 && ln -s ${targets}/core/iblock_0/* ${group}/lun/lun_9/store`,
-    ),
+    breaks: on('target', `mkdir ${group}/lun/lun_9`),
     check: 'target-targets',
     title: /nothing else/,
     saw: /left over: .*lun_9/,
@@ -157,9 +156,12 @@ const atTarget: readonly Breakage[] = [
   },
   {
     what: 'an initiator is shut out at the target, though nobody was fenced',
-    breaks: on('target', `mkdir -p /var/lib/lab/fenced && touch /var/lib/lab/fenced/iqn.2001-01.com.example:x`),
+    breaks: on(
+      'target',
+      `mkdir -p /var/lib/lab/fenced && touch /var/lib/lab/fenced/iqn.2001-01.com.example:x`,
+    ),
     check: 'target-fenced',
-    title: /shut out/,
+    title: /shuts nobody out/,
     saw: /example:x/,
     hint: /^lab up iscsi$/,
     typed: 'mends',
@@ -169,7 +171,10 @@ const atTarget: readonly Breakage[] = [
 const atInitiator: readonly Breakage[] = [
   {
     what: 'the initiator calls itself otherwise',
-    breaks: on('initiator', 'echo InitiatorName=iqn.2001-01.com.example:thief > /etc/iscsi/initiatorname.iscsi'),
+    breaks: on(
+      'initiator',
+      'echo InitiatorName=iqn.2001-01.com.example:thief > /etc/iscsi/initiatorname.iscsi',
+    ),
     check: 'initiator-iqn',
     title: /calls itself/,
     saw: /thief, wanted iqn/,
@@ -236,7 +241,10 @@ const atInitiator: readonly Breakage[] = [
 const ofMachines: readonly Breakage[] = [
   {
     what: 'a machine is switched off from inside',
-    breaks: on('initiator', 'umount /mnt/*; sync; nohup systemctl poweroff --force --force >/dev/null 2>&1 & sleep 1'),
+    breaks: on(
+      'initiator',
+      'umount /mnt/*; sync; nohup systemctl poweroff --force --force >/dev/null 2>&1 & sleep 1',
+    ),
     check: 'initiator-running',
     title: /runs/,
     saw: /stopped/,
@@ -299,7 +307,10 @@ const ofMachines: readonly Breakage[] = [
   },
   {
     what: 'the network interface of a machine is down',
-    breaks: on('initiator', 'nohup sh -c "sleep 1; ip link set $(ip -o route get 192.168.56.70 | sed \'s/.* dev \\([^ ]*\\).*/\\1/\') down" >/dev/null 2>&1 & sleep 2'),
+    breaks: on(
+      'initiator',
+      'nohup sh -c "sleep 1; ip link set $(ip -o route get 192.168.56.70 | sed \'s/.* dev \\([^ ]*\\).*/\\1/\') down" >/dev/null 2>&1 & sleep 2',
+    ),
     check: 'initiator-reachable',
     title: /SSH/,
     saw: /no SSH/,
@@ -320,5 +331,242 @@ const ofMachines: readonly Breakage[] = [
 /** On the lab `iscsi`: two machines. */
 export const onTwoMachines: readonly Breakage[] = [...atTarget, ...atInitiator, ...ofMachines]
 
-/** On the lab `iscsi-ha`: Kubernetes, and a database on the disk. */
-export const onACluster: readonly Breakage[] = []
+const labUp = /^lab up \S+$/
+
+const ofTheControlPlane: readonly Breakage[] = [
+  {
+    what: 'the kubelet is stopped',
+    // That of a worker would be fenced for it.
+    breaks: on('master', 'systemctl stop kubelet'),
+    check: 'master-kubelet',
+    title: /kubelet runs/,
+    saw: /inactive/,
+    hint: /journalctl -u kubelet/,
+    typed: /Stopp/,
+  },
+  {
+    what: 'containerd is stopped',
+    breaks: on('master', 'systemctl stop containerd'),
+    check: 'master-containerd',
+    title: /containerd runs/,
+    saw: /inactive/,
+    hint: /journalctl -u containerd/,
+    typed: /Stopp/,
+  },
+  {
+    what: 'the configuration of the pod network is removed',
+    breaks: on('master', 'rm /etc/cni/net.d/10-lab.conflist'),
+    check: 'master-files',
+    title: /files/,
+    saw: /10-lab\.conflist/,
+    hint: labUp,
+    typed: 'mends',
+  },
+  {
+    what: "this host's kubeconfig is removed",
+    breaks: (hands) => hands.remove('kubeconfig'),
+    check: 'kubeconfig',
+    title: /kubeconfig/,
+    saw: /no such file/,
+    hint: labUp,
+    typed: 'mends',
+  },
+  {
+    what: 'CoreDNS is scaled away',
+    breaks: ({ kubectl }) => kubectl('-n', 'kube-system', 'scale', 'deployment', 'coredns', '--replicas=0'),
+    check: 'coredns',
+    title: /CoreDNS/,
+    saw: /no such pods|Terminating/,
+    hint: /describe/,
+    typed: /0 desired/,
+  },
+  {
+    what: 'kube-proxy is removed',
+    breaks: ({ kubectl }) => kubectl('-n', 'kube-system', 'delete', 'daemonset', 'kube-proxy'),
+    check: 'master-kube-proxy',
+    title: /kube-proxy runs/,
+    saw: /no such pod|Terminating/,
+    hint: /describe/,
+    typed: /No resources found|Terminating/,
+  },
+]
+
+const ofNodes: readonly Breakage[] = [
+  {
+    what: 'a node is cordoned',
+    breaks: ({ kubectl }) => kubectl('cordon', 'worker2'),
+    check: 'worker2-schedulable',
+    title: /takes pods/,
+    saw: /cordoned/,
+    hint: /describe node/,
+    typed: /Unschedulable: +true/,
+  },
+  {
+    what: 'a node is tainted',
+    breaks: ({ kubectl }) => kubectl('taint', 'node', 'worker2', 'maintenance=yes:NoSchedule'),
+    check: 'worker2-schedulable',
+    title: /takes pods/,
+    saw: /maintenance:NoSchedule/,
+    hint: /describe node/,
+    typed: /maintenance=yes/,
+  },
+  {
+    what: "a route to another node's pods is removed",
+    breaks: on('worker1', 'ip route delete 10.244.11.0/24'),
+    check: 'worker1-routes',
+    title: /route/,
+    saw: /missing: 10\.244\.11\.0/,
+    hint: /10-routes/,
+    typed: 'mends',
+  },
+  {
+    what: 'a node forwards no packets',
+    breaks: on('worker1', 'sysctl -w net.ipv4.ip_forward=0'),
+    check: 'worker1-sysctl',
+    title: /forwards packets/,
+    saw: /ip_forward.*= 0/,
+    hint: /sysctl --system/,
+    typed: 'mends',
+  },
+  {
+    what: 'a node lacks an image',
+    breaks: on('STANDBY', 'ctr -n k8s.io images rm docker.io/library/mariadb:11.8'),
+    check: 'STANDBY-images',
+    title: /images/,
+    saw: /missing: .*mariadb/,
+    hint: labUp,
+    typed: 'mends',
+  },
+  {
+    what: 'the initiator of a node is stopped',
+    breaks: on('STANDBY', 'systemctl stop iscsid.socket iscsid.service'),
+    check: 'STANDBY-iscsid',
+    title: /iscsid/,
+    saw: /inactive/,
+    hint: /systemctl status/,
+    typed: /inactive/,
+  },
+  {
+    what: 'a node is deleted from the API',
+    breaks: ({ kubectl, standby }) => kubectl('delete', 'node', standby),
+    check: 'STANDBY-registered',
+    title: /node of the cluster/,
+    saw: /no such node/,
+    hint: /journalctl -u kubelet/,
+    typed: /not found/,
+  },
+]
+
+/** As root, in the database's own pod. */
+const sql =
+  (statement: string): Breakage['breaks'] =>
+  ({ kubectl }) =>
+    kubectl(
+      ...['exec', 'deploy/mysql-server', '-c', 'mysql', '--'],
+      ...['mariadb', '-uroot', '-proot', 'test', '-e', statement],
+    )
+
+const ofTheDatabase: readonly Breakage[] = [
+  {
+    what: 'the secret has another password',
+    breaks: ({ kubectl }) =>
+      kubectl(
+        ...['patch', 'secret', 'chap-secret', '-p'],
+        '{"stringData":{"node.session.auth.password":"wrong"}}',
+      ),
+    check: 'chap-secret',
+    title: /chap-secret/,
+    saw: /other/,
+    hint: labUp,
+    typed: 'mends',
+  },
+  {
+    what: 'the row is changed',
+    breaks: sql("UPDATE lab_row SET text = 'changed by hand'"),
+    check: 'row-through-master',
+    title: /row reads back/,
+    saw: /changed by hand/,
+    hint: labUp,
+    typed: 'mends',
+  },
+  {
+    what: 'the table is dropped',
+    breaks: sql('DROP TABLE lab_row'),
+    check: 'row-through-master',
+    title: /row reads back/,
+    saw: /lab_row' doesn't exist/,
+    hint: labUp,
+    typed: 'mends',
+  },
+  {
+    what: 'the Service is no longer reached from outside',
+    breaks: ({ kubectl }) => kubectl('patch', 'service', 'mysql', '-p', '{"spec":{"type":"ClusterIP"}}'),
+    check: 'database-service',
+    title: /Service mysql/,
+    saw: /ClusterIP/,
+    hint: /describe service/,
+    typed: /Type: +ClusterIP/,
+  },
+  {
+    what: 'the Service is deleted',
+    breaks: ({ kubectl }) => kubectl('delete', 'service', 'mysql'),
+    check: 'database-service',
+    title: /Service mysql/,
+    saw: /not found/,
+    hint: /describe service/,
+    typed: /not found/,
+  },
+  {
+    what: 'the clients are removed',
+    breaks: ({ kubectl }) => kubectl('delete', 'daemonset', 'mysql-client'),
+    check: 'clients-run',
+    title: /client/,
+    saw: /none|Terminating/,
+    hint: /describe/,
+    typed: /No resources found|Terminating/,
+  },
+  {
+    what: 'the database is scaled to nothing',
+    breaks: ({ kubectl }) => kubectl('scale', 'deployment', 'mysql-server', '--replicas=0'),
+    check: 'database-runs',
+    title: /ready, one pod/,
+    saw: /no such pod|Terminating/,
+    hint: /describe/,
+    typed: /0 desired/,
+  },
+]
+
+const ofItsHeart: readonly Breakage[] = [
+  {
+    what: 'the API server is described otherwise',
+    breaks: on(
+      'master',
+      "sed -i 's|--etcd-servers=.*|--etcd-servers=https://127.0.0.1:1|' /etc/kubernetes/manifests/kube-apiserver.yaml",
+    ),
+    check: 'manifests',
+    title: /as kubeadm wrote it/,
+    saw: /--etcd-servers=https:\/\/127\.0\.0\.1:1/,
+    hint: labUp,
+    typed: 'mends',
+  },
+  {
+    what: 'the control plane is switched off from inside',
+    breaks: on('master', 'sync; nohup systemctl poweroff --force --force >/dev/null 2>&1 & sleep 1'),
+    check: 'master-running',
+    title: /runs/,
+    saw: /stopped/,
+    hint: /lab logs/,
+    typed: /Power down/,
+  },
+]
+
+/**
+ * On the lab `iscsi-ha`: Kubernetes, and a database on the disk. STANDBY is the worker that the database does not run
+ * on. In the order of their worth: what is first is tried first, where time is short.
+ */
+export const onACluster: readonly Breakage[] = [
+  ...ofTheControlPlane,
+  ...ofNodes,
+  ...ofTheDatabase,
+  ...ofItsHeart,
+]
