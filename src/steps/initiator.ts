@@ -118,6 +118,10 @@ const writeRecord = async (context: Context, where: Where): Promise<void> => {
 const mount = ({ filesystem, device, mountPoint }: Where): Command =>
   shell`mkdir -p ${mountPoint}; mountpoint -q ${mountPoint} || mount -t ${filesystem.type} ${device} ${mountPoint}`
 
+/** The kernel makes it read-only after an error of the disk or of the file system, which is put right unmounted. */
+const unmountReadOnly = ({ device, mountPoint }: Where): Command =>
+  shell`case $(findmnt --noheadings --output OPTIONS ${mountPoint}) in ro | ro,*) umount ${mountPoint} && { e2fsck -p ${device} >/dev/null || test $? = 1; } ;; esac`
+
 /** Ends the session, if there is one, and begins another; what was made before is mounted again. */
 const newSession = async (context: Context, where: Where): Promise<void> => {
   const machine = context.machine(where.filesystem.initiator)
@@ -199,6 +203,7 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
       const has = await there.try(shell`blkid -p -o value -s TYPE ${device}`)
       // Exit code 2: nothing on it. Anything else that is not our type is somebody's data, and stays.
       if (has.exitCode === 2) await there.run(shell`mkfs.ext4 -q ${device}`, { timeout: 120 })
+      await there.run(unmountReadOnly(where))
       await there.run(mount(where))
       await there.run(shell`mkdir -p ${directory} && chmod ${filesystem.mode} ${directory}`)
       await there.run(shell`cat > ${file} && sync ${file}`, { input: testament(lab) })
@@ -238,7 +243,7 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
         title: 'a file written before the last logout reads back',
         machine,
         hint: `lab exec ${lab.name} ${machine} -- cat ${file}`,
-        command: shell`sha256sum < ${file} | cut -c1-64`,
+        command: shell`test -e ${file} || { echo it is not there >&2; exit 1; }; sha256sum < ${file} | cut -c1-64`,
         judge: (output) => {
           const wanted = sha256(testament(lab))
           return {

@@ -50,7 +50,7 @@ const running = (lab: Lab, machine: MachineSpec, isFresh: () => boolean): Check 
   title: `${machine.name} runs as the lab file says`,
   machine: machine.name,
   within: 10,
-  hint: `lab logs ${lab.name} ${machine.name}`,
+  hint: `lab up ${lab.name}`,
   probe: async (context) => {
     const state = (await states(context)).find(({ name }) => name === machine.name)
     if (!state) return { ok: false, saw: 'unknown to the provider' }

@@ -66,9 +66,9 @@ const whole = async (lab: string): Promise<void> => {
 const tried = async (lab: string, file: string, breakage: Breakage): Promise<void> => {
   const { breaks, check, title, saw, behind = [], hint, typed } = breakage
   const standby = await standbyOf(lab)
-  await breaks(handsOn(lab, standby))
   let mended = false
   try {
+    await breaks(handsOn(lab, standby))
     const found = await failing(lab)
     if (process.env['EXPLORE'])
       console.log(
