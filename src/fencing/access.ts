@@ -81,3 +81,10 @@ sync ${`${undone}/${id}`} ${undone} ${fenced}
 ls -t ${undone} | tail -n +101 | while read -r old; do rm -f ${undone}/"$old"; done
 exec 9>&-
 /etc/lab/boot.d/50-target`
+
+/** The initiators that a target machine keeps out. */
+export const keptOut = shell`ls ${fenced} 2>/dev/null || true`
+
+/** Forgets that an initiator is fenced; no id is left behind. For a fence that nobody has noted. */
+export const forget = (initiator: string): Command =>
+  shell`exec 9>${lock}; flock -w ${lockDeadline} 9; rm -f ${`${fenced}/${initiator}`}; sync ${fenced}`

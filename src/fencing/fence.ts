@@ -19,7 +19,7 @@ import { type Lab, machinesWith } from '../lab/lab.js'
 import { takeLock } from '../lock.js'
 import type { Context } from '../plan/step.js'
 import { pathsOf } from '../state.js'
-import { targetMachinesOf, throwOut } from './access.js'
+import { forget, keptOut, targetMachinesOf, throwOut } from './access.js'
 import { putOutOfService } from './taint.js'
 
 export type FenceMethod = 'power' | 'storage'
@@ -65,6 +65,25 @@ export const whileFencing = async <T>(
 export const settleFences = async (lab: Lab, signal: AbortSignal): Promise<void> => {
   for (const { name } of machinesWith(lab, 'worker'))
     await whileFencing(lab, name, signal, () => Promise.resolve())
+}
+
+/**
+ * Forgets the fences of a target machine that are in no journal: nothing would ever undo them. The lock of each node
+ * is held meanwhile, so that none is forgotten that was just noted.
+ */
+export const forgetUnknownFences = async (context: Context, machine: string): Promise<void> => {
+  const { lab, signal } = context
+  const target = context.machine(machine)
+  const names = (await target.run(keptOut, { signal })).split('\n').filter((name) => name !== '')
+  for (const initiator of names) {
+    const node = lab.machines.find(({ iqn }) => iqn === initiator)?.name
+    if (node === undefined) await target.run(forget(initiator), { signal })
+    else
+      await whileFencing(lab, node, signal, async () => {
+        if (!fencesIn(await readJournal(lab.name)).get(node)?.harm)
+          await target.run(forget(initiator), { signal })
+      })
+  }
 }
 
 export interface FenceRequest {

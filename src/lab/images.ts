@@ -58,6 +58,12 @@ export const imageReference = (name: string): string => {
   })
 }
 
+/** References of the images that the nodes of every lab have. */
+export const commonImages = (): readonly string[] =>
+  known()
+    .filter(({ optional }) => !optional)
+    .map(({ reference }) => reference)
+
 /** What makes volumes, and what it makes their folders with. */
 export const storageImages = { provisioner: 'local-path-provisioner', helper: 'busybox' } as const
 

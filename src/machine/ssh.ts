@@ -74,6 +74,12 @@ const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
   return { ready, end }
 }
 
+/** A whole script would hide what became of it. */
+const brief = (command: string): string => {
+  const [first = ''] = command.split('\n')
+  return command.length <= 200 ? command : `${first.slice(0, 160)}…`
+}
+
 /** Fails when the work takes longer than this many seconds. */
 const within = async <T>(seconds: number, work: Promise<T>, late: () => LabError): Promise<T> => {
   let timer: NodeJS.Timeout | undefined
@@ -132,7 +138,7 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
       onStderr: (chunk) => stderr.push(chunk),
     })
     const late = (): LabError =>
-      new LabError('command-timeout', `${address}: no answer within ${String(timeout)} s: ${command}`)
+      new LabError('command-timeout', `${address}: no answer within ${String(timeout)} s: ${brief(command)}`)
     const { code, signal } = await within(timeout, running, late).catch((error: unknown) => {
       if (error instanceof LabError) throw error
       // The connection, or only a channel of it, as where sshd allows no more of them: others may go on.
@@ -140,7 +146,7 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
     })
     // node-ssh reports a connection that dropped under a command as a result without a code.
     if (code === null && signal === null)
-      throw new LabError('ssh-lost', `${address}: the connection was lost during: ${command}`)
+      throw new LabError('ssh-lost', `${address}: the connection was lost during: ${brief(command)}`)
     return {
       exitCode: code ?? 128,
       stdout: Buffer.concat(stdout).toString('utf8'),

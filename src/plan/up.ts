@@ -1,5 +1,4 @@
 /** The product's table of contents: what a lab is, as steps. */
-import { imagesOf } from '../lab/images.js'
 import { initiatorsOf, type Lab, machinesWith, nfsServerOf, nodesOf, targetNamed } from '../lab/lab.js'
 import { numbering } from '../lab/names.js'
 import type { FileOptions } from '../machine/files.js'
@@ -56,7 +55,7 @@ const storageSteps = (lab: Lab): readonly Step[] => {
   return [
     ...(server ? [storage.serveNfs(lab, server)] : []),
     ...(server ? nodesOf(lab).map((machine) => storage.mountNfs(lab, machine)) : []),
-    ...(imagesOf(lab).length > 0 ? nodesOf(lab).map((machine) => storage.loadImages(lab, machine)) : []),
+    ...nodesOf(lab).map((machine) => storage.loadImages(lab, machine)),
     ...(lab.storage.length > 0 ? [storage.provideStorage(lab)] : []),
   ]
 }

@@ -94,7 +94,7 @@ export const createSecret = (lab: Lab, target: TargetSpec): Step => ({
       id: 'chap-secret',
       title: 'chap-secret holds what the lab file says',
       within: 20,
-      hint: `lab kubectl ${lab.name} -- get secret chap-secret`,
+      hint: `lab up ${lab.name}`,
       probe: async ({ kubectl }) => {
         const { type, data } = await kubectl.get<{ type: string; data: Record<string, string> }>(
           'secret',
@@ -286,7 +286,7 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
       id: 'database-runs',
       title: `${database.name} is ready, one pod`,
       within: 180,
-      hint: `lab kubectl ${lab.name} -- describe pods -l app=${database.name}-server`,
+      hint: `lab kubectl ${lab.name} -- describe deployments,pods -l app=${database.name}-server`,
       probe: async (context) => {
         const found = await serverPods(context, database)
         return {
@@ -373,7 +373,7 @@ const rowThrough = (lab: Lab, database: DatabaseSpec, name: string, address: str
   title: `the row reads back through ${address}:${String(database.nodePort)} (${name})`,
   machine: name,
   within: 60,
-  hint: `lab forward ${lab.name} ${name}:${String(database.nodePort)}`,
+  hint: `lab up ${lab.name}`,
   probe: (context) => readRow(context, address, database),
 })
 
@@ -413,7 +413,7 @@ export const startClients = (lab: Lab, database: DatabaseSpec): Step => ({
       id: 'clients-run',
       title: 'a client pod runs on every worker',
       within: 90,
-      hint: `lab kubectl ${lab.name} -- describe pods -l app=${database.name}-client`,
+      hint: `lab kubectl ${lab.name} -- describe daemonsets,pods -l app=${database.name}-client`,
       probe: async (context) => {
         const found = await clientPods(context, database)
         const missing = machinesWith(lab, 'worker').filter(

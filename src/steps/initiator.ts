@@ -36,9 +36,10 @@ const iscsid = (lab: Lab, machine: MachineSpec): Check =>
     title: `iscsid on ${machine.name} is there when it is called, and has read its name and configuration`,
     machine: machine.name,
     within: 20,
-    hint: `lab exec ${lab.name} ${machine.name} -- journalctl -u iscsid -n 30`,
+    hint: `lab exec ${lab.name} ${machine.name} -- systemctl status iscsid.socket iscsid.service`,
     // It reads them when it starts. The time of the last change, since they are unpacked with no time of their own.
-    command: shell`systemctl is-active iscsid.socket; systemctl is-active --quiet iscsid || exit 0; started=$(date -d "$(systemctl show -p ActiveEnterTimestamp --value iscsid)" +%s); for file in /etc/iscsi/initiatorname.iscsi /etc/iscsi/iscsid.conf; do test "$started" -ge "$(stat -c %Z $file)" || echo older than $file; done`,
+    // `masked` says more than `inactive` does.
+    command: shell`systemctl show --property=ActiveState,UnitFileState --value iscsid.socket | grep -x -e active -e masked || systemctl show --property=ActiveState --value iscsid.socket; systemctl is-active --quiet iscsid || exit 0; started=$(date -d "$(systemctl show -p ActiveEnterTimestamp --value iscsid)" +%s); for file in /etc/iscsi/initiatorname.iscsi /etc/iscsi/iscsid.conf; do test "$started" -ge "$(stat -c %Z $file)" || echo older than $file; done`,
     judge: equals('active', (output) => output.split('\n').join(', ')),
   })
 
@@ -52,7 +53,7 @@ export const prepareInitiator = (lab: Lab, machine: MachineSpec & { readonly iqn
     // iscsid reads its name when it starts.
     await context.machine(machine.name).run(
       // A socket does not start beside its service that runs. Sessions outlive both.
-      shell`was=$(systemctl is-active iscsid); systemctl daemon-reload; systemctl stop iscsid.service iscsid.socket; systemctl reset-failed iscsid 2>/dev/null; systemctl start iscsid.socket && { test "$was" != active || systemctl start iscsid; }`,
+      shell`was=$(systemctl is-active iscsid); systemctl unmask --quiet iscsid.socket iscsid.service; systemctl daemon-reload; systemctl stop iscsid.service iscsid.socket; systemctl reset-failed iscsid 2>/dev/null; systemctl start iscsid.socket && { test "$was" != active || systemctl start iscsid; }`,
     )
   },
   checks: [initiatorName(lab, machine), iscsid(lab, machine)],
@@ -102,6 +103,10 @@ const earlier = (where: Where): readonly Where[] => {
 
 const mount = ({ filesystem, device, mountPoint }: Where): Command =>
   shell`mkdir -p ${mountPoint}; mountpoint -q ${mountPoint} || mount -t ${filesystem.type} ${device} ${mountPoint}`
+
+/** The kernel makes it read-only after an error of the disk or of the file system, which is put right unmounted. */
+const unmountReadOnly = ({ device, mountPoint }: Where): Command =>
+  shell`case $(findmnt --noheadings --output OPTIONS ${mountPoint}) in ro | ro,*) umount ${mountPoint} && { e2fsck -p ${device} >/dev/null || test $? = 1; } ;; esac`
 
 /** Ends the session, if there is one, and begins another; what was made before is mounted again. */
 const newSession = async (context: Context, where: Where): Promise<void> => {
@@ -237,7 +242,6 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
   const directory = `${mountPoint}/${filesystem.directory}`
   const file = `${directory}/testament`
   const machine = filesystem.initiator
-  const hint = `lab exec ${lab.name} ${machine} -- findmnt ${mountPoint}`
   return {
     id: `make-filesystem-${name}`,
     title: `Make ${filesystem.type} with ${filesystem.directory} on it, and read a file back after a new login`,
@@ -249,6 +253,7 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
       const has = await there.try(shell`blkid -p -o value -s TYPE ${device}`)
       // Exit code 2: nothing on it. Anything else that is not our type is somebody's data, and stays.
       if (has.exitCode === 2) await there.run(shell`mkfs.ext4 -q ${device}`, { timeout: 120 })
+      await there.run(unmountReadOnly(where))
       await there.run(mount(where))
       await there.run(shell`mkdir -p ${directory} && chmod ${filesystem.mode} ${directory}`)
       await there.run(shell`cat > ${file} && sync ${file}`, { input: testament(lab) })
@@ -260,18 +265,23 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
         id: `${name}-mounted`,
         title: `LUN ${String(filesystem.lun)} is mounted on ${machine} as ${filesystem.type}`,
         machine,
-        hint,
-        command: shell`readlink -f ${device}; findmnt --noheadings --output FSTYPE,SOURCE,SIZE ${mountPoint} || true`,
+        hint: `lab up ${lab.name}`,
+        command: shell`readlink -f ${device}; findmnt --noheadings --output FSTYPE,SOURCE,SIZE,OPTIONS ${mountPoint} || true`,
         judge: (output) => {
           const [disk = '', mounted = 'not mounted'] = output.split('\n')
-          return { ok: mounted.startsWith(`${filesystem.type} ${disk} `), saw: mounted }
+          // The kernel makes it read-only after an error, too.
+          const readOnly = / ro(,|$)/.test(mounted)
+          return {
+            ok: mounted.startsWith(`${filesystem.type} ${disk} `) && !readOnly,
+            saw: `${readOnly ? 'read-only: ' : ''}${mounted}`,
+          }
         },
       }),
       machineCheck({
         id: `${name}-directory`,
         title: `${filesystem.directory} has mode ${filesystem.mode}`,
         machine,
-        hint,
+        hint: `lab exec ${lab.name} ${machine} -- ls -ld ${directory}`,
         command: shell`stat --format=%a ${directory}`,
         judge: (output) => ({
           ok: Number.parseInt(output, 8) === Number.parseInt(filesystem.mode, 8),
@@ -282,8 +292,8 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
         id: `${name}-file`,
         title: 'a file written before the last logout reads back',
         machine,
-        hint,
-        command: shell`sha256sum < ${file} | cut -c1-64`,
+        hint: `lab exec ${lab.name} ${machine} -- cat ${file}`,
+        command: shell`test -e ${file} || { echo it is not there >&2; exit 1; }; sha256sum < ${file} | cut -c1-64`,
         judge: (output) => {
           const wanted = sha256(testament(lab))
           return {

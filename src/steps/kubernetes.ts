@@ -1,5 +1,6 @@
 /** The cluster: kubeadm's work, and how one sees that it is done. */
 import { X509Certificate } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import {
   type KubernetesSpec,
   type Lab,
@@ -11,7 +12,8 @@ import {
 import { dnsReplicas } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
-import { LabError } from '../error.js'
+import { LabError, messageOf } from '../error.js'
+import { outOfService } from '../journal.js'
 import { pathsOf, writePrivate } from '../state.js'
 import { eventually, machineCheck, shared } from './checks.js'
 
@@ -28,7 +30,11 @@ interface Condition {
 
 interface Node {
   readonly metadata: { readonly name: string }
-  readonly spec: { readonly podCIDR?: string; readonly unschedulable?: boolean }
+  readonly spec: {
+    readonly podCIDR?: string
+    readonly unschedulable?: boolean
+    readonly taints?: readonly { readonly key: string; readonly effect: string }[]
+  }
   readonly status: {
     readonly addresses: readonly { readonly type: string; readonly address: string }[]
     readonly conditions: readonly Condition[]
@@ -246,6 +252,29 @@ const initialisedWith = async (
   return now === undefined ? 'not yet' : kept === now ? 'these settings' : 'other settings'
 }
 
+/** Where the control plane's parts are described, and what kubeadm wrote there. */
+const manifests = '/etc/kubernetes/manifests'
+const manifestsKept = '/var/lib/lab-manifests'
+
+const keepManifests: Command = shell`rm -rf ${manifestsKept}; cp -a ${manifests} ${manifestsKept}`
+
+/** Only those that differ, and each at once: the kubelet starts a part again when its description changes. */
+const restoreManifests: Command = shell`cd ${manifestsKept} 2>/dev/null || exit 0; for file in *; do cmp -s "$file" ${manifests}/"$file" || { cp -a "$file" ${manifests}/."$file".new && mv ${manifests}/."$file".new ${manifests}/"$file"; }; done`
+
+/** What is in the manifests now and was not, by file: `> - --etcd-servers=https://127.0.0.1:1`. */
+const manifestsCheck = (lab: Lab, machine: MachineSpec): Check =>
+  machineCheck({
+    id: 'manifests',
+    title: 'the control plane is described as kubeadm wrote it',
+    machine: machine.name,
+    hint: `lab up ${lab.name}`,
+    command: shell`test ! -d ${manifestsKept} || diff -r ${manifestsKept} ${manifests} | grep -e '^[<>O]' -e ^diff | sed 's|.*/||'; true`,
+    judge: (output) => ({
+      ok: output === '',
+      saw: output === '' ? 'as it was' : output.replaceAll(/\s*\n\s*/g, '; ').slice(0, 300),
+    }),
+  })
+
 /** Seconds for etcd and the API server: 20 were measured on two cores. */
 const apiDeadline = 180
 
@@ -271,6 +300,7 @@ export const initControlPlane = (lab: Lab): Step => {
       if (initialised.exitCode === 0) {
         // It was made earlier: the kubelet brings it up again.
         progress('already initialised: starting its kubelet')
+        await there.run(restoreManifests)
         await there.run(shell`systemctl start kubelet`, { signal: context.signal })
       } else {
         // A run that was cut short leaves half a control plane, which kubeadm refuses to build upon.
@@ -298,6 +328,7 @@ export const initControlPlane = (lab: Lab): Step => {
         await there.run(
           shell`sha256sum < /etc/lab/kubeadm.yaml > ${initialisedMark} && sync ${initialisedMark}`,
         )
+        await there.run(keepManifests)
       }
       await writeKubeconfig(context, lab)
     },
@@ -313,22 +344,33 @@ export const initControlPlane = (lab: Lab): Step => {
         },
       },
       service(lab, machine, 'kubelet'),
+      manifestsCheck(lab, machine),
+      {
+        id: 'kubeconfig',
+        title: "this host's kubeconfig leads to the API server",
+        within: 10,
+        hint: `lab up ${lab.name}`,
+        probe: async ({ provider }) => {
+          const path = pathsOf(lab.name).kubeconfig
+          const text = await readFile(path, 'utf8').catch((error: unknown) => messageOf(error))
+          const [, server] = /^\s*server: (\S+)$/m.exec(text) ?? []
+          const endpoint = await provider.apiEndpoint(lab)
+          if (server === undefined)
+            return { ok: false, saw: `${path} names no server: ${text.slice(0, 100)}` }
+          return {
+            ok: server === endpoint,
+            saw: server === endpoint ? server : `${path} says ${server}, wanted ${endpoint}`,
+          }
+        },
+      },
       {
         id: 'api-answers',
         title: 'the API server is ready',
         machine: machine.name,
         within: 120,
-        hint: `lab exec ${lab.name} ${machine.name} -- ctr --namespace k8s.io tasks ls`,
+        hint: `lab exec ${lab.name} ${machine.name} -- sh -c 'tail -n 15 /var/log/pods/kube-system_kube-apiserver-*/*/*.log'`,
         probe: async (context) => {
           const endpoint = await context.provider.apiEndpoint(lab)
-          const kubeconfig = await context.kubectl.run([
-            'config',
-            'view',
-            '-o',
-            'jsonpath={.clusters[0].cluster.server}',
-          ])
-          if (kubeconfig !== endpoint)
-            return { ok: false, saw: `kubeconfig says ${kubeconfig || 'nothing'}, wanted ${endpoint}` }
           return {
             ok: (await context.kubectl.run(['get', '--raw=/readyz'])) === 'ok',
             saw: `${endpoint}/readyz says ok`,
@@ -361,7 +403,7 @@ export const installDns = (lab: Lab): Step => {
         id: 'coredns',
         title: 'CoreDNS is ready',
         within: 120,
-        hint: `lab kubectl ${lab.name} -- -n kube-system describe pods -l k8s-app=kube-dns`,
+        hint: `lab kubectl ${lab.name} -- -n kube-system describe deployments,pods -l k8s-app=kube-dns`,
         probe: async (context) => {
           const found = (await pods(context)).filter((pod) => pod.metadata.labels?.['k8s-app'] === 'kube-dns')
           const ready = found.filter(isReady)
@@ -484,6 +526,17 @@ const judgeReady = async ({ metadata: { name }, status }: Node, context: Context
   }
 }
 
+/** kubeadm's, which keeps pods from the control plane. */
+const ownTaint = 'node-role.kubernetes.io/control-plane'
+/** Those that Kubernetes gives and takes by itself begin so, but for the one that says that a node is gone for good. */
+const byItself = 'node.kubernetes.io/'
+
+/** `key:effect`, as `kubectl taint` takes them, of those that somebody has put there and left. */
+const foreignTaints = ({ spec }: Node): readonly string[] =>
+  (spec.taints ?? [])
+    .filter(({ key }) => key !== ownTaint && (key === outOfService || !key.startsWith(byItself)))
+    .map(({ key, effect }) => `${key}:${effect}`)
+
 const nodeChecks = (
   lab: Lab,
   machine: MachineSpec,
@@ -507,10 +560,14 @@ const nodeChecks = (
   })
   return [
     check('ready', `node ${machine.name} is Ready`, judgeReady),
-    check('schedulable', `node ${machine.name} takes pods`, ({ spec }) => ({
-      ok: spec.unschedulable !== true,
-      saw: spec.unschedulable === true ? 'cordoned: lab kubectl uncordon' : 'not cordoned',
-    })),
+    check('schedulable', `node ${machine.name} takes pods`, (node) => {
+      const taints = foreignTaints(node)
+      const saw = [
+        ...(node.spec.unschedulable ? ['cordoned'] : []),
+        ...taints.map((taint) => `tainted ${taint}`),
+      ]
+      return { ok: saw.length === 0, saw: saw.join(', ') || 'neither cordoned nor tainted' }
+    }),
     check('version', `node ${machine.name} runs Kubernetes ${kubernetes.version}`, ({ status }) => ({
       ok: status.nodeInfo.kubeletVersion === `v${kubernetes.version}`,
       saw: `kubelet ${status.nodeInfo.kubeletVersion}, ${status.nodeInfo.containerRuntimeVersion}`,
@@ -535,7 +592,7 @@ export const routesCheck = (lab: Lab, machine: MachineSpec): Check => {
     id: `${machine.name}-routes`,
     title: `${machine.name} has a route to every other node's pods`,
     machine: machine.name,
-    hint: `lab exec ${lab.name} ${machine.name} -- ip route`,
+    hint: `lab exec ${lab.name} ${machine.name} -- /etc/lab/boot.d/10-routes`,
     command: shell`ip -4 route show proto 86`,
     judge: (output) => {
       const seen = output
@@ -543,7 +600,10 @@ export const routesCheck = (lab: Lab, machine: MachineSpec): Check => {
         .filter((line) => line !== '')
         .map((line) => line.split(' ').slice(0, 3).join(' '))
         .sort()
-      return { ok: seen.join() === wanted.join(), saw: seen.join('; ') || 'none' }
+      const missing = wanted.filter((route) => !seen.includes(route)).map((route) => `missing: ${route}`)
+      const left = seen.filter((route) => !wanted.includes(route)).map((route) => `left over: ${route}`)
+      const wrong = [...missing, ...left]
+      return { ok: wrong.length === 0, saw: (wrong.length === 0 ? seen : wrong).join('; ') || 'none' }
     },
   })
 }
@@ -583,6 +643,7 @@ export const readyNode = (lab: Lab, machine: MachineSpec, kubernetes: Kubernetes
         JSON.stringify({ spec: { podCIDR: range, podCIDRs: [range] } }),
       ])
     if (node.spec.unschedulable === true) await kubectl.run(['uncordon', machine.name])
+    for (const taint of foreignTaints(node)) await kubectl.run(['taint', 'node', machine.name, `${taint}-`])
   },
   checks: nodeChecks(lab, machine, kubernetes),
 })
@@ -652,12 +713,21 @@ export const proveProxy = (lab: Lab): Step => ({
   title: 'See kube-proxy on every node',
   phase,
   needs: nodesOf(lab).map((machine) => `ready-${machine.name}`),
+  apply: async ({ kubectl, machine, signal }) => {
+    // kubeadm made it with the control plane; it comes up where nobody has removed it.
+    const there = ['-n', 'kube-system', 'get', 'daemonset', 'kube-proxy', '--ignore-not-found', '-o', 'name']
+    if ((await kubectl.run(there)) === '')
+      await machine(controlPlaneOf(lab).name).run(
+        shell`kubeadm init phase addon kube-proxy --config /etc/lab/kubeadm.yaml`,
+        { timeout: 120, signal },
+      )
+  },
   checks: nodesOf(lab).map((machine) => ({
     id: `${machine.name}-kube-proxy`,
     title: `kube-proxy runs on ${machine.name}`,
     machine: machine.name,
     within: 90,
-    hint: `lab kubectl ${lab.name} -- -n kube-system describe pods -l k8s-app=kube-proxy`,
+    hint: `lab kubectl ${lab.name} -- -n kube-system describe daemonsets,pods -l k8s-app=kube-proxy`,
     probe: async (context: Context) => {
       const pod = (await pods(context)).find(
         ({ metadata, spec }) =>

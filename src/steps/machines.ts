@@ -5,6 +5,7 @@ import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from 
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../plan/step.js'
 import type { Provider } from '../provider/provider.js'
+import { messageOf } from '../error.js'
 import { pathsOf, secretsOf } from '../state.js'
 import { equals, machineCheck, shared } from './checks.js'
 
@@ -32,19 +33,33 @@ export const createNetwork = (lab: Lab): Step => ({
 /** Seconds from power on to SSH: 3 were measured, 12 on a busy host. */
 const bootDeadline = 90
 
-const running = (lab: Lab, machine: MachineSpec): Check => ({
+/** Why a machine cannot be talked to; undefined: it answers. */
+const silence = async (context: Context, name: string): Promise<string | undefined> => {
+  try {
+    await context.machine(name).try(shell`true`, { signal: context.signal, timeout: 20 })
+    return undefined
+  } catch (error) {
+    context.signal.throwIfAborted()
+    return messageOf(error)
+  }
+}
+
+/** @param isFresh whether this very run has switched it on */
+const running = (lab: Lab, machine: MachineSpec, isFresh: () => boolean): Check => ({
   id: `${machine.name}-running`,
   title: `${machine.name} runs as the lab file says`,
   machine: machine.name,
   within: 10,
-  hint: `lab logs ${lab.name} ${machine.name}`,
+  hint: `lab up ${lab.name}`,
   probe: async (context) => {
     const state = (await states(context)).find(({ name }) => name === machine.name)
     if (!state) return { ok: false, saw: 'unknown to the provider' }
     if (state.status !== 'running') return { ok: false, saw: `${state.status}: ${state.detail}` }
-    return state.differs === undefined
-      ? { ok: true, saw: `${state.status} ${state.detail}` }
-      : { ok: false, saw: state.differs }
+    if (state.differs !== undefined) return { ok: false, saw: state.differs }
+    const saw = `${state.status} ${state.detail}`
+    // One that was switched on just now is still on its way to where it answers.
+    const silent = isFresh() ? undefined : await silence(context, machine.name)
+    return silent === undefined ? { ok: true, saw } : { ok: false, saw: `${saw}, but ${silent}` }
   },
 })
 
@@ -119,20 +134,44 @@ export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOpt
   patience: provider.patience ?? 1,
 })
 
-export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step => ({
-  id: `boot-${machine.name}`,
-  title: `Boot ${machine.name}`,
-  phase,
-  machine: machine.name,
-  needs: ['create-network'],
-  apply: async (context) => {
-    const state = (await context.provider.states(lab)).find(({ name }) => name === machine.name)
-    if (state?.status === 'running') await shutDown(context, machine.name)
-    if (lab.kubernetes && machine.role === 'worker') await forgetPods(context, machine.name)
-    await context.provider.start(lab, machine, machineFiles(lab, machine, options))
-  },
-  checks: [running(lab, machine)],
-})
+/** Seconds for a machine that runs and is silent: it may be busy, or on its way up, before it is switched off. */
+const silentDeadline = 45
+
+export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step => {
+  let fresh = false
+  return {
+    id: `boot-${machine.name}`,
+    title: `Boot ${machine.name}`,
+    phase,
+    machine: machine.name,
+    needs: ['create-network'],
+    apply: async (context, progress) => {
+      const state = (await context.provider.states(lab)).find(({ name }) => name === machine.name)
+      if (state?.paused && context.provider.resume) {
+        progress('it goes on from where it was paused')
+        await context.provider.resume(lab, machine.name)
+      }
+      if (state?.status === 'running' && (state.paused || state.differs === undefined)) {
+        progress('it runs, and is silent: it is given some time')
+        if (await answers(context, machine.name)) return
+      }
+      if (state?.status === 'running') await shutDown(context, machine.name)
+      if (lab.kubernetes && machine.role === 'worker') await forgetPods(context, machine.name)
+      await context.provider.start(lab, machine, machineFiles(lab, machine, options))
+      fresh = true
+    },
+    checks: [running(lab, machine, () => fresh)],
+  }
+}
+
+const answers = async (context: Context, name: string): Promise<boolean> => {
+  const until = performance.now() + silentDeadline * (context.provider.patience ?? 1) * 1000
+  while ((await silence(context, name)) !== undefined) {
+    if (performance.now() > until) return false
+    await delay(500, undefined, { signal: context.signal })
+  }
+  return true
+}
 
 /** What the kernel calls the memory it was given is a little less than what it was given. */
 const memoryCheck = (lab: Lab, machine: MachineSpec): Check => {
@@ -154,12 +193,43 @@ const memoryCheck = (lab: Lab, machine: MachineSpec): Check => {
 const reachableCheck = (lab: Lab, machine: MachineSpec): Check =>
   machineCheck({
     id: `${machine.name}-reachable`,
-    title: `${machine.name} answers SSH and calls itself ${machine.name}`,
+    title: `${machine.name} answers SSH`,
     machine: machine.name,
     within: bootDeadline,
     hint: `lab logs ${lab.name} ${machine.name}`,
     command: shell`hostname`,
+    // What it calls itself is set when it is configured.
+    judge: (output) => ({ ok: true, saw: output }),
+  })
+
+const hostnameCheck = (lab: Lab, machine: MachineSpec): Check =>
+  machineCheck({
+    id: `${machine.name}-hostname`,
+    title: `${machine.name} calls itself ${machine.name}`,
+    machine: machine.name,
+    hint: `lab up ${lab.name}`,
+    command: shell`hostname`,
     judge: equals(machine.name),
+  })
+
+/** MiB of a machine's own disk below which programs fail in ways that do not tell why. */
+const leastRoom = 16
+
+const roomCheck = (lab: Lab, machine: MachineSpec): Check =>
+  machineCheck({
+    id: `${machine.name}-disk`,
+    title: `${machine.name} has room on its own disk, and may write there`,
+    machine: machine.name,
+    within: 10,
+    hint: `lab exec ${lab.name} ${machine.name} -- sh -c 'findmnt /; du -xam / | sort -rn | head -n 20'`,
+    command: shell`findmnt --noheadings --output OPTIONS --target / | cut -d, -f1; df --output=avail -m / | tail -n 1`,
+    judge: (output) => {
+      const [mode = '', room = ''] = output.split('\n')
+      return {
+        ok: mode === 'rw' && Number(room) >= leastRoom,
+        saw: `${mode === 'rw' ? '' : 'read-only, '}${room.trim()} MiB free`,
+      }
+    },
   })
 
 /** Seconds by which a machine's clock may differ from the operator's. */
@@ -240,7 +310,12 @@ export const reach = (lab: Lab, machine: MachineSpec): Step => ({
   phase,
   machine: machine.name,
   needs: [`boot-${machine.name}`],
-  checks: [reachableCheck(lab, machine), memoryCheck(lab, machine), clockCheck(lab, machine)],
+  checks: [
+    reachableCheck(lab, machine),
+    memoryCheck(lab, machine),
+    clockCheck(lab, machine),
+    roomCheck(lab, machine),
+  ],
 })
 
 /** Paths of those files whose content or mode is not the wanted one. */
@@ -280,7 +355,7 @@ export const configure = (
       id: `${machine.name}-files`,
       title: `${machine.name} has the ${String(files.length)} files that the lab file asks for`,
       machine: machine.name,
-      hint: `lab render ${lab.name} /tmp/${lab.name}`,
+      hint: `lab up ${lab.name}`,
       probe: async (context) => {
         const wrong = await differing(context, machine, files)
         return wrong.length === 0
@@ -289,6 +364,7 @@ export const configure = (
       },
     },
   ]
+  checks.push(hostnameCheck(lab, machine))
   if (kernelFeatures(lab, machine).length > 0) checks.push(kernelCheck(lab, machine))
   if (nodesOf(lab).includes(machine)) checks.push(sysctlCheck(lab, machine))
   return {
@@ -306,6 +382,9 @@ export const configure = (
           signal: context.signal,
         })
       await there.run(shell`hostname -F /etc/hostname; sysctl --quiet --system`, { signal: context.signal })
+      // It reads its files when it starts. Sessions stay.
+      if (wrong.some(({ path }) => path.startsWith('/etc/iscsi/')))
+        await there.run(shell`systemctl try-restart iscsid`, { signal: context.signal })
       for (const { path } of wrong.filter((file) => file.path.startsWith(bootScripts)))
         await there.run(shell`${path}`, { signal: context.signal })
     },

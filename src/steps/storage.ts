@@ -1,7 +1,7 @@
 /** Volumes: the NFS machine and its clients, images that nodes have to have, and who makes volumes of claims. */
 import { readFile } from 'node:fs/promises'
 import { LabError } from '../error.js'
-import { imageReference, imagesOf, storageImages } from '../lab/images.js'
+import { commonImages, imageReference, imagesOf, storageImages } from '../lab/images.js'
 import { type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../lab/lab.js'
 import { nfsFolder, sha256 } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
@@ -71,9 +71,12 @@ export const mountNfs = (lab: Lab, machine: MachineSpec): Step => {
   }
 }
 
-/** Images that a base disk of another lab does not have: one that was up before the lab file asked for them. */
+/**
+ * Images that a base disk of another lab does not have: one that was up before the lab file asked for them. And those
+ * that every base disk has, which somebody may have removed: a node without them takes nothing over.
+ */
 export const loadImages = (lab: Lab, machine: MachineSpec): Step => {
-  const wanted = imagesOf(lab)
+  const wanted = [...new Set([...commonImages(), ...imagesOf(lab)])]
   const missing = async (context: Context): Promise<readonly string[]> => {
     const names = await context
       .machine(machine.name)
@@ -107,7 +110,7 @@ export const loadImages = (lab: Lab, machine: MachineSpec): Step => {
         title: `${machine.name} has the ${String(wanted.length)} images of the lab`,
         machine: machine.name,
         within: 30,
-        hint: `lab exec ${lab.name} ${machine.name} -- ctr --namespace k8s.io images ls -q`,
+        hint: `lab up ${lab.name}`,
         probe: async (context) => {
           const lacks = await missing(context)
           return { ok: lacks.length === 0, saw: lacks.length === 0 ? 'all' : `missing: ${lacks.join(', ')}` }

@@ -13,6 +13,7 @@ import { numbering } from '../lab/names.js'
 import { serialOf, sha256, targetFolders } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../plan/step.js'
+import { forgetUnknownFences } from '../fencing/fence.js'
 import { equals, machineCheck, shared } from './checks.js'
 import { discover, refusedByInitiator, refusedByTarget, tryLogin } from './open-iscsi.js'
 
@@ -218,18 +219,27 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
   const portal = portalOf(lab, target)
   const group = groupOf(target)
   const id = shortName(lab, target)
-  const hint = `lab exec ${lab.name} ${machine} -- sh -x /etc/lab/boot.d/50-target`
+  // Without -x, which would print the password.
+  const hint = `lab exec ${lab.name} ${machine} -- /etc/lab/boot.d/50-target`
   const listening = machineCheck({
     id: `${id}-portal`,
     title: `${target.iqn} listens on ${portal}`,
     machine,
     within: 10,
     hint,
-    command: shell`test "$(cat ${group}/enable)" = 1 && ls ${group}/np && ss --no-header -ltn sport = ${target.port}`,
-    judge: (output) => ({
-      ok: output.includes('LISTEN') && output.split(/\s+/).filter((word) => word === portal).length >= 2,
-      saw: output.split('\n').join('; ') || 'nothing listens',
-    }),
+    command: shell`cd ${group} && cat enable && ls np && ss --no-header -ltn sport = ${target.port}`,
+    judge: (output) => {
+      const [enable = '', ...rest] = output.split('\n')
+      const portals = rest.filter((line) => !line.startsWith('LISTEN'))
+      const listens = rest.filter((line) => line.startsWith('LISTEN'))
+      return {
+        ok:
+          enable === '1' &&
+          portals.includes(portal) &&
+          listens.some((line) => line.split(/\s+/).includes(portal)),
+        saw: `enable=${enable}; ${portals.join(', ') || 'no portal'}; ${listens.join(', ') || 'nothing listens'}`,
+      }
+    },
   })
   const luns = target.luns.map(({ lun, size }) =>
     machineCheck({
@@ -237,7 +247,7 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
       title: `LUN ${String(lun)} of ${target.iqn} has ${String(size)} bytes and its serial number`,
       machine,
       hint,
-      command: shell`cd ${group}/lun/lun_${lun}/store && blockdev --getsize64 "$(cat udev_path)" && sed 's/.*: //' wwn/vpd_unit_serial`,
+      command: shell`test -d ${group}/lun/lun_${lun}/store/ || { echo no backing device >&2; exit 1; }; cd ${group}/lun/lun_${lun}/store && blockdev --getsize64 "$(cat udev_path)" && sed 's/.*: //' wwn/vpd_unit_serial`,
       judge: equals(`${String(size)}\n${serialOf(target, lun)}`, (output) =>
         output.replace('\n', ' bytes, serial number '),
       ),
@@ -268,6 +278,7 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
     machine,
     needs: [`configure-${machine}`],
     apply: async (context) => {
+      await forgetUnknownFences(context, machine)
       await context.machine(machine).run(shell`/etc/lab/boot.d/50-target`, { signal: context.signal })
     },
     checks: [

@@ -330,7 +330,7 @@ const states = async (lab: Lab): Promise<readonly MachineState[]> => {
       name,
       status: 'running',
       detail: `since ${new Date(found.started).toISOString()}`,
-      ...(found.paused ? { paused: true } : {}),
+      ...(found.paused ? { paused: true, differs: differs ?? 'it is paused' } : {}),
       ...(differs === undefined ? {} : { differs }),
     }
   }

@@ -1,0 +1,123 @@
+/** Every breakage of the table by hand on real machines: who names it, with what evidence, and what helps. */
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { execa } from 'execa'
+import type { CheckLine, ReportJson } from '../../src/plan/report.js'
+import { type Breakage, type Hands, onACluster, onTwoMachines } from './breakages.js'
+import { Bench, cli } from './lab.js'
+
+const bench = new Bench()
+afterAll(async () => {
+  for (const lab of ['iscsi', 'ha']) await bench.lab('down', lab)
+  await bench.close()
+})
+
+/** The worker that the database does not run on. */
+const standbyOf = async (lab: string): Promise<string> => {
+  if (lab === 'iscsi') return ''
+  const words = ['get', 'pods', '-l', 'app=mysql-server', '-o', 'jsonpath={.items[0].spec.nodeName}']
+  return (await bench.ok('kubectl', lab, '--', ...words)) === 'worker1' ? 'worker2' : 'worker1'
+}
+
+const handsOn = (lab: string, standby: string): Hands => ({
+  standby,
+  on: (machine, script) => bench.ok('exec', lab, machine, '--', 'sh', '-c', script),
+  kubectl: (...words) => bench.ok('kubectl', lab, '--', ...words),
+  signal: async (machine, signal) => {
+    const { stdout } = await execa('pgrep', ['-f', `umid=${machine} .*${join(bench.env.LAB_STATE, lab)}/`])
+    for (const pid of stdout.split('\n')) process.kill(Number(pid), signal)
+  },
+  remove: (file) => rm(join(bench.env.LAB_STATE, lab, file)),
+})
+
+/** The checks that say no, in the order in which `verify` prints them. */
+const failing = async (lab: string): Promise<readonly CheckLine[]> => {
+  const report = await bench.json<ReportJson>('verify', lab)
+  return report.results.flatMap(({ checks }) => checks.filter(({ ok }) => !ok))
+}
+
+/** What a hint says, as one would type it. */
+const type = async (command: string): Promise<string> => {
+  const lab = `lab() { '${process.execPath}' '${cli}' "$@"; }`
+  const options = { env: bench.env, cwd: bench.folder, stdin: 'ignore', reject: false, all: true } as const
+  const { all } = await execa('bash', ['-c', `${lab}\n${command}`], options)
+  return all
+}
+
+/** Minutes after which nothing more is begun, counted from when the lab was up; absent: all of it. */
+const limit = Number(process.env['LAB_TEST_MINUTES'] ?? Infinity)
+
+const shown = (checks: readonly CheckLine[]): string =>
+  checks.map(({ id, saw }) => `${id}: ${saw}`).join('\n') || 'no check says no'
+
+/** A session that was lost comes back by itself, some seconds after what it was lost for. */
+const whole = async (lab: string): Promise<void> => {
+  const deadline = performance.now() + 30_000
+  for (;;) {
+    const left = await failing(lab)
+    if (left.length === 0) return
+    if (performance.now() > deadline) throw new Error(`${lab} is not whole:\n${shown(left)}`)
+    await delay(500)
+  }
+}
+
+const tried = async (lab: string, file: string, breakage: Breakage): Promise<void> => {
+  const { breaks, check, title, saw, behind = [], hint, typed } = breakage
+  const standby = await standbyOf(lab)
+  let mended = false
+  try {
+    await breaks(handsOn(lab, standby))
+    const found = await failing(lab)
+    if (process.env['EXPLORE'])
+      console.log(
+        `BROKEN ${breakage.what}\n${found.map(({ id, saw, hint }) => `   ${id}: ${saw}  [${hint ?? ''}]`).join('\n')}`,
+      )
+    const first = found.find(({ id }) => !behind.includes(id))
+    expect(first, shown(found)).toMatchObject({ id: check.replace('STANDBY', standby) })
+    expect(first?.title).toMatch(title)
+    expect(first?.saw, shown(found)).toMatch(saw)
+    expect(first?.hint).toMatch(hint)
+    const said = await type(first?.hint ?? '')
+    if (process.env['EXPLORE']) console.log(`TYPED ${first?.hint ?? ''}\n${said.slice(-1500)}`)
+    if (typed === 'mends') await whole(lab)
+    else expect(said).toMatch(typed)
+    mended = typed === 'mends'
+  } finally {
+    if (!mended) {
+      await bench.up(file)
+      await whole(lab)
+    }
+  }
+}
+
+describe('what people break on two machines is named, and typing the hint helps', () => {
+  beforeAll(async () => {
+    await bench.up('iscsi')
+  })
+
+  for (const breakage of onTwoMachines)
+    it(breakage.what, async () => {
+      await tried('iscsi', 'iscsi', breakage)
+    })
+})
+
+describe.skipIf(onACluster.length === 0)(
+  'what people break in a cluster is named, and typing the hint helps',
+  () => {
+    let file = ''
+    let since = 0
+    beforeAll(async () => {
+      file = await bench.variant('iscsi-ha', 'ha', () => undefined)
+      await bench.up(file)
+      since = performance.now()
+    })
+
+    for (const breakage of onACluster)
+      it(breakage.what, async ({ skip }) => {
+        skip(performance.now() - since > limit * 60_000, `no time was left after ${String(limit)} min`)
+        await tried('ha', file, breakage)
+      })
+  },
+)
