@@ -449,7 +449,7 @@ export const dataFolderOn = async (context: Context, machine: string): Promise<s
 
 /** Prints what is free, in bytes, and what becomes of a block that is written. */
 const fill = (folder: string): Command =>
-  shell`df --output=avail -B1 ${folder} | tail -n 1; LC_ALL=C dd if=/dev/zero of=${`${folder}/lab-fault-probe`} bs=4k count=1 conv=fsync 2>&1 | tail -n 1; rm -f ${`${folder}/lab-fault-probe`}`
+  shell`df --output=avail -B1 ${folder} | tail -n 1; LC_ALL=C dd if=/dev/zero of=${`${folder}/lab-fault-probe`} bs=4k count=1 conv=fsync 2>&1; rm -f ${`${folder}/lab-fault-probe`}`
 
 const room = async (
   context: Context,

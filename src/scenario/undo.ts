@@ -100,7 +100,7 @@ const undoOne = async (context: Context, { id, undo, fault }: JournalEntry): Pro
       return
     case 'enable-targets':
       await on.run(
-        shell`for tpg in /sys/kernel/config/target/iscsi/iqn.*/tpgt_1; do [ "$(cat "$tpg/enable")" = 1 ] || printf 1 > "$tpg/enable"; done`,
+        shell`for tpg in /sys/kernel/config/target/iscsi/*/tpgt_1; do [ "$(cat "$tpg/enable")" = 1 ] || printf 1 > "$tpg/enable"; done`,
         { signal, timeout },
       )
       return

@@ -78,10 +78,14 @@ describe('a lab with fast failover and fencing at its target', () => {
       exitCode: 0,
       verdicts: ['PASS', 'PASS', 'PASS'],
     })
-    for (const { data } of runs) {
+    for (const { data, faults } of runs) {
+      expect(faults.map(({ acting, gone }) => [acting?.ok, gone?.ok])).toEqual([[true, true]])
+      expect(data?.readBack?.fromDisk).toBe(true)
       expect(data?.tally.row.acknowledged).toBeGreaterThan(50)
       expect(data?.tally.file.acknowledged).toBeGreaterThan(50)
     }
+    // The partition lasts until the deadline, as its scenario says.
+    expect(runs.map(({ recovery }) => recovery?.by)).toEqual(['itself', 'heal', 'itself'])
     const [cut] = runs
     expect(cut?.moments.filter(({ ms }) => ms !== null).map(({ name }) => name)).toEqual(
       expect.arrayContaining(['t0', 't2', 't3', 't4', 't5', 't6']),

@@ -166,3 +166,10 @@ test('a journal that is none is said to be so', async () => {
   await writeFile(join(journal(), '1.json'), '{"undo": "everything"}')
   await expect(readJournal(lab.name)).rejects.toThrow('faults/1.json: not a fault to undo')
 })
+
+test('targets of every kind of name are enabled again, not only those that begin with iqn', async () => {
+  await noteUndo(lab.name, 'run', 'target-loss', [{ do: 'enable-targets', machine: 'target' }])
+  const done: string[] = []
+  await undoAll(contextThat(done))
+  expect(done.join()).toContain('for tpg in /sys/kernel/config/target/iscsi/*/tpgt_1; do')
+})
