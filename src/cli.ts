@@ -361,12 +361,12 @@ try {
   if (error instanceof CommanderError) {
     exitCode = error.exitCode === 0 ? exitCodes.ok : exitCodes.usage
   } else {
-    const [{ printError }, { wantsColor }, { LabError }] = await Promise.all([
+    const [{ printError }, { wantsColor }, { LabError, systemError }] = await Promise.all([
       import('./view/errors.js'),
       import('./view/view.js'),
       import('./error.js'),
     ])
-    const shown = abort.signal.aborted ? new Interrupted() : error
+    const shown = abort.signal.aborted ? new Interrupted() : (systemError(error) ?? error)
     process.stderr.write(`${printError(shown, wantsColor(process.stderr))}\n`)
     exitCode = shown instanceof LabError ? shown.exitCode : exitCodes.failed
   }

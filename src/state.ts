@@ -3,7 +3,7 @@ import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { exitCodes, LabError } from './error.js'
-import { makeFolder, type Place, refuseForeign, refuseForeignIn } from './trust.js'
+import { makeFolder, type Place, refuseForeign, refuseForeignIn, unreadable } from './trust.js'
 
 /**
  * A folder of ours, absolute: ours by name, else in the user's base folder, else in the home folder. An empty
@@ -70,7 +70,7 @@ export const madeLabs = async (): Promise<readonly string[]> => {
   const root = trustedRoot()
   const entries = await readdir(root, { withFileTypes: true }).catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
-    throw error
+    throw unreadable(root, error, place)
   })
   return entries.filter((entry) => entry.isDirectory() && isLabName(entry.name)).map(({ name }) => name)
 }

@@ -122,7 +122,8 @@ const refusal = (path: string, wrong: string, stats: Stats, place: Place, below:
   )
 }
 
-const unreadable = (path: string, error: unknown, place: Place): LabError => {
+/** What may not be looked at: of what and whose it is, and what to type. Throws on what is a mistake of ours. */
+export const unreadable = (path: string, error: unknown, place: Place): LabError => {
   const found = systemError(error, path)
   if (!found) throw error
   if ((error as NodeJS.ErrnoException).code === 'ENOTDIR')
@@ -131,13 +132,15 @@ const unreadable = (path: string, error: unknown, place: Place): LabError => {
       exitCode: exitCodes.host,
       cause: error,
     })
-  let owner = ''
-  try {
-    const { uid } = lstatSync(dirname(path))
-    if (!ours().includes(uid)) owner = `; ${dirname(path)} belongs to ${userName(uid)}`
-  } catch {
-    // Nobody can say whose it is.
-  }
+  // Of itself where it may be looked at, else of the folder that does not let us.
+  const whose = [path, dirname(path)].find((each) => {
+    try {
+      return !ours().includes(lstatSync(each).uid)
+    } catch {
+      return false
+    }
+  })
+  const owner = whose === undefined ? '' : `; ${whose} belongs to ${userName(lstatSync(whose).uid)}`
   const root = owner !== '' && myself() !== 0
   return new LabError(found.code, `${found.message}${owner}`, {
     hint: [...(root ? [`as its owner, or as root: sudo -E lab …`] : []), ...elsewhere(place)]

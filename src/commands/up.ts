@@ -149,7 +149,7 @@ export const concluded = (report: Report): ExitCode =>
   report.interrupted ? exitCodes.interrupted : succeeded(report) ? exitCodes.ok : exitCodes.failed
 
 /** Beside the copy of the lab file: what is up stays what it was, whatever becomes of the originals. */
-const keepManifests = async ({ name, manifests }: Lab): Promise<void> => {
+export const keepManifests = async ({ name, manifests }: Lab): Promise<void> => {
   const kept = pathsOf(name).manifests
   if (manifests === undefined || manifests === kept) return
   // Complete before it takes the place of the one before.

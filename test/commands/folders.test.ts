@@ -1,0 +1,297 @@
+/** Folders of labs and parts that cannot be made, read, written or believed: one clear error, or it works. */
+import { chmod, chown, mkdir, rm, symlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { execa } from 'execa'
+import { afterAll, describe, expect, test, vi } from 'vitest'
+import { writeAccess } from '../../src/commands/access.js'
+import { loadLab } from '../../src/commands/common.js'
+import { quote } from '../../src/machine/sh.js'
+import { umlProvider } from '../../src/provider/uml/uml.js'
+import { cli, Desk, type Ran } from '../helpers/cli.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+// Each is a process or several, half a second of a processor each, and many times that on a busy machine.
+vi.setConfig({ testTimeout: 120_000 })
+
+const root = process.getuid?.() === 0
+const stranger = 4321
+const desks: Desk[] = []
+const newDesk = (): Desk => {
+  const desk = new Desk()
+  desks.push(desk)
+  return desk
+}
+afterAll(async () => {
+  await Promise.all(desks.map((desk) => desk.close()))
+})
+
+/** One error for people, that is the host's: no stack. */
+const expectHostError = ({ exitCode, stdout, stderr }: Ran, says: RegExp): void => {
+  expect(stderr).toMatch(says)
+  expect(stderr).toMatch(/\n +Hint: /)
+  expect(stderr).not.toMatch(/defect of lab|^ +at /m)
+  expect(stdout).toBe('')
+  expect(exitCode).toBe(3)
+}
+
+/** The built command line in mounts of its own, which end with it. */
+const inMounts = (desk: Desk, mounts: string, line: string): Promise<Ran> =>
+  desk.run('unshare', [
+    '--mount',
+    'sh',
+    '-c',
+    `${mounts} && exec ${quote(process.execPath)} ${quote(cli)} ${line}`,
+  ])
+
+describe.concurrent('a folder of labs that cannot be', () => {
+  test.each(['/proc/lab', '/dev/null', '/dev/null/lab', '/sys/lab'])(
+    '%s is refused by lab up at once',
+    async (state) => {
+      expectHostError(
+        await newDesk().lab(['up', 'iscsi'], { LAB_STATE: state }),
+        /cannot be made|is a file, where a folder is wanted/,
+      )
+    },
+  )
+
+  test('is a link that leads nowhere, or round in a circle', async () => {
+    const desk = newDesk()
+    await symlink('nowhere', join(desk.folder, 'dangling'))
+    await symlink('loop', join(desk.folder, 'loop'))
+    expectHostError(
+      await desk.lab(['up', 'iscsi'], { LAB_STATE: join(desk.folder, 'dangling') }),
+      /dangling cannot be made: a link is there that leads nowhere/,
+    )
+    expectHostError(
+      await desk.lab(['status', 'iscsi'], { LAB_STATE: join(desk.folder, 'loop') }),
+      /symbolic links go round in a circle/,
+    )
+  })
+
+  test.runIf(root).each([
+    { mount: 'mount -t tmpfs -o ro tmpfs', says: /cannot be \w+: its file system is read-only/ },
+    { mount: 'mount -t tmpfs -o nr_inodes=1 tmpfs', says: /cannot be \w+: its file system is full/ },
+  ])('is on a file system where nothing can be written: $mount', async ({ mount, says }) => {
+    const desk = newDesk()
+    expectHostError(await inMounts(desk, `${mount} ${quote(desk.state)}`, 'up iscsi'), says)
+  })
+
+  test('says so where nobody knows the home folder', async () => {
+    const desk = newDesk()
+    const ran = await desk.run(root ? 'setpriv' : 'env', [
+      ...(root ? ['--reuid', String(stranger), '--clear-groups'] : []),
+      'env',
+      '-u',
+      'HOME',
+      '-u',
+      'LAB_STATE',
+      process.execPath,
+      '--eval',
+      // Whoever is not in /etc/passwd has no home folder.
+      `import('${join(cli, '..', 'state.js')}').then(({ stateRoot }) => console.log(stateRoot())).catch((error) => console.log(error.message, error.hint))`,
+    ])
+    if (root) expect(ran.stdout).toMatch(/HOME is not set name the folder: LAB_STATE=/)
+  })
+
+  test('does not touch a lab whose lock cannot be read', async () => {
+    const desk = newDesk()
+    await mkdir(join(desk.state, '.iscsi.lock'))
+    expectHostError(await desk.lab(['up', 'iscsi']), /\.iscsi\.lock is a folder, where lab notes down/)
+  })
+})
+
+describe.runIf(root).concurrent('a folder that is somebody else’s', () => {
+  const commands = ['up', 'down', 'stop', 'start', 'status', 'verify', 'plan', 'heal', 'report']
+
+  test.each([...commands, 'ssh', 'exec', 'kubectl', 'logs'])(
+    'is not read by lab %s: the program that its ssh_config names is never started',
+    async (command) => {
+      const desk = newDesk()
+      const trap = join(desk.folder, 'trapped')
+      await desk.madeBefore('iscsi', {
+        ssh_config: `Host *\n  ProxyCommand touch ${trap}\n`,
+        kubeconfig: '',
+      })
+      await execa('chown', ['-R', String(stranger), desk.state])
+      const more = {
+        ssh: ['target', 'true'],
+        exec: ['all', 'true'],
+        kubectl: ['get', 'pods'],
+        logs: ['target'],
+      }
+      const ran = await desk.lab([command, 'iscsi', ...(more[command as keyof typeof more] ?? [])])
+      expectHostError(ran, /belongs to user 4321/)
+      expect(ran.stderr).toMatch(/chown -R root|LAB_STATE=/)
+      expect((await execa('test', ['-e', trap], { reject: false })).exitCode).toBe(1)
+    },
+  )
+
+  test.each(['list', 'status iscsi', 'up iscsi', 'down iscsi'])(
+    'is root’s, and lab %s of a user says so',
+    async (line) => {
+      const desk = newDesk()
+      await desk.madeBefore('iscsi')
+      await chmod(desk.folder, 0o755)
+      await chmod(desk.state, 0o700)
+      const ran = await desk.run('setpriv', [
+        ...['--reuid', String(stranger), '--clear-groups', process.execPath, cli],
+        ...line.split(' '),
+      ])
+      expectHostError(
+        ran,
+        /state(\/\S+)? cannot be \w+: permission denied; .*state belongs to root|belongs to root/,
+      )
+      expect(ran.stderr).toContain('sudo -E lab')
+    },
+  )
+
+  test('is no cache whose programs are started', async () => {
+    const desk = newDesk()
+    await chown(desk.cache, stranger, 0)
+    expectHostError(
+      await desk.lab(['up', 'iscsi', '--provider', 'uml']),
+      /cache belongs to user 4321: lab runs/,
+    )
+  })
+
+  test.each(['validate', 'up', 'plan', 'prepare'])(
+    'is not where lab %s takes a lab file from',
+    async (command) => {
+      const desk = newDesk()
+      await mkdir(join(desk.folder, 'theirs'))
+      const file = join(desk.folder, 'theirs', 'mine.yaml')
+      await writeFile(
+        file,
+        await (await import('node:fs/promises')).readFile(join(cli, '../../labs/iscsi.yaml')),
+      )
+      await chown(file, stranger, 0)
+      const ran = await desk.lab([command, file])
+      expectHostError(ran, /mine\.yaml belongs to user 4321: lab would bring up what somebody else wrote/)
+      expect(ran.stderr).toContain(`cp -r ${file} ~/`)
+    },
+  )
+
+  test('may be the cache that root prepared for everybody', async () => {
+    const desk = newDesk()
+    await chmod(desk.folder, 0o755)
+    await mkdir(join(desk.folder, 'student'))
+    await chown(join(desk.folder, 'student'), stranger, 0)
+    const ran = await desk.run(
+      'setpriv',
+      ['--reuid', String(stranger), '--clear-groups', process.execPath, cli, 'doctor', '-o', 'json'],
+      { LAB_STATE: join(desk.folder, 'student') },
+    )
+    expect(ran.stderr).toBe('')
+    expect(JSON.parse(ran.stdout).schema).toBe('lab.doctor/v1')
+  })
+})
+
+describe.runIf(root).concurrent('what lab doctor says', () => {
+  test('of a cache that is mounted noexec is that, and what to type', async () => {
+    const desk = newDesk()
+    const ran = await inMounts(desk, `mount -t tmpfs -o noexec tmpfs ${quote(desk.cache)}`, 'doctor')
+    expect(ran.stdout).toMatch(
+      /✖ uml .*no program may be started from .*cache, since .*cache is mounted noexec/,
+    )
+    expect(ran.stdout).toMatch(/mount -o remount,exec .*LAB_CACHE=/)
+  })
+
+  test('of a container without CAP_SYS_ADMIN is what that container must be allowed', async () => {
+    const ran = await newDesk().run('setpriv', [
+      ...['--inh-caps=-all', '--bounding-set=-all', process.execPath, cli, 'doctor'],
+    ])
+    expect(ran.stdout).toMatch(/✖ uml .*this root lacks CAP_SYS_ADMIN, as in a container/)
+    expect(ran.stdout).toContain('docker run --privileged')
+    expect(ran.stdout).not.toMatch(/uml[^]*?apt-get install -y iproute2[^]*?libvirt/)
+  })
+})
+
+describe('a path with odd characters', () => {
+  test.each(['my labs', 'a,b:c', `it's "so"`, 'per%cent', 'back\\slash', '#hash $HOME', '日本'])(
+    'is what ssh takes from ssh_config: %s',
+    async (name) => {
+      const before = process.env['LAB_STATE']
+      process.env['LAB_STATE'] = join(await temporaryFolder(), name)
+      try {
+        const lab = await loadLab('iscsi')
+        await writeAccess(lab, umlProvider)
+        const folder = join(process.env['LAB_STATE'], 'iscsi')
+        // ssh tells which files it opened, and the shell that runs ProxyCommand which words it was given.
+        const config = join(folder, 'ssh_config')
+        const { stdout } = await execa('ssh', ['-G', '-F', config, 'target'])
+        expect(stdout).toContain('hostname 192.168.56.70')
+        const { stderr } = await execa('ssh', ['-v', '-F', config, '-o', 'BatchMode=yes', 'target', 'true'], {
+          reject: false,
+        })
+        // The type of the key that it read; -1 where there is no such file.
+        expect(stderr).toMatch(/identity file .*id_ed25519 type 3$/m)
+        const [, proxy = ''] = /^proxycommand (.*)$/m.exec(stdout) ?? []
+        const words = await execa('sh', ['-c', `printf '%s\\n' ${proxy.replaceAll('%%', '%')}`])
+        expect(words.stdout.split('\n').slice(2)).toEqual([join(folder, 'supervisor.sock'), '%h', '%p'])
+      } finally {
+        if (before === undefined) Reflect.deleteProperty(process.env, 'LAB_STATE')
+        else process.env['LAB_STATE'] = before
+      }
+    },
+  )
+
+  test('that ssh_config could not hold is refused', async () => {
+    const ran = await newDesk().lab(['status', 'iscsi'], { LAB_STATE: '/tmp/${HOME}' })
+    expect(ran.stderr).toMatch(/^✖ LAB_STATE: a folder with \$\{ or control characters in its path/)
+    expect(ran.exitCode).toBe(2)
+  })
+})
+
+describe.concurrent('files of a lab that a power cut left empty or broken', () => {
+  test.each(['', '{', '\0\0\0'])(
+    'are one error with what to type, and lab down ends the lab: %j',
+    async (text) => {
+      const desk = newDesk()
+      await desk.madeBefore('iscsi', {
+        provider: text,
+        'lab.json': text,
+        'secrets.json': text,
+        'lab.yaml': '',
+      })
+      const ran = await desk.lab(['status', 'iscsi'])
+      expect(ran.stderr).not.toMatch(/defect of lab|^ +at /m)
+      expect(ran.stderr).toContain('Hint: ')
+      expect(await desk.lab(['down', 'iscsi'])).toMatchObject({ exitCode: 0, stderr: '' })
+      expect(desk.contents().filter((path) => path.startsWith('state/iscsi'))).toEqual([])
+    },
+  )
+
+  test.each(['', '{', '[]'])('are a machine that was never made: base.json with %j', async (text) => {
+    const desk = newDesk()
+    await desk.madeBefore('iscsi')
+    await mkdir(join(desk.state, 'iscsi', 'machines', 'target'), { recursive: true })
+    await writeFile(join(desk.state, 'iscsi', 'machines', 'target', 'base.json'), text)
+    const ran = await desk.lab(['status', 'iscsi', '-o', 'json'])
+    expect(JSON.parse(ran.stdout).machines[0]).toMatchObject({ name: 'target', status: 'absent' })
+  })
+})
+
+test('a lab file whose folder of manifests is called as one of lab’s own reaches none of them', async () => {
+  const { keepManifests } = await import('../../src/commands/up.js')
+  const state = await temporaryFolder()
+  const before = process.env['LAB_STATE']
+  process.env['LAB_STATE'] = state
+  try {
+    for (const name of ['faults', 'fencing', 'kubeconfig', 'secrets.json', 'supervisor.sock']) {
+      const own = join(state, 'mine', name)
+      await mkdir(own, { recursive: true })
+      await writeFile(join(own, 'precious.json'), '')
+      const manifests = join(await temporaryFolder(), name)
+      await mkdir(manifests)
+      await writeFile(join(manifests, 'web.yaml'), 'kind: Pod')
+      await keepManifests({ ...(await loadLab('iscsi')), name: 'mine', manifests })
+      const there = await execa('ls', [own, join(state, 'mine', 'manifests')])
+      expect(there.stdout).toContain('precious.json')
+      expect(there.stdout).toContain('web.yaml')
+      await rm(own, { recursive: true })
+    }
+  } finally {
+    if (before === undefined) Reflect.deleteProperty(process.env, 'LAB_STATE')
+    else process.env['LAB_STATE'] = before
+  }
+})
