@@ -13,8 +13,13 @@ read_only() {
   [ -e "$1" ] || return 0
   local to=$root${2:-$1}
   if [ -d "$1" ]; then mkdir -p "$to"; else mkdir -p "${to%/*}"; touch "$to"; fi
-  mount --bind "$1" "$to"
-  mount -o remount,bind,ro "$to"
+  mount --rbind "$1" "$to"
+  # In a user namespace a mount keeps what it had to be without, which an older mount has to say.
+  for without in '' ,nosuid,nodev ,nosuid,nodev,noexec; do
+    if mount -o "remount,bind,ro$without" "$to" 2> /dev/null; then return 0; fi
+  done
+  echo "error: $1 cannot be shown read-only"
+  exit 1
 }
 read_only /usr
 for folder in /bin /lib /lib32 /lib64 /libx32 /sbin; do

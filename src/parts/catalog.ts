@@ -183,6 +183,8 @@ const kernel = (pins: Pins, source: KernelSource): Part => ({
     await runInside(build, ['bash', '-c', bootOnce], {
       binds: [],
       network: false,
+      // Where it keeps what it is called by.
+      environment: { HOME: '/tmp' },
       ...(blame && { blame }),
     })
   },

@@ -7,6 +7,8 @@ export interface Diagnosis {
 
 interface Known {
   readonly pattern: RegExp
+  /** Another line that has to be there. */
+  readonly beside?: RegExp
   readonly diagnosis: (line: string) => Diagnosis
 }
 
@@ -35,6 +37,15 @@ const known: readonly Known[] = [
       code: 'out-of-memory',
       reason: 'there was not enough memory to build it',
       hint: 'free -h; about 4 GiB must be available',
+    }),
+  },
+  {
+    pattern: /^E: The repository .* (does not have|no longer has) a Release file/,
+    beside: /\b404\b/,
+    diagnosis: (line) => ({
+      code: 'debian-suite',
+      reason: `the mirror does not have this Debian any more: ${line.slice(3, 203)}`,
+      hint: 'Debian moves what is old: LAB_DEBIAN_MIRROR=http://archive.debian.org/debian LAB_DEBIAN_SECURITY_MIRROR=http://archive.debian.org/debian-security',
     }),
   },
   {
@@ -84,7 +95,8 @@ const known: readonly Known[] = [
 
 /** @param code an errno, where Node itself failed. */
 export const diagnose = (tail: readonly string[], code = ''): Diagnosis | undefined => {
-  for (const { pattern, diagnosis } of known) {
+  for (const { pattern, beside, diagnosis } of known) {
+    if (beside && !tail.some((line) => beside.test(line))) continue
     const line = [...tail, code].find((candidate) => pattern.test(candidate))
     if (line !== undefined) return diagnosis(line)
   }

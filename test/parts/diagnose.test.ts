@@ -1,6 +1,22 @@
 import { describe, expect, test } from 'vitest'
 import { diagnose } from '../../src/parts/diagnose.js'
 
+test('of a suite that is not where it was: where Debian moves what is old', () => {
+  const said = [
+    'Err:2 http://deb.debian.org/debian bookworm Release',
+    '  404  Not Found [IP: 151.101.2.132 80]',
+    "E: The repository 'http://deb.debian.org/debian bookworm Release' does not have a Release file.",
+  ]
+  expect(diagnose(said)).toMatchObject({
+    code: 'debian-suite',
+    hint: expect.stringMatching('archive.debian.org') as unknown,
+  })
+  // Of a mirror that is not reached the same is said.
+  expect(diagnose([said[0] ?? '', '  Could not connect to deb.debian.org:80', said[2] ?? ''])?.code).toBe(
+    'debian-mirror',
+  )
+})
+
 /** What programs really printed. */
 test.each<{ said: string; code: string; reason: RegExp; hint: RegExp }>([
   {
@@ -26,6 +42,24 @@ test.each<{ said: string; code: string; reason: RegExp; hint: RegExp }>([
     code: 'out-of-memory',
     reason: /memory/,
     hint: /4 GiB/,
+  },
+  {
+    said: 'digest mismatch: https://dl.k8s.io/kubelet has sha256 1, pinned is 2',
+    code: 'digest-mismatch',
+    reason: /^https:\/\/dl.k8s.io\/kubelet has sha256 1, pinned is 2$/,
+    hint: /another server/,
+  },
+  {
+    said: 'go: github.com/x/y@v1.0.0: reading https://proxy.golang.org/github.com/x/y/@v/v1.0.0.zip: 404 Not Found',
+    code: 'withdrawn',
+    reason: /^what is pinned is not published any more: go: github.com/,
+    hint: /GOPROXY/,
+  },
+  {
+    said: 'ERROR: No matching distribution found for click==8.5.1',
+    code: 'withdrawn',
+    reason: /click==8.5.1/,
+    hint: /pip.conf/,
   },
   { said: 'fork: Cannot allocate memory', code: 'out-of-memory', reason: /memory/, hint: /free -h/ },
   {

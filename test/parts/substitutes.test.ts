@@ -272,6 +272,12 @@ test('a patch that the newer source has already is left out, and the others are 
   await mkdir(join(folder, 'src'))
   await writeFile(join(folder, 'linux', 'arch', 'fixed.c'), 'new\n')
   await writeFile(join(folder, 'linux', 'arch', 'open.c'), 'old\n')
+  // As the patch of the kernel that makes it static: what it leaves is found around what it takes away, too.
+  await writeFile(join(folder, 'linux', 'arch', 'less.c'), '1\n2\nbool\nselect\nhelp\n3\n')
+  await writeFile(
+    join(folder, 'src', 'less.patch'),
+    '--- a/arch/less.c\n+++ b/arch/less.c\n@@ -3,3 +3,2 @@\n bool\n-select\n help\n',
+  )
   for (const name of ['fixed', 'open'])
     await writeFile(
       join(folder, 'src', `${name}.patch`),
@@ -283,7 +289,7 @@ test('a patch that the newer source has already is left out, and the others are 
     `${folder}/`,
   )
   await execa('bash', ['-c', script], {
-    env: { ARCHIVE: join(folder, 'linux.tar.xz'), PATCHES: 'fixed.patch open.patch' },
+    env: { ARCHIVE: join(folder, 'linux.tar.xz'), PATCHES: 'fixed.patch open.patch less.patch' },
   })
-  expect(await readFile(join(work, 'patches'), 'utf8')).toBe('open.patch\n')
+  expect(await readFile(join(work, 'patches'), 'utf8')).toBe('open.patch\nless.patch\n')
 })

@@ -178,7 +178,7 @@ describe('released programs', () => {
 
   test('of which one has no digest in parts.yaml are never asked for', () => {
     setEnvironment({ LAB_RELEASES: mirror })
-    delete pinned.digests[`${upstreamOf('kubernetes')}/kube-proxy`]
+    Reflect.deleteProperty(pinned.digests, `${upstreamOf('kubernetes')}/kube-proxy`)
     expect(partOf('kubernetes').fetch?.from()).toBeUndefined()
     expect(partOf('containerd').fetch?.from()?.host).toBe(new URL(mirror).host)
   })
