@@ -324,9 +324,16 @@ const judgeSize =
     }
   }
 
-/** Asks the target for the size of the disk, and lets the file system have all of it, mounted or not. */
+/**
+ * Lets a mounted ext4 have so many blocks: EXT4_IOC_RESIZE_FS of the kernel. resize2fs does the same, but opens the
+ * disk for writing first, which the lab's kernel refuses while it is mounted.
+ */
+const resize =
+  'open(my $top, "<", $ARGV[0]) or die "$!\\n"; ioctl($top, 0x40086610, pack("Q", $ARGV[1])) or die "$!\\n"'
+
+/** Asks the target for the size of the disk, and lets the file system on it have all of it. */
 const grow = (iqn: string, portal: string, device: string): Command =>
-  shell`iscsiadm ${nodeArgs(iqn, portal)} --rescan >/dev/null && udevadm settle && resize2fs ${device}`
+  shell`iscsiadm ${nodeArgs(iqn, portal)} --rescan >/dev/null && udevadm settle && size=$(dumpe2fs -h ${device} 2>/dev/null | sed -n 's/^Block size: *//p') && perl -e ${resize} "$(findmnt --noheadings --first-only --output TARGET --source "$(readlink -f ${device})")" $(($(blockdev --getsize64 ${device}) / size))`
 
 /** Seconds for a file system to grow: its new groups are written. */
 const growing = 300
