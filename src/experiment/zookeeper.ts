@@ -463,7 +463,8 @@ export const maintenance: Experiment = {
         await bench.act(title, async () => {
           said = await drain(bench, node, 90)
         })
-        bench.claim(claimed, drained(await drainSeen(bench, node, said)))
+        // The last change of a pod may be on its way still.
+        await bench.until(claimed, 15, async () => drained(await drainSeen(bench, node, said)))
       }
       await empty(`drain ${first}, the node of zk-0`, first, 'the first drain comes to its end')
       await bench.until('zk-0 is ready on the fourth node', 180, () => {
