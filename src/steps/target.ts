@@ -1,5 +1,5 @@
 /** The iSCSI target: LIO, as the kernel's configfs shows it. */
-import { readJournal } from '../journal.js'
+import { fencedNodes } from '../fencing/known.js'
 import { initiatorsOf, type Lab, machineNamed, portalOf, type TargetSpec } from '../lab/lab.js'
 import { numbering } from '../lab/names.js'
 import { serialOf, sha256, targetFolders } from '../machine/files.js'
@@ -57,10 +57,10 @@ const nothingElse = (lab: Lab, machine: string, hint: string): Check => {
 /** Initiators that the target lets in nowhere, each a file of its name: see the target's script. */
 const fencedFolder = '/var/lib/lab/fenced'
 
-/** The initiators of nodes that are fenced now, as the journal has it. */
+/** The initiators of nodes that are fenced now. */
 const fencedNow = async (lab: Lab): Promise<readonly string[]> => {
-  const open = (await readJournal(lab.name)).filter(({ fault }) => fault === 'fence')
-  return open.flatMap(({ undo }) => lab.machines.find(({ name }) => name === undo.machine)?.iqn ?? [])
+  const nodes = await fencedNodes(lab.name)
+  return lab.machines.flatMap(({ name, iqn }) => (iqn !== undefined && nodes.includes(name) ? [iqn] : []))
 }
 
 /** A fence that nobody remembers would let an initiator in until the next boot of the target, and then no more. */
