@@ -51,9 +51,6 @@ export interface JournalEntry extends z.output<typeof entrySchema> {
   readonly id: string
 }
 
-/** The taint that says that the pods of a node run nowhere, so that they may be replaced at once. */
-export const outOfService = 'node.kubernetes.io/out-of-service'
-
 /** A file for each entry: a run and the fencing agent write at once, and neither must overwrite the other's. */
 const journalOf = (lab: string): string => pathsOf(lab).faults
 

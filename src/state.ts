@@ -89,6 +89,9 @@ const trusted = new Set<string>()
 /** Folders of a lab's folder that hold what is done, in all their depth; `runs` only tells, and grows. */
 const readDeeply = ['faults', 'fencing', 'ssh', 'rendered', 'manifests']
 
+/** What a machine writes itself: it is data, and belongs to the user that the machine runs as. */
+const ownOfMachine = /^machines\/[^/]+\/(root\.cow|seed\.tar|uml|lun-[^/]*\.raw)$/
+
 /**
  * Everything of a lab that is read as an instruction, before any of it is read. A lab belongs to who brought it up
  * alone; root may look at a user's lab only as that user.
@@ -97,11 +100,14 @@ const refuseForeignLab = (root: string, lock: string): void => {
   if (trusted.has(root)) return
   refuseForeign(lock, place, 'ours')
   if (refuseForeign(root, place, 'ours', 'folder') === undefined) return
-  refuseForeignIn(root, place, 'ours', (path) => {
-    const [first = '', second, third] = path.split('/')
-    return (
-      readDeeply.includes(first) || (first === 'machines' && (second === undefined || third === undefined))
-    )
+  refuseForeignIn(root, place, 'ours', {
+    into: (path) => {
+      const [first = '', second, third] = path.split('/')
+      return (
+        readDeeply.includes(first) || (first === 'machines' && (second === undefined || third === undefined))
+      )
+    },
+    but: (path) => ownOfMachine.test(path),
   })
   trusted.add(root)
 }

@@ -219,7 +219,12 @@ export const refuseForeignIn = (
   folder: string,
   place: Place,
   trust: Trust,
-  into: (path: string) => boolean = () => true,
+  { into = () => true, but = () => false }: {
+    /** The folders whose content is looked at, too; paths are relative. */
+    readonly into?: (path: string) => boolean
+    /** What is not looked at. */
+    readonly but?: (path: string) => boolean
+  } = {},
 ): void => {
   const owners = ownersFor(trust)
   const walk = (below: string): void => {
@@ -233,6 +238,7 @@ export const refuseForeignIn = (
     }
     for (const name of names) {
       const path = join(below, name)
+      if (but(path)) continue
       const full = join(folder, path)
       const stats = lstatSync(full, { throwIfNoEntry: false })
       if (!stats) continue

@@ -112,7 +112,7 @@ describe.runIf(root)('a folder that is believed', () => {
     refuseForeignIn(folder, place, 'ours')
     await execa('mkfifo', [join(folder, 'deep', 'pipe')])
     expect(() => refuseForeignIn(folder, place, 'ours')).toThrow(/deep\/pipe is no ordinary file/)
-    refuseForeignIn(folder, place, 'ours', () => false)
+    refuseForeignIn(folder, place, 'ours', { into: () => false })
     await chown(join(folder, 'deep', 'file'), stranger, 0)
     await execa('rm', [join(folder, 'deep', 'pipe')])
     expect(() => refuseForeignIn(folder, place, 'ours')).toThrow(/deep\/file belongs to user 4321/)

@@ -4,8 +4,10 @@
  * is refused by the API server.
  */
 import { conflict, LabError } from '../error.js'
-import { outOfService } from '../journal.js'
 import type { Kubectl } from '../machine/kubectl.js'
+
+/** The taint that says that the pods of a node run nowhere, so that they may be replaced at once. */
+export const outOfService = 'node.kubernetes.io/out-of-service'
 
 interface Taint {
   readonly key: string

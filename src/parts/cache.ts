@@ -29,7 +29,7 @@ export const cacheRoot = (): string => {
   const root = folderFrom('LAB_CACHE', 'XDG_CACHE_HOME', '.cache')
   if (trusted.has(root) || refuseForeign(root, place, 'ours-or-root', 'folder') === undefined) return root
   // Within a part, files may belong to users of a system that was made there.
-  refuseForeignIn(root, place, 'ours-or-root', (path) => path === 'parts')
+  refuseForeignIn(root, place, 'ours-or-root', { into: (path) => path === 'parts' })
   trusted.add(root)
   return root
 }

@@ -13,7 +13,7 @@ import { dnsReplicas } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
 import { LabError, messageOf } from '../error.js'
-import { outOfService } from '../journal.js'
+import { outOfService } from '../fencing/taint.js'
 import { pathsOf, writePrivate } from '../state.js'
 import { eventually, machineCheck, shared } from './checks.js'
 
@@ -713,14 +713,16 @@ export const proveProxy = (lab: Lab): Step => ({
   title: 'See kube-proxy on every node',
   phase,
   needs: nodesOf(lab).map((machine) => `ready-${machine.name}`),
-  apply: async ({ kubectl, machine, signal }) => {
+  apply: async (context) => {
     // kubeadm made it with the control plane; it comes up where nobody has removed it.
     const there = ['-n', 'kube-system', 'get', 'daemonset', 'kube-proxy', '--ignore-not-found', '-o', 'name']
-    if ((await kubectl.run(there)) === '')
-      await machine(controlPlaneOf(lab).name).run(
-        shell`kubeadm init phase addon kube-proxy --config /etc/lab/kubeadm.yaml`,
-        { timeout: 120, signal },
-      )
+    if ((await context.kubectl.run(there)) === '')
+      await context
+        .machine(controlPlaneOf(lab).name)
+        .run(shell`kubeadm init phase addon kube-proxy --config /etc/lab/kubeadm.yaml`, {
+          timeout: 120,
+          signal: context.signal,
+        })
   },
   checks: nodesOf(lab).map((machine) => ({
     id: `${machine.name}-kube-proxy`,
