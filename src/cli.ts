@@ -1,5 +1,7 @@
 #!/usr/bin/env node
 /** argv to command; the only place that touches the process, its signals and its exit code. */
+import { closeSync, openSync } from 'node:fs'
+import { isatty } from 'node:tty'
 import { Command, CommanderError, Option } from 'commander'
 import { exitCodes, Interrupted, unlessAborted } from './error.js'
 import type { Io, Options } from './commands/common.js'
@@ -29,17 +31,33 @@ const io: Io = {
   ...(process.stdin.isTTY && process.stderr.isTTY ? { ask } : {}),
 }
 
+/** Which of our three files are terminals; of one that is gone, nobody could tell any more. */
+const terminals = [0, 1, 2].filter((fd) => isatty(fd))
+
+/**
+ * Ends the process. Node gives a terminal its settings back at its end, and aborts where that terminal is gone; so
+ * other files take its place.
+ */
+const exit = (code: number): never => {
+  if (hungUp)
+    for (const fd of terminals) {
+      closeSync(fd)
+      openSync('/dev/null', 'r+')
+    }
+  process.exit(code)
+}
+
 /**
  * Ctrl-C lets the step that is under way end and tidies up; a second one does not wait for that. A terminal that is
  * closed ends the work in the same way, but never counts as the second: it may say so more than once, and whoever
  * logs out is often sent both signals.
  */
 let asked = false
+let hungUp = false
 const onSignal = (signal: NodeJS.Signals): void => {
-  if (signal !== 'SIGHUP') {
-    if (asked) process.exit(exitCodes.interrupted)
-    asked = true
-  }
+  if (signal === 'SIGHUP') hungUp = true
+  else if (asked) exit(exitCodes.interrupted)
+  else asked = true
   if (abort.signal.aborted) return
   process.stderr.write('\ninterrupted: stopping; once more to stop at once\n')
   abort.abort(new Interrupted())
@@ -350,10 +368,13 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
  */
 let lost: Error | undefined
 const onLost = (error?: NodeJS.ErrnoException | null): void => {
+  if (error?.code === 'EIO') hungUp = true
   if (error && error.code !== 'EPIPE' && !(error.code === 'EIO' && process.stdout.isTTY)) lost ??= error
 }
 process.stdout.on('error', onLost)
-process.stderr.on('error', () => undefined)
+process.stderr.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EIO') hungUp = true
+})
 
 try {
   await program.parseAsync()
@@ -371,6 +392,8 @@ try {
     exitCode = shown instanceof LabError ? shown.exitCode : exitCodes.failed
   }
 }
+// Nothing that is written to a terminal that is gone is ever said to have left.
+if (hungUp) exit(exitCode)
 // What is written to a pipe must have left before the process ends.
 process.stdout.write('', (error) => {
   onLost(error)
@@ -378,5 +401,5 @@ process.stdout.write('', (error) => {
     process.stderr.write(`✖ standard output: ${lost.message}\n`)
     exitCode = exitCodes.failed
   }
-  process.stderr.write('', () => process.exit(exitCode))
+  process.stderr.write('', () => exit(exitCode))
 })

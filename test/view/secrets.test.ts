@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest'
-import { maskSecrets } from '../../src/view/errors.js'
+import { LabError } from '../../src/error.js'
+import { maskSecrets, printError } from '../../src/view/errors.js'
+import { createMask, keepSecret } from '../../src/view/secrets.js'
 
 const base64 = (text: string): string => Buffer.from(text).toString('base64')
 
@@ -129,4 +131,19 @@ describe('a weak secret is masked only as a value', () => {
 
 test('no secrets: nothing changes', () => {
   expect(maskSecrets('password=x', [])).toBe('password=x')
+})
+
+test('secrets are known by their form, too: private keys, bootstrap tokens, certificate keys', () => {
+  const mask = createMask([])
+  const key = '-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNza\n-----END OPENSSH PRIVATE KEY-----'
+  expect(mask(`key: ${key}.`)).not.toContain('b3BlbnNza')
+  expect(mask('kubeadm join --token abcdef.0123456789abcdef x')).toBe('kubeadm join --token *** x')
+  expect(mask(`--certificate-key ${'a1'.repeat(32)}`)).toBe('--certificate-key ***')
+})
+
+test('what a process knows to be secret is masked in errors, whoever prints them', () => {
+  keepSecret(['Zebra "47"', 'a$b'])
+  expect(printError(new LabError('x', 'Zebra "47" and a$b', { hint: 'say a$b' }), false)).toBe(
+    '✖ *** and ***\n  Hint: say ***',
+  )
 })
