@@ -38,7 +38,8 @@ export const callSupervisor = <T>(
   body?: unknown,
 ): Promise<T> =>
   new Promise((resolve, reject) => {
-    const call = request({ socketPath, method, path }, (response) => {
+    // A connection of its own: one that is kept may be closed just when it is used again, on a busy host.
+    const call = request({ socketPath, method, path, agent: false }, (response) => {
       const chunks: Buffer[] = []
       response.on('data', (chunk: Buffer) => chunks.push(chunk))
       response.on('end', () => {
