@@ -60,7 +60,8 @@ const machineProcesses = (): readonly number[] => {
     })
 }
 const field = (pid: number, name: string): string =>
-  new RegExp(`^${name}:\\s+(.*)$`, 'm').exec(readFileSync(`/proc/${String(pid)}/status`, 'utf8'))?.[1] ?? ''
+  new RegExp(`^${name}:[ \\t]*(.*)$`, 'm').exec(readFileSync(`/proc/${String(pid)}/status`, 'utf8'))?.[1] ??
+  ''
 
 /** Each process of a machine that is there long enough to be looked at. */
 const eachProcess = (look: (pid: number) => void): number => {

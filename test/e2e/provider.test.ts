@@ -47,6 +47,7 @@ contract('uml', async (): Promise<Bench> => {
   return {
     provider: umlProvider,
     lab,
+    tellsRuns: true,
     runsAs: ['process', 'namespace', 'file'],
     breakDisk: async (machine) => {
       const parts = await preparedParts()

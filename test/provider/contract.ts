@@ -100,6 +100,8 @@ export interface Bench {
   readonly patience?: number
   /** Bytes of a machine's memory that its kernel takes before it counts. Default: 48 MiB. */
   readonly kernelTakes?: number
+  /** It cuts one run of a machine and no later one. */
+  readonly tellsRuns?: boolean
   /** What a lab that runs consists of. */
   readonly runsAs: readonly Leftover['kind'][]
   /** The network costs nothing, and stays while the machines are off. */
@@ -315,12 +317,31 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await answers(first)
     })
 
+    test('cuts the run that was meant, and leaves a later one alone where runs can be told apart', async ({
+      skip,
+    }) => {
+      if (!bench.tellsRuns) return skip('it cannot tell runs apart')
+      const before = (await stateOf(first.name))!.detail
+      await provider.cut(lab, first.name, { run: before })
+      expect((await stateOf(first.name))?.status).toBe('stopped')
+      await start(first)
+      const after = await stateOf(first.name)
+      await provider.cut(lab, first.name, { run: before })
+      expect(await stateOf(first.name)).toEqual(after)
+      await answers(first)
+    })
+
     test('lets a machine stand still, and go on as if nothing had happened', async ({ skip }) => {
       const { pause, resume } = provider
       if (!pause || !resume) return skip('it cannot')
       const [id, before] = [await bootId(), await stateOf(first.name)]
+      expect(before).not.toHaveProperty('paused')
       for (const act of [pause, pause]) await act(lab, first.name)
-      expect(await stateOf(first.name)).toMatchObject({ status: 'running', detail: before?.detail })
+      expect(await stateOf(first.name)).toMatchObject({
+        status: 'running',
+        detail: before?.detail,
+        paused: true,
+      })
       const silent = await provider.transport(lab, first)
       open.push(silent)
       await expect(silent.exec('true', { timeout: 2 })).rejects.toThrow()

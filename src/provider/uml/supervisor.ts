@@ -431,13 +431,11 @@ const main = (socketPath: string, address: string, logPath: string): void => {
       if (status === 500) say(`${request.method ?? ''} ${request.url ?? ''}`, error)
       if (response.headersSent) return void response.destroy()
       // What is left of its body is not read.
-      response
-        .writeHead(status, { connection: 'close' })
-        .end(
-          JSON.stringify({
-            error: `${error instanceof Error ? error.message : String(error)} ${stderr}`.trim(),
-          }),
-        )
+      response.writeHead(status, { connection: 'close' }).end(
+        JSON.stringify({
+          error: `${error instanceof Error ? error.message : String(error)} ${stderr}`.trim(),
+        }),
+      )
     })
   })
 
