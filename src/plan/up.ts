@@ -46,6 +46,7 @@ const kubernetesSteps = (lab: Lab): readonly Step[] => {
     kubernetes.installDns(lab),
     kubernetes.proveControlPlane(lab),
     kubernetes.proveProxy(lab),
+    ...(machinesWith(lab, 'worker').some(({ iqn }) => iqn !== undefined) ? [database.guardLuns(lab)] : []),
     fencing.watchWorkers(lab),
   ]
 }
@@ -82,7 +83,7 @@ const databaseSteps = (lab: Lab): readonly Step[] => {
         ]
       : []),
     database.deployDatabase(lab, spec),
-    ...(onLun ? [database.targetSees(lab, onLun)] : []),
+    ...(onLun ? [database.targetSees(lab, spec, onLun)] : []),
     database.writeRow(lab, spec),
     database.startClients(lab, spec),
     ...machinesWith(lab, 'worker').map(({ name }) => database.proveInside(lab, spec, name)),
