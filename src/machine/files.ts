@@ -276,7 +276,7 @@ const nfsClientFiles = (server: MachineSpec): readonly MachineFile[] => {
 }
 
 /** First in the PATH of a kubelet: what it runs to make, check and mount a file system. */
-export const lunGuardFolder = '/usr/local/lib/lab/lun-guard'
+export const lunGuardFolder = '/etc/lab/lun-guard'
 
 /** Where nodes tell each other which LUNs they use. */
 export const lunGuardPort = 3259
@@ -294,7 +294,7 @@ const lunGuardFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] =
   const data = { address: machine.address, port: lunGuardPort }
   return [
     {
-      path: '/usr/local/sbin/lab-lun-guard',
+      path: '/etc/lab/lun-guard.sh',
       content: render('machine/lun-guard.sh', {
         others: others.map(({ name, address }) => `${name}=${address}`).join(' '),
         api: `https://${controlPlane?.address ?? ''}:6443`,

@@ -20,6 +20,7 @@ import { shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
 import { projectRoot, render } from '../render.js'
 import { apply, eventually, machineCheck, shared } from './checks.js'
+import { shutDown } from './initiator.js'
 import { describePod, isReady, type Pod, pods } from './kubernetes.js'
 import { shortName } from './target.js'
 
@@ -298,9 +299,6 @@ const mountedOnce = (lab: Lab, database: DatabaseSpec): Check => ({
     }
   },
 })
-
-/** Options of a mount that no longer takes writes: as the kernel shows that a file system was shut down. */
-const shutDown: readonly string[] = ['ro', 'emergency_ro', 'shutdown']
 
 /** Why the database cannot write where its LUN is mounted; nothing: it can. */
 const deadMounts = (uses: ReadonlyMap<string, LunUse>): readonly { node: string; saw: string }[] =>
