@@ -104,7 +104,7 @@ describe("somebody's own pod with another LUN of the target", () => {
   )
 
   it('may be logged in beside the node of the database, which is named first', async () => {
-    if (!lab.database || lab.database.volume.kind !== 'lun') throw new Error('no LUN')
+    if (lab.database?.volume.kind !== 'lun') throw new Error('no LUN')
     const { checks } = targetSees(lab, lab.database, lab.database.volume)
     expect(await checks[0].probe(contextOf(shared()))).toEqual({
       ok: true,
@@ -143,7 +143,7 @@ it('tells a session that was left behind on a node without the database', async 
 
 it('wants nobody else logged in at a target that has no other LUN', async () => {
   const [target] = lab.targets
-  if (!target || !lab.database || lab.database.volume.kind !== 'lun') throw new Error('no LUN')
+  if (!target || lab.database?.volume.kind !== 'lun') throw new Error('no LUN')
   const alone = { ...lab, targets: [{ ...target, luns: target.luns.slice(0, 1) }] }
   const { checks } = targetSees(alone, lab.database, lab.database.volume)
   expect(await checks[0].probe(contextOf(shared(), [], alone))).toMatchObject({ ok: false })
