@@ -15,6 +15,7 @@ import { keptRuns, pruneRuns } from '../report/prune.js'
 import { readRuns, runFiles, saveRun, startRun } from '../report/folder.js'
 import { type RunFacts, type RunReport, runReport, spanText } from '../report/run.js'
 import { type RunRequest, runScenario } from '../scenario/run.js'
+import { setClocks } from '../steps/machines.js'
 import { pathsOf } from '../state.js'
 import type { Session } from '../session.js'
 import { version } from '../version.js'
@@ -215,6 +216,8 @@ export const run = async (
   const healer = await sessionFor(trying, provider, new AbortController().signal)
   try {
     const healed = await healFirst(healer, view)
+    // A host that slept has left its machines behind, which is no fault of the lab.
+    for (const corrected of await setClocks(healer)) view.notice(`${corrected}: it was set`)
     const plan = await planFor(lab, provider)
     if (healed) await runPlan(plan, 'apply', healer, () => undefined)
     const versions = await versionsOf(session)

@@ -7,7 +7,7 @@ import { runPlan, succeeded } from '../plan/runner.js'
 import type { Plan, Report } from '../plan/step.js'
 import { planUp } from '../plan/up.js'
 import type { Preparation, Provider } from '../provider/provider.js'
-import { keepSecrets, pathsOf } from '../state.js'
+import { keepSecrets, madeLabs, pathsOf } from '../state.js'
 import { maskKnown } from '../view/secrets.js'
 import { fileOptions } from '../steps/machines.js'
 import { printError } from '../view/errors.js'
@@ -162,7 +162,15 @@ export const keepManifests = async ({ name, manifests }: Lab): Promise<void> => 
 
 /** Brings a lab up, or changes it to what its file now says, or sees that nothing is to do. */
 export const up = async (nameOrPath: string, options: Options, io: Io, title = 'up'): Promise<ExitCode> => {
-  const lab = await loadLab(nameOrPath)
+  const lab = await loadLab(nameOrPath).catch(async (error: unknown) => {
+    // A lab that was brought up from a file of one's own, by its name alone: as hints have it.
+    if (
+      !(error instanceof LabError && error.code === 'no-such-lab') ||
+      !(await madeLabs()).includes(nameOrPath)
+    )
+      throw error
+    return loadLab(pathsOf(nameOrPath).source)
+  })
   const view = viewFor(io, options)
   const release = await lockFor(lab, title, options, io, view)
   try {

@@ -2,6 +2,7 @@
  * The databases of the course as a client outside the cluster sees them: through a port of the nodes, by the client
  * library that a person would use. Every member of them takes writes, so nobody asks whether two did.
  */
+import { readdir, readFile, readlink } from 'node:fs/promises'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -27,15 +28,39 @@ const longPatience = 30_000
 /** Milliseconds between two attempts to connect. */
 const pause = 200
 
-/** A port of this host's loopback, for client libraries that open their connections by themselves. */
-interface Entrance {
+/**
+ * A port of this host's loopback, for client libraries that open their connections by themselves. It leads this
+ * program in, and no other.
+ */
+export interface Entrance {
   readonly port: number
   /** Of the node through which the last connection went. */
   readonly address: () => string
   close(): void
 }
 
-const openEntrance = async (reach: Reach, nodePort: number, first: number): Promise<Entrance> => {
+/** The addresses of a connection as the kernel's table has them: `0100007F:1F90`. */
+const tableAddress = (port: number): string => `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`
+
+/**
+ * Whether the other end of a connection to our loopback is this program itself, and nobody else of this host: what
+ * is behind the port asks for no password.
+ */
+export const isOwn = async (remotePort: number, localPort: number): Promise<boolean> => {
+  const ends = `${tableAddress(remotePort)} ${tableAddress(localPort)}`
+  const row = (await readFile('/proc/self/net/tcp', 'utf8'))
+    .split('\n')
+    .map((line) => line.trim().split(/\s+/))
+    .find(([, local, remote]) => `${local ?? ''} ${remote ?? ''}` === ends)
+  const inode = row?.[9]
+  if (inode === undefined) return false
+  const ours = await Promise.all(
+    (await readdir('/proc/self/fd')).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')),
+  )
+  return ours.includes(`socket:[${inode}]`)
+}
+
+export const openEntrance = async (reach: Reach, nodePort: number, first: number): Promise<Entrance> => {
   const ending = new AbortController()
   const open = new Set<Duplex>()
   let address = ''
@@ -43,13 +68,21 @@ const openEntrance = async (reach: Reach, nodePort: number, first: number): Prom
   const lead = async (near: Socket): Promise<void> => {
     open.add(near)
     near.on('error', () => undefined)
+    near.on('close', () => open.delete(near))
+    if (!(await isOwn(near.remotePort ?? 0, near.localPort ?? 0))) {
+      near.destroy()
+      return
+    }
     const door = { port: nodePort, open: (socket: Duplex) => Promise.resolve(socket) }
     const given = AbortSignal.any([ending.signal, AbortSignal.timeout(patience)])
     const { connection: far, address: through } = await connectAnywhere(reach, door, given, next++)
     address = through
     open.add(far)
     far.on('error', () => undefined)
-    far.on('close', () => near.destroy())
+    far.on('close', () => {
+      open.delete(far)
+      near.destroy()
+    })
     near.on('close', () => far.destroy())
     if (near.destroyed) far.destroy()
     else near.pipe(far).pipe(near)

@@ -313,6 +313,53 @@ const nfsClientFiles = (server: MachineSpec): readonly MachineFile[] => {
   ]
 }
 
+/** First in the PATH of a kubelet: what it runs to make, check and mount a file system. */
+export const lunGuardFolder = '/etc/lab/lun-guard'
+
+/** Where nodes tell each other which LUNs they use. */
+export const lunGuardPort = 3259
+
+const guarded = ['/usr/bin/mount', ...['fsck', 'mkfs.ext3', 'mkfs.ext4'].map((name) => `/usr/sbin/${name}`)]
+
+/**
+ * Kubernetes lets two nodes mount an iSCSI disk at once: a second replica, or one that is made while the first still
+ * ends, is enough. So a kubelet asks the others before it writes to one.
+ */
+const lunGuardFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] => {
+  const controlPlane = machinesWith(lab, 'control-plane')[0]
+  const others = nodesOf(lab).filter(({ name, iqn }) => iqn !== undefined && name !== machine.name)
+  const unit = '/etc/systemd/system/lab-lun-guard'
+  const data = { address: machine.address, port: lunGuardPort }
+  return [
+    {
+      path: '/etc/lab/lun-guard.sh',
+      content: render('machine/lun-guard.sh', {
+        others: others.map(({ name, address }) => `${name}=${address}`).join(' '),
+        api: `https://${controlPlane?.address ?? ''}:6443`,
+        port: lunGuardPort,
+        fencing: lab.fencing !== 'none',
+      }),
+      mode: 0o755,
+    },
+    ...guarded.map((program) => ({
+      path: `${lunGuardFolder}/${program.split('/').at(-1) ?? ''}`,
+      content: render('machine/lun-guard-program.sh', { program }),
+      mode: 0o755,
+    })),
+    {
+      path: '/etc/systemd/system/kubelet.service.d/lab-lun-guard.conf',
+      content: `[Service]\nEnvironment=PATH=${lunGuardFolder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin\n`,
+    },
+    { path: `${unit}.socket`, content: render('machine/lun-guard.socket', data) },
+    { path: `${unit}@.service`, content: render('machine/lun-guard.service', data) },
+    {
+      path: '/etc/lab/boot.d/40-lun-guard',
+      content: '#!/bin/sh\nsystemctl start --no-block lab-lun-guard.socket\n',
+      mode: 0o755,
+    },
+  ]
+}
+
 /** Every file that makes a machine what the lab file says it is; pure, so that it can be shown and compared. */
 export const machineFiles = (
   lab: Lab,
@@ -345,6 +392,7 @@ export const machineFiles = (
   const server = nfsServerOf(lab)
   if (nodesOf(lab).includes(machine)) {
     if (server) files.push(...nfsClientFiles(server))
+    if (machine.iqn !== undefined) files.push(...lunGuardFiles(lab, machine))
     const data = kubernetesData(lab, machine, options)
     const { patience = 1 } = options
     files.push(

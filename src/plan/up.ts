@@ -46,6 +46,7 @@ const kubernetesSteps = (lab: Lab): readonly Step[] => {
     kubernetes.installDns(lab),
     kubernetes.proveControlPlane(lab),
     kubernetes.proveProxy(lab),
+    ...(machinesWith(lab, 'worker').some(({ iqn }) => iqn !== undefined) ? [database.guardLuns(lab)] : []),
     fencing.watchWorkers(lab),
   ]
 }
@@ -79,7 +80,7 @@ const databaseSteps = (lab: Lab): readonly Step[] => {
       ? [database.createSecret(lab, targetNamed(lab, onLun.target)), database.proveVolume(lab, spec, onLun)]
       : []),
     database.deployDatabase(lab, spec),
-    ...(onLun ? [initiator.growVolume(lab, onLun), database.targetSees(lab, onLun)] : []),
+    ...(onLun ? [initiator.growVolume(lab, onLun), database.targetSees(lab, spec, onLun)] : []),
     database.writeRow(lab, spec),
     database.startClients(lab, spec),
     ...machinesWith(lab, 'worker').map(({ name }) => database.proveInside(lab, spec, name)),

@@ -15,10 +15,12 @@ import {
   type TargetSpec,
   targetNamed,
 } from '../lab/lab.js'
+import { lunGuardFolder, lunGuardPort, serialOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
 import { projectRoot, render } from '../render.js'
 import { apply, eventually, machineCheck, shared } from './checks.js'
+import { shutDown } from './initiator.js'
 import { describePod, isReady, type Pod, pods } from './kubernetes.js'
 import { shortName } from './target.js'
 
@@ -124,12 +126,80 @@ const deploymentExists = async ({ kubectl }: Context, database: DatabaseSpec): P
     'name',
   ])) !== ''
 
+/** Whether a kubelet's programs are those that ask first, and whether the node answers others. */
+const guardCheck = (lab: Lab, { name, address }: MachineSpec): Check =>
+  machineCheck({
+    id: `${name}-lun-guard`,
+    title: `${name} asks the other nodes before it uses a LUN, and answers them`,
+    machine: name,
+    within: 30,
+    hint: `lab up ${lab.name}`,
+    command: shell`tr '\0' '\n' < /proc/"$(systemctl show --property=MainPID --value kubelet)"/environ | grep ^PATH=; timeout 10 bash -c ${`cat < /dev/tcp/${address}/${String(lunGuardPort)}`} | tail -n 1`,
+    judge: (output) => {
+      const [path = '', last = ''] = output.split('\n')
+      const asks = path.startsWith(`PATH=${lunGuardFolder}:`)
+      return {
+        ok: asks && last === 'done',
+        saw: `${asks ? 'asks' : `its kubelet does not ask: ${path}`}, ${last === 'done' ? 'answers' : 'does not answer'}`,
+      }
+    },
+  })
+
+/** Before any pod uses a LUN. */
+export const guardLuns = (lab: Lab): Step => {
+  const workers = machinesWith(lab, 'worker').filter(({ iqn }) => iqn !== undefined)
+  const [first] = workers
+  if (!first) throw new Error(`${lab.name} has no worker with LUNs`)
+  return {
+    id: 'guard-luns',
+    title: 'Let one node at a time use a LUN',
+    phase: 'kubernetes',
+    needs: ['init-control-plane', ...workers.map(({ name }) => `join-${name}`)],
+    apply: async (context) => {
+      await apply(context, render('manifests/lun-guard.yaml', {}))
+      await Promise.all(
+        workers.map(async ({ name }) =>
+          context
+            .machine(name)
+            .run(
+              shell`systemctl daemon-reload; systemctl start lab-lun-guard.socket; tr '\0' '\n' < /proc/"$(systemctl show --property=MainPID --value kubelet)"/environ | grep -q ${`^PATH=${lunGuardFolder}:`} || systemctl restart kubelet`,
+              { signal: context.signal, timeout: 60 },
+            ),
+        ),
+      )
+    },
+    checks: [
+      {
+        id: 'nodes-visible',
+        title: 'a node may ask whether another one is well',
+        within: 20,
+        hint: `lab up ${lab.name}`,
+        probe: async ({ kubectl }) => {
+          const said = await kubectl
+            .run([
+              'auth',
+              'can-i',
+              'get',
+              'nodes',
+              `--as=system:node:${first.name}`,
+              '--as-group=system:nodes',
+            ])
+            .catch(() => 'no')
+          return { ok: said.trim() === 'yes', saw: said.trim() }
+        },
+      },
+      ...workers.map((worker) => guardCheck(lab, worker)),
+    ],
+  }
+}
+
 export const proveVolume = (lab: Lab, database: DatabaseSpec, volume: OnLun): Step => ({
   id: 'prove-volume',
   title: 'See a pod write to the LUN and read it back',
   phase,
   needs: [
     'create-chap-secret',
+    'guard-luns',
     `serve-${shortName(lab, targetNamed(lab, volume.target))}`,
     ...machinesWith(lab, 'worker').flatMap(({ name }) => [`prepare-initiator-${name}`]),
     // One worker is enough to begin.
@@ -174,54 +244,167 @@ export const proveVolume = (lab: Lab, database: DatabaseSpec, volume: OnLun): St
 const serverPods = async (context: Context, database: DatabaseSpec): Promise<readonly Pod[]> =>
   (await pods(context)).filter(({ metadata }) => metadata.labels?.['app'] === `${database.name}-server`)
 
-const mountedOnce = (lab: Lab, database: DatabaseSpec, volume: OnLun): Check => {
-  const target = targetNamed(lab, volume.target)
+/** What a worker has of the database's LUN, by whatever portal and session. */
+interface LunUse {
+  /** Its disks there, and whether each answers. */
+  readonly disks: readonly { readonly name: string; readonly state: string; readonly alone: boolean }[]
+  /** Where it is mounted, each place once. */
+  readonly mounts: readonly { readonly at: string; readonly options: readonly string[] }[]
+}
+
+/** The kernel's name for a disk of LIO, from the first 25 digits of its serial number. */
+const wwidOf = (target: TargetSpec, lun: number): string => `naa.6001405${serialOf(target, lun).slice(0, 25)}`
+
+const readUse = (output: string, wwid: string): LunUse => {
+  const lines = output.split('\n').map((line) => line.split(' '))
+  const all = lines.flatMap(([kind, name = '', session = '', state = '', is = '']) =>
+    kind === 'disk' ? [{ name, session, state, is }] : [],
+  )
+  const ours = all.filter(({ is }) => is === wwid)
   return {
-    id: 'volume-mounted-once',
-    title: 'the LUN is mounted by the node that runs the database, and by no other',
-    within: 60,
-    hint: `lab exec ${lab.name} ${machinesWith(lab, 'worker')[0]?.name ?? ''} -- iscsiadm -m session`,
-    probe: async (context) => {
-      const portal = portalOf(lab, target)
-      const device = `/dev/disk/by-path/ip-${portal}-iscsi-${target.iqn}-lun-${String(volume.lun)}`
-      const users = await Promise.all(
-        machinesWith(lab, 'worker').map(async ({ name }) => {
-          const found = await context
-            .machine(name)
-            .try(
-              shell`test -b ${device} && findmnt --noheadings --first-only --output TARGET --source "$(readlink -f ${device})"`,
-            )
-          return found.exitCode === 0 ? name : undefined
-        }),
-      )
-      const mounting = users.filter((name) => name !== undefined)
-      const runs = (await serverPods(context, database)).find(isReady)?.spec.nodeName
-      return {
-        ok: mounting.length === 1 && mounting[0] === runs,
-        saw: `mounted on ${mounting.join(', ') || 'no node'}, database on ${runs ?? 'no node'}`,
-      }
-    },
+    disks: ours.map(({ name, state, session }) => ({
+      name,
+      state,
+      alone: all.every((other) => other.is === wwid || other.session !== session),
+    })),
+    mounts: lines.flatMap(([kind, name = '', at = '', options = '']) =>
+      kind === 'mount' && ours.some((disk) => disk.name === name)
+        ? [{ at, options: options.split(',') }]
+        : [],
+    ),
   }
 }
 
-const sessionsCheck = (lab: Lab, database: DatabaseSpec, target: TargetSpec, name: string): Check => ({
-  id: `${name}-session`,
-  title: `${name} has a session exactly when it runs the database`,
-  machine: name,
+/** By worker; one that does not answer is left out. */
+const lunUses = shared(async (context): Promise<ReadonlyMap<string, LunUse>> => {
+  const { lab } = context
+  const volume = lab.database?.volume
+  if (volume?.kind !== 'lun') return new Map()
+  const wwid = wwidOf(targetNamed(lab, volume.target), volume.lun)
+  const found = await Promise.all(
+    machinesWith(lab, 'worker').map(async ({ name }): Promise<readonly (readonly [string, LunUse])[]> => {
+      try {
+        const output = await context
+          .machine(name)
+          .run(
+            shell`cd /sys/block; for disk in sd*; do path=$(readlink -f "$disk"); case $path in */session*) ;; *) continue ;; esac; echo "disk $disk $(echo "$path" | sed 's|.*/session\([0-9]*\)/.*|\1|') $(cat "$disk/device/state") $(cat "$disk/device/wwid")"; awk -v disk="$disk" '$1 == "/dev/" disk { print "mount", disk, $2, $4 }' /proc/mounts; done`,
+            { signal: context.signal, timeout: 20 },
+          )
+        return [[name, readUse(output, wwid)]]
+      } catch {
+        return []
+      }
+    }),
+  )
+  return new Map(found.flat())
+})
+
+const nodeOfDatabase = async (context: Context, database: DatabaseSpec): Promise<string | undefined> =>
+  (await serverPods(context, database)).find(isReady)?.spec.nodeName
+
+const mountedOnce = (lab: Lab, database: DatabaseSpec): Check => ({
+  id: 'volume-mounted-once',
+  title: 'the LUN is mounted by the node that runs the database, and by no other',
   within: 60,
-  hint: `lab exec ${lab.name} ${name} -- iscsiadm -m session`,
+  hint: `lab exec ${lab.name} ${machinesWith(lab, 'worker')[0]?.name ?? ''} -- iscsiadm -m session`,
   probe: async (context) => {
-    const { stdout } = await context.machine(name).try(shell`iscsiadm -m session`)
-    const sessions = stdout.split('\n').filter((line) => line.includes(`${target.iqn} `)).length
-    const runs = (await serverPods(context, database)).some(
-      (pod) => isReady(pod) && pod.spec.nodeName === name,
-    )
+    const uses = await lunUses(context)
+    const silent = machinesWith(lab, 'worker').filter(({ name }) => !uses.has(name))
+    const mounting = [...uses].filter(([, { mounts }]) => mounts.length > 0).map(([name]) => name)
+    const runs = await nodeOfDatabase(context, database)
     return {
-      ok: sessions === (runs ? 1 : 0),
-      saw: `${String(sessions)} sessions, database ${runs ? 'here' : 'elsewhere'}`,
+      ok: silent.length === 0 && mounting.length === 1 && mounting[0] === runs,
+      saw: [
+        `mounted on ${mounting.join(', ') || 'no node'}, database on ${runs ?? 'no node'}`,
+        ...silent.map(({ name }) => `${name} does not answer`),
+      ].join('; '),
     }
   },
 })
+
+/** Why the database cannot write where its LUN is mounted; nothing: it can. */
+const deadMounts = (uses: ReadonlyMap<string, LunUse>): readonly { node: string; saw: string }[] =>
+  [...uses].flatMap(([node, { disks, mounts }]) => {
+    if (mounts.length === 0) return []
+    const options = shutDown.filter((word) => mounts.some((mount) => mount.options.includes(word)))
+    if (options.length > 0)
+      return {
+        node,
+        saw: `the database's file system was shut down after an I/O error on ${node} (${options.join(', ')})`,
+      }
+    const bad = disks.filter(({ state }) => state !== 'running')
+    return bad.map(({ name, state }) => ({
+      node,
+      saw: `the disk does not answer on ${node}: ${name} is ${state}`,
+    }))
+  })
+
+const takesWrites = (lab: Lab): Check => ({
+  id: 'volume-writable',
+  title: "the database's file system takes writes",
+  within: 180,
+  hint: `lab up ${lab.name}`,
+  probe: async (context) => {
+    const uses = await lunUses(context)
+    const dead = deadMounts(uses)
+    const mounts = [...uses].flatMap(([node, use]) => (use.mounts.length > 0 ? [node] : []))
+    return {
+      ok: dead.length === 0 && mounts.length > 0,
+      saw: dead.map(({ saw }) => saw).join('; ') || `mounted on ${mounts.join(', ') || 'no node'}`,
+    }
+  },
+})
+
+/**
+ * A file system that was shut down stays so for as long as it is mounted, and a container that is started again gets
+ * the same mount. So the pod must go: its node unmounts and logs out, and the next pod logs in and mounts anew.
+ */
+const replacePods = async (context: Context, database: DatabaseSpec): Promise<void> => {
+  const dead = deadMounts(await lunUses(context)).map(({ node }) => node)
+  const names = (await serverPods(context, database))
+    .filter(({ spec }) => dead.includes(spec.nodeName ?? ''))
+    .map(({ metadata }) => metadata.name)
+  if (names.length > 0)
+    await context.kubectl.run(['delete', 'pod', ...names, '--ignore-not-found', '--wait=false'])
+}
+
+/** Other LUNs of the target are other people's: a session that serves one of them may have this one as well. */
+const sessionsCheck = (lab: Lab, database: DatabaseSpec, { lun }: OnLun, name: string): Check => ({
+  id: `${name}-session`,
+  title: `${name} has the database's LUN exactly when it runs the database`,
+  machine: name,
+  within: 60,
+  hint: `lab exec ${lab.name} ${name} -- iscsiadm -m session -P 3`,
+  probe: async (context) => {
+    const use = (await lunUses(context)).get(name)
+    if (!use) return { ok: false, saw: `${name} does not answer` }
+    const runs = (await serverPods(context, database)).some(
+      (pod) => isReady(pod) && pod.spec.nodeName === name,
+    )
+    const left = use.disks.filter(({ alone }) => alone || use.mounts.length > 0)
+    return {
+      ok: runs ? use.disks.length === 1 : left.length === 0,
+      saw: `LUN ${String(lun)} ${use.disks.map((disk) => `is ${disk.name}`).join(', ') || 'is not there'}, database ${runs ? 'here' : 'elsewhere'}`,
+    }
+  },
+})
+
+interface Occurrence {
+  readonly reason: string
+  readonly message: string
+}
+
+/** Why a pod's volume is not there yet, in the words of its kubelet; nothing: it does not wait for one. */
+const mountTrouble = async ({ kubectl }: Context, { metadata, status }: Pod): Promise<string | undefined> => {
+  if (status.phase !== 'Pending') return undefined
+  const { items } = await kubectl.get<{ items: Occurrence[] }>(
+    'events',
+    `--field-selector=involvedObject.name=${metadata.name},type=Warning`,
+  )
+  const { message } = items.findLast(({ reason }) => reason.startsWith('FailedMount')) ?? {}
+  // What the program said last is at the end.
+  return message?.trim().split('\n').slice(-2).join(' ').slice(-400)
+}
 
 interface Claim {
   readonly spec: { readonly accessModes: readonly string[]; readonly volumeName?: string }
@@ -265,12 +448,12 @@ const volumeChecks = (lab: Lab, database: DatabaseSpec): readonly Check[] => {
     return server ? [onServer(lab, database, server)] : []
   }
   return [
-    mountedOnce(lab, database, volume),
-    ...machinesWith(lab, 'worker').map(({ name }) =>
-      sessionsCheck(lab, database, targetNamed(lab, volume.target), name),
-    ),
+    mountedOnce(lab, database),
+    ...machinesWith(lab, 'worker').map(({ name }) => sessionsCheck(lab, database, volume, name)),
   ]
 }
+
+const atLeastOne = (checks: readonly Check[]): Step['checks'] => checks as unknown as Step['checks']
 
 export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
   id: 'deploy-database',
@@ -280,8 +463,13 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
     database.volume.kind === 'lun'
       ? ['prove-volume']
       : ['provide-storage', ...machinesWith(lab, 'worker').map(({ name }) => `ready-${name}`)],
-  apply: (context) => apply(context, databaseManifest(lab, database)),
-  checks: [
+  apply: async (context) => {
+    if (database.volume.kind === 'lun') await replacePods(context, database)
+    await apply(context, databaseManifest(lab, database))
+  },
+  checks: atLeastOne([
+    // First, since what follows fails with it, and would not say why.
+    ...(database.volume.kind === 'lun' ? [takesWrites(lab)] : []),
     {
       id: 'database-runs',
       title: `${database.name} is ready, one pod`,
@@ -289,9 +477,18 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
       hint: `lab kubectl ${lab.name} -- describe deployments,pods -l app=${database.name}-server`,
       probe: async (context) => {
         const found = await serverPods(context, database)
+        // One that ends may take its time; a second one that waits for the disk is one too many.
+        const wanted = found.filter(({ metadata }) => metadata.deletionTimestamp === undefined)
+        const said = await Promise.all(
+          found.map(async (pod) =>
+            [`${pod.metadata.name}: ${describePod(pod)}`, await mountTrouble(context, pod)]
+              .filter(Boolean)
+              .join(': '),
+          ),
+        )
         return {
-          ok: found.filter(isReady).length === 1,
-          saw: found.map((pod) => `${pod.metadata.name}: ${describePod(pod)}`).join('; ') || 'no such pod',
+          ok: wanted.length === 1 && wanted.every(isReady),
+          saw: said.join('; ') || 'no such pod',
         }
       },
     },
@@ -326,7 +523,7 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
       },
     },
     ...volumeChecks(lab, database),
-  ],
+  ]),
 })
 
 /** A connection as a client outside the cluster makes it: to a node's address and the node port. */
@@ -395,10 +592,7 @@ export const writeRow = (lab: Lab, database: DatabaseSpec): Step => ({
       }),
     )
   },
-  checks: nodesOf(lab).map(({ name, address }) => rowThrough(lab, database, name, address)) as unknown as [
-    Check,
-    ...Check[],
-  ],
+  checks: atLeastOne(nodesOf(lab).map(({ name, address }) => rowThrough(lab, database, name, address))),
 })
 
 export const startClients = (lab: Lab, database: DatabaseSpec): Step => ({
@@ -542,27 +736,42 @@ export const proveInside = (lab: Lab, database: DatabaseSpec, worker: string): S
   }
 }
 
-export const targetSees = (lab: Lab, volume: OnLun): Step => {
+export const targetSees = (lab: Lab, database: DatabaseSpec, volume: OnLun): Step => {
   const target = targetNamed(lab, volume.target)
+  // A target with other LUNs has other users, too.
+  const alone = target.luns.length === 1
+  const acls = `/sys/kernel/config/target/iscsi/${target.iqn}/tpgt_1/acls`
   return {
     id: 'prove-one-session',
-    title: 'See exactly one initiator at the target',
+    title: 'See at the target who is logged in',
     phase,
     machine: target.machine,
     needs: ['deploy-database'],
     checks: [
-      machineCheck({
+      {
         id: 'one-session-only',
-        title: `${target.iqn} has exactly one session`,
+        title: `at ${target.iqn} the node of the database is logged in${alone ? ', and nobody else' : ''}`,
         machine: target.machine,
         within: 60,
-        hint: `lab exec ${lab.name} ${target.machine} -- cat /sys/kernel/config/target/iscsi/${target.iqn}/tpgt_1/dynamic_sessions`,
-        command: shell`for acl in ${`/sys/kernel/config/target/iscsi/${target.iqn}/tpgt_1/acls`}/*/; do grep -l LOGGED_IN "$acl"info | xargs -r dirname | xargs -r basename; done`,
-        judge: (output) => {
+        hint: `lab exec ${lab.name} ${target.machine} -- grep -r LOGGED_IN ${acls}`,
+        probe: async (context) => {
+          const output = await context
+            .machine(target.machine)
+            .run(shell`for acl in ${acls}/*/; do ! grep -q LOGGED_IN "$acl"info || basename "$acl"; done`, {
+              signal: context.signal,
+              timeout: 30,
+            })
           const users = output.split('\n').filter((line) => line !== '')
-          return { ok: users.length === 1, saw: users.join(', ') || 'nobody' }
+          const runs = await nodeOfDatabase(context, database)
+          const server = lab.machines.find(({ name }) => name === runs)?.iqn
+          const there = server !== undefined && users.includes(server)
+          return {
+            ok: there && (!alone || users.length === 1),
+            saw:
+              [...users].sort((a, b) => Number(b === server) - Number(a === server)).join(', ') || 'nobody',
+          }
         },
-      }),
+      },
     ],
   }
 }

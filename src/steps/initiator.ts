@@ -236,6 +236,9 @@ export const logIn = (lab: Lab, filesystem: FilesystemSpec): Step => {
 const testament = (lab: Lab): string =>
   `${lab.name}: written through iSCSI, synced, unmounted, logged out, logged in, and still here\n`
 
+/** Options of a mount that no longer takes writes: as the kernel shows that a file system was shut down. */
+export const shutDown: readonly string[] = ['ro', 'emergency_ro', 'shutdown']
+
 export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
   const where = whereOf(lab, filesystem)
   const { device, mountPoint, name } = where
@@ -250,6 +253,10 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
     needs: [`log-in-${name}`],
     apply: async (context) => {
       const there = context.machine(machine)
+      // One that was shut down takes nothing until it is mounted anew.
+      await there.run(
+        shell`! findmnt --noheadings --output OPTIONS ${mountPoint} | tr , '\n' | grep -qx ${shutDown.flatMap((option) => ['-e', option])} || umount ${mountPoint}`,
+      )
       const has = await there.try(shell`blkid -p -o value -s TYPE ${device}`)
       // Exit code 2: nothing on it. Anything else that is not our type is somebody's data, and stays.
       if (has.exitCode === 2) await there.run(shell`mkfs.ext4 -q ${device}`, { timeout: 120 })
@@ -266,11 +273,18 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
         title: `LUN ${String(filesystem.lun)} is mounted on ${machine} as ${filesystem.type}`,
         machine,
         hint: `lab up ${lab.name}`,
-        command: shell`readlink -f ${device}; findmnt --noheadings --output FSTYPE,SOURCE,SIZE,OPTIONS ${mountPoint} || true`,
+        command: shell`readlink -f ${device}; findmnt --noheadings --output FSTYPE,SOURCE,SIZE ${mountPoint} || true; findmnt --noheadings --output OPTIONS ${mountPoint} || true`,
         judge: (output) => {
-          const [disk = '', mounted = 'not mounted'] = output.split('\n')
+          const [disk = '', mounted = 'not mounted', options = ''] = output.split('\n')
+          const words = options.split(',')
+          const dead = words.filter((option) => shutDown.includes(option))
+          if (dead.length > 0)
+            return {
+              ok: false,
+              saw: `${mounted.trim()}, shut down after an I/O error (${dead.join(', ')})`,
+            }
           // The kernel makes it read-only after an error, too.
-          const readOnly = / ro(,|$)/.test(mounted)
+          const readOnly = words.includes('ro')
           return {
             ok: mounted.startsWith(`${filesystem.type} ${disk} `) && !readOnly,
             saw: `${readOnly ? 'read-only: ' : ''}${mounted}`,

@@ -1,5 +1,4 @@
 /** The cluster: kubeadm's work, and how one sees that it is done. */
-import { X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import {
   type KubernetesSpec,
@@ -14,8 +13,16 @@ import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
 import { LabError, messageOf } from '../error.js'
 import { outOfService } from '../fencing/taint.js'
-import { pathsOf, writePrivate } from '../state.js'
-import { eventually, machineCheck, shared } from './checks.js'
+import { render } from '../render.js'
+import { pathsOf, secretsOf, writePrivate } from '../state.js'
+import {
+  admitKubelet,
+  controlPlaneCertificates,
+  keepRenewed,
+  kubeletCertificates,
+  renewControlPlane,
+} from './certificates.js'
+import { apply, eventually, machineCheck, shared } from './checks.js'
 
 const phase = 'kubernetes'
 
@@ -61,6 +68,8 @@ export interface Pod {
     readonly containerStatuses?: readonly {
       readonly ready: boolean
       readonly restartCount: number
+      /** `containerd://ID`; of the present one, or where none runs, of the last. */
+      readonly containerID?: string
       readonly state: {
         readonly waiting?: { readonly reason: string; readonly message?: string }
         readonly running?: { readonly startedAt: string }
@@ -76,13 +85,6 @@ interface List<T> {
 }
 
 export const nodes = shared(async ({ kubectl }) => (await kubectl.get<List<Node>>('nodes')).items)
-
-/** A machine's present boot, as its own kernel tells it. */
-interface Boot {
-  readonly id: string
-  /** Milliseconds since 1970. */
-  readonly at: number
-}
 
 /** Milliseconds for which a boot stays known: another one takes longer. */
 const bootFreshFor = 2000
@@ -106,17 +108,19 @@ const onNodes = async <T>(
   return new Map(answers.flat())
 }
 
+/** A name for each machine's present boot, as its own kernel tells it. */
 const boots = shared(
-  (context) =>
-    onNodes(
-      context,
-      shell`cat /proc/sys/kernel/random/boot_id && awk '/^btime/ { print $2 }' /proc/stat`,
-      (output): Boot => {
-        const [id = '', seconds] = output.split('\n')
-        return { id, at: Number(seconds) * 1000 }
-      },
-    ),
+  (context) => onNodes(context, shell`cat /proc/sys/kernel/random/boot_id`, (output) => output),
   bootFreshFor,
+)
+
+/** The containers that run on each node now: containerd keeps a folder for each where no boot is outlived. */
+const containers = shared((context) =>
+  onNodes(
+    context,
+    shell`ls /run/containerd/io.containerd.runtime.v2.task/k8s.io 2>/dev/null || true`,
+    (output): ReadonlySet<string> => new Set(output.split('\n')),
+  ),
 )
 
 /** When each node's kubelet was last started, as its own machine tells: milliseconds since 1970, whole seconds. */
@@ -128,24 +132,27 @@ const kubeletStarts = shared((context) =>
   ),
 )
 
-const outdated = (pod: Pod, known: ReadonlyMap<string, Boot>): string | undefined => {
+/**
+ * By the containers that run, and not by when they were started: the clock of a machine that slept is set later,
+ * and all that was dated before then seems to be of another boot.
+ */
+const outdated = (pod: Pod, running: ReadonlyMap<string, ReadonlySet<string>>): string | undefined => {
   const { nodeName } = pod.spec
   if (nodeName === undefined) return undefined
-  const boot = known.get(nodeName)
-  if (!boot) return `${nodeName} does not answer`
-  const starts = pod.status.containerStatuses?.map(({ state }) => state.running?.startedAt) ?? []
-  return starts.some((start) => start !== undefined && Date.parse(start) < boot.at)
-    ? `not heard of since ${nodeName} was switched on`
+  const there = running.get(nodeName)
+  if (!there) return `${nodeName} does not answer`
+  const said = (pod.status.containerStatuses ?? []).filter(({ state }) => state.running !== undefined)
+  return said.some(({ containerID = '' }) => !there.has(containerID.replace('containerd://', '')))
+    ? `its container no longer runs on ${nodeName}, which has not said so yet`
     : undefined
 }
 
 export const pods = shared(async (context): Promise<readonly Pod[]> => {
-  const [{ items }, known] = await Promise.all([
-    context.kubectl.get<List<Pod>>('pods', '--all-namespaces'),
-    boots(context),
-  ])
+  // One after the other: a container that has started since is no news that is old.
+  const { items } = await context.kubectl.get<List<Pod>>('pods', '--all-namespaces')
+  const running = await containers(context)
   return items.map((pod) => {
-    const why = outdated(pod, known)
+    const why = outdated(pod, running)
     return why === undefined ? pod : { ...pod, outdated: why }
   })
 })
@@ -298,10 +305,15 @@ export const initControlPlane = (lab: Lab): Step => {
           },
         )
       if (initialised.exitCode === 0) {
-        // It was made earlier: the kubelet brings it up again.
-        progress('already initialised: starting its kubelet')
+        // It was made earlier: the kubelet brings it up again, if its certificate is still good.
         await there.run(restoreManifests)
+        if (await renewControlPlane(context, machine.name)) progress('new certificates for the control plane')
+        const admitted = await admitKubelet(context, machine.name, machine.name)
+        progress(
+          `already initialised: ${admitted ? 'a new certificate for its kubelet' : 'starting its kubelet'}`,
+        )
         await there.run(shell`systemctl start kubelet`, { signal: context.signal })
+        if (admitted) await keepRenewed(context, machine.name)
       } else {
         // A run that was cut short leaves half a control plane, which kubeadm refuses to build upon.
         await there.run(
@@ -363,6 +375,8 @@ export const initControlPlane = (lab: Lab): Step => {
           }
         },
       },
+      ...controlPlaneCertificates(lab, machine),
+      kubeletCertificates(lab, machine),
       {
         id: 'api-answers',
         title: 'the API server is ready',
@@ -417,6 +431,19 @@ export const installDns = (lab: Lab): Step => {
   }
 }
 
+/** Milliseconds for which a node may join with a token. */
+const tokenLife = 3_600_000
+
+/** What lets a machine join: until then, and no longer. @param token `ID.SECRET` */
+export const bootstrapTokenManifest = (token: string, now = Date.now()): string => {
+  const [id = '', secret = ''] = token.split('.')
+  return render('manifests/bootstrap-token.yaml', {
+    id,
+    secret,
+    expiration: new Date(now + tokenLife).toISOString(),
+  })
+}
+
 export const joinWorker = (lab: Lab, machine: MachineSpec): Step => ({
   id: `join-${machine.name}`,
   title: `Join ${machine.name} to the cluster`,
@@ -430,8 +457,12 @@ export const joinWorker = (lab: Lab, machine: MachineSpec): Step => ({
       (await context.kubectl.run(['get', 'node', machine.name, '--ignore-not-found', '-o', 'name'])) !== ''
     const joined = (await there.try(shell`test -s /etc/kubernetes/kubelet.conf`)).exitCode === 0
     if (known && joined) {
+      const admitted = await admitKubelet(context, controlPlane.name, machine.name)
       await there.run(shell`systemctl start kubelet`, { signal: context.signal })
+      if (admitted) await keepRenewed(context, machine.name)
     } else {
+      // The one of the beginning has ended by now, or may: it is not for ever that whoever knows it may join.
+      await apply(context, bootstrapTokenManifest((await secretsOf(pathsOf(lab.name))).bootstrapToken))
       await there.run(shell`test ! -e /etc/kubernetes/kubelet.conf || kubeadm reset --force`, {
         timeout: 120,
         signal: context.signal,
@@ -459,7 +490,7 @@ export const joinWorker = (lab: Lab, machine: MachineSpec): Step => ({
       })
     }
   },
-  checks: [service(lab, machine, 'kubelet'), registered(lab, machine)],
+  checks: [service(lab, machine, 'kubelet'), registered(lab, machine), kubeletCertificates(lab, machine)],
 })
 
 const registered = (lab: Lab, machine: MachineSpec): Check => ({
@@ -513,7 +544,7 @@ const judgeReady = async ({ metadata: { name }, status }: Node, context: Context
   const boot = known.get(name)
   const started = starts.get(name)
   if (!boot || started === undefined) return { ok: false, saw: `${name} does not answer` }
-  if (boot.id !== status.nodeInfo.bootID)
+  if (boot !== status.nodeInfo.bootID)
     return { ok: false, saw: `its kubelet was not heard since ${name} was switched on` }
   const ready = status.conditions.find(({ type }) => type === 'Ready')
   if (!ready) return { ok: false, saw: 'no Ready condition' }
@@ -648,9 +679,6 @@ export const readyNode = (lab: Lab, machine: MachineSpec, kubernetes: Kubernetes
   checks: nodeChecks(lab, machine, kubernetes),
 })
 
-/** Days before it runs out that a certificate counts as good. */
-const certificateMargin = 30
-
 export const proveControlPlane = (lab: Lab): Step => {
   const machine = controlPlaneOf(lab)
   const component = (name: string): Check => ({
@@ -682,27 +710,6 @@ export const proveControlPlane = (lab: Lab): Step => {
         hint: `lab kubectl ${lab.name} -- -n kube-system logs etcd-${machine.name}`,
         command: shell`curl --silent --max-time 5 http://127.0.0.1:2381/health`,
         judge: (output) => ({ ok: output.includes('"health":"true"'), saw: output || 'no answer' }),
-      }),
-      machineCheck({
-        id: 'certificates',
-        title: `every certificate is good for ${String(certificateMargin)} days and more`,
-        machine: machine.name,
-        hint: `lab exec ${lab.name} ${machine.name} -- kubeadm certs renew all`,
-        command: shell`cat /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt`,
-        judge: (output) => {
-          const certificates = (
-            output.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
-          ).map((text) => new X509Certificate(text))
-          const first = certificates
-            .map((certificate) => ({ certificate, ends: new Date(certificate.validTo).getTime() }))
-            .sort((a, b) => a.ends - b.ends)[0]
-          if (!first) return { ok: false, saw: 'no certificates' }
-          const days = Math.floor((first.ends - Date.now()) / 86_400_000)
-          return {
-            ok: days >= certificateMargin,
-            saw: `${String(certificates.length)} certificates; first to end: ${first.certificate.subject.split('\n').at(-1) ?? ''} in ${String(days)} days`,
-          }
-        },
       }),
     ] as unknown as [Check, ...Check[]],
   }

@@ -3,11 +3,11 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type Lab, type MachineSpec, machinesWith, nfsServerOf, nodesOf } from '../lab/lab.js'
 import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
-import type { Check, Context, Step } from '../plan/step.js'
+import type { Check, Context, Seconds, Step } from '../plan/step.js'
 import type { Provider } from '../provider/provider.js'
 import { messageOf } from '../error.js'
 import { pathsOf, secretsOf } from '../state.js'
-import { equals, machineCheck, shared } from './checks.js'
+import { equals, eventually, machineCheck, shared } from './checks.js'
 
 const phase = 'machines'
 
@@ -32,6 +32,8 @@ export const createNetwork = (lab: Lab): Step => ({
 
 /** Seconds from power on to SSH: 3 were measured, 12 on a busy host. */
 const bootDeadline = 90
+/** Seconds for what a machine that answers SSH must then say of itself. */
+const answerDeadline = 15
 
 /** Why a machine cannot be talked to; undefined: it answers. */
 const silence = async (context: Context, name: string): Promise<string | undefined> => {
@@ -180,7 +182,7 @@ const memoryCheck = (lab: Lab, machine: MachineSpec): Check => {
     id: `${machine.name}-memory`,
     title: `${machine.name} has ${String(wanted)} MiB of memory`,
     machine: machine.name,
-    within: bootDeadline,
+    within: answerDeadline,
     hint: `lab plan ${lab.name}`,
     command: shell`awk '/^MemTotal/ { printf "%d", $2 / 1024 }' /proc/meminfo`,
     judge: (output) => {
@@ -195,7 +197,7 @@ const reachableCheck = (lab: Lab, machine: MachineSpec): Check =>
     id: `${machine.name}-reachable`,
     title: `${machine.name} answers SSH`,
     machine: machine.name,
-    within: bootDeadline,
+    within: answerDeadline,
     hint: `lab logs ${lab.name} ${machine.name}`,
     command: shell`hostname`,
     // What it calls itself is set when it is configured.
@@ -235,21 +237,58 @@ const roomCheck = (lab: Lab, machine: MachineSpec): Check =>
 /** Seconds by which a machine's clock may differ from the operator's. */
 const clockTolerance = 1.5
 
+/** Seconds by which a machine's clock is ahead of this host's; 0 where nobody could tell the difference. */
+const skewOf = async (context: Context, name: string): Promise<Seconds> => {
+  const before = Date.now() / 1000
+  const there = Number(
+    await context.machine(name).run(shell`date +%s.%N`, { signal: context.signal, timeout: 30 }),
+  )
+  const after = Date.now() / 1000
+  // The answer was made at some moment between the two.
+  return there < before ? there - before : there > after ? there - after : 0
+}
+
 const clockCheck = (lab: Lab, machine: MachineSpec): Check => ({
   id: `${machine.name}-clock`,
   title: `${machine.name} is in step with this host's clock`,
   machine: machine.name,
-  within: bootDeadline,
-  hint: `lab exec ${lab.name} ${machine.name} -- date`,
+  within: answerDeadline,
+  hint: `lab up ${lab.name}`,
   probe: async (context) => {
-    const before = Date.now() / 1000
-    const there = Number(await context.machine(machine.name).run(shell`date +%s.%N`))
-    const after = Date.now() / 1000
-    // The answer was made at some moment between the two.
-    const skew = there < before ? there - before : there > after ? there - after : 0
+    const skew = await skewOf(context, machine.name)
     return { ok: Math.abs(skew) <= clockTolerance, saw: `${skew.toFixed(3)} s apart` }
   },
 })
+
+/**
+ * Sets a machine's clock to this host's, where they differ: the clock of a machine stands still while its host
+ * sleeps. A kubelet's last word was then said by another clock, so it is started again and says anew how it is; its
+ * pods go on.
+ * @returns the seconds by which it was wrong
+ */
+export const setClock = async (context: Context, name: string): Promise<Seconds> => {
+  const skew = await skewOf(context, name)
+  if (Math.abs(skew) <= clockTolerance) return 0
+  const options = { signal: context.signal, timeout: 30 }
+  await context.machine(name).run(shell`date -s ${`@${(Date.now() / 1000).toFixed(3)}`}`, options)
+  if (nodesOf(context.lab).some((node) => node.name === name))
+    await context.machine(name).run(shell`systemctl try-restart kubelet`, options)
+  return skew
+}
+
+/** @returns what was wrong, a sentence for each machine whose clock was */
+export const setClocks = async (context: Context): Promise<readonly string[]> =>
+  (
+    await Promise.all(
+      context.lab.machines.map(async ({ name }) => {
+        // One that does not answer is for others to complain of.
+        const skew = await setClock(context, name).catch(() => 0)
+        return skew === 0
+          ? []
+          : [`the clock of ${name} was ${Math.abs(skew).toFixed(0)} s ${skew < 0 ? 'behind' : 'ahead'}`]
+      }),
+    )
+  ).flat()
 
 const sysctls = { 'net.ipv4.ip_forward': '1', 'net.bridge.bridge-nf-call-iptables': '1' }
 
@@ -310,6 +349,11 @@ export const reach = (lab: Lab, machine: MachineSpec): Step => ({
   phase,
   machine: machine.name,
   needs: [`boot-${machine.name}`],
+  // It may be booting: its clock is set as soon as it answers. One that never does is for the checks to name.
+  apply: async (context, progress) => {
+    const skew = await eventually(context, bootDeadline, () => setClock(context, machine.name)).catch(() => 0)
+    if (skew !== 0) progress(`its clock was ${skew.toFixed(1)} s off`)
+  },
   checks: [
     reachableCheck(lab, machine),
     memoryCheck(lab, machine),

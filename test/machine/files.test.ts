@@ -147,7 +147,7 @@ describe('what the lab file says', () => {
       InitConfiguration: {
         localAPIEndpoint: { advertiseAddress: '172.20.17.5' },
         nodeRegistration: { name: 'cp', kubeletExtraArgs: [{ name: 'node-ip', value: '172.20.17.5' }] },
-        bootstrapTokens: [{ token: 'abcdef.0123456789abcdef', ttl: '0s' }],
+        bootstrapTokens: [{ token: 'abcdef.0123456789abcdef', ttl: '1h0m0s' }],
       },
       ClusterConfiguration: {
         kubernetesVersion: 'v1.36.3',

@@ -1,0 +1,99 @@
+/**
+ * What a lab lives through that nobody breaks on purpose: a host that sleeps, a year in a drawer, a target that is
+ * away for longer than an initiator waits. About 10 minutes on two idle cores; 200 s of them are the target's absence.
+ */
+import { readFile, writeFile } from 'node:fs/promises'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { Bench, runComplaints } from './lab.js'
+
+const bench = new Bench()
+afterAll(async () => {
+  await bench.lab('down', 'life')
+  await bench.close()
+})
+
+const on = (machine: string, script: string): Promise<string> =>
+  bench.ok('exec', 'life', machine, '--', 'sh', '-c', script)
+const kubectl = (...words: readonly string[]): Promise<string> => bench.ok('kubectl', 'life', '--', ...words)
+const nodeOfDatabase = async (): Promise<string> =>
+  kubectl('get', 'pods', '-l', 'app=mysql-server', '-o', 'jsonpath={.items[0].spec.nodeName}')
+
+const nodes = ['master', 'worker1', 'worker2']
+let file = ''
+
+beforeAll(async () => {
+  // Nobody is to be fenced while a kubelet is down for its certificate.
+  file = await bench.variant('iscsi-ha', 'life', (lab) => {
+    Object.assign(lab, { fencing: 'none' })
+  })
+  await bench.up(file)
+})
+
+it('sets the clocks of machines whose host slept for an hour, and finds all else as it was', async () => {
+  // A machine counts a clock of the host's that stands still while the host sleeps.
+  await on('all', "date -s '-1 hour'")
+  expect(await bench.complaints('life')).toEqual(
+    expect.arrayContaining(['target', ...nodes].map((name) => `${name}-clock`)),
+  )
+  const changed = await bench.up('life')
+  expect(changed).toEqual(expect.arrayContaining(['target', ...nodes].map((name) => `reach-${name}`)))
+  expect(await bench.complaints('life')).toEqual([])
+})
+
+it('makes a cluster whole whose certificates have all ended, as after 400 days on a shelf', async () => {
+  // The host's clock cannot be moved. So its certificates are made to end in a minute; the authorities, which are
+  // good for ten years, stay: to the cluster that is the same as a year that has passed.
+  await on(
+    'master',
+    `sed 's/^encryptionAlgorithm.*/&\\ncertificateValidityPeriod: 1m0s/' /etc/lab/kubeadm.yaml > /run/short.yaml
+     kubeadm certs renew all --config /run/short.yaml`,
+  )
+  for (const node of nodes) {
+    const kubeconfig = await on(
+      'master',
+      `kubeadm kubeconfig user --config /etc/lab/kubeadm.yaml --org system:nodes --client-name system:node:${node} --validity-period 1m 2>/dev/null`,
+    )
+    const pem = ['certificate', 'key'].map((what) =>
+      Buffer.from(new RegExp(`client-${what}-data: (\\S+)`).exec(kubeconfig)?.[1] ?? '', 'base64').toString(),
+    )
+    await writeFile(`${bench.folder}/${node}.pem`, pem.join(''))
+    await bench.ok('cp', 'life', `${bench.folder}/${node}.pem`, `${node}:/run/short.pem`)
+    await on(
+      node,
+      'systemctl stop kubelet; cd /var/lib/kubelet/pki && rm kubelet-client-* && cp /run/short.pem kubelet-client-current.pem && chmod 600 kubelet-client-current.pem',
+    )
+  }
+  const { files } = await bench.json<{ files: { kubeconfig: string } }>('status', 'life')
+  const before = await readFile(files.kubeconfig, 'utf8')
+  const admin = await on('master', 'cat /etc/kubernetes/admin.conf')
+  const server = /server: .*/.exec(before)?.[0] ?? ''
+  await writeFile(files.kubeconfig, `${admin.replace(/server: .*/, server)}\n`)
+  await bench.ok('stop', 'life')
+  await new Promise((resolve) => setTimeout(resolve, 60_000))
+  await bench.ok('start', 'life')
+  expect(await bench.complaints('life')).toEqual([])
+  expect(await kubectl('get', 'nodes', '-o', 'name')).toBe(nodes.map((name) => `node/${name}`).join('\n'))
+  // They renew theirs by themselves from now on.
+  for (const node of nodes)
+    expect(await on(node, 'cat /etc/kubernetes/kubelet.conf')).not.toContain('client-certificate-data')
+})
+
+it("names a database's file system that was shut down, and mounts it anew", async () => {
+  const node = await nodeOfDatabase()
+  const group = '/sys/kernel/config/target/iscsi/iqn*/tpgt_1/enable'
+  // As with an initiator that waits for 5 s only.
+  await on(node, 'for each in /sys/class/iscsi_session/*/recovery_tmo; do echo 5 > "$each"; done')
+  await on('target', `echo 0 | tee ${group}`)
+  await new Promise((resolve) => setTimeout(resolve, 25_000))
+  await on('target', `echo 1 | tee ${group}`)
+  await new Promise((resolve) => setTimeout(resolve, 15_000))
+  expect(await bench.complaints('life')).toContain('volume-writable')
+  expect(await bench.up('life')).toContain('deploy-database')
+  expect(await bench.complaints('life')).toEqual([])
+})
+
+it('loses nothing by a target that is away for 200 s, and goes on by itself', async () => {
+  const { exitCode, runs } = await bench.run('life', 'target-long-loss')
+  expect(runComplaints(runs)).toEqual([])
+  expect(exitCode).toBe(0)
+})

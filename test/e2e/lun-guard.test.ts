@@ -1,0 +1,126 @@
+/**
+ * One node at a time may write to a LUN, whatever Kubernetes is told by mistake: tried on real machines, without
+ * fencing, with the target's own count of blocks as the witness. About 5 minutes on two idle cores.
+ */
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { setTimeout as delay } from 'node:timers/promises'
+import { execa } from 'execa'
+import { Bench, cli } from './lab.js'
+
+const bench = new Bench()
+afterAll(async () => {
+  await bench.lab('down', 'guard')
+  await bench.close()
+})
+
+const on = (machine: string, script: string): Promise<string> =>
+  bench.ok('exec', 'guard', machine, '--', 'sh', '-c', script)
+const kubectl = (...words: readonly string[]): Promise<string> => bench.ok('kubectl', 'guard', '--', ...words)
+const apply = (manifest: string) =>
+  execa(process.execPath, [cli, 'kubectl', 'guard', '--', 'apply', '-f', '-'], {
+    env: bench.env,
+    input: manifest,
+  })
+
+const workers = ['worker1', 'worker2']
+const nodeOfDatabase = async (): Promise<string> =>
+  kubectl('get', 'pods', '-l', 'app=mysql-server', '-o', 'jsonpath={.items[0].spec.nodeName}')
+const standbyOf = (node: string): string => workers.find((name) => name !== node) ?? ''
+
+/** When a worker had a LUN mounted, by the workers' clocks, which are the same host's: seconds since 1970, each 0.1 s. */
+const watching = (path: string) =>
+  `for i in $(seq 600); do ! grep -q ' /var/lib/kubelet/plugins/kubernetes.io/iscsi/.* ext4 rw' /proc/mounts || date +%s.%N; sleep 0.1; done > ${path}`
+
+beforeAll(async () => {
+  const file = await bench.variant('iscsi-ha', 'guard', (lab) => {
+    Object.assign(lab, { fencing: 'none' })
+    const { iscsi } = lab as unknown as { iscsi: { targets: { luns: object[] }[] } }
+    iscsi.targets[0]?.luns.push({ lun: 1, size: '1GiB' })
+  })
+  await bench.up(file)
+})
+
+it('lets no second replica in, says so in the events, and has up take it back', async () => {
+  const node = await nodeOfDatabase()
+  await kubectl('scale', 'deployment', 'mysql-server', '--replicas=2')
+  await delay(60_000)
+  expect(await on(standbyOf(node), 'grep -c "^/dev/sd" /proc/mounts || true')).toBe('0')
+  expect(await kubectl('get', 'events', '--field-selector=reason=FailedMount')).toContain(
+    `lab: not used by two nodes at once`,
+  )
+  expect(await bench.complaints('guard')).toContain('database-runs')
+  await bench.up('guard')
+  expect(await bench.complaints('guard')).toEqual([])
+})
+
+it('mounts the disk elsewhere after a forced deletion, but not before the first node has let go of it', async () => {
+  const node = await nodeOfDatabase()
+  const watches = workers.map((name) => on(name, watching('/run/mounted')))
+  await delay(3000)
+  await kubectl('cordon', node)
+  await kubectl('delete', 'pod', '-l', 'app=mysql-server', '--force', '--grace-period=0')
+  await Promise.all(watches)
+  const seen = async (name: string): Promise<readonly number[]> =>
+    (await on(name, 'cat /run/mounted')).split('\n').filter(Boolean).map(Number)
+  const [left, taken] = [await seen(node), await seen(standbyOf(node))]
+  expect(left.length).toBeGreaterThan(0)
+  expect(taken.length).toBeGreaterThan(0)
+  expect(Math.min(...taken)).toBeGreaterThan(Math.max(...left))
+  await kubectl('uncordon', node)
+  expect(await bench.complaints('guard')).toEqual([])
+})
+
+const volume = (readOnly: boolean): string => `
+apiVersion: v1
+kind: PersistentVolume
+metadata: { name: own }
+spec:
+  capacity: { storage: 1Gi }
+  accessModes: [ReadWriteOnce, ReadOnlyMany]
+  storageClassName: ''
+  iscsi: { targetPortal: '192.168.56.70:3260', iqn: 'iqn.2016-04.world.srv:target00', lun: 1, fsType: ext4, readOnly: ${String(readOnly)}, chapAuthSession: true, secretRef: { name: chap-secret, namespace: default } }
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: { name: own }
+spec: { accessModes: [${readOnly ? 'ReadOnlyMany' : 'ReadWriteOnce'}], storageClassName: '', volumeName: own, resources: { requests: { storage: 1Gi } } }
+`
+const user = (name: string, node: string, readOnly: boolean): string => `
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name} }
+spec:
+  nodeName: ${node}
+  terminationGracePeriodSeconds: 1
+  containers: [{ name: c, image: 'docker.io/library/mariadb:11.8', command: [sleep, '9999'], volumeMounts: [{ name: v, mountPath: /d, readOnly: ${String(readOnly)} }] }]
+  volumes: [{ name: v, persistentVolumeClaim: { claimName: own, readOnly: ${String(readOnly)} } }]
+`
+const ready = (name: string) => kubectl('wait', '--for=condition=Ready', `pod/${name}`, '--timeout=120s')
+
+it("leaves somebody's own pod with another LUN alone, and lets a second node use its claim only after it", async () => {
+  const node = await nodeOfDatabase()
+  const standby = standbyOf(node)
+  await apply(`${volume(false)}---${user('first', standby, false)}`)
+  await ready('first')
+  expect(await bench.complaints('guard')).toEqual([])
+  expect(await bench.up('guard')).toEqual([])
+  await apply(user('second', node, false))
+  await delay(30_000)
+  expect(await kubectl('get', 'pod', 'second', '-o', 'jsonpath={.status.phase}')).toBe('Pending')
+  await kubectl('delete', 'pod', 'first')
+  await ready('second')
+  await kubectl('delete', 'pod', 'second')
+  await kubectl('delete', 'pvc,pv', '--all')
+})
+
+it('lets any number of nodes read', async () => {
+  await apply(`${volume(true)}---${workers.map((name) => user(`at-${name}`, name, true)).join('---')}`)
+  for (const name of workers) await ready(`at-${name}`)
+  expect(await bench.complaints('guard')).toEqual([])
+})
+
+it('still shows two writers where a node is lost that nobody fences', async () => {
+  const { exitCode, runs } = await bench.run('guard', 'api-partition')
+  expect(exitCode).toBe(1)
+  expect(runs[0]?.data?.findings.length).toBeGreaterThan(0)
+})

@@ -1,0 +1,74 @@
+/** How long certificates are good for. Time is a parameter: what a host that was off for 400 days finds is a year-old date. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { execa } from 'execa'
+import { certificateMargin, judgeCertificates } from '../../src/steps/certificates.js'
+import { bootstrapTokenManifest } from '../../src/steps/kubernetes.js'
+import { parse } from 'yaml'
+
+const day = 86_400_000
+let shown = ''
+let authority = ''
+const folder = mkdtempSync(join(tmpdir(), 'lab-'))
+afterAll(() => {
+  rmSync(folder, { recursive: true })
+})
+
+const make = async (name: string, days: number, constraint: string): Promise<string> => {
+  const at = (file: string): string => join(folder, file)
+  const words = `req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days ${String(days)} -subj /CN=${name}`
+  await execa('openssl', [
+    ...words.split(' '),
+    ...['-addext', `basicConstraints=critical,CA:${constraint}`, '-keyout', at('key'), '-out', at('crt')],
+  ])
+  return readFileSync(at('crt'), 'utf8')
+}
+
+beforeAll(async () => {
+  shown = `== /etc/kubernetes/pki/apiserver.crt\n${await make('kube-apiserver', 365, 'FALSE')}`
+  authority = `== /etc/kubernetes/pki/ca.crt\n${await make('kubernetes', 3650, 'TRUE')}`
+})
+
+it('counts the days to the end of the first certificate that ends, and names it and its file', () => {
+  const { ok, saw } = judgeCertificates(authority + shown, 2)
+  expect(ok).toBe(true)
+  expect(saw).toMatch(
+    /^2 certificates; first to end: CN=kube-apiserver of \/etc\/kubernetes\/pki\/apiserver.crt in 36[45] days$/,
+  )
+})
+
+it.each([
+  ['is good a month before its end', 365 - certificateMargin - 1, true],
+  ['is no longer good after that', 365 - certificateMargin + 1, false],
+  ['is not good when it has ended, as on a host that was off for 400 days', 400, false],
+])('a certificate of a year %s', (_, days, ok) => {
+  const verdict = judgeCertificates(authority + shown, 2, Date.now() + days * day)
+  expect(verdict.ok).toBe(ok)
+  // It can be made anew.
+  expect(verdict.final).toBeUndefined()
+  if (days > 365) expect(verdict.saw).toMatch(/ended 3[56] days ago$/)
+})
+
+it('gives up on a lab whose authority has ended, since nobody could sign anew', () => {
+  expect(judgeCertificates(authority, 1, Date.now() + 3640 * day)).toMatchObject({ ok: false, final: true })
+})
+
+it('does not count a certificate that is missing as good', () => {
+  expect(judgeCertificates(shown, 2).ok).toBe(false)
+  expect(judgeCertificates('', 0).ok).toBe(false)
+})
+
+it('lets a machine join with a token for an hour, and no longer', () => {
+  const now = Date.parse('2026-01-01T12:00:00Z')
+  expect(parse(bootstrapTokenManifest('abcdef.0123456789abcdef', now))).toMatchObject({
+    metadata: { name: 'bootstrap-token-abcdef', namespace: 'kube-system' },
+    type: 'bootstrap.kubernetes.io/token',
+    stringData: {
+      'token-id': 'abcdef',
+      'token-secret': '0123456789abcdef',
+      expiration: '2026-01-01T13:00:00.000Z',
+    },
+  })
+})

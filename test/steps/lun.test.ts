@@ -1,0 +1,200 @@
+/**
+ * The checks of a database on a LUN, with machines and a cluster that say what the table has. Nobody else's pods, LUNs
+ * and sessions are the database's business; what is wrong with its own is named.
+ */
+import { beforeAll, describe, expect, it } from 'vitest'
+import type { Lab } from '../../src/lab/lab.js'
+import { loadLab } from '../../src/lab/load.js'
+import { serialOf } from '../../src/machine/files.js'
+import type { Command } from '../../src/machine/sh.js'
+import type { Check, Context, Step, Verdict } from '../../src/plan/step.js'
+import { deployDatabase, targetSees } from '../../src/steps/database.js'
+
+interface Now {
+  /** What each worker says of its disks. */
+  readonly disks?: Readonly<Record<string, readonly string[]>>
+  /** Names of the initiators that the target sees. */
+  readonly loggedIn?: readonly string[]
+  /** Pods of the database by name: on which node, ready or not. */
+  readonly pods?: Readonly<Record<string, readonly [node: string, ready: boolean]>>
+  readonly events?: readonly string[]
+}
+
+let lab: Lab
+let ours: string
+beforeAll(async () => {
+  const shipped = await loadLab('iscsi-ha')
+  const [target] = shipped.targets
+  if (!target) throw new Error('no target')
+  lab = { ...shipped, targets: [{ ...target, luns: [...target.luns, { lun: 1, size: 1024 ** 3 }] }] }
+  ours = `naa.6001405${serialOf(target, 0).slice(0, 25)}`
+})
+
+const others = 'naa.60014050000000000000000000000000'
+const mounted = (disk: string, options = 'rw,relatime'): string =>
+  `mount ${disk} /var/lib/kubelet/plugins/kubernetes.io/iscsi/x ${options}`
+
+const contextOf = (
+  { disks = {}, loggedIn = [], pods = {}, events = [] }: Now,
+  ran: string[][] = [],
+  of = lab,
+): Context => {
+  const items = Object.entries(pods).map(([name, [node, ready]]) => ({
+    metadata: { name, namespace: 'default', labels: { app: 'mysql-server' } },
+    spec: { nodeName: node },
+    status: {
+      phase: ready ? 'Running' : 'Pending',
+      conditions: [{ type: 'Ready', status: ready ? 'True' : 'False' }],
+    },
+  }))
+  const run = (name: string, { text }: Command): Promise<string> =>
+    Promise.resolve(
+      text.includes('LOGGED_IN')
+        ? loggedIn.map((each) => `iqn.2016-04.world.srv:${each}`).join('\n')
+        : text.includes('/sys/block')
+          ? (disks[name] ?? []).join('\n')
+          : '',
+    )
+  const context: unknown = {
+    lab: of,
+    signal: new AbortController().signal,
+    provider: {},
+    machine: (name: string) => ({ run: (command: Command) => run(name, command) }),
+    kubectl: {
+      get: (what: string) =>
+        Promise.resolve({
+          items: what === 'events' ? events.map((message) => ({ reason: 'FailedMount', message })) : items,
+        }),
+      run: (words: string[]) => {
+        ran.push(words)
+        return Promise.resolve('')
+      },
+    },
+  }
+  return context as Context
+}
+
+const stepOf = (of = lab): Step => {
+  if (!of.database) throw new Error('no database')
+  return deployDatabase(of, of.database)
+}
+const checkOf = (id: string, { checks }: Step = stepOf()): Check => {
+  const found = checks.find((check) => check.id === id)
+  if (!found) throw new Error(`no check ${id}`)
+  return found
+}
+const ask = (id: string, now: Now): Promise<Verdict> => checkOf(id).probe(contextOf(now))
+
+/** The database on worker1, and somebody's own pod on worker2, with another LUN of the same target. */
+const shared = (): Now => ({
+  disks: {
+    worker1: [`disk sda 1 running ${ours}`, mounted('sda')],
+    worker2: [`disk sda 1 running ${others}`, mounted('sda')],
+  },
+  loggedIn: ['worker2', 'worker1'],
+  pods: { one: ['worker1', true] },
+})
+
+describe("somebody's own pod with another LUN of the target", () => {
+  it.each(['volume-mounted-once', 'worker1-session', 'worker2-session', 'volume-writable', 'database-runs'])(
+    'is nobody’s business for %s',
+    async (id) => {
+      expect(await ask(id, shared())).toMatchObject({ ok: true })
+    },
+  )
+
+  it('may be logged in beside the node of the database, which is named first', async () => {
+    if (lab.database?.volume.kind !== 'lun') throw new Error('no LUN')
+    const { checks } = targetSees(lab, lab.database, lab.database.volume)
+    expect(await checks[0].probe(contextOf(shared()))).toEqual({
+      ok: true,
+      saw: 'iqn.2016-04.world.srv:worker1, iqn.2016-04.world.srv:worker2',
+    })
+    expect(await checks[0].probe(contextOf({ ...shared(), loggedIn: ['worker2'] }))).toMatchObject({
+      ok: false,
+    })
+  })
+
+  it('does not hide that the node has the LUN of the database mounted as well', async () => {
+    const now: Now = {
+      ...shared(),
+      disks: {
+        ...shared().disks,
+        worker2: [`disk sda 1 running ${others}`, `disk sdb 1 running ${ours}`, mounted('sdb')],
+      },
+    }
+    expect(await ask('volume-mounted-once', now)).toMatchObject({ ok: false })
+    expect(await ask('worker2-session', now)).toMatchObject({ ok: false })
+  })
+
+  it('is nobody’s business either where its session has found the LUN of the database, and leaves it alone', async () => {
+    const disks = {
+      ...shared().disks,
+      worker2: [`disk sda 1 running ${others}`, `disk sdb 1 running ${ours}`],
+    }
+    expect(await ask('worker2-session', { ...shared(), disks })).toMatchObject({ ok: true })
+  })
+})
+
+it('tells a session that was left behind on a node without the database', async () => {
+  const disks = { ...shared().disks, worker2: [`disk sda 1 running ${ours}`] }
+  expect(await ask('worker2-session', { ...shared(), disks })).toMatchObject({ ok: false })
+})
+
+it('wants nobody else logged in at a target that has no other LUN', async () => {
+  const [target] = lab.targets
+  if (!target || lab.database?.volume.kind !== 'lun') throw new Error('no LUN')
+  const alone = { ...lab, targets: [{ ...target, luns: target.luns.slice(0, 1) }] }
+  const { checks } = targetSees(alone, lab.database, lab.database.volume)
+  expect(await checks[0].probe(contextOf(shared(), [], alone))).toMatchObject({ ok: false })
+})
+
+describe('a file system that was shut down', () => {
+  const dead = (): Now => ({
+    disks: {
+      worker1: [`disk sda 1 running ${ours}`, mounted('sda', 'rw,emergency_ro,relatime')],
+      worker2: [],
+    },
+    pods: { one: ['worker1', false] },
+  })
+
+  it('is named, with the node, before what fails with it', async () => {
+    expect(stepOf().checks[0].id).toBe('volume-writable')
+    expect(await ask('volume-writable', dead())).toEqual({
+      ok: false,
+      saw: "the database's file system was shut down after an I/O error on worker1 (emergency_ro)",
+    })
+  })
+
+  it('is mounted anew by up: its pod is deleted, which a container that is started again does not do', async () => {
+    const ran: string[][] = []
+    await stepOf().apply?.(contextOf(dead(), ran), () => undefined)
+    expect(ran.map((words) => words.slice(0, 3))).toContainEqual(['delete', 'pod', 'one'])
+  })
+
+  it('is the only reason for which up deletes a pod', async () => {
+    const ran: string[][] = []
+    await stepOf().apply?.(contextOf(shared(), ran), () => undefined)
+    expect(ran.filter(([word]) => word === 'delete')).toEqual([])
+  })
+})
+
+it('names a disk that does not answer', async () => {
+  const disks = { worker1: [`disk sda 1 transport-offline ${ours}`, mounted('sda')], worker2: [] }
+  expect(await ask('volume-writable', { disks })).toEqual({
+    ok: false,
+    saw: 'the disk does not answer on worker1: sda is transport-offline',
+  })
+})
+
+it('does not call one pod too many one pod, and says what it waits for', async () => {
+  const verdict = await ask('database-runs', {
+    ...shared(),
+    pods: { one: ['worker1', true], two: ['worker2', false] },
+    events: [
+      'mount failed: exit status 32\nOutput: scope\nlab: not used by two nodes at once: worker1 has it',
+    ],
+  })
+  expect(verdict.ok).toBe(false)
+  expect(verdict.saw).toContain('lab: not used by two nodes at once: worker1 has it')
+})
