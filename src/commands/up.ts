@@ -1,8 +1,10 @@
+import { existsSync } from 'node:fs'
 import { cp, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { machinesWith, type Lab, nfsServerOf, nodesOf, portalOf } from '../lab/lab.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { loadLab } from '../lab/load.js'
+import { labNameProblem } from '../lab/schema.js'
 import { reportJson } from '../plan/report.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Plan, Report } from '../plan/step.js'
@@ -145,9 +147,24 @@ const keepManifests = async ({ name, manifests }: Lab): Promise<void> => {
   await cp(manifests, kept, { recursive: true })
 }
 
+/**
+ * A lab file, or a lab by its name: a shipped one, or one that was made before of a file of somebody's own, which is
+ * then taken as it was last brought up. Every hint names it so.
+ */
+const loadToBringUp = async (nameOrPath: string): Promise<Lab> => {
+  try {
+    return await loadLab(nameOrPath)
+  } catch (error) {
+    const known = error instanceof LabError && error.code === 'no-such-lab' && !labNameProblem(nameOrPath)
+    const copy = known ? pathsOf(nameOrPath).source : ''
+    if (!existsSync(copy)) throw error
+    return loadLab(copy)
+  }
+}
+
 /** Brings a lab up, or changes it to what its file now says, or sees that nothing is to do. */
 export const up = async (nameOrPath: string, options: Options, io: Io, title = 'up'): Promise<ExitCode> => {
-  const lab = await loadLab(nameOrPath)
+  const lab = await loadToBringUp(nameOrPath)
   const view = viewFor(io, options, lab)
   const release = await lockFor(lab, title, options, io, view)
   try {
