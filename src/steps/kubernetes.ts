@@ -275,7 +275,7 @@ const manifestsCheck = (lab: Lab, machine: MachineSpec): Check =>
     title: 'the control plane is described as kubeadm wrote it',
     machine: machine.name,
     hint: `lab up ${lab.name}`,
-    command: shell`test ! -d ${manifestsKept} || diff -r ${manifestsKept} ${manifests} | grep -e '^[<>O]' -e ^diff | sed 's|.*/||'; true`,
+    command: shell`test ! -d ${manifestsKept} || diff -r ${manifestsKept} ${manifests} | grep -e '^[<>O]' -e ^diff | sed -e '/^diff/s|.*/||' -e '/^Only/s|.*/||'; true`,
     judge: (output) => ({
       ok: output === '',
       saw: output === '' ? 'as it was' : output.replaceAll(/\s*\n\s*/g, '; ').slice(0, 300),

@@ -222,7 +222,7 @@ const roomCheck = (lab: Lab, machine: MachineSpec): Check =>
     id: `${machine.name}-disk`,
     title: `${machine.name} has room on its own disk, and may write there`,
     machine: machine.name,
-    within: 10,
+    within: bootDeadline,
     hint: `lab exec ${lab.name} ${machine.name} -- sh -c 'findmnt /; du -xam / | sort -rn | head -n 20'`,
     command: shell`findmnt --noheadings --output OPTIONS --target / | cut -d, -f1; df --output=avail -m / | tail -n 1`,
     judge: (output) => {
@@ -230,6 +230,8 @@ const roomCheck = (lab: Lab, machine: MachineSpec): Check =>
       return {
         ok: mode === 'rw' && Number(room) >= leastRoom,
         saw: `${mode === 'rw' ? '' : 'read-only, '}${room.trim()} MiB free`,
+        // What is too much is somebody's, and for that person to remove.
+        final: true,
       }
     },
   })

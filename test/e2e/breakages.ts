@@ -31,6 +31,8 @@ export interface Breakage {
   readonly hint: RegExp
   /** What typing that does: it mends the lab, or it prints the cause, and `lab up` mends it. */
   readonly typed: 'mends' | RegExp
+  /** What a person does then, who has seen the cause; absent: nothing, `lab up` mends it. */
+  readonly then?: (hands: Hands) => Promise<unknown>
 }
 
 const labUp = /^lab up \S+$/
@@ -303,6 +305,8 @@ const ofMachines: readonly Breakage[] = [
     saw: /0 MiB|full/,
     hint: /du|df/,
     typed: /large/,
+    // It is somebody's data: lab removes nothing.
+    then: on('initiator', 'rm /root/large'),
   },
   {
     what: 'the SSH server of a machine is stopped',
