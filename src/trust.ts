@@ -219,7 +219,10 @@ export const refuseForeignIn = (
   folder: string,
   place: Place,
   trust: Trust,
-  { into = () => true, but = () => false }: {
+  {
+    into = () => true,
+    but = () => false,
+  }: {
     /** The folders whose content is looked at, too; paths are relative. */
     readonly into?: (path: string) => boolean
     /** What is not looked at. */

@@ -165,7 +165,14 @@ export const fencingAgent = async (
     try {
       const done = await attemptFence(
         context,
-        { node, method, by, why: (noted) => whyNow(node, noted) },
+        {
+          node,
+          method,
+          by,
+          why: (noted) => whyNow(node, noted),
+          // It is to be seen ready again, in another boot, before it can go again.
+          begun: () => armed.delete(node),
+        },
         bounded,
       )
       if (done) {

@@ -96,6 +96,8 @@ export interface FenceRequest {
    * is to be. Of one whose fence was begun and not confirmed: anything but undefined. Undefined: leave it.
    */
   readonly why: (noted: NotedFence | undefined) => Promise<string | undefined>
+  /** Told once the undo is in the journal, before anything is done. */
+  readonly begun?: () => void
 }
 
 /** @returns what confirms that the node cannot write; undefined: nothing does, or the fence was undone already. */
@@ -146,6 +148,7 @@ export const attemptFence = (
         : [{ do: 'untaint', machine: node } as const]),
     ]
     const fresh = undos.length > 0 ? await noteUndo(lab.name, by, 'fence', undos) : []
+    request.begun?.()
     const harm = noted?.harm ?? fresh[0]
     if (harm === undefined || signal.aborted) return undefined
     const confirmed = await makeHarmless(context, request, harm.id, signal)

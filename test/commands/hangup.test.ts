@@ -40,7 +40,8 @@ test.runIf(process.platform === 'linux')(
   async () => {
     const desk = await busyDesk()
     const [code, told] = [join(desk.folder, 'code'), join(desk.folder, 'told')]
-    const line = `trap '' HUP; ${quote(process.execPath)} ${quote(cli)} up iscsi --wait; echo $? > ${code}`
+    // As a shell does for its jobs: it hands the signal on, and sees how they end.
+    const line = `${quote(process.execPath)} ${quote(cli)} up iscsi --wait & trap "kill -HUP $!" HUP; wait $!; wait $!; echo $? > ${code}`
     const terminal = spawn('script', ['--quiet', '--flush', '--command', line, told], {
       env: desk.env,
       cwd: desk.here,

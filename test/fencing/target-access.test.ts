@@ -35,7 +35,7 @@ const onTarget = async (...lines: readonly string[]): Promise<readonly string[]>
     'printf %s "$SCRIPT" > /etc/lab/boot.d/50-target; chmod +x /etc/lab/boot.d/50-target',
     // configfs makes the attributes of whatever is made, and removes them with it.
     'mount -t tmpfs none /run; mkdir /run/bin',
-    `printf '%s\n' '#!/bin/sh' '/bin/mkdir "$@"' 'shift; for each in "$@"; do /bin/mkdir -p "$each"/attrib "$each"/auth "$each"/wwn; done' > /run/bin/mkdir`,
+    `printf '%s\n' '#!/bin/sh' '/bin/mkdir "$@"' 'shift; for each in "$@"; do /bin/mkdir -p "$each"/attrib "$each"/auth "$each"/wwn "$each"/discovery_auth; done' > /run/bin/mkdir`,
     `printf '%s\n' '#!/bin/sh' 'exec rm -r "$@"' > /run/bin/rmdir`,
     'chmod +x /run/bin/*; export PATH=/run/bin:$PATH',
     '/etc/lab/boot.d/50-target',

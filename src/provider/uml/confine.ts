@@ -111,7 +111,7 @@ for dir in /usr /bin /sbin /lib /lib32 /lib64 /libx32 /nix; do
   tools="$tools $dir"
 done
 ln -s old/proc "$root/proc"
-[ -z "$LAB_USER" ] || chown "$LAB_USER:$LAB_USER" "$machine/run"
+[ -z "$MACHINE_USER" ] || chown "$MACHINE_USER:$MACHINE_USER" "$machine/run"
 mkfifo "$root/ready" "$root/go"
 exec 8<>"$root/ready" 9<>"$root/go"
 # As the host's /proc, which is the one there is here, counts.
@@ -119,9 +119,9 @@ read -r pid _ < /proc/self/stat
 {
   trap 'echo >&9' EXIT
   read -r _ <&8
-  if [ -n "$LAB_CABLE" ]; then
-    ip link set "$LAB_CABLE" netns "/proc/$pid/ns/net"
-    nsenter --net="/proc/$pid/ns/net" ip link set "$LAB_CABLE" up
+  if [ -n "$MACHINE_CABLE" ]; then
+    ip link set "$MACHINE_CABLE" netns "/proc/$pid/ns/net"
+    nsenter --net="/proc/$pid/ns/net" ip link set "$MACHINE_CABLE" up
   fi
   cd "$machine"
   for dir in $tools; do
@@ -135,13 +135,13 @@ read -r pid _ < /proc/self/stat
 } &
 set -- setpriv --no-new-privs
 # A host may keep user namespaces from those without this capability. It ends with the step after.
-[ -z "$LAB_USER" ] || set -- "$@" --reuid "$LAB_USER" --regid "$LAB_USER" --clear-groups \\
+[ -z "$MACHINE_USER" ] || set -- "$@" --reuid "$MACHINE_USER" --regid "$MACHINE_USER" --clear-groups \\
   --inh-caps=+sys_admin --ambient-caps=+sys_admin
 set -- "$@" unshare --user --map-user=65534 --map-group=65534
 # To be root there is not needed, so that exec takes all capabilities; but for this one, where there is no tap.
-[ -z "$LAB_CABLE" ] || set -- "$@" --net --keep-caps
+[ -z "$MACHINE_CABLE" ] || set -- "$@" --net --keep-caps
 set -- "$@" --root="$machine"
-[ -z "$LAB_CABLE" ] || set -- "$@" setpriv --bounding-set=-all,+net_raw --inh-caps=-all,+net_raw --ambient-caps=-all,+net_raw
+[ -z "$MACHINE_CABLE" ] || set -- "$@" setpriv --bounding-set=-all,+net_raw --inh-caps=-all,+net_raw --ambient-caps=-all,+net_raw
 # Else its kernel would look for itself in /proc, to start again without.
 exec setarch "$(uname -m)" --addr-no-randomize "$@" sh -c "$inside"
 `
@@ -155,8 +155,8 @@ const inside = `
 echo >&8
 read -r _ <&9
 exec 8>&- 9>&- 3>&2 2>/dev/null
-argv=$LAB_ARGV
-unset LAB_ARGV LAB_USER LAB_CABLE
+argv=$MACHINE_ARGV
+unset MACHINE_ARGV MACHINE_USER MACHINE_CABLE
 set -f
 $argv 2>&3 3>&-
 exit $?
@@ -188,8 +188,8 @@ export const confined = (
   ],
   env: {
     PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin',
-    LAB_ARGV: argv.join(' '),
-    LAB_USER: user === undefined ? '' : String(user),
-    LAB_CABLE: cable ?? '',
+    MACHINE_ARGV: argv.join(' '),
+    MACHINE_USER: user === undefined ? '' : String(user),
+    MACHINE_CABLE: cable ?? '',
   },
 })
