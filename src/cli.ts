@@ -53,7 +53,7 @@ const exit = (code: number): never => {
  * logs out is often sent both signals.
  */
 let asked = false
-let hungUp = false
+let hungUp = false as boolean
 const onSignal = (signal: NodeJS.Signals): void => {
   if (signal === 'SIGHUP') hungUp = true
   else if (asked) exit(exitCodes.interrupted)

@@ -64,11 +64,11 @@ const busyWords =
 export const conflict = 'conflict'
 
 /** The API server's words for it (HTTP 409, reason Conflict). */
-const conflictWords = /the object has been modified/
+const conflictWords = 'the object has been modified'
 
 /** The code for a program that failed and said this: `too-busy`, `conflict`, or what its errors have otherwise. */
 export const codeOf = (said: string, otherwise: string): string =>
-  busyWords.test(said) ? tooBusy : conflictWords.test(said) ? conflict : otherwise
+  busyWords.test(said) ? tooBusy : said.includes(conflictWords) ? conflict : otherwise
 
 /** The work was ended by Ctrl-C, SIGTERM, or because its terminal was closed. */
 export class Interrupted extends LabError {

@@ -113,7 +113,7 @@ const word = fc
   .array(
     fc.oneof(
       fc.constantFrom(
-        ...';,=#"\'\\$`%&|*?!~<>()[]{}:/ -',
+        ...Array.from(';,=#"\'\\$`%&|*?!~<>()[]{}:/ -'),
         ...[
           '0x',
           '0b',

@@ -6,7 +6,7 @@ import type { Context } from '../../src/plan/step.js'
 import { putOnDisk } from '../../src/scenario/read-back.js'
 
 const lab = await loadLab('iscsi-ha')
-const database = lab.database as DatabaseSpec
+const database = lab.database!
 
 const pod = (name: string) => ({
   metadata: { name },
