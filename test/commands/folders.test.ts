@@ -119,7 +119,11 @@ describe.runIf(root).concurrent('a folder that is somebody else’s', () => {
         kubectl: ['get', 'pods'],
         logs: ['target'],
       }
-      const ran = await desk.lab([command, 'iscsi', ...((more as Partial<Record<string, readonly string[]>>)[command] ?? [])])
+      const ran = await desk.lab([
+        command,
+        'iscsi',
+        ...((more as Partial<Record<string, readonly string[]>>)[command] ?? []),
+      ])
       expectHostError(ran, /belongs to user 4321/)
       expect(ran.stderr).toMatch(/chown -R root|LAB_STATE=/)
       expect((await execa('test', ['-e', trap], { reject: false })).exitCode).toBe(1)
