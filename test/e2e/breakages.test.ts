@@ -106,8 +106,6 @@ describe.skipIf(onACluster.length === 0)(
     let since = 0
     beforeAll(async () => {
       file = await bench.variant('iscsi-ha', 'ha', () => undefined)
-      // On a host that is too busy it may take two: nothing is measured here.
-      await bench.lab('up', file)
       await bench.up(file)
       since = performance.now()
     })
