@@ -306,14 +306,14 @@ describe('the supervisor of a lab', () => {
       await delay(10)
     }
     for (const line of lines) line.destroy()
-    for (const until = Date.now() + 60_000; Date.now() < until;) {
-      const tunnel = await provider.dial(lab, '192.168.56.70', 22).catch(() => undefined)
-      tunnel?.destroy()
-      if (tunnel) break
+    // The SSH server of a small machine has to get over three thousand callers, too.
+    let answered = ''
+    for (const until = Date.now() + 60_000; answered === '' && Date.now() < until;) {
+      answered = (await bench.lab('exec', 'iscsi', 'target', '--', 'hostname')).stdout
       await delay(200)
     }
+    expect(answered).toContain('target')
     await alive(pid)
-    expect(await bench.ok('exec', 'iscsi', 'target', '--', 'hostname')).toContain('target')
   })
 
   it('pauses a machine so that its state says so, and refuses to pause one that does not run', async () => {
