@@ -108,6 +108,10 @@ const mount = ({ filesystem, device, mountPoint }: Where): Command =>
 const unmountReadOnly = ({ device, mountPoint }: Where): Command =>
   shell`case $(findmnt --noheadings --output OPTIONS ${mountPoint}) in ro | ro,*) umount ${mountPoint} && { e2fsck -p ${device} >/dev/null || test $? = 1; } ;; esac`
 
+/** Waits for the disk of a session, up to 20 s: the queue of udev may be empty before the kernel has found it. */
+const appears = ({ device }: Where): Command =>
+  shell`n=0; until test -b ${device}; do n=$((n + 1)); test $n -le 200 || { echo ${`${device} has not appeared within 20 s`} >&2; exit 1; }; sleep 0.1; done`
+
 /** Ends the session, if there is one, and begins another; what was made before is mounted again. */
 const newSession = async (context: Context, where: Where): Promise<void> => {
   const machine = context.machine(where.filesystem.initiator)
@@ -122,9 +126,8 @@ const newSession = async (context: Context, where: Where): Promise<void> => {
     targetNamed(where.lab, where.filesystem.target).chap,
   )
   await machine.run(command, { input })
-  await machine.run(
-    shell`iscsiadm ${nodeArgs(where.filesystem.target, where.portal)} --login && udevadm settle --timeout=20 --exit-if-exists=${where.device}`,
-  )
+  await machine.run(shell`iscsiadm ${nodeArgs(where.filesystem.target, where.portal)} --login`)
+  await machine.run(appears(where))
   for (const other of earlier(where)) await machine.run(mount(other))
 }
 
@@ -205,10 +208,8 @@ const recorded = (where: Where): Check => {
 const lookAgain = async (context: Context, where: Where): Promise<boolean> => {
   const machine = context.machine(where.filesystem.initiator)
   const { iqn } = targetNamed(where.lab, where.filesystem.target)
-  const scan = await machine.try(
-    shell`iscsiadm ${nodeArgs(iqn, where.portal)} --rescan && udevadm settle --timeout=20 --exit-if-exists=${where.device}`,
-  )
-  if (scan.exitCode !== 0) return false
+  const scan = await machine.try(shell`iscsiadm ${nodeArgs(iqn, where.portal)} --rescan`)
+  if (scan.exitCode !== 0 || (await machine.try(appears(where))).exitCode !== 0) return false
   for (const check of [loggedIn(where), recorded(where)]) if (!(await check.probe(context)).ok) return false
   return true
 }
