@@ -157,12 +157,14 @@ const hasTime = (what, how) => {
   return false
 }
 /** Labs with Kubernetes, by worth; a file of test/e2e that is named nowhere comes last. */
-const byWorth = ['iscsi-ha.test.ts', 'faults.test.ts', 'breakages.test.ts']
+const byWorth = ['iscsi-ha.test.ts', 'faults.test.ts']
+/** Together they take half an hour and more: they are for who changes what they try, and run by themselves. */
+const apart = ['breakages.test.ts', 'long-life.test.ts', 'lun-guard.test.ts']
 // Labs without Kubernetes leave a processor to others.
-const light = ['iscsi.test.ts', 'provider.test.ts', 'confinement.test.ts', 'registry.test.ts']
+const light = ['iscsi.test.ts', 'provider.test.ts', 'confinement.test.ts', 'chap.test.ts', 'registry.test.ts']
 const course = ['course.test.ts']
 const files = readdirSync(join(import.meta.dirname, 'e2e')).filter((file) => file.endsWith('.test.ts'))
-const others = files.filter((file) => ![...byWorth, ...light, ...course].includes(file))
+const others = files.filter((file) => ![...byWorth, ...apart, ...light, ...course].includes(file))
 const labsInTurn = async (names) => {
   for (const file of names.filter((name) => files.includes(name)))
     if (hasTime(`test/e2e/${file}`, `npm run test:e2e -- ${file}`)) await labs(file, [file])
@@ -179,8 +181,7 @@ const [prepared] = await Promise.all([prepare('iscsi-ha'), tests('unit tests', [
 if (prepared) {
   const forCourse = prepare('deployment', beside)
   const looked = forCourse.then(looks)
-  const [first, second, ...rest] = byWorth
-  await labsInTurn([first, second])
+  await labsInTurn(byWorth)
   await Promise.all([
     labs(
       'light labs on real machines',
@@ -189,8 +190,9 @@ if (prepared) {
     forCourse.then((good) => (good ? labs('a lab of the course', course, { held: true }) : undefined)),
     looked,
   ])
-  await labsInTurn([...rest, ...others])
+  await labsInTurn(others)
 } else await looks()
+for (const file of apart) leftOut.push(`test/e2e/${file}: npm run test:e2e -- ${file}`)
 leftOut.push('the course but for one experiment each of two of its labs: npm run test:course')
 if (root) {
   if (prepared && hasTime('lab iscsi on libvirt', 'npm run test:vagrant -- --short'))
