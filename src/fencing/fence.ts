@@ -67,22 +67,34 @@ export const settleFences = async (lab: Lab, signal: AbortSignal): Promise<void>
     await whileFencing(lab, name, signal, () => Promise.resolve())
 }
 
+/** The initiators that a target machine keeps out, and whether the journal knows of it. */
+export const keptOutAt = async (
+  context: Context,
+  target: string,
+): Promise<readonly { readonly initiator: string; readonly noted: boolean }[]> => {
+  const { lab, signal } = context
+  const names = (await context.machine(target).run(keptOut, { signal }))
+    .split('\n')
+    .filter((name) => name !== '')
+  const fences = fencesIn(await readJournal(lab.name))
+  const isNoted = (initiator: string): boolean =>
+    lab.machines.some(({ name, iqn }) => iqn === initiator && fences.get(name)?.harm !== undefined)
+  return names.map((initiator) => ({ initiator, noted: isNoted(initiator) }))
+}
+
 /**
  * Forgets the fences of a target machine that are in no journal: nothing would ever undo them. The lock of each node
  * is held meanwhile, so that none is forgotten that was just noted.
  */
-export const forgetUnknownFences = async (context: Context, machine: string): Promise<void> => {
+export const forgetUnknownFences = async (context: Context, target: string): Promise<void> => {
   const { lab, signal } = context
-  const target = context.machine(machine)
-  const names = (await target.run(keptOut, { signal })).split('\n').filter((name) => name !== '')
-  for (const initiator of names) {
+  for (const { initiator } of await keptOutAt(context, target)) {
+    const forgetIt = async (): Promise<void> => {
+      const still = (await keptOutAt(context, target)).find((each) => each.initiator === initiator)
+      if (still && !still.noted) await context.machine(target).run(forget(initiator), { signal })
+    }
     const node = lab.machines.find(({ iqn }) => iqn === initiator)?.name
-    if (node === undefined) await target.run(forget(initiator), { signal })
-    else
-      await whileFencing(lab, node, signal, async () => {
-        if (!fencesIn(await readJournal(lab.name)).get(node)?.harm)
-          await target.run(forget(initiator), { signal })
-      })
+    await (node === undefined ? forgetIt() : whileFencing(lab, node, signal, forgetIt))
   }
 }
 

@@ -13,7 +13,7 @@ import { numbering } from '../lab/names.js'
 import { serialOf, sha256, targetFolders } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../plan/step.js'
-import { forgetUnknownFences } from '../fencing/fence.js'
+import { forgetUnknownFences, keptOutAt } from '../fencing/fence.js'
 import { equals, machineCheck, shared } from './checks.js'
 import { discover, refusedByInitiator, refusedByTarget, tryLogin } from './open-iscsi.js'
 
@@ -214,6 +214,27 @@ const discoveryCheck = (lab: Lab, machine: string, hint: string): Check => {
   })
 }
 
+/** A fence that nobody has noted would keep an initiator out from the next boot of the target on. */
+const nobodyKeptOut = (lab: Lab, machine: string): Check => ({
+  id: `${machine}-fenced`,
+  title: `${machine} shuts nobody out`,
+  machine,
+  hint: `lab up ${lab.name}`,
+  probe: async (context) => {
+    const out = await keptOutAt(context, machine)
+    return {
+      ok: out.length === 0,
+      saw:
+        out
+          .map(
+            ({ initiator, noted }) =>
+              `${initiator} is ${noted ? 'fenced' : 'shut out, though nobody fenced it'}`,
+          )
+          .join('; ') || 'nobody',
+    }
+  },
+})
+
 export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
   const machine = target.machine
   const portal = portalOf(lab, target)
@@ -287,7 +308,7 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
       ...accessChecks(lab, target, hint),
       chap,
       ...(lab.targets.find((first) => first.machine === machine) === target
-        ? [discoveryCheck(lab, machine, hint), nothingElse(lab, machine, hint)]
+        ? [discoveryCheck(lab, machine, hint), nothingElse(lab, machine, hint), nobodyKeptOut(lab, machine)]
         : []),
     ],
   }

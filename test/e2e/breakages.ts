@@ -131,9 +131,9 @@ const atTarget: readonly Breakage[] = [
   {
     what: 'the LUN is unmapped from the initiator',
     breaks: on('target', `for map in ${group}/acls/*/lun_0; do rm $map/lun; rmdir $map; done`),
-    check: 'target00-acl',
-    title: /may log in/,
-    saw: /0 LUNs|lun/i,
+    check: 'target00-acl-initiator',
+    title: /sees LUN 0/,
+    saw: /no LUN/,
     hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
