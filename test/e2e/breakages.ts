@@ -275,7 +275,8 @@ const ofMachines: readonly Breakage[] = [
     breaks: (hands) => hands.signal('initiator', 'SIGSTOP'),
     check: 'initiator-running',
     title: /runs/,
-    saw: /it is paused/,
+    // Its processes are stopped by hand: whether all of them are, nobody knows.
+    saw: /it is paused|no SSH/,
     hint: labUp,
     typed: 'mends',
   },
@@ -293,7 +294,7 @@ const ofMachines: readonly Breakage[] = [
     breaks: on('initiator', 'date -s "-1 hour"'),
     check: 'initiator-clock',
     title: /clock/,
-    saw: /36\d\d/,
+    saw: /-(3599|36\d\d)/,
     hint: /lab (up|exec)/,
     typed: 'mends',
   },
