@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /**
  * Everything that `npm test` means, with what each part took: what the tests need of this host, unit tests, the parts
- * that machines are made of, labs on real machines, lint and types, the real VBoxManage, and, where time allows it, a
- * lab on libvirt. All of the providers, and the whole course, take longer: `npm run test:vagrant`, `test:course`.
+ * that machines are made of, labs on real machines, lint and types, and the real VBoxManage. Labs on libvirt, and the
+ * whole course, take longer: `npm run test:vagrant`, `test:course`.
  *
  * Building parts takes all that two processors have; labs leave much of it, but must not be kept waiting. So what
  * waits for others itself runs beside the parts, and what only computes beside the labs, with what they leave.
@@ -195,10 +195,8 @@ if (prepared) {
 for (const file of apart) leftOut.push(`test/e2e/${file}: npm run test:e2e -- ${file}`)
 leftOut.push('the course but for one experiment each of two of its labs: npm run test:course')
 if (root) {
-  if (prepared && hasTime('lab iscsi on libvirt', 'npm run test:vagrant -- --short'))
-    await vagrant('lab iscsi on libvirt', ['--short', 'libvirt.test'])
   leftOut.push(
-    'lab iscsi-ha on libvirt, a box for arm64, the contract of the providers on emulated machines: npm run test:vagrant',
+    'labs on libvirt, a box for arm64, the contract of the providers on emulated machines: npm run test:vagrant, or -- --short for iscsi alone',
   )
 } else leftOut.push('the real VBoxManage, and labs on libvirt, which need root: sudo npm run test:vagrant')
 

@@ -25,12 +25,6 @@ const session = 'node.session.auth'
 const recordOf = (section: string, chap: Chap | undefined, more = ''): string =>
   `${chap ? chapRecord(section, chap) : `${section}.authmethod = None\n`}${more}# END RECORD\n`
 
-/**
- * Seconds for other attempts of the same machine to be over: one at a time. Beside others that were refused, a
- * discovery with the right password sometimes waited for an answer in vain (`iSCSI PDU timed out`).
- */
-const turnDeadline = 20
-
 interface Said {
   readonly command: Command
   readonly input: string
@@ -42,7 +36,9 @@ interface Said {
  */
 const alone = (section: string, chap: Chap | undefined, more: string, ...lines: readonly Command[]): Said => {
   const script = [
-    shell`set -e; exec 2>&1 8>/run/lab-iscsiadm.lock; flock -w ${turnDeadline} 8`,
+    // One at a time: beside others that were refused, a discovery with the right password sometimes waited for an
+    // answer in vain (`iSCSI PDU timed out`). How long each may wait for its turn is for the caller to say.
+    shell`set -e; exec 2>&1 8>/run/lab-iscsiadm.lock; flock 8`,
     shell`for folder in ${recordFolders}; do test ! -d $folder || mount -t tmpfs none $folder; done`,
     shell`mkdir -p /var/lib/iscsi/nodes /var/lib/iscsi/ifaces /var/lib/iscsi/send_targets`,
     ...lines,
