@@ -28,8 +28,12 @@ const trusted = new Set<string>()
 export const cacheRoot = (): string => {
   const root = folderFrom('LAB_CACHE', 'XDG_CACHE_HOME', '.cache')
   if (trusted.has(root) || refuseForeign(root, place, 'ours-or-root', 'folder') === undefined) return root
-  // Within a part, files may belong to users of a system that was made there.
-  refuseForeignIn(root, place, 'ours-or-root', { into: (path) => path === 'parts' })
+  refuseForeignIn(root, place, 'ours-or-root', {
+    // Within a part, files may belong to users of a system that was made there.
+    into: (path) => path === 'parts',
+    // What builders fetch is the builders' own, and nothing of it is run on this host.
+    but: (path) => path === 'go',
+  })
   trusted.add(root)
   return root
 }

@@ -1,10 +1,11 @@
 import { existsSync, readdirSync } from 'node:fs'
-import { mkdir, readdir, readFile, utimes, writeFile } from 'node:fs/promises'
+import { chown, mkdir, readdir, readFile, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { Cache, cacheRoot } from '../../src/parts/cache.js'
+import { builderUser } from '../../src/parts/sandbox.js'
 import { dist } from '../helpers/cli.js'
 import { temporaryFolder } from '../helpers/folder.js'
 import { setEnvironment } from '../provider/vagrant-tools.js'
@@ -182,5 +183,20 @@ describe('what is kept beside parts', () => {
     await cache.removeLogs(30)
     expect(existsSync(first)).toBe(false)
     expect(await readFile(second, 'utf8')).toBe('second')
+  })
+})
+
+describe.skipIf(process.getuid?.() !== 0)('a cache', () => {
+  test('is trusted with the folder that builders without rights fetch into, and with no part of theirs', async () => {
+    const root = await temporaryFolder()
+    setEnvironment({ LAB_CACHE: root })
+    await mkdir(join(root, 'go'))
+    await chown(join(root, 'go'), builderUser, builderUser)
+    expect(cacheRoot()).toBe(root)
+    const other = await temporaryFolder()
+    setEnvironment({ LAB_CACHE: other })
+    await mkdir(join(other, 'parts', 'kernel-0'), { recursive: true })
+    await chown(join(other, 'parts', 'kernel-0'), builderUser, builderUser)
+    expect(() => cacheRoot()).toThrow(/kernel-0 belongs to/)
   })
 })
