@@ -1,6 +1,7 @@
 /** The fencing agent's two processes: see fencing/process.ts. */
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { keepAgent, runAgent, startKeeper } from '../fencing/process.js'
+import { maskKnown } from '../view/secrets.js'
 import { type Io, loadRunning, providerOf, sessionFor } from './common.js'
 
 export interface AgentOptions {
@@ -27,7 +28,7 @@ export const fencingAgent = async (
   const session = await sessionFor(lab, await providerOf(lab), ending)
   try {
     const say = (text: string): void => {
-      io.stderr.write(`${new Date().toISOString()} ${text}\n`)
+      io.stderr.write(`${new Date().toISOString()} ${maskKnown(text)}\n`)
     }
     await runAgent(session, fencing, say, ending)
   } finally {

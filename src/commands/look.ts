@@ -18,16 +18,13 @@ import {
   sessionFor,
 } from './common.js'
 
-/** Milliseconds after which an agent that said nothing is not at work. */
-const agentSilence = 5000
-
 /** Who is watched, fenced and about to be fenced; undefined: nobody is to be. */
 const fencingStatus = async (lab: Lab) => {
-  const { agentState } = await import('../fencing/state.js')
+  const { agentState, isAtWork } = await import('../fencing/state.js')
   const fenced = await fencedNodes(lab)
   if (lab.fencing === 'none' && fenced.length === 0) return undefined
   const state = await agentState(lab.name)
-  const watching = state !== undefined && Date.now() - Date.parse(state.at) < agentSilence
+  const watching = state !== undefined && isAtWork(state)
   return {
     method: lab.fencing,
     watching,

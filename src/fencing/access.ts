@@ -12,7 +12,8 @@ import type { Context } from '../plan/step.js'
 
 /** The same names stand in templates/machine/target.sh.hbs. */
 const lock = '/run/lab-target.lock'
-const fenced = '/var/lib/lab/fenced'
+/** A folder on a target machine: a file of an initiator's name says that it is fenced. */
+export const fencedFolder = '/var/lib/lab/fenced'
 /** Ids of fences that were undone; the last hundred are kept. */
 const undone = '/var/lib/lab/unfenced'
 
@@ -33,9 +34,9 @@ export const targetMachinesOf = (lab: Lab, node: string): readonly string[] =>
 export const throwOutCommand = (initiator: string, id: string): Command =>
   shell`set -e
 exec 9>${lock}; flock -w ${lockDeadline} 9
-mkdir -p ${fenced} ${undone}
+mkdir -p ${fencedFolder} ${undone}
 [ ! -e ${`${undone}/${id}`} ] || exit ${undoneBefore}
-printf %s ${id} > ${`${fenced}/.new`}; sync ${`${fenced}/.new`}; mv ${`${fenced}/.new`} ${`${fenced}/${initiator}`}; sync ${fenced}
+printf %s ${id} > ${`${fencedFolder}/.new`}; sync ${`${fencedFolder}/.new`}; mv ${`${fencedFolder}/.new`} ${`${fencedFolder}/${initiator}`}; sync ${fencedFolder}
 for acl in /sys/kernel/config/target/iscsi/*/tpgt_*/acls/${initiator}; do
   [ -d "$acl" ] || continue
   for map in "$acl"/lun_*; do [ ! -d "$map" ] || { rm -f "$map"/lun; rmdir "$map"; }; done
@@ -74,17 +75,17 @@ export const throwOut = async (
 export const letIn = (initiator: string, id: string): Command =>
   shell`set -e
 exec 9>${lock}; flock -w ${lockDeadline} 9
-mkdir -p ${fenced} ${undone}
+mkdir -p ${fencedFolder} ${undone}
 : > ${`${undone}/${id}`}
-[ "$(cat ${`${fenced}/${initiator}`} 2>/dev/null)" != ${id} ] || rm ${`${fenced}/${initiator}`}
-sync ${`${undone}/${id}`} ${undone} ${fenced}
+[ "$(cat ${`${fencedFolder}/${initiator}`} 2>/dev/null)" != ${id} ] || rm ${`${fencedFolder}/${initiator}`}
+sync ${`${undone}/${id}`} ${undone} ${fencedFolder}
 ls -t ${undone} | tail -n +101 | while read -r old; do rm -f ${undone}/"$old"; done
 exec 9>&-
 /etc/lab/boot.d/50-target`
 
 /** The initiators that a target machine keeps out. */
-export const keptOut = shell`ls ${fenced} 2>/dev/null || true`
+export const keptOut = shell`ls ${fencedFolder} 2>/dev/null || true`
 
 /** Forgets that an initiator is fenced; no id is left behind. For a fence that nobody has noted. */
 export const forget = (initiator: string): Command =>
-  shell`exec 9>${lock}; flock -w ${lockDeadline} 9; rm -f ${`${fenced}/${initiator}`}; sync ${fenced}`
+  shell`exec 9>${lock}; flock -w ${lockDeadline} 9; rm -f ${`${fencedFolder}/${initiator}`}; sync ${fencedFolder}`

@@ -51,6 +51,14 @@ const isNote = (value: unknown): value is AgentNote => {
   )
 }
 
+/** Milliseconds after which an agent that said nothing is not at work. */
+const silence = 5000
+
+/** Milliseconds since the last look. */
+export const quietOf = ({ at }: AgentNote): number => Date.now() - Date.parse(at)
+
+export const isAtWork = (state: AgentNote): boolean => quietOf(state) < silence
+
 /** What the agent said last; undefined: there is none that lives, or it has not said anything yet. */
 export const agentState = async (lab: string): Promise<AgentState | undefined> => {
   const files = filesOf(lab)

@@ -1,11 +1,8 @@
 /** Who watches the workers while nobody is at the keyboard. */
 import { startAgent, stopAgent } from '../fencing/process.js'
-import { agentState } from '../fencing/state.js'
+import { agentState, isAtWork, quietOf } from '../fencing/state.js'
 import { type Lab, machinesWith } from '../lab/lab.js'
 import type { Step } from '../plan/step.js'
-
-/** Milliseconds after which an agent that said nothing is not at work. */
-const silence = 5000
 
 export const watchWorkers = (lab: Lab): Step => {
   const workers = machinesWith(lab, 'worker').map(({ name }) => name)
@@ -34,11 +31,10 @@ export const watchWorkers = (lab: Lab): Step => {
         probe: async () => {
           const state = await agentState(lab.name)
           if (!state) return { ok: fencing === 'none', saw: 'no agent' }
-          const quiet = Date.now() - Date.parse(state.at)
           const missing = workers.filter((name) => !state.watched.some(({ node }) => node === name))
           return {
-            ok: state.method === fencing && quiet < silence && (state.suspended || missing.length === 0),
-            saw: `pid ${String(state.pid)}, ${state.method}, looked ${(quiet / 1000).toFixed(1)} s ago, ${
+            ok: state.method === fencing && isAtWork(state) && (state.suspended || missing.length === 0),
+            saw: `pid ${String(state.pid)}, ${state.method}, looked ${(quietOf(state) / 1000).toFixed(1)} s ago, ${
               state.suspended
                 ? 'waits for a command that is at work'
                 : missing.length === 0

@@ -13,6 +13,7 @@ import { numbering } from '../lab/names.js'
 import { serialOf, sha256, targetFolders } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../plan/step.js'
+import { fencedFolder } from '../fencing/access.js'
 import { forgetUnknownFences, keptOutAt } from '../fencing/fence.js'
 import { equals, machineCheck, shared } from './checks.js'
 import { discover, refusedByInitiator, refusedByTarget, tryLogin } from './open-iscsi.js'
@@ -69,9 +70,6 @@ const nothingElse = (lab: Lab, machine: string, hint: string): Check => {
     },
   })
 }
-
-/** Where a file of an initiator's name says that it is fenced, on the machine of every target. */
-const fencedFolder = '/var/lib/lab/fenced'
 
 /** `LUN 0`, or `LUNs 0, 3`. */
 const lunsText = (luns: readonly (number | string)[]): string =>
