@@ -21,20 +21,25 @@ const layers = {
   steps: { src: ['error', 'fencing', 'lab', 'machine', 'render', 'state'], packages: ['mysql2/promise'] },
   plan: { src: ['error', 'lab', 'steps'], packages: [] },
   fencing: { src: ['error', 'journal', 'lab', 'lock', 'machine', 'state'], packages: ['zod'] },
-  scenario: {
+  fault: {
     src: ['error', 'fencing', 'journal', 'lab', 'machine', 'plan', 'state', 'steps'],
+    packages: ['zod'],
+  },
+  trial: {
+    src: ['error', 'fault', 'fencing', 'journal', 'lab', 'machine', 'plan', 'state', 'steps'],
     packages: ['mysql2/promise', 'zod'],
   },
-  experiment: {
-    src: ['error', 'journal', 'lab', 'machine', 'plan', 'scenario', 'state', 'steps'],
+  course: {
+    src: ['error', 'fault', 'journal', 'lab', 'machine', 'plan', 'state', 'steps', 'trial'],
     packages: ['cassandra-driver', 'node-zookeeper-client'],
   },
-  report: { src: ['error', 'lab', 'plan', 'render', 'scenario', 'state'], packages: ['zod'] },
+  report: { src: ['error', 'lab', 'plan', 'render', 'state', 'trial'], packages: ['zod'] },
   view: { src: ['error'], packages: ['listr2'] },
   commands: {
     src: [
+      'course',
       'error',
-      'experiment',
+      'fault',
       'fencing',
       'journal',
       'lab',
@@ -44,10 +49,10 @@ const layers = {
       'plan',
       'provider',
       'report',
-      'scenario',
       'session',
       'state',
       'steps',
+      'trial',
       'trust',
       'version',
       'view',

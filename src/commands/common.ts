@@ -230,7 +230,7 @@ export const healFirst = async (session: Session, view: View): Promise<boolean> 
     view.notice(`${by} was killed: undoing what it left`)
   for (const node of new Set(fenced.map(({ undo }) => undo.machine)))
     view.notice(`${node} was fenced: it comes back by a fresh boot`)
-  const { undoAll } = await import('../scenario/undo.js')
+  const { undoAll } = await import('../fault/undo.js')
   for (const problem of await undoAll(session)) view.notice(`not undone: ${problem}`)
   await refuseWhileFenced(session.lab.name)
   return true

@@ -1,6 +1,6 @@
 /**
  * The experiments that a lab file may name: each does something to the cluster and watches what becomes of it.
- * What each does is in `src/experiment/`; here is what everybody must know to choose one.
+ * What each does is in `src/course/`; here is what everybody must know to choose one.
  */
 import type { Lab } from './lab.js'
 

@@ -8,7 +8,7 @@ import { readJournal } from '../../src/journal.js'
 import { loadLab } from '../../src/lab/load.js'
 import type { WatchEvent } from '../../src/machine/kubectl.js'
 import type { Context } from '../../src/plan/step.js'
-import { undoAll } from '../../src/scenario/undo.js'
+import { undoAll } from '../../src/fault/undo.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
 

@@ -14,7 +14,7 @@ import type { JournalEntry, Undo } from '../../src/journal.js'
 import { fencesIn } from '../../src/journal.js'
 import { loadLab } from '../../src/lab/load.js'
 import type { Context } from '../../src/plan/step.js'
-import { undoAll } from '../../src/scenario/undo.js'
+import { undoAll } from '../../src/fault/undo.js'
 
 const lab = await loadLab('iscsi-ha')
 const node = 'worker1'

@@ -20,9 +20,9 @@ import {
   type RunReport,
 } from '../../src/report/run.js'
 import { printable } from '../../src/report/text.js'
-import { recoveryOf } from '../../src/scenario/ledger.js'
-import type { Seen } from '../../src/scenario/signs.js'
-import { timelineOf } from '../../src/scenario/timeline.js'
+import { recoveryOf } from '../../src/trial/ledger.js'
+import type { Seen } from '../../src/fault/signs.js'
+import { timelineOf } from '../../src/trial/timeline.js'
 import { temporaryFolder } from '../helpers/folder.js'
 import {
   a,

@@ -1,15 +1,9 @@
 /** Runs as they could have been, to report on. */
 import type { ScenarioSpec } from '../../src/lab/lab.js'
 import { runReport, type RunFacts, type RunReport } from '../../src/report/run.js'
-import {
-  judge,
-  type LedgerRecord,
-  type ReadBack,
-  recoveryOf,
-  type Server,
-} from '../../src/scenario/ledger.js'
-import type { Seen } from '../../src/scenario/signs.js'
-import { timelineOf, type EventType, type Observation } from '../../src/scenario/timeline.js'
+import { judge, type LedgerRecord, type ReadBack, recoveryOf, type Server } from '../../src/trial/ledger.js'
+import type { Seen } from '../../src/fault/signs.js'
+import { timelineOf, type EventType, type Observation } from '../../src/trial/timeline.js'
 
 const fault = Date.parse('2026-11-21T15:04:35.000Z')
 const at = (ms: number): string => new Date(fault + ms).toISOString()

@@ -1,0 +1,240 @@
+/** Text 004: WordPress and its database, each with a volume, set up and used as a person does it. */
+import { randomBytes } from 'node:crypto'
+import { request } from 'node:http'
+import { machinesWith } from '../lab/lab.js'
+import type { Verdict } from '../plan/step.js'
+import type { Bench, Experiment } from '../trial/experiment.js'
+import type { PodSeen } from '../trial/history.js'
+import { boundClaims, sameVolumes, volumeClaims } from './volumes.js'
+
+export interface Page {
+  readonly status: number
+  readonly body: string
+  /** Where it sends its reader instead. */
+  readonly location: string | undefined
+}
+
+interface Question {
+  readonly path: string
+  /** Fields of a form that is sent; without them it is a `GET`. */
+  readonly form?: Readonly<Record<string, string>>
+  /** A file that is sent, as it is. */
+  readonly file?: { readonly type: string; readonly content: string }
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** Seconds for one page. */
+const pageDeadline = 30
+
+/** A browser that keeps cookies, outside the cluster: it asks the port of a node. */
+export class Browser {
+  readonly #bench: Bench
+  readonly #host: string
+  readonly #port: number
+  readonly #cookies = new Map<string, string>()
+
+  constructor(bench: Bench, host: string, port: number) {
+    this.#bench = bench
+    this.#host = host
+    this.#port = port
+  }
+
+  async ask({ path, form, file, headers = {} }: Question): Promise<Page> {
+    const socket = await this.#bench.dial(this.#host, this.#port)
+    const sent = form === undefined ? file?.content : new URLSearchParams(form).toString()
+    return new Promise<Page>((resolve, reject) => {
+      const asked = request(
+        {
+          createConnection: () => socket,
+          method: sent === undefined ? 'GET' : 'POST',
+          path,
+          signal: AbortSignal.any([this.#bench.signal, AbortSignal.timeout(pageDeadline * 1000)]),
+          headers: {
+            host: `${this.#host}:${String(this.#port)}`,
+            cookie: [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; '),
+            connection: 'close',
+            ...(sent === undefined
+              ? {}
+              : {
+                  'content-type': file?.type ?? 'application/x-www-form-urlencoded',
+                  'content-length': String(Buffer.byteLength(sent)),
+                }),
+            ...headers,
+          },
+        },
+        (answer) => {
+          for (const cookie of answer.headers['set-cookie'] ?? []) {
+            const [pair = ''] = cookie.split(';')
+            this.#cookies.set(pair.slice(0, pair.indexOf('=')), pair.slice(pair.indexOf('=') + 1))
+          }
+          const chunks: Buffer[] = []
+          answer.on('data', (chunk: Buffer) => chunks.push(chunk))
+          answer.on('error', reject)
+          answer.on('end', () => {
+            resolve({
+              status: answer.statusCode ?? 0,
+              body: Buffer.concat(chunks).toString('utf8'),
+              location: answer.headers.location,
+            })
+          })
+        },
+      )
+      asked.on('error', reject)
+      asked.end(sent)
+    })
+  }
+}
+
+/** The title of a page, for the record. */
+export const titleOf = ({ status, body, location }: Page): string =>
+  location === undefined
+    ? `${String(status)}, ${
+        /<title>([^<]*)<\/title>/
+          .exec(body)?.[1]
+          ?.replaceAll(/&[a-z0-9#]+;/g, ' ')
+          .replaceAll(/\s+/g, ' ')
+          .trim() ?? 'no title'
+      }`
+    : `${String(status)} to ${location}`
+
+/** The address, in the site, of a file that the site's API has taken. */
+export const uploadedTo = ({ status, body }: Page): string | undefined => {
+  const url = status === 201 ? /"source_url":\s*("(?:[^"\\]|\\.)*")/.exec(body)?.[1] : undefined
+  return url === undefined ? undefined : new URL(JSON.parse(url) as string).pathname
+}
+
+/** It is that very file: a page that says that there is none, or another file in its place, is not. */
+export const isFile = ({ status, body, location }: Page, content: string): Verdict => ({
+  ok: status === 200 && body === content,
+  saw:
+    status === 200
+      ? body === content
+        ? `the same ${String(content.length)} bytes`
+        : `other content: ${body.slice(0, 60)}`
+      : titleOf({ status, body, location }),
+})
+
+const tier = (bench: Bench, name: string): PodSeen | undefined =>
+  bench.history.pods.find(({ labels, terminating }) => labels['tier'] === name && !terminating)
+
+const bothReady = (bench: Bench) => {
+  const pods = [tier(bench, 'mysql'), tier(bench, 'frontend')]
+  return {
+    ok: bench.history.pods.length === 2 && pods.every((pod) => pod?.ready === true),
+    saw: bench.history.pods.map(({ name, ready, phase }) => `${name} ${ready ? 'ready' : phase}`).join(', '),
+  }
+}
+
+export const sitePersists: Experiment = {
+  workers: 1,
+  run: async (bench) => {
+    const from = await bench.act('kubectl apply -k', () => bench.applyFolder('site'))
+    const took = await bench.until('WordPress and MySQL are ready', 240, () => bothReady(bench), from)
+    bench.figure('from kubectl apply -k to two ready pods', took, {
+      ms: 77_000,
+      how: 'text 004: at most, for the volumes only: they were 77 s old when they were listed as bound',
+    })
+    const secrets = await bench.kubectl(['get', 'secrets', '-o', 'name'])
+    bench.claim('kustomize has made the Secret, with a hash in its name', {
+      ok: /^secret\/mysql-pass-[a-z0-9]{10}$/m.test(secrets),
+      saw: secrets.trim().replaceAll('\n', ', '),
+    })
+    const volumes = await volumeClaims(bench)
+    bench.claim('each has a volume of its own', boundClaims(volumes, ['mysql-pv-claim', 'wp-pv-claim']))
+    const service = await bench.get<{
+      spec: { type: string; ports: { nodePort?: number }[] }
+      status: { loadBalancer: { ingress?: unknown[] } }
+    }>('service', 'wordpress')
+    const port = service.spec.ports[0]?.nodePort ?? 0
+    bench.claim('the Service waits for a load balancer, and is reached by a port of the nodes', {
+      ok: service.spec.type === 'LoadBalancer' && !service.status.loadBalancer.ingress?.length && port > 0,
+      saw: `${service.spec.type}, external address pending, node port ${String(port)}`,
+    })
+
+    const worker = machinesWith(bench.lab, 'worker')[0]?.address ?? ''
+    const browser = new Browser(bench, worker, port)
+    await bench.until('the first page leads to the set-up', 90, async () => {
+      const page = await browser.ask({ path: '/' })
+      return {
+        ok: page.status === 302 && (page.location ?? '').includes('/wp-admin/install.php'),
+        saw: titleOf(page),
+      }
+    })
+    const password = randomBytes(12).toString('hex')
+    await bench.act('install the site through it', async () => {
+      const page = await browser.ask({
+        path: '/wp-admin/install.php?step=2',
+        form: {
+          weblog_title: 'A lab',
+          user_name: 'admin',
+          admin_password: password,
+          admin_password2: password,
+          pw_weak: 'on',
+          admin_email: 'admin@example.com',
+          blog_public: '0',
+        },
+      })
+      bench.claim('the set-up says that it succeeded', {
+        ok:
+          page.status === 200 && page.body.includes('wp-login.php') && !page.body.includes('class="message"'),
+        saw: titleOf(page),
+      })
+    })
+    const content = `Uploaded to lab ${bench.lab.name}: ${randomBytes(24).toString('hex')}\n`
+    let upload = ''
+    const words = `Written by lab ${bench.lab.name} at ${new Date().toISOString()}`
+    await bench.act('log in, write a post, and upload a file', async () => {
+      await browser.ask({ path: '/wp-login.php' })
+      const login = await browser.ask({
+        path: '/wp-login.php',
+        form: { log: 'admin', pwd: password, testcookie: '1' },
+      })
+      bench.claim('the user logs in', { ok: login.status === 302, saw: titleOf(login) })
+      const nonce = (await browser.ask({ path: '/wp-admin/admin-ajax.php?action=rest-nonce' })).body.trim()
+      const post = await browser.ask({
+        path: '/?rest_route=/wp/v2/posts',
+        form: { title: words, content: words, status: 'publish' },
+        headers: { 'x-wp-nonce': nonce },
+      })
+      bench.claim('the post is taken', { ok: post.status === 201, saw: String(post.status) })
+      const taken = await browser.ask({
+        path: '/?rest_route=/wp/v2/media',
+        file: { type: 'text/plain', content },
+        headers: { 'x-wp-nonce': nonce, 'content-disposition': 'attachment; filename="lab.txt"' },
+      })
+      upload = uploadedTo(taken) ?? ''
+      bench.claim('the file is taken, into a folder of uploads', {
+        ok: upload.startsWith('/wp-content/uploads/'),
+        saw: upload || `not taken: ${String(taken.status)} ${taken.body.slice(0, 100)}`,
+      })
+    })
+    const front = async () => {
+      const page = await browser.ask({ path: '/' })
+      return { ok: page.status === 200 && page.body.includes(words), saw: titleOf(page) }
+    }
+    const file = async () => isFile(await browser.ask({ path: upload }), content)
+    await bench.until('the front page shows it', 60, front)
+    await bench.until('the site serves the file', 60, file)
+
+    const before = bench.history.pods
+    const deleted = await bench.act('delete both pods', () =>
+      bench.kubectl(['delete', 'pod', '--selector', 'app=wordpress', '--wait=false']),
+    )
+    await bench.until(
+      'two other pods are ready',
+      240,
+      () => {
+        const now = bothReady(bench)
+        const fresh = bench.history.pods.every(({ uid }) => before.every((old) => old.uid !== uid))
+        return { ok: now.ok && fresh, saw: now.saw }
+      },
+      deleted,
+    )
+    const back = await bench.until('the front page shows the post again', 90, front, deleted)
+    bench.figure('from the deletion of both pods until the post is read again', back)
+    // The database knows of the file, and the site's programs are filled in where they are missing: only the file
+    // itself says that the site has its volume.
+    await bench.until('the site serves the file again: its volume is kept, too', 60, file)
+    bench.claim('both have the volumes that they had', sameVolumes(volumes, await volumeClaims(bench)))
+  },
+}

@@ -1,0 +1,193 @@
+/** What happens in a takeover, as it is seen: from the API server's watches, and from the machines' own journals. */
+import { machinesWith, type DatabaseSpec, type Lab } from '../lab/lab.js'
+import { shell } from '../machine/sh.js'
+import type { Context } from '../plan/step.js'
+import { type Clocks, keptClocks, measureClocks } from '../fault/clock.js'
+import type { Observation } from './timeline.js'
+
+interface NodeObject {
+  readonly metadata: { readonly name: string }
+  readonly status: {
+    readonly conditions?: readonly {
+      readonly type: string
+      readonly status: string
+      readonly reason?: string
+    }[]
+  }
+}
+
+interface PodObject {
+  readonly metadata: { readonly name: string; readonly deletionTimestamp?: string }
+  readonly spec: { readonly nodeName?: string }
+  readonly status: {
+    readonly conditions?: readonly { readonly type: string; readonly status: string }[]
+    readonly containerStatuses?: readonly {
+      readonly name: string
+      readonly state: { readonly running?: { readonly startedAt: string } }
+    }[]
+  }
+}
+
+/** As the Deployment's template calls it: another container of the pod writes a plain file. */
+const databaseContainer = 'mysql'
+
+export interface Watch {
+  readonly observations: readonly Observation[]
+  /** The node that a pod runs on, or ran on when it was last seen; `an unknown node` before it was. */
+  nodeOf(pod: string): string
+  /** The node whose database pod is ready and not on its way out; undefined: none, as far as is known. */
+  server(): string | undefined
+}
+
+const conditionOf = (
+  object: {
+    readonly status: { readonly conditions?: readonly { type: string; status: string; reason?: string }[] }
+  },
+  type: string,
+) => object.status.conditions?.find((condition) => condition.type === type)
+
+/** Watches nodes and the database's pods until the signal. What is so when it begins is no news. */
+export const watchLab = (context: Context, database: DatabaseSpec, signal: AbortSignal): Watch => {
+  const observations: Observation[] = []
+  const nodes = new Map<string, NodeObject>()
+  const pods = new Map<string, PodObject>()
+  const places = new Map<string, string>()
+
+  /** As it came to this host: the clock is the operator's. */
+  const see = (seen: Omit<Observation, 'at' | 'ms' | 'source'>): void => {
+    observations.push({ at: new Date().toISOString(), ms: performance.now(), source: 'operator', ...seen })
+  }
+
+  const node = (object: NodeObject): void => {
+    const { name } = object.metadata
+    const before = nodes.get(name)
+    nodes.set(name, object)
+    const ready = conditionOf(object, 'Ready')
+    if (before && conditionOf(before, 'Ready')?.status === 'True' && ready?.status !== 'True')
+      see({
+        type: 'node-not-ready',
+        node: name,
+        detail: `node ${name}: Ready is ${ready?.status ?? 'missing'}, ${ready?.reason ?? ''}`,
+      })
+  }
+
+  const started = (object: PodObject | undefined): string | undefined =>
+    object?.status.containerStatuses?.find(({ name }) => name === databaseContainer)?.state.running?.startedAt
+
+  const pod = (object: PodObject, gone: boolean, first: boolean): void => {
+    const { name, deletionTimestamp } = object.metadata
+    const before = pods.get(name)
+    const at = object.spec.nodeName
+    if (gone) pods.delete(name)
+    else pods.set(name, object)
+    if (at !== undefined) places.set(name, at)
+    if (first) return
+    const about = { pod: name, ...(at === undefined ? {} : { node: at }) }
+    if (gone || (deletionTimestamp !== undefined && before?.metadata.deletionTimestamp === undefined)) {
+      if (before?.metadata.deletionTimestamp === undefined)
+        see({ type: 'pod-evicted', ...about, detail: `pod ${name} is to go` })
+      return
+    }
+    if (at !== undefined && before?.spec.nodeName === undefined)
+      see({ type: 'replacement-scheduled', ...about, detail: `pod ${name} goes to ${at}` })
+    const start = started(object)
+    if (start !== undefined && start !== started(before))
+      see({ type: 'container-running', ...about, detail: `container of ${name} runs since ${start}` })
+  }
+
+  // Those who are there from the first come as ADDED, as do those who are new: what tells them apart is their age.
+  const begun = Date.now()
+  const isOld = (object: { readonly metadata: object }): boolean => {
+    const created = (object.metadata as { creationTimestamp?: string }).creationTimestamp
+    return created !== undefined && Date.parse(created) < begun - 2000
+  }
+  const running = [
+    context.kubectl.watch(
+      ['nodes'],
+      ({ type, object }) => {
+        if (type === 'ADDED' || type === 'MODIFIED') node(object as unknown as NodeObject)
+      },
+      signal,
+    ),
+    context.kubectl.watch(
+      ['pods', '--selector', `app=${database.name}-server`],
+      ({ type, object }) => {
+        if (type !== 'ADDED' && type !== 'MODIFIED' && type !== 'DELETED') return
+        const seen = object as unknown as PodObject
+        const first = type === 'ADDED' && !pods.has(seen.metadata.name) && isOld(seen)
+        pod(seen, type === 'DELETED', first)
+      },
+      signal,
+    ),
+  ]
+  // A watch goes on until the signal, and says nothing about how it ended.
+  for (const one of running) one.catch(() => undefined)
+
+  return {
+    observations,
+    nodeOf: (name) => places.get(name) ?? 'an unknown node',
+    server: () =>
+      [...pods.values()].find(
+        (object) =>
+          object.metadata.deletionTimestamp === undefined && conditionOf(object, 'Ready')?.status === 'True',
+      )?.spec.nodeName,
+  }
+}
+
+/** What a line of a journal says about the disk; undefined: nothing. */
+export const volumeEvent = (message: string): 'volume-logged-in' | 'volume-mounted' | undefined => {
+  if (/^Connection\d+:\d+ to \[target: .*\] is operational now/.test(message)) return 'volume-logged-in'
+  if (/^EXT4-fs \(sd[a-z]+\): mounted filesystem/.test(message)) return 'volume-mounted'
+  return undefined
+}
+
+/** Workers, whose journals say when a disk was there. */
+export const witnesses = (lab: Lab): readonly string[] => machinesWith(lab, 'worker').map(({ name }) => name)
+
+/**
+ * Logins and mounts of the workers since a moment, dated by their own clocks; and those clocks, as far as they were
+ * the same before and now.
+ * @param since on this host's monotonic clock
+ * @param before the clocks, measured before anything was broken
+ */
+export const readJournals = async (
+  context: Context,
+  lab: Lab,
+  since: number,
+  before: Clocks,
+): Promise<{ readonly observations: readonly Observation[]; readonly clocks: Clocks }> => {
+  const after = await measureClocks(context, witnesses(lab))
+  const found = await Promise.all(
+    witnesses(lab).map(async (name): Promise<readonly Observation[]> => {
+      try {
+        const from = (since + (after[name]?.zero ?? Date.now() - performance.now())) / 1000
+        const text = await context
+          .machine(name)
+          .run(
+            shell`journalctl --boot --output=json --output-fields=MESSAGE --since=${`@${from.toFixed(3)}`} --identifier=kernel --identifier=iscsid`,
+            { signal: context.signal, timeout: 30 },
+          )
+        return text.split('\n').flatMap((line): Observation[] => {
+          if (line === '') return []
+          const { MESSAGE: said, __REALTIME_TIMESTAMP: at } = JSON.parse(line) as Record<string, unknown>
+          const type = typeof said === 'string' ? volumeEvent(said) : undefined
+          return type === undefined || typeof said !== 'string'
+            ? []
+            : [
+                {
+                  type,
+                  at: new Date(Number(at) / 1000).toISOString(),
+                  source: name,
+                  node: name,
+                  detail: said,
+                },
+              ]
+        })
+      } catch {
+        // A machine that does not answer saw nothing that could be told.
+        return []
+      }
+    }),
+  )
+  return { observations: found.flat(), clocks: keptClocks(before, after) }
+}

@@ -1,0 +1,175 @@
+/** The journal of faults, and how it is worked off. */
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { beforeEach, expect, test, vi } from 'vitest'
+import { loadLab } from '../../src/lab/load.js'
+import type { Context } from '../../src/plan/step.js'
+import { noteUndo, readJournal } from '../../src/journal.js'
+import { undoAll } from '../../src/fault/undo.js'
+import { pathsOf } from '../../src/state.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+const lab = await loadLab('iscsi-ha')
+const journal = (): string => join(pathsOf(lab.name).root, 'faults')
+
+beforeEach(async () => {
+  vi.stubEnv('LAB_STATE', await temporaryFolder())
+  await mkdir(journal(), { recursive: true })
+})
+
+const contextThat = (
+  done: string[],
+  fails: (what: string) => boolean = () => false,
+  off: readonly string[] = [],
+  pods: readonly object[] = [],
+): Context => {
+  const stopped = new Set(off)
+  const act = async (what: string): Promise<string> => {
+    if (fails(what)) throw new Error('not now')
+    done.push(what)
+    return ''
+  }
+  return {
+    lab,
+    signal: new AbortController().signal,
+    provider: {
+      states: async () =>
+        lab.machines.map(({ name }) => ({ name, status: stopped.has(name) ? 'stopped' : 'running' })),
+      cut: (_lab: unknown, name: string) => {
+        stopped.add(name)
+        return act(`cut ${name}`)
+      },
+      start: (_lab: unknown, { name }: { name: string }) => act(`start ${name}`),
+      lunDevice: () => '/dev/ubdc',
+      resume: (_lab: unknown, name: string) => act(`resume ${name}`),
+    },
+    kubectl: {
+      run: (words: readonly string[]) =>
+        words[0] !== 'get'
+          ? act(words.join(' '))
+          : Promise.resolve(
+              words[1] === 'node'
+                ? JSON.stringify({ metadata: { resourceVersion: '7' }, spec: {} })
+                : JSON.stringify({ items: pods }),
+            ),
+    },
+    machine: (name: string) => ({ run: ({ text }: { text: string }) => act(`${name}: ${text}`) }),
+  } as unknown as Context
+}
+
+test('what will have to be undone is on the disk before it is done, and the last goes first', async () => {
+  await noteUndo(lab.name, 'drain', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
+  await noteUndo(lab.name, 'drain', 'hang', [{ do: 'resume', machine: 'worker2' }])
+  const names = (await readdir(journal())).sort()
+  const entries = await Promise.all(names.map((name) => readFile(join(journal(), name), 'utf8')))
+  expect(entries.map((text) => JSON.parse(text) as object)).toMatchObject([
+    { by: 'drain', undo: { do: 'uncordon' } },
+    { fault: 'hang' },
+  ])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done))).toEqual([])
+  expect(done).toEqual(['resume worker2', 'uncordon worker1'])
+  expect(await readdir(journal())).toEqual([])
+})
+
+test('what could not be undone stays, and keeps nothing else from being undone', async () => {
+  await noteUndo(lab.name, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
+  await noteUndo(lab.name, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done, (what) => what.startsWith('resume')))).toEqual([
+    'hang on worker2: resume: not now',
+  ])
+  expect(done).toEqual(['uncordon worker1'])
+  expect((await readJournal(lab.name)).map(({ fault }) => fault)).toEqual(['hang'])
+  expect(await undoAll(contextThat(done))).toEqual([])
+  expect(await readJournal(lab.name)).toEqual([])
+})
+
+test('only those that are asked for', async () => {
+  const [one] = await noteUndo(lab.name, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
+  await noteUndo(lab.name, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])
+  const done: string[] = []
+  await undoAll(contextThat(done), ({ id }) => id === one?.id)
+  expect(done).toEqual(['uncordon worker1'])
+  expect((await readJournal(lab.name)).map(({ fault }) => fault)).toEqual(['hang'])
+})
+
+test('rules of a machine that is off are gone with it', async () => {
+  await noteUndo(lab.name, 'x', 'partition', [
+    { do: 'remove-table', machine: 'worker1', table: 'lab_fault_0' },
+  ])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done, undefined, ['worker1']))).toEqual([])
+  expect(done).toEqual([])
+  expect(await readJournal(lab.name)).toEqual([])
+})
+
+test('a node that was thrown out is let in only after its memory is gone', async () => {
+  const [, readmit] = await noteUndo(lab.name, 'x', 'fence', [
+    { do: 'untaint', machine: 'worker1' },
+    { do: 'readmit', machine: 'worker1', targets: ['target'] },
+  ])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done, (what) => what.startsWith('target:'), ['worker1']))).toHaveLength(1)
+  expect(done[0]).toBe('cut worker1')
+  expect((await readJournal(lab.name)).map(({ undo }) => undo.do)).toEqual(['readmit'])
+  done.length = 0
+  expect(await undoAll(contextThat(done, undefined, ['worker1']))).toEqual([])
+  expect(done).toEqual(['cut worker1', expect.stringMatching(/^target: /), 'start worker1'])
+  expect(done[1]).toContain(`/var/lib/lab/unfenced/${readmit?.id ?? ''}`)
+  expect(done[1]).toMatch(/\/etc\/lab\/boot\.d\/50-target$/)
+})
+
+test('a target machine that is off is switched on to let a fenced node in again', async () => {
+  await noteUndo(lab.name, 'x', 'fence', [{ do: 'readmit', machine: 'worker1', targets: ['target'] }])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done, undefined, ['worker1', 'target']))).toEqual([])
+  expect(done.map((what) => what.split(':')[0])).toEqual([
+    'cut worker1',
+    'start target',
+    'target',
+    'start worker1',
+  ])
+})
+
+test('a node that was fenced by power boots afresh, also where somebody switched it on', async () => {
+  await noteUndo(lab.name, 'x', 'fence', [{ do: 'boot-afresh', machine: 'worker1' }])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done))).toEqual([])
+  expect(done[0]).toBe('cut worker1')
+  expect(done.at(-1)).toBe('start worker1')
+})
+
+test('before a node is switched on, Kubernetes forgets the pods that were replaced, and only those', async () => {
+  await noteUndo(lab.name, 'x', 'power-cut', [{ do: 'switch-on', machine: 'worker1' }])
+  const done: string[] = []
+  const pods = [
+    { metadata: { name: 'old', namespace: 'default', deletionTimestamp: '2026-11-21T10:00:00Z' } },
+    { metadata: { name: 'kube-proxy', namespace: 'kube-system' } },
+  ]
+  expect(await undoAll(contextThat(done, undefined, ['worker1'], pods))).toEqual([])
+  expect(done).toEqual([
+    'delete pod old --namespace=default --force --grace-period=0 --ignore-not-found',
+    'start worker1',
+  ])
+})
+
+test('two who write at once do not overwrite each other, and half a file is none', async () => {
+  await Promise.all(
+    ['worker1', 'worker2'].map((machine) => noteUndo(lab.name, 'x', 'drain', [{ do: 'uncordon', machine }])),
+  )
+  await writeFile(join(journal(), '2026-11-21T10:00:00.000Z-1-1.json.new'), '{')
+  expect((await readJournal(lab.name)).map(({ undo }) => undo.machine).sort()).toEqual(['worker1', 'worker2'])
+})
+
+test('a journal that is none is said to be so', async () => {
+  await writeFile(join(journal(), '1.json'), '{"undo": "everything"}')
+  await expect(readJournal(lab.name)).rejects.toThrow('faults/1.json: not a fault to undo')
+})
+
+test('targets of every kind of name are enabled again, not only those that begin with iqn', async () => {
+  await noteUndo(lab.name, 'run', 'target-loss', [{ do: 'enable-targets', machine: 'target' }])
+  const done: string[] = []
+  await undoAll(contextThat(done))
+  expect(done.join()).toContain('for tpg in /sys/kernel/config/target/iscsi/*/tpgt_1; do')
+})

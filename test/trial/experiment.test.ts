@@ -1,0 +1,400 @@
+/** Whole experiments against a cluster that is made up: what is claimed, what is reported, what is left behind. */
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { type Bench, describeChange, type Experiment, runExperiment } from '../../src/trial/experiment.js'
+import { experimentOf } from '../../src/course/experiments.js'
+import { experimentNames } from '../../src/lab/experiments.js'
+import { loadLab } from '../../src/lab/load.js'
+import type { WatchEvent } from '../../src/machine/kubectl.js'
+import type { Context, Plan } from '../../src/plan/step.js'
+import { runMarkdown, runPage } from '../../src/report/documents.js'
+import { type RunFacts, runReport } from '../../src/report/run.js'
+import type { ReadBack } from '../../src/trial/ledger.js'
+import type { Store } from '../../src/trial/medium.js'
+import { readJournal } from '../../src/journal.js'
+import { pathsOf } from '../../src/state.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+const lab = await loadLab('deployment')
+
+beforeEach(async () => {
+  vi.stubEnv('LAB_STATE', await temporaryFolder())
+  await mkdir(pathsOf(lab.name).root, { recursive: true })
+})
+afterEach(() => {
+  vi.unstubAllEnvs()
+})
+
+/** A cluster that remembers what it was told. */
+const fakeCluster = () => {
+  const abort = new AbortController()
+  const said: string[] = []
+  let tell: (event: WatchEvent) => void = () => undefined
+  let well = true
+  let deployed = 0
+  const kubectl = {
+    run: async (args: readonly string[]) => {
+      said.push(args.join(' '))
+      return Promise.resolve('')
+    },
+    get: async () => Promise.resolve({}),
+    follow: async (_path: string, seen: typeof tell) => {
+      tell = seen
+      return Promise.resolve()
+    },
+  }
+  const contextWith = (signal: AbortSignal): Context =>
+    ({
+      lab,
+      signal,
+      kubectl,
+      provider: {
+        name: 'uml',
+        states: async () =>
+          Promise.resolve(lab.machines.map(({ name }) => ({ name, status: 'running', detail: '' }))),
+      },
+    }) as unknown as Context
+  const plan: Plan = {
+    title: 'the lab',
+    steps: [
+      {
+        id: 'well',
+        title: 'See that it is well',
+        phase: 'x',
+        needs: [],
+        apply: async () => {
+          deployed++
+          well = true
+          return Promise.resolve()
+        },
+        checks: [
+          {
+            id: 'well',
+            title: 'it is well',
+            probe: async () => Promise.resolve({ ok: well, saw: well ? 'yes' : 'no' }),
+          },
+        ],
+      },
+    ],
+  }
+  const saved: RunFacts[] = []
+  return {
+    said,
+    abort,
+    saved,
+    unwell: () => {
+      well = false
+    },
+    /** How often what the plan wants was brought about. */
+    deployed: () => deployed,
+    /** Busy for a while with what was done to it last. */
+    wellLater: (milliseconds: number) => {
+      well = false
+      setTimeout(() => (well = true), milliseconds)
+    },
+    pod: (type: 'ADDED' | 'MODIFIED' | 'DELETED', name: string, ready: boolean) => {
+      tell({
+        type,
+        object: {
+          metadata: { name, uid: name },
+          spec: { nodeName: 'worker1', containers: [{ image: 'docker.io/library/nginx:1.26' }] },
+          status: { phase: 'Running', conditions: [{ type: 'Ready', status: ready ? 'True' : 'False' }] },
+        },
+      })
+    },
+    run: async (experiment: Experiment, patience = 0) =>
+      runExperiment({
+        name: 'scale',
+        experiment,
+        context: contextWith(abort.signal),
+        healer: contextWith(new AbortController().signal),
+        plan,
+        versions: {},
+        patience,
+        ledgerPath: join(await temporaryFolder(), 'ledger.ndjson'),
+        notice: () => undefined,
+        save: async (facts) => {
+          saved.push(facts)
+          return Promise.resolve()
+        },
+      }),
+  }
+}
+
+const doing = (run: (bench: Bench) => Promise<void>): Experiment => ({ workers: 1, run })
+
+test('every experiment that a lab file may name is there', () => {
+  expect(Object.keys(experimentOf).sort()).toEqual([...experimentNames].sort())
+})
+
+test.each([
+  { patience: 10_000, verdict: 'PASS' },
+  { patience: 0, verdict: 'UNKNOWN' },
+])('a lab that is well only after a moment, with a patience of $patience ms: $verdict', async (wanted) => {
+  const cluster = fakeCluster()
+  cluster.wellLater(300)
+  const facts = await cluster.run(
+    doing(async (bench) => {
+      bench.claim('something', { ok: true, saw: 'so' })
+      return Promise.resolve()
+    }),
+    wanted.patience,
+  )
+  expect(runReport(facts).verdict).toBe(wanted.verdict)
+})
+
+test('one that claims what is so passes, and leaves nothing', async () => {
+  const cluster = fakeCluster()
+  const facts = await cluster.run(
+    doing(async (bench) => {
+      const from = await bench.act('make a pod', async () => {
+        cluster.pod('ADDED', 'web-0', true)
+        return Promise.resolve()
+      })
+      await bench.until(
+        'the pod is ready',
+        5,
+        () => ({ ok: bench.history.pods[0]?.ready === true, saw: 'ready' }),
+        from,
+      )
+      bench.figure('one pod', 1234, { ms: 19_000, how: 'seed 004' })
+    }),
+  )
+  const report = runReport(facts)
+  expect(report.verdict).toBe('PASS')
+  expect(report.figures).toEqual([{ title: 'one pod', ms: 1234, seed: { ms: 19_000, how: 'seed 004' } }])
+  expect(report.events.map(({ detail }) => detail)).toEqual(
+    expect.arrayContaining(['make a pod', 'web-0 is made (nginx:1.26) on worker1']),
+  )
+  expect(report.checks.map(({ group }) => group)).toEqual(['before', 'claims', 'after'])
+  expect(cluster.said).toContain('create namespace lab-scale')
+  expect(cluster.said).toContain('delete namespace lab-scale --ignore-not-found')
+  expect(await readJournal(lab.name)).toEqual([])
+  expect(runMarkdown([report])).toContain('| one pod | 1.2 s | 19.0 s | seed 004 |')
+  const page = runPage([report])
+  expect(page).toContain('web-0 is made (nginx:1.26) on worker1')
+  expect(page).not.toContain('After the fault')
+})
+
+test('one of whose claims is not so fails, and goes on', async () => {
+  const facts = await fakeCluster().run(
+    doing(async (bench) => {
+      bench.claim('the sky is green', { ok: false, saw: 'blue' })
+      bench.claim('grass is green', { ok: true, saw: 'green' })
+      return Promise.resolve()
+    }),
+  )
+  const report = runReport(facts)
+  expect(report.verdict).toBe('FAIL')
+  expect(report.checks.filter(({ group }) => group === 'claims').map(({ outcome }) => outcome)).toEqual([
+    'failed',
+    'passed',
+  ])
+})
+
+test('what does not come true in time is a failed claim, which ends it', async () => {
+  const cluster = fakeCluster()
+  const facts = await cluster.run(
+    doing(async (bench) => {
+      await bench.until('a pod is ready', 0.2, () => ({ ok: false, saw: 'no pods' }))
+      bench.claim('never said', { ok: true, saw: '' })
+    }),
+  )
+  const report = runReport(facts)
+  expect(report).toMatchObject({ verdict: 'FAIL', interrupted: false })
+  const claims = report.checks.filter(({ group }) => group === 'claims')
+  expect(claims).toHaveLength(1)
+  expect(claims[0]?.saw).toContain('no pods (waited')
+  expect(cluster.said).toContain('delete namespace lab-scale --ignore-not-found')
+})
+
+test('what stays so for a while is seen to change', async () => {
+  const cluster = fakeCluster()
+  const facts = await cluster.run(
+    doing(async (bench) => {
+      setTimeout(() => {
+        cluster.pod('ADDED', 'web-0', false)
+      }, 100)
+      await bench.stays('nothing happens', 5, () => ({
+        ok: bench.history.changes.length === 0,
+        saw: 'nothing',
+      }))
+    }),
+  )
+  expect(runReport(facts).verdict).toBe('FAIL')
+})
+
+test('a lab that is not well proves nothing, and is not touched', async () => {
+  const cluster = fakeCluster()
+  cluster.unwell()
+  const facts = await cluster.run(doing(async () => Promise.reject(new Error('not to be run'))))
+  expect(runReport(facts).verdict).toBe('UNKNOWN')
+  expect(cluster.said).toEqual([])
+})
+
+test('one that claims nothing proves nothing', async () => {
+  const facts = await fakeCluster().run(doing(async () => Promise.resolve()))
+  expect(runReport(facts).verdict).toBe('UNKNOWN')
+})
+
+test('one that breaks off with an error leaves a report, and nothing else', async () => {
+  const cluster = fakeCluster()
+  await expect(
+    cluster.run(
+      doing(async (bench) => {
+        bench.claim('so far so good', { ok: true, saw: 'yes' })
+        return Promise.reject(new Error('kubectl fell over'))
+      }),
+    ),
+  ).rejects.toThrow('kubectl fell over')
+  expect(runReport(cluster.saved.at(-1)!)).toMatchObject({ verdict: 'UNKNOWN', interrupted: true })
+  expect(cluster.said).toContain('delete namespace lab-scale --ignore-not-found')
+  expect(await readJournal(lab.name)).toEqual([])
+})
+
+test('Ctrl-C: what was made is removed', async () => {
+  const cluster = fakeCluster()
+  const running = cluster.run(
+    doing(async (bench) => {
+      await bench.until('never', 60, () => ({ ok: false, saw: 'waiting' }))
+    }),
+  )
+  await delay(300)
+  cluster.abort.abort()
+  await expect(running).rejects.toMatchObject({ code: 'interrupted' })
+  expect(cluster.said).toContain('delete namespace lab-scale --ignore-not-found')
+  expect(runReport(cluster.saved.at(-1)!).interrupted).toBe(true)
+})
+
+test.each([
+  ['a claim fails', async (bench: Bench) => bench.until('never', 0.1, () => ({ ok: false, saw: 'no' }))],
+  ['it breaks off with an error', async () => Promise.reject(new Error('kubectl fell over'))],
+  [
+    'Ctrl-C ends it',
+    async (bench: Bench, stop: () => void) => {
+      stop()
+      return bench.until('never', 60, () => ({ ok: false, saw: 'waiting' }))
+    },
+  ],
+])('an experiment on what lab up has deployed leaves it deployed when %s', async (_what, ends) => {
+  const cluster = fakeCluster()
+  const running = cluster.run({
+    ...doing(async (bench) => {
+      // As where a StatefulSet is deleted, to be applied again.
+      cluster.unwell()
+      await ends(bench, () => {
+        cluster.abort.abort()
+      })
+    }),
+    workload: true,
+  })
+  await running.catch(() => undefined)
+  expect(cluster.deployed()).toBe(1)
+})
+
+test('a lab with too few workers is refused before anything is touched', async () => {
+  const cluster = fakeCluster()
+  await expect(cluster.run({ workers: 4, run: async () => Promise.resolve() })).rejects.toThrow(
+    'scale needs 4 workers, deployment has 3',
+  )
+  expect(cluster.said).toEqual([])
+})
+
+test('a change is told once, in words', () => {
+  const pod = {
+    name: 'web-0',
+    uid: 'x',
+    node: 'worker1',
+    phase: 'Running',
+    ready: true,
+    terminating: false,
+    image: 'nginx:1.26',
+    restarts: 0,
+    address: undefined,
+    labels: {},
+    unschedulable: undefined,
+  }
+  const change = (after: object, before: object = {}) =>
+    describeChange({ ms: 0, kind: 'changed', pod: { ...pod, ...after } }, { ...pod, ...before })
+  expect(change({}, { ready: false })).toBe('web-0 is ready on worker1')
+  expect(change({ ready: false })).toBe('web-0 is no longer ready on worker1')
+  expect(change({ terminating: true, ready: false })).toBe('web-0 is told to end on worker1')
+  expect(change({ restarts: 1, ready: false }, { ready: false })).toBe('web-0 was restarted on worker1')
+  expect(change({ restarts: 2, ready: true })).toBe('web-0 was restarted on worker1, and is ready')
+  expect(
+    change({ unschedulable: 'no room', node: undefined, ready: false }, { ready: false, node: undefined }),
+  ).toBe('web-0 fits nowhere: no room')
+  expect(change({})).toBeUndefined()
+})
+
+/** Members that take turns, and keep what they acknowledge; what is read back may be something else. */
+const memory = (readBack: (there: readonly ReadBack[]) => readonly ReadBack[]) => {
+  const there: ReadBack[] = []
+  const removed: string[] = []
+  const store = (run: string): Store => ({
+    medium: 'row',
+    connect: async () => {
+      let answered = 0
+      const server = () => ({ pod: `member-${String(answered++ % 2)}`, node: 'worker1' })
+      return Promise.resolve({
+        address: '192.168.56.21:30000',
+        write: async (seq, content) => {
+          there.push({ seq, content })
+          return Promise.resolve(server())
+        },
+        read: async () => Promise.resolve(server()),
+        close: () => undefined,
+      })
+    },
+    create: async () => Promise.resolve(),
+    readBack: async () => Promise.resolve().then(() => readBack(there)),
+    remove: async () => {
+      removed.push(run)
+      return Promise.resolve()
+    },
+  })
+  return { store, removed }
+}
+
+test.each([
+  ['all that was acknowledged', (there) => there, 'PASS', []],
+  ['all but one', (there) => there.slice(1), 'FAIL', ['LOST']],
+  [
+    'something else',
+    ([first, ...others]) => [{ seq: first?.seq ?? 0, content: 'else' }, ...others],
+    'FAIL',
+    ['CORRUPT'],
+  ],
+  [
+    'nothing, since nobody answers',
+    () => {
+      throw new Error('no answer')
+    },
+    'UNKNOWN',
+    [],
+  ],
+] as readonly [string, (there: readonly ReadBack[]) => readonly ReadBack[], string, readonly string[]][])(
+  'a ledger of an experiment whose members all write, and %s is read back',
+  async (_, readBack, verdict, kinds) => {
+    const { store, removed } = memory(readBack)
+    const report = runReport(
+      await fakeCluster().run(
+        doing(async (bench) => {
+          await bench.ledger(store, () => delay(600))
+        }),
+      ),
+    )
+    expect(report.verdict).toBe(verdict)
+    expect(report.data?.findings.map(({ kind }) => kind)).toEqual(kinds)
+    expect(report.figures.map(({ title }) => title)).toEqual(['longest time without an acknowledged write'])
+    expect(removed).toHaveLength(verdict === 'PASS' ? 1 : 0)
+    expect(report.checks.filter(({ group }) => group === 'data').map(({ title }) => title)).toEqual([
+      'nothing that was acknowledged is missing',
+      'everything is as it was sent',
+    ])
+    expect(runMarkdown([report])).toContain('writer-1')
+    expect(runPage([report])).toContain('<svg')
+  },
+)

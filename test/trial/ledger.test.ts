@@ -1,0 +1,488 @@
+import { describe, expect, it, test } from 'vitest'
+import { answersIn, judge, longestGaps, recordSchema, recoveryOf } from '../../src/trial/ledger.js'
+import type { LedgerRecord, Mark, Medium, Operation, ReadBack, Server } from '../../src/trial/ledger.js'
+
+const a: Server = { pod: 'mysql-a', node: 'worker1' }
+const b: Server = { pod: 'mysql-b', node: 'worker2' }
+
+const begin = Date.parse('2026-11-21T15:04:05.000Z')
+const moment = (ms: number) => ({ ms, at: new Date(begin + ms).toISOString() })
+const address = '192.168.56.21:32306'
+
+const mark = (name: Mark, ms: number): LedgerRecord => ({
+  type: 'mark',
+  mark: name,
+  ...moment(ms),
+})
+
+interface Options {
+  readonly client?: string
+  readonly medium?: Medium
+  readonly operation?: Operation
+}
+
+const requestOf = (seq: number, { client = 'writer-1', medium = 'row', operation = 'write' }: Options) => ({
+  client,
+  medium,
+  operation,
+  seq,
+  address,
+})
+
+const contentOf = (seq: number): string => `content ${String(seq)}`
+
+const sent = (seq: number, ms: number, options: Options = {}): LedgerRecord => ({
+  type: 'sent',
+  ...requestOf(seq, options),
+  ...moment(ms),
+  content: contentOf(seq),
+})
+
+const answered = (seq: number, ms: number, server: Server, options: Options = {}): LedgerRecord => ({
+  type: 'acknowledged',
+  ...requestOf(seq, options),
+  ...moment(ms),
+  server,
+})
+
+const failed = (seq: number, ms: number, options: Options = {}): LedgerRecord => ({
+  type: 'failed',
+  ...requestOf(seq, options),
+  ...moment(ms),
+  error: 'ETIMEDOUT',
+})
+
+/** A write that took 5 ms. */
+const acked = (seq: number, ms: number, server = a, options: Options = {}): LedgerRecord[] => [
+  sent(seq, ms, options),
+  answered(seq, ms + 5, server, options),
+]
+
+const there = (...seqs: readonly number[]): ReadBack[] =>
+  seqs.map((seq) => ({ seq, content: contentOf(seq) }))
+
+describe('judge', () => {
+  const cases: readonly [
+    name: string,
+    records: readonly LedgerRecord[],
+    rows: readonly ReadBack[] | undefined,
+    wanted: { verdict: string; findings?: object[]; unknown?: string[] },
+  ][] = [
+    ['all acknowledged rows are there', [...acked(1, 0), ...acked(2, 10)], there(1, 2), { verdict: 'PASS' }],
+    [
+      'an acknowledged row is missing',
+      [...acked(1, 0), ...acked(2, 10), ...acked(3, 20)],
+      there(2),
+      {
+        verdict: 'FAIL',
+        findings: [
+          {
+            kind: 'LOST',
+            medium: 'row',
+            message: '2 acknowledged rows are missing',
+            seqs: [1, 3],
+            evidence: [
+              'row 1 of writer-1: acknowledged by mysql-a on worker1, not there',
+              'row 3 of writer-1: acknowledged by mysql-a on worker1, not there',
+            ],
+          },
+        ],
+      },
+    ],
+    [
+      'a row was changed by hand',
+      [...acked(1, 0), ...acked(2, 10)],
+      [...there(1), { seq: 2, content: 'by hand' }],
+      {
+        verdict: 'FAIL',
+        findings: [{ kind: 'CORRUPT', seqs: [2], evidence: ['row 2: "by hand", sent was "content 2"'] }],
+      },
+    ],
+    [
+      'a row that nobody sent',
+      acked(1, 0),
+      there(1, 7),
+      {
+        verdict: 'FAIL',
+        findings: [{ kind: 'CORRUPT', evidence: ['row 7: "content 7", which nobody sent'] }],
+      },
+    ],
+    [
+      'a row number that is there twice',
+      [...acked(1, 0), ...acked(2, 10)],
+      there(1, 2, 1),
+      {
+        verdict: 'FAIL',
+        findings: [
+          {
+            kind: 'CORRUPT',
+            message: '1 row is there more than once',
+            seqs: [1],
+            evidence: ['row 1: 2 times, at 1, 3 of 3'],
+          },
+        ],
+      },
+    ],
+    ['sent without answer, not there', [...acked(1, 0), sent(2, 10)], there(1), { verdict: 'PASS' }],
+    ['sent without answer, there', [...acked(1, 0), sent(2, 10)], there(1, 2), { verdict: 'PASS' }],
+    ['failed, there', [...acked(1, 0), sent(2, 10), failed(2, 20)], there(1, 2), { verdict: 'PASS' }],
+    [
+      'sent without answer, there with another content',
+      [...acked(1, 0), sent(2, 10)],
+      [...there(1), { seq: 2, content: 'half' }],
+      { verdict: 'FAIL', findings: [{ kind: 'CORRUPT', seqs: [2] }] },
+    ],
+    [
+      'failed, tried again at another address, and acknowledged',
+      [sent(1, 0), failed(1, 10), ...acked(1, 20)],
+      [],
+      { verdict: 'FAIL', findings: [{ kind: 'LOST', seqs: [1] }] },
+    ],
+    [
+      'a client that never got through',
+      [sent(1, 0), failed(1, 10), sent(2, 20), failed(2, 30)],
+      there(1),
+      { verdict: 'UNKNOWN', unknown: ['the database acknowledged nothing during the run'] },
+    ],
+    ['no record at all', [], [], { verdict: 'UNKNOWN', unknown: ['nothing was written during the run'] }],
+    [
+      'reads alone',
+      [sent(1, 0, { operation: 'read' }), answered(1, 1, a, { operation: 'read' })],
+      [],
+      { verdict: 'UNKNOWN', unknown: ['nothing was written during the run'] },
+    ],
+    [
+      'nothing acknowledged after the fault',
+      [...acked(1, 0), mark('fault', 10), sent(2, 20)],
+      there(1),
+      { verdict: 'UNKNOWN', unknown: ['the database acknowledged nothing that was sent after the fault'] },
+    ],
+    [
+      'on its way when the fault came',
+      [sent(1, 9), mark('fault', 10), answered(1, 11, a)],
+      there(1),
+      { verdict: 'UNKNOWN', unknown: ['the database acknowledged nothing that was sent after the fault'] },
+    ],
+    ['sent the moment the fault came', [mark('fault', 10), ...acked(1, 10)], there(1), { verdict: 'PASS' }],
+    [
+      'nothing after the fault, and something lost: what is certain counts',
+      [...acked(1, 0), mark('fault', 10)],
+      [],
+      {
+        verdict: 'FAIL',
+        findings: [{ kind: 'LOST' }],
+        unknown: ['the database acknowledged nothing that was sent after the fault'],
+      },
+    ],
+    [
+      'rows that could not be read back',
+      acked(1, 0),
+      undefined,
+      { verdict: 'UNKNOWN', unknown: ['the database could not be read back'] },
+    ],
+    [
+      'a takeover',
+      [...acked(1, 0), ...acked(2, 10), ...acked(3, 100, b), ...acked(4, 110, b)],
+      there(1, 2, 3, 4),
+      { verdict: 'PASS' },
+    ],
+    [
+      'the first server writes again after the other one',
+      [...acked(1, 0), ...acked(2, 10, b), ...acked(3, 20)],
+      there(1, 2, 3),
+      {
+        verdict: 'FAIL',
+        findings: [
+          {
+            kind: 'DOUBLE WRITER',
+            medium: 'row',
+            message: 'two servers acknowledged writes in turns',
+            seqs: [1, 2, 3],
+            evidence: [
+              'row 1 of writer-1: acknowledged by mysql-a on worker1 at 5 ms',
+              'row 2 of writer-1: acknowledged by mysql-b on worker2 at 15 ms',
+              'row 3 of writer-1: acknowledged by mysql-a on worker1 at 25 ms',
+            ],
+          },
+        ],
+      },
+    ],
+    [
+      'an answer of the old server that was long on its way is no double writer',
+      [
+        ...acked(1, 0),
+        sent(2, 10, { client: 'writer-2' }),
+        ...acked(3, 50, b),
+        answered(2, 60, a, { client: 'writer-2' }),
+      ],
+      there(1, 2, 3),
+      { verdict: 'PASS' },
+    ],
+    [
+      'sent at the very moment of the other answer is still no order',
+      [...acked(1, 0), ...acked(2, 10, b), ...acked(3, 15, a, { client: 'writer-2' })],
+      there(1, 2, 3),
+      { verdict: 'PASS' },
+    ],
+    [
+      'two writers, each at a server of its own',
+      [0, 1, 2, 3].flatMap((n) => [
+        sent(2 * n, n * 10),
+        sent(2 * n + 1, n * 10 + 3, { client: 'writer-2' }),
+        answered(2 * n, n * 10 + 6, a),
+        answered(2 * n + 1, n * 10 + 9, b, { client: 'writer-2' }),
+      ]),
+      there(0, 1, 2, 3, 4, 5, 6, 7),
+      { verdict: 'FAIL', findings: [{ kind: 'DOUBLE WRITER' }] },
+    ],
+    [
+      'the same pod name on another node is another server',
+      [...acked(1, 0), ...acked(2, 10, { ...a, node: 'worker2' }), ...acked(3, 20)],
+      there(1, 2, 3),
+      { verdict: 'FAIL', findings: [{ kind: 'DOUBLE WRITER' }] },
+    ],
+  ]
+
+  test.each(cases)('%s', (_, records, rows, wanted) => {
+    const judgement = judge(records, rows, undefined)
+    expect(judgement).toMatchObject(wanted)
+    expect(judgement.findings.map(({ kind }) => kind)).toHaveLength(wanted.findings?.length ?? 0)
+    expect(judgement.verdict === 'UNKNOWN').toBe(
+      judgement.findings.length === 0 && judgement.unknown.length > 0,
+    )
+  })
+
+  describe('a file on the LUN', () => {
+    const file: Options = { client: 'file-writer', medium: 'file' }
+    const line = (seq: number, server: Server, content = contentOf(seq)): ReadBack => ({
+      seq,
+      content,
+      server,
+    })
+    const rows = acked(1, 0)
+
+    test('lines that are there, by one server after the other', () => {
+      const records = [...rows, ...acked(1, 0, a, file), ...acked(2, 10, b, file)]
+      expect(judge(records, there(1), [line(1, a), line(2, b)])).toMatchObject({
+        verdict: 'PASS',
+        findings: [],
+      })
+    })
+
+    test('a row does not stand in for a line of the same number', () => {
+      const records = [...rows, ...acked(1, 0, a, file)]
+      expect(judge(records, there(1), []).findings).toMatchObject([
+        { kind: 'LOST', medium: 'file', message: '1 acknowledged line is missing', seqs: [1] },
+      ])
+    })
+
+    test('lines of two nodes in turns, although nobody saw an answer', () => {
+      const records = [...rows, sent(1, 0, file), sent(2, 1, file), sent(3, 2, file)]
+      const { verdict, findings } = judge(records, there(1), [line(1, a), line(2, b), line(3, a)])
+      expect(verdict).toBe('FAIL')
+      expect(findings).toMatchObject([
+        {
+          kind: 'DOUBLE WRITER',
+          medium: 'file',
+          seqs: [1, 2, 3],
+          evidence: [
+            'line 1 of the file, number 1: written by mysql-a on worker1',
+            'line 2 of the file, number 2: written by mysql-b on worker2',
+            'line 3 of the file, number 3: written by mysql-a on worker1',
+          ],
+        },
+      ])
+    })
+
+    test('a line cut short is right before its fsync was acknowledged, and not after', () => {
+      const unanswered = [...rows, ...acked(1, 0, a, file), sent(2, 10, file)]
+      const lines = [line(1, a), line(2, a, 'cont')]
+      expect(judge(unanswered, there(1), lines).findings).toEqual([])
+      expect(judge([...unanswered, answered(2, 20, a, file)], there(1), lines).findings).toMatchObject([
+        { kind: 'CORRUPT', seqs: [2] },
+      ])
+    })
+
+    test('a file that was written and could not be read back', () => {
+      expect(judge([...rows, ...acked(1, 0, a, file)], there(1), undefined)).toMatchObject({
+        verdict: 'UNKNOWN',
+        unknown: ['the file could not be read back'],
+      })
+    })
+
+    test('a file that acknowledged nothing, beside a database that did', () => {
+      expect(judge([...rows, sent(1, 0, file)], there(1), [])).toMatchObject({
+        verdict: 'UNKNOWN',
+        unknown: ['the file acknowledged nothing during the run'],
+      })
+    })
+  })
+
+  test('counts', () => {
+    const records = [...acked(1, 0), sent(2, 10), failed(2, 20), sent(2, 21), sent(3, 30), ...acked(4, 40)]
+    expect(judge(records, there(1, 3, 4), undefined).tally).toEqual({
+      row: { sent: 4, acknowledged: 2, unanswered: 2, unansweredButThere: 1 },
+      file: { sent: 0, acknowledged: 0, unanswered: 0, unansweredButThere: 0 },
+    })
+  })
+
+  test('only the first of many are told', () => {
+    const records = Array.from({ length: 30 }, (_, seq) => acked(seq, seq * 10)).flat()
+    const [finding] = judge(records, [], undefined).findings
+    expect(finding?.seqs).toHaveLength(30)
+    expect(finding?.evidence).toHaveLength(11)
+    expect(finding?.evidence.at(-1)).toBe('and 20 more')
+  })
+
+  test('a long run is judged in a moment', () => {
+    const count = 20_000
+    const records = Array.from({ length: count }, (_, seq) =>
+      acked(seq, seq * 10, seq < count / 2 ? a : b),
+    ).flat()
+    const rows = there(...Array.from({ length: count }, (_, seq) => seq))
+    expect(judge(records, rows, undefined).verdict).toBe('PASS')
+  })
+})
+
+describe('the longest gaps', () => {
+  const cases: readonly [string, readonly LedgerRecord[], readonly object[]][] = [
+    ['of nobody', [mark('begin', 0), mark('end', 10)], []],
+    [
+      'between two acknowledgements',
+      [...acked(1, 0), ...acked(2, 10), ...acked(3, 1000, b), ...acked(4, 1010, b), mark('end', 1020)],
+      [{ client: 'writer-1', operation: 'write', beginMs: 15, endMs: 1005, length: 990, open: false }],
+    ],
+    [
+      'that the end of the run leaves open',
+      [...acked(1, 0), sent(2, 10), failed(2, 3000), mark('end', 5005)],
+      [{ beginMs: 5, endMs: 5005, length: 5000, open: true, end: '2026-11-21T15:04:10.005Z' }],
+    ],
+    [
+      'without a mark, up to the last record of anybody',
+      [...acked(1, 0), ...acked(1, 800, b, { client: 'writer-2' })],
+      [
+        { client: 'writer-1', beginMs: 5, endMs: 805, length: 800, open: true },
+        { client: 'writer-2', beginMs: 800, endMs: 805, length: 5, open: false },
+      ],
+    ],
+    [
+      'of a client that never got through',
+      [sent(1, 100), failed(1, 200), mark('end', 1000)],
+      [{ beginMs: 100, endMs: 1000, length: 900, open: true }],
+    ],
+    [
+      'before the first acknowledgement',
+      [sent(1, 100), failed(1, 200), ...acked(1, 600), ...acked(2, 610), mark('end', 620)],
+      [{ beginMs: 100, endMs: 605, length: 505, open: false }],
+    ],
+    [
+      'an answer after the end of the run does not close it',
+      [...acked(1, 0), sent(2, 10), mark('end', 500), answered(2, 900, a)],
+      [{ beginMs: 5, endMs: 500, open: true }],
+    ],
+    [
+      'of writers and readers, apart',
+      [
+        ...acked(1, 0),
+        sent(1, 0, { client: 'reader-1', operation: 'read' }),
+        answered(1, 2, a, { client: 'reader-1', operation: 'read' }),
+        mark('end', 12),
+      ],
+      [
+        { client: 'writer-1', operation: 'write', length: 7, open: true },
+        { client: 'reader-1', operation: 'read', length: 10, open: true },
+      ],
+    ],
+  ]
+  test.each(cases)('%s', (_, records, gaps) => {
+    const found = longestGaps(records)
+    expect(found).toMatchObject(gaps)
+    expect(found).toHaveLength(gaps.length)
+  })
+})
+
+test('records are what the schema says', () => {
+  for (const record of [...acked(1, 0), failed(1, 2), mark('fault', 3)])
+    expect(recordSchema.parse(record)).toEqual(record)
+  expect(recordSchema.safeParse({ ...sent(1, 0), seq: -1 }).success).toBe(false)
+  expect(recordSchema.safeParse({ ...sent(1, 0), at: 'yesterday' }).success).toBe(false)
+})
+
+test('answers that are near each other belong together', () => {
+  const reader: Options = { client: 'reader-1', operation: 'read' }
+  const records = [
+    ...acked(1, 0),
+    ...acked(2, 10),
+    ...acked(3, 21),
+    failed(4, 25),
+    sent(1, 30, reader),
+    ...acked(5, 100),
+  ]
+  expect(answersIn(records, 10)).toEqual([
+    {
+      client: 'writer-1',
+      operation: 'write',
+      medium: 'row',
+      spans: [
+        [5, 15],
+        [26, 26],
+        [105, 105],
+      ],
+    },
+    { client: 'reader-1', operation: 'read', medium: 'row', spans: [] },
+  ])
+})
+
+describe('recovery', () => {
+  /** Answered every 500 ms, in `from` to `to`. */
+  const writes = (from: number, to: number, options: Options = {}): LedgerRecord[] =>
+    Array.from({ length: (to - from) / 500 + 1 }, (_, n) =>
+      acked(from + n * 500, from + n * 500, a, options),
+    ).flat()
+  const file = { client: 'file-writer', medium: 'file' } as const
+  const marks = [mark('fault', 10_000), mark('acting', 11_000), mark('healing', 30_000), mark('end', 50_000)]
+
+  it('is by itself when writes are answered for 3 s, until lab heals', () => {
+    const records = [...marks, ...writes(0, 10_000), ...writes(20_000, 50_000)]
+    expect(recoveryOf(records, 'itself')).toMatchObject({ outcome: 'passed', ms: 10_005 })
+    expect(recoveryOf(records, 'heal')).toMatchObject({ outcome: 'passed' })
+  })
+
+  it.each([
+    ['it never recovers', writes(0, 10_000), 'failed'],
+    [
+      'writes are answered again only after lab began to heal',
+      [...writes(0, 10_000), ...writes(30_500, 50_000)],
+      'failed',
+    ],
+    [
+      'writes are answered between the mark and the moment when the fault is seen to act, and no more',
+      writes(0, 10_500),
+      'failed',
+    ],
+    [
+      'a write that was sent before the fault acted is answered late',
+      [...writes(0, 10_000), sent(99, 10_900), answered(99, 29_900, a)],
+      'failed',
+    ],
+    ['a single write is answered', [...writes(0, 10_000), ...acked(99, 29_900)], 'failed'],
+    [
+      'writes are answered for a while, and then no more',
+      [...writes(0, 10_000), ...writes(12_000, 22_000)],
+      'failed',
+    ],
+    ['rows are written, lines are not', [...writes(0, 50_000), ...writes(0, 10_000, file)], 'failed'],
+    ['both are written', [...writes(0, 50_000), ...writes(0, 50_000, file)], 'passed'],
+  ] as const)('by itself, where %s: %s', (_, records, outcome) => {
+    expect(recoveryOf([...marks, ...records], 'itself').outcome).toBe(outcome)
+  })
+
+  it('is unknown when nobody saw the fault act, or the run did not come so far', () => {
+    const records = writes(0, 50_000)
+    expect(recoveryOf([...marks.filter((one) => one !== marks[1]), ...records], 'itself').outcome).toBe(
+      'unknown',
+    )
+    expect(recoveryOf([...marks.slice(0, 2), ...records], 'itself').outcome).toBe('unknown')
+    expect(recoveryOf(marks, 'itself').outcome).toBe('unknown')
+  })
+})

@@ -1,0 +1,124 @@
+/** Ending the server before its rows are read back: what is proved by it, and what is not. */
+import { describe, expect, it } from 'vitest'
+import type { DatabaseSpec } from '../../src/lab/lab.js'
+import { loadLab } from '../../src/lab/load.js'
+import type { Context } from '../../src/plan/step.js'
+import { putOnDisk } from '../../src/trial/read-back.js'
+
+const lab = await loadLab('iscsi-ha')
+const database = lab.database!
+
+const pod = (name: string) => ({
+  metadata: { name },
+  spec: { nodeName: 'worker2' },
+  status: { conditions: [{ type: 'Ready', status: 'True' }] },
+})
+
+interface World {
+  readonly stays?: boolean
+  readonly mounted?: string
+  readonly check?: { readonly exitCode: number; readonly stdout: string }
+  /** So many times the API server does not take a wish. */
+  readonly deaf?: number
+}
+
+const clean = 'Filesystem state:         clean\n/dev/ubdc: 227/262144 files'
+
+const labThat = ({ stays = false, mounted, check = { exitCode: 0, stdout: clean }, deaf = 0 }: World) => {
+  let replicas = 1
+  let wishes = 0
+  const scaled: number[] = []
+  const checked: string[] = []
+  const context = {
+    lab,
+    signal: new AbortController().signal,
+    provider: { patience: 0.01 },
+    kubectl: {
+      run: async (words: readonly string[]) => {
+        if (wishes++ < deaf) throw new Error('the API server is away')
+        replicas = Number(words.at(-1)?.split('=')[1])
+        scaled.push(replicas)
+        return Promise.resolve('')
+      },
+      get: async () =>
+        Promise.resolve({
+          items: replicas === 0 ? (stays ? [pod('mysql-server-a')] : []) : [pod('mysql-server-b')],
+        }),
+    },
+    machine: (name: string) => ({
+      try: async ({ text }: { text: string }) => {
+        if (text.includes('findmnt'))
+          return Promise.resolve({ exitCode: 0, stdout: name === mounted ? '/mnt' : '', stderr: '' })
+        checked.push(`${name}: ${text}`)
+        return Promise.resolve({ stderr: '', ...check })
+      },
+    }),
+  } as unknown as Context
+  return { context, scaled, checked }
+}
+
+describe('what is read back', () => {
+  it('was on the disk when the server ended, no node had its disk, and another server started', async () => {
+    const { context, scaled, checked } = labThat({})
+    const proof = await putOnDisk(context, database)
+    expect(proof).toMatchObject({
+      ok: true,
+      fileSystem: { ok: true, saw: 'Filesystem state: clean; /dev/ubdc: 227/262144 files' },
+    })
+    expect(proof.saw).toContain('another server is ready: mysql-server-b on worker2')
+    expect(scaled).toEqual([0, 1])
+    expect(checked).toHaveLength(1)
+    expect(checked[0]).toMatch(
+      /^target: .*iqn\.2016-04\.world\.srv:target00\/tpgt_1\/lun\/lun_0\/.*e2fsck -f -n/,
+    )
+  })
+
+  it('may have come from memory when the server does not end, and there is a server afterwards', async () => {
+    const { context, scaled, checked } = labThat({ stays: true })
+    const proof = await putOnDisk(context, database)
+    expect(proof.ok).toBe(false)
+    expect(proof.fileSystem).toBeUndefined()
+    expect(proof.saw).toContain('the server has ended: no: mysql-server-a')
+    expect(checked).toEqual([])
+    expect(scaled).toEqual([0, 1])
+  })
+
+  it('may have come from memory when a node keeps the disk, which is not checked then', async () => {
+    const { context, scaled, checked } = labThat({ mounted: 'worker1' })
+    const proof = await putOnDisk(context, database)
+    expect(proof.ok).toBe(false)
+    expect(proof.saw).toContain('worker1: mounted at /mnt')
+    expect(checked).toEqual([])
+    expect(scaled).toEqual([0, 1])
+  })
+
+  it.each([
+    ['its check finds something', { exitCode: 4, stdout: `${clean}\nFree blocks count wrong` }],
+    [
+      'it calls itself clean with errors',
+      { exitCode: 0, stdout: 'Filesystem state:         clean with errors' },
+    ],
+    ['it was never unmounted', { exitCode: 0, stdout: 'Filesystem state:         not clean' }],
+    ['nobody could look', { exitCode: 1, stdout: '' }],
+  ])('comes from a file system that is not clean when %s', async (_, check) => {
+    const { context } = labThat({ check })
+    expect((await putOnDisk(context, database)).fileSystem?.ok).toBe(false)
+  })
+
+  it('has its server again though the API server was away when it was to end', async () => {
+    const { context, scaled } = labThat({ deaf: 2 })
+    const proof = await putOnDisk(context, database)
+    expect(proof.ok).toBe(false)
+    expect(proof.saw).toContain('the API server is away')
+    expect(scaled).toEqual([1])
+  })
+
+  it('comes from another server of the same volume, where that is a claim and has no file system of its own', async () => {
+    const { context, checked, scaled } = labThat({})
+    const claimed: DatabaseSpec = { ...database, volume: { kind: 'claim', class: 'nfs' } }
+    const proof = await putOnDisk(context, claimed)
+    expect(proof).toMatchObject({ ok: true, fileSystem: undefined })
+    expect(scaled).toEqual([0, 1])
+    expect(checked).toEqual([])
+  })
+})

@@ -1,0 +1,77 @@
+import { expect, it } from 'vitest'
+import type { Context, Plan } from '../../src/plan/step.js'
+import { steadyDeadline, steadyState } from '../../src/trial/steady.js'
+
+/** A lab of which one check says no so many times. */
+const labThat = (saysNo: number) => {
+  let asked = 0
+  const abort = new AbortController()
+  const context = { signal: abort.signal, provider: {} } as unknown as Context
+  const plan: Plan = {
+    title: 'the lab',
+    steps: [
+      {
+        id: 'well',
+        title: 'See that it is well',
+        phase: 'x',
+        needs: [],
+        checks: [
+          {
+            id: 'node',
+            title: 'the node is ready',
+            probe: async () => Promise.resolve({ ok: true, saw: 'Ready' }),
+          },
+          {
+            id: 'api',
+            title: 'the API server is ready',
+            machine: 'master',
+            probe: async () => {
+              const ok = asked++ >= saysNo
+              return Promise.resolve({ ok, saw: ok ? 'ok' : 'etcd: not ready' })
+            },
+          },
+        ],
+      },
+    ],
+  }
+  return { context, plan, abort }
+}
+
+it('is steady when a check that said no once says yes in the next look, and keeps both looks', async () => {
+  const { context, plan } = labThat(1)
+  const { ok, checks, looks } = await steadyState(plan, 'after', context, 10_000)
+  expect(ok).toBe(true)
+  expect(checks).toEqual([
+    { when: 'after', title: 'the node is ready', machine: undefined, ok: true, saw: 'Ready' },
+    { when: 'after', title: 'the API server is ready', machine: 'master', ok: true, saw: 'ok' },
+  ])
+  expect(looks.map(({ when, no }) => [when, no])).toEqual([
+    ['after', [{ title: 'the API server is ready', machine: 'master', saw: 'etcd: not ready' }]],
+    ['after', []],
+  ])
+  expect(looks[0]?.ms).toBeLessThan(100)
+  expect(looks[1]?.ms).toBeGreaterThanOrEqual(500)
+})
+
+it('is not steady when an API server stays unready until the stated time is over', async () => {
+  const { context, plan } = labThat(Infinity)
+  const { ok, checks, looks } = await steadyState(plan, 'after', context, 1200)
+  expect(ok).toBe(false)
+  expect(checks.filter((check) => !check.ok).map(({ saw }) => saw)).toEqual(['etcd: not ready'])
+  expect(looks.length).toBeGreaterThan(1)
+  expect(looks.every(({ no }) => no.length === 1)).toBe(true)
+})
+
+it('looks once where no time is given, and for a minute by itself', async () => {
+  const { context, plan } = labThat(1)
+  expect((await steadyState(plan, 'before', context, 0)).looks).toHaveLength(1)
+  expect(steadyDeadline).toBe(60)
+})
+
+it('is not steady when it is interrupted', async () => {
+  const { context, plan, abort } = labThat(Infinity)
+  setTimeout(() => {
+    abort.abort()
+  }, 700)
+  expect((await steadyState(plan, 'before', context, 60_000)).ok).toBe(false)
+})
