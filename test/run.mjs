@@ -139,11 +139,7 @@ if (missing.length > 0) {
 const prepare = (lab, options) =>
   run(`parts of ${lab}`, process.execPath, ['dist/cli.js', 'prepare', lab], options)
 const labs = (title, files, options) =>
-  tests(
-    title,
-    ['--config', 'vitest.e2e.config.ts', ...files.map((file) => join('test', 'e2e', file))],
-    options,
-  )
+  tests(title, ['--project', 'e2e', ...files.map((file) => join('test', 'e2e', file))], options)
 /** The real programs behind the providers of virtual machines, in namespaces of their own. */
 const vagrant = (title, words, options) =>
   tests(title, [], { runner: [process.execPath, 'test/vagrant/run.mjs', ...words], ...options })
@@ -177,7 +173,10 @@ const looks = async () => {
 }
 
 await run('build', 'npm', ['run', '--silent', 'build'])
-const [prepared] = await Promise.all([prepare('iscsi-ha'), tests('unit tests', [], { held: true })])
+const [prepared] = await Promise.all([
+  prepare('iscsi-ha'),
+  tests('unit tests', ['--project', 'unit'], { held: true }),
+])
 if (prepared) {
   const forCourse = prepare('deployment', beside)
   const looked = forCourse.then(looks)

@@ -1,11 +1,12 @@
 /** Builds dist/ once before the tests: commands, locks and supervisors are tested as processes of their own. */
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { execa } from 'execa'
 
 const root = join(import.meta.dirname, '..', '..')
-const stamp = join(root, 'node_modules', '.cache', 'lab-built-from')
+/** Beside what it describes: several worktrees may share node_modules. */
+const stamp = join(root, 'dist', '.built-from')
 
 /** By content and not by time: an edit that is made while the compiler runs must not count as built. */
 const hashOfSources = (): string => {
@@ -30,6 +31,5 @@ export default async (): Promise<void> => {
   // It writes JavaScript for what has type errors, too; finding those is the work of `tsc --noEmit`.
   if (exitCode !== 0) process.stderr.write(`dist/ was built from sources with type errors:\n${stdout}\n`)
   if (!existsSync(join(root, 'dist', 'cli.js'))) throw new Error(`tsc wrote no dist/cli.js:\n${stdout}`)
-  mkdirSync(dirname(stamp), { recursive: true })
   writeFileSync(stamp, sources)
 }

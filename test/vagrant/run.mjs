@@ -73,7 +73,7 @@ const status = run(
     ...(vboxmanage ? [] : [join(here, 'libvirt-world.sh'), join(folder, 'libvirt')]),
     ...(bench
       ? [process.execPath, join(here, '..', '..', 'bench', 'bench.mjs'), '--only', 'vagrant']
-      : ['npx', 'vitest', 'run', '--config', 'vitest.vagrant.config.ts']),
+      : ['npx', 'vitest', 'run', '--project', 'vagrant']),
     ...(vboxmanage ? ['virtualbox.test'] : []),
     ...rest,
   ],

@@ -11,8 +11,8 @@
 import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { saveRun } from '../dist/report/folder.js'
-import { courseHosts, heldMemory, lab, tidy } from './lab.mjs'
+import { saveRun } from '../../dist/report/folder.js'
+import { courseHosts, heldMemory, lab, tidy } from '../../bench/lab.mjs'
 
 /** Who lends its machines to whom; a lab that is not here has its own. */
 const guests = { statefulset: ['statefulset', 'deployment', 'replicaset'] }
