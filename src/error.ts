@@ -111,6 +111,9 @@ const systemReasons: Readonly<Record<string, string>> = {
   ENOTSUP: 'its file system cannot do that',
 }
 
+/** The words for a code of the system such as `ENOSPC`; undefined for all that may be a mistake of ours. */
+export const systemReason = (code: string | undefined): string | undefined => systemReasons[code ?? '']
+
 const systemVerbs: Readonly<Record<string, string>> = {
   open: 'opened',
   read: 'read',
@@ -142,13 +145,16 @@ export const systemError = (error: unknown, named?: string): LabError | undefine
     })
   const reason = systemReasons[code]
   if (reason === undefined) return undefined
-  const what = named ?? path ?? program ?? 'a file'
+  const where = named ?? path ?? program
+  const what = where ?? 'a file'
   return new LabError(
     `system-${code.toLowerCase()}`,
     `${what} cannot be ${program === undefined ? (systemVerbs[syscall] ?? 'written') : 'started'}: ${reason}`,
     {
-      ...(code === 'ENOSPC' || code === 'EDQUOT' ? { hint: `df -h ${what}` } : {}),
-      ...(code === 'EACCES' || code === 'EPERM' || code === 'EROFS' ? { hint: `ls -ld ${what}` } : {}),
+      ...(code === 'ENOSPC' || code === 'EDQUOT' ? { hint: ['df -h', where].join(' ').trim() } : {}),
+      ...(where !== undefined && ['EACCES', 'EPERM', 'EROFS'].includes(code)
+        ? { hint: `ls -ld ${where}` }
+        : {}),
       exitCode: exitCodes.host,
       cause: error,
     },

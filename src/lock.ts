@@ -3,7 +3,7 @@ import { dirname } from 'node:path'
 import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, LabError, unlessAborted } from './error.js'
-import { makeFolder } from './trust.js'
+import { cannotWrite, makeFolder } from './trust.js'
 
 /**
  * What somebody holds a lock for. `change`: the lab is changed on purpose, so what goes meanwhile is not lost.
@@ -142,7 +142,9 @@ export const takeLock = async (
     since: new Date().toISOString(),
   }
   try {
-    await writeFile(mine, JSON.stringify(me), { mode: 0o600 })
+    await writeFile(mine, JSON.stringify(me), { mode: 0o600 }).catch((error: unknown) => {
+      throw cannotWrite(dirname(path), error)
+    })
     for (let announced = false; ;) {
       const holder = await attempt(path, mine)
       if (!holder) return () => rm(path, { force: true })
@@ -157,6 +159,7 @@ export const takeLock = async (
       await delay(200, undefined, { signal })
     }
   } finally {
-    await rm(mine, { force: true })
+    // On a read-only file system there is nothing to remove, and that would hide why.
+    await rm(mine, { force: true }).catch(() => undefined)
   }
 }

@@ -3,7 +3,7 @@ import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { exitCodes, LabError } from './error.js'
-import { makeFolder, type Place, refuseForeign, refuseForeignIn, unreadable } from './trust.js'
+import { cannotWrite, makeFolder, type Place, refuseForeign, refuseForeignIn, unreadable } from './trust.js'
 
 /**
  * A folder of ours, absolute: ours by name, else in the user's base folder, else in the home folder. An empty
@@ -189,8 +189,8 @@ export const writePrivate = async (path: string, content: string | Buffer): Prom
     }
     await rename(next, path)
   } catch (error) {
-    await rm(next, { force: true })
-    throw error
+    await rm(next, { force: true }).catch(() => undefined)
+    throw cannotWrite(dirname(path), error)
   }
   await syncFolder(dirname(path))
 }

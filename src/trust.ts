@@ -9,7 +9,7 @@ import { lstatSync, readdirSync, readFileSync, readlinkSync, type Stats } from '
 import { lstat, mkdir, stat } from 'node:fs/promises'
 import { userInfo } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
-import { exitCodes, LabError, systemError } from './error.js'
+import { exitCodes, LabError, systemError, systemReason } from './error.js'
 
 /** How a place is called, and how another one is chosen: for the words of a refusal. */
 export interface Place {
@@ -287,6 +287,26 @@ export const makeFolder = async (path: string, mode = 0o700): Promise<void> => {
     })
 }
 
+/** lock.ts and writePrivate serve both the state folder and the cache. */
+const anotherPlace =
+  'another place: LAB_STATE=$HOME/.lab-state lab …, or for parts LAB_CACHE=$HOME/.lab-cache lab …'
+
+/**
+ * What a file of ours could not be written for, as an error that names its folder. The system's own errors name a
+ * temporary file, or none: a write to an open file knows no path.
+ * @returns the error itself where it is not about the host
+ */
+export const cannotWrite = (folder: string, error: unknown): unknown => {
+  const { code = '' } = error as NodeJS.ErrnoException
+  const reason = error instanceof LabError ? undefined : systemReason(code)
+  if (reason === undefined) return error
+  return new LabError(`system-${code.toLowerCase()}`, `${folder} cannot be written to: ${reason}`, {
+    hint: code === 'ENOSPC' || code === 'EDQUOT' ? `df -h ${folder}\nor ${anotherPlace}` : anotherPlace,
+    exitCode: exitCodes.host,
+    cause: error,
+  })
+}
+
 const cannotMake = (path: string, at: string, code: string | undefined, cause: unknown): LabError => {
   const where = at === path ? '' : ` (at ${at})`
   const reason =
@@ -296,12 +316,9 @@ const cannotMake = (path: string, at: string, code: string | undefined, cause: u
         ? 'a file is there'
         : code === 'ENOENT'
           ? `nothing can be made in ${dirname(at)}`
-          : (systemError(Object.assign(new Error(), { code, syscall: 'mkdir' }), at)?.message.replace(
-              /^.*?: /,
-              '',
-            ) ?? String(code))
+          : (systemReason(code) ?? String(code))
   return new LabError('cannot-make-folder', `${path} cannot be made${where}: ${reason}`, {
-    hint: `another place: LAB_STATE=$HOME/.lab-state lab …, or for parts LAB_CACHE=$HOME/.lab-cache lab …`,
+    hint: anotherPlace,
     exitCode: exitCodes.host,
     cause,
   })

@@ -69,11 +69,24 @@ describe.concurrent('a folder of labs that cannot be', () => {
   })
 
   test.runIf(root).each([
-    { mount: 'mount -t tmpfs -o ro tmpfs', says: /cannot be \w+: its file system is read-only/ },
-    { mount: 'mount -t tmpfs -o nr_inodes=1 tmpfs', says: /cannot be \w+: its file system is full/ },
-  ])('is on a file system where nothing can be written: $mount', async ({ mount, says }) => {
+    {
+      mount: 'mount -t tmpfs -o ro tmpfs',
+      says: 'its file system is read-only',
+      hint: 'another place: LAB_STATE=',
+    },
+    { mount: 'mount -t tmpfs -o nr_inodes=1 tmpfs', says: 'its file system is full', hint: 'df -h ' },
+    // Files can be made there, with nothing in them.
+    {
+      mount:
+        'fill() { mount -t tmpfs -o size=64k tmpfs "$1"; cat /dev/zero > "$1/fill" 2>/dev/null || :; }; fill',
+      says: 'its file system is full',
+      hint: 'df -h ',
+    },
+  ])('is on a file system where nothing can be written: $mount', async ({ mount, says, hint }) => {
     const desk = newDesk()
-    expectHostError(await inMounts(desk, `${mount} ${quote(desk.state)}`, 'up iscsi'), says)
+    const ran = await inMounts(desk, `${mount} ${quote(desk.state)}`, 'up iscsi')
+    expectHostError(ran, new RegExp(`${desk.state} cannot be written to: ${says}`))
+    expect(ran.stderr).toContain(`Hint: ${hint}`)
   })
 
   test('says so where nobody knows the home folder', async () => {

@@ -22,7 +22,7 @@ const commandLines = (): string =>
     .join('\n')
 
 afterAll(async () => {
-  for (const lab of ['iscsi', 'nasty', 'twin']) await bench.lab('down', lab)
+  for (const lab of ['iscsi', 'nasty', 'twin', 'grown']) await bench.lab('down', lab)
   await bench.close()
 })
 
@@ -222,6 +222,62 @@ describe('a lab file with other values', () => {
     expect(`${stdout}${stderr}`).not.toContain('パスワード=100%')
     expect(commandLines()).not.toContain('パスワード=100%')
     await bench.ok('down', 'nasty')
+  })
+})
+
+/** The lab `grown`, whose only LUN has this size. */
+const withLunOf = (size: string): Promise<string> =>
+  bench.variant('iscsi', 'grown', (lab) => {
+    const { iscsi } = lab as unknown as { iscsi: { targets: readonly { luns: unknown }[] } }
+    for (const target of iscsi.targets) target.luns = [{ lun: 0, size }]
+  })
+
+describe('a LUN whose size changes in the lab file', () => {
+  const mountPoint = '/mnt/target00-lun-0'
+  const onInitiator = (script: string): Promise<string> =>
+    bench.ok('exec', 'grown', 'initiator', '--', 'sh', '-c', script)
+  /** Bytes of the disk, and of the file system on it. */
+  const sizes = async (): Promise<readonly number[]> =>
+    (
+      await onInitiator(
+        `blockdev --getsize64 "$(findmnt -no SOURCE ${mountPoint})"; df --output=size -B1 ${mountPoint} | tail -n 1`,
+      )
+    )
+      .split('\n')
+      .map(Number)
+
+  it('grows on the initiator and in its file system, while a program writes to it', async () => {
+    await bench.up(await withLunOf('96MiB'))
+    const [, before = 0] = await sizes()
+    await onInitiator(
+      `dd if=/dev/urandom of=${mountPoint}/kept bs=1M count=16 2>/dev/null; sha256sum ${mountPoint}/kept > /root/sum
+       nohup sh -c 'exec >> ${mountPoint}/lines; n=0; while sleep 0.1; do n=$((n + 1)); echo $n || touch /root/refused; done' >/dev/null 2>&1 & echo $! > /root/writer`,
+    )
+    const changed = await bench.up(await withLunOf('192MiB'))
+    expect(changed).toContain('grow-filesystem-target00-lun-0')
+    const [disk, after = 0] = await sizes()
+    expect(disk).toBe(192 * 1024 ** 2)
+    expect(after).toBeGreaterThan(before + 80 * 1024 ** 2)
+    // The same process, the same open file, no line lost.
+    expect(
+      await onInitiator(
+        `kill $(cat /root/writer) && test ! -e /root/refused && sha256sum --check --quiet /root/sum
+         awk '$1 != NR { exit 1 } END { exit NR < 10 }' ${mountPoint}/lines && echo whole`,
+      ),
+    ).toBe('whole')
+    expect(await bench.complaints('grown')).toEqual([])
+  })
+
+  it('is refused by plan and up when it shrinks, with the size to write instead, and the lab stays as it is', async () => {
+    const smaller = await withLunOf('128MiB')
+    for (const command of ['plan', 'up']) {
+      const { exitCode, stdout, stderr } = await bench.lab(command, smaller)
+      expect(`${stdout}${stderr}`).toMatch(/LUN 0 of \S+ has 192MiB, and the lab file says 128MiB/)
+      expect(`${stdout}${stderr}`).toContain('size: 192MiB')
+      expect(exitCode).not.toBe(0)
+    }
+    expect(await bench.up(await withLunOf('192MiB'))).toEqual([])
+    expect(await bench.ok('down', 'grown')).toContain('nothing left')
   })
 })
 
