@@ -52,9 +52,9 @@ const limit = Number(process.env['LAB_TEST_MINUTES'] ?? Infinity)
 const shown = (checks: readonly CheckLine[]): string =>
   checks.map(({ id, saw }) => `${id}: ${saw}`).join('\n') || 'no check says no'
 
-/** A session that was lost comes back by itself, some seconds after what it was lost for. */
+/** A session that was lost comes back by itself; so does an API server on a busy host, whose etcd was too slow. */
 const whole = async (lab: string): Promise<void> => {
-  const deadline = performance.now() + 30_000
+  const deadline = performance.now() + 90_000
   for (;;) {
     const left = await failing(lab)
     if (left.length === 0) return
@@ -105,7 +105,10 @@ describe.skipIf(onACluster.length === 0)(
     let file = ''
     let since = 0
     beforeAll(async () => {
-      file = await bench.variant('iscsi-ha', 'ha', () => undefined)
+      // Nobody here waits for a takeover, and on a busy host a node that is only late must not be fenced.
+      file = await bench.variant('iscsi-ha', 'ha', (lab) => {
+        Object.assign(lab, { failover: 'default' })
+      })
       await bench.up(file)
       since = performance.now()
     })
