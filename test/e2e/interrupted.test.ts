@@ -1,0 +1,205 @@
+/**
+ * A run that fails, and one that is interrupted, on real machines: whatever ends it, the lab is healed or says how, and
+ * no secret of the lab file is in anything that was printed or kept. About 8 minutes on two idle cores.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { quote } from '../../src/machine/sh.js'
+import type { RunReport } from '../../src/report/run.js'
+import { Bench, cli } from './lab.js'
+
+const bench = new Bench()
+afterAll(async () => {
+  await bench.lab('down', 'odd')
+  await bench.close()
+})
+
+/** All that shells, YAML, SQL, URLs, HTML and Kubernetes' own variables could trip over, with a word to look for. */
+const odd = (word: string): string => `it's <${word}> & "$HOME" $(${word}) \`${word}\` 100%n \\ /?@: ü`
+const words = ['zebraQuilt47', 'yodelGnome58', 'xenonMarsh69', 'walrusPlum70', 'vortexLamp81', 'umberNudge92']
+const [chapName, chapPassword, mutualName, mutualPassword, userPassword, rootPassword] = words.map(odd)
+
+const folder = join(bench.env.LAB_STATE, 'odd')
+/** What was printed, by all commands of this file. */
+let printed = ''
+
+const lab = async (...args: readonly string[]) => {
+  const ran = await bench.lab(...args)
+  printed += `${ran.stdout}\n${ran.stderr}\n`
+  return ran
+}
+
+beforeAll(async () => {
+  const file = await bench.variant('iscsi-ha', 'odd', (shipped) => {
+    const spec = shipped as unknown as {
+      iscsi: { targets: { chap: object }[] }
+      database: object
+      scenarios: object[]
+    }
+    Object.assign(spec.iscsi.targets[0]?.chap ?? {}, {
+      username: chapName,
+      password: chapPassword,
+      mutual: { username: mutualName, password: mutualPassword },
+    })
+    Object.assign(spec.database, { password: userPassword, rootPassword })
+    spec.scenarios.push({
+      name: 'hopeless',
+      inject: [{ fault: 'power-cut', machine: 'database' }],
+      expect: { writeGap: '100ms' },
+    })
+  })
+  const { exitCode, stdout, stderr } = await lab('up', file, '--events')
+  if (exitCode !== 0) throw new Error(`${stdout}\n${stderr}`)
+})
+
+const latest = async (): Promise<RunReport> =>
+  JSON.parse(await readFile(join(folder, 'runs', 'latest', 'report.json'), 'utf8')) as RunReport
+
+const until = async (what: string, wanted: () => Promise<boolean> | boolean): Promise<void> => {
+  const deadline = performance.now() + 240_000
+  while (!(await wanted())) {
+    if (performance.now() > deadline) throw new Error(`${what}: not within 240 s`)
+    await delay(100)
+  }
+}
+
+/** A run in a terminal of its own, below a shell that stays for its exit code. */
+class Terminal {
+  readonly #child: ChildProcess
+  readonly #name: string
+
+  constructor(name: string, ...args: readonly string[]) {
+    this.#name = name
+    const run = ['run', 'odd', ...args].map(quote).join(' ')
+    const line = `trap : HUP INT; ${quote(process.execPath)} ${quote(cli)} ${run}; echo $? > ${this.#path('code')}`
+    const words = ['--quiet', '--flush', '--command', line, this.#path('told')]
+    this.#child = spawn('script', words, {
+      env: { ...process.env, ...bench.env },
+      cwd: bench.folder,
+      stdio: ['pipe', 'ignore', 'ignore'],
+    })
+  }
+
+  #path(what: string): string {
+    return join(bench.folder, `${this.#name}.${what}`)
+  }
+
+  #read(what: string): Promise<string> {
+    return readFile(this.#path(what), 'utf8').catch(() => '')
+  }
+
+  async says(words: string): Promise<void> {
+    await until(words, async () => (await this.#read('told')).includes(words))
+  }
+
+  type(keys: string): void {
+    this.#child.stdin?.write(keys)
+  }
+
+  /** With its process the terminal is gone. */
+  close(): void {
+    this.#child.kill('SIGKILL')
+  }
+
+  /** Kills `lab` itself, and nothing else. */
+  kill(): void {
+    const found = spawn('pkill', ['-KILL', '--full', `^${process.execPath} ${cli} run odd `])
+    found.unref()
+  }
+
+  async exitCode(): Promise<number> {
+    await until('an exit code', async () => (await this.#read('code')).trim() !== '')
+    printed += await this.#read('told')
+    return Number(await this.#read('code'))
+  }
+}
+
+/** The fault acts: it was seen, and what the ledger says from now on counts. */
+const inFault = async (): Promise<void> => {
+  await until('a fault in the journal', async () => (await bench.openFaults('odd')).length > 0)
+  await delay(2000)
+}
+
+it('fails a run whose budget is too small, with the lab healed', async () => {
+  const { exitCode } = await lab('run', 'odd', 'hopeless', '--events')
+  expect(exitCode).toBe(1)
+  expect((await latest()).verdict).toBe('FAIL')
+  expect(await bench.openFaults('odd')).toEqual([])
+  expect(await bench.complaints('odd')).toEqual([])
+})
+
+it.each([
+  { name: 'its terminal is closed', end: (terminal: Terminal) => terminal.close() },
+  { name: 'Ctrl-C is pressed', end: (terminal: Terminal) => terminal.type('\u0003') },
+])('heals the lab and keeps a report when $name in the middle of a fault', async ({ name, end }) => {
+  const terminal = new Terminal(name.replaceAll(/\W/g, '-'), 'slow-network')
+  await inFault()
+  end(terminal)
+  expect(await terminal.exitCode()).toBe(130)
+  expect(await bench.openFaults('odd')).toEqual([])
+  expect(await latest()).toMatchObject({ interrupted: true })
+  expect((await latest()).verdict).not.toBe('PASS')
+  expect(await bench.complaints('odd')).toEqual([])
+})
+
+it('heals by `lab heal` what a kill -9 in the middle of a fault left', async () => {
+  const terminal = new Terminal('killed', 'slow-network')
+  await inFault()
+  terminal.kill()
+  expect(await terminal.exitCode()).toBe(137)
+  expect(await bench.openFaults('odd')).not.toEqual([])
+  expect((await lab('verify', 'odd')).exitCode).not.toBe(0)
+  expect((await lab('heal', 'odd')).exitCode).toBe(0)
+  expect(await bench.openFaults('odd')).toEqual([])
+  expect(await latest()).toMatchObject({ interrupted: true })
+  expect(await bench.complaints('odd')).toEqual([])
+})
+
+it('brings back by `lab heal` the database that a kill -9 while reading back left switched off', async () => {
+  const terminal = new Terminal('reading', 'storage-partition')
+  await terminal.says('reading back')
+  const replicas = ['get', 'deployment', 'mysql-server', '-o', 'jsonpath={.spec.replicas}']
+  await until('a database that is switched off', async () => {
+    const { stdout } = await bench.lab('kubectl', 'odd', '--', ...replicas)
+    return stdout === '0'
+  })
+  terminal.kill()
+  expect(await terminal.exitCode()).toBe(137)
+  expect((await lab('heal', 'odd')).exitCode).toBe(0)
+  expect(await bench.openFaults('odd')).toEqual([])
+  expect(await bench.complaints('odd')).toEqual([])
+})
+
+it('has no secret in anything that was printed or kept', async () => {
+  for (const args of [['verify'], ['status'], ['report']])
+    for (const how of [[], ['-o', 'json']]) await lab(...args, 'odd', ...how)
+  for (const machine of ['target', 'master', 'worker1']) await lab('logs', 'odd', machine)
+  await lab('plan', 'odd')
+  const all = await readdir(folder, { recursive: true, withFileTypes: true })
+  const kept = all.filter(
+    (entry) =>
+      entry.isFile() &&
+      (entry.name.endsWith('.log') || /\/(runs|fencing|faults)(\/|$)/.test(entry.parentPath)),
+  )
+  expect(kept.length).toBeGreaterThan(10)
+  const texts = new Map([['printed', printed]])
+  for (const { parentPath, name } of kept)
+    texts.set(join(parentPath, name), await readFile(join(parentPath, name), 'latin1'))
+  // In base64 a word looks one of three ways, by what is before it; its first and last signs depend on its neighbours.
+  const forms = words.flatMap((word) => [
+    word,
+    ...['', 'x', 'xx'].map((before) =>
+      Buffer.from(before + word)
+        .toString('base64')
+        .slice(before.length > 0 ? 4 : 0, -4),
+    ),
+  ])
+  const found = [...texts].flatMap(([where, text]) =>
+    forms.filter((form) => text.includes(form)).map((form) => `${where}: ${form}`),
+  )
+  expect(found).toEqual([])
+  expect(printed).toContain('***')
+})
