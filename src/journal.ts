@@ -32,6 +32,8 @@ const undoSchema = z.discriminatedUnion('do', [
   z.strictObject({ do: z.literal('set-clock'), machine }),
   /** With all that is in it; the machine is that of the API server. */
   z.strictObject({ do: z.literal('delete-namespace'), machine, namespace: z.string() }),
+  /** A workload of the namespace default, as `kind/name`, had so many pods; the machine is that of the API server. */
+  z.strictObject({ do: z.literal('scale'), machine, workload: z.string(), replicas: z.int().nonnegative() }),
   /** The node had no such label before. */
   z.strictObject({ do: z.literal('unlabel'), machine, label: z.string() }),
 ])

@@ -74,6 +74,10 @@ const undoOne = async (context: Context, { id, undo, fault }: JournalEntry): Pro
     await kubectl.run(['delete', 'namespace', undo.namespace, '--ignore-not-found'], { timeout: longest })
     return
   }
+  if (undo.do === 'scale') {
+    await kubectl.run(['scale', undo.workload, `--replicas=${String(undo.replicas)}`])
+    return
+  }
   if (undo.do === 'unlabel') {
     await kubectl.run(['label', 'node', undo.machine, `${undo.label}-`])
     return

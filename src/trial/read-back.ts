@@ -3,6 +3,7 @@
  * on the disk, and in nobody's memory. Meanwhile the file system is checked where the disk is, at its target.
  */
 import { messageOf } from '../error.js'
+import { type JournalEntry, noteUndo, strike } from '../journal.js'
 import { type DatabaseSpec, machinesWith, targetNamed } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context, Verdict } from '../plan/step.js'
@@ -36,13 +37,10 @@ interface Pods {
 const podsOf = async (context: Context, database: DatabaseSpec): Promise<Pods['items']> =>
   (await context.kubectl.get<Pods>('pods', '--selector', `app=${database.name}-server`)).items
 
+const workloadOf = (database: DatabaseSpec): string => `deployment/${database.name}-server`
+
 const scale = async (context: Context, database: DatabaseSpec, replicas: number): Promise<void> => {
-  await context.kubectl.run([
-    'scale',
-    'deployment',
-    `${database.name}-server`,
-    `--replicas=${String(replicas)}`,
-  ])
+  await context.kubectl.run(['scale', workloadOf(database), `--replicas=${String(replicas)}`])
 }
 
 const hasEnded = (database: DatabaseSpec): Sign => ({
@@ -104,9 +102,10 @@ const checkFileSystem = async (context: Context, iqn: string, lun: number): Prom
 
 /**
  * Ends the server, sees its disk unmounted everywhere, checks the file system, and starts another one, whatever
- * happens. What could not be seen is said, and thrown is nothing.
+ * happens. What could not be seen is said, and nothing is thrown.
+ * @param by the command that the journal names: whoever kills it meanwhile leaves a lab without its database
  */
-export const putOnDisk = async (context: Context, database: DatabaseSpec): Promise<DiskProof> => {
+export const putOnDisk = async (context: Context, database: DatabaseSpec, by: string): Promise<DiskProof> => {
   const begun = performance.now()
   const seconds = (): number => Math.round(performance.now() - begun) / 1000
   const { volume } = database
@@ -128,7 +127,12 @@ export const putOnDisk = async (context: Context, database: DatabaseSpec): Promi
       said.push(messageOf(error))
     }
   }
+  let noted: readonly JournalEntry[] = []
   await trying(async () => {
+    const machine = machinesWith(context.lab, 'control-plane')[0]?.name ?? ''
+    noted = await noteUndo(context.lab.name, by, 'read-back', [
+      { do: 'scale', machine, workload: workloadOf(database), replicas: 1 },
+    ])
     await scale(context, database, 0)
     if (!(await must(hasEnded(database))) || volume.kind !== 'lun') return
     // What is still mounted would be found dirty.
@@ -136,7 +140,7 @@ export const putOnDisk = async (context: Context, database: DatabaseSpec): Promi
   })
   await trying(async () => {
     // Asked until it is heard: a lab without its database is not as it was.
-    await see(
+    const heard = await see(
       {
         title: 'the server is wanted again',
         within: longest,
@@ -147,6 +151,7 @@ export const putOnDisk = async (context: Context, database: DatabaseSpec): Promi
       },
       context,
     )
+    if (heard.ok) for (const entry of noted) await strike(context.lab.name, entry)
     await must(isServing(database))
   })
   return { ok, saw: said.join('; '), fileSystem, seconds: seconds() }

@@ -214,7 +214,12 @@ class Run {
 
   constructor(request: RunRequest) {
     this.#request = request
-    this.#faults = new Injections(this.#lab.name, `lab run ${this.#lab.name} ${request.scenario.name}`)
+    this.#faults = new Injections(this.#lab.name, this.#by)
+  }
+
+  /** What the journal calls this run. */
+  get #by(): string {
+    return `lab run ${this.#lab.name} ${this.#request.scenario.name}`
   }
 
   get #lab(): Lab {
@@ -582,7 +587,7 @@ class Run {
     }
     if (!signal.aborted) {
       notice('reading back: the database ends, its disk is checked, and another one reads it')
-      this.#diskProof = await putOnDisk(healer, database)
+      this.#diskProof = await putOnDisk(healer, database, this.#by)
     }
     await this.#readAllBack(stores)
     if (!signal.aborted) await this.#lookAgain()

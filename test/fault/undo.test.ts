@@ -85,6 +85,14 @@ test('what could not be undone stays, and keeps nothing else from being undone',
   expect(await readJournal(lab.name)).toEqual([])
 })
 
+test('a workload that was ended to read back what it wrote gets its pods again', async () => {
+  const scale = { do: 'scale', machine: 'master', workload: 'deployment/mysql-server', replicas: 1 } as const
+  await noteUndo(lab.name, 'lab run iscsi-ha drain', 'read-back', [scale])
+  const done: string[] = []
+  expect(await undoAll(contextThat(done))).toEqual([])
+  expect(done).toEqual(['scale deployment/mysql-server --replicas=1'])
+})
+
 test('only those that are asked for', async () => {
   const [one] = await noteUndo(lab.name, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
   await noteUndo(lab.name, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])

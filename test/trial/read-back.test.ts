@@ -1,12 +1,22 @@
 /** Ending the server before its rows are read back: what is proved by it, and what is not. */
-import { describe, expect, it } from 'vitest'
+import { mkdir } from 'node:fs/promises'
+import { beforeEach, describe, expect, it, vi } from 'vitest'
+import { readJournal } from '../../src/journal.js'
 import type { DatabaseSpec } from '../../src/lab/lab.js'
 import { loadLab } from '../../src/lab/load.js'
 import type { Context } from '../../src/plan/step.js'
+import { pathsOf } from '../../src/state.js'
 import { putOnDisk } from '../../src/trial/read-back.js'
+import { temporaryFolder } from '../helpers/folder.js'
 
 const lab = await loadLab('iscsi-ha')
 const database = lab.database!
+const by = 'lab run iscsi-ha drain'
+
+beforeEach(async () => {
+  vi.stubEnv('LAB_STATE', await temporaryFolder())
+  await mkdir(pathsOf(lab.name).root, { recursive: true })
+})
 
 const pod = (name: string) => ({
   metadata: { name },
@@ -28,6 +38,8 @@ const labThat = ({ stays = false, mounted, check = { exitCode: 0, stdout: clean 
   let replicas = 1
   let wishes = 0
   const scaled: number[] = []
+  /** What the journal would undo at each wish. */
+  const noted: unknown[] = []
   const checked: string[] = []
   const context = {
     lab,
@@ -35,6 +47,7 @@ const labThat = ({ stays = false, mounted, check = { exitCode: 0, stdout: clean 
     provider: { patience: 0.01 },
     kubectl: {
       run: async (words: readonly string[]) => {
+        noted.push((await readJournal(lab.name)).map(({ undo }) => undo))
         if (wishes++ < deaf) throw new Error('the API server is away')
         replicas = Number(words.at(-1)?.split('=')[1])
         scaled.push(replicas)
@@ -54,13 +67,13 @@ const labThat = ({ stays = false, mounted, check = { exitCode: 0, stdout: clean 
       },
     }),
   } as unknown as Context
-  return { context, scaled, checked }
+  return { context, scaled, noted, checked }
 }
 
 describe('what is read back', () => {
   it('was on the disk when the server ended, no node had its disk, and another server started', async () => {
     const { context, scaled, checked } = labThat({})
-    const proof = await putOnDisk(context, database)
+    const proof = await putOnDisk(context, database, by)
     expect(proof).toMatchObject({
       ok: true,
       fileSystem: { ok: true, saw: 'Filesystem state: clean; /dev/ubdc: 227/262144 files' },
@@ -75,7 +88,7 @@ describe('what is read back', () => {
 
   it('may have come from memory when the server does not end, and there is a server afterwards', async () => {
     const { context, scaled, checked } = labThat({ stays: true })
-    const proof = await putOnDisk(context, database)
+    const proof = await putOnDisk(context, database, by)
     expect(proof.ok).toBe(false)
     expect(proof.fileSystem).toBeUndefined()
     expect(proof.saw).toContain('the server has ended: no: mysql-server-a')
@@ -85,7 +98,7 @@ describe('what is read back', () => {
 
   it('may have come from memory when a node keeps the disk, which is not checked then', async () => {
     const { context, scaled, checked } = labThat({ mounted: 'worker1' })
-    const proof = await putOnDisk(context, database)
+    const proof = await putOnDisk(context, database, by)
     expect(proof.ok).toBe(false)
     expect(proof.saw).toContain('worker1: mounted at /mnt')
     expect(checked).toEqual([])
@@ -102,21 +115,35 @@ describe('what is read back', () => {
     ['nobody could look', { exitCode: 1, stdout: '' }],
   ])('comes from a file system that is not clean when %s', async (_, check) => {
     const { context } = labThat({ check })
-    expect((await putOnDisk(context, database)).fileSystem?.ok).toBe(false)
+    expect((await putOnDisk(context, database, by)).fileSystem?.ok).toBe(false)
   })
 
   it('has its server again though the API server was away when it was to end', async () => {
     const { context, scaled } = labThat({ deaf: 2 })
-    const proof = await putOnDisk(context, database)
+    const proof = await putOnDisk(context, database, by)
     expect(proof.ok).toBe(false)
     expect(proof.saw).toContain('the API server is away')
     expect(scaled).toEqual([1])
   })
 
+  it('is noted as something to undo before the server ends, and struck out once another is wanted', async () => {
+    const { context, noted } = labThat({})
+    await putOnDisk(context, database, by)
+    const undo = { do: 'scale', machine: 'master', workload: 'deployment/mysql-server', replicas: 1 }
+    expect(noted).toEqual([[undo], [undo]])
+    expect(await readJournal(lab.name)).toEqual([])
+  })
+
+  it('stays to be undone where the API server never hears that the server is wanted again', async () => {
+    const { context } = labThat({ deaf: Infinity })
+    expect((await putOnDisk(context, database, by)).ok).toBe(false)
+    expect(await readJournal(lab.name)).toMatchObject([{ by, fault: 'read-back', undo: { replicas: 1 } }])
+  })
+
   it('comes from another server of the same volume, where that is a claim and has no file system of its own', async () => {
     const { context, checked, scaled } = labThat({})
     const claimed: DatabaseSpec = { ...database, volume: { kind: 'claim', class: 'nfs' } }
-    const proof = await putOnDisk(context, claimed)
+    const proof = await putOnDisk(context, claimed, by)
     expect(proof).toMatchObject({ ok: true, fileSystem: undefined })
     expect(scaled).toEqual([0, 1])
     expect(checked).toEqual([])
