@@ -526,7 +526,8 @@ const image = (pins: Pins, pin: ImagePin, architecture: Architecture): Part => {
         if (pin.programs.length > 0) {
           const root = join(build.need('system'), 'root')
           const libraries = await librariesOf(build, root, pin.programs)
-          for (const path of [...pin.programs, ...libraries]) entries.push({ path, from: join(root, path) })
+          for (const path of [...pin.programs, ...libraries, ...(pin.reads ?? [])])
+            entries.push({ path, from: join(root, path) })
         }
         build.say(`Writing ${pin.reference}`)
         const layer = join(build.work, 'layer.tar')

@@ -33,6 +33,8 @@ const filesImage = z.strictObject({
   files: z.array(z.strictObject({ part: z.string(), file: z.string(), path: z.string().startsWith('/') })),
   /** Programs of the Debian system, which come with the libraries that they need. */
   programs: z.array(z.string().startsWith('/')).default([]),
+  /** Files of the Debian system that those programs read. */
+  reads: z.array(z.string().startsWith('/')).optional(),
 })
 
 const suite = z.string().regex(/^[a-z]+$/)

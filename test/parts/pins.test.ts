@@ -29,6 +29,14 @@ test('the images are those that this kubeadm asks for', () => {
   expect(referenceOf('coredns')).toBe(`registry.k8s.io/coredns/coredns:${modules['coredns']?.version ?? ''}`)
 })
 
+test('an image with nft has the names of protocols: nft prints numbers without, and kube-proxy knows only names', () => {
+  const withNft = pins().images.filter(
+    (image) => image.kind === 'files' && image.programs.includes('/usr/sbin/nft'),
+  )
+  expect(withNft.map(({ name }) => name)).toEqual(['kube-proxy'])
+  expect(withNft).toMatchObject([{ reads: ['/etc/protocols'] }])
+})
+
 test.each(pins().kernel.patches)('the patch $file is the pinned one', async ({ file, sha256 }) => {
   expect(await digestOf(join(partsFolder, 'kernel', file))).toBe(sha256)
 })
