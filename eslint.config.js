@@ -35,7 +35,7 @@ const layers = {
   },
   report: { src: ['error', 'lab', 'plan', 'render', 'state', 'trial'], packages: ['zod'] },
   view: { src: ['error'], packages: ['listr2'] },
-  commands: {
+  command: {
     src: [
       'course',
       'error',
@@ -89,7 +89,7 @@ const processRules = ['argv', 'exit', 'exitCode', 'on', 'once', 'stdin', 'stdout
   (property) => ({
     object: 'process',
     property,
-    message: 'Only src/cli.ts touches the process; commands get an Io.',
+    message: 'Only src/cli.ts touches the process; a verb gets an Io.',
   }),
 )
 

@@ -170,6 +170,13 @@ export const pathsOf = (name: string): LabPaths => {
   }
 }
 
+/** Undefined: there is no such file. What may not be read is an error: it is there. */
+export const readIfThere = (path: string): Promise<string | undefined> =>
+  readFile(path, 'utf8').catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw error
+  })
+
 let written = 0
 
 /** Writes a file as a whole, readable by its owner alone. Several may write the same one at once: the last one counts. */
@@ -225,10 +232,7 @@ const secretsIn = (text: string): LabSecrets | undefined => {
 
 /** Those that are kept; undefined: there are none yet. */
 export const keptSecrets = async (paths: LabPaths): Promise<LabSecrets | undefined> => {
-  const text = await readFile(paths.secrets, 'utf8').catch((error: unknown) => {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw error
-  })
+  const text = await readIfThere(paths.secrets)
   return text === undefined ? undefined : secretsIn(text)
 }
 

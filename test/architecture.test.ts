@@ -176,7 +176,7 @@ describe('imports', () => {
   }
 
   test('found them', () => {
-    expect(loads.get('src/cli.ts')).toEqual(expect.arrayContaining(['src/error.ts', 'src/commands/up.ts']))
+    expect(loads.get('src/cli.ts')).toEqual(expect.arrayContaining(['src/error.ts', 'src/command/verbs.ts']))
     expect(loads.get('src/plan/up.ts')).not.toContain('src/provider/provider.ts')
     expect([...loads.values()].flat().filter((path) => !sources.includes(path))).toEqual([])
   })
@@ -217,7 +217,7 @@ describe('imports', () => {
       [...rules.keys()].filter((name) => existsSync(join(root, 'src', name))).sort(),
     )
     for (const [folder, allowed] of enforced)
-      if (folder === 'commands') expect(rules.get(folder)).toEqual(expect.arrayContaining([...allowed]))
+      if (folder === 'command') expect(rules.get(folder)).toEqual(expect.arrayContaining([...allowed]))
       else expect([folder, [...allowed].sort()]).toEqual([folder, [...(rules.get(folder) ?? [])].sort()])
   })
 

@@ -215,7 +215,7 @@ test('every folder that lab makes for itself is made step by step', async () => 
       'mkdir\\([^;]*recursive: true',
       'src/state.ts',
       'src/lock.ts',
-      'src/commands',
+      'src/command',
       'src/parts/cache.ts',
       'src/parts/graph.ts',
     ],

@@ -3,8 +3,8 @@ import { chmod, chown, mkdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execa } from 'execa'
 import { afterAll, describe, expect, test, vi } from 'vitest'
-import { writeAccess } from '../../src/commands/access.js'
-import { loadLab } from '../../src/commands/common.js'
+import { writeAccess } from '../../src/command/ssh-config.js'
+import { loadLab } from '../../src/command/kept-lab.js'
 import { quote } from '../../src/machine/sh.js'
 import { umlProvider } from '../../src/provider/uml/uml.js'
 import { cli, Desk, type Ran } from '../helpers/cli.js'
@@ -289,7 +289,7 @@ describe.concurrent('files of a lab that a power cut left empty or broken', () =
 })
 
 test('a lab file whose folder of manifests is called as one of lab’s own reaches none of them', async () => {
-  const { keepManifests } = await import('../../src/commands/up.js')
+  const { keepManifests } = await import('../../src/command/kept-lab.js')
   const state = await temporaryFolder()
   const before = process.env['LAB_STATE']
   process.env['LAB_STATE'] = state

@@ -1,18 +1,17 @@
-/** Breaking a lab on purpose: run, heal, report. */
+import { Option } from 'commander'
 import { join } from 'node:path'
 import { type ExitCode, exitCodes, Interrupted, LabError } from '../error.js'
 import { runExperiment } from '../trial/experiment.js'
 import { experimentOf } from '../course/experiments.js'
-import { readJournal } from '../journal.js'
 import { type ExperimentName, experiments } from '../lab/experiments.js'
 import type { Lab, ScenarioSpec } from '../lab/lab.js'
 import { imagesOf } from '../lab/images.js'
 import { didYouMean } from '../lab/suggest.js'
 import { shell } from '../machine/sh.js'
 import { runPlan } from '../plan/runner.js'
-import { compareRuns, looksText, recoveryText, runMarkdown } from '../report/documents.js'
+import { looksText, recoveryText } from '../report/documents.js'
 import { keptRuns, pruneRuns } from '../report/prune.js'
-import { readRuns, runFiles, saveRun, startRun } from '../report/folder.js'
+import { runFiles, saveRun, startRun } from '../report/folder.js'
 import { type RunFacts, type RunReport, runReport, spanText } from '../report/run.js'
 import { type RunRequest, runScenario } from '../trial/scenario.js'
 import { setClocks } from '../steps/machines.js'
@@ -20,19 +19,13 @@ import { pathsOf } from '../state.js'
 import type { Session } from '../session.js'
 import { version } from '../version.js'
 import { maskKnown } from '../view/secrets.js'
-import {
-  healFirst,
-  type Io,
-  loadLab,
-  loadRunning,
-  lockFor,
-  type Options,
-  printJson,
-  providerOf,
-  sessionFor,
-} from './common.js'
-import { planFor, up } from './up.js'
-import { viewFor } from './viewing.js'
+import { loadLab, loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { healFirst, lockFor, sessionFor, viewFor } from './with-lab.js'
+import { exitCodeOf } from './report.js'
+import { printJson } from './json.js'
+import { planFor } from './bring-up.js'
+import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 
 export interface RunOptions extends Options {
   readonly all?: boolean
@@ -100,20 +93,6 @@ const versionsOf = async (session: Session): Promise<Readonly<Record<string, str
     kernel,
     ...(lab.kubernetes ? { kubernetes: lab.kubernetes.version } : {}),
   }
-}
-
-const verdictCodes: Readonly<Record<RunReport['verdict'], ExitCode>> = {
-  PASS: exitCodes.ok,
-  FAIL: exitCodes.failed,
-  UNKNOWN: exitCodes.unknown,
-}
-
-/** The worst of all: FAIL before UNKNOWN before PASS. */
-const exitCodeOf = (reports: readonly RunReport[]): ExitCode => {
-  const worst = (['FAIL', 'UNKNOWN'] as const).find((verdict) =>
-    reports.some((report) => report.verdict === verdict),
-  )
-  return verdictCodes[worst ?? 'PASS']
 }
 
 const seconds = (milliseconds: number | null): string =>
@@ -196,7 +175,7 @@ const borrowed = (course: Lab, machines: Lab): Lab => {
 }
 
 /** Runs scenarios one after the other; each is healed before the next begins. */
-export const run = async (
+const run = async (
   nameOrPath: string,
   names: readonly string[],
   options: RunOptions,
@@ -301,38 +280,17 @@ export const run = async (
   }
 }
 
-/** `up` undoes first what a run has left, and then brings the lab to what it was last brought up as. */
-export const heal = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
-  const lab = await loadRunning(nameOrPath)
-  await providerOf(lab)
-  const open = await readJournal(lab.name)
-  if (open.length === 0 && options.output !== 'json' && !options.events)
-    io.stdout.write(`${lab.name}: no fault is to be undone\n`)
-  return up(pathsOf(lab.name).source, options, io, 'heal')
-}
-
-export const report = async (
-  nameOrPath: string,
-  options: Options & { readonly compare?: readonly string[] },
-  io: Io,
-): Promise<ExitCode> => {
-  const lab = await loadRunning(nameOrPath)
-  const { runs } = pathsOf(lab.name)
-  const folderOf = (name: string): string => (name.includes('/') ? name : join(runs, name))
-  if (options.compare) {
-    const [one, other, ...more] = options.compare
-    if (one === undefined || other === undefined || more.length > 0)
-      throw new LabError('bad-compare', '--compare: wanted two runs', {
-        hint: `ls ${runs}`,
-        exitCode: exitCodes.usage,
-      })
-    const [[first], [second]] = await Promise.all([readRuns(folderOf(one)), readRuns(folderOf(other))])
-    if (first && second) io.stdout.write(`${compareRuns(first, second)}\n`)
-    return exitCodes.ok
-  }
-  const latest = join(runs, 'latest')
-  const reports = (await readRuns(latest)) as [RunReport, ...RunReport[]]
-  if (options.output === 'json') printJson(io, 'lab.runs/v1', { runs: reports })
-  else io.stdout.write(`${runMarkdown(reports)}\nreport: ${join(latest, runFiles.page)}\n`)
-  return exitCodeOf(reports)
+export const verb: Verb = {
+  words: { scenarios: 'names of scenarios of the lab file' },
+  options: [
+    new Option('--all', 'every scenario of the lab file, one after the other, in one report'),
+    new Option('--on <lab>', 'the machines of another lab that is up, instead of its own: for experiments'),
+    new Option(
+      '--fence',
+      'switch a node that went off for certain, then let it be replaced (as fencing: power)',
+    ),
+    asJson,
+    withWait,
+  ],
+  run,
 }

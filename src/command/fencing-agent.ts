@@ -1,21 +1,20 @@
 /** The fencing agent's two processes: see fencing/process.ts. */
+import { Option } from 'commander'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { keepAgent, runAgent, startKeeper } from '../fencing/process.js'
 import { maskKnown } from '../view/secrets.js'
-import { type Io, loadRunning, providerOf, sessionFor } from './common.js'
+import { loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { sessionFor } from './with-lab.js'
+import { type Io, type Verb } from './verb.js'
 
 export interface AgentOptions {
   /** This is the agent itself, and not its keeper. */
   readonly watch?: boolean
 }
 
-/** @param orphaned aborted when the process that started this one has ended */
-export const fencingAgent = async (
-  name: string,
-  options: AgentOptions,
-  io: Io,
-  orphaned: AbortSignal,
-): Promise<ExitCode> => {
+const run = async (name: string, options: AgentOptions, io: Io): Promise<ExitCode> => {
+  const orphaned = io.orphaned()
   if (!options.watch) {
     await keepAgent(name, io.signal)
     return exitCodes.ok
@@ -36,4 +35,9 @@ export const fencingAgent = async (
     if (orphaned.aborted && !io.signal.aborted) startKeeper(name)
   }
   return exitCodes.ok
+}
+
+export const verb: Verb = {
+  options: [new Option('--watch', 'the agent itself, which its keeper starts')],
+  run,
 }

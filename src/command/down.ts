@@ -4,18 +4,11 @@ import { stopAgent } from '../fencing/process.js'
 import type { Leftover, Provider } from '../provider/provider.js'
 import { allProviders } from '../provider/registry.js'
 import { pathsOf } from '../state.js'
-import {
-  healFirst,
-  type Io,
-  loadRunning,
-  lockFor,
-  type Options,
-  printJson,
-  providerInUse,
-  sessionFor,
-} from './common.js'
-import { viewFor } from './viewing.js'
-import { shutDown } from '../steps/machines.js'
+import { loadRunning } from './kept-lab.js'
+import { providerInUse } from './provider-in-use.js'
+import { lockFor, viewFor } from './with-lab.js'
+import { printJson } from './json.js'
+import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 
 const leftoversOf = async (lab: { name: string }, where: readonly Provider[]): Promise<readonly Leftover[]> =>
   (await Promise.all(where.map((provider) => provider.leftovers(lab)))).flat()
@@ -34,7 +27,7 @@ const nameOf = async (nameOrPath: string): Promise<string> => {
 }
 
 /** Ends a lab whatever state it is in, then looks afresh: exit code 1 if anything of it is left. */
-export const down = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = { name: await nameOf(nameOrPath) }
   const view = viewFor(io, options)
   const release = await lockFor(lab, 'down', options, io, view)
@@ -65,42 +58,7 @@ export const down = async (nameOrPath: string, options: Options, io: Io): Promis
   }
 }
 
-/** Switches every machine off in good order; disks stay. Targets go last: others have their disks there. */
-export const stop = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
-  const lab = await loadRunning(nameOrPath)
-  const view = viewFor(io, options)
-  const release = await lockFor(lab, 'stop', options, io, view)
-  try {
-    const provider = await providerInUse(lab)
-    if (!provider) throw new LabError('not-up', `${lab.name} is not up`, { hint: `lab up ${lab.name}` })
-    const session = await sessionFor(lab, provider, io.signal)
-    try {
-      await healFirst(session, view)
-      await stopAgent(lab.name)
-      const targets = lab.machines.filter(({ role }) => role === 'target')
-      const workers = lab.machines.filter(({ role }) => role === 'worker' || role === 'initiator')
-      const others = lab.machines.filter(
-        (machine) => !targets.includes(machine) && !workers.includes(machine),
-      )
-      for (const group of [workers, others, targets])
-        await Promise.all(group.map(({ name }) => shutDown(session, name)))
-    } finally {
-      await session.close()
-    }
-    const states = await provider.states(lab)
-    const running = states.filter(({ status }) => status === 'running')
-    await provider.releaseNetwork(lab)
-    await view.close()
-    if (options.output === 'json') printJson(io, 'lab.stop/v1', { name: lab.name, machines: states })
-    else
-      io.stdout.write(
-        running.length === 0
-          ? `${lab.name}: every machine is off; its disks are kept. To go on: lab start ${lab.name}\n`
-          : `${lab.name}: still running: ${running.map(({ name }) => name).join(', ')}\n`,
-      )
-    return running.length === 0 ? exitCodes.ok : exitCodes.failed
-  } finally {
-    await view.close()
-    await release()
-  }
+export const verb: Verb = {
+  options: [asJson, withWait],
+  run,
 }

@@ -1,6 +1,5 @@
-import type { Command } from 'commander'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
-import type { Io } from './common.js'
+import { type Io, type Options, type Verb } from './verb.js'
 
 /** Words to complete: commands first, then labs; made from the command line's own description. */
 const scripts: Readonly<Record<string, (commands: readonly string[]) => string>> = {
@@ -31,13 +30,18 @@ complete -c lab -n 'not __fish_use_subcommand' -a '(lab list 2>/dev/null | cut -
 `,
 }
 
-export const completion = (shell: string, program: Command, io: Io): ExitCode => {
+const run = (shell: string, _options: Options, io: Io): ExitCode => {
   const script = scripts[shell]
   if (!script)
     throw new LabError('unknown-shell', `no completion for ${shell}`, {
       hint: `one of: ${Object.keys(scripts).join(', ')}`,
       exitCode: exitCodes.usage,
     })
-  io.stdout.write(script(program.commands.map((command) => command.name())))
+  io.stdout.write(script(io.verbs))
   return exitCodes.ok
+}
+
+export const verb: Verb = {
+  words: { shell: 'bash, zsh or fish' },
+  run,
 }

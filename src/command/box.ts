@@ -1,15 +1,16 @@
-/** Boxes for Vagrant: `lab box build`. */
+import { Option } from 'commander'
 import { stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { exitCodes, type ExitCode } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { type Architecture, boxName, boxOf, hostArchitecture, prepareBox } from '../parts/parts.js'
 import { needHostPackages } from '../parts/host.js'
-import { type Io, type Options, printJson } from './common.js'
-import { viewFor } from './viewing.js'
+import { viewFor } from './with-lab.js'
+import { printJson } from './json.js'
+import { line, type VerbLine, asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
 
 /** Builds the box that machines of VirtualBox or libvirt are made of, and says how it is handed out. */
-export const build = async (
+const run = async (
   options: Options & { readonly provider: 'libvirt' | 'virtualbox'; readonly arch?: Architecture },
   io: Io,
 ): Promise<ExitCode> => {
@@ -55,3 +56,21 @@ export const build = async (
     await view.close()
   }
 }
+
+const verb: Verb = {
+  options: [
+    new Option('--arch <name>', "the machines' processor; default: this host's").choices(['amd64', 'arm64']),
+    new Option('--provider <name>', 'who runs the machines')
+      .choices(['libvirt', 'virtualbox'])
+      .default('libvirt'),
+    asJson,
+    withEvents,
+  ],
+  run,
+}
+
+export const verbs: readonly VerbLine[] = [
+  line('build [options]', 'build the box that machines of VirtualBox or libvirt are made of', () =>
+    Promise.resolve({ verb }),
+  ),
+]

@@ -1,4 +1,3 @@
-import { cp, rename, rm } from 'node:fs/promises'
 import { machinesWith, type Lab, nfsServerOf, nodesOf, portalOf } from '../lab/lab.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { sizeText } from '../lab/schema.js'
@@ -12,22 +11,12 @@ import { maskKnown } from '../view/secrets.js'
 import { fileOptions } from '../steps/machines.js'
 import { printError } from '../view/errors.js'
 import { type View, wantsColor } from '../view/view.js'
-import {
-  healFirst,
-  type Io,
-  loadLab,
-  loadRunning,
-  lockFor,
-  type Options,
-  printJson,
-  providerForUp,
-  providerOf,
-  rememberLab,
-  rememberProvider,
-  sessionFor,
-} from './common.js'
-import { viewFor } from './viewing.js'
-import { writeAccess } from './access.js'
+import { printJson } from './json.js'
+import { keepManifests, loadLab, rememberLab } from './kept-lab.js'
+import { providerForUp, rememberProvider } from './provider-in-use.js'
+import { writeAccess } from './ssh-config.js'
+import type { Io, Options } from './verb.js'
+import { healFirst, lockFor, sessionFor, viewFor } from './with-lab.js'
 
 /**
  * Stops before anything is made, with everything that is wrong. What may go well all the same is a question: it needs
@@ -148,20 +137,13 @@ export const prepareProvider = async (
 export const concluded = (report: Report): ExitCode =>
   report.interrupted ? exitCodes.interrupted : succeeded(report) ? exitCodes.ok : exitCodes.failed
 
-/** Beside the copy of the lab file: what is up stays what it was, whatever becomes of the originals. */
-export const keepManifests = async ({ name, manifests }: Lab): Promise<void> => {
-  const kept = pathsOf(name).manifests
-  if (manifests === undefined || manifests === kept) return
-  // Complete before it takes the place of the one before.
-  const next = `${kept}.new`
-  await rm(next, { recursive: true, force: true })
-  await cp(manifests, next, { recursive: true })
-  await rm(kept, { recursive: true, force: true })
-  await rename(next, kept)
-}
-
 /** Brings a lab up, or changes it to what its file now says, or sees that nothing is to do. */
-export const up = async (nameOrPath: string, options: Options, io: Io, title = 'up'): Promise<ExitCode> => {
+export const bringUp = async (
+  nameOrPath: string,
+  options: Options,
+  io: Io,
+  title = 'up',
+): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath).catch(async (error: unknown) => {
     // A lab that was brought up from a file of one's own, by its name alone: as hints have it.
     if (
@@ -222,11 +204,4 @@ export const printFailures = (lab: Lab, report: Report, io: Io): void => {
       io.stderr.write(
         `${printError(new LabError('step-failed', `${step.machine ?? lab.name}: ${step.title}: ${reason ?? ''}`, { hint }), wantsColor(io.stderr))}\n`,
       )
-}
-
-/** A stopped lab, as it was last brought up: edits of its file since then wait for `up`. */
-export const start = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
-  const lab = await loadRunning(nameOrPath)
-  await providerOf(lab)
-  return up(pathsOf(lab.name).source, options, io, 'start')
 }

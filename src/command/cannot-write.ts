@@ -1,0 +1,14 @@
+import { exitCodes, LabError, messageOf } from '../error.js'
+
+/** Where something cannot be written, another place helps. */
+export const cannotWrite =
+  (path: string) =>
+  (error: unknown): never => {
+    const { code } = (error instanceof LabError ? error.cause : error) as NodeJS.ErrnoException
+    const why = messageOf(error)
+    throw new LabError(
+      'cannot-write',
+      `${path} cannot be written: ${code === undefined || why.startsWith(code) ? '' : `${code}: `}${why}`,
+      { exitCode: exitCodes.usage, cause: error },
+    )
+  }

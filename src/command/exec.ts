@@ -1,0 +1,56 @@
+import { exitCodes, LabError } from '../error.js'
+import { quote } from '../machine/sh.js'
+import { loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { sessionFor } from './with-lab.js'
+import { printJson } from './json.js'
+import { select } from './machines.js'
+import { asJson, type Io, type Options, type Verb, theirs } from './verb.js'
+
+/** A command on one machine, a role or all, at the same time; each line with the machine's name before it. */
+const run = async (
+  nameOrPath: string,
+  who: string,
+  words: readonly string[],
+  options: Options,
+  io: Io,
+): Promise<number> => {
+  const command = theirs(words)
+  const lab = await loadRunning(nameOrPath)
+  const machines = select(lab, who)
+  if (command.length === 0)
+    throw new LabError('no-command', `no command for ${who}`, {
+      hint: `lab exec ${lab.name} ${who} -- uptime`,
+      exitCode: exitCodes.usage,
+    })
+  const session = await sessionFor(lab, await providerOf(lab), io.signal)
+  const text = command.map(quote).join(' ')
+  try {
+    const results = await Promise.all(
+      machines.map(async ({ name }) => ({
+        machine: name,
+        ...(await session.machine(name).try({ text, shown: text }, { signal: io.signal, timeout: 3600 })),
+      })),
+    )
+    if (options.output === 'json') printJson(io, 'lab.exec/v1', { name: lab.name, command: text, results })
+    else {
+      const width = Math.max(...machines.map(({ name }) => name.length))
+      const prefix = (name: string, output: string): string =>
+        machines.length === 1 ? output : output.replace(/^(?=.)/gm, `${name.padEnd(width)} | `)
+      for (const { machine, stdout, stderr } of results) {
+        io.stdout.write(prefix(machine, stdout))
+        io.stderr.write(prefix(machine, stderr))
+      }
+    }
+    return results.find(({ exitCode }) => exitCode !== 0)?.exitCode ?? exitCodes.ok
+  } finally {
+    await session.close()
+  }
+}
+
+export const verb: Verb = {
+  words: { who: 'a machine, control-plane, worker, target, initiator, or all' },
+  options: [asJson],
+  passThrough: true,
+  run,
+}

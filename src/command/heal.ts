@@ -1,0 +1,22 @@
+import { type ExitCode } from '../error.js'
+import { readJournal } from '../journal.js'
+import { pathsOf } from '../state.js'
+import { loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { bringUp } from './bring-up.js'
+import { asJson, type Io, type Options, type Verb, withEvents, withWait } from './verb.js'
+
+/** `up` undoes first what a run has left, and then brings the lab to what it was last brought up as. */
+const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  await providerOf(lab)
+  const open = await readJournal(lab.name)
+  if (open.length === 0 && options.output !== 'json' && !options.events)
+    io.stdout.write(`${lab.name}: no fault is to be undone\n`)
+  return bringUp(pathsOf(lab.name).source, options, io, 'heal')
+}
+
+export const verb: Verb = {
+  options: [asJson, withEvents, withWait],
+  run,
+}

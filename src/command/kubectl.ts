@@ -1,0 +1,33 @@
+import { exitCodes, LabError } from '../error.js'
+import { imagesOf } from '../lab/images.js'
+import { pathsOf } from '../state.js'
+import { loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { handOver } from './hand-over.js'
+import { type Io, type Options, type Verb, theirs } from './verb.js'
+
+const run = async (
+  nameOrPath: string,
+  words: readonly string[],
+  _options: Options,
+  io: Io,
+): Promise<number> => {
+  const lab = await loadRunning(nameOrPath)
+  await providerOf(lab)
+  if (!lab.kubernetes)
+    throw new LabError('no-kubernetes', `${lab.name} has no Kubernetes`, { exitCode: exitCodes.usage })
+  const { preparedParts } = await import('../parts/parts.js')
+  const parts = await preparedParts({ images: imagesOf(lab) })
+  const program = 'missing' in parts ? 'kubectl' : parts.kubectl
+  return handOver(
+    program,
+    ['--kubeconfig', pathsOf(lab.name).kubeconfig, ...theirs(words)],
+    `lab prepare ${lab.name}`,
+    io,
+  )
+}
+
+export const verb: Verb = {
+  passThrough: true,
+  run,
+}

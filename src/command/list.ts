@@ -1,0 +1,35 @@
+import { exitCodes, type ExitCode } from '../error.js'
+import { madeLabs, pathsOf } from '../state.js'
+import { providerInUse } from './provider-in-use.js'
+import { printJson } from './json.js'
+import { asJson, type Io, type Options, type Verb } from './verb.js'
+
+/** Shipped labs, and those that are up. */
+const run = async (options: Options, io: Io): Promise<ExitCode> => {
+  const { shippedLabs } = await import('../lab/load.js')
+  const there = await madeLabs()
+  const shipped = shippedLabs()
+  const others = there
+    .filter((name) => !shipped.some((lab) => lab.name === name))
+    .map((name) => ({ name, file: pathsOf(name).source, description: '(from a file of yours)', runs: [] }))
+  const labs = await Promise.all(
+    [...shipped, ...others].map(async (lab) => ({ ...lab, provider: (await providerInUse(lab))?.name })),
+  )
+  if (options.output === 'json') printJson(io, 'lab.list/v1', { labs })
+  else {
+    const width = Math.max(...labs.map(({ name }) => name.length))
+    for (const { name, provider, description, runs } of labs) {
+      io.stdout.write(
+        `${name.padEnd(width)}  ${(provider === undefined ? '-' : `made (${provider})`).padEnd(12)}  ${description}\n`,
+      )
+      for (const each of runs) io.stdout.write(`  ${each.name.padEnd(18)}  ${each.description}\n`)
+    }
+  }
+  return exitCodes.ok
+}
+
+export const verb: Verb = {
+  options: [asJson],
+  looks: true,
+  run,
+}

@@ -1,0 +1,51 @@
+import { Option } from 'commander'
+import { readFile } from 'node:fs/promises'
+import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { maskKnown } from '../view/secrets.js'
+import { loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { sessionFor } from './with-lab.js'
+import { type Io, type Options, type Verb } from './verb.js'
+
+/** The end of a machine's console, or of its whole journal. */
+const run = async (
+  nameOrPath: string,
+  machine: string,
+  options: Options & { readonly lines: string; readonly journal?: boolean },
+  io: Io,
+): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  if (!/^[1-9]\d*$/.test(options.lines))
+    throw new LabError('bad-lines', `--lines ${options.lines}: wanted a number, 1 or more`, {
+      exitCode: exitCodes.usage,
+    })
+  const provider = await providerOf(lab)
+  if (!lab.machines.some(({ name }) => name === machine))
+    throw new LabError('no-machine', `${lab.name} has no machine ${machine}`, {
+      hint: `its machines: ${lab.machines.map(({ name }) => name).join(', ')}`,
+      exitCode: exitCodes.usage,
+    })
+  if (options.journal) {
+    const session = await sessionFor(lab, provider, io.signal)
+    try {
+      const { shell } = await import('../machine/sh.js')
+      const said = await session.machine(machine).run(shell`journalctl --no-pager --lines=${options.lines}`)
+      io.stdout.write(`${maskKnown(said)}\n`)
+    } finally {
+      await session.close()
+    }
+    return exitCodes.ok
+  }
+  const text = await readFile(provider.consoleLog(lab, machine), 'utf8').catch(() => '')
+  io.stdout.write(`${maskKnown(text.trimEnd().split('\n').slice(-Number(options.lines)).join('\n'))}\n`)
+  return exitCodes.ok
+}
+
+export const verb: Verb = {
+  options: [
+    new Option('-n, --lines <count>', 'how many lines').default('40'),
+    new Option('--journal', "the machine's journal instead"),
+  ],
+  looks: true,
+  run,
+}

@@ -1,0 +1,52 @@
+import { exitCodes, type ExitCode } from '../error.js'
+import { runPlan } from '../plan/runner.js'
+import { maskKnown } from '../view/secrets.js'
+import { planFor } from './bring-up.js'
+import { loadLab } from './kept-lab.js'
+import { providerForUp } from './provider-in-use.js'
+import { sessionFor } from './with-lab.js'
+import { printJson } from './json.js'
+import { asJson, type Io, type Options, type Verb, withProvider } from './verb.js'
+
+/** What `up` would do now, and why. */
+const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadLab(nameOrPath)
+  const provider = await providerForUp(lab, options, io.signal)
+  const session = await sessionFor(lab, provider, io.signal)
+  try {
+    const problems = await provider.preflight(lab)
+    const report = await runPlan(await planFor(lab, provider), 'look', session, () => undefined)
+    const todo = report.results.filter(({ outcome }) => outcome !== 'ok')
+    const steps = todo.map(({ step, checks }) => ({
+      id: step.id,
+      title: step.title,
+      machine: step.machine,
+      action: step.apply ? 'apply' : 'look',
+      why: checks.filter(({ ok }) => !ok).map(({ check, saw }) => maskKnown(`${check.title}: no: ${saw}`)),
+    }))
+    if (options.output === 'json') {
+      printJson(io, 'lab.plan/v1', { name: lab.name, provider: provider.name, problems, steps })
+    } else {
+      for (const { problem, hint, may } of problems)
+        io.stdout.write(`${may ? '?' : '✖'} ${problem}\n  Hint: ${hint}\n`)
+      io.stdout.write(
+        steps.length === 0
+          ? `${lab.name} is as its file says: lab up ${lab.name} would do nothing.\n`
+          : `lab up ${lab.name} (${provider.name}) would:\n${steps
+              .map(
+                ({ title, machine, action, why }) =>
+                  `  ${action === 'apply' ? '~' : '?'} ${title}${machine === undefined ? '' : ` [${machine}]`}\n${why.map((line) => `      because ${line}\n`).join('')}`,
+              )
+              .join('')}${String(steps.length)} of ${String(report.results.length)} steps.\n`,
+      )
+    }
+    return problems.every(({ may }) => may) ? exitCodes.ok : exitCodes.host
+  } finally {
+    await session.close()
+  }
+}
+
+export const verb: Verb = {
+  options: [withProvider, asJson],
+  run,
+}

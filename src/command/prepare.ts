@@ -1,0 +1,45 @@
+import { Option } from 'commander'
+import { exitCodes, type ExitCode } from '../error.js'
+import { allProviders, chooseProvider } from '../provider/registry.js'
+import { loadLab } from './kept-lab.js'
+import { lockFor, viewFor } from './with-lab.js'
+import { prepareProvider } from './bring-up.js'
+import { type Io, type Options, type Verb, withEvents, withProvider, withWait } from './verb.js'
+
+/** The slow part, beforehand: for a workshop, a flight, CI. */
+const run = async (
+  nameOrPath: string,
+  options: Options & { readonly prune?: boolean },
+  io: Io,
+): Promise<ExitCode> => {
+  const lab = await loadLab(nameOrPath)
+  const view = viewFor(io, options)
+  const release = await lockFor(lab, 'prepare', options, io, view)
+  try {
+    const provider = await chooseProvider(options.provider, lab, io.signal)
+    await prepareProvider(lab, provider, io, view)
+    await view.close()
+    if (options.prune) {
+      const { pruneParts } = await import('../parts/parts.js')
+      const keep = (await Promise.all((await allProviders()).map((each) => each.partsInUse()))).flat()
+      for (const { path } of await pruneParts({ keep })) io.stdout.write(`removed ${path}\n`)
+    }
+    if (!options.events)
+      io.stdout.write(`Everything that ${lab.name} is made of is here: lab up ${lab.name}\n`)
+    return exitCodes.ok
+  } finally {
+    await view.close()
+    await release()
+  }
+}
+
+export const verb: Verb = {
+  defaults: { lab: 'iscsi-ha' },
+  options: [
+    withProvider,
+    withEvents,
+    withWait,
+    new Option('--prune', 'then remove what earlier versions built'),
+  ],
+  run,
+}

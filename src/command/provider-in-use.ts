@@ -1,0 +1,50 @@
+/** The provider that a lab was brought up with, as its folder notes it down. */
+import { join } from 'node:path'
+import { exitCodes, LabError } from '../error.js'
+import type { Lab } from '../lab/lab.js'
+import type { Provider } from '../provider/provider.js'
+import { chooseProvider, providerNamed, providerNames } from '../provider/registry.js'
+import { pathsOf, readIfThere, writePrivate } from '../state.js'
+import type { Options } from './verb.js'
+
+const providerFile = (lab: Pick<Lab, 'name'>): string => join(pathsOf(lab.name).root, 'provider')
+
+/** The provider that a lab was brought up with; undefined: it was not. */
+export const providerInUse = async (lab: Pick<Lab, 'name'>): Promise<Provider | undefined> => {
+  const path = providerFile(lab)
+  const text = await readIfThere(path)
+  if (text === undefined) return undefined
+  const name = providerNames.find((each) => each === text.trim())
+  if (name === undefined)
+    throw new LabError('bad-state', `${path} should name the provider of ${lab.name}, and does not`, {
+      hint: `lab down ${lab.name}`,
+      log: path,
+    })
+  return providerNamed(name)
+}
+
+/** The provider for `up`: the one in use; else the one that was asked for; else the first that works. */
+export const providerForUp = async (lab: Lab, options: Options, signal: AbortSignal): Promise<Provider> => {
+  const inUse = await providerInUse(lab)
+  const asked = options.provider ?? lab.provider
+  if (inUse && asked && inUse.name !== asked)
+    throw new LabError('other-provider', `${lab.name} was brought up with ${inUse.name}, not ${asked}`, {
+      hint: `lab down ${lab.name}`,
+      exitCode: exitCodes.usage,
+    })
+  return inUse ?? chooseProvider(asked, lab, signal)
+}
+
+export const rememberProvider = (lab: Lab, provider: Provider): Promise<void> =>
+  writePrivate(providerFile(lab), `${provider.name}\n`)
+
+/** @throws LabError `not-up` with the command that brings it up. */
+export const providerOf = async (lab: Pick<Lab, 'name'>): Promise<Provider> => {
+  const provider = await providerInUse(lab)
+  if (!provider)
+    throw new LabError('not-up', `${lab.name} is not up`, {
+      hint: `lab up ${lab.name}`,
+      exitCode: exitCodes.failed,
+    })
+  return provider
+}

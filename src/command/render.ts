@@ -1,0 +1,62 @@
+import { rm, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { exitCodes, type ExitCode } from '../error.js'
+import { machineFiles } from '../machine/files.js'
+import { renderVagrantfile } from '../provider/vagrant/vagrantfile.js'
+import { providerNamed } from '../provider/registry.js'
+import { manifestsOf } from '../steps/database.js'
+import { storageManifest } from '../steps/storage.js'
+import { workloadManifests } from '../steps/workloads.js'
+import { makeFolder } from '../trust.js'
+import { cannotWrite } from './cannot-write.js'
+import { loadLab } from './kept-lab.js'
+import { printJson } from './json.js'
+import { asJson, type Io, type Options, type Verb, withProvider } from './verb.js'
+
+/** Every generated file, as it would lie on the machines; secrets made up by lab are shown as placeholders. */
+const run = async (
+  nameOrPath: string,
+  folder: string | undefined,
+  options: Options,
+  io: Io,
+): Promise<ExitCode> => {
+  const into = folder ?? 'rendered'
+  const lab = await loadLab(nameOrPath)
+  const kind = options.provider ?? lab.provider ?? 'uml'
+  const provider = await providerNamed(kind)
+  const written: string[] = []
+  const write = async (path: string, content: string, mode = 0o644): Promise<void> => {
+    const full = join(into, path)
+    try {
+      await makeFolder(dirname(full), 0o777)
+      // A file that is there would keep its mode.
+      await rm(full, { force: true })
+      await writeFile(full, content, { mode })
+    } catch (error) {
+      cannotWrite(full)(error)
+    }
+    written.push(full)
+  }
+  await write('Vagrantfile', renderVagrantfile(lab, kind === 'libvirt' ? 'libvirt' : 'virtualbox'))
+  for (const machine of lab.machines)
+    for (const { path, content, mode } of machineFiles(lab, machine, {
+      secrets: { bootstrapToken: 'aaaaaa.made-up-by-lab00' },
+      lunDevice: (index) => provider.lunDevice(index),
+      patience: provider.patience ?? 1,
+    }))
+      await write(join('machines', machine.name, path), content, mode)
+  for (const { name, text } of manifestsOf(lab)) await write(join('manifests', `${name}.yaml`), text, 0o600)
+  if (lab.storage.length > 0) await write(join('manifests', 'storage.yaml'), storageManifest(lab))
+  for (const { path, text } of workloadManifests(lab)) await write(join('manifests', path), text, 0o600)
+  if (options.output === 'json')
+    printJson(io, 'lab.render/v1', { name: lab.name, provider: kind, files: written })
+  else io.stdout.write(`${written.join('\n')}\n`)
+  return exitCodes.ok
+}
+
+export const verb: Verb = {
+  words: { folder: 'where to; default: ./rendered' },
+  options: [withProvider, asJson],
+  looks: true,
+  run,
+}

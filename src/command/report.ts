@@ -1,0 +1,55 @@
+import { Option } from 'commander'
+import { join } from 'node:path'
+import { type ExitCode, exitCodes, LabError } from '../error.js'
+import { compareRuns, runMarkdown } from '../report/documents.js'
+import { readRuns, runFiles } from '../report/folder.js'
+import { type RunReport } from '../report/run.js'
+import { pathsOf } from '../state.js'
+import { loadRunning } from './kept-lab.js'
+import { printJson } from './json.js'
+import { asJson, type Io, type Options, type Verb } from './verb.js'
+
+const run = async (
+  nameOrPath: string,
+  options: Options & { readonly compare?: readonly string[] },
+  io: Io,
+): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  const { runs } = pathsOf(lab.name)
+  const folderOf = (name: string): string => (name.includes('/') ? name : join(runs, name))
+  if (options.compare) {
+    const [one, other, ...more] = options.compare
+    if (one === undefined || other === undefined || more.length > 0)
+      throw new LabError('bad-compare', '--compare: wanted two runs', {
+        hint: `ls ${runs}`,
+        exitCode: exitCodes.usage,
+      })
+    const [[first], [second]] = await Promise.all([readRuns(folderOf(one)), readRuns(folderOf(other))])
+    if (first && second) io.stdout.write(`${compareRuns(first, second)}\n`)
+    return exitCodes.ok
+  }
+  const latest = join(runs, 'latest')
+  const reports = (await readRuns(latest)) as [RunReport, ...RunReport[]]
+  if (options.output === 'json') printJson(io, 'lab.runs/v1', { runs: reports })
+  else io.stdout.write(`${runMarkdown(reports)}\nreport: ${join(latest, runFiles.page)}\n`)
+  return exitCodeOf(reports)
+}
+
+const verdictCodes: Readonly<Record<RunReport['verdict'], ExitCode>> = {
+  PASS: exitCodes.ok,
+  FAIL: exitCodes.failed,
+  UNKNOWN: exitCodes.unknown,
+}
+
+/** The worst of all: FAIL before UNKNOWN before PASS. */
+export const exitCodeOf = (reports: readonly RunReport[]): ExitCode => {
+  const worst = (['FAIL', 'UNKNOWN'] as const).find((verdict) =>
+    reports.some((report) => report.verdict === verdict),
+  )
+  return verdictCodes[worst ?? 'PASS']
+}
+
+export const verb: Verb = {
+  options: [new Option('--compare <runs...>', 'two folders of runs, in one table'), asJson],
+  run,
+}

@@ -1,0 +1,12 @@
+import { exitCodes, type ExitCode } from '../error.js'
+import { jsonSchema } from '../lab/schema.js'
+import { type Io, type Options, type Verb } from './verb.js'
+
+const run = (_options: Options, io: Io): ExitCode => {
+  io.stdout.write(`${JSON.stringify(jsonSchema(), null, 2)}\n`)
+  return exitCodes.ok
+}
+
+export const verb: Verb = {
+  run,
+}

@@ -1,0 +1,31 @@
+import { quote } from '../machine/sh.js'
+import { loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { machineOf } from './machines.js'
+import { handOver, sshArgs } from './hand-over.js'
+import { type Io, type Options, type Verb, theirs } from './verb.js'
+
+/** A shell on a machine, or one command with the terminal's input. ssh itself would not know a role. */
+const run = async (
+  nameOrPath: string,
+  machine: string,
+  words: readonly string[],
+  _options: Options,
+  io: Io,
+): Promise<number> => {
+  const command = theirs(words)
+  const lab = await loadRunning(nameOrPath)
+  await providerOf(lab)
+  machineOf(lab, machine)
+  return handOver(
+    'ssh',
+    [...sshArgs(lab), machine, ...(command.length === 0 ? [] : ['--', command.map(quote).join(' ')])],
+    'apt-get install -y openssh-client',
+    io,
+  )
+}
+
+export const verb: Verb = {
+  passThrough: true,
+  run,
+}

@@ -1,0 +1,123 @@
+import { existsSync } from 'node:fs'
+import { exitCodes, type ExitCode } from '../error.js'
+import type { Lab } from '../lab/lab.js'
+import { quote } from '../machine/sh.js'
+import { pathsOf } from '../state.js'
+import { maskKnown } from '../view/secrets.js'
+import { loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { printJson } from './json.js'
+import { asJson, type Io, type Options, type Verb } from './verb.js'
+
+/** Who is watched, fenced and about to be fenced; undefined: nobody is to be. */
+const fencingStatus = async (lab: Lab) => {
+  const { agentState, isAtWork } = await import('../fencing/state.js')
+  const fenced = await fencedNodes(lab)
+  if (lab.fencing === 'none' && fenced.length === 0) return undefined
+  const state = await agentState(lab.name)
+  const watching = state !== undefined && isAtWork(state)
+  return {
+    method: lab.fencing,
+    watching,
+    suspended: state?.suspended ?? false,
+    pid: state?.pid,
+    looked: state?.at,
+    /** Who would be fenced if they went. */
+    watched: state?.watched ?? [],
+    /** Who is being fenced, and of whom nothing confirms yet that they cannot write. */
+    fencing: state?.fencing ?? [],
+    fenced,
+  }
+}
+
+/** The nodes whose fence is to be undone. The journal's parser is loaded where there is a journal. */
+const fencedNodes = async (lab: Lab): Promise<readonly string[]> => {
+  if (!existsSync(pathsOf(lab.name).faults)) return []
+  const { fencesIn, readJournal } = await import('../journal.js')
+  return [...fencesIn(await readJournal(lab.name)).keys()]
+}
+
+const fencingLines = (
+  lab: Lab,
+  status: NonNullable<Awaited<ReturnType<typeof fencingStatus>>>,
+): readonly string[] => [
+  ...(status.method === 'none'
+    ? []
+    : [
+        status.watching
+          ? `fencing ${status.method}: ${
+              status.suspended
+                ? 'the agent waits for a command that is at work'
+                : status.watched.length === 0
+                  ? 'the agent has not seen a worker ready yet'
+                  : `the agent watches ${status.watched.map(({ node, since }) => `${node} since ${since}`).join(', ')}`
+            } (pid ${String(status.pid)})`
+          : `fencing ${status.method}: nobody watches the workers; type: lab up ${lab.name}`,
+      ]),
+  ...(status.fencing.length > 0 ? [`being fenced: ${status.fencing.join(', ')}`] : []),
+  ...(status.fenced.length > 0
+    ? [`fenced: ${status.fenced.join(', ')}; to bring back: lab heal ${lab.name}`]
+    : []),
+]
+
+/** What is there now, from the provider's own tools: no machine is asked. */
+const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  const provider = await providerOf(lab)
+  const [machines, { ok, saw }, fencing] = await Promise.all([
+    provider.states(lab),
+    provider.network(lab),
+    fencingStatus(lab),
+  ])
+  const network = { ok, saw: maskKnown(saw) }
+  const paths = pathsOf(lab.name)
+  const rows = machines.map((state) => {
+    const spec = lab.machines.find(({ name }) => name === state.name)
+    // What a machine printed last is in there.
+    return {
+      ...state,
+      detail: maskKnown(state.detail),
+      address: spec?.address ?? '',
+      role: spec?.role ?? '(not in the lab file)',
+    }
+  })
+  const files = {
+    folder: paths.root,
+    kubeconfig: existsSync(paths.kubeconfig) ? paths.kubeconfig : undefined,
+    sshConfig: paths.sshConfig,
+  }
+  const up = rows.every((row) => row.status === 'running')
+  if (options.output === 'json')
+    printJson(io, 'lab.status/v1', {
+      name: lab.name,
+      provider: provider.name,
+      up,
+      network,
+      machines: rows,
+      fencing: fencing ?? null,
+      files,
+    })
+  else {
+    const width = Math.max(...rows.map(({ name }) => name.length))
+    io.stdout.write(
+      [
+        `${lab.name}  ${lab.description}`,
+        `provider ${provider.name}, network ${lab.network.subnet}: ${network.saw}`,
+        ...rows.map(({ name, address, role, status: is, detail, differs }) =>
+          `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role.padEnd(13)}  ${is}  ${is === 'running' ? (differs ?? '') : detail}`.trimEnd(),
+        ),
+        ...(fencing ? fencingLines(lab, fencing) : []),
+        ...(files.kubeconfig === undefined ? [] : [`kubectl --kubeconfig ${quote(files.kubeconfig)}`]),
+        `ssh -F ${quote(files.sshConfig)} ${rows[0]?.name ?? ''}`,
+        '',
+      ].join('\n'),
+    )
+  }
+  return exitCodes.ok
+}
+
+export const verb: Verb = {
+  options: [asJson],
+  looks: true,
+  run,
+}

@@ -1,0 +1,16 @@
+import { bringUp } from './bring-up.js'
+import {
+  asJson,
+  type Io,
+  type Options,
+  type Verb,
+  withEvents,
+  withProvider,
+  withWait,
+  withYes,
+} from './verb.js'
+
+export const verb: Verb = {
+  options: [withProvider, asJson, withEvents, withWait, withYes],
+  run: (lab: string, options: Options, io: Io) => bringUp(lab, options, io),
+}

@@ -1,0 +1,36 @@
+import type { ExitCode } from '../error.js'
+import { reportJson, reportTable } from '../plan/report.js'
+import { runPlan } from '../plan/runner.js'
+import { maskKnown } from '../view/secrets.js'
+import { wantsColor } from '../view/view.js'
+import { concluded, planFor } from './bring-up.js'
+import { loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { sessionFor, viewFor } from './with-lab.js'
+import { printJson } from './json.js'
+import { asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
+
+/** Every check of the running lab, now. */
+const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  const provider = await providerOf(lab)
+  const session = await sessionFor(lab, provider, io.signal)
+  const view = viewFor(io, options)
+  try {
+    const report = await runPlan(await planFor(lab, provider), 'look', session, (event) => {
+      if (options.events) view.event(event)
+    })
+    await view.close()
+    if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report, maskKnown))
+    else if (!options.events) io.stdout.write(`${reportTable(report, wantsColor(io.stdout), maskKnown)}\n`)
+    return concluded(report)
+  } finally {
+    await view.close()
+    await session.close()
+  }
+}
+
+export const verb: Verb = {
+  options: [asJson, withEvents],
+  run,
+}
