@@ -20,7 +20,7 @@ import { shell } from '../machine/sh.js'
 import type { Check, Context, Step, Verdict } from '../plan/step.js'
 import { projectRoot, render } from '../render.js'
 import { apply, eventually, machineCheck, shared } from './checks.js'
-import { shutDown } from './initiator.js'
+import { whyNoWrites } from './initiator.js'
 import { describePod, isReady, type Pod, pods } from './kubernetes.js'
 import { shortName } from './target.js'
 
@@ -326,12 +326,8 @@ const mountedOnce = (lab: Lab, database: DatabaseSpec): Check => ({
 const deadMounts = (uses: ReadonlyMap<string, LunUse>): readonly { node: string; saw: string }[] =>
   [...uses].flatMap(([node, { disks, mounts }]) => {
     if (mounts.length === 0) return []
-    const options = shutDown.filter((word) => mounts.some((mount) => mount.options.includes(word)))
-    if (options.length > 0)
-      return {
-        node,
-        saw: `the database's file system was shut down after an I/O error on ${node} (${options.join(', ')})`,
-      }
+    const why = mounts.map((mount) => whyNoWrites(mount.options)).find((each) => each !== undefined)
+    if (why !== undefined) return { node, saw: `the database's file system on ${node} is ${why}` }
     const bad = disks.filter(({ state }) => state !== 'running')
     return bad.map(({ name, state }) => ({
       node,

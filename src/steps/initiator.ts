@@ -104,9 +104,20 @@ const earlier = (where: Where): readonly Where[] => {
 const mount = ({ filesystem, device, mountPoint }: Where): Command =>
   shell`mkdir -p ${mountPoint}; mountpoint -q ${mountPoint} || mount -t ${filesystem.type} ${device} ${mountPoint}`
 
-/** The kernel makes it read-only after an error of the disk or of the file system, which is put right unmounted. */
-const unmountReadOnly = ({ device, mountPoint }: Where): Command =>
-  shell`case $(findmnt --noheadings --output OPTIONS ${mountPoint}) in ro | ro,*) umount ${mountPoint} && { e2fsck -p ${device} >/dev/null || test $? = 1; } ;; esac`
+/** Options of a mount that takes no writes: mounted read-only, or shut down by the kernel after an error. */
+export const shutDown: readonly string[] = ['ro', 'emergency_ro', 'shutdown']
+
+/** Why a mount with these options takes no writes; undefined: it does. */
+export const whyNoWrites = (options: readonly string[]): string | undefined => {
+  const dead = options.filter((option) => option !== 'ro' && shutDown.includes(option))
+  if (dead.length > 0) return `shut down after an I/O error (${dead.join(', ')})`
+  // Older kernels make it read-only after an error; who did it cannot be told from the option.
+  return options.includes('ro') ? 'read-only' : undefined
+}
+
+/** Unmounts what takes no writes, and repairs it: it takes none until it is mounted anew. */
+const unmountDead = ({ device, mountPoint }: Where): Command =>
+  shell`! findmnt --noheadings --output OPTIONS ${mountPoint} | tr , '\n' | grep -qx ${shutDown.flatMap((option) => ['-e', option])} || { umount ${mountPoint} && { e2fsck -p ${device} >/dev/null || test $? = 1; }; }`
 
 /** Waits for the disk of a session, up to 20 s: the queue of udev may be empty before the kernel has found it. */
 const appears = ({ device }: Where): Command =>
@@ -237,9 +248,6 @@ export const logIn = (lab: Lab, filesystem: FilesystemSpec): Step => {
 const testament = (lab: Lab): string =>
   `${lab.name}: written through iSCSI, synced, unmounted, logged out, logged in, and still here\n`
 
-/** Options of a mount that no longer takes writes: as the kernel shows that a file system was shut down. */
-export const shutDown: readonly string[] = ['ro', 'emergency_ro', 'shutdown']
-
 export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
   const where = whereOf(lab, filesystem)
   const { device, mountPoint, name } = where
@@ -254,14 +262,10 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
     needs: [`log-in-${name}`],
     apply: async (context) => {
       const there = context.machine(machine)
-      // One that was shut down takes nothing until it is mounted anew.
-      await there.run(
-        shell`! findmnt --noheadings --output OPTIONS ${mountPoint} | tr , '\n' | grep -qx ${shutDown.flatMap((option) => ['-e', option])} || umount ${mountPoint}`,
-      )
+      await there.run(unmountDead(where), { timeout: 120 })
       const has = await there.try(shell`blkid -p -o value -s TYPE ${device}`)
       // Exit code 2: nothing on it. Anything else that is not our type is somebody's data, and stays.
       if (has.exitCode === 2) await there.run(shell`mkfs.ext4 -q ${device}`, { timeout: 120 })
-      await there.run(unmountReadOnly(where))
       await there.run(mount(where))
       await there.run(shell`mkdir -p ${directory} && chmod ${filesystem.mode} ${directory}`)
       await there.run(shell`cat > ${file} && sync ${file}`, { input: testament(lab) })
@@ -277,18 +281,10 @@ export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
         command: shell`readlink -f ${device}; findmnt --noheadings --output FSTYPE,SOURCE,SIZE ${mountPoint} || true; findmnt --noheadings --output OPTIONS ${mountPoint} || true`,
         judge: (output) => {
           const [disk = '', mounted = 'not mounted', options = ''] = output.split('\n')
-          const words = options.split(',')
-          const dead = words.filter((option) => shutDown.includes(option))
-          if (dead.length > 0)
-            return {
-              ok: false,
-              saw: `${mounted.trim()}, shut down after an I/O error (${dead.join(', ')})`,
-            }
-          // The kernel makes it read-only after an error, too.
-          const readOnly = words.includes('ro')
+          const why = whyNoWrites(options.split(','))
           return {
-            ok: mounted.startsWith(`${filesystem.type} ${disk} `) && !readOnly,
-            saw: `${readOnly ? 'read-only: ' : ''}${mounted}`,
+            ok: why === undefined && mounted.startsWith(`${filesystem.type} ${disk} `),
+            saw: `${why === undefined ? '' : `${why}: `}${mounted.trim()}`,
           }
         },
       }),

@@ -229,6 +229,19 @@ const atInitiator: readonly Breakage[] = [
     typed: 'mends',
   },
   {
+    what: 'the file system is shut down, as after an I/O error',
+    // EXT4_IOC_SHUTDOWN
+    breaks: on(
+      'initiator',
+      `perl -e 'open(my $top, "<", "${lun0}") or die; ioctl($top, 0x8004587d, pack("L", 1)) or die "$!"'`,
+    ),
+    check: 'target00-lun-0-mounted',
+    title: /mounted/,
+    saw: /shut down after an I\/O error/,
+    hint: labUp,
+    typed: 'mends',
+  },
+  {
     what: 'the file on the LUN is overwritten',
     breaks: on('initiator', `echo hello > ${lun0}/mysql-data/testament`),
     check: 'target00-lun-0-file',

@@ -162,7 +162,15 @@ describe('a file system that was shut down', () => {
     expect(stepOf().checks[0].id).toBe('volume-writable')
     expect(await ask('volume-writable', dead())).toEqual({
       ok: false,
-      saw: "the database's file system was shut down after an I/O error on worker1 (emergency_ro)",
+      saw: "the database's file system on worker1 is shut down after an I/O error (emergency_ro)",
+    })
+  })
+
+  it('is not taken for one that somebody mounted read-only', async () => {
+    const disks = { worker1: [`disk sda 1 running ${ours}`, mounted('sda', 'ro,relatime')], worker2: [] }
+    expect(await ask('volume-writable', { ...dead(), disks })).toEqual({
+      ok: false,
+      saw: "the database's file system on worker1 is read-only",
     })
   })
 
