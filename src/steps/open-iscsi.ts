@@ -45,7 +45,8 @@ const alone = (section: string, chap: Chap | undefined, more: string, ...lines: 
   ]
   return {
     command: {
-      ...shell`unshare --mount sh -c ${script.map(({ text }) => text).join('\n')}`,
+      // What is unmounted outside must be unmounted inside as well, or its disk stays in use until this ends.
+      ...shell`unshare --mount --propagation slave sh -c ${script.map(({ text }) => text).join('\n')}`,
       shown: 'iscsiadm, with records of its own',
     },
     input: recordOf(section, chap, more),

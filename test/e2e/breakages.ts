@@ -233,7 +233,7 @@ const atInitiator: readonly Breakage[] = [
     // EXT4_IOC_SHUTDOWN
     breaks: on(
       'initiator',
-      `perl -e 'open(my $top, "<", "${lun0}") or die; ioctl($top, 0x8004587d, pack("L", 1)) or die "$!"'`,
+      `perl -e 'open(my $top, "<", "${lun0}") or die; my $now = pack("L", 1); ioctl($top, 0x8004587d, $now) or die $!'`,
     ),
     check: 'target00-lun-0-mounted',
     title: /mounted/,
