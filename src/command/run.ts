@@ -12,6 +12,7 @@ import { runPlan } from '../plan/runner.js'
 import { looksText, recoveryText } from '../report/documents.js'
 import { keptRuns, pruneRuns } from '../report/prune.js'
 import { runFiles, saveRun, startRun } from '../report/folder.js'
+import { measureHost } from '../report/host.js'
 import { type RunFacts, type RunReport, runReport, spanText } from '../report/run.js'
 import { type RunRequest, runScenario } from '../trial/scenario.js'
 import { setClocks } from '../steps/machines.js'
@@ -187,8 +188,9 @@ const run = async (
   const scenarios = chosen(trying, names, options)
   const provider = await providerOf(lab)
   const view = viewFor(io, options)
+  const host = await measureHost()
   const reportOf = (facts: RunFacts): RunReport =>
-    runReport({ ...facts, of: course?.name === lab.name ? undefined : course?.name }, maskKnown)
+    runReport({ ...facts, host, of: course?.name === lab.name ? undefined : course?.name }, maskKnown)
   const release = await lockFor(lab, 'run', options, io, view)
   // Ctrl-C ends what is going on; healing it must not end with it.
   const session = await sessionFor(trying, provider, io.signal)

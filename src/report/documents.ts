@@ -52,6 +52,44 @@ export const looksText = ({ looks }: RunReport): readonly string[] =>
         `${when}, at ${spanText(ms)}: no: ${no.map(({ title, saw }) => `${title}: ${saw}`).join('; ')}`,
     )
 
+/** `2 processors; an empty Node.js program takes 61 ms`: what the seconds of a report were measured on. */
+const hostText = ({ host }: RunReport): string | null =>
+  host &&
+  `${String(host.processors)} ${host.processors === 1 ? 'processor' : 'processors'}; an empty Node.js program takes ${String(host.nodeStart)} ms`
+
+/** `LOST: 3`, `2 checks failed`; a dash where nothing was found. */
+const findingsText = ({ data, checks }: RunReport): string => {
+  const findings = (data?.findings ?? []).map(({ kind, seqs }) => `${kind}: ${String(seqs.length)}`)
+  const others = (['failed', 'unknown'] as const).flatMap((outcome) => {
+    const count = checks.filter((check) => check.outcome === outcome).length
+    return count === 0 ? [] : [`${String(count)} ${count === 1 ? 'check' : 'checks'} ${outcome}`]
+  })
+  return [...findings, ...others].join(', ') || '–'
+}
+
+/** A line of the table that a report of several runs begins with. */
+const summaryOf = (report: RunReport) => {
+  const { data, budgets, seed, figures } = report
+  const writes = (data?.gaps ?? []).filter(({ operation }) => operation === 'write')
+  const longest = writes.reduce<(typeof writes)[number] | undefined>(
+    (most, gap) => (most && most.length >= gap.length ? most : gap),
+    undefined,
+  )
+  return {
+    verdict: report.verdict,
+    writeGap: longest ? `${spanText(longest.length)}${longest.open ? ', not ended' : ''}` : '–',
+    takeover: spanText(budgets.find(({ name }) => name === 'takeover')?.measured ?? null),
+    walkthrough: seed
+      ? spanText(seed.ms)
+      : figures
+          .flatMap(({ ms, seed: text }) => (text ? `${spanText(text.ms)} (here ${spanText(ms)})` : []))
+          .join(', ') || '–',
+    findings: findingsText(report),
+  }
+}
+
+const summaryHead = ['Longest write gap', 'Takeover', 'In the walkthrough', 'Findings'] as const
+
 /** One run as itself, several as a list. */
 export const runJson = (reports: readonly RunReport[]): string =>
   `${JSON.stringify(reports.length === 1 ? reports[0] : { schema: 'lab.runs/v1', runs: reports }, null, 2)}\n`
@@ -106,11 +144,14 @@ const wordsOf = (report: RunReport) => ({
   description: report.scenario.description,
   verdict: report.verdict,
   interrupted: report.interrupted,
+  host: hostText(report),
+  summary: summaryOf(report),
   unsafe: unsafeSetting(report) ?? null,
   not: report.checks.filter(({ outcome }) => outcome !== 'passed'),
   facts: [
     ['Started', report.started],
     ['Took', `${report.seconds.toFixed(1)} s`],
+    ...(hostText(report) === null ? [] : [['Host', hostText(report)]]),
     ['Provider', report.provider],
     ['Settings', settings(report)],
     ...Object.entries(report.versions),
@@ -210,21 +251,21 @@ const markdownOf = (report: RunReport): string[] => {
       ),
       ...(words.seedHow === null ? [] : [`In the walkthrough: ${cell(words.seedHow)}.`, '']),
       ...table(
-        ['', 'Measured', 'In the walkthrough', 'There'],
+        ['', 'Measured', 'In the walkthrough', 'How'],
         words.figures.map(({ title, measured, seed, how }) => [title, measured, seed, how]),
       ),
     ]),
     ...section(
       'Timeline',
       table(
-        ['', 'Moment', 'After the fault', 'Seen by', 'As'],
+        ['', 'Moment', 'After the fault', 'Seen by', 'Evidence'],
         words.moments.map(({ name, title, after, source, detail }) => [name, title, after, source, detail]),
       ),
     ),
     ...section(
       'What happened',
       table(
-        ['After', '', ''],
+        ['After', 'What', 'Detail'],
         words.events.map(({ after, type, detail }) => [after, type, detail]),
       ),
     ),
@@ -236,9 +277,9 @@ const markdownOf = (report: RunReport): string[] => {
       ),
     ),
     ...section(
-      'Written',
+      'Writes',
       table(
-        ['', 'Sent', 'Acknowledged', 'Without an answer', 'Of those, there'],
+        ['', 'Sent', 'Acknowledged', 'Unanswered', 'Unanswered but written'],
         words.tallies.map(({ what, sent, acknowledged, unanswered, there }) => [
           what,
           sent,
@@ -290,8 +331,27 @@ const counted = (reports: readonly RunReport[]): string =>
     .map(([count, verdict]) => `${String(count)} ${verdict}`)
     .join(', ')
 
+const summaryLines = (reports: readonly RunReport[]): string[] => [
+  `**${counted(reports)}**`,
+  '',
+  ...table(
+    ['Run', 'Verdict', ...summaryHead],
+    reports.map((report) => {
+      const { heading, summary } = wordsOf(report)
+      return [
+        heading,
+        summary.verdict,
+        summary.writeGap,
+        summary.takeover,
+        summary.walkthrough,
+        summary.findings,
+      ]
+    }),
+  ),
+]
+
 export const runMarkdown = (reports: readonly RunReport[]): string =>
-  [...(reports.length > 1 ? [`**${counted(reports)}**`, ''] : []), ...reports.flatMap(markdownOf)]
+  [...(reports.length > 1 ? summaryLines(reports) : []), ...reports.flatMap(markdownOf)]
     .join('\n')
     .replace(/\n{3,}/g, '\n\n')
     .trimEnd()
@@ -303,11 +363,15 @@ export const runPage = (reports: readonly RunReport[]): string => {
     ...wordsOf(report),
     anchor: `run-${String(index + 1)}`,
     chart: chartOf(report) ?? null,
+    // Below the title of the page where there are several.
+    level: reports.length > 1 ? { run: 2, part: 3, group: 4 } : { run: 1, part: 2, group: 3 },
   }))
   return render('report/page.html', {
     title: runs.length === 1 ? `${runs[0]?.heading ?? ''}: ${runs[0]?.verdict ?? ''}` : counted(reports),
     runs,
     several: runs.length > 1,
+    host: reports.length > 1 && reports[0] ? hostText(reports[0]) : null,
+    summaryHead,
   })
 }
 

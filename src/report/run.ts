@@ -10,6 +10,7 @@ import type { DiskProof } from '../trial/read-back.js'
 import type { Seen } from '../fault/signs.js'
 import type { CheckFact, Look } from '../trial/steady.js'
 import { moments, type MomentName, type Timeline } from '../trial/timeline.js'
+import type { HostSpeed } from './host.js'
 import { seedFigure } from './seed.js'
 
 const iso = z.iso.datetime()
@@ -54,6 +55,16 @@ export const runSchema = z
     failover: z.enum(['default', 'fast']),
     fencing: z.enum(['none', 'storage', 'power']),
     versions: z.record(z.string(), z.string()).meta({ description: 'Of each component.' }),
+    host: z
+      .object({
+        processors: z.int(),
+        nodeStart: ms.meta({
+          description: 'Milliseconds that an empty Node.js program took before the run: the median of three.',
+        }),
+      })
+      .nullable()
+      .default(null)
+      .meta({ description: 'How fast the host was; null: nobody measured.' }),
     verdict: verdict.meta({ description: 'The worst outcome of all checks.' }),
     faults: z
       .array(
@@ -210,9 +221,9 @@ export const runSchema = z
 /** The JSON Schema of a report, for programs that read it. */
 export const runJsonSchema = (): object => z.toJSONSchema(runSchema, { target: 'draft-7' })
 
-export const runSchemaFile = join(projectRoot, 'labs', 'run.schema.json')
+export const runSchemaFile = join(projectRoot, 'schemas', 'run.schema.json')
 
-/** Writes `labs/run.schema.json`, for `npm run generate`. */
+/** Writes `schemas/run.schema.json`, for `npm run generate`. */
 export const writeRunSchema = (): void => {
   writeFileSync(runSchemaFile, `${JSON.stringify(runJsonSchema(), null, 2)}\n`)
 }
@@ -235,6 +246,8 @@ export interface RunFacts {
   /** Where the data of the database is; undefined: the lab has none. */
   readonly volume: DatabaseVolume['kind'] | undefined
   readonly versions: Readonly<Record<string, string>>
+  /** How fast the host was before the run. */
+  readonly host?: HostSpeed | undefined
   readonly faults: readonly {
     readonly fault: string
     readonly on: readonly string[]
@@ -619,6 +632,7 @@ export const runReport = (facts: RunFacts, mask: Mask = (text) => text): RunRepo
     failover: facts.failover,
     fencing: facts.fencing,
     versions: { ...facts.versions },
+    host: facts.host ?? null,
     verdict: verdictOf(checks),
     faults: facts.faults.map(({ fault, on, injected, injectedMs, acting, healed, gone, error, detail }) => ({
       fault,

@@ -4,10 +4,9 @@ import { mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll } from 'vitest'
-import { parseLab } from '../../src/lab/load.js'
 import { pathsOf } from '../../src/state.js'
 import { dist } from '../helpers/cli.js'
-import { type Bench, contract } from '../provider/contract.js'
+import { type Bench, contract, contractLab } from '../provider/contract.js'
 
 type Uml = typeof import('../../src/provider/uml/uml.js')
 type Parts = typeof import('../../src/parts/parts.js')
@@ -25,24 +24,10 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true })
 })
 
-const text = `
-apiVersion: lab/v1
-name: contract
-machines:
-  - { name: store, role: target, address: 192.168.56.70, memory: 256MiB }
-  - { name: other, role: initiator, address: 192.168.56.71, memory: 256MiB }
-iscsi:
-  targets:
-    - machine: store
-      iqn: iqn.2016-04.world.srv:target00
-      chap: { username: username, password: password }
-      luns: [{ lun: 0, size: 64MiB }]
-`
-
 contract('uml', async (): Promise<Bench> => {
   const { umlProvider } = await built<Uml>('provider/uml/uml.js')
   const { preparedParts } = await built<Parts>('parts/parts.js')
-  const lab = parseLab(text, join(folder, 'contract.yaml'))
+  const lab = contractLab('256MiB', join(folder, 'contract.yaml'))
   const baseFile = (machine: string): string => join(pathsOf(lab.name).machine(machine), 'base.json')
   return {
     provider: umlProvider,

@@ -9,12 +9,35 @@ import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { Lab, MachineSpec } from '../../src/lab/lab.js'
+import { parseLab } from '../../src/lab/load.js'
 import { machineFiles } from '../../src/machine/files.js'
 import type { CommandResult, Transport } from '../../src/machine/machine.js'
 import type { Leftover, MachineState, Provider } from '../../src/provider/provider.js'
 import { pathsOf } from '../../src/state.js'
 
 const MiB = 1024 ** 2
+
+/**
+ * The lab that the contract is held to on real machines.
+ * @param memory of each machine: a box has a larger kernel @param file the path of the lab file that this stands for
+ */
+export const contractLab = (memory: string, file: string): Lab =>
+  parseLab(
+    `
+apiVersion: lab/v1
+name: contract
+machines:
+  - { name: store, role: target, address: 192.168.56.70, memory: ${memory} }
+  - { name: other, role: initiator, address: 192.168.56.71, memory: ${memory} }
+iscsi:
+  targets:
+    - machine: store
+      iqn: iqn.2016-04.world.srv:target00
+      chap: { username: username, password: password }
+      luns: [{ lun: 0, size: 64MiB }]
+`,
+    file,
+  )
 
 /** Every member, and how it is called; the compiler sees to it that none is missing here. */
 const calls = (provider: Provider, lab: Lab, machine: MachineSpec) =>

@@ -1,5 +1,6 @@
 import { lstat, readFile, readdir, readlink, stat, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { chartOf } from '../../src/report/chart.js'
 import {
@@ -10,6 +11,7 @@ import {
   runPage,
   unsafeSetting,
 } from '../../src/report/documents.js'
+import { measureHost } from '../../src/report/host.js'
 import { readRuns, runFiles, saveRun, startRun } from '../../src/report/folder.js'
 import {
   runJsonSchema,
@@ -56,10 +58,11 @@ describe.each(runs)('the run %s', (name, report) => {
   test('as a page', () => expect(runPage([report])).toMatchFileSnapshot(`golden/${name}.html`))
 })
 
-test('several runs in one document', async () => {
+test('a page of several runs begins with a table of them', async () => {
   const all = runs.map(([, report]) => report)
   expect(runMarkdown(all)).toMatch(/^\*\*1 PASS, 2 FAIL, 1 UNKNOWN\*\*/)
   expect(runPage(all).match(/<section id="run-\d">/g)).toHaveLength(4)
+  await expect(runPage(all)).toMatchFileSnapshot('golden/several.html')
   expect(runJunit(all).match(/<testsuite /g)).toHaveLength(4)
   expect(JSON.parse(runJson(all))).toMatchObject({ schema: 'lab.runs/v1', runs: all })
 })
@@ -67,8 +70,20 @@ test('several runs in one document', async () => {
 test('two runs in one table', () =>
   expect(`${compareRuns(good, nasty)}\n`).toMatchFileSnapshot('golden/compared.md'))
 
-test('labs/run.schema.json is what the schema says: npm run generate writes it', async () => {
+test('schemas/run.schema.json is what the schema says: npm run generate writes it', async () => {
   expect(JSON.parse(await readFile(runSchemaFile, 'utf8'))).toEqual(runJsonSchema())
+})
+
+test('labs/run.schema.json, where the schema used to be, leads to it', async () => {
+  const old = fileURLToPath(new URL('../../labs/run.schema.json', import.meta.url))
+  const { $ref } = JSON.parse(await readFile(old, 'utf8')) as { $ref: string }
+  expect(join(dirname(old), $ref)).toBe(runSchemaFile)
+})
+
+test('measures the host: its processors, and how long an empty Node.js program takes', async () => {
+  const { processors, nodeStart } = await measureHost()
+  expect(processors).toBeGreaterThan(0)
+  expect(nodeStart).toBeGreaterThan(0)
 })
 
 describe('whatever a machine said', () => {

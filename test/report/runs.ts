@@ -131,6 +131,7 @@ export const facts = (changes: Partial<RunFacts> = {}): RunFacts => ({
   fencing: 'power',
   volume: 'lun',
   versions: { lab: '0.1.0', kubernetes: '1.36.3', kernel: '7.2' },
+  host: { processors: 2, nodeStart: 61 },
   faults: [
     {
       fault: 'power-cut',

@@ -5,30 +5,15 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'
-import { parseLab } from '../../src/lab/load.js'
 import type { Provider } from '../../src/provider/provider.js'
 import type { VagrantKind } from '../../src/provider/vagrant/hypervisor.js'
 import { vagrantProvider } from '../../src/provider/vagrant/vagrant.js'
-import { type Bench, contract } from '../provider/contract.js'
+import { type Bench, contract, contractLab } from '../provider/contract.js'
 import { vboxFolder } from './worlds.js'
-
-const text = `
-apiVersion: lab/v1
-name: contract
-machines:
-  - { name: store, role: target, address: 192.168.56.70, memory: 512MiB }
-  - { name: other, role: initiator, address: 192.168.56.71, memory: 512MiB }
-iscsi:
-  targets:
-    - machine: store
-      iqn: iqn.2016-04.world.srv:target00
-      chap: { username: username, password: password }
-      luns: [{ lun: 0, size: 64MiB }]
-`
 
 /** Emulation, and a kernel with modules. */
 const emulated = { patience: 15, kernelTakes: 110 * 1024 ** 2 }
-const lab = parseLab(text, '/contract.yaml')
+const lab = contractLab('512MiB', '/contract.yaml')
 
 /** With the box, whichever test was the first to need it. */
 const ready = async (kind: VagrantKind): Promise<Provider> => {
