@@ -80,10 +80,10 @@ const summaryOf = (report: RunReport) => {
     writeGap: longest ? `${spanText(longest.length)}${longest.open ? ', not ended' : ''}` : '–',
     takeover: spanText(budgets.find(({ name }) => name === 'takeover')?.measured ?? null),
     walkthrough: seed
-      ? spanText(seed.ms)
-      : figures
-          .flatMap(({ ms, seed: text }) => (text ? `${spanText(text.ms)} (here ${spanText(ms)})` : []))
-          .join(', ') || '–',
+      ? [spanText(seed.ms)]
+      : figures.flatMap(({ ms, seed: text }) =>
+          text ? [`${spanText(text.ms)} (here ${spanText(ms)})`] : [],
+        ),
     findings: findingsText(report),
   }
 }
@@ -343,7 +343,7 @@ const summaryLines = (reports: readonly RunReport[]): string[] => [
         summary.verdict,
         summary.writeGap,
         summary.takeover,
-        summary.walkthrough,
+        summary.walkthrough.join(', '),
         summary.findings,
       ]
     }),
