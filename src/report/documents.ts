@@ -53,9 +53,8 @@ export const looksText = ({ looks }: RunReport): readonly string[] =>
     )
 
 /** `2 processors; an empty Node.js program takes 61 ms`: what the seconds of a report were measured on. */
-const hostText = ({ host }: RunReport): string | null =>
-  host &&
-  `${String(host.processors)} ${host.processors === 1 ? 'processor' : 'processors'}; an empty Node.js program takes ${String(host.nodeStart)} ms`
+const hostText = ({ processors, nodeStart }: NonNullable<RunReport['host']>): string =>
+  `${String(processors)} ${processors === 1 ? 'processor' : 'processors'}; an empty Node.js program takes ${String(nodeStart)} ms`
 
 /** `LOST: 3`, `2 checks failed`; a dash where nothing was found. */
 const findingsText = ({ data, checks }: RunReport): string => {
@@ -144,14 +143,14 @@ const wordsOf = (report: RunReport) => ({
   description: report.scenario.description,
   verdict: report.verdict,
   interrupted: report.interrupted,
-  host: hostText(report),
+  host: report.host && hostText(report.host),
   summary: summaryOf(report),
   unsafe: unsafeSetting(report) ?? null,
   not: report.checks.filter(({ outcome }) => outcome !== 'passed'),
   facts: [
     ['Started', report.started],
     ['Took', `${report.seconds.toFixed(1)} s`],
-    ...(hostText(report) === null ? [] : [['Host', hostText(report)]]),
+    ...(report.host ? [['Host', hostText(report.host)]] : []),
     ['Provider', report.provider],
     ['Settings', settings(report)],
     ...Object.entries(report.versions),
@@ -343,7 +342,7 @@ const summaryLines = (reports: readonly RunReport[]): string[] => [
         summary.verdict,
         summary.writeGap,
         summary.takeover,
-        summary.walkthrough.join(', '),
+        summary.walkthrough.join(', ') || '–',
         summary.findings,
       ]
     }),
@@ -370,7 +369,7 @@ export const runPage = (reports: readonly RunReport[]): string => {
     title: runs.length === 1 ? `${runs[0]?.heading ?? ''}: ${runs[0]?.verdict ?? ''}` : counted(reports),
     runs,
     several: runs.length > 1,
-    host: reports.length > 1 && reports[0] ? hostText(reports[0]) : null,
+    host: reports[0]?.host ? hostText(reports[0].host) : null,
     summaryHead,
   })
 }
