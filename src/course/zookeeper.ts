@@ -82,6 +82,7 @@ const withLedger = async (bench: Bench, during: () => Promise<void>): Promise<vo
   await bench.ledger(
     (run) => zookeeperStore({ reach: bench.reach, nodePort, run }, (id) => serverOf(bench, id)),
     during,
+    { workload: 'statefulset/zk', replicas: servers.length, are: zk, within: 300 },
   )
 }
 

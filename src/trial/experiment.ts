@@ -5,7 +5,7 @@
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
-import { noteUndo, refuseWhileFenced, type Undo } from '../journal.js'
+import { noteUndo, refuseWhileFenced, strike, type Undo } from '../journal.js'
 import { experiments, type ExperimentName } from '../lab/experiments.js'
 import { type FaultSpec, type Lab, machinesWith } from '../lab/lab.js'
 import { runPlan } from '../plan/runner.js'
@@ -75,14 +75,25 @@ export interface Bench {
    * While something is done, a client outside the cluster writes and reads all the time; afterwards all that it was
    * acknowledged is read back and judged. Once in an experiment.
    * @param storeOf given the name that is to be used for what is written
+   * @param members all of them end before it is read back; absent: what they answer may come from their memory
    */
-  ledger(storeOf: (run: string) => Store, during: () => Promise<void>): Promise<void>
+  ledger(storeOf: (run: string) => Store, during: () => Promise<void>, members?: Members): Promise<void>
   /** Where a client outside the cluster comes from. */
   readonly reach: Reach
   /** Undoes all faults, and waits until the lab is what its file says. */
   heal(): Promise<void>
   /** Writes down how something is undone that an experiment does itself. */
   undoLater(undo: Undo): Promise<void>
+}
+
+/** All pods of a database that `lab up` has deployed. */
+export interface Members {
+  /** What makes them, as `kind/name`. */
+  readonly workload: string
+  readonly replicas: number
+  readonly are: (pod: PodSeen) => boolean
+  /** Seconds for all of them to end, and again for all to be ready. */
+  readonly within: number
 }
 
 export interface Experiment {
@@ -332,7 +343,45 @@ class Run implements Bench {
     return judge(this.#records, this.#readBack, undefined, 'many')
   }
 
-  async ledger(storeOf: (run: string) => Store, during: () => Promise<void>): Promise<void> {
+  /**
+   * Ends every member at once, and starts them again: one that goes on could tell the others what it has in memory.
+   */
+  async #endAll({ workload, replicas, are, within }: Members): Promise<void> {
+    const begun = performance.now()
+    const scale = (count: number): Promise<string> =>
+      this.kubectl(['scale', workload, `--replicas=${String(count)}`])
+    const members = (): readonly PodSeen[] => this.history.pods.filter(are)
+    const said = (): string =>
+      members()
+        .map(({ name, node, ready, phase }) => `${name} on ${node ?? 'no node'}, ${ready ? 'ready' : phase}`)
+        .join('; ') || 'none'
+    const machine = machinesWith(this.lab, 'control-plane')[0]?.name ?? ''
+    const noted = await noteUndo(this.lab.name, this.#by, 'read-back', [
+      { do: 'scale', machine, workload, replicas },
+    ])
+    await this.act('end every member, before what it was told is read back', () => scale(0))
+    await this.until('no member is left that could answer from its memory', within, () => ({
+      ok: members().length === 0,
+      saw: said(),
+    }))
+    await this.act('start them again', () => scale(replicas))
+    for (const entry of noted) await strike(this.lab.name, entry)
+    await this.until('as many others are ready', within, () => ({
+      ok: members().length === replicas && members().every(({ ready }) => ready),
+      saw: said(),
+    }))
+    this.#diskProof = {
+      ok: true,
+      saw: `all of ${workload} had ended; others answered: ${said()}`,
+      seconds: Math.round(performance.now() - begun) / 1000,
+    }
+  }
+
+  async ledger(
+    storeOf: (run: string) => Store,
+    during: () => Promise<void>,
+    members?: Members,
+  ): Promise<void> {
     const { ledgerPath, notice } = this.#request
     const store = storeOf(runName(this.#started))
     const soon = (): AbortSignal => AbortSignal.timeout(answerDeadline * 1000)
@@ -355,6 +404,8 @@ class Run implements Bench {
       await client.mark('fault')
       await during()
       await client.mark('end')
+      await client.stop()
+      if (members) await this.#endAll(members)
     } finally {
       await client.stop().finally(() => file.close())
       try {
@@ -362,7 +413,7 @@ class Run implements Bench {
           const begun = performance.now()
           this.#readBack = await store.readBack(soon())
           const seconds = Math.round(performance.now() - begun) / 1000
-          if (store.source !== undefined) this.#diskProof = { ok: false, saw: store.source, seconds }
+          if (store.source !== undefined) this.#diskProof ??= { ok: false, saw: store.source, seconds }
         }
         // What is not as it should be stays, to be looked at.
         if (this.#judgement.findings.length === 0) await store.remove(soon())

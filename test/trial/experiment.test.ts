@@ -398,3 +398,51 @@ test.each([
     expect(runPage([report])).toContain('<svg')
   },
 )
+
+test('a ledger is read back only when every member has ended and others are ready, and a kill meanwhile is undone', async () => {
+  const cluster = fakeCluster()
+  const there = { now: ['member-0', 'member-1'] }
+  const noted: unknown[] = []
+  const { store } = memory((written) => {
+    cluster.said.push('read back')
+    return written
+  })
+  const scaled = (words: string): void => {
+    if (words.endsWith('--replicas=0')) for (const name of there.now) cluster.pod('DELETED', name, false)
+    if (words.endsWith('--replicas=2')) for (const name of there.now) cluster.pod('ADDED', name, true)
+  }
+  const report = runReport(
+    await cluster.run(
+      doing(async (bench) => {
+        for (const name of there.now) cluster.pod('ADDED', name, true)
+        const say = bench.kubectl.bind(bench)
+        bench.kubectl = async (args, options) => {
+          noted.push(...(await readJournal(lab.name)).map(({ undo }) => undo))
+          const answer = await say(args, options)
+          scaled(args.join(' '))
+          return answer
+        }
+        await bench.ledger(store, () => delay(600), {
+          workload: 'statefulset/member',
+          replicas: 2,
+          are: ({ name }) => name.startsWith('member'),
+          within: 5,
+        })
+      }),
+    ),
+  )
+  expect(report.verdict).toBe('PASS')
+  expect(report.data?.readBack).toMatchObject({ fromDisk: true })
+  expect(cluster.said.filter((words) => /replicas=|^read back/.test(words))).toEqual([
+    '--namespace lab-scale scale statefulset/member --replicas=0',
+    '--namespace lab-scale scale statefulset/member --replicas=2',
+    'read back',
+  ])
+  expect(noted).toContainEqual({
+    do: 'scale',
+    machine: 'master',
+    workload: 'statefulset/member',
+    replicas: 2,
+  })
+  expect(await readJournal(lab.name)).toEqual([])
+})
