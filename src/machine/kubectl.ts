@@ -64,7 +64,10 @@ export const kubectlWith = (
     if (result.exitCode !== 0) {
       const words = result.stderr || result.stdout || (result.originalMessage ?? 'no answer')
       const said = words.trim().split('\n').slice(-2).join(' | ')
-      throw new LabError(codeOf(said, 'kubectl-failed'), `kubectl ${args.join(' ')}: ${said}`)
+      // Of a script, its first line says enough, and does not hide the answer.
+      const [line = '', ...more] = args.join(' ').split('\n')
+      const asked = more.length > 0 ? `${line} …` : line
+      throw new LabError(codeOf(said, 'kubectl-failed'), `kubectl ${asked}: ${said}`)
     }
     return result.stdout
   }

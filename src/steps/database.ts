@@ -335,7 +335,7 @@ const deadMounts = (uses: ReadonlyMap<string, LunUse>): readonly { node: string;
     }))
   })
 
-const takesWrites = (lab: Lab): Check => ({
+const takesWrites = (lab: Lab, database: DatabaseSpec): Check => ({
   id: 'volume-writable',
   title: "the database's file system takes writes",
   within: 180,
@@ -344,10 +344,10 @@ const takesWrites = (lab: Lab): Check => ({
     const uses = await lunUses(context)
     const dead = deadMounts(uses)
     const mounts = [...uses].flatMap(([node, use]) => (use.mounts.length > 0 ? [node] : []))
-    return {
-      ok: dead.length === 0 && mounts.length > 0,
-      saw: dead.map(({ saw }) => saw).join('; ') || `mounted on ${mounts.join(', ') || 'no node'}`,
-    }
+    if (dead.length === 0 && mounts.length > 0) return { ok: true, saw: `mounted on ${mounts.join(', ')}` }
+    const pods = dead.length === 0 ? await serverPods(context, database) : []
+    const nowhere = `mounted on no node, and ${pods.length === 0 ? `there is no pod of ${database.name}-server to mount it for` : pods.map(describePod).join('; ')}`
+    return { ok: false, saw: dead.map(({ saw }) => saw).join('; ') || nowhere }
   },
 })
 
@@ -465,7 +465,7 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
   },
   checks: atLeastOne([
     // First, since what follows fails with it, and would not say why.
-    ...(database.volume.kind === 'lun' ? [takesWrites(lab)] : []),
+    ...(database.volume.kind === 'lun' ? [takesWrites(lab, database)] : []),
     {
       id: 'database-runs',
       title: `${database.name} is ready, one pod`,

@@ -48,6 +48,12 @@ describe('kubectl', () => {
     expect(await kubectl.run(['apply'])).toBe('end')
   })
 
+  test('names what failed by its first line, and not by the whole script that a pod was to run', async () => {
+    const kubectl = await kubectlThat('echo no answer >&2; exit 1')
+    const { message } = await errorOf(kubectl.run(['exec', 'a', '--', 'sh', '-c', 'echo one\necho two']))
+    expect(message).toBe('kubectl exec a -- sh -c echo one …: no answer')
+  })
+
   test('watches: tells every event, and begins anew when a watch ends, until the signal', async () => {
     const ending = new AbortController()
     const kubectl = await kubectlThat(

@@ -195,6 +195,16 @@ it('names a disk that does not answer', async () => {
   })
 })
 
+it.each<[string, Now['pods'], string]>([
+  ['no pod is there', {}, 'there is no pod of mysql-server to mount it for'],
+  ['its pod still waits', { one: ['worker1', false] }, 'Pending, on worker1'],
+])('says why no node has mounted the LUN where %s', async (_, waiting, why) => {
+  expect(await ask('volume-writable', { pods: waiting ?? {} })).toEqual({
+    ok: false,
+    saw: `mounted on no node, and ${why}`,
+  })
+})
+
 it('does not call one pod too many one pod, and says what it waits for', async () => {
   const verdict = await ask('database-runs', {
     ...shared(),
