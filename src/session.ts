@@ -1,11 +1,11 @@
 /** What every command that touches a running lab works with. */
 import { setMaxListeners } from 'node:events'
-import type { Lab } from './lab/lab.js'
+import type { Lab, MachineSpec } from './lab/lab.js'
 import { LabError } from './error.js'
-import { hasKeys } from './machine/keys.js'
+import { hasKeys, labKeys, machineKeys } from './machine/keys.js'
 import { kubectlWith } from './machine/kubectl.js'
 import { Machine, type Transport } from './machine/machine.js'
-import type { Context } from './plan/step.js'
+import type { Context } from './context.js'
 import type { Provider } from './provider/provider.js'
 import { pathsOf } from './state.js'
 
@@ -26,6 +26,21 @@ const lazily = (open: () => Promise<Transport>, address: string): Transport => {
   }
 }
 
+/** Commands as root on a machine, over a connection that the provider opens. Only the right machine has that host key. */
+export const transportTo = async (lab: Lab, machine: MachineSpec, provider: Provider): Promise<Transport> => {
+  const { sshTransport } = await import('./machine/ssh.js')
+  const { privateKey } = await labKeys(lab.name)
+  const { publicKey } = await machineKeys(lab.name, machine.name)
+  return sshTransport({
+    address: `${machine.name} (${machine.address})`,
+    user: 'root',
+    privateKey,
+    hostKey: publicKey.split(' ')[1] ?? '',
+    ...(provider.patience === undefined ? {} : { patience: provider.patience }),
+    dial: () => provider.dial(lab, machine.address, 22),
+  })
+}
+
 export interface Session extends Context {
   close(): Promise<void>
 }
@@ -43,6 +58,7 @@ export const openSession = (
     lab,
     provider,
     signal,
+    patience: provider.patience,
     kubectl: kubectlWith(kubectlBinary, pathsOf(lab.name).kubeconfig, signal, provider.patience),
     machine: (name) => {
       let machine = machines.get(name)
@@ -57,7 +73,7 @@ export const openSession = (
         const open = async (): Promise<Transport> => {
           if (!hasKeys(lab.name, name))
             throw new LabError('ssh-unreachable', `${address}: no SSH: it was never made`)
-          return provider.transport(lab, spec)
+          return transportTo(lab, spec, provider)
         }
         machine = new Machine(name, lazily(open, address))
         machines.set(name, machine)

@@ -1,6 +1,7 @@
 import { Option } from 'commander'
 import { readFile } from 'node:fs/promises'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { groupOf } from '../provider/provider.js'
 import { maskKnown } from '../view/secrets.js'
 import { loadRunning } from './kept-lab.js'
 import { providerOf } from './provider-in-use.js'
@@ -36,7 +37,7 @@ const run = async (
     }
     return exitCodes.ok
   }
-  const text = await readFile(provider.consoleLog(lab, machine), 'utf8').catch(() => '')
+  const text = await readFile(groupOf(provider, 'console').log(lab, machine), 'utf8').catch(() => '')
   io.stdout.write(`${maskKnown(text.trimEnd().split('\n').slice(-Number(options.lines)).join('\n'))}\n`)
   return exitCodes.ok
 }

@@ -21,7 +21,8 @@ const run = async (
     await view.close()
     if (options.prune) {
       const { pruneParts } = await import('../parts/parts.js')
-      const keep = (await Promise.all((await allProviders()).map((each) => each.partsInUse()))).flat()
+      const using = (await allProviders()).map(async ({ machines }) => (await machines?.partsInUse?.()) ?? [])
+      const keep = (await Promise.all(using)).flat()
       for (const { path } of await pruneParts({ keep })) io.stdout.write(`removed ${path}\n`)
     }
     if (!options.events)

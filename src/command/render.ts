@@ -41,7 +41,7 @@ const run = async (
   for (const machine of lab.machines)
     for (const { path, content, mode } of machineFiles(lab, machine, {
       secrets: { bootstrapToken: 'aaaaaa.made-up-by-lab00' },
-      lunDevice: (index) => provider.lunDevice(index),
+      lunDevice: provider.disks?.lunDevice,
       patience: provider.patience ?? 1,
     }))
       await write(join('machines', machine.name, path), content, mode)

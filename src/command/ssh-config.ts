@@ -21,7 +21,7 @@ export const writeAccess = async (lab: Lab, provider: Provider): Promise<void> =
     known.push(`${name},${address} ${publicKey.split(' ').slice(0, 2).join(' ')}`)
   }
   await writePrivate(paths.knownHosts, `${known.join('\n')}\n`)
-  const proxy = provider.proxyCommand(lab)
+  const proxy = provider.network?.proxyCommand?.(lab)
   const config = [
     `# Written by lab: ssh -F ${quote(paths.sshConfig)} NAME`,
     ...lab.machines.map(({ name, address }) => `Host ${name}\n  HostName ${address}`),

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { exitCodes, type ExitCode } from '../error.js'
 import type { Lab } from '../lab/lab.js'
 import { quote } from '../machine/sh.js'
+import { lacks } from '../provider/provider.js'
 import { pathsOf } from '../state.js'
 import { maskKnown } from '../view/secrets.js'
 import { loadRunning } from './kept-lab.js'
@@ -66,7 +67,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
   const provider = await providerOf(lab)
   const [machines, { ok, saw }, fencing] = await Promise.all([
     provider.states(lab),
-    provider.network(lab),
+    provider.network?.look(lab) ?? { ok: true, saw: lacks(provider, 'network') ?? '' },
     fencingStatus(lab),
   ])
   const network = { ok, saw: maskKnown(saw) }

@@ -31,7 +31,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     }
     const states = await provider.states(lab)
     const running = states.filter(({ status }) => status === 'running')
-    await provider.releaseNetwork(lab)
+    await provider.network?.release(lab)
     await view.close()
     if (options.output === 'json') printJson(io, 'lab.stop/v1', { name: lab.name, machines: states })
     else

@@ -1,5 +1,6 @@
 import { Option } from 'commander'
 import type { ProviderName } from '../lab/lab.js'
+import { providerNames } from '../providers.js'
 
 /** Options that every command has. */
 export interface Options {
@@ -58,7 +59,7 @@ export const asJson = new Option('-o, --output <format>', 'how to print data')
 export const withProvider = new Option(
   '--provider <name>',
   'where machines come from; default: the first that works',
-).choices(['uml', 'virtualbox', 'libvirt'])
+).choices(providerNames)
 export const withEvents = new Option('--events', 'print what happens, while it happens, as NDJSON')
 export const withWait = new Option('--wait', 'wait where another lab command holds the lab')
 export const withYes = new Option('--yes', 'answer every question with yes')

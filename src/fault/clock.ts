@@ -3,7 +3,7 @@
  * place among what this host saw, and nobody who sets a clock can change how long something took.
  */
 import { shell } from '../machine/sh.js'
-import type { Context } from '../plan/step.js'
+import type { Context } from '../context.js'
 import type { Clock } from '../trial/timeline.js'
 
 /** A clock that was asked: when the question left and the answer came, by this host's monotonic clock. */

@@ -12,8 +12,8 @@ import {
   type Where,
 } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
-import type { Context } from '../plan/step.js'
-import type { Provider } from '../provider/provider.js'
+import type { Context } from '../context.js'
+import { groupOf, lacks, lacksSwitch, type Provider } from '../provider/provider.js'
 import {
   bootIdOf,
   dataFolderOn,
@@ -74,9 +74,7 @@ const anyTime = (): Promise<void> => Promise.resolve()
 
 /** Why a provider cannot have a fault; undefined: it can. Known before anything is touched. */
 export const refusal = (provider: Provider, { fault }: FaultSpec): string | undefined =>
-  fault === 'hang' && !(provider.pause && provider.resume)
-    ? `${provider.name} cannot stop a machine where it stands`
-    : undefined
+  fault === 'hang' ? lacks(provider, 'pause') : fault === 'power-cut' ? lacksSwitch(provider) : undefined
 
 const allMachines = (lab: Lab, side: readonly Where[], server: string): readonly MachineSpec[] => [
   ...new Set(side.flatMap((where) => machinesAt(lab, where, server))),
@@ -311,7 +309,7 @@ export const aim = async (
         detail: `power of ${names} cut`,
         undo: undo((machine) => ({ do: 'switch-on', machine })),
         possible: noteBoots,
-        act: ({ provider }) => each(({ name }) => provider.cut(lab, name)),
+        act: ({ provider }) => each(({ name }) => groupOf(provider, 'power').cut(lab, name)),
         acting: isOff(on),
         gone: isBack(on, bootIds),
       }
@@ -330,7 +328,7 @@ export const aim = async (
         ...base,
         detail: `${names} stopped where it stood`,
         undo: undo((machine) => ({ do: 'resume', machine })),
-        act: ({ provider }) => each(({ name }) => provider.pause?.(lab, name) ?? Promise.resolve()),
+        act: ({ provider }) => each(({ name }) => groupOf(provider, 'pause').begin(lab, name)),
         acting: isPaused(on),
         gone: isAwake(on),
       }

@@ -11,7 +11,8 @@ import {
   targetNamed,
 } from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
-import type { Context, Seconds, Verdict } from '../plan/step.js'
+import type { Context } from '../context.js'
+import type { Seconds, Verdict } from '../plan/step.js'
 import type { MachineState } from '../provider/provider.js'
 import { measureClocks } from './clock.js'
 

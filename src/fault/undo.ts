@@ -6,7 +6,8 @@ import { returnToService } from '../fencing/taint.js'
 import { type JournalEntry, readJournal, strike } from '../journal.js'
 import { machineNamed } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
-import type { Context } from '../plan/step.js'
+import type { Context } from '../context.js'
+import { groupOf } from '../provider/provider.js'
 import { eventually } from '../steps/checks.js'
 import { boot, fileOptions } from '../steps/machines.js'
 
@@ -43,7 +44,7 @@ const admit = async (context: Context, target: string, node: string, fence: stri
 const undoOne = async (context: Context, { id, undo, fault }: JournalEntry): Promise<void> => {
   const { lab, provider, kubectl, signal } = context
   if (undo.do === 'boot-afresh' || (undo.do === 'switch-on' && fault === 'fence')) {
-    await provider.cut(lab, undo.machine)
+    await groupOf(provider, 'power').cut(lab, undo.machine)
     await switchOn(context, undo.machine)
     return
   }
@@ -53,13 +54,13 @@ const undoOne = async (context: Context, { id, undo, fault }: JournalEntry): Pro
   }
   if (undo.do === 'readmit') {
     // Its kernel may still hold what it could not write. Without power, and not by an orderly end, that is gone.
-    await provider.cut(lab, undo.machine)
+    await groupOf(provider, 'power').cut(lab, undo.machine)
     for (const target of undo.targets) await admit(context, target, undo.machine, id)
     await switchOn(context, undo.machine)
     return
   }
   if (undo.do === 'resume') {
-    await provider.resume?.(lab, undo.machine)
+    await provider.pause?.end(lab, undo.machine)
     return
   }
   if (undo.do === 'uncordon') {

@@ -8,7 +8,7 @@
  */
 import { type Lab, machineNamed } from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
-import type { Context } from '../plan/step.js'
+import type { Context } from '../context.js'
 
 /** The same names stand in templates/machine/target.sh.hbs. */
 const lock = '/run/lab-target.lock'

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf } from '../error.js'
 import { fencesIn, type NotedFence, readJournal } from '../journal.js'
 import { machinesWith } from '../lab/lab.js'
-import type { Context } from '../plan/step.js'
+import type { Context } from '../context.js'
 import type { MachineState } from '../provider/provider.js'
 import { attemptFence, type Fenced, type FenceMethod } from './fence.js'
 

@@ -17,7 +17,8 @@ import { unlessAborted } from '../error.js'
 import { fencesIn, noteUndo, type NotedFence, readJournal, type Undo } from '../journal.js'
 import { type Lab, machinesWith } from '../lab/lab.js'
 import { takeLock } from '../lock.js'
-import type { Context } from '../plan/step.js'
+import type { Context } from '../context.js'
+import { groupOf } from '../provider/provider.js'
 import { pathsOf } from '../state.js'
 import { forget, keptOut, targetMachinesOf, throwOut } from './access.js'
 import { putOutOfService } from './taint.js'
@@ -126,7 +127,7 @@ const makeHarmless = async (
     (await unlessAborted(signal, provider.states(lab))).find(({ name }) => name === node)
   const before = await state()
   if (before?.status === 'running')
-    await unlessAborted(signal, provider.cut(lab, node, { run: before.detail }))
+    await unlessAborted(signal, groupOf(provider, 'power').cut(lab, node, { run: before.detail }))
   const after = before?.status === 'running' ? await state() : before
   return after?.status === 'running' ? undefined : `${node} is off (${after?.detail ?? 'gone'})`
 }

@@ -1,11 +1,12 @@
-import type { ExperimentName } from './experiments.js'
-import { hostNumber, nthRange, parseAddress, parseSubnet, subnetText } from './address.js'
-
 /**
  * The lab file as the rest of the program sees it: complete, defaulted, checked, read-only. Nobody but
  * `load.ts` sees YAML. Sizes are bytes, addresses dotted IPv4, subnets CIDR.
  */
-export type ProviderName = 'uml' | 'virtualbox' | 'libvirt'
+import type { ExperimentName } from './experiments.js'
+import { hostNumber, nthRange, parseAddress, parseSubnet, subnetText } from './address.js'
+import type { ProviderName } from '../providers.js'
+
+export type { ProviderName }
 
 export type Role = 'control-plane' | 'worker' | 'target' | 'initiator' | 'nfs'
 

@@ -1,9 +1,10 @@
 import { hostNumber, nthRange, overlaps, parseAddress, parseSubnet, sizeOf, addressText } from './address.js'
+import { providerEntry, providerNames } from '../providers.js'
 import { byPathLink, type ProviderName, type Role } from './lab.js'
 import { items, lacks, pathText, Taken, type DraftFile, type Found, type Path } from './draft.js'
 import { scenarioRules } from './scenario-rules.js'
 import { bytesOf, defaults, iqnProblem, lastNodePort, shown, sizeText } from './schema.js'
-import { didYouMean } from './suggest.js'
+import { anyOf, didYouMean } from './suggest.js'
 
 /**
  * The rules of a lab file that need more than one field. They run on drafts (`draft.ts`), so that one run
@@ -28,11 +29,11 @@ export const versionProblem = (
   provider: ProviderName | undefined,
   { built, minors }: Supported,
 ): string | undefined => {
-  const packaged = provider === 'virtualbox' || provider === 'libvirt'
-  if (!packaged && built !== undefined) {
+  const packages = providerNames.filter((name) => providerEntry(name).kubernetes === 'packages')
+  if (!(provider && packages.includes(provider)) && built !== undefined) {
     return version === built
       ? undefined
-      : `${version} is not built here; wanted ${built} (other versions need provider: virtualbox or libvirt)`
+      : `${version} is not built here; wanted ${built} (other versions need provider: ${anyOf(packages)})`
   }
   return minors.some((minor) => version.startsWith(`${minor}.`))
     ? undefined
@@ -43,20 +44,17 @@ export const versionProblem = (
 export const initiatorName = (targetIqn: string, machine: string): string =>
   `${targetIqn.includes(':') ? targetIqn.slice(0, targetIqn.lastIndexOf(':')) : targetIqn}:${machine}`
 
-/**
- * The most LUNs that a machine of a provider can serve. User-Mode Linux has 16 disks, and two are the machine's own;
- * the controller that lab gives a machine of VirtualBox has 30 ports.
- */
-const mostDisks: Readonly<Partial<Record<ProviderName, number>>> = { uml: 14, virtualbox: 30 }
-
 /** Why a machine of a provider cannot serve so many LUNs. No provider: it must do for one of them. */
 export const disksProblem = (
   machine: string,
   luns: number,
   provider: ProviderName | undefined,
 ): string | undefined => {
-  const most = provider === undefined ? Math.max(...Object.values(mostDisks)) : mostDisks[provider]
-  return most !== undefined && luns > most
+  const limits = (provider === undefined ? providerNames : [provider]).flatMap(
+    (name) => providerEntry(name).mostLuns ?? [],
+  )
+  const most = limits.length > 0 ? Math.max(...limits) : Infinity
+  return luns > most
     ? `${machine} serves ${String(luns)} LUNs; a machine of ${provider ?? 'any provider'} has room for ${String(most)}: spread them over more machines`
     : undefined
 }

@@ -1,9 +1,11 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { providerNames } from '../providers.js'
 import { projectRoot } from '../render.js'
 import { experimentNames } from './experiments.js'
 import { isPrivate, parseAddress, parseSubnet, subnetText } from './address.js'
+import { anyOf } from './suggest.js'
 
 /**
  * The fields of a lab file, one by one; rules that need two of them are in `rules.ts`.
@@ -772,7 +774,7 @@ export const labSchema = mapping(
       maxLength: 400,
     }).default(''),
     provider: z
-      .enum(['uml', 'virtualbox', 'libvirt'], { error: 'uml, virtualbox or libvirt' })
+      .enum(providerNames, { error: anyOf(providerNames) })
       .optional()
       .meta({ description: 'What runs the machines. Without it: the first that works on this host.' }),
     network: mapping(

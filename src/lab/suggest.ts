@@ -21,3 +21,7 @@ export const didYouMean = (word: string, candidates: readonly string[]): string 
   const candidate = nearest(word, candidates)
   return candidate === undefined ? '' : `; did you mean ${candidate}?`
 }
+
+/** `uml, libvirt or virtualbox`. */
+export const anyOf = (names: readonly string[]): string =>
+  names.length > 1 ? `${names.slice(0, -1).join(', ')} or ${names.at(-1) ?? ''}` : (names[0] ?? '')

@@ -41,8 +41,8 @@ export const tarOf = async (files: readonly MachineFile[]): Promise<Buffer> => {
 
 export interface FileOptions {
   readonly secrets: LabSecrets
-  /** The block device of a target machine's n-th LUN. */
-  readonly lunDevice: (index: number) => string
+  /** The block device of a target machine's n-th LUN. Absent: it has none, and serves nothing. */
+  readonly lunDevice?: ((index: number) => string) | undefined
   /** How many times longer whatever waits on a machine waits than it would. Default: 1. */
   readonly patience?: number
 }
@@ -100,7 +100,7 @@ export const targetFolders = (lab: Lab, machine: MachineSpec): readonly string[]
 /** What templates see: they may ask for what is absent only where the key is there. */
 const chapData = (chap: Chap): object => ({ ...chap, mutual: chap.mutual })
 
-const targetScript = (lab: Lab, machine: MachineSpec, { lunDevice }: FileOptions): string =>
+const targetScript = (lab: Lab, machine: MachineSpec, lunDevice: (index: number) => string): string =>
   render('machine/target.sh', {
     folders: targetFolders(lab, machine),
     // A machine with this role serves something: the loader has checked it.
@@ -381,10 +381,10 @@ export const machineFiles = (
       path: '/etc/systemd/system/iscsid.service.d/lab.conf',
       content: '[Service]\nExecStartPre=\n',
     })
-  if (machine.role === 'target') {
+  if (machine.role === 'target' && options.lunDevice) {
     files.push({
       path: '/etc/lab/boot.d/50-target',
-      content: targetScript(lab, machine, options),
+      content: targetScript(lab, machine, options.lunDevice),
       mode: 0o700,
     })
   }

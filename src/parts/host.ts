@@ -1,7 +1,7 @@
 import { execa } from 'execa'
 import { existsSync } from 'node:fs'
 import { exitCodes, LabError } from '../error.js'
-import type { Preparation } from '../provider/provider.js'
+import type { Preparation } from './preparation.js'
 
 interface HostProgram {
   /** Tried with these arguments: found is what runs, not what a database lists. */

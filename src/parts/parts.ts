@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
-import type { Preparation } from '../provider/provider.js'
+import type { Preparation } from './preparation.js'
 import { Cache, cacheRoot, openCache, type OldPart } from './cache.js'
 import {
   type BoxMetadata,

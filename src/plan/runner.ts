@@ -1,15 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { LabError, messageOf, tooBusy, unlessAborted } from '../error.js'
 import type {
+  Act,
   Check,
   CheckResult,
-  Context,
   Plan,
   Report,
   RunEvent,
   Seconds,
   Step,
   StepResult,
+  Surroundings,
   Verdict,
 } from './step.js'
 
@@ -35,7 +36,10 @@ const seconds = (since: number): Seconds => (performance.now() - since) / 1000
  * Asks a check once. What could not be asked is not so, and the reason is the evidence.
  * @throws when the run is interrupted, even if the answer never comes.
  */
-export const ask = async (check: Check, context: Context): Promise<Verdict> => {
+export const ask = async <Around extends Surroundings>(
+  check: Check<Around>,
+  context: Around,
+): Promise<Verdict> => {
   context.signal.throwIfAborted()
   try {
     return await unlessAborted(context.signal, check.probe(context))
@@ -45,25 +49,28 @@ export const ask = async (check: Check, context: Context): Promise<Verdict> => {
   }
 }
 
-const askAll = (checks: readonly Check[], context: Context): Promise<CheckResult[]> =>
+const askAll = <Around extends Surroundings>(
+  checks: readonly Check<Around>[],
+  context: Around,
+): Promise<CheckResult[]> =>
   Promise.all(checks.map(async (check) => ({ check, ...(await ask(check, context)) })))
 
 /** Between two tries. What takes an emulated machine long to answer keeps it from what is waited for. */
 const leaveInPeace = (
-  { provider: { patience = 1 }, signal }: Context,
+  { patience = 1, signal }: Surroundings,
   { pause, asked }: { pause: Seconds; asked: number },
 ): Promise<void> =>
   delay(Math.max(pause, Math.min(seconds(asked), longestPause * patience)) * 1000, undefined, { signal })
 
 /** Seconds after which a check that is not so is not awaited any longer. */
-const deadlineOf = (check: Check, { provider: { patience = 1 } }: Context): Seconds =>
+const deadlineOf = (check: Check, { patience = 1 }: Surroundings): Seconds =>
   (check.within ?? defaultDeadline) * patience
 
 /** Applies a step: again where somebody whom it asks is too busy, as long as one would wait for it to become so. */
-const applyStep = async (
-  apply: NonNullable<Step['apply']>,
-  { checks }: Step,
-  context: Context,
+const applyStep = async <Around extends Surroundings>(
+  apply: Act<Around>,
+  { checks }: Pick<Step, 'checks'>,
+  context: Around,
   progress: (note: string) => void,
 ): Promise<void> => {
   const since = performance.now()
@@ -83,9 +90,9 @@ const applyStep = async (
 }
 
 /** Waits for one check until it holds, its deadline passes, or it says that waiting is of no use. */
-const waitFor = async (
-  check: Check,
-  context: Context,
+const waitFor = async <Around extends Surroundings>(
+  check: Check<Around>,
+  context: Around,
   since: number,
   seen: (verdict: Verdict) => void,
 ): Promise<CheckResult> => {
@@ -106,7 +113,12 @@ const waitFor = async (
  * The only loop. Steps start as soon as all that they need has succeeded; a failed step stops those that
  * need it, and nobody else. Never throws: whatever happens is in the report, in plan order.
  */
-export const runPlan = async (plan: Plan, mode: Mode, context: Context, emit: Emit): Promise<Report> => {
+export const runPlan = async <Around extends Surroundings>(
+  plan: Plan<Around>,
+  mode: Mode,
+  context: Around,
+  emit: Emit,
+): Promise<Report> => {
   const started = new Date()
   const since = performance.now()
   const results = new Map<string, StepResult>()
@@ -118,7 +130,7 @@ export const runPlan = async (plan: Plan, mode: Mode, context: Context, emit: Em
     return result
   }
 
-  const carryOut = async (step: Step): Promise<StepResult> => {
+  const carryOut = async (step: Step<Around>): Promise<StepResult> => {
     const begun = performance.now()
     emit({ type: 'step-started', step })
     let checks: readonly CheckResult[] = []
@@ -172,7 +184,7 @@ export const runPlan = async (plan: Plan, mode: Mode, context: Context, emit: Em
   }
 
   const running = new Map<string, Promise<StepResult>>()
-  const run = (step: Step): Promise<StepResult> => {
+  const run = (step: Step<Around>): Promise<StepResult> => {
     let promise = running.get(step.id)
     if (!promise) {
       promise = (async () => {

@@ -1,13 +1,19 @@
 /**
  * One idea carries the design: a Step is a wanted state, a way to get there, and Checks that can see it.
- * `up`, `verify` and `plan` are three ways to walk the same steps.
+ * `up`, `verify` and `plan` walk the same steps in three ways.
+ *
+ * Nothing here knows what the steps are about. A step gets the surroundings that its plan is run with; a `Step`
+ * without a parameter is any step, to be read and shown.
  */
-import type { Lab } from '../lab/lab.js'
-import type { Machine } from '../machine/machine.js'
-import type { Kubectl } from '../machine/kubectl.js'
-import type { Provider } from '../provider/provider.js'
-
 export type Seconds = number
+
+/** What every run needs. */
+export interface Surroundings {
+  /** Aborted when the run is interrupted. */
+  readonly signal: AbortSignal
+  /** How many times longer every deadline is; default 1. */
+  readonly patience?: number | undefined
+}
 
 /** What a check saw. `saw` is evidence, always: it is shown to people and kept in reports. */
 export interface Verdict {
@@ -17,21 +23,27 @@ export interface Verdict {
   readonly final?: boolean
 }
 
-export interface Check {
+export interface Check<in Around extends Surroundings = never> {
   /** Unique in the plan, kebab-case: `worker1-node-ready`. */
   readonly id: string
   /** A fact in the present tense: 'node worker1 is Ready'. */
   readonly title: string
   readonly machine?: string
   /** A throw means "could not ask": not yet, or no. */
-  readonly probe: (context: Context) => Promise<Verdict>
-  /** Deadline after the step was applied; the provider's patience makes it longer. */
+  readonly probe: (around: Around) => Promise<Verdict>
+  /** Deadline after the step was applied; the run's patience makes it longer. */
   readonly within?: Seconds
   /** A command to type. */
   readonly hint?: string
 }
 
-export interface Step {
+/** Changes the world. `progress` shows what it is doing. */
+export type Act<Around extends Surroundings> = (
+  around: Around,
+  progress: (note: string) => void,
+) => Promise<void>
+
+export interface Step<in Around extends Surroundings = never> {
   /** Unique in the plan, kebab-case verb-object. */
   readonly id: string
   /** Imperative: 'Initialise the control plane'. */
@@ -43,22 +55,14 @@ export interface Step {
   /** Ids of the steps that must have succeeded first. */
   readonly needs: readonly string[]
   /** Absent: the step only looks. */
-  readonly apply?: (context: Context, progress: (note: string) => void) => Promise<void>
+  readonly apply?: Act<Around>
   /** At least one, or nobody could tell whether the step is done. */
-  readonly checks: readonly [Check, ...Check[]]
+  readonly checks: readonly [Check<Around>, ...Check<Around>[]]
 }
 
-export interface Plan {
+export interface Plan<in Around extends Surroundings = never> {
   readonly title: string
-  readonly steps: readonly Step[]
-}
-
-export interface Context {
-  readonly lab: Lab
-  readonly provider: Provider
-  readonly signal: AbortSignal
-  readonly kubectl: Kubectl
-  machine(name: string): Machine
+  readonly steps: readonly Step<Around>[]
 }
 
 /**

@@ -1,7 +1,16 @@
+/**
+ * Where machines come from. A provider asks the world and remembers nothing. It has a small core, which is enough for
+ * machines that exist already and answer SSH, and groups of further capabilities. A group is there as a whole or not
+ * at all: plans, faults and commands leave out what needs one that is not there, and say why (`lacks`).
+ */
 import type { Duplex } from 'node:stream'
-import type { Lab, MachineSpec, ProviderName } from '../lab/lab.js'
+import { exitCodes, LabError } from '../error.js'
+import { type Lab, type MachineSpec, machinesWith, type ProviderName } from '../lab/lab.js'
 import type { MachineFile } from '../machine/files.js'
-import type { Transport } from '../machine/machine.js'
+import type { Preparation } from '../parts/preparation.js'
+
+/** A lab of which nothing but the name may be known, since its files are gone. */
+type Named = Pick<Lab, 'name'>
 
 /** Whether a provider can run machines on this host, found by trying. */
 export interface Usability {
@@ -37,53 +46,15 @@ export interface MachineState {
   readonly detail: string
   /** Set where the machine runs with other settings than the lab file now wants: 'memory 2048 MiB, wanted 3072 MiB'. */
   readonly differs?: string
-  /** Set while it stands still where it was stopped (`pause`), as the provider sees it. */
+  /** Set while it is paused, as the provider sees it. */
   readonly paused?: boolean
 }
 
-/** What a long preparation says while it works. */
-export interface Preparation {
-  readonly signal: AbortSignal
-  /** Asks before something is made that takes long and that nobody asked for. Absent: it was asked for. */
-  readonly agree?: (question: string) => Promise<Agreement>
-  /** A line for people: what is about to be installed, and why. */
-  notice(text: string): void
-  /** One part: its place among all, what it does now, and where its log is. */
-  progress(update: PartProgress): void
-}
-
-/** `nobody`: there is nobody who could be asked. */
-export type Agreement = 'yes' | 'no' | 'nobody'
-
-export interface PartProgress {
-  /** `kernel`, `kubernetes`, `base-disk`. */
-  readonly part: string
-  readonly title: string
-  /** `building`: also while it is fetched. `spared`: not needed after all, since others could be fetched. */
-  readonly state: 'waiting' | 'building' | 'built' | 'fetched' | 'cached' | 'spared' | 'failed'
-  /** 1-based place among all parts, and how many there are. */
-  readonly index: number
-  readonly total: number
-  /** 0 to 1, as far as it can be known. */
-  readonly fraction?: number
-  /** Seconds still to go, from an earlier measurement scaled by what was seen so far. */
-  readonly remaining?: number
-  /** Seconds since it started. */
-  readonly elapsed?: number
-  /** The last thing the builder printed. */
-  readonly note?: string
-  readonly log?: string
-}
-
-/**
- * Where machines come from. A provider asks the world and remembers nothing; everything beyond these
- * members goes over SSH. A capability is a member that is there or not.
- */
-export interface Provider {
+export interface Provider extends Partial<Groups> {
   readonly name: ProviderName
   /**
-   * How many times longer everything takes on its machines than it should, as where a processor is emulated: whoever
-   * waits for a machine waits that much longer. Absent: no longer.
+   * How many times longer everything takes on its machines than it should, as where a processor is emulated: every
+   * deadline is that much longer. Absent: no longer.
    */
   readonly patience?: number
   /** Tries it out, or says why not. May take seconds. */
@@ -92,55 +63,128 @@ export interface Provider {
   preflight(lab: Lab): Promise<readonly Problem[]>
   /** The slow part: builds and fetches what machines are made of. Idempotent; safe to run twice at once. */
   prepare(lab: Lab, preparation: Preparation): Promise<void>
-  /** The lab's network. Idempotent. */
-  createNetwork(lab: Lab): Promise<void>
-  /** What keeps the network up, once no machine runs: nothing of a stopped lab uses memory. */
-  releaseNetwork(lab: Lab): Promise<void>
-  /** Whether that network is there, as the world shows it. */
-  network(lab: Lab): Promise<{ readonly ok: boolean; readonly saw: string }>
-  /**
-   * Where this host's kubectl reaches the API server of a lab that has a control plane:
-   * `https://127.0.0.1:40123`, `https://192.168.56.11:6443`.
-   */
-  apiEndpoint(lab: Lab): Promise<string>
   /** One entry per machine of the lab, and per machine that runs but is no longer in the lab file. Fast. */
   states(lab: Lab): Promise<readonly MachineState[]>
+  /** A TCP connection to an address inside the lab's network. */
+  dial(lab: Lab, host: string, port: number): Promise<Duplex>
+  /** Ends everything of the lab, whatever state it is in. */
+  destroy(lab: Named): Promise<void>
+  /** Looks afresh for anything of the lab that is still there. */
+  leftovers(lab: Named): Promise<readonly Leftover[]>
+}
+
+/** What a provider may be capable of beyond the core. */
+export interface Groups {
+  readonly machines: Machines
+  readonly power: Power
+  readonly pause: Pause
+  readonly network: Network
+  readonly disks: Disks
+  readonly images: Images
+  readonly console: Console
+}
+
+/** It makes the machines of a lab. */
+export interface Machines {
   /**
    * Creates the machine where it is absent, and boots it. Returns when it runs, long before SSH answers.
    * The files are there from the first moment of its boot, or where that cannot be, not at all: the step
    * that checks them writes them then.
    */
   start(lab: Lab, machine: MachineSpec, files: readonly MachineFile[]): Promise<void>
+  /** Removes the machine with its disks. */
+  remove(lab: Lab, machine: string): Promise<void>
+  /** Files of the parts cache that machines of any lab are made of, and must not lose. Absent: none. */
+  readonly partsInUse?: () => Promise<readonly string[]>
+}
+
+/** It switches machines off. */
+export interface Power {
   /**
    * Off, now, without telling it: a power cut. Disks stay.
    * @param only where given: only the run of the machine that `MachineState.detail` describes so, and none that was
    *   begun since; a provider that cannot tell them apart cuts any
    */
   cut(lab: Lab, machine: string, only?: { readonly run: string }): Promise<void>
+  /** Switches on a machine that is off. Absent: `machines.start` does. */
+  readonly on?: (lab: Lab, machine: MachineSpec) => Promise<void>
+}
+
+/** It stops a machine where it stands, its memory kept. Both are idempotent, and leave one alone that does not run. */
+export interface Pause {
+  begin(lab: Lab, machine: string): Promise<void>
+  /** It goes on as if nothing had happened. */
+  end(lab: Lab, machine: string): Promise<void>
+}
+
+/** It makes the network that joins the machines. */
+export interface Network {
+  /** Idempotent. */
+  create(lab: Lab): Promise<void>
+  /** Ends what keeps the network up, once no machine runs: nothing of a stopped lab uses memory. */
+  release(lab: Lab): Promise<void>
+  /** Whether the network is there, as the world shows it. */
+  look(lab: Lab): Promise<{ readonly ok: boolean; readonly saw: string }>
   /**
-   * Lets the machine stand still where it is, its memory kept; `resume` lets it go on as if nothing had happened.
-   * Absent: this provider cannot. Both are idempotent, and a machine that does not run is left alone.
+   * Where this host's kubectl reaches the API server of a lab that has a control plane: `https://127.0.0.1:40123`.
+   * Absent: at the address of the control plane itself.
    */
-  readonly pause?: (lab: Lab, machine: string) => Promise<void>
-  readonly resume?: (lab: Lab, machine: string) => Promise<void>
-  /** Removes the machine with its disks. */
-  remove(lab: Lab, machine: string): Promise<void>
-  /** Commands as root on the machine. */
-  transport(lab: Lab, machine: MachineSpec): Promise<Transport>
-  /** A TCP connection to an address inside the lab's network. */
-  dial(lab: Lab, host: string, port: number): Promise<Duplex>
-  /** What a user's own ssh needs as its ProxyCommand; undefined: it reaches the machines by itself. */
-  proxyCommand(lab: Pick<Lab, 'name'>): string | undefined
+  readonly apiEndpoint?: (lab: Lab) => Promise<string>
+  /** What a user's own ssh needs as its ProxyCommand. Absent: it reaches the machines by itself. */
+  readonly proxyCommand?: (lab: Named) => string
+}
+
+/** It gives a target machine a disk for each LUN. */
+export interface Disks {
   /** The block device under which a target machine sees its n-th LUN: `/dev/ubdc`. */
-  lunDevice(index: number): string
-  /** The archive, on this host, of an image that nodes lack; undefined: it was not built. */
-  imageArchive(reference: string): Promise<string | undefined>
-  /** Files of the parts cache that machines of any lab are made of, and must not lose. */
-  partsInUse(): Promise<readonly string[]>
-  /** Where the last lines of the machine's console are. */
-  consoleLog(lab: Lab, machine: string): string
-  /** Ends everything of the lab, whatever state it is in. */
-  destroy(lab: Pick<Lab, 'name'>): Promise<void>
-  /** Looks afresh for anything of the lab that is still there. */
-  leftovers(lab: Pick<Lab, 'name'>): Promise<readonly Leftover[]>
+  readonly lunDevice: (index: number) => string
+}
+
+/** It has images for nodes that reach no registry. */
+export interface Images {
+  /** The archive of an image, on this host; undefined: it was not built. */
+  archive(reference: string): Promise<string | undefined>
+}
+
+/** It keeps what machines say on their consoles. */
+export interface Console {
+  /** The file on this host with the last lines. */
+  log(lab: Lab, machine: string): string
+}
+
+const sentences: Readonly<Record<keyof Groups, string>> = {
+  machines: 'does not make machines',
+  power: 'cannot switch a machine off',
+  pause: 'cannot stop a machine where it stands',
+  network: 'does not make a network',
+  disks: 'gives a machine no disks for LUNs',
+  images: 'has no images to load',
+  console: 'keeps no console',
+}
+
+/** Why what needs this group cannot be had: `hosts cannot switch a machine off`; undefined: it can. */
+export const lacks = (provider: Provider, group: keyof Groups): string | undefined =>
+  provider[group] === undefined ? `${provider.name} ${sentences[group]}` : undefined
+
+/** The group. @throws LabError `not-offered` with the reason, where the provider lacks it. */
+export const groupOf = <Name extends keyof Groups>(provider: Provider, name: Name): Groups[Name] => {
+  const group: Partial<Groups>[Name] = provider[name]
+  if (group === undefined)
+    throw new LabError('not-offered', `${provider.name} ${sentences[name]}`, { exitCode: exitCodes.host })
+  return group
+}
+
+/** Why a machine cannot be switched off, and on again; undefined: it can. */
+export const lacksSwitch = (provider: Provider): string | undefined =>
+  lacks(provider, 'power') ??
+  (provider.machines || provider.power?.on
+    ? undefined
+    : `${provider.name} cannot switch a machine on that is off`)
+
+/** Where this host's kubectl reaches the API server of a lab. @throws where it has no control plane */
+export const apiEndpointOf = async (provider: Provider, lab: Lab): Promise<string> => {
+  if (provider.network?.apiEndpoint) return provider.network.apiEndpoint(lab)
+  const [controlPlane] = machinesWith(lab, 'control-plane') as readonly (MachineSpec | undefined)[]
+  if (!controlPlane) throw new Error(`${lab.name} has no control plane`)
+  return `https://${controlPlane.address}:6443`
 }

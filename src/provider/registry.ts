@@ -1,23 +1,24 @@
-/** The providers there are. Each is loaded when it is first asked for: what it needs takes half a second to load. */
+/** Loads providers. Each is loaded when it is first asked for: what it needs takes half a second to load. */
 import { LabError } from '../error.js'
 import type { Lab, ProviderName } from '../lab/lab.js'
+import { providerEntry, providerNames } from '../providers.js'
 import type { Provider } from './provider.js'
 
-/** In the order in which they are tried where nobody chose. */
-const loaders: Readonly<Record<ProviderName, () => Promise<Provider>>> = {
-  uml: async () => (await import('./uml/uml.js')).umlProvider,
-  libvirt: async () => (await import('./vagrant/vagrant.js')).vagrantProvider('libvirt'),
-  virtualbox: async () => (await import('./vagrant/vagrant.js')).vagrantProvider('virtualbox'),
+interface ProviderModule {
+  readonly makeProvider: (name: ProviderName) => Provider
 }
 
-export const providerNames = Object.keys(loaders) as readonly ProviderName[]
-
 const loaded = new Map<ProviderName, Promise<Provider>>()
+
+const load = async (name: ProviderName): Promise<Provider> => {
+  const path = `./${providerEntry(name).module}.js`
+  return ((await import(/* @vite-ignore */ path)) as ProviderModule).makeProvider(name)
+}
 
 export const providerNamed = (name: ProviderName): Promise<Provider> => {
   let provider = loaded.get(name)
   if (!provider) {
-    provider = loaders[name]()
+    provider = load(name)
     loaded.set(name, provider)
   }
   return provider

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Check, Context, Seconds, Verdict } from '../plan/step.js'
+import type { Check, Context } from '../context.js'
+import type { Seconds, Verdict } from '../plan/step.js'
 import type { Command } from '../machine/sh.js'
 
 /** A check whose evidence is the output of one command on a machine. */

@@ -2,7 +2,7 @@
 import { startAgent, stopAgent } from '../fencing/process.js'
 import { agentState, isAtWork, quietOf } from '../fencing/state.js'
 import { type Lab, machinesWith } from '../lab/lab.js'
-import type { Step } from '../plan/step.js'
+import type { Step } from '../context.js'
 
 export const watchWorkers = (lab: Lab): Step => {
   const workers = machinesWith(lab, 'worker').map(({ name }) => name)

@@ -10,9 +10,11 @@ import {
 } from '../lab/lab.js'
 import { dnsReplicas } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
-import type { Check, Context, Step, Verdict } from '../plan/step.js'
+import type { Check, Context, Step } from '../context.js'
+import type { Verdict } from '../plan/step.js'
 import { LabError, messageOf } from '../error.js'
 import { outOfService } from '../fencing/taint.js'
+import { apiEndpointOf } from '../provider/provider.js'
 import { render } from '../render.js'
 import { pathsOf, secretsOf, writePrivate } from '../state.js'
 import {
@@ -219,7 +221,7 @@ export const startContainerd = (lab: Lab, machine: MachineSpec): Step => ({
 /** The API server as `127.0.0.1` of this host, under the name that its certificate has. */
 const writeKubeconfig = async (context: Context, lab: Lab): Promise<void> => {
   const admin = await context.machine(controlPlaneOf(lab).name).run(shell`cat /etc/kubernetes/admin.conf`)
-  const endpoint = await context.provider.apiEndpoint(lab)
+  const endpoint = await apiEndpointOf(context.provider, lab)
   const text = admin
     .replace(/server: .*/, `server: ${endpoint}`)
     .replaceAll('kubernetes-admin@kubernetes', lab.name)
@@ -366,7 +368,7 @@ export const initControlPlane = (lab: Lab): Step => {
           const path = pathsOf(lab.name).kubeconfig
           const text = await readFile(path, 'utf8').catch((error: unknown) => messageOf(error))
           const [, server] = /^\s*server: (\S+)$/m.exec(text) ?? []
-          const endpoint = await provider.apiEndpoint(lab)
+          const endpoint = await apiEndpointOf(provider, lab)
           if (server === undefined)
             return { ok: false, saw: `${path} names no server: ${text.slice(0, 100)}` }
           return {
@@ -384,7 +386,7 @@ export const initControlPlane = (lab: Lab): Step => {
         within: 120,
         hint: `lab exec ${lab.name} ${machine.name} -- sh -c 'tail -n 15 /var/log/pods/kube-system_kube-apiserver-*/*/*.log'`,
         probe: async (context) => {
-          const endpoint = await context.provider.apiEndpoint(lab)
+          const endpoint = await apiEndpointOf(context.provider, lab)
           return {
             ok: (await context.kubectl.run(['get', '--raw=/readyz'])) === 'ok',
             saw: `${endpoint}/readyz says ok`,

@@ -3,8 +3,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type Lab, type MachineSpec, machinesWith, nfsServerOf, nodesOf } from '../lab/lab.js'
 import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
-import type { Check, Context, Seconds, Step } from '../plan/step.js'
-import type { Provider } from '../provider/provider.js'
+import type { Check, Context, Step } from '../context.js'
+import type { Seconds } from '../plan/step.js'
+import { groupOf, type Provider } from '../provider/provider.js'
 import { messageOf } from '../error.js'
 import { pathsOf, secretsOf } from '../state.js'
 import { equals, eventually, machineCheck, shared } from './checks.js'
@@ -18,14 +19,14 @@ export const createNetwork = (lab: Lab): Step => ({
   title: `Make the lab's network ${lab.network.subnet}`,
   phase,
   needs: [],
-  apply: ({ provider }) => provider.createNetwork(lab),
+  apply: ({ provider }) => groupOf(provider, 'network').create(lab),
   checks: [
     {
       id: 'network',
       title: `the network ${lab.network.subnet} is there`,
       within: 15,
       hint: 'lab doctor',
-      probe: ({ provider }) => provider.network(lab),
+      probe: ({ provider }) => groupOf(provider, 'network').look(lab),
     },
   ],
 })
@@ -86,7 +87,7 @@ export const shutDown = async (context: Context, name: string): Promise<void> =>
     .catch(() => undefined)
   const deadline = Date.now() + shutdownDeadline * (provider.patience ?? 1) * 1000
   while (Date.now() < deadline && !(await isOff())) await delay(100)
-  await provider.cut(lab, name)
+  await groupOf(provider, 'power').cut(lab, name)
 }
 
 /** Seconds for the API server to say which pods are on a node; where it is away, too, nobody has replaced them. */
@@ -132,7 +133,7 @@ const forgetPods = async ({ lab, kubectl, provider }: Context, node: string): Pr
 /** What the files of a lab's machines need beside the lab file. */
 export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOptions> => ({
   secrets: await secretsOf(pathsOf(lab.name)),
-  lunDevice: (index) => provider.lunDevice(index),
+  lunDevice: provider.disks?.lunDevice,
   patience: provider.patience ?? 1,
 })
 
@@ -149,9 +150,9 @@ export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step
     needs: ['create-network'],
     apply: async (context, progress) => {
       const state = (await context.provider.states(lab)).find(({ name }) => name === machine.name)
-      if (state?.paused && context.provider.resume) {
+      if (state?.paused && context.provider.pause) {
         progress('it goes on from where it was paused')
-        await context.provider.resume(lab, machine.name)
+        await context.provider.pause.end(lab, machine.name)
       }
       if (state?.status === 'running' && (state.paused || state.differs === undefined)) {
         progress('it runs, and is silent: it is given some time')
@@ -159,11 +160,21 @@ export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step
       }
       if (state?.status === 'running') await shutDown(context, machine.name)
       if (lab.kubernetes && machine.role === 'worker') await forgetPods(context, machine.name)
-      await context.provider.start(lab, machine, machineFiles(lab, machine, options))
+      await switchOn(context, machine, options)
       fresh = true
     },
     checks: [running(lab, machine, () => fresh)],
   }
+}
+
+/** Makes the machine where the provider makes machines; else it is there, and off. */
+const switchOn = async (
+  { lab, provider }: Context,
+  machine: MachineSpec,
+  options: FileOptions,
+): Promise<void> => {
+  if (provider.power?.on) await provider.power.on(lab, machine)
+  else await groupOf(provider, 'machines').start(lab, machine, machineFiles(lab, machine, options))
 }
 
 const answers = async (context: Context, name: string): Promise<boolean> => {
@@ -460,7 +471,7 @@ export const remove = (lab: Lab, name: string): Step => ({
         ['drain', name, '--ignore-daemonsets', '--delete-emptydir-data', '--force', '--timeout=60s'],
         { timeout: 90 },
       )
-    await context.provider.remove(lab, name)
+    await groupOf(context.provider, 'machines').remove(lab, name)
   },
   checks: [
     {

@@ -5,7 +5,7 @@ import { commonImages, imageReference, imagesOf, storageImages } from '../lab/im
 import { type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../lab/lab.js'
 import { nfsFolder, sha256 } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
-import type { Context, Step } from '../plan/step.js'
+import type { Context, Step } from '../context.js'
 import { render } from '../render.js'
 import { apply, machineCheck } from './checks.js'
 import { describePod, isReady, pods } from './kubernetes.js'
@@ -91,7 +91,7 @@ export const loadImages = (lab: Lab, machine: MachineSpec): Step => {
     needs: [`start-containerd-${machine.name}`],
     apply: async (context, progress) => {
       for (const reference of await missing(context)) {
-        const archive = await context.provider.imageArchive(reference)
+        const archive = await context.provider.images?.archive(reference)
         if (archive === undefined)
           throw new LabError('no-image', `${reference} is not built`, { hint: `lab prepare ${lab.name}` })
         progress(reference)

@@ -12,7 +12,7 @@ import {
 import { numbering } from '../lab/names.js'
 import { serialOf, sha256, targetFolders } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
-import type { Check, Context, Step } from '../plan/step.js'
+import type { Check, Context, Step } from '../context.js'
 import { fencedFolder } from '../fencing/access.js'
 import { forgetUnknownFences, keptOutAt } from '../fencing/fence.js'
 import { equals, machineCheck, shared } from './checks.js'

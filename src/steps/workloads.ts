@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { LabError } from '../error.js'
 import { imageReference, imagesOf } from '../lab/images.js'
 import { type Lab, nodesOf, type WorkloadSpec } from '../lab/lab.js'
-import type { Context, Step } from '../plan/step.js'
+import type { Context, Step } from '../context.js'
 import { renderFile } from '../render.js'
 import { pathsOf } from '../state.js'
 

@@ -2,7 +2,7 @@
 import { messageOf } from '../error.js'
 import { type JournalEntry, noteUndo, readJournal } from '../journal.js'
 import type { FaultSpec } from '../lab/lab.js'
-import type { Context } from '../plan/step.js'
+import type { Context } from '../context.js'
 import type { RunFacts } from '../report/run.js'
 import { aim, type Fault } from '../fault/faults.js'
 import { see, type Seen } from '../fault/signs.js'

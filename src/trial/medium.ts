@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise'
 import { Interrupted } from '../error.js'
 import { type DatabaseSpec, nodesOf } from '../lab/lab.js'
-import type { Context } from '../plan/step.js'
+import type { Context } from '../context.js'
 import type { Medium, ReadBack, Server } from './ledger.js'
 
 /** Milliseconds between the beginnings of two attempts to connect: each goes to the next node's address. */

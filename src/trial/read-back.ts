@@ -6,7 +6,8 @@ import { messageOf } from '../error.js'
 import { type JournalEntry, noteUndo, strike } from '../journal.js'
 import { type DatabaseSpec, machinesWith, targetNamed } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
-import type { Context, Verdict } from '../plan/step.js'
+import type { Context } from '../context.js'
+import type { Verdict } from '../plan/step.js'
 import { dataFolderOn, ofAll, see, type Sign } from '../fault/signs.js'
 
 /** How what is read back was read. */

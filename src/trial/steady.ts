@@ -4,7 +4,8 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { runPlan, succeeded } from '../plan/runner.js'
-import type { Context, Plan, Report } from '../plan/step.js'
+import type { Context, Plan } from '../context.js'
+import type { Report } from '../plan/step.js'
 
 /** Seconds for every check to say yes at one moment; the provider's patience makes it longer. */
 export const steadyDeadline = 60

@@ -1,7 +1,7 @@
 /** What happens in a takeover, as it is seen: from the API server's watches, and from the machines' own journals. */
 import { machinesWith, type DatabaseSpec, type Lab } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
-import type { Context } from '../plan/step.js'
+import type { Context } from '../context.js'
 import { type Clocks, keptClocks, measureClocks } from '../fault/clock.js'
 import type { Observation } from './timeline.js'
 

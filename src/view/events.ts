@@ -1,4 +1,4 @@
-import type { PartProgress } from '../provider/provider.js'
+import type { PartProgress } from '../parts/preparation.js'
 import type { Outcome, RunEvent, Step } from '../plan/step.js'
 import type { Mask } from './secrets.js'
 

@@ -1,4 +1,4 @@
-import type { PartProgress } from '../provider/provider.js'
+import type { PartProgress } from '../parts/preparation.js'
 import type { RunEvent } from '../plan/step.js'
 import { jsonLines, partRecordOf, recordOf, type EventRecord, type Sink } from './events.js'
 import { lines } from './lines.js'

@@ -75,7 +75,7 @@ describe.concurrent('a command line that is wrong', () => {
     { line: '--verbose list', says: /unknown option '--verbose'/ },
     {
       line: 'up iscsi --provider nonsense',
-      says: /'nonsense' is invalid.*uml, virtualbox, libvirt/,
+      says: /'nonsense' is invalid.*uml, libvirt, virtualbox/,
     },
     { line: 'list -o yaml', says: /'yaml' is invalid.*text, json/ },
     { line: 'completion tcsh', says: /no completion for tcsh\n +Hint: one of: bash, zsh, fish/ },

@@ -333,15 +333,15 @@ describe('the supervisor of a lab', () => {
     // A start that is asked for while its end is under way comes after it.
     const spec = lab.machines.find(({ name }) => name === 'initiator')!
     await Promise.all([
-      provider.cut(lab, 'initiator', { run: first }),
-      delay(1).then(() => provider.start(lab, spec, [])),
+      provider.power!.cut(lab, 'initiator', { run: first }),
+      delay(1).then(() => provider.machines!.start(lab, spec, [])),
     ])
     const second = await detail()
     expect(second.status).toBe('running')
     expect(second.detail).not.toBe(first)
-    await provider.cut(lab, 'initiator', { run: first })
+    await provider.power!.cut(lab, 'initiator', { run: first })
     expect(await detail()).toEqual(second)
-    await provider.cut(lab, 'initiator', { run: second.detail })
+    await provider.power!.cut(lab, 'initiator', { run: second.detail })
     expect((await detail()).status).toBe('stopped')
     expect((await ask('PUT', '/paused/initiator')).status).toBe(409)
   })

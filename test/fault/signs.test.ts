@@ -5,7 +5,7 @@ import type { FaultSpec } from '../../src/lab/lab.js'
 import { loadLab } from '../../src/lab/load.js'
 import { noteUndo } from '../../src/journal.js'
 import { LabError } from '../../src/error.js'
-import type { Context } from '../../src/plan/step.js'
+import type { Context } from '../../src/context.js'
 import type { MachineState } from '../../src/provider/provider.js'
 import { aim } from '../../src/fault/faults.js'
 import { Injections } from '../../src/trial/injection.js'
@@ -68,9 +68,8 @@ const labOf = (first: World) => {
             ...world.now.states?.[name],
           })),
         ),
-      pause: async () => Promise.resolve(),
-      resume: async () => Promise.resolve(),
-      cut: async () => Promise.resolve(),
+      pause: { begin: async () => Promise.resolve(), end: async () => Promise.resolve() },
+      power: { cut: async () => Promise.resolve() },
     },
     kubectl: {
       run: async () => world.now.drain?.() ?? Promise.resolve(''),

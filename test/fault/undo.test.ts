@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, expect, test, vi } from 'vitest'
 import { loadLab } from '../../src/lab/load.js'
-import type { Context } from '../../src/plan/step.js'
+import type { Context } from '../../src/context.js'
 import { noteUndo, readJournal } from '../../src/journal.js'
 import { undoAll } from '../../src/fault/undo.js'
 import { pathsOf } from '../../src/state.js'
@@ -35,13 +35,15 @@ const contextThat = (
     provider: {
       states: async () =>
         lab.machines.map(({ name }) => ({ name, status: stopped.has(name) ? 'stopped' : 'running' })),
-      cut: (_lab: unknown, name: string) => {
-        stopped.add(name)
-        return act(`cut ${name}`)
+      power: {
+        cut: (_lab: unknown, name: string) => {
+          stopped.add(name)
+          return act(`cut ${name}`)
+        },
       },
-      start: (_lab: unknown, { name }: { name: string }) => act(`start ${name}`),
-      lunDevice: () => '/dev/ubdc',
-      resume: (_lab: unknown, name: string) => act(`resume ${name}`),
+      machines: { start: (_lab: unknown, { name }: { name: string }) => act(`start ${name}`) },
+      disks: { lunDevice: () => '/dev/ubdc' },
+      pause: { end: (_lab: unknown, name: string) => act(`resume ${name}`) },
     },
     kubectl: {
       run: (words: readonly string[]) =>

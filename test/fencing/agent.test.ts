@@ -7,7 +7,7 @@ import type { Fenced, FenceMethod } from '../../src/fencing/fence.js'
 import { readJournal } from '../../src/journal.js'
 import { loadLab } from '../../src/lab/load.js'
 import type { WatchEvent } from '../../src/machine/kubectl.js'
-import type { Context } from '../../src/plan/step.js'
+import type { Context } from '../../src/context.js'
 import { undoAll } from '../../src/fault/undo.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
@@ -60,16 +60,20 @@ const watched = async (method: FenceMethod) => {
           status: world.runs.has(name) ? 'running' : 'stopped',
           detail: `run ${String(world.runs.get(name))}`,
         })),
-      cut: async (_lab: unknown, name: string) => {
-        world.done.push(`cut ${name}`)
-        if (world.cutWorks) world.runs.delete(name)
+      power: {
+        cut: async (_lab: unknown, name: string) => {
+          world.done.push(`cut ${name}`)
+          if (world.cutWorks) world.runs.delete(name)
+        },
       },
-      start: async (_lab: unknown, { name }: { name: string }) => {
-        world.done.push(`start ${name}`)
-        // Never one that there was before.
-        world.runs.set(name, (begun += 1))
+      machines: {
+        start: async (_lab: unknown, { name }: { name: string }) => {
+          world.done.push(`start ${name}`)
+          // Never one that there was before.
+          world.runs.set(name, (begun += 1))
+        },
       },
-      lunDevice: () => '/dev/ubdc',
+      disks: { lunDevice: () => '/dev/ubdc' },
     },
     kubectl: {
       watch: async (_words: unknown, seen: typeof tell) => {

@@ -13,7 +13,7 @@ import { attemptFence, type FenceMethod, settleFences } from '../../src/fencing/
 import type { JournalEntry, Undo } from '../../src/journal.js'
 import { fencesIn } from '../../src/journal.js'
 import { loadLab } from '../../src/lab/load.js'
-import type { Context } from '../../src/plan/step.js'
+import type { Context } from '../../src/context.js'
 import { undoAll } from '../../src/fault/undo.js'
 
 const lab = await loadLab('iscsi-ha')
@@ -174,7 +174,7 @@ vi.mock('../../src/journal.js', async (original) => ({
 vi.mock('../../src/steps/machines.js', () => ({
   fileOptions: () => Promise.resolve({}),
   boot: (_lab: unknown, machine: { name: string }) => ({
-    apply: (context: Context) => context.provider.start(lab, machine as never, []),
+    apply: (context: Context) => context.provider.machines!.start(lab, machine as never, []),
   }),
 }))
 
@@ -192,19 +192,23 @@ const contextOf = (signal: AbortSignal): Context =>
           },
           { name: 'target', status: world.targetOn ? 'running' : 'stopped', detail: '' },
         ]),
-      cut: (_lab: unknown, name: string, only?: { run: string }) =>
-        world.ask(`cuts ${name}${only ? ` of ${only.run}` : ''}`, () => {
-          const meant = !only || only.run === `run ${String(world.run)}` || world.without === 'provider'
-          if (name === node && meant) world.run = undefined
-        }),
-      start: (_lab: unknown, { name }: { name: string }) =>
-        world.ask(`starts ${name}`, () => {
-          if (name === node) world.run ??= world.runs += 1
-          else if (!world.targetOn) {
-            world.targetOn = true
-            world.serve()
-          }
-        }),
+      power: {
+        cut: (_lab: unknown, name: string, only?: { run: string }) =>
+          world.ask(`cuts ${name}${only ? ` of ${only.run}` : ''}`, () => {
+            const meant = !only || only.run === `run ${String(world.run)}` || world.without === 'provider'
+            if (name === node && meant) world.run = undefined
+          }),
+      },
+      machines: {
+        start: (_lab: unknown, { name }: { name: string }) =>
+          world.ask(`starts ${name}`, () => {
+            if (name === node) world.run ??= world.runs += 1
+            else if (!world.targetOn) {
+              world.targetOn = true
+              world.serve()
+            }
+          }),
+      },
     },
     kubectl: {
       run: ([verb, , , , , patch = '']: readonly string[]) => {

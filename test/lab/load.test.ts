@@ -298,12 +298,12 @@ describe('the version of Kubernetes', () => {
     [
       '1.36.2',
       'uml',
-      '1.36.2 is not built here; wanted 1.36.3 (other versions need provider: virtualbox or libvirt)',
+      '1.36.2 is not built here; wanted 1.36.3 (other versions need provider: libvirt or virtualbox)',
     ],
     [
       '1.36.2',
       undefined,
-      '1.36.2 is not built here; wanted 1.36.3 (other versions need provider: virtualbox or libvirt)',
+      '1.36.2 is not built here; wanted 1.36.3 (other versions need provider: libvirt or virtualbox)',
     ],
     ['1.35.0', 'virtualbox', undefined],
     ['1.37.12', 'libvirt', undefined],

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { execa } from 'execa'
 import type { Cache } from '../../src/parts/cache.js'
 import { buildParts, hashesOf, type Part } from '../../src/parts/graph.js'
-import type { PartProgress } from '../../src/provider/provider.js'
+import type { PartProgress } from '../../src/parts/preparation.js'
 import { dist } from '../helpers/cli.js'
 
 export interface FakePart extends Partial<Part> {

@@ -9,7 +9,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { LabError } from '../../src/error.js'
 import { Cache } from '../../src/parts/cache.js'
 import { buildParts, type Fetch, hashesOf, type Part, spaceNeeded } from '../../src/parts/graph.js'
-import type { PartProgress } from '../../src/provider/provider.js'
+import type { PartProgress } from '../../src/parts/preparation.js'
 import { build as buildIn, buildElsewhere, fake, outputOf as outputIn, states } from './fake.js'
 
 let folder: string

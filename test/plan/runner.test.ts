@@ -3,11 +3,12 @@ import { describe, expect, test } from 'vitest'
 import { LabError, tooBusy } from '../../src/error.js'
 import { CommandError } from '../../src/machine/machine.js'
 import { type Mode, runPlan, succeeded } from '../../src/plan/runner.js'
-import type { Check, Context, Report, RunEvent, Step, StepResult, Verdict } from '../../src/plan/step.js'
+import type { Check, Context, Step } from '../../src/context.js'
+import type { Report, RunEvent, StepResult, Verdict } from '../../src/plan/step.js'
 
 /** The runner looks at the signal and the provider's patience; the rest is for steps, and these need none of it. */
 const contextWith = (signal: AbortSignal, patience?: number): Context =>
-  ({ signal, provider: { patience } }) as unknown as Context
+  ({ signal, patience }) as unknown as Context
 
 const yes: Verdict = { ok: true, saw: 'it is' }
 const no: Verdict = { ok: false, saw: 'it is not' }

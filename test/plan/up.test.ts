@@ -4,8 +4,8 @@ import { describe, expect, test } from 'vitest'
 import type { Lab } from '../../src/lab/lab.js'
 import { loadLab, parseLab, shippedLabs } from '../../src/lab/load.js'
 import type { FileOptions } from '../../src/machine/files.js'
-import type { Plan } from '../../src/plan/step.js'
-import { planUp } from '../../src/plan/up.js'
+import type { Plan } from '../../src/context.js'
+import { planUp } from '../../src/up.js'
 
 const options: FileOptions = {
   secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },

@@ -12,7 +12,15 @@ import type { Lab, MachineSpec } from '../../src/lab/lab.js'
 import { parseLab } from '../../src/lab/load.js'
 import { machineFiles } from '../../src/machine/files.js'
 import type { CommandResult, Transport } from '../../src/machine/machine.js'
-import type { Leftover, MachineState, Provider } from '../../src/provider/provider.js'
+import {
+  apiEndpointOf,
+  type Groups,
+  lacks,
+  type Leftover,
+  type MachineState,
+  type Provider,
+} from '../../src/provider/provider.js'
+import { transportTo } from '../../src/session.js'
 import { pathsOf } from '../../src/state.js'
 
 const MiB = 1024 ** 2
@@ -39,35 +47,27 @@ iscsi:
     file,
   )
 
-/** Every member, and how it is called; the compiler sees to it that none is missing here. */
-const calls = (provider: Provider, lab: Lab, machine: MachineSpec) =>
-  ({
-    name: undefined,
-    probe: undefined,
-    preflight: undefined,
-    lunDevice: undefined,
-    imageArchive: undefined,
-    partsInUse: undefined,
-    patience: undefined,
-    proxyCommand: undefined,
-    prepare: () =>
-      provider.prepare(lab, { signal: new AbortController().signal, notice: () => {}, progress: () => {} }),
-    createNetwork: () => provider.createNetwork(lab),
-    releaseNetwork: () => provider.releaseNetwork(lab),
-    network: () => provider.network(lab),
-    apiEndpoint: () => provider.apiEndpoint(lab),
-    states: () => provider.states(lab),
-    start: () => provider.start(lab, machine, []),
-    cut: () => provider.cut(lab, machine.name),
-    pause: provider.pause && (() => provider.pause!(lab, machine.name)),
-    resume: provider.resume && (() => provider.resume!(lab, machine.name)),
-    remove: () => provider.remove(lab, machine.name),
-    transport: () => provider.transport(lab, machine),
-    dial: () => provider.dial(lab, machine.address, 22),
-    consoleLog: async () => provider.consoleLog(lab, machine.name),
-    destroy: () => provider.destroy(lab),
-    leftovers: () => provider.leftovers(lab),
-  }) satisfies Record<keyof Provider, (() => Promise<unknown>) | undefined>
+/** Every member of the core, and of each group; the compiler sees to it that none is missing here. */
+const core = {
+  name: 1,
+  probe: 1,
+  preflight: 1,
+  prepare: 1,
+  states: 1,
+  dial: 1,
+  destroy: 1,
+  leftovers: 1,
+} satisfies Record<Exclude<keyof Provider, keyof Groups | 'patience'>, 1>
+
+const groups = {
+  machines: ['start', 'remove', 'partsInUse'],
+  power: ['cut', 'on'],
+  pause: ['begin', 'end'],
+  network: ['create', 'release', 'look', 'apiEndpoint', 'proxyCommand'],
+  disks: ['lunDevice'],
+  images: ['archive'],
+  console: ['log'],
+} satisfies { [Name in keyof Groups]: readonly (keyof Groups[Name])[] }
 
 /** What can be asked of a provider without a machine. */
 export const contractOfAny = (
@@ -78,21 +78,25 @@ export const contractOfAny = (
   describe(`the provider ${name}, without a machine`, () => {
     const provider = makeProvider()
 
-    test('has every capability as a member, under its own name', async () => {
-      const lab = await makeLab()
-      const optional = (['patience', 'pause', 'resume'] as const).filter((member) => !provider[member])
-      const members = Object.keys(calls(provider, lab, lab.machines[0]!)).filter(
-        (member) => !optional.some((absent) => absent === member),
-      )
-      expect(Object.keys(provider).sort()).toEqual(members.sort())
+    test('has the whole core, under its own name, and no member that the contract does not know', () => {
       expect(provider.name).toBe(name)
+      const known = [...Object.keys(core), 'patience', ...Object.keys(groups)]
+      expect(Object.keys(provider)).toEqual(expect.arrayContaining(Object.keys(core)))
+      expect(known).toEqual(expect.arrayContaining(Object.keys(provider)))
     })
 
-    test('names a disk of its own for every LUN, the same each time', () => {
-      const devices = Array.from({ length: 20 }, (_, index) => provider.lunDevice(index))
+    test('has in each group that it has no member that the contract does not know', () => {
+      for (const [group, members] of Object.entries(groups))
+        expect(members).toEqual(expect.arrayContaining(Object.keys(provider[group as keyof Groups] ?? {})))
+    })
+
+    test('names a disk of its own for every LUN, the same each time', ({ skip }) => {
+      const { disks } = provider
+      if (!disks) return skip(lacks(provider, 'disks'))
+      const devices = Array.from({ length: 20 }, (_, index) => disks.lunDevice(index))
       expect(new Set(devices).size).toBe(20)
       for (const device of devices) expect(device).toMatch(/^\/dev\/[\w/-]+$/)
-      expect(Array.from({ length: 20 }, (_, index) => provider.lunDevice(index))).toEqual(devices)
+      expect(Array.from({ length: 20 }, (_, index) => disks.lunDevice(index))).toEqual(devices)
     })
 
     test('says whether it can be used here, on what evidence, and else what would make it so', async () => {
@@ -110,6 +114,9 @@ export const contractOfAny = (
     })
   })
 }
+
+/** One that makes machines has these groups, too. */
+type MachineMaker = Provider & Pick<Groups, 'machines' | 'power' | 'network' | 'disks' | 'console'>
 
 export interface Bench {
   readonly provider: Provider
@@ -135,7 +142,7 @@ export interface Bench {
 export const contract = (name: string, makeBench: () => Promise<Bench>): void => {
   describe(`the provider ${name}`, () => {
     let bench: Bench
-    let provider: Provider
+    let provider: MachineMaker
     let lab: Lab
     let first: MachineSpec
     let second: MachineSpec
@@ -145,7 +152,8 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
 
     beforeAll(async () => {
       bench = await makeBench()
-      ;({ provider, lab, patience = patience, kernelTakes = kernelTakes } = bench)
+      ;({ lab, patience = patience, kernelTakes = kernelTakes } = bench)
+      provider = bench.provider as MachineMaker
       ;[first, second] = lab.machines as [MachineSpec, MachineSpec]
     })
     afterAll(async () => {
@@ -154,17 +162,17 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     })
 
     const start = (machine: MachineSpec, of = lab): Promise<void> =>
-      provider.start(
+      provider.machines.start(
         of,
         machine,
         machineFiles(of, machine, {
           secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },
-          lunDevice: (index) => provider.lunDevice(index),
+          lunDevice: (index) => provider.disks.lunDevice(index),
         }),
       )
     /** Had it a control plane: nothing else of the lab matters to it. */
     const apiEndpoint = (): Promise<string> =>
-      provider.apiEndpoint({ ...lab, machines: [{ ...first, role: 'control-plane' }, second] })
+      apiEndpointOf(provider, { ...lab, machines: [{ ...first, role: 'control-plane' }, second] })
     const stateOf = async (machine: string, of = lab): Promise<MachineState | undefined> =>
       (await provider.states(of)).find((state) => state.name === machine)
     const becomes = (machine: string, status: MachineState['status']): Promise<void> =>
@@ -183,7 +191,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     }
     /** Its first answer after a boot. */
     const answers = async (machine: MachineSpec): Promise<void> => {
-      ssh = await provider.transport(lab, machine)
+      ssh = await transportTo(lab, machine, provider)
       open.push(ssh)
       let last: unknown
       for (const until = Date.now() + 60_000 * patience; Date.now() < until;) {
@@ -210,22 +218,22 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
         { name: first.name, status: 'absent', detail: expect.any(String) },
         { name: second.name, status: 'absent', detail: expect.any(String) },
       ])
-      expect(await provider.network(lab)).toMatchObject({ ok: false })
+      expect(await provider.network.look(lab)).toMatchObject({ ok: false })
       expect(await provider.leftovers(lab)).toEqual([])
-      await provider.cut(lab, first.name)
-      await provider.remove(lab, first.name)
-      await provider.releaseNetwork(lab)
+      await provider.power.cut(lab, first.name)
+      await provider.machines.remove(lab, first.name)
+      await provider.network.release(lab)
       await provider.destroy(lab)
       await expect(provider.dial(lab, first.address, 22)).rejects.toThrow()
       expect(await provider.leftovers(lab)).toEqual([])
     })
 
     test('makes the network, once', async () => {
-      await provider.createNetwork(lab)
-      expect(await provider.network(lab)).toMatchObject({ ok: true })
+      await provider.network.create(lab)
+      expect(await provider.network.look(lab)).toMatchObject({ ok: true })
       const endpoint = await apiEndpoint()
       const before = await provider.leftovers(lab)
-      await provider.createNetwork(lab)
+      await provider.network.create(lab)
       expect(await provider.leftovers(lab)).toEqual(before)
       expect(await apiEndpoint()).toBe(endpoint)
       expect(endpoint).toMatch(/^https:\/\/[\d.]+:\d+$/)
@@ -259,7 +267,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
 
     test('gives it its LUN as a disk of the size that was asked for', async () => {
       const { size } = lab.targets[0]!.luns[0]!
-      expect(await run(`blockdev --getsize64 ${provider.lunDevice(0)}`)).toBe(String(size))
+      expect(await run(`blockdev --getsize64 ${provider.disks.lunDevice(0)}`)).toBe(String(size))
     })
 
     test('leads into the network, and says so where nobody answers', async () => {
@@ -279,11 +287,11 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     })
 
     test('keeps what its console said where it says', async () => {
-      expect(existsSync(provider.consoleLog(lab, first.name))).toBe(true)
-      const parts = await provider.partsInUse()
+      expect(existsSync(provider.console.log(lab, first.name))).toBe(true)
+      const parts = (await provider.machines.partsInUse?.()) ?? []
       expect(parts.length > 0).toBe(bench.loseBase !== undefined)
       expect(parts.filter((path) => !existsSync(path))).toEqual([])
-      expect(await readFile(provider.consoleLog(lab, first.name), 'utf8')).toMatch(/Linux version/)
+      expect(await readFile(provider.console.log(lab, first.name), 'utf8')).toMatch(/Linux version/)
     })
 
     test('tells a machine that runs as another one than the lab file now wants', async () => {
@@ -298,22 +306,22 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     })
 
     test('keeps the network while a machine runs in it', async () => {
-      await provider.releaseNetwork(lab)
-      expect(await provider.network(lab)).toMatchObject({ ok: true })
+      await provider.network.release(lab)
+      expect(await provider.network.look(lab)).toMatchObject({ ok: true })
       expect((await stateOf(first.name))?.status).toBe('running')
     })
 
     test('cuts the power: off at once, and what was on its disks stays', async () => {
       const id = await bootId()
       await run(
-        `echo kept > /root/kept && printf %s kept-too | dd of=${provider.lunDevice(0)} conv=fsync status=none && sync`,
+        `echo kept > /root/kept && printf %s kept-too | dd of=${provider.disks.lunDevice(0)} conv=fsync status=none && sync`,
       )
       const begun = Date.now()
-      await provider.cut(lab, first.name)
+      await provider.power.cut(lab, first.name)
       expect(Date.now() - begun).toBeLessThan(3000 * patience)
       expect((await stateOf(first.name))?.status).toBe('stopped')
       await expect(ssh.exec('true', { timeout: 5 })).rejects.toThrow()
-      await provider.cut(lab, first.name)
+      await provider.power.cut(lab, first.name)
 
       // And it comes back as the lab file wants it by now.
       const wanted = { ...first, memory: first.memory + 64 * MiB }
@@ -323,7 +331,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await answers(first)
       expect(await bootId()).not.toBe(id)
       expect(await run('cat /root/kept')).toBe('kept')
-      expect(await run(`head -c 8 ${provider.lunDevice(0)}`)).toBe('kept-too')
+      expect(await run(`head -c 8 ${provider.disks.lunDevice(0)}`)).toBe('kept-too')
       const has = Number(await run(`awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo`))
       expect(has).toBeGreaterThan(first.memory - kernelTakes)
       expect(await stateOf(first.name)).not.toHaveProperty('differs')
@@ -332,7 +340,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     test('says of each run that it is another one', async () => {
       const details = new Set([(await stateOf(first.name))?.detail])
       for (let times = 0; times < 2; times++) {
-        await provider.cut(lab, first.name)
+        await provider.power.cut(lab, first.name)
         await start(first)
         details.add((await stateOf(first.name))?.detail)
       }
@@ -345,42 +353,44 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     }) => {
       if (!bench.tellsRuns) return skip('it cannot tell runs apart')
       const before = (await stateOf(first.name))!.detail
-      await provider.cut(lab, first.name, { run: before })
+      await provider.power.cut(lab, first.name, { run: before })
       expect((await stateOf(first.name))?.status).toBe('stopped')
       await start(first)
       const after = await stateOf(first.name)
-      await provider.cut(lab, first.name, { run: before })
+      await provider.power.cut(lab, first.name, { run: before })
       expect(await stateOf(first.name)).toEqual(after)
       await answers(first)
     })
 
     test('lets a machine stand still, and go on as if nothing had happened', async ({ skip }) => {
-      const { pause, resume } = provider
-      if (!pause || !resume) return skip('it cannot')
+      if (!provider.pause) return skip('it cannot')
+      const { pause: group } = provider
+      const pause = (name: string): Promise<void> => group.begin(lab, name)
+      const resume = (name: string): Promise<void> => group.end(lab, name)
       const [id, before] = [await bootId(), await stateOf(first.name)]
       expect(before).not.toHaveProperty('paused')
-      for (const act of [pause, pause]) await act(lab, first.name)
+      for (const act of [pause, pause]) await act(first.name)
       expect(await stateOf(first.name)).toMatchObject({
         status: 'running',
         detail: before?.detail,
         paused: true,
       })
-      const silent = await provider.transport(lab, first)
+      const silent = await transportTo(lab, first, provider)
       open.push(silent)
       await expect(silent.exec('true', { timeout: 2 })).rejects.toThrow()
-      for (const act of [resume, resume]) await act(lab, first.name)
+      for (const act of [resume, resume]) await act(first.name)
       await answers(first)
       expect(await stateOf(first.name)).toEqual(before)
       expect(await bootId()).toBe(id)
       // One that does not run is left alone.
-      for (const act of [pause, resume]) await act(lab, second.name)
+      for (const act of [pause, resume]) await act(second.name)
       expect((await stateOf(second.name))?.status).toBe('absent')
     })
 
     test('cuts the power of a machine that stands still', async ({ skip }) => {
       if (!provider.pause) return skip('it cannot')
-      await provider.pause(lab, first.name)
-      await provider.cut(lab, first.name)
+      await provider.pause.begin(lab, first.name)
+      await provider.power.cut(lab, first.name)
       expect((await stateOf(first.name))?.status).toBe('stopped')
       await start(first)
       await answers(first)
@@ -388,10 +398,10 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
 
     test('cuts the power of one that only just begins to start: nothing of it is left to hold its disks', async () => {
       for (const wait of [0, 0, 5, 20, 50]) {
-        await provider.cut(lab, first.name)
+        await provider.power.cut(lab, first.name)
         await start(first)
         await delay(wait)
-        await provider.cut(lab, first.name)
+        await provider.power.cut(lab, first.name)
         expect((await stateOf(first.name))?.status).toBe('stopped')
       }
       await start(first)
@@ -408,7 +418,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await becomes(second.name, 'stopped')
       const { detail } = (await stateOf(second.name))!
       expect(detail).toMatch(/Kernel panic|root/)
-      const log = provider.consoleLog(lab, second.name)
+      const log = provider.console.log(lab, second.name)
       expect(log.startsWith('/')).toBe(true)
       expect(await readFile(log, 'utf8')).toContain(/console: (.*)$/.exec(detail)?.[1] ?? 'nothing')
       // The other one does not mind.
@@ -426,10 +436,10 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     })
 
     test('removes a machine with its disks', async () => {
-      await provider.remove(lab, second.name)
+      await provider.machines.remove(lab, second.name)
       expect((await stateOf(second.name))?.status).toBe('absent')
       expect(existsSync(pathsOf(lab.name).machine(second.name))).toBe(false)
-      await provider.remove(lab, second.name)
+      await provider.machines.remove(lab, second.name)
       expect((await stateOf(first.name))?.status).toBe('running')
     })
 
@@ -439,17 +449,17 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
         .catch(() => undefined)
       await becomes(first.name, 'stopped')
       const endpoint = await apiEndpoint()
-      await provider.releaseNetwork(lab)
+      await provider.network.release(lab)
       if (!bench.networkStays)
         await vi.waitFor(
-          async () => expect(await provider.network(lab)).toMatchObject({ ok: false }),
+          async () => expect(await provider.network.look(lab)).toMatchObject({ ok: false }),
           5000 * patience,
         )
       expect((await stateOf(first.name))?.status).toBe('stopped')
       await vi.waitFor(async () => {
         expect(new Set((await provider.leftovers(lab)).map(({ kind }) => kind))).toEqual(new Set(['file']))
       }, 5000 * patience)
-      await provider.createNetwork(lab)
+      await provider.network.create(lab)
       expect(await apiEndpoint()).toBe(endpoint)
       await start(first)
       await answers(first)
@@ -462,7 +472,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
         await provider.destroy(lab)
         expect([times, await provider.leftovers(lab)]).toEqual([times, []])
       }
-      expect(await provider.network(lab)).toMatchObject({ ok: false })
+      expect(await provider.network.look(lab)).toMatchObject({ ok: false })
       expect((await provider.states(lab)).map(({ status }) => status)).toEqual(['absent', 'absent'])
       expect(existsSync(pathsOf(lab.name).root)).toBe(false)
     })

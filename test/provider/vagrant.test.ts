@@ -93,7 +93,7 @@ describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
       { args: [':file'], options: { size: '4096M', type: 'qcow2', bus: 'virtio', serial: 'lab0' } },
     ])
     expect(storage('worker1')).toEqual([])
-    expect(vagrantProvider('libvirt').lunDevice(0)).toBe('/dev/disk/by-id/virtio-lab0')
+    expect(vagrantProvider('libvirt').disks?.lunDevice(0)).toBe('/dev/disk/by-id/virtio-lab0')
   })
 
   test('what `lab up` left to get in is run on that machine, and otherwise nothing is', async () => {
@@ -151,7 +151,7 @@ describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
       'modifyvm :id --description initiator of lab iscsi',
       serial('initiator'),
     ])
-    expect(vagrantProvider('virtualbox').lunDevice(0)).toBe('/dev/disk/by-id/ata-VBOX_HARDDISK_lab0')
+    expect(vagrantProvider('virtualbox').disks?.lunDevice(0)).toBe('/dev/disk/by-id/ata-VBOX_HARDDISK_lab0')
   })
 
   /** What VirtualBox 7.2.22 printed about a machine that had come up in this way, around the disks. */

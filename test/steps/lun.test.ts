@@ -7,7 +7,8 @@ import type { Lab } from '../../src/lab/lab.js'
 import { loadLab } from '../../src/lab/load.js'
 import { serialOf } from '../../src/machine/files.js'
 import type { Command } from '../../src/machine/sh.js'
-import type { Check, Context, Step, Verdict } from '../../src/plan/step.js'
+import type { Check, Context, Step } from '../../src/context.js'
+import type { Verdict } from '../../src/plan/step.js'
 import { deployDatabase, targetSees } from '../../src/steps/database.js'
 
 interface Now {

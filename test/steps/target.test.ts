@@ -5,7 +5,8 @@ import { describe, expect, it } from 'vitest'
 import { accessTo, discoveryChapOf, type Lab } from '../../src/lab/lab.js'
 import { parseLab } from '../../src/lab/load.js'
 import { sha256 } from '../../src/machine/files.js'
-import type { Context, Verdict } from '../../src/plan/step.js'
+import type { Context } from '../../src/context.js'
+import type { Verdict } from '../../src/plan/step.js'
 import { proveRefusal, serveTarget } from '../../src/steps/target.js'
 
 const masking = parseLab(

@@ -8,7 +8,7 @@ import { loadLab } from '../../src/lab/load.js'
 import { scenarioNamed } from '../../src/lab/lab.js'
 import type { WatchEvent } from '../../src/machine/kubectl.js'
 import { CommandError } from '../../src/machine/machine.js'
-import type { Context, Plan } from '../../src/plan/step.js'
+import type { Context, Plan } from '../../src/context.js'
 import { type RunFacts, type RunReport, runReport } from '../../src/report/run.js'
 import { type RunRequest, runScenario } from '../../src/trial/scenario.js'
 import { readJournal } from '../../src/journal.js'
@@ -143,20 +143,24 @@ const fakeLab = async ({ moveAfter = 1500, healed = 'is silent', patience = 1 }:
             status: state.off.has(name) ? 'stopped' : 'running',
             detail: '',
           })),
-        cut: async (_lab: unknown, name: string) => {
-          if (name !== 'worker1' || state.off.has(name)) return
-          state.off.add(name)
-          state.mood = 'is silent'
-          state.ledgerPort = undefined
-          await server.stop()
-          if (moveAfter !== Infinity) setTimeout(moveOn, moveAfter)
+        power: {
+          cut: async (_lab: unknown, name: string) => {
+            if (name !== 'worker1' || state.off.has(name)) return
+            state.off.add(name)
+            state.mood = 'is silent'
+            state.ledgerPort = undefined
+            await server.stop()
+            if (moveAfter !== Infinity) setTimeout(moveOn, moveAfter)
+          },
         },
-        start: async (_lab: unknown, { name }: { name: string }) => {
-          state.off.delete(name)
-          state.boots.set(name, (state.boots.get(name) ?? 0) + 1)
-          if (healed === 'answers') await restartServer(state.pod)
+        machines: {
+          start: async (_lab: unknown, { name }: { name: string }) => {
+            state.off.delete(name)
+            state.boots.set(name, (state.boots.get(name) ?? 0) + 1)
+            if (healed === 'answers') await restartServer(state.pod)
+          },
         },
-        lunDevice: () => '/dev/ubdc',
+        disks: { lunDevice: () => '/dev/ubdc' },
         dial: (_lab: unknown, _host: string, port: number): Promise<Duplex> =>
           new Promise((resolve, reject) => {
             const behind = port === lab.database?.ledgerPort ? state.ledgerPort : database.port
@@ -491,9 +495,9 @@ describe('the clock of this host, set back by 30 s during a run', () => {
     cleanUp.push(() => {
       globalThis.Date = real
     })
-    const { provider } = request.context
-    const cut = provider.cut.bind(provider)
-    Object.assign(provider, {
+    const power = request.context.provider.power!
+    const cut = power.cut.bind(power)
+    Object.assign(power, {
       cut: async (...given: Parameters<typeof cut>) => {
         await cut(...given)
         back = 30_000

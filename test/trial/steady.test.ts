@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import type { Context, Plan } from '../../src/plan/step.js'
+import type { Context, Plan } from '../../src/context.js'
 import { steadyDeadline, steadyState } from '../../src/trial/steady.js'
 
 /** A lab of which one check says no so many times. */

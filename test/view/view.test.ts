@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import type { PartProgress } from '../../src/provider/provider.js'
+import type { PartProgress } from '../../src/parts/preparation.js'
 import { createView, wantsColor, type View, type ViewOptions } from '../../src/view/view.js'
 import { Captured } from './captured.js'
 import { finished, reportOf, resultOf, stepOf } from './plans.js'

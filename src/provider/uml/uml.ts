@@ -14,12 +14,11 @@ import { disksProblem } from '../../lab/rules.js'
 import { sizeText } from '../../lab/schema.js'
 import { serialOf, tarOf } from '../../machine/files.js'
 import { quote } from '../../machine/sh.js'
-import { sshTransport } from '../../machine/ssh.js'
 import { needHostPackages } from '../../parts/host.js'
 import { imageArchive, preparedParts, prepareParts } from '../../parts/parts.js'
 import { labKeys, machineKeys } from '../../machine/keys.js'
 import { madeLabs, pathsOf, removeState, writePrivate } from '../../state.js'
-import type { Leftover, MachineState, Provider } from '../provider.js'
+import type { Leftover, Machines, MachineState, Provider } from '../provider.js'
 import { type Bind, machineUser } from './confine.js'
 import { endOf } from './console.js'
 import { makeCow } from './cow.js'
@@ -371,7 +370,7 @@ const giveFiles = async (user: number | undefined, binds: readonly Bind[]): Prom
   }
 }
 
-const start: Provider['start'] = async (lab, machine, files) => {
+const start: Machines['start'] = async (lab, machine, files) => {
   await needNewSupervisor(lab)
   const folder = machineFolder(lab, machine.name)
   await mkdir(folder, { recursive: true, mode: 0o700 })
@@ -534,52 +533,51 @@ export const umlProvider: Provider = {
     await needHostPackages(preparation)
     await prepareParts({ preparation, images })
   },
-  createNetwork,
-  releaseNetwork: async (lab) => {
-    const machines = await runningMachines(lab)
-    if (machines && !machines.some(({ running }) => running)) await endSupervisor(lab)
-  },
-  network: async (lab) => {
-    const machines = await runningMachines(lab)
-    return machines
-      ? { ok: true, saw: `namespaces with ${String(machines.length)} machines` }
-      : { ok: false, saw: 'no supervisor runs' }
-  },
-  apiEndpoint: async (lab) => `https://127.0.0.1:${(await readFile(portFile(lab), 'utf8')).trim()}`,
   states,
-  start,
-  cut: async (lab, machine, only) => {
-    if (!(await runningMachines(lab))) return
-    const started = only && Date.parse(only.run.replace(/^since /, ''))
-    if (Number.isNaN(started)) throw new Error(`${only?.run ?? ''}: no run of a machine`)
-    const query = started === undefined ? '' : `?started=${String(started)}`
-    await callSupervisor(socketOf(lab), 'DELETE', `/machines/${machine}${query}`)
-  },
-  pause: (lab, machine) => setPaused(lab, machine, 'PUT'),
-  resume: (lab, machine) => setPaused(lab, machine, 'DELETE'),
-  remove: async (lab, machine) => {
-    if (await runningMachines(lab)) await callSupervisor(socketOf(lab), 'DELETE', `/machines/${machine}`)
-    await rm(machineFolder(lab, machine), { recursive: true, force: true })
-  },
-  transport: async (lab, machine) => {
-    const { privateKey } = await labKeys(lab.name)
-    const { publicKey } = await machineKeys(lab.name, machine.name)
-    return sshTransport({
-      address: `${machine.name} (${machine.address})`,
-      user: 'root',
-      privateKey,
-      hostKey: publicKey.split(' ')[1] ?? '',
-      dial: () => connectThrough(socketOf(lab), machine.address, 22),
-    })
-  },
   dial: (lab, host, port) => connectThrough(socketOf(lab), host, port),
-  // ssh hands it to a shell, after it has put in what `%` stands for.
-  proxyCommand: (lab) =>
-    `${[process.execPath, dialScript, socketOf(lab)].map((word) => quote(word).replaceAll('%', '%%')).join(' ')} %h %p`,
-  lunDevice,
-  imageArchive: (reference) => Promise.resolve(imageArchive(reference)),
-  partsInUse,
-  consoleLog: (lab, machine) => join(machineFolder(lab, machine), 'console.log'),
   destroy,
   leftovers,
+  machines: {
+    start,
+    remove: async (lab, machine) => {
+      if (await runningMachines(lab)) await callSupervisor(socketOf(lab), 'DELETE', `/machines/${machine}`)
+      await rm(machineFolder(lab, machine), { recursive: true, force: true })
+    },
+    partsInUse,
+  },
+  power: {
+    cut: async (lab, machine, only) => {
+      if (!(await runningMachines(lab))) return
+      const started = only && Date.parse(only.run.replace(/^since /, ''))
+      if (Number.isNaN(started)) throw new Error(`${only?.run ?? ''}: no run of a machine`)
+      const query = started === undefined ? '' : `?started=${String(started)}`
+      await callSupervisor(socketOf(lab), 'DELETE', `/machines/${machine}${query}`)
+    },
+  },
+  pause: {
+    begin: (lab, machine) => setPaused(lab, machine, 'PUT'),
+    end: (lab, machine) => setPaused(lab, machine, 'DELETE'),
+  },
+  network: {
+    create: createNetwork,
+    release: async (lab) => {
+      const machines = await runningMachines(lab)
+      if (machines && !machines.some(({ running }) => running)) await endSupervisor(lab)
+    },
+    look: async (lab) => {
+      const machines = await runningMachines(lab)
+      return machines
+        ? { ok: true, saw: `namespaces with ${String(machines.length)} machines` }
+        : { ok: false, saw: 'no supervisor runs' }
+    },
+    apiEndpoint: async (lab) => `https://127.0.0.1:${(await readFile(portFile(lab), 'utf8')).trim()}`,
+    // ssh hands it to a shell, after it has put in what `%` stands for.
+    proxyCommand: (lab) =>
+      `${[process.execPath, dialScript, socketOf(lab)].map((word) => quote(word).replaceAll('%', '%%')).join(' ')} %h %p`,
+  },
+  disks: { lunDevice },
+  images: { archive: (reference) => Promise.resolve(imageArchive(reference)) },
+  console: { log: (lab, machine) => join(machineFolder(lab, machine), 'console.log') },
 }
+
+export const makeProvider = (): Provider => umlProvider

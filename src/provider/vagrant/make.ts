@@ -21,7 +21,7 @@ import {
 import { imagesOf } from '../../lab/images.js'
 import { render } from '../../render.js'
 import { writePrivate } from '../../state.js'
-import type { Preparation } from '../provider.js'
+import type { Preparation } from '../../parts/preparation.js'
 import {
   dotVagrant,
   folderOf,

@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs'
 import { readdir, readFile, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
-import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
+import type { Lab, MachineSpec, ProviderName } from '../../lab/lab.js'
 import { pathsOf, removeState } from '../../state.js'
 import type { Leftover, MachineState, Provider } from '../provider.js'
 import {
@@ -162,63 +162,8 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
       return [...(await preflight(kind, lab, host)), ...(await clashes(kind, lab))]
     },
     prepare: async (lab, preparation) => (await import('./make.js')).prepare(kind, lab, preparation),
-    createNetwork: async (lab) => {
-      const { writeVagrantfile } = await import('./make.js')
-      await writeVagrantfile(kind, lab)
-      await hypervisor.createNetwork(lab)
-    },
-    network: (lab) => hypervisor.network(lab),
-    // The host has an address of its own in the lab's network.
-    apiEndpoint: (lab) => {
-      const [controlPlane] = machinesWith(lab, 'control-plane')
-      return controlPlane
-        ? Promise.resolve(`https://${controlPlane.address}:6443`)
-        : Promise.reject(new Error(`${lab.name} has no control plane`))
-    },
-    releaseNetwork: (lab) => hypervisor.releaseNetwork(lab),
     states: (lab) => states(kind, lab),
-    start: async (lab, machine, files) => {
-      const found = (await hypervisor.machines(lab)).find(({ name }) => name === machine.name)
-      const made = found !== undefined && (await isMade(lab, kind, found))
-      if (made && found.running) return
-      if (made) return hypervisor.start(lab, machine)
-      // Half made: there is nothing on it yet, and what it was made with may have been what was wrong.
-      if (found) await remove(kind, lab, machine.name)
-      const { makeMachine } = await import('./make.js')
-      await makeMachine(kind, lab, machine, files)
-    },
-    cut: (lab, machine) => hypervisor.cut(lab, machine),
-    pause: (lab, machine) => hypervisor.pause(lab, machine),
-    resume: (lab, machine) => hypervisor.resume(lab, machine),
-    remove: async (lab, machine) => {
-      await remove(kind, lab, machine)
-      await rm(pathsOf(lab.name).machine(machine), { recursive: true, force: true })
-    },
-    transport: async (lab, machine) => {
-      const [{ sshTransport }, { labKeys, machineKeys }] = await Promise.all([
-        import('../../machine/ssh.js'),
-        import('../../machine/keys.js'),
-      ])
-      const { privateKey } = await labKeys(lab.name)
-      const { publicKey } = await machineKeys(lab.name, machine.name)
-      return sshTransport({
-        address: `${machine.name} (${machine.address})`,
-        user: 'root',
-        privateKey,
-        hostKey: publicKey.split(' ')[1] ?? '',
-        ...(kind === 'libvirt' && isEmulated(host?.root) ? { patience: emulation } : {}),
-        dial: () => dial(lab, machine.address, 22),
-      })
-    },
     dial,
-    proxyCommand: () => undefined,
-    // Set in the Vagrantfile as the serial numbers of the disks.
-    lunDevice: (index) =>
-      `/dev/disk/by-id/${kind === 'libvirt' ? 'virtio-' : 'ata-VBOX_HARDDISK_'}lab${String(index)}`,
-    imageArchive: async (reference) => (await import('../../parts/parts.js')).imageArchive(reference),
-    // Machines stand on Vagrant's copy of the box, not on ours.
-    partsInUse: () => Promise.resolve([]),
-    consoleLog: consoleOf,
     destroy: async (lab) => {
       await forget(lab)
       await hypervisor.destroy(lab)
@@ -228,5 +173,44 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
       ...(await hypervisor.leftovers(lab)),
       ...(existsSync(folderOf(lab)) ? [{ kind: 'file', what: folderOf(lab) } as const] : []),
     ],
+    machines: {
+      start: async (lab, machine, files) => {
+        const found = (await hypervisor.machines(lab)).find(({ name }) => name === machine.name)
+        const made = found !== undefined && (await isMade(lab, kind, found))
+        if (made && found.running) return
+        if (made) return hypervisor.start(lab, machine)
+        // Half made: there is nothing on it yet, and what it was made with may have been what was wrong.
+        if (found) await remove(kind, lab, machine.name)
+        const { makeMachine } = await import('./make.js')
+        await makeMachine(kind, lab, machine, files)
+      },
+      remove: async (lab, machine) => {
+        await remove(kind, lab, machine)
+        await rm(pathsOf(lab.name).machine(machine), { recursive: true, force: true })
+      },
+    },
+    power: { cut: (lab, machine) => hypervisor.cut(lab, machine) },
+    pause: {
+      begin: (lab, machine) => hypervisor.pause(lab, machine),
+      end: (lab, machine) => hypervisor.resume(lab, machine),
+    },
+    network: {
+      create: async (lab) => {
+        const { writeVagrantfile } = await import('./make.js')
+        await writeVagrantfile(kind, lab)
+        await hypervisor.createNetwork(lab)
+      },
+      release: (lab) => hypervisor.releaseNetwork(lab),
+      look: (lab) => hypervisor.network(lab),
+    },
+    disks: {
+      // Set in the Vagrantfile as the serial numbers of the disks.
+      lunDevice: (index) =>
+        `/dev/disk/by-id/${kind === 'libvirt' ? 'virtio-' : 'ata-VBOX_HARDDISK_'}lab${String(index)}`,
+    },
+    images: { archive: async (reference) => (await import('../../parts/parts.js')).imageArchive(reference) },
+    console: { log: consoleOf },
   }
 }
+
+export const makeProvider = (name: ProviderName): Provider => vagrantProvider(name as VagrantKind)

@@ -1,16 +1,16 @@
 /** The product's table of contents: what a lab is, as steps. */
-import { initiatorsOf, type Lab, machinesWith, nfsServerOf, nodesOf, targetNamed } from '../lab/lab.js'
-import { numbering } from '../lab/names.js'
-import type { FileOptions } from '../machine/files.js'
-import * as database from '../steps/database.js'
-import * as fencing from '../steps/fencing.js'
-import * as initiator from '../steps/initiator.js'
-import * as kubernetes from '../steps/kubernetes.js'
-import * as machines from '../steps/machines.js'
-import * as storage from '../steps/storage.js'
-import * as target from '../steps/target.js'
-import * as workloads from '../steps/workloads.js'
-import type { Check, Plan, Step } from './step.js'
+import { initiatorsOf, type Lab, machinesWith, nfsServerOf, nodesOf, targetNamed } from './lab/lab.js'
+import { numbering } from './lab/names.js'
+import type { FileOptions } from './machine/files.js'
+import * as database from './steps/database.js'
+import * as fencing from './steps/fencing.js'
+import * as initiator from './steps/initiator.js'
+import * as kubernetes from './steps/kubernetes.js'
+import * as machines from './steps/machines.js'
+import * as storage from './steps/storage.js'
+import * as target from './steps/target.js'
+import * as workloads from './steps/workloads.js'
+import type { Check, Plan, Step } from './context.js'
 
 const machineSteps = (lab: Lab, options: FileOptions, gone: readonly string[]): readonly Step[] => [
   machines.createNetwork(lab),
