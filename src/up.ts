@@ -1,111 +1,60 @@
-/** The product's table of contents: what a lab is, as steps. */
-import { initiatorsOf, type Lab, machinesWith, nfsServerOf, nodesOf, targetNamed } from './lab/lab.js'
-import { numbering } from './lab/names.js'
+/** The table of contents: every command that changes or looks at a whole lab walks one of these plans. */
+import type { Plan, Step } from './context.js'
+import type { Lab, Role } from './lab/lab.js'
 import type { FileOptions } from './machine/files.js'
-import * as database from './steps/database.js'
-import * as fencing from './steps/fencing.js'
-import * as initiator from './steps/initiator.js'
-import * as kubernetes from './steps/kubernetes.js'
-import * as machines from './steps/machines.js'
-import * as storage from './steps/storage.js'
-import * as target from './steps/target.js'
-import * as workloads from './steps/workloads.js'
-import type { Check, Plan, Step } from './context.js'
+import { backwards, inTurn, planOf } from './plan/plan.js'
+import type { Plan as AnyPlan, Surroundings } from './plan/step.js'
+import type { Provider } from './provider/provider.js'
+import { endAgent, watchWorkers } from './steps/fencing.js'
+import { destroy } from './steps/machines.js'
+import * as steps from './steps/subjects.js'
 
-const machineSteps = (lab: Lab, options: FileOptions, gone: readonly string[]): readonly Step[] => [
-  machines.createNetwork(lab),
-  ...gone.map((name) => machines.remove(lab, name)),
-  ...lab.machines.flatMap((machine) => [
-    machines.boot(lab, machine, options),
-    machines.reach(lab, machine),
-    machines.configure(lab, machine, options, gone),
-  ]),
-]
+/**
+ * `up` and `start` apply it; `verify` and `plan` only look.
+ * @param gone machines that exist but are no longer in the lab file
+ */
+export const planUp = (
+  lab: Lab,
+  provider: Provider,
+  options: FileOptions,
+  gone: readonly string[] = [],
+): Plan =>
+  planOf(`Bring up ${lab.name}`, [
+    ...steps.machineSteps(lab, provider, options, gone),
+    ...steps.iscsiSteps(lab, provider),
+    ...steps.kubernetesSteps(lab),
+    ...steps.storageSteps(lab, provider),
+    ...steps.workloadSteps(lab),
+    ...steps.databaseSteps(lab),
+  ])
 
-const iscsiSteps = (lab: Lab): readonly Step[] => [
-  ...lab.targets.map((each) => target.serveTarget(lab, each)),
-  ...initiatorsOf(lab).map((machine) => initiator.prepareInitiator(lab, machine)),
-  ...lab.targets.map((each) => target.proveRefusal(lab, each)).filter((step) => step !== undefined),
-  ...lab.filesystems.flatMap((filesystem) => [
-    initiator.logIn(lab, filesystem),
-    initiator.makeFilesystem(lab, filesystem),
-    initiator.growFilesystem(lab, filesystem),
-  ]),
-]
-
-const kubernetesSteps = (lab: Lab): readonly Step[] => {
-  const spec = lab.kubernetes
-  if (!spec) return []
-  return [
-    ...nodesOf(lab).map((machine) => kubernetes.startContainerd(lab, machine)),
-    kubernetes.initControlPlane(lab),
-    kubernetes.forgetNodes(lab),
-    ...machinesWith(lab, 'worker').map((machine) => kubernetes.joinWorker(lab, machine)),
-    ...nodesOf(lab).map((machine) => kubernetes.routePods(lab, machine)),
-    ...nodesOf(lab).map((machine) => kubernetes.readyNode(lab, machine, spec)),
-    kubernetes.installDns(lab),
-    kubernetes.proveControlPlane(lab),
-    kubernetes.proveProxy(lab),
-    ...(machinesWith(lab, 'worker').some(({ iqn }) => iqn !== undefined) ? [database.guardLuns(lab)] : []),
-    fencing.watchWorkers(lab),
-  ]
+/**
+ * `stop`: what runs is undone, the last first, and all disks are kept. Targets are switched off last, since others
+ * have their disks there.
+ */
+export const planStop = (lab: Lab, provider: Provider, options: FileOptions): Plan => {
+  const of = (...roles: readonly Role[]): readonly Step[] =>
+    lab.machines
+      .filter(({ role }) => roles.includes(role))
+      .map((machine) => steps.booted(lab, provider, machine, options))
+  return backwards(
+    planOf(
+      `Stop ${lab.name}`,
+      inTurn(
+        [steps.networked(lab, provider)],
+        of('target'),
+        of('control-plane', 'nfs'),
+        of('worker', 'initiator'),
+        [watchWorkers(lab)],
+      ),
+    ),
+  )
 }
 
-const storageSteps = (lab: Lab): readonly Step[] => {
-  const server = nfsServerOf(lab)
-  return [
-    ...(server ? [storage.serveNfs(lab, server)] : []),
-    ...(server ? nodesOf(lab).map((machine) => storage.mountNfs(lab, machine)) : []),
-    ...nodesOf(lab).map((machine) => storage.loadImages(lab, machine)),
-    ...(lab.storage.length > 0 ? [storage.provideStorage(lab)] : []),
-  ]
-}
+/** `down`: it needs no lab file, only the name, since it ends a lab whatever state its files are in. */
+export const planDown = (lab: Pick<Lab, 'name'>, providers: readonly Provider[]): AnyPlan<Surroundings> =>
+  planOf(`End ${lab.name}`, inTurn([endAgent(lab)], ...providers.map((provider) => [destroy(lab, provider)])))
 
-const workloadSteps = (lab: Lab): readonly Step[] => {
-  let before: string | undefined
-  return lab.workloads.map((workload) => {
-    const step = workloads.deployWorkload(lab, workload, before)
-    before = step.id
-    return step
-  })
-}
-
-const databaseSteps = (lab: Lab): readonly Step[] => {
-  const spec = lab.database
-  if (!spec) return []
-  const { volume } = spec
-  const onLun = volume.kind === 'lun' ? volume : undefined
-  return [
-    ...(onLun
-      ? [database.createSecret(lab, targetNamed(lab, onLun.target)), database.proveVolume(lab, spec, onLun)]
-      : []),
-    database.deployDatabase(lab, spec),
-    ...(onLun ? [initiator.growVolume(lab, onLun), database.targetSees(lab, spec, onLun)] : []),
-    database.writeRow(lab, spec),
-    database.startClients(lab, spec),
-    ...machinesWith(lab, 'worker').map(({ name }) => database.proveInside(lab, spec, name)),
-  ]
-}
-
-/** Names in a lab file are free, so ids made of them may come out alike: a machine `api` is ready, and so is the API. */
-const withDistinctChecks = (steps: readonly Step[]): readonly Step[] => {
-  const distinct = numbering()
-  const named = (check: Check): Check => ({ ...check, id: distinct(check.id) })
-  return steps.map((step) => {
-    const [first, ...others] = step.checks
-    return { ...step, checks: [named(first), ...others.map(named)] }
-  })
-}
-
-/** @param gone machines that exist but are no longer in the lab file */
-export const planUp = (lab: Lab, options: FileOptions, gone: readonly string[] = []): Plan => ({
-  title: `Bring up ${lab.name}`,
-  steps: withDistinctChecks([
-    ...machineSteps(lab, options, gone),
-    ...iscsiSteps(lab),
-    ...kubernetesSteps(lab),
-    ...storageSteps(lab),
-    ...workloadSteps(lab),
-    ...databaseSteps(lab),
-  ]),
-})
+/** `down` of machines that lab did not make: what `up` changed on them is undone before the lab is forgotten. */
+export const planGiveBack = (lab: Lab, provider: Provider, options: FileOptions): Plan =>
+  backwards(planUp(lab, provider, options))

@@ -1,6 +1,7 @@
 import { machinesWith, type Lab, nfsServerOf, nodesOf, portalOf } from '../lab/lab.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { sizeText } from '../lab/schema.js'
+import { leftOutLines } from '../plan/plan.js'
 import { reportJson } from '../plan/report.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Plan } from '../context.js'
@@ -49,7 +50,7 @@ const goneFrom = async (lab: Lab, provider: Provider): Promise<readonly string[]
     .filter((name) => !lab.machines.some((machine) => machine.name === name))
 
 export const planFor = async (lab: Lab, provider: Provider): Promise<Plan> =>
-  planUp(lab, await fileOptions(lab, provider), await goneFrom(lab, provider))
+  planUp(lab, provider, await fileOptions(lab, provider), await goneFrom(lab, provider))
 
 /** Where to go from here, in the order in which somebody new wants to know it. */
 const summary = (lab: Lab, report: Report): string => {
@@ -171,9 +172,9 @@ export const bringUp = async (
     const session = await sessionFor(lab, provider, io.signal)
     try {
       await healFirst(session, view)
-      const report = await runPlan(await planFor(lab, provider), 'apply', session, (event) =>
-        view.event(event),
-      )
+      const plan = await planFor(lab, provider)
+      for (const line of leftOutLines(plan)) view.notice(line)
+      const report = await runPlan(plan, 'apply', session, (event) => view.event(event))
       // What could only be undone with the lab up: a node is uncordoned by an API server.
       await healFirst(session, view)
       await view.close()
@@ -198,7 +199,7 @@ export const bringUp = async (
   }
 }
 
-export const printFailures = (lab: Lab, report: Report, io: Io): void => {
+export const printFailures = (lab: Pick<Lab, 'name'>, report: Report, io: Io): void => {
   if (report.interrupted)
     io.stderr.write(`interrupted; to go on: lab up ${lab.name}; to end: lab down ${lab.name}\n`)
   for (const { outcome, step, reason, hint } of report.results)

@@ -1,12 +1,15 @@
 import { existsSync } from 'node:fs'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
-import { stopAgent } from '../fencing/process.js'
 import type { Leftover, Provider } from '../provider/provider.js'
 import { allProviders } from '../provider/registry.js'
+import { runPlan } from '../plan/runner.js'
 import { pathsOf } from '../state.js'
+import { fileOptions } from '../steps/machines.js'
+import { planDown, planGiveBack } from '../up.js'
+import { printFailures } from './bring-up.js'
 import { loadRunning } from './kept-lab.js'
 import { providerInUse } from './provider-in-use.js'
-import { lockFor, viewFor } from './with-lab.js'
+import { lockFor, sessionFor, viewFor } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 
@@ -26,6 +29,19 @@ const nameOf = async (nameOrPath: string): Promise<string> => {
   return (await loadRunning(nameOrPath)).name
 }
 
+/** Undoes what `up` changed on machines that lab did not make. Where nobody knows what that was, they stay as they are. */
+const giveBack = async (name: string, provider: Provider, io: Io): Promise<void> => {
+  const lab = await loadRunning(name).catch(() => undefined)
+  if (!lab) return
+  const session = await sessionFor(lab, provider, io.signal)
+  try {
+    const plan = planGiveBack(lab, provider, await fileOptions(lab, provider))
+    printFailures(lab, await runPlan(plan, 'undo', session, () => undefined), io)
+  } finally {
+    await session.close()
+  }
+}
+
 /** Ends a lab whatever state it is in, then looks afresh: exit code 1 if anything of it is left. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = { name: await nameOf(nameOrPath) }
@@ -39,8 +55,8 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     })
     const where = inUse ? [inUse] : await allProviders()
     const existed = existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, where)).length > 0
-    await stopAgent(lab.name)
-    for (const provider of where) await provider.destroy(lab)
+    if (inUse && !inUse.machines) await giveBack(lab.name, inUse, io)
+    const report = await runPlan(planDown(lab, where), 'undo', { signal: io.signal }, () => undefined)
     const left = await leftoversOf(lab, where)
     await view.close()
     if (options.output === 'json') printJson(io, 'lab.down/v1', { name: lab.name, existed, left })
@@ -51,6 +67,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
           : `${lab.name}: still there:\n${left.map(({ kind, what }) => `  ${kind}: ${what}\n`).join('')}`,
       )
     }
+    printFailures(lab, report, io)
     return left.length === 0 ? exitCodes.ok : exitCodes.failed
   } finally {
     await view.close()

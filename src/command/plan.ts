@@ -1,4 +1,5 @@
 import { exitCodes, type ExitCode } from '../error.js'
+import { leftOutLines } from '../plan/plan.js'
 import { runPlan } from '../plan/runner.js'
 import { maskKnown } from '../view/secrets.js'
 import { planFor } from './bring-up.js'
@@ -15,7 +16,9 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
   const session = await sessionFor(lab, provider, io.signal)
   try {
     const problems = await provider.preflight(lab)
-    const report = await runPlan(await planFor(lab, provider), 'look', session, () => undefined)
+    const plan = await planFor(lab, provider)
+    const { leftOut = [] } = plan
+    const report = await runPlan(plan, 'look', session, () => undefined)
     const todo = report.results.filter(({ outcome }) => outcome !== 'ok')
     const steps = todo.map(({ step, checks }) => ({
       id: step.id,
@@ -25,10 +28,11 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
       why: checks.filter(({ ok }) => !ok).map(({ check, saw }) => maskKnown(`${check.title}: no: ${saw}`)),
     }))
     if (options.output === 'json') {
-      printJson(io, 'lab.plan/v1', { name: lab.name, provider: provider.name, problems, steps })
+      printJson(io, 'lab.plan/v1', { name: lab.name, provider: provider.name, problems, steps, leftOut })
     } else {
       for (const { problem, hint, may } of problems)
         io.stdout.write(`${may ? '?' : '✖'} ${problem}\n  Hint: ${hint}\n`)
+      for (const line of leftOutLines(plan)) io.stdout.write(`- ${line}\n`)
       io.stdout.write(
         steps.length === 0
           ? `${lab.name} is as its file says: lab up ${lab.name} would do nothing.\n`

@@ -1,6 +1,10 @@
 import { exitCodes, type ExitCode, LabError } from '../error.js'
-import { stopAgent } from '../fencing/process.js'
-import { shutDown } from '../steps/machines.js'
+import { leftOutLines } from '../plan/plan.js'
+import { runPlan } from '../plan/runner.js'
+import type { Report } from '../plan/step.js'
+import { fileOptions } from '../steps/machines.js'
+import { planStop } from '../up.js'
+import { concluded, printFailures } from './bring-up.js'
 import { loadRunning } from './kept-lab.js'
 import { providerInUse } from './provider-in-use.js'
 import { healFirst, lockFor, sessionFor, viewFor } from './with-lab.js'
@@ -15,24 +19,20 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
   try {
     const provider = await providerInUse(lab)
     if (!provider) throw new LabError('not-up', `${lab.name} is not up`, { hint: `lab up ${lab.name}` })
+    let report: Report
     const session = await sessionFor(lab, provider, io.signal)
     try {
       await healFirst(session, view)
-      await stopAgent(lab.name)
-      const targets = lab.machines.filter(({ role }) => role === 'target')
-      const workers = lab.machines.filter(({ role }) => role === 'worker' || role === 'initiator')
-      const others = lab.machines.filter(
-        (machine) => !targets.includes(machine) && !workers.includes(machine),
-      )
-      for (const group of [workers, others, targets])
-        await Promise.all(group.map(({ name }) => shutDown(session, name)))
+      const plan = planStop(lab, provider, await fileOptions(lab, provider))
+      for (const line of leftOutLines(plan)) view.notice(line)
+      report = await runPlan(plan, 'undo', session, () => undefined)
     } finally {
       await session.close()
     }
     const states = await provider.states(lab)
     const running = states.filter(({ status }) => status === 'running')
-    await provider.network?.release(lab)
     await view.close()
+    printFailures(lab, report, io)
     if (options.output === 'json') printJson(io, 'lab.stop/v1', { name: lab.name, machines: states })
     else
       io.stdout.write(
@@ -40,7 +40,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
           ? `${lab.name}: every machine is off; its disks are kept. To go on: lab start ${lab.name}\n`
           : `${lab.name}: still running: ${running.map(({ name }) => name).join(', ')}\n`,
       )
-    return running.length === 0 ? exitCodes.ok : exitCodes.failed
+    return running.length === 0 ? concluded(report) : exitCodes.failed
   } finally {
     await view.close()
     await release()

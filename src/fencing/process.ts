@@ -207,6 +207,15 @@ export const startAgent = async (lab: string): Promise<void> => {
   startKeeper(lab)
 }
 
+/** Whether the agent is to be at work, or it or its keeper lives still. */
+export const isAgentWanted = async (lab: string): Promise<boolean> => {
+  const { wanted, lock, keeperLock } = filesOf(lab)
+  return (
+    (await exists(wanted)) ||
+    (await Promise.all([holderOf(keeperLock), holderOf(lock)])).some((holder) => holder !== undefined)
+  )
+}
+
 /** Milliseconds for the agent and its keeper to end by themselves. */
 const farewell = 5000
 

@@ -27,6 +27,8 @@ const defaultDeadline: Seconds = 60
 export type Mode =
   /** Apply what is not so, and wait until it is. */
   | 'apply'
+  /** Like `apply`, but one that fails keeps nobody else from going on: as much as possible is taken away. */
+  | 'undo'
   /** Look once; change nothing. */
   | 'look'
 
@@ -216,7 +218,7 @@ export const runPlan = async <Around extends Surroundings>(
 
   // Looking needs no order: what a step builds on may be broken, and its own state is worth knowing all the same.
   await Promise.all(
-    mode === 'apply' ? plan.steps.map(run) : plan.steps.map(async (step) => finish(await carryOut(step))),
+    mode !== 'look' ? plan.steps.map(run) : plan.steps.map(async (step) => finish(await carryOut(step))),
   )
   const report: Report = {
     title: plan.title,

@@ -58,11 +58,33 @@ export interface Step<in Around extends Surroundings = never> {
   readonly apply?: Act<Around>
   /** At least one, or nobody could tell whether the step is done. */
   readonly checks: readonly [Check<Around>, ...Check<Around>[]]
+  /** The way back. Absent: there is nothing to take away. */
+  readonly undo?: Undo<Around>
+  /** Set where the plan is to leave the step out. */
+  readonly leftOut?: LeftOut
+}
+
+/** Takes away what a step has made. */
+export interface Undo<in Around extends Surroundings = never> {
+  /** Imperative: 'Switch worker1 off'. */
+  readonly title: string
+  /** Does no harm where there is nothing to take away. */
+  readonly apply: Act<Around>
+  readonly gone: Check<Around>
+}
+
+export interface LeftOut {
+  /** A sentence: 'hosts does not make machines'. */
+  readonly why: string
+  /** Whether what the step would make is there without it: then those that need it stay, else they are left out, too. */
+  readonly given: boolean
 }
 
 export interface Plan<in Around extends Surroundings = never> {
   readonly title: string
   readonly steps: readonly Step<Around>[]
+  /** Steps that are not in it, and why. */
+  readonly leftOut?: readonly { readonly id: string; readonly title: string; readonly why: string }[]
 }
 
 /**

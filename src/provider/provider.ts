@@ -174,12 +174,14 @@ export const groupOf = <Name extends keyof Groups>(provider: Provider, name: Nam
   return group
 }
 
+/** Why a machine that is off cannot be switched on; undefined: it can. */
+export const lacksStart = (provider: Provider): string | undefined =>
+  provider.power?.on ? undefined : lacks(provider, 'machines')
+
 /** Why a machine cannot be switched off, and on again; undefined: it can. */
 export const lacksSwitch = (provider: Provider): string | undefined =>
   lacks(provider, 'power') ??
-  (provider.machines || provider.power?.on
-    ? undefined
-    : `${provider.name} cannot switch a machine on that is off`)
+  (lacksStart(provider) === undefined ? undefined : `${provider.name} cannot switch a machine on that is off`)
 
 /** Where this host's kubectl reaches the API server of a lab. @throws where it has no control plane */
 export const apiEndpointOf = async (provider: Provider, lab: Lab): Promise<string> => {

@@ -1,8 +1,29 @@
 /** Who watches the workers while nobody is at the keyboard. */
-import { startAgent, stopAgent } from '../fencing/process.js'
+import { isAgentWanted, startAgent, stopAgent } from '../fencing/process.js'
 import { agentState, isAtWork, quietOf } from '../fencing/state.js'
 import { type Lab, machinesWith } from '../lab/lab.js'
 import type { Step } from '../context.js'
+import type { Check as AnyCheck, Step as AnyStep, Surroundings } from '../plan/step.js'
+
+const noAgent = (lab: Pick<Lab, 'name'>): AnyCheck<Surroundings> => ({
+  id: 'no-fencing-agent',
+  title: 'no fencing agent is at work, and nobody would start one',
+  within: 5,
+  probe: async () => {
+    const wanted = await isAgentWanted(lab.name)
+    return { ok: !wanted, saw: wanted ? 'one is wanted, or lives' : 'none' }
+  },
+})
+
+/** For a lab of which nothing but the name may be known. */
+export const endAgent = (lab: Pick<Lab, 'name'>): AnyStep<Surroundings> => ({
+  id: 'end-fencing-agent',
+  title: 'End the fencing agent',
+  phase: 'kubernetes',
+  needs: [],
+  apply: () => stopAgent(lab.name),
+  checks: [noAgent(lab)],
+})
 
 export const watchWorkers = (lab: Lab): Step => {
   const workers = machinesWith(lab, 'worker').map(({ name }) => name)
@@ -19,6 +40,7 @@ export const watchWorkers = (lab: Lab): Step => {
       await stopAgent(lab.name)
       if (fencing !== 'none') await startAgent(lab.name)
     },
+    undo: { title: 'End the fencing agent', apply: () => stopAgent(lab.name), gone: noAgent(lab) },
     checks: [
       {
         id: 'fencing-agent',

@@ -4,7 +4,7 @@ import { type Lab, type MachineSpec, machinesWith, nfsServerOf, nodesOf } from '
 import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
-import type { Seconds } from '../plan/step.js'
+import type { Seconds, Step as AnyStep, Surroundings } from '../plan/step.js'
 import { groupOf, type Provider } from '../provider/provider.js'
 import { messageOf } from '../error.js'
 import { pathsOf, secretsOf } from '../state.js'
@@ -20,6 +20,23 @@ export const createNetwork = (lab: Lab): Step => ({
   phase,
   needs: [],
   apply: ({ provider }) => groupOf(provider, 'network').create(lab),
+  undo: {
+    title: `Take down the lab's network ${lab.network.subnet}`,
+    apply: ({ provider }) => groupOf(provider, 'network').release(lab),
+    gone: {
+      id: 'network-released',
+      title: 'nothing of the lab but files is left',
+      within: 15,
+      hint: `lab stop ${lab.name}`,
+      probe: async ({ provider }) => {
+        const left = (await provider.leftovers(lab)).filter(({ kind }) => kind !== 'file')
+        return {
+          ok: left.length === 0,
+          saw: left.map(({ kind, what }) => `${kind}: ${what}`).join('; ') || 'nothing',
+        }
+      },
+    },
+  },
   checks: [
     {
       id: 'network',
@@ -164,6 +181,24 @@ export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step
       fresh = true
     },
     checks: [running(lab, machine, () => fresh)],
+    undo: {
+      title: `Switch ${machine.name} off`,
+      apply: (context) => shutDown(context, machine.name),
+      gone: {
+        id: `${machine.name}-off`,
+        title: `${machine.name} is off`,
+        machine: machine.name,
+        within: 10,
+        hint: `lab stop ${lab.name}`,
+        probe: async (context) => {
+          const state = (await states(context)).find(({ name }) => name === machine.name)
+          return {
+            ok: state?.status !== 'running',
+            saw: state ? `${state.status}: ${state.detail}` : 'no such machine',
+          }
+        },
+      },
+    },
   }
 }
 
@@ -484,6 +519,31 @@ export const remove = (lab: Lab, name: string): Step => ({
         return {
           ok: state === undefined,
           saw: state ? `${state.status}: ${state.detail}` : 'no such machine',
+        }
+      },
+    },
+  ],
+})
+
+/** Ends everything that a provider has of a lab, of which nothing but the name may be known. */
+export const destroy = (lab: Pick<Lab, 'name'>, provider: Provider): AnyStep<Surroundings> => ({
+  id: `destroy-${provider.name}`,
+  title: `End everything of ${lab.name} that ${provider.name} has`,
+  phase,
+  needs: [],
+  apply: () => provider.destroy(lab),
+  checks: [
+    {
+      id: `${provider.name}-nothing-left`,
+      title: `nothing of ${lab.name} is left`,
+      // What was ended is gone by now, or somebody has to look.
+      within: 0,
+      hint: `lab down ${lab.name}`,
+      probe: async () => {
+        const left = await provider.leftovers(lab)
+        return {
+          ok: left.length === 0,
+          saw: left.map(({ kind, what }) => `${kind}: ${what}`).join('; ') || 'nothing',
         }
       },
     },

@@ -5,12 +5,15 @@ import type { Lab } from '../../src/lab/lab.js'
 import { loadLab, parseLab, shippedLabs } from '../../src/lab/load.js'
 import type { FileOptions } from '../../src/machine/files.js'
 import type { Plan } from '../../src/context.js'
+import { providerNamed } from '../../src/provider/registry.js'
 import { planUp } from '../../src/up.js'
 
 const options: FileOptions = {
   secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },
   lunDevice: (index) => `/dev/ubd${'cdefgh'.charAt(index)}`,
 }
+
+const provider = await providerNamed('uml')
 
 const versions = { built: '1.36.3', minors: ['1.35', '1.36', '1.37'] }
 
@@ -45,7 +48,7 @@ const listing = ({ title, steps }: Plan): string =>
 
 describe.each(['iscsi', 'iscsi-ha', 'deployment-ha'])('the plan of %s', (name) => {
   test('is the golden one', async () => {
-    await expect(listing(planUp(await loadLab(name), options))).toMatchFileSnapshot(
+    await expect(listing(planUp(await loadLab(name), provider, options))).toMatchFileSnapshot(
       `../golden/plan/${name}.txt`,
     )
   })
@@ -53,7 +56,7 @@ describe.each(['iscsi', 'iscsi-ha', 'deployment-ha'])('the plan of %s', (name) =
 
 describe.each(labs)('the plan of %s', (_, read) => {
   test('has steps that need only steps of the plan, and none in a circle', async () => {
-    const { steps } = planUp(await read(), options)
+    const { steps } = planUp(await read(), provider, options)
     const ids = steps.map(({ id }) => id)
     const done = new Set<string>()
     for (let before = -1; before < done.size;) {
@@ -67,13 +70,13 @@ describe.each(labs)('the plan of %s', (_, read) => {
   })
 
   test('lists every step behind those that it needs', async () => {
-    const ids = planUp(await read(), options).steps.map(({ id }) => id)
-    for (const { id, needs } of planUp(await read(), options).steps)
+    const ids = planUp(await read(), provider, options).steps.map(({ id }) => id)
+    for (const { id, needs } of planUp(await read(), provider, options).steps)
       for (const need of needs) expect(ids.indexOf(need), `${id} needs ${need}`).toBeLessThan(ids.indexOf(id))
   })
 
   test('names every step once, and every check once', async () => {
-    const { steps } = planUp(await read(), options)
+    const { steps } = planUp(await read(), provider, options)
     expect(duplicatesIn(steps.map(({ id }) => id))).toEqual([])
     expect(duplicatesIn(steps.flatMap(({ checks }) => checks.map(({ id }) => id)))).toEqual([])
   })
@@ -81,7 +84,7 @@ describe.each(labs)('the plan of %s', (_, read) => {
   test('says everything in words that people can read', async () => {
     const lab = await read()
     const machines = lab.machines.map((machine) => machine.name)
-    for (const { id, title, machine, checks } of planUp(lab, options).steps) {
+    for (const { id, title, machine, checks } of planUp(lab, provider, options).steps) {
       expect(id).toMatch(/^[a-z0-9]+(-[a-z0-9]+)*$/)
       expect(title).toMatch(/^[A-Z]/)
       if (machine !== undefined) expect(machines).toContain(machine)
@@ -98,7 +101,7 @@ describe.each(labs)('the plan of %s', (_, read) => {
 
   test('shows no secret', async () => {
     const lab = await read()
-    const text = listing(planUp(lab, options))
+    const text = listing(planUp(lab, provider, options))
     const secrets = lab.targets
       .flatMap(({ chap }) => [chap.password])
       .filter((secret) => secret !== 'password')
@@ -108,12 +111,12 @@ describe.each(labs)('the plan of %s', (_, read) => {
 
 describe('the plan of a lab', () => {
   test('asks much of iscsi-ha', async () => {
-    const { steps } = planUp(await loadLab('iscsi-ha'), options)
+    const { steps } = planUp(await loadLab('iscsi-ha'), provider, options)
     expect(steps.flatMap(({ checks }) => checks).length).toBeGreaterThanOrEqual(55)
   })
 
   test('has for every machine the checks that seeds 001 and 002 ask for', async () => {
-    const ids = planUp(await loadLab('iscsi-ha'), options).steps.flatMap(({ checks }) =>
+    const ids = planUp(await loadLab('iscsi-ha'), provider, options).steps.flatMap(({ checks }) =>
       checks.map(({ id }) => id),
     )
     for (const machine of ['target', 'master', 'worker1', 'worker2'])
@@ -135,11 +138,11 @@ describe('the plan of a lab', () => {
 
   test('removes machines that are gone from the file, before the others are configured', async () => {
     const lab = await loadLab('iscsi-ha')
-    const { steps } = planUp(lab, options, ['worker9'])
+    const { steps } = planUp(lab, provider, options, ['worker9'])
     expect(steps.find(({ id }) => id === 'remove-worker9')).toMatchObject({ machine: 'worker9' })
     const waiting = steps.filter(({ needs }) => needs.includes('remove-worker9')).map(({ id }) => id)
     expect(waiting).toEqual(lab.machines.map(({ name }) => `configure-${name}`))
-    expect(steps).toHaveLength(planUp(lab, options).steps.length + 1)
+    expect(steps).toHaveLength(planUp(lab, provider, options).steps.length + 1)
   })
 
   test('names steps by targets, also where two targets have the same last name', () => {
@@ -148,7 +151,7 @@ describe('the plan of a lab', () => {
       'iqn.2017-01.org.example:one\n',
     )
     const lab = parsed('same-name.yaml', text.replace(/^filesystems:[^]*/m, ''))
-    expect(duplicatesIn(planUp(lab, options).steps.map(({ id }) => id))).toEqual([])
+    expect(duplicatesIn(planUp(lab, provider, options).steps.map(({ id }) => id))).toEqual([])
   })
 
   test('names checks by machines, also where a machine is called like a part of the cluster', async () => {
@@ -167,7 +170,7 @@ describe('the plan of a lab', () => {
       'target-one',
     ]) {
       const lab = parsed('odd.yaml', text.replace('name: worker1', `name: ${name}`))
-      const ids = planUp(lab, options).steps.flatMap(({ checks }) => checks.map(({ id }) => id))
+      const ids = planUp(lab, provider, options).steps.flatMap(({ checks }) => checks.map(({ id }) => id))
       expect(duplicatesIn(ids), name).toEqual([])
     }
   })

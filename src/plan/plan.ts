@@ -1,0 +1,110 @@
+/** Plans made of steps: with what is left out, in turn, backwards. */
+import type { Check, LeftOut, Plan, Step, Surroundings } from './step.js'
+
+/** Names in a lab file are free, so ids made of them may come out alike: a machine `api` is ready, and so is the API. */
+const withDistinctChecks = <Around extends Surroundings>(
+  steps: readonly Step<Around>[],
+): readonly Step<Around>[] => {
+  const taken = new Set<string>()
+  const named = (check: Check<Around>): Check<Around> => {
+    let id = check.id
+    for (let n = 2; taken.has(id); n++) id = `${check.id}-${String(n)}`
+    taken.add(id)
+    return { ...check, id }
+  }
+  return steps.map((step) => {
+    const [first, ...others] = step.checks
+    return { ...step, checks: [named(first), ...others.map(named)] }
+  })
+}
+
+/**
+ * A plan of these steps. Those that say so are left out, and so is whatever needs one that leaves nothing to build
+ * on; all of them are in `leftOut`, with the reason.
+ */
+export const planOf = <Around extends Surroundings>(
+  title: string,
+  steps: readonly Step<Around>[],
+): Plan<Around> => {
+  const byId = new Map(steps.map((step) => [step.id, step]))
+  const known = new Map<string, LeftOut | undefined>()
+  const leftOut = (step: Step<Around>): LeftOut | undefined => {
+    if (known.has(step.id)) return known.get(step.id)
+    known.set(step.id, undefined)
+    const missing = step.needs
+      .flatMap((id) => byId.get(id) ?? [])
+      .find((needed) => leftOut(needed)?.given === false)
+    const found =
+      step.leftOut ?? (missing ? { why: leftOut(missing)?.why ?? '', given: false as const } : undefined)
+    known.set(step.id, found)
+    return found
+  }
+  const taken = steps.filter((step) => leftOut(step) === undefined)
+  const ids = new Set(taken.map(({ id }) => id))
+  return {
+    title,
+    steps: withDistinctChecks(
+      taken.map((step) => ({
+        ...step,
+        // A need that is not in `steps` at all is a mistake, which the runner reports.
+        needs: step.needs.filter((id) => ids.has(id) || !byId.has(id)),
+      })),
+    ),
+    leftOut: steps.flatMap(({ id, title: what }) => {
+      const why = known.get(id)?.why
+      return why === undefined ? [] : [{ id, title: what, why }]
+    }),
+  }
+}
+
+/** A sentence for each reason that something is left out: 'hosts does not make machines: left out: Boot a, Boot b'. */
+export const leftOutLines = ({ leftOut = [] }: Plan): readonly string[] =>
+  [...new Set(leftOut.map(({ why }) => why))].map(
+    (why) =>
+      `${why}: left out: ${leftOut
+        .filter((each) => each.why === why)
+        .map(({ title }) => title)
+        .join(', ')}`,
+  )
+
+/** Steps of the same group at the same time, and the groups one after another, whatever the steps themselves need. */
+export const inTurn = <Around extends Surroundings>(
+  ...groups: readonly (readonly Step<Around>[])[]
+): readonly Step<Around>[] => {
+  let before: readonly string[] = []
+  return groups.flatMap((group) => {
+    const steps = group.map((step) => ({ ...step, needs: before }))
+    if (steps.length > 0) before = steps.map(({ id }) => id)
+    return steps
+  })
+}
+
+/**
+ * The way back: the undo of each step that has one, after the undo of everything that needs it. It is a plan like any
+ * other, to be run in the mode `undo`, or looked at.
+ */
+export const backwards = <Around extends Surroundings>(plan: Plan<Around>): Plan<Around> => {
+  const undoneBefore = (id: string): readonly string[] =>
+    plan.steps
+      .filter(({ needs }) => needs.includes(id))
+      .flatMap((step) => (step.undo ? [step.id] : undoneBefore(step.id)))
+  return {
+    title: plan.title,
+    steps: [...plan.steps].reverse().flatMap(({ undo, id, phase, machine }): Step<Around>[] =>
+      undo
+        ? [
+            {
+              id,
+              title: undo.title,
+              phase,
+              ...(machine === undefined ? {} : { machine }),
+              needs: [...new Set(undoneBefore(id))],
+              apply: undo.apply,
+              checks: [undo.gone],
+            },
+          ]
+        : [],
+    ),
+    leftOut: plan.leftOut ?? [],
+  }
+}

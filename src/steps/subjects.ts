@@ -1,0 +1,120 @@
+/**
+ * The steps of a lab, subject by subject, in the order in which they are shown. What the provider lacks a capability
+ * for is left out, with the reason.
+ */
+import type { Step } from '../context.js'
+import {
+  initiatorsOf,
+  type Lab,
+  type MachineSpec,
+  machinesWith,
+  nfsServerOf,
+  nodesOf,
+  targetNamed,
+} from '../lab/lab.js'
+import type { FileOptions } from '../machine/files.js'
+import { lacks, lacksStart, type Provider } from '../provider/provider.js'
+import * as database from './database.js'
+import * as fencing from './fencing.js'
+import * as initiator from './initiator.js'
+import * as kubernetes from './kubernetes.js'
+import * as machines from './machines.js'
+import * as storage from './storage.js'
+import * as target from './target.js'
+import * as workloads from './workloads.js'
+
+/** Leaves a step out for this reason, if there is one. What it would make is there all the same: others go on. */
+const unless = (why: string | undefined, step: Step): Step =>
+  why === undefined ? step : { ...step, leftOut: { why, given: true } }
+
+/** Leaves a step out for this reason, if there is one, and with it whatever needs it. */
+const without = (why: string | undefined, step: Step): Step =>
+  why === undefined ? step : { ...step, leftOut: { why, given: false } }
+
+/** The network, where the provider makes one. */
+export const networked = (lab: Lab, provider: Provider): Step =>
+  unless(lacks(provider, 'network'), machines.createNetwork(lab))
+
+/** A machine that runs, where the provider can switch it on. */
+export const booted = (lab: Lab, provider: Provider, machine: MachineSpec, options: FileOptions): Step =>
+  unless(lacksStart(provider), machines.boot(lab, machine, options))
+
+export const machineSteps = (
+  lab: Lab,
+  provider: Provider,
+  options: FileOptions,
+  gone: readonly string[],
+): readonly Step[] => [
+  networked(lab, provider),
+  ...gone.map((name) => unless(lacks(provider, 'machines'), machines.remove(lab, name))),
+  ...lab.machines.flatMap((machine) => [
+    booted(lab, provider, machine, options),
+    machines.reach(lab, machine),
+    machines.configure(lab, machine, options, gone),
+  ]),
+]
+
+export const iscsiSteps = (lab: Lab, provider: Provider): readonly Step[] => [
+  ...lab.targets.map((each) => without(lacks(provider, 'disks'), target.serveTarget(lab, each))),
+  ...initiatorsOf(lab).map((machine) => initiator.prepareInitiator(lab, machine)),
+  ...lab.targets.map((each) => target.proveRefusal(lab, each)).filter((step) => step !== undefined),
+  ...lab.filesystems.flatMap((filesystem) => [
+    initiator.logIn(lab, filesystem),
+    initiator.makeFilesystem(lab, filesystem),
+    initiator.growFilesystem(lab, filesystem),
+  ]),
+]
+
+export const kubernetesSteps = (lab: Lab): readonly Step[] => {
+  const spec = lab.kubernetes
+  if (!spec) return []
+  return [
+    ...nodesOf(lab).map((machine) => kubernetes.startContainerd(lab, machine)),
+    kubernetes.initControlPlane(lab),
+    kubernetes.forgetNodes(lab),
+    ...machinesWith(lab, 'worker').map((machine) => kubernetes.joinWorker(lab, machine)),
+    ...nodesOf(lab).map((machine) => kubernetes.routePods(lab, machine)),
+    ...nodesOf(lab).map((machine) => kubernetes.readyNode(lab, machine, spec)),
+    kubernetes.installDns(lab),
+    kubernetes.proveControlPlane(lab),
+    kubernetes.proveProxy(lab),
+    ...(machinesWith(lab, 'worker').some(({ iqn }) => iqn !== undefined) ? [database.guardLuns(lab)] : []),
+    fencing.watchWorkers(lab),
+  ]
+}
+
+export const storageSteps = (lab: Lab, provider: Provider): readonly Step[] => {
+  const server = nfsServerOf(lab)
+  return [
+    ...(server ? [storage.serveNfs(lab, server)] : []),
+    ...(server ? nodesOf(lab).map((machine) => storage.mountNfs(lab, machine)) : []),
+    ...nodesOf(lab).map((machine) => unless(lacks(provider, 'images'), storage.loadImages(lab, machine))),
+    ...(lab.storage.length > 0 ? [storage.provideStorage(lab)] : []),
+  ]
+}
+
+export const workloadSteps = (lab: Lab): readonly Step[] => {
+  let before: string | undefined
+  return lab.workloads.map((workload) => {
+    const step = workloads.deployWorkload(lab, workload, before)
+    before = step.id
+    return step
+  })
+}
+
+export const databaseSteps = (lab: Lab): readonly Step[] => {
+  const spec = lab.database
+  if (!spec) return []
+  const { volume } = spec
+  const onLun = volume.kind === 'lun' ? volume : undefined
+  return [
+    ...(onLun
+      ? [database.createSecret(lab, targetNamed(lab, onLun.target)), database.proveVolume(lab, spec, onLun)]
+      : []),
+    database.deployDatabase(lab, spec),
+    ...(onLun ? [initiator.growVolume(lab, onLun), database.targetSees(lab, spec, onLun)] : []),
+    database.writeRow(lab, spec),
+    database.startClients(lab, spec),
+    ...machinesWith(lab, 'worker').map(({ name }) => database.proveInside(lab, spec, name)),
+  ]
+}
