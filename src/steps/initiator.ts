@@ -16,7 +16,7 @@ import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
 import type { Verdict } from '../plan/step.js'
 import { equals, machineCheck } from './checks.js'
-import { discover, hashOfRecord, nodeArgs, recordText, writeRecord } from './open-iscsi.js'
+import { discover, hashOfRecord, nodeArgs, recordsOf, recordText, writeRecord } from './open-iscsi.js'
 import { shortName } from './target.js'
 
 const phase = 'iscsi'
@@ -129,16 +129,14 @@ const newSession = async (context: Context, where: Where): Promise<void> => {
   const machine = context.machine(where.filesystem.initiator)
   for (const { mountPoint } of sharing(where))
     await machine.run(shell`! mountpoint -q ${mountPoint} || umount ${mountPoint}`)
+  const iqn = where.filesystem.target
   // At whatever portal that was: the lab file may have another one now.
-  for (const operation of ['--logout', '--op=delete'])
-    await machine.try(shell`iscsiadm -m node -T ${where.filesystem.target} ${operation}`)
-  const { command, input } = writeRecord(
-    where.filesystem.target,
-    where.portal,
-    targetNamed(where.lab, where.filesystem.target).chap,
+  await machine.try(
+    shell`ls -d ${recordsOf(iqn)} 2>/dev/null | grep -q . || exit 0; iscsiadm -m node -T ${iqn} --logout; iscsiadm -m node -T ${iqn} --op=delete`,
   )
+  const { command, input } = writeRecord(iqn, where.portal, targetNamed(where.lab, iqn).chap)
   await machine.run(command, { input })
-  await machine.run(shell`iscsiadm ${nodeArgs(where.filesystem.target, where.portal)} --login`)
+  await machine.run(shell`iscsiadm ${nodeArgs(iqn, where.portal)} --login`)
   await machine.run(appears(where))
   for (const other of earlier(where)) await machine.run(mount(other))
 }
@@ -220,7 +218,9 @@ const recorded = (where: Where): Check => {
 const lookAgain = async (context: Context, where: Where): Promise<boolean> => {
   const machine = context.machine(where.filesystem.initiator)
   const { iqn } = targetNamed(where.lab, where.filesystem.target)
-  const scan = await machine.try(shell`iscsiadm ${nodeArgs(iqn, where.portal)} --rescan`)
+  const scan = await machine.try(
+    shell`ls -d ${recordsOf(iqn)} 2>/dev/null | grep -q . && iscsiadm ${nodeArgs(iqn, where.portal)} --rescan`,
+  )
   if (scan.exitCode !== 0 || (await machine.try(appears(where))).exitCode !== 0) return false
   for (const check of [loggedIn(where), recorded(where)]) if (!(await check.probe(context)).ok) return false
   return true
