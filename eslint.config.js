@@ -9,11 +9,11 @@ import tseslint from 'typescript-eslint'
  */
 const layers = {
   lab: {
-    src: ['error', 'machine/sh', 'providers', 'render'],
+    src: ['error', 'identity', 'machine/sh', 'providers', 'render'],
     packages: ['yaml', 'zod', 'fastest-levenshtein'],
   },
   machine: {
-    src: ['error', 'lab', 'render', 'state'],
+    src: ['error', 'identity', 'lab', 'render', 'state'],
     packages: ['execa', 'node-ssh', 'ssh2', 'tar-stream'],
   },
   parts: {
@@ -21,16 +21,27 @@ const layers = {
     packages: ['execa', 'handlebars', 'proper-lockfile', 'tar-stream', 'yaml', 'zod'],
   },
   provider: {
-    src: ['error', 'lab', 'machine', 'parts', 'providers', 'render', 'state'],
+    src: ['error', 'identity', 'lab', 'machine', 'parts', 'providers', 'render', 'state'],
     packages: ['execa'],
   },
   plan: { src: ['error'], packages: [] },
   fencing: {
-    src: ['context', 'error', 'journal', 'lab', 'lock', 'machine', 'provider/provider', 'state'],
+    src: ['context', 'error', 'identity', 'journal', 'lab', 'lock', 'machine', 'provider/provider', 'state'],
     packages: ['zod'],
   },
   steps: {
-    src: ['context', 'error', 'fencing', 'lab', 'machine', 'plan', 'provider/provider', 'render', 'state'],
+    src: [
+      'context',
+      'error',
+      'identity',
+      'fencing',
+      'lab',
+      'machine',
+      'plan',
+      'provider/provider',
+      'render',
+      'state',
+    ],
     packages: ['mysql2/promise'],
   },
   fault: {
@@ -53,6 +64,7 @@ const layers = {
     src: [
       'context',
       'error',
+      'identity',
       'fault',
       'fencing',
       'journal',
@@ -78,6 +90,7 @@ const layers = {
       'context',
       'course',
       'error',
+      'identity',
       'fault',
       'fencing',
       'journal',

@@ -46,7 +46,7 @@ const programs = {
   const { pathsOf } = await import(${from('state.js')})
   for (let round = 0; round < 3; round++) {
     const done = await attemptFence(context, { node, method, by: 'the soak', why: async (noted) =>
-      (await holderOf(pathsOf(lab.name).lock))?.purpose === 'change' ? undefined
+      (await holderOf(pathsOf(lab).lock))?.purpose === 'change' ? undefined
         : noted ? (noted.harm ? 'begun before' : undefined) : round === 0 ? 'the soak' : undefined,
     }, AbortSignal.timeout(35_000)).catch((error) => console.error(error.message))
     if (done) break
@@ -58,7 +58,7 @@ const programs = {
   const { takeLock } = await import(${from('lock.js')})
   const { undoAll } = await import(${from('scenario/undo.js')})
   const { pathsOf } = await import(${from('state.js')})
-  const release = await takeLock(pathsOf(lab.name).lock,
+  const release = await takeLock(pathsOf(lab).lock,
     { command: 'soak', purpose: 'change', wait: () => undefined, signal: context.signal })
   await settleFences(lab, context.signal)
   const failed = await undoAll(context)
@@ -90,7 +90,7 @@ const programs = {
     access: served.split('\\n').includes(iqn),
     tainted: (seen.spec.taints ?? []).some(({ key }) => key === 'node.kubernetes.io/out-of-service'),
     on: machine.status === 'running',
-    journal: (await readJournal(lab.name)).filter(({ undo }) => undo.machine === node).map(({ undo }) => undo.do),
+    journal: (await readJournal(lab)).filter(({ undo }) => undo.machine === node).map(({ undo }) => undo.do),
   }))
   process.exit(0)`,
 }

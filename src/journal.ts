@@ -2,6 +2,7 @@
  * What is still to be undone of a lab, as data: written down before a fault acts or a node is fenced, so that whoever
  * comes next, after a `kill -9` too, can do it.
  */
+import type { LabId } from './identity.js'
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
@@ -54,10 +55,10 @@ export interface JournalEntry extends z.output<typeof entrySchema> {
 }
 
 /** A file for each entry: a run and the fencing agent write at once, and neither must overwrite the other's. */
-const journalOf = (lab: string): string => pathsOf(lab).faults
+const journalOf = (lab: LabId): string => pathsOf(lab).faults
 
 /** What is still to be undone, in the order in which it was done. */
-export const readJournal = async (lab: string): Promise<readonly JournalEntry[]> => {
+export const readJournal = async (lab: LabId): Promise<readonly JournalEntry[]> => {
   const folder = journalOf(lab)
   const names = await readdir(folder).catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
@@ -77,7 +78,7 @@ export const readJournal = async (lab: string): Promise<readonly JournalEntry[]>
         } catch (error) {
           throw new LabError('bad-journal', `${path}: not a fault to undo`, {
             cause: error,
-            hint: `lab down ${lab}`,
+            hint: `lab down ${lab.name}`,
             log: path,
           })
         }
@@ -90,7 +91,7 @@ let written = 0
 
 /** Notes down what will have to be undone, on the disk before it returns; to be awaited before it is done. */
 export const noteUndo = async (
-  lab: string,
+  lab: LabId,
   by: string,
   fault: string,
   undos: readonly Undo[],
@@ -120,7 +121,7 @@ export const noteUndo = async (
 }
 
 /** It is undone. */
-export const strike = async (lab: string, { id }: JournalEntry): Promise<void> => {
+export const strike = async (lab: LabId, { id }: JournalEntry): Promise<void> => {
   await rm(join(journalOf(lab), id), { force: true })
   await syncFolder(journalOf(lab))
 }
@@ -154,12 +155,12 @@ export const fencesIn = (journal: readonly JournalEntry[]): ReadonlyMap<string, 
  * To be asked before a lab is brought back by its plan, which lets every node into its targets.
  * @throws LabError while a node that was thrown out has not lost its memory: it would write what it still holds.
  */
-export const refuseWhileFenced = async (lab: string): Promise<void> => {
+export const refuseWhileFenced = async (lab: LabId): Promise<void> => {
   const fenced = (await readJournal(lab)).find(({ undo }) => undo.do === 'readmit')
   if (fenced)
     throw new LabError(
       'still-fenced',
       `${fenced.undo.machine} was thrown out by its target, and could not be switched off: it must not be let in`,
-      { hint: `lab heal ${lab}, or lab down ${lab}` },
+      { hint: `lab heal ${lab.name}, or lab down ${lab.name}` },
     )
 }

@@ -29,8 +29,8 @@ const lazily = (open: () => Promise<Transport>, address: string): Transport => {
 /** Commands as root on a machine, over a connection that the provider opens. Only the right machine has that host key. */
 export const transportTo = async (lab: Lab, machine: MachineSpec, provider: Provider): Promise<Transport> => {
   const { sshTransport } = await import('./machine/ssh.js')
-  const { privateKey } = await labKeys(lab.name)
-  const { publicKey } = await machineKeys(lab.name, machine.name)
+  const { privateKey } = await labKeys(lab)
+  const { publicKey } = await machineKeys(lab, machine.name)
   return sshTransport({
     address: `${machine.name} (${machine.address})`,
     user: 'root',
@@ -59,7 +59,7 @@ export const openSession = (
     provider,
     signal,
     patience: provider.patience,
-    kubectl: kubectlWith(kubectlBinary, pathsOf(lab.name).kubeconfig, signal, provider.patience),
+    kubectl: kubectlWith(kubectlBinary, pathsOf(lab).kubeconfig, signal, provider.patience),
     machine: (name) => {
       let machine = machines.get(name)
       if (!machine) {
@@ -71,7 +71,7 @@ export const openSession = (
           })
         const address = `${name} (${spec.address})`
         const open = async (): Promise<Transport> => {
-          if (!hasKeys(lab.name, name))
+          if (!hasKeys(lab, name))
             throw new LabError('ssh-unreachable', `${address}: no SSH: it was never made`)
           return transportTo(lab, spec, provider)
         }

@@ -1,3 +1,4 @@
+import { type LabId, labOf, wordOf } from './identity.js'
 import { createHash, randomBytes } from 'node:crypto'
 import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
@@ -65,17 +66,15 @@ const place: Place = {
   danger: 'lab does what the files of a lab say, and so would do what somebody else wrote',
 }
 
-/** Names of the labs that have a folder here, up or not. */
-export const madeLabs = async (): Promise<readonly string[]> => {
+/** The labs that have a folder here, up or not, at whatever seat. */
+export const madeLabs = async (): Promise<readonly LabId[]> => {
   const root = trustedRoot()
   const entries = await readdir(root, { withFileTypes: true }).catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
     throw unreadable(root, error, place)
   })
-  return entries.filter((entry) => entry.isDirectory() && isLabName(entry.name)).map(({ name }) => name)
+  return entries.flatMap((entry) => (entry.isDirectory() ? (labOf(entry.name) ?? []) : []))
 }
-
-const isLabName = (name: string): boolean => /^[a-z0-9-]+$/.test(name)
 
 const trustedRoot = (): string => {
   const root = stateRoot()
@@ -141,15 +140,16 @@ export interface LabPaths {
 /** Linux: sun_path has 108 bytes; the longest socket name below the folder is `machines/<32>/uml/x/mconsole`. */
 const longestRoot = 80
 
-export const pathsOf = (name: string): LabPaths => {
-  const root = join(stateRoot(), name)
+export const pathsOf = (lab: LabId): LabPaths => {
+  const word = wordOf(lab)
+  const root = join(stateRoot(), word)
   if (Buffer.byteLength(root) > longestRoot)
     throw new LabError('state-path-too-long', `${root}: too long for a folder that holds Unix sockets`, {
       // Not in /var/tmp: what lies there for a month is removed.
       hint: 'set LAB_STATE to a shorter folder: LAB_STATE=$HOME/.lab lab …',
       exitCode: exitCodes.usage,
     })
-  const lock = join(stateRoot(), `.${name}.lock`)
+  const lock = join(stateRoot(), `.${word}.lock`)
   refuseForeignLab(root, lock)
   return {
     root,
@@ -165,7 +165,7 @@ export const pathsOf = (name: string): LabPaths => {
     manifests: join(root, 'manifests'),
     fencing: join(root, 'fencing'),
     lock,
-    fenceLock: (node) => join(dirname(lock), `.${name}.fence-${node}.lock`),
+    fenceLock: (node) => join(dirname(lock), `.${word}.fence-${node}.lock`),
     machine: (machine) => join(root, 'machines', machine),
   }
 }

@@ -1,4 +1,5 @@
 /** The table of contents: every command that changes or looks at a whole lab walks one of these plans. */
+import type { LabId } from './identity.js'
 import type { Plan, Step } from './context.js'
 import type { Lab, Role } from './lab/lab.js'
 import type { FileOptions } from './machine/files.js'
@@ -52,7 +53,7 @@ export const planStop = (lab: Lab, provider: Provider, options: FileOptions): Pl
 }
 
 /** `down`: it needs no lab file, only the name, since it ends a lab whatever state its files are in. */
-export const planDown = (lab: Pick<Lab, 'name'>, providers: readonly Provider[]): AnyPlan<Surroundings> =>
+export const planDown = (lab: LabId, providers: readonly Provider[]): AnyPlan<Surroundings> =>
   planOf(`End ${lab.name}`, inTurn([endAgent(lab)], ...providers.map((provider) => [destroy(lab, provider)])))
 
 /** `down` of machines that lab did not make: what `up` changed on them is undone before the lab is forgotten. */

@@ -147,7 +147,7 @@ describe.runIf(root)('the folder of a lab', () => {
     await mkdir(join(process.env['LAB_STATE'], 'mine'), { recursive: true })
     await writeFile(path, '')
     await chown(path, stranger, 0)
-    expect(() => pathsOf('mine')).toThrow(/belongs to user 4321/)
+    expect(() => pathsOf({ name: 'mine' })).toThrow(/belongs to user 4321/)
   })
 })
 

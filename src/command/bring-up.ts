@@ -5,6 +5,7 @@ import { leftOutLines } from '../plan/plan.js'
 import { reportJson } from '../plan/report.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Plan } from '../context.js'
+import { labHere, type LabId, wordOf } from '../identity.js'
 import type { Report } from '../plan/step.js'
 import { planUp } from '../up.js'
 import type { Provider } from '../provider/provider.js'
@@ -147,14 +148,15 @@ export const bringUp = async (
   io: Io,
   title = 'up',
 ): Promise<ExitCode> => {
+  const known = labHere(nameOrPath)
   const lab = await loadLab(nameOrPath).catch(async (error: unknown) => {
     // A lab that was brought up from a file of one's own, by its name alone: as hints have it.
     if (
       !(error instanceof LabError && error.code === 'no-such-lab') ||
-      !(await madeLabs()).includes(nameOrPath)
+      !(await madeLabs()).some((made) => wordOf(made) === wordOf(known))
     )
       throw error
-    return loadLab(pathsOf(nameOrPath).source)
+    return loadLab(pathsOf(known).source)
   })
   const view = viewFor(io, options)
   const release = await lockFor(lab, title, options, io, view)
@@ -167,7 +169,7 @@ export const bringUp = async (
     await rememberLab(lab)
     await keepManifests(lab)
     await rememberProvider(lab, provider)
-    await keepSecrets(pathsOf(lab.name))
+    await keepSecrets(pathsOf(lab))
     await writeAccess(lab, provider)
     const session = await sessionFor(lab, provider, io.signal)
     try {
@@ -199,7 +201,7 @@ export const bringUp = async (
   }
 }
 
-export const printFailures = (lab: Pick<Lab, 'name'>, report: Report, io: Io): void => {
+export const printFailures = (lab: LabId, report: Report, io: Io): void => {
   if (report.interrupted)
     io.stderr.write(`interrupted; to go on: lab up ${lab.name}; to end: lab down ${lab.name}\n`)
   for (const { outcome, step, reason, hint } of report.results)

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { labHere, type LabId } from '../identity.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import type { Leftover, Provider } from '../provider/provider.js'
 import { allProviders } from '../provider/registry.js'
@@ -13,20 +14,19 @@ import { lockFor, sessionFor, viewFor } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 
-const leftoversOf = async (lab: { name: string }, where: readonly Provider[]): Promise<readonly Leftover[]> =>
+const leftoversOf = async (lab: LabId, where: readonly Provider[]): Promise<readonly Leftover[]> =>
   (await Promise.all(where.map((provider) => provider.leftovers(lab)))).flat()
 
 /**
- * A lab's name, from a name or the path of its file. A name will do by itself where anything of that lab is
- * left, be it only a process whose files are gone.
+ * Which lab is meant, from a name or the path of its file. A name alone will do where anything of that lab is left,
+ * even if it is only a process whose files are gone.
  */
-const nameOf = async (nameOrPath: string): Promise<string> => {
+const meant = async (nameOrPath: string): Promise<LabId> => {
   if (/^[a-z0-9-]+$/.test(nameOrPath)) {
-    const lab = { name: nameOrPath }
-    if (existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, await allProviders())).length > 0)
-      return lab.name
+    const lab = labHere(nameOrPath)
+    if (existsSync(pathsOf(lab).root) || (await leftoversOf(lab, await allProviders())).length > 0) return lab
   }
-  return (await loadRunning(nameOrPath)).name
+  return labHere((await loadRunning(nameOrPath)).name)
 }
 
 /** Undoes what `up` changed on machines that lab did not make. Where nobody knows what that was, they stay as they are. */
@@ -44,7 +44,7 @@ const giveBack = async (name: string, provider: Provider, io: Io): Promise<void>
 
 /** Ends a lab whatever state it is in, then looks afresh: exit code 1 if anything of it is left. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
-  const lab = { name: await nameOf(nameOrPath) }
+  const lab = await meant(nameOrPath)
   const view = viewFor(io, options)
   const release = await lockFor(lab, 'down', options, io, view)
   try {
@@ -54,7 +54,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
       throw error
     })
     const where = inUse ? [inUse] : await allProviders()
-    const existed = existsSync(pathsOf(lab.name).root) || (await leftoversOf(lab, where)).length > 0
+    const existed = existsSync(pathsOf(lab).root) || (await leftoversOf(lab, where)).length > 0
     if (inUse && !inUse.machines) await giveBack(lab.name, inUse, io)
     const report = await runPlan(planDown(lab, where), 'undo', { signal: io.signal }, () => undefined)
     const left = await leftoversOf(lab, where)

@@ -1,6 +1,7 @@
 /** The fencing agent's two processes: see fencing/process.ts. */
 import { Option } from 'commander'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { labHere } from '../identity.js'
 import { keepAgent, runAgent, startKeeper } from '../fencing/process.js'
 import { maskKnown } from '../view/secrets.js'
 import { loadRunning } from './kept-lab.js'
@@ -16,7 +17,7 @@ export interface AgentOptions {
 const run = async (name: string, options: AgentOptions, io: Io): Promise<ExitCode> => {
   const orphaned = io.orphaned()
   if (!options.watch) {
-    await keepAgent(name, io.signal)
+    await keepAgent(labHere(name), io.signal)
     return exitCodes.ok
   }
   const lab = await loadRunning(name)
@@ -32,7 +33,7 @@ const run = async (name: string, options: AgentOptions, io: Io): Promise<ExitCod
     await runAgent(session, fencing, say, ending)
   } finally {
     await session.close()
-    if (orphaned.aborted && !io.signal.aborted) startKeeper(name)
+    if (orphaned.aborted && !io.signal.aborted) startKeeper(labHere(name))
   }
   return exitCodes.ok
 }

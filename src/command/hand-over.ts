@@ -27,4 +27,4 @@ export const handOver = async (
   }
 }
 
-export const sshArgs = (lab: Lab): readonly string[] => ['-F', pathsOf(lab.name).sshConfig]
+export const sshArgs = (lab: Lab): readonly string[] => ['-F', pathsOf(lab).sshConfig]

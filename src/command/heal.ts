@@ -10,10 +10,10 @@ import { asJson, type Io, type Options, type Verb, withEvents, withWait } from '
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   await providerOf(lab)
-  const open = await readJournal(lab.name)
+  const open = await readJournal(lab)
   if (open.length === 0 && options.output !== 'json' && !options.events)
     io.stdout.write(`${lab.name}: no fault is to be undone\n`)
-  return bringUp(pathsOf(lab.name).source, options, io, 'heal')
+  return bringUp(pathsOf(lab).source, options, io, 'heal')
 }
 
 export const verb: Verb = {

@@ -2,6 +2,7 @@ import { existsSync, statSync } from 'node:fs'
 import { cp, readFile, rename, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { labHere, type LabId } from '../identity.js'
 import type { Lab } from '../lab/lab.js'
 import { secretsIn } from '../lab/secrets.js'
 import { type LabPaths, pathsOf, readIfThere, writePrivate } from '../state.js'
@@ -16,7 +17,7 @@ interface ParsedLab {
   readonly lab: Lab
 }
 
-const parsedFile = (name: string): string => join(pathsOf(name).root, 'lab.json')
+const parsedFile = (lab: LabId): string => join(pathsOf(lab).root, 'lab.json')
 
 /** Changes whenever the program is built anew. */
 const program = (): string => String(statSync(fileURLToPath(import.meta.url)).mtimeMs)
@@ -35,22 +36,25 @@ const keptManifests = ({ root, manifests }: LabPaths, named: string): string => 
     : manifests
 }
 
+/** A lab as this process means it: its file says the name, and not the seat. */
+const seated = (lab: Lab): Lab => ({ ...lab, ...labHere(lab.name) })
+
 /** The lab of the copy of a lab file, which has its manifests in a place of their own. */
 const asKept = (lab: Lab): Lab =>
-  lab.manifests === undefined ? lab : { ...lab, manifests: keptManifests(pathsOf(lab.name), lab.manifests) }
+  lab.manifests === undefined ? lab : { ...lab, manifests: keptManifests(pathsOf(lab), lab.manifests) }
 
 /** Keeps the lab file as it is applied now, for when it is gone, and parsed, for commands that look. */
 export const rememberLab = async (lab: Lab): Promise<void> => {
   const { parseLab } = await import('../lab/load.js')
-  const copy = pathsOf(lab.name).source
+  const copy = pathsOf(lab).source
   const text = await readFile(lab.file, 'utf8')
   await writePrivate(copy, text)
   const parsed: ParsedLab = { program: program(), text, lab: parseLab(text, copy) }
-  await writePrivate(parsedFile(lab.name), JSON.stringify(parsed))
+  await writePrivate(parsedFile(lab), JSON.stringify(parsed))
 }
 
-const parsedLab = async (name: string, text: string): Promise<Lab | undefined> => {
-  const kept = await readIfThere(parsedFile(name))
+const parsedLab = async (id: LabId, text: string): Promise<Lab | undefined> => {
+  const kept = await readIfThere(parsedFile(id))
   if (kept === undefined) return undefined
   try {
     const parsed = JSON.parse(kept) as ParsedLab
@@ -68,11 +72,11 @@ const danger = 'lab would bring up what somebody else wrote'
 
 /** A lab file that a user names. @throws LabError for one that somebody else could have written */
 export const loadLab = async (nameOrPath: string): Promise<Lab> => {
-  const lab = await (await import('../lab/load.js')).loadLab(nameOrPath)
+  const lab = seated(await (await import('../lab/load.js')).loadLab(nameOrPath))
   keepSecret(secretsIn(lab))
   if (lab.file.startsWith(shipped)) return lab
   refuseForeign(lab.file, { danger })
-  const own = lab.file === pathsOf(lab.name).source ? asKept(lab) : lab
+  const own = lab.file === pathsOf(lab).source ? asKept(lab) : lab
   if (own.manifests !== undefined && refuseForeign(own.manifests, { danger }) !== undefined)
     refuseForeignIn(own.manifests, { danger }, 'ours-or-root')
   return own
@@ -84,11 +88,12 @@ export const loadLab = async (nameOrPath: string): Promise<Lab> => {
  */
 export const loadRunning = async (nameOrPath: string): Promise<Lab> => {
   if (!nameOrPath.includes('/') && /^[a-z0-9-]+$/.test(nameOrPath)) {
-    const copy = pathsOf(nameOrPath).source
+    const id = labHere(nameOrPath)
+    const copy = pathsOf(id).source
     const text = await readIfThere(copy)
     if (text !== undefined) {
       const lab = asKept(
-        (await parsedLab(nameOrPath, text)) ?? (await import('../lab/load.js')).parseLab(text, copy),
+        seated((await parsedLab(id, text)) ?? (await import('../lab/load.js')).parseLab(text, copy)),
       )
       keepSecret(secretsIn(lab))
       return lab
@@ -98,8 +103,9 @@ export const loadRunning = async (nameOrPath: string): Promise<Lab> => {
 }
 
 /** Beside the copy of the lab file: what is up stays what it was, whatever becomes of the originals. */
-export const keepManifests = async ({ name, manifests }: Lab): Promise<void> => {
-  const kept = pathsOf(name).manifests
+export const keepManifests = async (lab: Lab): Promise<void> => {
+  const { manifests } = lab
+  const kept = pathsOf(lab).manifests
   if (manifests === undefined || manifests === kept) return
   // Complete before it takes the place of the one before.
   const next = `${kept}.new`

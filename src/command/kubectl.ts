@@ -21,7 +21,7 @@ const run = async (
   const program = 'missing' in parts ? 'kubectl' : parts.kubectl
   return handOver(
     program,
-    ['--kubeconfig', pathsOf(lab.name).kubeconfig, ...theirs(words)],
+    ['--kubeconfig', pathsOf(lab).kubeconfig, ...theirs(words)],
     `lab prepare ${lab.name}`,
     io,
   )

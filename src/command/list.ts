@@ -1,4 +1,5 @@
 import { exitCodes, type ExitCode } from '../error.js'
+import { labHere, seatHere } from '../identity.js'
 import { madeLabs, pathsOf } from '../state.js'
 import { providerInUse } from './provider-in-use.js'
 import { printJson } from './json.js'
@@ -7,13 +8,22 @@ import { asJson, type Io, type Options, type Verb } from './verb.js'
 /** Shipped labs, and those that are up. */
 const run = async (options: Options, io: Io): Promise<ExitCode> => {
   const { shippedLabs } = await import('../lab/load.js')
-  const there = await madeLabs()
+  const seat = seatHere()
+  const there = (await madeLabs()).filter((lab) => lab.seat === seat)
   const shipped = shippedLabs()
   const others = there
-    .filter((name) => !shipped.some((lab) => lab.name === name))
-    .map((name) => ({ name, file: pathsOf(name).source, description: '(from a file of yours)', runs: [] }))
+    .filter(({ name }) => !shipped.some((lab) => lab.name === name))
+    .map((lab) => ({
+      name: lab.name,
+      file: pathsOf(lab).source,
+      description: '(from a file of yours)',
+      runs: [],
+    }))
   const labs = await Promise.all(
-    [...shipped, ...others].map(async (lab) => ({ ...lab, provider: (await providerInUse(lab))?.name })),
+    [...shipped, ...others].map(async (lab) => ({
+      ...lab,
+      provider: (await providerInUse(labHere(lab.name)))?.name,
+    })),
   )
   if (options.output === 'json') printJson(io, 'lab.list/v1', { labs })
   else {

@@ -1,4 +1,5 @@
 /** The provider that a lab was brought up with, as its folder notes it down. */
+import type { LabId } from '../identity.js'
 import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
 import type { Lab } from '../lab/lab.js'
@@ -8,10 +9,10 @@ import { providerNames } from '../providers.js'
 import { pathsOf, readIfThere, writePrivate } from '../state.js'
 import type { Options } from './verb.js'
 
-const providerFile = (lab: Pick<Lab, 'name'>): string => join(pathsOf(lab.name).root, 'provider')
+const providerFile = (lab: LabId): string => join(pathsOf(lab).root, 'provider')
 
 /** The provider that a lab was brought up with; undefined: it was not. */
-export const providerInUse = async (lab: Pick<Lab, 'name'>): Promise<Provider | undefined> => {
+export const providerInUse = async (lab: LabId): Promise<Provider | undefined> => {
   const path = providerFile(lab)
   const text = await readIfThere(path)
   if (text === undefined) return undefined
@@ -40,7 +41,7 @@ export const rememberProvider = (lab: Lab, provider: Provider): Promise<void> =>
   writePrivate(providerFile(lab), `${provider.name}\n`)
 
 /** @throws LabError `not-up` with the command that brings it up. */
-export const providerOf = async (lab: Pick<Lab, 'name'>): Promise<Provider> => {
+export const providerOf = async (lab: LabId): Promise<Provider> => {
   const provider = await providerInUse(lab)
   if (!provider)
     throw new LabError('not-up', `${lab.name} is not up`, {

@@ -15,7 +15,7 @@ const run = async (
   io: Io,
 ): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
-  const { runs } = pathsOf(lab.name)
+  const { runs } = pathsOf(lab)
   const folderOf = (name: string): string => (name.includes('/') ? name : join(runs, name))
   if (options.compare) {
     const [one, other, ...more] = options.compare

@@ -214,7 +214,7 @@ const run = async (
     const done: RunReport[] = []
     let interrupted = false
     for (const [index, scenario] of scenarios.entries()) {
-      const place = (folder ??= await startRun(pathsOf(lab.name).runs, title, new Date()))
+      const place = (folder ??= await startRun(pathsOf(lab).runs, title, new Date()))
       let latest: RunReport | undefined
       const ledgerOf = (place: string, index: number): string =>
         join(
@@ -262,7 +262,7 @@ const run = async (
         } else throw error
       }
     }
-    const gone = await pruneRuns(pathsOf(lab.name).runs)
+    const gone = await pruneRuns(pathsOf(lab).runs)
     if (gone.length > 0)
       view.notice(
         `removed ${String(gone.length)} old runs that passed, or are older than ${String(keptRuns.withFindings)} with findings; the newest ${String(keptRuns.newest)} stay`,

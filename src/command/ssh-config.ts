@@ -13,11 +13,11 @@ const word = (path: string): string => `"${path.replaceAll(/["\\]/g, '\\$&').rep
 
 /** ssh_config and known_hosts: `ssh -F …/ssh_config worker1` works, and only the right machine answers. */
 export const writeAccess = async (lab: Lab, provider: Provider): Promise<void> => {
-  const paths = pathsOf(lab.name)
-  await labKeys(lab.name)
+  const paths = pathsOf(lab)
+  await labKeys(lab)
   const known: string[] = []
   for (const { name, address } of lab.machines) {
-    const { publicKey } = await machineKeys(lab.name, name)
+    const { publicKey } = await machineKeys(lab, name)
     known.push(`${name},${address} ${publicKey.split(' ').slice(0, 2).join(' ')}`)
   }
   await writePrivate(paths.knownHosts, `${known.join('\n')}\n`)

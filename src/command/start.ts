@@ -9,7 +9,7 @@ import { asJson, type Io, type Options, type Verb, withEvents, withWait } from '
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   await providerOf(lab)
-  return bringUp(pathsOf(lab.name).source, options, io, 'start')
+  return bringUp(pathsOf(lab).source, options, io, 'start')
 }
 
 export const verb: Verb = {

@@ -15,7 +15,7 @@ const fencingStatus = async (lab: Lab) => {
   const { agentState, isAtWork } = await import('../fencing/state.js')
   const fenced = await fencedNodes(lab)
   if (lab.fencing === 'none' && fenced.length === 0) return undefined
-  const state = await agentState(lab.name)
+  const state = await agentState(lab)
   const watching = state !== undefined && isAtWork(state)
   return {
     method: lab.fencing,
@@ -33,9 +33,9 @@ const fencingStatus = async (lab: Lab) => {
 
 /** The nodes whose fence is to be undone. The journal's parser is loaded where there is a journal. */
 const fencedNodes = async (lab: Lab): Promise<readonly string[]> => {
-  if (!existsSync(pathsOf(lab.name).faults)) return []
+  if (!existsSync(pathsOf(lab).faults)) return []
   const { fencesIn, readJournal } = await import('../journal.js')
-  return [...fencesIn(await readJournal(lab.name)).keys()]
+  return [...fencesIn(await readJournal(lab)).keys()]
 }
 
 const fencingLines = (
@@ -71,7 +71,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     fencingStatus(lab),
   ])
   const network = { ok, saw: maskKnown(saw) }
-  const paths = pathsOf(lab.name)
+  const paths = pathsOf(lab)
   const rows = machines.map((state) => {
     const spec = lab.machines.find(({ name }) => name === state.name)
     // What a machine printed last is in there.

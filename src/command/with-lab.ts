@@ -1,3 +1,4 @@
+import type { LabId } from '../identity.js'
 import { takeLock } from '../lock.js'
 import type { Lab } from '../lab/lab.js'
 import type { Provider } from '../provider/provider.js'
@@ -18,8 +19,8 @@ export const viewFor = (io: Io, options: Options): View =>
     mask: maskKnown,
   })
 
-export const lockFor = (lab: Pick<Lab, 'name'>, command: string, options: Options, io: Io, view: View) =>
-  takeLock(pathsOf(lab.name).lock, {
+export const lockFor = (lab: LabId, command: string, options: Options, io: Io, view: View) =>
+  takeLock(pathsOf(lab).lock, {
     command: `lab ${command} ${lab.name}`,
     purpose: command === 'run' ? 'run' : 'change',
     wait: options.wait ? (who) => view.notice(`waiting for ${who}`) : undefined,
@@ -32,7 +33,7 @@ export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSign
     import('../parts/parts.js'),
     import('../session.js'),
   ])
-  keepSecret(Object.values((await keptSecrets(pathsOf(lab.name))) ?? {}))
+  keepSecret(Object.values((await keptSecrets(pathsOf(lab))) ?? {}))
   return openSession(lab, provider, signal, builtKubectl() ?? 'kubectl')
 }
 
@@ -45,7 +46,7 @@ export const healFirst = async (session: Session, view: View): Promise<boolean> 
   const { readJournal, refuseWhileFenced } = await import('../journal.js')
   const { settleFences } = await import('../fencing/fence.js')
   await settleFences(session.lab, session.signal)
-  const open = await readJournal(session.lab.name)
+  const open = await readJournal(session.lab)
   if (open.length === 0) return false
   const fenced = open.filter(({ fault }) => fault === 'fence')
   const left = open.filter(({ fault }) => fault !== 'fence')
@@ -55,6 +56,6 @@ export const healFirst = async (session: Session, view: View): Promise<boolean> 
     view.notice(`${node} was fenced: it comes back by a fresh boot`)
   const { undoAll } = await import('../fault/undo.js')
   for (const problem of await undoAll(session)) view.notice(`not undone: ${problem}`)
-  await refuseWhileFenced(session.lab.name)
+  await refuseWhileFenced(session.lab)
   return true
 }

@@ -135,7 +135,7 @@ export const hasRestarted = (names: readonly string[], before: ReadonlyMap<strin
       const state = await stateOf(context, name)
       if (state.status !== 'running') {
         // Whoever fences by power does not wait until it is back: it went down, and that is what was wanted.
-        const fenced = (await readJournal(context.lab.name)).some(
+        const fenced = (await readJournal(context.lab)).some(
           ({ fault, undo }) => fault === 'fence' && undo.machine === name,
         )
         return { ok: fenced, saw: `${described(state)}${fenced ? ', fenced while it went down' : ''}` }

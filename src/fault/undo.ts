@@ -129,11 +129,11 @@ export const undoAll = async (
   which: (entry: JournalEntry) => boolean = () => true,
 ): Promise<readonly string[]> => {
   const failed: string[] = []
-  for (const entry of [...(await readJournal(context.lab.name))].filter(which).reverse()) {
+  for (const entry of [...(await readJournal(context.lab))].filter(which).reverse()) {
     try {
       const undo = async (): Promise<void> => {
         await undoOne(context, entry)
-        await strike(context.lab.name, entry)
+        await strike(context.lab, entry)
       }
       if (entry.fault === 'fence') await whileFencing(context.lab, entry.undo.machine, context.signal, undo)
       else await undo()

@@ -151,7 +151,7 @@ export const fencingAgent = async (
     if (noted) return isOpen(noted) ? `${node} was to be fenced` : undefined
     const states = await provider.states(lab)
     follow(states)
-    return lostAmong(states, fencesIn(await readJournal(lab.name))).get(node)
+    return lostAmong(states, fencesIn(await readJournal(lab))).get(node)
   }
 
   const attempt = async (node: string, now: Attempts): Promise<void> => {
@@ -212,7 +212,7 @@ export const fencingAgent = async (
         armed.clear()
         attempts.clear()
       } else {
-        const fences = fencesIn(await readJournal(lab.name))
+        const fences = fencesIn(await readJournal(lab))
         const wanted = [
           ...lostAmong(states, fences).keys(),
           ...[...fences].filter(([, noted]) => isOpen(noted)).map(([node]) => node),

@@ -13,6 +13,7 @@
  * too long, may still arrive after the undo; then it is refused: by the target (`access.ts`), by the API server
  * (`taint.ts`), and by the provider, which cuts the run of the machine that was meant and none that was begun since.
  */
+import type { LabId } from '../identity.js'
 import { unlessAborted } from '../error.js'
 import { fencesIn, noteUndo, type NotedFence, readJournal, type Undo } from '../journal.js'
 import { type Lab, machinesWith } from '../lab/lab.js'
@@ -41,12 +42,12 @@ export interface Fenced {
  * @throws Interrupted by the signal while it waits
  */
 export const whileFencing = async <T>(
-  lab: Pick<Lab, 'name'>,
+  lab: LabId,
   node: string,
   signal: AbortSignal,
   body: () => Promise<T>,
 ): Promise<T> => {
-  const release = await takeLock(pathsOf(lab.name).fenceLock(node), {
+  const release = await takeLock(pathsOf(lab).fenceLock(node), {
     command: `the fence of ${node} in ${lab.name}`,
     purpose: 'fence',
     wait: () => undefined,
@@ -77,7 +78,7 @@ export const keptOutAt = async (
   const names = (await context.machine(target).run(keptOut, { signal }))
     .split('\n')
     .filter((name) => name !== '')
-  const fences = fencesIn(await readJournal(lab.name))
+  const fences = fencesIn(await readJournal(lab))
   const isNoted = (initiator: string): boolean =>
     lab.machines.some(({ name, iqn }) => iqn === initiator && fences.get(name)?.harm !== undefined)
   return names.map((initiator) => ({ initiator, noted: isNoted(initiator) }))
@@ -146,7 +147,7 @@ export const attemptFence = (
   const { lab, kubectl } = context
   const { node, method, by } = request
   return whileFencing(lab, node, signal, async () => {
-    const noted = fencesIn(await readJournal(lab.name)).get(node)
+    const noted = fencesIn(await readJournal(lab)).get(node)
     const why = await request.why(noted)
     if (why === undefined) return undefined
     // The last is undone first: a taint that is still on its way must not come once the node may write again.
@@ -160,7 +161,7 @@ export const attemptFence = (
         ? []
         : [{ do: 'untaint', machine: node } as const]),
     ]
-    const fresh = undos.length > 0 ? await noteUndo(lab.name, by, 'fence', undos) : []
+    const fresh = undos.length > 0 ? await noteUndo(lab, by, 'fence', undos) : []
     request.begun?.()
     const harm = noted?.harm ?? fresh[0]
     if (harm === undefined || signal.aborted) return undefined

@@ -5,6 +5,7 @@
  * It has a keeper, a second process that starts it again when it ends; and when the keeper ends, the agent starts
  * another keeper and ends itself, so that whichever of the two is killed, both are there again after a moment.
  */
+import { atSeatOf, type LabId } from '../identity.js'
 import { spawn } from 'node:child_process'
 import { access, appendFile, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -41,7 +42,7 @@ const exists = (path: string): Promise<boolean> =>
     () => false,
   )
 
-const readFenced = async (lab: string): Promise<readonly Fenced[]> => {
+const readFenced = async (lab: LabId): Promise<readonly Fenced[]> => {
   const text = await readFile(filesOf(lab).fenced, 'utf8').catch(() => '')
   return text.split('\n').flatMap((line) => {
     try {
@@ -54,7 +55,7 @@ const readFenced = async (lab: string): Promise<readonly Fenced[]> => {
 }
 
 /** Whom the agent fenced since a moment. */
-export const fencedSince = async (lab: string, since: Date): Promise<readonly Fenced[]> =>
+export const fencedSince = async (lab: LabId, since: Date): Promise<readonly Fenced[]> =>
   (await readFenced(lab)).filter(({ at }) => Date.parse(at) >= since.getTime())
 
 /** The agent's whole life; ends with the signal, or when the lab's folder goes. */
@@ -64,10 +65,10 @@ export const runAgent = async (
   notice: (text: string) => void,
   signal: AbortSignal,
 ): Promise<void> => {
-  const { name } = context.lab
-  const files = filesOf(name)
+  const { lab } = context
+  const files = filesOf(lab)
   const release = await takeLock(files.lock, {
-    command: `lab fencing-agent ${name}`,
+    command: `lab fencing-agent ${lab.name}`,
     purpose: 'watch',
     folderExists: true,
     // An earlier agent is about to end.
@@ -101,7 +102,7 @@ export const runAgent = async (
       gone.abort()
     }
   }
-  const before = await readFenced(name)
+  const before = await readFenced(lab)
   if (before.length > mostFenced) {
     const next = `${files.fenced}.new`
     const last = before.slice(-mostFenced / 2)
@@ -117,7 +118,7 @@ export const runAgent = async (
         confirmed: new Set(before.flatMap(({ id }) => (id === undefined ? [] : [id]))),
         suspended: async () => {
           // A holder without a purpose is one of an earlier version.
-          suspended = ((await holderOf(pathsOf(name).lock))?.purpose ?? 'run') === 'change'
+          suspended = ((await holderOf(pathsOf(lab).lock))?.purpose ?? 'run') === 'change'
           if (suspended) await note([], [])
           return suspended
         },
@@ -133,7 +134,7 @@ export const runAgent = async (
 }
 
 /** Adds to the log of the agent; what would make it too long goes into a new one. */
-const writeLog = async (lab: string, text: string): Promise<void> => {
+const writeLog = async (lab: LabId, text: string): Promise<void> => {
   const { log } = filesOf(lab)
   try {
     const { size } = await stat(log).catch(() => ({ size: 0 }))
@@ -148,19 +149,20 @@ const writeLog = async (lab: string, text: string): Promise<void> => {
  * The keeper's whole life: starts the agent, and again whenever it ends, until the signal or until nobody wants it.
  * Nothing to do where another keeper lives.
  */
-export const keepAgent = async (lab: string, signal: AbortSignal): Promise<void> => {
+export const keepAgent = async (lab: LabId, signal: AbortSignal): Promise<void> => {
   const files = filesOf(lab)
   const isWanted = async (): Promise<boolean> => !signal.aborted && (await exists(files.wanted))
   if (!(await isWanted())) return
   const release = await takeLock(files.keeperLock, {
-    command: `the keeper of the fencing agent of ${lab}`,
+    command: `the keeper of the fencing agent of ${lab.name}`,
     purpose: 'watch',
     folderExists: true,
     signal,
   })
   try {
     while (await isWanted()) {
-      const child = spawn(process.execPath, [program, 'fencing-agent', lab, '--watch'], {
+      const child = spawn(process.execPath, [program, 'fencing-agent', lab.name, '--watch'], {
+        env: atSeatOf(lab),
         stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
         cwd: '/',
       })
@@ -189,8 +191,9 @@ export const keepAgent = async (lab: string, signal: AbortSignal): Promise<void>
 }
 
 /** Starts a keeper, which outlives this process; returns before the agent has looked for the first time. */
-export const startKeeper = (lab: string): void => {
-  const child = spawn(process.execPath, [program, 'fencing-agent', lab], {
+export const startKeeper = (lab: LabId): void => {
+  const child = spawn(process.execPath, [program, 'fencing-agent', lab.name], {
+    env: atSeatOf(lab),
     stdio: 'ignore',
     detached: true,
     cwd: '/',
@@ -200,7 +203,7 @@ export const startKeeper = (lab: string): void => {
 }
 
 /** The agent is to be at work from now on; returns before it has looked for the first time. */
-export const startAgent = async (lab: string): Promise<void> => {
+export const startAgent = async (lab: LabId): Promise<void> => {
   const { folder, wanted } = filesOf(lab)
   await mkdir(folder, { recursive: true, mode: 0o700 })
   await writeFile(wanted, '', { mode: 0o600 })
@@ -208,7 +211,7 @@ export const startAgent = async (lab: string): Promise<void> => {
 }
 
 /** Whether the agent is to be at work, or it or its keeper lives still. */
-export const isAgentWanted = async (lab: string): Promise<boolean> => {
+export const isAgentWanted = async (lab: LabId): Promise<boolean> => {
   const { wanted, lock, keeperLock } = filesOf(lab)
   return (
     (await exists(wanted)) ||
@@ -220,7 +223,7 @@ export const isAgentWanted = async (lab: string): Promise<boolean> => {
 const farewell = 5000
 
 /** Ends the agent and its keeper; nothing to do where there is none. */
-export const stopAgent = async (lab: string): Promise<void> => {
+export const stopAgent = async (lab: LabId): Promise<void> => {
   const { wanted, lock, keeperLock } = filesOf(lab)
   await rm(wanted, { force: true })
   const begun = performance.now()

@@ -1,4 +1,5 @@
 /** What the fencing agent says of itself while it lives. `lab status` reads this: no parser of schemas is loaded. */
+import type { LabId } from '../identity.js'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { holderOf } from '../lock.js'
@@ -22,7 +23,7 @@ export interface AgentState extends AgentNote {
   readonly pid: number
 }
 
-export const filesOf = (lab: string) => {
+export const filesOf = (lab: LabId) => {
   const { fencing } = pathsOf(lab)
   return {
     folder: fencing,
@@ -60,7 +61,7 @@ export const quietOf = ({ at }: AgentNote): number => Date.now() - Date.parse(at
 export const isAtWork = (state: AgentNote): boolean => quietOf(state) < silence
 
 /** What the agent said last; undefined: there is none that lives, or it has not said anything yet. */
-export const agentState = async (lab: string): Promise<AgentState | undefined> => {
+export const agentState = async (lab: LabId): Promise<AgentState | undefined> => {
   const files = filesOf(lab)
   const holder = await holderOf(files.lock)
   const text = await readFile(files.state, 'utf8').catch(() => undefined)

@@ -2,6 +2,7 @@
  * The lab file as the rest of the program sees it: complete, defaulted, checked, read-only. Nobody but
  * `load.ts` sees YAML. Sizes are bytes, addresses dotted IPv4, subnets CIDR.
  */
+import type { LabId } from '../identity.js'
 import type { ExperimentName } from './experiments.js'
 import { hostNumber, nthRange, parseAddress, parseSubnet, subnetText } from './address.js'
 import type { ProviderName } from '../providers.js'
@@ -179,7 +180,7 @@ export interface WorkloadSpec {
 export type Failover = 'default' | 'fast'
 export type Fencing = 'none' | 'storage' | 'power'
 
-export interface Lab {
+export interface Lab extends LabId {
   readonly name: string
   readonly description: string
   /** Absolute path of the file it was read from. */

@@ -1,3 +1,4 @@
+import { type LabId, wordOf } from '../identity.js'
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -57,14 +58,14 @@ const readOrMake = async (path: string, comment: string): Promise<KeyPair> => {
 }
 
 /** The key with which the operator logs in: one per lab. */
-export const labKeys = (lab: string): Promise<KeyPair> => pairAt(pathsOf(lab).privateKey, `lab ${lab}`)
+export const labKeys = (lab: LabId): Promise<KeyPair> => pairAt(pathsOf(lab).privateKey, `lab ${wordOf(lab)}`)
 
-const hostKey = (lab: string, machine: string): string => join(pathsOf(lab).machine(machine), 'host_key')
+const hostKey = (lab: LabId, machine: string): string => join(pathsOf(lab).machine(machine), 'host_key')
 
 /** The machine's own host key, made here, so that it is known before the first connection. */
-export const machineKeys = (lab: string, machine: string): Promise<KeyPair> =>
+export const machineKeys = (lab: LabId, machine: string): Promise<KeyPair> =>
   pairAt(hostKey(lab, machine), machine)
 
 /** Whether both are there: without them nobody ever logged in, and whoever only looks must not make them. */
-export const hasKeys = (lab: string, machine: string): boolean =>
+export const hasKeys = (lab: LabId, machine: string): boolean =>
   existsSync(pathsOf(lab).privateKey) && existsSync(hostKey(lab, machine))

@@ -4,13 +4,11 @@
  * at all: plans, faults and commands leave out what needs one that is not there, and say why (`lacks`).
  */
 import type { Duplex } from 'node:stream'
+import type { LabId } from '../identity.js'
 import { exitCodes, LabError } from '../error.js'
 import { type Lab, type MachineSpec, machinesWith, type ProviderName } from '../lab/lab.js'
 import type { MachineFile } from '../machine/files.js'
 import type { Preparation } from '../parts/preparation.js'
-
-/** A lab of which nothing but the name may be known, since its files are gone. */
-type Named = Pick<Lab, 'name'>
 
 /** Whether a provider can run machines on this host, found by trying. */
 export interface Usability {
@@ -68,9 +66,9 @@ export interface Provider extends Partial<Groups> {
   /** A TCP connection to an address inside the lab's network. */
   dial(lab: Lab, host: string, port: number): Promise<Duplex>
   /** Ends everything of the lab, whatever state it is in. */
-  destroy(lab: Named): Promise<void>
+  destroy(lab: LabId): Promise<void>
   /** Looks afresh for anything of the lab that is still there. */
-  leftovers(lab: Named): Promise<readonly Leftover[]>
+  leftovers(lab: LabId): Promise<readonly Leftover[]>
 }
 
 /** What a provider may be capable of beyond the core. */
@@ -131,7 +129,7 @@ export interface Network {
    */
   readonly apiEndpoint?: (lab: Lab) => Promise<string>
   /** What a user's own ssh needs as its ProxyCommand. Absent: it reaches the machines by itself. */
-  readonly proxyCommand?: (lab: Named) => string
+  readonly proxyCommand?: (lab: LabId) => string
 }
 
 /** It gives a target machine a disk for each LUN. */

@@ -81,7 +81,7 @@ const kubeletGood = async (context: Context, machine: string): Promise<Verdict> 
 }
 
 const hostGood = async (lab: Lab): Promise<Verdict> => {
-  const file = pathsOf(lab.name).kubeconfig
+  const file = pathsOf(lab).kubeconfig
   const [, data = ''] = /client-certificate-data: (\S+)/.exec(await readFile(file, 'utf8')) ?? []
   return judgeCertificates(`== ${file}\n${Buffer.from(data, 'base64').toString()}`, 1)
 }

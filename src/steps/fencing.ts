@@ -1,27 +1,28 @@
 /** Who watches the workers while nobody is at the keyboard. */
+import type { LabId } from '../identity.js'
 import { isAgentWanted, startAgent, stopAgent } from '../fencing/process.js'
 import { agentState, isAtWork, quietOf } from '../fencing/state.js'
 import { type Lab, machinesWith } from '../lab/lab.js'
 import type { Step } from '../context.js'
 import type { Check as AnyCheck, Step as AnyStep, Surroundings } from '../plan/step.js'
 
-const noAgent = (lab: Pick<Lab, 'name'>): AnyCheck<Surroundings> => ({
+const noAgent = (lab: LabId): AnyCheck<Surroundings> => ({
   id: 'no-fencing-agent',
   title: 'no fencing agent is at work, and nobody would start one',
   within: 5,
   probe: async () => {
-    const wanted = await isAgentWanted(lab.name)
+    const wanted = await isAgentWanted(lab)
     return { ok: !wanted, saw: wanted ? 'one is wanted, or lives' : 'none' }
   },
 })
 
 /** For a lab of which nothing but the name may be known. */
-export const endAgent = (lab: Pick<Lab, 'name'>): AnyStep<Surroundings> => ({
+export const endAgent = (lab: LabId): AnyStep<Surroundings> => ({
   id: 'end-fencing-agent',
   title: 'End the fencing agent',
   phase: 'kubernetes',
   needs: [],
-  apply: () => stopAgent(lab.name),
+  apply: () => stopAgent(lab),
   checks: [noAgent(lab)],
 })
 
@@ -37,10 +38,10 @@ export const watchWorkers = (lab: Lab): Step => {
     phase: 'kubernetes',
     needs: workers.map((name) => `ready-${name}`),
     apply: async () => {
-      await stopAgent(lab.name)
-      if (fencing !== 'none') await startAgent(lab.name)
+      await stopAgent(lab)
+      if (fencing !== 'none') await startAgent(lab)
     },
-    undo: { title: 'End the fencing agent', apply: () => stopAgent(lab.name), gone: noAgent(lab) },
+    undo: { title: 'End the fencing agent', apply: () => stopAgent(lab), gone: noAgent(lab) },
     checks: [
       {
         id: 'fencing-agent',
@@ -51,7 +52,7 @@ export const watchWorkers = (lab: Lab): Step => {
         within: 20,
         hint: `lab up ${lab.name}`,
         probe: async () => {
-          const state = await agentState(lab.name)
+          const state = await agentState(lab)
           if (!state) return { ok: fencing === 'none', saw: 'no agent' }
           const missing = workers.filter((name) => !state.watched.some(({ node }) => node === name))
           return {

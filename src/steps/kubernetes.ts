@@ -225,7 +225,7 @@ const writeKubeconfig = async (context: Context, lab: Lab): Promise<void> => {
   const text = admin
     .replace(/server: .*/, `server: ${endpoint}`)
     .replaceAll('kubernetes-admin@kubernetes', lab.name)
-  await writePrivate(pathsOf(lab.name).kubeconfig, text)
+  await writePrivate(pathsOf(lab).kubeconfig, text)
 }
 
 /**
@@ -365,7 +365,7 @@ export const initControlPlane = (lab: Lab): Step => {
         within: 10,
         hint: `lab up ${lab.name}`,
         probe: async ({ provider }) => {
-          const path = pathsOf(lab.name).kubeconfig
+          const path = pathsOf(lab).kubeconfig
           const text = await readFile(path, 'utf8').catch((error: unknown) => messageOf(error))
           const [, server] = /^\s*server: (\S+)$/m.exec(text) ?? []
           const endpoint = await apiEndpointOf(provider, lab)
@@ -464,7 +464,7 @@ export const joinWorker = (lab: Lab, machine: MachineSpec): Step => ({
       if (admitted) await keepRenewed(context, machine.name)
     } else {
       // The one of the beginning has ended by now, or may: it is not for ever that whoever knows it may join.
-      await apply(context, bootstrapTokenManifest((await secretsOf(pathsOf(lab.name))).bootstrapToken))
+      await apply(context, bootstrapTokenManifest((await secretsOf(pathsOf(lab))).bootstrapToken))
       await there.run(shell`test ! -e /etc/kubernetes/kubelet.conf || kubeadm reset --force`, {
         timeout: 120,
         signal: context.signal,

@@ -1,5 +1,6 @@
 /** Machines: there, running as wanted, reachable, and with the files that make them what they are. */
 import { setTimeout as delay } from 'node:timers/promises'
+import type { LabId } from '../identity.js'
 import { type Lab, type MachineSpec, machinesWith, nfsServerOf, nodesOf } from '../lab/lab.js'
 import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
@@ -149,7 +150,7 @@ const forgetPods = async ({ lab, kubectl, provider }: Context, node: string): Pr
 
 /** What the files of a lab's machines need beside the lab file. */
 export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOptions> => ({
-  secrets: await secretsOf(pathsOf(lab.name)),
+  secrets: await secretsOf(pathsOf(lab)),
   lunDevice: provider.disks?.lunDevice,
   patience: provider.patience ?? 1,
 })
@@ -526,7 +527,7 @@ export const remove = (lab: Lab, name: string): Step => ({
 })
 
 /** Ends everything that a provider has of a lab, of which nothing but the name may be known. */
-export const destroy = (lab: Pick<Lab, 'name'>, provider: Provider): AnyStep<Surroundings> => ({
+export const destroy = (lab: LabId, provider: Provider): AnyStep<Surroundings> => ({
   id: `destroy-${provider.name}`,
   title: `End everything of ${lab.name} that ${provider.name} has`,
   phase,

@@ -41,12 +41,12 @@ export const workloadManifests = (lab: Lab): readonly { readonly path: string; r
 
 /** `-f FILE` or `-k FOLDER` of a manifest that was rendered into the lab's state. */
 export const renderedManifest = async (lab: Lab, name: string): Promise<readonly [string, string]> => {
-  const to = join(pathsOf(lab.name).rendered, name)
+  const to = join(pathsOf(lab).rendered, name)
   const folder = isFolder(lab, name)
   await rm(to, { recursive: true, force: true })
-  await mkdir(folder ? to : pathsOf(lab.name).rendered, { recursive: true, mode: 0o700 })
+  await mkdir(folder ? to : pathsOf(lab).rendered, { recursive: true, mode: 0o700 })
   for (const path of filesOf(lab, name))
-    await writeFile(join(pathsOf(lab.name).rendered, path), manifestText(lab, path), { mode: 0o600 })
+    await writeFile(join(pathsOf(lab).rendered, path), manifestText(lab, path), { mode: 0o600 })
   return [folder ? '-k' : '-f', to]
 }
 

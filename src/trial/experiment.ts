@@ -179,7 +179,7 @@ class Run implements Bench {
   constructor(request: ExperimentRequest) {
     this.#request = request
     this.namespace = request.experiment.workload ? 'default' : `lab-${request.name}`
-    this.#faults = new Injections(this.lab.name, this.#by)
+    this.#faults = new Injections(this.lab, this.#by)
   }
 
   get lab(): Lab {
@@ -292,7 +292,7 @@ class Run implements Bench {
   }
 
   async undoLater(undo: Undo): Promise<void> {
-    const entries = await noteUndo(this.lab.name, this.#by, this.#request.name, [undo])
+    const entries = await noteUndo(this.lab, this.#by, this.#request.name, [undo])
     for (const { id } of entries) this.#kept.add(id)
   }
 
@@ -325,7 +325,7 @@ class Run implements Bench {
     this.#note('act', 'faults undone')
     const undo = (): Promise<void> => this.#faults.undo(healer, ({ id }) => !this.#kept.has(id))
     await undo()
-    await refuseWhileFenced(this.lab.name)
+    await refuseWhileFenced(this.lab)
     await runPlan(plan, 'apply', healer, () => undefined)
     // What needed the lab to be up: a node is uncordoned by an API server.
     await undo()
@@ -357,7 +357,7 @@ class Run implements Bench {
         .map(({ name, node, ready, phase }) => `${name} on ${node ?? 'no node'}, ${ready ? 'ready' : phase}`)
         .join('; ') || 'none'
     const machine = machinesWith(this.lab, 'control-plane')[0]?.name ?? ''
-    const noted = await noteUndo(this.lab.name, this.#by, 'read-back', [
+    const noted = await noteUndo(this.lab, this.#by, 'read-back', [
       { do: 'scale', machine, workload, replicas },
     ])
     await this.act('end every member, before what it was told is read back', () => scale(0))
@@ -366,7 +366,7 @@ class Run implements Bench {
       saw: said(),
     }))
     await this.act('start them again', () => scale(replicas))
-    for (const entry of noted) await strike(this.lab.name, entry)
+    for (const entry of noted) await strike(this.lab, entry)
     await this.until('as many others are ready', within, () => ({
       ok: members().length === replicas && members().every(({ ready }) => ready),
       saw: said(),
@@ -505,7 +505,7 @@ class Run implements Bench {
     const { experiment, healer, plan, notice } = this.#request
     await this.#healFaults()
     if (cut && experiment.workload) {
-      await refuseWhileFenced(this.lab.name)
+      await refuseWhileFenced(this.lab)
       await runPlan(plan, 'apply', healer, () => undefined)
     }
     notice('removing what was made')

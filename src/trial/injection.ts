@@ -1,4 +1,5 @@
 /** The faults of one run: how each is undone is written down before it happens, and afterwards what became of it. */
+import type { LabId } from '../identity.js'
 import { messageOf } from '../error.js'
 import { type JournalEntry, noteUndo, readJournal } from '../journal.js'
 import type { FaultSpec } from '../lab/lab.js'
@@ -29,12 +30,12 @@ export interface Injection {
 }
 
 export class Injections {
-  readonly #lab: string
+  readonly #lab: LabId
   readonly #by: string
   readonly #all: Injection[] = []
 
   /** @param by the command that the journal names as who did it */
-  constructor(lab: string, by: string) {
+  constructor(lab: LabId, by: string) {
     this.#lab = lab
     this.#by = by
   }

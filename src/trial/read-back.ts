@@ -131,7 +131,7 @@ export const putOnDisk = async (context: Context, database: DatabaseSpec, by: st
   let noted: readonly JournalEntry[] = []
   await trying(async () => {
     const machine = machinesWith(context.lab, 'control-plane')[0]?.name ?? ''
-    noted = await noteUndo(context.lab.name, by, 'read-back', [
+    noted = await noteUndo(context.lab, by, 'read-back', [
       { do: 'scale', machine, workload: workloadOf(database), replicas: 1 },
     ])
     await scale(context, database, 0)
@@ -152,7 +152,7 @@ export const putOnDisk = async (context: Context, database: DatabaseSpec, by: st
       },
       context,
     )
-    if (heard.ok) for (const entry of noted) await strike(context.lab.name, entry)
+    if (heard.ok) for (const entry of noted) await strike(context.lab, entry)
     await must(isServing(database))
   })
   return { ok, saw: said.join('; '), fileSystem, seconds: seconds() }

@@ -214,7 +214,7 @@ class Run {
 
   constructor(request: RunRequest) {
     this.#request = request
-    this.#faults = new Injections(this.#lab.name, this.#by)
+    this.#faults = new Injections(this.#lab, this.#by)
   }
 
   /** What the journal calls this run. */
@@ -425,7 +425,7 @@ class Run {
     // Whatever is answered from now on may be the heal's doing.
     if (client && !markIn(this.#records, 'healing')) await client.mark('healing')
     // A node that lost its power and was fenced for it boots once: when the fence is undone.
-    const fenced = (await readJournal(this.#lab.name)).filter(({ fault }) => fault === 'fence')
+    const fenced = (await readJournal(this.#lab)).filter(({ fault }) => fault === 'fence')
     await this.#undo(
       ({ undo, fault }) =>
         fault !== 'fence' &&
@@ -441,12 +441,12 @@ class Run {
     })
     await client?.mark('healed')
     notice('healing: bringing the lab back to what its file says')
-    await refuseWhileFenced(this.#lab.name)
+    await refuseWhileFenced(this.#lab)
     await runPlan(plan, 'apply', healer, () => undefined)
     // What needed the lab to be up: a node is uncordoned by an API server.
     await this.#undo(() => true)
     await this.#faults.seeGone(healer)
-    for (const { fault, undo } of await readJournal(this.#lab.name))
+    for (const { fault, undo } of await readJournal(this.#lab))
       notice(`not undone: ${fault} on ${undo.machine}: ${undo.do}`)
   }
 
@@ -565,7 +565,7 @@ class Run {
     try {
       await endFencing()
       if (this.#request.fencing?.by === 'agent')
-        this.#fenced = (await fencedSince(this.#lab.name, this.#started)).map(fenceSeen)
+        this.#fenced = (await fencedSince(this.#lab, this.#started)).map(fenceSeen)
       if (injected) await this.#heal(client)
       if (!signal.aborted) {
         notice('steady state: asking every check again')

@@ -837,7 +837,7 @@ describe.concurrent('the folders', () => {
     { env: { XDG_STATE_HOME: 'relative' }, folder: 'home/.local/state/lab/iscsi' },
   ])('without LAB_STATE, and with $env', async ({ env, folder }) => {
     const desk = newDesk()
-    const program = `import { pathsOf } from '${join(dist, 'state.js')}'; console.log(pathsOf('iscsi').root)`
+    const program = `import { pathsOf } from '${join(dist, 'state.js')}'; console.log(pathsOf({ name: 'iscsi' }).root)`
     const { stdout } = await desk.run(process.execPath, ['--input-type=module', '--eval', program], {
       ...env,
       LAB_STATE: '',

@@ -28,7 +28,7 @@ contract('uml', async (): Promise<Bench> => {
   const { umlProvider } = await built<Uml>('provider/uml/uml.js')
   const { preparedParts } = await built<Parts>('parts/parts.js')
   const lab = contractLab('256MiB', join(folder, 'contract.yaml'))
-  const baseFile = (machine: string): string => join(pathsOf(lab.name).machine(machine), 'base.json')
+  const baseFile = (machine: string): string => join(pathsOf(lab).machine(machine), 'base.json')
   return {
     provider: umlProvider,
     lab,
@@ -40,7 +40,7 @@ contract('uml', async (): Promise<Bench> => {
       const disk = join(folder, 'no-disk')
       await writeFile(disk, '')
       await truncate(disk, 8 * 1024 ** 2)
-      await mkdir(pathsOf(lab.name).machine(machine), { recursive: true })
+      await mkdir(pathsOf(lab).machine(machine), { recursive: true })
       await writeFile(baseFile(machine), JSON.stringify({ kernel: parts.kernel, baseDisk: disk }))
     },
     loseBase: async (machine) => {

@@ -17,7 +17,7 @@ const lab = await loadLab('iscsi-ha')
 
 beforeEach(async () => {
   vi.stubEnv('LAB_STATE', await temporaryFolder())
-  await mkdir(pathsOf(lab.name).root, { recursive: true })
+  await mkdir(pathsOf(lab).root, { recursive: true })
 })
 
 /** Nobody answers. */
@@ -317,7 +317,7 @@ it('takes a machine for restarted that was fenced while it went down', async () 
   const fault = await aim(context, { fault: 'reboot', machine: 'worker1' }, 'worker1', 0)
   await fault.possible(context)
   world.now = off
-  await noteUndo(lab.name, 'the fencing agent', 'fence', [{ do: 'switch-on', machine: 'worker1' }])
+  await noteUndo(lab, 'the fencing agent', 'fence', [{ do: 'switch-on', machine: 'worker1' }])
   expect(await see(fault.acting, context)).toMatchObject({ ok: true })
 })
 
@@ -330,7 +330,7 @@ it('refuses a partition between machines that do not hear each other to begin wi
 
 it('says of an act that fails why it did, and sees nothing', async () => {
   const { context } = labOf({ drain: () => Promise.reject(new Error('error: global timeout reached')) })
-  const faults = new Injections(lab.name, 'lab run iscsi-ha drain')
+  const faults = new Injections(lab, 'lab run iscsi-ha drain')
   const injection = await faults.aim(context, { fault: 'drain', machine: 'worker1' }, 'worker1')
   expect(await faults.inject(context, injection, () => Promise.resolve())).toBe(false)
   expect(faults.facts()).toMatchObject([{ error: 'error: global timeout reached', acting: undefined }])

@@ -10,7 +10,7 @@ import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const lab = await loadLab('iscsi-ha')
-const journal = (): string => join(pathsOf(lab.name).root, 'faults')
+const journal = (): string => join(pathsOf(lab).root, 'faults')
 
 beforeEach(async () => {
   vi.stubEnv('LAB_STATE', await temporaryFolder())
@@ -60,8 +60,8 @@ const contextThat = (
 }
 
 test('what will have to be undone is on the disk before it is done, and the last goes first', async () => {
-  await noteUndo(lab.name, 'drain', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
-  await noteUndo(lab.name, 'drain', 'hang', [{ do: 'resume', machine: 'worker2' }])
+  await noteUndo(lab, 'drain', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
+  await noteUndo(lab, 'drain', 'hang', [{ do: 'resume', machine: 'worker2' }])
   const names = (await readdir(journal())).sort()
   const entries = await Promise.all(names.map((name) => readFile(join(journal(), name), 'utf8')))
   expect(entries.map((text) => JSON.parse(text) as object)).toMatchObject([
@@ -75,54 +75,52 @@ test('what will have to be undone is on the disk before it is done, and the last
 })
 
 test('what could not be undone stays, and keeps nothing else from being undone', async () => {
-  await noteUndo(lab.name, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
-  await noteUndo(lab.name, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])
+  await noteUndo(lab, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
+  await noteUndo(lab, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])
   const done: string[] = []
   expect(await undoAll(contextThat(done, (what) => what.startsWith('resume')))).toEqual([
     'hang on worker2: resume: not now',
   ])
   expect(done).toEqual(['uncordon worker1'])
-  expect((await readJournal(lab.name)).map(({ fault }) => fault)).toEqual(['hang'])
+  expect((await readJournal(lab)).map(({ fault }) => fault)).toEqual(['hang'])
   expect(await undoAll(contextThat(done))).toEqual([])
-  expect(await readJournal(lab.name)).toEqual([])
+  expect(await readJournal(lab)).toEqual([])
 })
 
 test('a workload that was ended to read back what it wrote gets its pods again', async () => {
   const scale = { do: 'scale', machine: 'master', workload: 'deployment/mysql-server', replicas: 1 } as const
-  await noteUndo(lab.name, 'lab run iscsi-ha drain', 'read-back', [scale])
+  await noteUndo(lab, 'lab run iscsi-ha drain', 'read-back', [scale])
   const done: string[] = []
   expect(await undoAll(contextThat(done))).toEqual([])
   expect(done).toEqual(['scale deployment/mysql-server --replicas=1'])
 })
 
 test('only those that are asked for', async () => {
-  const [one] = await noteUndo(lab.name, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
-  await noteUndo(lab.name, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])
+  const [one] = await noteUndo(lab, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
+  await noteUndo(lab, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])
   const done: string[] = []
   await undoAll(contextThat(done), ({ id }) => id === one?.id)
   expect(done).toEqual(['uncordon worker1'])
-  expect((await readJournal(lab.name)).map(({ fault }) => fault)).toEqual(['hang'])
+  expect((await readJournal(lab)).map(({ fault }) => fault)).toEqual(['hang'])
 })
 
 test('rules of a machine that is off are gone with it', async () => {
-  await noteUndo(lab.name, 'x', 'partition', [
-    { do: 'remove-table', machine: 'worker1', table: 'lab_fault_0' },
-  ])
+  await noteUndo(lab, 'x', 'partition', [{ do: 'remove-table', machine: 'worker1', table: 'lab_fault_0' }])
   const done: string[] = []
   expect(await undoAll(contextThat(done, undefined, ['worker1']))).toEqual([])
   expect(done).toEqual([])
-  expect(await readJournal(lab.name)).toEqual([])
+  expect(await readJournal(lab)).toEqual([])
 })
 
 test('a node that was thrown out is let in only after its memory is gone', async () => {
-  const [, readmit] = await noteUndo(lab.name, 'x', 'fence', [
+  const [, readmit] = await noteUndo(lab, 'x', 'fence', [
     { do: 'untaint', machine: 'worker1' },
     { do: 'readmit', machine: 'worker1', targets: ['target'] },
   ])
   const done: string[] = []
   expect(await undoAll(contextThat(done, (what) => what.startsWith('target:'), ['worker1']))).toHaveLength(1)
   expect(done[0]).toBe('cut worker1')
-  expect((await readJournal(lab.name)).map(({ undo }) => undo.do)).toEqual(['readmit'])
+  expect((await readJournal(lab)).map(({ undo }) => undo.do)).toEqual(['readmit'])
   done.length = 0
   expect(await undoAll(contextThat(done, undefined, ['worker1']))).toEqual([])
   expect(done).toEqual(['cut worker1', expect.stringMatching(/^target: /), 'start worker1'])
@@ -131,7 +129,7 @@ test('a node that was thrown out is let in only after its memory is gone', async
 })
 
 test('a target machine that is off is switched on to let a fenced node in again', async () => {
-  await noteUndo(lab.name, 'x', 'fence', [{ do: 'readmit', machine: 'worker1', targets: ['target'] }])
+  await noteUndo(lab, 'x', 'fence', [{ do: 'readmit', machine: 'worker1', targets: ['target'] }])
   const done: string[] = []
   expect(await undoAll(contextThat(done, undefined, ['worker1', 'target']))).toEqual([])
   expect(done.map((what) => what.split(':')[0])).toEqual([
@@ -143,7 +141,7 @@ test('a target machine that is off is switched on to let a fenced node in again'
 })
 
 test('a node that was fenced by power boots afresh, also where somebody switched it on', async () => {
-  await noteUndo(lab.name, 'x', 'fence', [{ do: 'boot-afresh', machine: 'worker1' }])
+  await noteUndo(lab, 'x', 'fence', [{ do: 'boot-afresh', machine: 'worker1' }])
   const done: string[] = []
   expect(await undoAll(contextThat(done))).toEqual([])
   expect(done[0]).toBe('cut worker1')
@@ -151,7 +149,7 @@ test('a node that was fenced by power boots afresh, also where somebody switched
 })
 
 test('before a node is switched on, Kubernetes forgets the pods that were replaced, and only those', async () => {
-  await noteUndo(lab.name, 'x', 'power-cut', [{ do: 'switch-on', machine: 'worker1' }])
+  await noteUndo(lab, 'x', 'power-cut', [{ do: 'switch-on', machine: 'worker1' }])
   const done: string[] = []
   const pods = [
     { metadata: { name: 'old', namespace: 'default', deletionTimestamp: '2026-11-21T10:00:00Z' } },
@@ -166,19 +164,19 @@ test('before a node is switched on, Kubernetes forgets the pods that were replac
 
 test('two who write at once do not overwrite each other, and half a file is none', async () => {
   await Promise.all(
-    ['worker1', 'worker2'].map((machine) => noteUndo(lab.name, 'x', 'drain', [{ do: 'uncordon', machine }])),
+    ['worker1', 'worker2'].map((machine) => noteUndo(lab, 'x', 'drain', [{ do: 'uncordon', machine }])),
   )
   await writeFile(join(journal(), '2026-11-21T10:00:00.000Z-1-1.json.new'), '{')
-  expect((await readJournal(lab.name)).map(({ undo }) => undo.machine).sort()).toEqual(['worker1', 'worker2'])
+  expect((await readJournal(lab)).map(({ undo }) => undo.machine).sort()).toEqual(['worker1', 'worker2'])
 })
 
 test('a journal that is none is said to be so', async () => {
   await writeFile(join(journal(), '1.json'), '{"undo": "everything"}')
-  await expect(readJournal(lab.name)).rejects.toThrow('faults/1.json: not a fault to undo')
+  await expect(readJournal(lab)).rejects.toThrow('faults/1.json: not a fault to undo')
 })
 
 test('targets of every kind of name are enabled again, not only those that begin with iqn', async () => {
-  await noteUndo(lab.name, 'run', 'target-loss', [{ do: 'enable-targets', machine: 'target' }])
+  await noteUndo(lab, 'run', 'target-loss', [{ do: 'enable-targets', machine: 'target' }])
   const done: string[] = []
   await undoAll(contextThat(done))
   expect(done.join()).toContain('for tpg in /sys/kernel/config/target/iscsi/*/tpgt_1; do')

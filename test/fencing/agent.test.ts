@@ -16,7 +16,7 @@ const lab = await loadLab('iscsi-ha')
 const ending: AbortController[] = []
 beforeEach(async () => {
   vi.stubEnv('LAB_STATE', await temporaryFolder())
-  await mkdir(pathsOf(lab.name).root, { recursive: true })
+  await mkdir(pathsOf(lab).root, { recursive: true })
 })
 afterEach(() => {
   vi.restoreAllMocks()
@@ -129,7 +129,7 @@ test('a worker that is off is fenced, and tainted after that; how to undo it is 
   await oneIsFenced(world)
   expect(world.done).toEqual(['taint node worker1'])
   expect(world.fenced[0]?.detail).toContain('worker1 was found off')
-  expect((await readJournal(lab.name)).map(({ by, fault, undo }) => [by, fault, undo.do])).toEqual([
+  expect((await readJournal(lab)).map(({ by, fault, undo }) => [by, fault, undo.do])).toEqual([
     ['a test', 'fence', 'boot-afresh'],
     ['a test', 'fence', 'untaint'],
   ])

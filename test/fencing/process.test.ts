@@ -10,7 +10,7 @@ import { projectRoot } from '../../src/render.js'
 import { dist } from '../helpers/cli.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
-const lab = 'iscsi-ha'
+const lab = { name: 'iscsi-ha' }
 
 // The sources start what is built: the tests run from the sources.
 vi.mock('node:child_process', async (original) => {
@@ -29,10 +29,10 @@ vi.mock('node:child_process', async (original) => {
 beforeEach(async () => {
   const state = await temporaryFolder()
   vi.stubEnv('LAB_STATE', state)
-  await mkdir(join(state, lab), { mode: 0o700 })
-  const text = readFileSync(join(projectRoot, 'labs', `${lab}.yaml`), 'utf8')
-  await writeFile(join(state, lab, 'lab.yaml'), text, { mode: 0o600 })
-  await writeFile(join(state, lab, 'provider'), 'uml\n', { mode: 0o600 })
+  await mkdir(join(state, lab.name), { mode: 0o700 })
+  const text = readFileSync(join(projectRoot, 'labs', `${lab.name}.yaml`), 'utf8')
+  await writeFile(join(state, lab.name, 'lab.yaml'), text, { mode: 0o600 })
+  await writeFile(join(state, lab.name, 'provider'), 'uml\n', { mode: 0o600 })
 })
 afterEach(() => stopAgent(lab))
 

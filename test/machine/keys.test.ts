@@ -18,8 +18,8 @@ beforeEach(async () => {
 
 describe('a pair of keys', () => {
   test('is made once, and kept', async () => {
-    const made = await labKeys('demo')
-    expect(await labKeys('demo')).toEqual(made)
+    const made = await labKeys({ name: 'demo' })
+    expect(await labKeys({ name: 'demo' })).toEqual(made)
     expect(made.publicKey).toMatch(/^ssh-ed25519 \S+ lab demo$/)
   })
 
@@ -37,49 +37,49 @@ describe('a pair of keys', () => {
   })
 
   test('is one, however many ask for it at the same moment', async () => {
-    const pairs = await Promise.all(Array.from({ length: 10 }, () => labKeys('demo')))
+    const pairs = await Promise.all(Array.from({ length: 10 }, () => labKeys({ name: 'demo' })))
     expect(new Set(pairs.map(({ privateKey }) => privateKey)).size).toBe(1)
-    expect(await readFile(pathsOf('demo').privateKey, 'utf8')).toBe(pairs[0]?.privateKey)
+    expect(await readFile(pathsOf({ name: 'demo' }).privateKey, 'utf8')).toBe(pairs[0]?.privateKey)
   })
 
   test('belongs together, for us and for OpenSSH', async () => {
-    const { privateKey, publicKey } = await machineKeys('demo', 'worker1')
+    const { privateKey, publicKey } = await machineKeys({ name: 'demo' }, 'worker1')
     const parsed = ssh2.utils.parseKey(privateKey)
     if (parsed instanceof Error) throw parsed
     expect(parsed.getPublicSSH().toString('base64')).toBe(publicKey.split(' ')[1])
-    const path = join(pathsOf('demo').machine('worker1'), 'host_key')
+    const path = join(pathsOf({ name: 'demo' }).machine('worker1'), 'host_key')
     const { stdout } = await execa('ssh-keygen', ['-y', '-P', '', '-f', path])
     expect(stdout.split(' ').slice(0, 2)).toEqual(publicKey.split(' ').slice(0, 2))
   })
 
   test('is readable by its owner alone', async () => {
-    await labKeys('demo')
-    const { privateKey } = pathsOf('demo')
+    await labKeys({ name: 'demo' })
+    const { privateKey } = pathsOf({ name: 'demo' })
     expect((await stat(privateKey)).mode & 0o777).toBe(0o600)
     expect((await stat(dirname(privateKey))).mode & 0o777).toBe(0o700)
   })
 
   test('of which one half is gone is made anew, both halves', async () => {
-    const old = await labKeys('demo')
-    await rm(`${pathsOf('demo').privateKey}.pub`)
-    const made = await labKeys('demo')
+    const old = await labKeys({ name: 'demo' })
+    await rm(`${pathsOf({ name: 'demo' }).privateKey}.pub`)
+    const made = await labKeys({ name: 'demo' })
     expect(made.publicKey).not.toBe(old.publicKey)
-    expect(await labKeys('demo')).toEqual(made)
+    expect(await labKeys({ name: 'demo' })).toEqual(made)
   })
 
   test('of a machine is its own, and not that of another', async () => {
     const [one, two, lab] = await Promise.all([
-      machineKeys('demo', 'worker1'),
-      machineKeys('demo', 'worker2'),
-      labKeys('demo'),
+      machineKeys({ name: 'demo' }, 'worker1'),
+      machineKeys({ name: 'demo' }, 'worker2'),
+      labKeys({ name: 'demo' }),
     ])
     expect(new Set([one.publicKey, two.publicKey, lab.publicKey]).size).toBe(3)
   })
 
   test('may have a newline at the end of its public half, as editors leave it', async () => {
-    const made = await labKeys('demo')
-    const path = `${pathsOf('demo').privateKey}.pub`
+    const made = await labKeys({ name: 'demo' })
+    const path = `${pathsOf({ name: 'demo' }).privateKey}.pub`
     await writeFile(path, `${made.publicKey}\n\n`)
-    expect((await labKeys('demo')).publicKey).toBe(made.publicKey)
+    expect((await labKeys({ name: 'demo' })).publicKey).toBe(made.publicKey)
   })
 })

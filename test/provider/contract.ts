@@ -438,7 +438,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     test('removes a machine with its disks', async () => {
       await provider.machines.remove(lab, second.name)
       expect((await stateOf(second.name))?.status).toBe('absent')
-      expect(existsSync(pathsOf(lab.name).machine(second.name))).toBe(false)
+      expect(existsSync(pathsOf(lab).machine(second.name))).toBe(false)
       await provider.machines.remove(lab, second.name)
       expect((await stateOf(first.name))?.status).toBe('running')
     })
@@ -474,7 +474,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       }
       expect(await provider.network.look(lab)).toMatchObject({ ok: false })
       expect((await provider.states(lab)).map(({ status }) => status)).toEqual(['absent', 'absent'])
-      expect(existsSync(pathsOf(lab.name).root)).toBe(false)
+      expect(existsSync(pathsOf(lab).root)).toBe(false)
     })
   })
 }

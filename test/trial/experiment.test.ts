@@ -21,7 +21,7 @@ const lab = await loadLab('deployment')
 
 beforeEach(async () => {
   vi.stubEnv('LAB_STATE', await temporaryFolder())
-  await mkdir(pathsOf(lab.name).root, { recursive: true })
+  await mkdir(pathsOf(lab).root, { recursive: true })
 })
 afterEach(() => {
   vi.unstubAllEnvs()
@@ -171,7 +171,7 @@ test('one that claims what is so passes, and leaves nothing', async () => {
   expect(report.checks.map(({ group }) => group)).toEqual(['before', 'claims', 'after'])
   expect(cluster.said).toContain('create namespace lab-scale')
   expect(cluster.said).toContain('delete namespace lab-scale --ignore-not-found')
-  expect(await readJournal(lab.name)).toEqual([])
+  expect(await readJournal(lab)).toEqual([])
   expect(runMarkdown([report])).toContain('| one pod | 1.2 s | 19.0 s | seed 004 |')
   const page = runPage([report])
   expect(page).toContain('web-0 is made (nginx:1.26) on worker1')
@@ -251,7 +251,7 @@ test('one that breaks off with an error leaves a report, and nothing else', asyn
   ).rejects.toThrow('kubectl fell over')
   expect(runReport(cluster.saved.at(-1)!)).toMatchObject({ verdict: 'UNKNOWN', interrupted: true })
   expect(cluster.said).toContain('delete namespace lab-scale --ignore-not-found')
-  expect(await readJournal(lab.name)).toEqual([])
+  expect(await readJournal(lab)).toEqual([])
 })
 
 test('Ctrl-C: what was made is removed', async () => {
@@ -417,7 +417,7 @@ test('a ledger is read back only when every member has ended and others are read
         for (const name of there.now) cluster.pod('ADDED', name, true)
         const say = bench.kubectl.bind(bench)
         bench.kubectl = async (args, options) => {
-          noted.push(...(await readJournal(lab.name)).map(({ undo }) => undo))
+          noted.push(...(await readJournal(lab)).map(({ undo }) => undo))
           const answer = await say(args, options)
           scaled(args.join(' '))
           return answer
@@ -444,5 +444,5 @@ test('a ledger is read back only when every member has ended and others are read
     workload: 'statefulset/member',
     replicas: 2,
   })
-  expect(await readJournal(lab.name)).toEqual([])
+  expect(await readJournal(lab)).toEqual([])
 })

@@ -15,7 +15,7 @@ const by = 'lab run iscsi-ha drain'
 
 beforeEach(async () => {
   vi.stubEnv('LAB_STATE', await temporaryFolder())
-  await mkdir(pathsOf(lab.name).root, { recursive: true })
+  await mkdir(pathsOf(lab).root, { recursive: true })
 })
 
 const pod = (name: string) => ({
@@ -47,7 +47,7 @@ const labThat = ({ stays = false, mounted, check = { exitCode: 0, stdout: clean 
     provider: { patience: 0.01 },
     kubectl: {
       run: async (words: readonly string[]) => {
-        noted.push((await readJournal(lab.name)).map(({ undo }) => undo))
+        noted.push((await readJournal(lab)).map(({ undo }) => undo))
         if (wishes++ < deaf) throw new Error('the API server is away')
         replicas = Number(words.at(-1)?.split('=')[1])
         scaled.push(replicas)
@@ -131,13 +131,13 @@ describe('what is read back', () => {
     await putOnDisk(context, database, by)
     const undo = { do: 'scale', machine: 'master', workload: 'deployment/mysql-server', replicas: 1 }
     expect(noted).toEqual([[undo], [undo]])
-    expect(await readJournal(lab.name)).toEqual([])
+    expect(await readJournal(lab)).toEqual([])
   })
 
   it('stays to be undone where the API server never hears that the server is wanted again', async () => {
     const { context } = labThat({ deaf: Infinity })
     expect((await putOnDisk(context, database, by)).ok).toBe(false)
-    expect(await readJournal(lab.name)).toMatchObject([{ by, fault: 'read-back', undo: { replicas: 1 } }])
+    expect(await readJournal(lab)).toMatchObject([{ by, fault: 'read-back', undo: { replicas: 1 } }])
   })
 
   it('comes from another server of the same volume, where that is a claim and has no file system of its own', async () => {

@@ -27,7 +27,7 @@ afterEach(() => {
 })
 beforeEach(async () => {
   vi.stubEnv('LAB_STATE', await temporaryFolder())
-  await mkdir(pathsOf(lab.name).root, { recursive: true })
+  await mkdir(pathsOf(lab).root, { recursive: true })
 })
 
 const conditions = (ready: boolean): object => ({
@@ -276,7 +276,7 @@ test('a power cut that is taken over: PASS, with every moment that was seen, and
   // What was kept on the way says that it is not yet all.
   expect(saved[0]?.interrupted).toBe(true)
   expect(state.off.size).toBe(0)
-  expect(await readJournal(lab.name)).toEqual([])
+  expect(await readJournal(lab)).toEqual([])
   expect(await readFile(request.ledgerPath, 'utf8')).toContain('"mark":"fault"')
 })
 
@@ -356,7 +356,7 @@ test('Ctrl-C in the middle: healed, and the report says that it was interrupted'
   abort.abort()
   await expect(running).rejects.toThrow('interrupted')
   expect(state.off.size).toBe(0)
-  expect(await readJournal(lab.name)).toEqual([])
+  expect(await readJournal(lab)).toEqual([])
   const last = saved.at(-1)!
   expect(last.interrupted).toBe(true)
   expect(runReport(last).verdict).not.toBe('PASS')
@@ -396,7 +396,7 @@ test('with --fence, a node that is off is tainted only after the provider says t
   expect(report.fencing).toBe('power')
   expect(report.events.map(({ type }) => type)).toContain('node-fenced')
   expect(state.off.size).toBe(0)
-  expect(await readJournal(lab.name)).toEqual([])
+  expect(await readJournal(lab)).toEqual([])
 })
 
 /** Without a budget, only recovery can tell. */

@@ -69,7 +69,7 @@ describe('the real VBoxManage', () => {
 
   beforeAll(async () => {
     lab = await loadLab('iscsi')
-    folder = pathsOf(lab.name).root
+    folder = pathsOf(lab).root
     await mkdir(folder, { recursive: true })
     await mkdir(join(folder, 'home'), { recursive: true })
     await makeLikeVagrant()

@@ -189,7 +189,7 @@ export const preflight = async (lab: Lab, running: boolean): Promise<readonly Pr
         hint,
       })
 
-  const { root } = pathsOf(lab.name)
+  const { root } = pathsOf(lab)
   const place = nearest(root)
   const { bavail, bsize } = await statfs(place)
   const free = bavail * bsize

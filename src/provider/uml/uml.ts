@@ -1,3 +1,4 @@
+import { type LabId, turnOf } from '../../identity.js'
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, readlinkSync, readdirSync } from 'node:fs'
@@ -30,11 +31,11 @@ import { callSupervisor, connectThrough, SupervisorRefusal } from './tunnel.js'
 const supervisorScript = fileURLToPath(new URL('./supervisor.js', import.meta.url))
 const dialScript = fileURLToPath(new URL('./dial.js', import.meta.url))
 
-const socketOf = (lab: Pick<Lab, 'name'>): string => join(pathsOf(lab.name).root, 'supervisor.sock')
-const supervisorLog = (lab: Pick<Lab, 'name'>): string => join(pathsOf(lab.name).root, 'supervisor.log')
+const socketOf = (lab: LabId): string => join(pathsOf(lab).root, 'supervisor.sock')
+const supervisorLog = (lab: LabId): string => join(pathsOf(lab).root, 'supervisor.log')
 
 /** Where the host's 127.0.0.1 leads into the lab: the API server's port there. */
-const portFile = (lab: Pick<Lab, 'name'>): string => join(pathsOf(lab.name).root, 'api-port')
+const portFile = (lab: LabId): string => join(pathsOf(lab).root, 'api-port')
 
 /** Seconds for the namespaces and the bridge: 0.2 s were measured. */
 const supervisorDeadline = 15
@@ -58,7 +59,7 @@ const unshareArgs = (): readonly string[] => [
  */
 const inNamespace = 'mount -t tmpfs -o mode=1777,size=100% lab /dev/shm && exec "$@"'
 
-const machineFolder = (lab: Pick<Lab, 'name'>, machine: string): string => pathsOf(lab.name).machine(machine)
+const machineFolder = (lab: LabId, machine: string): string => pathsOf(lab).machine(machine)
 
 interface Lun {
   /** The raw file behind it, named by the serial number: a LUN keeps its data when others come or go. */
@@ -91,7 +92,7 @@ interface MachineBase {
   readonly baseDisk: string
 }
 
-const baseOf = async (lab: Pick<Lab, 'name'>, machine: string): Promise<MachineBase | undefined> => {
+const baseOf = async (lab: LabId, machine: string): Promise<MachineBase | undefined> => {
   const text = await readFile(join(machineFolder(lab, machine), 'base.json'), 'utf8').catch(() => '')
   try {
     const { kernel, baseDisk } = JSON.parse(text) as Partial<MachineBase>
@@ -107,7 +108,7 @@ const partsInUse = async (): Promise<readonly string[]> => {
   const used: string[] = []
   for (const lab of await madeLabs())
     for (const machine of await readdir(join(pathsOf(lab).root, 'machines')).catch(() => [])) {
-      const base = await baseOf({ name: lab }, machine)
+      const base = await baseOf(lab, machine)
       if (base) used.push(base.kernel, base.baseDisk)
     }
   return used
@@ -180,7 +181,7 @@ const argvOf = (lab: Lab, machine: MachineSpec): readonly string[] => [
 /**
  * Who a machine runs as, where `lab` may choose: machines of other labs are other users, and so are those of this one.
  */
-const userOf = (lab: Pick<Lab, 'name'>, machine: string): number | undefined =>
+const userOf = (lab: LabId, machine: string): number | undefined =>
   machineUser(createHash('sha256').update(machineFolder(lab, machine)).digest().readUInt32BE(0))
 
 /** `0-1,4`, as the kernel writes it. */
@@ -192,7 +193,7 @@ const cpuList = (text: string): readonly number[] =>
 
 /**
  * Control planes, which have the most to do, get CPUs of their own where there are enough; the others share the
- * rest. Where a lab begins follows from its name, so that two labs do not crowd the same CPU.
+ * rest. Where a lab begins follows from its name and seat, so that labs do not crowd the same CPU.
  */
 export const assignCpu = (lab: Lab, machine: MachineSpec, cpus: readonly number[]): number => {
   const busy = machinesWith(lab, 'control-plane')
@@ -201,8 +202,7 @@ export const assignCpu = (lab: Lab, machine: MachineSpec, cpus: readonly number[
   const place = busy.includes(machine)
     ? busy.indexOf(machine)
     : own + (others.indexOf(machine) % (cpus.length - own))
-  const shift = Buffer.from(lab.name).reduce((sum, byte) => sum + byte, 0)
-  return cpus[(place + shift) % cpus.length] ?? 0
+  return cpus[(place + turnOf(lab, lab.machines.length)) % cpus.length] ?? 0
 }
 
 const cpuOf = async (lab: Lab, machine: MachineSpec): Promise<number> => {
@@ -235,7 +235,7 @@ const lastLine = async (path: string): Promise<string> => {
   return (panic ?? lines.at(-1) ?? '').trim()
 }
 
-const runningMachines = async (lab: Pick<Lab, 'name'>): Promise<readonly RunningMachine[] | undefined> => {
+const runningMachines = async (lab: LabId): Promise<readonly RunningMachine[] | undefined> => {
   try {
     return await callSupervisor<RunningMachine[]>(socketOf(lab), 'GET', '/machines')
   } catch (error) {
@@ -263,7 +263,7 @@ const listenOnLoopback = async (lab: Lab): Promise<Server> => {
 
 const createNetwork = async (lab: Lab): Promise<void> => {
   if (await runningMachines(lab)) return
-  const root = pathsOf(lab.name).root
+  const root = pathsOf(lab).root
   await mkdir(root, { recursive: true, mode: 0o700 })
   await rm(socketOf(lab), { force: true })
   const listener = await listenOnLoopback(lab)
@@ -393,8 +393,8 @@ const start: Machines['start'] = async (lab, machine, files) => {
       },
     )
   }
-  const keys = await labKeys(lab.name)
-  const own = await machineKeys(lab.name, machine.name)
+  const keys = await labKeys(lab)
+  const own = await machineKeys(lab, machine.name)
   await writePrivate(
     join(folder, 'seed.tar'),
     await tarOf([
@@ -439,7 +439,7 @@ const networkFile = (lab: Lab, machine: MachineSpec): string =>
   ].join('\n')
 
 const leftovers: Provider['leftovers'] = (lab) => {
-  const root = pathsOf(lab.name).root
+  const root = pathsOf(lab).root
   const processes = processesOf(socketOf(lab))
   const namespaces = new Set<string>()
   for (const { pid } of processes) {
@@ -462,7 +462,7 @@ const leftovers: Provider['leftovers'] = (lab) => {
 }
 
 /** It answers before it ends, or is not there: what counts is whether it is gone, and the caller looks. */
-const endSupervisor = (lab: Pick<Lab, 'name'>): Promise<unknown> =>
+const endSupervisor = (lab: LabId): Promise<unknown> =>
   callSupervisor(socketOf(lab), 'DELETE', '/').catch(() => undefined)
 
 const destroy: Provider['destroy'] = async (lab) => {
@@ -483,7 +483,7 @@ const destroy: Provider['destroy'] = async (lab) => {
     }
     await delay(50)
   }
-  await removeState(pathsOf(lab.name))
+  await removeState(pathsOf(lab))
 }
 
 /** One that does not run is left alone: whether it stands still, its state says. */

@@ -1,4 +1,5 @@
 /** What of VirtualBox and libvirt differs, asked of their own tools: `vagrant status` takes a second to say as much. */
+import { type LabId, wordOf } from '../../identity.js'
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -32,48 +33,46 @@ export interface Found {
   readonly cpus: number | undefined
 }
 
-type Named = Pick<Lab, 'name'>
-
 /** Machines are made by Vagrant; everything after that is asked of the hypervisor itself. */
 export interface Hypervisor {
   /** Its program on the command line: is it there at all? */
   readonly program: string
   /** How many machines Vagrant may make at the same time. */
   readonly together: number
-  machines(lab: Named): Promise<readonly Found[]>
+  machines(lab: LabId): Promise<readonly Found[]>
   /** What is shared by the lab's machines, before the first is made. Idempotent. */
   createNetwork(lab: Lab): Promise<void>
   releaseNetwork(lab: Lab): Promise<void>
   network(lab: Lab): Promise<{ readonly ok: boolean; readonly saw: string }>
   /** Switches on a machine that is there and off, with the memory and processors that are wanted now. */
   start(lab: Lab, machine: MachineSpec): Promise<void>
-  cut(lab: Named, machine: string): Promise<void>
-  pause(lab: Named, machine: string): Promise<void>
-  resume(lab: Named, machine: string): Promise<void>
+  cut(lab: LabId, machine: string): Promise<void>
+  pause(lab: LabId, machine: string): Promise<void>
+  resume(lab: LabId, machine: string): Promise<void>
   /** The machine with its disks. */
-  remove(lab: Named, machine: string): Promise<void>
+  remove(lab: LabId, machine: string): Promise<void>
   /** Everything of the lab, machines first. What fails shows as left over. */
-  destroy(lab: Named): Promise<void>
-  leftovers(lab: Named): Promise<readonly Leftover[]>
+  destroy(lab: LabId): Promise<void>
+  leftovers(lab: LabId): Promise<readonly Leftover[]>
 }
 
 /** As in the Vagrantfile: names in a lab file have no underscore, so this is no other lab's. */
-export const prefixOf = (lab: Named): string => `lab_${lab.name}_`
+export const prefixOf = (lab: LabId): string => `lab_${wordOf(lab)}_`
 
 // Where Vagrant keeps what is of a lab: the lab's folder is its project folder.
 
-export const folderOf = (lab: Named): string => pathsOf(lab.name).root
-export const dotVagrant = (lab: Named): string => join(folderOf(lab), '.vagrant')
-export const logOf = (lab: Named): string => join(folderOf(lab), 'vagrant.log')
-export const consoleOf = (lab: Named, machine: string): string =>
+export const folderOf = (lab: LabId): string => pathsOf(lab).root
+export const dotVagrant = (lab: LabId): string => join(folderOf(lab), '.vagrant')
+export const logOf = (lab: LabId): string => join(folderOf(lab), 'vagrant.log')
+export const consoleOf = (lab: LabId, machine: string): string =>
   join(dotVagrant(lab), `${machine}.console.log`)
 
 /** What Vagrant remembers of a machine. */
-export const memoryOf = (lab: Named, kind: VagrantKind, machine: string): string =>
+export const memoryOf = (lab: LabId, kind: VagrantKind, machine: string): string =>
   join(dotVagrant(lab), 'machines', machine, kind)
 
 /** Whether Vagrant made this very machine, up to its end: the script that lets lab in has run. */
-export const isMade = async (lab: Named, kind: VagrantKind, found: Found): Promise<boolean> => {
+export const isMade = async (lab: LabId, kind: VagrantKind, found: Found): Promise<boolean> => {
   const folder = memoryOf(lab, kind, found.name)
   const id = await readFile(join(folder, 'id'), 'utf8').catch(() => '')
   return id.trim() === found.id && existsSync(join(folder, 'action_provision'))

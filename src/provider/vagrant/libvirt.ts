@@ -1,4 +1,5 @@
 /** libvirt, through virsh. */
+import { type LabId, wordOf } from '../../identity.js'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -12,14 +13,14 @@ import { ask, must } from './tools.js'
 /** As vagrant-libvirt does by itself. */
 const connection = ['--connect', 'qemu:///system', '--quiet']
 
-const virsh = (lab: Pick<Lab, 'name'>, machine: string | undefined, ...args: readonly string[]) =>
+const virsh = (lab: LabId, machine: string | undefined, ...args: readonly string[]) =>
   must(lab.name, 'virsh', [...connection, ...args], machine === undefined ? {} : { machine })
 
 const tryVirsh = (...args: readonly string[]) => ask('virsh', [...connection, ...args])
 
-const domainOf = (lab: Pick<Lab, 'name'>, machine: string): string => `${prefixOf(lab)}${machine}`
+const domainOf = (lab: LabId, machine: string): string => `${prefixOf(lab)}${machine}`
 
-const networkOf = (lab: Pick<Lab, 'name'>): string => `lab_${lab.name}`
+const networkOf = (lab: LabId): string => `lab_${wordOf(lab)}`
 
 /** virDomainState, and why, as libvirt numbers them. */
 const running = ['1', '2', '3', '4']
@@ -115,7 +116,7 @@ interface NetworkState {
   readonly bridge: string
 }
 
-const networkState = async (lab: Pick<Lab, 'name'>): Promise<NetworkState> => {
+const networkState = async (lab: LabId): Promise<NetworkState> => {
   const { ok, stdout } = await tryVirsh('net-info', networkOf(lab))
   return {
     defined: ok,
@@ -124,7 +125,7 @@ const networkState = async (lab: Pick<Lab, 'name'>): Promise<NetworkState> => {
   }
 }
 
-const volumes = async (lab: Pick<Lab, 'name'>): Promise<readonly { pool: string; name: string }[]> => {
+const volumes = async (lab: LabId): Promise<readonly { pool: string; name: string }[]> => {
   const pools = (await tryVirsh('pool-list', '--name')).stdout.split('\n').map((line) => line.trim())
   const found = await Promise.all(
     pools
@@ -151,7 +152,7 @@ const remove: Hypervisor['remove'] = async (lab, machine) => {
       await virsh(lab, machine, 'vol-delete', '--pool', pool, name)
 }
 
-const releaseNetwork = async (lab: Pick<Lab, 'name'>): Promise<void> => {
+const releaseNetwork = async (lab: LabId): Promise<void> => {
   if ((await machines(lab)).some((machine) => machine.running)) return
   if ((await networkState(lab)).active) await virsh(lab, undefined, 'net-destroy', networkOf(lab))
 }
@@ -160,7 +161,7 @@ const createNetwork: Hypervisor['createNetwork'] = async (lab) => {
   const { defined, active } = await networkState(lab)
   if (!defined) {
     // virsh opens its file by name, which a socket as its standard input has not.
-    const file = join(pathsOf(lab.name).root, 'network.xml')
+    const file = join(pathsOf(lab).root, 'network.xml')
     await writePrivate(file, networkXml(lab))
     await virsh(lab, undefined, 'net-define', file)
   }

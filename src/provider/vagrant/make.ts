@@ -1,4 +1,5 @@
 /** How machines come to be: the box, the Vagrantfile, and Vagrant, which makes them and lets lab in. */
+import { type LabId, wordOf } from '../../identity.js'
 import { existsSync } from 'node:fs'
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
@@ -38,8 +39,7 @@ import { virtualbox } from './virtualbox.js'
 
 const hypervisors: Readonly<Record<VagrantKind, Hypervisor>> = { libvirt, virtualbox }
 
-const entryOf = (lab: Pick<Lab, 'name'>, machine: string): string =>
-  join(dotVagrant(lab), 'lab', `${machine}.sh`)
+const entryOf = (lab: LabId, machine: string): string => join(dotVagrant(lab), 'lab', `${machine}.sh`)
 
 /** What of /etc/lab/network the machine needs: its card of the lab's network is the second one. */
 const networkFile = (lab: Lab, machine: MachineSpec): string =>
@@ -51,8 +51,8 @@ const entryScript = async (
   machine: MachineSpec,
   files: readonly MachineFile[],
 ): Promise<string> => {
-  const keys = await labKeys(lab.name)
-  const own = await machineKeys(lab.name, machine.name)
+  const keys = await labKeys(lab)
+  const own = await machineKeys(lab, machine.name)
   const archive = await tarOf([
     ...files,
     { path: '/etc/lab/network', content: networkFile(lab, machine) },
@@ -106,9 +106,9 @@ class Workshop {
       await delay(1000)
     }
     for (let first = this.#orders[0]; first; first = this.#orders[0]) {
-      const { name } = first.lab
+      const word = wordOf(first.lab)
       const batch = this.#orders
-        .filter(({ lab }) => lab.name === name)
+        .filter(({ lab }) => wordOf(lab) === word)
         .slice(0, hypervisors[this.#kind].together)
       this.#orders = this.#orders.filter((order) => !batch.includes(order))
       await this.#makeAll(first.lab, batch)

@@ -2,6 +2,7 @@
  * VirtualBox and libvirt through Vagrant. Vagrant makes a machine, from the Vagrantfile and the box, and lets lab in;
  * from then on the hypervisor's own tools are asked, and everything else goes over SSH.
  */
+import type { LabId } from '../../identity.js'
 import { existsSync } from 'node:fs'
 import { readdir, readFile, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
@@ -28,8 +29,6 @@ import { virtualbox } from './virtualbox.js'
 
 // Only what `lab status` needs is loaded with this file; the rest when it is called for.
 
-type Named = Pick<Lab, 'name'>
-
 const hypervisors: Readonly<Record<VagrantKind, Hypervisor>> = { libvirt, virtualbox }
 
 const lastLine = async (path: string): Promise<string> => {
@@ -50,7 +49,7 @@ const differenceOf = (found: Found, wanted: MachineSpec): string | undefined => 
 }
 
 /** The machine with its disks, and what Vagrant remembers of it; its keys stay. */
-const remove = async (kind: VagrantKind, lab: Named, machine: string): Promise<void> => {
+const remove = async (kind: VagrantKind, lab: LabId, machine: string): Promise<void> => {
   await hypervisors[kind].remove(lab, machine)
   await rm(join(dotVagrant(lab), 'machines', machine), { recursive: true, force: true })
   await rm(consoleOf(lab, machine), { force: true })
@@ -135,7 +134,7 @@ const clashes = async (
 }
 
 /** Vagrant's own list of all machines of this user forgets them only when Vagrant itself removes them. */
-const forget = async (lab: Named): Promise<void> => {
+const forget = async (lab: LabId): Promise<void> => {
   const folder = folderOf(lab)
   const machines = await readdir(join(dotVagrant(lab), 'machines')).catch(() => [])
   if (machines.length === 0 || !existsSync(join(folder, 'Vagrantfile'))) return
@@ -167,7 +166,7 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
     destroy: async (lab) => {
       await forget(lab)
       await hypervisor.destroy(lab)
-      await removeState(pathsOf(lab.name))
+      await removeState(pathsOf(lab))
     },
     leftovers: async (lab): Promise<readonly Leftover[]> => [
       ...(await hypervisor.leftovers(lab)),
@@ -186,7 +185,7 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
       },
       remove: async (lab, machine) => {
         await remove(kind, lab, machine)
-        await rm(pathsOf(lab.name).machine(machine), { recursive: true, force: true })
+        await rm(pathsOf(lab).machine(machine), { recursive: true, force: true })
       },
     },
     power: { cut: (lab, machine) => hypervisor.cut(lab, machine) },

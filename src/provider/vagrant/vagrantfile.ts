@@ -1,4 +1,5 @@
 /** The Vagrantfile of a lab. */
+import { wordOf } from '../../identity.js'
 import { addressText, sizeOf } from '../../lab/address.js'
 import type { Lab, MachineSpec } from '../../lab/lab.js'
 import { boxName } from '../../parts/parts.js'
@@ -11,7 +12,7 @@ import { subnetOf, type VagrantKind } from './hypervisor.js'
  */
 export const renderVagrantfile = (lab: Lab, provider: VagrantKind, boxVersion?: string): string =>
   render('Vagrantfile', {
-    lab: lab.name,
+    lab: wordOf(lab),
     provider,
     box: boxName,
     boxVersion,

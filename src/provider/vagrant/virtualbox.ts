@@ -1,4 +1,5 @@
 /** VirtualBox, through VBoxManage. */
+import type { LabId } from '../../identity.js'
 import { open, readFile, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -9,14 +10,12 @@ import type { Leftover } from '../provider.js'
 import { type Found, type Hypervisor, prefixOf, subnetOf } from './hypervisor.js'
 import { ask, must } from './tools.js'
 
-type Named = Pick<Lab, 'name'>
-
-const manage = (lab: Named, machine: string | undefined, ...args: readonly string[]) =>
+const manage = (lab: LabId, machine: string | undefined, ...args: readonly string[]) =>
   must(lab.name, 'VBoxManage', args, machine === undefined ? {} : { machine })
 
 const tryManage = (...args: readonly string[]) => ask('VBoxManage', args)
 
-const vmOf = (lab: Named, machine: string): string => `${prefixOf(lab)}${machine}`
+const vmOf = (lab: LabId, machine: string): string => `${prefixOf(lab)}${machine}`
 
 /** `key="value"` and `key=value` lines. */
 const parseInfo = (text: string): ReadonlyMap<string, string> =>
@@ -60,7 +59,7 @@ const startedAt = async (folder: string): Promise<string> => {
 }
 
 /** `"NAME" {UUID}`, a line each. */
-const registered = async (lab: Named): Promise<readonly { vm: string; id: string }[]> =>
+const registered = async (lab: LabId): Promise<readonly { vm: string; id: string }[]> =>
   (await tryManage('list', 'vms')).stdout.split('\n').flatMap((line) => {
     const [, vm = '', id = ''] = /^"(.*)" \{([0-9a-f-]+)\}$/.exec(line.trim()) ?? []
     return vm.startsWith(prefixOf(lab)) ? [{ vm, id }] : []
@@ -113,10 +112,10 @@ const hostOnly = async (lab: Lab): Promise<string | undefined> =>
     ?.get('Name')
 
 /** The name of the host-only interface that was made for this lab. */
-const ownInterface = (lab: Named): string => join(pathsOf(lab.name).root, 'host-only')
+const ownInterface = (lab: LabId): string => join(pathsOf(lab).root, 'host-only')
 
 /** Unless another machine has come to use it. */
-const removeOwnInterface = async (lab: Named): Promise<void> => {
+const removeOwnInterface = async (lab: LabId): Promise<void> => {
   const name = await readFile(ownInterface(lab), 'utf8').catch(() => undefined)
   if (name === undefined) return
   const { ok, stdout } = await tryManage('list', '--long', 'vms')
@@ -138,14 +137,14 @@ const createNetwork: Hypervisor['createNetwork'] = async (lab) => {
 }
 
 /** Disks that lie in the lab's folder, by what VirtualBox has registered. */
-const media = async (lab: Named): Promise<readonly { id: string; path: string }[]> =>
+const media = async (lab: LabId): Promise<readonly { id: string; path: string }[]> =>
   blocks((await tryManage('list', 'hdds')).stdout).flatMap((block) => {
     const [id, path] = [block.get('UUID'), block.get('Location')]
-    return id !== undefined && path?.startsWith(`${pathsOf(lab.name).root}/`) ? [{ id, path }] : []
+    return id !== undefined && path?.startsWith(`${pathsOf(lab).root}/`) ? [{ id, path }] : []
   })
 
 /** After its power was cut a machine stays locked for a moment. */
-const unlocked = async (lab: Named, machine: string): Promise<void> => {
+const unlocked = async (lab: LabId, machine: string): Promise<void> => {
   for (let tries = 0; tries < 50; tries++) {
     const info = parseInfo((await tryManage('showvminfo', vmOf(lab, machine), '--machinereadable')).stdout)
     if (!info.has('SessionName') && !running.includes(info.get('VMState') ?? '')) return
@@ -160,7 +159,7 @@ const cut: Hypervisor['cut'] = async (lab, machine) => {
   await unlocked(lab, machine)
 }
 
-const closeMedia = async (lab: Named, which: (path: string) => boolean): Promise<void> => {
+const closeMedia = async (lab: LabId, which: (path: string) => boolean): Promise<void> => {
   for (const { id, path } of await media(lab))
     if (which(path)) {
       await tryManage('closemedium', 'disk', id, '--delete')

@@ -1,0 +1,122 @@
+/** A lab is named by its name and its seat: nothing of two seats of one lab has the same name on a host. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeEach, describe, expect, test, vi } from 'vitest'
+import { atSeatOf, labHere, labOf, seatHere, turnOf, wordOf } from '../src/identity.js'
+import { parseLab } from '../src/lab/load.js'
+import { takeLock } from '../src/lock.js'
+import { prefixOf } from '../src/provider/vagrant/hypervisor.js'
+import { renderVagrantfile } from '../src/provider/vagrant/vagrantfile.js'
+import { assignCpu, umlProvider } from '../src/provider/uml/uml.js'
+import { madeLabs, pathsOf, type LabPaths, writePrivate } from '../src/state.js'
+import { temporaryFolder } from './helpers/folder.js'
+
+const file = join(import.meta.dirname, '..', 'labs', 'iscsi-ha.yaml')
+const lab = parseLab(readFileSync(file, 'utf8'), file)
+const seats = ['1', '2', 'teacher'].map((seat) => ({ ...lab, seat }))
+
+let state = ''
+beforeEach(async () => {
+  state = await temporaryFolder()
+  vi.stubEnv('LAB_STATE', state)
+})
+
+const allPaths = (paths: LabPaths): readonly string[] => [
+  ...Object.values(paths).filter((path) => typeof path === 'string'),
+  paths.machine('worker1'),
+  paths.fenceLock('worker1'),
+]
+
+describe('a lab without a seat', () => {
+  test('has the paths that it had before there were seats', () => {
+    const paths = pathsOf({ name: 'iscsi' })
+    expect(paths.root).toBe(join(state, 'iscsi'))
+    expect(paths.lock).toBe(join(state, '.iscsi.lock'))
+    expect(paths.fenceLock('worker1')).toBe(join(state, '.iscsi.fence-worker1.lock'))
+  })
+
+  test('has the names of machines and the processors that it had before', () => {
+    expect(prefixOf({ name: 'iscsi' })).toBe('lab_iscsi_')
+    const sum = Buffer.from('iscsi-ha').reduce((total, byte) => total + byte, 0)
+    expect(turnOf({ name: 'iscsi-ha' }, 4)).toBe(sum)
+  })
+})
+
+describe('two seats of one lab', () => {
+  test('share no path and no lock, and no lock of a fence is the lock of a seat', () => {
+    const paths = [{ name: lab.name }, ...seats, { name: lab.name, seat: 'fence-worker1' }].flatMap((id) =>
+      allPaths(pathsOf(id)),
+    )
+    expect(new Set(paths).size).toBe(paths.length)
+    const roots = seats.map((id) => pathsOf(id).root)
+    for (const root of roots)
+      expect(roots.filter((other) => `${other}/`.startsWith(`${root}/`))).toEqual([root])
+  })
+
+  test('share no socket, console and port file of User-Mode Linux', () => {
+    const places = seats.flatMap((id) => [
+      umlProvider.console?.log(id, 'worker1'),
+      umlProvider.network?.proxyCommand?.(id),
+    ])
+    expect(places).not.toContain(undefined)
+    expect(new Set(places).size).toBe(places.length)
+  })
+
+  test('share no name that a hypervisor knows', () => {
+    const prefixes = seats.map(prefixOf)
+    for (const prefix of prefixes)
+      expect(prefixes.filter((other) => other.startsWith(prefix))).toEqual([prefix])
+    expect(renderVagrantfile(seats[0]!, 'libvirt')).toContain('iscsi-ha@1')
+  })
+
+  test('can be changed at the same time', async () => {
+    const signal = new AbortController().signal
+    const releases = await Promise.all(
+      seats.map((id) => takeLock(pathsOf(id).lock, { command: 'lab up', purpose: 'change', signal })),
+    )
+    for (const release of releases) await release()
+  })
+
+  test('of thirty that have numbers take all processors equally often', () => {
+    const cpus = Array.from({ length: 32 }, (_, index) => index)
+    const used = new Map<number, number>()
+    for (let seat = 1; seat <= 32; seat++)
+      for (const machine of lab.machines) {
+        const cpu = assignCpu({ ...lab, seat: String(seat).padStart(2, '0') }, machine, cpus)
+        used.set(cpu, (used.get(cpu) ?? 0) + 1)
+      }
+    expect(used.size).toBe(32)
+    expect(Math.max(...used.values())).toBe(lab.machines.length)
+  })
+
+  test('are found again by the folders that they made', async () => {
+    for (const id of [{ name: 'iscsi' }, ...seats]) await writePrivate(pathsOf(id).source, '')
+    expect((await madeLabs()).map(wordOf).sort()).toEqual([
+      'iscsi',
+      'iscsi-ha@1',
+      'iscsi-ha@2',
+      'iscsi-ha@teacher',
+    ])
+  })
+})
+
+describe('the seat of a process', () => {
+  test('comes from LAB_SEAT, and is handed on to processes that it starts', () => {
+    vi.stubEnv('LAB_SEAT', '07')
+    expect(labHere('iscsi')).toEqual({ name: 'iscsi', seat: '07' })
+    expect(atSeatOf({ name: 'iscsi', seat: '08' })['LAB_SEAT']).toBe('08')
+    vi.stubEnv('LAB_SEAT', '')
+    expect(labHere('iscsi')).toEqual({ name: 'iscsi' })
+  })
+
+  test.each(['a b', '../x', 'A', 'a@b', 'x'.repeat(17)])('is refused where it is no word: %s', (seat) => {
+    vi.stubEnv('LAB_SEAT', seat)
+    expect(() => seatHere()).toThrow(/a seat has up to 16 of/)
+  })
+
+  test('is in the name of a folder, and is read from there', () => {
+    for (const id of [{ name: 'iscsi' }, { name: 'iscsi-ha', seat: '07' }])
+      expect(labOf(wordOf(id))).toEqual(id)
+    for (const word of ['.iscsi', 'iscsi@', '@1', 'a@b@c', 'A']) expect(labOf(word)).toBeUndefined()
+  })
+})
