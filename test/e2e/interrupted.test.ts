@@ -66,16 +66,20 @@ const until = async (what: string, wanted: () => Promise<boolean> | boolean): Pr
   }
 }
 
-/** A run in a terminal of its own, below a shell that stays for its exit code. */
+/**
+ * A run in a terminal of its own, below a shell that stays for its exit code. A terminal that goes tells the shell, which
+ * hands it on to its jobs; what is typed goes to the job that is in front.
+ */
 class Terminal {
   readonly #child: ChildProcess
   readonly #name: string
 
-  constructor(name: string, ...args: readonly string[]) {
+  constructor(name: string, scenario: string, { behind = false } = {}) {
     this.#name = name
-    const run = ['run', 'odd', ...args].map(quote).join(' ')
-    const line = `trap : HUP INT; ${quote(process.execPath)} ${quote(cli)} ${run}; echo $? > ${this.#path('code')}`
-    const words = ['--quiet', '--flush', '--command', line, this.#path('told')]
+    const run = [process.execPath, cli, 'run', 'odd', scenario].map(quote).join(' ')
+    const behindIt = `${run} & trap "kill -HUP $!" HUP; wait $!; wait $!; echo $? > ${this.#path('code')}`
+    const inFront = `trap : INT; ${run}; echo $? > ${this.#path('code')}`
+    const words = ['--quiet', '--flush', '--command', behind ? behindIt : inFront, this.#path('told')]
     this.#child = spawn('script', words, {
       env: { ...process.env, ...bench.env },
       cwd: bench.folder,
@@ -124,7 +128,7 @@ const inFault = async (): Promise<void> => {
 }
 
 it('fails a run whose budget is too small, with the lab healed', async () => {
-  const { exitCode } = await lab('run', 'odd', 'hopeless', '--events')
+  const { exitCode } = await lab('run', 'odd', 'hopeless')
   expect(exitCode).toBe(1)
   expect((await latest()).verdict).toBe('FAIL')
   expect(await bench.openFaults('odd')).toEqual([])
@@ -132,10 +136,10 @@ it('fails a run whose budget is too small, with the lab healed', async () => {
 })
 
 it.each([
-  { name: 'its terminal is closed', end: (terminal: Terminal) => terminal.close() },
-  { name: 'Ctrl-C is pressed', end: (terminal: Terminal) => terminal.type('\u0003') },
-])('heals the lab and keeps a report when $name in the middle of a fault', async ({ name, end }) => {
-  const terminal = new Terminal(name.replaceAll(/\W/g, '-'), 'slow-network')
+  { name: 'its terminal is closed', behind: true, end: (terminal: Terminal) => terminal.close() },
+  { name: 'Ctrl-C is pressed', behind: false, end: (terminal: Terminal) => terminal.type('\u0003') },
+])('heals the lab and keeps a report when $name in the middle of a fault', async ({ name, behind, end }) => {
+  const terminal = new Terminal(name.replaceAll(/\W/g, '-'), 'slow-network', { behind })
   await inFault()
   end(terminal)
   expect(await terminal.exitCode()).toBe(130)
@@ -151,7 +155,6 @@ it('heals by `lab heal` what a kill -9 in the middle of a fault left', async () 
   terminal.kill()
   expect(await terminal.exitCode()).toBe(137)
   expect(await bench.openFaults('odd')).not.toEqual([])
-  expect((await lab('verify', 'odd')).exitCode).not.toBe(0)
   expect((await lab('heal', 'odd')).exitCode).toBe(0)
   expect(await bench.openFaults('odd')).toEqual([])
   expect(await latest()).toMatchObject({ interrupted: true })
@@ -201,5 +204,7 @@ it('has no secret in anything that was printed or kept', async () => {
     forms.filter((form) => text.includes(form)).map((form) => `${where}: ${form}`),
   )
   expect(found).toEqual([])
-  expect(printed).toContain('***')
+  // They are found where they must be: in the lab's own copy of its file.
+  const source = await readFile(join(folder, 'lab.yaml'), 'utf8')
+  for (const word of words) expect(source).toContain(word)
 })
