@@ -24,7 +24,7 @@ let file = ''
 beforeAll(async () => {
   // Nobody is to be fenced while a kubelet is down for its certificate.
   file = await bench.variant('iscsi-ha', 'life', (lab) => {
-    Object.assign(lab, { fencing: 'none' })
+    Object.assign(lab, { failover: 'default', fencing: 'none' })
   })
   await bench.up(file)
 })
