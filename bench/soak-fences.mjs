@@ -56,7 +56,7 @@ const programs = {
   undo: `${open}
   const { settleFences } = await import(${from('fencing/fence.js')})
   const { takeLock } = await import(${from('lock.js')})
-  const { undoAll } = await import(${from('scenario/undo.js')})
+  const { undoAll } = await import(${from('fault/undo.js')})
   const { pathsOf } = await import(${from('state.js')})
   const release = await takeLock(pathsOf(lab).lock,
     { command: 'soak', purpose: 'change', wait: () => undefined, signal: context.signal })
@@ -69,7 +69,7 @@ const programs = {
   target: `${open}
   const { boot, fileOptions } = await import(${from('steps/machines.js')})
   const target = lab.machines.find(({ role }) => role === 'target')
-  await provider.cut(lab, target.name)
+  await provider.power.cut(lab, target.name)
   await new Promise((resolve) => setTimeout(resolve, Number(method)))
   if (!(await provider.states(lab)).some((each) => each.name === target.name && each.status === 'running'))
     await boot(lab, target, await fileOptions(lab, provider)).apply(context, () => undefined)

@@ -196,6 +196,24 @@ describe('imports', () => {
     expect([...loads.values()].flat().filter((path) => !sources.includes(path))).toEqual([])
   })
 
+  // The programs that soaks and end-to-end tests start are texts, which no compiler reads.
+  test('of the programs in bench and test/e2e that are texts lead to what is exported', () => {
+    const imported = ['bench', join('test', 'e2e')]
+      .flatMap((folder) => readdirSync(join(root, folder)).map((name) => join(folder, name)))
+      .flatMap((path) =>
+        [
+          ...read(path).matchAll(
+            /const \{ ([\w, ]+) \} = await import\((?:\$\{from\('|process\.env\.DIST \+ '\/)([\w/-]+)\.js'/g,
+          ),
+        ].flatMap(([, names = '', module = '']) => names.split(', ').map((name) => ({ path, name, module }))),
+      )
+    expect(imported.length).toBeGreaterThan(10)
+    const exists = (module: string, name: string): boolean =>
+      existsSync(join(root, 'src', `${module}.ts`)) &&
+      new RegExp(`^export (async )?(const|function|class) ${name}\\b`, 'm').test(read(`src/${module}.ts`))
+    expect(imported.filter(({ module, name }) => !exists(module, name))).toEqual([])
+  })
+
   // eslint.config.js knows the folders, and static imports; these are all files, and import() too.
   test('are those that ARCHITECTURE.md allows', () => {
     expect([...rules.keys()].sort()).toEqual(

@@ -95,7 +95,8 @@ export class Bench {
         const spec = lab.machines.find((each) => each.name === machine)
         await boot(lab, spec, await fileOptions(lab, provider)).apply(session, () => undefined)
         await session.close()
-      } else await provider[what](lab, machine)`
+      } else if (what === 'cut') await provider.power.cut(lab, machine)
+      else await provider.pause[what === 'pause' ? 'begin' : 'end'](lab, machine)`
     await execa(process.execPath, ['--input-type=module', '--eval', program, lab, machine, what], {
       env: { ...this.env, DIST: dirname(cli) },
       cwd: this.folder,
