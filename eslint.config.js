@@ -1,4 +1,4 @@
-// Beside the usual rules, this file keeps what ARCHITECTURE.md says about imports true.
+// Beside the usual rules, this file keeps what docs/design/imports.md says true.
 import js from '@eslint/js'
 import { defineConfig, globalIgnores } from 'eslint/config'
 import tseslint from 'typescript-eslint'
@@ -125,11 +125,11 @@ const importRules = Object.entries(layers).map(([folder, { src, packages, upward
           {
             regex: `^(?:\\.\\./)+(?!\\.\\./|(?:${[folder, ...src].join('|')})(?:/|\\.js$))`,
             allowTypeImports: upwardTypes,
-            message: `Who may import whom is in ARCHITECTURE.md; src/${folder} may not import this.`,
+            message: `Who may import whom is in docs/design/imports.md; src/${folder} may not import this.`,
           },
           {
             regex: `^(?!\\.|node:${packages.map((name) => `|${name}$`).join('')})`,
-            message: `Every package has its place, see ARCHITECTURE.md; for this one it is not src/${folder}.`,
+            message: `Every package has its place; for this one it is not src/${folder}.`,
           },
         ],
       },

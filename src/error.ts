@@ -1,4 +1,4 @@
-/** Process exit codes, documented in README.md. */
+/** Process exit codes, documented in docs/commands.md. */
 export const exitCodes = {
   ok: 0,
   /** A step, a check or a command failed. */

@@ -1,49 +1,21 @@
-/** ARCHITECTURE.md and README.md say what is so. What eslint.config.js enforces by itself is not asked again. */
+/** ARCHITECTURE.md and docs/design say what is so. What eslint.config.js enforces by itself is not asked again. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { execa } from 'execa'
 import ts from 'typescript'
 import { describe, expect, test } from 'vitest'
-import { exitCodes } from '../src/error.js'
-import { shippedLabs } from '../src/lab/load.js'
-import { cli } from './helpers/cli.js'
+import { code, rows } from './helpers/markdown.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const read = (path: string): string => readFileSync(join(root, path), 'utf8')
 
 const architecture = read('ARCHITECTURE.md')
-const readme = read('README.md')
+const imports = read('docs/design/imports.md')
 const packageJson = JSON.parse(read('package.json')) as Readonly<
   Record<string, Readonly<Record<string, string>>>
 >
 const dependencies = Object.keys(packageJson['dependencies'] ?? {})
 const devDependencies = Object.keys(packageJson['devDependencies'] ?? {})
-
-/** The text below a heading, without what belongs to the next one. */
-const section = (text: string, heading: string): string => {
-  const [, found] = new RegExp(`^## ${heading}\n([^]*?)(?=^## |$(?![^]))`, 'm').exec(text) ?? []
-  if (found === undefined) throw new Error(`no section ${heading}`)
-  return found
-}
-
-/** The cells of the rows of a section's tables, head and rule left out. */
-const rows = (text: string): readonly (readonly string[])[] =>
-  text
-    .split('\n')
-    .filter((line) => line.startsWith('| '))
-    .map((line) =>
-      line
-        .replaceAll('\\|', '\0')
-        .split('|')
-        .slice(1, -1)
-        .map((cell) => cell.replaceAll('\0', '|').trim()),
-    )
-    .slice(1)
-
-/** Words in backticks. */
-const code = (text: string): readonly string[] =>
-  [...text.matchAll(/`([^`\n]+)`/g)].map(([, word = '']) => word)
 
 /** Every file and folder of the repository, as Git would see it: `src/plan`, `src/plan/step.ts`. */
 const paths = (folder = ''): readonly string[] =>
@@ -57,12 +29,12 @@ const everything = paths()
 const sources = everything.filter((path) => path.startsWith('src/') && path.endsWith('.ts'))
 
 describe('ARCHITECTURE.md', () => {
-  const places = rows(
-    architecture.slice(architecture.indexOf('| where |'), architecture.indexOf('**Who may')),
-  )
+  const places = rows(architecture.slice(architecture.indexOf('| where |'), architecture.indexOf('**Rules')))
 
-  test('fits on one page', () => {
-    expect(architecture.trimEnd().split('\n').length).toBeLessThanOrEqual(100)
+  test('fits on one page: 60 lines, none longer than 200 characters', () => {
+    const lines = architecture.trimEnd().split('\n')
+    expect(lines.length).toBeLessThanOrEqual(60)
+    expect(lines.filter((line) => line.length > 200)).toEqual([])
   })
 
   test('has a line for everything that lies in src, and for nothing else there', () => {
@@ -75,38 +47,32 @@ describe('ARCHITECTURE.md', () => {
     expect(wanted.map((name) => name.replace(/^src\/([a-z]+\.ts)$/, '$1')).sort()).toEqual(inSrc.sort())
   })
 
-  test('names no file and no folder that is not there', () => {
-    const named = code(architecture).filter((word) =>
+  test.each([
+    'ARCHITECTURE.md',
+    ...readdirSync(join(root, 'docs/design')).map((name) => `docs/design/${name}`),
+    'docs/contributing.md',
+  ])('%s names no file and no folder that is not there', (document) => {
+    const named = code(read(document)).filter((word) =>
       /^[\w.-]*\/?(?:[\w.-]+\/)*[\w.-]+\.(?:ts|js|ya?ml|json|hbs)$|^[a-z/]+\/$/.test(word),
     )
-    expect(named.length).toBeGreaterThan(30)
     // By its end, since a table row or a paragraph says where one is: `up.ts`, in the row of src/plan.
     expect(
       named.filter((word) => !everything.some((path) => `/${path}`.endsWith(`/${word.replace(/\/$/, '')}`))),
     ).toEqual([])
-    const onMachines = code(architecture).filter((word) => word.startsWith('/usr/'))
+    const onMachines = code(read(document)).filter((word) => word.startsWith('/usr/'))
     expect(onMachines.filter((path) => !existsSync(join(root, 'templates/base', path)))).toEqual([])
   })
+})
 
-  test('names no script of package.json that is not there', () => {
-    const scripts = code(`${architecture}${readme}`).flatMap(
-      (word) => /^npm run ([\w:]+)/.exec(word)?.[1] ?? [],
-    )
-    expect(scripts).toContain('generate')
-    expect(Object.keys(packageJson['scripts'] ?? {})).toEqual(expect.arrayContaining(scripts))
+test('docs/design/dependencies.md says what every package is for, and names none in vain', () => {
+  const named = rows(read('docs/design/dependencies.md')).flatMap(([packages = '', why = '']) => {
+    expect(why).not.toBe('')
+    return packages.split(', ')
   })
-
-  test('says what every package that is needed to run lab is for, and no package is named in vain', () => {
-    const named = rows(section(architecture, 'Dependencies')).flatMap(
-      ([left = '', why = '', , right = '', because = '']) => {
-        expect(why).not.toBe('')
-        expect(because).not.toBe('')
-        return `${left}, ${right}`.split(', ')
-      },
-    )
-    expect(named).toEqual(expect.arrayContaining(dependencies))
-    expect([...dependencies, ...devDependencies]).toEqual(expect.arrayContaining(named))
-  })
+  expect(named).toEqual(expect.arrayContaining(dependencies))
+  expect([...dependencies, ...devDependencies]).toEqual(
+    expect.arrayContaining(named.filter((name) => name !== '---')),
+  )
 })
 
 /**
@@ -180,10 +146,9 @@ const circle = (graph: ReadonlyMap<string, readonly string[]>): readonly string[
 }
 
 describe('imports', () => {
-  /** The line of ARCHITECTURE.md: each unit with those that it may import. */
+  /** The list of docs/design/imports.md: each unit with those that it may import. */
   const rules = new Map<string, readonly string[]>()
-  const line = /^`error` ← nothing.*$/m.exec(architecture)?.[0] ?? ''
-  for (const rule of line.replace(/\.$/, '').split(' · ')) {
+  for (const [, rule = ''] of imports.matchAll(/^- (`.*)$/gm)) {
     const [who = '', whom = ''] = rule.replace(/ \(.*\)/, '').split(' ← ')
     const names = (text: string): readonly string[] => text.replaceAll('`', '').split(', ')
     for (const name of names(who))
@@ -215,7 +180,7 @@ describe('imports', () => {
   })
 
   // eslint.config.js knows the folders, and static imports; these are all files, and import() too.
-  test('are those that ARCHITECTURE.md allows', () => {
+  test('are those that docs/design/imports.md allows', () => {
     expect([...rules.keys()].sort()).toEqual(
       [...new Set(sources.map(unitOf))].filter((unit) => unit !== 'machine/sh').sort(),
     )
@@ -303,73 +268,4 @@ describe('imports', () => {
       )
     expect([...new Set(used)].sort()).toEqual([...dependencies].sort())
   })
-})
-
-/** The words of `lab --help`, the command `help` left out. */
-const commands = async (): Promise<readonly string[]> => {
-  const { stdout } = await execa(process.execPath, [cli, '--help'], { env: { COLUMNS: '200' } })
-  const below = stdout.slice(stdout.indexOf('\nCommands:'))
-  return [...below.matchAll(/^ {2}([a-z]+) /gm)]
-    .map(([, name = '']) => name)
-    .filter((name) => name !== 'help')
-}
-
-describe('README.md', () => {
-  test.each(['README.md', 'README.ja.md'])(
-    '%s has every command in its table, and no other',
-    async (file) => {
-      const named = read(file)
-        .split('\n')
-        .filter((line) => line.startsWith('| `lab '))
-        .flatMap((line) => code(line.split('|')[1] ?? ''))
-        .flatMap((word) => /^lab ([a-z]+)(?: (?:[A-Z[-].*|[a-z]+|…)|$)/.exec(word)?.[1] ?? [])
-      expect([...new Set(named)].sort()).toEqual([...(await commands())].sort())
-    },
-  )
-
-  test.each(['README.md', 'README.ja.md'])('%s types only commands that there are', async (file) => {
-    const known = [...(await commands()), 'help']
-    const typed = [...read(file).matchAll(/(?:^|`|&& |npx |Hint: )lab ([a-z]+)\b/gm)].map(
-      ([, name = '']) => name,
-    )
-    expect(typed.length).toBeGreaterThan(20)
-    // What messages say of lab itself.
-    expect([...new Set(typed)].filter((name) => !known.includes(name) && name !== 'cannot')).toEqual([])
-  })
-
-  test('has every exit code, and no other', () => {
-    const documented = rows(section(readme, 'For programs')).map(([number]) => Number(number))
-    expect(documented).toEqual(Object.values(exitCodes).sort((a, b) => a - b))
-  })
-
-  test('has every kind of JSON that is printed, and no other', () => {
-    const kinds = (text: string): readonly string[] =>
-      [...new Set(text.match(/\blab\.[a-z]+\/v\d\b/g))].sort()
-    expect(kinds(readme)).toEqual(kinds(sources.map(read).join('\n')))
-  })
-
-  test('has every variable that is read, and no other', () => {
-    const variables = (text: string): readonly string[] => [...new Set(text.match(/\bLAB_[A-Z_]+\b/g))].sort()
-    expect(variables(readme)).toEqual(variables(sources.map(read).join('\n')))
-  })
-
-  test('has every lab that is shipped, with its machines', () => {
-    const labs = rows(section(readme, 'The labs')).map(([name = '', machines = '']) => [
-      name.replaceAll('`', ''),
-      machines.replace(/;.*/, ''),
-    ])
-    expect(labs.map(([name]) => name).sort()).toEqual(shippedLabs().map(({ name }) => name))
-    for (const [name = '', machines = ''] of labs)
-      expect(machines.split(', ')).toEqual(
-        [...read(`labs/${name}.yaml`).matchAll(/^ {2}- \{ name: (\w+)/gm)].map(([, machine]) => machine),
-      )
-  })
-
-  test.each(everything.filter((path) => /^[\w.]+\.md$/.test(path)))(
-    '%s links to nothing that is not there',
-    (file) => {
-      const links = [...read(file).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, link = '']) => link)
-      expect(links.filter((link) => !existsSync(join(root, link)))).toEqual([])
-    },
-  )
 })

@@ -86,7 +86,7 @@ class Other {
 const left = (): Promise<readonly string[]> => readdir(join(folder, 'deep'))
 
 describe('a lock', () => {
-  test('is taken and given back, and leaves nothing', async () => {
+  test('takes a lock and gives it back, and leaves nothing behind', async () => {
     const one = new Other()
     await one.says('has')
     expect(await left()).toEqual(['lock'])
@@ -98,7 +98,7 @@ describe('a lock', () => {
     await two.gives()
   })
 
-  test('tells the second one who has it, at once', async () => {
+  test('tells a second process at once who holds the lock', async () => {
     const one = new Other('lab up iscsi-ha')
     await one.says('has')
     const two = new Other('lab down iscsi-ha')
@@ -115,7 +115,7 @@ describe('a lock', () => {
     await one.gives()
   })
 
-  test('is waited for where that is wanted: told once, and taken as soon as it is free', async () => {
+  test('waits for a lock on request, says so once, and takes it as soon as it is free', async () => {
     const one = new Other('lab up a')
     await one.says('has')
     const two = new Other('lab down a', { WAIT: 'yes' })
@@ -131,7 +131,7 @@ describe('a lock', () => {
     expect(await left()).toEqual([])
   })
 
-  test('waiting ends with Ctrl-C, and the lock stays with its holder', async () => {
+  test('stops waiting at Ctrl-C, and leaves the lock with its holder', async () => {
     const one = new Other()
     await one.says('has')
     const two = new Other('lab down a', { WAIT: 'yes' })
@@ -142,7 +142,7 @@ describe('a lock', () => {
     await one.gives()
   })
 
-  test('is had by one of many that come at once', async () => {
+  test('gives the lock to exactly one of many processes that ask at once', async () => {
     const all = Array.from({ length: 6 }, (_, index) => new Other(`lab up ${index}`))
     await Promise.all(all.map((other) => Promise.any([other.says('has'), other.says('busy')])))
     expect(all.filter(({ said }) => said[0] === 'has ')).toHaveLength(1)
@@ -166,7 +166,7 @@ describe('a holder that is no more', () => {
     },
   )
 
-  test('frees those that wait for it', async () => {
+  test('frees processes that wait for a lock when its holder is gone', async () => {
     const one = new Other('lab up a')
     await one.says('has')
     const two = new Other('lab up b', { WAIT: 'yes' })
@@ -176,7 +176,7 @@ describe('a holder that is no more', () => {
     await two.gives()
   })
 
-  test('(a zombie) holds nothing either', async () => {
+  test('takes over the lock of a zombie process', async () => {
     // The holder's parent never waits for it, so its pid stays in /proc: as under a container's first process.
     const parent = execa(
       'bash',
@@ -206,7 +206,7 @@ describe('a holder that is no more', () => {
     await two.gives()
   })
 
-  test('holds nothing where its pid belongs to somebody else by now', async () => {
+  test('takes over a lock whose pid belongs to another process by now', async () => {
     const one = new Other('lab up a')
     await one.says('has')
     const holder = JSON.parse(await readFile(path, 'utf8'))
@@ -218,7 +218,7 @@ describe('a holder that is no more', () => {
     await two.gives()
   })
 
-  test('whose lock a power cut left without content holds nothing', async () => {
+  test('takes over a lock file that a power cut left empty', async () => {
     const one = new Other()
     await one.says('has')
     await one.kill('SIGKILL')
@@ -229,7 +229,7 @@ describe('a holder that is no more', () => {
     expect(await left()).toEqual([])
   })
 
-  test('leaves its lock to one of many, again and again, and never to two', async () => {
+  test('never gives the lock of a dead holder to two processes at once', async () => {
     // Each takes the lock, sees that it is alone, and leaves it as a killed process would: all others then find it at once.
     const racer = `
       import { mkdirSync, renameSync, rmdirSync, writeFileSync } from 'node:fs'

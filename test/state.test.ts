@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { writePrivate } from '../src/state.js'
 import { temporaryFolder } from './helpers/folder.js'
 
-test('a file that several steps write at once is one of theirs as a whole, and nothing is left beside it', async () => {
+test('keeps one whole version of a file that several steps write at once, and leaves nothing beside it', async () => {
   const folder = await temporaryFolder()
   const file = join(folder, 'made', 'Vagrantfile')
   const texts = Array.from({ length: 50 }, (_, index) => String(index).repeat(10_000))
@@ -14,7 +14,7 @@ test('a file that several steps write at once is one of theirs as a whole, and n
   expect((await stat(file)).mode & 0o777).toBe(0o600)
 })
 
-test('what cannot be written leaves nothing behind', async () => {
+test('leaves nothing behind when a file cannot be written', async () => {
   const folder = await temporaryFolder()
   await writePrivate(join(folder, 'folder', 'x'), '')
   await expect(writePrivate(join(folder, 'folder'), 'text')).rejects.toThrow()

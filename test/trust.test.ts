@@ -20,18 +20,18 @@ describe.runIf(root)('a folder that is believed', () => {
     return folder
   }
 
-  test('is one of our own below a folder like /tmp, in which everybody may make something', async () => {
+  test('believes a folder of our own below one that everybody may write to, such as /tmp', async () => {
     const folder = await made()
     expect(refuseForeign(folder, place)).toBe(folder)
   })
 
-  test('is named where it really is when links lead there', async () => {
+  test('names the real place of a folder that links lead to', async () => {
     const folder = await made()
     await symlink(folder, `${folder}-link`)
     expect(refuseForeign(join(`${folder}-link`, 'x', '..'), place)).toBe(folder)
   })
 
-  test('is not there yet, and that is no reason to refuse it', async () => {
+  test('believes a folder that does not exist yet', async () => {
     expect(refuseForeign(join(await made(), 'a', 'b'), place)).toBeUndefined()
   })
 
@@ -82,7 +82,7 @@ describe.runIf(root)('a folder that is believed', () => {
     )
   })
 
-  test('is refused when somebody else laid the link that leads to it', async () => {
+  test('refuses a folder when another user made the link that leads to it', async () => {
     const folder = await made()
     const link = `${folder}-link`
     await symlink(folder, link)
@@ -90,14 +90,14 @@ describe.runIf(root)('a folder that is believed', () => {
     expect(() => refuseForeign(link, place)).toThrow(/state-link belongs to user 4321/)
   })
 
-  test('is refused when its links go round in a circle', async () => {
+  test('refuses a folder whose links form a circle', async () => {
     const folder = await made()
     await symlink('b', join(folder, 'a'))
     await symlink('a', join(folder, 'b'))
     expect(() => refuseForeign(join(folder, 'a'), place)).toThrow(/symbolic links go round in a circle/)
   })
 
-  test('belongs to whoever typed sudo, when root asks', async () => {
+  test('believes folders of the user who typed sudo when root asks', async () => {
     const folder = await made()
     await chown(folder, stranger, 0)
     process.env['SUDO_UID'] = String(stranger)
@@ -105,7 +105,7 @@ describe.runIf(root)('a folder that is believed', () => {
     expect(refuseForeign(folder, place)).toBe(folder)
   })
 
-  test('holds nothing of somebody else, and nothing that could be read for ever', async () => {
+  test('refuses files of other users and files that could be read for ever', async () => {
     const folder = await made()
     await mkdir(join(folder, 'deep'))
     await writeFile(join(folder, 'deep', 'file'), '')
@@ -152,7 +152,7 @@ describe.runIf(root)('the folder of a lab', () => {
 })
 
 describe('a folder that is made', () => {
-  test('comes with those above it, each for its owner alone', async () => {
+  test('makes a folder with those above it, each for its owner alone', async () => {
     const folder = await temporaryFolder()
     await makeFolder(join(folder, 'a', 'b'))
     await makeFolder(join(folder, 'a', 'b'))
@@ -177,7 +177,7 @@ describe('a folder that is made', () => {
     expect(performance.now() - begun).toBeLessThan(1000)
   })
 
-  test('is refused where a link leads nowhere, or round in a circle', async () => {
+  test('refuses to make a folder below a link that leads nowhere or in a circle', async () => {
     const folder = await temporaryFolder()
     await symlink('nowhere', join(folder, 'dangling'))
     await symlink('loop', join(folder, 'loop'))
@@ -207,7 +207,7 @@ describe('a folder that is made', () => {
   })
 })
 
-test('every folder that lab makes for itself is made step by step', async () => {
+test('makes every folder of its own step by step', async () => {
   const { stdout } = await execa(
     'grep',
     [

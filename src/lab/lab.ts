@@ -51,7 +51,7 @@ export interface TargetSpec {
   readonly luns: readonly LunSpec[]
 }
 
-/** A LUN with a file system that an initiator machine proves by hand, as seed 002 does. */
+/** A LUN with a file system that an initiator machine proves by hand, as the walkthrough does. */
 export interface FilesystemSpec {
   readonly initiator: string
   /** IQN of the target. */

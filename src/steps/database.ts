@@ -1,4 +1,4 @@
-/** The database on the LUN: secret, the seed's first pod, Deployment, Service, and a row in and out. */
+/** The database on the LUN: secret, the walkthrough's first pod, Deployment, Service, and a row in and out. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise'

@@ -1,4 +1,4 @@
-/** open-iscsi: who a machine says it is, its sessions, and a file system on a LUN (seed 002, first half). */
+/** open-iscsi: who a machine says it is, its sessions, and a file system on a LUN. */
 import {
   accessTo,
   byPathLink,

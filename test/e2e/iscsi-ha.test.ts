@@ -8,7 +8,7 @@ import { Bench, cli } from './lab.js'
 
 const bench = new Bench()
 afterAll(async () => {
-  for (const lab of ['ha', 'other']) await bench.lab('down', lab)
+  for (const lab of ['iscsi-ha', 'other']) await bench.lab('down', lab)
   await bench.close()
 })
 
@@ -25,18 +25,20 @@ const edit = async (file: string, change: (lab: File) => void): Promise<void> =>
 }
 
 const on = (machine: string, script: string): Promise<string> =>
-  bench.ok('exec', 'ha', machine, '--', 'sh', '-c', script)
-const kubectl = (...words: readonly string[]): Promise<string> => bench.ok('kubectl', 'ha', '--', ...words)
+  bench.ok('exec', 'iscsi-ha', machine, '--', 'sh', '-c', script)
+const kubectl = (...words: readonly string[]): Promise<string> =>
+  bench.ok('kubectl', 'iscsi-ha', '--', ...words)
 
 describe('lab up iscsi-ha', () => {
   let file = ''
   beforeAll(async () => {
-    file = await bench.variant('iscsi-ha', 'ha', () => undefined)
-    await bench.up(file)
+    await bench.readme('start')
+    // To edit: the lab keeps its name.
+    file = await bench.variant('iscsi-ha', 'iscsi-ha', () => undefined)
   })
 
   it('passes about sixty checks or more, all of them', async () => {
-    const { stdout } = await bench.lab('verify', 'ha')
+    const { stdout } = await bench.lab('verify', 'iscsi-ha')
     const [, passed, failed] = /^(\d+) passed, (\d+) failed$/m.exec(stdout) ?? []
     expect({ passed: Number(passed) >= 60, failed }).toEqual({ passed: true, failed: '0' })
   })
@@ -46,14 +48,14 @@ describe('lab up iscsi-ha', () => {
   })
 
   it("serves a user's own kubectl", async () => {
-    const { files } = await bench.json<{ files: { kubeconfig: string } }>('status', 'ha')
+    const { files } = await bench.json<{ files: { kubeconfig: string } }>('status', 'iscsi-ha')
     const nodes = await kubectl('get', 'nodes', '-o', 'name')
     expect(nodes.split('\n')).toEqual(['node/master', 'node/worker1', 'node/worker2'])
     expect(await readFile(files.kubeconfig, 'utf8')).toContain('server: https://127.0.0.1:')
   })
 
   it('forwards a port of the lab to 127.0.0.1', async () => {
-    const command = [cli, 'forward', 'ha', 'worker1:32306', '--port', '0', '-o', 'json']
+    const command = [cli, 'forward', 'iscsi-ha', 'worker1:32306', '--port', '0', '-o', 'json']
     const forward = execa(process.execPath, command, { env: bench.env, reject: false, stdin: 'ignore' })
     let said = ''
     while (!said.includes('}')) {
@@ -68,6 +70,20 @@ describe('lab up iscsi-ha', () => {
     expect(greeting.stdout).toContain('11.8')
     forward.kill('SIGINT')
     await forward
+  })
+
+  it('moves the database to the other worker with the commands of README.md', async () => {
+    expect(await bench.readme('drain')).toContain('node/worker1 drained')
+    expect(await bench.complaints('iscsi-ha')).toEqual([])
+  })
+
+  it('loses nothing in the power cut of README.md, and reports it', async () => {
+    expect(await bench.readme('break')).toMatch(/PASS/)
+    expect(await bench.complaints('iscsi-ha')).toEqual([])
+  })
+
+  it('brings up a lab that is written with the commands of README.md', async () => {
+    expect(await bench.readme('write')).toContain('nothing left')
   })
 
   interface Breakage {
@@ -189,22 +205,22 @@ describe('lab up iscsi-ha', () => {
 
   it.each(Object.entries(breakages))('names %s, and up repairs them', async (_, together) => {
     for (const { break_ } of together) await break_()
-    const complaints = await bench.complaints('ha')
+    const complaints = await bench.complaints('iscsi-ha')
     expect(together.filter(({ named }) => !complaints.includes(named)).map(({ what }) => what)).toEqual([])
     const changed = await bench.up(file)
     expect(
       together.filter(({ repairedBy }) => !changed.includes(repairedBy)).map(({ what }) => what),
     ).toEqual([])
-    expect(await bench.complaints('ha')).toEqual([])
+    expect(await bench.complaints('iscsi-ha')).toEqual([])
   })
 
   it('brings back a machine whose process was killed, with the cluster and the row', async () => {
     const { stdout } = await execa('pgrep', ['-f', `umid=worker1 .*${bench.env.LAB_STATE}`])
     for (const pid of stdout.split('\n')) process.kill(Number(pid), 'SIGKILL')
-    expect(await bench.complaints('ha')).toContain('worker1-running')
+    expect(await bench.complaints('iscsi-ha')).toContain('worker1-running')
     // The fencing agent sees it go, and what it did is undone first: by a fresh boot.
     await bench.up(file)
-    expect(await bench.complaints('ha')).toEqual([])
+    expect(await bench.complaints('iscsi-ha')).toEqual([])
     const again = await execa('pgrep', ['-f', `umid=worker1 .*${bench.env.LAB_STATE}`])
     expect(again.stdout.split('\n').filter((pid) => stdout.split('\n').includes(pid))).toEqual([])
   })
@@ -221,7 +237,7 @@ describe('lab up iscsi-ha', () => {
     await edit(file, (lab) => (lab.machines = lab.machines.filter(({ name }) => name !== 'worker3')))
     expect(await bench.up(file)).toContain('remove-worker3')
     expect(await kubectl('get', 'nodes', '-o', 'name')).not.toContain('node/worker3')
-    expect(await bench.complaints('ha')).toEqual([])
+    expect(await bench.complaints('iscsi-ha')).toEqual([])
   })
 
   it('changes the memory of one machine, and touches no other', async () => {
@@ -231,17 +247,17 @@ describe('lab up iscsi-ha', () => {
     const changed = await bench.up(file)
     expect(changed).toContain('boot-worker2')
     expect(changed.filter((step) => step.startsWith('boot-'))).toEqual(['boot-worker2'])
-    expect(await bench.complaints('ha')).toEqual([])
+    expect(await bench.complaints('iscsi-ha')).toEqual([])
   })
 
   it('stops, and starts again with the row still there', async () => {
-    await bench.ok('stop', 'ha')
-    await bench.ok('start', 'ha')
-    expect(await bench.complaints('ha')).toEqual([])
+    await bench.ok('stop', 'iscsi-ha')
+    await bench.ok('start', 'iscsi-ha')
+    expect(await bench.complaints('iscsi-ha')).toEqual([])
   })
 
-  it('ends with nothing left', async () => {
-    expect(await bench.ok('down', 'ha')).toContain('nothing left')
+  it('ends with nothing left, with the commands of README.md', async () => {
+    expect(await bench.readme('remove')).toContain('nothing left')
   })
 })
 

@@ -1,12 +1,14 @@
 /** The built command line as a user runs it, with a state folder of its own; parts come from the real cache. */
 import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
-import { readdir, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { execa } from 'execa'
 import { parse, stringify } from 'yaml'
 import type { ReportJson } from '../../src/plan/report.js'
 import type { RunReport } from '../../src/report/run.js'
+import { readmeBlock } from '../helpers/readme.js'
 
 /** LAB_CLI: another build of it, for trying things. */
 export const cli = process.env['LAB_CLI'] ?? fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
@@ -47,6 +49,39 @@ export class Bench {
         `lab ${args.join(' ')}: exit code ${String(result.exitCode)}\n${result.stdout}\n${result.stderr}`,
       )
     return result.stdout
+  }
+
+  /**
+   * Types a command block of README.md, with a home folder of its own. The block "start" is typed in a fresh copy of
+   * this repository, as a new user would; the others have `lab` as a command.
+   */
+  async readme(block: string): Promise<string> {
+    const [copy, home, bin] = ['copy', 'home', 'bin'].map((name) => join(this.folder, name)) as [
+      string,
+      string,
+      string,
+    ]
+    for (const folder of [home, bin]) await mkdir(folder, { recursive: true })
+    await writeFile(join(bin, 'lab'), `#!/bin/sh\nexec '${process.execPath}' '${cli}' "$@"\n`, {
+      mode: 0o755,
+    })
+    const root = fileURLToPath(new URL('../..', import.meta.url))
+    const left = ['node_modules', 'dist', '.git', 'coverage'].map((name) => join(root, name))
+    if (block === 'start') await cp(root, copy, { recursive: true, filter: (path) => !left.includes(path) })
+    const cache =
+      process.env['LAB_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'lab')
+    const { stdout } = await execa('sh', ['-c', readmeBlock(block)], {
+      cwd: block === 'start' ? copy : this.folder,
+      env: {
+        ...this.env,
+        HOME: home,
+        LAB_CACHE: cache,
+        npm_config_cache: process.env['npm_config_cache'] ?? join(homedir(), '.npm'),
+        PATH: `${bin}:${process.env['PATH'] ?? ''}`,
+      },
+      stdin: 'ignore',
+    })
+    return stdout
   }
 
   async json<T>(...args: readonly string[]): Promise<T> {

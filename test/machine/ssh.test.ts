@@ -51,12 +51,12 @@ const mute = async (): Promise<SshEndpoint['dial']> => {
 }
 
 describe('a command', () => {
-  test('gives its output and exit code 0', async () => {
+  test('gives the output of a command and exit code 0', async () => {
     const { transport } = await reach()
     expect(await transport.exec('echo hello', {})).toEqual({ exitCode: 0, stdout: 'hello\n', stderr: '' })
   })
 
-  test('that says no is an answer, not an error; its two outputs stay apart', async () => {
+  test('returns a failed command as an answer, with its two outputs apart', async () => {
     const { transport } = await reach()
     expect(await transport.exec('echo out; echo err >&2; exit 3', {})).toEqual({
       exitCode: 3,
@@ -65,44 +65,44 @@ describe('a command', () => {
     })
   })
 
-  test('that a signal ended did not succeed, and did run', async () => {
+  test('reports a command that a signal ended as failed, but as run', async () => {
     const { transport } = await reach()
     const { exitCode } = await transport.exec('kill -TERM $$', {})
     expect(exitCode).toBeGreaterThan(127)
   })
 
-  test('has an output of many megabytes, whole', async () => {
+  test('returns many megabytes of output unabridged', async () => {
     const { transport } = await reach()
     const { stdout } = await transport.exec('head -c 5000000 /dev/zero | tr "\\0" x', {})
     expect(stdout.length).toBe(5_000_000)
   })
 
-  test('has its letters whole that arrive in two pieces', async () => {
+  test('decodes characters that arrive in two pieces', async () => {
     const { transport } = await reach()
     const halves = String.raw`printf '\303'; sleep 0.1; printf '\244'`
     expect((await transport.exec(halves, {})).stdout).toBe('ä')
     expect((await transport.exec(`{ ${halves}; } >&2`, {})).stderr).toBe('ä')
   })
 
-  test('keeps the blanks and newlines around its output', async () => {
+  test('keeps blanks and newlines around the output', async () => {
     const { transport } = await reach()
     expect((await transport.exec(String.raw`printf '\n a \n\n'`, {})).stdout).toBe('\n a \n\n')
   })
 })
 
 describe('standard input', () => {
-  test('is closed where none is given', async () => {
+  test('closes standard input when none is given', async () => {
     const { transport } = await reach()
     expect(await transport.exec('cat; echo end', {})).toMatchObject({ exitCode: 0, stdout: 'end\n' })
   })
 
-  test('arrives byte for byte, then ends', async () => {
+  test('sends standard input byte for byte, then closes it', async () => {
     const { transport } = await reach()
     const { stdout } = await transport.exec('sha256sum', { input: everyByte })
     expect(stdout).toBe(`${sha256(everyByte)}  -\n`)
   })
 
-  test('arrives whole when it is larger than every window', async () => {
+  test('sends input that is larger than every SSH window', async () => {
     const { transport } = await reach()
     const input = Buffer.concat(Array.from({ length: 60 }, () => everyByte))
     // The command is slow to begin, so the input has to wait.
@@ -110,13 +110,13 @@ describe('standard input', () => {
     expect(stdout).toBe(`${sha256(input)}  -\n`)
   })
 
-  test('is UTF-8 where it is text', async () => {
+  test('sends text as UTF-8', async () => {
     const { transport } = await reach()
     const input = "パスワード 🔑 'quoted' $HOME\n"
     expect((await transport.exec('cat', { input })).stdout).toBe(input)
   })
 
-  test('may be empty', async () => {
+  test('sends empty input', async () => {
     const { transport } = await reach()
     expect(await transport.exec('wc -c', { input: '', timeout: 5 })).toMatchObject({ stdout: '0\n' })
     expect(await transport.exec('wc -c', { input: Buffer.alloc(0), timeout: 5 })).toMatchObject({
@@ -124,7 +124,7 @@ describe('standard input', () => {
     })
   })
 
-  test('that the command does not read does not hold it up', async () => {
+  test('does not wait for a command to read its input', async () => {
     const { transport } = await reach()
     const input = Buffer.alloc(10_000_000)
     expect(await transport.exec('exit 4', { input, timeout: 10 })).toMatchObject({ exitCode: 4 })
@@ -133,7 +133,7 @@ describe('standard input', () => {
 })
 
 describe('a command that takes too long', () => {
-  test('is given up, closed on the machine, and named', async () => {
+  test('gives up a command that takes too long, closes its channel, and names it', async () => {
     const { server, transport } = await reach()
     const error: unknown = await transport
       .exec('sleep 60', { timeout: 0.2 })
@@ -145,12 +145,12 @@ describe('a command that takes too long', () => {
     await vi.waitFor(() => expect(server.ran[0]?.channelClosed).toBe(true))
   })
 
-  test('has as much longer as the machine is slower', async () => {
+  test('gives commands on a slower machine more time', async () => {
     const { transport } = await reach({ patience: 20 })
     expect(await transport.exec('sleep 1; echo done', { timeout: 0.2 })).toMatchObject({ stdout: 'done\n' })
   })
 
-  test('costs no other command its connection', async () => {
+  test('keeps the connection of other commands when one takes too long', async () => {
     const { server, transport } = await reach()
     const other = transport.exec('sleep 0.5; echo done', {})
     expect(await codeOf(transport.exec('sleep 60', { timeout: 0.1 }))).toBe('command-timeout')
@@ -158,7 +158,7 @@ describe('a command that takes too long', () => {
     expect(server.logins).toBe(1)
   })
 
-  test('may begin again and again without leaving listeners behind', async () => {
+  test('leaves no listeners behind when many commands take too long', async () => {
     const { transport } = await reach()
     const abort = new AbortController()
     const added = vi.spyOn(abort.signal, 'addEventListener')
@@ -170,7 +170,7 @@ describe('a command that takes too long', () => {
 })
 
 describe('an interruption', () => {
-  test('ends the command at once and closes its channel', async () => {
+  test('ends a command at once when it is interrupted, and closes its channel', async () => {
     const { server, transport } = await reach()
     const abort = new AbortController()
     const running = transport.exec('sleep 60', { signal: abort.signal })
@@ -182,7 +182,7 @@ describe('an interruption', () => {
     await vi.waitFor(() => expect(server.ran[0]?.channelClosed).toBe(true))
   })
 
-  test('leaves the connection to others', async () => {
+  test('keeps the connection for others when one command is interrupted', async () => {
     const { server, transport } = await reach()
     const abort = new AbortController()
     const running = transport.exec('sleep 60', { signal: abort.signal })
@@ -194,13 +194,13 @@ describe('an interruption', () => {
     expect(server.logins).toBe(1)
   })
 
-  test('that came before the command means that nobody is even called', async () => {
+  test('does not connect when it was interrupted before', async () => {
     const { server, transport } = await reach()
     expect(await codeOf(transport.exec('true', { signal: AbortSignal.abort() }))).toBe('interrupted')
     expect(server.connections).toBe(0)
   })
 
-  test('does not wait for a login that never ends', async () => {
+  test('does not wait for a login that never ends when it is interrupted', async () => {
     const { transport } = await reach({ dial: await mute() })
     const abort = new AbortController()
     const running = codeOf(transport.exec('true', { signal: abort.signal }))
@@ -209,7 +209,7 @@ describe('an interruption', () => {
     expect(await Promise.race([running, delay(2000, 'still waiting')])).toBe('interrupted')
   })
 
-  test('during the login is an interruption, and the command does not run', async () => {
+  test('does not run the command when it is interrupted during the login', async () => {
     const server = await TestSshServer.start()
     const endpoint = server.endpoint()
     const abort = new AbortController()
@@ -228,7 +228,7 @@ describe('an interruption', () => {
 })
 
 describe('a connection that drops', () => {
-  test('under a command is a loss, never a success', async () => {
+  test('reports a connection that drops under a command as lost, never as success', async () => {
     const { server, transport } = await reach()
     const running = transport.exec('echo begun; sleep 60', {})
     await vi.waitFor(() => expect(server.ran).toHaveLength(1))
@@ -239,7 +239,7 @@ describe('a connection that drops', () => {
     expect((error as Error).message).toContain('worker1 (192.168.56.21)')
   })
 
-  test('under many commands is a loss for each of them', async () => {
+  test('reports the loss to each of many commands under way', async () => {
     const { server, transport } = await reach()
     const running = Array.from({ length: 8 }, () => codeOf(transport.exec('sleep 60', {})))
     await vi.waitFor(() => expect(server.ran).toHaveLength(8))
@@ -247,7 +247,7 @@ describe('a connection that drops', () => {
     expect(new Set(await Promise.all(running))).toEqual(new Set(['ssh-lost']))
   })
 
-  test('while input is on its way is a loss', async () => {
+  test('reports a loss when the connection drops while input is sent', async () => {
     const { server, transport } = await reach()
     const running = codeOf(transport.exec('sleep 60', { input: Buffer.alloc(20_000_000) }))
     await vi.waitFor(() => expect(server.ran).toHaveLength(1))
@@ -255,7 +255,7 @@ describe('a connection that drops', () => {
     expect(await running).toBe('ssh-lost')
   })
 
-  test('is made anew for the next command', async () => {
+  test('connects again for the next command', async () => {
     const { server, transport } = await reach()
     const running = codeOf(transport.exec('sleep 60', {}))
     await vi.waitFor(() => expect(server.ran).toHaveLength(1))
@@ -267,7 +267,7 @@ describe('a connection that drops', () => {
     expect(server.open).toBe(1)
   })
 
-  test('while nobody uses it costs nobody an error', async () => {
+  test('reports no error when an idle connection drops', async () => {
     const { server, transport } = await reach()
     await transport.exec('true', {})
     server.drop()
@@ -276,7 +276,7 @@ describe('a connection that drops', () => {
     expect(server.logins).toBe(2)
   })
 
-  test('can drop and come back many times, with one connection at a time', async () => {
+  test('connects again after many drops, with one connection at a time', async () => {
     const { server, transport } = await reach()
     for (let n = 1; n <= 4; n++) {
       expect(await transport.exec(`echo ${String(n)}`, {})).toMatchObject({ stdout: `${String(n)}\n` })
@@ -290,7 +290,7 @@ describe('a connection that drops', () => {
 })
 
 describe('a channel that ends without an exit code', () => {
-  test('is a loss, and leaves no connection open behind the next one', async () => {
+  test('reports a channel that ends without an exit code as lost, and leaves no connection open', async () => {
     const { server, transport } = await reach()
     server.instead = (channel) => {
       channel.close()
@@ -302,7 +302,7 @@ describe('a channel that ends without an exit code', () => {
     await vi.waitFor(() => expect(server.open).toBe(0), { timeout: 2000 })
   })
 
-  test('that is refused, as by MaxSessions, is an error with the address in it', async () => {
+  test('names the address when a channel is refused, as by MaxSessions', async () => {
     const { server, transport } = await reach()
     await transport.exec('true', {})
     server.full = true
@@ -317,7 +317,7 @@ describe('a channel that ends without an exit code', () => {
 })
 
 describe('who is at the other end', () => {
-  test('another host key is refused before anything is said', async () => {
+  test('refuses another host key before anything is sent', async () => {
     const other = makeKeyPair('stranger')
     const { server, transport } = await reach({ hostKey: keyBlob(other.publicKey) })
     const error: unknown = await transport.exec('echo secret', {}).catch((reason: unknown) => reason)
@@ -334,7 +334,7 @@ describe('who is at the other end', () => {
     expect(server.attempts).toBe(0)
   })
 
-  test('a key that the machine does not know is not let in', async () => {
+  test('is not let in with a key that the machine does not know', async () => {
     const stranger = makeKeyPair('stranger')
     const { server, transport } = await reach({ privateKey: stranger.privateKey })
     expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable')
@@ -342,7 +342,7 @@ describe('who is at the other end', () => {
     await vi.waitFor(() => expect(server.open).toBe(0))
   })
 
-  test('a machine that is not there yet is tried anew by every command', async () => {
+  test('tries a machine that is not there yet again with every command', async () => {
     const server = new TestSshServer(join(await temporaryFolder(), 'sshd.sock'))
     onTestFinished(() => server.stop())
     const transport = sshTransport(server.endpoint())
@@ -353,7 +353,7 @@ describe('who is at the other end', () => {
     expect(await transport.exec('echo there', {})).toMatchObject({ stdout: 'there\n' })
   })
 
-  test('something that is no SSH server is unreachable, not a crash', async () => {
+  test('calls something that is no SSH server unreachable', async () => {
     const path = join(await temporaryFolder(), 'http.sock')
     const http = createServer((socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')).listen(path)
     onTestFinished(() => void http.close())
@@ -364,7 +364,7 @@ describe('who is at the other end', () => {
 })
 
 describe('one connection', () => {
-  test('carries many commands at once, each with its own answer', async () => {
+  test('carries many commands at once over one connection, each with its own answer', async () => {
     const warnings: Error[] = []
     const note = (warning: Error): void => void warnings.push(warning)
     process.on('warning', note)
@@ -384,13 +384,13 @@ describe('one connection', () => {
     expect(warnings).toEqual([])
   })
 
-  test('is not opened before it is needed, and closing it then costs nothing', async () => {
+  test('opens no connection before it is needed', async () => {
     const { server, transport } = await reach()
     await transport.close()
     expect(server.connections).toBe(0)
   })
 
-  test('is gone when it was closed, and closing it twice is no error', async () => {
+  test('closes a connection, and closes it twice without an error', async () => {
     const { server, transport } = await reach()
     await transport.exec('true', {})
     await transport.close()
@@ -398,7 +398,7 @@ describe('one connection', () => {
     await vi.waitFor(() => expect(server.open).toBe(0))
   })
 
-  test('is closed at once, also where its login hangs', async () => {
+  test('closes a connection at once, even while its login hangs', async () => {
     const { transport } = await reach({ dial: await mute() })
     const running = codeOf(transport.exec('true', {}))
     await delay(100)
@@ -409,7 +409,7 @@ describe('one connection', () => {
     expect(await running).toBe('ssh-unreachable')
   })
 
-  test('that is closed under a command is a loss for it', async () => {
+  test('reports a loss to a command whose connection is closed', async () => {
     const { server, transport } = await reach()
     const running = codeOf(transport.exec('sleep 60', {}))
     await vi.waitFor(() => expect(server.ran).toHaveLength(1))

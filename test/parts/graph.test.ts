@@ -54,7 +54,7 @@ describe('what a change rebuilds', () => {
     expect([...after].filter(([id, hash]) => before.get(id) !== hash).map(([id]) => id)).toEqual(rebuilt)
   })
 
-  test('the content of a file, its name and its permission count; its date does not', async () => {
+  test('rebuilds for the content, name and permission of a file, not for its date', async () => {
     const input = join(folder, 'input')
     await writeFile(input, 'one')
     const before = hashesOf(graph({})).get('kernel')
@@ -147,7 +147,7 @@ describe('what is published', () => {
     })
   })
 
-  test('half a fetch leaves nothing, and says whom it asked', async () => {
+  test('leaves nothing of half a fetch, and names the server that it asked', async () => {
     const parts = graph({ program: 'echo half > $OUT/half; rm $OUT/half', image: published })
     const seen = await build(parts, ['program'])
     expect(seen.find(({ note }) => note?.startsWith('cannot be had from 127.0.0.1:'))).toMatchObject({
@@ -157,12 +157,12 @@ describe('what is published', () => {
     expect(readdirSync(cache.path(`program-${hashesOf(parts).get('program') ?? ''}`))).toEqual(['file'])
   })
 
-  test('how long fetching took says nothing of how long building will take', async () => {
+  test('does not estimate building from how long fetching took', async () => {
     await build(graph({ program: published }), ['program'])
     expect(await cache.measured('program')).toBeUndefined()
   })
 
-  test('an interruption while fetching is one, and not a reason to build', async () => {
+  test('ends when it is interrupted while fetching, instead of building', async () => {
     const stop = new AbortController()
     setTimeout(() => {
       stop.abort()
@@ -183,7 +183,7 @@ describe('building', () => {
     }),
   ]
 
-  test('each part once, after what it needs; the second time nothing', async () => {
+  test('builds each part once, after what it needs, and nothing the second time', async () => {
     const first = await build(chain())
     expect(states(first, 'a')).toEqual(['waiting', 'building', 'built'])
     expect(states(first, 'b')).toEqual(['waiting', 'building', 'built'])
@@ -193,7 +193,7 @@ describe('building', () => {
     expect(readdirSync(join(cache.root, 'parts'))).toHaveLength(2)
   })
 
-  test('what is only on the way to a target that is there is not built again', async () => {
+  test('does not rebuild what is needed only for a target that exists', async () => {
     await build(chain())
     const a = hashesOf(chain()).get('a') ?? ''
     await rm(cache.path(`a-${a}`), { recursive: true })
@@ -201,7 +201,7 @@ describe('building', () => {
     expect(cache.has(`a-${a}`)).toBe(false)
   })
 
-  test('parts of one lane one after another, lanes side by side', async () => {
+  test('builds the parts of one lane one after another, and lanes side by side', async () => {
     const together = join(folder, 'together')
     // Each waits for the other to have started: that ends only if both run.
     const meet = (id: string, other: string): Part =>
@@ -213,7 +213,7 @@ describe('building', () => {
     expect(readdirSync(join(cache.root, 'parts'))).toHaveLength(4)
   })
 
-  test('of one lane that first on which most waits', async () => {
+  test('builds first the part of a lane that most others wait for', async () => {
     const order = join(folder, 'order')
     const part = (id: string, needs: readonly string[], seconds: number): Part =>
       fake({
@@ -257,7 +257,7 @@ describe('building', () => {
     expect(seen.at(-1)).not.toHaveProperty('remaining')
   })
 
-  test('two at once build it once: the second waits and says so', async () => {
+  test('builds a part once when two ask for it at once, and says that the second waits', async () => {
     const count = join(folder, 'count')
     const parts = [fake({ id: 'shared', script: `echo x >> ${count}; sleep 1; echo made > $OUT/file` })]
     const other = { signal: new AbortController().signal, seen: [] as PartProgress[] }
@@ -282,7 +282,7 @@ describe('building', () => {
 })
 
 describe('two processes at once', () => {
-  test('build each part once: the second waits, says for whom, and finds it', async () => {
+  test('builds each part once when two processes ask for it, and says for whom the second waits', async () => {
     const count = join(folder, 'count')
     const part = { id: 'shared', script: `echo x >> ${count}; sleep 1; echo made > $OUT/file` }
     const both = await Promise.all([buildElsewhere(cache.root, part), buildElsewhere(cache.root, part)])
@@ -298,7 +298,7 @@ describe('two processes at once', () => {
     expect(await outputOf([fake(part)], 'shared')).toBe('made\n')
   })
 
-  test('a builder whose lock was taken from it stops, rather than to build beside another', async () => {
+  test('stops a builder whose lock was taken by another', async () => {
     const part = fake({ id: 'slow', script: 'sleep 100' })
     const building = build([part]).catch((error: unknown) => error)
     const locks = join(cache.root, 'locks')
@@ -321,7 +321,7 @@ describe('failures', () => {
     return error as LabError
   }
 
-  test('one error with its reason and log; nothing half-made stays; the others are ended', async () => {
+  test('reports one error with its reason and log, keeps nothing half-made, and ends the others', async () => {
     const parts = [
       fake({ id: 'endless', script: 'sleep 1000' }),
       fake({ id: 'broken', script: 'echo foo.c:3: error: expected; sleep 0.3; exit 2' }),
@@ -366,7 +366,7 @@ describe('failures', () => {
     expect(await readFile(error.log ?? '', 'utf8')).toMatch(new RegExp(`^${said.replaceAll('*', '\\*')}\n?$`))
   })
 
-  test('says what it means where the part knows better than its output', async () => {
+  test('explains a failure where the part knows more than its output says', async () => {
     const blame = { code: 'module-proxy', reason: 'the modules could not be fetched', hint: 'GOPROXY=…' }
     const part = fake({
       id: 'broken',
@@ -379,12 +379,12 @@ describe('failures', () => {
     })
   })
 
-  test('a signal ended it', async () => {
+  test('names the signal that ended a build', async () => {
     const error = await failureOf([fake({ id: 'broken', script: `bash -c 'kill -SEGV $$'; echo never` })])
     expect(error.message).toMatch(/^Part broken: bash ended with exit code 139: .*Segmentation fault/)
   })
 
-  test('a disk that is full under a real program', async () => {
+  test('names a full disk under a real program', async () => {
     const script = 'mount -t tmpfs -o size=64k lab $WORK; dd if=/dev/zero of=$WORK/file bs=1k count=1000'
     expect(await failureOf([fake({ id: 'broken', script })])).toMatchObject({
       code: 'disk-full',
@@ -393,7 +393,7 @@ describe('failures', () => {
     })
   })
 
-  test('a disk that is full under lab itself', async () => {
+  test('names a full disk under lab itself', async () => {
     const full = join(folder, 'full')
     await mkdir(full)
     // In a mount namespace of its own, which takes the small disk along when it ends.
@@ -417,7 +417,7 @@ describe('failures', () => {
     })
   })
 
-  test('no network under a real program', async () => {
+  test('names a missing network under a real program', async () => {
     // Nobody listens there, and no name is asked for: apt says what it says of a mirror that is not reached.
     const script = `
       mkdir -p $WORK/lists/partial $WORK/empty
@@ -430,7 +430,7 @@ describe('failures', () => {
     expect(error.hint).toContain('http_proxy')
   })
 
-  test('a need that the part does not say is a defect, and not that of the user', async () => {
+  test('throws a defect when a part does not name what it needs', async () => {
     const parts = [fake({ id: 'a' }), fake({ id: 'b', build: async (made) => void made.need('a') })]
     const error = await failureOf(parts)
     expect(error.message).toBe('Part b: part b does not say that it needs a')
@@ -439,12 +439,12 @@ describe('failures', () => {
     )
   })
 
-  test('a command that the host does not have', async () => {
+  test('names a command that the host lacks', async () => {
     const part = fake({ id: 'broken', build: (made) => made.run(['lab-has-no-such-program']) })
     expect((await failureOf([part])).message).toContain('lab-has-no-such-program')
   })
 
-  test('too little disk space, before anything is built', async () => {
+  test('refuses to build when the disk has too little space', async () => {
     const part = fake({ id: 'huge', reference: { seconds: 1, lines: 1, kept: 1e12, scratch: 1 } })
     const error = await failureOf([part])
     expect(error.code).toBe('disk-space')
@@ -491,7 +491,7 @@ describe('the disk space for parts', () => {
 })
 
 describe('being ended', () => {
-  test('before it began: nothing is made', async () => {
+  test('makes nothing when it is ended before it began', async () => {
     const error: unknown = await build([fake({ id: 'x' })], ['x'], AbortSignal.abort()).catch(
       (reason: unknown) => reason,
     )
@@ -502,7 +502,7 @@ describe('being ended', () => {
   const alive = async (marker: string): Promise<boolean> =>
     (await execa('pgrep', ['-f', marker], { reject: false })).exitCode === 0
 
-  test('an abort kills all that was started, and leaves nothing', async () => {
+  test('kills all that it started when it is aborted, and leaves nothing', async () => {
     const stop = new AbortController()
     const marker = `31${String(process.pid)}`
     const parts = [
@@ -520,7 +520,7 @@ describe('being ended', () => {
     expect(await readdir(join(cache.root, 'parts'))).toEqual([])
   })
 
-  test('kill -9 in the middle: processes and mounts go, and the next run builds it', async () => {
+  test('removes processes and mounts after a kill -9, and builds in the next run', async () => {
     const mounted = join(folder, 'mounted')
     await mkdir(mounted)
     const marker = `32${String(process.pid)}`

@@ -97,7 +97,7 @@ const elapsed = async <T>(action: () => Promise<T>): Promise<readonly [T, number
 }
 
 describe('the order of steps', () => {
-  test('follows from what they need, not from their place in the plan', async () => {
+  test('runs steps in the order of their needs, not of their place in the plan', async () => {
     const world: World = new Set()
     const applied: string[] = []
     const step = (id: string, ...needs: readonly string[]): Step =>
@@ -120,7 +120,7 @@ describe('the order of steps', () => {
     expect(new Set(Object.values(outcomes))).toEqual(new Set(['changed']))
   })
 
-  test('has a step wait until all that it needs is checked, not only applied', async () => {
+  test('starts a step only when all that it needs has been checked, not merely applied', async () => {
     const world: World = new Set()
     let seen: boolean | undefined
     await runSteps([
@@ -142,7 +142,7 @@ describe('the order of steps', () => {
     expect(seen).toBe(true)
   })
 
-  test('lets steps that do not need each other run side by side', async () => {
+  test('runs steps that do not need each other at the same time', async () => {
     const world: World = new Set()
     let waiting = 0
     let open: () => void = () => undefined
@@ -163,7 +163,7 @@ describe('the order of steps', () => {
     )
   })
 
-  test('has a step carried out once, however many need it', async () => {
+  test('carries out a step once, however many others need it', async () => {
     const world: World = new Set()
     let times = 0
     const base = stepIn(world, {
@@ -183,7 +183,7 @@ describe('the order of steps', () => {
     ])
   })
 
-  test('is that of the plan in the report, whoever was done first', async () => {
+  test('reports steps in the order of the plan, whichever finished first', async () => {
     const world: World = new Set()
     const slow = stepIn(world, { id: 'slow', apply: async () => void (await delay(100), world.add('slow')) })
     const quick = stepIn(world, { id: 'quick' })
@@ -195,7 +195,7 @@ describe('the order of steps', () => {
     ])
   })
 
-  test('that names a step which is not in the plan is a defect, and is said', async () => {
+  test('throws a defect when a step needs one that is not in the plan', async () => {
     await expect(runSteps([stepIn(new Set(), { id: 'a', needs: ['nowhere'] })])).rejects.toThrow(
       'step a needs nowhere, which is not in the plan',
     )
@@ -203,7 +203,7 @@ describe('the order of steps', () => {
 })
 
 describe('a step', () => {
-  test('that is so already is left alone', async () => {
+  test('leaves a step alone when its checks already hold', async () => {
     const apply = (): Promise<void> => Promise.reject(new Error('it was touched'))
     const { outcomes, events, result } = await runSteps([stepIn(new Set(['a']), { id: 'a', apply })])
     expect(outcomes).toEqual({ a: 'ok' })
@@ -211,7 +211,7 @@ describe('a step', () => {
     expect(result('a').checks).toMatchObject([{ ok: true, saw: 'it is' }])
   })
 
-  test('that is not so is applied, with the reason, and is then as wanted', async () => {
+  test('applies a step whose check fails, says why, and checks it again', async () => {
     const { outcomes, events, result } = await runSteps([stepIn(new Set(), { id: 'a' })])
     expect(outcomes).toEqual({ a: 'changed' })
     expect(events.find(({ type }) => type === 'step-applying')).toMatchObject({
@@ -221,7 +221,7 @@ describe('a step', () => {
     expect(result('a')).not.toHaveProperty('reason')
   })
 
-  test('of which one check of three fails is applied, and all three are asked again', async () => {
+  test('applies a step when one of its three checks fails, and asks all three again', async () => {
     const world: World = new Set(['left', 'right'])
     const asked: string[] = []
     const check = (id: string): Check =>
@@ -243,7 +243,7 @@ describe('a step', () => {
     })
   })
 
-  test('whose applying breaks what was so has failed', async () => {
+  test('fails a step when applying it breaks a check that held before', async () => {
     const world: World = new Set(['left'])
     const { outcomes, result } = await runSteps([
       stepIn(world, {
@@ -258,7 +258,7 @@ describe('a step', () => {
     expect(result('a').reason).toMatch(/^left is so: no: it is not \(waited 0 s\)$/)
   })
 
-  test('tells of its progress', async () => {
+  test('passes on the progress that a step reports', async () => {
     const world: World = new Set()
     const { events } = await runSteps([
       stepIn(world, {
@@ -276,7 +276,7 @@ describe('a step', () => {
     ])
   })
 
-  test('that only looks is never applied, and waits for what it looks for', async () => {
+  test('waits for a step that has checks only, and never applies it', async () => {
     const since = performance.now()
     const looks = checkOf('late', () => Promise.resolve(performance.now() - since > 300 ? yes : no), {
       within: 10,
@@ -289,7 +289,7 @@ describe('a step', () => {
     expect(story(events)).toContain('waiting a')
   })
 
-  test('whose applying throws has failed, with what was thrown, and nobody waits', async () => {
+  test('fails a step at once when applying it throws, with what was thrown', async () => {
     const [{ result }, seconds] = await elapsed(() =>
       runSteps([
         stepIn(new Set(), {
@@ -304,7 +304,7 @@ describe('a step', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('whose applying throws something with a hint passes on that one', async () => {
+  test('passes on the hint of the error that applying a step threw', async () => {
     const error = new LabError('full', 'the disk is full', { hint: 'lab down old' })
     const { result } = await runSteps([
       stepIn(new Set(), {
@@ -316,7 +316,7 @@ describe('a step', () => {
     expect(result('a')).toMatchObject({ reason: 'the disk is full', hint: 'lab down old' })
   })
 
-  test('whose applying throws no error at all has failed all the same', async () => {
+  test('fails a step when applying it throws something that is no Error', async () => {
     // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors
     const apply = (): Promise<void> => Promise.reject('just text')
     const { result } = await runSteps([stepIn(new Set(), { id: 'a', apply })])
@@ -324,7 +324,7 @@ describe('a step', () => {
     expect(result('a')).not.toHaveProperty('hint')
   })
 
-  test('whose command said no has its words as the reason', async () => {
+  test('gives the words of the failed command as the reason', async () => {
     const refused = new CommandError('worker1', 'kubeadm join', {
       exitCode: 1,
       stdout: '',
@@ -334,7 +334,7 @@ describe('a step', () => {
     expect(result('a').reason).toBe('worker1: kubeadm join: exit code 1: no token')
   })
 
-  test('whose applying finds somebody too busy is applied again, and says so', async () => {
+  test('applies a step again when the other side was too busy, and says so', async () => {
     let tries = 0
     const done = new Set<string>()
     const { result, events } = await runSteps([
@@ -356,7 +356,7 @@ describe('a step', () => {
     ])
   })
 
-  test('whose applying finds somebody too busy for as long as its check may take has failed', async () => {
+  test('fails a step when the other side stays too busy until the deadline of its check', async () => {
     const [{ result }, seconds] = await elapsed(() =>
       runSteps([
         stepIn(new Set(), {
@@ -371,7 +371,7 @@ describe('a step', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('took as long as it took', async () => {
+  test('reports how long a step took', async () => {
     const world: World = new Set()
     const { report, result } = await runSteps([
       stepIn(world, { id: 'a', apply: async () => void (await delay(200), world.add('a')) }),
@@ -383,7 +383,7 @@ describe('a step', () => {
 })
 
 describe('a step that failed', () => {
-  test('stops those that need it, near and far, and nobody else', async () => {
+  test('skips every step that needs a failed one, directly or not, and no other', async () => {
     const world: World = new Set()
     const broken = stepIn(world, { id: 'broken', apply: () => Promise.reject(new Error('broken')) })
     const { outcomes, result, report } = await runSteps([
@@ -407,7 +407,7 @@ describe('a step that failed', () => {
     expect(report.interrupted).toBe(false)
   })
 
-  test('stops them even where they are so already: what they build on is not', async () => {
+  test('skips a step that needs a failed one even if its own checks hold', async () => {
     const world: World = new Set(['next'])
     const { outcomes } = await runSteps([
       stepIn(world, { id: 'broken', apply: () => Promise.reject(new Error('broken')) }),
@@ -418,7 +418,7 @@ describe('a step that failed', () => {
 })
 
 describe('waiting', () => {
-  test('goes on until it is so, and tells what it sees', async () => {
+  test('waits until the check holds, and tells what it sees meanwhile', async () => {
     const world: World = new Set()
     let looks = 0
     const { outcomes, events, result } = await runSteps([
@@ -439,7 +439,7 @@ describe('waiting', () => {
     expect(result('a').checks).toMatchObject([{ ok: true, saw: `look ${String(looks)}` }])
   })
 
-  test('ends at the deadline, with what was seen last', async () => {
+  test('stops waiting at the deadline, with what was seen last', async () => {
     let looks = 0
     const [{ result, outcomes }, seconds] = await elapsed(() =>
       runSteps([
@@ -463,7 +463,7 @@ describe('waiting', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('begins when the step was applied, however long that took', async () => {
+  test('starts the deadline when the step was applied, however long that took', async () => {
     const world: World = new Set()
     const { outcomes } = await runSteps([
       stepIn(world, {
@@ -478,7 +478,7 @@ describe('waiting', () => {
     expect(outcomes).toEqual({ a: 'changed' })
   })
 
-  test('ends at once where a check says that it is of no use', async () => {
+  test('stops waiting at once when a check says that waiting is of no use', async () => {
     let looks = 0
     const [{ result }, seconds] = await elapsed(() =>
       runSteps([
@@ -500,7 +500,7 @@ describe('waiting', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('that is of no use does not keep the step from being applied first', async () => {
+  test('applies a step first, although its check says that waiting is of no use', async () => {
     const world: World = new Set()
     const { outcomes } = await runSteps([
       stepIn(world, {
@@ -511,7 +511,7 @@ describe('waiting', () => {
     expect(outcomes).toEqual({ a: 'changed' })
   })
 
-  test('goes on over a check that throws: it could not ask yet', async () => {
+  test('keeps waiting when a check throws, since it could not ask yet', async () => {
     let looks = 0
     const check = checkOf(
       'api',
@@ -523,13 +523,13 @@ describe('waiting', () => {
     expect(events.find(({ type }) => type === 'step-waiting')).toMatchObject({ saw: 'connection refused' })
   })
 
-  test('over a check that throws until the deadline ends with what it threw', async () => {
+  test('ends with the error of a check that throws until the deadline', async () => {
     const check = checkOf('api', () => Promise.reject(new Error('connection refused')), { within: 0.2 })
     const { result } = await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })])
     expect(result('a').reason).toMatch(/^api is so: no: connection refused \(waited 0 s\)$/)
   })
 
-  test('over a check that throws before it gives a promise is the same', async () => {
+  test('treats a check that throws synchronously like one that rejects', async () => {
     const check = checkOf(
       'api',
       () => {
@@ -541,7 +541,7 @@ describe('waiting', () => {
     expect(result('a').reason).toContain('thrown at once')
   })
 
-  test('is as much longer as the machines of the provider are slower', async () => {
+  test('multiplies deadlines by the patience of the provider', async () => {
     const begun = performance.now()
     const late = checkOf('late', () => Promise.resolve(performance.now() - begun > 1000 ? yes : no), {
       within: 0.2,
@@ -550,7 +550,7 @@ describe('waiting', () => {
     expect((await runSteps([wish()], { patience: 10 })).outcomes).toEqual({ a: 'changed' })
   })
 
-  test('for several checks goes on side by side, each to its own deadline', async () => {
+  test('waits for several checks at the same time, each until its own deadline', async () => {
     const since = performance.now()
     const after = (id: string, seconds: number, within: number): Check =>
       checkOf(id, () => Promise.resolve(performance.now() - since > seconds * 1000 ? yes : no), {
@@ -575,7 +575,7 @@ describe('waiting', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('never asks one check twice at a time, and not without a pause', async () => {
+  test('never asks a check twice at a time, and pauses between two looks', async () => {
     let asking = 0
     let most = 0
     const times: number[] = []
@@ -598,7 +598,7 @@ describe('waiting', () => {
     expect(pauses.at(-1)).toBeGreaterThan(pauses[0] ?? 0)
   })
 
-  test('leaves an emulated machine, which answers late, as long in peace as it took to answer', async () => {
+  test('pauses as long as a slow machine took to answer before it asks again', async () => {
     const pauses: number[] = []
     let answered = 0
     const check = checkOf(
@@ -618,7 +618,7 @@ describe('waiting', () => {
 })
 
 describe('an interruption', () => {
-  test('while somebody is too busy ends the tries', async () => {
+  test('stops trying again when it is interrupted while the other side is too busy', async () => {
     const abort = new AbortController()
     setTimeout(() => {
       abort.abort()
@@ -639,7 +639,7 @@ describe('an interruption', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('in the middle of an apply that listens ends it, and the report says so', async () => {
+  test('ends an apply that listens to the interruption, and reports it', async () => {
     const abort = new AbortController()
     const world: World = new Set(['before'])
     setTimeout(() => abort.abort(), 100)
@@ -662,7 +662,7 @@ describe('an interruption', () => {
     expect(events.at(-1)).toEqual({ type: 'run-finished', report })
   })
 
-  test('in the middle of an apply that does not listen lets it end', async () => {
+  test('lets an apply finish that does not listen to the interruption', async () => {
     const abort = new AbortController()
     const world: World = new Set()
     setTimeout(() => abort.abort(), 50)
@@ -674,7 +674,7 @@ describe('an interruption', () => {
     expect(report.interrupted).toBe(true)
   })
 
-  test('in the middle of waiting ends it', async () => {
+  test('ends waiting when it is interrupted', async () => {
     const abort = new AbortController()
     setTimeout(() => abort.abort(), 300)
     const [{ outcomes, report }, seconds] = await elapsed(() =>
@@ -695,7 +695,7 @@ describe('an interruption', () => {
     expect(report.interrupted).toBe(true)
   })
 
-  test('in the middle of a look that never answers ends it as well', async () => {
+  test('ends a look that never answers when it is interrupted', async () => {
     const abort = new AbortController()
     setTimeout(() => abort.abort(), 100)
     const hangs = checkOf('hangs', () => new Promise<never>(() => undefined), { within: 5 })
@@ -707,7 +707,7 @@ describe('an interruption', () => {
     expect(finished).toBe(true)
   })
 
-  test('before the first step leaves everything alone', async () => {
+  test('does nothing when it is interrupted before the first step', async () => {
     const { outcomes, report } = await runSteps(
       [stepIn(new Set(), { id: 'a' }), stepIn(new Set(), { id: 'b' })],
       {
@@ -718,7 +718,7 @@ describe('an interruption', () => {
     expect(report.interrupted).toBe(true)
   })
 
-  test('while a step looks for the first time keeps it from being applied', async () => {
+  test('does not apply a step when it is interrupted during the first look', async () => {
     const abort = new AbortController()
     const world: World = new Set()
     const check = checkOf('check', () => {
@@ -734,7 +734,7 @@ describe('an interruption', () => {
 })
 
 describe('looking', () => {
-  test('asks every check of every step once and changes nothing', async () => {
+  test('asks every check of every step once, and changes nothing', async () => {
     const world: World = new Set(['a'])
     const asked: string[] = []
     const check = (id: string, ok: boolean): Check =>
@@ -763,7 +763,7 @@ describe('looking', () => {
     expect(succeeded(report)).toBe(false)
   })
 
-  test('does not wait for a deadline', async () => {
+  test('does not wait for a deadline when it only looks', async () => {
     const check = checkOf('never', () => Promise.resolve(no), { within: 600, hint: 'look here' })
     const [{ result }, seconds] = await elapsed(() =>
       runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { mode: 'look' }),
@@ -776,13 +776,13 @@ describe('looking', () => {
     })
   })
 
-  test('at what cannot be asked is a no, with the reason', async () => {
+  test('counts a check that cannot be asked as failed, with the reason', async () => {
     const check = checkOf('api', () => Promise.reject(new Error('connection refused')))
     const { result } = await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { mode: 'look' })
     expect(result('a').checks).toMatchObject([{ ok: false, saw: 'connection refused' }])
   })
 
-  test('is a success where everything is so', async () => {
+  test('reports success when every check holds', async () => {
     const world: World = new Set(['a', 'b'])
     const { report } = await runSteps(
       [stepIn(world, { id: 'a' }), stepIn(world, { id: 'b', needs: ['a'] })],
@@ -795,7 +795,7 @@ describe('looking', () => {
 })
 
 describe('what is told', () => {
-  test('begins with the plan, ends with the report, and has every step once in between', async () => {
+  test('tells the plan first, every step once, and the report last', async () => {
     const world: World = new Set(['b'])
     const steps = [
       stepIn(world, { id: 'a' }),
@@ -813,7 +813,7 @@ describe('what is told', () => {
     expect(Date.now() - report.started.getTime()).toBeLessThan(60_000)
   })
 
-  test('of a plan without steps is a success', async () => {
+  test('reports success for a plan without steps', async () => {
     const { report, events } = await runSteps([])
     expect(succeeded(report)).toBe(true)
     expect(events.map(({ type }) => type)).toEqual(['run-started', 'run-finished'])

@@ -115,7 +115,7 @@ describe('the plan of a lab', () => {
     expect(steps.flatMap(({ checks }) => checks).length).toBeGreaterThanOrEqual(55)
   })
 
-  test('has for every machine the checks that seeds 001 and 002 ask for', async () => {
+  test('has the checks of the walkthrough for every machine', async () => {
     const ids = planUp(await loadLab('iscsi-ha'), provider, options).steps.flatMap(({ checks }) =>
       checks.map(({ id }) => id),
     )

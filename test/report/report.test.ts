@@ -49,13 +49,13 @@ const runs: readonly (readonly [string, RunReport])[] = [
 ]
 
 describe.each(runs)('the run %s', (name, report) => {
-  test('as JSON', async () => {
+  test('is written as JSON that the schema accepts', async () => {
     expect(runSchema.parse(JSON.parse(runJson([report])))).toEqual(report)
     await expect(runJson([report])).toMatchFileSnapshot(`golden/${name}.json`)
   })
-  test('as JUnit', () => expect(runJunit([report])).toMatchFileSnapshot(`golden/${name}.junit.xml`))
-  test('as Markdown', () => expect(runMarkdown([report])).toMatchFileSnapshot(`golden/${name}.md`))
-  test('as a page', () => expect(runPage([report])).toMatchFileSnapshot(`golden/${name}.html`))
+  test('is written as JUnit', () => expect(runJunit([report])).toMatchFileSnapshot(`golden/${name}.junit.xml`))
+  test('is written as Markdown', () => expect(runMarkdown([report])).toMatchFileSnapshot(`golden/${name}.md`))
+  test('is written as a page', () => expect(runPage([report])).toMatchFileSnapshot(`golden/${name}.html`))
 })
 
 test('a page of several runs begins with a table of them', async () => {
@@ -67,7 +67,7 @@ test('a page of several runs begins with a table of them', async () => {
   expect(JSON.parse(runJson(all))).toMatchObject({ schema: 'lab.runs/v1', runs: all })
 })
 
-test('two runs in one table', () =>
+test('compares two runs in one table', () =>
   expect(`${compareRuns(good, nasty)}\n`).toMatchFileSnapshot('golden/compared.md'))
 
 test('schemas/run.schema.json is what the schema says: npm run generate writes it', async () => {
@@ -87,7 +87,7 @@ test('measures the host: its processors, and how long an empty Node.js program t
 })
 
 describe('whatever a machine said', () => {
-  test('a page has no markup, script or address that is not its own', () => {
+  test('puts no markup, script or address of a machine into the page', () => {
     const page = runPage([nasty])
     expect(page).not.toMatch(/<script|<img|<link|<iframe|\bon\w+=|url\(|@import/i)
     expect(page).not.toMatch(/(?:https?:)?\/\/(?!www\.w3\.org)\w/)
@@ -95,7 +95,7 @@ describe('whatever a machine said', () => {
     expect(page.match(/<td/g)).toHaveLength(page.match(/<\/td>/g)?.length ?? 0)
   })
 
-  test('XML has only characters that XML may have, and every tag is closed', () => {
+  test('writes XML with legal characters only, and closes every tag', () => {
     const xml = runJunit([nasty])
     expect(xml).not.toMatch(/[^\P{Cc}\n\t]/u)
     expect(xml).not.toMatch(/&(?!(?:amp|lt|gt|quot|#x27|#x60|#x3D);)/)
@@ -118,7 +118,7 @@ describe('whatever a machine said', () => {
     expect(printable(text)).toBe(shown)
   })
 
-  test('secrets are masked wherever a machine may have said them', () => {
+  test('masks secrets wherever a machine may have said them', () => {
     const secret = 'hunter2hunter2'
     const { records, rows } = ledgerOf(0)
     const report = runReport(
@@ -310,7 +310,7 @@ describe('the verdict', () => {
     else expect(first?.saw).toContain(saw)
   })
 
-  test('the figures of the seed stand beside ours, where it has the same fault alone', () => {
+  test('shows the walkthrough's figure beside ours when it has the same fault alone', () => {
     expect(good.seed?.ms).toBe(325_000)
     expect(
       runReport(facts({ scenario: { ...powerCut, inject: [{ fault: 'reboot', machine: 'x' }] } })).seed,
@@ -321,7 +321,7 @@ describe('the verdict', () => {
     expect(runReport(facts({ scenario: twice })).seed).toBeNull()
   })
 
-  test('an unsafe setting is named only where it shows', () => {
+  test('names an unsafe setting only when it did harm', () => {
     expect(unsafeSetting(nasty)).toMatch(/^This is what fencing: none does/)
     expect(unsafeSetting({ ...nasty, fencing: 'power' })).toBeUndefined()
     expect(unsafeSetting({ ...good, fencing: 'none' })).toBeUndefined()
@@ -329,11 +329,11 @@ describe('the verdict', () => {
 })
 
 describe('the drawing', () => {
-  test('there is none without a ledger', () => {
+  test('draws nothing without a ledger', () => {
     expect(chartOf(cutShort)).toBeUndefined()
   })
 
-  test('everything lies inside it', () => {
+  test('draws everything inside the picture', () => {
     for (const [, report] of runs) {
       const chart = chartOf(report)
       if (!chart) continue
@@ -352,7 +352,7 @@ describe('the drawing', () => {
     }
   })
 
-  test('a gap is as long as it was', () => {
+  test('draws a gap to scale', () => {
     const [writer] = chartOf(good)?.lanes ?? []
     expect(writer?.gap?.label).toBe('18.5 s')
     // 50 s in all, over the width of the plot.
@@ -363,7 +363,7 @@ describe('the drawing', () => {
 describe('the folder of a run', () => {
   const started = new Date('2026-11-21T15:04:05.678Z')
 
-  test('is dated, and its own even within a second', async () => {
+  test('gives each run a dated folder of its own, even within a second', async () => {
     const folder = await temporaryFolder()
     const all = await Promise.all(
       Array.from({ length: 3 }, () => startRun(join(folder, 'runs'), 'drain', started)),
@@ -372,7 +372,7 @@ describe('the folder of a run', () => {
     expect(all.sort()).toEqual([name, `${name}-2`, `${name}-3`].map((one) => join(folder, 'runs', one)))
   })
 
-  test('has every form of the report, private and whole, and is the latest', async () => {
+  test('writes every form of the report privately, and links it as the latest', async () => {
     const folder = join(await temporaryFolder(), 'runs')
     const first = await startRun(folder, 'drain', started)
     await saveRun(first, [cutShort])
@@ -395,7 +395,7 @@ describe('the folder of a run', () => {
     expect(await readFile(join(folder, 'latest', markdown), 'utf8')).toBe(runMarkdown([good, nasty]))
   })
 
-  test('without a report, or with something else', async () => {
+  test('refuses a folder without a report, or with another file in its place', async () => {
     const folder = await temporaryFolder()
     await expect(readRuns(folder)).rejects.toMatchObject({ code: 'no-report', exitCode: 2 })
     for (const text of ['', '{', '{}', JSON.stringify({ ...good, verdict: 'MAYBE' })]) {

@@ -267,7 +267,7 @@ export const borrowed: RunReport = runReport(
         { title: 'the other four were not touched', outcome: 'failed', saw: 'nginx-c was restarted' },
       ],
       figures: [
-        { title: 'until 5 are ready again', ms: 3000, seed: { ms: 60_000, how: 'seed 001: after a minute' } },
+        { title: 'until 5 are ready again', ms: 3000, seed: { ms: 60_000, how: 'the text: after a minute' } },
         { title: 'until the pod is gone', ms: 900, seed: null },
       ],
       events: [

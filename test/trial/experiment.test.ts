@@ -159,12 +159,12 @@ test('one that claims what is so passes, and leaves nothing', async () => {
         () => ({ ok: bench.history.pods[0]?.ready === true, saw: 'ready' }),
         from,
       )
-      bench.figure('one pod', 1234, { ms: 19_000, how: 'seed 004' })
+      bench.figure('one pod', 1234, { ms: 19_000, how: 'text 4' })
     }),
   )
   const report = runReport(facts)
   expect(report.verdict).toBe('PASS')
-  expect(report.figures).toEqual([{ title: 'one pod', ms: 1234, seed: { ms: 19_000, how: 'seed 004' } }])
+  expect(report.figures).toEqual([{ title: 'one pod', ms: 1234, seed: { ms: 19_000, how: 'text 4' } }])
   expect(report.events.map(({ detail }) => detail)).toEqual(
     expect.arrayContaining(['make a pod', 'web-0 is made (nginx:1.26) on worker1']),
   )
@@ -172,7 +172,7 @@ test('one that claims what is so passes, and leaves nothing', async () => {
   expect(cluster.said).toContain('create namespace lab-scale')
   expect(cluster.said).toContain('delete namespace lab-scale --ignore-not-found')
   expect(await readJournal(lab)).toEqual([])
-  expect(runMarkdown([report])).toContain('| one pod | 1.2 s | 19.0 s | seed 004 |')
+  expect(runMarkdown([report])).toContain('| one pod | 1.2 s | 19.0 s | text 4 |')
   const page = runPage([report])
   expect(page).toContain('web-0 is made (nginx:1.26) on worker1')
   expect(page).not.toContain('After the fault')
