@@ -53,7 +53,8 @@ describe.each(runs)('the run %s', (name, report) => {
     expect(runSchema.parse(JSON.parse(runJson([report])))).toEqual(report)
     await expect(runJson([report])).toMatchFileSnapshot(`golden/${name}.json`)
   })
-  test('is written as JUnit', () => expect(runJunit([report])).toMatchFileSnapshot(`golden/${name}.junit.xml`))
+  test('is written as JUnit', () =>
+    expect(runJunit([report])).toMatchFileSnapshot(`golden/${name}.junit.xml`))
   test('is written as Markdown', () => expect(runMarkdown([report])).toMatchFileSnapshot(`golden/${name}.md`))
   test('is written as a page', () => expect(runPage([report])).toMatchFileSnapshot(`golden/${name}.html`))
 })
@@ -310,7 +311,7 @@ describe('the verdict', () => {
     else expect(first?.saw).toContain(saw)
   })
 
-  test('shows the walkthrough's figure beside ours when it has the same fault alone', () => {
+  test('shows the figure of the walkthrough beside ours when it has the same fault alone', () => {
     expect(good.seed?.ms).toBe(325_000)
     expect(
       runReport(facts({ scenario: { ...powerCut, inject: [{ fault: 'reboot', machine: 'x' }] } })).seed,
