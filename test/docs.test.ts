@@ -152,18 +152,18 @@ describe('what is documented', () => {
 
 describe('what is generated', () => {
   test('docs/lab-file-reference.md is what the schema says', async () => {
-    const { reference } = await script<{ reference(schema: unknown): string }>('docs/reference.mjs')
+    const { reference } = await script<{ reference: (schema: unknown) => string }>('docs/reference.mjs')
     expect(read('docs/lab-file-reference.md')).toBe(reference(JSON.parse(read('labs/lab.schema.json'))))
   })
 
   test('the picture of the topology is what the lab file says', async () => {
-    const { topology } = await script<{ topology(lab: unknown): string }>('docs/pictures/topology.mjs')
+    const { topology } = await script<{ topology: (lab: unknown) => string }>('docs/pictures/topology.mjs')
     expect(read('docs/pictures/topology.svg')).toBe(topology(parse(read('labs/iscsi-ha.yaml'))))
   })
 
   test('a recording says when it plays faster than what it shows, and ends with the last screen', async () => {
     const { recording } = await script<{
-      recording(cast: string, options: { command: string; seconds: number }): string
+      recording: (cast: string, options: { command: string; seconds: number }) => string
     }>('docs/pictures/recording.mjs')
     const lines = Array.from({ length: 60 }, (_, second) => [
       second,

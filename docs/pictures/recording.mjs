@@ -2,6 +2,9 @@
 
 const escapeText = (text) => text.replace(/[&<>]/g, (sign) => `&#${String(sign.codePointAt(0))};`)
 
+/** Sequences that a terminal obeys, and characters that it shows. */
+const sequence = new RegExp(`${String.fromCharCode(27)}\\[(\\??)([\\d;]*)([A-Za-z])|.`, 'gsu')
+
 /** A terminal that understands what `lab` and its view write: lines, colours, going up, clearing. */
 class Terminal {
   #rows
@@ -19,9 +22,7 @@ class Terminal {
   }
 
   write(output) {
-    for (const [text, question, numbers = '', letter] of output.matchAll(
-      /\u001b\[(\??)([\d;]*)([A-Za-z])|./gsu,
-    )) {
+    for (const [text, question, numbers = '', letter] of output.matchAll(sequence)) {
       if (letter === undefined) this.#put(text)
       else this.#obey(`${question}${letter}`, numbers)
     }
