@@ -122,6 +122,8 @@ export interface LabPaths {
   readonly privateKey: string
   readonly secrets: string
   readonly runs: string
+  /** What commands that changed the lab did, as `--events` prints it; an older file lies beside it. */
+  readonly events: string
   /** Manifests as they were last given to the cluster. */
   readonly rendered: string
   /** The journal of what is to be undone. */
@@ -160,6 +162,7 @@ export const pathsOf = (lab: LabId): LabPaths => {
     privateKey: join(root, 'ssh', 'id_ed25519'),
     secrets: join(root, 'secrets.json'),
     runs: join(root, 'runs'),
+    events: join(root, 'events.ndjson'),
     rendered: join(root, 'rendered'),
     faults: join(root, 'faults'),
     manifests: join(root, 'manifests'),

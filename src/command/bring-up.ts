@@ -158,7 +158,7 @@ export const bringUp = async (
       throw error
     return loadLab(pathsOf(known).source)
   })
-  const view = viewFor(io, options)
+  const view = viewFor(io, options, lab)
   const release = await lockFor(lab, title, options, io, view)
   try {
     const provider = await providerForUp(lab, options, io.signal)

@@ -45,7 +45,7 @@ const giveBack = async (name: string, provider: Provider, io: Io): Promise<void>
 /** Ends a lab whatever state it is in, then looks afresh: exit code 1 if anything of it is left. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await meant(nameOrPath)
-  const view = viewFor(io, options)
+  const view = viewFor(io, options, lab)
   const release = await lockFor(lab, 'down', options, io, view)
   try {
     // Where the note of it is broken, any may be it: `down` ends a lab whatever state it is in.

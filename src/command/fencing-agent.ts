@@ -3,6 +3,8 @@ import { Option } from 'commander'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { labHere } from '../identity.js'
 import { keepAgent, runAgent, startKeeper } from '../fencing/process.js'
+import { pathsOf } from '../state.js'
+import { eventFile } from '../view/event-file.js'
 import { maskKnown } from '../view/secrets.js'
 import { loadRunning } from './kept-lab.js'
 import { providerOf } from './provider-in-use.js'
@@ -27,7 +29,9 @@ const run = async (name: string, options: AgentOptions, io: Io): Promise<ExitCod
   const ending = AbortSignal.any([io.signal, orphaned])
   const session = await sessionFor(lab, await providerOf(lab), ending)
   try {
+    const kept = eventFile(pathsOf(lab).events)
     const say = (text: string): void => {
+      kept.take({ type: 'notice', text: `fencing agent: ${maskKnown(text)}` })
       io.stderr.write(`${new Date().toISOString()} ${maskKnown(text)}\n`)
     }
     await runAgent(session, fencing, say, ending)

@@ -1,7 +1,7 @@
 import { Option } from 'commander'
-import { readFile } from 'node:fs/promises'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { groupOf } from '../provider/provider.js'
+import { readIfThere } from '../state.js'
 import { maskKnown } from '../view/secrets.js'
 import { loadRunning } from './kept-lab.js'
 import { providerOf } from './provider-in-use.js'
@@ -37,7 +37,10 @@ const run = async (
     }
     return exitCodes.ok
   }
-  const text = await readFile(groupOf(provider, 'console').log(lab, machine), 'utf8').catch(() => '')
+  const log = groupOf(provider, 'console').log(lab, machine)
+  // A console that became long was put aside, and the current file may hold few lines yet.
+  const [older = '', newest = ''] = await Promise.all([`${log}.1`, log].map(readIfThere))
+  const text = older + newest
   io.stdout.write(`${maskKnown(text.trimEnd().split('\n').slice(-Number(options.lines)).join('\n'))}\n`)
   return exitCodes.ok
 }

@@ -187,7 +187,7 @@ const run = async (
   const trying = course === undefined ? lab : borrowed(course, lab)
   const scenarios = chosen(trying, names, options)
   const provider = await providerOf(lab)
-  const view = viewFor(io, options)
+  const view = viewFor(io, options, lab)
   const host = await measureHost()
   const reportOf = (facts: RunFacts): RunReport =>
     runReport({ ...facts, host, of: course?.name === lab.name ? undefined : course?.name }, maskKnown)

@@ -14,7 +14,7 @@ import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 /** Switches every machine off in good order; disks stay. Targets go last: others have their disks there. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
-  const view = viewFor(io, options)
+  const view = viewFor(io, options, lab)
   const release = await lockFor(lab, 'stop', options, io, view)
   try {
     const provider = await providerInUse(lab)

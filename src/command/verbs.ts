@@ -61,6 +61,11 @@ export const verbs: readonly VerbLine[] = [
   line('kubectl <lab> [words...]', "kubectl with the lab's kubeconfig", () => import('./kubectl.js')),
   line('logs [options] <lab> <machine>', "the end of a machine's console", () => import('./logs.js')),
   line(
+    'events [options] <lab>',
+    'what commands and the fencing agent did to a lab',
+    () => import('./events.js'),
+  ),
+  line(
     'forward [options] <lab> <machine:port>',
     "a port of the lab on this host's 127.0.0.1, until Ctrl-C",
     () => import('./forward.js'),

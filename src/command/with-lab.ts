@@ -5,17 +5,22 @@ import type { Provider } from '../provider/provider.js'
 import type { Session } from '../session.js'
 import { keptSecrets, pathsOf } from '../state.js'
 import { keepSecret, maskKnown } from '../view/secrets.js'
+import { eventFile } from '../view/event-file.js'
 import { createView, type View, wantsColor } from '../view/view.js'
 import type { Io, Options } from './verb.js'
 
-/** Progress goes to stderr, so that standard output is what the command was asked for. */
-export const viewFor = (io: Io, options: Options): View =>
+/**
+ * Progress goes to stderr, so that standard output is what the command was asked for.
+ * @param changed the lab that the command changes: what happens is kept in its folder, too
+ */
+export const viewFor = (io: Io, options: Options, changed?: LabId): View =>
   createView({
     stream: io.stderr,
     color: wantsColor(io.stderr),
     interactive: io.stderr.isTTY,
     events: options.events ?? false,
     eventsStream: io.stdout,
+    keep: changed && eventFile(pathsOf(changed).events),
     mask: maskKnown,
   })
 

@@ -175,11 +175,13 @@ export const partRecordOf = (part: PartProgress, mask: Mask): PartRecord => ({
   log: part.log === undefined ? null : mask(part.log),
 })
 
+/** A record as one line of NDJSON, without its newline. */
+export const textOfRecord = (record: EventRecord): string =>
+  JSON.stringify({ schema: 'lab.events/v1', time: new Date().toISOString(), ...record })
+
 export const jsonLines = (stream: NodeJS.WritableStream): Sink => ({
   take(record) {
-    stream.write(
-      `${JSON.stringify({ schema: 'lab.events/v1', time: new Date().toISOString(), ...record })}\n`,
-    )
+    stream.write(`${textOfRecord(record)}\n`)
   },
   close: () => Promise.resolve(),
 })

@@ -31,6 +31,8 @@ export interface ViewOptions {
    */
   readonly events: boolean
   readonly eventsStream: NodeJS.WriteStream
+  /** Where the same records are kept; absent: nowhere. */
+  readonly keep?: Sink | undefined
   /** Masked in everything that is printed; see `secrets.ts` for how. */
   readonly secrets?: readonly string[]
   /** The same, where what is secret is not known yet. */
@@ -62,6 +64,7 @@ export const createView = (options: ViewOptions): View => {
   const sinks: Sink[] = []
   const samePlace = stream === eventsStream || (stream.isTTY && eventsStream.isTTY)
   if (options.events) sinks.push(jsonLines(eventsStream))
+  if (options.keep) sinks.push(options.keep)
   if (!options.events || !samePlace)
     sinks.push(options.interactive && canRedraw(stream, env) ? listr(stream, color) : lines(stream, color))
   for (const used of new Set(options.events ? [stream, eventsStream] : [stream])) outliveReaders(used)

@@ -50,6 +50,7 @@ const commandsOfLabs: readonly (readonly [command: string, ...more: string[]])[]
   ['cp', 'file', 'target:/root/'],
   ['kubectl', '--', 'get', 'nodes'],
   ['logs', 'target'],
+  ['events'],
   ['forward', 'target:22'],
   ['run', 'drain'],
   ['heal'],
@@ -344,6 +345,39 @@ describe.concurrent('a lab that is up', () => {
     expectOneError(ran, says)
     expect(ran.exitCode).toBe(2)
     expect(desk.contents()).toEqual(['state/iscsi', 'state/iscsi/provider'])
+  })
+
+  test('lab logs goes back into the console that was put aside', async () => {
+    const desk = newDesk()
+    await mkdir(join(desk.state, 'iscsi', 'machines', 'target'), { recursive: true })
+    await desk.madeBefore('iscsi', {
+      'machines/target/console.log.1': 'one\ntwo\n',
+      'machines/target/console.log': 'three\n',
+    })
+    expect((await desk.lab(['logs', 'iscsi', 'target', '-n', '2'])).stdout).toBe('two\nthree\n')
+  })
+
+  test('lab events prints what is kept, and Ctrl-C ends --follow', async () => {
+    const desk = newDesk()
+    const record = {
+      schema: 'lab.events/v1',
+      time: '2026-01-01T00:00:00.000Z',
+      type: 'notice',
+      text: 'it went',
+    }
+    await desk.madeBefore('iscsi', { 'events.ndjson': `${JSON.stringify(record)}\n{"torn` })
+    expect(await desk.lab(['events', 'iscsi'])).toMatchObject({
+      exitCode: 0,
+      stdout: '2026-01-01T00:00:00.000Z  notice         it went\n',
+    })
+    expect(JSON.parse((await desk.lab(['events', 'iscsi', '-o', 'json'])).stdout)).toEqual(record)
+    const following = execa(process.execPath, [cli, 'events', 'iscsi', '--follow'], {
+      env: desk.env,
+      reject: false,
+    })
+    await once(following.stdout, 'data')
+    following.kill('SIGINT')
+    expect((await following).exitCode).toBe(130)
   })
 
   test('lab forward: a port that somebody has', async () => {

@@ -1,0 +1,61 @@
+import { Option } from 'commander'
+import { exitCodes, type ExitCode, Interrupted } from '../error.js'
+import { pathsOf } from '../state.js'
+import { type KeptRecord, readEvents } from '../view/event-file.js'
+import { maskKnown } from '../view/secrets.js'
+import { loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { asJson, type Io, type Options, type Verb } from './verb.js'
+
+/** What a person wants to read of a record. */
+const textOf = (record: KeptRecord): string => {
+  switch (record.type) {
+    case 'notice':
+      return record.text
+    case 'run-started':
+      return `${record.title}: ${String(record.steps.length)} steps`
+    case 'run-finished':
+      return `${record.title}: ${record.interrupted ? 'interrupted' : 'ended'} after ${record.seconds.toFixed(1)} s`
+    case 'part':
+      return `${record.title}: ${record.state}`
+    case 'step-applying':
+      return `${record.title}: because ${record.why}`
+    case 'step-progress':
+      return `${record.title}: ${record.note}`
+    case 'step-waiting':
+      return `${record.title}: waits until ${record.waitingFor}: ${record.saw}`
+    case 'step-finished':
+      return `${record.title}: ${record.outcome}${record.reason === null ? '' : `: ${record.reason}`}`
+    case 'step-started':
+      return record.title
+    // A later version may have kept it.
+    default:
+      return ''
+  }
+}
+
+/** The events that are kept of a lab, the oldest first. */
+const run = async (
+  nameOrPath: string,
+  options: Options & { readonly follow?: boolean },
+  io: Io,
+): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  await providerOf(lab)
+  for await (const record of readEvents(pathsOf(lab).events, options.follow ?? false, io.signal))
+    io.stdout.write(
+      maskKnown(
+        options.output === 'json'
+          ? `${JSON.stringify(record)}\n`
+          : `${record.time}  ${record.type.padEnd(13)}  ${textOf(record)}\n`,
+      ),
+    )
+  if (io.signal.aborted) throw new Interrupted()
+  return exitCodes.ok
+}
+
+export const verb: Verb = {
+  options: [new Option('-f, --follow', 'go on with what happens from now on, until Ctrl-C'), asJson],
+  looks: true,
+  run,
+}

@@ -1,0 +1,131 @@
+/** The events of a lab as they are kept in its folder: `events.ndjson`, and one older file when that is full. */
+import { appendFileSync, closeSync, fstatSync, openSync, readSync, renameSync, statSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type EventRecord, type Sink, textOfRecord } from './events.js'
+
+/** Bytes after which a file of events is put aside; the one that was aside before is gone. */
+export const longestEvents = 4 * 1024 ** 2
+
+/** Records that wait for the lab's folder, which `up` makes after it has prepared the lab's parts. */
+const mostWaiting = 1000
+
+const olderOf = (path: string): string => path.replace(/\.ndjson$/, '.1.ndjson')
+
+const sizeOf = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0
+
+/** Whether the last line is whole: a power cut leaves the beginning of one. */
+const endsInLine = (path: string): boolean => {
+  const size = sizeOf(path)
+  if (size === 0) return true
+  const file = openSync(path, 'r')
+  try {
+    const last = Buffer.alloc(1)
+    readSync(file, last, 0, 1, size - 1)
+    return last.toString() === '\n'
+  } finally {
+    closeSync(file)
+  }
+}
+
+/**
+ * Appends records to a file of events. Several processes may do so at once: each record is one write at the end of the
+ * file. Where the folder is not there yet, records wait for it; where nothing can be written, they are lost, since what
+ * a command does matters more than what is kept of it.
+ */
+export const eventFile = (path: string, longest = longestEvents): Sink => {
+  let waiting: string[] = []
+  let begun = false
+  return {
+    take(record) {
+      waiting.push(`${textOfRecord(record)}\n`)
+      if (waiting.length > mostWaiting) waiting.shift()
+      try {
+        if (!begun) waiting.unshift(...(endsInLine(path) ? [] : ['\n']))
+        begun = true
+        if (sizeOf(path) > longest) renameSync(path, olderOf(path))
+        appendFileSync(path, waiting.join(''), { mode: 0o600 })
+        waiting = []
+      } catch (error) {
+        // Only for the folder is it worth waiting.
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') waiting = []
+      }
+    },
+    close: () => Promise.resolve(),
+  }
+}
+
+/** A record as it was kept; it may have fields that this version does not know. */
+export type KeptRecord = EventRecord & { readonly time: string }
+
+const recordIn = (line: string): KeptRecord | undefined => {
+  try {
+    const record = JSON.parse(line) as KeptRecord | null
+    return typeof record?.time === 'string' && typeof record.type === 'string' ? record : undefined
+  } catch {
+    // The beginning of a line, as a power cut leaves it.
+    return undefined
+  }
+}
+
+/** Milliseconds between two looks at a file that is followed. */
+const lookEvery = 200
+
+/**
+ * The records that are kept, the oldest first. With `follow` it goes on with those that are written from now on, also
+ * when the file is put aside meanwhile, until the signal.
+ */
+export async function* readEvents(
+  path: string,
+  follow: boolean,
+  signal: AbortSignal,
+): AsyncGenerator<KeptRecord> {
+  const read = (from: number | undefined, at: number): Buffer => {
+    if (from === undefined) return Buffer.alloc(0)
+    const buffer = Buffer.alloc(Math.max(0, fstatSync(from).size - at))
+    return buffer.subarray(0, readSync(from, buffer, 0, buffer.length, at))
+  }
+  const openIfThere = (which: string): number | undefined => {
+    try {
+      return openSync(which, 'r')
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      throw error
+    }
+  }
+  const recordsOf = (text: string): readonly KeptRecord[] =>
+    text.split('\n').flatMap((line) => recordIn(line) ?? [])
+
+  // The current file first, so that one that is put aside meanwhile is not read twice.
+  let file = openIfThere(path)
+  try {
+    const older = openIfThere(olderOf(path))
+    if (older !== undefined) {
+      const same = file !== undefined && fstatSync(older).ino === fstatSync(file).ino
+      const text = same ? '' : read(older, 0).toString()
+      closeSync(older)
+      yield* recordsOf(text)
+    }
+    let at = 0
+    for (;;) {
+      const fresh = read(file, at)
+      const whole = fresh.lastIndexOf('\n') + 1
+      at += whole
+      yield* recordsOf(fresh.subarray(0, whole).toString())
+      const now = statSync(path, { throwIfNoEntry: false })
+      if (now && (file === undefined || now.ino !== fstatSync(file).ino)) {
+        // What was written to the old one between the two looks is read before it is left.
+        if (file !== undefined) {
+          yield* recordsOf(read(file, at).toString())
+          closeSync(file)
+        }
+        file = openIfThere(path)
+        at = 0
+        continue
+      }
+      if (!follow || signal.aborted) return
+      await delay(lookEvery, undefined, { signal }).catch(() => undefined)
+    }
+  } finally {
+    if (file !== undefined) closeSync(file)
+  }
+}

@@ -1,0 +1,99 @@
+import { appendFile, mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { beforeEach, describe, expect, test } from 'vitest'
+import { eventFile, type KeptRecord, readEvents } from '../../src/view/event-file.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+let folder = ''
+let path = ''
+beforeEach(async () => {
+  folder = await temporaryFolder()
+  path = join(folder, 'events.ndjson')
+})
+
+const textsOf = (records: readonly KeptRecord[]): readonly string[] =>
+  records.map((record) => (record.type === 'notice' ? record.text : record.type))
+const kept = async (): Promise<readonly string[]> => {
+  const records: KeptRecord[] = []
+  for await (const record of readEvents(path, false, new AbortController().signal)) records.push(record)
+  return textsOf(records)
+}
+const say = (text: string, longest?: number): void => {
+  eventFile(path, longest).take({ type: 'notice', text })
+}
+
+describe('the events that are kept of a lab', () => {
+  test('are the records that --events prints, in their order, readable by the owner alone', async () => {
+    for (const text of ['one', 'two']) say(text)
+    expect(JSON.parse((await readFile(path, 'utf8')).split('\n')[0]!)).toMatchObject({
+      schema: 'lab.events/v1',
+      type: 'notice',
+      text: 'one',
+    })
+    expect(await kept()).toEqual(['one', 'two'])
+    expect((await stat(path)).mode & 0o777).toBe(0o600)
+  })
+
+  test('stay below twice the limit, and are the newest', async () => {
+    const longest = 10_000
+    const file = eventFile(path, longest)
+    for (let index = 0; index < 1000; index++) file.take({ type: 'notice', text: String(index) })
+    const sizes = [(await stat(path)).size, (await stat(join(folder, 'events.1.ndjson'))).size]
+    for (const size of sizes) expect(size).toBeLessThan(longest + 200)
+    const texts = await kept()
+    expect(texts.length).toBeGreaterThan(50)
+    expect(texts).toEqual(Array.from({ length: texts.length }, (_, at) => String(1000 - texts.length + at)))
+  })
+
+  test('survive a last line that a power cut tore: only that record is lost', async () => {
+    say('before')
+    await appendFile(path, '{"schema":"lab.events/v1","time":"2026-01-01T')
+    say('after')
+    expect(await kept()).toEqual(['before', 'after'])
+  })
+
+  test('of several writers are all there, each on a line of its own', async () => {
+    const writers = [eventFile(path), eventFile(path), eventFile(path)]
+    for (let index = 0; index < 100; index++)
+      for (const [who, writer] of writers.entries()) writer.take({ type: 'notice', text: `${who}-${index}` })
+    expect(new Set(await kept()).size).toBe(300)
+  })
+
+  test('wait for the folder that up makes, and never make a folder that down removed', async () => {
+    const later = join(folder, 'later')
+    const file = eventFile(join(later, 'events.ndjson'))
+    file.take({ type: 'notice', text: 'before there was a folder' })
+    await expect(stat(later)).rejects.toThrow('ENOENT')
+    await mkdir(later)
+    file.take({ type: 'notice', text: 'then' })
+    path = join(later, 'events.ndjson')
+    expect(await kept()).toEqual(['before there was a folder', 'then'])
+  })
+})
+
+test('lab events --follow goes on with what is written, also when the file is put aside meanwhile', async () => {
+  say('old')
+  const ending = new AbortController()
+  const records: KeptRecord[] = []
+  const following = (async () => {
+    for await (const record of readEvents(path, true, ending.signal)) records.push(record)
+  })()
+  await delay(50)
+  say('new')
+  await expect.poll(() => textsOf(records)).toEqual(['old', 'new'])
+  say('last of the old file')
+  await rename(path, join(folder, 'events.1.ndjson'))
+  say('first of the new file')
+  await expect
+    .poll(() => textsOf(records))
+    .toEqual(['old', 'new', 'last of the old file', 'first of the new file'])
+  ending.abort()
+  await following
+})
+
+test('a lab without events has none, and lines that are no records are left out', async () => {
+  expect(await kept()).toEqual([])
+  await writeFile(path, 'null\n[]\n{"type":"notice"}\n\n')
+  expect(await kept()).toEqual([])
+})
