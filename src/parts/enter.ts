@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { chmod, cp, mkdir, mkdtemp, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Build, RunOptions } from './graph.js'
+import type { Build, RunOptions } from './part.js'
 import { partsFolder } from './pins.js'
 import { lend, powerless } from './sandbox.js'
 

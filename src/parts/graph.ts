@@ -5,86 +5,19 @@
  */
 import { createHash } from 'node:crypto'
 import { createWriteStream, readdirSync, readFileSync, statSync } from 'node:fs'
-import { readdir, statfs } from 'node:fs/promises'
+import { readdir } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join, relative } from 'node:path'
 import { finished } from 'node:stream/promises'
 import { Interrupted, LabError, messageOf } from '../error.js'
+import { Progress } from './estimate.js'
 import type { PartProgress, Preparation } from './preparation.js'
 import { projectRoot } from '../render.js'
-import { makeFolder } from '../trust.js'
 import type { Cache } from './cache.js'
-import { diagnose, type Diagnosis } from './diagnose.js'
+import { diagnose } from './diagnose.js'
+import type { Build, Fetch, Part } from './part.js'
 import { proxies, runInSandbox } from './sandbox.js'
-
-/** What a part has at hand while it is built. */
-export interface Build {
-  /** The directory that becomes the part, empty at first. */
-  readonly out: string
-  /** A scratch directory, removed afterwards. */
-  readonly work: string
-  /** Hash of the part's inputs, 12 hexadecimal digits. */
-  readonly hash: string
-  readonly signal: AbortSignal
-  /** The directory of a part that this one needs. */
-  need(id: string): string
-  /** Shown as what it does now, and kept in the log. */
-  say(line: string): void
-  /** Runs a command in a sandbox, output to the log. */
-  run(command: readonly string[], options?: RunOptions): Promise<void>
-}
-
-export interface RunOptions {
-  readonly environment?: Record<string, string>
-  /** 0 to 19: others of this build come first. */
-  readonly niceness?: number
-  /** Whether it has the host's network; default: yes. */
-  readonly network?: boolean
-  /** What it means if it fails and its output does not tell. */
-  readonly blame?: Diagnosis
-}
-
-export interface Part {
-  /** Kebab-case, unique. */
-  readonly id: string
-  /** For people: `Kubernetes 1.36.3`. */
-  readonly title: string
-  readonly needs: readonly string[]
-  /** Parts of one lane are built one after another; lanes run side by side. */
-  readonly lane: string
-  /** All it is made from beside other parts: values, and files or folders (absolute). */
-  readonly values: unknown
-  readonly files: readonly string[]
-  /** As measured elsewhere. */
-  readonly reference: {
-    readonly seconds: number
-    /** Of output. */
-    readonly lines: number
-    /** Mebibytes that stay. */
-    readonly kept: number
-    /** Mebibytes that it takes beside them, at most, while it is built. */
-    readonly scratch: number
-  }
-  /** How it is had ready-made. What it would be built from is not needed then. */
-  readonly fetch?: Fetch | undefined
-  build(build: Build): Promise<void>
-}
-
-/** Getting a part from those who publish it, which makes it no other part: its version says what it is. */
-export interface Fetch {
-  /**
-   * Who is asked: `https://dl.k8s.io`, and whatever comes behind. Undefined: nobody is.
-   * @throws LabError where a setting of the user's is none.
-   */
-  from(): URL | undefined
-  /** Parts that getting it takes. */
-  readonly needs: readonly string[]
-  /**
-   * @param url what `from` said. Leaves `out` empty where it cannot be had: it is built then.
-   * @throws LabError `digest-mismatch` where it is another than the pinned one: that is said, and it is built.
-   */
-  run(build: Build, url: URL): Promise<void>
-}
+import { checkSpace } from './space.js'
 
 /** Milliseconds after which a host that does not say anything is taken for one that cannot be reached. */
 const connectTimeout = 5000
@@ -190,60 +123,6 @@ const urgencyOf = (parts: readonly Part[]): ReadonlyMap<string, number> => {
   return urgency
 }
 
-/**
- * The mebibytes that are taken at most while these parts are built: what stays of all that may be there while one of
- * them is built, its own scratch, and that of others that may be built beside it.
- * @param parts in an order in which each comes after those that it needs.
- */
-export const spaceNeeded = (parts: readonly Part[]): number => {
-  const before = new Map<string, ReadonlySet<string>>()
-  for (const { id, needs } of parts)
-    before.set(id, new Set(needs.flatMap((need) => [need, ...(before.get(need) ?? [])])))
-  const comesBefore = (a: Part, b: Part): boolean => before.get(b.id)?.has(a.id) ?? false
-  const most = parts.map((part) => {
-    const scratch = new Map<string, number>()
-    for (const other of parts)
-      if (other.lane !== part.lane && !comesBefore(other, part) && !comesBefore(part, other))
-        scratch.set(other.lane, Math.max(scratch.get(other.lane) ?? 0, other.reference.scratch))
-    return [
-      part.reference.scratch,
-      ...scratch.values(),
-      ...parts.filter((other) => !comesBefore(part, other)).map(({ reference }) => reference.kept),
-    ].reduce((sum, each) => sum + each)
-  })
-  return Math.max(0, ...most)
-}
-
-const checkSpace = async (cache: Cache, missing: readonly Part[]): Promise<void> => {
-  await makeFolder(cache.root, 0o755)
-  const { bavail, bsize } = await statfs(cache.root)
-  const free = (bavail * bsize) / 1024 ** 3
-  const needed = spaceNeeded(missing) / 1024
-  if (free < needed)
-    throw new LabError(
-      'disk-space',
-      `${cache.root}: ${free.toFixed(1)} GiB are free, building ${String(missing.length)} parts needs ${needed.toFixed(1)} GiB`,
-      { hint: 'make room, or use another disk: LAB_CACHE=/path/to/folder', exitCode: 3 },
-    )
-}
-
-/** How far a part is, from what it printed and what the same part printed before; beyond that, nobody knows. */
-const estimate = (
-  elapsed: number,
-  lines: number,
-  before: { readonly seconds: number; readonly lines: number },
-): { fraction: number; remaining?: number } => {
-  const printed = Math.min(1, lines / before.lines)
-  const passed = Math.min(1, elapsed / before.seconds)
-  // Lines tell how fast this host is, once there are some; a part that prints little goes by the clock.
-  const byClock = before.lines < 50
-  const weight = byClock ? 0 : printed
-  const fraction = Math.min(0.99, byClock ? passed : 0.9 * printed + 0.1 * passed)
-  if (byClock ? elapsed > before.seconds : lines > before.lines) return { fraction }
-  const total = weight * (elapsed / Math.max(fraction, 0.01)) + (1 - weight) * before.seconds
-  return { fraction, remaining: Math.max(1, Math.round(total - elapsed)) }
-}
-
 /** A failure of one part, in the words of what went wrong in it. */
 const failure = (part: Part, error: unknown, log: string): LabError => {
   if (error instanceof Interrupted) return error
@@ -312,8 +191,9 @@ export const buildParts = async (
     let lines = 0
     let note = ''
     const elapsed = (): number => Math.round((Date.now() - started) / 1000)
+    const sofar = new Progress(before)
     // How fast a host publishes, nobody knows before.
-    const progress = (): Partial<PartProgress> => (fetch ? {} : estimate(elapsed(), lines, before))
+    const progress = (): Partial<PartProgress> => (fetch ? {} : sofar.at(elapsed(), lines))
 
     const make = async (out: string, work: string): Promise<void> => {
       const writing = createWriteStream(log)

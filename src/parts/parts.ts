@@ -16,7 +16,8 @@ import {
   foreignPart,
   hostArchitecture,
 } from './catalog.js'
-import { buildParts, hashesOf, missingParts, type Part } from './graph.js'
+import { buildParts, hashesOf, missingParts } from './graph.js'
+import type { Part } from './part.js'
 import { type Architecture, architectures, imagePart, pins } from './pins.js'
 import { removeTree } from './sandbox.js'
 import { findSubstitutes, rememberedSubstitutes, type Substitutes, withGo } from './substitutes.js'

@@ -8,7 +8,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { LabError } from '../../src/error.js'
 import { Cache } from '../../src/parts/cache.js'
-import { buildParts, type Fetch, hashesOf, type Part, spaceNeeded } from '../../src/parts/graph.js'
+import { buildParts, hashesOf } from '../../src/parts/graph.js'
+import type { Fetch, Part } from '../../src/parts/part.js'
+import { spaceNeeded } from '../../src/parts/space.js'
 import type { PartProgress } from '../../src/parts/preparation.js'
 import { build as buildIn, buildElsewhere, fake, outputOf as outputIn, states } from './fake.js'
 
@@ -243,7 +245,8 @@ describe('building', () => {
     expect(seen.length).toBeGreaterThanOrEqual(3)
     expect(seen.at(-1)?.note).toMatch(/^line \d$/)
     expect(seen.at(-1)?.fraction).toBeGreaterThan(0.3)
-    expect(seen.at(-1)?.remaining).toBeLessThan(3)
+    // So few lines tell nobody how long it takes.
+    expect(seen.at(-1)).not.toHaveProperty('remaining')
     expect(await readFile(seen.at(-1)?.log ?? '', 'utf8')).toContain('line 1\nline 2\n')
   })
 
@@ -253,7 +256,7 @@ describe('building', () => {
   ])('names no time that is left for one that %s than ever before', async (_, reference) => {
     const part = fake({ id: 'longer', script: 'seq 100; sleep 3.5', reference })
     const seen = (await build([part])).filter(({ state }) => state === 'building')
-    expect(seen[0]?.remaining).toBeGreaterThan(0)
+    expect(seen.length).toBeGreaterThan(2)
     expect(seen.at(-1)).not.toHaveProperty('remaining')
   })
 

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { execa } from 'execa'
 import { describe, expect, it, onTestFinished, test } from 'vitest'
 import { catalog } from '../../src/parts/catalog.js'
-import type { Build } from '../../src/parts/graph.js'
+import type { Build } from '../../src/parts/part.js'
 import { partsFolder, pins, type Pins } from '../../src/parts/pins.js'
 import { runInSandbox } from '../../src/parts/sandbox.js'
 import {

@@ -1,0 +1,44 @@
+/** The room on the disk that building parts takes. */
+import { statfs } from 'node:fs/promises'
+import { LabError } from '../error.js'
+import { makeFolder } from '../trust.js'
+import type { Cache } from './cache.js'
+import type { Part } from './part.js'
+
+/**
+ * The mebibytes that are taken at most while these parts are built: what stays of all that may be there while one of
+ * them is built, its own scratch, and that of others that may be built beside it.
+ * @param parts in an order in which each comes after those that it needs.
+ */
+export const spaceNeeded = (parts: readonly Part[]): number => {
+  const before = new Map<string, ReadonlySet<string>>()
+  for (const { id, needs } of parts)
+    before.set(id, new Set(needs.flatMap((need) => [need, ...(before.get(need) ?? [])])))
+  const comesBefore = (a: Part, b: Part): boolean => before.get(b.id)?.has(a.id) ?? false
+  const most = parts.map((part) => {
+    const scratch = new Map<string, number>()
+    for (const other of parts)
+      if (other.lane !== part.lane && !comesBefore(other, part) && !comesBefore(part, other))
+        scratch.set(other.lane, Math.max(scratch.get(other.lane) ?? 0, other.reference.scratch))
+    return [
+      part.reference.scratch,
+      ...scratch.values(),
+      ...parts.filter((other) => !comesBefore(part, other)).map(({ reference }) => reference.kept),
+    ].reduce((sum, each) => sum + each)
+  })
+  return Math.max(0, ...most)
+}
+
+/** @throws LabError `disk-space` */
+export const checkSpace = async (cache: Cache, missing: readonly Part[]): Promise<void> => {
+  await makeFolder(cache.root, 0o755)
+  const { bavail, bsize } = await statfs(cache.root)
+  const free = (bavail * bsize) / 1024 ** 3
+  const needed = spaceNeeded(missing) / 1024
+  if (free < needed)
+    throw new LabError(
+      'disk-space',
+      `${cache.root}: ${free.toFixed(1)} GiB are free, building ${String(missing.length)} parts needs ${needed.toFixed(1)} GiB`,
+      { hint: 'make room, or use another disk: LAB_CACHE=/path/to/folder', exitCode: 3 },
+    )
+}
