@@ -8,8 +8,9 @@ import tseslint from 'typescript-eslint'
  * listed: they are few, and read. `upwardTypes`: the folder still takes types from above, which is to end.
  */
 const layers = {
+  ready: { src: ['plan/step'], packages: [] },
   lab: {
-    src: ['error', 'identity', 'machine/sh', 'providers', 'render'],
+    src: ['error', 'identity', 'machine/sh', 'providers', 'ready', 'render'],
     packages: ['yaml', 'zod', 'fastest-levenshtein'],
   },
   machine: {
@@ -39,6 +40,7 @@ const layers = {
       'machine',
       'plan',
       'provider/provider',
+      'ready',
       'render',
       'state',
     ],

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { providerNames } from '../providers.js'
+import { readyChecks } from '../ready/list.js'
 import { projectRoot } from '../render.js'
 import { experimentNames } from './experiments.js'
 import { isPrivate, parseAddress, parseSubnet, subnetText } from './address.js'
@@ -735,7 +736,9 @@ const fileName = (wanted: string, description: string) =>
     { description, pattern: filePattern },
   )
 
-const workload = mapping(
+const readyKinds = Object.keys(readyChecks)
+
+export const workload = mapping(
   {
     manifest: fileName(
       'the name of a file, such as cassandra.yaml',
@@ -745,9 +748,9 @@ const workload = mapping(
       text(
         'a kind and a name, such as statefulset/cassandra',
         (value) =>
-          /^(deployment|statefulset|daemonset)\/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$/.test(value)
+          new RegExp(`^(${readyKinds.join('|')})/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`).test(value)
             ? undefined
-            : `${shown(value)}: wanted deployment/, statefulset/ or daemonset/ and a name`,
+            : `${shown(value)}: wanted ${anyOf(readyKinds.map((kind) => `${kind}/`))} and a name`,
         { description: 'Kind and name.', examples: ['statefulset/cassandra'] },
       ),
       'a list of what must be ready',

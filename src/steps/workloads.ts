@@ -6,6 +6,8 @@ import { LabError } from '../error.js'
 import { imageReference, imagesOf } from '../lab/images.js'
 import { type Lab, nodesOf, type WorkloadSpec } from '../lab/lab.js'
 import type { Context, Step } from '../context.js'
+import { readyChecks } from '../ready/list.js'
+import type { ReadyCheck } from '../ready/ready.js'
 import { renderFile } from '../render.js'
 import { pathsOf } from '../state.js'
 
@@ -50,44 +52,21 @@ export const renderedManifest = async (lab: Lab, name: string): Promise<readonly
   return [folder ? '-k' : '-f', to]
 }
 
-/** Of a Deployment, a StatefulSet or a DaemonSet, how many of its pods are wanted, updated and ready. */
-interface Controller {
-  readonly metadata: { readonly generation: number }
-  readonly spec: { readonly replicas?: number }
-  readonly status: {
-    readonly observedGeneration?: number
-    readonly readyReplicas?: number
-    readonly updatedReplicas?: number
-    readonly replicas?: number
-    readonly desiredNumberScheduled?: number
-    readonly updatedNumberScheduled?: number
-    readonly numberReady?: number
-  }
-}
-
-/** Whether the controller has heard of its latest form, and all its pods have it and are ready. */
-export const controllerReady = ({ metadata, spec, status }: Controller): { ok: boolean; saw: string } => {
-  const wanted = status.desiredNumberScheduled ?? spec.replicas ?? 1
-  const updated = status.updatedNumberScheduled ?? status.updatedReplicas ?? 0
-  const ready = status.numberReady ?? status.readyReplicas ?? 0
-  const all = status.desiredNumberScheduled ?? status.replicas ?? 0
-  const heard = (status.observedGeneration ?? 0) >= metadata.generation
-  return {
-    ok: heard && updated === wanted && ready === wanted && all === wanted,
-    saw: `${String(ready)} of ${String(wanted)} ready, ${String(updated)} up to date${heard ? '' : ', not heard of yet'}`,
-  }
+/** The check of `deployment/web`; the loader has seen that there is one. */
+const readyCheck = (what: string): ReadyCheck => {
+  const found = readyChecks[what.split('/')[0] ?? '']
+  if (!found) throw new Error(`nobody knows when ${what} is ready`)
+  return found
 }
 
 export const deployWorkload = (lab: Lab, workload: WorkloadSpec, before: string | undefined): Step => {
   const name = workload.manifest.replace(/\.ya?ml$/, '').replaceAll(/[^a-z0-9-]+/gi, '-')
-  const ready = (what: string) => async (context: Context) =>
-    controllerReady(await context.kubectl.get<Controller>(what))
   const [first, ...others] = workload.ready.map((what) => ({
     id: `${what.replaceAll(/[/.]/g, '-')}-ready`,
-    title: `${what} has all its pods, up to date and ready`,
+    title: readyCheck(what).title(what),
     within: workload.within / 1000,
     hint: `lab kubectl ${lab.name} -- describe ${what}`,
-    probe: ready(what),
+    probe: async ({ kubectl }: Context) => readyCheck(what).judge(await kubectl.get<unknown>(what)),
   }))
   if (!first) throw new Error(`${workload.manifest} says of nothing when it is ready`)
   return {

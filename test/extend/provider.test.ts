@@ -56,10 +56,10 @@ const ids = ({ steps }: { readonly steps: readonly Pick<Step, 'id'>[] }): readon
 const reachable = async (lab: Lab): Promise<Context & { close(): Promise<void> }> => {
   const server = await TestSshServer.start()
   vi.stubEnv('LAB_TEST_SSH', server.path)
-  await writePrivate(pathsOf(lab.name).privateKey, clientKeys.privateKey)
-  await writePrivate(`${pathsOf(lab.name).privateKey}.pub`, clientKeys.publicKey)
+  await writePrivate(pathsOf(lab).privateKey, clientKeys.privateKey)
+  await writePrivate(`${pathsOf(lab).privateKey}.pub`, clientKeys.publicKey)
   for (const machine of lab.machines) {
-    const path = `${pathsOf(lab.name).machine(machine.name)}/host_key`
+    const path = `${pathsOf(lab).machine(machine.name)}/host_key`
     await writePrivate(path, clientKeys.privateKey)
     await writePrivate(`${path}.pub`, `ssh-ed25519 ${server.endpoint().hostKey} ${machine.name}`)
   }

@@ -29,9 +29,9 @@ export const makeProvider = (name: ProviderName): Provider => ({
     await once(socket, 'connect')
     return socket
   },
-  destroy: (lab) => removeState(pathsOf(lab.name)),
+  destroy: (lab) => removeState(pathsOf(lab)),
   leftovers: (lab) =>
     Promise.resolve(
-      existsSync(pathsOf(lab.name).root) ? [{ kind: 'file', what: pathsOf(lab.name).root } as const] : [],
+      existsSync(pathsOf(lab).root) ? [{ kind: 'file', what: pathsOf(lab).root } as const] : [],
     ),
 })

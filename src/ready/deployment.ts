@@ -1,0 +1,3 @@
+import { allPodsReady, replicas } from './pods.js'
+
+export const deployment = allPodsReady(replicas)

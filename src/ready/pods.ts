@@ -1,0 +1,48 @@
+/** What is shared by the kinds whose controllers keep a number of pods. */
+import type { Verdict } from '../plan/step.js'
+import type { ReadyCheck } from './ready.js'
+
+/** How many pods a controller wants, has, has brought up to date, and finds ready. */
+export interface Pods {
+  readonly wanted: number
+  readonly all: number
+  readonly updated: number
+  readonly ready: number
+}
+
+interface Controller<Status> {
+  readonly metadata: { readonly generation: number }
+  readonly spec: { readonly replicas?: number }
+  readonly status: Status & { readonly observedGeneration?: number }
+}
+
+/** Of a Deployment and a StatefulSet. */
+export interface ReplicaStatus {
+  readonly readyReplicas?: number
+  readonly updatedReplicas?: number
+  readonly replicas?: number
+}
+
+export const replicas = (
+  { readyReplicas, updatedReplicas, replicas: all }: ReplicaStatus,
+  wanted = 1,
+): Pods => ({
+  wanted,
+  all: all ?? 0,
+  updated: updatedReplicas ?? 0,
+  ready: readyReplicas ?? 0,
+})
+
+/** Whether the controller has heard of its latest form, and all its pods have it and are ready. */
+export const allPodsReady = <Status>(pods: (status: Status, replicas?: number) => Pods): ReadyCheck => ({
+  title: (what) => `${what} has all its pods, up to date and ready`,
+  judge: (object): Verdict => {
+    const { metadata, spec, status } = object as Controller<Status>
+    const { wanted, all, updated, ready } = pods(status, spec.replicas)
+    const heard = (status.observedGeneration ?? 0) >= metadata.generation
+    return {
+      ok: heard && updated === wanted && ready === wanted && all === wanted,
+      saw: `${String(ready)} of ${String(wanted)} ready, ${String(updated)} up to date${heard ? '' : ', not heard of yet'}`,
+    }
+  },
+})
