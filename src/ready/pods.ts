@@ -10,23 +10,23 @@ export interface Pods {
   readonly ready: number
 }
 
-interface Controller<Status> {
+interface Controller {
   readonly metadata: { readonly generation: number }
   readonly spec: { readonly replicas?: number }
-  readonly status: Status & { readonly observedGeneration?: number }
+  readonly status: PodStatus & { readonly observedGeneration?: number }
 }
 
-/** Of a Deployment and a StatefulSet. */
-export interface ReplicaStatus {
+/** A Deployment and a StatefulSet have the fields about replicas, a DaemonSet the others. */
+export interface PodStatus {
   readonly readyReplicas?: number
   readonly updatedReplicas?: number
   readonly replicas?: number
+  readonly desiredNumberScheduled?: number
+  readonly updatedNumberScheduled?: number
+  readonly numberReady?: number
 }
 
-export const replicas = (
-  { readyReplicas, updatedReplicas, replicas: all }: ReplicaStatus,
-  wanted = 1,
-): Pods => ({
+export const replicas = ({ readyReplicas, updatedReplicas, replicas: all }: PodStatus, wanted = 1): Pods => ({
   wanted,
   all: all ?? 0,
   updated: updatedReplicas ?? 0,
@@ -34,10 +34,10 @@ export const replicas = (
 })
 
 /** Whether the controller has heard of its latest form, and all its pods have it and are ready. */
-export const allPodsReady = <Status>(pods: (status: Status, replicas?: number) => Pods): ReadyCheck => ({
+export const allPodsReady = (pods: (status: PodStatus, replicas?: number) => Pods): ReadyCheck => ({
   title: (what) => `${what} has all its pods, up to date and ready`,
   judge: (object): Verdict => {
-    const { metadata, spec, status } = object as Controller<Status>
+    const { metadata, spec, status } = object as Controller
     const { wanted, all, updated, ready } = pods(status, spec.replicas)
     const heard = (status.observedGeneration ?? 0) >= metadata.generation
     return {
