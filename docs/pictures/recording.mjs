@@ -135,10 +135,17 @@ export const recording = (cast, { command, seconds = 20 }) => {
   const speed = Math.max(1, clock / seconds)
   const shown = clock / speed
   const total = shown + hold
+  // A long recording is played faster: what would be seen for less than that is left out.
+  let drawnAt = -1
+  const pictures = frames.filter(({ at }, index) => {
+    if (index < frames.length - 1 && at / speed - drawnAt < interval) return false
+    drawnAt = at / speed
+    return true
+  })
 
   // Each line that was ever on the screen is written once, and each picture names its lines.
   const ids = new Map()
-  const drawn = frames.map(({ screen }, index) => {
+  const drawn = pictures.map(({ screen }, index) => {
     const uses = screen.flatMap((runs, row) => {
       const spans = runs
         .map(([style, text]) =>
@@ -151,11 +158,11 @@ export const recording = (cast, { command, seconds = 20 }) => {
     })
     return `<g transform="translate(${index * width(columns)} 0)">${uses.join('')}</g>`
   })
-  const steps = frames.map(
+  const steps = pictures.map(
     ({ at }, index) =>
       `${((at / speed / total) * 100).toFixed(2)}%{transform:translateX(${-index * width(columns)}px)}`,
   )
-  const last = -(frames.length - 1) * width(columns)
+  const last = -(pictures.length - 1) * width(columns)
   const height = bar + rows * line + 2 * pad
   const title = `${command}: ${took.toFixed(0)} s${took > shown * 1.1 ? `, shown in ${shown.toFixed(0)} s` : ''}`
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width(columns)} ${height}" role="img" aria-labelledby="title">
