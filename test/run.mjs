@@ -155,7 +155,13 @@ const hasTime = (what, how) => {
 /** Labs with Kubernetes, by worth; a file of test/e2e that is named nowhere comes last. */
 const byWorth = ['iscsi-ha.test.ts', 'faults.test.ts']
 /** Together they take half an hour and more: they are for who changes what they try, and run by themselves. */
-const apart = ['breakages.test.ts', 'long-life.test.ts', 'lun-guard.test.ts', 'target-away.test.ts']
+const apart = [
+  'breakages.test.ts',
+  'long-life.test.ts',
+  'lun-guard.test.ts',
+  'target-away.test.ts',
+  'interrupted.test.ts',
+]
 // Labs without Kubernetes leave a processor to others.
 const light = ['iscsi.test.ts', 'provider.test.ts', 'confinement.test.ts', 'chap.test.ts', 'registry.test.ts']
 const course = ['course.test.ts']

@@ -418,7 +418,8 @@ export const installDns = (lab: Lab): Step => {
       {
         id: 'coredns',
         title: 'CoreDNS is ready',
-        within: 120,
+        // Its pods come while everything else does; with twelve processes to a processor they took two minutes and more.
+        within: 240,
         hint: `lab kubectl ${lab.name} -- -n kube-system describe deployments,pods -l k8s-app=kube-dns`,
         probe: async (context) => {
           const found = (await pods(context)).filter((pod) => pod.metadata.labels?.['k8s-app'] === 'kube-dns')
