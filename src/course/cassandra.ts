@@ -135,7 +135,6 @@ export const memberLost: Experiment = {
   workload: true,
   run: async (bench) => {
     await makeTable(bench, 'cassandra-0')
-    const ring = { workload: 'statefulset/cassandra', replicas: 3, are: member, within: 400 }
     try {
       await write(bench, 'cassandra-0', 0, 'before')
       const lost = members(bench).find(({ name }) => name === 'cassandra-2')
@@ -148,46 +147,42 @@ export const memberLost: Experiment = {
           const pod = bench.history.pods.find((candidate) => candidate.address === address)
           return pod && { pod: pod.name, node: pod.node ?? 'no node' }
         })
-      await bench.ledger(
-        store,
-        async () => {
-          const from = bench.now()
-          await bench.fault({ fault: 'power-cut', machine: lost?.node ?? '' })
-          // Until the others have noticed, after some 10 s, a question that waits for the lost member's answer is not
-          // answered, and is asked again.
-          for (let id = 1; id <= writes; id++) {
-            const text = `after-${String(id)}`
-            await bench.until(
-              `row ${String(id)} is written and read at QUORUM while a member is off`,
-              90,
-              async () => {
-                await write(bench, 'cassandra-0', id, text)
-                const seen = (await rows(bench, 'cassandra-1')).get(id)
-                return { ok: seen === text, saw: seen ?? 'no such row' }
-              },
-            )
-          }
-          bench.figure(
-            `from the loss of a member until ${String(writes)} rows were written and read`,
-            bench.now() - from,
+      await bench.ledger(store, async () => {
+        const from = bench.now()
+        await bench.fault({ fault: 'power-cut', machine: lost?.node ?? '' })
+        // Until the others have noticed, after some 10 s, a question that waits for the lost member's answer is not
+        // answered, and is asked again.
+        for (let id = 1; id <= writes; id++) {
+          const text = `after-${String(id)}`
+          await bench.until(
+            `row ${String(id)} is written and read at QUORUM while a member is off`,
+            90,
+            async () => {
+              await write(bench, 'cassandra-0', id, text)
+              const seen = (await rows(bench, 'cassandra-1')).get(id)
+              return { ok: seen === text, saw: seen ?? 'no such row' }
+            },
           )
-          await bench.until('the others call it down', 120, async () => {
-            const states = ringStates(await bench.exec('cassandra-0', ['nodetool', 'status']))
-            return { ok: states.filter((state) => state === 'DN').length === 1, saw: states.join(', ') }
-          })
-          bench.claim('the others were not touched', untouched(bench.history, from, others))
-          const back = bench.now()
-          await bench.heal()
-          const took = await bench.until(
-            'all three are up and normal again',
-            400,
-            () => ringSeenBy(bench, 'cassandra-0', 3),
-            back,
-          )
-          bench.figure('from switching the node on until the ring is whole', took)
-        },
-        ring,
-      )
+        }
+        bench.figure(
+          `from the loss of a member until ${String(writes)} rows were written and read`,
+          bench.now() - from,
+        )
+        await bench.until('the others call it down', 120, async () => {
+          const states = ringStates(await bench.exec('cassandra-0', ['nodetool', 'status']))
+          return { ok: states.filter((state) => state === 'DN').length === 1, saw: states.join(', ') }
+        })
+        bench.claim('the others were not touched', untouched(bench.history, from, others))
+        const back = bench.now()
+        await bench.heal()
+        const took = await bench.until(
+          'all three are up and normal again',
+          400,
+          () => ringSeenBy(bench, 'cassandra-0', 3),
+          back,
+        )
+        bench.figure('from switching the node on until the ring is whole', took)
+      })
       await bench.until('cassandra-2 has all rows', 120, async () => {
         const seen = await rows(bench, 'cassandra-2')
         return { ok: seen.size === writes + 1, saw: `${String(seen.size)} of ${String(writes + 1)}` }
