@@ -35,8 +35,18 @@ export class Bench {
   readonly folder = mkdtempSync(join('/var/tmp', `lab-e2e-${process.env['LAB_TEST_RUN'] ?? ''}`))
   readonly env = { LAB_STATE: join(this.folder, 'state'), NO_COLOR: '1' }
 
+  /** Ends what a test that ran out of time has left running: it would go on with a lab that is being removed. */
+  readonly #ending = new AbortController()
+
   async lab(...args: readonly string[]): Promise<{ exitCode: number; stdout: string; stderr: string }> {
-    const options = { env: this.env, reject: false, stdin: 'ignore', cwd: this.folder } as const
+    const options = {
+      env: this.env,
+      reject: false,
+      stdin: 'ignore',
+      cwd: this.folder,
+      cancelSignal: this.#ending.signal,
+      forceKillAfterDelay: 60_000,
+    } as const
     const { exitCode = 128, stdout, stderr } = await execa(process.execPath, [cli, ...args], options)
     return { exitCode, stdout, stderr }
   }
@@ -109,6 +119,8 @@ export class Bench {
       reject: false,
       stdin: 'ignore',
       cwd: this.folder,
+      cancelSignal: this.#ending.signal,
+      forceKillAfterDelay: 60_000,
     })
   }
 
@@ -167,7 +179,20 @@ export class Bench {
     return file
   }
 
+  /** Ends whatever still runs, takes every lab down, and removes the folder; keeps it where a lab is still there. */
   async close(): Promise<void> {
+    this.#ending.abort()
+    const made = existsSync(this.env.LAB_STATE) ? await readdir(this.env.LAB_STATE) : []
+    // Beside the folders of labs are their locks, `.NAME.lock`.
+    for (const name of made.filter((entry) => !entry.startsWith('.'))) {
+      const down = await execa(process.execPath, [cli, 'down', name, '--wait'], {
+        env: this.env,
+        reject: false,
+        stdin: 'ignore',
+      })
+      if (down.exitCode !== 0)
+        throw new Error(`lab down ${name} left something in ${this.folder}:\n${down.stdout}\n${down.stderr}`)
+    }
     await rm(this.folder, { recursive: true, force: true })
   }
 }
