@@ -161,6 +161,7 @@ const apart = [
   'lun-guard.test.ts',
   'target-away.test.ts',
   'interrupted.test.ts',
+  'two-machines.test.ts',
 ]
 // Labs without Kubernetes leave a processor to others.
 const light = ['iscsi.test.ts', 'provider.test.ts', 'confinement.test.ts', 'chap.test.ts', 'registry.test.ts']
