@@ -5,7 +5,7 @@ import tseslint from 'typescript-eslint'
 
 /**
  * What of src, and which npm packages, each folder of src may import, types included. Files directly in src are not
- * listed: they are few, and read. `upwardTypes`: the folder still takes types from above, which is to end.
+ * listed: they are few, and read.
  */
 const layers = {
   ready: { src: ['plan/step'], packages: [] },
@@ -60,7 +60,6 @@ const layers = {
       'steps',
     ],
     packages: ['zod'],
-    upwardTypes: true,
   },
   trial: {
     src: [
@@ -78,12 +77,10 @@ const layers = {
       'steps',
     ],
     packages: ['mysql2/promise', 'zod'],
-    upwardTypes: true,
   },
   course: {
     src: ['context', 'error', 'fault', 'journal', 'lab', 'machine', 'plan', 'state', 'steps', 'trial'],
-    packages: ['cassandra-driver', 'node-zookeeper-client'],
-    upwardTypes: true,
+    packages: ['cassandra-driver', 'node-zookeeper-client', 'zod'],
   },
   report: { src: ['error', 'fault', 'lab', 'plan', 'render', 'state', 'trial'], packages: ['zod'] },
   view: { src: ['error', 'parts/preparation', 'plan/step'], packages: ['listr2'] },
@@ -103,6 +100,7 @@ const layers = {
       'plan',
       'provider',
       'providers',
+      'registry',
       'report',
       'session',
       'state',
@@ -117,7 +115,7 @@ const layers = {
   },
 }
 
-const importRules = Object.entries(layers).map(([folder, { src, packages, upwardTypes = false }]) => ({
+const importRules = Object.entries(layers).map(([folder, { src, packages }]) => ({
   files: [`src/${folder}/**/*.ts`],
   rules: {
     '@typescript-eslint/no-restricted-imports': [
@@ -126,7 +124,6 @@ const importRules = Object.entries(layers).map(([folder, { src, packages, upward
         patterns: [
           {
             regex: `^(?:\\.\\./)+(?!\\.\\./|(?:${[folder, ...src].join('|')})(?:/|\\.js$))`,
-            allowTypeImports: upwardTypes,
             message: `Who may import whom is in docs/design/imports.md; src/${folder} may not import this.`,
           },
           {

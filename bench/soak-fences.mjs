@@ -56,12 +56,13 @@ const programs = {
   undo: `${open}
   const { settleFences } = await import(${from('fencing/fence.js')})
   const { takeLock } = await import(${from('lock.js')})
-  const { undoAll } = await import(${from('fault/undo.js')})
+  const { undoAll } = await import(${from('trial/undo.js')})
+  const { registry } = await import(${from('registry.js')})
   const { pathsOf } = await import(${from('state.js')})
   const release = await takeLock(pathsOf(lab).lock,
     { command: 'soak', purpose: 'change', wait: () => undefined, signal: context.signal })
   await settleFences(lab, context.signal)
-  const failed = await undoAll(context)
+  const failed = await undoAll(context, registry)
   await release()
   for (const line of failed) console.error(line)
   process.exit(failed.length === 0 ? 0 : 1)`,

@@ -9,47 +9,36 @@ import { z } from 'zod'
 import { LabError } from './error.js'
 import { pathsOf, syncFolder } from './state.js'
 
-const machine = z.string()
+/** What undoes something, as data: the code that carries it out is found by `do`, and reads the other fields. */
+export interface Undo {
+  readonly do: string
+  readonly machine: string
+  readonly [field: string]: unknown
+}
 
-/** Each is idempotent, and one of a machine that is off has nothing to do. */
-const undoSchema = z.discriminatedUnion('do', [
-  z.strictObject({ do: z.literal('uncordon'), machine }),
-  /** It had no taint of ours before. */
-  z.strictObject({ do: z.literal('untaint'), machine }),
-  z.strictObject({ do: z.literal('switch-on'), machine }),
-  /**
-   * Its power was cut to fence it. It is cut once more before it is switched on: a cut that an agent asked for and
-   * that arrives late then finds a run of the machine that is over.
-   */
-  z.strictObject({ do: z.literal('boot-afresh'), machine }),
-  /** It was thrown out by targets, and may come back once it remembers nothing of their disks. */
-  z.strictObject({ do: z.literal('readmit'), machine, targets: z.array(z.string()) }),
-  z.strictObject({ do: z.literal('resume'), machine }),
-  z.strictObject({ do: z.literal('remove-table'), machine, table: z.string() }),
-  z.strictObject({ do: z.literal('remove-queue'), machine, interface: z.string() }),
-  z.strictObject({ do: z.literal('start-service'), machine, service: z.string() }),
-  z.strictObject({ do: z.literal('enable-targets'), machine }),
-  z.strictObject({ do: z.literal('remove-file'), machine, path: z.string() }),
-  z.strictObject({ do: z.literal('set-clock'), machine }),
-  /** With all that is in it; the machine is that of the API server. */
-  z.strictObject({ do: z.literal('delete-namespace'), machine, namespace: z.string() }),
-  /** A workload of the namespace default, as `kind/name`, had so many pods; the machine is that of the API server. */
-  z.strictObject({ do: z.literal('scale'), machine, workload: z.string(), replicas: z.int().nonnegative() }),
-  /** The node had no such label before. */
-  z.strictObject({ do: z.literal('unlabel'), machine, label: z.string() }),
-])
+const undoSchema = z.looseObject({ do: z.string(), machine: z.string() })
 
-export type Undo = z.output<typeof undoSchema>
+/** Who made what is to be undone: a fault, a fence, or something that a run itself does. */
+const kindSchema = z.enum(['fault', 'fence', 'run'])
+
+export type EntryKind = z.output<typeof kindSchema>
 
 const entrySchema = z.strictObject({
+  /** Absent in journals of earlier versions. */
+  kind: kindSchema.optional(),
   /** Who did it: `lab run iscsi-ha drain`, `the fencing agent`. */
   by: z.string(),
-  /** The fault, or `fence`. */
+  /** The name of the fault; otherwise what it is about: `fence`, `read-back`, an experiment. */
   fault: z.string(),
   undo: undoSchema,
 })
 
-export interface JournalEntry extends z.output<typeof entrySchema> {
+/** What journals of earlier versions had in the place of a kind. */
+const kindOf = (fault: string): EntryKind => (fault === 'fence' ? 'fence' : 'fault')
+
+export interface JournalEntry extends Omit<z.output<typeof entrySchema>, 'kind' | 'undo'> {
+  readonly kind: EntryKind
+  readonly undo: Undo
   /** The name of its file; in the order in which things were done. */
   readonly id: string
 }
@@ -74,7 +63,8 @@ export const readJournal = async (lab: LabId): Promise<readonly JournalEntry[]> 
         const text = await readFile(path, 'utf8').catch(() => undefined)
         if (text === undefined) return undefined
         try {
-          return { id, ...entrySchema.parse(JSON.parse(text)) }
+          const { kind, ...entry } = entrySchema.parse(JSON.parse(text))
+          return { id, kind: kind ?? kindOf(entry.fault), ...entry }
         } catch (error) {
           throw new LabError('bad-journal', `${path}: not a fault to undo`, {
             cause: error,
@@ -95,6 +85,7 @@ export const noteUndo = async (
   by: string,
   fault: string,
   undos: readonly Undo[],
+  kind: EntryKind = kindOf(fault),
 ): Promise<readonly JournalEntry[]> => {
   const folder = journalOf(lab)
   // Not with its parents: a lab that was just removed must not get a folder again.
@@ -107,13 +98,13 @@ export const noteUndo = async (
     const next = join(folder, `${id}.new`)
     const handle = await open(next, 'w', 0o600)
     try {
-      await handle.writeFile(JSON.stringify({ by, fault, undo }, null, 2))
+      await handle.writeFile(JSON.stringify({ kind, by, fault, undo }, null, 2))
       await handle.sync()
     } finally {
       await handle.close()
     }
     await rename(next, join(folder, id))
-    fresh.push({ id, by, fault, undo })
+    fresh.push({ id, kind, by, fault, undo })
   }
   await syncFolder(folder)
   await syncFolder(dirname(folder))
@@ -142,10 +133,10 @@ const undoesHarm = ({ undo }: JournalEntry): boolean =>
 
 /** The nodes that are fenced, or about to be, as the journal has them. */
 export const fencesIn = (journal: readonly JournalEntry[]): ReadonlyMap<string, NotedFence> => {
-  const nodes = new Set(journal.filter(({ fault }) => fault === 'fence').map(({ undo }) => undo.machine))
+  const nodes = new Set(journal.filter(({ kind }) => kind === 'fence').map(({ undo }) => undo.machine))
   return new Map(
     [...nodes].map((node) => {
-      const entries = journal.filter(({ fault, undo }) => fault === 'fence' && undo.machine === node)
+      const entries = journal.filter(({ kind, undo }) => kind === 'fence' && undo.machine === node)
       return [node, { harm: entries.findLast(undoesHarm), entries }]
     }),
   )

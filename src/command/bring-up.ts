@@ -115,7 +115,7 @@ const summary = (lab: Lab, report: Report): string => {
           `  lab ssh ${lab.name} ${worker?.name ?? node.name}`,
         ]
       : [`  lab ssh ${lab.name} ${lab.machines[0]?.name ?? ''}`, `  lab exec ${lab.name} all -- uptime`]),
-    ...lab.experiments.slice(0, 1).map((name) => `  lab run ${lab.name} ${name}`),
+    ...lab.experiments.slice(0, 1).map(({ name }) => `  lab run ${lab.name} ${name}`),
     `  lab verify ${lab.name}`,
     '',
   ].join('\n')

@@ -45,7 +45,7 @@ const asKept = (lab: Lab): Lab =>
 
 /** Keeps the lab file as it is applied now, for when it is gone, and parsed, for commands that look. */
 export const rememberLab = async (lab: Lab): Promise<void> => {
-  const { parseLab } = await import('../lab/load.js')
+  const { parseLab } = await import('../registry.js')
   const copy = pathsOf(lab).source
   const text = await readFile(lab.file, 'utf8')
   await writePrivate(copy, text)
@@ -72,7 +72,7 @@ const danger = 'lab would bring up what somebody else wrote'
 
 /** A lab file that a user names. @throws LabError for one that somebody else could have written */
 export const loadLab = async (nameOrPath: string): Promise<Lab> => {
-  const lab = seated(await (await import('../lab/load.js')).loadLab(nameOrPath))
+  const lab = seated(await (await import('../registry.js')).loadLab(nameOrPath))
   keepSecret(secretsIn(lab))
   if (lab.file.startsWith(shipped)) return lab
   refuseForeign(lab.file, { danger })
@@ -93,7 +93,7 @@ export const loadRunning = async (nameOrPath: string): Promise<Lab> => {
     const text = await readIfThere(copy)
     if (text !== undefined) {
       const lab = asKept(
-        seated((await parsedLab(id, text)) ?? (await import('../lab/load.js')).parseLab(text, copy)),
+        seated((await parsedLab(id, text)) ?? (await import('../registry.js')).parseLab(text, copy)),
       )
       keepSecret(secretsIn(lab))
       return lab

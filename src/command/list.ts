@@ -7,7 +7,7 @@ import { asJson, type Io, type Options, type Verb } from './verb.js'
 
 /** Shipped labs, and those that are up. */
 const run = async (options: Options, io: Io): Promise<ExitCode> => {
-  const { shippedLabs } = await import('../lab/load.js')
+  const { shippedLabs } = await import('../registry.js')
   const seat = seatHere()
   const there = (await madeLabs()).filter((lab) => lab.seat === seat)
   const shipped = shippedLabs()

@@ -1,9 +1,8 @@
 import { Option } from 'commander'
 import { join } from 'node:path'
 import { type ExitCode, exitCodes, Interrupted, LabError } from '../error.js'
+import type { Experiment } from '../trial/experiment-context.js'
 import { runExperiment } from '../trial/experiment.js'
-import { experimentOf } from '../course/experiments.js'
-import { type ExperimentName, experiments } from '../lab/experiments.js'
 import type { Lab, ScenarioSpec } from '../lab/lab.js'
 import { imagesOf } from '../lab/images.js'
 import { didYouMean } from '../lab/suggest.js'
@@ -13,10 +12,14 @@ import { looksText, recoveryText } from '../report/documents.js'
 import { keptRuns, pruneRuns } from '../report/prune.js'
 import { runFiles, saveRun, startRun } from '../report/folder.js'
 import { measureHost } from '../report/host.js'
-import { type RunFacts, type RunReport, runReport, spanText } from '../report/run.js'
-import { type RunRequest, runScenario } from '../trial/scenario.js'
+import type { Facts } from '../trial/facts.js'
+import type { RunReport } from '../report/schema.js'
+import { runReport } from '../report/run.js'
+import { spanText } from '../report/checks.js'
+import { runScenario, type ScenarioRequest } from '../trial/scenario.js'
 import { setClocks } from '../steps/machines.js'
 import { pathsOf } from '../state.js'
+import { registry } from '../registry.js'
 import type { Session } from '../session.js'
 import { version } from '../version.js'
 import { maskKnown } from '../view/secrets.js'
@@ -38,11 +41,15 @@ export interface RunOptions extends Options {
 /** What can be run: a scenario of the lab file, or an experiment that it names. */
 type Runnable =
   | { readonly name: string; readonly description: string; readonly scenario: ScenarioSpec }
-  | { readonly name: string; readonly description: string; readonly experiment: ExperimentName }
+  | { readonly name: string; readonly description: string; readonly experiment: Experiment }
 
 const runnables = (lab: Lab): readonly Runnable[] => [
   ...lab.scenarios.map((scenario) => ({ name: scenario.name, description: scenario.description, scenario })),
-  ...lab.experiments.map((name) => ({ name, description: experiments[name], experiment: name })),
+  ...lab.experiments.flatMap(({ name }) =>
+    registry.experiments
+      .filter((experiment) => experiment.name === name)
+      .map((experiment) => ({ name, description: experiment.description, experiment })),
+  ),
 ]
 
 const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readonly Runnable[] => {
@@ -189,7 +196,7 @@ const run = async (
   const provider = await providerOf(lab)
   const view = viewFor(io, options, lab)
   const host = await measureHost()
-  const reportOf = (facts: RunFacts): RunReport =>
+  const reportOf = (facts: Facts): RunReport =>
     runReport({ ...facts, host, of: course?.name === lab.name ? undefined : course?.name }, maskKnown)
   const release = await lockFor(lab, 'run', options, io, view)
   // Ctrl-C ends what is going on; healing it must not end with it.
@@ -202,7 +209,7 @@ const run = async (
     const plan = await planFor(lab, provider)
     if (healed) await runPlan(plan, 'apply', healer, () => undefined)
     const versions = await versionsOf(session)
-    const fencing: RunRequest['fencing'] =
+    const fencing: ScenarioRequest['fencing'] =
       lab.fencing === 'none'
         ? options.fence
           ? { by: 'run', method: 'power' }
@@ -224,13 +231,14 @@ const run = async (
             : `${String(index + 1)}-${scenario.name}.${runFiles.ledger}`,
         )
       const common = {
+        registry,
         context: session,
         healer,
         plan,
         versions,
         ledgerPath: ledgerOf(place, index),
         notice: (text: string) => view.notice(`${scenario.name}: ${text}`),
-        save: async (facts: RunFacts) => {
+        save: async (facts: Facts) => {
           const now = reportOf(facts)
           latest = now
           const [earliest, ...others] = done
@@ -242,8 +250,7 @@ const run = async (
           'experiment' in scenario
             ? await runExperiment({
                 ...common,
-                name: scenario.experiment,
-                experiment: experimentOf[scenario.experiment],
+                experiment: scenario.experiment,
               })
             : await runScenario({
                 ...common,

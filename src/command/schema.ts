@@ -1,5 +1,5 @@
 import { exitCodes, type ExitCode } from '../error.js'
-import { jsonSchema } from '../lab/schema.js'
+import { jsonSchema } from '../registry.js'
 import { type Io, type Options, type Verb } from './verb.js'
 
 const run = (_options: Options, io: Io): ExitCode => {

@@ -53,14 +53,15 @@ export const healFirst = async (session: Session, view: View): Promise<boolean> 
   await settleFences(session.lab, session.signal)
   const open = await readJournal(session.lab)
   if (open.length === 0) return false
-  const fenced = open.filter(({ fault }) => fault === 'fence')
-  const left = open.filter(({ fault }) => fault !== 'fence')
+  const fenced = open.filter(({ kind }) => kind === 'fence')
+  const left = open.filter(({ kind }) => kind !== 'fence')
   for (const by of new Set(left.map((entry) => entry.by)))
     view.notice(`${by} was killed: undoing what it left`)
   for (const node of new Set(fenced.map(({ undo }) => undo.machine)))
     view.notice(`${node} was fenced: it comes back by a fresh boot`)
-  const { undoAll } = await import('../fault/undo.js')
-  for (const problem of await undoAll(session)) view.notice(`not undone: ${problem}`)
+  const { undoAll } = await import('../trial/undo.js')
+  const { registry } = await import('../registry.js')
+  for (const problem of await undoAll(session, registry)) view.notice(`not undone: ${problem}`)
   await refuseWhileFenced(session.lab)
   return true
 }

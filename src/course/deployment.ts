@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { randomUUID } from 'node:crypto'
 import type { Verdict } from '../plan/step.js'
-import type { Bench, Experiment } from '../trial/experiment.js'
+import type { ExperimentContext, Experiment } from '../trial/experiment-context.js'
 import { made, neverElsewhere, nothingHappened, reached, stayedWithin, untouched } from '../trial/claims.js'
 import type { PodSeen } from '../trial/history.js'
 
@@ -20,7 +20,7 @@ export const settled = (pods: readonly PodSeen[], count: number, image: string):
   }
 }
 
-const deploymentPods = (bench: Bench): readonly PodSeen[] => bench.history.pods.filter(app)
+const deploymentPods = (context: ExperimentContext): readonly PodSeen[] => context.history.pods.filter(app)
 
 interface ReplicaSet {
   readonly metadata: {
@@ -31,50 +31,52 @@ interface ReplicaSet {
   readonly spec: { readonly replicas: number }
 }
 
-const replicaSets = async (bench: Bench): Promise<readonly ReplicaSet[]> =>
-  (await bench.get<{ items: ReplicaSet[] }>('replicasets', '--selector', 'app=sample-app')).items
+const replicaSets = async (context: ExperimentContext): Promise<readonly ReplicaSet[]> =>
+  (await context.get<{ items: ReplicaSet[] }>('replicasets', '--selector', 'app=sample-app')).items
 
 /** Applies the Deployment, and waits for its pods. @returns the moment before, and how long it took */
 const deploy = async (
-  bench: Bench,
+  context: ExperimentContext,
   title: string,
   replicas: number,
   nginx: string,
 ): Promise<[number, number]> => {
-  const from = await bench.act(title, () => bench.apply('deployment.yaml', { replicas, nginx }))
-  const took = await bench.until(
+  const from = await context.act(title, () => context.apply('deployment.yaml', { replicas, nginx }))
+  const took = await context.until(
     `${String(replicas)} pods of ${nginx} are ready, and no others are there`,
     180,
-    () => settled(deploymentPods(bench), replicas, nginx),
+    () => settled(deploymentPods(context), replicas, nginx),
     from,
   )
   return [from, took]
 }
 
 export const scale: Experiment = {
+  name: 'scale',
+  description: 'A Deployment of 3 is scaled to 10 and back, and no pod that stays is touched',
   workers: 1,
-  run: async (bench) => {
-    await deploy(bench, 'apply a Deployment of 3', 3, 'nginx:1.22')
-    const sets = await replicaSets(bench)
-    bench.claim('the Deployment has made one ReplicaSet of 3', {
+  run: async (context) => {
+    await deploy(context, 'apply a Deployment of 3', 3, 'nginx:1.22')
+    const sets = await replicaSets(context)
+    context.claim('the Deployment has made one ReplicaSet of 3', {
       ok: sets.length === 1 && sets[0]?.spec.replicas === 3,
       saw: sets.map(({ metadata, spec }) => `${metadata.name}: ${String(spec.replicas)}`).join(', '),
     })
-    const three = deploymentPods(bench)
-    const [up, took] = await deploy(bench, 'apply it with 10 replicas', 10, 'nginx:1.22')
-    bench.figure('from 3 to 10 pods', took, {
+    const three = deploymentPods(context)
+    const [up, took] = await deploy(context, 'apply it with 10 replicas', 10, 'nginx:1.22')
+    context.figure('from 3 to 10 pods', took, {
       ms: 68_000,
       how: 'text 000, on Fargate: the last pod ran after 68 s',
     })
-    bench.claim('7 pods were made', made(bench.history, up, 7, app))
-    bench.claim('the first 3 stayed as they were', untouched(bench.history, up, three))
-    const [down, ended] = await deploy(bench, 'apply it with 3 replicas', 3, 'nginx:1.22')
-    bench.figure('from 10 to 3 pods', ended)
-    bench.claim(
+    context.claim('7 pods were made', made(context.history, up, 7, app))
+    context.claim('the first 3 stayed as they were', untouched(context.history, up, three))
+    const [down, ended] = await deploy(context, 'apply it with 3 replicas', 3, 'nginx:1.22')
+    context.figure('from 10 to 3 pods', ended)
+    context.claim(
       'never fewer than 3 were ready',
-      stayedWithin(bench.history, down, { ready: 3, there: 10 }, app),
+      stayedWithin(context.history, down, { ready: 3, there: 10 }, app),
     )
-    bench.claim('no pod was made', made(bench.history, down, 0, app))
+    context.claim('no pod was made', made(context.history, down, 0, app))
   },
 }
 
@@ -113,62 +115,65 @@ export const quarterAndQuarter = (strategy: Strategy): Verdict => ({
 
 /** What both directions of a rollout are held to: its bounds, and that it goes as far as they allow. */
 const claimRollout = (
-  bench: Bench,
+  context: ExperimentContext,
   from: number,
   { ready, there }: { readonly ready: number; readonly there: number },
   which: string,
 ): void => {
   const [least, most, missing] = [ready, there, there - ready].map(String) as [string, string, string]
-  bench.claim(
+  context.claim(
     `${which}: never fewer than ${least} pods ready and never more than ${most} there, at every change`,
-    stayedWithin(bench.history, from, { ready, there }, app),
+    stayedWithin(context.history, from, { ready, there }, app),
   )
-  bench.claim(
+  context.claim(
     `${which}: at some moment ${least} are ready and ${missing} are not yet, ${most} together`,
-    reached(bench.history, from, { ready, there }, app),
+    reached(context.history, from, { ready, there }, app),
   )
 }
 
 export const rollingUpdate: Experiment = {
+  name: 'rolling-update',
+  description:
+    'A Deployment of 10 is updated and undone: never fewer than 8 pods ready, never more than 13 there, and as far as that',
   workers: 1,
-  run: async (bench) => {
-    await deploy(bench, 'apply a Deployment of 10', 10, 'nginx:1.22')
-    const { spec } = await bench.get<{ spec: { strategy: Strategy } }>('deployment', 'sample-deployment')
-    bench.claim('its strategy is RollingUpdate, 25 % and 25 %', quarterAndQuarter(spec.strategy))
+  run: async (context) => {
+    await deploy(context, 'apply a Deployment of 10', 10, 'nginx:1.22')
+    const { spec } = await context.get<{ spec: { strategy: Strategy } }>('deployment', 'sample-deployment')
+    context.claim('its strategy is RollingUpdate, 25 % and 25 %', quarterAndQuarter(spec.strategy))
     const budget = budgetOf(spec.strategy, 10)
-    bench.claim('of 10 pods, that is at least 8 ready and at most 13 there', {
+    context.claim('of 10 pods, that is at least 8 ready and at most 13 there', {
       ok: budget.ready === 8 && budget.there === 13,
       saw: `${String(budget.ready)} ready, ${String(budget.there)} there`,
     })
-    const [first] = await replicaSets(bench)
-    const [update, took] = await deploy(bench, 'apply it with a newer image', 10, 'nginx:1.26')
-    bench.figure('update of 10 pods', took, { ms: 117_000, how: 'text 000, on Fargate: done after 117 s' })
-    claimRollout(bench, update, budget, 'update')
-    const sets = await replicaSets(bench)
-    bench.claim('the earlier ReplicaSet is kept, with no pods', {
+    const [first] = await replicaSets(context)
+    const [update, took] = await deploy(context, 'apply it with a newer image', 10, 'nginx:1.26')
+    context.figure('update of 10 pods', took, { ms: 117_000, how: 'text 000, on Fargate: done after 117 s' })
+    claimRollout(context, update, budget, 'update')
+    const sets = await replicaSets(context)
+    context.claim('the earlier ReplicaSet is kept, with no pods', {
       ok:
         sets.length === 2 &&
         sets.find(({ metadata }) => metadata.name === first?.metadata.name)?.spec.replicas === 0,
       saw: sets.map(({ metadata, spec }) => `${metadata.name}: ${String(spec.replicas)}`).join(', '),
     })
-    const history = await bench.kubectl(['rollout', 'history', 'deployment/sample-deployment'])
-    bench.claim('the history has two revisions', {
+    const history = await context.kubectl(['rollout', 'history', 'deployment/sample-deployment'])
+    context.claim('the history has two revisions', {
       ok: /^1\s/m.test(history) && /^2\s/m.test(history) && !/^3\s/m.test(history),
       saw: history.trim().replaceAll(/\s*\n\s*/g, '; '),
     })
-    const undo = await bench.act('kubectl rollout undo', () =>
-      bench.kubectl(['rollout', 'undo', 'deployment/sample-deployment']),
+    const undo = await context.act('kubectl rollout undo', () =>
+      context.kubectl(['rollout', 'undo', 'deployment/sample-deployment']),
     )
-    const undone = await bench.until(
+    const undone = await context.until(
       '10 pods of the earlier image are ready, and no others are there',
       180,
-      () => settled(deploymentPods(bench), 10, 'nginx:1.22'),
+      () => settled(deploymentPods(context), 10, 'nginx:1.22'),
       undo,
     )
-    bench.figure('undo of 10 pods', undone, { ms: 116_000, how: 'text 000, on Fargate: done after 116 s' })
-    claimRollout(bench, undo, budget, 'undo')
-    const back = deploymentPods(bench).map(({ labels }) => labels['pod-template-hash'])
-    bench.claim('the pods belong to the first ReplicaSet again', {
+    context.figure('undo of 10 pods', undone, { ms: 116_000, how: 'text 000, on Fargate: done after 116 s' })
+    claimRollout(context, undo, budget, 'undo')
+    const back = deploymentPods(context).map(({ labels }) => labels['pod-template-hash'])
+    context.claim('the pods belong to the first ReplicaSet again', {
       ok: back.every((hash) => hash === first?.metadata.labels['pod-template-hash']),
       saw: [...new Set(back)].join(', '),
     })
@@ -176,28 +181,30 @@ export const rollingUpdate: Experiment = {
 }
 
 export const nodeLost: Experiment = {
+  name: 'node-lost',
+  description: "A Deployment's pod returns on another node after its node is stopped; a bare pod does not",
   workers: 2,
-  run: async (bench) => {
-    await deploy(bench, 'apply a Deployment of 3', 3, 'nginx:1.26')
-    const node = deploymentPods(bench)[0]?.node ?? ''
-    await bench.act(`put a bare pod on ${node}, beside one of the Deployment`, () =>
-      bench.apply('pod.yaml', { node }),
+  run: async (context) => {
+    await deploy(context, 'apply a Deployment of 3', 3, 'nginx:1.26')
+    const node = deploymentPods(context)[0]?.node ?? ''
+    await context.act(`put a bare pod on ${node}, beside one of the Deployment`, () =>
+      context.apply('pod.yaml', { node }),
     )
-    const bare = (): PodSeen | undefined => bench.history.pods.find(({ name }) => name === 'sample-pod')
-    await bench.until('the bare pod is ready', 90, () => ({
+    const bare = (): PodSeen | undefined => context.history.pods.find(({ name }) => name === 'sample-pod')
+    await context.until('the bare pod is ready', 90, () => ({
       ok: bare()?.ready === true,
       saw: `${bare()?.phase ?? 'no such pod'} on ${bare()?.node ?? 'no node'}`,
     }))
     const before = bare()
     if (!before) throw new Error('a pod that was ready is not there')
-    const elsewhere = deploymentPods(bench).filter((pod) => pod.node !== node)
-    const from = bench.now()
-    await bench.fault({ fault: 'power-cut', machine: node })
-    const took = await bench.until(
+    const elsewhere = deploymentPods(context).filter((pod) => pod.node !== node)
+    const from = context.now()
+    await context.fault({ fault: 'power-cut', machine: node })
+    const took = await context.until(
       `the Deployment has 3 ready pods again, none of them on ${node}`,
       400,
       () => {
-        const ready = deploymentPods(bench).filter((pod) => pod.ready && pod.node !== node)
+        const ready = deploymentPods(context).filter((pod) => pod.ready && pod.node !== node)
         return {
           ok: ready.length === 3,
           saw: `${String(ready.length)} ready: ${ready.map((pod) => `${pod.name} on ${pod.node ?? ''}`).join(', ')}`,
@@ -205,21 +212,21 @@ export const nodeLost: Experiment = {
       },
       from,
     )
-    bench.figure('from the loss of the node to 3 ready pods', took, {
+    context.figure('from the loss of the node to 3 ready pods', took, {
       ms: 224_000,
       how: 'text 000, on EC2: at most, the age of the new pod when it was listed as running; it waited for a new node. The text says about 3 minutes',
     })
-    bench.claim('pods on other nodes were not touched', untouched(bench.history, from, elsewhere))
-    await bench.until('the bare pod is told to end, too: its node is given up', 60, () => ({
+    context.claim('pods on other nodes were not touched', untouched(context.history, from, elsewhere))
+    await context.until('the bare pod is told to end, too: its node is given up', 60, () => ({
       ok: bare()?.terminating !== false,
       saw: bare() ? (bare()?.terminating === true ? 'Terminating' : 'not yet') : 'gone',
     }))
-    await bench.heal()
-    await bench.until('the bare pod is gone once its node is back', 120, () => ({
+    await context.heal()
+    await context.until('the bare pod is gone once its node is back', 120, () => ({
       ok: bare() === undefined,
       saw: bare() ? `still there, ${bare()?.phase ?? ''}` : 'gone',
     }))
-    bench.claim('the bare pod came back nowhere', neverElsewhere(bench.history, from, before))
+    context.claim('the bare pod came back nowhere', neverElsewhere(context.history, from, before))
   },
 }
 
@@ -227,14 +234,16 @@ export const nodeLost: Experiment = {
 const pruned = ['core/v1/Pod', 'apps/v1/ReplicaSet', 'apps/v1/Deployment']
 
 export const prune: Experiment = {
+  name: 'prune',
+  description: 'What a folder no longer says is removed by apply --prune, and nothing else',
   workers: 1,
-  run: async (bench) => {
+  run: async (context) => {
     const folder = join(tmpdir(), `lab-prune-${randomUUID()}`)
     const write = async (name: string, data: object = {}): Promise<void> => {
-      await writeFile(join(folder, name), bench.manifest(name, data))
+      await writeFile(join(folder, name), context.manifest(name, data))
     }
     const applyFolder = (): Promise<string> =>
-      bench.kubectl(
+      context.kubectl(
         ['apply', '-f', folder, '--prune', '--all', ...pruned.map((kind) => `--prune-allowlist=${kind}`)],
         { timeout: 60 },
       )
@@ -242,42 +251,42 @@ export const prune: Experiment = {
     try {
       await write('deployment.yaml', { replicas: 2, nginx: 'nginx:1.22' })
       await write('replicaset.yaml')
-      await bench.act('apply a folder with a Deployment and a ReplicaSet', applyFolder)
+      await context.act('apply a folder with a Deployment and a ReplicaSet', applyFolder)
       const set = (): readonly PodSeen[] =>
-        bench.history.pods.filter(({ labels }) => labels['app'] === 'sample-rs')
-      await bench.until('2 pods of each are ready', 120, () => ({
+        context.history.pods.filter(({ labels }) => labels['app'] === 'sample-rs')
+      await context.until('2 pods of each are ready', 120, () => ({
         ok:
           set().filter((pod) => pod.ready).length === 2 &&
-          deploymentPods(bench).filter((pod) => pod.ready).length === 2,
-        saw: `${String(set().length)} of the ReplicaSet, ${String(deploymentPods(bench).length)} of the Deployment`,
+          deploymentPods(context).filter((pod) => pod.ready).length === 2,
+        saw: `${String(set().length)} of the ReplicaSet, ${String(deploymentPods(context).length)} of the Deployment`,
       }))
-      const again = await bench.act('apply the same folder again', async () => {
+      const again = await context.act('apply the same folder again', async () => {
         const said = await applyFolder()
-        bench.claim('applying the same again changes and removes nothing', {
+        context.claim('applying the same again changes and removes nothing', {
           ok: !/pruned|configured|created/.test(said),
           saw: said.trim().replaceAll('\n', '; '),
         })
       })
-      bench.claim('no pod noticed it', nothingHappened(bench.history, again))
+      context.claim('no pod noticed it', nothingHappened(context.history, again))
       await rm(join(folder, 'replicaset.yaml'))
       let said = ''
-      const from = await bench.act('take the ReplicaSet out of the folder, and apply it', async () => {
+      const from = await context.act('take the ReplicaSet out of the folder, and apply it', async () => {
         said = await applyFolder()
       })
-      bench.claim('kubectl says that the ReplicaSet was pruned, and nothing else', {
+      context.claim('kubectl says that the ReplicaSet was pruned, and nothing else', {
         ok: (said.match(/pruned/g) ?? []).length === 1 && /sample-rs.* pruned/.test(said),
         saw: said.trim().replaceAll('\n', '; '),
       })
-      const took = await bench.until(
+      const took = await context.until(
         'its pods are gone',
         60,
         () => ({ ok: set().length === 0, saw: `${String(set().length)} left` }),
         from,
       )
-      bench.figure('until what was pruned is gone', took)
-      bench.claim(
+      context.figure('until what was pruned is gone', took)
+      context.claim(
         "the Deployment's pods were not touched",
-        untouched(bench.history, from, deploymentPods(bench)),
+        untouched(context.history, from, deploymentPods(context)),
       )
     } finally {
       await rm(folder, { recursive: true, force: true })

@@ -10,7 +10,7 @@ import cassandra from 'cassandra-driver'
 import zookeeper from 'node-zookeeper-client'
 import { Interrupted } from '../error.js'
 import type { Server } from '../trial/ledger.js'
-import type { Bench } from '../trial/experiment.js'
+import type { ExperimentContext } from '../trial/experiment-context.js'
 import { connectAnywhere, persistently, type Reach, type Session, type Store } from '../trial/medium.js'
 
 export interface MemberStoreOptions {
@@ -158,8 +158,8 @@ const withMember = async <T, Result>(
 }
 
 /** The port of the nodes that leads to a Service. */
-export const nodePortOf = async (bench: Bench, service: string): Promise<number> => {
-  const { spec } = await bench.get<{ spec: { ports: { nodePort?: number }[] } }>('service', service)
+export const nodePortOf = async (context: ExperimentContext, service: string): Promise<number> => {
+  const { spec } = await context.get<{ spec: { ports: { nodePort?: number }[] } }>('service', service)
   const [port] = spec.ports
   if (port?.nodePort === undefined) throw new Error(`${service} has no port of the nodes`)
   return port.nodePort

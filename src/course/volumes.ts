@@ -1,6 +1,6 @@
 /** Claims of pods to volumes: that a name came back is not yet that its volume did. */
 import type { Verdict } from '../plan/step.js'
-import type { Bench } from '../trial/experiment.js'
+import type { ExperimentContext } from '../trial/experiment-context.js'
 
 export interface VolumeClaim {
   readonly name: string
@@ -17,10 +17,10 @@ interface ClaimObject {
 }
 
 export const volumeClaims = async (
-  bench: Bench,
+  context: ExperimentContext,
   ...args: readonly string[]
 ): Promise<readonly VolumeClaim[]> =>
-  (await bench.get<{ items: ClaimObject[] }>('persistentvolumeclaims', ...args)).items
+  (await context.get<{ items: ClaimObject[] }>('persistentvolumeclaims', ...args)).items
     .map(({ metadata, spec, status }) => ({
       name: metadata.name,
       uid: metadata.uid,

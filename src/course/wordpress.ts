@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { request } from 'node:http'
 import { machinesWith } from '../lab/lab.js'
 import type { Verdict } from '../plan/step.js'
-import type { Bench, Experiment } from '../trial/experiment.js'
+import type { ExperimentContext, Experiment } from '../trial/experiment-context.js'
 import type { PodSeen } from '../trial/history.js'
 import { boundClaims, sameVolumes, volumeClaims } from './volumes.js'
 
@@ -28,19 +28,19 @@ const pageDeadline = 30
 
 /** A browser that keeps cookies, outside the cluster: it asks the port of a node. */
 export class Browser {
-  readonly #bench: Bench
+  readonly #context: ExperimentContext
   readonly #host: string
   readonly #port: number
   readonly #cookies = new Map<string, string>()
 
-  constructor(bench: Bench, host: string, port: number) {
-    this.#bench = bench
+  constructor(context: ExperimentContext, host: string, port: number) {
+    this.#context = context
     this.#host = host
     this.#port = port
   }
 
   async ask({ path, form, file, headers = {} }: Question): Promise<Page> {
-    const socket = await this.#bench.dial(this.#host, this.#port)
+    const socket = await this.#context.dial(this.#host, this.#port)
     const sent = form === undefined ? file?.content : new URLSearchParams(form).toString()
     return new Promise<Page>((resolve, reject) => {
       const asked = request(
@@ -48,7 +48,7 @@ export class Browser {
           createConnection: () => socket,
           method: sent === undefined ? 'GET' : 'POST',
           path,
-          signal: AbortSignal.any([this.#bench.signal, AbortSignal.timeout(pageDeadline * 1000)]),
+          signal: AbortSignal.any([this.#context.signal, AbortSignal.timeout(pageDeadline * 1000)]),
           headers: {
             host: `${this.#host}:${String(this.#port)}`,
             cookie: [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; '),
@@ -114,46 +114,51 @@ export const isFile = ({ status, body, location }: Page, content: string): Verdi
       : titleOf({ status, body, location }),
 })
 
-const tier = (bench: Bench, name: string): PodSeen | undefined =>
-  bench.history.pods.find(({ labels, terminating }) => labels['tier'] === name && !terminating)
+const tier = (context: ExperimentContext, name: string): PodSeen | undefined =>
+  context.history.pods.find(({ labels, terminating }) => labels['tier'] === name && !terminating)
 
-const bothReady = (bench: Bench) => {
-  const pods = [tier(bench, 'mysql'), tier(bench, 'frontend')]
+const bothReady = (context: ExperimentContext) => {
+  const pods = [tier(context, 'mysql'), tier(context, 'frontend')]
   return {
-    ok: bench.history.pods.length === 2 && pods.every((pod) => pod?.ready === true),
-    saw: bench.history.pods.map(({ name, ready, phase }) => `${name} ${ready ? 'ready' : phase}`).join(', '),
+    ok: context.history.pods.length === 2 && pods.every((pod) => pod?.ready === true),
+    saw: context.history.pods
+      .map(({ name, ready, phase }) => `${name} ${ready ? 'ready' : phase}`)
+      .join(', '),
   }
 }
 
 export const sitePersists: Experiment = {
+  name: 'site-persists',
+  description:
+    'WordPress is set up, a post written and a file uploaded; both pods are deleted, and both are still there',
   workers: 1,
-  run: async (bench) => {
-    const from = await bench.act('kubectl apply -k', () => bench.applyFolder('site'))
-    const took = await bench.until('WordPress and MySQL are ready', 240, () => bothReady(bench), from)
-    bench.figure('from kubectl apply -k to two ready pods', took, {
+  run: async (context) => {
+    const from = await context.act('kubectl apply -k', () => context.applyFolder('site'))
+    const took = await context.until('WordPress and MySQL are ready', 240, () => bothReady(context), from)
+    context.figure('from kubectl apply -k to two ready pods', took, {
       ms: 77_000,
       how: 'text 004: at most, for the volumes only: they were 77 s old when they were listed as bound',
     })
-    const secrets = await bench.kubectl(['get', 'secrets', '-o', 'name'])
-    bench.claim('kustomize has made the Secret, with a hash in its name', {
+    const secrets = await context.kubectl(['get', 'secrets', '-o', 'name'])
+    context.claim('kustomize has made the Secret, with a hash in its name', {
       ok: /^secret\/mysql-pass-[a-z0-9]{10}$/m.test(secrets),
       saw: secrets.trim().replaceAll('\n', ', '),
     })
-    const volumes = await volumeClaims(bench)
-    bench.claim('each has a volume of its own', boundClaims(volumes, ['mysql-pv-claim', 'wp-pv-claim']))
-    const service = await bench.get<{
+    const volumes = await volumeClaims(context)
+    context.claim('each has a volume of its own', boundClaims(volumes, ['mysql-pv-claim', 'wp-pv-claim']))
+    const service = await context.get<{
       spec: { type: string; ports: { nodePort?: number }[] }
       status: { loadBalancer: { ingress?: unknown[] } }
     }>('service', 'wordpress')
     const port = service.spec.ports[0]?.nodePort ?? 0
-    bench.claim('the Service waits for a load balancer, and is reached by a port of the nodes', {
+    context.claim('the Service waits for a load balancer, and is reached by a port of the nodes', {
       ok: service.spec.type === 'LoadBalancer' && !service.status.loadBalancer.ingress?.length && port > 0,
       saw: `${service.spec.type}, external address pending, node port ${String(port)}`,
     })
 
-    const worker = machinesWith(bench.lab, 'worker')[0]?.address ?? ''
-    const browser = new Browser(bench, worker, port)
-    await bench.until('the first page leads to the set-up', 90, async () => {
+    const worker = machinesWith(context.lab, 'worker')[0]?.address ?? ''
+    const browser = new Browser(context, worker, port)
+    await context.until('the first page leads to the set-up', 90, async () => {
       const page = await browser.ask({ path: '/' })
       return {
         ok: page.status === 302 && (page.location ?? '').includes('/wp-admin/install.php'),
@@ -161,7 +166,7 @@ export const sitePersists: Experiment = {
       }
     })
     const password = randomBytes(12).toString('hex')
-    await bench.act('install the site through it', async () => {
+    await context.act('install the site through it', async () => {
       const page = await browser.ask({
         path: '/wp-admin/install.php?step=2',
         form: {
@@ -174,36 +179,36 @@ export const sitePersists: Experiment = {
           blog_public: '0',
         },
       })
-      bench.claim('the set-up says that it succeeded', {
+      context.claim('the set-up says that it succeeded', {
         ok:
           page.status === 200 && page.body.includes('wp-login.php') && !page.body.includes('class="message"'),
         saw: titleOf(page),
       })
     })
-    const content = `Uploaded to lab ${bench.lab.name}: ${randomBytes(24).toString('hex')}\n`
+    const content = `Uploaded to lab ${context.lab.name}: ${randomBytes(24).toString('hex')}\n`
     let upload = ''
-    const words = `Written by lab ${bench.lab.name} at ${new Date().toISOString()}`
-    await bench.act('log in, write a post, and upload a file', async () => {
+    const words = `Written by lab ${context.lab.name} at ${new Date().toISOString()}`
+    await context.act('log in, write a post, and upload a file', async () => {
       await browser.ask({ path: '/wp-login.php' })
       const login = await browser.ask({
         path: '/wp-login.php',
         form: { log: 'admin', pwd: password, testcookie: '1' },
       })
-      bench.claim('the user logs in', { ok: login.status === 302, saw: titleOf(login) })
+      context.claim('the user logs in', { ok: login.status === 302, saw: titleOf(login) })
       const nonce = (await browser.ask({ path: '/wp-admin/admin-ajax.php?action=rest-nonce' })).body.trim()
       const post = await browser.ask({
         path: '/?rest_route=/wp/v2/posts',
         form: { title: words, content: words, status: 'publish' },
         headers: { 'x-wp-nonce': nonce },
       })
-      bench.claim('the post is taken', { ok: post.status === 201, saw: String(post.status) })
+      context.claim('the post is taken', { ok: post.status === 201, saw: String(post.status) })
       const taken = await browser.ask({
         path: '/?rest_route=/wp/v2/media',
         file: { type: 'text/plain', content },
         headers: { 'x-wp-nonce': nonce, 'content-disposition': 'attachment; filename="lab.txt"' },
       })
       upload = uploadedTo(taken) ?? ''
-      bench.claim('the file is taken, into a folder of uploads', {
+      context.claim('the file is taken, into a folder of uploads', {
         ok: upload.startsWith('/wp-content/uploads/'),
         saw: upload || `not taken: ${String(taken.status)} ${taken.body.slice(0, 100)}`,
       })
@@ -213,28 +218,28 @@ export const sitePersists: Experiment = {
       return { ok: page.status === 200 && page.body.includes(words), saw: titleOf(page) }
     }
     const file = async () => isFile(await browser.ask({ path: upload }), content)
-    await bench.until('the front page shows it', 60, front)
-    await bench.until('the site serves the file', 60, file)
+    await context.until('the front page shows it', 60, front)
+    await context.until('the site serves the file', 60, file)
 
-    const before = bench.history.pods
-    const deleted = await bench.act('delete both pods', () =>
-      bench.kubectl(['delete', 'pod', '--selector', 'app=wordpress', '--wait=false']),
+    const before = context.history.pods
+    const deleted = await context.act('delete both pods', () =>
+      context.kubectl(['delete', 'pod', '--selector', 'app=wordpress', '--wait=false']),
     )
-    await bench.until(
+    await context.until(
       'two other pods are ready',
       240,
       () => {
-        const now = bothReady(bench)
-        const fresh = bench.history.pods.every(({ uid }) => before.every((old) => old.uid !== uid))
+        const now = bothReady(context)
+        const fresh = context.history.pods.every(({ uid }) => before.every((old) => old.uid !== uid))
         return { ok: now.ok && fresh, saw: now.saw }
       },
       deleted,
     )
-    const back = await bench.until('the front page shows the post again', 90, front, deleted)
-    bench.figure('from the deletion of both pods until the post is read again', back)
+    const back = await context.until('the front page shows the post again', 90, front, deleted)
+    context.figure('from the deletion of both pods until the post is read again', back)
     // The database knows of the file, and the site's programs are filled in where they are missing: only the file
     // itself says that the site has its volume.
-    await bench.until('the site serves the file again: its volume is kept, too', 60, file)
-    bench.claim('both have the volumes that they had', sameVolumes(volumes, await volumeClaims(bench)))
+    await context.until('the site serves the file again: its volume is kept, too', 60, file)
+    context.claim('both have the volumes that they had', sameVolumes(volumes, await volumeClaims(context)))
   },
 }

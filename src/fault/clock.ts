@@ -4,7 +4,20 @@
  */
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
-import type { Clock } from '../trial/timeline.js'
+
+/** How far the clock of a source is ahead of the operator's. */
+export interface Skew {
+  /** Milliseconds; negative: it is behind. */
+  readonly ms: number
+  /** Milliseconds: the true skew is at most so much more or less. */
+  readonly uncertainty: number
+}
+
+/** A clock that was measured. */
+export interface Clock extends Skew {
+  /** What it said, in milliseconds since 1970, when the operator's monotonic clock was at 0. */
+  readonly zero: number
+}
 
 /** A clock that was asked: when the question left and the answer came, by this host's monotonic clock. */
 export interface ClockSample {

@@ -161,7 +161,7 @@ export const attemptFence = (
         ? []
         : [{ do: 'untaint', machine: node } as const]),
     ]
-    const fresh = undos.length > 0 ? await noteUndo(lab, by, 'fence', undos) : []
+    const fresh = undos.length > 0 ? await noteUndo(lab, by, 'fence', undos, 'fence') : []
     request.begun?.()
     const harm = noted?.harm ?? fresh[0]
     if (harm === undefined || signal.aborted) return undefined

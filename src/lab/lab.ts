@@ -3,7 +3,6 @@
  * `load.ts` sees YAML. Sizes are bytes, addresses dotted IPv4, subnets CIDR.
  */
 import type { LabId } from '../identity.js'
-import type { ExperimentName } from './experiments.js'
 import { hostNumber, nthRange, parseAddress, parseSubnet, subnetText } from './address.js'
 import type { ProviderName } from '../providers.js'
 
@@ -103,36 +102,13 @@ export interface DatabaseSpec {
  */
 export type Where = string
 
-export type Protocol = 'all' | 'api' | 'storage'
-export type Service = 'kubelet' | 'containerd' | 'iscsid' | 'target'
-
-interface Lasting {
+/** A fault of a scenario: its name, and the fields that its record in src/fault/ describes. */
+export interface FaultSpec {
+  readonly fault: string
   /** Milliseconds; absent: until the scenario heals. */
   readonly for?: number | undefined
+  readonly [field: string]: unknown
 }
-
-interface On {
-  readonly machine: Where
-}
-
-export type FaultSpec =
-  | (On & { readonly fault: 'drain' | 'reboot' })
-  | (On & Lasting & { readonly fault: 'power-cut' | 'hang' | 'target-loss' })
-  | (Lasting & {
-      readonly fault: 'partition'
-      readonly between: readonly [readonly Where[], readonly Where[]]
-      readonly protocol: Protocol
-    })
-  /** Percent of the packets sent, 1 to 100. */
-  | (On & Lasting & { readonly fault: 'packet-loss'; readonly loss: number })
-  /** Milliseconds for every packet sent. */
-  | (On & Lasting & { readonly fault: 'delay'; readonly by: number })
-  | (On & Lasting & { readonly fault: 'stop-service'; readonly service: Service })
-  | (On & Lasting & { readonly fault: 'disk-full'; readonly disk: 'root' | 'data' })
-  /** Milliseconds; positive: the clock goes ahead. */
-  | (On & Lasting & { readonly fault: 'clock-skew'; readonly by: number })
-
-export type FaultName = FaultSpec['fault']
 
 /** Milliseconds that are good enough; one that is absent is measured, not judged. */
 export interface Budgets {
@@ -158,6 +134,12 @@ export interface ScenarioSpec {
   readonly heal: 'recovery' | 'deadline'
   /** Milliseconds from the first fault until all faults are undone, whatever has happened. */
   readonly deadline: number
+}
+
+/** An experiment that the lab file names; what it does is in src/course/. */
+export interface ExperimentSpec {
+  readonly name: string
+  readonly description: string
 }
 
 export interface StorageSpec {
@@ -201,30 +183,22 @@ export interface Lab extends LabId {
   /** Absolute path of the folder with its manifests; absent: it has none. */
   readonly manifests?: string | undefined
   readonly workloads: readonly WorkloadSpec[]
-  readonly experiments: readonly ExperimentName[]
+  readonly experiments: readonly ExperimentSpec[]
   readonly scenarios: readonly ScenarioSpec[]
 }
+
+/** What `lab run` can do with a lab, in the order of its file. */
+export const runsOf = ({
+  scenarios,
+  experiments,
+}: Pick<Lab, 'scenarios' | 'experiments'>): readonly ExperimentSpec[] =>
+  [...scenarios, ...experiments].map(({ name, description }) => ({ name, description }))
 
 export const machinesWith = (lab: Lab, ...roles: readonly Role[]): readonly MachineSpec[] =>
   lab.machines.filter((machine) => roles.includes(machine.role))
 
 /** What the machines of a fault can be called, other than by their names. */
 export const roles: readonly Role[] = ['control-plane', 'worker', 'target', 'initiator', 'nfs']
-
-/** @throws when the lab has no such scenario: ask `lab.scenarios` before. */
-export const scenarioNamed = (lab: Lab, name: string): ScenarioSpec => {
-  const scenario = lab.scenarios.find((candidate) => candidate.name === name)
-  if (!scenario) throw new Error(`no scenario ${name} in lab ${lab.name}`)
-  return scenario
-}
-
-/** The machines that a fault is about, in the order of the file, while the database runs on `server`. */
-export const machinesAt = (lab: Lab, where: Where, server: string): readonly MachineSpec[] =>
-  lab.machines.filter(({ name, role }) => {
-    if (where === 'database') return name === server
-    if (where === 'standby') return role === 'worker' && name !== server
-    return lab.machines.some((machine) => machine.name === where) ? name === where : role === where
-  })
 
 /** @throws when the lab has no such machine: the loader has checked every reference. */
 export const machineNamed = (lab: Lab, name: string): MachineSpec => {

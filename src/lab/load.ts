@@ -7,22 +7,21 @@ import { exitCodes, LabError, messageOf } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { projectRoot, render } from '../render.js'
 import { pathText, type Path, type Problem } from './draft.js'
-import { runsOf } from './experiments.js'
 import { optionalImages } from './images.js'
-import type { DatabaseSpec, FaultSpec, Lab, TargetSpec } from './lab.js'
+import { type DatabaseSpec, type FaultSpec, type Lab, runsOf, type TargetSpec } from './lab.js'
 import { crossCheck, initiatorName, type Supported } from './rules.js'
 import {
   bytesOf,
   durationOf,
   labNameProblem,
-  labSchema,
-  percentOf,
+  labSchemaOf,
   shown,
-  skewOf,
   type CompleteLabFile,
+  type WrittenFault,
 } from './schema.js'
 import { readSource, type Source } from './source.js'
 import { didYouMean } from './suggest.js'
+import type { Vocabulary } from './vocabulary.js'
 
 export interface LabFileProblem {
   /** Both count from 1; absent when the file as a whole is meant. */
@@ -109,8 +108,8 @@ const bare = (schema: Schema | undefined, value: unknown): z.core.$ZodTypes | un
 }
 
 /** The schema at a path of a file. */
-const schemaAt = (path: Path, file: unknown): Schema | undefined => {
-  let schema = bare(labSchema, file)
+const schemaAt = (whole: Schema, path: Path, file: unknown): Schema | undefined => {
+  let schema = bare(whole, file)
   for (const [depth, part] of path.entries()) {
     const def = schema?._zod.def
     const value = valueAt(file, path.slice(0, depth + 1))
@@ -123,13 +122,13 @@ const schemaAt = (path: Path, file: unknown): Schema | undefined => {
   return schema
 }
 
-const fieldsAt = (path: Path, file: unknown): readonly string[] => {
-  const def = (schemaAt(path, file) as z.core.$ZodTypes | undefined)?._zod.def
+const fieldsAt = (schema: Schema, path: Path, file: unknown): readonly string[] => {
+  const def = (schemaAt(schema, path, file) as z.core.$ZodTypes | undefined)?._zod.def
   return def?.type === 'object' ? Object.keys(def.shape) : []
 }
 
-const isGood = (path: Path, file: unknown, text: string): boolean =>
-  (schemaAt(path, file) as z.ZodType | undefined)?.safeParse(text).success === true
+const isGood = (schema: Schema, path: Path, file: unknown, text: string): boolean =>
+  (schemaAt(schema, path, file) as z.ZodType | undefined)?.safeParse(text).success === true
 
 /** What the author wrote, as a sentence begins with it. */
 const seen = (value: unknown, written: string | undefined, textWanted: boolean): string => {
@@ -143,20 +142,20 @@ const seen = (value: unknown, written: string | undefined, textWanted: boolean):
 }
 
 /** What could stand at the mark that says which of several forms a mapping has, such as `fault`. */
-const marksOf = (issue: Issue, file: unknown): readonly string[] => {
+const marksOf = (schema: Schema, issue: Issue, file: unknown): readonly string[] => {
   if (issue.code !== 'invalid_union' || !('discriminator' in issue)) return []
   const path = issue.path as Path
-  const owner = schemaAt(path.slice(0, -2), file) as z.core.$ZodTypes | undefined
+  const owner = schemaAt(schema, path.slice(0, -2), file) as z.core.$ZodTypes | undefined
   const union = (owner as z.core.$ZodArray | undefined)?._zod.def.element as z.core.$ZodTypes | undefined
   const options = (union?._zod.def as z.core.$ZodUnionDef | undefined)?.options ?? []
   return options.flatMap((option) => [...(option._zod.propValues?.[String(path.at(-1))] ?? [])].map(String))
 }
 
 /** An issue of the schema in words: what was found, what was wanted. */
-const explain = (issue: Issue, file: unknown, source: Source): Problem[] => {
+const explain = (schema: Schema, issue: Issue, file: unknown, source: Source): Problem[] => {
   const path = issue.path as Path
   if (issue.code === 'unrecognized_keys') {
-    const fields = fieldsAt(path, file)
+    const fields = fieldsAt(schema, path, file)
     const present = valueAt(file, path) as object
     return issue.keys.map((key) => {
       const free = fields.filter((field) => !(field in present))
@@ -174,11 +173,11 @@ const explain = (issue: Issue, file: unknown, source: Source): Problem[] => {
   const wanted = `wanted ${issue.message}`
   if (value === undefined) return [{ path, message: `missing; ${wanted}` }]
   if (value === null) return [{ path, message: `is empty; ${wanted}` }]
-  const secret = (schemaAt(path, file) as z.ZodType | undefined)?.meta()?.writeOnly === true
+  const secret = (schemaAt(schema, path, file) as z.ZodType | undefined)?.meta()?.writeOnly === true
   const written = source.written(path)
   const textWanted = issue.code === 'invalid_type' && issue.expected === 'string'
   // YAML took digits or true for something else: quotes help, if the text is otherwise good.
-  if (textWanted && written !== undefined && isGood(path, file, written)) {
+  if (textWanted && written !== undefined && isGood(schema, path, file, written)) {
     const kind = typeof value === 'number' ? 'a number' : 'a truth value'
     return [
       {
@@ -192,7 +191,7 @@ const explain = (issue: Issue, file: unknown, source: Source): Problem[] => {
   const choices =
     issue.code === 'invalid_value' && issue.values.length > 1
       ? issue.values.map(String)
-      : marksOf(issue, file)
+      : marksOf(schema, issue, file)
   const guess = typeof value === 'string' ? didYouMean(value, choices) : ''
   return [{ path, message: `${seen(value, written, textWanted)} ${wanted}${guess}` }]
 }
@@ -216,25 +215,12 @@ const cyclic = (value: unknown, above: ReadonlySet<unknown> = new Set()): boolea
 
 const oneLine = (text: string): string => text.replace(/\s+/g, ' ').trim()
 
-type FileFault = CompleteLabFile['scenarios'][number]['inject'][number]
-
-/** Only durations, percentages and the lone machine of a fault look different in a file. */
-const completeFault = (fault: FileFault): FaultSpec => {
-  const lasting = 'for' in fault && fault.for !== undefined ? { for: durationOf(fault.for) ?? 0 } : {}
-  switch (fault.fault) {
-    case 'packet-loss':
-      return { ...fault, loss: percentOf(fault.loss) ?? 0, for: undefined, ...lasting }
-    case 'delay':
-      return { ...fault, by: durationOf(fault.by) ?? 0, for: undefined, ...lasting }
-    case 'clock-skew':
-      return { ...fault, by: skewOf(fault.by) ?? 0, for: undefined, ...lasting }
-    case 'drain':
-    case 'reboot':
-      return fault
-    default:
-      return { ...fault, for: undefined, ...lasting }
-  }
-}
+/** Only durations look different in the file, and what the fault's own form says. */
+const completeFault = ({ faults }: Vocabulary, { for: lasts, ...written }: WrittenFault): FaultSpec => ({
+  ...(faults.find(({ name }) => name === written.fault)?.complete(written) ?? {}),
+  fault: written.fault,
+  ...(lasts === undefined ? {} : { for: durationOf(lasts) ?? 0 }),
+})
 
 const completeDatabase = (
   { target: _, lun, storage, ledgerPort, ...database }: NonNullable<CompleteLabFile['database']>,
@@ -248,7 +234,7 @@ const completeDatabase = (
 /** LIO knows initiators by their names in small letters, and hexadecimal digits may be written in either. */
 const canonicalName = (iqn: string): string => (/^(?:eui|naa)\./.test(iqn) ? iqn.toLowerCase() : iqn)
 
-const complete = (file: CompleteLabFile, path: string): Lab => {
+const complete = (file: CompleteLabFile, path: string, vocabulary: Vocabulary): Lab => {
   const targets: TargetSpec[] = (file.iscsi?.targets ?? []).map(({ luns, ...target }) => ({
     ...target,
     luns: luns.map(({ size, ...lun }) => ({ ...lun, size: bytesOf(size) ?? 0 })),
@@ -281,11 +267,14 @@ const complete = (file: CompleteLabFile, path: string): Lab => {
       ...workload,
       within: durationOf(within) ?? 0,
     })),
-    experiments: file.experiments,
+    experiments: file.experiments.map((name) => ({
+      name,
+      description: vocabulary.experiments.find((known) => known.name === name)?.description ?? '',
+    })),
     scenarios: file.scenarios.map(({ inject, expect, deadline, ...scenario }) => ({
       ...scenario,
       description: oneLine(scenario.description),
-      inject: inject.map(completeFault),
+      inject: inject.map((fault) => completeFault(vocabulary, fault)),
       expect: Object.fromEntries(
         Object.entries(expect).map(([budget, wanted]) => [budget, durationOf(wanted ?? '')]),
       ),
@@ -299,7 +288,13 @@ const complete = (file: CompleteLabFile, path: string): Lab => {
  * @param file the file it is from, as its user named it: messages say it like that.
  * @throws LabFileError with everything that is wrong.
  */
-export const parseLab = (text: string, file: string, versions: Supported = supported()): Lab => {
+export const parseLab = (
+  text: string,
+  file: string,
+  vocabulary: Vocabulary,
+  versions: Supported = supported(),
+): Lab => {
+  const schema = labSchemaOf(vocabulary)
   const fail = (problems: readonly LabFileProblem[]): never => {
     throw new LabFileError(file, problems)
   }
@@ -329,13 +324,13 @@ export const parseLab = (text: string, file: string, versions: Supported = suppo
     fail([{ field: '', message: 'holds only comments; lab init NAME writes a file to begin with' }])
   }
 
-  const parsed = labSchema.safeParse(value)
+  const parsed = schema.safeParse(value)
   const issues = parsed.error?.issues ?? []
-  const problems = issues.flatMap((issue) => explain(issue, value, source))
+  const problems = issues.flatMap((issue) => explain(schema, issue, value, source))
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
     // Explained first: blanking takes away what the explanations quote.
     for (const issue of issues) if (issue.code !== 'unrecognized_keys') blank(value, issue.path as Path)
-    problems.push(...crossCheck(value, versions))
+    problems.push(...crossCheck(value, versions, vocabulary))
   }
   if (!parsed.success || problems.length + source.problems.length > 0) {
     const placed = [
@@ -351,7 +346,7 @@ export const parseLab = (text: string, file: string, versions: Supported = suppo
     const more = hidden > 0 ? [{ field: '', message: `and ${String(hidden)} more problems` }] : []
     return fail([...inOrder, ...more])
   }
-  return complete(parsed.data, resolve(file))
+  return complete(parsed.data, resolve(file), vocabulary)
 }
 
 /** A lab file's text. @throws LabFileError when it cannot be read as one. */
@@ -405,10 +400,10 @@ export interface ShippedLab {
 }
 
 /** The labs that come with this program. */
-export const shippedLabs = (): readonly ShippedLab[] =>
+export const shippedLabs = (vocabulary: Vocabulary): readonly ShippedLab[] =>
   shippedNames().map((name) => {
     const file = shippedFile(name)
-    const lab = parseLab(readFileSync(file, 'utf8'), file)
+    const lab = parseLab(readFileSync(file, 'utf8'), file, vocabulary)
     return { name, file, description: lab.description, runs: runsOf(lab) }
   })
 
@@ -430,14 +425,14 @@ const shortPath = (path: string): string => {
  * The lab of a name that comes with this program, such as `iscsi-ha`, or of a file.
  * @throws LabFileError, or LabError for an unknown name.
  */
-export const loadLab = async (nameOrPath: string): Promise<Lab> => {
+export const loadLab = async (nameOrPath: string, vocabulary: Vocabulary): Promise<Lab> => {
   const looksLikePath = /[/]|\.ya?ml$/i.test(nameOrPath)
   if (!looksLikePath && shippedNames().includes(nameOrPath)) {
     const file = shippedFile(nameOrPath)
-    return parseLab(await readLabFile(file, shortPath(file)), shortPath(file))
+    return parseLab(await readLabFile(file, shortPath(file)), shortPath(file), vocabulary)
   }
   if (looksLikePath || isOrdinaryFile(nameOrPath)) {
-    return parseLab(await readLabFile(nameOrPath, nameOrPath), nameOrPath)
+    return parseLab(await readLabFile(nameOrPath, nameOrPath), nameOrPath, vocabulary)
   }
   throw noSuchLab(nameOrPath)
 }

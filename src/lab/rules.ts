@@ -3,6 +3,7 @@ import { providerEntry, providerNames } from '../providers.js'
 import { byPathLink, type ProviderName, type Role } from './lab.js'
 import { items, lacks, pathText, Taken, type DraftFile, type Found, type Path } from './draft.js'
 import { scenarioRules } from './scenario-rules.js'
+import type { Vocabulary } from './vocabulary.js'
 import { bytesOf, defaults, iqnProblem, lastNodePort, shown, sizeText } from './schema.js'
 import { anyOf, didYouMean } from './suggest.js'
 
@@ -639,7 +640,7 @@ function* clusterRules(file: File, { images }: Supported): Found {
 }
 
 /** Everything that is wrong with a file beyond its single fields. */
-export function* crossCheck(file: File, supported: Supported): Found {
+export function* crossCheck(file: File, supported: Supported, vocabulary: Vocabulary): Found {
   yield* machineRules(file)
   yield* targetRules(file)
   yield* initiatorRules(file)
@@ -649,5 +650,5 @@ export function* crossCheck(file: File, supported: Supported): Found {
   yield* kubernetesRules(file, supported)
   yield* clusterRules(file, supported)
   yield* databaseRules(file)
-  yield* scenarioRules(file)
+  yield* scenarioRules(file, vocabulary)
 }

@@ -4,7 +4,6 @@ import { z } from 'zod'
 import { providerNames } from '../providers.js'
 import { readyChecks } from '../ready/list.js'
 import { projectRoot } from '../render.js'
-import { experimentNames } from './experiments.js'
 import { isPrivate, parseAddress, parseSubnet, subnetText } from './address.js'
 import { anyOf } from './suggest.js'
 
@@ -29,7 +28,7 @@ export const defaults = {
 export const lastNodePort = 32767
 
 /** A text field whose form a function judges. The pattern, if any, is only for editors. */
-const text = (wanted: string, problem: (value: string) => string | undefined, meta: Meta) =>
+export const text = (wanted: string, problem: (value: string) => string | undefined, meta: Meta) =>
   z
     .string({ error: wanted })
     .check((context) => {
@@ -38,7 +37,7 @@ const text = (wanted: string, problem: (value: string) => string | undefined, me
     })
     .meta(meta)
 
-interface Meta {
+export interface Meta {
   readonly description: string
   readonly pattern?: string
   readonly examples?: string[]
@@ -48,7 +47,7 @@ interface Meta {
 const whole = (wanted: string, min: number, max: number, meta: Meta) =>
   z.number({ error: wanted }).int(wanted).min(min, wanted).max(max, wanted).meta(meta)
 
-const list = <T extends z.ZodType>(item: T, wanted: string) => z.array(item, { error: wanted })
+export const list = <T extends z.ZodType>(item: T, wanted: string) => z.array(item, { error: wanted })
 
 const mapping = <T extends z.ZodRawShape>(shape: T, wanted: string) =>
   z.strictObject(shape, { error: wanted })
@@ -110,14 +109,14 @@ const durationProblem = (value: string): string | undefined =>
     ? `${shown(value)}: wanted a whole number of ms, s, min or h, such as 10s`
     : undefined
 
-const duration = (what: string, description: string) =>
+export const duration = (what: string, description: string) =>
   text(`${what} with its unit, such as 500ms, 10s or 2min`, durationProblem, {
     description: `${description} A whole number of ms, s, min or h.`,
     pattern: durationPattern.source,
     examples: ['10s', '2min'],
   })
 
-const skewPattern = /^([+-])([1-9]\d{0,6}(?:ms|s|min|h))$/
+export const skewPattern = /^([+-])([1-9]\d{0,6}(?:ms|s|min|h))$/
 
 /** Milliseconds of `-5min`, positive where the clock goes ahead; undefined for text of any other form. */
 export const skewOf = (skew: string): number | undefined => {
@@ -126,7 +125,7 @@ export const skewOf = (skew: string): number | undefined => {
   return ms === undefined ? undefined : sign === '-' ? -ms : ms
 }
 
-const percentPattern = /^([1-9]\d?|100)%$/
+export const percentPattern = /^([1-9]\d?|100)%$/
 
 /** 30 of `30%`; undefined for text of any other form. */
 export const percentOf = (percent: string): number | undefined => {
@@ -553,112 +552,46 @@ const database = mapping(
   'a mapping: lun or storage, database, user, password, rootPassword',
 )
 
-const where = (description = 'What it happens to') =>
-  z.string({ error: 'a machine, a role, database or standby' }).meta({
-    description: `${description}: a machine by its name, all machines of a role, \`database\` (the worker that runs the database at that moment) or \`standby\` (the workers that do not).`,
-    examples: ['database', 'standby', 'worker1', 'target'],
-  })
+/** What the schema must know of a fault: its fields beside `fault`, in the order in which editors offer them. */
+export interface FaultFields {
+  readonly name: string
+  /** What it does, and how it is healed. */
+  readonly description: string
+  readonly fields: z.ZodRawShape
+}
 
-const until = duration(
-  'a duration',
-  'How long it lasts. Without it: until the scenario heals, see heal.',
-).optional()
+/** An experiment as a lab file names it, and what it shows, in a sentence. */
+export interface ExperimentWords {
+  readonly name: string
+  readonly description: string
+}
 
-const fault = <Name extends string, T extends z.ZodRawShape>(name: Name, description: string, fields: T) =>
-  z
-    .strictObject({ fault: z.literal(name).meta({ description }), ...fields }, { error: 'a fault' })
-    .meta({ description })
+/** The words of a lab file whose meaning lives elsewhere. */
+export interface Words {
+  readonly faults: readonly FaultFields[]
+  readonly experiments: readonly ExperimentWords[]
+}
 
-const machineSet = (description: string) =>
-  list(where('What belongs to it'), 'a list of machines').min(1, 'at least one machine').meta({ description })
+/** A fault as it is written: the fields are those of its record. */
+export interface WrittenFault {
+  readonly fault: string
+  readonly for?: string | undefined
+  readonly [field: string]: unknown
+}
 
 /** Each fault heals by its undo; what a provider cannot do is refused before the scenario starts. */
-const faults = [
-  fault('drain', 'Cordons a node and evicts its pods. Healed by uncordoning it.', { machine: where() }),
-  fault('power-cut', 'Switches a machine off without warning. Healed by switching it on.', {
-    machine: where(),
-    for: until,
-  }),
-  fault('hang', 'Stops a machine where it stands, memory and all. Healed by letting it go on.', {
-    machine: where(),
-    for: until,
-  }),
-  fault('reboot', 'Restarts a machine in an orderly way. It comes back by itself.', { machine: where() }),
-  fault(
-    'partition',
-    'Drops what two sets of machines send each other. SSH from the host goes on. Healed by removing the rules.',
-    {
-      between: z
-        .tuple([machineSet('One side.'), machineSet('The other side.')], {
-          error: 'two lists of machines, such as [[database], [control-plane]]',
-        })
-        .meta({ description: 'The two sides: two lists of machines.' }),
-      protocol: z.enum(['all', 'api', 'storage'], { error: 'all, api or storage' }).default('all').meta({
-        description:
-          'What is cut: `api` only the way to the API server, `storage` only iSCSI, `all` everything.',
-      }),
-      for: until,
-    },
-  ),
-  fault('packet-loss', 'Loses a part of all packets that a machine sends on the lab network.', {
-    machine: where(),
-    loss: text(
-      'a percentage, such as 30%',
-      (value) =>
-        percentOf(value) === undefined ? `${shown(value)}: wanted a percentage from 1% to 100%` : undefined,
-      {
-        description: 'How much is lost, from 1% to 100%.',
-        pattern: percentPattern.source,
-        examples: ['30%'],
-      },
-    ),
-    for: until,
-  }),
-  fault('delay', 'Delays every packet that a machine sends on the lab network.', {
-    machine: where(),
-    by: duration('a delay', 'By how much.'),
-    for: until,
-  }),
-  fault('stop-service', 'Stops a service of a machine. Healed by starting it.', {
-    machine: where(),
-    service: z
-      .enum(['kubelet', 'containerd', 'iscsid', 'target'], {
-        error: 'kubelet, containerd, iscsid or target',
-      })
-      .meta({ description: 'Which one; `target` is the iSCSI target.' }),
-    for: until,
-  }),
-  fault('target-loss', 'Lets the targets of a machine vanish, with all sessions. Healed by their return.', {
-    machine: where(),
-    for: until,
-  }),
-  fault('disk-full', 'Fills a disk to its last block. Healed by removing what fills it.', {
-    machine: where(),
-    disk: z
-      .enum(['root', 'data'], { error: 'root or data' })
-      .default('root')
-      .meta({ description: 'Which disk: `root` of the machine, or `data`, the LUN of the database.' }),
-    for: until,
-  }),
-  fault('clock-skew', 'Sets the clock of a machine wrong. Healed by setting it right.', {
-    machine: where(),
-    by: text(
-      'a sign and a duration, such as +5min',
-      (value) =>
-        skewOf(value) === undefined
-          ? `${shown(value)}: wanted a sign and a whole number of ms, s, min or h, such as +5min`
-          : undefined,
-      {
-        description: 'By how much: `+5min` sets it ahead, `-5min` back.',
-        pattern: skewPattern.source,
-        examples: ['+5min'],
-      },
-    ),
-    for: until,
-  }),
-] as const
-
-const faultNames = faults.map(({ shape }) => shape.fault.value)
+const faultOf = (faults: readonly FaultFields[]): z.ZodType<WrittenFault, WrittenFault> => {
+  const [first, ...others] = faults.map(({ name, description, fields }) =>
+    z
+      .strictObject({ fault: z.literal(name).meta({ description }), ...fields }, { error: 'a fault' })
+      .meta({ description }),
+  )
+  if (!first) throw new Error('a lab file without any fault to name')
+  // Which fields a fault has, only its record knows.
+  return z.discriminatedUnion('fault', [first, ...others], {
+    error: `a fault: ${faults.map(({ name }) => name).join(', ')}`,
+  })
+}
 
 const budgets = {
   writeGap: duration('a budget', 'Longest time between two acknowledged writes.').optional(),
@@ -670,40 +603,38 @@ const budgets = {
   ).optional(),
 }
 
-const scenario = mapping(
-  {
-    name: text('a name for the scenario, such as power-cut', (value) => labelProblem(value, 40), {
-      description: 'Name of the scenario: small letters, digits and hyphens, at most 40 characters.',
-      pattern: labelPattern,
-      maxLength: 40,
-    }),
-    description: text('a sentence', descriptionProblem, {
-      description: 'What it shows, in a sentence.',
-      maxLength: 400,
-    }).default(''),
-    inject: list(
-      z.discriminatedUnion('fault', faults, { error: `a fault: ${faultNames.join(', ')}` }),
-      'a list of faults',
-    )
-      .min(1, 'at least one fault')
-      .max(16, 'at most 16 faults')
-      .meta({ description: 'The faults, injected one after the other.' }),
-    expect: mapping(budgets, `a mapping of ${Object.keys(budgets).join(', ')}`)
-      .prefault({})
-      .meta({
-        description: 'Budgets: the longest times that are good enough. Others are measured all the same.',
+const scenarioOf = (faults: readonly FaultFields[]) =>
+  mapping(
+    {
+      name: text('a name for the scenario, such as power-cut', (value) => labelProblem(value, 40), {
+        description: 'Name of the scenario: small letters, digits and hyphens, at most 40 characters.',
+        pattern: labelPattern,
+        maxLength: 40,
       }),
-    heal: z.enum(['recovery', 'deadline'], { error: 'recovery or deadline' }).default('recovery').meta({
-      description:
-        'When the faults are undone: `recovery`, as soon as the database writes again; `deadline`, not before, to see what happens while they last.',
-    }),
-    deadline: duration(
-      'a deadline',
-      'Longest time from the first fault until the scenario heals, whatever has happened.',
-    ).default(defaults.deadline),
-  },
-  'a scenario: name, inject',
-)
+      description: text('a sentence', descriptionProblem, {
+        description: 'What it shows, in a sentence.',
+        maxLength: 400,
+      }).default(''),
+      inject: list(faultOf(faults), 'a list of faults')
+        .min(1, 'at least one fault')
+        .max(16, 'at most 16 faults')
+        .meta({ description: 'The faults, injected one after the other.' }),
+      expect: mapping(budgets, `a mapping of ${Object.keys(budgets).join(', ')}`)
+        .prefault({})
+        .meta({
+          description: 'Budgets: the longest times that are good enough. Others are measured all the same.',
+        }),
+      heal: z.enum(['recovery', 'deadline'], { error: 'recovery or deadline' }).default('recovery').meta({
+        description:
+          'When the faults are undone: `recovery`, as soon as the database writes again; `deadline`, not before, to see what happens while they last.',
+      }),
+      deadline: duration(
+        'a deadline',
+        'Longest time from the first fault until the scenario heals, whatever has happened.',
+      ).default(defaults.deadline),
+    },
+    'a scenario: name, inject',
+  )
 
 const storageClass = mapping(
   {
@@ -762,131 +693,138 @@ export const workload = mapping(
   'a workload: manifest, ready',
 )
 
-export const labSchema = mapping(
-  {
-    apiVersion: z
-      .literal('lab/v1', { error: 'lab/v1' })
-      .meta({ description: 'Version of this format: lab/v1.' }),
-    name: text('a name for the lab, such as my-lab', labNameProblem, {
-      description: 'Name of the lab: an RFC 1123 label, at most 24 characters.',
-      pattern: labelPattern,
-      maxLength: longestLabName,
-    }),
-    description: text('a sentence', descriptionProblem, {
-      description: 'What the lab shows, in a sentence.',
-      maxLength: 400,
-    }).default(''),
-    provider: z
-      .enum(providerNames, { error: anyOf(providerNames) })
-      .optional()
-      .meta({ description: 'What runs the machines. Without it: the first that works on this host.' }),
-    network: mapping(
-      {
-        subnet: subnet('a subnet such as 192.168.56.0/24', 8, 28, {
-          description: 'Private IPv4 subnet of the machines. Its first address belongs to the host.',
-        }).default(defaults.subnet),
-      },
-      'a mapping: subnet',
-    )
-      .prefault({})
-      .meta({ description: 'The network that joins the machines.' }),
-    machines: list(machine, 'a list of machines')
-      .min(1, 'at least one machine')
-      .max(64, 'at most 64 machines')
-      .meta({ description: 'The machines of the lab.' }),
-    iscsi: mapping(
-      {
-        targets: list(target, 'a list of targets')
-          .min(1, 'at least one target')
-          .max(64, 'at most 64 targets')
-          .meta({ description: 'The targets of the lab.' }),
-      },
-      'a mapping: targets',
-    )
-      .optional()
-      .meta({ description: 'iSCSI: disks that machines reach over the network.' }),
-    filesystems: list(filesystem, 'a list of file systems')
-      .max(256, 'at most 256 file systems')
-      .default([])
-      .meta({ description: 'LUNs that a machine with the role initiator formats, mounts and unmounts.' }),
-    kubernetes: kubernetes
-      .optional()
-      .meta({ description: 'The cluster that the nodes form, made by kubeadm.' }),
-    database: database.optional().meta({
-      description: 'A database in the cluster, with its data on a LUN, or on a volume of a storage class.',
-    }),
-    failover: z.enum(['default', 'fast'], { error: 'default or fast' }).default('default').meta({
-      description:
-        'How soon Kubernetes gives a lost node up: `default` as it comes, after minutes; `fast` with shorter leases, grace periods and tolerations, after seconds.',
-    }),
-    fencing: z.enum(['none', 'storage', 'power'], { error: 'none, storage or power' }).default('none').meta({
-      description:
-        'What makes sure that a lost node no longer writes before another takes over: `storage`, the target throws it out; `power`, it is switched off; `none`, nothing does.',
-    }),
-    images: list(
-      z.string({ error: 'the name of an image, such as nginx:1.26' }).meta({
-        description: 'Its name with its version, as a manifest writes {{image "nginx:1.26"}}.',
-        examples: ['nginx:1.26', 'cassandra:5.0'],
+const experimentOf = (experiments: readonly ExperimentWords[]): z.ZodType<string, string> => {
+  const names = experiments.map(({ name }) => name)
+  return z.enum(names, { error: `an experiment: ${names.join(', ')}` })
+}
+
+/** The schema of a lab file that may name these faults and experiments. */
+export const labSchemaOf = ({ faults, experiments }: Words) =>
+  mapping(
+    {
+      apiVersion: z
+        .literal('lab/v1', { error: 'lab/v1' })
+        .meta({ description: 'Version of this format: lab/v1.' }),
+      name: text('a name for the lab, such as my-lab', labNameProblem, {
+        description: 'Name of the lab: an RFC 1123 label, at most 24 characters.',
+        pattern: labelPattern,
+        maxLength: longestLabName,
       }),
-      'a list of images',
-    )
-      .max(64, 'at most 64 images')
-      .default([])
-      .meta({
+      description: text('a sentence', descriptionProblem, {
+        description: 'What the lab shows, in a sentence.',
+        maxLength: 400,
+      }).default(''),
+      provider: z
+        .enum(providerNames, { error: anyOf(providerNames) })
+        .optional()
+        .meta({ description: 'What runs the machines. Without it: the first that works on this host.' }),
+      network: mapping(
+        {
+          subnet: subnet('a subnet such as 192.168.56.0/24', 8, 28, {
+            description: 'Private IPv4 subnet of the machines. Its first address belongs to the host.',
+          }).default(defaults.subnet),
+        },
+        'a mapping: subnet',
+      )
+        .prefault({})
+        .meta({ description: 'The network that joins the machines.' }),
+      machines: list(machine, 'a list of machines')
+        .min(1, 'at least one machine')
+        .max(64, 'at most 64 machines')
+        .meta({ description: 'The machines of the lab.' }),
+      iscsi: mapping(
+        {
+          targets: list(target, 'a list of targets')
+            .min(1, 'at least one target')
+            .max(64, 'at most 64 targets')
+            .meta({ description: 'The targets of the lab.' }),
+        },
+        'a mapping: targets',
+      )
+        .optional()
+        .meta({ description: 'iSCSI: disks that machines reach over the network.' }),
+      filesystems: list(filesystem, 'a list of file systems')
+        .max(256, 'at most 256 file systems')
+        .default([])
+        .meta({ description: 'LUNs that a machine with the role initiator formats, mounts and unmounts.' }),
+      kubernetes: kubernetes
+        .optional()
+        .meta({ description: 'The cluster that the nodes form, made by kubeadm.' }),
+      database: database.optional().meta({
+        description: 'A database in the cluster, with its data on a LUN, or on a volume of a storage class.',
+      }),
+      failover: z.enum(['default', 'fast'], { error: 'default or fast' }).default('default').meta({
         description:
-          'Images that the nodes have beside those of Kubernetes and the database: nothing is pulled in a lab.',
+          'How soon Kubernetes gives a lost node up: `default` as it comes, after minutes; `fast` with shorter leases, grace periods and tolerations, after seconds.',
       }),
-    storage: list(storageClass, 'a list of storage classes')
-      .max(8, 'at most 8 storage classes')
-      .default([])
-      .meta({ description: 'Storage classes, whose volumes local-path-provisioner makes.' }),
-    manifests: text(
-      'the name of a folder, such as my-lab',
-      (value) =>
-        !new RegExp(filePattern).test(value)
-          ? `${shown(value)}: wanted the name of a folder: letters, digits, "_", "-" and ".", without a path`
-          : // `up` keeps a copy beside its copy of the lab file.
-            ['machines', 'rendered', 'runs', 'ssh'].includes(value)
-            ? `${shown(value)} is a name that lab keeps for itself; wanted another`
-            : undefined,
-      {
-        description: 'Folder beside the lab file with the manifests of its workloads and experiments.',
-        pattern: filePattern,
-      },
-    ).optional(),
-    workloads: list(workload, 'a list of workloads')
-      .max(32, 'at most 32 workloads')
-      .default([])
-      .meta({ description: 'What `lab up` applies to the cluster, one after the other.' }),
-    experiments: list(
-      z.enum(experimentNames, { error: `an experiment: ${experimentNames.join(', ')}` }),
-      'a list of experiments',
-    )
-      .max(64, 'at most 64 experiments')
-      .default([])
-      .meta({ description: 'What `lab run` can do to the cluster, and watch.' }),
-    scenarios: list(scenario, 'a list of scenarios')
-      .max(64, 'at most 64 scenarios')
-      .default([])
-      .meta({ description: 'Ways to break the lab on purpose, and what it should stand.' }),
-  },
-  'a mapping that begins with apiVersion: lab/v1',
-)
+      fencing: z
+        .enum(['none', 'storage', 'power'], { error: 'none, storage or power' })
+        .default('none')
+        .meta({
+          description:
+            'What makes sure that a lost node no longer writes before another takes over: `storage`, the target throws it out; `power`, it is switched off; `none`, nothing does.',
+        }),
+      images: list(
+        z.string({ error: 'the name of an image, such as nginx:1.26' }).meta({
+          description: 'Its name with its version, as a manifest writes {{image "nginx:1.26"}}.',
+          examples: ['nginx:1.26', 'cassandra:5.0'],
+        }),
+        'a list of images',
+      )
+        .max(64, 'at most 64 images')
+        .default([])
+        .meta({
+          description:
+            'Images that the nodes have beside those of Kubernetes and the database: nothing is pulled in a lab.',
+        }),
+      storage: list(storageClass, 'a list of storage classes')
+        .max(8, 'at most 8 storage classes')
+        .default([])
+        .meta({ description: 'Storage classes, whose volumes local-path-provisioner makes.' }),
+      manifests: text(
+        'the name of a folder, such as my-lab',
+        (value) =>
+          !new RegExp(filePattern).test(value)
+            ? `${shown(value)}: wanted the name of a folder: letters, digits, "_", "-" and ".", without a path`
+            : // `up` keeps a copy beside its copy of the lab file.
+              ['machines', 'rendered', 'runs', 'ssh'].includes(value)
+              ? `${shown(value)} is a name that lab keeps for itself; wanted another`
+              : undefined,
+        {
+          description: 'Folder beside the lab file with the manifests of its workloads and experiments.',
+          pattern: filePattern,
+        },
+      ).optional(),
+      workloads: list(workload, 'a list of workloads')
+        .max(32, 'at most 32 workloads')
+        .default([])
+        .meta({ description: 'What `lab up` applies to the cluster, one after the other.' }),
+      experiments: list(experimentOf(experiments), 'a list of experiments')
+        .max(64, 'at most 64 experiments')
+        .default([])
+        .meta({ description: 'What `lab run` can do to the cluster, and watch.' }),
+      scenarios: list(scenarioOf(faults), 'a list of scenarios')
+        .max(64, 'at most 64 scenarios')
+        .default([])
+        .meta({ description: 'Ways to break the lab on purpose, and what it should stand.' }),
+    },
+    'a mapping that begins with apiVersion: lab/v1',
+  )
 
 /** The lab file as its author wrote it. */
-export type LabFile = z.input<typeof labSchema>
+export type LabFile = z.input<ReturnType<typeof labSchemaOf>>
 /** The same with the defaults filled in; sizes are still text. */
-export type CompleteLabFile = z.output<typeof labSchema>
+export type CompleteLabFile = z.output<ReturnType<typeof labSchemaOf>>
 
 /** The JSON Schema of the lab file, for editors. */
-export const jsonSchema = (): object => ({
-  ...z.toJSONSchema(labSchema, { io: 'input', target: 'draft-7' }),
+export const jsonSchema = (words: Words): object => ({
+  ...z.toJSONSchema(labSchemaOf(words), { io: 'input', target: 'draft-7' }),
   title: 'A lab file of lab',
 })
 
 export const schemaFile = join(projectRoot, 'labs', 'lab.schema.json')
 
 /** Writes `labs/lab.schema.json`, for `npm run generate`. */
-export const writeSchema = (): void => {
-  writeFileSync(schemaFile, `${JSON.stringify(jsonSchema(), null, 2)}\n`)
+export const writeSchema = (words: Words): void => {
+  writeFileSync(schemaFile, `${JSON.stringify(jsonSchema(words), null, 2)}\n`)
 }

@@ -1,5 +1,6 @@
 /** The drawing of a run: who was answered when, and the moments of the takeover above it. Numbers only. */
-import { spanText, type RunReport } from './run.js'
+import { spanText } from './checks.js'
+import type { RunReport } from './schema.js'
 
 /** Pixels of the drawing's own; it is scaled to the page. */
 const width = 960

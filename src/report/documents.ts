@@ -3,7 +3,8 @@ import { durationText } from '../lab/schema.js'
 import { cell } from '../plan/report.js'
 import { render } from '../render.js'
 import { chartOf } from './chart.js'
-import { budgetTitles, spanText, type RunCheck, type RunReport } from './run.js'
+import { budgetTitles, spanText } from './checks.js'
+import type { RunCheck, RunReport } from './schema.js'
 import { mapTexts, printable } from './text.js'
 
 const groups = {
@@ -173,13 +174,13 @@ const wordsOf = (report: RunReport) => ({
     title: budgetTitles[name],
     wanted: wanted === null ? '–' : durationText(wanted),
     measured: spanText(measured),
-    seed: report.seed && (name === 'writeGap' || name === 'takeover') ? spanText(report.seed.ms) : '–',
+    walkthrough: report.seed && (name === 'writeGap' || name === 'takeover') ? spanText(report.seed.ms) : '–',
   })),
-  seedHow: report.seed?.how ?? null,
+  walkthroughHow: report.seed?.how ?? null,
   figures: report.figures.map(({ title, ms, seed }) => ({
     title,
     measured: spanText(ms),
-    seed: seed ? spanText(seed.ms) : '–',
+    walkthrough: seed ? spanText(seed.ms) : '–',
     how: seed?.how ?? '',
   })),
   // A scenario's events are in its moments; an experiment has nothing else.
@@ -246,12 +247,17 @@ const markdownOf = (report: RunReport): string[] => {
     ...section('Measured', [
       ...table(
         ['', 'Budget', 'Measured', 'In the walkthrough'],
-        words.budgets.map(({ title, wanted, measured, seed }) => [title, wanted, measured, seed]),
+        words.budgets.map(({ title, wanted, measured, walkthrough }) => [
+          title,
+          wanted,
+          measured,
+          walkthrough,
+        ]),
       ),
-      ...(words.seedHow === null ? [] : [`In the walkthrough: ${cell(words.seedHow)}.`, '']),
+      ...(words.walkthroughHow === null ? [] : [`In the walkthrough: ${cell(words.walkthroughHow)}.`, '']),
       ...table(
         ['', 'Measured', 'In the walkthrough', 'How'],
-        words.figures.map(({ title, measured, seed, how }) => [title, measured, seed, how]),
+        words.figures.map(({ title, measured, walkthrough, how }) => [title, measured, walkthrough, how]),
       ),
     ]),
     ...section(

@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { exitCodes, LabError } from '../error.js'
 import { writePrivate } from '../state.js'
 import { runJson, runJunit, runMarkdown, runPage } from './documents.js'
-import { runSchema, type RunReport } from './run.js'
+import { runSchema, type RunReport } from './schema.js'
 
 /** Names of the files in the folder of a run. */
 export const runFiles = {

@@ -121,3 +121,6 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
     },
   }
 }
+
+/** Name of the table, file, keyspace or znode that a run writes to: letters, digits and `_`. */
+export const runName = (started: Date): string => `lab_run_${started.toISOString().replace(/\D/g, '')}`

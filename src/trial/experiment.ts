@@ -1,127 +1,30 @@
 /**
- * The bench that an experiment works on: a namespace of its own, a history of all that happens to the pods in it,
+ * An experiment while it goes on: a namespace of its own, a history of all that happens to the pods in it,
  * and what is claimed of them. Whatever ends an experiment, the lab is left as it was found.
  */
 import type { Duplex } from 'node:stream'
+import type { Experiment, ExperimentContext, Members } from './experiment-context.js'
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
-import { noteUndo, refuseWhileFenced, strike, type Undo } from '../journal.js'
-import { experiments, type ExperimentName } from '../lab/experiments.js'
+import { noteUndo, strike, type Undo } from '../journal.js'
 import { type FaultSpec, type Lab, machinesWith } from '../lab/lab.js'
-import { runPlan } from '../plan/runner.js'
-import type { Context, Plan } from '../context.js'
 import type { Verdict } from '../plan/step.js'
-import type { ExperimentFacts, RunFacts } from '../report/run.js'
-import { refusal } from '../fault/faults.js'
-import { Injections } from './injection.js'
-import { ledgerClient } from './client.js'
+import { see } from '../fault/sign.js'
+import type { CommonFacts, ExperimentFacts, Facts, TextFigure } from './facts.js'
+import { type Body, Ended, refuseUnlessUp, Trial, type TrialRequest } from './trial.js'
+import { faultNamed, type Injections } from './injection.js'
+import { ledgerClient, runName } from './client.js'
 import { createLedger } from './ledger-file.js'
-import { judge, type Judgement, type LedgerRecord, type ReadBack } from './ledger.js'
+import { judge, type Judgement } from './judge.js'
+import type { LedgerRecord, ReadBack } from './ledger.js'
 import type { Reach, Store } from './medium.js'
-import type { DiskProof } from './read-back.js'
-import { runName } from './scenario.js'
-import { type CheckFact, type Look, steadyState, type When } from './steady.js'
-import { undoAll } from '../fault/undo.js'
+import { type DiskProof, scalingBack } from './read-back.js'
+import { deletingNamespace, undoAll } from './undo.js'
 import { manifestText, renderedManifest } from '../steps/workloads.js'
-import { type PodChange, PodHistory, type PodObject, type PodSeen } from './history.js'
+import { PodHistory, type PodObject, type PodSeen, describeChange } from './history.js'
 
-/** What the walkthroughs measured: milliseconds, and where that is said. */
-export interface SeedFigure {
-  readonly ms: number
-  readonly how: string
-}
-
-/** What an experiment may do, and how it says what it saw. */
-export interface Bench {
-  readonly lab: Lab
-  readonly namespace: string
-  readonly signal: AbortSignal
-  /** Every pod of the namespace, from before the first act on. */
-  readonly history: PodHistory
-  /** Milliseconds since the history began: what claims are counted from. */
-  now(): number
-  /** In the namespace. @throws LabError with kubectl's own words */
-  kubectl(args: readonly string[], options?: { input?: string; timeout?: number }): Promise<string>
-  get<T>(...args: readonly string[]): Promise<T>
-  /** A manifest of the lab's folder, applied as a person does: `kubectl apply -f`. */
-  apply(manifest: string, data?: object): Promise<void>
-  /** A folder of the lab's folder with a kustomization, applied as a person does: `kubectl apply -k`. */
-  applyFolder(name: string): Promise<void>
-  /** A connection from outside the cluster to an address of the lab's network. */
-  dial(host: string, port: number): Promise<Duplex>
-  /** Text of a manifest of the lab's folder. */
-  manifest(name: string, data?: object): string
-  /** A command in a container of a pod; its output, trimmed. */
-  exec(pod: string, command: readonly string[], container?: string): Promise<string>
-  /** Does something, and writes down when. @returns the moment before it: what claims are counted from */
-  act(title: string, action: () => Promise<unknown>): Promise<number>
-  /**
-   * Waits until it is so: a claim by itself, which ends the experiment when it does not come true in time.
-   * @returns milliseconds since `from`
-   */
-  until(
-    title: string,
-    within: number,
-    holds: () => Verdict | Promise<Verdict>,
-    from?: number,
-  ): Promise<number>
-  /** That it stays so for a while. */
-  stays(title: string, seconds: number, holds: () => Verdict): Promise<void>
-  claim(title: string, verdict: Verdict): void
-  /** Something measured, beside what the walkthrough measured. */
-  figure(title: string, ms: number, seed?: SeedFigure): void
-  /** A fault of scenarios, with its undo written down before. */
-  fault(spec: FaultSpec): Promise<void>
-  /**
-   * While something is done, a client outside the cluster writes and reads all the time; afterwards all that it was
-   * acknowledged is read back and judged. Once in an experiment.
-   * @param storeOf given the name that is to be used for what is written
-   * @param members all of them end before it is read back; absent: what they answer may come from their memory
-   */
-  ledger(storeOf: (run: string) => Store, during: () => Promise<void>, members?: Members): Promise<void>
-  /** Where a client outside the cluster comes from. */
-  readonly reach: Reach
-  /** Undoes all faults, and waits until the lab is what its file says. */
-  heal(): Promise<void>
-  /** Writes down how something is undone that an experiment does itself. */
-  undoLater(undo: Undo): Promise<void>
-}
-
-/** All pods of a database that `lab up` has deployed. */
-export interface Members {
-  /** What makes them, as `kind/name`. */
-  readonly workload: string
-  readonly replicas: number
-  readonly are: (pod: PodSeen) => boolean
-  /** Seconds for all of them to end, and again for all to be ready. */
-  readonly within: number
-}
-
-export interface Experiment {
-  /** Workers that it needs. */
-  readonly workers: number
-  /**
-   * It works on what `lab up` has deployed, in the namespace default, and puts back by itself what it changes; others
-   * have a namespace of their own.
-   */
-  readonly workload?: true
-  run(bench: Bench): Promise<void>
-}
-
-export interface ExperimentRequest {
-  readonly name: ExperimentName
+export interface ExperimentRequest extends TrialRequest {
   readonly experiment: Experiment
-  readonly context: Context
-  /** Like `context`, but not ended by Ctrl-C: with it, the lab is healed. */
-  readonly healer: Context
-  readonly plan: Plan
-  readonly versions: Readonly<Record<string, string>>
-  /** Milliseconds for the lab to be well, before and after; absent: as for scenarios. */
-  readonly patience?: number | undefined
-  readonly notice: (text: string) => void
-  readonly ledgerPath: string
-  /** Keeps what is known so far; called several times. */
-  readonly save: (facts: RunFacts) => Promise<void>
 }
 
 /** Seconds for a store to take the first write, and to give back all of them. */
@@ -131,55 +34,38 @@ const baseline = 3000
 /** Milliseconds between two looks, where no change of a pod tells to look again. */
 const glance = 500
 /** A claim that did not come true, on which all that follows rests. */
-class ClaimFailed extends Error {}
-
-/** `web-0 is ready on worker1`, for the record. */
-export const describeChange = ({ kind, pod }: PodChange, before: PodSeen | undefined): string | undefined => {
-  const on = pod.node === undefined ? '' : ` on ${pod.node}`
-  if (kind === 'gone') return `${pod.name} is gone`
-  if (kind === 'new') return `${pod.name} is made (${pod.image})${on}`
-  if (pod.terminating && before?.terminating !== true) return `${pod.name} is told to end${on}`
-  if (pod.restarts > (before?.restarts ?? 0))
-    return `${pod.name} was restarted${on}${pod.ready ? ', and is ready' : ''}`
-  if (pod.ready && before?.ready !== true) return `${pod.name} is ready${on}`
-  if (!pod.ready && before?.ready === true && !pod.terminating) return `${pod.name} is no longer ready${on}`
-  if (pod.node !== undefined && before?.node === undefined) return `${pod.name} goes to ${pod.node}`
-  if (pod.unschedulable !== undefined && before?.unschedulable === undefined)
-    return `${pod.name} fits nowhere: ${pod.unschedulable}`
-  return undefined
-}
+class ClaimFailed extends Ended {}
 
 type Claim = ExperimentFacts['claims'][number]
 type Figure = ExperimentFacts['figures'][number]
 type Event = ExperimentFacts['events'][number]
 
-/** A bench while an experiment goes on. */
-class Run implements Bench {
+/** An experiment while it goes on. */
+class Run implements ExperimentContext {
   readonly history = new PodHistory()
   readonly namespace: string
   readonly #request: ExperimentRequest
-  readonly #started = new Date()
-  readonly #begun = performance.now()
+  readonly #trial: Trial
   readonly #ending = new AbortController()
   readonly #claims: Claim[] = []
   readonly #figures: Figure[] = []
   readonly #events: Event[] = []
-  readonly #faults: Injections
   /** What the journal calls that which stays until the end of the experiment. */
   readonly #kept = new Set<string>()
   readonly #records: LedgerRecord[] = []
   #readBack: readonly ReadBack[] | undefined
   #diskProof: DiskProof | undefined
-  #checks: readonly CheckFact[] = []
-  #looks: readonly Look[] = []
-  #interrupted = true
   /** Those who wait for something to happen. */
   #waiting: (() => void)[] = []
 
-  constructor(request: ExperimentRequest) {
+  constructor(request: ExperimentRequest, trial: Trial) {
     this.#request = request
-    this.namespace = request.experiment.workload ? 'default' : `lab-${request.name}`
-    this.#faults = new Injections(this.lab, this.#by)
+    this.#trial = trial
+    this.namespace = request.experiment.workload ? 'default' : `lab-${request.experiment.name}`
+  }
+
+  get #faults(): Injections {
+    return this.#trial.faults
   }
 
   get lab(): Lab {
@@ -191,7 +77,7 @@ class Run implements Bench {
   }
 
   now(): number {
-    return performance.now() - this.#begun
+    return performance.now() - this.#trial.begun
   }
 
   kubectl(args: readonly string[], options?: { input?: string; timeout?: number }): Promise<string> {
@@ -243,8 +129,8 @@ class Run implements Bench {
     this.#note('claim', `${ok ? 'holds' : 'does not hold'}: ${title}: ${saw}`)
   }
 
-  figure(title: string, ms: number, seed?: SeedFigure): void {
-    this.#figures.push({ title, ms: Math.round(ms), seed: seed ?? null })
+  figure(title: string, ms: number, text?: TextFigure): void {
+    this.#figures.push({ title, ms: Math.round(ms), text: text ?? null })
   }
 
   /** Until a pod changes, or a little while. */
@@ -292,17 +178,17 @@ class Run implements Bench {
   }
 
   async undoLater(undo: Undo): Promise<void> {
-    const entries = await noteUndo(this.lab, this.#by, this.#request.name, [undo])
+    const entries = await noteUndo(this.lab, this.#trial.by, this.#request.experiment.name, [undo], 'run')
     for (const { id } of entries) this.#kept.add(id)
   }
 
   async fault(spec: FaultSpec): Promise<void> {
-    const { context, notice } = this.#request
-    const why = refusal(context.provider, spec)
+    const { context, notice, registry } = this.#request
+    const why = faultNamed(registry, spec.fault).refusal?.(context.provider)
     if (why !== undefined) throw new LabError('fault-impossible', `${spec.fault}: ${why}`)
     const injection = await this.#faults.aim(context, spec, '')
     const { fault } = injection
-    await fault.possible(context)
+    await fault.possible?.(context)
     const acts = await this.#faults.inject(context, injection, () => {
       this.#note('act', fault.detail)
       notice(fault.detail)
@@ -312,21 +198,15 @@ class Run implements Bench {
     if (!acts) throw new ClaimFailed(injection.error ?? injection.acting?.saw)
   }
 
-  /** What the journal calls it in the report. */
-  get #by(): string {
-    return `lab run ${this.lab.name} ${this.#request.name}`
-  }
-
   /** Faults, and fences for them; what the experiment itself made stays until its end. */
   async #healFaults(): Promise<void> {
-    const { healer, plan, notice } = this.#request
+    const { healer, notice } = this.#request
     if (this.#faults.open.length === 0) return
     notice('healing: bringing the lab back to what its file says')
     this.#note('act', 'faults undone')
     const undo = (): Promise<void> => this.#faults.undo(healer, ({ id }) => !this.#kept.has(id))
     await undo()
-    await refuseWhileFenced(this.lab)
-    await runPlan(plan, 'apply', healer, () => undefined)
+    await this.#trial.restore()
     // What needed the lab to be up: a node is uncordoned by an API server.
     await undo()
     await this.#faults.seeGone(healer)
@@ -357,9 +237,13 @@ class Run implements Bench {
         .map(({ name, node, ready, phase }) => `${name} on ${node ?? 'no node'}, ${ready ? 'ready' : phase}`)
         .join('; ') || 'none'
     const machine = machinesWith(this.lab, 'control-plane')[0]?.name ?? ''
-    const noted = await noteUndo(this.lab, this.#by, 'read-back', [
-      { do: 'scale', machine, workload, replicas },
-    ])
+    const noted = await noteUndo(
+      this.lab,
+      this.#trial.by,
+      'read-back',
+      [scalingBack.of(machine, { workload, replicas })],
+      'run',
+    )
     await this.act('end every member, before what it was told is read back', () => scale(0))
     await this.until('no member is left that could answer from its memory', within, () => ({
       ok: members().length === 0,
@@ -384,7 +268,7 @@ class Run implements Bench {
     members?: Members,
   ): Promise<void> {
     const { ledgerPath, notice } = this.#request
-    const store = storeOf(runName(this.#started))
+    const store = storeOf(runName(this.#trial.started))
     const soon = (): AbortSignal => AbortSignal.timeout(answerDeadline * 1000)
     const file = await createLedger(ledgerPath)
     const client = ledgerClient({
@@ -428,58 +312,40 @@ class Run implements Bench {
     this.figure('longest time without an acknowledged write', gap)
   }
 
-  facts(): RunFacts {
-    const { name, context, versions } = this.#request
+  #facts(common: Omit<CommonFacts, 'name' | 'description'>): ExperimentFacts {
+    const { name, description } = this.#request.experiment
     return {
-      lab: this.lab.name,
-      scenario: {
-        name,
-        description: experiments[name],
-        inject: [],
-        expect: {},
-        heal: 'recovery',
-        deadline: 0,
-      },
-      started: this.#started,
-      seconds: (performance.now() - this.#begun) / 1000,
-      interrupted: this.#interrupted,
-      provider: context.provider.name,
-      failover: this.lab.failover,
-      fencing: this.lab.fencing,
-      volume: this.lab.database?.volume.kind,
-      versions,
-      faults: this.#faults.facts(),
-      checks: this.#checks,
-      looks: this.#looks,
+      ...common,
+      kind: 'experiment',
+      name,
+      description,
       diskProof: this.#diskProof,
       ledger: this.#records.length === 0 ? undefined : { records: this.#records, judgement: this.#judgement },
-      experiment: { claims: this.#claims, figures: this.#figures, events: this.#events },
+      claims: this.#claims,
+      figures: this.#figures,
+      events: this.#events,
     }
-  }
-
-  #save(): Promise<void> {
-    return this.#request.save(this.facts())
-  }
-
-  async #look(when: When, context: Context): Promise<boolean> {
-    const { plan, patience } = this.#request
-    const steady = await steadyState(plan, when, context, patience)
-    this.#checks = [...this.#checks, ...steady.checks]
-    this.#looks = [...this.#looks, ...steady.looks]
-    return steady.ok
   }
 
   async #makeNamespace(machine: string): Promise<void> {
     const { healer } = this.#request
-    await this.undoLater({ do: 'delete-namespace', machine, namespace: this.namespace })
+    await this.undoLater(deletingNamespace.of(machine, { namespace: this.namespace }))
     await healer.kubectl.run(['create', 'namespace', this.namespace])
     // A pod cannot be made before its namespace has the account that it runs as.
-    await this.until('the namespace is ready', 30, async () => {
-      await this.kubectl(['get', 'serviceaccount', 'default'])
-      return { ok: true, saw: this.namespace }
-    })
-    // That is no claim of anybody's.
-    this.#claims.length = 0
+    const seen = await see(
+      {
+        title: 'the namespace is ready',
+        within: 30,
+        probe: async () => {
+          await this.kubectl(['get', 'serviceaccount', 'default'])
+          return { ok: true, saw: this.namespace }
+        },
+      },
+      this.#request.context,
+    )
+    if (seen.ok) return
+    this.claim(seen.title, seen)
+    throw new ClaimFailed(seen.title)
   }
 
   /** Nothing that happens to a pod of the namespace after this is missed. */
@@ -500,76 +366,50 @@ class Run implements Bench {
     )
   }
 
-  /** @param cut whether the experiment was cut short, and could not put back what `lab up` had deployed */
+  async #act(): Promise<void> {
+    const { experiment } = this.#request
+    const [master] = machinesWith(this.lab, 'control-plane')
+    if (!experiment.workload) await this.#makeNamespace(master?.name ?? '')
+    await this.#follow()
+    await experiment.run(this)
+  }
+
+  /** @param cut whether it could not put back what `lab up` had deployed */
   async #cleanUp(cut: boolean): Promise<void> {
-    const { experiment, healer, plan, notice } = this.#request
+    const { experiment, healer, notice, registry } = this.#request
     await this.#healFaults()
-    if (cut && experiment.workload) {
-      await refuseWhileFenced(this.lab)
-      await runPlan(plan, 'apply', healer, () => undefined)
-    }
+    if (cut && experiment.workload) await this.#trial.restore()
     notice('removing what was made')
-    const failed = await undoAll(healer)
+    const failed = await undoAll(healer, registry)
     for (const text of failed) notice(`not undone: ${text}`)
   }
 
-  async run(): Promise<RunFacts> {
-    const { experiment, context, healer, notice } = this.#request
-    const { signal } = context
-    await this.#save()
-    notice('steady state: asking every check')
-    if (!(await this.#look('before', context))) {
-      this.#interrupted = signal.aborted
-      await this.#save()
-      if (signal.aborted) throw new Interrupted()
-      return this.facts()
+  /** What the engine runs. */
+  get body(): Body {
+    return {
+      facts: (common) => this.#facts(common),
+      act: () => this.#act(),
+      heal: (cut) => this.#cleanUp(cut),
+      readBack: () => {
+        this.#ending.abort()
+        return Promise.resolve()
+      },
     }
-    let problem: unknown
-    let failed = false
-    try {
-      const [master] = machinesWith(this.lab, 'control-plane')
-      if (!experiment.workload) await this.#makeNamespace(master?.name ?? '')
-      await this.#follow()
-      await experiment.run(this)
-    } catch (error) {
-      // It is among the claims, and all that can be said.
-      failed = error instanceof ClaimFailed
-      if (!failed) problem = error
-    }
-    try {
-      await this.#cleanUp(signal.aborted || problem !== undefined || failed)
-      if (!signal.aborted) {
-        notice('steady state: asking every check again')
-        await this.#look('after', healer)
-      }
-    } catch (error) {
-      problem ??= error
-    }
-    this.#ending.abort()
-    this.#interrupted = signal.aborted || problem !== undefined
-    await this.#save()
-    if (signal.aborted) throw new Interrupted()
-    if (problem !== undefined) throw problem as Error
-    return this.facts()
   }
 }
 
 /** Runs one experiment. @returns what is to be reported, already saved */
-export const runExperiment = async (request: ExperimentRequest): Promise<RunFacts> => {
-  const { lab, provider } = request.context
+export const runExperiment = async (request: ExperimentRequest): Promise<Facts> => {
+  const { experiment, context } = request
+  const { lab } = context
   const workers = machinesWith(lab, 'worker').length
-  if (workers < request.experiment.workers)
+  if (workers < experiment.workers)
     throw new LabError(
       'too-few-workers',
-      `${request.name} needs ${String(request.experiment.workers)} workers, ${lab.name} has ${String(workers)}`,
+      `${experiment.name} needs ${String(experiment.workers)} workers, ${lab.name} has ${String(workers)}`,
       { exitCode: exitCodes.usage, hint: `add a worker to ${lab.file}` },
     )
-  const off = (await provider.states(lab)).filter(({ status }) => status !== 'running')
-  if (off.length > 0)
-    throw new LabError(
-      'not-up',
-      `${lab.name}: not running: ${off.map(({ name }) => name).join(', ')}; an experiment would prove nothing`,
-      { hint: `lab up ${lab.name}` },
-    )
-  return new Run(request).run()
+  await refuseUnlessUp(context, 'an experiment')
+  const trial = new Trial(request, experiment.name)
+  return trial.run(new Run(request, trial).body)
 }

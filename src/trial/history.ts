@@ -136,3 +136,19 @@ export class PodHistory {
     return this.#changes.filter(({ ms }) => ms > from)
   }
 }
+
+/** `web-0 is ready on worker1`, for the record. */
+export const describeChange = ({ kind, pod }: PodChange, before: PodSeen | undefined): string | undefined => {
+  const on = pod.node === undefined ? '' : ` on ${pod.node}`
+  if (kind === 'gone') return `${pod.name} is gone`
+  if (kind === 'new') return `${pod.name} is made (${pod.image})${on}`
+  if (pod.terminating && before?.terminating !== true) return `${pod.name} is told to end${on}`
+  if (pod.restarts > (before?.restarts ?? 0))
+    return `${pod.name} was restarted${on}${pod.ready ? ', and is ready' : ''}`
+  if (pod.ready && before?.ready !== true) return `${pod.name} is ready${on}`
+  if (!pod.ready && before?.ready === true && !pod.terminating) return `${pod.name} is no longer ready${on}`
+  if (pod.node !== undefined && before?.node === undefined) return `${pod.name} goes to ${pod.node}`
+  if (pod.unschedulable !== undefined && before?.unschedulable === undefined)
+    return `${pod.name} fits nowhere: ${pod.unschedulable}`
+  return undefined
+}

@@ -1,17 +1,29 @@
 /** The faults of one run: how each is undone is written down before it happens, and afterwards what became of it. */
+import type { Context } from '../context.js'
+import { exitCodes, LabError, messageOf } from '../error.js'
+import type { AimedFault, FaultRecord } from '../fault/fault.js'
+import { see, type Seen } from '../fault/sign.js'
 import type { LabId } from '../identity.js'
-import { messageOf } from '../error.js'
 import { type JournalEntry, noteUndo, readJournal } from '../journal.js'
 import type { FaultSpec } from '../lab/lab.js'
-import type { Context } from '../context.js'
-import type { RunFacts } from '../report/run.js'
-import { aim, type Fault } from '../fault/faults.js'
-import { see, type Seen } from '../fault/signs.js'
-import { undoAll } from '../fault/undo.js'
+import type { FaultFact } from './facts.js'
+import type { Registry } from './registry.js'
+import { undoAll } from './undo.js'
+
+/** @throws LabError where this program has no fault of that name */
+export const faultNamed = ({ faults }: Registry, name: string): FaultRecord => {
+  const record = faults.find((candidate) => candidate.name === name)
+  if (!record)
+    throw new LabError('fault-impossible', `no fault is named ${name}`, { exitCode: exitCodes.usage })
+  return record
+}
 
 /** A fault that was aimed, whether or not it has happened. */
 export interface Injection {
-  readonly fault: Fault
+  readonly record: FaultRecord
+  readonly fault: AimedFault
+  /** Milliseconds after which it is undone; absent: when the trial heals. */
+  readonly lasts?: number | undefined
   injected?: Date
   /** When it was injected, on this host's monotonic clock. */
   injectedMs?: number
@@ -32,12 +44,14 @@ export interface Injection {
 export class Injections {
   readonly #lab: LabId
   readonly #by: string
+  readonly #registry: Registry
   readonly #all: Injection[] = []
 
   /** @param by the command that the journal names as who did it */
-  constructor(lab: LabId, by: string) {
+  constructor(lab: LabId, by: string, registry: Registry) {
     this.#lab = lab
     this.#by = by
+    this.#registry = registry
   }
 
   get all(): readonly Injection[] {
@@ -51,7 +65,13 @@ export class Injections {
 
   /** @param server the machine of the database, for faults that are aimed at it */
   async aim(context: Context, spec: FaultSpec, server: string): Promise<Injection> {
-    const injection: Injection = { fault: await aim(context, spec, server, this.#all.length), ids: [] }
+    const record = faultNamed(this.#registry, spec.fault)
+    const injection: Injection = {
+      record,
+      fault: await record.aim(context, spec, { server, index: this.#all.length }),
+      lasts: spec.for,
+      ids: [],
+    }
     this.#all.push(injection)
     return injection
   }
@@ -62,8 +82,8 @@ export class Injections {
    * @returns whether it is seen to act: what was only typed is not known to have happened
    */
   async inject(context: Context, injection: Injection, before: () => Promise<void>): Promise<boolean> {
-    const { fault } = injection
-    const entries = await noteUndo(this.#lab, this.#by, fault.fault, fault.undo)
+    const { fault, record } = injection
+    const entries = await noteUndo(this.#lab, this.#by, record.name, fault.undo, 'fault')
     injection.ids = entries.map(({ id }) => id)
     context.signal.throwIfAborted()
     await before()
@@ -93,7 +113,7 @@ export class Injections {
 
   /** Undoes what the journal says, and notes which of these faults are undone now. */
   async undo(healer: Context, which: (entry: JournalEntry) => boolean): Promise<void> {
-    const failed = await undoAll(healer, which)
+    const failed = await undoAll(healer, this.#registry, which)
     const left = new Set((await readJournal(this.#lab)).map(({ id }) => id))
     for (const injection of this.open) {
       if (!injection.ids.some((id) => left.has(id))) {
@@ -103,9 +123,9 @@ export class Injections {
     }
   }
 
-  facts(): RunFacts['faults'] {
-    return this.#all.map(({ fault, injected, injectedMs, acting, healed, gone, error, undoing }) => ({
-      fault: fault.fault,
+  facts(): readonly FaultFact[] {
+    return this.#all.map(({ record, fault, injected, injectedMs, acting, healed, gone, error, undoing }) => ({
+      fault: record.name,
       on: fault.on,
       detail: fault.detail,
       injected,

@@ -2,13 +2,16 @@
  * Before anything is read back, the server that took the writes ends and its disk is unmounted: what is read then was
  * on the disk, and in nobody's memory. Meanwhile the file system is checked where the disk is, at its target.
  */
+import { z } from 'zod'
 import { messageOf } from '../error.js'
 import { type JournalEntry, noteUndo, strike } from '../journal.js'
 import { type DatabaseSpec, machinesWith, targetNamed } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
 import type { Verdict } from '../plan/step.js'
-import { dataFolderOn, ofAll, see, type Sign } from '../fault/signs.js'
+import { dataFolderOn } from '../fault/database-disk.js'
+import { ofAll, see, type Sign } from '../fault/sign.js'
+import { undoAct } from '../fault/undo-act.js'
 
 /** How what is read back was read. */
 export interface DiskProof {
@@ -37,6 +40,15 @@ interface Pods {
 
 const podsOf = async (context: Context, database: DatabaseSpec): Promise<Pods['items']> =>
   (await context.kubectl.get<Pods>('pods', '--selector', `app=${database.name}-server`)).items
+
+/** A workload of the namespace default had so many pods; the machine that the journal names is that of the API server. */
+export const scalingBack = undoAct(
+  'scale',
+  { workload: z.string(), replicas: z.int().nonnegative() },
+  async ({ kubectl }, { workload, replicas }) => {
+    await kubectl.run(['scale', workload, `--replicas=${String(replicas)}`])
+  },
+)
 
 const workloadOf = (database: DatabaseSpec): string => `deployment/${database.name}-server`
 
@@ -131,9 +143,8 @@ export const putOnDisk = async (context: Context, database: DatabaseSpec, by: st
   let noted: readonly JournalEntry[] = []
   await trying(async () => {
     const machine = machinesWith(context.lab, 'control-plane')[0]?.name ?? ''
-    noted = await noteUndo(context.lab, by, 'read-back', [
-      { do: 'scale', machine, workload: workloadOf(database), replicas: 1 },
-    ])
+    const undo = scalingBack.of(machine, { workload: workloadOf(database), replicas: 1 })
+    noted = await noteUndo(context.lab, by, 'read-back', [undo], 'run')
     await scale(context, database, 0)
     if (!(await must(hasEnded(database))) || volume.kind !== 'lun') return
     // What is still mounted would be found dirty.

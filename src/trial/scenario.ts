@@ -3,35 +3,26 @@
  * Whatever ends it, what was broken is undone and what is known is saved.
  */
 import { setTimeout as delay } from 'node:timers/promises'
+import { until } from './until.js'
 import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
 import type { DatabaseSpec, Lab, ScenarioSpec } from '../lab/lab.js'
-import { runPlan } from '../plan/runner.js'
-import type { Context, Plan } from '../context.js'
-import type { RunFacts } from '../report/run.js'
-import { type Client, ledgerClient } from './client.js'
+import { Answers, isRowWritten, withPods, writeObservations } from './answers.js'
+import type { CommonFacts, Facts, ScenarioFacts } from './facts.js'
+import { type Body, refuseUnlessUp, Trial, type TrialRequest } from './trial.js'
+import { type Client, ledgerClient, runName } from './client.js'
 import { type Clocks, keptClocks, measureClocks, ownClock } from '../fault/clock.js'
-import { refusal } from '../fault/faults.js'
-import { Injections } from './injection.js'
-import { type JournalEntry, readJournal, refuseWhileFenced } from '../journal.js'
-import { fencingAgent } from '../fencing/agent.js'
-import type { Fenced, FenceMethod } from '../fencing/fence.js'
+import { fenceMeanwhile, fenceSeen } from './fence-meanwhile.js'
+import { faultNamed, type Injections } from './injection.js'
+import { type JournalEntry, readJournal } from '../journal.js'
+import { switchingOn } from '../fault/power.js'
+import type { FenceMethod } from '../fencing/fence.js'
 import { fencedSince } from '../fencing/process.js'
-import { createLedger } from './ledger-file.js'
-import {
-  calm,
-  judge,
-  type Judgement,
-  type LedgerRecord,
-  markIn,
-  media,
-  type Medium,
-  type ReadBack,
-  recoveryOf,
-  usualPause,
-} from './ledger.js'
+import { createLedger, type LedgerFile } from './ledger-file.js'
+import { judge, type Judgement } from './judge.js'
+import { type LedgerRecord, markIn, media, type Medium, type ReadBack } from './ledger.js'
+import { recoveryOf } from './recovery.js'
 import { fileStore, rowStore, type Store } from './medium.js'
 import { type DiskProof, putOnDisk } from './read-back.js'
-import { type CheckFact, type Look, steadyState, type When } from './steady.js'
 import { type Observation, timelineOf } from './timeline.js'
 import { readJournals, type Watch, watchLab, witnesses } from './watch.js'
 
@@ -39,35 +30,22 @@ import { readJournals, type Watch, watchLab, witnesses } from './watch.js'
 const baseline = 5000
 /** Milliseconds to watch a fault that stops no write, where no budget says for how long. */
 const shortestLook = 10_000
-/** Milliseconds for a fencing agent to see that all is well: before that it fences nobody. */
-const armingDeadline = 15_000
 /** Seconds for each part of what comes after: the ledger's first row, answers after the heal, and reading it back. */
 const answerDeadline = 60
 
-export interface RunRequest {
+export interface ScenarioRequest extends TrialRequest {
   readonly scenario: ScenarioSpec
-  readonly context: Context
-  /** Like `context`, but not ended by Ctrl-C: with it, the lab is healed. */
-  readonly healer: Context
-  /** What the lab is when it is well, and how it gets there. */
-  readonly plan: Plan
-  /** Absolute path of the ledger, which is not there yet. */
-  readonly ledgerPath: string
-  readonly versions: Readonly<Record<string, string>>
   /** How a node that goes is fenced: by the lab's agent, or for the time of this run by this program; or not. */
   readonly fencing: { readonly by: 'agent' | 'run'; readonly method: FenceMethod } | undefined
-  readonly notice: (text: string) => void
-  /** Keeps what is known so far; called several times. */
-  readonly save: (facts: RunFacts) => Promise<void>
 }
 
 /** @throws LabError where the scenario cannot be run at all; nothing was touched. */
-const refuseImpossible = async ({ scenario, context }: RunRequest): Promise<DatabaseSpec> => {
+const refuse = async ({ scenario, context, registry }: ScenarioRequest): Promise<DatabaseSpec> => {
   const { lab, provider } = context
-  for (const spec of scenario.inject) {
-    const why = refusal(provider, spec)
-    if (why)
-      throw new LabError('fault-impossible', `${scenario.name}: ${spec.fault}: ${why}`, {
+  for (const { fault } of scenario.inject) {
+    const why = faultNamed(registry, fault).refusal?.(provider)
+    if (why !== undefined)
+      throw new LabError('fault-impossible', `${scenario.name}: ${fault}: ${why}`, {
         exitCode: exitCodes.usage,
       })
   }
@@ -76,134 +54,20 @@ const refuseImpossible = async ({ scenario, context }: RunRequest): Promise<Data
       hint: 'choose a lab with a database: lab list',
       exitCode: exitCodes.usage,
     })
-  const off = (await provider.states(lab)).filter(({ status }) => status !== 'running')
-  if (off.length > 0)
-    throw new LabError(
-      'not-up',
-      `${lab.name}: not running: ${off.map(({ name }) => name).join(', ')}; a fault would prove nothing`,
-      { hint: `lab up ${lab.name}` },
-    )
+  await refuseUnlessUp(context, 'a fault')
   return lab.database
 }
 
-/** Name of the table, file, keyspace or znode that a run writes to: letters, digits and `_`. */
-export const runName = (started: Date): string => `lab_run_${started.toISOString().replace(/\D/g, '')}`
-
-/** Acknowledged writes of one medium. */
-class MediumAnswers {
-  /** By the ledger's clock, in milliseconds. */
-  last = -Infinity
-  /** Since when writes have been answered without a pause. */
-  steadySince = Infinity
-
-  take(ms: number): void {
-    if (ms - this.last > usualPause) this.steadySince = ms
-    this.last = ms
-  }
-}
-
-/** Acknowledged writes, as the run needs them while it goes on. */
-class Answers {
-  readonly #of: Readonly<Record<Medium, MediumAnswers>> = {
-    row: new MediumAnswers(),
-    file: new MediumAnswers(),
-  }
-  #lastPod: string | undefined
-
-  take(record: LedgerRecord): void {
-    if (record.type !== 'acknowledged' || record.operation !== 'write') return
-    this.#of[record.medium].take(record.ms)
-    if (record.medium === 'row') this.#lastPod = record.server.pod
-  }
-
-  /** What has not acknowledged anything yet. */
-  get missing(): readonly Medium[] {
-    return (['row', 'file'] as const).filter((medium) => this.#of[medium].last === -Infinity)
-  }
-
-  /** Milliseconds since the last answer of the medium that has been silent for longer. */
-  get silence(): number {
-    return performance.now() - Math.min(this.#of.row.last, this.#of.file.last)
-  }
-
-  /** The database that answered last. */
-  get lastPod(): string | undefined {
-    return this.#lastPod
-  }
-
-  /** Whether writes to every medium are answered now, and were for a while, all of it after this moment. */
-  calmSince(ms: number): boolean {
-    return (
-      this.silence < usualPause &&
-      Object.values(this.#of).every(({ last, steadySince }) => last - Math.max(steadySince, ms) >= calm)
-    )
-  }
-}
-
-const until = async (wanted: () => boolean, milliseconds: number, signal: AbortSignal): Promise<boolean> => {
-  const deadline = performance.now() + milliseconds
-  while (!wanted()) {
-    if (performance.now() > deadline) return false
-    await delay(50, undefined, { signal }).catch(() => {
-      throw new Interrupted()
-    })
-  }
-  return true
-}
-
-/** What a volume's events say nothing about: whose volume it is. It is that of the pod that last came to the node. */
-const withPods = (seen: readonly Observation[], volumes: readonly Observation[]): readonly Observation[] =>
-  volumes.map((volume) => {
-    const pod = seen.findLast(
-      ({ type, node }) => type === 'replacement-scheduled' && node === volume.node,
-    )?.pod
-    return pod === undefined ? volume : { ...volume, pod }
-  })
-
-/** Whether a record is a write that the database acknowledged: a takeover is that of the database. */
-const isRowWritten = (record: LedgerRecord): record is Extract<LedgerRecord, { type: 'acknowledged' }> =>
-  record.type === 'acknowledged' && record.operation === 'write' && record.medium === 'row'
-
-const writeObservations = (records: readonly LedgerRecord[]): readonly Observation[] =>
-  records.flatMap((record): Observation[] =>
-    isRowWritten(record)
-      ? [
-          {
-            type: 'write-acknowledged',
-            at: record.at,
-            ms: record.ms,
-            source: 'operator',
-            detail: `row ${String(record.seq)} acknowledged by ${record.server.pod} on ${record.server.node}`,
-            pod: record.server.pod,
-            node: record.server.node,
-          },
-        ]
-      : [],
-  )
-
-/** By this host's clock; where the agent of the lab saw it, by nothing else. */
-const fenceSeen = ({ at, node, detail }: Fenced): Observation => ({
-  type: 'node-fenced',
-  at,
-  source: 'operator',
-  node,
-  detail,
-})
-
-/** A run while it goes on: what is known, and what will have to be undone. */
-class Run {
-  readonly #request: RunRequest
-  readonly #started = new Date()
-  readonly #begun = performance.now()
+/** A scenario while it goes on: what is known, and what will have to be undone. */
+class Scenario implements Body {
+  readonly #request: ScenarioRequest
+  readonly #database: DatabaseSpec
+  readonly #trial: Trial
   readonly #records: LedgerRecord[] = []
   readonly #answers = new Answers()
   readonly #ending = new AbortController()
-  readonly #faults: Injections
   readonly #own: Observation[] = []
   #fenced: readonly Observation[] = []
-  #checks: readonly CheckFact[] = []
-  #looks: readonly Look[] = []
-  #interrupted = true
   #volumes: readonly Observation[] = []
   /** What the watches saw of the faults, once they are over. */
   #watched: readonly Observation[] | undefined
@@ -211,23 +75,28 @@ class Run {
   #diskProof: DiskProof | undefined
   #readBack: Readonly<Partial<Record<Medium, readonly ReadBack[]>>> = {}
   #watch: Watch | undefined
+  #ledger: LedgerFile | undefined
+  #client: Client | undefined
+  #stores: readonly Store[] = []
+  #injected = false
+  #endFencing = (): Promise<void> => Promise.resolve()
 
-  constructor(request: RunRequest) {
+  constructor(request: ScenarioRequest, database: DatabaseSpec, trial: Trial) {
     this.#request = request
-    this.#faults = new Injections(this.#lab, this.#by)
-  }
-
-  /** What the journal calls this run. */
-  get #by(): string {
-    return `lab run ${this.#lab.name} ${this.#request.scenario.name}`
+    this.#database = database
+    this.#trial = trial
   }
 
   get #lab(): Lab {
-    return this.#request.context.lab
+    return this.#trial.lab
   }
 
-  facts(): RunFacts {
-    const { scenario, context, versions, fencing } = this.#request
+  get #faults(): Injections {
+    return this.#trial.faults
+  }
+
+  facts(common: Omit<CommonFacts, 'name' | 'description'>): ScenarioFacts {
+    const { scenario, fencing } = this.#request
     const [first] = this.#faults.all
     const injected = first?.injected !== undefined
     const seen = [
@@ -247,20 +116,13 @@ class Run {
       ...this.#fenced,
     ]
     return {
-      lab: this.#lab.name,
+      ...common,
+      kind: 'scenario',
+      name: scenario.name,
+      description: scenario.description,
       scenario,
-      started: this.#started,
-      seconds: (performance.now() - this.#begun) / 1000,
-      interrupted: this.#interrupted,
-      provider: context.provider.name,
-      failover: this.#lab.failover,
-      volume: this.#lab.database?.volume.kind,
       // What was done in this run, whatever the lab file wishes for.
       fencing: fencing?.method ?? 'none',
-      versions,
-      faults: this.#faults.facts(),
-      checks: this.#checks,
-      looks: this.#looks,
       recovery: injected
         ? {
             ...(scenario.heal === 'deadline' ? {} : { itself: recoveryOf(this.#records, 'itself') }),
@@ -281,68 +143,6 @@ class Run {
     return judge(this.#records, this.#readBack.row, this.#readBack.file)
   }
 
-  #save(): Promise<void> {
-    return this.#request.save(this.facts())
-  }
-
-  async #look(when: When, context: Context): Promise<boolean> {
-    const steady = await steadyState(this.#request.plan, when, context)
-    this.#looks = [...this.#looks, ...steady.looks]
-    this.#checks = [...this.#checks, ...steady.checks]
-    return steady.ok
-  }
-
-  /** The read-back ended the database once more: of that look, only what is wrong is news. */
-  async #lookAgain(): Promise<void> {
-    const { plan, healer } = this.#request
-    const steady = await steadyState(plan, 'after', healer)
-    this.#looks = [...this.#looks, ...steady.looks]
-    if (!steady.ok) this.#checks = [...this.#checks, ...steady.checks.filter(({ ok }) => !ok)]
-  }
-
-  /**
-   * Fences what goes, where that is this program's business.
-   * @returns how to end it, once it watches the node of the database
-   */
-  async #fence(watch: Watch): Promise<() => Promise<void>> {
-    const { fencing, healer, context, notice, scenario } = this.#request
-    if (fencing?.by !== 'run') return () => Promise.resolve()
-    const ending = new AbortController()
-    const watched = new Set<string>()
-    const agent = fencingAgent(
-      healer,
-      {
-        method: fencing.method,
-        by: `lab run ${this.#lab.name} ${scenario.name}`,
-        suspended: () => Promise.resolve(false),
-        fenced: (seen) => {
-          this.#fenced = [...this.#fenced, { ...fenceSeen(seen), ms: performance.now() }]
-        },
-        notice,
-        looked: (names) => {
-          for (const name of names) watched.add(name)
-        },
-      },
-      ending.signal,
-    )
-    const end = async (): Promise<void> => {
-      ending.abort()
-      await agent
-    }
-    const server = watch.server()
-    if (!(await until(() => server !== undefined && watched.has(server), armingDeadline, context.signal))) {
-      await end()
-      throw new LabError(
-        'not-watched',
-        `${server ?? 'the node of the database'} is not ready to be watched`,
-        {
-          hint: `lab verify ${this.#lab.name}`,
-        },
-      )
-    }
-    return end
-  }
-
   /** @returns whether every fault was seen to act */
   async #inject(client: Client, watch: Watch): Promise<boolean> {
     const { scenario, context, notice } = this.#request
@@ -350,9 +150,12 @@ class Run {
     if (server === undefined)
       throw new LabError('no-server', `nobody knows where ${this.#lab.name}'s database runs`)
     for (const spec of scenario.inject) await this.#faults.aim(context, spec, server)
-    for (const { fault } of this.#faults.all) await fault.possible(context)
+    for (const { fault } of this.#faults.all) await fault.possible?.(context)
     for (const [index, injection] of this.#faults.all.entries()) {
-      const { fault, detail } = injection.fault
+      const {
+        record: { name: fault },
+        fault: { detail },
+      } = injection
       const acts = await this.#faults.inject(context, injection, async () => {
         notice(`${fault}: ${detail}`)
         if (index === 0) await client.mark('fault')
@@ -383,11 +186,11 @@ class Run {
       shortestLook,
       ...[expect.writeGap, expect.readGap, expect.notReady, expect.takeover].map((budget) => budget ?? 0),
     )
-    const lasting = this.#faults.all.filter(({ fault }) => fault.for !== undefined)
+    const lasting = this.#faults.all.filter(({ lasts }) => lasts !== undefined)
     const lasted = lasting.map(async (injected) => {
       const since = performance.now() - (injected.injectedMs ?? begun)
-      await delay(Math.max(0, (injected.fault.for ?? 0) - since), undefined, { signal })
-      notice(`${injected.fault.fault}: its time is over`)
+      await delay(Math.max(0, (injected.lasts ?? 0) - since), undefined, { signal })
+      notice(`${injected.record.name}: its time is over`)
       await this.#undo(({ id }) => injected.ids.includes(id))
       await this.#faults.seeGone(this.#request.healer, (one) => one === injected)
     })
@@ -421,15 +224,15 @@ class Run {
   }
 
   async #heal(client: Client | undefined): Promise<void> {
-    const { healer, plan, notice } = this.#request
+    const { healer, notice } = this.#request
     // Whatever is answered from now on may be the heal's doing.
     if (client && !markIn(this.#records, 'healing')) await client.mark('healing')
     // A node that lost its power and was fenced for it boots once: when the fence is undone.
-    const fenced = (await readJournal(this.#lab)).filter(({ fault }) => fault === 'fence')
+    const fenced = (await readJournal(this.#lab)).filter(({ kind }) => kind === 'fence')
     await this.#undo(
-      ({ undo, fault }) =>
-        fault !== 'fence' &&
-        !(undo.do === 'switch-on' && fenced.some((entry) => entry.undo.machine === undo.machine)),
+      ({ undo, kind }) =>
+        kind !== 'fence' &&
+        !(undo.do === switchingOn.do && fenced.some((entry) => entry.undo.machine === undo.machine)),
     )
     await this.#undo(() => true)
     this.#own.push({
@@ -441,8 +244,7 @@ class Run {
     })
     await client?.mark('healed')
     notice('healing: bringing the lab back to what its file says')
-    await refuseWhileFenced(this.#lab)
-    await runPlan(plan, 'apply', healer, () => undefined)
+    await this.#trial.restore()
     // What needed the lab to be up: a node is uncordoned by an API server.
     await this.#undo(() => true)
     await this.#faults.seeGone(healer)
@@ -484,10 +286,10 @@ class Run {
     const { healer } = this.#request
     this.#watched = [...(this.#watch?.observations ?? [])]
     const { operator, ...before } = this.#clocks
-    const { observations, clocks } = await readJournals(healer, this.#lab, this.#begun, before)
+    const { observations, clocks } = await readJournals(healer, this.#lab, this.#trial.begun, before)
     this.#volumes = observations
     const own = operator ? keptClocks({ operator }, { operator: ownClock() }) : {}
-    const set = this.#faults.all.flatMap(({ fault }) => (fault.fault === 'clock-skew' ? fault.on : []))
+    const set = this.#faults.all.flatMap(({ record, fault }) => (record.setsClocks ? fault.on : []))
     this.#clocks = {
       ...own,
       // Put back by the heal, it looks as if nothing had happened.
@@ -495,27 +297,22 @@ class Run {
     }
   }
 
-  async run(database: DatabaseSpec): Promise<RunFacts> {
+  async act(): Promise<void> {
     const { context, healer, ledgerPath, notice } = this.#request
     const { signal } = context
-    await this.#save()
-    notice('steady state: asking every check')
-    if (!(await this.#look('before', context))) {
-      this.#interrupted = signal.aborted
-      await this.#save()
-      if (signal.aborted) throw new Interrupted()
-      return this.facts()
-    }
+    const database = this.#database
     const ledger = await createLedger(ledgerPath)
+    this.#ledger = ledger
     const watch = watchLab(healer, database, this.#ending.signal)
     this.#watch = watch
     const medium = {
       reach: context,
       database,
-      run: runName(this.#started),
+      run: runName(this.#trial.started),
       nodeOf: (pod: string) => watch.nodeOf(pod),
     }
     const stores = [rowStore(medium), fileStore(medium)]
+    this.#stores = stores
     const client = ledgerClient({
       stores,
       ledger,
@@ -524,84 +321,80 @@ class Run {
         this.#answers.take(record)
       },
     })
-    let problem: unknown
-    let injected = false
-    let endFencing = (): Promise<void> => Promise.resolve()
-    try {
-      const soon = AbortSignal.any([signal, AbortSignal.timeout(answerDeadline * 1000)])
-      await until(() => watch.server() !== undefined, answerDeadline * 1000, signal)
-      for (const store of stores)
-        await store.create(soon).catch((error: unknown) => {
-          signal.throwIfAborted()
-          throw new LabError(
-            'no-answer',
-            `${media[store.medium]} cannot be written to: ${messageOf(error)}`,
-            {
-              hint: `lab report ${this.#lab.name}`,
-              exitCode: exitCodes.unknown,
-            },
-          )
+    this.#client = client
+    const soon = AbortSignal.any([signal, AbortSignal.timeout(answerDeadline * 1000)])
+    await until(() => watch.server() !== undefined, answerDeadline * 1000, signal)
+    for (const store of stores)
+      await store.create(soon).catch((error: unknown) => {
+        signal.throwIfAborted()
+        throw new LabError('no-answer', `${media[store.medium]} cannot be written to: ${messageOf(error)}`, {
+          hint: `lab report ${this.#lab.name}`,
+          exitCode: exitCodes.unknown,
         })
-      await client.mark('begin')
-      client.start()
-      if (!(await until(() => this.#answers.missing.length === 0, answerDeadline * 1000, signal)))
-        throw new LabError(
-          'no-answer',
-          `${database.name}: ${this.#answers.missing.map((silent) => media[silent]).join(' and ')} acknowledged nothing within ${String(answerDeadline)} s`,
-          { hint: `lab report ${this.#lab.name}`, exitCode: exitCodes.unknown },
-        )
-      notice(`ledger: writing; ${String(baseline / 1000)} s undisturbed`)
-      await delay(baseline, undefined, { signal })
-      this.#clocks = { operator: ownClock(), ...(await measureClocks(context, witnesses(this.#lab))) }
-      endFencing = await this.#fence(watch)
-      injected = true
-      const acts = await this.#inject(client, watch)
-      await this.#save()
-      // What did not happen proves nothing, however long one waits.
-      if (acts) await this.#outcome(client, watch)
-    } catch (error) {
-      problem = error
-    }
-    try {
-      await endFencing()
-      if (this.#request.fencing?.by === 'agent')
-        this.#fenced = (await fencedSince(this.#lab, this.#started)).map(fenceSeen)
-      if (injected) await this.#heal(client)
-      if (!signal.aborted) {
-        notice('steady state: asking every check again')
-        await this.#look('after', healer)
-        const healed = markIn(this.#records, 'healed')?.ms
-        const patience = answerDeadline * 1000 * (healer.provider.patience ?? 1)
-        if (healed !== undefined) await until(() => this.#answers.calmSince(healed), patience, healer.signal)
-      }
-      await client.mark('end')
-    } catch (error) {
+      })
+    await client.mark('begin')
+    client.start()
+    if (!(await until(() => this.#answers.missing.length === 0, answerDeadline * 1000, signal)))
+      throw new LabError(
+        'no-answer',
+        `${database.name}: ${this.#answers.missing.map((silent) => media[silent]).join(' and ')} acknowledged nothing within ${String(answerDeadline)} s`,
+        { hint: `lab report ${this.#lab.name}`, exitCode: exitCodes.unknown },
+      )
+    notice(`ledger: writing; ${String(baseline / 1000)} s undisturbed`)
+    await delay(baseline, undefined, { signal })
+    this.#clocks = { operator: ownClock(), ...(await measureClocks(context, witnesses(this.#lab))) }
+    if (this.#request.fencing?.by === 'run')
+      this.#endFencing = await fenceMeanwhile(this.#trial, this.#request.fencing.method, watch, (fence) => {
+        this.#fenced = [...this.#fenced, fence]
+      })
+    this.#injected = true
+    const acts = await this.#inject(client, watch)
+    await this.#trial.save()
+    // What did not happen proves nothing, however long one waits.
+    if (acts) await this.#outcome(client, watch)
+  }
+
+  async heal(): Promise<void> {
+    await this.#endFencing()
+    if (this.#request.fencing?.by === 'agent')
+      this.#fenced = (await fencedSince(this.#lab, this.#trial.started)).map(fenceSeen)
+    if (this.#injected) await this.#heal(this.#client)
+  }
+
+  /** Writes go on until they are answered as before. */
+  async settled(): Promise<void> {
+    const { healer } = this.#request
+    const healed = markIn(this.#records, 'healed')?.ms
+    const longest = answerDeadline * 1000 * (healer.provider.patience ?? 1)
+    if (!this.#trial.signal.aborted && healed !== undefined)
+      await until(() => this.#answers.calmSince(healed), longest, healer.signal)
+    await this.#client?.mark('end')
+  }
+
+  async readBack(): Promise<void> {
+    const { healer, notice } = this.#request
+    const { aborted } = this.#trial.signal
+    let problem: unknown
+    const note = (error: unknown): void => {
       problem ??= error
     }
-    await client.stop().catch((error: unknown) => (problem ??= error))
-    await ledger.close()
-    try {
-      await this.#date()
-    } catch (error) {
-      problem ??= error
-    }
-    if (!signal.aborted) {
+    await this.#client?.stop().catch(note)
+    await this.#ledger?.close()
+    await this.#date().catch(note)
+    if (!aborted && this.#client) {
       notice('reading back: the database ends, its disk is checked, and another one reads it')
-      this.#diskProof = await putOnDisk(healer, database, this.#by)
+      this.#diskProof = await putOnDisk(healer, this.#database, this.#trial.by)
     }
-    await this.#readAllBack(stores)
-    if (!signal.aborted) await this.#lookAgain()
+    await this.#readAllBack(this.#stores)
+    if (!aborted) await this.#trial.lookAgain()
     this.#ending.abort()
-    this.#interrupted = signal.aborted || problem !== undefined
-    await this.#save()
-    if (signal.aborted) throw new Interrupted()
     if (problem !== undefined) throw problem as Error
-    return this.facts()
   }
 }
 
 /** Runs one scenario. @returns what is to be reported, already saved */
-export const runScenario = async (request: RunRequest): Promise<RunFacts> => {
-  const database = await refuseImpossible(request)
-  return new Run(request).run(database)
+export const runScenario = async (request: ScenarioRequest): Promise<Facts> => {
+  const database = await refuse(request)
+  const trial = new Trial(request, request.scenario.name)
+  return trial.run(new Scenario(request, database, trial))
 }

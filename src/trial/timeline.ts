@@ -1,4 +1,5 @@
 /** When what happened in a takeover: from watches and the machines' own logs, put into the operator's clock. */
+import type { Clock, Skew } from '../fault/clock.js'
 
 export const eventTypes = [
   'fault',
@@ -30,20 +31,6 @@ export interface Observation {
   readonly pod?: string | undefined
   /** The node that it is about. */
   readonly node?: string | undefined
-}
-
-/** How far the clock of a source is ahead of the operator's. */
-export interface Skew {
-  /** Milliseconds; negative: it is behind. */
-  readonly ms: number
-  /** Milliseconds: the true skew is at most so much more or less. */
-  readonly uncertainty: number
-}
-
-/** A clock that was measured. */
-export interface Clock extends Skew {
-  /** What it said, in milliseconds since 1970, when the operator's monotonic clock was at 0. */
-  readonly zero: number
 }
 
 export const moments = {

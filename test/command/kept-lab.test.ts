@@ -4,7 +4,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { loadRunning, rememberLab } from '../../src/command/kept-lab.js'
-import { loadLab, parseLab, shippedLabs } from '../../src/lab/load.js'
+import { loadLab, parseLab, shippedLabs } from '../../src/registry.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const valid = join(import.meta.dirname, '..', 'lab', 'valid')

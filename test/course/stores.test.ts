@@ -4,7 +4,7 @@ import { connect, createServer, type AddressInfo } from 'node:net'
 import { afterEach, expect, it } from 'vitest'
 import { execa } from 'execa'
 import { openEntrance } from '../../src/course/stores.js'
-import { loadLab } from '../../src/lab/load.js'
+import { loadLab } from '../../src/registry.js'
 import type { Reach } from '../../src/trial/medium.js'
 
 const cleanUp: (() => void)[] = []

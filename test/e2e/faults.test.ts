@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { RunReport } from '../../src/report/run.js'
+import type { RunReport } from '../../src/report/schema.js'
 import { Bench, type Ran, runComplaints } from './lab.js'
 
 const bench = new Bench()

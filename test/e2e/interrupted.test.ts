@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { quote } from '../../src/machine/sh.js'
-import type { RunReport } from '../../src/report/run.js'
+import type { RunReport } from '../../src/report/schema.js'
 import { Bench, cli } from './lab.js'
 
 const bench = new Bench()

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { execa } from 'execa'
 import { parse, stringify } from 'yaml'
 import type { ReportJson } from '../../src/plan/report.js'
-import type { RunReport } from '../../src/report/run.js'
+import type { RunReport } from '../../src/report/schema.js'
 import { readmeBlock } from '../helpers/readme.js'
 
 /** LAB_CLI: another build of it, for trying things. */

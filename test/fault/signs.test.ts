@@ -2,18 +2,20 @@
 import { mkdir } from 'node:fs/promises'
 import { beforeEach, describe, expect, it, test, vi } from 'vitest'
 import type { FaultSpec } from '../../src/lab/lab.js'
-import { loadLab } from '../../src/lab/load.js'
+import { loadLab, registry } from '../../src/registry.js'
 import { noteUndo } from '../../src/journal.js'
 import { LabError } from '../../src/error.js'
 import type { Context } from '../../src/context.js'
 import type { MachineState } from '../../src/provider/provider.js'
-import { aim } from '../../src/fault/faults.js'
-import { Injections } from '../../src/trial/injection.js'
-import { see } from '../../src/fault/signs.js'
+import { faultNamed, Injections } from '../../src/trial/injection.js'
+import { see } from '../../src/fault/sign.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const lab = await loadLab('iscsi-ha')
+
+const aim = (context: Context, spec: FaultSpec, server: string) =>
+  faultNamed(registry, spec.fault).aim(context, spec, { server, index: 0 })
 
 beforeEach(async () => {
   vi.stubEnv('LAB_STATE', await temporaryFolder())
@@ -277,8 +279,8 @@ const cases: readonly Case[] = [
 describe.each(cases)('$spec.fault', ({ spec, before, acting, typed, stays, gone }) => {
   const aimed = async () => {
     const { context, world } = labOf(before)
-    const fault = await aim(context, spec, 'worker1', 0)
-    await fault.possible(context)
+    const fault = await aim(context, spec, 'worker1')
+    await fault.possible?.(context)
     return { context, world, fault }
   }
 
@@ -314,8 +316,8 @@ describe.each(cases)('$spec.fault', ({ spec, before, acting, typed, stays, gone 
 
 it('takes a machine for restarted that was fenced while it went down', async () => {
   const { context, world } = labOf(boot('a'))
-  const fault = await aim(context, { fault: 'reboot', machine: 'worker1' }, 'worker1', 0)
-  await fault.possible(context)
+  const fault = await aim(context, { fault: 'reboot', machine: 'worker1' }, 'worker1')
+  await fault.possible?.(context)
   world.now = off
   await noteUndo(lab, 'the fencing agent', 'fence', [{ do: 'switch-on', machine: 'worker1' }])
   expect(await see(fault.acting, context)).toMatchObject({ ok: true })
@@ -324,13 +326,13 @@ it('takes a machine for restarted that was fenced while it went down', async () 
 it('refuses a partition between machines that do not hear each other to begin with', async () => {
   const { context } = labOf({ answers: [['ping', { exitCode: 1, stdout: noPing }]] })
   const spec: FaultSpec = { fault: 'partition', between: [['worker1'], ['target']], protocol: 'all' }
-  const fault = await aim(context, spec, 'worker1', 0)
-  await expect(fault.possible(context)).rejects.toMatchObject({ code: 'fault-impossible' })
+  const fault = await aim(context, spec, 'worker1')
+  await expect(fault.possible?.(context)).rejects.toMatchObject({ code: 'fault-impossible' })
 })
 
 it('says of an act that fails why it did, and sees nothing', async () => {
   const { context } = labOf({ drain: () => Promise.reject(new Error('error: global timeout reached')) })
-  const faults = new Injections(lab, 'lab run iscsi-ha drain')
+  const faults = new Injections(lab, 'lab run iscsi-ha drain', registry)
   const injection = await faults.aim(context, { fault: 'drain', machine: 'worker1' }, 'worker1')
   expect(await faults.inject(context, injection, () => Promise.resolve())).toBe(false)
   expect(faults.facts()).toMatchObject([{ error: 'error: global timeout reached', acting: undefined }])
@@ -338,7 +340,7 @@ it('says of an act that fails why it did, and sees nothing', async () => {
 
 it("fills the database's own LUN, whatever other disks its node has mounted", async () => {
   const { context, commands } = labOf({ answers: [['findmnt', '/data']] })
-  const fault = await aim(context, { fault: 'disk-full', machine: 'database', disk: 'data' }, 'worker2', 0)
+  const fault = await aim(context, { fault: 'disk-full', machine: 'database', disk: 'data' }, 'worker2')
   expect(commands).toHaveLength(1)
   expect(commands[0]).toContain(
     'worker2: test -b /dev/disk/by-path/ip-192.168.56.70:3260-iscsi-iqn.2016-04.world.srv:target00-lun-0',

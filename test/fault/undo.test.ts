@@ -2,10 +2,10 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, expect, test, vi } from 'vitest'
-import { loadLab } from '../../src/lab/load.js'
+import { loadLab, registry } from '../../src/registry.js'
 import type { Context } from '../../src/context.js'
 import { noteUndo, readJournal } from '../../src/journal.js'
-import { undoAll } from '../../src/fault/undo.js'
+import { undoAll } from '../../src/trial/undo.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
@@ -69,7 +69,7 @@ test('what will have to be undone is on the disk before it is done, and the last
     { fault: 'hang' },
   ])
   const done: string[] = []
-  expect(await undoAll(contextThat(done))).toEqual([])
+  expect(await undoAll(contextThat(done), registry)).toEqual([])
   expect(done).toEqual(['resume worker2', 'uncordon worker1'])
   expect(await readdir(journal())).toEqual([])
 })
@@ -78,12 +78,15 @@ test('what could not be undone stays, and keeps nothing else from being undone',
   await noteUndo(lab, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
   await noteUndo(lab, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])
   const done: string[] = []
-  expect(await undoAll(contextThat(done, (what) => what.startsWith('resume')))).toEqual([
-    'hang on worker2: resume: not now',
-  ])
+  expect(
+    await undoAll(
+      contextThat(done, (what) => what.startsWith('resume')),
+      registry,
+    ),
+  ).toEqual(['hang on worker2: resume: not now'])
   expect(done).toEqual(['uncordon worker1'])
   expect((await readJournal(lab)).map(({ fault }) => fault)).toEqual(['hang'])
-  expect(await undoAll(contextThat(done))).toEqual([])
+  expect(await undoAll(contextThat(done), registry)).toEqual([])
   expect(await readJournal(lab)).toEqual([])
 })
 
@@ -91,7 +94,7 @@ test('a workload that was ended to read back what it wrote gets its pods again',
   const scale = { do: 'scale', machine: 'master', workload: 'deployment/mysql-server', replicas: 1 } as const
   await noteUndo(lab, 'lab run iscsi-ha drain', 'read-back', [scale])
   const done: string[] = []
-  expect(await undoAll(contextThat(done))).toEqual([])
+  expect(await undoAll(contextThat(done), registry)).toEqual([])
   expect(done).toEqual(['scale deployment/mysql-server --replicas=1'])
 })
 
@@ -99,7 +102,7 @@ test('only those that are asked for', async () => {
   const [one] = await noteUndo(lab, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
   await noteUndo(lab, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])
   const done: string[] = []
-  await undoAll(contextThat(done), ({ id }) => id === one?.id)
+  await undoAll(contextThat(done), registry, ({ id }) => id === one?.id)
   expect(done).toEqual(['uncordon worker1'])
   expect((await readJournal(lab)).map(({ fault }) => fault)).toEqual(['hang'])
 })
@@ -107,7 +110,7 @@ test('only those that are asked for', async () => {
 test('rules of a machine that is off are gone with it', async () => {
   await noteUndo(lab, 'x', 'partition', [{ do: 'remove-table', machine: 'worker1', table: 'lab_fault_0' }])
   const done: string[] = []
-  expect(await undoAll(contextThat(done, undefined, ['worker1']))).toEqual([])
+  expect(await undoAll(contextThat(done, undefined, ['worker1']), registry)).toEqual([])
   expect(done).toEqual([])
   expect(await readJournal(lab)).toEqual([])
 })
@@ -118,11 +121,16 @@ test('a node that was thrown out is let in only after its memory is gone', async
     { do: 'readmit', machine: 'worker1', targets: ['target'] },
   ])
   const done: string[] = []
-  expect(await undoAll(contextThat(done, (what) => what.startsWith('target:'), ['worker1']))).toHaveLength(1)
+  expect(
+    await undoAll(
+      contextThat(done, (what) => what.startsWith('target:'), ['worker1']),
+      registry,
+    ),
+  ).toHaveLength(1)
   expect(done[0]).toBe('cut worker1')
   expect((await readJournal(lab)).map(({ undo }) => undo.do)).toEqual(['readmit'])
   done.length = 0
-  expect(await undoAll(contextThat(done, undefined, ['worker1']))).toEqual([])
+  expect(await undoAll(contextThat(done, undefined, ['worker1']), registry)).toEqual([])
   expect(done).toEqual(['cut worker1', expect.stringMatching(/^target: /), 'start worker1'])
   expect(done[1]).toContain(`/var/lib/lab/unfenced/${readmit?.id ?? ''}`)
   expect(done[1]).toMatch(/\/etc\/lab\/boot\.d\/50-target$/)
@@ -131,7 +139,7 @@ test('a node that was thrown out is let in only after its memory is gone', async
 test('a target machine that is off is switched on to let a fenced node in again', async () => {
   await noteUndo(lab, 'x', 'fence', [{ do: 'readmit', machine: 'worker1', targets: ['target'] }])
   const done: string[] = []
-  expect(await undoAll(contextThat(done, undefined, ['worker1', 'target']))).toEqual([])
+  expect(await undoAll(contextThat(done, undefined, ['worker1', 'target']), registry)).toEqual([])
   expect(done.map((what) => what.split(':')[0])).toEqual([
     'cut worker1',
     'start target',
@@ -143,7 +151,7 @@ test('a target machine that is off is switched on to let a fenced node in again'
 test('a node that was fenced by power boots afresh, also where somebody switched it on', async () => {
   await noteUndo(lab, 'x', 'fence', [{ do: 'boot-afresh', machine: 'worker1' }])
   const done: string[] = []
-  expect(await undoAll(contextThat(done))).toEqual([])
+  expect(await undoAll(contextThat(done), registry)).toEqual([])
   expect(done[0]).toBe('cut worker1')
   expect(done.at(-1)).toBe('start worker1')
 })
@@ -155,7 +163,7 @@ test('before a node is switched on, Kubernetes forgets the pods that were replac
     { metadata: { name: 'old', namespace: 'default', deletionTimestamp: '2026-11-21T10:00:00Z' } },
     { metadata: { name: 'kube-proxy', namespace: 'kube-system' } },
   ]
-  expect(await undoAll(contextThat(done, undefined, ['worker1'], pods))).toEqual([])
+  expect(await undoAll(contextThat(done, undefined, ['worker1'], pods), registry)).toEqual([])
   expect(done).toEqual([
     'delete pod old --namespace=default --force --grace-period=0 --ignore-not-found',
     'start worker1',
@@ -178,6 +186,6 @@ test('a journal that is none is said to be so', async () => {
 test('targets of every kind of name are enabled again, not only those that begin with iqn', async () => {
   await noteUndo(lab, 'run', 'target-loss', [{ do: 'enable-targets', machine: 'target' }])
   const done: string[] = []
-  await undoAll(contextThat(done))
+  await undoAll(contextThat(done), registry)
   expect(done.join()).toContain('for tpg in /sys/kernel/config/target/iscsi/*/tpgt_1; do')
 })

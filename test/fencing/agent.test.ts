@@ -5,10 +5,10 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { fencingAgent } from '../../src/fencing/agent.js'
 import type { Fenced, FenceMethod } from '../../src/fencing/fence.js'
 import { readJournal } from '../../src/journal.js'
-import { loadLab } from '../../src/lab/load.js'
+import { loadLab, registry } from '../../src/registry.js'
 import type { WatchEvent } from '../../src/machine/kubectl.js'
 import type { Context } from '../../src/context.js'
-import { undoAll } from '../../src/fault/undo.js'
+import { undoAll } from '../../src/trial/undo.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
@@ -220,7 +220,7 @@ test('what Kubernetes says of the boot before is no news, however often a node w
     world.runs.delete('worker1')
     await oneIsFenced(world)
     // It is switched on; until its kubelet has said so, Kubernetes calls it ready for what it was.
-    expect(await undoAll(context)).toEqual([])
+    expect(await undoAll(context, registry)).toEqual([])
     expect(world.runs.get('worker1')).toBe(run)
     await aWhile()
     node('worker1', false, run - 1)

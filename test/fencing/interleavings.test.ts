@@ -12,9 +12,9 @@ import { conflict, LabError } from '../../src/error.js'
 import { attemptFence, type FenceMethod, settleFences } from '../../src/fencing/fence.js'
 import type { JournalEntry, Undo } from '../../src/journal.js'
 import { fencesIn } from '../../src/journal.js'
-import { loadLab } from '../../src/lab/load.js'
+import { loadLab, registry } from '../../src/registry.js'
 import type { Context } from '../../src/context.js'
-import { undoAll } from '../../src/fault/undo.js'
+import { undoAll } from '../../src/trial/undo.js'
 
 const lab = await loadLab('iscsi-ha')
 const node = 'worker1'
@@ -123,6 +123,7 @@ class World {
   note(by: string, undos: readonly Undo[]): JournalEntry[] {
     const fresh = undos.map((undo) => ({
       id: `note-${String((this.#notes += 1))}`,
+      kind: 'fence' as const,
       by,
       fault: 'fence',
       undo,
@@ -290,7 +291,7 @@ const heal = async (mine: Process): Promise<void> => {
   changing = mine
   const { signal } = new AbortController()
   await settleFences(lab, signal)
-  await undoAll(contextOf(signal))
+  await undoAll(contextOf(signal), registry)
   changing = undefined
 }
 
@@ -450,7 +451,13 @@ describe('a fence and its undo', () => {
   )
 
   it('are told apart by the journal: a node whose taint alone is left to undo is not fenced anew', () => {
-    const entry = (id: string, undo: Undo): JournalEntry => ({ id, by: 'x', fault: 'fence', undo })
+    const entry = (id: string, undo: Undo): JournalEntry => ({
+      id,
+      kind: 'fence',
+      by: 'x',
+      fault: 'fence',
+      undo,
+    })
     const only = fencesIn([entry('1', { do: 'untaint', machine: node })]).get(node)
     expect(only?.harm).toBeUndefined()
     const whole = fencesIn([

@@ -8,7 +8,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { letIn, throwOutCommand } from '../../src/fencing/access.js'
-import { loadLab } from '../../src/lab/load.js'
+import { loadLab } from '../../src/registry.js'
 import { machineNamed } from '../../src/lab/lab.js'
 import { machineFiles } from '../../src/machine/files.js'
 

@@ -6,9 +6,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { exitCodes, LabError } from '../../src/error.js'
 import { podRangeOf, type Lab } from '../../src/lab/lab.js'
-import { initLab, LabFileError, loadLab, parseLab, shippedLabs } from '../../src/lab/load.js'
+import { jsonSchema, loadLab, parseLab, shippedLabs } from '../../src/registry.js'
+import { initLab, LabFileError } from '../../src/lab/load.js'
 import { versionProblem, type Supported } from '../../src/lab/rules.js'
-import { jsonSchema, schemaFile } from '../../src/lab/schema.js'
+import { schemaFile } from '../../src/lab/schema.js'
 
 const here = import.meta.dirname
 const versions: Supported = { built: '1.36.3', minors: ['1.35', '1.36', '1.37'] }

@@ -5,7 +5,7 @@ import { execa } from 'execa'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { parseAllDocuments } from 'yaml'
 import { type Lab, machineNamed } from '../../src/lab/lab.js'
-import { loadLab, parseLab } from '../../src/lab/load.js'
+import { loadLab, parseLab } from '../../src/registry.js'
 import {
   type FileOptions,
   type MachineFile,

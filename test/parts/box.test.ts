@@ -2,7 +2,7 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { loadLab } from '../../src/lab/load.js'
+import { loadLab } from '../../src/registry.js'
 import { boxMetadata, boxVersionOf, catalog } from '../../src/parts/catalog.js'
 import { hashesOf } from '../../src/parts/graph.js'
 import { boxOf } from '../../src/parts/parts.js'

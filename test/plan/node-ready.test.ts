@@ -4,7 +4,7 @@
  */
 import { beforeAll, describe, expect, test } from 'vitest'
 import { type Lab, machineNamed } from '../../src/lab/lab.js'
-import { loadLab } from '../../src/lab/load.js'
+import { loadLab } from '../../src/registry.js'
 import type { Command } from '../../src/machine/sh.js'
 import type { Check, Context } from '../../src/context.js'
 import { readyNode } from '../../src/steps/kubernetes.js'

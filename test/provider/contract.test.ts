@@ -1,6 +1,6 @@
 /** What of the contract needs no machine, for every provider there is. For those that boot them: test/e2e. */
 import { describe, expect, test, vi } from 'vitest'
-import { loadLab } from '../../src/lab/load.js'
+import { loadLab } from '../../src/registry.js'
 import { allProviders, chooseProvider, providerNamed } from '../../src/provider/registry.js'
 import { contractOfAny } from './contract.js'
 import { onlyPrograms } from './vagrant-tools.js'

@@ -9,7 +9,7 @@ import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { Lab, MachineSpec } from '../../src/lab/lab.js'
-import { parseLab } from '../../src/lab/load.js'
+import { parseLab } from '../../src/registry.js'
 import { machineFiles } from '../../src/machine/files.js'
 import type { CommandResult, Transport } from '../../src/machine/machine.js'
 import {

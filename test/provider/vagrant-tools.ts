@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { execa } from 'execa'
 import { onTestFinished } from 'vitest'
-import { shippedLabs } from '../../src/lab/load.js'
+import { shippedLabs } from '../../src/registry.js'
 
 /** The real programs that these tests run; Debian's vagrant brings ruby along. */
 const programs = ['vagrant', 'ruby'] as const

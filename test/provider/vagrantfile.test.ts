@@ -2,7 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
-import { loadLab, shippedLabs } from '../../src/lab/load.js'
+import { loadLab, shippedLabs } from '../../src/registry.js'
 import { renderVagrantfile } from '../../src/provider/vagrant/vagrantfile.js'
 import {
   both,

@@ -13,17 +13,12 @@ import {
 } from '../../src/report/documents.js'
 import { measureHost } from '../../src/report/host.js'
 import { readRuns, runFiles, saveRun, startRun } from '../../src/report/folder.js'
-import {
-  runJsonSchema,
-  runReport,
-  runSchema,
-  runSchemaFile,
-  type RunFacts,
-  type RunReport,
-} from '../../src/report/run.js'
+import type { ScenarioFacts } from '../../src/trial/facts.js'
+import { runJsonSchema, runSchema, runSchemaFile, type RunReport } from '../../src/report/schema.js'
+import { runReport } from '../../src/report/run.js'
 import { printable } from '../../src/report/text.js'
-import { recoveryOf } from '../../src/trial/ledger.js'
-import type { Seen } from '../../src/fault/signs.js'
+import { recoveryOf } from '../../src/trial/recovery.js'
+import type { Seen } from '../../src/fault/sign.js'
 import { timelineOf } from '../../src/trial/timeline.js'
 import { temporaryFolder } from '../helpers/folder.js'
 import {
@@ -138,14 +133,16 @@ describe('the verdict', () => {
   const { records, rows } = ledgerOf(18_000)
   const before = facts().checks.filter(({ when }) => when === 'before')
   const after = facts().checks.filter(({ when }) => when === 'after')
-  const [cut] = facts().faults as [RunFacts['faults'][number] & Readonly<Record<'acting' | 'gone', Seen>>]
+  const [cut] = facts().faults as [
+    ScenarioFacts['faults'][number] & Readonly<Record<'acting' | 'gone', Seen>>,
+  ]
   /** A ledger in which nothing was answered for a while after the fault, and what that comes to. */
-  const silentFor = (length: number, by?: 'heal'): Partial<RunFacts> => {
+  const silentFor = (length: number, by?: 'heal'): Partial<ScenarioFacts> => {
     const ledger = ledgerFacts(ledgerOf(length))
     const healed = recoveryOf(ledger.records, 'heal')
     return { ledger, recovery: by ? { healed } : { itself: recoveryOf(ledger.records, 'itself'), healed } }
   }
-  const cases: readonly [string, Partial<RunFacts>, RunReport['verdict'], string | undefined][] = [
+  const cases: readonly [string, Partial<ScenarioFacts>, RunReport['verdict'], string | undefined][] = [
     ['all is well', {}, 'PASS', undefined],
     ['no budget at all', { scenario: { ...powerCut, expect: {} } }, 'PASS', undefined],
     [

@@ -1,8 +1,12 @@
 /** Runs as they could have been, to report on. */
 import type { ScenarioSpec } from '../../src/lab/lab.js'
-import { runReport, type RunFacts, type RunReport } from '../../src/report/run.js'
-import { judge, type LedgerRecord, type ReadBack, recoveryOf, type Server } from '../../src/trial/ledger.js'
-import type { Seen } from '../../src/fault/signs.js'
+import type { ExperimentFacts, ScenarioFacts } from '../../src/trial/facts.js'
+import { runReport } from '../../src/report/run.js'
+import type { RunReport } from '../../src/report/schema.js'
+import { judge } from '../../src/trial/judge.js'
+import type { LedgerRecord, ReadBack, Server } from '../../src/trial/ledger.js'
+import { recoveryOf } from '../../src/trial/recovery.js'
+import type { Seen } from '../../src/fault/sign.js'
 import { timelineOf, type EventType, type Observation } from '../../src/trial/timeline.js'
 
 const fault = Date.parse('2026-11-21T15:04:35.000Z')
@@ -103,7 +107,7 @@ const sign = (title: string, ok: boolean, saw: string, ms: number): Seen => ({
 export const ledgerFacts = (
   { records, rows }: ReturnType<typeof ledgerOf>,
   readBack: readonly ReadBack[] | undefined = rows,
-): NonNullable<RunFacts['ledger']> => {
+): NonNullable<ScenarioFacts['ledger']> => {
   // Nothing ever happens to the file.
   const lines = records.flatMap((record): ReadBack[] =>
     record.type === 'acknowledged' && record.medium === 'file'
@@ -113,15 +117,20 @@ export const ledgerFacts = (
   return { records, judgement: judge(records, readBack, lines) }
 }
 
-const recoveryIn = ({ records }: NonNullable<RunFacts['ledger']>): NonNullable<RunFacts['recovery']> => ({
+const recoveryIn = ({
+  records,
+}: NonNullable<ScenarioFacts['ledger']>): NonNullable<ScenarioFacts['recovery']> => ({
   itself: recoveryOf(records, 'itself'),
   healed: recoveryOf(records, 'heal'),
 })
 
 const goodLedger = ledgerFacts(ledgerOf(18_000))
 
-export const facts = (changes: Partial<RunFacts> = {}): RunFacts => ({
+export const facts = (changes: Partial<ScenarioFacts> = {}): ScenarioFacts => ({
+  kind: 'scenario',
   lab: 'iscsi-ha',
+  name: changes.scenario?.name ?? powerCut.name,
+  description: changes.scenario?.description ?? powerCut.description,
   scenario: powerCut,
   started: new Date(fault - 12_000),
   seconds: 61.2345,
@@ -250,31 +259,35 @@ export const cutShort: RunReport = runReport(
   }),
 )
 
+const experimentFacts = (
+  changes: Partial<ExperimentFacts> & Pick<ExperimentFacts, 'claims' | 'figures' | 'events'>,
+): ExperimentFacts => {
+  const { kind: _kind, scenario: _scenario, recovery: _recovery, timeline: _timeline, ...common } = facts()
+  return { ...common, kind: 'experiment', ...changes }
+}
+
 /** An experiment of the course, done on the machines of another lab. */
 export const borrowed: RunReport = runReport(
-  facts({
+  experimentFacts({
     lab: 'statefulset',
     of: 'replicaset',
-    scenario: { ...powerCut, name: 'pod-deleted', description: 'A pod is replaced', inject: [], expect: {} },
+    name: 'pod-deleted',
+    description: 'A pod is replaced',
     faults: [],
-    timeline: undefined,
     ledger: undefined,
-    recovery: undefined,
     diskProof: undefined,
-    experiment: {
-      claims: [
-        { title: 'another pod is made at once', outcome: 'passed', saw: 'nginx-b, after 0.2 s' },
-        { title: 'the other four were not touched', outcome: 'failed', saw: 'nginx-c was restarted' },
-      ],
-      figures: [
-        { title: 'until 5 are ready again', ms: 3000, seed: { ms: 60_000, how: 'the text: after a minute' } },
-        { title: 'until the pod is gone', ms: 900, seed: null },
-      ],
-      events: [
-        { type: 'act', at: at(0), ms: 0, detail: 'delete nginx-a' },
-        { type: 'pod', at: at(210), ms: 210, detail: 'nginx-b is made (nginx:1.26)' },
-        { type: 'claim', at: at(250), ms: 250, detail: 'holds: another pod is made at once: nginx-b' },
-      ],
-    },
+    claims: [
+      { title: 'another pod is made at once', outcome: 'passed', saw: 'nginx-b, after 0.2 s' },
+      { title: 'the other four were not touched', outcome: 'failed', saw: 'nginx-c was restarted' },
+    ],
+    figures: [
+      { title: 'until 5 are ready again', ms: 3000, text: { ms: 60_000, how: 'the text: after a minute' } },
+      { title: 'until the pod is gone', ms: 900, text: null },
+    ],
+    events: [
+      { type: 'act', at: at(0), ms: 0, detail: 'delete nginx-a' },
+      { type: 'pod', at: at(210), ms: 210, detail: 'nginx-b is made (nginx:1.26)' },
+      { type: 'claim', at: at(250), ms: 250, detail: 'holds: another pod is made at once: nginx-b' },
+    ],
   }),
 )

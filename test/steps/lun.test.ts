@@ -4,7 +4,7 @@
  */
 import { beforeAll, describe, expect, it } from 'vitest'
 import type { Lab } from '../../src/lab/lab.js'
-import { loadLab } from '../../src/lab/load.js'
+import { loadLab } from '../../src/registry.js'
 import { serialOf } from '../../src/machine/files.js'
 import type { Command } from '../../src/machine/sh.js'
 import type { Check, Context, Step } from '../../src/context.js'

@@ -3,14 +3,15 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { type Bench, describeChange, type Experiment, runExperiment } from '../../src/trial/experiment.js'
-import { experimentOf } from '../../src/course/experiments.js'
-import { experimentNames } from '../../src/lab/experiments.js'
-import { loadLab } from '../../src/lab/load.js'
+import type { ExperimentContext, Experiment } from '../../src/trial/experiment-context.js'
+import { describeChange } from '../../src/trial/history.js'
+import { runExperiment } from '../../src/trial/experiment.js'
+import { loadLab, registry } from '../../src/registry.js'
 import type { WatchEvent } from '../../src/machine/kubectl.js'
 import type { Context, Plan } from '../../src/context.js'
 import { runMarkdown, runPage } from '../../src/report/documents.js'
-import { type RunFacts, runReport } from '../../src/report/run.js'
+import type { Facts } from '../../src/trial/facts.js'
+import { runReport } from '../../src/report/run.js'
 import type { ReadBack } from '../../src/trial/ledger.js'
 import type { Store } from '../../src/trial/medium.js'
 import { readJournal } from '../../src/journal.js'
@@ -79,7 +80,7 @@ const fakeCluster = () => {
       },
     ],
   }
-  const saved: RunFacts[] = []
+  const saved: Facts[] = []
   return {
     said,
     abort,
@@ -106,7 +107,7 @@ const fakeCluster = () => {
     },
     run: async (experiment: Experiment, patience = 0) =>
       runExperiment({
-        name: 'scale',
+        registry,
         experiment,
         context: contextWith(abort.signal),
         healer: contextWith(new AbortController().signal),
@@ -123,10 +124,11 @@ const fakeCluster = () => {
   }
 }
 
-const doing = (run: (bench: Bench) => Promise<void>): Experiment => ({ workers: 1, run })
-
-test('every experiment that a lab file may name is there', () => {
-  expect(Object.keys(experimentOf).sort()).toEqual([...experimentNames].sort())
+const doing = (run: (context: ExperimentContext) => Promise<void>): Experiment => ({
+  name: 'scale',
+  description: 'A Deployment is scaled',
+  workers: 1,
+  run,
 })
 
 test.each([
@@ -136,8 +138,8 @@ test.each([
   const cluster = fakeCluster()
   cluster.wellLater(300)
   const facts = await cluster.run(
-    doing(async (bench) => {
-      bench.claim('something', { ok: true, saw: 'so' })
+    doing(async (context) => {
+      context.claim('something', { ok: true, saw: 'so' })
       return Promise.resolve()
     }),
     wanted.patience,
@@ -148,18 +150,18 @@ test.each([
 test('one that claims what is so passes, and leaves nothing', async () => {
   const cluster = fakeCluster()
   const facts = await cluster.run(
-    doing(async (bench) => {
-      const from = await bench.act('make a pod', async () => {
+    doing(async (context) => {
+      const from = await context.act('make a pod', async () => {
         cluster.pod('ADDED', 'web-0', true)
         return Promise.resolve()
       })
-      await bench.until(
+      await context.until(
         'the pod is ready',
         5,
-        () => ({ ok: bench.history.pods[0]?.ready === true, saw: 'ready' }),
+        () => ({ ok: context.history.pods[0]?.ready === true, saw: 'ready' }),
         from,
       )
-      bench.figure('one pod', 1234, { ms: 19_000, how: 'text 4' })
+      context.figure('one pod', 1234, { ms: 19_000, how: 'text 4' })
     }),
   )
   const report = runReport(facts)
@@ -180,9 +182,9 @@ test('one that claims what is so passes, and leaves nothing', async () => {
 
 test('one of whose claims is not so fails, and goes on', async () => {
   const facts = await fakeCluster().run(
-    doing(async (bench) => {
-      bench.claim('the sky is green', { ok: false, saw: 'blue' })
-      bench.claim('grass is green', { ok: true, saw: 'green' })
+    doing(async (context) => {
+      context.claim('the sky is green', { ok: false, saw: 'blue' })
+      context.claim('grass is green', { ok: true, saw: 'green' })
       return Promise.resolve()
     }),
   )
@@ -197,9 +199,9 @@ test('one of whose claims is not so fails, and goes on', async () => {
 test('what does not come true in time is a failed claim, which ends it', async () => {
   const cluster = fakeCluster()
   const facts = await cluster.run(
-    doing(async (bench) => {
-      await bench.until('a pod is ready', 0.2, () => ({ ok: false, saw: 'no pods' }))
-      bench.claim('never said', { ok: true, saw: '' })
+    doing(async (context) => {
+      await context.until('a pod is ready', 0.2, () => ({ ok: false, saw: 'no pods' }))
+      context.claim('never said', { ok: true, saw: '' })
     }),
   )
   const report = runReport(facts)
@@ -213,12 +215,12 @@ test('what does not come true in time is a failed claim, which ends it', async (
 test('what stays so for a while is seen to change', async () => {
   const cluster = fakeCluster()
   const facts = await cluster.run(
-    doing(async (bench) => {
+    doing(async (context) => {
       setTimeout(() => {
         cluster.pod('ADDED', 'web-0', false)
       }, 100)
-      await bench.stays('nothing happens', 5, () => ({
-        ok: bench.history.changes.length === 0,
+      await context.stays('nothing happens', 5, () => ({
+        ok: context.history.changes.length === 0,
         saw: 'nothing',
       }))
     }),
@@ -243,8 +245,8 @@ test('one that breaks off with an error leaves a report, and nothing else', asyn
   const cluster = fakeCluster()
   await expect(
     cluster.run(
-      doing(async (bench) => {
-        bench.claim('so far so good', { ok: true, saw: 'yes' })
+      doing(async (context) => {
+        context.claim('so far so good', { ok: true, saw: 'yes' })
         return Promise.reject(new Error('kubectl fell over'))
       }),
     ),
@@ -257,8 +259,8 @@ test('one that breaks off with an error leaves a report, and nothing else', asyn
 test('Ctrl-C: what was made is removed', async () => {
   const cluster = fakeCluster()
   const running = cluster.run(
-    doing(async (bench) => {
-      await bench.until('never', 60, () => ({ ok: false, saw: 'waiting' }))
+    doing(async (context) => {
+      await context.until('never', 60, () => ({ ok: false, saw: 'waiting' }))
     }),
   )
   await delay(300)
@@ -269,22 +271,25 @@ test('Ctrl-C: what was made is removed', async () => {
 })
 
 test.each([
-  ['a claim fails', async (bench: Bench) => bench.until('never', 0.1, () => ({ ok: false, saw: 'no' }))],
+  [
+    'a claim fails',
+    async (context: ExperimentContext) => context.until('never', 0.1, () => ({ ok: false, saw: 'no' })),
+  ],
   ['it breaks off with an error', async () => Promise.reject(new Error('kubectl fell over'))],
   [
     'Ctrl-C ends it',
-    async (bench: Bench, stop: () => void) => {
+    async (context: ExperimentContext, stop: () => void) => {
       stop()
-      return bench.until('never', 60, () => ({ ok: false, saw: 'waiting' }))
+      return context.until('never', 60, () => ({ ok: false, saw: 'waiting' }))
     },
   ],
 ])('an experiment on what lab up has deployed leaves it deployed when %s', async (_what, ends) => {
   const cluster = fakeCluster()
   const running = cluster.run({
-    ...doing(async (bench) => {
+    ...doing(async (context) => {
       // As where a StatefulSet is deleted, to be applied again.
       cluster.unwell()
-      await ends(bench, () => {
+      await ends(context, () => {
         cluster.abort.abort()
       })
     }),
@@ -296,7 +301,7 @@ test.each([
 
 test('a lab with too few workers is refused before anything is touched', async () => {
   const cluster = fakeCluster()
-  await expect(cluster.run({ workers: 4, run: async () => Promise.resolve() })).rejects.toThrow(
+  await expect(cluster.run({ ...doing(() => Promise.resolve()), workers: 4 })).rejects.toThrow(
     'scale needs 4 workers, deployment has 3',
   )
   expect(cluster.said).toEqual([])
@@ -381,8 +386,8 @@ test.each([
     const { store, removed } = memory(readBack)
     const report = runReport(
       await fakeCluster().run(
-        doing(async (bench) => {
-          await bench.ledger(store, () => delay(600))
+        doing(async (context) => {
+          await context.ledger(store, () => delay(600))
         }),
       ),
     )
@@ -413,16 +418,16 @@ test('a ledger is read back only when every member has ended and others are read
   }
   const report = runReport(
     await cluster.run(
-      doing(async (bench) => {
+      doing(async (context) => {
         for (const name of there.now) cluster.pod('ADDED', name, true)
-        const say = bench.kubectl.bind(bench)
-        bench.kubectl = async (args, options) => {
+        const say = context.kubectl.bind(context)
+        context.kubectl = async (args, options) => {
           noted.push(...(await readJournal(lab)).map(({ undo }) => undo))
           const answer = await say(args, options)
           scaled(args.join(' '))
           return answer
         }
-        await bench.ledger(store, () => delay(600), {
+        await context.ledger(store, () => delay(600), {
           workload: 'statefulset/member',
           replicas: 2,
           are: ({ name }) => name.startsWith('member'),

@@ -1,5 +1,7 @@
 import { describe, expect, it, test } from 'vitest'
-import { answersIn, judge, longestGaps, recordSchema, recoveryOf } from '../../src/trial/ledger.js'
+import { answersIn, longestGaps, recordSchema } from '../../src/trial/ledger.js'
+import { judge } from '../../src/trial/judge.js'
+import { recoveryOf } from '../../src/trial/recovery.js'
 import type { LedgerRecord, Mark, Medium, Operation, ReadBack, Server } from '../../src/trial/ledger.js'
 
 const a: Server = { pod: 'mysql-a', node: 'worker1' }

@@ -4,13 +4,14 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, it, test, vi } from 'vitest'
-import { loadLab } from '../../src/lab/load.js'
-import { scenarioNamed } from '../../src/lab/lab.js'
+import { loadLab, registry } from '../../src/registry.js'
 import type { WatchEvent } from '../../src/machine/kubectl.js'
 import { CommandError } from '../../src/machine/machine.js'
 import type { Context, Plan } from '../../src/context.js'
-import { type RunFacts, type RunReport, runReport } from '../../src/report/run.js'
-import { type RunRequest, runScenario } from '../../src/trial/scenario.js'
+import type { Facts } from '../../src/trial/facts.js'
+import type { RunReport } from '../../src/report/schema.js'
+import { runReport } from '../../src/report/run.js'
+import { type ScenarioRequest, runScenario } from '../../src/trial/scenario.js'
 import { readJournal } from '../../src/journal.js'
 import { pathsOf } from '../../src/state.js'
 import { databaseServer, type FakeDatabase, type Mood } from '../helpers/database.js'
@@ -20,6 +21,8 @@ import { ledgerServer } from '../helpers/ledger-server.js'
 vi.setConfig({ testTimeout: 60_000 })
 
 const lab = await loadLab('iscsi-ha')
+
+const scenarioNamed = (name: string) => lab.scenarios.find((scenario) => scenario.name === name)!
 
 const cleanUp: (() => void)[] = []
 afterEach(() => {
@@ -221,9 +224,10 @@ const fakeLab = async ({ moveAfter = 1500, healed = 'is silent', patience = 1 }:
       },
     ],
   }
-  const saved: RunFacts[] = []
-  const request: RunRequest = {
-    scenario: scenarioNamed(lab, 'power-cut'),
+  const saved: Facts[] = []
+  const request: ScenarioRequest = {
+    registry,
+    scenario: scenarioNamed('power-cut'),
     context: contextWith(abort.signal),
     healer: contextWith(new AbortController().signal),
     plan,
@@ -381,7 +385,7 @@ test('a lab that is not well is not broken further: UNKNOWN', async () => {
 
 test('a lab that is switched off is refused, and so is a fault that the provider cannot have', async () => {
   const { state, request, saved } = await fakeLab()
-  await expect(runScenario({ ...request, scenario: scenarioNamed(lab, 'hang') })).rejects.toThrow(
+  await expect(runScenario({ ...request, scenario: scenarioNamed('hang') })).rejects.toThrow(
     'uml cannot stop a machine where it stands',
   )
   state.off.add('worker2')
@@ -400,7 +404,7 @@ test('with --fence, a node that is off is tainted only after the provider says t
 })
 
 /** Without a budget, only recovery can tell. */
-const bare = { ...scenarioNamed(lab, 'power-cut'), expect: {}, deadline: 8000 }
+const bare = { ...scenarioNamed('power-cut'), expect: {}, deadline: 8000 }
 const complaintsOf = (report: RunReport): readonly string[] =>
   report.checks
     .filter(({ outcome }) => outcome !== 'passed')
@@ -441,7 +445,7 @@ describe('a run that proves nothing good', () => {
   ])('is FAIL at once when a reboot does not happen (exit code $exitCode)', async ({ exitCode, saw }) => {
     const { state, request } = await fakeLab({ patience: 0.02 })
     state.reboot = { exitCode, happens: false }
-    const scenario = { ...scenarioNamed(lab, 'reboot'), expect: {} }
+    const scenario = { ...scenarioNamed('reboot'), expect: {} }
     const report = runReport(await runScenario({ ...request, scenario }))
     expect(report.verdict).toBe('FAIL')
     expect(report.interrupted).toBe(false)

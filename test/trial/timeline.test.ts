@@ -1,6 +1,6 @@
 import { describe, expect, it, test } from 'vitest'
-import { clockOf, keptClocks } from '../../src/fault/clock.js'
-import { type Clock, timelineOf, type EventType, type Observation } from '../../src/trial/timeline.js'
+import { type Clock, clockOf, keptClocks } from '../../src/fault/clock.js'
+import { timelineOf, type EventType, type Observation } from '../../src/trial/timeline.js'
 
 const fault = Date.parse('2026-11-21T15:04:05.000Z')
 /** The fault, on the operator's monotonic clock. */

@@ -15,5 +15,5 @@ const onShare: Figures = {
 }
 
 /** What a walkthrough measured for a fault, with the data on such a volume. */
-export const seedFigure = (volume: 'lun' | 'claim' | undefined, fault: string) =>
+export const walkthroughFigure = (volume: 'lun' | 'claim' | undefined, fault: string) =>
   volume === undefined ? undefined : { lun: onLun, claim: onShare }[volume][fault]

@@ -1,0 +1,70 @@
+import { shown, skewOf, skewPattern, text } from '../lab/schema.js'
+import { shell } from '../machine/sh.js'
+import { measureClocks } from './clock.js'
+import { faultOfMachine } from './fault.js'
+import { ofAll, type Sign, soon } from './sign.js'
+import { onRunning, undoAct } from './undo-act.js'
+
+/** Seconds for the command that sets a clock. */
+const timeout = 30
+
+const settingClock = undoAct('set-clock', {}, (context, { machine }) =>
+  onRunning(context, machine, shell`date -s ${`@${(Date.now() / 1000).toFixed(3)}`}`),
+)
+
+/** Milliseconds by which a clock may differ from what is wanted. */
+const clockTolerance = 1500
+
+/** @param by milliseconds ahead of this host's; 0: it is in step */
+const isAhead = (names: readonly string[], by: number): Sign => ({
+  title:
+    by === 0
+      ? `the clock of ${names.join(', ')} is in step with this host's`
+      : `the clock of ${names.join(', ')} is ${String(by / 1000)} s ahead`,
+  within: soon,
+  probe: async (context) => {
+    const clocks = await measureClocks(context, names)
+    const tolerance = by === 0 ? clockTolerance : Math.min(clockTolerance, Math.abs(by) / 2)
+    return ofAll(names, (name) => {
+      const clock = clocks[name]
+      return Promise.resolve({
+        ok: clock !== undefined && Math.abs(clock.ms - by) <= tolerance + clock.uncertainty,
+        saw: `${name}: ${clock ? `${(clock.ms / 1000).toFixed(3)} s ahead` : 'it does not say'}`,
+      })
+    })
+  },
+})
+
+export const clockSkew = faultOfMachine({
+  name: 'clock-skew',
+  description: 'Sets the clock of a machine wrong. Healed by setting it right.',
+  fields: {
+    by: text(
+      'a sign and a duration, such as +5min',
+      (value) =>
+        skewOf(value) === undefined
+          ? `${shown(value)}: wanted a sign and a whole number of ms, s, min or h, such as +5min`
+          : undefined,
+      {
+        description: 'By how much: `+5min` sets it ahead, `-5min` back.',
+        pattern: skewPattern.source,
+        examples: ['+5min'],
+      },
+    ),
+  },
+  lasts: true,
+  complete: ({ by }) => ({ by: skewOf(by) ?? 0 }),
+  undos: [settingClock],
+  // Put back by the heal, a clock looks as if nothing had happened.
+  setsClocks: true,
+  aim: ({ spec: { by }, on, names, each, undo }) => ({
+    detail: `clock of ${names} set ${by > 0 ? '+' : ''}${String(by / 1000)} s`,
+    undo: undo((machine) => settingClock.of(machine, {})),
+    act: (context) =>
+      each(({ name }) =>
+        context.machine(name).run(shell`date -s ${`@${((Date.now() + by) / 1000).toFixed(3)}`}`, { timeout }),
+      ),
+    acting: isAhead(on, by),
+    gone: isAhead(on, 0),
+  }),
+})

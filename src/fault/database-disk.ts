@@ -1,0 +1,26 @@
+/** The disk that the database's data is on: where a node has it, and where it is mounted there. */
+import { type DatabaseSpec, type Lab, portalOf, targetNamed } from '../lab/lab.js'
+import { shell } from '../machine/sh.js'
+import type { Context } from '../context.js'
+import { lookTimeout } from './sign.js'
+
+/** The database's own LUN as a node sees it, whatever other disks it has. */
+export const deviceOf = (lab: Lab, { volume }: DatabaseSpec): string | undefined => {
+  if (volume.kind !== 'lun') return undefined
+  const target = targetNamed(lab, volume.target)
+  return `/dev/disk/by-path/ip-${portalOf(lab, target)}-iscsi-${target.iqn}-lun-${String(volume.lun)}`
+}
+
+/** Where a node has mounted the database's LUN; empty: nowhere. */
+export const dataFolderOn = async (context: Context, machine: string): Promise<string> => {
+  const { lab } = context
+  const device = lab.database && deviceOf(lab, lab.database)
+  if (device === undefined) return ''
+  const { stdout } = await context
+    .machine(machine)
+    .try(
+      shell`test -b ${device} && findmnt --raw --noheadings --first-only --output TARGET --source "$(readlink -f ${device})"`,
+      { signal: context.signal, timeout: lookTimeout },
+    )
+  return stdout.trim()
+}

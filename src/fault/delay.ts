@@ -1,0 +1,132 @@
+import { z } from 'zod'
+import { LabError } from '../error.js'
+import type { MachineSpec } from '../lab/lab.js'
+import { duration, durationOf } from '../lab/schema.js'
+import { shell } from '../machine/sh.js'
+import type { Context } from '../context.js'
+import { faultOfMachine } from './fault.js'
+import { ofAll, printed, reunion, type Sign, soon } from './sign.js'
+import { onRunning, undoAct } from './undo-act.js'
+
+/** Seconds for a command on a machine that is about to be broken. */
+const timeout = 30
+
+/** The kernel's netem holds back what an interface sends. */
+const removingQueue = undoAct(
+  'remove-queue',
+  { interface: z.string() },
+  (context, { machine, interface: device }) =>
+    onRunning(
+      context,
+      machine,
+      shell`! tc qdisc show dev ${device} | grep -q netem || tc qdisc del dev ${device} root`,
+    ),
+)
+
+/** The interface that has the machine's address. */
+const interfaceOf = async (context: Context, machine: MachineSpec): Promise<string> =>
+  context
+    .machine(machine.name)
+    .run(shell`ip -o -4 address show to ${machine.address} | awk '{ print $2; exit }'`, {
+      signal: context.signal,
+      timeout,
+    })
+
+/**
+ * Milliseconds until this host's answer is back, the quickest of some.
+ * @throws LabError where nothing comes back
+ */
+const roundTrip = async (context: Context, machine: string): Promise<number> => {
+  const output = await printed(
+    context,
+    machine,
+    shell`set -- $SSH_CONNECTION; LC_ALL=C ping -n -q -c 4 -i 0.2 -W 5 "$1" 2>&1`,
+  )
+  const [, least] = /= ([\d.]+)\//.exec(output) ?? []
+  if (least === undefined)
+    throw new LabError('no-answer', `${machine}: this host does not answer its ping: ${output}`)
+  return Number(least)
+}
+
+/** Of what a packet is made late by, at least so much must be seen, and at most so much may be left. */
+const clearly = 0.7
+
+/** @param before round trips of each, from before @param by milliseconds */
+const isLate = (
+  on: readonly { readonly name: string; readonly interface: string }[],
+  before: ReadonlyMap<string, number>,
+  by: number,
+): Sign => ({
+  title: `what ${on.map(({ name }) => name).join(', ')} sends is queued, and answers come later than before`,
+  within: soon,
+  probe: (context) =>
+    ofAll(on, async (one) => {
+      const queue = await printed(context, one.name, shell`tc qdisc show dev ${one.interface}`)
+      const [now, then] = [await roundTrip(context, one.name), before.get(one.name) ?? Infinity]
+      return {
+        ok: queue.includes('netem') && now - then >= by * clearly,
+        saw: `${one.name}: ${queue}; ${now.toFixed(1)} ms there and back, before ${then.toFixed(1)} ms`,
+      }
+    }),
+})
+
+const isPrompt = (
+  on: readonly { readonly name: string; readonly interface: string }[],
+  before: ReadonlyMap<string, number>,
+  by: number,
+): Sign => ({
+  title: `what ${on.map(({ name }) => name).join(', ')} sends is on its way at once again`,
+  within: reunion,
+  probe: (context) =>
+    ofAll(on, async (one) => {
+      const queue = await printed(context, one.name, shell`tc qdisc show dev ${one.interface}`)
+      const [now, then] = [await roundTrip(context, one.name), before.get(one.name) ?? 0]
+      return {
+        ok: !queue.includes('netem') && now - then < by * clearly,
+        saw: `${one.name}: ${queue || 'no queue'}; ${now.toFixed(1)} ms there and back, before ${then.toFixed(1)} ms`,
+      }
+    }),
+})
+
+export const delay = faultOfMachine({
+  name: 'delay',
+  description: 'Delays every packet that a machine sends on the lab network.',
+  fields: { by: duration('a delay', 'By how much.') },
+  lasts: true,
+  complete: ({ by }) => ({ by: durationOf(by) ?? 0 }),
+  undos: [removingQueue],
+  aim: async ({ context, spec: { by }, machines, names, each }) => {
+    const queues = await Promise.all(
+      machines.map(async (machine) => ({
+        name: machine.name,
+        interface: await interfaceOf(context, machine),
+      })),
+    )
+    const before = new Map<string, number>()
+    return {
+      detail: `what ${names} sends is ${String(by)} ms late`,
+      undo: queues.map((queue) => removingQueue.of(queue.name, { interface: queue.interface })),
+      // Tried on the loopback, where nobody notices: the kernel may not have it.
+      possible: (now) =>
+        each(async ({ name }) => {
+          await now
+            .machine(name)
+            .run(shell`tc qdisc add dev lo root netem delay 0ms && tc qdisc del dev lo root`, { timeout })
+          before.set(name, await roundTrip(now, name))
+        }),
+      act: async (now) => {
+        await Promise.all(
+          queues.map((queue) =>
+            now
+              .machine(queue.name)
+              .run(shell`tc qdisc replace dev ${queue.interface} root netem delay ${`${String(by)}ms`}`, {
+                timeout,
+              }),
+          ),
+        )
+      },
+      acting: isLate(queues, before, by),
+      gone: isPrompt(queues, before, by),
+    }
+  },
+})

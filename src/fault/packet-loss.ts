@@ -1,0 +1,79 @@
+import { percentOf, percentPattern, shown, text } from '../lab/schema.js'
+import { shell } from '../machine/sh.js'
+import { faultOfMachine } from './fault.js'
+import { hasTable, loadTable, removingTable } from './packet-filter.js'
+import { ofAll, printed, type Sign, soon } from './sign.js'
+
+const lossTable = (table: string, loss: number, spare: string): string =>
+  [
+    `table inet ${table} {`,
+    '  chain go {',
+    '    type filter hook postrouting priority 350; policy accept;',
+    // SSH from the host goes on: who broke it must be able to heal it.
+    `    ip saddr ${spare} tcp sport 22 accept`,
+    // Of all that it sends, and of what is dropped, it counts the packets: so it is seen to act.
+    '    oifname != "lo" counter',
+    `    oifname != "lo" numgen random mod 100 < ${String(loss)} counter drop`,
+    '  }',
+    '}',
+    '',
+  ].join('\n')
+
+/** How many datagrams a look at lost packets sends: with one in a hundred lost, a few looks are enough. */
+const datagrams = 200
+
+const losesPackets = (names: readonly string[], table: string): Sign => ({
+  title: `${names.join(', ')} sends packets that are dropped, as the rule counts them`,
+  within: 30,
+  probe: (context) =>
+    ofAll(names, async (name) => {
+      const rules = await printed(
+        context,
+        name,
+        shell`set -- $SSH_CONNECTION; bash -c 'for n in $(seq $0); do echo lab > /dev/udp/$1/9; done' ${datagrams} "$1" 2>/dev/null; nft list table inet ${table}`,
+      )
+      const [sent, dropped] = [...rules.matchAll(/counter packets (\d+)/g)].map(([, count]) => Number(count))
+      return {
+        ok: sent !== undefined && dropped !== undefined && dropped > 0,
+        saw: `${name}: ${dropped === undefined ? rules || 'no rule' : `${String(dropped)} of ${String(sent)} packets dropped`}`,
+      }
+    }),
+})
+
+const hasNoTable = (names: readonly string[], table: string): Sign => ({
+  title: `${names.join(', ')}: the rule is gone`,
+  within: soon,
+  probe: (context) =>
+    ofAll(names, async (name) => {
+      const there = await hasTable(context, name, table)
+      return { ok: !there, saw: `${name}: ${there ? '' : 'no '}table ${table}` }
+    }),
+})
+
+export const packetLoss = faultOfMachine({
+  name: 'packet-loss',
+  description: 'Loses a part of all packets that a machine sends on the lab network.',
+  fields: {
+    loss: text(
+      'a percentage, such as 30%',
+      (value) =>
+        percentOf(value) === undefined ? `${shown(value)}: wanted a percentage from 1% to 100%` : undefined,
+      {
+        description: 'How much is lost, from 1% to 100%.',
+        pattern: percentPattern.source,
+        examples: ['30%'],
+      },
+    ),
+  },
+  lasts: true,
+  complete: ({ loss }) => ({ loss: percentOf(loss) ?? 0 }),
+  silences: ({ loss }) => loss === '100%',
+  undos: [removingTable],
+  aim: ({ spec: { loss }, on, names, table, each, undo }) => ({
+    detail: `${names} loses ${String(loss)} % of what it sends`,
+    undo: undo((machine) => removingTable.of(machine, { table })),
+    act: (context) => each(({ name, address }) => loadTable(context, name, lossTable(table, loss, address))),
+    acting: losesPackets(on, table),
+    gone: hasNoTable(on, table),
+  }),
+})

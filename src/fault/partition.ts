@@ -1,0 +1,272 @@
+import { z } from 'zod'
+import { LabError } from '../error.js'
+import { items, type DraftFile, type Found, type Path } from '../lab/draft.js'
+import { type Lab, type MachineSpec, nodesOf, podRangeOf, type Role } from '../lab/lab.js'
+import { list, shown } from '../lab/schema.js'
+import type { DraftFault } from '../lab/vocabulary.js'
+import { lasting, machinesAt, rolesAt, shares, where, whereProblem } from '../lab/where.js'
+import { shell } from '../machine/sh.js'
+import type { Context } from '../context.js'
+import { type FaultRecord, tableOf } from './fault.js'
+import { hasTable, listTables, loadTable, removingTable } from './packet-filter.js'
+import { lookTimeout, ofAll, reunion, type Sign, soon } from './sign.js'
+
+type Protocol = 'all' | 'api' | 'storage'
+
+interface Spec {
+  readonly between: readonly [readonly string[], readonly string[]]
+  readonly protocol: Protocol
+}
+
+/** All addresses that a machine sends from: its own, and where it is a node, its pods'. */
+const addressesOf = (lab: Lab, machines: readonly MachineSpec[]): string =>
+  machines
+    .flatMap((machine) => [
+      machine.address,
+      ...(nodesOf(lab).includes(machine) ? [podRangeOf(lab, machine)] : []),
+    ])
+    .join(', ')
+
+/**
+ * A table of our own, which nobody else's rules know of. It sees packets before and behind all others: addresses
+ * are those on the wire. The operator's address is none of a machine's, so SSH goes on.
+ */
+const partitionTable = (
+  lab: Lab,
+  table: string,
+  others: readonly MachineSpec[],
+  port: { readonly remote: number } | undefined,
+): string => {
+  const addresses = `{ ${addressesOf(lab, others)} }`
+  const from = port ? `tcp sport ${String(port.remote)} ` : ''
+  const to = port ? `tcp dport ${String(port.remote)} ` : ''
+  return [
+    `table inet ${table} {`,
+    '  chain come {',
+    '    type filter hook prerouting priority -350; policy accept;',
+    `    ip saddr ${addresses} ${from}drop`,
+    '  }',
+    '  chain go {',
+    '    type filter hook postrouting priority 350; policy accept;',
+    `    ip daddr ${addresses} ${to}drop`,
+    '  }',
+    '}',
+    '',
+  ].join('\n')
+}
+
+type Sides = readonly [readonly MachineSpec[], readonly MachineSpec[]]
+
+/** Who drops what, so that two sets of machines do not hear each other. */
+const cut = (
+  lab: Lab,
+  protocol: Protocol,
+  [one, other]: Sides,
+): readonly {
+  readonly at: MachineSpec
+  readonly others: readonly MachineSpec[]
+  readonly port?: { readonly remote: number }
+}[] => {
+  if (protocol === 'all') return one.map((at) => ({ at, others: other }))
+  // Of one protocol, its clients drop it: they are the ones who know whom they ask.
+  const role = protocol === 'api' ? 'control-plane' : 'target'
+  const port =
+    protocol === 'api'
+      ? 6443
+      : (lab.targets.find(({ machine }) => [...one, ...other].some(({ name }) => name === machine))?.port ??
+        3260)
+  const clients = (side: readonly MachineSpec[], servers: readonly MachineSpec[]) => {
+    const asked = servers.filter((machine) => machine.role === role)
+    return asked.length === 0
+      ? []
+      : side
+          .filter((machine) => machine.role !== role)
+          .map((at) => ({ at, others: asked, port: { remote: port } }))
+  }
+  return [...clients(one, other), ...clients(other, one)]
+}
+
+/** A way from a machine to another one: any packet, or a connection to a port. */
+interface Way {
+  readonly from: string
+  readonly to: MachineSpec
+  readonly port?: number | undefined
+}
+
+/** Whether a packet comes back. */
+const reaches = async (
+  context: Context,
+  { from, to, port }: Way,
+): Promise<{ came: boolean; saw: string }> => {
+  const ask =
+    port === undefined
+      ? shell`LC_ALL=C ping -n -q -c 2 -i 0.2 -W 1 ${to.address} 2>&1`
+      : shell`LC_ALL=C timeout 2 bash -c '</dev/tcp/$0/$1' ${to.address} ${port} 2>&1`
+  const { exitCode, stdout } = await context
+    .machine(from)
+    .try(ask, { signal: context.signal, timeout: lookTimeout })
+  const name = `${from} to ${to.name}${port === undefined ? '' : `:${String(port)}`}`
+  // Somebody who refuses was reached.
+  const came = exitCode === 0 || (port !== undefined && stdout.includes('refused'))
+  const lost = /\d+ packets transmitted, .* packet loss/.exec(stdout)?.[0] ?? 'no answer'
+  return { came, saw: `${name}: ${came ? 'answered' : port === undefined ? lost : 'no answer'}` }
+}
+
+/** @throws LabError where one does not reach the other even before anything is broken: then silence would prove nothing */
+const mustReach = async (context: Context, ways: readonly Way[]): Promise<void> => {
+  if (ways.length === 0)
+    throw new LabError('fault-impossible', 'there is nothing between the two sides to cut')
+  const verdict = await ofAll(ways, async (way) => {
+    const { came, saw } = await reaches(context, way)
+    return { ok: came, saw }
+  })
+  if (!verdict.ok)
+    throw new LabError('fault-impossible', `not everybody hears each other to begin with: ${verdict.saw}`, {
+      hint: `lab verify ${context.lab.name}`,
+    })
+}
+
+const oneOfEach = (ways: readonly Way[]): readonly string[] => [...new Set(ways.map(({ from }) => from))]
+
+const isCut = (ways: readonly Way[], table: string): Sign => ({
+  title: `${oneOfEach(ways).join(', ')}: the rules are loaded, and no packet comes back`,
+  within: soon,
+  probe: async (context) => {
+    const rules = await ofAll(oneOfEach(ways), async (name) => {
+      const there = await hasTable(context, name, table)
+      return { ok: there, saw: `${name}: ${there ? '' : 'no '}table ${table}` }
+    })
+    const packets = await ofAll(ways, async (way) => {
+      const { came, saw } = await reaches(context, way)
+      return { ok: !came, saw }
+    })
+    return { ok: rules.ok && packets.ok, saw: `${rules.saw}; ${packets.saw}` }
+  },
+})
+
+const isJoined = (ways: readonly Way[], table: string): Sign => ({
+  title: `${oneOfEach(ways).join(', ')}: the rules are gone, and packets come back`,
+  within: reunion,
+  probe: async (context) => {
+    const rules = await ofAll(oneOfEach(ways), async (name) => {
+      const there = await hasTable(context, name, table)
+      return { ok: !there, saw: `${name}: ${there ? '' : 'no '}table ${table}` }
+    })
+    const packets = await ofAll(ways, async (way) => {
+      const { came, saw } = await reaches(context, way)
+      return { ok: came, saw }
+    })
+    return { ok: rules.ok && packets.ok, saw: `${rules.saw}; ${packets.saw}` }
+  },
+})
+
+/** The fields as rules see them: any of them may be bad. */
+interface Written {
+  readonly between?: readonly (readonly (string | undefined)[] | undefined)[] | undefined
+  readonly protocol?: Protocol | undefined
+}
+
+const nodes: readonly Role[] = ['control-plane', 'worker']
+
+function* partitionRules(file: DraftFile, fault: Written, path: Path): Found {
+  const sides = (fault.between ?? []).map((side) => items(side))
+  for (const [side, words] of sides.entries()) {
+    for (const [index, where] of words) {
+      const message = whereProblem(file, where)
+      if (message) yield { path: [...path, 'between', side, index], message }
+    }
+  }
+  const [one = [], other = []] = sides
+  const same = other.find(([, where]) => one.some(([, first]) => shares(file, first, where)))
+  if (same) {
+    yield {
+      path: [...path, 'between', 1, same[0]],
+      message: `${shown(same[1])} is on the other side already; wanted every machine on one side`,
+    }
+  }
+  const faces = (first: Role, second: readonly Role[]): boolean => {
+    const has = (words: typeof one, wanted: readonly Role[]): boolean =>
+      words.some(([, where]) => rolesAt(file, where).some((role) => wanted.includes(role)))
+    return (has(one, [first]) && has(other, second)) || (has(other, [first]) && has(one, second))
+  }
+  const known = sides.length === 2 && [...one, ...other].every(([, where]) => rolesAt(file, where).length > 0)
+  if (!known) return
+  if (fault.protocol === 'api' && !faces('control-plane', nodes)) {
+    yield {
+      path: [...path, 'protocol'],
+      message:
+        'api is between nodes and the control plane; wanted the control plane on one side, nodes on the other',
+    }
+  } else if (fault.protocol === 'storage' && !faces('target', ['worker', 'initiator'])) {
+    yield {
+      path: [...path, 'protocol'],
+      message:
+        'storage is between initiators and targets; wanted a target on one side, workers or initiators on the other',
+    }
+  }
+}
+
+const machineSet = (description: string) =>
+  list(where('What belongs to it'), 'a list of machines').min(1, 'at least one machine').meta({ description })
+
+export const partition: FaultRecord = {
+  name: 'partition',
+  description:
+    'Drops what two sets of machines send each other. SSH from the host goes on. Healed by removing the rules.',
+  fields: {
+    between: z
+      .tuple([machineSet('One side.'), machineSet('The other side.')], {
+        error: 'two lists of machines, such as [[database], [control-plane]]',
+      })
+      .meta({ description: 'The two sides: two lists of machines.' }),
+    protocol: z.enum(['all', 'api', 'storage'], { error: 'all, api or storage' }).default('all').meta({
+      description:
+        'What is cut: `api` only the way to the API server, `storage` only iSCSI, `all` everything.',
+    }),
+    for: lasting,
+  },
+  complete: (written) => written,
+  rules: (file, fault, path) => partitionRules(file, fault, path),
+  touches: (fault: DraftFault) =>
+    ((fault as Written).between ?? [undefined]).flatMap((side) => side ?? [undefined]),
+  // Cut off from the API server, a node's kubelet is not heard.
+  silences: (fault: DraftFault, file: DraftFile) =>
+    (fault as Written).protocol !== 'storage' &&
+    ((fault as Written).between ?? [undefined])
+      .flatMap((side) => side ?? [undefined])
+      .some((word) => word === undefined || rolesAt(file, word).includes('control-plane')),
+  undos: [removingTable],
+  aim: (context, spec, { server, index }) => {
+    const { lab } = context
+    // The schema of the lab file has made sure that these are the fields.
+    const { between, protocol } = spec as unknown as Spec
+    const [one, other] = between.map((side) => [
+      ...new Set(side.flatMap((word) => machinesAt(lab, word, server))),
+    ])
+    const sides: Sides = [one ?? [], other ?? []]
+    const table = tableOf(index)
+    const cuts = cut(lab, protocol, sides)
+    const names = sides.map((side) => side.map(({ name }) => name))
+    const ways = cuts.flatMap(({ at, others, port }) =>
+      others.map((to) => ({ from: at.name, to, port: port?.remote })),
+    )
+    return Promise.resolve({
+      on: [...new Set(names.flat())],
+      detail: `${names.map((side) => side.join(', ')).join(' and ')} no longer hear each other${protocol === 'all' ? '' : ` (${protocol})`}`,
+      undo: cuts.map(({ at }) => removingTable.of(at.name, { table })),
+      possible: async () => {
+        await Promise.all(cuts.map(({ at }) => listTables(context, at.name)))
+        await mustReach(context, ways)
+      },
+      act: async () => {
+        await Promise.all(
+          cuts.map(({ at, others, port }) =>
+            loadTable(context, at.name, partitionTable(lab, table, others, port)),
+          ),
+        )
+      },
+      acting: isCut(ways, table),
+      gone: isJoined(ways, table),
+    })
+  },
+}

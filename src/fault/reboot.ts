@@ -1,0 +1,69 @@
+import { LabError } from '../error.js'
+import { readJournal } from '../journal.js'
+import { CommandError } from '../machine/machine.js'
+import { shell } from '../machine/sh.js'
+import type { Context } from '../context.js'
+import { faultOfMachine } from './fault.js'
+import { bootIdOf, BootIds, described, isBack, stateOf, switchingOn } from './power.js'
+import { comeback, ofAll, type Sign } from './sign.js'
+
+/** Seconds for the command that restarts a machine. */
+const timeout = 30
+
+/**
+ * Tells a machine to restart. Its answer counts; that the answer gets lost on the way, or that the command is ended by
+ * a signal while everything ends, does not. Whether it happened is seen afterwards.
+ */
+const restart = async (context: Context, machine: string): Promise<void> => {
+  try {
+    await context.machine(machine).run(shell`systemctl reboot`, { timeout })
+  } catch (error) {
+    if (!(error instanceof LabError) || (error instanceof CommandError && error.result.exitCode < 128))
+      throw error
+  }
+}
+
+const hasRestarted = (names: readonly string[], before: BootIds): Sign => ({
+  title: `${names.join(', ')} has booted anew`,
+  within: comeback,
+  probe: (context) =>
+    ofAll(names, async (name) => {
+      const state = await stateOf(context, name)
+      if (state.status !== 'running') {
+        // An agent that fences by power does not wait until it is back: it went down, and that was wanted.
+        const fenced = (await readJournal(context.lab)).some(
+          ({ kind, undo }) => kind === 'fence' && undo.machine === name,
+        )
+        return { ok: fenced, saw: `${described(state)}${fenced ? ', fenced while it went down' : ''}` }
+      }
+      const bootId = await bootIdOf(context, name)
+      const old = before.of(name)
+      return {
+        ok: old !== undefined && bootId !== old,
+        saw:
+          bootId === old
+            ? `${name}: still boot ${bootId}`
+            : `${name}: boot ${bootId}, before ${old ?? 'unknown'}`,
+      }
+    }),
+})
+
+export const reboot = faultOfMachine({
+  name: 'reboot',
+  description: 'Restarts a machine in an orderly way. It comes back by itself.',
+  fields: {},
+  lasts: false,
+  silences: () => true,
+  undos: [switchingOn],
+  aim: ({ on, names, each, undo }) => {
+    const boots = new BootIds()
+    return {
+      detail: `${names} restarted`,
+      undo: undo((machine) => switchingOn.of(machine, {})),
+      possible: (context) => boots.note(context, on),
+      act: (context) => each(({ name }) => restart(context, name)),
+      acting: hasRestarted(on, boots),
+      gone: isBack(on, boots),
+    }
+  },
+})

@@ -1,0 +1,77 @@
+/** Signs: how it is seen that a fault acts, and that it is gone. A sign looks at the world, not at what was typed. */
+import { setTimeout as delay } from 'node:timers/promises'
+import { Interrupted, messageOf } from '../error.js'
+import { type Command } from '../machine/sh.js'
+import type { Context } from '../context.js'
+import type { Seconds, Verdict } from '../plan/step.js'
+
+/** What shows something, asked until it says yes. */
+export interface Sign {
+  /** A fact in the present tense: `worker1 is off`. */
+  readonly title: string
+  /** Seconds that it may take; the provider's patience makes it longer. */
+  readonly within: Seconds
+  readonly probe: (context: Context) => Promise<Verdict>
+}
+
+/** What was seen of a sign in the end. */
+export interface Seen extends Verdict {
+  readonly title: string
+  readonly at: Date
+  /** Milliseconds on this host's monotonic clock. */
+  readonly ms: number
+}
+
+/** Milliseconds between two looks. */
+const pause = 250
+
+/** Asks until it is so, or its time is over. What cannot be asked is not so. @throws Interrupted with the signal */
+export const see = async ({ title, within, probe }: Sign, context: Context): Promise<Seen> => {
+  const { signal, provider } = context
+  const begun = performance.now()
+  for (;;) {
+    signal.throwIfAborted()
+    const verdict = await probe(context).catch((error: unknown): Verdict => ({
+      ok: false,
+      saw: messageOf(error),
+    }))
+    if (signal.aborted) throw new Interrupted()
+    const ms = performance.now()
+    const late = ms - begun >= within * (provider.patience ?? 1) * 1000
+    if (verdict.ok || verdict.final === true || late)
+      return {
+        title,
+        ok: verdict.ok,
+        saw: verdict.ok ? verdict.saw : `${verdict.saw} (waited ${((ms - begun) / 1000).toFixed(0)} s)`,
+        at: new Date(),
+        ms,
+      }
+    await delay(pause, undefined, { signal }).catch(() => undefined)
+  }
+}
+
+/** Seconds for a command of a look. */
+export const lookTimeout = 10
+/** Seconds for a sign that needs no more than a look or two. */
+export const soon = 15
+/** Seconds for a machine to come back. */
+export const comeback = 150
+/** Seconds for the first packets after a pause: those who were cut off wait longer and longer. */
+export const reunion = 60
+
+/** Of several, all must say yes. */
+export const ofAll = async <T>(each: readonly T[], ask: (one: T) => Promise<Verdict>): Promise<Verdict> => {
+  const verdicts = await Promise.all(each.map(ask))
+  return {
+    ok: verdicts.length > 0 && verdicts.every(({ ok }) => ok),
+    saw: verdicts.map(({ saw }) => saw).join('; '),
+  }
+}
+
+/** What a command printed: its output, or if that is empty and it failed, its errors. */
+export const printed = async (context: Context, machine: string, command: Command): Promise<string> => {
+  const { exitCode, stdout, stderr } = await context
+    .machine(machine)
+    .try(command, { signal: context.signal, timeout: lookTimeout })
+  return exitCode === 0 || stdout.trim() !== '' ? stdout.trim() : stderr.trim()
+}

@@ -1,0 +1,66 @@
+import { z } from 'zod'
+import { items, lacks, type DraftFile } from './draft.js'
+import { type Lab, type MachineSpec, type Role, roles, type Where } from './lab.js'
+import { duration, shown } from './schema.js'
+import { didYouMean } from './suggest.js'
+
+/** Whom a fault hits: the words for it in a lab file, and the machines that they stand for. */
+
+export const where = (description = 'What it happens to') =>
+  z.string({ error: 'a machine, a role, database or standby' }).meta({
+    description: `${description}: a machine by its name, all machines of a role, \`database\` (the worker that runs the database at that moment) or \`standby\` (the workers that do not).`,
+    examples: ['database', 'standby', 'worker1', 'target'],
+  })
+
+/** The field of a fault that can end before the scenario heals. */
+export const lasting = duration(
+  'a duration',
+  'How long it lasts. Without it: until the scenario heals, see heal.',
+).optional()
+
+/** The machines that a fault is about, in the order of the file, while the database runs on `server`. */
+export const machinesAt = (lab: Lab, where: Where, server: string): readonly MachineSpec[] =>
+  lab.machines.filter(({ name, role }) => {
+    if (where === 'database') return name === server
+    if (where === 'standby') return role === 'worker' && name !== server
+    return lab.machines.some((machine) => machine.name === where) ? name === where : role === where
+  })
+
+/** The roles that a word of a fault stands for; none for a word that means nothing, or nobody knows yet. */
+export const rolesAt = (file: DraftFile, where: string): readonly Role[] => {
+  if (where === 'database' || where === 'standby') return ['worker']
+  const machine = items(file.machines).find(([, { name }]) => name === where)?.[1]
+  if (machine) return machine.role ? [machine.role] : []
+  return roles.filter((role) => role === where)
+}
+
+/** Why a word of a fault does not stand for any machine. */
+export const whereProblem = (file: DraftFile, where: string): string | undefined => {
+  const machines = items(file.machines).map(([, machine]) => machine)
+  // A machine whose name or role is bad may be the one that is meant.
+  if (machines.length < (file.machines?.length ?? 1)) return undefined
+  if (machines.some(({ name, role }) => name === undefined || role === undefined)) return undefined
+  if (where === 'database' || where === 'standby') {
+    if (lacks(file, 'database')) return `${where} is about the database; add a database, or name a machine`
+    const workers = machines.filter(({ role }) => role === 'worker').length
+    return where === 'standby' && workers < 2
+      ? 'standby is a worker without the database; wanted two machines with the role worker'
+      : undefined
+  }
+  const names = machines.map(({ name }) => String(name))
+  if (names.includes(where)) return undefined
+  if ((roles as readonly string[]).includes(where)) {
+    return machines.some(({ role }) => role === where) ? undefined : `no machine has the role ${where}`
+  }
+  const words = [...names, ...roles, ...(lacks(file, 'database') ? [] : ['database', 'standby'])]
+  return `no machine is named ${shown(where)}${didYouMean(where, words) || `; wanted ${names.join(', ')}, a role, database or standby`}`
+}
+
+/** Whether two words of a fault stand for a common machine, wherever the database runs. */
+export const shares = (file: DraftFile, one: string, other: string): boolean => {
+  const isRole = (word: string): boolean =>
+    roles.some((role) => role === word) && items(file.machines).every(([, { name }]) => name !== word)
+  const has = (role: string, word: string): boolean =>
+    isRole(role) && !isRole(word) && rolesAt(file, word).some((found) => found === role)
+  return one === other || has(one, other) || has(other, one)
+}

@@ -1,0 +1,29 @@
+/**
+ * Every fault and experiment of this program, and lab files read with them: nothing below this file knows them by name.
+ * Providers have a list of their own, `provider/registry.ts`.
+ */
+import { experiments } from './course/experiments.js'
+import { faults } from './fault/faults.js'
+import type { Lab } from './lab/lab.js'
+import * as load from './lab/load.js'
+import type { Supported } from './lab/rules.js'
+import * as schema from './lab/schema.js'
+import type { Registry } from './trial/registry.js'
+
+export const registry: Registry = { faults, experiments }
+
+/** As `parseLab` of `lab/load.ts`, with all faults and experiments. */
+export const parseLab = (text: string, file: string, versions?: Supported): Lab =>
+  load.parseLab(text, file, registry, versions)
+
+/** As `loadLab` of `lab/load.ts`, with all faults and experiments. */
+export const loadLab = (nameOrPath: string): Promise<Lab> => load.loadLab(nameOrPath, registry)
+
+/** The labs that come with this program. */
+export const shippedLabs = (): readonly load.ShippedLab[] => load.shippedLabs(registry)
+
+/** The JSON Schema of the lab file, for editors. */
+export const jsonSchema = (): object => schema.jsonSchema(registry)
+
+/** Writes the JSON Schema of the lab file, for `npm run generate`. */
+export const writeSchema = (): void => schema.writeSchema(registry)

@@ -1,0 +1,250 @@
+/** What a verdict rests on: the checks of a trial, each with evidence, and the budgets that it was measured by. */
+import type { BudgetName } from '../lab/lab.js'
+import { durationText } from '../lab/schema.js'
+import type { CommonFacts, Facts, ScenarioFacts } from '../trial/facts.js'
+import type { Gap } from '../trial/ledger.js'
+import type { Recovery } from '../trial/recovery.js'
+import type { MomentName, Timeline } from '../trial/timeline.js'
+import type { RunCheck, RunReport } from './schema.js'
+
+export const budgetTitles: Readonly<Record<BudgetName, string>> = {
+  writeGap: 'longest time without an acknowledged write',
+  readGap: 'longest time without an answered read',
+  notReady: 'from the fault until the node is NotReady',
+  takeover: 'from the fault until another server acknowledges a write',
+}
+
+/** 12340 to `12.3 s`; null to a dash. */
+export const spanText = (milliseconds: number | null): string =>
+  milliseconds === null ? '–' : `${(milliseconds / 1000).toFixed(1)} s`
+
+/** Milliseconds: between its last answer and the end of a run, a client that is well has no answer either. */
+const usualPause = 1000
+
+interface Measured {
+  readonly measured: number | null
+  readonly atLeast: boolean
+}
+
+const longest = (gaps: readonly Gap[], wanted: Gap['operation']): Measured => {
+  const [gap] = gaps
+    .filter(({ operation, medium }) => operation === wanted && medium === 'row')
+    .sort((a, b) => b.length - a.length)
+  return gap
+    ? { measured: Math.round(gap.length), atLeast: gap.open && gap.length > usualPause }
+    : { measured: null, atLeast: false }
+}
+
+const momentAt = (timeline: Timeline | undefined, name: MomentName): Measured => {
+  const ms = timeline?.moments[name]?.ms
+  return { measured: ms === undefined ? null : Math.round(ms), atLeast: false }
+}
+
+export const budgetsOf = ({ scenario, ledger, timeline }: ScenarioFacts): RunReport['budgets'] => {
+  const gaps = ledger?.judgement.gaps ?? []
+  const measured: Readonly<Record<BudgetName, Measured>> = {
+    writeGap: longest(gaps, 'write'),
+    readGap: longest(gaps, 'read'),
+    notReady: momentAt(timeline, 't1'),
+    takeover: momentAt(timeline?.takenOver ? timeline : undefined, 't6'),
+  }
+  return (Object.keys(measured) as BudgetName[]).map((name) => ({
+    name,
+    wanted: scenario.expect[name] ?? null,
+    ...measured[name],
+  }))
+}
+
+const dataTitles = {
+  LOST: 'nothing that was acknowledged is missing',
+  CORRUPT: 'everything is as it was sent',
+  'DOUBLE WRITER': 'one server wrote at a time',
+} as const
+
+const dataChecks = (
+  ledger: CommonFacts['ledger'],
+  kinds: readonly (keyof typeof dataTitles)[] = ['LOST', 'CORRUPT', 'DOUBLE WRITER'],
+): RunCheck[] =>
+  kinds.map((kind) => {
+    const judgement = ledger?.judgement
+    const findings = judgement?.findings.filter((finding) => finding.kind === kind) ?? []
+    const base = { group: 'data', title: dataTitles[kind], machine: null } as const
+    if (findings.length > 0) {
+      const saw = findings
+        .map(({ message, evidence }) => [`${kind}: ${message}`, ...evidence].join('; '))
+        .join('; ')
+      return { ...base, outcome: 'failed', saw }
+    }
+    if (!judgement) return { ...base, outcome: 'unknown', saw: 'there is no ledger' }
+    if (judgement.unknown.length > 0)
+      return { ...base, outcome: 'unknown', saw: judgement.unknown.join('; ') }
+    const { row, file } = judgement.tally
+    const lines = file.sent > 0 ? `, ${String(file.acknowledged)} of ${String(file.sent)} lines` : ''
+    return {
+      ...base,
+      outcome: 'passed',
+      saw: `${String(row.acknowledged)} of ${String(row.sent)} rows${lines} were acknowledged`,
+    }
+  })
+
+/** Two of each fault: that it acts, and that it is gone. What only was typed is neither. */
+const faultChecks = ({ faults, interrupted }: CommonFacts): RunCheck[] =>
+  faults.flatMap(({ fault, on, injected, acting, healed, gone, error }): RunCheck[] => {
+    const name = `${fault} of ${on.join(', ')}`
+    const base = { group: 'faults', machine: on.length === 1 ? (on[0] ?? null) : null } as const
+    if (!injected) return [{ ...base, title: `${name} acts`, outcome: 'unknown', saw: 'not injected' }]
+    const acts = acting?.ok === true
+    return [
+      {
+        ...base,
+        title: `${name} acts${acting ? `: ${acting.title}` : ''}`,
+        outcome: acts ? 'passed' : acting || error !== undefined ? 'failed' : 'unknown',
+        saw: acting?.saw ?? error ?? 'nobody looked',
+      },
+      {
+        ...base,
+        title: `${name} is gone${gone ? `: ${gone.title}` : ''}`,
+        outcome:
+          gone?.ok === true && healed ? 'passed' : healed && !gone && interrupted ? 'unknown' : 'failed',
+        saw: gone?.saw ?? (healed ? 'nobody looked' : `not undone${error === undefined ? '' : `: ${error}`}`),
+      },
+    ]
+  })
+
+/** That a lab recovered by the help of `lab` is no recovery, unless that was what the scenario wanted. */
+const recoveryChecks = ({ recovery, interrupted }: ScenarioFacts): RunCheck[] => {
+  if (!recovery) return []
+  const check = (title: string, { outcome, saw }: Recovery): RunCheck => ({
+    group: 'faults',
+    title,
+    machine: null,
+    // Whoever ended the run did not wait for it.
+    outcome: outcome === 'failed' && interrupted ? 'unknown' : outcome,
+    saw,
+  })
+  return [
+    ...(recovery.itself
+      ? [check('the lab recovers by itself: writes are answered before lab heals anything', recovery.itself)]
+      : []),
+    check('after the faults were undone, writes are answered', recovery.healed),
+  ]
+}
+
+/** Where what was read back came from. */
+const readBackChecks = ({ ledger, diskProof }: CommonFacts): RunCheck[] => {
+  if (!ledger) return []
+  const title = 'what is read back was on the disk, and not in the memory of the server that wrote it'
+  const base = { group: 'data', machine: null } as const
+  if (!diskProof) return [{ ...base, title, outcome: 'unknown', saw: 'the server was not ended before' }]
+  const { ok, saw, fileSystem } = diskProof
+  return [
+    { ...base, title, outcome: ok ? 'passed' : 'unknown', saw },
+    ...(fileSystem
+      ? [
+          {
+            ...base,
+            title: 'the file system of the disk is clean',
+            outcome: fileSystem.ok ? ('passed' as const) : ('failed' as const),
+            saw: fileSystem.saw,
+          },
+        ]
+      : []),
+  ]
+}
+
+const budgetOutcome = (wanted: number, { measured, atLeast }: Measured): RunCheck['outcome'] => {
+  if (measured === null) return 'unknown'
+  if (measured > wanted) return 'failed'
+  return atLeast ? 'unknown' : 'passed'
+}
+
+/** `18.5 s`, `not seen`; of a gap that the end of the run cut off, that it did not end. */
+const measuredText = ({ measured, atLeast }: Measured): string =>
+  measured === null ? 'not seen' : `${spanText(measured)}${atLeast ? ', and it did not end' : ''}`
+
+const budgetChecks = (budgets: RunReport['budgets']): RunCheck[] =>
+  budgets.flatMap(({ name, wanted, measured, atLeast }): RunCheck[] =>
+    wanted === null
+      ? []
+      : [
+          {
+            group: 'budgets',
+            title: `${budgetTitles[name]}: ${durationText(wanted)} or less`,
+            machine: null,
+            outcome: budgetOutcome(wanted, { measured, atLeast }),
+            saw: measuredText({ measured, atLeast }),
+          },
+        ],
+  )
+
+/** An experiment that claimed nothing proved nothing. */
+const nothingClaimed: RunCheck = {
+  group: 'claims',
+  title: 'something was claimed and seen',
+  machine: null,
+  outcome: 'unknown',
+  saw: 'the experiment did not come so far',
+}
+
+/** What only a trial of this kind rests on. */
+const ownChecks = (facts: Facts, budgets: RunReport['budgets']): RunCheck[] => {
+  switch (facts.kind) {
+    case 'scenario':
+      return [
+        ...recoveryChecks(facts),
+        ...dataChecks(facts.ledger),
+        ...readBackChecks(facts),
+        ...budgetChecks(budgets),
+      ]
+    case 'experiment': {
+      const claims = facts.claims.map(({ title, outcome, saw }): RunCheck => ({
+        group: 'claims',
+        title,
+        machine: null,
+        outcome,
+        saw,
+      }))
+      return [
+        ...claims,
+        // Of a database whose members all take writes.
+        ...(facts.ledger ? dataChecks(facts.ledger, ['LOST', 'CORRUPT']) : []),
+        ...(claims.length === 0 ? [nothingClaimed] : []),
+      ]
+    }
+  }
+}
+
+export const checksOf = (facts: Facts, budgets: RunReport['budgets']): RunCheck[] => {
+  const steady = (when: 'before' | 'after'): RunCheck[] =>
+    facts.checks
+      .filter((check) => check.when === when)
+      .map(({ title, machine, ok, saw }) => ({
+        group: when,
+        title,
+        machine: machine ?? null,
+        // A lab that was not well to begin with proves nothing about the fault.
+        outcome: ok ? 'passed' : when === 'before' ? 'unknown' : 'failed',
+        saw,
+      }))
+  const after = steady('after')
+  const notAsked = (saw: string): RunCheck => ({
+    group: 'after',
+    title: 'the lab is as it was before',
+    machine: null,
+    outcome: 'unknown',
+    saw,
+  })
+  return [
+    ...steady('before'),
+    ...faultChecks(facts),
+    ...ownChecks(facts, budgets),
+    ...after,
+    ...(facts.interrupted ? [notAsked('the run was interrupted')] : []),
+    ...(after.length === 0 && !facts.interrupted ? [notAsked('nobody asked')] : []),
+  ]
+}
+
+export const verdictOf = (checks: readonly RunCheck[]): RunReport['verdict'] => {
+  if (checks.some(({ outcome }) => outcome === 'failed')) return 'FAIL'
+  return checks.some(({ outcome }) => outcome === 'unknown') ? 'UNKNOWN' : 'PASS'
+}

@@ -1,0 +1,89 @@
+/** Acknowledged writes, as a scenario needs them while it goes on, and as its timeline shows them. */
+import { calm, type LedgerRecord, type Medium, usualPause } from './ledger.js'
+import type { Observation } from './timeline.js'
+
+/** Acknowledged writes of one medium. */
+class MediumAnswers {
+  /** By the ledger's clock, in milliseconds. */
+  last = -Infinity
+  /** Since when writes have been answered without a pause. */
+  steadySince = Infinity
+
+  take(ms: number): void {
+    if (ms - this.last > usualPause) this.steadySince = ms
+    this.last = ms
+  }
+}
+
+/** Acknowledged writes, as the run needs them while it goes on. */
+export class Answers {
+  readonly #of: Readonly<Record<Medium, MediumAnswers>> = {
+    row: new MediumAnswers(),
+    file: new MediumAnswers(),
+  }
+  #lastPod: string | undefined
+
+  take(record: LedgerRecord): void {
+    if (record.type !== 'acknowledged' || record.operation !== 'write') return
+    this.#of[record.medium].take(record.ms)
+    if (record.medium === 'row') this.#lastPod = record.server.pod
+  }
+
+  /** What has not acknowledged anything yet. */
+  get missing(): readonly Medium[] {
+    return (['row', 'file'] as const).filter((medium) => this.#of[medium].last === -Infinity)
+  }
+
+  /** Milliseconds since the last answer of the medium that has been silent for longer. */
+  get silence(): number {
+    return performance.now() - Math.min(this.#of.row.last, this.#of.file.last)
+  }
+
+  /** The database that answered last. */
+  get lastPod(): string | undefined {
+    return this.#lastPod
+  }
+
+  /** Whether writes to every medium are answered now, and were for a while, all of it after this moment. */
+  calmSince(ms: number): boolean {
+    return (
+      this.silence < usualPause &&
+      Object.values(this.#of).every(({ last, steadySince }) => last - Math.max(steadySince, ms) >= calm)
+    )
+  }
+}
+
+/** Whether a record is a write that the database acknowledged: a takeover is that of the database. */
+export const isRowWritten = (
+  record: LedgerRecord,
+): record is Extract<LedgerRecord, { type: 'acknowledged' }> =>
+  record.type === 'acknowledged' && record.operation === 'write' && record.medium === 'row'
+
+export const writeObservations = (records: readonly LedgerRecord[]): readonly Observation[] =>
+  records.flatMap((record): Observation[] =>
+    isRowWritten(record)
+      ? [
+          {
+            type: 'write-acknowledged',
+            at: record.at,
+            ms: record.ms,
+            source: 'operator',
+            detail: `row ${String(record.seq)} acknowledged by ${record.server.pod} on ${record.server.node}`,
+            pod: record.server.pod,
+            node: record.server.node,
+          },
+        ]
+      : [],
+  )
+
+/** What a volume's events say nothing about: whose volume it is. It is that of the pod that last came to the node. */
+export const withPods = (
+  seen: readonly Observation[],
+  volumes: readonly Observation[],
+): readonly Observation[] =>
+  volumes.map((volume) => {
+    const pod = seen.findLast(
+      ({ type, node }) => type === 'replacement-scheduled' && node === volume.node,
+    )?.pod
+    return pod === undefined ? volume : { ...volume, pod }
+  })
