@@ -1,7 +1,7 @@
 /** A check that a lab file can name is one file and one line in a list: this adds one for Jobs, and asks it. */
 import { expect, test, vi } from 'vitest'
 import type { Context } from '../../src/context.js'
-import { loadLab, parseLab } from '../../src/lab/load.js'
+import { loadLab, parseLab } from '../../src/registry.js'
 import { workload } from '../../src/lab/schema.js'
 import { ask } from '../../src/plan/runner.js'
 import { readyChecks } from '../../src/ready/list.js'

@@ -1,9 +1,8 @@
 /** A provider is one module and one entry in a list: this adds one, of machines that only answer SSH, and runs a plan. */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { Context, Plan, Step } from '../../src/context.js'
-import { refusal } from '../../src/fault/faults.js'
-import type { FaultSpec, Lab, ProviderName } from '../../src/lab/lab.js'
-import { loadLab, parseLab } from '../../src/lab/load.js'
+import type { Lab, ProviderName } from '../../src/lab/lab.js'
+import { loadLab, parseLab, registry } from '../../src/registry.js'
 import { leftOutLines } from '../../src/plan/plan.js'
 import { runPlan, succeeded } from '../../src/plan/runner.js'
 import { apiEndpointOf, type Provider } from '../../src/provider/provider.js'
@@ -12,6 +11,7 @@ import { openSession } from '../../src/session.js'
 import { pathsOf, writePrivate } from '../../src/state.js'
 import { fileOptions } from '../../src/steps/machines.js'
 import { planDown, planGiveBack, planStop, planUp } from '../../src/up.js'
+import { faultNamed } from '../../src/trial/injection.js'
 import { temporaryFolder } from '../helpers/folder.js'
 import { clientKeys, TestSshServer } from '../helpers/ssh-server.js'
 import { contractOfAny } from '../provider/contract.js'
@@ -130,7 +130,7 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
   }, 60_000)
 
   test('refuses faults that need a switch or a pause, and says which it lacks', () => {
-    const refused = (fault: string) => refusal(provider, { fault } as FaultSpec)
+    const refused = (fault: string) => faultNamed(registry, fault).refusal?.(provider)
     expect(refused('power-cut')).toBe('ssh-only cannot switch a machine off')
     expect(refused('hang')).toBe('ssh-only cannot stop a machine where it stands')
     expect(refused('packet-loss')).toBeUndefined()
