@@ -698,8 +698,7 @@ const experimentOf = (experiments: readonly ExperimentWords[]): z.ZodType<string
   return z.enum(names, { error: `an experiment: ${names.join(', ')}` })
 }
 
-/** The schema of a lab file that may name these faults and experiments. */
-export const labSchemaOf = ({ faults, experiments }: Words) =>
+const buildSchema = ({ faults, experiments }: Words) =>
   mapping(
     {
       apiVersion: z
@@ -810,6 +809,18 @@ export const labSchemaOf = ({ faults, experiments }: Words) =>
     },
     'a mapping that begins with apiVersion: lab/v1',
   )
+
+const built = new WeakMap<Words, ReturnType<typeof buildSchema>>()
+
+/**
+ * The schema of a lab file that may name these faults and experiments. It is built once: that takes longer than to
+ * parse a lab file with it.
+ */
+export const labSchemaOf = (words: Words): ReturnType<typeof buildSchema> => {
+  const schema = built.get(words) ?? buildSchema(words)
+  built.set(words, schema)
+  return schema
+}
 
 /** The lab file as its author wrote it. */
 export type LabFile = z.input<ReturnType<typeof labSchemaOf>>
