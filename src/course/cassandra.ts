@@ -4,7 +4,6 @@ import type { Verdict } from '../plan/step.js'
 import type { ExperimentContext, Experiment } from '../trial/experiment-context.js'
 import { made, startedInOrder, untouched } from '../trial/claims.js'
 import type { PodSeen } from '../trial/history.js'
-import { cassandraStore, nodePortOf } from './stores.js'
 
 const member = ({ labels }: PodSeen): boolean => labels['app'] === 'cassandra'
 
@@ -149,6 +148,8 @@ export const memberLost: Experiment = {
       const others = members(context).filter(({ name }) => name !== 'cassandra-2')
       if (!machinesWith(context.lab, 'worker').some(({ name }) => name === lost?.node))
         throw new Error('cassandra-2 is on no worker')
+      // Every command that reads a lab file knows all experiments, and few need the databases' drivers.
+      const { cassandraStore, nodePortOf } = await import('./stores.js')
       const nodePort = await nodePortOf(context, 'cassandra-outside')
       const store = (run: string) =>
         cassandraStore({ reach: context.reach, nodePort, run }, datacenter, (address) => {

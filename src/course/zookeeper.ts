@@ -14,7 +14,6 @@ import {
   updatedInOrder,
 } from '../trial/claims.js'
 import type { PodSeen } from '../trial/history.js'
-import { nodePortOf, zookeeperStore } from './stores.js'
 import { boundClaims, sameVolumes, volumeClaims } from './volumes.js'
 
 const zk = ({ labels }: PodSeen): boolean => labels['app'] === 'zk'
@@ -80,6 +79,8 @@ const serverOf = (context: ExperimentContext, id: number) => {
 }
 
 const withLedger = async (context: ExperimentContext, during: () => Promise<void>): Promise<void> => {
+  // Every command that reads a lab file knows all experiments, and few need the databases' drivers.
+  const { nodePortOf, zookeeperStore } = await import('./stores.js')
   const nodePort = await nodePortOf(context, 'zk-outside')
   await context.ledger(
     (run) => zookeeperStore({ reach: context.reach, nodePort, run }, (id) => serverOf(context, id)),
