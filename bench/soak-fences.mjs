@@ -111,13 +111,19 @@ const begin = (program, ...words) => {
   return { child, ended }
 }
 
+/** An API server that is busy with a target's return may hang up once; one that never answers ends the soak. */
 const look = async (node) => {
-  const { stdout, stderr } = await begin('look', node).ended
-  try {
-    return JSON.parse(stdout)
-  } catch {
-    throw new Error(`nobody could look: ${stderr}`)
+  let said = ''
+  for (let tries = 0; tries < 5; tries++) {
+    const { stdout, stderr } = await begin('look', node).ended
+    try {
+      return JSON.parse(stdout)
+    } catch {
+      said = stderr
+      await delay(3000)
+    }
   }
+  throw new Error(`nobody could look: ${said}`)
 }
 /** What was done to the node and has no undo in the journal. */
 const orphaned = ({ access, tainted, on, journal }) => [
@@ -140,6 +146,12 @@ const file = variant(values.lab, name, (one) => {
   one.fencing = 'none'
 })
 await must(['up', file])
+process.on('uncaughtException', async (error) => {
+  console.error(error)
+  if (values.keep) console.error(`kept as it is: LAB_STATE=${state}; lab down ${name} ends it`)
+  else if ((await lab(['down', name])).code === 0) tidy()
+  process.exit(1)
+})
 const tally = { rounds: 0, fenced: 0, killed: 0, targetCut: 0, orphaned: 0, notWhole: 0 }
 for (let round = 1; round <= runs && !stopped; round++) {
   const node = pick(['worker1', 'worker2'])
