@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Check, Context } from '../context.js'
 import type { Seconds, Verdict } from '../plan/step.js'
-import type { Command } from '../machine/sh.js'
+import type { Lab, MachineSpec } from '../lab/lab.js'
+import { type Command, shell } from '../machine/sh.js'
 
 /** A check whose evidence is the output of one command on a machine. */
 export const machineCheck = (
@@ -26,6 +27,25 @@ export const machineCheck = (
     },
   }
 }
+
+/** Seconds for a machine that answers SSH to answer a question about itself. */
+export const answerDeadline = 15
+
+/** The command that shows the last lines of a unit's journal, as a hint. */
+export const journalHint = (lab: Lab, machine: string, unit: string): string =>
+  `lab exec ${lab.name} ${machine} -- journalctl -u ${unit} -n 40 --no-pager`
+
+/** A systemd service that must run on a machine. */
+export const serviceCheck = (lab: Lab, machine: MachineSpec, unit: string): Check =>
+  machineCheck({
+    id: `${machine.name}-${unit}`,
+    title: `${unit} runs on ${machine.name}`,
+    machine: machine.name,
+    within: 30,
+    hint: journalHint(lab, machine.name, unit),
+    command: shell`systemctl show --property=ActiveState,SubState,NRestarts --value ${unit} | tr '\n' ' '`,
+    judge: (output) => ({ ok: output.includes('active running'), saw: output.trim() }),
+  })
 
 /** The output must be exactly this. */
 export const equals =

@@ -1,19 +1,19 @@
-/** Machines: there, running as wanted, reachable, and with the files that make them what they are. */
+/** The network and the machines: how they are created, booted, shut down and removed. */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { LabId } from '../identity.js'
-import { type Lab, type MachineSpec, machinesWith, nfsServerOf, nodesOf } from '../lab/lab.js'
-import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from '../machine/files.js'
+import { type Lab, type MachineSpec, machinesWith } from '../lab/lab.js'
+import { type FileOptions, machineFiles } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
-import type { Seconds, Step as AnyStep, Surroundings } from '../plan/step.js'
+import type { Step as AnyStep, Surroundings } from '../plan/step.js'
 import { groupOf, type Provider } from '../provider/provider.js'
 import { messageOf } from '../error.js'
 import { pathsOf, secretsOf } from '../state.js'
-import { equals, eventually, machineCheck, shared } from './checks.js'
+import { shared } from './checks.js'
 
 const phase = 'machines'
 
-export const states = shared((context) => context.provider.states(context.lab))
+const states = shared((context) => context.provider.states(context.lab))
 
 export const createNetwork = (lab: Lab): Step => ({
   id: 'create-network',
@@ -49,12 +49,7 @@ export const createNetwork = (lab: Lab): Step => ({
   ],
 })
 
-/** Seconds from power on to SSH: 3 were measured, 12 on a busy host. */
-const bootDeadline = 90
-/** Seconds for what a machine that answers SSH must then say of itself. */
-const answerDeadline = 15
-
-/** Why a machine cannot be talked to; undefined: it answers. */
+/** Why a machine does not answer SSH; undefined if it answers. */
 const silence = async (context: Context, name: string): Promise<string | undefined> => {
   try {
     await context.machine(name).try(shell`true`, { signal: context.signal, timeout: 20 })
@@ -65,7 +60,7 @@ const silence = async (context: Context, name: string): Promise<string | undefin
   }
 }
 
-/** @param isFresh whether this very run has switched it on */
+/** @param isFresh whether this run has switched the machine on */
 const running = (lab: Lab, machine: MachineSpec, isFresh: () => boolean): Check => ({
   id: `${machine.name}-running`,
   title: `${machine.name} runs as the lab file says`,
@@ -78,7 +73,7 @@ const running = (lab: Lab, machine: MachineSpec, isFresh: () => boolean): Check 
     if (state.status !== 'running') return { ok: false, saw: `${state.status}: ${state.detail}` }
     if (state.differs !== undefined) return { ok: false, saw: state.differs }
     const saw = `${state.status} ${state.detail}`
-    // One that was switched on just now is still on its way to where it answers.
+    // A machine that was switched on just now still boots, so it need not answer yet.
     const silent = isFresh() ? undefined : await silence(context, machine.name)
     return silent === undefined ? { ok: true, saw } : { ok: false, saw: `${saw}, but ${silent}` }
   },
@@ -88,12 +83,12 @@ const running = (lab: Lab, machine: MachineSpec, isFresh: () => boolean): Check 
 const shutdownDeadline = 20
 
 /** Asks the machine to switch itself off, and cuts its power if it does not. */
-export const shutDown = async (context: Context, name: string): Promise<void> => {
+const shutDown = async (context: Context, name: string): Promise<void> => {
   const { lab, provider } = context
   const isOff = async (): Promise<boolean> =>
     (await provider.states(lab)).find((state) => state.name === name)?.status !== 'running'
   if (await isOff()) return
-  // Twice force: at once after a sync, without stopping unit after unit. LUNs are quiet by then.
+  // --force: the machine is off at once after the sync, without stopping every unit. LUNs are idle by then.
   await context
     .machine(name)
     .try(
@@ -108,13 +103,13 @@ export const shutDown = async (context: Context, name: string): Promise<void> =>
   await groupOf(provider, 'power').cut(lab, name)
 }
 
-/** Seconds for the API server to say which pods are on a node; where it is away, too, nobody has replaced them. */
+/** Seconds to wait for the API server's list of a node's pods. While it is down, nothing replaces a pod. */
 const apiPatience = 5
 
 /**
- * Makes Kubernetes forget the pods of a node that is off which it has given up. Their replacements may run
- * elsewhere by now, and a kubelet that starts and still finds the old ones makes their volumes ready first, to see
- * what is left of them: it would check, and so repair, a file system that another node is writing to.
+ * Deletes the pods that Kubernetes has given up on a node that is off. Their replacements may already run elsewhere.
+ * A kubelet that starts and still finds the old pods prepares their volumes first: it would check, and so repair, a
+ * file system that another node is writing to.
  */
 const forgetPods = async ({ lab, kubectl, provider }: Context, node: string): Promise<void> => {
   const away = (await provider.states(lab))
@@ -155,7 +150,7 @@ export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOpt
   patience: provider.patience ?? 1,
 })
 
-/** Seconds for a machine that runs and is silent: it may be busy, or on its way up, before it is switched off. */
+/** Seconds that a running machine may stay silent before it is switched off: it may be busy or still booting. */
 const silentDeadline = 45
 
 export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step => {
@@ -203,7 +198,7 @@ export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step
   }
 }
 
-/** Makes the machine where the provider makes machines; else it is there, and off. */
+/** Switches the machine on, or creates it where the provider creates machines. */
 const switchOn = async (
   { lab, provider }: Context,
   machine: MachineSpec,
@@ -222,270 +217,7 @@ const answers = async (context: Context, name: string): Promise<boolean> => {
   return true
 }
 
-/** What the kernel calls the memory it was given is a little less than what it was given. */
-const memoryCheck = (lab: Lab, machine: MachineSpec): Check => {
-  const wanted = machine.memory / 1024 ** 2
-  return machineCheck({
-    id: `${machine.name}-memory`,
-    title: `${machine.name} has ${String(wanted)} MiB of memory`,
-    machine: machine.name,
-    within: answerDeadline,
-    hint: `lab plan ${lab.name}`,
-    command: shell`awk '/^MemTotal/ { printf "%d", $2 / 1024 }' /proc/meminfo`,
-    judge: (output) => {
-      const has = Number(output)
-      return { ok: has > wanted * 0.85 && has <= wanted, saw: `${output} MiB usable` }
-    },
-  })
-}
-
-const reachableCheck = (lab: Lab, machine: MachineSpec): Check =>
-  machineCheck({
-    id: `${machine.name}-reachable`,
-    title: `${machine.name} answers SSH`,
-    machine: machine.name,
-    within: answerDeadline,
-    hint: `lab logs ${lab.name} ${machine.name}`,
-    command: shell`hostname`,
-    // What it calls itself is set when it is configured.
-    judge: (output) => ({ ok: true, saw: output }),
-  })
-
-const hostnameCheck = (lab: Lab, machine: MachineSpec): Check =>
-  machineCheck({
-    id: `${machine.name}-hostname`,
-    title: `${machine.name} calls itself ${machine.name}`,
-    machine: machine.name,
-    hint: `lab up ${lab.name}`,
-    command: shell`hostname`,
-    judge: equals(machine.name),
-  })
-
-/** MiB of a machine's own disk below which programs fail in ways that do not tell why. */
-const leastRoom = 16
-
-const roomCheck = (lab: Lab, machine: MachineSpec): Check =>
-  machineCheck({
-    id: `${machine.name}-disk`,
-    title: `${machine.name} has room on its own disk, and may write there`,
-    machine: machine.name,
-    within: bootDeadline,
-    hint: `lab exec ${lab.name} ${machine.name} -- sh -c 'findmnt /; du -xam / | sort -rn | head -n 20'`,
-    command: shell`findmnt --noheadings --output OPTIONS --target / | cut -d, -f1; df --output=avail -m / | tail -n 1`,
-    judge: (output) => {
-      const [mode = '', room = ''] = output.split('\n')
-      return {
-        ok: mode === 'rw' && Number(room) >= leastRoom,
-        saw: `${mode === 'rw' ? '' : 'read-only, '}${room.trim()} MiB free`,
-        // What is too much is somebody's, and for that person to remove.
-        final: true,
-      }
-    },
-  })
-
-/** Seconds by which a machine's clock may differ from the operator's. */
-const clockTolerance = 1.5
-
-/** Seconds by which a machine's clock is ahead of this host's; 0 where nobody could tell the difference. */
-const skewOf = async (context: Context, name: string): Promise<Seconds> => {
-  const before = Date.now() / 1000
-  const there = Number(
-    await context.machine(name).run(shell`date +%s.%N`, { signal: context.signal, timeout: 30 }),
-  )
-  const after = Date.now() / 1000
-  // The answer was made at some moment between the two.
-  return there < before ? there - before : there > after ? there - after : 0
-}
-
-const clockCheck = (lab: Lab, machine: MachineSpec): Check => ({
-  id: `${machine.name}-clock`,
-  title: `${machine.name} is in step with this host's clock`,
-  machine: machine.name,
-  within: answerDeadline,
-  hint: `lab up ${lab.name}`,
-  probe: async (context) => {
-    const skew = await skewOf(context, machine.name)
-    return { ok: Math.abs(skew) <= clockTolerance, saw: `${skew.toFixed(3)} s apart` }
-  },
-})
-
-/**
- * Sets a machine's clock to this host's, where they differ: the clock of a machine stands still while its host
- * sleeps. A kubelet's last word was then said by another clock, so it is started again and says anew how it is; its
- * pods go on.
- * @returns the seconds by which it was wrong
- */
-export const setClock = async (context: Context, name: string): Promise<Seconds> => {
-  const skew = await skewOf(context, name)
-  if (Math.abs(skew) <= clockTolerance) return 0
-  const options = { signal: context.signal, timeout: 30 }
-  await context.machine(name).run(shell`date -s ${`@${(Date.now() / 1000).toFixed(3)}`}`, options)
-  if (nodesOf(context.lab).some((node) => node.name === name))
-    await context.machine(name).run(shell`systemctl try-restart kubelet`, options)
-  return skew
-}
-
-/** @returns what was wrong, a sentence for each machine whose clock was */
-export const setClocks = async (context: Context): Promise<readonly string[]> =>
-  (
-    await Promise.all(
-      context.lab.machines.map(async ({ name }) => {
-        // One that does not answer is for others to complain of.
-        const skew = await setClock(context, name).catch(() => 0)
-        return skew === 0
-          ? []
-          : [`the clock of ${name} was ${Math.abs(skew).toFixed(0)} s ${skew < 0 ? 'behind' : 'ahead'}`]
-      }),
-    )
-  ).flat()
-
-const sysctls = { 'net.ipv4.ip_forward': '1', 'net.bridge.bridge-nf-call-iptables': '1' }
-
-const sysctlCheck = (lab: Lab, machine: MachineSpec): Check =>
-  machineCheck({
-    id: `${machine.name}-sysctl`,
-    title: `${machine.name} forwards packets and filters bridged ones`,
-    machine: machine.name,
-    hint: `lab exec ${lab.name} ${machine.name} -- sysctl --system`,
-    command: shell`sysctl -n ${Object.keys(sysctls)} | tr '\n' ' '`,
-    judge: equals(
-      Object.values(sysctls).join(' '),
-      (output) => `${Object.keys(sysctls).join(', ')} = ${output}`,
-    ),
-  })
-
-/** What the kernel must be able to do, as it says itself: built in, or a module that loads. */
-const kernelFeatures = (lab: Lab, machine: MachineSpec): readonly string[] => [
-  ...(machine.role === 'target' ? ['target_core_mod', 'iscsi_target_mod'] : []),
-  ...(machine.iqn === undefined ? [] : ['iscsi_tcp', 'sd_mod']),
-  ...(machine.role === 'nfs' ? ['nfsd'] : []),
-  ...(nfsServerOf(lab) && nodesOf(lab).includes(machine) ? ['nfs4'] : []),
-  ...(nodesOf(lab).includes(machine) ? ['overlay', 'bridge', 'nf_tables', 'veth'] : []),
-]
-
-const kernelProbes: Readonly<Record<string, string>> = {
-  target_core_mod: 'test -d /sys/kernel/config/target/core',
-  iscsi_target_mod: 'test -d /sys/kernel/config/target/iscsi',
-  iscsi_tcp: 'test -d /sys/class/iscsi_transport/tcp',
-  sd_mod: 'test -d /sys/bus/scsi/drivers/sd',
-  nfsd: 'grep -qw nfsd /proc/filesystems',
-  nfs4: 'grep -qw nfs4 /proc/filesystems',
-  overlay: 'grep -qw overlay /proc/filesystems',
-  bridge: 'test -d /proc/sys/net/bridge',
-  nf_tables: 'nft list tables >/dev/null',
-  veth: 'ip link help veth 2>&1 | grep -q veth',
-}
-
-const kernelCheck = (lab: Lab, machine: MachineSpec): Check => {
-  const wanted = kernelFeatures(lab, machine)
-  const script = wanted.map((name) => `${kernelProbes[name] ?? 'false'} || echo ${name}`).join('; ')
-  return machineCheck({
-    id: `${machine.name}-kernel`,
-    title: `${machine.name}'s kernel has ${wanted.join(', ')}`,
-    machine: machine.name,
-    hint: `lab ssh ${lab.name} ${machine.name} -- uname -a`,
-    command: { text: `${script}; true`, shown: 'kernel features' },
-    judge: (output) =>
-      output === ''
-        ? { ok: true, saw: 'all there' }
-        : { ok: false, saw: `missing: ${output.split('\n').join(', ')}`, final: true },
-  })
-}
-
-export const reach = (lab: Lab, machine: MachineSpec): Step => ({
-  id: `reach-${machine.name}`,
-  title: `Reach ${machine.name} over SSH`,
-  phase,
-  machine: machine.name,
-  needs: [`boot-${machine.name}`],
-  // It may be booting: its clock is set as soon as it answers. One that never does is for the checks to name.
-  apply: async (context, progress) => {
-    const skew = await eventually(context, bootDeadline, () => setClock(context, machine.name)).catch(() => 0)
-    if (skew !== 0) progress(`its clock was ${skew.toFixed(1)} s off`)
-  },
-  checks: [
-    reachableCheck(lab, machine),
-    memoryCheck(lab, machine),
-    clockCheck(lab, machine),
-    roomCheck(lab, machine),
-  ],
-})
-
-/** Paths of those files whose content or mode is not the wanted one. */
-const differing = async (
-  context: Context,
-  machine: MachineSpec,
-  files: readonly MachineFile[],
-): Promise<readonly MachineFile[]> => {
-  const list = files.map(({ path, content }) => `${sha256(content)}  ${path}`).join('\n')
-  // Both lists come through standard input: content hashes of secrets are nobody's business in `ps` either.
-  const answer = await context
-    .machine(machine.name)
-    .try(
-      shell`sha256sum --check --quiet 2>/dev/null; stat -c '%a %n' ${files.map(({ path }) => path)} 2>/dev/null`,
-      { input: `${list}\n`, signal: context.signal },
-    )
-  const lines = answer.stdout.split('\n')
-  return files.filter(({ path, mode = 0o644 }) => {
-    const wrongContent = lines.some((line) => line.startsWith(`${path}: FAILED`))
-    return wrongContent || !lines.includes(`${mode.toString(8)} ${path}`)
-  })
-}
-
-/** Files below this run at every boot, in order; one that changed on a running machine is run at once. */
-const bootScripts = '/etc/lab/boot.d/'
-
-/** @param gone machines that are removed first: their pods and sessions end before their routes and ACLs do */
-export const configure = (
-  lab: Lab,
-  machine: MachineSpec,
-  options: FileOptions,
-  gone: readonly string[],
-): Step => {
-  const files = machineFiles(lab, machine, options)
-  const checks: [Check, ...Check[]] = [
-    {
-      id: `${machine.name}-files`,
-      title: `${machine.name} has the ${String(files.length)} files that the lab file asks for`,
-      machine: machine.name,
-      hint: `lab up ${lab.name}`,
-      probe: async (context) => {
-        const wrong = await differing(context, machine, files)
-        return wrong.length === 0
-          ? { ok: true, saw: 'all as wanted' }
-          : { ok: false, saw: `differ: ${wrong.map(({ path }) => path).join(', ')}` }
-      },
-    },
-  ]
-  checks.push(hostnameCheck(lab, machine))
-  if (kernelFeatures(lab, machine).length > 0) checks.push(kernelCheck(lab, machine))
-  if (nodesOf(lab).includes(machine)) checks.push(sysctlCheck(lab, machine))
-  return {
-    id: `configure-${machine.name}`,
-    title: `Configure ${machine.name}`,
-    phase,
-    machine: machine.name,
-    needs: [`reach-${machine.name}`, ...gone.map((name) => `remove-${name}`)],
-    apply: async (context) => {
-      const wrong = await differing(context, machine, files)
-      const there = context.machine(machine.name)
-      if (wrong.length > 0)
-        await there.run(shell`tar --extract --no-same-owner --preserve-permissions --directory=/`, {
-          input: await tarOf(wrong),
-          signal: context.signal,
-        })
-      await there.run(shell`hostname -F /etc/hostname; sysctl --quiet --system`, { signal: context.signal })
-      // It reads its files when it starts. Sessions stay.
-      if (wrong.some(({ path }) => path.startsWith('/etc/iscsi/')))
-        await there.run(shell`systemctl try-restart iscsid`, { signal: context.signal })
-      for (const { path } of wrong.filter((file) => file.path.startsWith(bootScripts)))
-        await there.run(shell`${path}`, { signal: context.signal })
-    },
-    checks,
-  }
-}
-
-/** False too where no API server answers, as in a lab that is stopped: nothing runs there that could move. */
+/** Also false where no API server answers, as in a stopped lab: no pod runs that could be moved. */
 const isNode = async ({ kubectl }: Context, name: string): Promise<boolean> => {
   try {
     return (await kubectl.run(['get', 'node', name, '--ignore-not-found', '-o', 'name'])) !== ''
@@ -494,7 +226,7 @@ const isNode = async ({ kubectl }: Context, name: string): Promise<boolean> => {
   }
 }
 
-/** A machine that runs, or has disks, but is no longer in the lab file. */
+/** Removes a machine that runs or has disks but is no longer in the lab file. */
 export const remove = (lab: Lab, name: string): Step => ({
   id: `remove-${name}`,
   title: `Remove ${name}, which is no longer in the lab file`,
@@ -526,7 +258,7 @@ export const remove = (lab: Lab, name: string): Step => ({
   ],
 })
 
-/** Ends everything that a provider has of a lab, of which nothing but the name may be known. */
+/** Ends everything that a provider has of a lab. Only the lab's name need be known. */
 export const destroy = (lab: LabId, provider: Provider): AnyStep<Surroundings> => ({
   id: `destroy-${provider.name}`,
   title: `End everything of ${lab.name} that ${provider.name} has`,
@@ -537,7 +269,7 @@ export const destroy = (lab: LabId, provider: Provider): AnyStep<Surroundings> =
     {
       id: `${provider.name}-nothing-left`,
       title: `nothing of ${lab.name} is left`,
-      // What was ended is gone by now, or somebody has to look.
+      // No waiting: what is left now does not go away by itself, and a person must look.
       within: 0,
       hint: `lab down ${lab.name}`,
       probe: async () => {

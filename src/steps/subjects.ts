@@ -14,6 +14,7 @@ import {
 } from '../lab/lab.js'
 import type { FileOptions } from '../machine/files.js'
 import { lacks, lacksStart, type Provider } from '../provider/provider.js'
+import * as configuration from './configuration.js'
 import * as database from './database.js'
 import * as fencing from './fencing.js'
 import * as initiator from './initiator.js'
@@ -49,8 +50,8 @@ export const machineSteps = (
   ...gone.map((name) => unless(lacks(provider, 'machines'), machines.remove(lab, name))),
   ...lab.machines.flatMap((machine) => [
     booted(lab, provider, machine, options),
-    machines.reach(lab, machine),
-    machines.configure(lab, machine, options, gone),
+    configuration.reach(lab, machine),
+    configuration.configure(lab, machine, options, gone),
   ]),
 ]
 
