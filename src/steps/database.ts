@@ -22,7 +22,7 @@ import type { Verdict } from '../plan/step.js'
 import { projectRoot, render } from '../render.js'
 import { apply, eventually, machineCheck, shared } from './checks.js'
 import { whyNoWrites } from './initiator.js'
-import { describePod, isReady, type Pod, pods } from './kubernetes.js'
+import { describePod, isReady, type Pod, pods } from './pods.js'
 import { shortName } from './target.js'
 
 const phase = 'database'

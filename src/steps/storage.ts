@@ -8,7 +8,7 @@ import { shell } from '../machine/sh.js'
 import type { Context, Step } from '../context.js'
 import { render } from '../render.js'
 import { apply, machineCheck } from './checks.js'
-import { describePod, isReady, pods } from './kubernetes.js'
+import { describePod, isReady, pods } from './pods.js'
 
 const phase = 'storage'
 

@@ -14,14 +14,18 @@ import {
 } from '../lab/lab.js'
 import type { FileOptions } from '../machine/files.js'
 import { lacks, lacksStart, type Provider } from '../provider/provider.js'
+import * as addons from './addons.js'
 import * as configuration from './configuration.js'
+import * as controlPlane from './control-plane.js'
 import * as database from './database.js'
 import * as fencing from './fencing.js'
 import * as initiator from './initiator.js'
-import * as kubernetes from './kubernetes.js'
 import * as machines from './machines.js'
+import * as nodes from './nodes.js'
+import * as routes from './routes.js'
 import * as storage from './storage.js'
 import * as target from './target.js'
+import * as workers from './workers.js'
 import * as workloads from './workloads.js'
 
 /** Leaves a step out for this reason, if there is one. What it would make is there all the same: others go on. */
@@ -70,15 +74,15 @@ export const kubernetesSteps = (lab: Lab): readonly Step[] => {
   const spec = lab.kubernetes
   if (!spec) return []
   return [
-    ...nodesOf(lab).map((machine) => kubernetes.startContainerd(lab, machine)),
-    kubernetes.initControlPlane(lab),
-    kubernetes.forgetNodes(lab),
-    ...machinesWith(lab, 'worker').map((machine) => kubernetes.joinWorker(lab, machine)),
-    ...nodesOf(lab).map((machine) => kubernetes.routePods(lab, machine)),
-    ...nodesOf(lab).map((machine) => kubernetes.readyNode(lab, machine, spec)),
-    kubernetes.installDns(lab),
-    kubernetes.proveControlPlane(lab),
-    kubernetes.proveProxy(lab),
+    ...nodesOf(lab).map((machine) => nodes.startContainerd(lab, machine)),
+    controlPlane.initControlPlane(lab),
+    nodes.forgetNodes(lab),
+    ...machinesWith(lab, 'worker').map((machine) => workers.joinWorker(lab, machine)),
+    ...nodesOf(lab).map((machine) => routes.routePods(lab, machine)),
+    ...nodesOf(lab).map((machine) => nodes.readyNode(lab, machine, spec)),
+    addons.installDns(lab),
+    controlPlane.proveControlPlane(lab),
+    addons.proveProxy(lab),
     ...(machinesWith(lab, 'worker').some(({ iqn }) => iqn !== undefined) ? [database.guardLuns(lab)] : []),
     fencing.watchWorkers(lab),
   ]

@@ -7,7 +7,7 @@ import { type Lab, machineNamed } from '../../src/lab/lab.js'
 import { loadLab } from '../../src/registry.js'
 import type { Command } from '../../src/machine/sh.js'
 import type { Check, Context } from '../../src/context.js'
-import { readyNode } from '../../src/steps/kubernetes.js'
+import { readyNode } from '../../src/steps/nodes.js'
 
 const name = 'worker1'
 const started = Date.parse('2026-01-01T12:00:00Z')
