@@ -5,7 +5,7 @@ import { isatty } from 'node:tty'
 import { runCommandLine } from './command/command-line.js'
 import type { Io } from './command/verb.js'
 import { verbs } from './command/verbs.js'
-import { exitCodes, Interrupted } from './error.js'
+import { exitCodes, Interrupted, LabError } from './error.js'
 import { version } from './version.js'
 
 const abort = new AbortController()
@@ -89,26 +89,27 @@ process.stderr.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EIO') hungUp = true
 })
 
+/** Prints an error. What that takes is loaded only now: most commands never need it. */
+const fail = async (error: unknown): Promise<number> => (await import('./command/fail.js')).fail(io, error)
+
+/** Ends the process once what it printed has left; says so where standard output was lost. */
+const endOf = async (code: number): Promise<void> => {
+  const ended =
+    lost && code === exitCodes.ok
+      ? await fail(new LabError('lost-output', `standard output: ${lost.message}`))
+      : code
+  process.stderr.write('', () => exit(ended))
+}
+
 try {
   exitCode = await runCommandLine(process.argv.slice(2), verbs, version, io)
 } catch (error) {
-  const [{ printError }, { wantsColor }, { LabError, systemError }] = await Promise.all([
-    import('./view/errors.js'),
-    import('./view/view.js'),
-    import('./error.js'),
-  ])
-  const shown = abort.signal.aborted ? new Interrupted() : (systemError(error) ?? error)
-  process.stderr.write(`${printError(shown, wantsColor(process.stderr))}\n`)
-  exitCode = shown instanceof LabError ? shown.exitCode : exitCodes.failed
+  exitCode = await fail(abort.signal.aborted ? new Interrupted() : error)
 }
 // Nothing that is written to a terminal that is gone is ever said to have left.
 if (hungUp) exit(exitCode)
 // What is written to a pipe must have left before the process ends.
 process.stdout.write('', (error) => {
   onLost(error)
-  if (lost && exitCode === exitCodes.ok) {
-    process.stderr.write(`✖ standard output: ${lost.message}\n`)
-    exitCode = exitCodes.failed
-  }
-  process.stderr.write('', () => exit(exitCode))
+  void endOf(exitCode)
 })

@@ -5,7 +5,7 @@ import { leftOutLines } from '../plan/plan.js'
 import { reportJson } from '../plan/report.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Plan } from '../context.js'
-import { labHere, type LabId, wordOf } from '../identity.js'
+import { labHere, wordOf } from '../identity.js'
 import type { Report } from '../plan/step.js'
 import { planUp } from '../up.js'
 import type { Provider } from '../provider/provider.js'
@@ -13,8 +13,8 @@ import type { Preparation } from '../parts/preparation.js'
 import { keepSecrets, madeLabs, pathsOf } from '../state.js'
 import { maskKnown } from '../view/secrets.js'
 import { fileOptions } from '../steps/machines.js'
-import { printError } from '../view/errors.js'
-import { type View, wantsColor } from '../view/view.js'
+import type { View } from '../view/view.js'
+import { printFailures } from './fail.js'
 import { printJson } from './json.js'
 import { keepManifests, loadLab, rememberLab } from './kept-lab.js'
 import { providerForUp, rememberProvider } from './provider-in-use.js'
@@ -199,14 +199,4 @@ export const bringUp = async (
     await view.close()
     await release()
   }
-}
-
-export const printFailures = (lab: LabId, report: Report, io: Io): void => {
-  if (report.interrupted)
-    io.stderr.write(`interrupted; to go on: lab up ${lab.name}; to end: lab down ${lab.name}\n`)
-  for (const { outcome, step, reason, hint } of report.results)
-    if (outcome === 'failed')
-      io.stderr.write(
-        `${printError(new LabError('step-failed', `${step.machine ?? lab.name}: ${step.title}: ${reason ?? ''}`, { hint }), wantsColor(io.stderr))}\n`,
-      )
 }

@@ -1,6 +1,7 @@
 /** From words to a verb: builds the command line of the list of verbs, and loads the one that is meant. */
 import { Command, CommanderError } from 'commander'
 import { exitCodes, unlessAborted } from '../error.js'
+import { maskKnown } from '../view/secrets.js'
 import type { Io, Verb, VerbLine } from './verb.js'
 
 const meaningOfLab = 'a shipped name (lab list), or the path of a lab file'
@@ -77,7 +78,7 @@ export const runCommandLine = async (
     .configureHelp({ sortSubcommands: false, showGlobalOptions: false })
     .configureOutput({
       writeOut: (text) => void io.stdout.write(text),
-      writeErr: (text) => void io.stderr.write(text),
+      writeErr: (text) => void io.stderr.write(maskKnown(text)),
     })
   let exitCode: number = exitCodes.ok
   await addVerbs(program, verbs, words, io, (ended) => {

@@ -7,7 +7,8 @@ import { runPlan } from '../plan/runner.js'
 import { pathsOf } from '../state.js'
 import { fileOptions } from '../steps/machines.js'
 import { planDown, planGiveBack } from '../up.js'
-import { printFailures } from './bring-up.js'
+import { maskKnown } from '../view/secrets.js'
+import { printFailures } from './fail.js'
 import { loadRunning } from './kept-lab.js'
 import { providerInUse } from './provider-in-use.js'
 import { lockFor, sessionFor, viewFor } from './with-lab.js'
@@ -64,7 +65,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
       io.stdout.write(
         left.length === 0
           ? `${lab.name}: ${existed ? 'gone' : 'was not up'}; nothing left: no processes, namespaces, interfaces, mounts or files\n`
-          : `${lab.name}: still there:\n${left.map(({ kind, what }) => `  ${kind}: ${what}\n`).join('')}`,
+          : `${lab.name}: still there:\n${left.map(({ kind, what }) => `  ${kind}: ${maskKnown(what)}\n`).join('')}`,
       )
     }
     printFailures(lab, report, io)

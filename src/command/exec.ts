@@ -32,7 +32,9 @@ const run = async (
         ...(await session.machine(name).try({ text, shown: text }, { signal: io.signal, timeout: 3600 })),
       })),
     )
-    if (options.output === 'json') printJson(io, 'lab.exec/v1', { name: lab.name, command: text, results })
+    if (options.output === 'json')
+      // The output of the user's own command: it is as the machine printed it, here as in text.
+      printJson(io, 'lab.exec/v1', { name: lab.name, command: text, results }, (printed) => printed)
     else {
       const width = Math.max(...machines.map(({ name }) => name.length))
       const prefix = (name: string, output: string): string =>

@@ -1,7 +1,8 @@
 import { Option } from 'commander'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
-import { exitCodes, LabError } from '../error.js'
+import { exitCodes, LabError, messageOf } from '../error.js'
+import { fail } from './fail.js'
 import { loadRunning } from './kept-lab.js'
 import { providerOf } from './provider-in-use.js'
 import { printJson } from './json.js'
@@ -39,7 +40,7 @@ const run = async (
         far.on('error', () => near.destroy())
       },
       (error: unknown) => {
-        io.stderr.write(`${where}: ${error instanceof Error ? error.message : String(error)}\n`)
+        fail(io, new LabError('no-connection', `${where}: ${messageOf(error)}`, { cause: error }))
         near.destroy()
       },
     )

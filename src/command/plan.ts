@@ -31,7 +31,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
       printJson(io, 'lab.plan/v1', { name: lab.name, provider: provider.name, problems, steps, leftOut })
     } else {
       for (const { problem, hint, may } of problems)
-        io.stdout.write(`${may ? '?' : '✖'} ${problem}\n  Hint: ${hint}\n`)
+        io.stdout.write(maskKnown(`${may ? '?' : '✖'} ${problem}\n  Hint: ${hint}\n`))
       for (const line of leftOutLines(plan)) io.stdout.write(`- ${line}\n`)
       io.stdout.write(
         steps.length === 0

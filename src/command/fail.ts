@@ -1,0 +1,29 @@
+/** How a command says what went wrong: on standard error, with every known secret masked. */
+import { exitCodes, type ExitCode, LabError, systemError } from '../error.js'
+import type { LabId } from '../identity.js'
+import type { Report } from '../plan/step.js'
+import { printError } from '../view/errors.js'
+import { wantsColor } from '../view/view.js'
+import type { Io } from './verb.js'
+
+/**
+ * Prints an error.
+ * @returns the exit code that the error asks for
+ */
+export const fail = ({ stderr }: Pick<Io, 'stderr'>, error: unknown): ExitCode => {
+  const shown = systemError(error) ?? error
+  stderr.write(`${printError(shown, wantsColor(stderr))}\n`)
+  return shown instanceof LabError ? shown.exitCode : exitCodes.failed
+}
+
+/** Prints an error for each step that failed, and how to go on where the run was interrupted. */
+export const printFailures = (lab: LabId, report: Report, io: Pick<Io, 'stderr'>): void => {
+  if (report.interrupted)
+    io.stderr.write(`interrupted; to go on: lab up ${lab.name}; to end: lab down ${lab.name}\n`)
+  for (const { outcome, step, reason, hint } of report.results)
+    if (outcome === 'failed')
+      fail(
+        io,
+        new LabError('step-failed', `${step.machine ?? lab.name}: ${step.title}: ${reason ?? ''}`, { hint }),
+      )
+}
