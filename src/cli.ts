@@ -111,5 +111,5 @@ if (hungUp) exit(exitCode)
 // What is written to a pipe must have left before the process ends.
 process.stdout.write('', (error) => {
   onLost(error)
-  void endOf(exitCode)
+  endOf(exitCode).catch(() => exit(exitCodes.failed))
 })
