@@ -12,6 +12,8 @@ import type { Provider } from '../provider/provider.js'
 import type { Preparation } from '../parts/preparation.js'
 import { keepSecrets, madeLabs, pathsOf } from '../state.js'
 import { maskKnown } from '../view/secrets.js'
+import { loggedInCheck } from '../steps/database.js'
+import { nodeVersionCheck } from '../steps/kubernetes.js'
 import { fileOptions } from '../steps/machines.js'
 import type { View } from '../view/view.js'
 import { printFailures } from './fail.js'
@@ -20,7 +22,7 @@ import { keepManifests, loadLab, rememberLab } from './kept-lab.js'
 import { providerForUp, rememberProvider } from './provider-in-use.js'
 import { writeAccess } from './ssh-config.js'
 import type { Io, Options } from './verb.js'
-import { healFirst, lockFor, sessionFor, viewFor } from './with-lab.js'
+import { healFirst, withLab } from './with-lab.js'
 
 /**
  * Stops before anything is made, with everything that is wrong. What may go well all the same is a question: it needs
@@ -77,12 +79,12 @@ const summary = (lab: Lab, report: Report): string => {
       ),
     ),
     ...lab.filesystems.map(({ initiator }) => `  logged in: ${initiator}, with ext4 on it`),
-    ...(lab.database?.volume.kind === 'lun' ? [`  logged in: ${saw('one-session-only')}`] : []),
+    ...(lab.database?.volume.kind === 'lun' ? [`  logged in: ${saw(loggedInCheck)}`] : []),
     ...(lab.kubernetes
       ? [
           ...(lab.targets.length > 0 ? [''] : []),
           'Kubernetes',
-          ...nodesOf(lab).map(({ name }) => `  ${name.padEnd(width)}  ${saw(`${name}-version`)}`),
+          ...nodesOf(lab).map(({ name }) => `  ${name.padEnd(width)}  ${saw(nodeVersionCheck(name))}`),
         ]
       : []),
     ...(lab.database
@@ -158,9 +160,7 @@ export const bringUp = async (
       throw error
     return loadLab(pathsOf(known).source)
   })
-  const view = viewFor(io, options, lab)
-  const release = await lockFor(lab, title, options, io, view)
-  try {
+  return withLab(lab, { io, options, lock: title, keepEvents: true }, async ({ view, open }) => {
     const provider = await providerForUp(lab, options, io.signal)
     await refuseProblems(lab, provider, options, io, view)
     await prepareProvider(lab, provider, io, view, async (question) =>
@@ -171,32 +171,25 @@ export const bringUp = async (
     await rememberProvider(lab, provider)
     await keepSecrets(pathsOf(lab))
     await writeAccess(lab, provider)
-    const session = await sessionFor(lab, provider, io.signal)
-    try {
-      await healFirst(session, view)
-      const plan = await planFor(lab, provider)
-      for (const line of leftOutLines(plan)) view.notice(line)
-      const report = await runPlan(plan, 'apply', session, (event) => view.event(event))
-      // What could only be undone with the lab up: a node is uncordoned by an API server.
-      await healFirst(session, view)
-      await view.close()
-      if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report, maskKnown))
-      else if (options.events) {
-        // Everything is in the events, and standard output is theirs.
-      } else if (succeeded(report)) {
-        const changed = report.results.filter(({ outcome }) => outcome === 'changed').length
-        if (changed === 0)
-          io.stdout.write(`${lab.name} is up already: nothing to do (${report.seconds.toFixed(1)} s).\n`)
-        else io.stdout.write(summary(lab, report))
-      } else {
-        printFailures(lab, report, io)
-      }
-      return concluded(report)
-    } finally {
-      await session.close()
-    }
-  } finally {
+    const session = await open(lab, provider)
+    await healFirst(session, view)
+    const plan = await planFor(lab, provider)
+    for (const line of leftOutLines(plan)) view.notice(line)
+    const report = await runPlan(plan, 'apply', session, (event) => view.event(event))
+    // What could only be undone with the lab up: a node is uncordoned by an API server.
+    await healFirst(session, view)
     await view.close()
-    await release()
-  }
+    if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report, maskKnown))
+    else if (options.events) {
+      // Everything is in the events, and standard output is theirs.
+    } else if (succeeded(report)) {
+      const changed = report.results.filter(({ outcome }) => outcome === 'changed').length
+      if (changed === 0)
+        io.stdout.write(`${lab.name} is up already: nothing to do (${report.seconds.toFixed(1)} s).\n`)
+      else io.stdout.write(summary(lab, report))
+    } else {
+      printFailures(lab, report, io)
+    }
+    return concluded(report)
+  })
 }

@@ -11,7 +11,7 @@ import { maskKnown } from '../view/secrets.js'
 import { printFailures } from './fail.js'
 import { loadRunning } from './kept-lab.js'
 import { providerInUse } from './provider-in-use.js'
-import { lockFor, sessionFor, viewFor } from './with-lab.js'
+import { withLab, withSession } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 
@@ -34,21 +34,16 @@ const meant = async (nameOrPath: string): Promise<LabId> => {
 const giveBack = async (name: string, provider: Provider, io: Io): Promise<void> => {
   const lab = await loadRunning(name).catch(() => undefined)
   if (!lab) return
-  const session = await sessionFor(lab, provider, io.signal)
-  try {
+  await withSession(lab, provider, io.signal, async (session) => {
     const plan = planGiveBack(lab, provider, await fileOptions(lab, provider))
     printFailures(lab, await runPlan(plan, 'undo', session, () => undefined), io)
-  } finally {
-    await session.close()
-  }
+  })
 }
 
 /** Ends a lab whatever state it is in, then looks afresh: exit code 1 if anything of it is left. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await meant(nameOrPath)
-  const view = viewFor(io, options, lab)
-  const release = await lockFor(lab, 'down', options, io, view)
-  try {
+  return withLab(lab, { io, options, lock: 'down', keepEvents: true }, async ({ view }) => {
     // Where the note of it is broken, any may be it: `down` ends a lab whatever state it is in.
     const inUse = await providerInUse(lab).catch((error: unknown) => {
       if (error instanceof LabError && error.code === 'bad-state') return undefined
@@ -70,10 +65,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     }
     printFailures(lab, report, io)
     return left.length === 0 ? exitCodes.ok : exitCodes.failed
-  } finally {
-    await view.close()
-    await release()
-  }
+  })
 }
 
 export const verb: Verb = {

@@ -2,7 +2,7 @@ import { exitCodes, LabError } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { loadRunning } from './kept-lab.js'
 import { providerOf } from './provider-in-use.js'
-import { sessionFor } from './with-lab.js'
+import { withSession } from './with-lab.js'
 import { printJson } from './json.js'
 import { select } from './machines.js'
 import { asJson, type Io, type Options, type Verb, theirs } from './verb.js'
@@ -23,9 +23,8 @@ const run = async (
       hint: `lab exec ${lab.name} ${who} -- uptime`,
       exitCode: exitCodes.usage,
     })
-  const session = await sessionFor(lab, await providerOf(lab), io.signal)
   const text = command.map(quote).join(' ')
-  try {
+  return withSession(lab, await providerOf(lab), io.signal, async (session) => {
     const results = await Promise.all(
       machines.map(async ({ name }) => ({
         machine: name,
@@ -45,9 +44,7 @@ const run = async (
       }
     }
     return results.find(({ exitCode }) => exitCode !== 0)?.exitCode ?? exitCodes.ok
-  } finally {
-    await session.close()
-  }
+  })
 }
 
 export const verb: Verb = {

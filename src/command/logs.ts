@@ -5,7 +5,7 @@ import { readIfThere } from '../state.js'
 import { maskKnown } from '../view/secrets.js'
 import { loadRunning } from './kept-lab.js'
 import { providerOf } from './provider-in-use.js'
-import { sessionFor } from './with-lab.js'
+import { withSession } from './with-lab.js'
 import { type Io, type Options, type Verb } from './verb.js'
 
 /** The end of a machine's console, or of its whole journal. */
@@ -27,14 +27,11 @@ const run = async (
       exitCode: exitCodes.usage,
     })
   if (options.journal) {
-    const session = await sessionFor(lab, provider, io.signal)
-    try {
-      const { shell } = await import('../machine/sh.js')
-      const said = await session.machine(machine).run(shell`journalctl --no-pager --lines=${options.lines}`)
-      io.stdout.write(`${maskKnown(said)}\n`)
-    } finally {
-      await session.close()
-    }
+    const { shell } = await import('../machine/sh.js')
+    const printed = await withSession(lab, provider, io.signal, (session) =>
+      session.machine(machine).run(shell`journalctl --no-pager --lines=${options.lines}`),
+    )
+    io.stdout.write(`${maskKnown(printed)}\n`)
     return exitCodes.ok
   }
   const log = groupOf(provider, 'console').log(lab, machine)

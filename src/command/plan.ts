@@ -5,7 +5,7 @@ import { maskKnown } from '../view/secrets.js'
 import { planFor } from './bring-up.js'
 import { loadLab } from './kept-lab.js'
 import { providerForUp } from './provider-in-use.js'
-import { sessionFor } from './with-lab.js'
+import { withSession } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withProvider } from './verb.js'
 
@@ -13,8 +13,7 @@ import { asJson, type Io, type Options, type Verb, withProvider } from './verb.j
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
   const provider = await providerForUp(lab, options, io.signal)
-  const session = await sessionFor(lab, provider, io.signal)
-  try {
+  return withSession(lab, provider, io.signal, async (session) => {
     const problems = await provider.preflight(lab)
     const plan = await planFor(lab, provider)
     const { leftOut = [] } = plan
@@ -45,9 +44,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
       )
     }
     return problems.every(({ may }) => may) ? exitCodes.ok : exitCodes.host
-  } finally {
-    await session.close()
-  }
+  })
 }
 
 export const verb: Verb = {

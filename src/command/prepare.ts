@@ -2,7 +2,7 @@ import { Option } from 'commander'
 import { exitCodes, type ExitCode } from '../error.js'
 import { allProviders, chooseProvider } from '../provider/registry.js'
 import { loadLab } from './kept-lab.js'
-import { lockFor, viewFor } from './with-lab.js'
+import { withLab } from './with-lab.js'
 import { prepareProvider } from './bring-up.js'
 import { type Io, type Options, type Verb, withEvents, withProvider, withWait } from './verb.js'
 
@@ -13,9 +13,7 @@ const run = async (
   io: Io,
 ): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
-  const view = viewFor(io, options)
-  const release = await lockFor(lab, 'prepare', options, io, view)
-  try {
+  return withLab(lab, { io, options, lock: 'prepare', keepEvents: false }, async ({ view }) => {
     const provider = await chooseProvider(options.provider, lab, io.signal)
     await prepareProvider(lab, provider, io, view)
     await view.close()
@@ -28,10 +26,7 @@ const run = async (
     if (!options.events)
       io.stdout.write(`Everything that ${lab.name} is made of is here: lab up ${lab.name}\n`)
     return exitCodes.ok
-  } finally {
-    await view.close()
-    await release()
-  }
+  })
 }
 
 export const verb: Verb = {

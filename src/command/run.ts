@@ -25,7 +25,7 @@ import { version } from '../version.js'
 import { maskKnown } from '../view/secrets.js'
 import { loadLab, loadRunning } from './kept-lab.js'
 import { providerOf } from './provider-in-use.js'
-import { healFirst, lockFor, sessionFor, viewFor } from './with-lab.js'
+import { healFirst, withLab } from './with-lab.js'
 import { exitCodeOf } from './report.js'
 import { printJson } from './json.js'
 import { planFor } from './bring-up.js'
@@ -194,15 +194,13 @@ const run = async (
   const trying = course === undefined ? lab : borrowed(course, lab)
   const scenarios = chosen(trying, names, options)
   const provider = await providerOf(lab)
-  const view = viewFor(io, options, lab)
   const host = await measureHost()
   const reportOf = (facts: Facts): RunReport =>
     runReport({ ...facts, host, of: course?.name === lab.name ? undefined : course?.name }, maskKnown)
-  const release = await lockFor(lab, 'run', options, io, view)
-  // Ctrl-C ends what is going on; healing it must not end with it.
-  const session = await sessionFor(trying, provider, io.signal)
-  const healer = await sessionFor(trying, provider, new AbortController().signal)
-  try {
+  return withLab(lab, { io, options, lock: 'run', keepEvents: true }, async ({ view, open }) => {
+    // Ctrl-C ends what the scenario does. It must not end the healing, which has a session of its own.
+    const healer = await open(trying, provider, new AbortController().signal)
+    const session = await open(trying, provider)
     const healed = await healFirst(healer, view)
     // A host that slept has left its machines behind, which is no fault of the lab.
     for (const corrected of await setClocks(healer)) view.notice(`${corrected}: it was set`)
@@ -281,12 +279,7 @@ const run = async (
       if (folder !== undefined) io.stdout.write(`report: ${join(folder, runFiles.page)}\n`)
     }
     return interrupted ? exitCodes.interrupted : exitCodeOf(done)
-  } finally {
-    await view.close()
-    await session.close()
-    await healer.close()
-    await release()
-  }
+  })
 }
 
 export const verb: Verb = {

@@ -6,7 +6,7 @@ import { wantsColor } from '../view/view.js'
 import { concluded, planFor } from './bring-up.js'
 import { loadRunning } from './kept-lab.js'
 import { providerOf } from './provider-in-use.js'
-import { sessionFor, viewFor } from './with-lab.js'
+import { withLab } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
 
@@ -14,9 +14,8 @@ import { asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   const provider = await providerOf(lab)
-  const session = await sessionFor(lab, provider, io.signal)
-  const view = viewFor(io, options)
-  try {
+  return withLab(lab, { io, options, keepEvents: false }, async ({ view, open }) => {
+    const session = await open(lab, provider)
     const report = await runPlan(await planFor(lab, provider), 'look', session, (event) => {
       if (options.events) view.event(event)
     })
@@ -24,10 +23,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report, maskKnown))
     else if (!options.events) io.stdout.write(`${reportTable(report, wantsColor(io.stdout), maskKnown)}\n`)
     return concluded(report)
-  } finally {
-    await view.close()
-    await session.close()
-  }
+  })
 }
 
 export const verb: Verb = {

@@ -24,7 +24,7 @@ export const viewFor = (io: Io, options: Options, changed?: LabId): View =>
     mask: maskKnown,
   })
 
-export const lockFor = (lab: LabId, command: string, options: Options, io: Io, view: View) =>
+const lockFor = (lab: LabId, command: string, options: Options, io: Io, view: View) =>
   takeLock(pathsOf(lab).lock, {
     command: `lab ${command} ${lab.name}`,
     purpose: command === 'run' ? 'run' : 'change',
@@ -32,7 +32,10 @@ export const lockFor = (lab: LabId, command: string, options: Options, io: Io, v
     signal: io.signal,
   })
 
-/** A session with the lab's machines; its kubectl is the one that was built for the lab, else the host's own. */
+/**
+ * A session with the lab's machines. Its kubectl is the one that was built for the lab, or else the host's own.
+ * Whoever opens it closes it.
+ */
 export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSignal): Promise<Session> => {
   const [{ builtKubectl }, { openSession }] = await Promise.all([
     import('../parts/parts.js'),
@@ -42,9 +45,77 @@ export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSign
   return openSession(lab, provider, signal, builtKubectl() ?? 'kubectl')
 }
 
+/** Opens a session for as long as `body` takes. */
+export const withSession = async <T>(
+  lab: Lab,
+  provider: Provider,
+  signal: AbortSignal,
+  body: (session: Session) => Promise<T>,
+): Promise<T> => {
+  const session = await sessionFor(lab, provider, signal)
+  try {
+    return await body(session)
+  } finally {
+    await session.close()
+  }
+}
+
+/** What a command needs while it works on a lab. */
+export interface Needs {
+  readonly io: Io
+  readonly options: Options
+  /** The verb that takes the lab's lock; absent: the command takes no lock. */
+  readonly lock?: string
+  /** Whether the lab's folder keeps the events of this command. */
+  readonly keepEvents: boolean
+}
+
+/** What a command holds while it works on a lab. Everything is released when the command ends. */
+export interface Held {
+  readonly view: View
+  /**
+   * Opens a session with the lab's machines. A command calls it when it knows the provider, which may be long after
+   * it took the lock.
+   * @param signal ends what the session does; default: Ctrl-C
+   */
+  readonly open: (lab: Lab, provider: Provider, signal?: AbortSignal) => Promise<Session>
+}
+
 /**
- * Undoes the faults that a run which was killed has left: what changes a lab starts from one that is whole.
- * @returns whether there were any; then machines may be on their way up
+ * Runs `body` with a view of the lab and, where asked, its lock. Afterwards, also on an error, it closes the view, then
+ * the sessions that `body` opened, the last one first, and then releases the lock: nobody else may change the lab while
+ * a session is open.
+ * @throws what `body` throws, or else the first error of a release; no error keeps the others from being released
+ */
+export const withLab = async <T>(
+  lab: LabId,
+  { io, options, lock, keepEvents }: Needs,
+  body: (held: Held) => Promise<T>,
+): Promise<T> => {
+  const view = viewFor(io, options, keepEvents ? lab : undefined)
+  const releases: (() => Promise<void>)[] = []
+  const open: Held['open'] = async (lab, provider, signal = io.signal) => {
+    const session = await sessionFor(lab, provider, signal)
+    releases.unshift(() => session.close())
+    return session
+  }
+  const work = async (): Promise<T> => {
+    if (lock !== undefined) releases.unshift(await lockFor(lab, lock, options, io, view))
+    return body({ view, open })
+  }
+  const [done] = await Promise.allSettled([work()])
+  const released: PromiseSettledResult<void>[] = []
+  for (const release of [() => view.close(), ...releases])
+    released.push(...(await Promise.allSettled([release()])))
+  if (done.status === 'rejected') throw done.reason
+  const kept = released.find((result) => result.status === 'rejected')
+  if (kept) throw kept.reason
+  return done.value
+}
+
+/**
+ * Undoes the faults that a killed run left, so that a command which changes the lab starts from a whole one.
+ * @returns whether there were any; then machines may still be booting
  */
 export const healFirst = async (session: Session, view: View): Promise<boolean> => {
   // Loaded here: `lab status` comes through this file, has nothing to heal, and must be quick.
