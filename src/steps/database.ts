@@ -733,6 +733,9 @@ export const proveInside = (lab: Lab, database: DatabaseSpec, worker: string): S
   }
 }
 
+/** The id of the check that sees who is logged in to the database's target. */
+export const loggedInCheck = 'one-session-only'
+
 export const targetSees = (lab: Lab, database: DatabaseSpec, volume: OnLun): Step => {
   const target = targetNamed(lab, volume.target)
   // A target with other LUNs has other users, too.
@@ -746,7 +749,7 @@ export const targetSees = (lab: Lab, database: DatabaseSpec, volume: OnLun): Ste
     needs: ['deploy-database'],
     checks: [
       {
-        id: 'one-session-only',
+        id: loggedInCheck,
         title: `at ${target.iqn} the node of the database is logged in${alone ? ', and nobody else' : ''}`,
         machine: target.machine,
         within: 60,

@@ -169,6 +169,9 @@ const foreignTaints = ({ spec }: Node): readonly string[] =>
     .filter(({ key }) => key !== ownTaint && (key === outOfService || !key.startsWith(byItself)))
     .map(({ key, effect }) => `${key}:${effect}`)
 
+/** The id of the check that sees which versions a node runs. */
+export const nodeVersionCheck = (node: string): string => `${node}-version`
+
 const nodeChecks = (
   lab: Lab,
   machine: MachineSpec,
@@ -180,7 +183,7 @@ const nodeChecks = (
     title: string,
     judge: (node: Node, context: Context) => Verdict | Promise<Verdict>,
   ): Check => ({
-    id: `${machine.name}-${id}`,
+    id,
     title,
     machine: machine.name,
     within: 90,
@@ -191,8 +194,8 @@ const nodeChecks = (
     },
   })
   return [
-    check('ready', `node ${machine.name} is Ready`, judgeReady),
-    check('schedulable', `node ${machine.name} takes pods`, (node) => {
+    check(`${machine.name}-ready`, `node ${machine.name} is Ready`, judgeReady),
+    check(`${machine.name}-schedulable`, `node ${machine.name} takes pods`, (node) => {
       const taints = foreignTaints(node)
       const saw = [
         ...(node.spec.unschedulable ? ['cordoned'] : []),
@@ -200,15 +203,23 @@ const nodeChecks = (
       ]
       return { ok: saw.length === 0, saw: saw.join(', ') || 'neither cordoned nor tainted' }
     }),
-    check('version', `node ${machine.name} runs Kubernetes ${kubernetes.version}`, ({ status }) => ({
-      ok: status.nodeInfo.kubeletVersion === `v${kubernetes.version}`,
-      saw: `kubelet ${status.nodeInfo.kubeletVersion}, ${status.nodeInfo.containerRuntimeVersion}`,
-    })),
-    check('address', `node ${machine.name} is ${machine.address} on the lab's network`, ({ status }) => {
-      const address = status.addresses.find(({ type }) => type === 'InternalIP')?.address
-      return { ok: address === machine.address, saw: `InternalIP ${address ?? 'not set'}` }
-    }),
-    check('pod-range', `pods of ${machine.name} get addresses of ${range}`, ({ spec }) => ({
+    check(
+      nodeVersionCheck(machine.name),
+      `node ${machine.name} runs Kubernetes ${kubernetes.version}`,
+      ({ status }) => ({
+        ok: status.nodeInfo.kubeletVersion === `v${kubernetes.version}`,
+        saw: `kubelet ${status.nodeInfo.kubeletVersion}, ${status.nodeInfo.containerRuntimeVersion}`,
+      }),
+    ),
+    check(
+      `${machine.name}-address`,
+      `node ${machine.name} is ${machine.address} on the lab's network`,
+      ({ status }) => {
+        const address = status.addresses.find(({ type }) => type === 'InternalIP')?.address
+        return { ok: address === machine.address, saw: `InternalIP ${address ?? 'not set'}` }
+      },
+    ),
+    check(`${machine.name}-pod-range`, `pods of ${machine.name} get addresses of ${range}`, ({ spec }) => ({
       ok: spec.podCIDR === range,
       saw: `podCIDR ${spec.podCIDR ?? 'not set'}`,
     })),
