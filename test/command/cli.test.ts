@@ -523,7 +523,7 @@ describe.concurrent('JSON for programs', () => {
     const socket = connect(Number(port), host)
     socket.on('error', () => {})
     await once(socket, 'close')
-    expect(String((await told)[0])).toMatch(/^target:3260: connect ENOENT/)
+    expect(String((await told)[0])).toMatch(/^✖ target:3260: connect ENOENT/)
     forward.kill('SIGINT')
     expect((await forward).exitCode).toBe(0)
   })
