@@ -6,7 +6,8 @@ import { createHash } from 'node:crypto'
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { LabError } from '../error.js'
-import { architectures, partsFolder, type Pins, pins } from './pins.js'
+import { architectures } from './architecture.js'
+import { partsFolder, type Pins, pins } from './pins.js'
 import { imageAddress, mirrored, releasedFiles } from './upstream.js'
 
 const failed = (url: URL, why: string): LabError =>

@@ -4,27 +4,19 @@ import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
 import type { Preparation } from './preparation.js'
 import { Cache, cacheRoot, openCache, type OldPart } from './cache.js'
-import {
-  type BoxMetadata,
-  type BoxProvider,
-  boxFiles,
-  boxPart,
-  boxVersionOf,
-  canBuildFor,
-  catalog,
-  foreignCatalog,
-  foreignPart,
-  hostArchitecture,
-} from './catalog.js'
+import { type Architecture, architectures, hostArchitecture } from './architecture.js'
+import { type BoxMetadata, type BoxProvider, boxFiles, boxPart, boxVersionOf } from './box.js'
+import { foreignPart } from './foreign.js'
+import { canBuildFor, catalog, foreignCatalog } from './catalog.js'
 import { buildParts, hashesOf, missingParts } from './graph.js'
 import type { Part } from './part.js'
-import { type Architecture, architectures, imagePart, pins } from './pins.js'
+import { imagePart, pins } from './pins.js'
 import { removeTree } from './sandbox.js'
 import { findSubstitutes, rememberedSubstitutes, type Substitutes, withGo } from './substitutes.js'
 
 export { cacheRoot, noexecMountOf } from './cache.js'
-export { boxName, hostArchitecture } from './catalog.js'
-export type { Architecture } from './pins.js'
+export { type Architecture, hostArchitecture } from './architecture.js'
+export { boxName } from './box.js'
 
 /** What a machine is made of: absolute paths of files that are there. */
 export interface PreparedParts {

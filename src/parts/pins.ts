@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { parse } from 'yaml'
 import { z } from 'zod'
 import { projectRoot } from '../render.js'
+import { architectures } from './architecture.js'
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/)
 const names = z.array(z.string().min(1))
@@ -62,10 +63,6 @@ const reference = z.strictObject({
   scratch: z.number().positive(),
 })
 
-/** Processors that boxes are for, as Debian calls them. */
-export const architectures = ['amd64', 'arm64'] as const
-export type Architecture = (typeof architectures)[number]
-
 const schema = z.strictObject({
   debian: z.strictObject({ suite, mirror: z.url(), securityMirror: z.url() }),
   builder: z.strictObject({ packages: names, goRoot: z.string().startsWith('/') }),
@@ -123,6 +120,16 @@ let read: Pins | undefined
 /** `parts/parts.yaml`, checked. */
 export const pins = (): Pins =>
   (read ??= schema.parse(parse(readFileSync(join(partsFolder, 'parts.yaml'), 'utf8'), { merge: true })))
+
+/**
+ * What the first of these has cost where it was measured.
+ * @throws where parts.yaml has none of them.
+ */
+export const referenceOf = ({ reference }: Pick<Pins, 'reference'>, ...ids: readonly string[]): Reference => {
+  const [found] = ids.flatMap((id) => reference[id] ?? [])
+  if (!found) throw new Error(`parts.yaml has no reference for ${ids.at(-1) ?? ''}`)
+  return found
+}
 
 /** The name of an image's part. */
 export const imagePart = (name: string): string => `image-${name}`

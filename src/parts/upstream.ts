@@ -3,7 +3,8 @@ import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
 import { runApart, runInside } from './enter.js'
 import type { Fetch } from './part.js'
-import { type Architecture, partsFolder, type Pins } from './pins.js'
+import type { Architecture } from './architecture.js'
+import { partsFolder, type Pins } from './pins.js'
 
 const scripts = join(partsFolder, 'upstream')
 

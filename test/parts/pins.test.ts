@@ -4,7 +4,8 @@ import { expect, test } from 'vitest'
 import { catalog, foreignCatalog } from '../../src/parts/catalog.js'
 import { hashesOf } from '../../src/parts/graph.js'
 import { digestOf } from '../../src/parts/image-archive.js'
-import { architectures, imagePart, partsFolder, pins, type Pins } from '../../src/parts/pins.js'
+import { architectures } from '../../src/parts/architecture.js'
+import { imagePart, partsFolder, pins, type Pins } from '../../src/parts/pins.js'
 import { releasedFiles } from '../../src/parts/upstream.js'
 
 const requirement = (folder: string, module: string): string | undefined =>

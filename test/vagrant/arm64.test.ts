@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { hostArchitecture } from '../../src/parts/catalog.js'
+import { hostArchitecture } from '../../src/parts/architecture.js'
 import { pins } from '../../src/parts/pins.js'
 import { cli } from '../helpers/cli.js'
 
