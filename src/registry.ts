@@ -5,16 +5,17 @@
 import { experiments } from './course/experiments.js'
 import { faults } from './fault/faults.js'
 import type { Lab } from './lab/lab.js'
+import type { Supported } from './lab/cluster-rules.js'
 import * as load from './lab/load.js'
-import type { Supported } from './lab/rules.js'
+import * as parse from './lab/parse.js'
 import * as schema from './lab/schema.js'
 import type { Registry } from './trial/registry.js'
 
 export const registry: Registry = { faults, experiments }
 
-/** As `parseLab` of `lab/load.ts`, with all faults and experiments. */
+/** As `parseLab` of `lab/parse.ts`, with all faults and experiments. */
 export const parseLab = (text: string, file: string, versions?: Supported): Lab =>
-  load.parseLab(text, file, registry, versions)
+  parse.parseLab(text, file, registry, versions)
 
 /** As `loadLab` of `lab/load.ts`, with all faults and experiments. */
 export const loadLab = (nameOrPath: string): Promise<Lab> => load.loadLab(nameOrPath, registry)

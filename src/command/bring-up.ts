@@ -1,6 +1,6 @@
 import { machinesWith, type Lab, nfsServerOf, nodesOf, portalOf } from '../lab/lab.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
-import { sizeText } from '../lab/schema.js'
+import { sizeText } from '../lab/units.js'
 import { leftOutLines } from '../plan/plan.js'
 import { reportJson } from '../plan/report.js'
 import { runPlan, succeeded } from '../plan/runner.js'

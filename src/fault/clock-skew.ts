@@ -1,4 +1,6 @@
-import { shown, skewOf, skewPattern, text } from '../lab/schema.js'
+import { text } from '../lab/fields.js'
+import { shown } from '../lab/suggest.js'
+import { skewOf, skewPattern } from '../lab/units.js'
 import { shell } from '../machine/sh.js'
 import { measureClocks } from './clock.js'
 import { faultOfMachine } from './fault.js'

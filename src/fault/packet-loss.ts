@@ -1,4 +1,6 @@
-import { percentOf, percentPattern, shown, text } from '../lab/schema.js'
+import { text } from '../lab/fields.js'
+import { shown } from '../lab/suggest.js'
+import { percentOf, percentPattern } from '../lab/units.js'
 import { shell } from '../machine/sh.js'
 import { faultOfMachine } from './fault.js'
 import { hasTable, loadTable, removingTable } from './packet-filter.js'

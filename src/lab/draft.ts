@@ -1,4 +1,5 @@
-import { shown, type LabFile } from './schema.js'
+import type { LabFile } from './schema.js'
+import { shown } from './suggest.js'
 
 /**
  * A lab file that may have bad fields: a bad value is `undefined` under a key that is there, and a rule that

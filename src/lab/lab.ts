@@ -1,6 +1,6 @@
 /**
  * The lab file as the rest of the program sees it: complete, defaulted, checked, read-only. Nobody but
- * `load.ts` sees YAML. Sizes are bytes, addresses dotted IPv4, subnets CIDR.
+ * `parse.ts` sees YAML. Sizes are bytes, addresses dotted IPv4, subnets CIDR.
  */
 import type { LabId } from '../identity.js'
 import { hostNumber, nthRange, parseAddress, parseSubnet, subnetText } from './address.js'

@@ -1,6 +1,8 @@
 import { items, lacks, pathText, Taken, type Draft, type DraftFile, type Found, type Path } from './draft.js'
 import { roles, type BudgetName } from './lab.js'
-import { defaults, durationOf, type LabFile } from './schema.js'
+import { defaults } from './fields.js'
+import type { LabFile } from './schema.js'
+import { durationOf } from './units.js'
 import type { DraftFault, FaultForm, Vocabulary } from './vocabulary.js'
 import { rolesAt } from './where.js'
 

@@ -25,3 +25,12 @@ export const didYouMean = (word: string, candidates: readonly string[]): string 
 /** `uml, libvirt or virtualbox`. */
 export const anyOf = (names: readonly string[]): string =>
   names.length > 1 ? `${names.slice(0, -1).join(', ')} or ${names.at(-1) ?? ''}` : (names[0] ?? '')
+
+/** How a value looks inside a message: quoted, on one line, and never long. */
+export const shown = (value: string): string => {
+  const quoted = JSON.stringify(value).replace(
+    /[\u007f-\u009f\u2028\u2029]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
+  return quoted.length > 62 ? `${quoted.slice(0, 60)}…"` : quoted
+}

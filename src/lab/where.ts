@@ -1,8 +1,8 @@
 import { z } from 'zod'
 import { items, lacks, type DraftFile } from './draft.js'
 import { type Lab, type MachineSpec, type Role, roles, type Where } from './lab.js'
-import { duration, shown } from './schema.js'
-import { didYouMean } from './suggest.js'
+import { duration } from './fields.js'
+import { didYouMean, shown } from './suggest.js'
 
 /** Whom a fault hits: the words for it in a lab file, and the machines that they stand for. */
 

@@ -1,6 +1,6 @@
 /** What a verdict rests on: the checks of a trial, each with evidence, and the budgets that it was measured by. */
 import type { BudgetName } from '../lab/lab.js'
-import { durationText } from '../lab/schema.js'
+import { durationText } from '../lab/units.js'
 import type { CommonFacts, Facts, ScenarioFacts } from '../trial/facts.js'
 import type { Gap } from '../trial/ledger.js'
 import type { Recovery } from '../trial/recovery.js'

@@ -1,5 +1,5 @@
 /** Reports of runs as documents: JSON for programs, JUnit for CI, Markdown to keep, a page to look at. */
-import { durationText } from '../lab/schema.js'
+import { durationText } from '../lab/units.js'
 import { cell } from '../plan/report.js'
 import { render } from '../render.js'
 import { chartOf } from './chart.js'

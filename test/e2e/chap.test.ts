@@ -8,7 +8,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
 import { parseLab } from '../../src/registry.js'
-import { LabFileError } from '../../src/lab/load.js'
+import { LabFileError } from '../../src/lab/parse.js'
 import { quote } from '../../src/machine/sh.js'
 import { Bench } from './lab.js'
 

@@ -7,8 +7,9 @@ import { parse } from 'yaml'
 import { exitCodes, LabError } from '../../src/error.js'
 import { podRangeOf, type Lab } from '../../src/lab/lab.js'
 import { jsonSchema, loadLab, parseLab, shippedLabs } from '../../src/registry.js'
-import { initLab, LabFileError } from '../../src/lab/load.js'
-import { versionProblem, type Supported } from '../../src/lab/rules.js'
+import { versionProblem, type Supported } from '../../src/lab/cluster-rules.js'
+import { initLab } from '../../src/lab/load.js'
+import { LabFileError } from '../../src/lab/parse.js'
 import { schemaFile } from '../../src/lab/schema.js'
 
 const here = import.meta.dirname

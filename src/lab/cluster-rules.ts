@@ -1,0 +1,249 @@
+/** The rules of Kubernetes, of its database and of what is deployed in it. */
+import { providerEntry, providerNames } from '../providers.js'
+import { hostNumber, nthRange, overlaps, parseAddress, sizeOf } from './address.js'
+import { type DraftFile, type Found, type Path, items, lacks, pathText, Taken } from './draft.js'
+import { defaults, lastNodePort } from './fields.js'
+import type { ProviderName } from './lab.js'
+import { labSubnet, podSubnet, subnetAt } from './subnets.js'
+import { anyOf, didYouMean, shown } from './suggest.js'
+
+type File = DraftFile
+
+/** Which versions of Kubernetes can be brought up. */
+export interface Supported {
+  /** The version that is built here, for machines of the provider uml; undefined when that is not known. */
+  readonly built: string | undefined
+  /** Minor versions that can be installed as packages, such as `1.36`. */
+  readonly minors: readonly string[]
+  /** What images a lab may ask for, `nginx:1.26`; undefined when that is not known. */
+  readonly images?: readonly string[] | undefined
+}
+
+/** Why a provider cannot run this version of Kubernetes. No provider: it must do for all of them. */
+export const versionProblem = (
+  version: string,
+  provider: ProviderName | undefined,
+  { built, minors }: Supported,
+): string | undefined => {
+  const packages = providerNames.filter((name) => providerEntry(name).kubernetes === 'packages')
+  if (!(provider && packages.includes(provider)) && built !== undefined) {
+    return version === built
+      ? undefined
+      : `${version} is not built here; wanted ${built} (other versions need provider: ${anyOf(packages)})`
+  }
+  return minors.some((minor) => version.startsWith(`${minor}.`))
+    ? undefined
+    : `${version} is not supported; wanted a version of ${minors.join(', ')}`
+}
+
+export function* kubernetesRules(file: File, supported: Supported): Found {
+  const machines = items(file.machines)
+  const rolesKnown = (file.machines ?? [undefined]).every((machine) => machine?.role !== undefined)
+  const controlPlanes = machines.filter(([, { role }]) => role === 'control-plane')
+  if (lacks(file, 'kubernetes')) {
+    for (const [index, { role }] of machines) {
+      if (role !== 'control-plane' && role !== 'worker') continue
+      yield {
+        path: ['machines', index, 'role'],
+        message: `a ${role} needs a cluster; add kubernetes, with a version`,
+      }
+    }
+    return
+  }
+  if (controlPlanes.length === 0 && rolesKnown) {
+    yield { path: ['kubernetes'], message: 'no machine has the role control-plane; wanted one', atKey: true }
+  }
+  for (const [index] of controlPlanes.slice(1)) {
+    const first = pathText(['machines', controlPlanes[0]?.[0] ?? 0])
+    yield {
+      path: ['machines', index, 'role'],
+      message: `more than one control plane is not supported yet; ${first} is one`,
+    }
+  }
+
+  const version = file.kubernetes?.version
+  // A bad provider says nothing about the version: the rule waits until it is mended.
+  const providerKnown = lacks(file, 'provider') || file.provider !== undefined
+  const problem =
+    version !== undefined && providerKnown ? versionProblem(version, file.provider, supported) : undefined
+  if (problem) yield { path: ['kubernetes', 'version'], message: problem }
+
+  const lab = labSubnet(file)
+  const pods = podSubnet(file)
+  const services = subnetAt(file, 'kubernetes', 'serviceSubnet', defaults.serviceSubnet)
+  for (const [one, other] of [[lab, pods] as const, [lab, services] as const, [pods, services] as const]) {
+    if (!one.subnet || !other.subnet || !overlaps(one.subnet, other.subnet)) continue
+    // The place is one that the author wrote; two defaults do not overlap.
+    const [here, there] = other.given ? [other, one] : [one, other]
+    const origin = there.given ? '' : ', the default'
+    yield {
+      path: here.path,
+      message: `${String(here.text)} overlaps ${pathText(there.path)} (${String(there.text)}${origin}); wanted subnets apart`,
+    }
+  }
+  if (!lab.subnet || !pods.subnet) return
+  for (const [index, { role, address }] of machines) {
+    if (role !== 'control-plane' && role !== 'worker') continue
+    const host = hostNumber(lab.subnet, parseAddress(address ?? '') ?? -1)
+    if (host === undefined || nthRange(pods.subnet, host)) continue
+    yield {
+      path: ['machines', index, 'address'],
+      message: `is host ${String(host)} of the lab subnet, but the pod subnet ${String(pods.text)} has only ${String(sizeOf(pods.subnet) / 256)} ranges of /24, 0 to ${String(sizeOf(pods.subnet) / 256 - 1)}; wanted a lower address or a larger kubernetes.podSubnet`,
+    }
+  }
+}
+
+/** Kubernetes judges the name of an iSCSI target more strictly than the standard does. */
+const kubernetesIqnProblem = (iqn: string): string | undefined => {
+  if (/^iqn\.[^:]+$/.test(iqn))
+    return `${iqn} has no part behind a colon, which Kubernetes wants; write ${iqn}:target00`
+  if (/^naa\..{16}$/.test(iqn)) return `${iqn}: Kubernetes wants naa. and 32 hexadecimal digits`
+  return undefined
+}
+
+/** Data is on a LUN, or on a volume that every worker reaches. */
+function* databaseVolumeRules(file: File, database: NonNullable<File['database']>): Found {
+  if (lacks(database, 'storage')) {
+    if (lacks(database, 'lun'))
+      yield {
+        path: ['database', 'lun'],
+        message: 'missing; wanted a logical unit number, 0 to 255, or storage, a class',
+      }
+    return
+  }
+  for (const field of ['lun', 'target'] as const)
+    if (!lacks(database, field))
+      yield { path: ['database', field], message: 'the data is on storage already; remove one of them' }
+  if (file.fencing === 'storage' && !lacks(file, 'iscsi'))
+    yield {
+      path: ['fencing'],
+      message: 'storage is fenced at a target, and the data of the database is on none; write power',
+    }
+  const classes = items(file.storage).map(([, storage]) => storage)
+  const used = classes.find((storage) => storage.class === database.storage)
+  const names = classes.map((storage) => String(storage.class))
+  if (database.storage === undefined) return
+  if (!used && classes.every((storage) => storage.class !== undefined))
+    yield {
+      path: ['database', 'storage'],
+      message: `there is no class ${database.storage}${didYouMean(database.storage, names) || (names.length > 0 ? `; wanted ${names.join(' or ')}` : '; add it to storage')}`,
+    }
+  else if (used?.kind === 'local')
+    yield {
+      path: ['database', 'storage'],
+      message: `${database.storage} is a folder of one node, so no other could take over; wanted a class of the kind nfs`,
+    }
+}
+
+export function* databaseRules(file: File): Found {
+  if (lacks(file, 'database')) return
+  const roles = (file.machines ?? [undefined]).map((machine) => machine?.role)
+  if (lacks(file, 'kubernetes')) {
+    yield { path: ['database'], message: 'runs in a cluster; add kubernetes, with a version', atKey: true }
+  } else if (!roles.includes('worker') && !roles.includes(undefined)) {
+    yield {
+      path: ['database'],
+      message: 'runs on a worker; wanted a machine with the role worker',
+      atKey: true,
+    }
+  }
+  const { database = {} } = file
+  if (file.database) yield* databaseVolumeRules(file, file.database)
+  const nodePort = lacks(database, 'nodePort') ? defaults.nodePort : database.nodePort
+  if (nodePort !== undefined && database.ledgerPort === nodePort) {
+    const origin = lacks(database, 'nodePort') ? ', the default' : ''
+    yield {
+      path: ['database', 'ledgerPort'],
+      message: `${String(nodePort)} is the port of the database (database.nodePort${origin}); wanted another port`,
+    }
+  } else if (nodePort === lastNodePort && lacks(database, 'ledgerPort')) {
+    yield {
+      path: ['database', 'nodePort'],
+      message: `${String(nodePort)} is the last node port, and ledgerPort, without a value, is the one after it; give it a ledgerPort`,
+    }
+  }
+  const range = /^\s*(\d+)\s*([-+])\s*(\d+)\s*$/.exec(
+    (file.kubernetes?.apiServer as Readonly<Record<string, unknown>> | undefined)?.[
+      'service-node-port-range'
+    ]?.toString() ?? '',
+  )
+  if (range) {
+    const first = Number(range[1])
+    const last = range[2] === '-' ? Number(range[3]) : first + Number(range[3])
+    const ports = [
+      ['nodePort', nodePort],
+      ['ledgerPort', lacks(database, 'ledgerPort') ? nodePort && nodePort + 1 : database.ledgerPort],
+    ] as const
+    for (const [field, port] of ports)
+      if (port !== undefined && (port < first || port > last))
+        yield {
+          path: lacks(database, field)
+            ? ['kubernetes', 'apiServer', 'service-node-port-range']
+            : ['database', field],
+          message: `${String(port)}${lacks(database, field) ? ` (database.${field})` : ''} is outside the node ports ${String(first)} to ${String(last)} of service-node-port-range`,
+        }
+  }
+  const targets = items(file.iscsi?.targets)
+  const used =
+    targets.find(([, { iqn }]) => iqn === file.database?.target) ??
+    (targets.length === 1 ? targets[0] : undefined)
+  const iqn = used?.[1].iqn
+  const problem = iqn === undefined ? undefined : kubernetesIqnProblem(iqn)
+  if (used && problem) yield { path: ['iscsi', 'targets', used[0], 'iqn'], message: problem }
+}
+
+export function* clusterRules(file: File, { images }: Supported): Found {
+  const withoutCluster = lacks(file, 'kubernetes')
+  for (const field of ['images', 'storage', 'workloads', 'experiments'] as const) {
+    const given = file[field]
+    if (withoutCluster && given !== undefined && given.length > 0)
+      yield { path: [field], message: 'needs a cluster; add kubernetes, with a version', atKey: true }
+  }
+  const named = new Taken<string>()
+  for (const [index, name] of items(file.images)) {
+    const same = named.by(name, ['images', index])
+    if (same) yield { path: ['images', index], message: `${shown(name)} is ${pathText(same)} already` }
+    else if (images && !images.includes(name))
+      yield {
+        path: ['images', index],
+        message: `${shown(name)} is not built here${didYouMean(name, images) || `; wanted one of ${images.join(', ')}`}`,
+      }
+  }
+  const classes = new Taken<string>()
+  const defaults = new Taken<boolean>()
+  for (const [index, storage] of items(file.storage)) {
+    const at = (field: string): Path => ['storage', index, field]
+    const same = storage.class === undefined ? undefined : classes.by(storage.class, at('class'))
+    if (same) yield { path: at('class'), message: `${String(storage.class)} is taken by ${pathText(same)}` }
+    const other = storage.default === true ? defaults.by(true, at('default')) : undefined
+    if (other) yield { path: at('default'), message: `${pathText(other)} is the default already` }
+  }
+  const kinds = items(file.storage).map(([, { kind }]) => kind)
+  const servers = items(file.machines).filter(([, { role }]) => role === 'nfs')
+  for (const [index, { kind }] of items(file.storage))
+    if (kind === 'nfs' && servers.length === 0 && items(file.machines).every(([, { role }]) => role))
+      yield {
+        path: ['storage', index, 'kind'],
+        message: 'no machine serves it; wanted a machine with the role nfs',
+      }
+  for (const [place, [index, { name }]] of servers.entries()) {
+    const path = ['machines', index, 'role']
+    if (place > 0) yield { path, message: 'more than one machine with the role nfs is not supported' }
+    else if (!kinds.includes('nfs') && !kinds.includes(undefined))
+      yield { path, message: `nobody uses ${String(name)}; add a storage class of the kind nfs` }
+  }
+  const done = new Taken<string>()
+  for (const [index, name] of items(file.experiments)) {
+    const same = done.by(name, ['experiments', index])
+    if (same) yield { path: ['experiments', index], message: `${name} is ${pathText(same)} already` }
+  }
+  for (const [index, { name }] of items(file.scenarios))
+    if (name !== undefined && items(file.experiments).some(([, experiment]) => experiment === name))
+      yield { path: ['scenarios', index, 'name'], message: `${name} is an experiment; wanted another name` }
+  if (lacks(file, 'manifests'))
+    for (const field of ['workloads', 'experiments'] as const) {
+      const given = file[field]
+      if (given !== undefined && given.length > 0)
+        yield { path: [field], message: 'needs manifests; say in which folder they are', atKey: true }
+    }
+}

@@ -1,0 +1,238 @@
+/**
+ * The kinds of fields that a lab file has. Each carries a phrase that says what is wanted; `explain.ts` puts it behind what
+ * the author wrote. A problem that a function of this file finds is a whole sentence.
+ */
+import { z } from 'zod'
+import { isPrivate, parseSubnet, subnetText } from './address.js'
+import { shown } from './suggest.js'
+import { sizeProblem, sizePattern, durationProblem, durationPattern } from './units.js'
+
+export const defaults = {
+  subnet: '192.168.56.0/24',
+  podSubnet: '10.244.0.0/16',
+  serviceSubnet: '10.96.0.0/12',
+  dnsDomain: 'cluster.local',
+  port: 3260,
+  nodePort: 32306,
+  deadline: '10min',
+} as const
+
+export const lastNodePort = 32767
+
+/** A text field whose form a function judges. The pattern, if any, is only for editors. */
+export const text = (wanted: string, problem: (value: string) => string | undefined, meta: Meta) =>
+  z
+    .string({ error: wanted })
+    .check((context) => {
+      const message = problem(context.value)
+      if (message) context.issues.push({ code: 'custom', message, input: context.value })
+    })
+    .meta(meta)
+
+export interface Meta {
+  readonly description: string
+  readonly pattern?: string
+  readonly examples?: string[]
+  readonly [key: string]: unknown
+}
+
+export const whole = (wanted: string, min: number, max: number, meta: Meta) =>
+  z.number({ error: wanted }).int(wanted).min(min, wanted).max(max, wanted).meta(meta)
+
+export const list = <T extends z.ZodType>(item: T, wanted: string) => z.array(item, { error: wanted })
+
+export const mapping = <T extends z.ZodRawShape>(shape: T, wanted: string) =>
+  z.strictObject(shape, { error: wanted })
+
+export const duration = (what: string, description: string) =>
+  text(`${what} with its unit, such as 500ms, 10s or 2min`, durationProblem, {
+    description: `${description} A whole number of ms, s, min or h.`,
+    pattern: durationPattern.source,
+    examples: ['10s', '2min'],
+  })
+
+export const size = (what: string, description: string) =>
+  text(`${what} with its unit, such as 512MiB or 4GiB`, sizeProblem, {
+    description: `${description} A whole number of KiB, MiB, GiB or TiB.`,
+    pattern: sizePattern.source,
+    examples: ['512MiB', '4GiB'],
+  })
+
+export const labelPattern = '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'
+
+/** A problem with an RFC 1123 label of at most `longest` characters. */
+export const labelProblem = (value: string, longest: number): string | undefined => {
+  if (!new RegExp(labelPattern).test(value)) {
+    return `${shown(value)}: wanted small letters, digits and hyphens, with a letter or digit at both ends`
+  }
+  if (value.length > longest) {
+    return `${shown(value)} has ${String(value.length)} characters; at most ${String(longest)} fit`
+  }
+  return value === 'localhost'
+    ? "localhost is every machine's name for itself; wanted another name"
+    : undefined
+}
+
+export const longestLabName = 24
+
+/** What is wrong with a lab name, which becomes a part of interface and file names. */
+export const labNameProblem = (value: string): string | undefined => labelProblem(value, longestLabName)
+
+const iqnPattern =
+  /^iqn\.\d{4}-(?:0[1-9]|1[0-2])\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*(?::[a-z0-9.:-]+)?$/
+
+/** What is wrong with an iSCSI name (RFC 7143, 4.2.7; allowed characters RFC 3722). */
+export const iqnProblem = (value: string): string | undefined => {
+  const name = shown(value)
+  // A month of 13 or a capital letter is a typing slip that the general sentence would hide.
+  if (Buffer.byteLength(value) > 223) {
+    return `${name} has ${String(Buffer.byteLength(value))} bytes; an iSCSI name has at most 223`
+  }
+  if (/^(iqn|eui|naa)\./i.test(value) && !value.startsWith('eui.') && !value.startsWith('naa.')) {
+    if (value !== value.toLowerCase())
+      return `${name}: write it in small letters, ${shown(value.toLowerCase())}`
+    const month = /^iqn\.\d{4}-(\d\d)\./.exec(value)?.[1]
+    if (month !== undefined && !(Number(month) >= 1 && Number(month) <= 12)) {
+      return `${name}: ${month} is not a month; wanted iqn.yyyy-mm with a month from 01 to 12`
+    }
+    if (iqnPattern.test(value)) return undefined
+    const tail = value.includes(':') ? value.slice(value.indexOf(':') + 1) : undefined
+    if (tail === '')
+      return `${name} ends in a colon; wanted a name behind it, such as ${shown(`${value}target00`)}`
+    const odd = /[^a-z0-9.:-]/.exec(value)?.[0]
+    if (odd !== undefined) {
+      return `${name}: ${shown(odd)} is not allowed in an iSCSI name; wanted small letters, digits, ".", "-" and ":"`
+    }
+  }
+  if (/^eui\.[0-9A-Fa-f]{16}$/.test(value) || /^naa\.(?:[0-9A-Fa-f]{16}|[0-9A-Fa-f]{32})$/.test(value))
+    return undefined
+  if (value.startsWith('eui.')) return `${name}: wanted eui. and 16 hexadecimal digits`
+  if (value.startsWith('naa.')) return `${name}: wanted naa. and 16 or 32 hexadecimal digits`
+  return `${name}: wanted iqn.yyyy-mm.reversed.domain:name, such as iqn.2016-04.world.srv:target00`
+}
+
+export const iqn = (description: string) =>
+  text('an iSCSI name, such as iqn.2016-04.world.srv:target00', iqnProblem, {
+    description,
+    pattern: '^(iqn|eui|naa)\\.',
+    examples: ['iqn.2016-04.world.srv:target00'],
+  })
+
+/** Characters that would end a line, or that no UTF-8 file can hold, wherever the text ends up. */
+const unprintable = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]/u
+
+const secretProblem = (value: string): string | undefined => {
+  // The value itself stays out of messages: they end up in terminals, logs and bug reports.
+  const bytes = Buffer.byteLength(value)
+  if (bytes === 0) return 'is empty text; wanted 1 to 255 bytes'
+  if (bytes > 255) return `has ${String(bytes)} bytes in UTF-8; wanted 1 to 255`
+  if (unprintable.test(value))
+    return 'holds a line break or another control character, which has no place in a configuration line'
+  return undefined
+}
+
+/** What LIO and open-iscsi read as it was written: tried value by value in test/e2e/chap.test.ts. */
+export const chapProblem = (value: string): string | undefined =>
+  secretProblem(value) ??
+  (value.trim() !== value
+    ? 'begins or ends with a space; open-iscsi strips it when it reads the value, and the login would then fail'
+    : value.startsWith('NULL')
+      ? "begins with NULL, which the kernel's target (LIO) takes for none at all, and the login would then fail"
+      : undefined)
+
+/** A name goes over the wire among other keys, and LIO looks for those wherever they stand. */
+export const chapNameProblem = (value: string): string | undefined =>
+  chapProblem(value) ??
+  (value.includes(';')
+    ? 'holds ";", where the kernel\'s target (LIO) ends a name, and the login would then fail; wanted another character'
+    : /^0[xb]/i.test(value)
+      ? `begins with ${value.slice(0, 2)}, which the kernel's target (LIO) takes for the mark of an encoded number, and the login would then fail; wanted another beginning`
+      : /CHAP_[RIC]/.test(value)
+        ? `holds ${/CHAP_[RIC]/.exec(value)?.[0] ?? ''}, a key of the login itself, which the kernel's target (LIO) would find in the name; wanted another name`
+        : undefined)
+
+export const chapText = (description: string, problem = chapProblem, meta: object = {}) =>
+  text('text of 1 to 255 bytes', problem, { description, minLength: 1, maxLength: 255, ...meta })
+
+/** `writeOnly` is JSON Schema's mark of a password: messages do not quote its value. */
+export const passwordText = (description: string) =>
+  text('text of 1 to 255 bytes', secretProblem, {
+    description,
+    minLength: 1,
+    maxLength: 255,
+    writeOnly: true,
+  })
+
+/** A subnet in canonical CIDR notation, with a prefix length between the two given, on a private range. */
+export const subnet = (wanted: string, shortest: number, longest: number, meta: Meta) =>
+  text(
+    wanted,
+    (value) => {
+      const parsed = parseSubnet(value)
+      if (!parsed) return `${shown(value)}: wanted ${wanted}`
+      if (parsed.prefix < shortest || parsed.prefix > longest) {
+        return `${value}: wanted a prefix length from /${String(shortest)} to /${String(longest)}`
+      }
+      if (subnetText(parsed) !== value) {
+        return `${value} is an address in a subnet; write the subnet itself, ${subnetText(parsed)}`
+      }
+      if (!isPrivate(parsed)) {
+        return `${value} is not a private subnet; wanted one in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16`
+      }
+      return undefined
+    },
+    meta,
+  )
+
+export const descriptionProblem = (value: string): string | undefined =>
+  value.length > 400
+    ? 'has more than 400 characters'
+    : unprintable.test(value.replaceAll('\n', ' '))
+      ? 'holds a control character'
+      : undefined
+
+export const domainProblem = (value: string): string | undefined =>
+  value.length <= 253 &&
+  value.split('.').every((part) => new RegExp(labelPattern).test(part) && part.length <= 63)
+    ? undefined
+    : `${shown(value)}: wanted a domain in small letters, such as cluster.local`
+
+/** Names that MariaDB keeps for itself. */
+export const systemDatabases = new Set(['mysql', 'sys', 'information_schema', 'performance_schema'])
+
+export const identifierProblem = (value: string): string | undefined =>
+  /^[A-Za-z_][A-Za-z0-9_]{0,63}$/.test(value)
+    ? undefined
+    : `${shown(value)}: wanted at most 64 letters, digits and underscores, not beginning with a digit`
+
+export const identifierPattern = '^[A-Za-z_][A-Za-z0-9_]{0,63}$'
+
+export const version = text(
+  'a version of three numbers, such as 1.36.3',
+  (value) =>
+    /^v\d/.test(value)
+      ? `${shown(value)}: write ${value.slice(1)}, without the v`
+      : /^(0|[1-9]\d?)\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$/.test(value)
+        ? undefined
+        : `${shown(value)}: wanted a version of three numbers, such as 1.36.3`,
+  {
+    description: 'Version of Kubernetes, without a leading v.',
+    pattern: '^\\d+\\.\\d+\\.\\d+$',
+    examples: ['1.36.3'],
+  },
+)
+
+export const flags = (component: string) =>
+  z
+    .record(
+      z
+        .string()
+        .regex(
+          /^[a-z][a-z0-9-]*$/,
+          'not the name of a flag; write it in small letters and without the leading --',
+        ),
+      z.string({ error: 'text' }).meta({ description: 'Value of the flag.' }),
+      { error: 'a mapping of flags to values' },
+    )
+    .default({})
+    .meta({ description: `Extra command line flags of ${component}, written without the leading --.` })

@@ -1,0 +1,229 @@
+/** From the text of a lab file to a lab, or to everything that is wrong with it. */
+import { existsSync, readFileSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import { parse } from 'yaml'
+import { exitCodes, LabError } from '../error.js'
+import { quote } from '../machine/sh.js'
+import { projectRoot } from '../render.js'
+import type { Supported } from './cluster-rules.js'
+import { pathText, type Path } from './draft.js'
+import { optionalImages } from './images.js'
+import { initiatorName } from './iscsi-rules.js'
+import type { DatabaseSpec, FaultSpec, Lab, TargetSpec } from './lab.js'
+import { explain, valueAt } from './explain.js'
+import { crossCheck } from './rules.js'
+import { labSchemaOf, type CompleteLabFile, type WrittenFault } from './schema.js'
+import { readSource } from './source.js'
+import { bytesOf, durationOf } from './units.js'
+import type { Vocabulary } from './vocabulary.js'
+
+export interface LabFileProblem {
+  /** Both count from 1; absent when the file as a whole is meant. */
+  readonly line?: number | undefined
+  readonly column?: number | undefined
+  /** Such as `machines[0].cpu`; empty for the file as a whole. */
+  readonly field: string
+  readonly message: string
+  /** The line of a syntax error with a `^` below it. */
+  readonly excerpt?: string | undefined
+}
+
+const problemText = (file: string, problem: LabFileProblem): string => {
+  const place =
+    problem.line === undefined ? file : `${file}:${String(problem.line)}:${String(problem.column)}`
+  const field = problem.field === '' ? '' : `${problem.field}: `
+  return `${place}  ${field}${problem.message}${problem.excerpt === undefined ? '' : `\n${problem.excerpt}`}`
+}
+
+/** Everything that is wrong with a lab file, one problem a line, in the order of the file. */
+export class LabFileError extends LabError {
+  /** The file as its user named it. */
+  readonly file: string
+  readonly problems: readonly LabFileProblem[]
+
+  constructor(file: string, problems: readonly LabFileProblem[], hint = `lab validate ${quote(file)}`) {
+    super('bad-lab-file', problems.map((problem) => problemText(file, problem)).join('\n'), {
+      exitCode: exitCodes.usage,
+      hint,
+    })
+    this.name = 'LabFileError'
+    this.file = file
+    this.problems = problems
+  }
+}
+
+/** A file with more problems is another kind of file, and nobody reads on. */
+const mostProblems = 200
+
+let known: Supported | undefined
+
+/** What this build can bring up, as `parts/parts.yaml` says; it does not change under a running program. */
+export const supported = (): Supported => (known ??= readSupported())
+
+const readSupported = (): Supported => {
+  const minors = ['1.35', '1.36', '1.37']
+  const file = join(projectRoot, 'parts', 'parts.yaml')
+  if (!existsSync(file)) return { built: undefined, minors }
+  const parts = parse(readFileSync(file, 'utf8')) as {
+    modules?: { kubernetes?: { version?: unknown } }
+  } | null
+  const built = parts?.modules?.kubernetes?.version
+  return {
+    built: typeof built === 'string' ? built.replace(/^v/, '') : undefined,
+    minors,
+    images: optionalImages(),
+  }
+}
+
+/** Marks a value as bad: rules that need it stay silent. Keys stay, so that it does not count as missing. */
+const blank = (file: unknown, path: Path): void => {
+  const owner = valueAt(file, path.slice(0, -1))
+  const last = path.at(-1)
+  if (typeof owner === 'object' && owner !== null && last !== undefined && last in owner) {
+    ;(owner as Record<string | number, unknown>)[last] = undefined
+  }
+}
+
+/** Whether a value contains itself, which an alias inside its own anchor makes. */
+const cyclic = (value: unknown, above: ReadonlySet<unknown> = new Set()): boolean => {
+  if (typeof value !== 'object' || value === null) return false
+  if (above.has(value)) return true
+  const here = new Set(above).add(value)
+  return Object.values(value).some((inner) => cyclic(inner, here))
+}
+
+const oneLine = (text: string): string => text.replace(/\s+/g, ' ').trim()
+
+/** Only durations look different in the file, and what the fault's own form says. */
+const completeFault = ({ faults }: Vocabulary, { for: lasts, ...written }: WrittenFault): FaultSpec => ({
+  ...(faults.find(({ name }) => name === written.fault)?.complete(written) ?? {}),
+  fault: written.fault,
+  ...(lasts === undefined ? {} : { for: durationOf(lasts) ?? 0 }),
+})
+
+const completeDatabase = (
+  { target: _, lun, storage, ledgerPort, ...database }: NonNullable<CompleteLabFile['database']>,
+  target: string,
+): DatabaseSpec => ({
+  ...database,
+  volume: storage === undefined ? { kind: 'lun', target, lun: lun ?? 0 } : { kind: 'claim', class: storage },
+  ledgerPort: ledgerPort ?? database.nodePort + 1,
+})
+
+/** LIO knows initiators by their names in small letters, and hexadecimal digits may be written in either. */
+const canonicalName = (iqn: string): string => (/^(?:eui|naa)\./.test(iqn) ? iqn.toLowerCase() : iqn)
+
+const complete = (file: CompleteLabFile, path: string, vocabulary: Vocabulary): Lab => {
+  const targets: TargetSpec[] = (file.iscsi?.targets ?? []).map(({ luns, ...target }) => ({
+    ...target,
+    luns: luns.map(({ size, ...lun }) => ({ ...lun, size: bytesOf(size) ?? 0 })),
+  }))
+  const [first] = targets
+  const targetOf = (user: { readonly target?: string | undefined }): string => user.target ?? first?.iqn ?? ''
+  return {
+    name: file.name,
+    description: oneLine(file.description),
+    file: path,
+    provider: file.provider,
+    network: file.network,
+    machines: file.machines.map(({ iqn, memory, ...machine }) => ({
+      ...machine,
+      memory: bytesOf(memory) ?? 0,
+      ...(first && (machine.role === 'initiator' || machine.role === 'worker')
+        ? { iqn: canonicalName(iqn ?? initiatorName(first.iqn, machine.name)) }
+        : {}),
+    })),
+    targets,
+    filesystems: file.filesystems.map((filesystem) => ({ ...filesystem, target: targetOf(filesystem) })),
+    kubernetes: file.kubernetes,
+    database: file.database && completeDatabase(file.database, targetOf(file.database)),
+    failover: file.failover,
+    fencing: file.fencing,
+    images: file.images,
+    storage: file.storage,
+    manifests: file.manifests === undefined ? undefined : join(dirname(path), file.manifests),
+    workloads: file.workloads.map(({ within, ...workload }) => ({
+      ...workload,
+      within: durationOf(within) ?? 0,
+    })),
+    experiments: file.experiments.map((name) => ({
+      name,
+      description: vocabulary.experiments.find((known) => known.name === name)?.description ?? '',
+    })),
+    scenarios: file.scenarios.map(({ inject, expect, deadline, ...scenario }) => ({
+      ...scenario,
+      description: oneLine(scenario.description),
+      inject: inject.map((fault) => completeFault(vocabulary, fault)),
+      expect: Object.fromEntries(
+        Object.entries(expect).map(([budget, wanted]) => [budget, durationOf(wanted ?? '')]),
+      ),
+      deadline: durationOf(deadline) ?? 0,
+    })),
+  }
+}
+
+/**
+ * The lab that a text describes, complete and checked.
+ * @param file the file it is from, as its user named it: messages say it like that.
+ * @throws LabFileError with everything that is wrong.
+ */
+export const parseLab = (
+  text: string,
+  file: string,
+  vocabulary: Vocabulary,
+  versions: Supported = supported(),
+): Lab => {
+  const schema = labSchemaOf(vocabulary)
+  const fail = (problems: readonly LabFileProblem[]): never => {
+    throw new LabFileError(file, problems)
+  }
+  if (text.trim() === '')
+    fail([{ field: '', message: 'is empty; lab init NAME writes a file to begin with' }])
+  const source = readSource(text)
+  if (source.broken) fail([{ field: '', ...source.broken }])
+
+  let value: unknown
+  try {
+    value = source.value()
+  } catch (error) {
+    // The parser's only complaint by now, and it has no position.
+    if (!(error instanceof ReferenceError)) throw error
+    fail([
+      {
+        field: '',
+        message: 'its aliases (*name) multiply into far too many values; write the values themselves',
+      },
+    ])
+  }
+  if (cyclic(value))
+    fail([
+      { field: '', message: 'an alias (*name) stands inside its own anchor (&name); write the value itself' },
+    ])
+  if (value === null || value === undefined) {
+    fail([{ field: '', message: 'holds only comments; lab init NAME writes a file to begin with' }])
+  }
+
+  const parsed = schema.safeParse(value)
+  const issues = parsed.error?.issues ?? []
+  const problems = issues.flatMap((issue) => explain(schema, issue, value, source))
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    // Explained first: blanking takes away what the explanations quote.
+    for (const issue of issues) if (issue.code !== 'unrecognized_keys') blank(value, issue.path as Path)
+    problems.push(...crossCheck(value, versions, vocabulary))
+  }
+  if (!parsed.success || problems.length + source.problems.length > 0) {
+    const placed = [
+      ...source.problems.map((problem) => ({ field: '', ...problem })),
+      ...problems.slice(0, mostProblems).map(({ path, message, atKey }) => ({
+        ...source.place(path, atKey),
+        field: pathText(path),
+        message,
+      })),
+    ]
+    const inOrder = placed.sort((a, b) => a.line - b.line || a.column - b.column).slice(0, mostProblems)
+    const hidden = problems.length + source.problems.length - inOrder.length
+    const more = hidden > 0 ? [{ field: '', message: `and ${String(hidden)} more problems` }] : []
+    return fail([...inOrder, ...more])
+  }
+  return complete(parsed.data, resolve(file), vocabulary)
+}

@@ -1,0 +1,260 @@
+/** The parts of a lab file that describe machines, iSCSI, the cluster and the database, field by field. */
+import { z } from 'zod'
+import { parseAddress } from './address.js'
+import {
+  defaults,
+  lastNodePort,
+  text,
+  whole,
+  list,
+  mapping,
+  size,
+  labelPattern,
+  labelProblem,
+  iqn,
+  chapText,
+  chapProblem,
+  chapNameProblem,
+  passwordText,
+  subnet,
+  domainProblem,
+  systemDatabases,
+  identifierProblem,
+  identifierPattern,
+  version,
+  flags,
+} from './fields.js'
+import { shown } from './suggest.js'
+
+export const machine = mapping(
+  {
+    name: text(
+      'a machine name, such as worker1',
+      (value) =>
+        value === 'all'
+          ? 'all means every machine in commands such as lab exec; wanted another name'
+          : labelProblem(value, 32),
+      {
+        description:
+          'Host name of the machine, and its name in every command: an RFC 1123 label, at most 32 characters.',
+        pattern: labelPattern,
+        maxLength: 32,
+      },
+    ),
+    role: z
+      .enum(['control-plane', 'worker', 'target', 'initiator', 'nfs'], {
+        error: 'control-plane, worker, target, initiator or nfs',
+      })
+      .meta({
+        description:
+          'control-plane and worker are Kubernetes nodes, target serves LUNs, initiator logs in to targets outside Kubernetes, nfs serves a file system to all nodes.',
+      }),
+    address: text(
+      'an IPv4 address, such as 192.168.56.11',
+      (value) =>
+        parseAddress(value) === undefined
+          ? `${shown(value)}: wanted an IPv4 address, such as 192.168.56.11`
+          : undefined,
+      { description: 'IPv4 address of the machine in the lab subnet.', format: 'ipv4' },
+    ),
+    cpus: whole('a whole number of processors, 1 to 64', 1, 64, {
+      description: 'Number of virtual processors.',
+    }).default(1),
+    memory: size('a size of memory', 'Memory of the machine.'),
+    iqn: iqn(
+      'Initiator name. Without it: the naming authority of the first target, then the machine name.',
+    ).optional(),
+  },
+  'a machine: name, role, address, memory',
+)
+
+const lun = mapping(
+  {
+    lun: whole('a logical unit number, 0 to 255', 0, 255, { description: 'Logical unit number.' }),
+    size: size('a size of a disk', 'Size of the disk that is served. It may grow later, and never shrinks.'),
+    initiators: list(
+      z
+        .string({ error: 'the name of a machine with the role initiator or worker' })
+        .meta({ description: 'Name of a machine with the role initiator or worker.' }),
+      'a list of machines',
+    )
+      .min(1, 'at least one machine; without the field, whoever uses the LUN sees it')
+      .max(64, 'at most 64 machines')
+      .optional()
+      .meta({
+        description:
+          "The machines that see it. Without it: all workers, if it is the database's; who has a file system on it; if nobody has, all workers, or in a lab without workers every initiator.",
+      }),
+  },
+  'a LUN: lun, size',
+)
+
+export const target = mapping(
+  {
+    machine: z
+      .string({ error: 'the name of a machine with the role target' })
+      .meta({ description: 'Name of the machine that serves it; its role is target.' }),
+    iqn: iqn('Name of the target.'),
+    port: whole('a TCP port, 1 to 65535', 1, 65535, { description: 'TCP port of the portal.' }).default(
+      defaults.port,
+    ),
+    chap: mapping(
+      {
+        username: chapText('User name that initiators log in with.', chapNameProblem),
+        password: chapText('Password that initiators log in with.', chapProblem, { writeOnly: true }),
+        mutual: mapping(
+          {
+            username: chapText('User name that the target answers with.'),
+            password: chapText(
+              'Password that the target answers with; another than initiators log in with.',
+              chapProblem,
+              {
+                writeOnly: true,
+              },
+            ),
+          },
+          'a mapping: username, password',
+        )
+          .optional()
+          .meta({ description: 'Mutual CHAP: what the target must know in return.' }),
+      },
+      'a mapping: username, password',
+    ).meta({
+      description:
+        'CHAP: what initiators must know to log in, to discover as well as to use. Several targets of one machine are discovered with the CHAP of the first of them.',
+    }),
+    luns: list(lun, 'a list of LUNs')
+      .min(1, 'at least one LUN')
+      .max(256, 'at most 256 LUNs')
+      .meta({ description: 'The disks that it serves.' }),
+  },
+  'a target: machine, iqn, chap, luns',
+)
+
+export const filesystem = mapping(
+  {
+    initiator: z
+      .string({ error: 'the name of a machine with the role initiator' })
+      .meta({ description: 'Name of the machine that logs in and mounts it; its role is initiator.' }),
+    target: iqn('Name of the target; not needed when the lab has only one.').optional(),
+    lun: whole('a logical unit number, 0 to 255', 0, 255, {
+      description: 'The LUN that holds the file system.',
+    }),
+    type: z.literal('ext4', { error: 'ext4' }).default('ext4').meta({ description: 'Kind of file system.' }),
+    directory: text(
+      'the name of a directory, such as mysql-data',
+      (value) =>
+        /^[A-Za-z0-9_.-]{1,64}$/.test(value) && !/^[.-]/.test(value)
+          ? undefined
+          : `${shown(value)}: wanted the name of one directory: letters, digits, "_", "-" and ".", at most 64`,
+      {
+        description: 'Name of a directory that is made at the top of the file system.',
+        examples: ['mysql-data'],
+      },
+    ),
+    mode: text(
+      'four octal digits in quotes, such as "0777"',
+      (value) =>
+        /^[0-7]{4}$/.test(value)
+          ? undefined
+          : `${shown(value)}: wanted four octal digits in quotes, such as "0777"`,
+      {
+        description: 'Mode of the directory: four octal digits, in quotes.',
+        pattern: '^[0-7]{4}$',
+        examples: ['0777'],
+      },
+    ),
+  },
+  'a file system: initiator, lun, directory, mode',
+)
+
+export const kubernetes = mapping(
+  {
+    version,
+    podSubnet: subnet('a subnet such as 10.244.0.0/16', 8, 24, {
+      description: 'Subnet of the pods. The node with host number n gets its n-th /24.',
+    }).default(defaults.podSubnet),
+    // The API server refuses a service subnet that is larger than /12; kubeadm wants ten addresses at least.
+    serviceSubnet: subnet('a subnet such as 10.96.0.0/12', 12, 28, {
+      description: 'Subnet of the cluster IPs of Services.',
+    }).default(defaults.serviceSubnet),
+    dnsDomain: text('a domain such as cluster.local', domainProblem, {
+      description: 'DNS domain of the Services.',
+    }).default(defaults.dnsDomain),
+    kubelet: z
+      .record(z.string(), z.unknown(), { error: 'a mapping of fields of KubeletConfiguration' })
+      .check((context) => {
+        for (const key of ['apiVersion', 'kind'].filter((name) => name in context.value)) {
+          context.issues.push({
+            code: 'custom',
+            message: 'is set by lab; remove it',
+            path: [key],
+            input: context.value,
+          })
+        }
+      })
+      .default({})
+      .meta({ description: 'Fields of KubeletConfiguration, for the kubelet of every node.' }),
+    apiServer: flags('kube-apiserver'),
+    controllerManager: flags('kube-controller-manager'),
+    scheduler: flags('kube-scheduler'),
+    etcd: flags('etcd'),
+  },
+  'a mapping with at least a version',
+)
+
+export const database = mapping(
+  {
+    name: text(
+      'a Service name, such as mysql',
+      (value) =>
+        /^[0-9]/.test(value)
+          ? `${shown(value)}: a Service name begins with a letter`
+          : value === 'kubernetes'
+            ? 'kubernetes is the Service of the API server, which the database would take over; wanted another name'
+            : labelProblem(value, 40),
+      {
+        description: 'Name of the Service, and first part of the name of the Deployment.',
+        pattern: '^[a-z]([a-z0-9-]*[a-z0-9])?$',
+        maxLength: 40,
+      },
+    ).default('mysql'),
+    target: iqn('Name of the target; not needed when the lab has only one.').optional(),
+    lun: whole('a logical unit number, 0 to 255', 0, 255, {
+      description: 'The LUN that holds the data. Either this or storage.',
+    }).optional(),
+    storage: text('a class of storage, such as shared', (value) => labelProblem(value, 40), {
+      description: 'The storage class, of the kind nfs, whose volume holds the data. Either this or lun.',
+      pattern: labelPattern,
+      maxLength: 40,
+    }).optional(),
+    nodePort: whole('a port from 30000 to 32767', 30000, lastNodePort, {
+      description: 'Port on every node at which the database answers.',
+    }).default(defaults.nodePort),
+    ledgerPort: whole('a port from 30000 to 32767', 30000, lastNodePort, {
+      description:
+        'Port on every node at which scenarios write a plain file on the same volume. Without it: the one after nodePort.',
+    }).optional(),
+    database: text(
+      'the name of a database, such as test',
+      (value) =>
+        identifierProblem(value) ??
+        (systemDatabases.has(value.toLowerCase())
+          ? `${shown(value)} is a database that MariaDB keeps for itself; wanted another name`
+          : undefined),
+      { description: 'Name of the database that is made.', pattern: identifierPattern },
+    ),
+    user: text(
+      'the name of a user, such as dev',
+      (value) =>
+        identifierProblem(value) ??
+        (value.toLowerCase() === 'root'
+          ? 'root is there already, with rootPassword; wanted another user'
+          : undefined),
+      { description: 'User who owns that database.', pattern: identifierPattern },
+    ),
+    password: passwordText('Password of that user.'),
+    rootPassword: passwordText('Password of root.'),
+  },
+  'a mapping: lun or storage, database, user, password, rootPassword',
+)
