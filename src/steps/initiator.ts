@@ -1,20 +1,17 @@
-/** open-iscsi: who a machine says it is, its sessions, and a file system on a LUN. */
+/** open-iscsi: a machine's initiator name, its daemon, and its sessions with targets. */
 import {
   accessTo,
   byPathLink,
-  type DatabaseVolume,
   discoveryChapOf,
   type FilesystemSpec,
   type Lab,
   type MachineSpec,
-  machinesWith,
   portalOf,
   targetNamed,
 } from '../lab/lab.js'
 import { sha256 } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
-import type { Verdict } from '../plan/step.js'
 import { equals, machineCheck } from './checks.js'
 import { discover, hashOfRecord, nodeArgs, recordsOf, recordText, writeRecord } from './open-iscsi.js'
 import { shortName } from './target.js'
@@ -38,8 +35,8 @@ const iscsid = (lab: Lab, machine: MachineSpec): Check =>
     machine: machine.name,
     within: 20,
     hint: `lab exec ${lab.name} ${machine.name} -- systemctl status iscsid.socket iscsid.service`,
-    // It reads them when it starts. The time of the last change, since they are unpacked with no time of their own.
-    // `masked` says more than `inactive` does.
+    // iscsid reads its files when it starts. Compare the time of the last status change: the files are unpacked
+    // without a modification time of their own. `masked` says more than `inactive` does.
     command: shell`systemctl show --property=ActiveState,UnitFileState --value iscsid.socket | grep -x -e active -e masked || systemctl show --property=ActiveState --value iscsid.socket; systemctl is-active --quiet iscsid || exit 0; started=$(date -d "$(systemctl show -p ActiveEnterTimestamp --value iscsid)" +%s); for file in /etc/iscsi/initiatorname.iscsi /etc/iscsi/iscsid.conf; do test "$started" -ge "$(stat -c %Z $file)" || echo older than $file; done`,
     judge: equals('active', (output) => output.split('\n').join(', ')),
   })
@@ -53,14 +50,14 @@ export const prepareInitiator = (lab: Lab, machine: MachineSpec & { readonly iqn
   apply: async (context) => {
     // iscsid reads its name when it starts.
     await context.machine(machine.name).run(
-      // A socket does not start beside its service that runs. Sessions outlive both.
+      // A socket unit does not start while its service runs. Sessions survive the stop of both.
       shell`was=$(systemctl is-active iscsid); systemctl unmask --quiet iscsid.socket iscsid.service; systemctl daemon-reload; systemctl stop iscsid.service iscsid.socket; systemctl reset-failed iscsid 2>/dev/null; systemctl start iscsid.socket && { test "$was" != active || systemctl start iscsid; }`,
     )
   },
   checks: [initiatorName(lab, machine), iscsid(lab, machine)],
 })
 
-interface Where {
+export interface Where {
   readonly lab: Lab
   readonly filesystem: FilesystemSpec
   /** `target00-lun-0`: a LUN has one user, so this names the file system as well. */
@@ -70,10 +67,10 @@ interface Where {
   readonly mountPoint: string
 }
 
-const deviceOf = (portal: string, iqn: string, lun: number): string =>
+export const deviceOf = (portal: string, iqn: string, lun: number): string =>
   `/dev/disk/by-path/${byPathLink(portal, iqn, lun)}`
 
-const whereOf = (lab: Lab, filesystem: FilesystemSpec): Where => {
+export const whereOf = (lab: Lab, filesystem: FilesystemSpec): Where => {
   const target = targetNamed(lab, filesystem.target)
   const portal = portalOf(lab, target)
   const name = `${shortName(lab, target)}-lun-${String(filesystem.lun)}`
@@ -93,7 +90,7 @@ const sharing = ({ lab, filesystem }: Where): readonly Where[] =>
     .filter(({ initiator, target }) => initiator === filesystem.initiator && target === filesystem.target)
     .map((each) => whereOf(lab, each))
 
-/** Those of them that come before this one, and are mounted by the time that it is made. */
+/** The file systems of that session that come before this one: they are mounted before this one is made. */
 const earlier = (where: Where): readonly Where[] => {
   const all = sharing(where)
   return all.slice(
@@ -102,35 +99,20 @@ const earlier = (where: Where): readonly Where[] => {
   )
 }
 
-const mount = ({ filesystem, device, mountPoint }: Where): Command =>
+export const mount = ({ filesystem, device, mountPoint }: Where): Command =>
   shell`mkdir -p ${mountPoint}; mountpoint -q ${mountPoint} || mount -t ${filesystem.type} ${device} ${mountPoint}`
 
-/** Options of a mount that takes no writes: mounted read-only, or shut down by the kernel after an error. */
-export const shutDown: readonly string[] = ['ro', 'emergency_ro', 'shutdown']
-
-/** Why a mount with these options takes no writes; undefined: it does. */
-export const whyNoWrites = (options: readonly string[]): string | undefined => {
-  const dead = options.filter((option) => option !== 'ro' && shutDown.includes(option))
-  if (dead.length > 0) return `shut down after an I/O error (${dead.join(', ')})`
-  // Older kernels make it read-only after an error; who did it cannot be told from the option.
-  return options.includes('ro') ? 'read-only' : undefined
-}
-
-/** Unmounts what takes no writes, and repairs it: it takes none until it is mounted anew. */
-const unmountDead = ({ device, mountPoint }: Where): Command =>
-  shell`! findmnt --noheadings --output OPTIONS ${mountPoint} | tr , '\n' | grep -qx ${shutDown.flatMap((option) => ['-e', option])} || { umount ${mountPoint} && { e2fsck -p ${device} >/dev/null || test $? = 1; }; }`
-
-/** Waits for the disk of a session, up to 20 s: the queue of udev may be empty before the kernel has found it. */
+/** Waits up to 20 s for the disk of a session: udev's queue may be empty before the kernel has found the disk. */
 const appears = ({ device }: Where): Command =>
   shell`n=0; until test -b ${device}; do n=$((n + 1)); test $n -le 200 || { echo ${`${device} has not appeared within 20 s`} >&2; exit 1; }; sleep 0.1; done`
 
-/** Ends the session, if there is one, and begins another; what was made before is mounted again. */
-const newSession = async (context: Context, where: Where): Promise<void> => {
+/** Ends the session, if there is one, logs in again, and mounts the earlier file systems again. */
+export const newSession = async (context: Context, where: Where): Promise<void> => {
   const machine = context.machine(where.filesystem.initiator)
   for (const { mountPoint } of sharing(where))
     await machine.run(shell`! mountpoint -q ${mountPoint} || umount ${mountPoint}`)
   const iqn = where.filesystem.target
-  // At whatever portal that was: the lab file may have another one now.
+  // Log out at every portal: the lab file may name another one now.
   await machine.try(
     shell`ls -d ${recordsOf(iqn)} 2>/dev/null | grep -q . || exit 0; iscsiadm -m node -T ${iqn} --logout; iscsiadm -m node -T ${iqn} --op=delete`,
   )
@@ -141,7 +123,7 @@ const newSession = async (context: Context, where: Where): Promise<void> => {
   for (const other of earlier(where)) await machine.run(mount(other))
 }
 
-/** With the credentials of discovery; the record is gone again with the check, so whoever has none is refused. */
+/** Discovers with CHAP. The check leaves no record of the credentials behind. */
 const discovered = (where: Where): Check => {
   const { lab, filesystem, portal } = where
   const { machine } = targetNamed(lab, filesystem.target)
@@ -165,7 +147,7 @@ const discovered = (where: Where): Check => {
   }
 }
 
-/** What the machine is meant to see of the target, and is shown to see. */
+/** The LUNs of the target that the machine should see. */
 const lunsOf = ({ lab, filesystem }: Where): readonly number[] =>
   accessTo(lab, targetNamed(lab, filesystem.target)).find(
     ({ initiator }) => initiator.name === filesystem.initiator,
@@ -196,7 +178,7 @@ const loggedIn = (where: Where): Check => {
   })
 }
 
-/** A session lives on when the lab file has another password by now: the next login would fail. */
+/** A session continues when the lab file changes the password, but the next login would fail. */
 const recorded = (where: Where): Check => {
   const { lab, filesystem, portal } = where
   const { chap } = targetNamed(lab, filesystem.target)
@@ -214,7 +196,7 @@ const recorded = (where: Where): Check => {
   })
 }
 
-/** Makes LUNs known that were added to the target of a session. False where another session is needed for it. */
+/** Scans for LUNs that were added to the target of a session. Returns false if a new session is needed. */
 const lookAgain = async (context: Context, where: Where): Promise<boolean> => {
   const machine = context.machine(where.filesystem.initiator)
   const { iqn } = targetNamed(where.lab, where.filesystem.target)
@@ -242,189 +224,5 @@ export const logIn = (lab: Lab, filesystem: FilesystemSpec): Step => {
       if (!(await lookAgain(context, where))) await newSession(context, where)
     },
     checks: [discovered(where), loggedIn(where), recorded(where)],
-  }
-}
-
-/** What is written to the file that must survive a logout: the same for ever, so that it can be compared. */
-const testament = (lab: Lab): string =>
-  `${lab.name}: written through iSCSI, synced, unmounted, logged out, logged in, and still here\n`
-
-export const makeFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
-  const where = whereOf(lab, filesystem)
-  const { device, mountPoint, name } = where
-  const directory = `${mountPoint}/${filesystem.directory}`
-  const file = `${directory}/testament`
-  const machine = filesystem.initiator
-  return {
-    id: `make-filesystem-${name}`,
-    title: `Make ${filesystem.type} with ${filesystem.directory} on it, and read a file back after a new login`,
-    phase,
-    machine,
-    needs: [`log-in-${name}`],
-    apply: async (context) => {
-      const there = context.machine(machine)
-      await there.run(unmountDead(where), { timeout: 120 })
-      const has = await there.try(shell`blkid -p -o value -s TYPE ${device}`)
-      // Exit code 2: nothing on it. Anything else that is not our type is somebody's data, and stays.
-      if (has.exitCode === 2) await there.run(shell`mkfs.ext4 -q ${device}`, { timeout: 120 })
-      await there.run(mount(where))
-      await there.run(shell`mkdir -p ${directory} && chmod ${filesystem.mode} ${directory}`)
-      await there.run(shell`cat > ${file} && sync ${file}`, { input: testament(lab) })
-      await newSession(context, where)
-      await there.run(mount(where))
-    },
-    checks: [
-      machineCheck({
-        id: `${name}-mounted`,
-        title: `LUN ${String(filesystem.lun)} is mounted on ${machine} as ${filesystem.type}`,
-        machine,
-        hint: `lab up ${lab.name}`,
-        command: shell`readlink -f ${device}; findmnt --noheadings --output FSTYPE,SOURCE,SIZE ${mountPoint} || true; findmnt --noheadings --output OPTIONS ${mountPoint} || true`,
-        judge: (output) => {
-          const [disk = '', mounted = 'not mounted', options = ''] = output.split('\n')
-          const why = whyNoWrites(options.split(','))
-          return {
-            ok: why === undefined && mounted.startsWith(`${filesystem.type} ${disk} `),
-            saw: `${why === undefined ? '' : `${why}: `}${mounted.trim()}`,
-          }
-        },
-      }),
-      machineCheck({
-        id: `${name}-directory`,
-        title: `${filesystem.directory} has mode ${filesystem.mode}`,
-        machine,
-        hint: `lab exec ${lab.name} ${machine} -- ls -ld ${directory}`,
-        command: shell`stat --format=%a ${directory}`,
-        judge: (output) => ({
-          ok: Number.parseInt(output, 8) === Number.parseInt(filesystem.mode, 8),
-          saw: `mode ${output}`,
-        }),
-      }),
-      machineCheck({
-        id: `${name}-file`,
-        title: 'a file written before the last logout reads back',
-        machine,
-        hint: `lab exec ${lab.name} ${machine} -- cat ${file}`,
-        command: shell`test -e ${file} || { echo it is not there >&2; exit 1; }; sha256sum < ${file} | cut -c1-64`,
-        judge: (output) => {
-          const wanted = sha256(testament(lab))
-          return {
-            ok: output === wanted,
-            saw: output === wanted ? 'the same bytes' : `other bytes, sha256 ${output}`,
-          }
-        },
-      }),
-    ],
-  }
-}
-
-/** Blocks at the end of a disk that ext4 leaves, where they are too few for another group. */
-const spareBlocks = 2048
-
-/** Looks at a disk and the ext4 on it: the first line is the size of the disk, then its blocks and their size. */
-const sizes = (device: string): Command =>
-  shell`blockdev --getsize64 ${device} && dumpe2fs -h ${device} 2>/dev/null | sed -En 's/^Block (count|size): *//p'`
-
-const judgeSize =
-  (size: number) =>
-  (output: string): Verdict => {
-    const [disk = 0, blocks = 0, blockSize = 0] = output.split('\n').map(Number)
-    const filesystem = blocks * blockSize
-    return {
-      ok: disk === size && blocks > 0 && filesystem > size - spareBlocks * blockSize,
-      saw: `a disk of ${String(disk)} bytes, a file system of ${String(filesystem)}`,
-    }
-  }
-
-/**
- * Lets a mounted ext4 have so many blocks: EXT4_IOC_RESIZE_FS of the kernel. resize2fs does the same, but opens the
- * disk for writing first, which the lab's kernel refuses while it is mounted.
- */
-const resize =
-  'open(my $top, "<", $ARGV[0]) or die "$!\\n"; ioctl($top, 0x40086610, pack("Q", $ARGV[1])) or die "$!\\n"'
-
-/** Asks the target for the size of the disk, and lets the file system on it have all of it. */
-const grow = (iqn: string, portal: string, device: string): Command =>
-  shell`iscsiadm ${nodeArgs(iqn, portal)} --rescan >/dev/null && udevadm settle && size=$(dumpe2fs -h ${device} 2>/dev/null | sed -n 's/^Block size: *//p') && perl -e ${resize} "$(findmnt --noheadings --first-only --output TARGET --source "$(readlink -f ${device})")" $(($(blockdev --getsize64 ${device}) / size))`
-
-/** Seconds for a file system to grow: its new groups are written. */
-const growing = 300
-
-/** A LUN that is larger in the lab file grows at the target by itself; the initiator must be told. */
-export const growFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
-  const { device, name, portal } = whereOf(lab, filesystem)
-  const machine = filesystem.initiator
-  const size = sizeOf(lab, filesystem.target, filesystem.lun)
-  return {
-    id: `grow-filesystem-${name}`,
-    title: `See that the file system fills the LUN, or let it grow`,
-    phase,
-    machine,
-    needs: [`make-filesystem-${name}`],
-    apply: async (context) => {
-      await context.machine(machine).run(grow(filesystem.target, portal, device), { timeout: growing })
-    },
-    checks: [
-      machineCheck({
-        id: `${name}-size`,
-        title: `LUN ${String(filesystem.lun)} has ${String(size)} bytes on ${machine} as well, and ${filesystem.type} fills them`,
-        machine,
-        within: 20,
-        hint: `lab exec ${lab.name} ${machine} -- lsblk --bytes ${device}`,
-        command: sizes(device),
-        judge: judgeSize(size),
-      }),
-    ],
-  }
-}
-
-const sizeOf = (lab: Lab, iqn: string, lun: number): number =>
-  targetNamed(lab, iqn).luns.find((candidate) => candidate.lun === lun)?.size ?? 0
-
-/** The same for the LUN of a database, on whichever worker has it. */
-export const growVolume = (lab: Lab, volume: Extract<DatabaseVolume, { kind: 'lun' }>): Step => {
-  const portal = portalOf(lab, targetNamed(lab, volume.target))
-  const device = deviceOf(portal, volume.target, volume.lun)
-  const size = sizeOf(lab, volume.target, volume.lun)
-  const users = async (context: Context): Promise<readonly string[]> => {
-    const found = await Promise.all(
-      machinesWith(lab, 'worker').map(async ({ name }) => {
-        const mounted = await context
-          .machine(name)
-          .try(
-            shell`test -b ${device} && findmnt --noheadings --first-only --source "$(readlink -f ${device})"`,
-            {
-              signal: context.signal,
-            },
-          )
-        return mounted.exitCode === 0 ? name : undefined
-      }),
-    )
-    return found.filter((name) => name !== undefined)
-  }
-  return {
-    id: 'grow-volume',
-    title: "See that the database's file system fills its LUN, or let it grow",
-    phase: 'database',
-    needs: ['deploy-database'],
-    apply: async (context) => {
-      for (const name of await users(context))
-        await context.machine(name).run(grow(volume.target, portal, device), { timeout: growing })
-    },
-    checks: [
-      {
-        id: 'volume-size',
-        title: `the database's LUN has ${String(size)} bytes where it is mounted, and ext4 fills them`,
-        within: 60,
-        hint: `lab up ${lab.name}`,
-        probe: async (context) => {
-          const [name] = await users(context)
-          if (name === undefined) return { ok: false, saw: 'mounted on no worker' }
-          const { stdout } = await context.machine(name).try(sizes(device), { signal: context.signal })
-          const { ok, saw } = judgeSize(size)(stdout.trim())
-          return { ok, saw: `${name}: ${saw}` }
-        },
-      },
-    ],
   }
 }

@@ -18,10 +18,18 @@ import * as addons from './addons.js'
 import * as configuration from './configuration.js'
 import * as controlPlane from './control-plane.js'
 import * as database from './database.js'
+import * as databaseRows from './database-rows.js'
 import * as fencing from './fencing.js'
+import * as filesystems from './filesystem.js'
+import * as filesystemSize from './filesystem-size.js'
 import * as initiator from './initiator.js'
+import * as iscsiVolume from './iscsi-volume.js'
+import * as lunGuard from './lun-guard.js'
+import * as lunUse from './lun-use.js'
 import * as machines from './machines.js'
 import * as nodes from './nodes.js'
+import * as podNetwork from './pod-network.js'
+import * as refusal from './refusal.js'
 import * as routes from './routes.js'
 import * as storage from './storage.js'
 import * as target from './target.js'
@@ -62,11 +70,11 @@ export const machineSteps = (
 export const iscsiSteps = (lab: Lab, provider: Provider): readonly Step[] => [
   ...lab.targets.map((each) => without(lacks(provider, 'disks'), target.serveTarget(lab, each))),
   ...initiatorsOf(lab).map((machine) => initiator.prepareInitiator(lab, machine)),
-  ...lab.targets.map((each) => target.proveRefusal(lab, each)).filter((step) => step !== undefined),
+  ...lab.targets.map((each) => refusal.proveRefusal(lab, each)).filter((step) => step !== undefined),
   ...lab.filesystems.flatMap((filesystem) => [
     initiator.logIn(lab, filesystem),
-    initiator.makeFilesystem(lab, filesystem),
-    initiator.growFilesystem(lab, filesystem),
+    filesystems.makeFilesystem(lab, filesystem),
+    filesystemSize.growFilesystem(lab, filesystem),
   ]),
 ]
 
@@ -83,7 +91,7 @@ export const kubernetesSteps = (lab: Lab): readonly Step[] => {
     addons.installDns(lab),
     controlPlane.proveControlPlane(lab),
     addons.proveProxy(lab),
-    ...(machinesWith(lab, 'worker').some(({ iqn }) => iqn !== undefined) ? [database.guardLuns(lab)] : []),
+    ...(machinesWith(lab, 'worker').some(({ iqn }) => iqn !== undefined) ? [lunGuard.guardLuns(lab)] : []),
     fencing.watchWorkers(lab),
   ]
 }
@@ -114,12 +122,15 @@ export const databaseSteps = (lab: Lab): readonly Step[] => {
   const onLun = volume.kind === 'lun' ? volume : undefined
   return [
     ...(onLun
-      ? [database.createSecret(lab, targetNamed(lab, onLun.target)), database.proveVolume(lab, spec, onLun)]
+      ? [
+          iscsiVolume.createSecret(lab, targetNamed(lab, onLun.target)),
+          iscsiVolume.proveVolume(lab, spec, onLun),
+        ]
       : []),
     database.deployDatabase(lab, spec),
-    ...(onLun ? [initiator.growVolume(lab, onLun), database.targetSees(lab, spec, onLun)] : []),
-    database.writeRow(lab, spec),
-    database.startClients(lab, spec),
-    ...machinesWith(lab, 'worker').map(({ name }) => database.proveInside(lab, spec, name)),
+    ...(onLun ? [filesystemSize.growVolume(lab, onLun), lunUse.targetSees(lab, spec, onLun)] : []),
+    databaseRows.writeRow(lab, spec),
+    podNetwork.startClients(lab, spec),
+    ...machinesWith(lab, 'worker').map(({ name }) => podNetwork.proveInside(lab, spec, name)),
   ]
 }

@@ -3,7 +3,6 @@ import {
   accessTo,
   type Chap,
   discoveryChapOf,
-  initiatorsOf,
   type Lab,
   machineNamed,
   portalOf,
@@ -11,12 +10,11 @@ import {
 } from '../lab/lab.js'
 import { numbering } from '../lab/names.js'
 import { serialOf, sha256, targetFolders } from '../machine/files.js'
-import { type Command, shell } from '../machine/sh.js'
+import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
 import { fencedFolder } from '../fencing/access.js'
 import { forgetUnknownFences, keptOutAt } from '../fencing/fence.js'
 import { equals, machineCheck, shared } from './checks.js'
-import { discover, refusedByInitiator, refusedByTarget, tryLogin } from './open-iscsi.js'
 
 const phase = 'iscsi'
 
@@ -38,7 +36,7 @@ export const shortName = (lab: Lab, { iqn }: TargetSpec): string => {
   return names.get(iqn) ?? lastPart(iqn)
 }
 
-/** One look at all targets of a machine: each of them alone would not notice that there is one too many. */
+/** Checks all targets of a machine at once: a check of one target would not notice one too many. */
 const nothingElse = (lab: Lab, machine: string, hint: string): Check => {
   const wanted = targetFolders(lab, machineNamed(lab, machine))
   const groups = 'iscsi/*/tpgt_*'
@@ -77,7 +75,7 @@ const lunsText = (luns: readonly (number | string)[]): string =>
 
 /** Who may log in to a target, and what they would see. */
 interface Access {
-  /** Whether those that are on no list may log in, or are told of the target. */
+  /** Whether initiators without an ACL may log in or discover the target. */
   readonly open: boolean
   /** By the initiator's name: its LUNs, `3`, or `3 (LUN 0 of the target)` where the numbers differ. */
   readonly lists: ReadonlyMap<string, readonly string[]>
@@ -111,7 +109,7 @@ const readAccess = (output: string): Access => {
   return { open: open.join() !== '0,0', lists, fenced }
 }
 
-/** One look for all who may log in: there may be many. */
+/** Reads the access of all initiators by one command: there may be many. */
 const accessSeen = (target: TargetSpec): ((context: Context) => Promise<Access>) =>
   shared(async (context) =>
     readAccess(
@@ -176,14 +174,14 @@ const accessChecks = (lab: Lab, target: TargetSpec, hint: string): readonly Chec
   ]
 }
 
-/** Reads names and passwords as hashes: neither the secret nor its length shows in a report. */
+/** The files of names and passwords. They are read as hashes: no report shows a secret or its length. */
 const chapFiles = (chap: Chap): readonly string[] => [
   'userid',
   'password',
   ...(chap.mutual ? ['userid_mutual', 'password_mutual'] : []),
 ]
 
-/** What `sha256sum` says of the files of a folder whose values are as wanted; the kernel shows a line end behind each. */
+/** The hashes that `sha256sum` prints if the values are as wanted; the kernel ends each value with a newline. */
 const chapHashes = (chap: Chap): readonly string[] =>
   [chap.username, chap.password, ...(chap.mutual ? [chap.mutual.username, chap.mutual.password] : [])].map(
     (value) => sha256(`${value}\n`),
@@ -191,7 +189,7 @@ const chapHashes = (chap: Chap): readonly string[] =>
 
 const mutualText = (chap: Chap): string => (chap.mutual ? ', and answers with its own' : '')
 
-/** The kernel has one answer for all targets of a machine. */
+/** Discovery credentials are the same for all targets of a machine. */
 const discoveryCheck = (lab: Lab, machine: string, hint: string): Check => {
   const chap = discoveryChapOf(lab, machine)
   const files = chapFiles(chap)
@@ -212,7 +210,7 @@ const discoveryCheck = (lab: Lab, machine: string, hint: string): Check => {
   })
 }
 
-/** A fence that nobody has noted would keep an initiator out from the next boot of the target on. */
+/** A fence that is not in the journal would keep an initiator out after the next boot of the target. */
 const nobodyKeptOut = (lab: Lab, machine: string): Check => ({
   id: `${machine}-fenced`,
   title: `${machine} shuts nobody out`,
@@ -310,124 +308,4 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
         : []),
     ],
   }
-}
-
-/** Another password than this, whichever it is. */
-const otherThan = (password: string): string => `not-${sha256(`other than ${password}`).slice(0, 12)}`
-
-/** The right name, so that it is the password which is refused. */
-const guessing = ({ username, password }: Chap): Chap => ({ username, password: otherThan(password) })
-
-/** The right name and password, of an initiator that expects another answer of the target. */
-const doubting = (chap: Chap): Chap => ({
-  ...chap,
-  mutual: {
-    username: chap.mutual?.username ?? '',
-    password: otherThan(chap.mutual?.password ?? chap.password),
-  },
-})
-
-interface Attempt {
-  /** Of ids: `wrong-password`. */
-  readonly name: string
-  /** Behind the target's name: `refuses a wrong password`. */
-  readonly fact: string
-  readonly said: { readonly command: Command; readonly input: string }
-  readonly exitCode: number
-}
-
-/** What must not succeed: with credentials that are wrong, or none. */
-const attempts = (lab: Lab, target: TargetSpec, maysLogIn: boolean): readonly Attempt[] => {
-  const portal = portalOf(lab, target)
-  const { iqn, chap } = target
-  const discovery = discoveryChapOf(lab, target.machine)
-  const login = (face: string, as: Chap | undefined): Attempt['said'] => tryLogin(iqn, portal, face, as)
-  return [
-    {
-      name: 'discovery-with-wrong-password',
-      fact: 'is not told to a wrong password',
-      said: discover(portal, guessing(discovery)),
-      exitCode: refusedByTarget,
-    },
-    {
-      name: 'discovery-with-no-password',
-      fact: 'is not told without CHAP',
-      said: discover(portal, undefined),
-      exitCode: refusedByTarget,
-    },
-    ...(discovery.mutual
-      ? [
-          {
-            name: 'wrong-mutual-discovery',
-            fact: 'is not believed by an initiator that expects another password of it when it discovers',
-            said: discover(portal, doubting(discovery)),
-            exitCode: refusedByInitiator,
-          },
-        ]
-      : []),
-    ...(maysLogIn
-      ? [
-          {
-            name: 'wrong-password',
-            fact: 'refuses a wrong password',
-            said: login('lab-wrong', guessing(chap)),
-            exitCode: refusedByTarget,
-          },
-          {
-            name: 'no-password',
-            fact: 'refuses a login without CHAP',
-            said: login('lab-open', undefined),
-            exitCode: refusedByTarget,
-          },
-          ...(chap.mutual
-            ? [
-                {
-                  name: 'wrong-mutual-password',
-                  fact: 'is not believed by an initiator that expects another password of it',
-                  said: login('lab-mutual', doubting(chap)),
-                  exitCode: refusedByInitiator,
-                },
-              ]
-            : []),
-        ]
-      : []),
-  ]
-}
-
-const refuses = (lab: Lab, target: TargetSpec, initiator: string, attempt: Attempt): Check => ({
-  id: `${shortName(lab, target)}-refuses-${attempt.name}`,
-  title: `${target.iqn} ${attempt.fact}`,
-  machine: initiator,
-  within: 20,
-  hint: `lab exec ${lab.name} ${target.machine} -- dmesg`,
-  probe: async (context) => {
-    const { command, input } = attempt.said
-    const result = await context.machine(initiator).try(command, { input, signal: context.signal })
-    const said = result.stdout.trim().split('\n').at(-1) ?? ''
-    return {
-      ok: result.exitCode === attempt.exitCode,
-      saw: `iscsiadm exit code ${String(result.exitCode)}: ${said}`,
-    }
-  },
-})
-
-/** A step that only looks: the lock on the door works. Somebody must be there to try it. */
-export const proveRefusal = (lab: Lab, target: TargetSpec): Step | undefined => {
-  const allowed = accessTo(lab, target)[0]?.initiator
-  const initiator = allowed ?? initiatorsOf(lab)[0]
-  const name = shortName(lab, target)
-  if (!initiator) return undefined
-  const [first, ...others] = attempts(lab, target, allowed !== undefined).map((attempt) =>
-    refuses(lab, target, initiator.name, attempt),
-  )
-  return (
-    first && {
-      id: `prove-refusal-${name}`,
-      title: `See that ${target.iqn} refuses strangers`,
-      phase,
-      machine: initiator.name,
-      needs: [`serve-${name}`, `prepare-initiator-${initiator.name}`],
-      checks: [first, ...others],
-    }
-  )
 }

@@ -9,7 +9,8 @@ import { serialOf } from '../../src/machine/files.js'
 import type { Command } from '../../src/machine/sh.js'
 import type { Check, Context, Step } from '../../src/context.js'
 import type { Verdict } from '../../src/plan/step.js'
-import { deployDatabase, targetSees } from '../../src/steps/database.js'
+import { deployDatabase } from '../../src/steps/database.js'
+import { targetSees } from '../../src/steps/lun-use.js'
 
 interface Now {
   /** What each worker says of its disks. */
