@@ -1,6 +1,6 @@
 /** kubeadm's addons: CoreDNS and kube-proxy. */
 import { type Lab, nodesOf } from '../lab/lab.js'
-import { dnsReplicas } from '../machine/files.js'
+import { dnsReplicas } from '../machine/kubeadm.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
 import { controlPlaneOf } from './control-plane.js'
