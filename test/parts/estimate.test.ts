@@ -46,7 +46,6 @@ describe('the time that is left of a build', () => {
       const said = built((second) => (second < after ? 1 : 1 / (1 + others)))
       const wrong = errors(said.filter(({ at }) => at > after + 15))
       expect(Math.max(1, ...wrong)).toBeLessThan(2)
-      expect(wrong.length).toBeGreaterThan(0)
     },
   )
 
