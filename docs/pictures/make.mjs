@@ -73,7 +73,9 @@ const record = (file, command, rows) => {
     ['rec', '--quiet', '--overwrite', '--cols', '100', '--rows', String(rows), '--command', command, cast],
     { env },
   )
-  writeFileSync(join(here, `${file}.svg`), recording(readFileSync(cast, 'utf8'), { command }))
+  // The folder of this try is gone afterwards: a reader's is the usual one.
+  const seen = readFileSync(cast, 'utf8').replaceAll(env.LAB_STATE, '~/.local/state/lab')
+  writeFileSync(join(here, `${file}.svg`), recording(seen, { command }))
 }
 
 try {
