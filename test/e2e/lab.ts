@@ -38,16 +38,19 @@ export class Bench {
   /** Ends what a test that ran out of time has left running: it would go on with a lab that is being removed. */
   readonly #ending = new AbortController()
 
-  async lab(...args: readonly string[]): Promise<{ exitCode: number; stdout: string; stderr: string }> {
-    const options = {
+  #start(args: readonly string[]) {
+    return execa(process.execPath, [cli, ...args], {
       env: this.env,
       reject: false,
       stdin: 'ignore',
       cwd: this.folder,
       cancelSignal: this.#ending.signal,
       forceKillAfterDelay: 60_000,
-    } as const
-    const { exitCode = 128, stdout, stderr } = await execa(process.execPath, [cli, ...args], options)
+    })
+  }
+
+  async lab(...args: readonly string[]): Promise<{ exitCode: number; stdout: string; stderr: string }> {
+    const { exitCode = 128, stdout, stderr } = await this.#start(args)
     return { exitCode, stdout, stderr }
   }
 
@@ -114,14 +117,7 @@ export class Bench {
 
   /** A run that goes on while the test does something else. */
   begin(lab: string, ...words: readonly string[]) {
-    return execa(process.execPath, [cli, 'run', lab, ...words], {
-      env: this.env,
-      reject: false,
-      stdin: 'ignore',
-      cwd: this.folder,
-      cancelSignal: this.#ending.signal,
-      forceKillAfterDelay: 60_000,
-    })
+    return this.#start(['run', lab, ...words])
   }
 
   /**
