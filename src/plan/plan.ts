@@ -1,17 +1,13 @@
 /** Plans made of steps: with what is left out, in turn, backwards. */
+import { numbering } from './names.js'
 import type { Check, LeftOut, Plan, Step, Surroundings } from './step.js'
 
 /** Names in a lab file are free, so ids made of them may come out alike: a machine `api` is ready, and so is the API. */
 const withDistinctChecks = <Around extends Surroundings>(
   steps: readonly Step<Around>[],
 ): readonly Step<Around>[] => {
-  const taken = new Set<string>()
-  const named = (check: Check<Around>): Check<Around> => {
-    let id = check.id
-    for (let n = 2; taken.has(id); n++) id = `${check.id}-${String(n)}`
-    taken.add(id)
-    return { ...check, id }
-  }
+  const distinct = numbering()
+  const named = (check: Check<Around>): Check<Around> => ({ ...check, id: distinct(check.id) })
   return steps.map((step) => {
     const [first, ...others] = step.checks
     return { ...step, checks: [named(first), ...others.map(named)] }

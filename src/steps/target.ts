@@ -8,7 +8,7 @@ import {
   portalOf,
   type TargetSpec,
 } from '../lab/lab.js'
-import { numbering } from '../lab/names.js'
+import { numbering } from '../plan/names.js'
 import { serialOf, sha256, targetFolders } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
