@@ -1,5 +1,5 @@
 import { type LabId, labOf, wordOf } from './identity.js'
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
@@ -253,7 +253,3 @@ export const keepSecrets = async (paths: LabPaths): Promise<void> =>
 
 export const removeState = (paths: LabPaths): Promise<void> =>
   rm(paths.root, { recursive: true, force: true })
-
-/** 12 hexadecimal digits of SHA-256. */
-export const shortHash = (content: string | Buffer): string =>
-  createHash('sha256').update(content).digest('hex').slice(0, 12)

@@ -271,9 +271,6 @@ const unused = async ({ keep = [], intermediate = false }: PruneOptions): Promis
   return from.cache.old(current, keep)
 }
 
-/** Parts of earlier versions, with the bytes that they take on the disk. Removes nothing. */
-export const oldParts = (options: PruneOptions = {}): Promise<readonly OldPart[]> => unused(options)
-
 /** Removes parts of earlier versions, leftovers of killed builds, and logs older than 30 days. */
 export const pruneParts = async (options: PruneOptions = {}): Promise<readonly OldPart[]> => {
   const { cache } = known()
