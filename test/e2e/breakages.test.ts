@@ -88,7 +88,7 @@ const tried = async (lab: string, file: string, breakage: Breakage): Promise<voi
   }
 }
 
-describe('what people break on two machines is named, and typing the hint helps', () => {
+describe('lab verify names everything that people break on two machines, and the hint it prints repairs it', () => {
   beforeAll(async () => {
     await bench.up('iscsi')
   })
@@ -100,7 +100,7 @@ describe('what people break on two machines is named, and typing the hint helps'
 })
 
 describe.skipIf(onACluster.length === 0)(
-  'what people break in a cluster is named, and typing the hint helps',
+  'lab verify names everything that people break in a cluster, and the hint it prints repairs it',
   () => {
     let file = ''
     let since = 0

@@ -152,7 +152,7 @@ describe('CHAP at a real target', () => {
     await bench.close()
   })
 
-  it('lets in every name and password that a lab file may have', async () => {
+  it('a real target accepts every CHAP name and password that a lab file may have', async () => {
     const seed = Number(process.env['LAB_SEED'] ?? 14)
     const cases = [
       ...fc.sample(
@@ -167,7 +167,7 @@ describe('CHAP at a real target', () => {
     expect(cases.filter((_, index) => !entered[index])).toEqual([])
   })
 
-  it('would refuse the right name and password wherever a lab file is refused for them', async () => {
+  it('a real target rejects even the right CHAP name and password in every case in which a lab file is refused for them', async () => {
     const cases: readonly Case[] = [
       ...[
         'a;b',

@@ -86,7 +86,7 @@ const eachProcess = (look: (pid: number) => void): number => {
 const isRoot = process.getuid?.() === 0
 
 describe('the processes of a machine', () => {
-  it('run as users that the host does not have, each machine as another one', () => {
+  it('every machine runs as a user of its own that the host does not know', () => {
     const known = new Set(
       ['/etc/passwd', '/etc/group'].flatMap((path) => listedNumbers(readFileSync(path, 'utf8'))),
     )
@@ -104,7 +104,7 @@ describe('the processes of a machine', () => {
     if (isRoot) expect(users.size).toBe(2)
   })
 
-  it('have no capability, and can get none', () => {
+  it('the processes of a machine have no capability and cannot gain one', () => {
     eachProcess((pid) => {
       expect(field(pid, 'NoNewPrivs')).toBe('1')
       for (const name of ['CapInh', 'CapPrm', 'CapEff', 'CapAmb']) {
@@ -115,7 +115,7 @@ describe('the processes of a machine', () => {
     })
   })
 
-  it('share no namespace with the host but that of its clock and its control groups', () => {
+  it('the processes of a machine share only the time and cgroup namespaces with the host', () => {
     eachProcess((pid) => {
       for (const kind of ['user', 'mnt', 'pid', 'net', 'ipc', 'uts'])
         expect(`${kind} ${namespace(pid, kind)}`).not.toBe(`${kind} ${namespace('self', kind)}`)
@@ -123,7 +123,7 @@ describe('the processes of a machine', () => {
     })
   })
 
-  it('see a root folder with the kernel and the disks of the machine, and nothing else', () => {
+  it('the processes of a machine see nothing of the host but its kernel and its disks', () => {
     const seen = new Set<string>()
     eachProcess((pid) => {
       const root = `/proc/${String(pid)}/root`
@@ -144,7 +144,7 @@ describe('the processes of a machine', () => {
     expect([...seen].sort()).toEqual(['base', 'dev', 'linux', 'lun-0', 'proc', 'root.cow', 'run', 'seed'])
   })
 
-  it('may write to their own disks alone', () => {
+  it('the processes of a machine can write only to their own disks', () => {
     if (!isRoot) return
     for (const machine of ['target', 'initiator'])
       for (const name of readdirSync(join(folder, 'machines', machine))) {
@@ -155,7 +155,7 @@ describe('the processes of a machine', () => {
       }
   })
 
-  it('have no path of the host in the words that their kernel reads as disks', () => {
+  it("no disk argument of a machine's kernel contains a path of the host", () => {
     eachProcess((pid) => {
       const words = readFileSync(`/proc/${String(pid)}/cmdline`, 'utf8').split('\0')
       for (const word of words.filter((word) => word.startsWith('ubd'))) expect(word).not.toContain(folder)
@@ -204,7 +204,7 @@ const alive = async (pid: number): Promise<void> => {
 }
 
 describe('the supervisor of a lab', () => {
-  it('answers on a socket that its owner alone can open', () => {
+  it("only its owner can open the supervisor's socket", () => {
     expect(statSync(socket).mode & 0o777).toBe(0o600)
     expect(statSync(folder).mode & 0o777).toBe(0o700)
   })
@@ -247,7 +247,7 @@ describe('the supervisor of a lab', () => {
     ['PUT', '/forward', '{"host":"192.168.56.11","port":70000}'],
     ['PUT', '/machines/new', `"${'x'.repeat(2 * 1024 ** 2)}"`],
   ] as const)(
-    'says that a request is wrong, and goes on: %s %s %.60s',
+    'the supervisor rejects a malformed request and keeps running: %s %s %.60s',
     async (method, path, body?: string) => {
       const pid = supervisor()
       // Of one that is too long the client may see the connection close before it has said all.
@@ -268,13 +268,13 @@ describe('the supervisor of a lab', () => {
     ['a CONNECT to a port of six digits', 'CONNECT 192.168.56.70:700000 HTTP/1.1\r\nHost: x\r\n\r\n'],
     ['headers without end', `GET / HTTP/1.1\r\nx: ${'y'.repeat(100_000)}`],
     ['nothing but zeros', '\0'.repeat(1000)],
-  ])('bears %s', async (_, bytes) => {
+  ])('the supervisor survives %s', async (_, bytes) => {
     const pid = supervisor()
     expect(await say(bytes)).not.toMatch(/^HTTP\/1\.1 5/)
     await alive(pid)
   })
 
-  it('bears 10,000 connections that ask nothing, and answers meanwhile', async () => {
+  it('the supervisor keeps answering while 10,000 idle connections are open', async () => {
     const pid = supervisor()
     const lines: Socket[] = []
     let open = 0
@@ -293,7 +293,7 @@ describe('the supervisor of a lab', () => {
     await alive(pid)
   })
 
-  it('bears more tunnels than it can have, and makes others when these are closed', async () => {
+  it('the supervisor limits the number of tunnels and accepts new ones when old ones close', async () => {
     const pid = supervisor()
     const lines: Socket[] = []
     for (let group = 0; group < 30; group++) {
@@ -316,7 +316,7 @@ describe('the supervisor of a lab', () => {
     await alive(pid)
   })
 
-  it('pauses a machine so that its state says so, and refuses to pause one that does not run', async () => {
+  it('the supervisor reports a paused machine as paused, and refuses to pause a stopped one', async () => {
     const stateOf = async () => (await provider.states(lab)).find(({ name }) => name === 'initiator')
     expect(await stateOf()).not.toHaveProperty('paused')
     expect((await ask('PUT', '/paused/initiator')).status).toBe(200)
@@ -327,7 +327,7 @@ describe('the supervisor of a lab', () => {
     expect((await ask('DELETE', '/paused/nobody')).status).toBe(409)
   })
 
-  it('ends that run of a machine which was meant, and no later one', async () => {
+  it('the supervisor ends the requested run of a machine and leaves a later run alone', async () => {
     const detail = async () => (await provider.states(lab)).find(({ name }) => name === 'initiator')!
     const first = (await detail()).detail
     // A start that is asked for while its end is under way comes after it.
@@ -346,7 +346,7 @@ describe('the supervisor of a lab', () => {
     expect((await ask('PUT', '/paused/initiator')).status).toBe(409)
   })
 
-  it('is told from whoever has its words in their arguments: they survive lab down', async () => {
+  it("lab down spares processes whose arguments merely look like a supervisor's", async () => {
     const words = [
       `ubd0=${folder}/machines/target/root.cow`,
       'umid=target',

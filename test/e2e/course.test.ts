@@ -12,7 +12,7 @@ afterAll(async () => {
   await bench.close()
 })
 
-describe('a lab of the course', () => {
+describe('the experiments of the course', () => {
   beforeAll(async () => {
     await bench.ok('up', 'deployment')
   })
@@ -20,7 +20,7 @@ describe('a lab of the course', () => {
   it.each([
     ['deployment', 'scale'],
     ['replicaset', 'pod-deleted'],
-  ])('%s: %s holds, and the lab is as it was', async (lab, experiment) => {
+  ])('%s: %s holds and leaves the lab as it was', async (lab, experiment) => {
     const on = lab === 'deployment' ? [] : ['--on', 'deployment']
     const { exitCode, runs, stderr } = await bench.run(lab, experiment, ...on)
     expect(runComplaints(runs), stderr).toEqual([])
@@ -33,7 +33,7 @@ describe('a lab of the course', () => {
     expect(await bench.openFaults('deployment')).toEqual([])
   })
 
-  it('heals after Ctrl-C: nothing of an experiment is left', async () => {
+  it('lab run removes everything an experiment made when it is interrupted by Ctrl-C', async () => {
     const running = bench.begin('deployment', 'rolling-update')
     while ((await bench.openFaults('deployment')).length === 0 && running.exitCode === null) await delay(50)
     await delay(3000)

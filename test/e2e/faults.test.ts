@@ -70,7 +70,7 @@ describe('a lab with fast failover and fencing at its target', () => {
     )
   })
 
-  it('loses nothing in a soak of three: power cut, partition, drain, with nobody at the keyboard', async () => {
+  it('an unattended soak of power cut, partition and drain loses no acknowledged write', async () => {
     // A node that comes back after the first must not touch the disk that the second takes over.
     const { exitCode, runs, stderr } = await bench.run('faults', 'power-cut', 'api-partition', 'drain')
     expect(runComplaints(runs), stderr).toEqual([])
@@ -99,7 +99,7 @@ describe('a lab with fast failover and fencing at its target', () => {
     expect((await bench.lab('report', 'faults')).exitCode).toBe(0)
   })
 
-  it('loses writes when durability is switched off, and says so; and sees a row that was changed', async () => {
+  it('lab run reports lost writes when durability is switched off, and a row that was changed by hand', async () => {
     // Answered at once, and on the disk some other day.
     await sql(
       'faults',
@@ -124,7 +124,7 @@ describe('a lab with fast failover and fencing at its target', () => {
     })
   })
 
-  it('is healed by `lab heal` after a kill -9, and the report says that it was interrupted', async () => {
+  it('lab heal repairs the lab after lab run was killed, and the report says that the run was interrupted', async () => {
     const killed = bench.begin('faults', 'partition')
     await until('a fault in the journal', async () => (await bench.openFaults('faults')).length > 0)
     await delay(1000)
@@ -140,7 +140,7 @@ describe('a lab with fast failover and fencing at its target', () => {
     expect(report.verdict).not.toBe('PASS')
   })
 
-  it('keeps a fenced node from the disk through a power cut of its target: when it goes on, it writes nothing', async () => {
+  it('a fenced node cannot write to its disk after it resumes, even if its target lost power meanwhile', async () => {
     const pod = ['get', 'pod', '-l', 'app=mysql-server', '-o', 'jsonpath={.items[*].spec.nodeName}']
     const node = (await bench.ok('kubectl', 'faults', '--', ...pod)).trim()
     // It has something to write, and goes on having it: pages that wait in its memory, and a program that makes more.
@@ -185,7 +185,7 @@ describe('a lab with fast failover and fencing at its target', () => {
     expect(await bench.complaints('faults')).toEqual([])
   })
 
-  it('is healed by the run itself after Ctrl-C', async () => {
+  it('lab run heals the lab itself when it is interrupted by Ctrl-C', async () => {
     const interrupted = bench.begin('faults', 'slow-network')
     await until('a fault in the journal', async () => (await bench.openFaults('faults')).length > 0)
     interrupted.kill('SIGINT')
@@ -206,14 +206,14 @@ describe('a lab with fast failover and no fencing', () => {
     )
   })
 
-  it('is fenced by the run where that is asked for: a power cut loses nothing', async () => {
+  it('a power cut loses nothing when lab run --fence fences the node', async () => {
     const { exitCode, runs, stderr } = await bench.run('unsafe', 'power-cut', '--fence')
     expect(runComplaints(runs), stderr).toEqual([])
     expect(exitCode).toBe(0)
     expect(runs[0]?.events.map(({ type }) => type)).toContain('node-fenced')
   })
 
-  it('knows nothing where a client never got through: UNKNOWN, not PASS', async () => {
+  it('the verdict is UNKNOWN, not PASS, when no client ever reached the database', async () => {
     // The run ends the database to read back, and this with it.
     const locked = sql('unsafe', 'FLUSH TABLES WITH READ LOCK; DO SLEEP(40)').catch(() => undefined)
     await delay(2000)
@@ -224,7 +224,7 @@ describe('a lab with fast failover and no fencing', () => {
     expect(report.verdict).toBe('UNKNOWN')
   })
 
-  it('has two databases on one disk when the node of one loses only the API server: that is found', async () => {
+  it('the report names two databases on one disk when a node without fencing loses only the API server', async () => {
     const ran = await bench.run('unsafe', 'api-partition')
     expect({ exitCode: ran.exitCode, verdict: ran.runs[0]?.verdict }, ran.stderr).toEqual({
       exitCode: 1,

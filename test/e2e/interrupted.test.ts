@@ -129,7 +129,7 @@ const inFault = async (): Promise<void> => {
   await delay(2000)
 }
 
-it('fails a run whose budget is too small, with the lab healed', async () => {
+it('lab run fails when writes stop for longer than the scenario expects, and leaves the lab healed', async () => {
   const { exitCode } = await lab('run', 'odd', 'hopeless')
   expect(exitCode).toBe(1)
   expect((await latest()).verdict).toBe('FAIL')
@@ -140,18 +140,21 @@ it('fails a run whose budget is too small, with the lab healed', async () => {
 it.each([
   { name: 'its terminal is closed', behind: true, end: (terminal: Terminal) => terminal.close() },
   { name: 'Ctrl-C is pressed', behind: false, end: (terminal: Terminal) => terminal.type('\u0003') },
-])('heals the lab and keeps a report when $name in the middle of a fault', async ({ name, behind, end }) => {
-  const terminal = new Terminal(name.replaceAll(/\W/g, '-'), 'slow-network', { behind })
-  await inFault()
-  end(terminal)
-  expect(await terminal.exitCode()).toBe(130)
-  expect(await bench.openFaults('odd')).toEqual([])
-  expect(await latest()).toMatchObject({ interrupted: true })
-  expect((await latest()).verdict).not.toBe('PASS')
-  expect(await bench.complaints('odd')).toEqual([])
-})
+])(
+  'lab run heals the lab and keeps a report when $name in the middle of a fault',
+  async ({ name, behind, end }) => {
+    const terminal = new Terminal(name.replaceAll(/\W/g, '-'), 'slow-network', { behind })
+    await inFault()
+    end(terminal)
+    expect(await terminal.exitCode()).toBe(130)
+    expect(await bench.openFaults('odd')).toEqual([])
+    expect(await latest()).toMatchObject({ interrupted: true })
+    expect((await latest()).verdict).not.toBe('PASS')
+    expect(await bench.complaints('odd')).toEqual([])
+  },
+)
 
-it('heals by `lab heal` what a kill -9 in the middle of a fault left', async () => {
+it('lab heal repairs what a run killed in the middle of a fault left behind', async () => {
   const terminal = new Terminal('killed', 'slow-network')
   await inFault()
   terminal.kill()
@@ -163,7 +166,7 @@ it('heals by `lab heal` what a kill -9 in the middle of a fault left', async () 
   expect(await bench.complaints('odd')).toEqual([])
 })
 
-it('brings back by `lab heal` the database that a kill -9 while reading back left switched off', async () => {
+it('lab heal restores a database that a run killed while reading back had scaled to zero', async () => {
   const terminal = new Terminal('reading', 'storage-partition')
   await terminal.says('reading back')
   const replicas = ['get', 'deployment', 'mysql-server', '-o', 'jsonpath={.spec.replicas}']
@@ -178,7 +181,7 @@ it('brings back by `lab heal` the database that a kill -9 while reading back lef
   expect(await bench.complaints('odd')).toEqual([])
 })
 
-it('has no secret in anything that was printed or kept', async () => {
+it('no printed or kept output contains a secret', async () => {
   for (const args of [['verify'], ['status'], ['report']])
     for (const how of [[], ['-o', 'json']]) await lab(...args, 'odd', ...how)
   for (const machine of ['target', 'master', 'worker1']) await lab('logs', 'odd', machine)

@@ -37,24 +37,24 @@ describe('lab up iscsi-ha', () => {
     file = await bench.variant('iscsi-ha', 'iscsi-ha', () => undefined)
   })
 
-  it('passes about sixty checks or more, all of them', async () => {
+  it('lab verify passes all of its roughly sixty checks', async () => {
     const { stdout } = await bench.lab('verify', 'iscsi-ha')
     const [, passed, failed] = /^(\d+) passed, (\d+) failed$/m.exec(stdout) ?? []
     expect({ passed: Number(passed) >= 60, failed }).toEqual({ passed: true, failed: '0' })
   })
 
-  it('has nothing to do the second time', async () => {
+  it('lab up changes nothing the second time', async () => {
     expect(await bench.up(file)).toEqual([])
   })
 
-  it("serves a user's own kubectl", async () => {
+  it("lab status names a kubeconfig that the user's own kubectl can use", async () => {
     const { files } = await bench.json<{ files: { kubeconfig: string } }>('status', 'iscsi-ha')
     const nodes = await kubectl('get', 'nodes', '-o', 'name')
     expect(nodes.split('\n')).toEqual(['node/master', 'node/worker1', 'node/worker2'])
     expect(await readFile(files.kubeconfig, 'utf8')).toContain('server: https://127.0.0.1:')
   })
 
-  it('forwards a port of the lab to 127.0.0.1', async () => {
+  it('lab forward forwards a port of the lab to 127.0.0.1', async () => {
     const command = [cli, 'forward', 'iscsi-ha', 'worker1:32306', '--port', '0', '-o', 'json']
     const forward = execa(process.execPath, command, { env: bench.env, reject: false, stdin: 'ignore' })
     let said = ''
@@ -72,17 +72,17 @@ describe('lab up iscsi-ha', () => {
     await forward
   })
 
-  it('moves the database to the other worker with the commands of README.md', async () => {
+  it('the commands of README.md move the database to the other worker', async () => {
     expect(await bench.readme('drain')).toContain('node/worker1 drained')
     expect(await bench.complaints('iscsi-ha')).toEqual([])
   })
 
-  it('loses nothing in the power cut of README.md, and reports it', async () => {
+  it('the power cut of README.md loses nothing, and lab report shows it', async () => {
     expect(await bench.readme('break')).toMatch(/PASS/)
     expect(await bench.complaints('iscsi-ha')).toEqual([])
   })
 
-  it('brings up a lab that is written with the commands of README.md', async () => {
+  it("the commands of README.md bring up a lab file of one's own", async () => {
     expect(await bench.readme('write')).toContain('nothing left')
   })
 
@@ -203,7 +203,7 @@ describe('lab up iscsi-ha', () => {
     )
   }
 
-  it.each(Object.entries(breakages))('names %s, and up repairs them', async (_, together) => {
+  it.each(Object.entries(breakages))('lab verify names %s, and lab up repairs them', async (_, together) => {
     for (const { break_ } of together) await break_()
     const complaints = await bench.complaints('iscsi-ha')
     expect(together.filter(({ named }) => !complaints.includes(named)).map(({ what }) => what)).toEqual([])
@@ -214,7 +214,7 @@ describe('lab up iscsi-ha', () => {
     expect(await bench.complaints('iscsi-ha')).toEqual([])
   })
 
-  it('brings back a machine whose process was killed, with the cluster and the row', async () => {
+  it('lab up restarts a machine whose process was killed, with the cluster and its row intact', async () => {
     const { stdout } = await execa('pgrep', ['-f', `umid=worker1 .*${bench.env.LAB_STATE}`])
     for (const pid of stdout.split('\n')) process.kill(Number(pid), 'SIGKILL')
     expect(await bench.complaints('iscsi-ha')).toContain('worker1-running')
@@ -225,7 +225,7 @@ describe('lab up iscsi-ha', () => {
     expect(again.stdout.split('\n').filter((pid) => stdout.split('\n').includes(pid))).toEqual([])
   })
 
-  it('adds a worker that the file now has, and removes one that it no longer has', async () => {
+  it('lab up adds a worker that is new in the lab file and removes one that is gone from it', async () => {
     await edit(file, (lab) =>
       lab.machines.push({ name: 'worker3', role: 'worker', address: '192.168.56.23', memory: '1GiB' }),
     )
@@ -240,7 +240,7 @@ describe('lab up iscsi-ha', () => {
     expect(await bench.complaints('iscsi-ha')).toEqual([])
   })
 
-  it('changes the memory of one machine, and touches no other', async () => {
+  it('lab up changes the memory of one machine without touching the others', async () => {
     await edit(file, (lab) => {
       for (const machine of lab.machines) if (machine.name === 'worker2') machine.memory = '1536MiB'
     })
@@ -250,19 +250,19 @@ describe('lab up iscsi-ha', () => {
     expect(await bench.complaints('iscsi-ha')).toEqual([])
   })
 
-  it('stops, and starts again with the row still there', async () => {
+  it('the row is still there after lab stop and lab start', async () => {
     await bench.ok('stop', 'iscsi-ha')
     await bench.ok('start', 'iscsi-ha')
     expect(await bench.complaints('iscsi-ha')).toEqual([])
   })
 
-  it('ends with nothing left, with the commands of README.md', async () => {
+  it('the commands of README.md remove the lab and leave nothing behind', async () => {
     expect(await bench.readme('remove')).toContain('nothing left')
   })
 })
 
 describe('a lab file with other values', () => {
-  it('comes up on another subnet, with two targets and secrets of every sort, though lab was killed twice', async () => {
+  it('a lab with two targets, another subnet and unusual secrets comes up although lab up was killed twice', async () => {
     const file = await bench.variant('iscsi-ha', 'other', (lab) => {
       Object.assign(lab, {
         failover: 'default',

@@ -31,16 +31,16 @@ describe('lab up iscsi', () => {
     await bench.up('iscsi')
   })
 
-  it('passes every check', async () => {
+  it('lab verify passes every check', async () => {
     expect(await bench.complaints('iscsi')).toEqual([])
   })
 
-  it('has nothing to do the second time, and says so', async () => {
+  it('lab up says that nothing is left to do the second time', async () => {
     expect(await bench.up('iscsi')).toEqual([])
     expect(await bench.ok('up', 'iscsi')).toContain('nothing to do')
   })
 
-  it('shows machines and files in its status, as JSON with a schema', async () => {
+  it('lab status lists machines and files, also as JSON that matches its schema', async () => {
     const status = await bench.json<{ schema: string; up: boolean; files: { sshConfig: string } }>(
       'status',
       'iscsi',
@@ -49,7 +49,7 @@ describe('lab up iscsi', () => {
     expect(existsSync(status.files.sshConfig)).toBe(true)
   })
 
-  it("lets a user's own ssh in, with the host key pinned", async () => {
+  it("the user's own ssh logs in with the pinned host key", async () => {
     const { files } = await bench.json<{ files: { sshConfig: string } }>('status', 'iscsi')
     const { stdout } = await execa('ssh', [
       '-F',
@@ -62,7 +62,7 @@ describe('lab up iscsi', () => {
     expect(stdout).toBe('initiator')
   })
 
-  it('runs a command on one, on a role and on all, with its exit code', async () => {
+  it('lab exec runs a command on one machine, on a role or on all, and returns its exit code', async () => {
     expect(await bench.ok('exec', 'iscsi', 'target', '--', 'hostname')).toBe('target')
     expect(await bench.ok('exec', 'iscsi', 'all', '--', 'echo', "it's $HOME")).toMatch(
       /initiator \| it's \$HOME/,
@@ -70,7 +70,7 @@ describe('lab up iscsi', () => {
     expect((await bench.lab('exec', 'iscsi', 'target', '--', 'sh', '-c', 'exit 7')).exitCode).toBe(7)
   })
 
-  it('tells programs what a command said on each machine', async () => {
+  it('lab exec -o json separates what a command printed on each machine', async () => {
     const { stdout } = await bench.lab('exec', '-o', 'json', 'iscsi', 'all', '--', 'hostname')
     expect(JSON.parse(stdout)).toEqual({
       schema: 'lab.exec/v1',
@@ -85,7 +85,7 @@ describe('lab up iscsi', () => {
     })
   })
 
-  it('copies a file there and back', async () => {
+  it('lab cp copies a file to a machine and back', async () => {
     const there = join(bench.folder, 'there')
     const back = join(bench.folder, 'back')
     await execa('dd', ['if=/dev/urandom', `of=${there}`, 'bs=1K', 'count=300'], { stderr: 'ignore' })
@@ -94,7 +94,7 @@ describe('lab up iscsi', () => {
     expect(await readFile(back)).toEqual(await readFile(there))
   })
 
-  it('listens nowhere on this host but on 127.0.0.1', async () => {
+  it('the lab listens only on 127.0.0.1 of the host', async () => {
     const { stdout: pids } = await execa('pgrep', ['-f', `supervisor.js ${bench.env.LAB_STATE}`])
     const { stdout } = await execa('ss', [
       '--no-header',
@@ -110,7 +110,7 @@ describe('lab up iscsi', () => {
     expect(ours.filter((line) => !line.includes(' 127.0.0.1:'))).toEqual([])
   })
 
-  it('keeps its files from other users', async () => {
+  it('other users cannot read the files of the lab', async () => {
     const { stdout } = await execa('find', [
       join(bench.env.LAB_STATE, 'iscsi'),
       '-type',
@@ -122,7 +122,7 @@ describe('lab up iscsi', () => {
     expect(readable).toEqual([])
   })
 
-  it('names what is broken by hand, and up repairs it', async () => {
+  it('lab verify names what was broken by hand, and lab up repairs it', async () => {
     await bench.ok(
       'exec',
       'iscsi',
@@ -139,7 +139,7 @@ describe('lab up iscsi', () => {
     expect(await bench.complaints('iscsi')).toEqual([])
   })
 
-  it('comes back from a machine whose process was killed', async () => {
+  it('lab up restarts a machine whose process was killed', async () => {
     const { stdout } = await execa('pgrep', ['-f', `umid=initiator .*${bench.env.LAB_STATE}`])
     for (const pid of stdout.split('\n')) process.kill(Number(pid), 'SIGKILL')
     expect(await bench.complaints('iscsi')).toContain('initiator-running')
@@ -147,7 +147,7 @@ describe('lab up iscsi', () => {
     expect(await bench.complaints('iscsi')).toEqual([])
   })
 
-  it('stops, starts, and still has the file', async () => {
+  it('the file is still there after lab stop and lab start', async () => {
     await bench.ok('stop', 'iscsi')
     const { up } = await bench.json<{ up: boolean }>('status', 'iscsi')
     expect(up).toBe(false)
@@ -155,7 +155,7 @@ describe('lab up iscsi', () => {
     expect(await bench.complaints('iscsi')).toEqual([])
   })
 
-  it('lets a second lab use the same addresses at the same time', async () => {
+  it('two labs use the same addresses at the same time', async () => {
     const twin = await bench.variant('iscsi', 'twin', () => undefined)
     await bench.up(twin)
     expect(await bench.ok('exec', 'twin', 'initiator', '--', 'hostname')).toBe('initiator')
@@ -163,7 +163,7 @@ describe('lab up iscsi', () => {
     expect(await bench.ok('down', 'twin')).toContain('nothing left')
   })
 
-  it('ends with nothing left, even after its folder was damaged', async () => {
+  it("lab down removes everything, even when the lab's folder was damaged", async () => {
     await rm(join(bench.env.LAB_STATE, 'iscsi', 'machines', 'target', 'base.json'))
     await rm(join(bench.env.LAB_STATE, 'iscsi', 'lab.yaml'))
     expect(await bench.ok('down', 'iscsi')).toContain('nothing left')
@@ -173,7 +173,7 @@ describe('lab up iscsi', () => {
 })
 
 describe('a lab file with other values', () => {
-  it('serves two targets on another subnet with every sort of secret', async () => {
+  it('two targets on another subnet work with every kind of secret', async () => {
     const file = await bench.variant('iscsi', 'nasty', (lab) => {
       Object.assign(lab, {
         network: { subnet: '10.20.30.0/24' },
@@ -246,7 +246,7 @@ describe('a LUN whose size changes in the lab file', () => {
       .split('\n')
       .map(Number)
 
-  it('grows on the initiator and in its file system, while a program writes to it', async () => {
+  it('lab up grows the LUN and its file system while a program writes to it', async () => {
     await bench.up(await withLunOf('96MiB'))
     const [, before = 0] = await sizes()
     await onInitiator(
@@ -268,7 +268,7 @@ describe('a LUN whose size changes in the lab file', () => {
     expect(await bench.complaints('grown')).toEqual([])
   })
 
-  it('is refused by plan and up when it shrinks, with the size to write instead, and the lab stays as it is', async () => {
+  it('lab plan and lab up refuse to shrink a LUN, name the size to write instead, and change nothing', async () => {
     const smaller = await withLunOf('128MiB')
     for (const command of ['plan', 'up']) {
       const { exitCode, stdout, stderr } = await bench.lab(command, smaller)
@@ -282,7 +282,7 @@ describe('a LUN whose size changes in the lab file', () => {
 })
 
 describe('Ctrl-C', () => {
-  it('ends up with 130 and a word, and the next up goes on from there', async () => {
+  it('lab up exits with 130 and a message at Ctrl-C, and the next lab up continues from there', async () => {
     const run = execa(process.execPath, [cli, 'up', 'iscsi'], {
       env: bench.env,
       reject: false,

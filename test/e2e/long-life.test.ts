@@ -29,7 +29,7 @@ beforeAll(async () => {
   await bench.up(file)
 })
 
-it('sets the clocks of machines whose host slept for an hour, and finds all else as it was', async () => {
+it('lab up corrects the clocks of all machines after the host slept for an hour, and changes nothing else', async () => {
   // A machine counts a clock of the host's that stands still while the host sleeps.
   await on('all', "date -s '-1 hour'")
   expect(await bench.complaints('life')).toEqual(
@@ -40,7 +40,7 @@ it('sets the clocks of machines whose host slept for an hour, and finds all else
   expect(await bench.complaints('life')).toEqual([])
 })
 
-it('makes a cluster whole whose certificates have all ended, as after 400 days on a shelf', async () => {
+it('lab up renews certificates that have all expired, as after 400 days on a shelf', async () => {
   // The host's clock cannot be moved. So its certificates are made to end in a minute; the authorities, which are
   // good for ten years, stay: to the cluster that is the same as a year that has passed.
   await on(
@@ -78,7 +78,7 @@ it('makes a cluster whole whose certificates have all ended, as after 400 days o
     expect(await on(node, 'cat /etc/kubernetes/kubelet.conf')).not.toContain('client-certificate-data')
 })
 
-it("names a database's file system that was shut down, and mounts it anew", async () => {
+it('lab verify names a file system of the database that was shut down, and lab up mounts it again', async () => {
   const node = await nodeOfDatabase()
   const group = '/sys/kernel/config/target/iscsi/iqn*/tpgt_1/enable'
   // As with an initiator that waits for 5 s only.
@@ -96,7 +96,7 @@ it("names a database's file system that was shut down, and mounts it anew", asyn
   expect(await bench.complaints('life')).toEqual([])
 })
 
-it('loses nothing by a target that is away for 200 s, and goes on by itself', async () => {
+it('the database loses nothing while its target is away for 200 s, and continues without help', async () => {
   const { exitCode, runs } = await bench.run('life', 'target-long-loss')
   expect(runComplaints(runs)).toEqual([])
   expect(exitCode).toBe(0)

@@ -40,7 +40,7 @@ beforeAll(async () => {
   await bench.up(file)
 })
 
-it('lets no second replica in, says so in the events, and has up take it back', async () => {
+it('the guard refuses a second replica and says so in the events, and lab up removes the replica', async () => {
   const node = await nodeOfDatabase()
   await kubectl('scale', 'deployment', 'mysql-server', '--replicas=2')
   await delay(60_000)
@@ -52,7 +52,7 @@ it('lets no second replica in, says so in the events, and has up take it back', 
   expect(await bench.complaints('guard')).toEqual([])
 })
 
-it('mounts the disk elsewhere after a forced deletion, but not before the first node has let go of it', async () => {
+it('after a forced deletion, the guard lets another node mount the disk only once the first has released it', async () => {
   const node = await nodeOfDatabase()
   const watches = workers.map((name) => on(name, watching('/run/mounted')))
   await delay(3000)
@@ -96,7 +96,7 @@ spec:
 `
 const ready = (name: string) => kubectl('wait', '--for=condition=Ready', `pod/${name}`, '--timeout=120s')
 
-it("leaves somebody's own pod with another LUN alone, and lets a second node use its claim only after it", async () => {
+it('the guard ignores a pod with another LUN, and lets a second node use its claim only after that pod', async () => {
   const node = await nodeOfDatabase()
   const standby = standbyOf(node)
   await apply(`${volume(false)}---${user('first', standby, false)}`)
@@ -112,13 +112,13 @@ it("leaves somebody's own pod with another LUN alone, and lets a second node use
   await kubectl('delete', 'pvc,pv', '--all')
 })
 
-it('lets any number of nodes read', async () => {
+it('the guard lets any number of nodes mount a read-only LUN', async () => {
   await apply(`${volume(true)}---${workers.map((name) => user(`at-${name}`, name, true)).join('---')}`)
   for (const name of workers) await ready(`at-${name}`)
   expect(await bench.complaints('guard')).toEqual([])
 })
 
-it('still shows two writers where a node is lost that nobody fences', async () => {
+it('the guard alone does not prevent two writers when a lost node is not fenced', async () => {
   const { exitCode, runs } = await bench.run('guard', 'api-partition')
   expect(exitCode).toBe(1)
   expect(runs[0]?.data?.findings.length).toBeGreaterThan(0)

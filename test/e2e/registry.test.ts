@@ -127,7 +127,7 @@ const pullLog = async (id: string): Promise<string> => {
 const archiveOf = (parts: readonly Part[], id: string): string =>
   join(cache.path(`${id}-${hashesOf(parts).get(id) ?? ''}`), 'image.tar')
 
-test('an image that the registry has is pulled, under its own name; nothing is compiled for it', async () => {
+test('lab prepare pulls an image that the registry has under its own name, and compiles nothing for it', async () => {
   const digest = await push('pause', architecture)
   const parts = catalog(pins(), cache.root)
   const seen = await build(cache, parts, ['image-pause'])
@@ -144,7 +144,7 @@ test('an image that the registry has is pulled, under its own name; nothing is c
   })
 })
 
-test('one that is another than the pinned one is refused with both digests, and built', async () => {
+test('lab prepare rejects an image that differs from the pinned one, names both digests, and builds it', async () => {
   await push('kube-scheduler', architecture)
   const reference = referenceOf('kube-scheduler')
   const found = pins().digests[reference]
@@ -156,7 +156,7 @@ test('one that is another than the pinned one is refused with both digests, and 
   expect(await readFile(archiveOf(parts, 'image-kube-scheduler'), 'utf8')).toBe('built here')
 })
 
-test('one that it does not have is built', async () => {
+test('lab prepare builds an image that the registry does not have', async () => {
   const parts = withQuickBuild('image-etcd')
   const seen = await build(cache, parts, ['image-etcd'])
   expect(states(seen, 'image-etcd').at(-1)).toBe('built')
@@ -165,7 +165,7 @@ test('one that it does not have is built', async () => {
   expect(await readFile(archiveOf(parts, 'image-etcd'), 'utf8')).toBe('built here')
 })
 
-test('one that it has for another processor only is built', async () => {
+test('lab prepare builds an image that the registry has only for another architecture', async () => {
   await push('coredns', other)
   const parts = withQuickBuild('image-coredns')
   await build(cache, parts, ['image-coredns'])

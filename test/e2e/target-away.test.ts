@@ -19,7 +19,7 @@ const mountPoint = '/mnt/target00-lun-0'
 const onInitiator = (script: string): Promise<string> =>
   bench.ok('exec', 'iscsi', 'initiator', '--', 'sh', '-c', script)
 
-it('holds up a program that writes for 200 s, which then goes on by itself and has lost nothing', async () => {
+it('a program that writes is held up for 200 s while its target is away, then continues and loses nothing', async () => {
   // Each line is on the disk before the next one is written.
   await onInitiator(
     `nohup sh -c 'exec >> ${mountPoint}/lines; n=0; while sleep 0.2; do n=$((n + 1)); { echo $n && sync ${mountPoint}/lines; } || touch /root/refused; done' >/dev/null 2>&1 & echo $! > /root/writer`,
@@ -39,7 +39,7 @@ it('holds up a program that writes for 200 s, which then goes on by itself and h
   expect(await bench.complaints('iscsi')).toEqual([])
 })
 
-it('is brought back by up, with the file system as it was', async () => {
+it('lab up restarts a target that lost power, with the file system as it was', async () => {
   await onInitiator(`echo kept > ${mountPoint}/kept; sync`)
   await bench.power('iscsi', 'target', 'cut')
   expect(await bench.complaints('iscsi')).toContain('target-running')

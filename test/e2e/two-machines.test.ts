@@ -72,7 +72,7 @@ describe('a terminal that is closed', () => {
     return child
   }
 
-  it('ends up with exit code 130 and a word, at whatever moment, and the next up goes on from there', async () => {
+  it('lab up exits with 130 and a message at any moment, and the next lab up continues from there', async () => {
     for (const after of [0, 2000, 5000]) {
       const { exitCode, stderr } = await hungUp(after, 'up', file)
       // A quick host may have been done by then.
@@ -85,13 +85,13 @@ describe('a terminal that is closed', () => {
     expect(await bench.complaints('two')).toEqual([])
   })
 
-  it('ends prepare of what is prepared already, which prepare then still is', async () => {
+  it('lab prepare can be interrupted when everything is prepared, and everything stays prepared', async () => {
     const { exitCode } = await hungUp(0, 'prepare', file)
     expect([0, 130]).toContain(exitCode)
     expect(await bench.ok('prepare', file)).not.toMatch(/build/i)
   })
 
-  it('ends down, and the next down removes what is left', async () => {
+  it('lab down can be interrupted, and the next lab down removes what is left', async () => {
     const { exitCode } = await hungUp(300, 'down', 'two')
     expect([0, 130]).toContain(exitCode)
     expect(await bench.ok('down', 'two')).toMatch(/nothing left/)
@@ -104,7 +104,7 @@ describe('secrets of every sort', () => {
     await bench.up(file)
   })
 
-  it('are shown nowhere by up, verify, plan and logs when a program fails that prints all it was given', async () => {
+  it('up, verify, plan and logs mask secrets when a failing program prints everything it was given', async () => {
     // As a tool that quotes the line of its configuration that it cannot read.
     await on(
       'initiator',
@@ -130,7 +130,7 @@ describe('secrets of every sort', () => {
     expect(await bench.complaints('two')).toEqual([])
   })
 
-  it('lie in no file of the lab that others than its owner may read', async () => {
+  it('no file of the lab that contains a secret is readable by other users', async () => {
     const folder = join(bench.env.LAB_STATE, 'two')
     const readable: string[] = []
     for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
@@ -144,7 +144,7 @@ describe('secrets of every sort', () => {
 })
 
 describe('a lab that lives long', () => {
-  it('has clocks that up sets after its host slept for an hour, and all else is as it was', async () => {
+  it('lab up corrects the clocks after the host slept for an hour, and changes nothing else', async () => {
     // A machine counts a clock of the host's that stands still while the host sleeps.
     await on('all', "date -s '-1 hour'")
     expect(await bench.complaints('two')).toEqual(expect.arrayContaining(['target-clock', 'initiator-clock']))
@@ -152,7 +152,7 @@ describe('a lab that lives long', () => {
     expect(await bench.complaints('two')).toEqual([])
   })
 
-  it('keeps no more than 8 MiB of what a machine prints on its console, and the last of it', async () => {
+  it('the supervisor keeps the last 8 MiB of what a machine prints on its console', async () => {
     await on(
       'initiator',
       `head -c 12M /dev/zero | tr '\\0' x | fold -w 100 > /dev/console; echo the last line > /dev/console`,
