@@ -22,12 +22,12 @@ const set = (name: string, value: string): void => {
 }
 
 describe('the version of a box', () => {
-  test('is the one of Kubernetes, and a number for everything in it', () => {
+  test('the version of a box is the version of Kubernetes plus a number for its content', () => {
     expect(boxVersionOf('v1.36.3', '0000000a1234')).toBe('1.36.3.10')
     expect(boxVersionOf('v1.36.3', 'ffffffff1234')).toBe('1.36.3.4294967295')
   })
 
-  test('is another one as soon as anything in it is, for each provider', () => {
+  test('the version of a box changes for each provider as soon as its content changes', () => {
     const before = hashesOf(catalog(pins(), '/cache'))
     const changed = structuredClone(pins())
     changed.box.packages.push('x')
@@ -40,7 +40,7 @@ describe('the version of a box', () => {
   })
 })
 
-test('its metadata is what `vagrant box add` reads: a file beside it, with a checksum', () => {
+test('the metadata of a box gives vagrant box add a file next to it and its checksum', () => {
   const about = {
     provider: 'virtualbox',
     architecture: 'amd64',
@@ -67,7 +67,7 @@ test('its metadata is what `vagrant box add` reads: a file beside it, with a che
   })
 })
 
-test('its kernel loads early what kube-proxy and the CNI plugins look for', async () => {
+test('the kernel of a box loads early the modules that kube-proxy and the CNI plugins look for', async () => {
   const file = join(projectRoot, 'templates', 'box', 'etc', 'modules-load.d', 'lab.conf')
   const modules = (await readFile(file, 'utf8')).split('\n').filter((line) => line && !line.startsWith('#'))
   expect(modules).toEqual(expect.arrayContaining(['nf_conntrack', 'nf_tables', 'br_netfilter', 'overlay']))
@@ -89,7 +89,7 @@ describe('whether Vagrant has it', () => {
     { where: 'as Vagrant 2.4 keeps it', folder: [version, 'amd64', 'libvirt'], has: true },
     { where: 'for VirtualBox only', folder: [version, 'virtualbox'], has: false },
     { where: 'in an earlier version', folder: ['1.36.3.1', 'libvirt'], has: false },
-  ])('$where: $has', async ({ folder, has }) => {
+  ])('a box that is stored $where is found by Vagrant: $has', async ({ folder, has }) => {
     const home = await temporaryFolder()
     set('VAGRANT_HOME', home)
     // Nothing is built there.
@@ -99,7 +99,7 @@ describe('whether Vagrant has it', () => {
     else await expect(prepare()).rejects.toMatchObject({ code: 'no-box', exitCode: 3 })
   })
 
-  test('a box of the user`s own is the user`s own business', async () => {
+  test("lab leaves a box of the user's own alone", async () => {
     const home = await temporaryFolder()
     set('VAGRANT_HOME', home)
     set('LAB_CACHE', join(home, 'cache'))

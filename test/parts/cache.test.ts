@@ -57,7 +57,7 @@ test.each([
 })
 
 describe('a part', () => {
-  test('has its name when it is whole, and not before', async () => {
+  test('a part gets its final name only once it is complete', async () => {
     await cache.create('a-1', async (out, work) => {
       await writeFile(join(out, 'file'), 'made')
       await writeFile(join(work, 'scratch'), '')
@@ -69,7 +69,7 @@ describe('a part', () => {
     expect(readdirSync(cache.path('a-1'))).toEqual(['file'])
   })
 
-  test('that fails leaves nothing, and what was wrong comes out', async () => {
+  test('a part that fails to build leaves nothing behind and reports what went wrong', async () => {
     const failing = cache.create('a-1', async (out) => {
       await writeFile(join(out, 'half'), '')
       throw new Error('no compiler')
@@ -78,7 +78,7 @@ describe('a part', () => {
     expect(parts()).toEqual([])
   })
 
-  test('begins anew: what a killed builder left of it goes first', async () => {
+  test('a build starts from scratch and removes what a killed builder left', async () => {
     const left = join(cache.root, 'parts', 'a-1.building-999999999', 'out')
     await mkdir(left, { recursive: true })
     await writeFile(join(left, 'half'), '')
@@ -90,7 +90,7 @@ describe('a part', () => {
 })
 
 describe('the lock of a part', () => {
-  test('is for one process at a time, and says which one', async () => {
+  test('one process at a time holds the lock of a part, and others are told which one', async () => {
     const { pid, child } = await otherBuilder('a-1')
     const told = new Set<string>()
     const mine = cache.locked('a-1', () => Promise.resolve(cache.has('a-1')), {
@@ -104,18 +104,18 @@ describe('the lock of a part', () => {
     expect(readdirSync(cache.path('a-1')).sort()).toEqual(['half', 'whole'])
   })
 
-  test('is not that of another part', async () => {
+  test('two parts have different locks', async () => {
     await otherBuilder('a-1')
     expect(await cache.locked('a-2', () => Promise.resolve('at once'), quiet)).toBe('at once')
   })
 
-  test('is given back when the work fails', async () => {
+  test('the lock of a part is released when the build fails', async () => {
     await expect(cache.locked('a-1', () => Promise.reject(new Error('no')), quiet)).rejects.toThrow('no')
     expect(await cache.locked('a-1', () => Promise.resolve('again'), quiet)).toBe('again')
     expect(await readdir(join(cache.root, 'locks'))).toEqual([])
   })
 
-  test('is not waited for after Ctrl-C', async () => {
+  test('Ctrl-C ends the wait for the lock of a part', async () => {
     await otherBuilder('a-1')
     const stop = new AbortController()
     const waiting = cache.locked('a-1', () => Promise.resolve(), { ...quiet, signal: stop.signal })
@@ -125,7 +125,7 @@ describe('the lock of a part', () => {
 })
 
 describe('sweeping', () => {
-  test('removes what killed builders left, and nothing of one that lives', async () => {
+  test('sweeping removes what killed builders left and spares what a running builder uses', async () => {
     await mkdir(join(cache.root, 'parts', 'whole-1'), { recursive: true })
     await mkdir(join(cache.root, 'parts', 'dead-1.building-999999999', 'out'), { recursive: true })
     const { pid } = await otherBuilder('alive-1')
@@ -133,7 +133,7 @@ describe('sweeping', () => {
     expect(parts()).toEqual([`alive-1.building-${pid}`, 'whole-1'])
   })
 
-  test('of a cache that is not there yet is done already', async () => {
+  test('sweeping a cache that does not exist yet succeeds', async () => {
     await cache.sweep()
     expect(existsSync(cache.root)).toBe(false)
   })
@@ -143,7 +143,7 @@ describe('old parts', () => {
   const make = async (key: string): Promise<void> =>
     cache.create(key, (out) => writeFile(join(out, 'file'), 'x'.repeat(10_000)))
 
-  test('are those that nothing refers to; removing one leaves the others', async () => {
+  test('pruning lists only parts that nothing refers to, and removing one spares the others', async () => {
     for (const key of ['kernel-1', 'kernel-2', 'disk-1', 'disk-2']) await make(key)
     await mkdir(join(cache.root, 'parts', 'disk-3.building-1'))
     const old = await cache.old(new Set(['kernel-2', 'disk-2']), [join(cache.path('disk-1'), 'disk.ext4')])
@@ -153,7 +153,7 @@ describe('old parts', () => {
     expect(parts()).toEqual(['disk-1', 'disk-2', 'disk-3.building-1', 'kernel-2'])
   })
 
-  test('a part is not kept because the name of a kept one begins like its own', async () => {
+  test('a part is not kept merely because its name starts like the name of a kept one', async () => {
     for (const key of ['disk-1', 'disk-10']) await make(key)
     const old = await cache.old(new Set(), [join(cache.path('disk-10'), 'disk.ext4'), cache.path('none')])
     expect(old.map(({ path }) => path)).toEqual([cache.path('disk-1')])
@@ -161,7 +161,7 @@ describe('old parts', () => {
 })
 
 describe('what is kept beside parts', () => {
-  test('what a part took: the last time counts', async () => {
+  test('the cache remembers how long a part took the last time', async () => {
     expect(await cache.measured('kernel')).toBeUndefined()
     await cache.measure('kernel', { seconds: 100, lines: 5 })
     await cache.measure('kernel', { seconds: 90, lines: 6 })
@@ -169,7 +169,7 @@ describe('what is kept beside parts', () => {
     expect(await readdir(join(cache.root, 'measured'))).toEqual(['kernel.json'])
   })
 
-  test('a log for each time a part was built; old ones go', async () => {
+  test('the cache keeps one log per build and removes old ones', async () => {
     const first = await cache.log('kernel')
     expect(first).toMatch(/\/logs\/kernel-\d{8}T\d{6}\.log$/)
     await writeFile(first, 'first')
@@ -187,7 +187,7 @@ describe('what is kept beside parts', () => {
 })
 
 describe.skipIf(process.getuid?.() !== 0)('a cache', () => {
-  test('is trusted with the folder that builders without rights fetch into, and with no part of theirs', async () => {
+  test('the cache trusts unprivileged builders with its download folder, and trusts no part that they own', async () => {
     const root = await temporaryFolder()
     setEnvironment({ LAB_CACHE: root })
     await mkdir(join(root, 'go'))

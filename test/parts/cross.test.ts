@@ -17,7 +17,7 @@ import { temporaryFolder } from '../helpers/folder.js'
 describe.skipIf(hostArchitecture() !== 'amd64')('parts for arm64', () => {
   const parts = foreignCatalog(pins(), '/cache', 'arm64')
 
-  test('stand beside those of this host, each with what it needs before it', () => {
+  test('parts for arm64 exist beside those of this host, each with its own inputs', () => {
     const here = new Set(catalog(pins(), '/cache').map(({ id }) => id))
     const ids = parts.map(({ id }) => id)
     expect(hashesOf(parts).size).toBe(ids.length)
@@ -27,7 +27,7 @@ describe.skipIf(hostArchitecture() !== 'amd64')('parts for arm64', () => {
     expect(ids).toEqual(expect.arrayContaining(['box-libvirt-arm64', 'box-virtualbox-arm64', 'cross-arm64']))
   })
 
-  test('do not change what is built for this host', () => {
+  test('parts for arm64 change nothing that is built for this host', () => {
     const copy = structuredClone(pins())
     copy.cross.arm64!.packages.push('x')
     expect(hashesOf(catalog(copy, '/cache'))).toEqual(hashesOf(catalog(pins(), '/cache')))
@@ -37,7 +37,7 @@ describe.skipIf(hostArchitecture() !== 'amd64')('parts for arm64', () => {
     expect(changed.get('kubernetes-arm64')).toBe(before.get('kubernetes-arm64'))
   })
 
-  test('make another box than those for this host', () => {
+  test('parts for arm64 make a different box', () => {
     const [here, there] = [boxOf('libvirt'), boxOf('libvirt', 'arm64')]
     expect(here.architecture).toBe('amd64')
     expect(there.architecture).toBe('arm64')
@@ -55,7 +55,7 @@ const emulates =
   readFileSync('/proc/filesystems', 'utf8').includes('binfmt_misc') &&
   spawnSync('unshare', ['--user', 'true']).status === 0
 test.skipIf(!emulates)(
-  'a command is emulated among all users that are known outside, and the host learns nothing of it',
+  'a command for another processor is emulated in user namespaces alone, without registering anything on the host',
   async () => {
     const folder = await temporaryFolder()
     const known = join(folder, 'usr', 'aarch64-linux-gnu', 'lib', 'ld-linux-aarch64.so.1')
@@ -85,7 +85,7 @@ test.skipIf(!emulates)(
   },
 )
 
-test('a processor that nobody emulates is refused, and nothing is run', () => {
+test('a processor without an emulator is refused before anything runs', () => {
   const script = join(partsFolder, 'cross', 'emulate.sh')
   const { status, stdout } = spawnSync(script, ['vax', '/no/qemu-vax', 'echo', 'ran'], { encoding: 'utf8' })
   expect({ status, stdout }).toEqual({ status: 1, stdout: 'error: nobody here emulates vax\n' })

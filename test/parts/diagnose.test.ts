@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { diagnose } from '../../src/parts/diagnose.js'
 
-test('of a suite that is not where it was: where Debian moves what is old', () => {
+test('a suite that is gone from a mirror is explained, with the place to which Debian moves old suites', () => {
   const said = [
     'Err:2 http://deb.debian.org/debian bookworm Release',
     '  404  Not Found [IP: 151.101.2.132 80]',
@@ -116,18 +116,18 @@ test.each<{ said: string; code: string; reason: RegExp; hint: RegExp }>([
     reason: /newuidmap/,
     hint: /\/etc\/subuid/,
   },
-])('$code: $said', ({ said, code, reason, hint }) => {
+])('$code is explained as: $said', ({ said, code, reason, hint }) => {
   const found = diagnose(['make: Entering directory', said, 'make: *** [all] Error 1'])
   expect(found).toEqual({ code, reason: expect.stringMatching(reason), hint: expect.stringMatching(hint) })
 })
 
 describe('of several lines', () => {
-  test('a full disk is the cause, and what is missing then its consequence', () => {
+  test('a full disk is named as the cause, and not the missing files that follow from it', () => {
     const tail = ['E: Failed to fetch http://x/y.deb', 'E: Write error - write (28: No space left on device)']
     expect(diagnose(tail)?.code).toBe('disk-full')
   })
 
-  test('the first that tells is quoted, and not at any length', () => {
+  test('the first telling line is quoted, cut to a readable length', () => {
     const reason =
       diagnose([`E: Failed to fetch http://first/${'x'.repeat(1000)}`, 'E: Failed to fetch http://second/'])
         ?.reason ?? ''
@@ -136,7 +136,7 @@ describe('of several lines', () => {
   })
 })
 
-test.each(['ENOSPC', 'ENOMEM'])('%s of Node itself is known by its code', (code) => {
+test.each(['ENOSPC', 'ENOMEM'])('%s that Node itself reports is recognized by its code', (code) => {
   expect(diagnose(['something failed, write'], code)?.code).toBe(
     code === 'ENOSPC' ? 'disk-full' : 'out-of-memory',
   )
@@ -147,6 +147,6 @@ test.each([
   [['']],
   [['checking whether the disk is full... no', "gcc: error: unrecognized command-line option '-x'"]],
   [['I: downloading packages with apt...', 'Get:1 http://deb.debian.org/debian trixie InRelease']],
-])('nothing is made of %j', (tail) => {
+])('output without a known cause is not explained: %j', (tail) => {
   expect(diagnose(tail)).toBeUndefined()
 })

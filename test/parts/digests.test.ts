@@ -51,7 +51,7 @@ const serve = async (given: { checksum?: string; image?: string } = {}): Promise
 const write = (): Promise<void> => pinDigests({ file, all, say: () => undefined })
 
 describe('npm run digests', () => {
-  it('writes the digest of every file and image for every processor, and nothing else', async () => {
+  it('npm run digests writes the digest of every file and image for every processor', async () => {
     await serve()
     await write()
     const before = await readFile(join(partsFolder, 'parts.yaml'), 'utf8')
@@ -68,15 +68,18 @@ describe('npm run digests', () => {
   })
 
   it.each([
-    { what: 'a file that is not what its checksum says', given: { checksum: '0'.repeat(64) } },
-    { what: 'an image for another processor only', given: { image: index.replace('arm64', 'riscv64') } },
-  ])('writes nothing for $what', async ({ given }) => {
+    { what: 'a file that does not match its checksum', given: { checksum: '0'.repeat(64) } },
+    {
+      what: 'an image that exists only for another processor',
+      given: { image: index.replace('arm64', 'riscv64') },
+    },
+  ])('npm run digests writes nothing for $what', async ({ given }) => {
     await serve(given)
     await expect(write()).rejects.toMatchObject({ code: 'upstream' })
     expect(await readFile(file, 'utf8')).toBe(await readFile(join(partsFolder, 'parts.yaml'), 'utf8'))
   })
 
-  it('writes nothing where a release is another than the one that was pinned', async () => {
+  it('npm run digests writes nothing when a release differs from the pinned one', async () => {
     await serve()
     all.digests['registry.k8s.io/pause:3.10.2'] = '0'.repeat(64)
     await expect(write()).rejects.toThrow(

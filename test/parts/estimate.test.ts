@@ -23,13 +23,13 @@ const errors = (said: ReturnType<typeof built>): readonly number[] =>
     remaining === undefined || left < 5 ? [] : [Math.max(remaining / left, left / remaining)],
   )
 
-describe('the time that is left of a build', () => {
+describe('the estimate of the time left in a build', () => {
   test.each([
     ['alone, as when it was measured', 1],
     ['alone on a host that is twice as fast', 2],
     ['beside one other build', 1 / 2],
     ['beside nine other builds', 1 / 10],
-  ])('is right within a factor of two for a build %s, and is said for most of it', (_, share) => {
+  ])('the estimate is within a factor of two for a build %s, and is shown for most of it', (_, share) => {
     const said = built(() => share)
     const wrong = errors(said)
     expect(Math.max(...wrong)).toBeLessThan(2)
@@ -42,7 +42,7 @@ describe('the time that is left of a build', () => {
     // So little was left that the pace of before counts to the end: nobody can tell.
     [10, 200, false],
   ])(
-    'is right within a factor of two, or absent, once %i other builds have begun after %i s',
+    'the estimate is within a factor of two, or absent, once %i other builds have started after %i s',
     (others, after, told) => {
       const said = built((second) => (second < after ? 1 : 1 / (1 + others)))
       const wrong = errors(said.filter(({ at }) => at > after + 15))
@@ -51,13 +51,13 @@ describe('the time that is left of a build', () => {
     },
   )
 
-  test('is right within a factor of two, or absent, once the other builds have ended', () => {
+  test('the estimate is within a factor of two, or absent, once the other builds have ended', () => {
     const said = built((second) => (second < 600 ? 1 / 10 : 1))
     const wrong = errors(said.filter(({ at }) => at > 600 + 15))
     expect(Math.max(1, ...wrong)).toBeLessThan(2)
   })
 
-  test('is absent while the build has printed nothing for long, however far it was', () => {
+  test('the estimate is absent after the build has printed nothing for a long time', () => {
     const progress = new Progress(before)
     for (let at = 1; at <= 100; at++) progress.at(at, at * 12)
     expect(progress.at(101, 1200).remaining).toBeGreaterThan(0)
@@ -65,13 +65,13 @@ describe('the time that is left of a build', () => {
     expect(progress.at(160, 1200)).not.toHaveProperty('remaining')
   })
 
-  test('is absent for a part that prints too little to tell, whose bar goes by the clock', () => {
+  test('the estimate is absent for a part that prints too little, and its bar follows the clock', () => {
     const said = built(() => 1, 20)
     expect(said.filter(({ remaining }) => remaining !== undefined)).toEqual([])
     expect(said[119]?.fraction).toBeCloseTo(0.5)
   })
 
-  test('is absent for a part that prints more than ever before', () => {
+  test('the estimate is absent for a part that prints more than ever before', () => {
     expect(new Progress(before).at(300, 3000)).toEqual({ fraction: 0.99 })
   })
 })

@@ -49,14 +49,14 @@ describe('what a change rebuilds', () => {
     { changed: 'program', rebuilt: ['program', 'disk'] },
     { changed: 'system', rebuilt: ['system', 'disk'] },
     { changed: 'disk', rebuilt: ['disk'] },
-  ])('$changed: $rebuilt', async ({ changed, rebuilt }) => {
+  ])('a change of $changed rebuilds $rebuilt', async ({ changed, rebuilt }) => {
     await writeFile(join(folder, 'input'), 'one')
     const before = hashesOf(graph({}))
     const after = hashesOf(graph({ [changed]: 2 }))
     expect([...after].filter(([id, hash]) => before.get(id) !== hash).map(([id]) => id)).toEqual(rebuilt)
   })
 
-  test('rebuilds for the content, name and permission of a file, not for its date', async () => {
+  test('a rebuild follows from the content, name and mode of a file, not from its date', async () => {
     const input = join(folder, 'input')
     await writeFile(input, 'one')
     const before = hashesOf(graph({})).get('kernel')
@@ -72,7 +72,7 @@ describe('what a change rebuilds', () => {
   })
 })
 
-describe('what is published', () => {
+describe('fetching published parts', () => {
   let server: Server
   let address: string
   beforeEach(async () => {
@@ -109,24 +109,24 @@ describe('what is published', () => {
 
   test.each([
     {
-      what: 'all of it: nothing of what it would be built from is made',
+      what: 'everything is published, so that no input of it is made',
       there: { program: published, image: published },
       ended: { compiler: 'spared', client: 'built', program: 'spared', image: 'fetched', disk: 'built' },
       content: 'published\n',
     },
     {
-      what: 'nothing: all is built',
+      what: 'nothing is published',
       there: {},
       ended: { compiler: 'built', client: 'built', program: 'built', image: 'built', disk: 'built' },
       content: 'made\n',
     },
     {
-      what: 'only what another is built from: that is fetched, and no compiler is made',
+      what: 'only an input of another part is published, so that no compiler is made',
       there: { program: published },
       ended: { compiler: 'spared', client: 'built', program: 'fetched', image: 'built', disk: 'built' },
       content: 'made\n',
     },
-  ])('$what', async ({ there, ended, content }) => {
+  ])('every part is fetched or built when $what', async ({ there, ended, content }) => {
     expect(ends(await build(graph(there)))).toEqual(ended)
     expect(await outputOf(graph(there), 'disk')).toBe(content)
     // Where it came from makes no other part: it is there for those as well who would build it.
@@ -134,10 +134,10 @@ describe('what is published', () => {
   })
 
   test.each([
-    { what: 'a host of which nobody knows the name', from: 'https://no-such-host.invalid/files' },
-    { what: 'a host on which nobody listens', from: 'http://127.0.0.1:9' },
-    { what: 'nobody, as the user wants it', from: '' },
-  ])('$what is not asked, nor is anything made for asking', async ({ from }) => {
+    { what: 'a host whose name does not resolve', from: 'https://no-such-host.invalid/files' },
+    { what: 'a host on which nothing listens', from: 'http://127.0.0.1:9' },
+    { what: 'switched off by the user', from: '' },
+  ])('a server is not asked, and nothing is made for asking, if it is $what', async ({ from }) => {
     vi.stubEnv('https_proxy', '')
     const seen = await build(graph({ program: published, image: published }, from))
     vi.unstubAllEnvs()
@@ -149,7 +149,7 @@ describe('what is published', () => {
     })
   })
 
-  test('leaves nothing of half a fetch, and names the server that it asked', async () => {
+  test('a fetch that fails halfway leaves nothing behind and names the server', async () => {
     const parts = graph({ program: 'echo half > $OUT/half; rm $OUT/half', image: published })
     const seen = await build(parts, ['program'])
     expect(seen.find(({ note }) => note?.startsWith('cannot be had from 127.0.0.1:'))).toMatchObject({
@@ -159,12 +159,12 @@ describe('what is published', () => {
     expect(readdirSync(cache.path(`program-${hashesOf(parts).get('program') ?? ''}`))).toEqual(['file'])
   })
 
-  test('does not estimate building from how long fetching took', async () => {
+  test('the time a fetch took is not used to estimate a build', async () => {
     await build(graph({ program: published }), ['program'])
     expect(await cache.measured('program')).toBeUndefined()
   })
 
-  test('ends when it is interrupted while fetching, instead of building', async () => {
+  test('a fetch that is interrupted ends instead of falling back to a build', async () => {
     const stop = new AbortController()
     setTimeout(() => {
       stop.abort()
@@ -185,7 +185,7 @@ describe('building', () => {
     }),
   ]
 
-  test('builds each part once, after what it needs, and nothing the second time', async () => {
+  test('each part is built once, after its inputs, and not again the second time', async () => {
     const first = await build(chain())
     expect(states(first, 'a')).toEqual(['waiting', 'building', 'built'])
     expect(states(first, 'b')).toEqual(['waiting', 'building', 'built'])
@@ -195,7 +195,7 @@ describe('building', () => {
     expect(readdirSync(join(cache.root, 'parts'))).toHaveLength(2)
   })
 
-  test('does not rebuild what is needed only for a target that exists', async () => {
+  test('an input is not rebuilt when every part made from it exists', async () => {
     await build(chain())
     const a = hashesOf(chain()).get('a') ?? ''
     await rm(cache.path(`a-${a}`), { recursive: true })
@@ -203,7 +203,7 @@ describe('building', () => {
     expect(cache.has(`a-${a}`)).toBe(false)
   })
 
-  test('builds the parts of one lane one after another, and lanes side by side', async () => {
+  test('parts of one lane are built one after another, and lanes run side by side', async () => {
     const together = join(folder, 'together')
     // Each waits for the other to have started: that ends only if both run.
     const meet = (id: string, other: string): Part =>
@@ -215,7 +215,7 @@ describe('building', () => {
     expect(readdirSync(join(cache.root, 'parts'))).toHaveLength(4)
   })
 
-  test('builds first the part of a lane that most others wait for', async () => {
+  test('the part of a lane that most others wait for is built first', async () => {
     const order = join(folder, 'order')
     const part = (id: string, needs: readonly string[], seconds: number): Part =>
       fake({
@@ -235,7 +235,7 @@ describe('building', () => {
     expect(await readFile(order, 'utf8')).toBe('first\nafter\nlong\nshort\n')
   })
 
-  test('tells at least once a second how far it is and what was printed last', async () => {
+  test('a build reports its progress and its last line at least once a second', async () => {
     const part = fake({
       id: 'slow',
       script: 'for i in 1 2 3 4 5; do echo line $i; sleep 0.5; done',
@@ -253,14 +253,14 @@ describe('building', () => {
   test.each([
     ['prints more', { seconds: 60, lines: 60, kept: 1, scratch: 1 }],
     ['takes longer', { seconds: 1, lines: 1, kept: 1, scratch: 1 }],
-  ])('names no time that is left for one that %s than ever before', async (_, reference) => {
+  ])('no time left is shown for a build that %s than ever before', async (_, reference) => {
     const part = fake({ id: 'longer', script: 'seq 100; sleep 3.5', reference })
     const seen = (await build([part])).filter(({ state }) => state === 'building')
     expect(seen.length).toBeGreaterThan(2)
     expect(seen.at(-1)).not.toHaveProperty('remaining')
   })
 
-  test('builds a part once when two ask for it at once, and says that the second waits', async () => {
+  test('a part that two callers ask for is built once, and the second is told that it waits', async () => {
     const count = join(folder, 'count')
     const parts = [fake({ id: 'shared', script: `echo x >> ${count}; sleep 1; echo made > $OUT/file` })]
     const other = { signal: new AbortController().signal, seen: [] as PartProgress[] }
@@ -285,7 +285,7 @@ describe('building', () => {
 })
 
 describe('two processes at once', () => {
-  test('builds each part once when two processes ask for it, and says for whom the second waits', async () => {
+  test('two processes that need the same part build it once, and the second says for whom it waits', async () => {
     const count = join(folder, 'count')
     const part = { id: 'shared', script: `echo x >> ${count}; sleep 1; echo made > $OUT/file` }
     const both = await Promise.all([buildElsewhere(cache.root, part), buildElsewhere(cache.root, part)])
@@ -301,7 +301,7 @@ describe('two processes at once', () => {
     expect(await outputOf([fake(part)], 'shared')).toBe('made\n')
   })
 
-  test('stops a builder whose lock was taken by another', async () => {
+  test('a builder stops when another process has taken over its lock', async () => {
     const part = fake({ id: 'slow', script: 'sleep 100' })
     const building = build([part]).catch((error: unknown) => error)
     const locks = join(cache.root, 'locks')
@@ -324,7 +324,7 @@ describe('failures', () => {
     return error as LabError
   }
 
-  test('reports one error with its reason and log, keeps nothing half-made, and ends the others', async () => {
+  test('a failure is one error with its reason and log, keeps nothing incomplete and ends the other builds', async () => {
     const parts = [
       fake({ id: 'endless', script: 'sleep 1000' }),
       fake({ id: 'broken', script: 'echo foo.c:3: error: expected; sleep 0.3; exit 2' }),
@@ -347,7 +347,7 @@ describe('failures', () => {
     { said: 'cc1: fatal error: /tmp/x.s: No space left on device', code: 'disk-full' },
     { said: 'go: link: signal: killed', code: 'out-of-memory' },
     { said: 'E: Unable to locate package nonsense', code: 'debian-package' },
-  ])('$code', async ({ said, code }) => {
+  ])('a build that ends with such output fails as $code', async ({ said, code }) => {
     const error = await failureOf([fake({ id: 'broken', script: `echo "${said}" >&2; exit 1` })])
     expect(error.code).toBe(code)
     expect(error.hint).toBeTruthy()
@@ -361,7 +361,7 @@ describe('failures', () => {
     },
     { name: 'else the last one', said: 'one\\ntwo\\n\\n', why: 'two' },
     { name: 'else that there was none', said: '', why: 'it printed nothing' },
-  ])('says $name, and where the rest is', async ({ said, why }) => {
+  ])('a failed build says $name, and where the rest is', async ({ said, why }) => {
     const error = await failureOf([fake({ id: 'broken', script: `printf '${said}'; exit 3` })])
     expect(error.message).toBe(`Part broken: bash ended with exit code 3: ${why}`)
     expect(error.log).toMatch(/\/cache\/logs\/broken-\d{8}T\d{6}\.log$/)
@@ -369,7 +369,7 @@ describe('failures', () => {
     expect(await readFile(error.log ?? '', 'utf8')).toMatch(new RegExp(`^${said.replaceAll('*', '\\*')}\n?$`))
   })
 
-  test('explains a failure where the part knows more than its output says', async () => {
+  test('a part may explain a failure better than its output does', async () => {
     const blame = { code: 'module-proxy', reason: 'the modules could not be fetched', hint: 'GOPROXY=…' }
     const part = fake({
       id: 'broken',
@@ -382,12 +382,12 @@ describe('failures', () => {
     })
   })
 
-  test('names the signal that ended a build', async () => {
+  test('a build that a signal ended names the signal', async () => {
     const error = await failureOf([fake({ id: 'broken', script: `bash -c 'kill -SEGV $$'; echo never` })])
     expect(error.message).toMatch(/^Part broken: bash ended with exit code 139: .*Segmentation fault/)
   })
 
-  test('names a full disk under a real program', async () => {
+  test('a disk that fills up under a build is named as the reason', async () => {
     const script = 'mount -t tmpfs -o size=64k lab $WORK; dd if=/dev/zero of=$WORK/file bs=1k count=1000'
     expect(await failureOf([fake({ id: 'broken', script })])).toMatchObject({
       code: 'disk-full',
@@ -396,7 +396,7 @@ describe('failures', () => {
     })
   })
 
-  test('names a full disk under lab itself', async () => {
+  test('a disk that fills up under lab itself is named as the reason', async () => {
     const full = join(folder, 'full')
     await mkdir(full)
     // In a mount namespace of its own, which takes the small disk along when it ends.
@@ -420,7 +420,7 @@ describe('failures', () => {
     })
   })
 
-  test('names a missing network under a real program', async () => {
+  test('a network that is missing for a build is named as the reason', async () => {
     // Nobody listens there, and no name is asked for: apt says what it says of a mirror that is not reached.
     const script = `
       mkdir -p $WORK/lists/partial $WORK/empty
@@ -433,7 +433,7 @@ describe('failures', () => {
     expect(error.hint).toContain('http_proxy')
   })
 
-  test('throws a defect when a part does not name what it needs', async () => {
+  test('a part that does not declare its inputs is a defect', async () => {
     const parts = [fake({ id: 'a' }), fake({ id: 'b', build: async (made) => void made.need('a') })]
     const error = await failureOf(parts)
     expect(error.message).toBe('Part b: part b does not say that it needs a')
@@ -442,12 +442,12 @@ describe('failures', () => {
     )
   })
 
-  test('names a command that the host lacks', async () => {
+  test('a command that the host lacks is named', async () => {
     const part = fake({ id: 'broken', build: (made) => made.run(['lab-has-no-such-program']) })
     expect((await failureOf([part])).message).toContain('lab-has-no-such-program')
   })
 
-  test('refuses to build when the disk has too little space', async () => {
+  test('a build is refused when too little disk space is free', async () => {
     const part = fake({ id: 'huge', reference: { seconds: 1, lines: 1, kept: 1e12, scratch: 1 } })
     const error = await failureOf([part])
     expect(error.code).toBe('disk-space')
@@ -465,36 +465,40 @@ describe('the disk space for parts', () => {
   ): Part => fake({ id, reference: { seconds: 1, lines: 1, kept, scratch }, ...rest })
 
   test.each([
-    { what: 'none: nothing', parts: [], needed: 0 },
-    { what: 'one', parts: [part('a', 10, 5)], needed: 15 },
-    { what: 'beside each other: both scratches', parts: [part('a', 10, 5), part('b', 1, 2)], needed: 18 },
+    { what: 'no part is zero', parts: [], needed: 0 },
+    { what: 'one part is its size and its scratch space', parts: [part('a', 10, 5)], needed: 15 },
     {
-      what: 'of one lane: the larger scratch',
+      what: 'two parts side by side includes both scratch spaces',
+      parts: [part('a', 10, 5), part('b', 1, 2)],
+      needed: 18,
+    },
+    {
+      what: 'two parts of one lane includes the larger scratch space',
       parts: [part('a', 10, 5, { lane: 'x' }), part('b', 1, 2, { lane: 'x' })],
       needed: 16,
     },
     {
-      what: 'one after the other: the first is done, or the second has not begun',
+      what: 'two parts in sequence is the larger of both moments',
       parts: [part('a', 10, 100), part('b', 20, 5, { needs: ['a'] })],
       needed: 110,
     },
     {
-      what: 'and the other way round',
+      what: 'two parts in sequence is the larger of both moments in the other order as well',
       parts: [part('a', 10, 5), part('b', 20, 100, { needs: ['a'] })],
       needed: 130,
     },
     {
-      what: 'after another with one between them',
+      what: 'two parts with one between them never includes both scratch spaces',
       parts: [part('a', 10, 100), part('b', 1, 1, { needs: ['a'] }), part('c', 50, 1, { needs: ['b'] })],
       needed: 110,
     },
-  ])('$what', ({ parts, needed }) => {
+  ])('the space that is needed for $what', ({ parts, needed }) => {
     expect(spaceNeeded(parts)).toBe(needed)
   })
 })
 
 describe('being ended', () => {
-  test('makes nothing when it is ended before it began', async () => {
+  test('a build that is aborted before it begins makes nothing', async () => {
     const error: unknown = await build([fake({ id: 'x' })], ['x'], AbortSignal.abort()).catch(
       (reason: unknown) => reason,
     )
@@ -505,7 +509,7 @@ describe('being ended', () => {
   const alive = async (marker: string): Promise<boolean> =>
     (await execa('pgrep', ['-f', marker], { reject: false })).exitCode === 0
 
-  test('kills all that it started when it is aborted, and leaves nothing', async () => {
+  test('a build that is aborted kills everything it started and leaves nothing behind', async () => {
     const stop = new AbortController()
     const marker = `31${String(process.pid)}`
     const parts = [
@@ -523,7 +527,7 @@ describe('being ended', () => {
     expect(await readdir(join(cache.root, 'parts'))).toEqual([])
   })
 
-  test('removes processes and mounts after a kill -9, and builds in the next run', async () => {
+  test('the build after a kill -9 first removes the processes and mounts that were left', async () => {
     const mounted = join(folder, 'mounted')
     await mkdir(mounted)
     const marker = `32${String(process.pid)}`

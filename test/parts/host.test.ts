@@ -41,7 +41,7 @@ const as = (user: number): void => {
 }
 
 describe('what this host lacks', () => {
-  test('nothing, where every program is', async () => {
+  test('a host with every program lacks nothing', async () => {
     await hostWith(all)
     expect((await hostPackages()).missing).toEqual(keys)
   })
@@ -51,7 +51,7 @@ describe('what this host lacks', () => {
     { lacks: ['unshare', 'setpriv'], missing: ['util-linux'] },
     { lacks: ['tar', 'mount', 'chroot'], missing: ['coreutils', 'mount', 'tar'] },
     { lacks: ['apt-get'], missing: ['apt'] },
-  ])('$lacks: the packages $missing', async ({ lacks, missing }) => {
+  ])('a host without $lacks is missing the packages $missing', async ({ lacks, missing }) => {
     as(0)
     await hostWith(all.filter((name) => !lacks.includes(name)))
     const found = await hostPackages()
@@ -59,7 +59,7 @@ describe('what this host lacks', () => {
     expect(found.install).toBe(`apt-get install -y --no-install-recommends ${found.missing.join(' ')}`)
   })
 
-  test('newuidmap: only whoever is not root needs it', async () => {
+  test('newuidmap is needed only by a user other than root', async () => {
     await hostWith(all.filter((name) => name !== 'newuidmap'))
     as(0)
     expect((await hostPackages()).missing).toEqual(keys)
@@ -69,7 +69,7 @@ describe('what this host lacks', () => {
     expect(found.install).toMatch(/^sudo apt-get install -y .*uidmap/)
   })
 
-  test('a program that runs and fails is there all the same', async () => {
+  test('a program that exists but exits with an error counts as installed', async () => {
     await hostWith(all, { newuidmap: 'echo usage >&2; exit 1', mmdebstrap: 'exit 2' })
     as(1000)
     expect((await hostPackages()).missing).toEqual(keys)
@@ -79,7 +79,7 @@ describe('what this host lacks', () => {
 describe('installing it', () => {
   const apt = (folder: string, more = ''): string => `echo "$DEBIAN_FRONTEND $*" >> ${folder}/asked; ${more}`
 
-  test('asks apt for exactly that, after the newest lists', async () => {
+  test('apt is asked for exactly the missing packages, after an update of its lists', async () => {
     as(0)
     const log = await temporaryFolder()
     await hostWith(['unshare', 'setpriv', 'chroot', 'mount'], { 'apt-get': apt(log) })
@@ -93,7 +93,7 @@ describe('installing it', () => {
     ])
   })
 
-  test.skipIf(keys.length > 0)('asks for nothing where nothing is missing', async () => {
+  test.skipIf(keys.length > 0)('apt is not run when nothing is missing', async () => {
     as(0)
     const log = await temporaryFolder()
     await hostWith(all, { 'apt-get': apt(log) })
@@ -101,7 +101,7 @@ describe('installing it', () => {
     expect(await readFile(join(log, 'asked'), 'utf8')).toMatch(/^\w* --version\n$/)
   })
 
-  test('goes on with old lists where a mirror does not answer', async () => {
+  test('the installation continues with old lists when a mirror does not answer', async () => {
     as(0)
     const log = await temporaryFolder()
     await hostWith(['unshare', 'setpriv', 'chroot', 'mount', 'tar'], {
@@ -136,21 +136,24 @@ describe('installing it', () => {
       says: /^this host lacks apt.*: it has no apt$/,
       hint: /Debian or Ubuntu/,
     },
-  ])('says what to type where $name: exit code 3', async ({ who, lacks, apt: script, says, hint }) => {
-    as(who)
-    const names = all.filter((name) => name !== lacks)
-    await hostWith(names, names.includes('apt-get') ? { 'apt-get': script } : {})
-    await expect(installHostPackages()).rejects.toMatchObject({
-      code: 'host-packages',
-      exitCode: 3,
-      message: expect.stringMatching(says),
-      hint: expect.stringMatching(hint),
-    })
-  })
+  ])(
+    'the error says what to type when $name, with exit code 3',
+    async ({ who, lacks, apt: script, says, hint }) => {
+      as(who)
+      const names = all.filter((name) => name !== lacks)
+      await hostWith(names, names.includes('apt-get') ? { 'apt-get': script } : {})
+      await expect(installHostPackages()).rejects.toMatchObject({
+        code: 'host-packages',
+        exitCode: 3,
+        message: expect.stringMatching(says),
+        hint: expect.stringMatching(hint),
+      })
+    },
+  )
 })
 
 test.runIf(root && existsSync('/etc/debian_version'))(
-  'this very host has what it takes to build, or a way to it',
+  'this host has every program for building, or a way to install it',
   async () => {
     const { missing, install } = await hostPackages()
     expect(install === '').toBe(missing.length === 0)

@@ -58,7 +58,7 @@ const list = async (path: string): Promise<Record<string, { text: string; line: 
   return found
 }
 
-test('the same entries give the same bytes, whatever the clock and the order', async () => {
+test('the same entries make the same bytes, whatever the time and the order', async () => {
   const first = await digestOf(await make('first'))
   await utimes(join(folder, 'program'), 1, 1)
   expect(await digestOf(await make('second'))).toBe(first)
@@ -69,7 +69,7 @@ test('the same entries give the same bytes, whatever the clock and the order', a
   expect(first).toBe('1920ae07e583597310329b23e05ac4409363b3ad054e34e8e0ceaec6dfff7abb')
 })
 
-test('a layer has every entry with its parents, owned by root', async () => {
+test('a layer contains every entry and its parent folders, owned by root', async () => {
   await make('image')
   const layer = await list(join(folder, 'image.layer'))
   expect(Object.fromEntries(Object.entries(layer).map(([name, { line }]) => [name, line]))).toEqual({
@@ -85,7 +85,7 @@ test('a layer has every entry with its parents, owned by root', async () => {
   expect(layer['usr/local/bin/program']?.text).toBe('I am a program\n')
 })
 
-test('an archive names its configuration, its layer and its reference by digest', async () => {
+test('an archive refers to its configuration and its layer by digest, and names its image', async () => {
   const archive = await list(await make('image'))
   const [manifest] = JSON.parse(archive['manifest.json']?.text ?? '') as [
     { Config: string; RepoTags: string[]; Layers: [string] },
@@ -104,7 +104,7 @@ test('an archive names its configuration, its layer and its reference by digest'
   })
 })
 
-test('a file that is not there is an error, and no archive stays', async () => {
+test('a missing file is an error and leaves no archive behind', async () => {
   await expect(
     writeLayer(join(folder, 'layer'), [{ path: '/x', from: join(folder, 'none') }]),
   ).rejects.toThrow('ENOENT')

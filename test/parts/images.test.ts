@@ -12,21 +12,24 @@ const probe = join(images, 'kubernetes-zookeeper', 'zookeeper-ready')
 test.each([
   ['imok', 0],
   ['', 1],
-])('a server that answers %j, asked in four bytes and no more: %d', async (answer, wanted) => {
-  const folder = await temporaryFolder()
-  const asked = join(folder, 'asked')
-  await writeFile(join(folder, 'nc'), `#!/bin/sh\ncat > ${asked}\nprintf '%s' '${answer}'\n`)
-  await chmod(join(folder, 'nc'), 0o755)
-  const { exitCode } = await execa('bash', [probe, '2181'], {
-    reject: false,
-    env: { PATH: `${folder}:${process.env['PATH'] ?? ''}` },
-  })
-  expect(exitCode).toBe(wanted)
-  // ZooKeeper reads four; a byte that is left makes its kernel reset the connection, and the answer is lost with it.
-  expect((await execa('cat', [asked], { stripFinalNewline: false })).stdout).toBe('ruok')
-})
+])(
+  'the ZooKeeper probe sends exactly four bytes, and for the answer %j exits with %d',
+  async (answer, wanted) => {
+    const folder = await temporaryFolder()
+    const asked = join(folder, 'asked')
+    await writeFile(join(folder, 'nc'), `#!/bin/sh\ncat > ${asked}\nprintf '%s' '${answer}'\n`)
+    await chmod(join(folder, 'nc'), 0o755)
+    const { exitCode } = await execa('bash', [probe, '2181'], {
+      reject: false,
+      env: { PATH: `${folder}:${process.env['PATH'] ?? ''}` },
+    })
+    expect(exitCode).toBe(wanted)
+    // ZooKeeper reads four; a byte that is left makes its kernel reset the connection, and the answer is lost with it.
+    expect((await execa('cat', [asked], { stripFinalNewline: false })).stdout).toBe('ruok')
+  },
+)
 
-test("Apache starts with Debian's settings, which ask for variables that are not set", async () => {
+test("Apache starts with Debian's configuration, which reads variables that are not set", async () => {
   const folder = await temporaryFolder()
   // The beginning and some lines of Debian's /etc/apache2/envvars.
   await writeFile(

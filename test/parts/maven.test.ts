@@ -13,7 +13,7 @@ import { temporaryFolder } from '../helpers/folder.js'
 const mirror = (of: string): string =>
   `<settings><mirrors><mirror><id>m</id><mirrorOf>${of}</mirrorOf><url>https://mirror.example/maven</url></mirror></mirrors>`
 
-describe('where jars are fetched', () => {
+describe('fetching jars with Maven', () => {
   test.each([
     { settings: '', host: 'repo.maven.apache.org' },
     { settings: `${mirror('*')}</settings>`, host: 'mirror.example' },
@@ -22,11 +22,11 @@ describe('where jars are fetched', () => {
     { settings: `${mirror('*,!central')}</settings>`, host: 'repo.maven.apache.org' },
     { settings: `${mirror('external:http:*')}</settings>`, host: 'repo.maven.apache.org' },
     { settings: `<!-- ${mirror('*')} -->`, host: 'repo.maven.apache.org' },
-  ])('$settings: $host', ({ settings, host }) => {
+  ])('$settings makes Maven fetch from $host', ({ settings, host }) => {
     expect(repositoryOf(settings).repository.host).toBe(host)
   })
 
-  it('is told who we are there in a file, and not in an address', () => {
+  it('credentials for a repository are passed in a file and never in an address', () => {
     const server =
       '<servers><server><id>m</id><username>u</username><password>p</password></server></servers>'
     expect(repositoryOf(`${mirror('*')}${server}</settings>`)).toEqual({
@@ -35,7 +35,7 @@ describe('where jars are fetched', () => {
     })
   })
 
-  it('is asked through the proxy that Maven has', () => {
+  it('jars are fetched through the proxy that Maven is configured with', () => {
     const proxy = (active: string): string =>
       `<proxies><proxy><active>${active}</active><host>proxy.example</host><port>3128</port></proxy></proxies>`
     expect(repositoryOf(proxy('true')).proxy).toBe('http://proxy.example:3128')
@@ -75,14 +75,14 @@ const fetchJars = async (given: string) => {
 }
 
 describe('a jar', () => {
-  it('that is the pinned one is taken, and belongs to who builds', async () => {
+  it('a jar with the pinned digest is accepted and belongs to the user who builds', async () => {
     const { ended, out, lines } = await fetchJars('a jar')
     expect(ended, lines.join('\n')).toBe(0)
     expect(await readdir(join(out, 'lib'))).toEqual(['a-1.jar'])
     expect((await stat(join(out, 'lib', 'a-1.jar'))).uid).toBe(process.getuid?.())
   })
 
-  it('that is another one is refused with both digests, whoever gave it', async () => {
+  it('a jar with another digest is rejected with both digests, wherever it came from', async () => {
     const { ended, out, lines, digest, address } = await fetchJars('another jar')
     const found = createHash('sha256').update('another jar').digest('hex')
     expect(ended).toBe(1)

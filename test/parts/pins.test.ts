@@ -14,13 +14,13 @@ const requirement = (folder: string, module: string): string | undefined =>
   )?.[1]
 
 test.each(Object.entries(pins().modules))(
-  '%s: the pin is what go.mod requires',
+  'the pinned version of %s is the one that go.mod requires',
   (folder, { module, version }) => {
     expect(requirement(folder, module)).toBe(version)
   },
 )
 
-test('the images are those that this kubeadm asks for', () => {
+test('the pinned images are those that the pinned kubeadm asks for', () => {
   const { images, modules } = pins()
   const version = modules['kubernetes']?.version ?? ''
   const referenceOf = (name: string): string => images.find((image) => image.name === name)?.reference ?? ''
@@ -30,7 +30,7 @@ test('the images are those that this kubeadm asks for', () => {
   expect(referenceOf('coredns')).toBe(`registry.k8s.io/coredns/coredns:${modules['coredns']?.version ?? ''}`)
 })
 
-test('an image with nft has the names of protocols: nft prints numbers without, and kube-proxy knows only names', () => {
+test('an image with nft contains the protocol names, since kube-proxy reads only names', () => {
   const withNft = pins().images.filter(
     (image) => image.kind === 'files' && image.programs.includes('/usr/sbin/nft'),
   )
@@ -38,15 +38,18 @@ test('an image with nft has the names of protocols: nft prints numbers without, 
   expect(withNft).toMatchObject([{ reads: ['/etc/protocols'] }])
 })
 
-test.each(pins().kernel.patches)('the patch $file is the pinned one', async ({ file, sha256 }) => {
-  expect(await digestOf(join(partsFolder, 'kernel', file))).toBe(sha256)
-})
+test.each(pins().kernel.patches)(
+  'the digest of the patch $file is the pinned one',
+  async ({ file, sha256 }) => {
+    expect(await digestOf(join(partsFolder, 'kernel', file))).toBe(sha256)
+  },
+)
 
-test('every part says how long it takes', () => {
+test('every part has an expected duration', () => {
   for (const { reference } of catalog(pins(), '/cache')) expect(reference.seconds).toBeGreaterThan(0)
 })
 
-test('every script may be run', () => {
+test('every script is executable', () => {
   for (const script of ['builder/enter.sh', 'base-disk/build.sh', 'kernel/build.sh', 'upstream/programs.sh'])
     expect(statSync(join(partsFolder, script)).mode & 0o111).toBe(0o111)
 })
@@ -70,7 +73,7 @@ const boxes = ['box-disk', 'box-libvirt', 'box-virtualbox']
 
 test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string[] }>([
   {
-    change: 'a unit masked',
+    change: 'masking a unit',
     edit: ({ baseDisk }) => baseDisk.masked.push('x.service'),
     rebuilt: ['base-disk', ...boxes],
   },
@@ -88,7 +91,7 @@ test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string
     rebuilt: ['image-mariadb', 'base-disk', ...boxes],
   },
   {
-    change: 'a package more in the system: kube-proxy takes its programs from there',
+    change: 'one more package in the system, from which kube-proxy takes its programs,',
     edit: ({ system }) => system.packages.push('x'),
     rebuilt: ['system', 'image-kube-proxy', 'base-disk', 'box-system', ...boxes],
   },
@@ -98,7 +101,7 @@ test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string
     rebuilt: ['kernel'],
   },
   {
-    change: 'another Kubernetes: its programs, and pause, which is made from its module',
+    change: 'another Kubernetes, from whose module pause is made,',
     edit: ({ modules }) => (modules['kubernetes'] = { module: 'k8s.io/kubernetes', version: 'v9.9.9' }),
     rebuilt: [
       'kubernetes',
@@ -141,17 +144,17 @@ test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string
     rebuilt: ['base-disk', ...boxes],
   },
   {
-    change: 'a compiler more: all that is compiled',
+    change: 'one more compiler',
     edit: ({ builder }) => builder.packages.push('x'),
     rebuilt: idsBut('registry-client', 'system', 'image-mariadb', 'image-debian', 'box-tools', 'box-system'),
   },
   {
-    change: 'another pinned kernel source: it is part of what the compilers are known by',
+    change: 'another pinned kernel source, which the hash of the compilers includes,',
     edit: ({ kernel }) => (kernel.source.sha256 = '0'.repeat(64)),
     rebuilt: idsBut('registry-client', 'system', 'image-mariadb', 'image-debian', 'box-tools', 'box-system'),
   },
   {
-    change: 'another Debian: everything',
+    change: 'another Debian release',
     edit: ({ debian }) => (debian.suite = 'forky'),
     rebuilt: idsBut(),
   },
@@ -161,22 +164,22 @@ test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string
     rebuilt: [],
   },
   {
-    change: 'a time measured anew',
+    change: 'a duration that was measured again',
     edit: ({ reference }) => (reference['kernel'] = { seconds: 1, lines: 1, kept: 1, scratch: 1 }),
     rebuilt: [],
   },
-])('$change: $rebuilt', ({ edit, rebuilt }) => {
+])('$change rebuilds $rebuilt', ({ edit, rebuilt }) => {
   expect(rebuiltBy(edit)).toEqual(rebuilt)
 })
 
-test('another kernel source that is taken instead of the pinned one is another kernel, and nothing else', () => {
+test('a substitute for the pinned kernel source changes the kernel and nothing else', () => {
   const taken = { package: 'linux-source-7.2', version: '7.2.13-1', archive: '/x', deb: '0', suite: 'sid' }
   const before = hashesOf(catalog(pins(), '/cache'))
   const after = hashesOf(catalog(pins(), '/cache', [], { kernel: taken }))
   expect([...after].filter(([id, hash]) => before.get(id) !== hash).map(([id]) => id)).toEqual(['kernel'])
 })
 
-test('whatever is fetched beside Debian packages and Go modules has its digest', () => {
+test('everything that is fetched has a digest, except Debian packages and Go modules', () => {
   for (const recipe of ['cassandra', 'kubernetes-zookeeper'])
     for (const line of readFileSync(join(partsFolder, 'images', recipe, 'jars.sha256'), 'utf8').split('\n'))
       expect(line).toMatch(/^(#.*|[0-9a-f]{64} {2}\S+\.jar|)$/)
@@ -186,7 +189,7 @@ test('whatever is fetched beside Debian packages and Go modules has its digest',
   expect(readFileSync(join(partsFolder, 'fetcher', 'python.sh'), 'utf8')).toContain('--require-hashes')
 })
 
-test('every digest is that of something that is pinned', () => {
+test('every digest belongs to something that is pinned', () => {
   const { digests, images, releases, modules } = pins()
   const addresses = Object.keys(releases).flatMap((id) =>
     architectures.flatMap((architecture) =>
@@ -225,11 +228,11 @@ test.each([
   { file: 'templates/box/etc/sudoers.d/vagrant', rebuilt: ['box-system'] },
   { file: 'templates/box-provider/libvirt/Vagrantfile.hbs', rebuilt: ['box-libvirt', 'box-virtualbox'] },
   { file: 'templates/base/usr/local/sbin/lab-init', rebuilt: ['base-disk', 'box-disk'] },
-])('an edit of $file: $rebuilt', ({ file, rebuilt }) => {
+])('an edit of $file rebuilds $rebuilt', ({ file, rebuilt }) => {
   expect(rebuiltByFile(file)).toEqual(rebuilt)
 })
 
-test('no file is edited in vain: each that parts are made from is an input of one', () => {
+test('every file under parts is an input of a part', () => {
   // Where a part comes from does not make it another part.
   const files = [...filesBelow('parts'), ...filesBelow('templates/base')].filter(
     (file) => file !== 'parts/parts.yaml' && !file.startsWith('parts/upstream/'),
@@ -252,11 +255,11 @@ test.each([
   { file: 'parts/images/cassandra/jars.sha256', rebuilt: ['jars-cassandra', 'image-cassandra'] },
   { file: 'parts/images/cassandra/requirements.txt', rebuilt: ['python-cassandra', 'image-cassandra'] },
   { file: 'parts/local-path-provisioner/go.sum', rebuilt: ['local-path-provisioner'] },
-])('an edit of $file, which only some labs need: $rebuilt', ({ file, rebuilt }) => {
+])('an edit of $file rebuilds only what some labs need: $rebuilt', ({ file, rebuilt }) => {
   expect(rebuiltByFile(file, everyImage)).toEqual(rebuilt)
 })
 
-test('what an image is made of is built for those labs only that ask for the image', () => {
+test('the inputs of an image are built only for labs that ask for the image', () => {
   const extra = (images: readonly string[]): string[] => {
     const usual = catalog(pins(), '/cache').map(({ id }) => id)
     return catalog(pins(), '/cache', images)
@@ -270,7 +273,7 @@ test('what an image is made of is built for those labs only that ask for the ima
   ])
 })
 
-test('an optional image is in the base disk of those labs only that ask for it', () => {
+test('an optional image is only in the base disk of labs that ask for it', () => {
   const copy = structuredClone(pins())
   copy.images.push({
     name: 'extra',

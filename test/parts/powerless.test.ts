@@ -28,8 +28,8 @@ const run = async (script: string, network = false): Promise<string[]> => {
   return lines
 }
 
-describe('a step that needs no rights', () => {
-  it('is a user whom nobody is, without capabilities, and can get none', async () => {
+describe('a build step that needs no rights', () => {
+  it('an unprivileged step runs as an unused user, without capabilities or a way to gain one', async () => {
     const status = (await run('cat /proc/self/status')).join('\n')
     const user = String(builderUser)
     expect(status).toMatch(new RegExp(`^Uid:\\t${user}\\t${user}\\t${user}\\t${user}$`, 'm'))
@@ -40,7 +40,7 @@ describe('a step that needs no rights', () => {
     expect(status).toMatch('NoNewPrivs:\t1')
   })
 
-  it('has namespaces of its own, and no network unless it is given it', async () => {
+  it('an unprivileged step has its own namespaces, and a network only when it asks for one', async () => {
     const names = ['mnt', 'pid', 'ipc', 'uts', 'net']
     const outside = await Promise.all(names.map((name) => readlink(`/proc/self/ns/${name}`)))
     const script = `for name in ${names.join(' ')}; do readlink /proc/self/ns/$name; done; tail -n +3 /proc/net/dev | cut -d: -f1`
@@ -50,7 +50,7 @@ describe('a step that needs no rights', () => {
     expect((await run('readlink /proc/self/ns/net', true))[0]).toBe(outside[4])
   })
 
-  it('sees of the host what it was given, and can write only where its result goes', async () => {
+  it('an unprivileged step sees only its inputs of the host and can write only to its result', async () => {
     const secret = join(folder, 'secret')
     await writeFile(secret, 'hunter2')
     const script = `
@@ -69,8 +69,8 @@ describe('a step that needs no rights', () => {
   })
 })
 
-describe('a step that makes a root directory or a disk', () => {
-  it('has none of the powers over the host itself, though it is root', async () => {
+describe('a build step that makes a root directory or a disk', () => {
+  it('a step that runs as root in its namespace has no privilege over the host', async () => {
     const lines: string[] = []
     const signal = new AbortController().signal
     await runInSandbox(['grep', 'CapEff', '/proc/self/status'], {

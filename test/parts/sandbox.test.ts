@@ -25,34 +25,34 @@ const bash = async (
 }
 
 describe('a command', () => {
-  test('that ended well has no ending to speak of, and its lines came', async () => {
+  test('a command that succeeds passes on its lines and reports no failure', async () => {
     expect(await bash('echo out; echo err >&2; echo more; printf last')).toEqual({
       ending: undefined,
       lines: ['out', 'err', 'more', 'last'],
     })
   })
 
-  test('that failed: exit code, and its last sixty lines', async () => {
+  test('a command that fails reports its exit code and its last sixty lines', async () => {
     const { ending, lines } = await bash('seq 100; exit 7')
     expect(ending).toMatchObject({ exitCode: 7 })
     expect(lines).toHaveLength(100)
     expect(ending?.tail).toEqual(lines.slice(-60))
   })
 
-  test('that draws its progress on one line: what stands there at last', async () => {
+  test('a command that redraws one line reports the final state of that line', async () => {
     expect((await bash(`printf '10%%\\r50%%\\r100%%\\n'; printf 'done  \\n'`)).lines).toEqual([
       '100%',
       'done',
     ])
   })
 
-  test('that is not there', async () => {
+  test('a command that does not exist is reported as a failure', async () => {
     const ending = await runInSandbox(['lab-has-no-such-program'], { signal: never })
     expect(ending?.exitCode).not.toBe(0)
     expect(ending?.tail.join('\n')).toMatch(/lab-has-no-such-program.*not found/)
   })
 
-  test('has words of any kind as they are', async () => {
+  test('the arguments of a command arrive unchanged', async () => {
     const words = ['a b', `"it's"`, '$HOME', '*', '', '--help', '; false']
     const lines: string[] = []
     await runInSandbox(['printf', '%s\\n', ...words], {
@@ -63,28 +63,25 @@ describe('a command', () => {
   })
 
   // Its session as well: a kernel that shares between sessions counts niceness within each only.
-  test.each([undefined, 10])(
-    'of niceness %s leaves the processors to others, or does not',
-    async (niceness) => {
-      const wanted = String(Math.min(19, getPriority() + (niceness ?? 0)))
-      const lines: string[] = []
-      await runInSandbox(['bash', '-c', 'nice; cat /proc/self/autogroup'], {
-        signal: never,
-        niceness,
-        onLine: (line) => void lines.push(line),
-      })
-      expect(lines[0]).toBe(wanted)
-      if (existsSync('/proc/self/autogroup')) expect(lines[1]).toMatch(new RegExp(` nice ${wanted}$`))
-    },
-  )
+  test.each([undefined, 10])('the niceness of a command is that of its options: %s', async (niceness) => {
+    const wanted = String(Math.min(19, getPriority() + (niceness ?? 0)))
+    const lines: string[] = []
+    await runInSandbox(['bash', '-c', 'nice; cat /proc/self/autogroup'], {
+      signal: never,
+      niceness,
+      onLine: (line) => void lines.push(line),
+    })
+    expect(lines[0]).toBe(wanted)
+    if (existsSync('/proc/self/autogroup')) expect(lines[1]).toMatch(new RegExp(` nice ${wanted}$`))
+  })
 
-  test('has no input to wait for', async () => {
+  test('a command has no standard input to wait for', async () => {
     expect((await bash('cat; echo done')).lines).toEqual(['done'])
   })
 })
 
 describe('what a command sees', () => {
-  test('of the environment: how the network is reached, and nothing else of ours', async () => {
+  test('a command sees only the environment variables that concern the network', async () => {
     setEnvironment({
       http_proxy: 'http://proxy:3128',
       GOPROXY: 'https://goproxy',
@@ -105,7 +102,7 @@ describe('what a command sees', () => {
     expect(lines.join('\n')).not.toMatch(/SECRET|LD_PRELOAD|VITEST|LAB_/)
   })
 
-  test('of processes: its own, and it is the first', async () => {
+  test('a command sees only its own processes and is the first of them', async () => {
     const { lines } = await bash('echo $$; ls /proc | grep -c "^[0-9]"; id -u')
     const [pid, count, user] = lines.map(Number)
     expect(pid).toBe(1)
@@ -114,7 +111,7 @@ describe('what a command sees', () => {
     expect(user).toBe(0)
   })
 
-  test('of mounts: its own go with it, and do not show outside meanwhile', async () => {
+  test('the mounts of a command are invisible outside and end with it', async () => {
     const here = join(folder, 'here')
     await mkdir(here)
     const running = bash(
@@ -126,16 +123,16 @@ describe('what a command sees', () => {
     expect((await running).ending).toBeUndefined()
   })
 
-  test('of the network: that of the host', async () => {
+  test('a command uses the network of the host', async () => {
     expect((await bash('readlink /proc/self/ns/net')).lines).toEqual([await readlink('/proc/self/ns/net')])
   })
 })
 
-describe('an end before its time', () => {
+describe('ending a command early', () => {
   const alive = async (marker: string): Promise<boolean> =>
     (await execa('pgrep', ['-f', `^sleep ${marker}$`], { reject: false })).exitCode === 0
 
-  test('by Ctrl-C kills it and all that it started, what ignores signals too', async () => {
+  test('Ctrl-C kills a command and everything it started, even processes that ignore signals', async () => {
     const stop = new AbortController()
     const marker = `33${process.pid}`
     const script = `trap '' TERM INT HUP; (setsid sleep ${marker} &) ; sleep ${marker}; wait; sleep 1000`
@@ -148,14 +145,14 @@ describe('an end before its time', () => {
     await vi.waitFor(async () => expect(await alive(marker)).toBe(false), 5000)
   })
 
-  test('before it began: it does not begin', async () => {
+  test('a command that is aborted before it begins does not begin', async () => {
     const reason = new Error('enough')
     const made = join(folder, 'made')
     await expect(runInSandbox(['touch', made], { signal: AbortSignal.abort(reason) })).rejects.toBe(reason)
     expect(existsSync(made)).toBe(false)
   })
 
-  test('of the first process ends what it left running', async () => {
+  test('the processes that a command leaves running end with it', async () => {
     const marker = `34${process.pid}`
     await bash(`setsid sleep ${marker} >/dev/null 2>&1 & sleep 0.2`)
     await vi.waitFor(async () => expect(await alive(marker)).toBe(false), 5000)
@@ -163,7 +160,7 @@ describe('an end before its time', () => {
 })
 
 describe('removeTree', () => {
-  test('removes whatever is in there, and does not follow links out', async () => {
+  test('removeTree removes everything in a folder and does not follow links out of it', async () => {
     const outside = join(folder, 'outside')
     await writeFile(outside, 'precious')
     const tree = join(folder, '-rf odd\nname')
@@ -176,7 +173,7 @@ describe('removeTree', () => {
     expect(await readFile(outside, 'utf8')).toBe('precious')
   })
 
-  test('of what is not there is done already', async () => {
+  test('removeTree succeeds on a folder that does not exist', async () => {
     await removeTree(join(folder, 'none'))
   })
 })

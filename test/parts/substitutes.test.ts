@@ -36,42 +36,42 @@ const offer = (version: string, suite = 'trixie-backports', name = source.packag
 describe('the version that is taken', () => {
   test.each<{ offers: readonly Offer[]; taken: string | undefined; what: string }>([
     {
-      what: 'the pinned one, where it is there',
+      what: 'the pinned one if it is available',
       offers: [offer('7.2.13-1'), offer(source.version)],
       taken: 'pinned',
     },
     {
-      what: 'the newest of the series, where it is gone',
+      what: 'the newest of the series if the pinned one is gone',
       offers: [offer('7.2.9-1~bpo13+1'), offer('7.2.14-1~bpo13+1'), offer('7.2.13-1~bpo13+1')],
       taken: '7.2.14-1~bpo13+1',
     },
     {
-      what: 'an older one, where there is no other',
+      what: 'an older one if there is no other',
       offers: [offer('7.2.6-1~bpo13+1')],
       taken: '7.2.6-1~bpo13+1',
     },
     {
-      what: 'what is built for this Debian before what is newer elsewhere',
+      what: 'one built for this Debian rather than a newer one from elsewhere',
       offers: [offer('7.2.13-1~bpo13+1'), offer('7.2.14-1', 'sid')],
       taken: '7.2.13-1~bpo13+1',
     },
     {
-      what: 'that of another suite, where backports has none',
+      what: 'one from another suite if backports has none',
       offers: [offer('7.2.14-1', 'sid')],
       taken: '7.2.14-1',
     },
     {
-      what: 'none of another series',
+      what: 'never one of another series',
       offers: [offer('7.20.1-1'), offer('7.3.4-1', 'trixie-backports', 'linux-source-7.3')],
       taken: undefined,
     },
-    { what: 'none where there is none', offers: [], taken: undefined },
-  ])('$what', ({ offers, taken }) => {
+    { what: 'none if there is none', offers: [], taken: undefined },
+  ])('the version that is taken is $what', ({ offers, taken }) => {
     const found = chooseSource(source, offers)
     expect(typeof found === 'object' ? found.version : found).toBe(taken)
   })
 
-  test('of the compiler for Go: the pinned one, else the oldest that is newer', () => {
+  test('the compiler for Go is the pinned one, or else the oldest newer one', () => {
     const of = (...names: string[]): Offer[] => names.map((name) => offer('1', 'trixie-backports', name))
     expect(chooseGo('golang-1.26-go', of('golang-1.27-go', 'golang-1.26-go'))).toBe('golang-1.26-go')
     expect(chooseGo('golang-1.26-go', of('golang-1.25-go', 'golang-1.28-go', 'golang-1.27-go'))).toBe(
@@ -91,7 +91,7 @@ describe('the version that is taken', () => {
     ['7.2~rc3-1', '7.2-1'],
     ['1:1.0-1', '2:0.1-1'],
     ['1.0a-1', '1.0+-1'],
-  ])('%s is older than %s, as dpkg says', async (older, newer) => {
+  ])('%s is older than %s, as in dpkg', async (older, newer) => {
     expect(compareVersions(older, newer)).toBeLessThan(0)
     expect(compareVersions(newer, older)).toBeGreaterThan(0)
     expect(compareVersions(older, older)).toBe(0)
@@ -193,7 +193,7 @@ const buildIn = async (folder: string): Promise<Build> => {
 // Its lists are for amd64.
 describe.skipIf(process.arch !== 'x64')('a mirror that has only another version of the kernel source', () => {
   it(
-    'gives the newest of the series: that is said, remembered, and is another kernel',
+    'the newest kernel source of the series replaces a missing one, is announced, and makes another kernel',
     { timeout: 240_000 },
     async () => {
       await mirrorWith([
@@ -225,16 +225,20 @@ describe.skipIf(process.arch !== 'x64')('a mirror that has only another version 
     },
   )
 
-  it('that is not of the series ends it with what to type', { timeout: 240_000 }, async () => {
-    await mirrorWith([{ name: 'linux-source-7.3', version: '7.3.1-1~bpo13+1' }])
-    await expect(find(await temporaryFolder())).rejects.toMatchObject({
-      code: 'kernel-source',
-      message: expect.stringContaining(`Debian has no ${source.package} any more`) as unknown,
-      hint: expect.stringContaining('LAB_DEBIAN_MIRROR=https://snapshot.debian.org') as unknown,
-    })
-  })
+  it(
+    'a mirror with no kernel source of the series ends the build with an error that says what to type',
+    { timeout: 240_000 },
+    async () => {
+      await mirrorWith([{ name: 'linux-source-7.3', version: '7.3.1-1~bpo13+1' }])
+      await expect(find(await temporaryFolder())).rejects.toMatchObject({
+        code: 'kernel-source',
+        message: expect.stringContaining(`Debian has no ${source.package} any more`) as unknown,
+        hint: expect.stringContaining('LAB_DEBIAN_MIRROR=https://snapshot.debian.org') as unknown,
+      })
+    },
+  )
 
-  it('that is signed by somebody else is not believed', { timeout: 240_000 }, async () => {
+  it('a kernel source with a foreign signature is rejected', { timeout: 240_000 }, async () => {
     await mirrorWith([{ name: source.package, version: '7.2.14-1~bpo13+1' }])
     const right = process.env['LAB_DEBIAN_KEYRING'] ?? ''
     // The next one has another key.
@@ -247,7 +251,7 @@ describe.skipIf(process.arch !== 'x64')('a mirror that has only another version 
     expect(JSON.stringify(told)).not.toContain('7.2.99')
   })
 
-  it('that has a newer compiler for Go only: it is taken', { timeout: 240_000 }, async () => {
+  it('a newer compiler for Go is accepted when the mirror has no other', { timeout: 240_000 }, async () => {
     await mirrorWith([{ name: 'golang-1.27-go', version: '1.27.4-1~bpo13+1' }])
     const { found, notices } = await find(await temporaryFolder(), { kernel: false, go: true })
     expect(found).toEqual({ go: 'golang-1.27-go' })
@@ -258,13 +262,13 @@ describe.skipIf(process.arch !== 'x64')('a mirror that has only another version 
 })
 
 describe('a mirror that cannot be reached', () => {
-  it('changes nothing: whoever needs it says so', { timeout: 240_000 }, async () => {
+  it('a mirror that cannot be reached changes no version', { timeout: 240_000 }, async () => {
     setEnvironment({ LAB_DEBIAN_MIRROR: 'http://127.0.0.1:1', no_proxy: '127.0.0.1' })
     expect(await find(await temporaryFolder())).toEqual({ found: {}, notices: [] })
   })
 })
 
-test('a patch that the newer source has already is left out, and the others are applied', async () => {
+test('a patch that a newer kernel source already contains is skipped, and the others are applied', async () => {
   const folder = await temporaryFolder()
   const work = join(folder, 'work')
   await mkdir(join(folder, 'linux', 'arch'), { recursive: true })

@@ -116,40 +116,43 @@ const fetch = async (
 }
 
 describe('released programs', () => {
-  test.each(Object.entries(releases))('of %s are taken where they can be had', async (id, { programs }) => {
-    setEnvironment({ LAB_RELEASES: `${mirror}/` })
-    const { had, out } = await fetch(id)
-    expect(had).toBe(true)
-    expect((await readdir(out)).sort()).toEqual([...programs].sort())
-    for (const program of programs) {
-      expect(await readFile(join(out, program), 'utf8')).toBe(contentOf(program))
-      expect((await stat(join(out, program))).mode & 0o777).toBe(0o755)
-    }
-  })
+  test.each(Object.entries(releases))(
+    'the released programs of %s are fetched where they are available',
+    async (id, { programs }) => {
+      setEnvironment({ LAB_RELEASES: `${mirror}/` })
+      const { had, out } = await fetch(id)
+      expect(had).toBe(true)
+      expect((await readdir(out)).sort()).toEqual([...programs].sort())
+      for (const program of programs) {
+        expect(await readFile(join(out, program), 'utf8')).toBe(contentOf(program))
+        expect((await stat(join(out, program))).mode & 0o777).toBe(0o755)
+      }
+    },
+  )
 
   test.each<{ id: string; what: string; change: (address: string) => unknown; other?: string }>([
     {
       id: 'kubernetes',
-      what: 'a program that is another than the pinned one, with a checksum beside it that says otherwise',
+      what: 'a program that differs from the pinned one although the checksum next to it matches',
       change: (address) =>
         served.set(`${address}/kubelet`, 'other').set(`${address}/kubelet.sha256`, digestOf('other')),
       other: '/kubelet',
     },
     {
       id: 'kubernetes',
-      what: 'a program that is not there',
+      what: 'a missing program',
       change: (address) => served.delete(`${address}/kube-proxy`),
     },
     {
       id: 'containerd',
-      what: 'an archive that is another than the pinned one, with a checksum beside it that says otherwise',
+      what: 'an archive that differs from the pinned one although the checksum next to it matches',
       change: (address) =>
         served.set(address, 'other').set(`${address}.sha256sum`, `${digestOf('other')}  it\n`),
       other: '',
     },
     {
       id: 'containerd',
-      what: 'a pinned archive that is none',
+      what: 'a pinned file that is no archive',
       change: (address) => {
         served.set(address, 'none')
         pinned.digests[`https:/${address}`] = digestOf('none')
@@ -157,14 +160,14 @@ describe('released programs', () => {
     },
     {
       id: 'cni-plugins',
-      what: 'a pinned archive without one of the programs',
+      what: 'a pinned archive that lacks one of the programs',
       change: async (address) => {
         const content = await archiveOf(['bridge', 'loopback', 'portmap'], '.')
         served.set(address, content)
         pinned.digests[`https:/${address}`] = digestOf(content)
       },
     },
-  ])('$id: $what: nothing is taken, and nothing is left', async ({ id, change, other }) => {
+  ])('$id with $what is rejected and leaves nothing behind', async ({ id, change, other }) => {
     await change(addressOf(id))
     setEnvironment({ LAB_RELEASES: mirror })
     const { had, out, lines, exitCode } = await fetch(id)
@@ -178,14 +181,14 @@ describe('released programs', () => {
     )
   })
 
-  test('of which one has no digest in parts.yaml are never asked for', () => {
+  test('a release without a digest in parts.yaml is never asked for', () => {
     setEnvironment({ LAB_RELEASES: mirror })
     Reflect.deleteProperty(pinned.digests, `${upstreamOf('kubernetes')}/kube-proxy`)
     expect(partOf('kubernetes').fetch?.from()).toBeUndefined()
     expect(partOf('containerd').fetch?.from()?.host).toBe(new URL(mirror).host)
   })
 
-  test('that are not the pinned ones: it says so with both digests, and they are built here', async () => {
+  test('a release that differs from its pin is reported with both digests and built here instead', async () => {
     served.set(addressOf('cni-plugins'), 'other')
     setEnvironment({ LAB_RELEASES: mirror })
     const { fetch } = partOf('cni-plugins')
@@ -205,13 +208,13 @@ describe('released programs', () => {
     ])
   })
 
-  test('a host that is not there: none, at once', async () => {
+  test('a server that does not exist is given up at once', async () => {
     server.close()
     setEnvironment({ LAB_RELEASES: mirror })
     expect((await fetch('kubernetes')).had).toBe(false)
   })
 
-  test('are those that are compiled', async () => {
+  test('the released programs replace exactly those that would be compiled', async () => {
     const source = await readFile(
       join(import.meta.dirname, '..', '..', 'parts', 'kubernetes', 'go.mod'),
       'utf8',
@@ -221,7 +224,7 @@ describe('released programs', () => {
   })
 })
 
-describe('who is asked', () => {
+describe('the server that releases are fetched from', () => {
   beforeEach(() => {
     pinned.digests['registry.k8s.io/etcd:3.6.8-0'] = '0'.repeat(64)
   })
@@ -248,7 +251,7 @@ describe('who is asked', () => {
       set: { LAB_RELEASES: 'https://mirror.example/files', LAB_REGISTRY: 'mirror.example:5000/k8s' },
       hosts: { kubernetes: 'mirror.example', 'image-etcd': 'mirror.example:5000' },
     },
-  ])('$set', ({ set, hosts }) => {
+  ])('the setting $set is accepted', ({ set, hosts }) => {
     setEnvironment(set)
     expect(Object.fromEntries(Object.keys(hosts).map((id) => [id, hostOf(id)]))).toEqual(hosts)
   })
@@ -260,13 +263,13 @@ describe('who is asked', () => {
       said: 'LAB_RELEASES=ftp://mirror.example',
     },
     { set: { LAB_REGISTRY: 'two words' }, id: 'image-etcd', said: 'LAB_REGISTRY=two words' },
-  ])('$set is none', ({ set, id, said }) => {
+  ])('the setting $set is rejected', ({ set, id, said }) => {
     setEnvironment(set)
     expect(() => hostOf(id)).toThrow(`${said} is neither an http address nor \`no\``)
   })
 })
 
-test('where parts come from is nothing of what they are known by', () => {
+test('the source of a part is no input of its hash', () => {
   const other = structuredClone(pins())
   other.releases['kubernetes'] = { address: 'https://mirror.example', programs: [] }
   delete other.releases['containerd']
@@ -274,7 +277,7 @@ test('where parts come from is nothing of what they are known by', () => {
   expect(hashesOf(catalog(other, '/cache'))).toEqual(hashesOf(catalog(pins(), '/cache')))
 })
 
-test('for another processor: what it fetches is for that one, and the client that pulls is for this one', () => {
+test('a build for another processor fetches files for that one, with a client that runs on this one', () => {
   for (const program of releases['kubernetes']?.programs ?? [])
     pinned.digests[`${upstreamOf('kubernetes').replace('amd64', 'arm64')}/${program}`] = '0'.repeat(64)
   const all = foreignCatalog(pinned, '/cache', 'arm64')

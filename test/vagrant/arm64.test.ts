@@ -85,17 +85,17 @@ describe.skipIf(!long || hostArchitecture() !== 'amd64')('a box for arm64, built
     await rm(folder, { recursive: true, force: true })
   })
 
-  test('boots a kernel of its own processor', async () => {
+  test('the kernel of a box for arm64 boots', async () => {
     expect(await ssh('uname -m')).toBe('aarch64')
   })
 
-  test('has the programs of Kubernetes, and they run', async () => {
+  test('the Kubernetes programs of a box for arm64 run', async () => {
     const version = pins().modules['kubernetes']?.version ?? ''
     expect(await ssh('kubeadm version -o short')).toBe(version)
     expect(await ssh('kubelet --version')).toBe(`Kubernetes ${version}`)
   })
 
-  test('has the images, and containers of them run', async () => {
+  test('the images of a box for arm64 are there, and containers run from them', async () => {
     const images = (
       await ssh(
         // The first as lab does with a machine that is to be a node.

@@ -51,7 +51,7 @@ const note = (what: string, since: number): void => {
 const story = (name: string): void => {
   const victim = name === 'iscsi' ? 'initiator' : 'worker1'
 
-  test('comes up, with all its checks', async () => {
+  test('lab up brings the lab up with every check passed', async () => {
     const begun = performance.now()
     const report = await json<ReportJson>('up', name, '--provider', 'libvirt')
     note(`up ${name}`, begun)
@@ -59,7 +59,7 @@ const story = (name: string): void => {
     expect(changed(report)).toContain(`boot-${victim}`)
   })
 
-  test('is what libvirt says it is', async () => {
+  test('the domains in libvirt match the lab file', async () => {
     const status = await json<Status>('status', name)
     expect(status).toMatchObject({ up: true, provider: 'libvirt' })
     const domains = await virsh('list', '--name')
@@ -68,7 +68,7 @@ const story = (name: string): void => {
     )
   })
 
-  test('answers lab status sooner than vagrant status', async () => {
+  test('lab status is faster than vagrant status', async () => {
     const time = async (work: () => Promise<unknown>): Promise<number> => {
       const took: number[] = []
       for (let run = 0; run < 5; run++) {
@@ -86,11 +86,11 @@ const story = (name: string): void => {
     expect(ours).toBeLessThan(theirs)
   })
 
-  test('is up already: nothing is done twice', async () => {
+  test('lab up changes nothing the second time', async () => {
     expect(changed(await json<ReportJson>('up', name))).toEqual([])
   })
 
-  test('comes back from a power cut', async () => {
+  test('lab up recovers from a power cut', async () => {
     const cut = performance.now()
     await virsh('destroy', `lab_${name}_${victim}`)
     expect((await json<Status>('status', name)).machines).toContainEqual(
@@ -111,7 +111,7 @@ const story = (name: string): void => {
     expect(uptime).toBeLessThan((performance.now() - cut) / 1000)
   })
 
-  test('stops and starts, its disks kept', async () => {
+  test('lab stop and lab start keep the disks', async () => {
     let begun = performance.now()
     await json('stop', name)
     note(`stop ${name}`, begun)
@@ -122,7 +122,7 @@ const story = (name: string): void => {
     note(`start ${name}, to verified`, begun)
   })
 
-  test('ends, and leaves nothing', async () => {
+  test('lab down leaves nothing behind', async () => {
     const begun = performance.now()
     expect(await json('down', name)).toMatchObject({ existed: true, left: [] })
     note(`down ${name}`, begun)

@@ -78,11 +78,11 @@ describe('the real VBoxManage', () => {
 
   const version = async (): Promise<string> => (await manage('--version')).trim().split('\n').at(-1) ?? ''
 
-  test('is there, and is no stand-in', async () => {
+  test('VBoxManage is the real one and no stand-in', async () => {
     expect(await version()).toMatch(/^7\.[2-9].*Debian/)
   })
 
-  test('accepts every customization of a new machine', async () => {
+  test('VBoxManage accepts every customization of a new machine', async () => {
     expect(await customize()).toEqual([
       'modifyvm',
       'modifyvm',
@@ -93,7 +93,7 @@ describe('the real VBoxManage', () => {
     ])
   })
 
-  test('has the right disk at the right port then, and the console in the right file', async () => {
+  test('the disk of a new machine is at the right port and its console goes to the right file', async () => {
     const disk = join(folder, '.vagrant/disks/target-0.vdi')
     const machine = await info(uuid)
     expect(machine.get('lab disks-0-0')).toBe(disk)
@@ -109,7 +109,7 @@ describe('the real VBoxManage', () => {
     ).toContain('Value: lab0')
   })
 
-  test('accepts them a second time, and then nothing about disks is left to do', async () => {
+  test('VBoxManage accepts the customizations a second time, and no disk changes', async () => {
     const before = await info(uuid)
     expect(await customize()).toEqual(['modifyvm', 'modifyvm'])
     const after = await info(uuid)
@@ -118,7 +118,7 @@ describe('the real VBoxManage', () => {
     expect(await names('hdds')).toHaveLength(1)
   })
 
-  test('attaches a disk again that was detached, the same one', async () => {
+  test('a disk that was detached is attached again', async () => {
     const image = (await info(uuid)).get('lab disks-ImageUUID-0-0')
     const off = ['--port', '0', '--device', '0', '--medium', 'none']
     await manage('storageattach', uuid, '--storagectl', 'lab disks', ...off)
@@ -126,7 +126,7 @@ describe('the real VBoxManage', () => {
     expect((await info(uuid)).get('lab disks-ImageUUID-0-0')).toBe(image)
   })
 
-  test('gets a LUN more at the next port, without touching the first', async () => {
+  test('a new LUN goes to the next port and leaves the first one alone', async () => {
     const [target] = lab.targets
     const more = {
       ...lab,
@@ -145,7 +145,7 @@ describe('the real VBoxManage', () => {
     expect(machine.get('lab disks-1-0')).toBe(join(folder, '.vagrant/disks/target-1.vdi'))
   })
 
-  test('tells the provider what is there', async () => {
+  test('the provider reports the machines that VBoxManage knows', async () => {
     expect(await virtualbox.machines(lab)).toEqual([
       { name: 'target', id: uuid, running: false, detail: 'it is off', memory: GiB / 2, cpus: 1 },
     ])
@@ -160,7 +160,7 @@ describe('the real VBoxManage', () => {
     expect(await virtualbox.machines({ name: 'isc' })).toEqual([])
   })
 
-  test('takes other memory and processors, and then says in its own words why it cannot start', async () => {
+  test('a machine accepts other memory and processors, and its failure to start is reported in its own words', async () => {
     const machine = { ...lab.machines[0]!, memory: GiB, cpus: 2 }
     await expect(virtualbox.start(lab, machine)).rejects.toMatchObject({
       code: 'no-driver',
@@ -170,7 +170,7 @@ describe('the real VBoxManage', () => {
     expect(await virtualbox.machines(lab)).toMatchObject([{ memory: GiB, cpus: 2 }])
   })
 
-  test('says in its own words why there is no host-only network', async () => {
+  test('the absence of host-only networks is reported in the words of VBoxManage', async () => {
     await expect(virtualbox.createNetwork(lab)).rejects.toMatchObject({
       code: 'no-driver',
       message: expect.stringContaining('/dev/vboxnetctl'),
@@ -179,7 +179,7 @@ describe('the real VBoxManage', () => {
     expect(await virtualbox.network(lab)).toMatchObject({ ok: false })
   })
 
-  test('refuses what an earlier lab left, and the reason is told', async () => {
+  test('a disk that an earlier lab left is refused with the reason', async () => {
     const { explain } = await import('../../src/provider/vagrant/tools.js')
     const refused = async (...args: readonly string[]) => {
       const { failed, stderr } = await execa('VBoxManage', args, { reject: false })
@@ -203,7 +203,7 @@ describe('the real VBoxManage', () => {
     await execa('rm', [copy])
   })
 
-  test('keeps neither medium nor machine when the lab ends, and no file', async () => {
+  test('the end of a lab removes its disks, machines and files', async () => {
     await virtualbox.destroy(lab)
     expect(await names('vms')).toEqual([])
     expect(await names('hdds')).toEqual([])
@@ -212,7 +212,7 @@ describe('the real VBoxManage', () => {
     await virtualbox.destroy(lab)
   })
 
-  test('removes one machine, and only that, where disks of others are called alike', async () => {
+  test('removing a machine spares another one whose disks have similar names', async () => {
     await manage('createvm', '--name', 'lab_iscsi_a', '--ostype', 'Debian_64', '--register')
     await manage('createvm', '--name', 'lab_iscsi_a-1', '--ostype', 'Debian_64', '--register')
     const disk = (name: string): string => join(folder, '.vagrant/disks', `${name}.vdi`)
@@ -226,31 +226,34 @@ describe('the real VBoxManage', () => {
   })
 })
 
-describe('the appliance that a box is, to the real VBoxManage', () => {
+describe('the appliance of a box, imported by the real VBoxManage', () => {
   test.each([
     { arm64: false, platform: 'x86', firmware: 'BIOS', system: 'Debian_64' },
     { arm64: true, platform: 'ARM', firmware: 'EFI', system: 'Debian_arm64' },
-  ])('for $platform, becomes such a machine', async ({ arm64, platform, firmware, system }) => {
-    const folder = join(vboxFolder(), `appliance-${platform}`)
-    await mkdir(folder, { recursive: true })
-    const size = 16 * 1024 ** 2
-    const disk = join(folder, 'box-disk001.vmdk')
-    // Without gaps: the importer ends with VERR_EOF where nothing follows one.
-    await writeFile(join(folder, 'disk.raw'), randomBytes(size))
-    await execa('qemu-img', [
-      ...['convert', '-O', 'vmdk', '-o', 'subformat=streamOptimized', join(folder, 'disk.raw'), disk],
-    ])
-    const template = join(projectRoot, 'templates', 'box-provider', 'virtualbox', 'box.ovf.hbs')
-    const render = Handlebars.compile(await readFile(template, 'utf8'), { strict: true, noEscape: true })
-    await writeFile(join(folder, 'box.ovf'), render({ size, arm64 }))
-    const vm = `lab-appliance-${platform}`
-    await manage('import', join(folder, 'box.ovf'), '--vsys', '0', '--vmname', vm)
-    const about = await manage('showvminfo', vm)
-    expect(about).toMatch(new RegExp(`^Platform Architecture: +${platform}$`, 'm'))
-    expect(about).toMatch(new RegExp(`^Firmware: +${firmware}$`, 'm'))
-    expect(about).toContain("'VirtIO Controller', Type: VirtioSCSI")
-    expect(await manage('list', 'ostypes', '--platform-arch', platform.toLowerCase())).toContain(system)
-    await manage('unregistervm', vm, '--delete')
-    expect(await names('hdds')).toEqual([])
-  })
+  ])(
+    'the appliance becomes a machine of the right kind on $platform',
+    async ({ arm64, platform, firmware, system }) => {
+      const folder = join(vboxFolder(), `appliance-${platform}`)
+      await mkdir(folder, { recursive: true })
+      const size = 16 * 1024 ** 2
+      const disk = join(folder, 'box-disk001.vmdk')
+      // Without gaps: the importer ends with VERR_EOF where nothing follows one.
+      await writeFile(join(folder, 'disk.raw'), randomBytes(size))
+      await execa('qemu-img', [
+        ...['convert', '-O', 'vmdk', '-o', 'subformat=streamOptimized', join(folder, 'disk.raw'), disk],
+      ])
+      const template = join(projectRoot, 'templates', 'box-provider', 'virtualbox', 'box.ovf.hbs')
+      const render = Handlebars.compile(await readFile(template, 'utf8'), { strict: true, noEscape: true })
+      await writeFile(join(folder, 'box.ovf'), render({ size, arm64 }))
+      const vm = `lab-appliance-${platform}`
+      await manage('import', join(folder, 'box.ovf'), '--vsys', '0', '--vmname', vm)
+      const about = await manage('showvminfo', vm)
+      expect(about).toMatch(new RegExp(`^Platform Architecture: +${platform}$`, 'm'))
+      expect(about).toMatch(new RegExp(`^Firmware: +${firmware}$`, 'm'))
+      expect(about).toContain("'VirtIO Controller', Type: VirtioSCSI")
+      expect(await manage('list', 'ostypes', '--platform-arch', platform.toLowerCase())).toContain(system)
+      await manage('unregistervm', vm, '--delete')
+      expect(await names('hdds')).toEqual([])
+    },
+  )
 })

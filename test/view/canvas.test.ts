@@ -21,19 +21,19 @@ const frame = [
   '◼ workload  5 steps',
 ]
 
-describe('a frame that is too high', () => {
-  test('fits already: nothing is left out', () => {
+describe('a frame that is higher than the terminal', () => {
+  test('a frame that fits is drawn in full', () => {
     expect(fit(frame, 15, spinner)).toEqual(frame)
   })
 
-  test('first goes what is done in a phase that is not', () => {
+  test('finished steps of unfinished phases are left out first', () => {
     expect(fit(frame, 14, spinner)).toEqual([
       ...frame.filter((line) => !line.startsWith('  ✔')),
       '… not shown: 2 done',
     ])
   })
 
-  test('then what waits there, then finished phases, then the last phases', () => {
+  test('waiting steps are left out next, then finished phases, then the last phases', () => {
     expect(fit(frame, 11, spinner)).toEqual([
       '⠋ nodes  2 of 6 steps, 4 s',
       ...frame.slice(5, 12),
@@ -44,7 +44,7 @@ describe('a frame that is too high', () => {
     expect(fit(frame, 10, spinner).at(-2)).toBe('◼ workers  3 steps')
   })
 
-  test('at last only failures and what runs, without details', () => {
+  test('only failures and running steps remain when space is shortest', () => {
     expect(fit(frame, 7, spinner)).toEqual([
       '⠋ nodes  2 of 6 steps, 4 s',
       '  ✖ worker2  Turn swap off  0.3 s',
@@ -56,11 +56,11 @@ describe('a frame that is too high', () => {
     ])
   })
 
-  test.each([1, 2, 3, 5, 8, 14, 15, 40])('is never higher than %i', (height) => {
+  test.each([1, 2, 3, 5, 8, 14, 15, 40])('a frame is never higher than %i', (height) => {
     expect(fit(frame, height, spinner).length).toBeLessThanOrEqual(height)
   })
 
-  test('icons are found behind their colours', () => {
+  test('icons are recognized behind their colours', () => {
     const coloured = frame.map((line) => line.replace(/[✔✖◼⠋]/u, (icon) => `\u001b[32m${icon}\u001b[39m`))
     expect(fit(coloured, 11, spinner)).toHaveLength(11)
     expect(fit(coloured, 11, spinner).at(-1)).toBe('… not shown: 4 done, 1 waiting')
@@ -73,6 +73,6 @@ test.each([
   { text: '🙂🙂🙂', width: 2, want: '🙂…' },
   { text: 'x', width: 0, want: '…' },
   { text: 'x', width: -3, want: '…' },
-])('clips $text to $width', ({ text, width, want }) => {
+])('clip shortens $text to $width columns', ({ text, width, want }) => {
   expect(clip(text, width)).toBe(want)
 })

@@ -26,17 +26,17 @@ describe('an error that a user can act on', () => {
       want: ['✖ said boom', '  and  more'],
     },
     { name: 'interrupted', error: new Interrupted(), want: ['✖ interrupted'] },
-  ])('$name', ({ error, want }) => {
+  ])('an error is printed as people need it: $name', ({ error, want }) => {
     expect(printError(error, false).split('\n')).toEqual(want)
   })
 
-  test('in colour', () => {
+  test('an error is printed in colour', () => {
     expect(printError(new LabError('x', 'no', { hint: 'yes' }), true)).toBe(
       '\u001b[31m✖\u001b[39m no\n  \u001b[1mHint:\u001b[22m yes',
     )
   })
 
-  test('secrets are masked in all of it', () => {
+  test('secrets are masked in every part of an error', () => {
     const error = new LabError('x', 'wrong: hunter2hunter2', {
       hint: 'echo hunter2hunter2',
       log: '/hunter2hunter2',
@@ -46,7 +46,7 @@ describe('an error that a user can act on', () => {
 })
 
 describe('a defect', () => {
-  test('keeps its stack and the stacks of its causes, and asks for a report', () => {
+  test('a defect keeps its stack and the stacks of its causes, and asks for a bug report', () => {
     const text = printError(new TypeError('x is undefined', { cause: new RangeError('too far') }), false)
     expect(text).toMatch(/^✖ TypeError: x is undefined\n\s+at .*errors\.test\.ts/)
     expect(text).toMatch(/Caused by: RangeError: too far\n\s+at /)
@@ -57,13 +57,13 @@ describe('a defect', () => {
     { name: 'a string', thrown: 'boom', want: "✖ 'boom'" },
     { name: 'nothing', thrown: undefined, want: '✖ undefined' },
     { name: 'an object', thrown: { code: 7 }, want: '✖ { code: 7 }' },
-  ])('$name that was thrown', ({ thrown, want }) => {
+  ])('$name that was thrown is printed as a defect', ({ thrown, want }) => {
     const text = printError(thrown, false)
     expect(text.split('\n')[0]).toBe(want)
     expect(text).toContain('Please report it')
   })
 
-  test('masks secrets', () => {
+  test('secrets are masked in a defect', () => {
     expect(printError(new Error('hunter2hunter2'), false, ['hunter2hunter2'])).not.toContain('hunter2')
   })
 })

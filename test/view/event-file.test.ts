@@ -23,8 +23,8 @@ const say = (text: string, longest?: number): void => {
   eventFile(path, longest).take({ type: 'notice', text })
 }
 
-describe('the events that are kept of a lab', () => {
-  test('are the records that --events prints, in their order, readable by the owner alone', async () => {
+describe('the kept events of a lab', () => {
+  test('the kept events are the records that --events prints, in order, readable only by the owner', async () => {
     for (const text of ['one', 'two']) say(text)
     expect(JSON.parse((await readFile(path, 'utf8')).split('\n')[0]!)).toMatchObject({
       schema: 'lab.events/v1',
@@ -35,7 +35,7 @@ describe('the events that are kept of a lab', () => {
     expect((await stat(path)).mode & 0o777).toBe(0o600)
   })
 
-  test('stay below twice the limit, and are the newest', async () => {
+  test('the kept events stay below twice their limit, and the newest ones remain', async () => {
     const longest = 10_000
     const file = eventFile(path, longest)
     for (let index = 0; index < 1000; index++) file.take({ type: 'notice', text: String(index) })
@@ -46,21 +46,21 @@ describe('the events that are kept of a lab', () => {
     expect(texts).toEqual(Array.from({ length: texts.length }, (_, at) => String(1000 - texts.length + at)))
   })
 
-  test('survive a last line that a power cut tore: only that record is lost', async () => {
+  test('a last line that a power cut cut short loses only its own record', async () => {
     say('before')
     await appendFile(path, '{"schema":"lab.events/v1","time":"2026-01-01T')
     say('after')
     expect(await kept()).toEqual(['before', 'after'])
   })
 
-  test('of several writers are all there, each on a line of its own', async () => {
+  test('several writers each append whole lines', async () => {
     const writers = [eventFile(path), eventFile(path), eventFile(path)]
     for (let index = 0; index < 100; index++)
       for (const [who, writer] of writers.entries()) writer.take({ type: 'notice', text: `${who}-${index}` })
     expect(new Set(await kept()).size).toBe(300)
   })
 
-  test('wait for the folder that up makes, and never make a folder that down removed', async () => {
+  test("events wait until up has made the lab's folder, and never recreate a folder that down removed", async () => {
     const later = join(folder, 'later')
     const file = eventFile(join(later, 'events.ndjson'))
     file.take({ type: 'notice', text: 'before there was a folder' })
@@ -72,7 +72,7 @@ describe('the events that are kept of a lab', () => {
   })
 })
 
-test('lab events --follow goes on with what is written, also when the file is put aside meanwhile', async () => {
+test('lab events --follow continues when the file is rotated', async () => {
   say('old')
   const ending = new AbortController()
   const records: KeptRecord[] = []
@@ -92,7 +92,7 @@ test('lab events --follow goes on with what is written, also when the file is pu
   await following
 })
 
-test('a lab without events has none, and lines that are no records are left out', async () => {
+test('a lab without events has none, and lines that are no records are skipped', async () => {
   expect(await kept()).toEqual([])
   await writeFile(path, 'null\n[]\n{"type":"notice"}\n\n')
   expect(await kept()).toEqual([])

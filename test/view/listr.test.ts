@@ -34,7 +34,7 @@ describe('on a real pseudo-terminal', linux, () => {
   test.each([
     { rows: 24, columns: 80 },
     { rows: 10, columns: 50 },
-  ])('60 steps on $rows lines of $columns: each phase ends as one line', async ({ rows, columns }) => {
+  ])('60 steps on $rows lines of $columns columns end as one line per phase', async ({ rows, columns }) => {
     const { output, exitCode } = await play('big', { rows, columns, env: { SLOW: '0.2' } })
     const screen = new Screen(rows, columns).write(output)
     expect(exitCode).toBe(0)
@@ -51,7 +51,7 @@ describe('on a real pseudo-terminal', linux, () => {
     ])
   })
 
-  test('while it runs: what is applied, noted and waited for', async () => {
+  test('a running plan shows what is applied, noted and waited for', async () => {
     const { output } = await play('one')
     const frames = framesOf(output)
     const seen = (pattern: RegExp): boolean => frames.some((frame) => pattern.test(frame))
@@ -69,7 +69,7 @@ describe('on a real pseudo-terminal', linux, () => {
     ).toBe(true)
   })
 
-  test('all steps at once are not higher than the terminal', async () => {
+  test('a plan with all steps running is not higher than the terminal', async () => {
     const { output } = await play('all', { rows: 24 })
     expect(framesOf(output).some((frame) => /^… not shown: .*\d+ running$/m.test(frame))).toBe(true)
     const { everything } = new Screen(24).write(output)
@@ -78,7 +78,7 @@ describe('on a real pseudo-terminal', linux, () => {
     expect(countOf(everything, '10 steps already so')).toBe(6)
   })
 
-  test('a failure keeps its reason and hint, and secrets stay masked', async () => {
+  test('a failure keeps its reason and hint, with secrets masked', async () => {
     const { output } = await play('failed')
     expect(timeless(new Screen().write(output).everything)).toEqual([
       'Bring up small',
@@ -94,7 +94,7 @@ describe('on a real pseudo-terminal', linux, () => {
     expect(output).not.toContain('s3cret')
   })
 
-  test('parts of a preparation', async () => {
+  test('the parts of a preparation are drawn', async () => {
     const { output } = await play('parts')
     const frames = framesOf(output)
     const running =
@@ -112,7 +112,7 @@ describe('on a real pseudo-terminal', linux, () => {
     ])
   })
 
-  test('a run that is over before it is drawn, and what is said after it, keep their order', async () => {
+  test('a run that ends before it is drawn keeps its order with what is printed afterwards', async () => {
     const { output } = await play('quick')
     expect(timeless(new Screen().write(output).everything)).toEqual([
       'Look',
@@ -122,7 +122,7 @@ describe('on a real pseudo-terminal', linux, () => {
     ])
   })
 
-  test('NO_COLOR and FORCE_COLOR', async () => {
+  test('NO_COLOR and FORCE_COLOR are respected', async () => {
     const plain = await play('quick', { env: { NO_COLOR: '1' } })
     expect(plain.output).not.toMatch(new RegExp(`${escape}\\[\\d+m`))
     const coloured = await play('quick')
@@ -131,20 +131,20 @@ describe('on a real pseudo-terminal', linux, () => {
     expect(piped.output).toContain(`${escape}[32mok `)
   })
 
-  test('lines in CI, on a dumb terminal, and through a pipe', async () => {
+  test('plain lines are printed in CI, on a dumb terminal and through a pipe', async () => {
     for (const env of [{ CI: 'true' }, { TERM: 'dumb' }])
       expect((await play('quick', { env })).output).toMatch(/^\S*\+0\.0s/)
     expect((await underTerminal(`${node()} quick | cat`)).output).toMatch(/^\+0\.0s/)
   })
 
-  test('--events on a terminal: events only', async () => {
+  test('--events on a terminal prints events only', async () => {
     const { output } = await play('quick --events')
     for (const line of output.trim().split('\r\n')) expect(JSON.parse(line)).toHaveProperty('schema')
   })
 })
 
-describe('the view does not hold the process', linux, () => {
-  test('Ctrl-C: the caller decides, and nothing is lost', async () => {
+describe('the view does not hold up the process', linux, () => {
+  test('Ctrl-C reaches the caller, and no output is lost', async () => {
     const began = performance.now()
     const { output, exitCode } = await play('interrupted')
     expect(exitCode).toBe(130)
@@ -154,13 +154,13 @@ describe('the view does not hold the process', linux, () => {
     expect(everything[2]).toMatch(/^↓ waits {2}0 of 1 step.*, stopped$/)
   })
 
-  test('a view that nobody closed keeps no process alive', async () => {
+  test('a view that nobody closed does not keep the process alive', async () => {
     const { output, exitCode } = await play('forgotten')
     expect(exitCode).toBe(0)
     expect(new Screen().write(output).everything.join('\n')).toContain('waits')
   })
 
-  test('what is written to standard error by others, and uncaught errors, are seen', async () => {
+  test('output of others on standard error and uncaught errors stay visible', async () => {
     const { output, exitCode } = await play('defect')
     expect(exitCode).toBe(1)
     expect(output).toContain('said to standard error')

@@ -23,6 +23,6 @@ test.each([
   { state: 'cached', elapsed: null, said: 'already there' },
   { state: 'spared', elapsed: null, said: 'not needed' },
   { state: 'failed', elapsed: 2, said: 'failed after 2.0 s' },
-] as const)('a part that is $state: $said', ({ state, elapsed, said }) => {
+] as const)('a part that is $state is shown as: $said', ({ state, elapsed, said }) => {
   expect(ended(state, elapsed)).toBe(said)
 })

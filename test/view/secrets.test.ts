@@ -67,15 +67,18 @@ describe('a distinctive secret is masked everywhere', () => {
       text: '-----BEGIN KEY-----\nMIIEvQIBADANBg',
       want: '-----BEGIN KEY-----\n***',
     },
-  ])('$name', ({ secret, others = [], text, want }) => {
+  ])('a distinctive secret is masked: $name', ({ secret, others = [], text, want }) => {
     expect(maskSecrets(text, [secret, ...others])).toBe(want)
   })
 
-  test.each(['', 'u', 'us', 'usr', 'user:', '{"auth":"user:'])('inside longer base64, after %j', (prefix) => {
-    const masked = maskSecrets(base64(`${prefix}correct-horse-battery and more`), ['correct-horse-battery'])
-    expect(masked).toContain('***')
-    expect(Buffer.from(masked.replace(/.*\*\*\*/, ''), 'base64').toString()).not.toContain('battery')
-  })
+  test.each(['', 'u', 'us', 'usr', 'user:', '{"auth":"user:'])(
+    'a distinctive secret is masked inside longer base64 after %j',
+    (prefix) => {
+      const masked = maskSecrets(base64(`${prefix}correct-horse-battery and more`), ['correct-horse-battery'])
+      expect(masked).toContain('***')
+      expect(Buffer.from(masked.replace(/.*\*\*\*/, ''), 'base64').toString()).not.toContain('battery')
+    },
+  )
 })
 
 describe('a weak secret is masked only as a value', () => {
@@ -124,16 +127,16 @@ describe('a weak secret is masked only as a value', () => {
     { secret: 'password123', text: 'password123 PASSWORD=password123', want: 'password123 PASSWORD=***' },
     { secret: '', text: 'password=', want: 'password=' },
     { secret: '  ', text: 'a   b', want: 'a   b' },
-  ])('$secret in: $text', ({ secret, text, want }) => {
+  ])('the weak secret $secret is masked where it stands alone: $text', ({ secret, text, want }) => {
     expect(maskSecrets(text, [secret])).toBe(want)
   })
 })
 
-test('no secrets: nothing changes', () => {
+test('text does not change when there are no secrets', () => {
   expect(maskSecrets('password=x', [])).toBe('password=x')
 })
 
-test('secrets are known by their form, too: private keys, bootstrap tokens, certificate keys', () => {
+test('private keys, bootstrap tokens and certificate keys are recognized by their form and masked', () => {
   const mask = createMask([])
   const key = '-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNza\n-----END OPENSSH PRIVATE KEY-----'
   expect(mask(`key: ${key}.`)).not.toContain('b3BlbnNza')
@@ -141,7 +144,7 @@ test('secrets are known by their form, too: private keys, bootstrap tokens, cert
   expect(mask(`--certificate-key ${'a1'.repeat(32)}`)).toBe('--certificate-key ***')
 })
 
-test('what a process knows to be secret is masked in errors, whoever prints them', () => {
+test('every printer of errors masks what the process knows to be secret', () => {
   keepSecret(['Zebra "47"', 'a$b'])
   expect(printError(new LabError('x', 'Zebra "47" and a$b', { hint: 'say a$b' }), false)).toBe(
     '✖ *** and ***\n  Hint: say ***',

@@ -116,13 +116,13 @@ afterEach(() => {
 })
 
 describe('lines', () => {
-  test('a run', async () => {
+  test('a run is printed as lines', async () => {
     const stream = new Captured()
     await playRun(viewOn(stream, { secrets }))
     await expect(stream.text).toMatchFileSnapshot(golden('run.lines'))
   })
 
-  test('a run, in colour', async () => {
+  test('a run is printed as coloured lines', async () => {
     const stream = new Captured()
     await playRun(viewOn(stream, { secrets, color: true }))
     await expect(JSON.stringify(stream.text.split('\n'), null, 1)).toMatchFileSnapshot(
@@ -130,13 +130,13 @@ describe('lines', () => {
     )
   })
 
-  test('parts of a preparation', async () => {
+  test('the parts of a preparation are printed as lines', async () => {
     const stream = new Captured()
     await playParts(viewOn(stream))
     await expect(stream.text).toMatchFileSnapshot(golden('parts.lines'))
   })
 
-  test('its clock ends with what it watches, and with the view', async () => {
+  test('the clock of the view stops with what it watches and with the view', async () => {
     const view = viewOn(new Captured())
     view.event({ type: 'run-started', plan: { title: 'Run', steps: [boot] } })
     view.event({ type: 'step-started', step: boot })
@@ -150,7 +150,7 @@ describe('lines', () => {
 })
 
 describe('events', () => {
-  test('a run and parts', async () => {
+  test('a run and its parts are printed as events', async () => {
     const stream = new Captured()
     const view = viewOn(stream, { events: true, eventsStream: stream.asStream, secrets })
     await playParts(view)
@@ -169,7 +169,7 @@ describe('events', () => {
     for (const line of lines) expect(JSON.parse(line)).toMatchObject({ schema: 'lab.events/v1' })
   })
 
-  test('no field is undefined, and none is missing', () => {
+  test('no event lacks a field or has one that is undefined', () => {
     const stream = new Captured()
     const view = viewOn(stream, { events: true, eventsStream: stream.asStream })
     view.event(finished(deploy, 'not-reached'))
@@ -187,12 +187,15 @@ describe('events', () => {
     { name: 'people at a terminal', people: new Captured(true), programs: new Captured(), both: true },
     { name: 'programs at a terminal', people: new Captured(), programs: new Captured(true), both: true },
     { name: 'both at a terminal', people: new Captured(true), programs: new Captured(true), both: false },
-  ])('$name: people have their view too: $both', ({ people, programs, both }) => {
-    const view = viewOn(people, { events: true, eventsStream: programs.asStream })
-    view.notice('hello')
-    expect(programs.text).toContain('"type":"notice","text":"hello"')
-    expect(people.text.includes('hello')).toBe(both)
-  })
+  ])(
+    'events and the view of people are both printed, unless they share a terminal ($name): $both',
+    ({ people, programs, both }) => {
+      const view = viewOn(people, { events: true, eventsStream: programs.asStream })
+      view.notice('hello')
+      expect(programs.text).toContain('"type":"notice","text":"hello"')
+      expect(people.text.includes('hello')).toBe(both)
+    },
+  )
 })
 
 describe('which view', () => {
@@ -208,7 +211,7 @@ describe('which view', () => {
     { name: 'a dumb terminal', is: drawn({ TERM: 'dumb' }), want: false },
     { name: 'CI', is: drawn({ TERM: 'xterm', CI: 'true' }), want: false },
     { name: 'CI=false', is: drawn({ TERM: 'xterm', CI: 'false' }), want: true },
-  ])('$name: redrawn in place: $want', ({ is, want }) => {
+  ])('the view is redrawn in place on $name: $want', ({ is, want }) => {
     expect(is).toBe(want)
   })
 
@@ -222,12 +225,12 @@ describe('which view', () => {
     { isTTY: false, env: { FORCE_COLOR: '' }, want: true },
     { isTTY: true, env: { FORCE_COLOR: '0' }, want: false },
     { isTTY: true, env: { FORCE_COLOR: '1', NO_COLOR: '1' }, want: true },
-  ])('colour: terminal $isTTY, $env: $want', ({ isTTY, env, want }) => {
+  ])('colour is used on a terminal ($isTTY) with $env: $want', ({ isTTY, env, want }) => {
     expect(wantsColor({ isTTY }, env)).toBe(want)
   })
 })
 
-test('a reader that went away or a full disk ends nothing: what was begun goes on', () => {
+test('a closed pipe or a full disk under the view does not end the run', () => {
   const stream = new Captured()
   viewOn(stream)
   expect(() => stream.emit('error', Object.assign(new Error('write EPIPE'), { code: 'EPIPE' }))).not.toThrow()
