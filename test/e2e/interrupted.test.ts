@@ -181,6 +181,25 @@ it('lab heal restores a database that a run killed while reading back had scaled
   expect(await bench.complaints('odd')).toEqual([])
 })
 
+it('a failing run masks the secrets that a program on a worker prints', async () => {
+  // As a tool that quotes the line of its configuration that it cannot read.
+  const on = (script: string) => bench.ok('exec', 'odd', 'worker1', '--', 'sh', '-c', script)
+  await on(
+    `cp -a /usr/sbin/iscsiadm /root/iscsiadm
+     printf '%s\\n' '#!/bin/sh' 'cat $(find /etc/iscsi /var/lib/iscsi -type f) >&2; cat >&2; exit 7' > /usr/sbin/iscsiadm`,
+  )
+  for (const how of [[], ['-o', 'json']]) {
+    const { exitCode, stdout, stderr } = await lab('run', 'odd', 'hopeless', ...how)
+    expect(exitCode).not.toBe(0)
+    expect(`${stdout}\n${stderr}`).toContain('***')
+  }
+  expect((await latest()).verdict).not.toBe('PASS')
+  expect(await readFile(join(folder, 'runs', 'latest', 'report.html'), 'utf8')).toContain('***')
+  await on('cp -a /root/iscsiadm /usr/sbin/iscsiadm')
+  expect((await lab('heal', 'odd')).exitCode).toBe(0)
+  expect(await bench.complaints('odd')).toEqual([])
+})
+
 it('no printed or kept output contains a secret', async () => {
   for (const args of [['verify'], ['status'], ['report']])
     for (const how of [[], ['-o', 'json']]) await lab(...args, 'odd', ...how)

@@ -32,11 +32,9 @@ beforeAll(async () => {
 it('lab up corrects the clocks of all machines after the host slept for an hour, and changes nothing else', async () => {
   // A machine counts a clock of the host's that stands still while the host sleeps.
   await on('all', "date -s '-1 hour'")
-  expect(await bench.complaints('life')).toEqual(
-    expect.arrayContaining(['target', ...nodes].map((name) => `${name}-clock`)),
-  )
-  const changed = await bench.up('life')
-  expect(changed).toEqual(expect.arrayContaining(['target', ...nodes].map((name) => `reach-${name}`)))
+  const machines = ['target', ...nodes]
+  expect(await bench.complaints('life')).toEqual(machines.map((name) => `${name}-clock`))
+  expect(await bench.up('life')).toEqual(machines.map((name) => `reach-${name}`))
   expect(await bench.complaints('life')).toEqual([])
 })
 

@@ -1,0 +1,104 @@
+/**
+ * One target, 29 initiators and 13 LUNs: every initiator sees the LUNs that it is meant to have, and no others. About
+ * 10 minutes on two idle cores, and 4 GiB of memory.
+ */
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { Bench } from './lab.js'
+
+const bench = new Bench()
+afterAll(async () => {
+  await bench.lab('down', 'many')
+  await bench.close()
+})
+
+const numbers = (count: number): readonly number[] => Array.from({ length: count }, (_, index) => index)
+const initiators = numbers(29).map((index) => `i${String(index)}`)
+const luns = numbers(13)
+/** Each LUN is for two or three initiators, the last for all. */
+const seenBy = (lun: number): readonly string[] =>
+  lun === 12 ? initiators : initiators.filter((_, index) => index % 12 === lun)
+const lunsOf = (initiator: string): readonly number[] => luns.filter((lun) => seenBy(lun).includes(initiator))
+
+/** @param masked whether each LUN is for some; otherwise all are for all, which are 377 mappings */
+const lab = (masked: boolean): Promise<string> =>
+  bench.variant('iscsi', 'many', (file) => {
+    const { iscsi } = file as unknown as { iscsi: { targets: readonly { luns: unknown }[] } }
+    for (const target of iscsi.targets)
+      target.luns = luns.map((lun) => ({
+        lun,
+        size: '64MiB',
+        initiators: masked ? seenBy(lun) : initiators,
+      }))
+    Object.assign(file, {
+      machines: [
+        { name: 'target', role: 'target', address: '192.168.56.70', memory: '256MiB' },
+        ...initiators.map((name, index) => ({
+          name,
+          role: 'initiator',
+          address: `192.168.56.${String(100 + index)}`,
+          memory: '192MiB',
+        })),
+      ],
+      // One writer for each LUN: the first who sees it.
+      filesystems: luns
+        .slice(0, 12)
+        .map((lun) => ({ initiator: seenBy(lun)[0], lun, directory: 'data', mode: '0777' })),
+    })
+  })
+
+const on = (machine: string, script: string): Promise<string> =>
+  bench.ok('exec', 'many', machine, '--', 'sh', '-c', script)
+
+beforeAll(async () => {
+  await bench.up(await lab(true))
+}, 1_800_000)
+
+it('is up with nothing to complain about, and a second up does nothing', async () => {
+  expect(await bench.complaints('many')).toEqual([])
+  expect(await bench.up('many')).toEqual([])
+})
+
+it('maps to each initiator the LUNs that are meant for it, at the target itself', async () => {
+  const acls = '/sys/kernel/config/target/iscsi/iqn.2016-04.world.srv:target00/tpgt_1/acls'
+  const mapped = await on(
+    'target',
+    `cd ${acls} && for acl in *; do echo $acl $(ls -d $acl/lun_* | sed 's/.*_//'); done`,
+  )
+  const seen = new Map(
+    mapped.split('\n').map((line) => {
+      const [name = '', ...of] = line.split(' ')
+      return [name.replace(/.*:/, ''), of.map(Number).sort((a, b) => a - b)] as const
+    }),
+  )
+  expect(seen).toEqual(new Map([...initiators].sort().map((name) => [name, lunsOf(name)])))
+})
+
+it('shows an initiator that is logged in no disk but its own', async () => {
+  const seen = await Promise.all(
+    initiators
+      .slice(0, 12)
+      .map((name) => on(name, "ls /dev/disk/by-path | sed -n 's/.*-lun-//p' | sort -n | tr '\\n' ' '")),
+  )
+  expect(seen.map((line) => line.trim())).toEqual(
+    initiators.slice(0, 12).map((name) => lunsOf(name).join(' ')),
+  )
+})
+
+it('names a LUN that an initiator sees and is not meant to, and takes it away again', async () => {
+  await on(
+    'target',
+    `cd /sys/kernel/config/target/iscsi/iqn.2016-04.world.srv:target00/tpgt_1 && mkdir acls/*:i28/lun_0 && ln -s $PWD/lun/lun_0 acls/*:i28/lun_0/lun`,
+  )
+  expect(await bench.complaints('many')).toContain('target00-acl-i28')
+  expect(await bench.up('many')).toContain('serve-target00')
+  expect(await bench.complaints('many')).toEqual([])
+})
+
+it('serves all 13 LUNs to all 29 initiators as well, where the lab file says so', async () => {
+  await bench.up(await lab(false))
+  expect(await bench.complaints('many')).toEqual([])
+}, 1_800_000)
+
+it('goes with nothing left', async () => {
+  expect(await bench.ok('down', 'many')).toContain('nothing left')
+})
