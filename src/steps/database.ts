@@ -15,7 +15,7 @@ import { projectRoot, render } from '../render.js'
 import { apply } from './checks.js'
 import { images, serverPods } from './database-pods.js'
 import { iscsiVolume, secretManifest } from './iscsi-volume.js'
-import { mountedOnce, replacePods, sessionsCheck, takesWrites } from './lun-use.js'
+import { logOutIdle, mountedOnce, replacePods, sessionsCheck, takesWrites } from './lun-use.js'
 import { describePod, isReady, type Pod } from './pods.js'
 
 const phase = 'database'
@@ -117,6 +117,7 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
   apply: async (context) => {
     if (database.volume.kind === 'lun') await replacePods(context, database)
     await apply(context, databaseManifest(lab, database))
+    if (database.volume.kind === 'lun') await logOutIdle(context, database)
   },
   checks: atLeastOne([
     // First: the checks below fail with this one, and do not say why.

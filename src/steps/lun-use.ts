@@ -1,4 +1,5 @@
 /** Who uses the database's LUN: which node has its disk and mounts it, and which initiators the target sees. */
+import { setTimeout as delay } from 'node:timers/promises'
 import { type DatabaseSpec, type Lab, machinesWith, type TargetSpec, targetNamed } from '../lab/lab.js'
 import { serialOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
@@ -13,8 +14,13 @@ const phase = 'database'
 
 /** What a worker has of the database's LUN, through any portal and session. */
 interface LunUse {
-  /** The worker's disks of the LUN, each with its state. */
-  readonly disks: readonly { readonly name: string; readonly state: string; readonly alone: boolean }[]
+  /** The worker's disks of the LUN, each with its state, and whether its session has no other LUN. */
+  readonly disks: readonly {
+    readonly name: string
+    readonly session: string
+    readonly state: string
+    readonly alone: boolean
+  }[]
   /** Where it is mounted, each place once. */
   readonly mounts: readonly { readonly at: string; readonly options: readonly string[] }[]
 }
@@ -31,6 +37,7 @@ const readUse = (output: string, wwid: string): LunUse => {
   return {
     disks: ours.map(({ name, state, session }) => ({
       name,
+      session,
       state,
       alone: all.every((other) => other.is === wwid || other.session !== session),
     })),
@@ -127,6 +134,47 @@ export const replacePods = async (context: Context, database: DatabaseSpec): Pro
     .map(({ metadata }) => metadata.name)
   if (names.length > 0)
     await context.kubectl.run(['delete', 'pod', ...names, '--ignore-not-found', '--wait=false'])
+}
+
+/** Milliseconds for a pod that was one too many to go. */
+const surplusGoes = 30_000
+
+/**
+ * Logs out the workers that have the database's LUN, have not mounted it, and run no pod of the database. A kubelet
+ * logs in before it mounts; where the mount was refused and the pod is deleted, it does not log out again. Waits for
+ * pods that are one too many to go.
+ */
+export const logOutIdle = async (context: Context, database: DatabaseSpec): Promise<void> => {
+  const { signal } = context
+  const deadline = performance.now() + surplusGoes
+  for (;;) {
+    const found = await serverPods(context, database)
+    const idle = [...(await lunUses(context))].flatMap(([node, { disks, mounts }]) => {
+      const alone = disks.filter((disk) => disk.alone)
+      return mounts.length === 0 && alone.length > 0 ? [{ node, alone }] : []
+    })
+    const waiting = idle.filter(({ node }) => found.some(({ spec }) => spec.nodeName === node))
+    await Promise.all(
+      idle
+        .filter((each) => !waiting.includes(each))
+        .flatMap(({ node, alone }) =>
+          alone.map(({ name, session }) =>
+            context
+              .machine(node)
+              .run(
+                // Refused where somebody has mounted it by now, or checks it.
+                shell`perl -MFcntl -e 'sysopen(my $disk, shift, O_RDONLY | O_EXCL) or die "$!\n"' ${`/dev/${name}`} && iscsiadm -m session -r ${session} --logout`,
+                { signal, timeout: 30 },
+              )
+              // Then the check says what is left.
+              .catch(() => undefined),
+          ),
+        ),
+    )
+    if (waiting.length === 0 || found.length <= 1 || performance.now() > deadline) return
+    await delay(500, undefined, { signal }).catch(() => undefined)
+    signal.throwIfAborted()
+  }
 }
 
 /** A session for another LUN of the target may show this LUN as well: that alone is no use of it. */

@@ -1,7 +1,6 @@
 /** Every breakage of the table by hand on real machines: who names it, with what evidence, and what helps. */
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { execa } from 'execa'
 import type { CheckLine, ReportJson } from '../../src/plan/report.js'
@@ -52,17 +51,6 @@ const limit = Number(process.env['LAB_TEST_MINUTES'] ?? Infinity)
 const shown = (checks: readonly CheckLine[]): string =>
   checks.map(({ id, saw }) => `${id}: ${saw}`).join('\n') || 'no check says no'
 
-/** A session that was lost comes back by itself; so does an API server on a busy host, whose etcd was too slow. */
-const whole = async (lab: string): Promise<void> => {
-  const deadline = performance.now() + 90_000
-  for (;;) {
-    const left = await failing(lab)
-    if (left.length === 0) return
-    if (performance.now() > deadline) throw new Error(`${lab} is not whole:\n${shown(left)}`)
-    await delay(500)
-  }
-}
-
 const tried = async (lab: string, file: string, breakage: Breakage): Promise<void> => {
   const { breaks, check, title, saw, behind = [], hint, typed } = breakage
   const standby = await standbyOf(lab)
@@ -76,14 +64,14 @@ const tried = async (lab: string, file: string, breakage: Breakage): Promise<voi
     expect(first?.saw, shown(found)).toMatch(saw)
     expect(first?.hint).toMatch(hint)
     const said = await type(first?.hint ?? '')
-    if (typed === 'mends') await whole(lab)
+    if (typed === 'mends') await bench.whole(lab)
     else expect(said).toMatch(typed)
     mended = typed === 'mends'
   } finally {
     await breakage.then?.(handsOn(lab, standby))
     if (!mended) {
       await bench.up(file)
-      await whole(lab)
+      await bench.whole(lab)
     }
   }
 }

@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
 import { cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { execa } from 'execa'
 import { parse, stringify } from 'yaml'
@@ -107,6 +108,20 @@ export class Bench {
     const complaining = report.results.flatMap(({ checks }) => checks.filter(({ ok }) => !ok))
     for (const { id, saw } of complaining) console.log(`${lab}, ${id}: ${saw}`)
     return complaining.map(({ id }) => id)
+  }
+
+  /**
+   * Waits until no check says no, 90 s at most: a session that was lost comes back by itself, and on a busy host a
+   * machine may be late for a moment. For where a test is about what the lab comes to, not about how soon.
+   */
+  async whole(lab: string): Promise<void> {
+    const deadline = performance.now() + 90_000
+    for (;;) {
+      const left = await this.complaints(lab)
+      if (left.length === 0) return
+      if (performance.now() > deadline) throw new Error(`${lab} is not whole: ${left.join(', ')}`)
+      await delay(500)
+    }
   }
 
   async run(lab: string, ...words: readonly string[]): Promise<Ran> {

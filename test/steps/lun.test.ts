@@ -40,6 +40,8 @@ const contextOf = (
   { disks = {}, loggedIn = [], pods = {}, events = [] }: Now,
   ran: string[][] = [],
   of = lab,
+  /** What was run on machines to change them. */
+  did: string[] = [],
 ): Context => {
   const items = Object.entries(pods).map(([name, [node, ready]]) => ({
     metadata: { name, namespace: 'default', labels: { app: 'mysql-server' } },
@@ -49,14 +51,16 @@ const contextOf = (
       conditions: [{ type: 'Ready', status: ready ? 'True' : 'False' }],
     },
   }))
-  const run = (name: string, { text }: Command): Promise<string> =>
-    Promise.resolve(
+  const run = (name: string, { text }: Command): Promise<string> => {
+    if (text.includes('--logout')) did.push(`${name}: ${text.slice(text.lastIndexOf('&&') + 3)}`)
+    return Promise.resolve(
       text.includes('LOGGED_IN')
         ? loggedIn.map((each) => `iqn.2016-04.world.srv:${each}`).join('\n')
         : text.includes('/sys/block')
           ? (disks[name] ?? []).join('\n')
           : '',
     )
+  }
   const context: unknown = {
     lab: of,
     signal: new AbortController().signal,
@@ -141,6 +145,33 @@ describe("somebody's own pod with another LUN of the target", () => {
 it('tells a session that was left behind on a node without the database', async () => {
   const disks = { ...shared().disks, worker2: [`disk sda 1 running ${ours}`] }
   expect(await ask('worker2-session', { ...shared(), disks })).toMatchObject({ ok: false })
+})
+
+describe('a session that a refused mount left behind', () => {
+  const applied = async (now: Now): Promise<readonly string[]> => {
+    const did: string[] = []
+    await stepOf().apply?.(contextOf(now, [], lab, did), () => undefined)
+    return did
+  }
+  const left = (): readonly string[] => [`disk sda 1 running ${others}`, `disk sdb 7 running ${ours}`]
+
+  it('is logged out by up, and no other session', async () => {
+    const now: Now = { ...shared(), disks: { ...shared().disks, worker2: left() } }
+    expect(await applied(now)).toEqual(["worker2: iscsiadm -m session -r '7' --logout"])
+  })
+
+  it('stays where the database is about to use it', async () => {
+    const now: Now = { disks: { worker1: [], worker2: left() }, pods: { one: ['worker2', false] } }
+    expect(await applied(now)).toEqual([])
+  })
+
+  it('stays where it shows other LUNs as well, or its disk is mounted', async () => {
+    for (const worker2 of [
+      [`disk sda 7 running ${others}`, `disk sdb 7 running ${ours}`],
+      [...left(), mounted('sdb')],
+    ])
+      expect(await applied({ ...shared(), disks: { ...shared().disks, worker2 } })).toEqual([])
+  })
 })
 
 it('wants nobody else logged in at a target that has no other LUN', async () => {
