@@ -40,7 +40,7 @@ const giveBack = async (name: string, provider: Provider, io: Io): Promise<void>
   })
 }
 
-/** Ends a lab whatever state it is in, then looks afresh: exit code 1 if anything of it is left. */
+/** Ends a lab whatever state it is in, then looks afresh: exit code 1 if anything of it is left, 130 after Ctrl-C. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await meant(nameOrPath)
   return withLab(lab, { io, options, lock: 'down', keepEvents: true }, async ({ view }) => {
@@ -64,7 +64,8 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
       )
     }
     printFailures(lab, report, io)
-    return left.length === 0 ? exitCodes.ok : exitCodes.failed
+    if (left.length === 0) return exitCodes.ok
+    return report.interrupted ? exitCodes.interrupted : exitCodes.failed
   })
 }
 
