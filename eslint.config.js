@@ -103,6 +103,7 @@ const layers = {
       'registry',
       'report',
       'session',
+      'snapshot',
       'state',
       'steps',
       'trial',

@@ -137,6 +137,10 @@ export interface LabPaths {
   /** Held while a node is fenced, and while its fence is undone; beside the folder like `lock`. */
   fenceLock(node: string): string
   machine(name: string): string
+  /** Copies of the whole lab, a folder each. */
+  readonly snapshots: string
+  /** The disks in one of these copies, a folder for each machine. */
+  readonly snapshotDisks: (name: string) => string
 }
 
 /** Linux: sun_path has 108 bytes; the longest socket name below the folder is `machines/<32>/uml/x/mconsole`. */
@@ -170,6 +174,8 @@ export const pathsOf = (lab: LabId): LabPaths => {
     lock,
     fenceLock: (node) => join(dirname(lock), `.${word}.fence-${node}.lock`),
     machine: (machine) => join(root, 'machines', machine),
+    snapshots: join(root, 'snapshots'),
+    snapshotDisks: (name) => join(root, 'snapshots', name, 'disks'),
   }
 }
 

@@ -52,6 +52,20 @@ export const planStop = (lab: Lab, provider: Provider, options: FileOptions): Pl
   )
 }
 
+/**
+ * Before a snapshot is put back: all machines lose their power at once, the ones that are no longer in the lab file,
+ * too. An orderly end would take time, and nothing that they would write is wanted.
+ */
+export const planCut = (lab: Lab, provider: Provider, names: readonly string[]): Plan =>
+  planOf(
+    `Switch ${lab.name} off at once`,
+    inTurn(
+      [endAgent(lab)],
+      names.map((name) => steps.cut(lab, provider, name)),
+      backwards(planOf('', [steps.networked(lab, provider)])).steps,
+    ),
+  )
+
 /** `down`: it needs no lab file, only the name, since it ends a lab whatever state its files are in. */
 export const planDown = (lab: LabId, providers: readonly Provider[]): AnyPlan<Surroundings> =>
   planOf(`End ${lab.name}`, inTurn([endAgent(lab)], ...providers.map((provider) => [destroy(lab, provider)])))

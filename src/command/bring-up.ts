@@ -8,7 +8,9 @@ import type { Plan } from '../context.js'
 import { labHere, wordOf } from '../identity.js'
 import type { Report } from '../plan/step.js'
 import { planUp } from '../up.js'
-import type { Provider } from '../provider/provider.js'
+import { lacks, type Provider } from '../provider/provider.js'
+import { cleanName, fits, refuseHalfRestored, takeSnapshot } from '../snapshot.js'
+import type { Session } from '../session.js'
 import type { Preparation } from '../parts/preparation.js'
 import { keepSecrets, madeLabs, pathsOf } from '../state.js'
 import { maskKnown } from '../view/secrets.js'
@@ -143,6 +145,23 @@ export const prepareProvider = async (
 export const concluded = (report: Report): ExitCode =>
   report.interrupted ? exitCodes.interrupted : succeeded(report) ? exitCodes.ok : exitCodes.failed
 
+/**
+ * Keeps a snapshot of the lab as its file says, for a reset: where machines were made, or the file has changed since
+ * the last one. A lab that was only repaired keeps the one it has, which nobody has worked on.
+ */
+const keepClean = async (session: Session, report: Report, view: View): Promise<void> => {
+  const { lab, provider } = session
+  const why = lacks(provider, 'snapshots') ?? lacks(provider, 'pause')
+  if (why !== undefined || report.results.every(({ outcome }) => outcome !== 'changed')) return
+  if (await fits(lab, cleanName)) return
+  try {
+    await takeSnapshot(session, cleanName, { replace: true })
+  } catch (error) {
+    if (session.signal.aborted || !(error instanceof LabError)) throw error
+    view.notice(`no snapshot called ${cleanName} was kept: ${error.message}`)
+  }
+}
+
 /** Brings a lab up, or changes it to what its file now says, or sees that nothing is to do. */
 export const bringUp = async (
   nameOrPath: string,
@@ -166,6 +185,7 @@ export const bringUp = async (
     await prepareProvider(lab, provider, io, view, async (question) =>
       options.yes ? 'yes' : io.ask ? ((await io.ask(question)) ? 'yes' : 'no') : 'nobody',
     )
+    await refuseHalfRestored(lab)
     await rememberLab(lab)
     await keepManifests(lab)
     await rememberProvider(lab, provider)
@@ -178,6 +198,7 @@ export const bringUp = async (
     const report = await runPlan(plan, 'apply', session, (event) => view.event(event))
     // What could only be undone with the lab up: a node is uncordoned by an API server.
     await healFirst(session, view)
+    if (title === 'up' && succeeded(report)) await keepClean(session, report, view)
     await view.close()
     if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report, maskKnown))
     else if (options.events) {

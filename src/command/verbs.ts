@@ -14,6 +14,13 @@ export const verbs: readonly VerbLine[] = [
   ),
   line('stop [options] <lab>', 'switch the machines off; disks stay', () => import('./stop.js')),
   line('start [options] <lab>', 'switch the machines of a stopped lab on again', () => import('./start.js')),
+  line('snapshot [options] <lab> <name>', 'keep a copy of a whole lab', () => import('./snapshot.js')),
+  line('snapshots [options] <lab>', 'the copies that are kept of a lab', () => import('./snapshots.js')),
+  line(
+    'restore [options] <lab> <name>',
+    'put a lab back to a copy, and bring it up',
+    () => import('./restore.js'),
+  ),
   line(
     'run [options] <lab> [scenarios...]',
     'break a lab on purpose, and say what it lost and how long it took',

@@ -150,6 +150,32 @@ export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOpt
   patience: provider.patience ?? 1,
 })
 
+const isOff = (lab: LabId, name: string): Check => ({
+  id: `${name}-off`,
+  title: `${name} is off`,
+  machine: name,
+  within: 10,
+  hint: `lab stop ${lab.name}`,
+  probe: async (context) => {
+    const state = (await states(context)).find((each) => each.name === name)
+    return {
+      ok: state?.status !== 'running',
+      saw: state ? `${state.status}: ${state.detail}` : 'no such machine',
+    }
+  },
+})
+
+/** Cuts the power of a machine that runs, whatever it is doing. */
+export const cutPower = (lab: Lab, name: string): Step => ({
+  id: `cut-${name}`,
+  title: `Cut the power of ${name}`,
+  phase,
+  machine: name,
+  needs: [],
+  apply: ({ provider }) => groupOf(provider, 'power').cut(lab, name),
+  checks: [isOff(lab, name)],
+})
+
 /** Seconds that a running machine may stay silent before it is switched off: it may be busy or still booting. */
 const silentDeadline = 45
 
@@ -180,20 +206,7 @@ export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step
     undo: {
       title: `Switch ${machine.name} off`,
       apply: (context) => shutDown(context, machine.name),
-      gone: {
-        id: `${machine.name}-off`,
-        title: `${machine.name} is off`,
-        machine: machine.name,
-        within: 10,
-        hint: `lab stop ${lab.name}`,
-        probe: async (context) => {
-          const state = (await states(context)).find(({ name }) => name === machine.name)
-          return {
-            ok: state?.status !== 'running',
-            saw: state ? `${state.status}: ${state.detail}` : 'no such machine',
-          }
-        },
-      },
+      gone: isOff(lab, machine.name),
     },
   }
 }

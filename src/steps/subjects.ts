@@ -52,6 +52,10 @@ export const networked = (lab: Lab, provider: Provider): Step =>
 export const booted = (lab: Lab, provider: Provider, machine: MachineSpec, options: FileOptions): Step =>
   unless(lacksStart(provider), machines.boot(lab, machine, options))
 
+/** A machine whose power is cut, where the provider can. */
+export const cut = (lab: Lab, provider: Provider, name: string): Step =>
+  without(lacks(provider, 'power'), machines.cutPower(lab, name))
+
 export const machineSteps = (
   lab: Lab,
   provider: Provider,

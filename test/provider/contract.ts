@@ -67,6 +67,7 @@ const groups = {
   disks: ['lunDevice'],
   images: ['archive'],
   console: ['log'],
+  snapshots: ['size', 'save', 'load'],
 } satisfies { [Name in keyof Groups]: readonly (keyof Groups[Name])[] }
 
 /** What can be asked of a provider without a machine. */

@@ -25,6 +25,7 @@ import { endOf } from './console.js'
 import { makeCow } from './cow.js'
 import { preflight, probe } from './preflight.js'
 import { lives, processAt, processesOf } from './processes.js'
+import { snapshots } from './snapshots.js'
 import type { RunningMachine, StartRequest } from './supervisor.js'
 import { callSupervisor, connectThrough, SupervisorRefusal } from './tunnel.js'
 
@@ -92,8 +93,11 @@ interface MachineBase {
   readonly baseDisk: string
 }
 
-const baseOf = async (lab: LabId, machine: string): Promise<MachineBase | undefined> => {
-  const text = await readFile(join(machineFolder(lab, machine), 'base.json'), 'utf8').catch(() => '')
+const baseOf = (lab: LabId, machine: string): Promise<MachineBase | undefined> =>
+  baseIn(machineFolder(lab, machine))
+
+const baseIn = async (folder: string): Promise<MachineBase | undefined> => {
+  const text = await readFile(join(folder, 'base.json'), 'utf8').catch(() => '')
   try {
     const { kernel, baseDisk } = JSON.parse(text) as Partial<MachineBase>
     return kernel === undefined || baseDisk === undefined ? undefined : { kernel, baseDisk }
@@ -103,12 +107,22 @@ const baseOf = async (lab: LabId, machine: string): Promise<MachineBase | undefi
   }
 }
 
+/** Folders of the machines of a lab, as they are and as snapshots have them. */
+const machineFolders = async (lab: LabId): Promise<readonly string[]> => {
+  const names = (folder: string): Promise<readonly string[]> => readdir(folder).catch(() => [])
+  const { snapshots: kept, snapshotDisks } = pathsOf(lab)
+  const places = [machineFolder(lab, ''), ...(await names(kept)).map((name) => snapshotDisks(name))]
+  return (
+    await Promise.all(places.map(async (place) => (await names(place)).map((name) => join(place, name))))
+  ).flat()
+}
+
 /** Of every lab there is: a copy-on-write disk is worthless without the base disk below it. */
 const partsInUse = async (): Promise<readonly string[]> => {
   const used: string[] = []
   for (const lab of await madeLabs())
-    for (const machine of await readdir(join(pathsOf(lab).root, 'machines')).catch(() => [])) {
-      const base = await baseOf(lab, machine)
+    for (const machine of await machineFolders(lab)) {
+      const base = await baseIn(machine)
       if (base) used.push(base.kernel, base.baseDisk)
     }
   return used
@@ -578,6 +592,7 @@ export const umlProvider: Provider = {
   disks: { lunDevice },
   images: { archive: (reference) => Promise.resolve(imageArchive(reference)) },
   console: { log: (lab, machine) => join(machineFolder(lab, machine), 'console.log') },
+  snapshots,
 }
 
 export const makeProvider = (): Provider => umlProvider

@@ -1,0 +1,45 @@
+import type { ExitCode } from '../error.js'
+import { runPlan } from '../plan/runner.js'
+import { putBack, refuseUnlessThere } from '../snapshot.js'
+import { pathsOf } from '../state.js'
+import { planCut } from '../up.js'
+import { bringUp, concluded } from './bring-up.js'
+import { printFailures } from './fail.js'
+import { loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { asJson, type Io, type Options, type Verb, withEvents, withWait } from './verb.js'
+import { withLab } from './with-lab.js'
+
+/**
+ * The lab as a snapshot has it. Machines that run lose their power: what they would still write is not wanted. Then
+ * the lab is started, and asked whether it is well.
+ */
+const run = async (nameOrPath: string, snapshot: string, options: Options, io: Io): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  const failed = await withLab(
+    lab,
+    { io, options, lock: 'restore', keepEvents: true },
+    async ({ view, open }) => {
+      const provider = await providerOf(lab)
+      await refuseUnlessThere(lab, provider, snapshot)
+      const session = await open(lab, provider)
+      const names = (await provider.states(lab)).map(({ name }) => name)
+      const report = await runPlan(planCut(lab, provider, names), 'undo', session, () => undefined)
+      const code = concluded(report)
+      if (code !== 0) {
+        printFailures(lab, report, io)
+        return code
+      }
+      await putBack(lab, provider, snapshot)
+      view.notice(`${lab.name}: its disks are those of ${snapshot}`)
+      return undefined
+    },
+  )
+  return failed ?? bringUp(pathsOf(lab).source, options, io, 'restore')
+}
+
+export const verb: Verb = {
+  words: { name: 'a snapshot: lab snapshots LAB' },
+  options: [asJson, withEvents, withWait],
+  run,
+}

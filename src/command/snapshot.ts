@@ -1,0 +1,35 @@
+import { Option } from 'commander'
+import { exitCodes, type ExitCode } from '../error.js'
+import { describe, sizeOf, takeSnapshot } from '../snapshot.js'
+import { printJson } from './json.js'
+import { loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
+import { withLab } from './with-lab.js'
+
+/** A copy of a whole lab at one moment. One that runs stands still meanwhile, and goes on. */
+const run = async (
+  nameOrPath: string,
+  name: string,
+  options: Options & { readonly replace?: boolean },
+  io: Io,
+): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  return withLab(lab, { io, options, lock: 'snapshot', keepEvents: true }, async ({ view, open }) => {
+    const session = await open(lab, await providerOf(lab))
+    const snapshot = await takeSnapshot(session, name, { replace: options.replace ?? false })
+    await view.close()
+    if (options.output === 'json') printJson(io, 'lab.snapshot/v1', snapshot)
+    else
+      io.stdout.write(
+        `${lab.name}: ${name} is kept (${sizeOf(snapshot)}, ${describe(snapshot)}). To go back: lab restore ${lab.name} ${name}\n`,
+      )
+    return exitCodes.ok
+  })
+}
+
+export const verb: Verb = {
+  words: { name: 'up to 32 of a-z, 0-9 and -' },
+  options: [new Option('--replace', 'in the place of one of the same name'), asJson, withWait],
+  run,
+}

@@ -1,0 +1,337 @@
+/**
+ * Snapshots: a whole lab at one moment, kept in its folder. A set is complete or there is none: it is written under
+ * another name, and gets its own when all of it is on the disk.
+ */
+import { cp, mkdir, open, readdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { exitCodes, LabError } from './error.js'
+import type { Context } from './context.js'
+import { hang } from './fault/hang.js'
+import type { LabId } from './identity.js'
+import { noteUndo, readJournal, strike } from './journal.js'
+import type { Lab } from './lab/lab.js'
+import { shell } from './machine/sh.js'
+import { groupOf, lacks, type Provider } from './provider/provider.js'
+import { pathsOf, readIfThere, syncFolder, writePrivate } from './state.js'
+
+/** The one that `lab up` keeps of a lab as its file says. */
+export const cleanName = 'clean'
+
+/** What a snapshot says of itself; its file is written last. */
+export interface Snapshot {
+  readonly name: string
+  /** ISO 8601. */
+  readonly taken: string
+  readonly machines: readonly string[]
+  /** How the machines were kept from writing meanwhile. */
+  readonly while: 'off' | 'paused'
+  /** On the disk, without holes. */
+  readonly bytes: number
+  /** Seconds for which no machine wrote: 0 for one that was off. */
+  readonly pausedFor: number
+}
+
+const about = 'snapshot.json'
+
+const folderOf = (lab: LabId): string => pathsOf(lab).snapshots
+
+/** There while a lab is half restored. */
+const markOf = (lab: LabId): string => join(pathsOf(lab).root, 'restoring')
+
+/** What the disks fit to, of the lab's own folder: as it was last brought up, and its ways in. */
+const ownEntries = ['lab.yaml', 'lab.json', 'secrets.json', 'kubeconfig', 'manifests', 'rendered'] as const
+
+/** Seconds for a machine to write to its disk what it holds in memory. */
+const syncDeadline = 30
+
+const refuseName = (name: string): void => {
+  if (/^[a-z0-9][a-z0-9-]{0,31}$/.test(name)) return
+  throw new LabError(
+    'bad-snapshot-name',
+    `${JSON.stringify(name)} cannot be a snapshot's name: wanted up to 32 of a-z, 0-9 and -`,
+    { hint: 'lab snapshot LAB before-the-upgrade', exitCode: exitCodes.usage },
+  )
+}
+
+const read = async (lab: LabId, name: string): Promise<Snapshot | undefined> => {
+  const text = await readIfThere(join(folderOf(lab), name, about))
+  return text === undefined ? undefined : (JSON.parse(text) as Snapshot)
+}
+
+/** Those that a lab has, the oldest first. */
+export const snapshotsOf = async (lab: LabId): Promise<readonly Snapshot[]> => {
+  const names = await readdir(folderOf(lab)).catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  })
+  const found = await Promise.all(
+    names.filter((name) => !name.startsWith('.')).map((name) => read(lab, name)),
+  )
+  return found.flatMap((one) => one ?? []).sort((a, b) => a.taken.localeCompare(b.taken))
+}
+
+const noSuch = async (lab: LabId, name: string): Promise<LabError> => {
+  const there = (await snapshotsOf(lab)).map((one) => one.name)
+  return new LabError('no-snapshot', `${lab.name} has no snapshot called ${name}`, {
+    hint: there.length === 0 ? `lab snapshot ${lab.name} NAME` : `there are: ${there.join(', ')}`,
+    exitCode: exitCodes.usage,
+  })
+}
+
+/** @throws LabError where there is none of this name */
+export const removeSnapshot = async (lab: LabId, name: string): Promise<void> => {
+  refuseName(name)
+  if (!(await read(lab, name))) throw await noSuch(lab, name)
+  // Under another name first: half of one must not be taken for a whole.
+  const gone = join(folderOf(lab), `.${name}.old`)
+  await rm(gone, { recursive: true, force: true })
+  await rename(join(folderOf(lab), name), gone)
+  await rm(gone, { recursive: true, force: true })
+}
+
+const gib = (bytes: number): string =>
+  bytes < 1024 ** 3 ? `${(bytes / 1024 ** 2).toFixed(0)} MiB` : `${(bytes / 1024 ** 3).toFixed(1)} GiB`
+
+export const sizeOf = ({ bytes }: Snapshot): string => gib(bytes)
+
+/** A tenth more than the copy itself: what the lab writes meanwhile needs room, too. */
+const refuseFull = async (lab: LabId, bytes: number): Promise<void> => {
+  const { root } = pathsOf(lab)
+  const { bavail, bsize } = await statfs(root)
+  if (bavail * bsize > bytes * 1.1) return
+  throw new LabError(
+    'no-space',
+    `${root}: ${gib(bavail * bsize)} are free, and the copy needs ${gib(bytes)}`,
+    {
+      hint: `lab snapshots ${lab.name}; remove one: lab snapshots ${lab.name} --remove NAME`,
+      exitCode: exitCodes.host,
+    },
+  )
+}
+
+/** @throws LabError where a copy would be of a lab that is broken on purpose, or partly off */
+const refuseUnlessWhole = async (lab: Lab, provider: Provider): Promise<'off' | 'running'> => {
+  const faults = await readJournal(lab)
+  if (faults.length > 0)
+    throw new LabError(
+      'fault-open',
+      `${lab.name}: still to be undone: ${[...new Set(faults.map(({ fault, undo }) => `${fault} on ${undo.machine}`))].join(', ')}; a copy would keep the fault without its undo`,
+      { hint: `lab heal ${lab.name}` },
+    )
+  const states = await provider.states(lab)
+  const running = states.filter(({ status }) => status === 'running')
+  if (running.length === 0) {
+    const absent = states.filter(({ status }) => status === 'absent').map(({ name }) => name)
+    if (absent.length === 0) return 'off'
+    throw new LabError('not-made', `${lab.name}: never made: ${absent.join(', ')}`, {
+      hint: `lab up ${lab.name}`,
+    })
+  }
+  const off = states.filter(({ status, paused }) => status !== 'running' || paused === true)
+  if (off.length > 0)
+    throw new LabError(
+      'partly-up',
+      `${lab.name}: ${off.map(({ name, paused }) => `${name} is ${paused === true ? 'paused' : 'off'}`).join(', ')}: the machines must all run, or none`,
+      { hint: `lab up ${lab.name}, or lab stop ${lab.name}` },
+    )
+  return 'running'
+}
+
+/**
+ * Keeps the machines from writing while `copy` works: what they hold in memory is written, then all are paused. To the
+ * copy it is as if all had lost their power at one moment, which their file systems and databases are made for.
+ * @returns seconds for which they stood still
+ */
+const whilePaused = async (context: Context, copy: () => Promise<void>): Promise<number> => {
+  const { lab, provider, signal } = context
+  const pause = groupOf(provider, 'pause')
+  const names = lab.machines.map(({ name }) => name)
+  await Promise.all(
+    names.map((name) => context.machine(name).run(shell`sync`, { signal, timeout: syncDeadline })),
+  )
+  const [resuming] = hang.undos
+  const notes = await noteUndo(
+    lab,
+    `lab snapshot ${lab.name}`,
+    'snapshot',
+    names.map((name) => ({ do: resuming?.do ?? 'resume', machine: name })),
+    'run',
+  )
+  const since = performance.now()
+  try {
+    await Promise.all(names.map((name) => pause.begin(lab, name)))
+    await copy()
+  } finally {
+    const ended = await Promise.allSettled(names.map((name) => pause.end(lab, name)))
+    for (const [index, note] of notes.entries())
+      if (ended[index]?.status === 'fulfilled') await strike(lab, note)
+  }
+  return (performance.now() - since) / 1000
+}
+
+/**
+ * Takes a snapshot of a lab that is off, or that runs. Whoever calls holds the lab.
+ * @param replace whether one of the same name may be replaced
+ * @throws LabError where the provider cannot, a fault is open, or there is no room; then nothing has changed
+ */
+export const takeSnapshot = async (
+  context: Context,
+  name: string,
+  { replace = false }: { readonly replace?: boolean } = {},
+): Promise<Snapshot> => {
+  const { lab, provider, signal } = context
+  refuseName(name)
+  const group = groupOf(provider, 'snapshots')
+  if (!replace && (await read(lab, name)))
+    throw new LabError('snapshot-exists', `${lab.name} has a snapshot called ${name} already`, {
+      hint: `lab snapshot ${lab.name} ${name} --replace`,
+      exitCode: exitCodes.usage,
+    })
+  const state = await refuseUnlessWhole(lab, provider)
+  const why = state === 'running' ? lacks(provider, 'pause') : undefined
+  if (why !== undefined)
+    throw new LabError('not-offered', `${why}, so the lab must be off for a snapshot`, {
+      hint: `lab stop ${lab.name}`,
+      exitCode: exitCodes.host,
+    })
+  const bytes = await group.size(lab)
+  await refuseFull(lab, bytes)
+  const folder = folderOf(lab)
+  const next = join(folder, `.${name}.new`)
+  const disks = pathsOf(lab).snapshotDisks(`.${name}.new`)
+  await rm(next, { recursive: true, force: true })
+  await mkdir(disks, { recursive: true, mode: 0o700 })
+  try {
+    const copy = async (): Promise<void> => {
+      await group.save(lab, disks)
+      await copyEntries(pathsOf(lab).root, next)
+    }
+    let pausedFor = 0
+    if (state === 'running') pausedFor = await whilePaused(context, copy)
+    else await copy()
+    signal.throwIfAborted()
+    // Not while the machines stand still: to write it all out takes longer than to copy it.
+    await syncAll(disks)
+    const snapshot: Snapshot = {
+      name,
+      taken: new Date().toISOString(),
+      machines: lab.machines.map((machine) => machine.name),
+      while: state === 'running' ? 'paused' : 'off',
+      bytes,
+      pausedFor: Math.round(pausedFor * 1000) / 1000,
+    }
+    await writePrivate(join(next, about), JSON.stringify(snapshot, null, 2))
+    if (await stat(join(folder, name)).catch(() => undefined)) {
+      const old = join(folder, `.${name}.old`)
+      await rm(old, { recursive: true, force: true })
+      await rename(join(folder, name), old)
+      await rename(next, join(folder, name))
+      await rm(old, { recursive: true, force: true })
+    } else await rename(next, join(folder, name))
+    await syncFolder(folder)
+    return snapshot
+  } catch (error) {
+    await rm(next, { recursive: true, force: true })
+    throw error
+  }
+}
+
+const syncAll = async (folder: string): Promise<void> => {
+  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue
+    const file = await open(join(entry.parentPath, entry.name), 'r')
+    try {
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+  }
+}
+
+const copyEntries = async (from: string, into: string): Promise<void> => {
+  for (const entry of ownEntries)
+    if (await stat(join(from, entry)).catch(() => undefined))
+      await cp(join(from, entry), join(into, entry), { recursive: true, preserveTimestamps: true })
+}
+
+/**
+ * Whether what the lab file wants is what this snapshot was taken of. Then a repaired lab keeps its snapshot: what was
+ * done to the lab since then is what a reset is to take away.
+ */
+export const fits = async (lab: LabId, name: string): Promise<boolean> => {
+  const { root } = pathsOf(lab)
+  const own = join(folderOf(lab), name)
+  if (!(await read(lab, name))) return false
+  const text = async (folder: string): Promise<string> => {
+    const entries = await readdir(join(folder, 'manifests'), { recursive: true, withFileTypes: true }).catch(
+      () => [],
+    )
+    const files = entries
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name))
+      .sort()
+    const contents = await Promise.all(
+      [join(folder, 'lab.yaml'), ...files].map((file) => readFile(file, 'utf8')),
+    )
+    return contents.join('\0')
+  }
+  return (await text(root)) === (await text(own))
+}
+
+/** @throws LabError where a restore was killed half-way: the disks are those of two moments */
+export const refuseHalfRestored = async (lab: LabId): Promise<void> => {
+  const name = await readIfThere(markOf(lab))
+  if (name === undefined) return
+  throw new LabError(
+    'half-restored',
+    `${lab.name}: the restore of ${name.trim()} was interrupted, and its disks are of two moments`,
+    { hint: `lab restore ${lab.name} ${name.trim()}` },
+  )
+}
+
+/** @throws LabError where the provider keeps no snapshots, or there is none of this name */
+export const refuseUnlessThere = async (lab: LabId, provider: Provider, name: string): Promise<void> => {
+  refuseName(name)
+  groupOf(provider, 'snapshots')
+  if (!(await read(lab, name))) throw await noSuch(lab, name)
+}
+
+/**
+ * Puts a snapshot in the place of a lab that is off. What the journal still wanted to undo is gone with the disks and
+ * the memory that it was on. Whoever calls holds the lab, and brings it up afterwards.
+ */
+export const putBack = async (lab: LabId, provider: Provider, name: string): Promise<Snapshot> => {
+  refuseName(name)
+  const group = groupOf(provider, 'snapshots')
+  const snapshot = await read(lab, name)
+  if (!snapshot) throw await noSuch(lab, name)
+  const { root } = pathsOf(lab)
+  const from = join(folderOf(lab), name)
+  const next = join(folderOf(lab), '.restoring')
+  await refuseFull(lab, snapshot.bytes)
+  await rm(next, { recursive: true, force: true })
+  try {
+    await mkdir(next, { recursive: true, mode: 0o700 })
+    await copyEntries(from, next)
+    await writeFile(markOf(lab), `${name}\n`, { mode: 0o600 })
+    await syncFolder(root)
+    await group.load(lab, pathsOf(lab).snapshotDisks(name))
+    for (const entry of ownEntries) {
+      await rm(join(root, entry), { recursive: true, force: true })
+      if (await stat(join(next, entry)).catch(() => undefined))
+        await rename(join(next, entry), join(root, entry))
+    }
+    for (const entry of await readJournal(lab)) await strike(lab, entry)
+    await rm(markOf(lab), { force: true })
+    await syncFolder(root)
+  } finally {
+    await rm(next, { recursive: true, force: true })
+  }
+  return snapshot
+}
+
+/** A sentence for who lists them. */
+export const describe = (snapshot: Snapshot): string =>
+  snapshot.while === 'off'
+    ? 'taken while the lab was off'
+    : `taken while the machines stood still for ${snapshot.pausedFor.toFixed(1)} s`

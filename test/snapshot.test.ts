@@ -1,0 +1,181 @@
+/** Snapshots of a lab, with files as disks. Real labs are in test/e2e/snapshot.test.ts. */
+import { existsSync } from 'node:fs'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { beforeEach, expect, test, vi } from 'vitest'
+import type { Context } from '../src/context.js'
+import { noteUndo, readJournal } from '../src/journal.js'
+import type { MachineState } from '../src/provider/provider.js'
+import { snapshots as ofFiles } from '../src/provider/uml/snapshots.js'
+import { loadLab } from '../src/registry.js'
+import {
+  fits,
+  putBack,
+  refuseHalfRestored,
+  removeSnapshot,
+  snapshotsOf,
+  takeSnapshot,
+} from '../src/snapshot.js'
+import { pathsOf } from '../src/state.js'
+import { temporaryFolder } from './helpers/folder.js'
+
+const lab = await loadLab('iscsi')
+const names = lab.machines.map(({ name }) => name)
+const disk = (machine: string): string => join(pathsOf(lab).machine(machine), 'root.cow')
+const write = (text: string): Promise<unknown> =>
+  Promise.all(names.map((name) => writeFile(disk(name), text)))
+
+let done: string[] = []
+beforeEach(async () => {
+  done = []
+  vi.stubEnv('LAB_STATE', await temporaryFolder())
+  for (const name of names) await mkdir(pathsOf(lab).machine(name), { recursive: true })
+  await writeFile(pathsOf(lab).source, 'name: iscsi\n')
+  await write('first')
+})
+
+const contextWith = (
+  states: readonly Partial<MachineState>[],
+  snapshots: Partial<typeof ofFiles> = {},
+  pause: object = {},
+): Context =>
+  ({
+    lab,
+    signal: new AbortController().signal,
+    provider: {
+      name: 'uml',
+      states: async () => names.map((name, index) => ({ name, detail: '', ...states[index] })),
+      snapshots: { ...ofFiles, ...snapshots },
+      pause: {
+        begin: async (_: unknown, name: string) => void done.push(`pause ${name}`),
+        end: async (_: unknown, name: string) => void done.push(`resume ${name}`),
+        ...pause,
+      },
+    },
+    machine: (name: string) => ({ run: async ({ text }: { text: string }) => done.push(`${name}: ${text}`) }),
+  }) as unknown as Context
+
+const off = [{ status: 'stopped' }, { status: 'stopped' }] as const
+const on = [{ status: 'running' }, { status: 'running' }] as const
+
+test('puts the disks and the lab file of a stopped lab back, and leaves the copy as it was', async () => {
+  const context = contextWith(off)
+  await takeSnapshot(context, 'one')
+  await write('second')
+  await writeFile(pathsOf(lab).source, 'name: other\n')
+  await noteUndo(lab, 'x', 'power-cut', [{ do: 'switch-on', machine: 'target' }])
+  for (let round = 0; round < 2; round++) {
+    await putBack(lab, context.provider, 'one')
+    expect(await readFile(disk('target'), 'utf8')).toBe('first')
+    expect(await readFile(pathsOf(lab).source, 'utf8')).toBe('name: iscsi\n')
+    await write('third')
+  }
+  expect(await readJournal(lab)).toEqual([])
+  expect(done).toEqual([])
+})
+
+test('writes out and pauses the machines of a running lab for the copy, and notes how they go on', async () => {
+  const noted: string[] = []
+  const context = contextWith(on, {
+    save: async (of, into) => {
+      noted.push(...(await readJournal(of)).map(({ undo }) => `${undo.do} ${undo.machine}`))
+      await ofFiles.save(of, into)
+    },
+  })
+  expect(await takeSnapshot(context, 'one')).toMatchObject({ while: 'paused', machines: names })
+  expect(done).toEqual([
+    'target: sync',
+    'initiator: sync',
+    'pause target',
+    'pause initiator',
+    'resume target',
+    'resume initiator',
+  ])
+  expect(noted).toEqual(['resume target', 'resume initiator'])
+  expect(await readJournal(lab)).toEqual([])
+})
+
+test('leaves nothing behind when the copy fails, and lets the machines go on', async () => {
+  const context = contextWith(on, {
+    save: async (_, into) => {
+      await writeFile(join(into, 'half'), '')
+      throw new Error('disk full')
+    },
+  })
+  await expect(takeSnapshot(context, 'one')).rejects.toThrow('disk full')
+  expect(await readdir(pathsOf(lab).snapshots)).toEqual([])
+  expect(done.slice(-2)).toEqual(['resume target', 'resume initiator'])
+})
+
+test('keeps the note of a machine that could not go on', async () => {
+  const context = contextWith(on, {}, { end: async () => Promise.reject(new Error('no answer')) })
+  await takeSnapshot(context, 'one')
+  expect((await readJournal(lab)).map(({ undo }) => undo.do)).toEqual(['resume', 'resume'])
+})
+
+test('refuses while a fault is open', async () => {
+  await noteUndo(lab, 'lab run iscsi x', 'drain', [{ do: 'uncordon', machine: 'target' }])
+  await expect(takeSnapshot(contextWith(off), 'one')).rejects.toMatchObject({
+    code: 'fault-open',
+    hint: 'lab heal iscsi',
+  })
+})
+
+test.each([
+  ['a lab that is partly off', contextWith([{ status: 'running' }, { status: 'stopped' }]), 'partly-up'],
+  [
+    'a lab that is partly paused',
+    contextWith([{ status: 'running' }, { status: 'running', paused: true }]),
+    'partly-up',
+  ],
+  ['a lab that was never made', contextWith([{ status: 'absent' }, { status: 'absent' }]), 'not-made'],
+  [
+    'a provider that cannot copy disks',
+    { ...contextWith(off), provider: { name: 'libvirt' } } as Context,
+    'not-offered',
+  ],
+  ['a disk with too little room', contextWith(off, { size: async () => 2 ** 60 }), 'no-space'],
+])('refuses %s', async (_, context, code) => {
+  await expect(takeSnapshot(context, 'one')).rejects.toMatchObject({ code })
+  expect(existsSync(pathsOf(lab).snapshots)).toBe(false)
+})
+
+test('refuses a second one of the same name unless it is to be replaced', async () => {
+  await takeSnapshot(contextWith(off), 'one')
+  await write('second')
+  await expect(takeSnapshot(contextWith(off), 'one')).rejects.toMatchObject({ code: 'snapshot-exists' })
+  await takeSnapshot(contextWith(off), 'one', { replace: true })
+  await write('third')
+  await putBack(lab, contextWith(off).provider, 'one')
+  expect(await readFile(disk('target'), 'utf8')).toBe('second')
+})
+
+test('does not count one that was never finished', async () => {
+  await mkdir(join(pathsOf(lab).snapshots, '.one.new', 'disks'), { recursive: true })
+  await mkdir(join(pathsOf(lab).snapshots, 'two', 'disks'), { recursive: true })
+  expect(await snapshotsOf(lab)).toEqual([])
+  await expect(removeSnapshot(lab, 'two')).rejects.toMatchObject({ code: 'no-snapshot' })
+})
+
+test('removes one, and no path that its name might lead to', async () => {
+  await takeSnapshot(contextWith(off), 'one')
+  await expect(removeSnapshot(lab, '../machines')).rejects.toMatchObject({ code: 'bad-snapshot-name' })
+  await removeSnapshot(lab, 'one')
+  expect(await readdir(pathsOf(lab).snapshots)).toEqual([])
+})
+
+test('says of a lab whose restore was killed that it is to be restored again', async () => {
+  await takeSnapshot(contextWith(off), 'one')
+  const { provider } = contextWith(off, { load: async () => Promise.reject(new Error('killed')) })
+  await expect(putBack(lab, provider, 'one')).rejects.toThrow('killed')
+  await expect(refuseHalfRestored(lab)).rejects.toMatchObject({ hint: 'lab restore iscsi one' })
+  await putBack(lab, contextWith(off).provider, 'one')
+  await expect(refuseHalfRestored(lab)).resolves.toBeUndefined()
+})
+
+test('tells a lab file that has changed from one that has not', async () => {
+  await takeSnapshot(contextWith(off), 'clean')
+  expect(await fits(lab, 'clean')).toBe(true)
+  await writeFile(pathsOf(lab).source, 'name: iscsi\nfailover: fast\n')
+  expect(await fits(lab, 'clean')).toBe(false)
+})
