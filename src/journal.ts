@@ -18,8 +18,8 @@ export interface Undo {
 
 const undoSchema = z.looseObject({ do: z.string(), machine: z.string() })
 
-/** Who made what is to be undone: a fault, a fence, or something that a run itself does. */
-const kindSchema = z.enum(['fault', 'fence', 'run'])
+/** Who made what is to be undone: a fault, a fence, something that a run itself does, or a person by hand. */
+const kindSchema = z.enum(['fault', 'fence', 'run', 'hand'])
 
 export type EntryKind = z.output<typeof kindSchema>
 

@@ -31,6 +31,13 @@ const fencingStatus = async (lab: Lab) => {
   }
 }
 
+/** The machines that somebody switched off by hand, and nobody has switched on since. */
+const offByHand = async (lab: Lab): Promise<readonly string[]> => {
+  if (!existsSync(pathsOf(lab).faults)) return []
+  const { readJournal } = await import('../journal.js')
+  return (await readJournal(lab)).filter(({ kind }) => kind === 'hand').map(({ undo }) => undo.machine)
+}
+
 /** The nodes whose fence is to be undone. The journal's parser is loaded where there is a journal. */
 const fencedNodes = async (lab: Lab): Promise<readonly string[]> => {
   if (!existsSync(pathsOf(lab).faults)) return []
@@ -65,10 +72,11 @@ const fencingLines = (
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   const provider = await providerOf(lab)
-  const [machines, { ok, saw }, fencing] = await Promise.all([
+  const [machines, { ok, saw }, fencing, byHand] = await Promise.all([
     provider.states(lab),
     provider.network?.look(lab) ?? { ok: true, saw: lacks(provider, 'network') ?? '' },
     fencingStatus(lab),
+    offByHand(lab),
   ])
   const network = { ok, saw: maskKnown(saw) }
   const paths = pathsOf(lab)
@@ -96,6 +104,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
       network,
       machines: rows,
       fencing: fencing ?? null,
+      offByHand: byHand,
       files,
     })
   else {
@@ -108,6 +117,9 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
           `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role.padEnd(13)}  ${is}  ${is === 'running' ? (differs ?? '') : detail}`.trimEnd(),
         ),
         ...(fencing ? fencingLines(lab, fencing) : []),
+        ...byHand.map(
+          (name) => `switched off by hand: ${name}; to switch it on: lab power ${lab.name} ${name} on`,
+        ),
         ...(files.kubeconfig === undefined ? [] : [`kubectl --kubeconfig ${quote(files.kubeconfig)}`]),
         `ssh -F ${quote(files.sshConfig)} ${rows[0]?.name ?? ''}`,
         '',

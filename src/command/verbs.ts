@@ -22,6 +22,11 @@ export const verbs: readonly VerbLine[] = [
     () => import('./restore.js'),
   ),
   line(
+    'power [options] <lab> <machine> <action>',
+    'switch a machine on or off by hand, without telling it',
+    () => import('./power.js'),
+  ),
+  line(
     'run [options] <lab> [scenarios...]',
     'break a lab on purpose, and say what it lost and how long it took',
     () => import('./run.js'),

@@ -53,6 +53,7 @@ const commandsOfLabs: readonly (readonly [command: string, ...more: string[]])[]
   ['events'],
   ['forward', 'target:22'],
   ['run', 'drain'],
+  ['power', 'target', 'status'],
   ['heal'],
   ['report'],
 ]
@@ -95,6 +96,8 @@ describe.concurrent('a command line that is wrong', () => {
       line: 'run deployment scal --on statefulset',
       says: /has no scenario scal; did you mean scale\?/,
     },
+    { line: 'power iscsi target of', says: /of: wanted on, off, cycle or status/ },
+    { line: 'power iscsi targt off', says: /iscsi has no machine targt\n +Hint: one of: target, initiator/ },
     { line: 'logs iscsi target -n many', says: /--lines many: wanted a number/ },
   ])('lab $line', async ({ line, says }) => {
     const desk = newDesk()

@@ -122,6 +122,30 @@ describe('lab up iscsi', () => {
     expect(readable).toEqual([])
   })
 
+  it('lab power switches a machine off and on again, and lab status says who was switched off by hand', async () => {
+    expect(await bench.ok('power', 'iscsi', 'initiator', 'status')).toContain('initiator is on')
+    expect(await bench.ok('power', 'iscsi', 'initiator', 'off')).toContain('initiator is off')
+    const status = await bench.json<{ up: boolean; offByHand: readonly string[] }>('status', 'iscsi')
+    expect(status).toMatchObject({ up: false, offByHand: ['initiator'] })
+    expect(await bench.ok('power', 'iscsi', 'initiator', 'off')).toContain('it was already')
+    expect(await bench.ok('power', 'iscsi', 'initiator', 'on')).toContain('initiator is on')
+    expect(await bench.json('status', 'iscsi')).toMatchObject({ up: true, offByHand: [] })
+    const bootId = () => bench.ok('exec', 'iscsi', 'target', '--', 'cat', '/proc/sys/kernel/random/boot_id')
+    const before = await bootId()
+    await bench.ok('power', 'iscsi', 'target', 'cycle')
+    await bench.up('iscsi')
+    expect(await bootId()).not.toBe(before)
+  })
+
+  it('lab heal switches on a machine that was switched off by hand', async () => {
+    await bench.ok('power', 'iscsi', 'target', 'off')
+    const { exitCode, stderr } = await bench.lab('heal', 'iscsi')
+    expect(stderr).toContain('undoing what was done by hand: lab power iscsi target off')
+    expect(exitCode).toBe(0)
+    expect(await bench.json('status', 'iscsi')).toMatchObject({ up: true, offByHand: [] })
+    expect(await bench.complaints('iscsi')).toEqual([])
+  })
+
   it('lab verify names what was broken by hand, and lab up repairs it', async () => {
     await bench.ok(
       'exec',

@@ -1,0 +1,113 @@
+import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { readJournal } from '../journal.js'
+import { groupOf, lacksSwitch, type MachineState, type Provider } from '../provider/provider.js'
+import type { Lab } from '../lab/lab.js'
+import type { Session } from '../session.js'
+import { maskKnown } from '../view/secrets.js'
+import type { View } from '../view/view.js'
+import { loadRunning } from './kept-lab.js'
+import { printJson } from './json.js'
+import { machineOf } from './machines.js'
+import { providerOf } from './provider-in-use.js'
+import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
+import { withLab } from './with-lab.js'
+
+const actions = ['on', 'off', 'cycle', 'status'] as const
+type Action = (typeof actions)[number]
+
+const isAction = (word: string): word is Action => (actions as readonly string[]).includes(word)
+
+const stateOf = async (lab: Lab, provider: Provider, name: string): Promise<MachineState> =>
+  (await provider.states(lab)).find((state) => state.name === name) ?? {
+    name,
+    status: 'absent',
+    detail: 'the provider does not know it',
+  }
+
+/** Cuts the power. That it is to be switched on again is on the disk before. */
+const switchOff = async ({ lab, provider }: Session, name: string): Promise<void> => {
+  const { noteUndo } = await import('../journal.js')
+  const { switchingOn } = await import('../fault/power.js')
+  const noted = (await readJournal(lab)).some(({ kind, undo }) => kind === 'hand' && undo.machine === name)
+  if (!noted)
+    await noteUndo(lab, `lab power ${lab.name} ${name} off`, 'power', [switchingOn.of(name, {})], 'hand')
+  await groupOf(provider, 'power').cut(lab, name)
+}
+
+/**
+ * Switches a machine on, and returns when it runs, before it answers SSH. What was noted when it was switched off is
+ * struck out, and a fence that hit it while it was off is undone.
+ */
+const switchOn = async (session: Session, view: View, name: string): Promise<void> => {
+  const { lab, signal } = session
+  const { settleFences } = await import('../fencing/fence.js')
+  const { undoAll } = await import('../trial/undo.js')
+  const { registry } = await import('../registry.js')
+  const power = await import('../fault/power.js')
+  await settleFences(lab, signal)
+  const concerned = (await readJournal(lab)).filter(
+    ({ kind, undo }) => undo.machine === name && (kind === 'hand' || kind === 'fence'),
+  )
+  const ids = new Set(concerned.map(({ id }) => id))
+  if (concerned.some(({ kind }) => kind === 'fence'))
+    view.notice(`${name} was fenced while it was off: it comes back by a fresh boot`)
+  const failed = await undoAll(session, registry, ({ id }) => ids.has(id))
+  if (failed.length > 0) throw new LabError('not-undone', failed.join('\n'), { hint: `lab heal ${lab.name}` })
+  if ((await stateOf(lab, session.provider, name)).status !== 'running') await power.switchOn(session, name)
+}
+
+/** The power switch of one machine, by hand. */
+const run = async (
+  nameOrPath: string,
+  machine: string,
+  action: string,
+  options: Options,
+  io: Io,
+): Promise<ExitCode> => {
+  if (!isAction(action))
+    throw new LabError('bad-action', `${action}: wanted ${actions.slice(0, -1).join(', ')} or status`, {
+      hint: `lab power ${nameOrPath} ${machine} status`,
+      exitCode: exitCodes.usage,
+    })
+  const lab = await loadRunning(nameOrPath)
+  const { name } = machineOf(lab, machine)
+  const provider = await providerOf(lab)
+  const tell = async (did: string): Promise<ExitCode> => {
+    const { status, detail, paused } = await stateOf(lab, provider, name)
+    const power = status === 'running' ? 'on' : 'off'
+    if (options.output === 'json')
+      printJson(io, 'lab.power/v1', { name: lab.name, machine: name, power, paused: paused ?? false, detail })
+    else io.stdout.write(`${name} is ${power}${paused ? ', paused' : ''} (${maskKnown(did || detail)})\n`)
+    return exitCodes.ok
+  }
+  if (action === 'status') return tell('')
+  const problem = lacksSwitch(provider)
+  if (problem !== undefined)
+    throw new LabError('not-offered', `${name} cannot be switched ${action}: ${problem}`, {
+      exitCode: exitCodes.host,
+    })
+  return withLab(lab, { io, options, lock: 'power', keepEvents: true }, async ({ view, open }) => {
+    const before = await stateOf(lab, provider, name)
+    if (before.status === 'absent')
+      throw new LabError('no-machine', `${name} is not made yet`, { hint: `lab up ${lab.name}` })
+    const session = await open(lab, provider)
+    const changes = action === 'cycle' || (action === 'off') === (before.status === 'running')
+    if (action !== 'on' && before.status === 'running') {
+      view.notice(`${name}: power cut by hand`)
+      await switchOff(session, name)
+    }
+    if (action !== 'off') {
+      await switchOn(session, view, name)
+      if (changes) view.notice(`${name}: switched on by hand`)
+    }
+    await view.close()
+    const heal = action === 'off' ? `; to switch it on: lab power ${lab.name} ${name} on` : ''
+    return tell(`${changes ? 'by hand' : 'it was already'}${heal}`)
+  })
+}
+
+export const verb: Verb = {
+  words: { machine: 'its name', action: actions.join(', ') },
+  options: [asJson, withWait],
+  run,
+}
