@@ -2,8 +2,11 @@
 import type { Experiment } from '../trial/experiment-context.js'
 import * as cassandra from './cassandra.js'
 import * as deployment from './deployment.js'
+import { maintenance } from './maintenance.js'
+import { nodeSelector } from './node-selector.js'
 import * as replicaset from './replicaset.js'
 import * as statefulset from './statefulset.js'
+import * as updates from './statefulset-updates.js'
 import * as wordpress from './wordpress.js'
 import * as zookeeper from './zookeeper.js'
 
@@ -15,19 +18,19 @@ export const experiments: readonly Experiment[] = [
   replicaset.sharedVolume,
   replicaset.podDeleted,
   replicaset.nodeOff,
-  replicaset.nodeSelector,
+  nodeSelector,
   statefulset.ordering,
   statefulset.identity,
-  statefulset.reverseUpdate,
-  statefulset.partition,
-  statefulset.onDelete,
+  updates.reverseUpdate,
+  updates.partition,
+  updates.onDelete,
   statefulset.deleteModes,
   statefulset.parallel,
   wordpress.sitePersists,
   zookeeper.ensemble,
   zookeeper.probes,
   zookeeper.ensembleUpdate,
-  zookeeper.maintenance,
+  maintenance,
   cassandra.ring,
   cassandra.memberLost,
 ]

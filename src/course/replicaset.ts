@@ -1,29 +1,18 @@
-/** Texts 001 and 003: pods of two containers, and ReplicaSets that lose a pod, a node, and a place to run. */
-import { z } from 'zod'
-import { undoAct } from '../fault/undo-act.js'
+/** Texts 001 and 003: a pod of two containers, and a ReplicaSet that loses a pod and a node. */
 import { machinesWith } from '../lab/lab.js'
-import type { Verdict } from '../plan/step.js'
 import type { ExperimentContext, Experiment } from '../trial/experiment-context.js'
-import {
-  fitsNoNode,
-  made,
-  neverElsewhere,
-  nothingHappened,
-  stayedWithin,
-  untouched,
-  waitForTheirNode,
-} from '../trial/claims.js'
+import { made, stayedWithin, untouched } from '../trial/claims.js'
 import { type EventObject, type EventSeen, eventSeen, revivedInTurn, saidNotReady } from './events.js'
 import type { PodSeen } from '../trial/history.js'
 
-const app = ({ labels }: PodSeen): boolean => labels['app'] === 'replicaset-temp'
+export const app = ({ labels }: PodSeen): boolean => labels['app'] === 'replicaset-temp'
 
-const setPods = (context: ExperimentContext): readonly PodSeen[] => context.history.pods.filter(app)
+export const setPods = (context: ExperimentContext): readonly PodSeen[] => context.history.pods.filter(app)
 
-const readyPods = (context: ExperimentContext): readonly PodSeen[] =>
+export const readyPods = (context: ExperimentContext): readonly PodSeen[] =>
   setPods(context).filter(({ ready }) => ready)
 
-const placed = (pods: readonly PodSeen[]): string =>
+export const placed = (pods: readonly PodSeen[]): string =>
   pods.map(({ name, node }) => `${name} on ${node ?? 'no node'}`).join(', ') || 'none'
 
 const fiveReady = async (context: ExperimentContext, from = context.now()): Promise<number> =>
@@ -44,7 +33,7 @@ const events = async (
 ): Promise<readonly EventSeen[]> =>
   (await context.get<{ items: EventObject[] }>('events', ...args)).items.map(eventSeen)
 
-interface Node {
+export interface Node {
   readonly status: {
     readonly conditions: readonly {
       readonly type: string
@@ -56,7 +45,11 @@ interface Node {
 }
 
 /** Waits until a node is NotReady, by its own status and in the node controller's words. */
-const untilNotReady = async (context: ExperimentContext, node: string, from: number): Promise<number> => {
+export const untilNotReady = async (
+  context: ExperimentContext,
+  node: string,
+  from: number,
+): Promise<number> => {
   let since = NaN
   const took = await context.until(
     `${node} is NotReady: nobody hears of it`,
@@ -266,146 +259,5 @@ export const nodeOff: Experiment = {
       ok: readyPods(context).every((pod) => pod.node !== node),
       saw: placed(readyPods(context)),
     })
-  },
-}
-
-const nodeTypes = { pinned: 'AWS', other: 'GCP' } as const
-
-const applyThree = (
-  context: ExperimentContext,
-  title: string,
-  nginx: string,
-  nodeType: string,
-): Promise<number> =>
-  context.act(title, () => context.apply('replicaset.yaml', { replicas: 3, nginx, nodeType }))
-
-/** The node had no such label before. */
-const unlabelling = undoAct('unlabel', { label: z.string() }, async ({ kubectl }, { machine, label }) => {
-  await kubectl.run(['label', 'node', machine, `${label}-`])
-})
-
-export const nodeSelector: Experiment = {
-  name: 'node-selector',
-  description:
-    'Pods for the nodes of one type stay Pending when their only node is lost, say why, and run there when it is back',
-  workers: 2,
-  undos: [unlabelling],
-  run: async (context) => {
-    await applyThree(
-      context,
-      'apply a ReplicaSet of 3 for nodes with type=AWS, which no node has',
-      'nginx:1.22',
-      'AWS',
-    )
-    await context.until('its 3 pods fit no node, and say why', 60, () => {
-      const pods = setPods(context)
-      return {
-        ok: pods.length === 3 && pods.every(fitsNoNode),
-        saw:
-          pods.map(({ name, unschedulable, phase }) => `${name}: ${unschedulable ?? phase}`).join(', ') ||
-          'none',
-      }
-    })
-    const others = machinesWith(context.lab, 'worker').map(({ name }) => name)
-    const node = others.pop() ?? ''
-    for (const name of [node, ...others]) await context.undoLater(unlabelling.of(name, { label: 'type' }))
-    const labelled = await context.act(
-      `label ${node} type=${nodeTypes.pinned}, and ${others.join(', ')} type=${nodeTypes.other}`,
-      async () => {
-        await context.kubectl(['label', 'node', node, `type=${nodeTypes.pinned}`])
-        await context.kubectl(['label', 'node', ...others, `type=${nodeTypes.other}`])
-      },
-    )
-    await context.act('apply a bare pod of two containers for the same nodes', () =>
-      context.apply('2pod.yaml', { nodeType: nodeTypes.pinned }),
-    )
-    const bare = (): PodSeen | undefined => context.history.pods.find(({ name }) => name === 'sample-2pod')
-    const took = await context.until(
-      `the 3 pods and the bare one run on ${node}`,
-      120,
-      () => ({
-        ok:
-          readyPods(context).length === 3 &&
-          setPods(context).length === 3 &&
-          [...setPods(context), bare()].every((pod) => pod?.ready === true && pod.node === node),
-        saw: placed(context.history.pods.filter(({ ready }) => ready)),
-      }),
-      labelled,
-    )
-    context.figure('from the labels to ready pods', took)
-    const free = await applyThree(
-      context,
-      'take the nodeSelector out of the template, with a newer image',
-      'nginx:1.26',
-      '',
-    )
-    await context.stays(
-      'a new template touches no pod that is there, neither its node nor its image',
-      5,
-      () => nothingHappened(context.history, free, app),
-    )
-    const pinned = await applyThree(
-      context,
-      'put the nodeSelector back into the template',
-      'nginx:1.26',
-      nodeTypes.pinned,
-    )
-    await context.stays('nor does this one', 5, () => nothingHappened(context.history, pinned, app))
-
-    const lost = setPods(context)
-    const bareBefore = bare()
-    if (!bareBefore) throw new Error('a pod that was ready is not there')
-    const from = context.now()
-    await context.fault({ fault: 'power-cut', machine: node })
-    await untilNotReady(context, node, from)
-    const held = (): Verdict => waitForTheirNode(setPods(context), node, lost)
-    const given = await context.until(
-      `3 pods are Terminating on ${node}, and 3 others Pending: they fit nowhere else`,
-      180,
-      held,
-      from,
-    )
-    context.figure('from the loss of the node to 3 Pending pods', given)
-    await context.until('the bare pod is Terminating, too', 60, () => ({
-      ok: bare()?.uid === bareBefore.uid && bare()?.terminating === true,
-      saw: bare()
-        ? `${bareBefore.name} ${bare()?.terminating === true ? 'Terminating' : 'not yet told to end'}`
-        : 'gone',
-    }))
-    const { items } = await context.get<{ items: (Node & { metadata: { name: string } })[] }>(
-      'nodes',
-      '-l',
-      `type=${nodeTypes.other}`,
-    )
-    context.claim(`${others.join(', ')} would be ready for them, and are not taken`, {
-      ok:
-        items.length === others.length &&
-        items.every(({ status }) =>
-          status.conditions.some(({ type, status: value }) => type === 'Ready' && value === 'True'),
-        ),
-      saw:
-        items.map(({ metadata }) => `${metadata.name} with type=${nodeTypes.other}`).join(', ') ||
-        'no such nodes',
-    })
-    await context.stays('they stay so as long as their node is off', 10, held)
-    const waiting = setPods(context).filter(({ terminating }) => !terminating)
-    const back = context.now()
-    await context.heal()
-    const again = await context.until(
-      'once the node is back, the dead ones are gone, and those that waited run there',
-      180,
-      () => ({
-        ok:
-          setPods(context).length === 3 &&
-          waiting.every(({ uid }) =>
-            readyPods(context).some((pod) => pod.uid === uid && pod.node === node),
-          ) &&
-          bare() === undefined,
-        saw: placed(context.history.pods),
-      }),
-      back,
-    )
-    context.figure('from switching the node on until the pods that waited run', again)
-    context.claim('the bare pod came back nowhere', neverElsewhere(context.history, from, bareBefore))
   },
 }

@@ -5,9 +5,9 @@ import {
   type DisruptionBudget,
   drained,
   type DrainSeen,
-  givenToZookeeper,
   refusedByBudget,
-} from '../../src/course/zookeeper.js'
+} from '../../src/course/maintenance.js'
+import { givenToZookeeper } from '../../src/course/zookeeper.js'
 import { Story } from '../trial/story.js'
 
 const [zk2] = new Story().there('zk-2', { node: 'worker3' }).pods('zk-2')

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { ringStates, rowsIn } from '../../src/course/cassandra.js'
 import { isFile, titleOf, uploadedTo } from '../../src/course/wordpress.js'
-import { valueIn } from '../../src/course/zookeeper.js'
+import { valueIn } from '../../src/course/zookeeper-servers.js'
 
 test('nodetool status: a member that is down or still joining is not up and normal', () => {
   const status = `Datacenter: DC1-K8Demo

@@ -15,7 +15,7 @@ import {
   waitForTheirNode,
 } from '../../src/trial/claims.js'
 import { budgetOf, quarterAndQuarter, settled } from '../../src/course/deployment.js'
-import { complete } from '../../src/course/statefulset.js'
+import { complete } from '../../src/course/web.js'
 import { Story } from './story.js'
 
 /** Ten ready pods, old-0 to old-9. */
