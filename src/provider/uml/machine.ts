@@ -1,0 +1,194 @@
+/** A machine as User-Mode Linux starts it: its folder, disks, address, arguments, user and processor. */
+import { type LabId, turnOf } from '../../identity.js'
+import { createHash } from 'node:crypto'
+import { readdir, readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { hostNumber, parseAddress } from '../../lab/address.js'
+import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
+import { serialOf } from '../../machine/files.js'
+import { madeLabs, pathsOf } from '../../state.js'
+import { type Bind, machineUser } from './confine.js'
+import type { StartRequest } from './requests.js'
+import { gatewayOf, subnetOf } from './network.js'
+
+export const machineFolder = (lab: LabId, machine: string): string => pathsOf(lab).machine(machine)
+
+export interface Lun {
+  /** The raw file behind it, named by the serial number: a LUN keeps its data when others come or go. */
+  readonly path: string
+  /** Bytes. */
+  readonly size: number
+  /** IQN of the target that serves it, and its number there. */
+  readonly target: string
+  readonly lun: number
+}
+
+export const lunsOf = (lab: Lab, machine: MachineSpec): readonly Lun[] =>
+  lab.targets
+    .filter((target) => target.machine === machine.name)
+    .flatMap((target) =>
+      target.luns.map(({ lun, size }) => ({
+        path: join(machineFolder(lab, machine.name), `lun-${serialOf(target, lun)}.raw`),
+        size,
+        target: target.iqn,
+        lun,
+      })),
+    )
+
+/** `ubda` is the root disk, `ubdb` the seed; LUNs follow. */
+export const lunDevice = (index: number): string =>
+  `/dev/ubd${String.fromCharCode('c'.charCodeAt(0) + index)}`
+
+/** The base disk and kernel a machine was made with: its copy-on-write disk is of no use with others. */
+export interface MachineBase {
+  readonly kernel: string
+  readonly baseDisk: string
+}
+
+export const baseOf = (lab: LabId, machine: string): Promise<MachineBase | undefined> =>
+  baseIn(machineFolder(lab, machine))
+
+const baseIn = async (folder: string): Promise<MachineBase | undefined> => {
+  const text = await readFile(join(folder, 'base.json'), 'utf8').catch(() => '')
+  try {
+    const { kernel, baseDisk } = JSON.parse(text) as Partial<MachineBase>
+    return kernel === undefined || baseDisk === undefined ? undefined : { kernel, baseDisk }
+  } catch {
+    // Not there, or a power cut has emptied it: the machine counts as absent, and is made anew.
+    return undefined
+  }
+}
+
+/** Folders of the machines of a lab, as they are and as snapshots have them. */
+const machineFolders = async (lab: LabId): Promise<readonly string[]> => {
+  const names = (folder: string): Promise<readonly string[]> => readdir(folder).catch(() => [])
+  const { snapshots: kept, snapshotDisks } = pathsOf(lab)
+  const places = [machineFolder(lab, ''), ...(await names(kept)).map((name) => snapshotDisks(name))]
+  return (
+    await Promise.all(places.map(async (place) => (await names(place)).map((name) => join(place, name))))
+  ).flat()
+}
+
+/** Of every lab there is: a copy-on-write disk is worthless without the base disk below it. */
+export const partsInUse = async (): Promise<readonly string[]> => {
+  const used: string[] = []
+  for (const lab of await madeLabs())
+    for (const machine of await machineFolders(lab)) {
+      const base = await baseIn(machine)
+      if (base) used.push(base.kernel, base.baseDisk)
+    }
+  return used
+}
+
+/**
+ * The same at every boot: neighbours remember it for half a minute, and would send to the machine's former
+ * self. 02 marks an address that nobody else has given out.
+ */
+export const macOf = (machine: MachineSpec): string =>
+  ['02', '4c', ...machine.address.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))].join(
+    ':',
+  )
+
+export const linkOf = (lab: Lab, machine: MachineSpec): StartRequest['link'] => {
+  const host = String(hostNumber(subnetOf(lab), parseAddress(machine.address) ?? 0))
+  return [`b${host}`, `v${host}`, macOf(machine)]
+}
+
+/** In the machine's root folder, which has nothing else of the host. */
+export const seen = {
+  kernel: '/linux',
+  base: '/base',
+  root: '/root.cow',
+  seed: '/seed',
+  lun: (n: number) => `/lun-${String(n)}`,
+}
+
+export const bindsOf = (lab: Lab, machine: MachineSpec, base: MachineBase): readonly Bind[] => {
+  const folder = machineFolder(lab, machine.name)
+  return [
+    { from: base.kernel, to: seen.kernel },
+    { from: base.baseDisk, to: seen.base },
+    { from: join(folder, 'root.cow'), to: seen.root, writable: true },
+    { from: join(folder, 'seed.tar'), to: seen.seed },
+    ...lunsOf(lab, machine).map(({ path }, index) => ({ from: path, to: seen.lun(index), writable: true })),
+  ]
+}
+
+/** What the supervisor adds is the network; and what it lists, the address there. */
+export const argvOf = (lab: Lab, machine: MachineSpec): readonly string[] => [
+  seen.kernel,
+  `mem=${String(Math.floor(machine.memory / 1024 ** 2))}M`,
+  `umid=${machine.name}`,
+  'uml_dir=/run/',
+  'seccomp=auto',
+  `ubd0=${seen.root},${seen.base}`,
+  `ubd1r=${seen.seed}`,
+  ...lunsOf(lab, machine).map((_, index) => `ubd${String(index + 2)}=${seen.lun(index)}`),
+  'root=/dev/ubda',
+  'rw',
+  'labseed=/dev/ubdb',
+  'con=null',
+  'con0=null,fd:1',
+  'panic=-1',
+  // For who looks at the host's processes: the machine itself makes nothing of it.
+  `labfolder=${encodeURI(machineFolder(lab, machine.name))}`,
+]
+
+/**
+ * Who a machine runs as, where `lab` may choose: machines of other labs are other users, and so are those of this one.
+ */
+export const userOf = (lab: LabId, machine: string): number | undefined =>
+  machineUser(createHash('sha256').update(machineFolder(lab, machine)).digest().readUInt32BE(0))
+
+/** `0-1,4`, as the kernel writes it. */
+const cpuList = (text: string): readonly number[] =>
+  text.split(',').flatMap((range) => {
+    const [first = 0, last = first] = range.split('-').map(Number)
+    return Array.from({ length: last - first + 1 }, (_, index) => first + index)
+  })
+
+/**
+ * Control planes, which have the most to do, get CPUs of their own where there are enough; the others share the
+ * rest. Where a lab begins follows from its name and seat, so that labs do not crowd the same CPU.
+ */
+export const assignCpu = (lab: Lab, machine: MachineSpec, cpus: readonly number[]): number => {
+  const busy = machinesWith(lab, 'control-plane')
+  const others = lab.machines.filter((other) => !busy.includes(other))
+  const own = busy.length < cpus.length ? busy.length : 0
+  const place = busy.includes(machine)
+    ? busy.indexOf(machine)
+    : own + (others.indexOf(machine) % (cpus.length - own))
+  return cpus[(place + turnOf(lab, lab.machines.length)) % cpus.length] ?? 0
+}
+
+export const cpuOf = async (lab: Lab, machine: MachineSpec): Promise<number> => {
+  const [, allowed = '0'] =
+    /^Cpus_allowed_list:\s*(\S+)/m.exec(await readFile('/proc/self/status', 'utf8')) ?? []
+  return assignCpu(lab, machine, cpuList(allowed))
+}
+
+/** What differs between how a machine runs and how it is wanted, in words; undefined: nothing. */
+export const differenceOf = (runs: readonly string[], wanted: readonly string[]): string | undefined => {
+  const gone = runs.filter((word) => !wanted.includes(word))
+  const come = wanted.filter((word) => !runs.includes(word))
+  if (gone.length === 0 && come.length === 0) return undefined
+  return `runs with ${gone.join(' ') || 'less'}, wanted ${come.join(' ') || 'without it'}`
+}
+
+/** A LUN that the lab file made larger: the machine sees it when it boots again. */
+export const smallLun = async (lab: Lab, machine: MachineSpec): Promise<string | undefined> => {
+  for (const [index, { path, size }] of lunsOf(lab, machine).entries()) {
+    const has = (await stat(path).catch(() => undefined))?.size ?? 0
+    if (has < size) return `disk ${String(index)} has ${String(has)} bytes, wanted ${String(size)}`
+  }
+  return undefined
+}
+
+export const networkFile = (lab: Lab, machine: MachineSpec): string =>
+  [
+    'INTERFACE=vec0',
+    `ADDRESS=${machine.address}/${String(subnetOf(lab).prefix)}`,
+    // Nothing is routed out of the lab; kubeadm and kube-proxy want a default route all the same.
+    `GATEWAY=${gatewayOf(lab)}`,
+    '',
+  ].join('\n')

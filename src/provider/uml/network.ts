@@ -1,0 +1,155 @@
+/** The namespaces of a lab, and the supervisor in them, as the host sees them. */
+import { type LabId } from '../../identity.js'
+import { spawn } from 'node:child_process'
+import { mkdir, open, readFile, rm } from 'node:fs/promises'
+import { createServer, type Server } from 'node:net'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { setTimeout as delay } from 'node:timers/promises'
+import { LabError } from '../../error.js'
+import { type Lab } from '../../lab/lab.js'
+import { pathsOf, writePrivate } from '../../state.js'
+import { endOf } from './console.js'
+import type { RunningMachine } from './requests.js'
+import { callSupervisor, SupervisorRefusal } from './tunnel.js'
+import { addressText, parseSubnet, type Subnet } from '../../lab/address.js'
+
+/** @throws when the lab's subnet is none: the loader has checked it. */
+export const subnetOf = (lab: Lab): Subnet => {
+  const subnet = parseSubnet(lab.network.subnet)
+  if (!subnet) throw new Error(`${lab.network.subnet} is not a subnet`)
+  return subnet
+}
+
+/** The bridge's address in the lab's network: the first one of the subnet. */
+export const gatewayOf = (lab: Lab): string => addressText(subnetOf(lab).base + 1)
+
+const supervisorScript = fileURLToPath(new URL('./supervisor.js', import.meta.url))
+
+export const socketOf = (lab: LabId): string => join(pathsOf(lab).root, 'supervisor.sock')
+const supervisorLog = (lab: LabId): string => join(pathsOf(lab).root, 'supervisor.log')
+
+/** Where the host's 127.0.0.1 leads into the lab: the API server's port there. */
+export const portFile = (lab: LabId): string => join(pathsOf(lab).root, 'api-port')
+
+/** Seconds for the namespaces and the bridge: 0.2 s were measured. */
+const supervisorDeadline = 15
+
+const isRoot = (): boolean => process.getuid?.() === 0
+
+/** Namespaces of our own: network, processes, mounts; and users, where we are not root. */
+export const unshareArgs = (): readonly string[] => [
+  ...(isRoot() ? [] : ['--user', '--map-root-user']),
+  '--net',
+  '--pid',
+  '--mount',
+  '--fork',
+  '--kill-child=SIGKILL',
+  '--mount-proc',
+]
+
+/**
+ * A machine's memory is a file that User-Mode Linux maps: on a tmpfs, or its pages would be written to disk,
+ * and on one that allows execution, which a host's /dev/shm need not.
+ */
+export const inNamespace = 'mount -t tmpfs -o mode=1777,size=100% lab /dev/shm && exec "$@"'
+
+export const lastLine = async (path: string): Promise<string> => {
+  const text = await endOf(path)
+  const lines = text.trimEnd().split('\n')
+  const panic = lines.findLast((line) => line.includes('Kernel panic'))
+  return (panic ?? lines.at(-1) ?? '').trim()
+}
+
+export const runningMachines = async (lab: LabId): Promise<readonly RunningMachine[] | undefined> => {
+  try {
+    return await callSupervisor<RunningMachine[]>(socketOf(lab), 'GET', '/machines')
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code
+    if (code === 'ENOENT' || code === 'ECONNREFUSED') return undefined
+    throw error
+  }
+}
+
+/** Listens on the port of last time, so that a kubeconfig stays valid; on another where that one is taken. */
+const listenOnLoopback = async (lab: Lab): Promise<Server> => {
+  const kept = Number(await readFile(portFile(lab), 'utf8').catch(() => '0'))
+  const listen = (port: number): Promise<Server> =>
+    new Promise((resolve, reject) => {
+      const server = createServer()
+      server.once('error', reject)
+      server.listen({ host: '127.0.0.1', port }, () => resolve(server))
+    })
+  const server = await listen(kept).catch(() => listen(0))
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('a TCP server without a port')
+  await writePrivate(portFile(lab), String(address.port))
+  return server
+}
+
+export const createNetwork = async (lab: Lab): Promise<void> => {
+  if (await runningMachines(lab)) return
+  const root = pathsOf(lab).root
+  await mkdir(root, { recursive: true, mode: 0o700 })
+  await rm(socketOf(lab), { force: true })
+  const listener = await listenOnLoopback(lab)
+  const log = await open(supervisorLog(lab), 'a', 0o600)
+  // Not through execa: it would tie the process to this one, which it must outlive.
+  const child = spawn(
+    'unshare',
+    [
+      ...unshareArgs(),
+      'sh',
+      '-c',
+      inNamespace,
+      'lab',
+      process.execPath,
+      supervisorScript,
+      socketOf(lab),
+      `${gatewayOf(lab)}/${String(subnetOf(lab).prefix)}`,
+      supervisorLog(lab),
+    ],
+    { stdio: ['ignore', log.fd, log.fd, 'ipc'], detached: true, cwd: '/' },
+  )
+  child.unref()
+  // Where it has ended already, there is nobody to tell, and what it said is in the log.
+  child.send('listener', listener, () => undefined)
+  const until = Date.now() + supervisorDeadline * 1000
+  let ended = false as boolean
+  child.once('error', () => (ended = true)).once('exit', () => (ended = true))
+  try {
+    while (!(await runningMachines(lab))) {
+      if (ended || Date.now() > until)
+        throw new LabError('namespace-failed', `the lab's network: ${await lastLine(supervisorLog(lab))}`, {
+          hint: 'lab doctor',
+          log: supervisorLog(lab),
+        })
+      await delay(20)
+    }
+  } finally {
+    listener.close()
+    if (child.connected) child.disconnect()
+    await log.close()
+  }
+  const controlPlane = lab.machines.find((machine) => machine.role === 'control-plane')
+  if (controlPlane)
+    await callSupervisor(socketOf(lab), 'PUT', '/forward', { host: controlPlane.address, port: 6443 })
+}
+
+/** Of a supervisor that an earlier `lab` has started, and that runs machines otherwise. */
+export const needNewSupervisor = async (lab: Lab): Promise<void> => {
+  try {
+    await callSupervisor(socketOf(lab), 'GET', '/version')
+  } catch (error) {
+    if (!(error instanceof SupervisorRefusal) || error.status !== 404) throw error
+    throw new LabError(
+      'earlier-version',
+      `the network of ${lab.name} was made by an earlier version of lab, which starts machines otherwise`,
+      { hint: `lab stop ${lab.name}, then lab up ${lab.name}` },
+    )
+  }
+}
+
+/** It answers before it ends, or is not there: what counts is whether it is gone, and the caller looks. */
+export const endSupervisor = (lab: LabId): Promise<unknown> =>
+  callSupervisor(socketOf(lab), 'DELETE', '/').catch(() => undefined)
