@@ -1,8 +1,8 @@
 /** Text 004: how a StatefulSet updates its pods: in reverse order, behind a partition, or on deletion. */
 import type { Verdict } from '../plan/step.js'
-import type { ExperimentContext,Experiment } from '../trial/experiment-context.js'
-import { nothingHappened,startUps,untouched,updatedInOrder } from '../trial/claims.js'
-import { applyWeb,image,ordinals,patch,patchImage,podNamed,remove,web } from './web.js'
+import type { ExperimentContext, Experiment } from '../trial/experiment-context.js'
+import { nothingHappened, startUps, untouched, updatedInOrder } from '../trial/claims.js'
+import { applyWeb, image, ordinals, patch, patchImage, podNamed, remove, web } from './web.js'
 
 const patchPartition = (context: ExperimentContext, partition: number): Promise<number> =>
   patch(context, `set the partition to ${String(partition)}`, {

@@ -1,20 +1,20 @@
 /** Text 004: StatefulSets, whose pods have names, an order, and volumes of their own. */
-import type { ExperimentContext,Experiment } from '../trial/experiment-context.js'
-import { endedInOrder,endedTogether,startedInOrder,startedTogether,untouched } from '../trial/claims.js'
+import type { ExperimentContext, Experiment } from '../trial/experiment-context.js'
+import { endedInOrder, endedTogether, startedInOrder, startedTogether, untouched } from '../trial/claims.js'
 import { recordsLeadTo } from './dns.js'
 import {
-applyWeb,
-claimsKept,
-claimsThere,
-namesServed,
-ordinals,
-podNamed,
-remove,
-scaleTo,
-untilComplete,
-untilNone,
-web,
-writeNames,
+  applyWeb,
+  claimsKept,
+  claimsThere,
+  namesServed,
+  ordinals,
+  podNamed,
+  remove,
+  scaleTo,
+  untilComplete,
+  untilNone,
+  web,
+  writeNames,
 } from './web.js'
 
 export const ordering: Experiment = {

@@ -1,5 +1,5 @@
 /** The rows of a drawing: a step or a part each, and phases that hold the rows of their steps. */
-import type { DefaultRenderer} from 'listr2';
+import type { DefaultRenderer } from 'listr2'
 import { type ListrTask, type ListrTaskWrapper } from 'listr2'
 import type { StepFinishedRecord } from './events.js'
 import { counted, duration, elapsed, oneLine } from './wording.js'
