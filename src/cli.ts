@@ -25,6 +25,29 @@ const ask = async (question: string): Promise<boolean> => {
     lines.close()
   }
 }
+/** A line that is typed unseen. @throws Interrupted on Ctrl-C, or an end of input */
+const askSecret = async (question: string): Promise<string> => {
+  const [{ createInterface }, { Writable }] = await Promise.all([
+    import('node:readline'),
+    import('node:stream'),
+  ])
+  process.stderr.write(question)
+  // Node echoes what is typed into the output that it is given: here that is nowhere.
+  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
+  const lines = createInterface({ input: process.stdin, output: nowhere, terminal: true })
+  try {
+    return await new Promise<string>((resolve, reject) => {
+      lines.once('line', resolve)
+      lines.once('SIGINT', () => process.kill(process.pid, 'SIGINT'))
+      lines.once('close', () => reject(new Interrupted()))
+      abort.signal.addEventListener('abort', () => reject(new Interrupted()))
+    })
+  } finally {
+    lines.close()
+    process.stderr.write('\n')
+  }
+}
+
 /** Aborted when the process that started this one, and can send it messages, has ended. */
 const orphaned = (): AbortSignal => {
   const gone = new AbortController()
@@ -38,7 +61,7 @@ const io: Io = {
   signal: abort.signal,
   orphaned,
   verbs: verbs.map(({ usage }) => usage.split(' ')[0] ?? ''),
-  ...(process.stdin.isTTY && process.stderr.isTTY ? { ask } : {}),
+  ...(process.stdin.isTTY && process.stderr.isTTY ? { ask, askSecret } : {}),
 }
 
 /** Which of our three files are terminals; of one that is gone, nobody could tell any more. */

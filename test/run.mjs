@@ -162,6 +162,7 @@ const apart = [
   'target-away.test.ts',
   'interrupted.test.ts',
   'two-machines.test.ts',
+  'hosts.test.ts',
 ]
 // Labs without Kubernetes leave a processor to others.
 const light = ['iscsi.test.ts', 'provider.test.ts', 'confinement.test.ts', 'chap.test.ts', 'registry.test.ts']

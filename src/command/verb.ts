@@ -20,6 +20,8 @@ export interface Io {
   readonly signal: AbortSignal
   /** Asks whoever sits at the terminal; absent: nobody does. */
   readonly ask?: (question: string) => Promise<boolean>
+  /** Asks for a line that is not shown while it is typed; absent: nobody sits there. */
+  readonly askSecret?: (question: string) => Promise<string>
   /** Aborted when the process that started this one, and can send it messages, has ended. */
   readonly orphaned: () => AbortSignal
   /** The names of all verbs, for completion. */

@@ -57,6 +57,11 @@ export const verbs: readonly VerbLine[] = [
     'build and fetch, beforehand, all that a lab is made of',
     () => import('./prepare.js'),
   ),
+  line(
+    'hosts',
+    'machines that exist already: write and check hosts.yaml, which says how they are reached',
+    () => import('./hosts.js'),
+  ),
   line('box', 'boxes for Vagrant: Debian with all that a lab needs', () => import('./box.js')),
   line(
     'doctor [options]',

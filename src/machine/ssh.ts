@@ -1,15 +1,20 @@
 import { timingSafeEqual } from 'node:crypto'
 import { type Duplex, Readable } from 'node:stream'
 import { NodeSSH } from 'node-ssh'
-import type { ConnectConfig } from 'ssh2'
+import type { Algorithms, ConnectConfig, ServerHostKeyAlgorithm } from 'ssh2'
 import { Interrupted, LabError, messageOf, unlessAborted } from '../error.js'
 import type { CommandResult, ExecOptions, Transport } from './machine.js'
+import { quote } from './sh.js'
 
 export interface SshEndpoint {
   /** For messages: `worker1 (192.168.56.21)`. */
   readonly address: string
   readonly user: string
-  readonly privateKey: string
+  /** What the user proves who he is with: one of these. */
+  readonly privateKey?: string
+  readonly password?: string
+  /** The socket of an SSH agent. */
+  readonly agent?: string
   /** The only host key that is accepted, as in known_hosts: base64 of the key blob. */
   readonly hostKey: string
   /** All timeouts are that many times longer. Default: 1. */
@@ -28,6 +33,24 @@ interface Connection {
   readonly end: () => void
 }
 
+/** The first of each that OpenSSH offers and Node computes natively. */
+const algorithms: Algorithms = { kex: ['curve25519-sha256'], cipher: ['aes128-gcm@openssh.com'] }
+
+/** What a server with this key is asked to sign with. */
+const signaturesOf = (blob: Buffer): ServerHostKeyAlgorithm[] => {
+  const kind = blob.length < 4 ? '' : blob.subarray(4, 4 + blob.readUInt32BE(0)).toString('latin1')
+  return kind === 'ssh-rsa' ? ['rsa-sha2-512', 'rsa-sha2-256'] : [kind as ServerHostKeyAlgorithm]
+}
+
+/** Why a login failed: its code decides what is to be done. */
+const loginFailure = (address: string, user: string, denied: boolean, cause: unknown): LabError => {
+  if (denied)
+    return new LabError('host-key-changed', `${address}: another host key than the pinned one`, { cause })
+  if ((cause as { level?: string }).level === 'client-authentication')
+    return new LabError('login-refused', `${address}: no login as ${user}: ${messageOf(cause)}`, { cause })
+  return new LabError('ssh-unreachable', `${address}: no SSH: ${messageOf(cause)}`, { cause })
+}
+
 /** @param lost is told as soon as the connection is of no use any more */
 const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
   const ended = new AbortController()
@@ -36,6 +59,7 @@ const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
     ended.abort()
   }
 
+  let denied = false
   const logIn = async (): Promise<NodeSSH> => {
     const sock = await endpoint.dial()
     if (ended.signal.aborted) sock.destroy()
@@ -47,17 +71,17 @@ const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
     const config: ConnectConfig = {
       sock,
       username: endpoint.user,
-      privateKey: endpoint.privateKey,
+      ...(endpoint.privateKey === undefined ? {} : { privateKey: endpoint.privateKey }),
+      ...(endpoint.password === undefined ? {} : { password: endpoint.password }),
+      ...(endpoint.agent === undefined ? {} : { agent: endpoint.agent }),
       readyTimeout: loginTimeout * (endpoint.patience ?? 1) * 1000,
       keepaliveInterval: 10_000,
       keepaliveCountMax: 3,
-      hostVerifier: (key: Buffer) => key.length === expected.length && timingSafeEqual(key, expected),
-      // The first of each that OpenSSH offers and Node computes natively.
-      algorithms: {
-        kex: ['curve25519-sha256'],
-        serverHostKey: ['ssh-ed25519'],
-        cipher: ['aes128-gcm@openssh.com'],
+      hostVerifier: (key: Buffer) => {
+        denied = key.length !== expected.length || !timingSafeEqual(key, expected)
+        return !denied
       },
+      algorithms: { ...algorithms, serverHostKey: signaturesOf(expected) },
     }
     await ssh.connect(config as Parameters<NodeSSH['connect']>[0])
     // Checks of one machine run side by side, each with listeners of its own while it runs.
@@ -67,9 +91,7 @@ const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
 
   const ready = unlessAborted(ended.signal, logIn()).catch((error: unknown) => {
     end()
-    throw new LabError('ssh-unreachable', `${endpoint.address}: no SSH: ${messageOf(error)}`, {
-      cause: error,
-    })
+    throw loginFailure(endpoint.address, endpoint.user, denied, error)
   })
   return { ready, end }
 }
@@ -174,3 +196,79 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
     },
   }
 }
+
+/** A TCP connection from a machine that one can log in to. Closing it closes the login, too. */
+export const dialThrough = async (endpoint: SshEndpoint, host: string, port: number): Promise<Duplex> => {
+  const { ready, end } = connect(endpoint, () => undefined)
+  const ssh = await ready
+  try {
+    const channel = await ssh.forwardOut('127.0.0.1', 0, host, port)
+    return channel.once('close', end)
+  } catch (error) {
+    end()
+    throw new LabError(
+      'ssh-unreachable',
+      `${host}:${String(port)}: not reached from ${endpoint.address}: ${messageOf(error)}`,
+      { cause: error },
+    )
+  }
+}
+
+/** The kinds of host keys that are asked for, in this order: what OpenSSH makes by itself. */
+const hostKeyKinds: ServerHostKeyAlgorithm[] = [
+  'ssh-ed25519',
+  'ecdsa-sha2-nistp256',
+  'ecdsa-sha2-nistp384',
+  'ecdsa-sha2-nistp521',
+  'rsa-sha2-512',
+]
+
+/**
+ * The key that a server shows to whoever asks, `ssh-ed25519 AAAA…`: nothing proves that it is the right one. Nobody
+ * logs in.
+ */
+export const shownHostKey = async (address: string, dial: () => Promise<Duplex>): Promise<string> => {
+  const { default: ssh2 } = await import('ssh2')
+  const client = new ssh2.Client()
+  try {
+    const sock = await dial()
+    return await new Promise<string>((resolve, reject) => {
+      client
+        .once('error', reject)
+        .once('close', () => {
+          reject(new Error('the connection was closed'))
+        })
+        .connect({
+          sock,
+          username: 'nobody',
+          readyTimeout: loginTimeout * 1000,
+          algorithms: { ...algorithms, serverHostKey: hostKeyKinds },
+          hostVerifier: (blob: Buffer) => {
+            const kind = blob.subarray(4, 4 + blob.readUInt32BE(0)).toString('latin1')
+            resolve(`${kind} ${blob.toString('base64')}`)
+            return false
+          },
+        })
+    })
+  } catch (error) {
+    throw new LabError('ssh-unreachable', `${address}: no SSH: ${messageOf(error)}`, { cause: error })
+  } finally {
+    // What the closed connection still has to say concerns nobody.
+    client.on('error', () => undefined).destroy()
+  }
+}
+
+/**
+ * Runs everything as root although the user that logs in is another one.
+ * @param password what sudo asks for; absent: it must not ask
+ */
+export const throughSudo = (transport: Transport, password?: string): Transport => ({
+  ...transport,
+  exec: (command, options) => {
+    const inner = `sh -c ${quote(command)}`
+    if (password === undefined) return transport.exec(`sudo -n -- ${inner}`, options)
+    // -k: asked every time, so that the password is never taken for the command's own input.
+    const input = Buffer.concat([Buffer.from(`${password}\n`), Buffer.from(options.input ?? '')])
+    return transport.exec(`sudo -k -S -p '' -- ${inner}`, { ...options, input })
+  },
+})

@@ -1,0 +1,204 @@
+/** Machines that exist already: the file that says how they are reached, and whether they can be a lab's. */
+import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { Option } from 'commander'
+import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { expandLogins, type HostsFile, hostsText, loadHosts, pinHostKeys } from '../lab/hosts-file.js'
+import type { Lab } from '../lab/lab.js'
+import { quote } from '../machine/sh.js'
+import { keepSecret, maskKnown } from '../view/secrets.js'
+import type { Logins } from '../provider/hosts/login.js'
+import type { Finding } from '../provider/hosts/preflight.js'
+import type { Survey } from '../provider/hosts/survey.js'
+import { cannotWrite } from './cannot-write.js'
+import { printJson } from './json.js'
+import { asJson, type Io, line, type Options, type Verb, type VerbLine, withYes } from './verb.js'
+
+/** As `ssh-keygen -l` prints it. */
+const fingerprint = (hostKey: string): string => {
+  const [kind = '', blob = ''] = hostKey.split(' ')
+  const digest = createHash('sha256').update(Buffer.from(blob, 'base64')).digest('base64').replace(/=+$/, '')
+  return `SHA256:${digest} (${kind.replace(/^ssh-|^ecdsa-sha2-/, '').toUpperCase()})`
+}
+
+/** Who logs in to the hosts of a file, for a command. */
+export const loginsFor = async (file: HostsFile, io: Io): Promise<Logins> => {
+  const { Logins } = await import('../provider/hosts/login.js')
+  return new Logins(file, io.askSecret, (password) => keepSecret([password]))
+}
+
+/**
+ * The file with a pinned key for every host that answers. Keys that nobody has looked at yet are shown, asked about
+ * once, and written into the file.
+ * @throws LabError `host-key-unknown` where nobody says that they are right
+ */
+export const withPinnedKeys = async (file: HostsFile, options: Options, io: Io): Promise<HostsFile> => {
+  const { unpinned } = await import('../provider/hosts/survey.js')
+  const { dialDirectly, placeOf } = await import('../provider/hosts/login.js')
+  const { shownHostKey } = await import('../machine/ssh.js')
+  let current = file
+  // Jump hosts first: the others are reached through them.
+  for (const isJump of [true, false]) {
+    const logins = await loginsFor(current, io)
+    const found = new Map<string, string>()
+    const listed = unpinned(current).filter((login) => 'via' in login !== isJump)
+    await Promise.all(
+      listed.map(async (login) => {
+        try {
+          const dial = () => ('via' in login ? logins.dial(login) : dialDirectly(login.address, login.port))
+          found.set(login.name, await shownHostKey(placeOf(login), dial))
+        } catch {
+          // It is said with all else that is wrong, when it is asked.
+          io.signal.throwIfAborted()
+        }
+      }),
+    )
+    if (found.size === 0) continue
+    const lines = listed.flatMap((login) => {
+      const key = found.get(login.name)
+      return key === undefined ? [] : [`  ${login.name}  ${placeOf(login)}  ${fingerprint(key)}`]
+    })
+    io.stderr.write(
+      `Host keys that ${file.file} does not have yet. On each of them, ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub prints its own:\n${lines.join('\n')}\n`,
+    )
+    const right =
+      options.yes ?? (await io.ask?.('Are these the right ones? Then they are written into the file.'))
+    if (right !== true)
+      throw new LabError(
+        'host-key-unknown',
+        `${String(found.size)} host keys of ${file.file} are not pinned`,
+        {
+          hint: `compare them, then: lab hosts check ${quote(file.file)} --yes`,
+          exitCode: exitCodes.host,
+        },
+      )
+    pinHostKeys(file.file, found)
+    current = loadHosts(file.file)
+  }
+  return current
+}
+
+const signs: Readonly<Record<Finding['level'], string>> = { refuse: '✖', warn: '!', change: '→', ok: '✔' }
+
+/** A table: a line for each finding, and below it what is to be done. */
+export const findingsTable = (findings: readonly Finding[]): string => {
+  const width = (of: (finding: Finding) => string): number =>
+    Math.max(0, ...findings.map((each) => of(each).length))
+  const [host, what] = [width((each) => each.host), width((each) => each.what)]
+  return findings
+    .map(
+      (each) =>
+        `${each.host.padEnd(host)}  ${signs[each.level]} ${each.what.padEnd(what)}  ${maskKnown(each.saw)}\n${each.fix === undefined || each.level === 'ok' ? '' : `${' '.repeat(host + what + 6)}fix: ${each.fix}\n`}`,
+    )
+    .join('')
+}
+
+/** Pins what is not pinned yet, and asks all hosts. */
+export const survey = async (
+  named: string,
+  lab: Lab | undefined,
+  options: Options,
+  io: Io,
+): Promise<Survey & { readonly file: HostsFile; readonly logins: Logins }> => {
+  const file = await withPinnedKeys(loadHosts(named), options, io)
+  const logins = await loginsFor(file, io)
+  const { surveyHosts } = await import('../provider/hosts/survey.js')
+  return { file, logins, ...(await surveyHosts(file, logins, lab, io.signal)) }
+}
+
+const check = async (
+  named: string,
+  options: Options & { readonly lab?: string },
+  io: Io,
+): Promise<ExitCode> => {
+  const lab =
+    options.lab === undefined ? undefined : await (await import('./kept-lab.js')).loadLab(options.lab)
+  const { hosts, findings } = await survey(named, lab, options, io)
+  const refused = findings.filter(({ level }) => level === 'refuse')
+  if (options.output === 'json')
+    printJson(io, 'lab.hosts/v1', {
+      file: named,
+      lab: lab?.name ?? null,
+      good: refused.length === 0,
+      hosts: hosts.map(({ spec, facts }) => ({ name: spec.name, ...facts })),
+      findings: findings.map((finding) => ({ fix: null, ...finding })),
+    })
+  else {
+    io.stdout.write(findingsTable(findings))
+    const count = (level: Finding['level'], one: string, many: string): string[] => {
+      const found = findings.filter((finding) => finding.level === level).length
+      return found === 0 ? [] : [`${String(found)} ${found === 1 ? one : many}`]
+    }
+    io.stdout.write(
+      [
+        ...count('refuse', 'thing that no lab can be made with', 'things that no lab can be made with'),
+        ...count('warn', 'warning', 'warnings'),
+        ...count('change', 'thing that lab up changes', 'things that lab up changes'),
+      ].join(', ') || 'all is well',
+    )
+    io.stdout.write('\n')
+  }
+  return refused.length === 0 ? exitCodes.ok : exitCodes.host
+}
+
+const init = async (
+  words: readonly string[],
+  options: Options & { readonly lab?: string; readonly file: string; readonly force?: boolean },
+  io: Io,
+): Promise<ExitCode> => {
+  const logins = words.flatMap(expandLogins)
+  const machines =
+    options.lab === undefined
+      ? undefined
+      : (await (await import('./kept-lab.js')).loadLab(options.lab)).machines.map(({ name }) => name)
+  if (machines && machines.length !== logins.length)
+    throw new LabError(
+      'wrong-number',
+      `${options.lab ?? ''} has ${String(machines.length)} machines (${machines.join(', ')}), and ${words.join(' ')} is ${String(logins.length)} hosts`,
+      { hint: 'name one host for each machine, in their order', exitCode: exitCodes.usage },
+    )
+  const { file } = options
+  if (existsSync(file) && !options.force)
+    throw new LabError('file-exists', `${file} is there already`, {
+      hint: `lab hosts check ${quote(file)}, or --force to replace it`,
+      exitCode: exitCodes.usage,
+    })
+  const text = hostsText(
+    logins.map((login, index) => ({ ...login, name: machines?.[index] ?? `machine${String(index + 1)}` })),
+  )
+  await writeFile(file, text).catch(cannotWrite(file))
+  io.stdout.write(
+    `${file} written with ${String(logins.length)} hosts${machines ? '' : '; give them the names of the machines of a lab'}. Then: lab hosts check ${quote(file)}\n`,
+  )
+  return exitCodes.ok
+}
+
+const withLabName = new Option('--lab <lab>', 'whose machines they are to be')
+
+const checkVerb: Verb = {
+  words: { file: 'a hosts.yaml' },
+  options: [withLabName, asJson, withYes],
+  looks: true,
+  run: check,
+}
+
+const initVerb: Verb = {
+  words: { hosts: 'USER@ADDRESS; pi@10.0.0.[11-14] is four of them' },
+  options: [
+    withLabName,
+    new Option('--file <file>', 'what to write').default('hosts.yaml'),
+    new Option('--force', 'replace a file that is there'),
+  ],
+  looks: true,
+  run: init,
+}
+
+export const verbs: readonly VerbLine[] = [
+  line('init [options] <hosts...>', 'write hosts.yaml for machines that exist already', () =>
+    Promise.resolve({ verb: initVerb }),
+  ),
+  line('check [options] <file>', 'look at all hosts of a file at once, and change nothing on them', () =>
+    Promise.resolve({ verb: checkVerb }),
+  ),
+]

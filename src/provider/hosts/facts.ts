@@ -1,0 +1,190 @@
+/** What a host says of itself, by one script that changes nothing. */
+import type { Transport } from '../../machine/machine.js'
+
+export interface HostInterface {
+  readonly name: string
+  /** IPv4, without a length. */
+  readonly address: string
+  readonly prefix: number
+  readonly mac: string
+  readonly mtu: number
+  readonly wireless: boolean
+  readonly dynamic: boolean
+}
+
+/** A program or service that would be in the way, with what it has. */
+export interface Facts {
+  /** `aarch64`, as the kernel says. */
+  readonly machine: string
+  /** `arm64`, as dpkg says; empty: there is no dpkg. */
+  readonly architecture: string
+  /** Bytes. */
+  readonly page: number
+  /** `debian 13`, of os-release. */
+  readonly system: { readonly id: string; readonly version: string; readonly pretty: string }
+  /** `Raspberry Pi 4 Model B Rev 1.4`; empty where nothing says so. */
+  readonly model: string
+  readonly kernel: string
+  /** Bytes. */
+  readonly memory: number
+  readonly cpus: number
+  /** Bytes that are free below /var. */
+  readonly free: number
+  readonly readOnlyRoot: boolean
+  /** Devices that are swapped to. */
+  readonly swap: readonly string[]
+  readonly machineId: string
+  readonly hostname: string
+  readonly interfaces: readonly HostInterface[]
+  /** The interface of the default route; empty: there is none. */
+  readonly defaultInterface: string
+  /** Seconds since the epoch. */
+  readonly time: number
+  readonly controllers: readonly string[]
+  /** Features of the kernel that are there, or that a module would bring. */
+  readonly features: readonly string[]
+  /** Whether the kernel has no modules at all: then not all of its features show before they are used. */
+  readonly monolithic: boolean
+  readonly openIscsi: string
+  /** Firewalls that are at work. */
+  readonly firewalls: readonly string[]
+  /** What would be in the way: `k3s is at work`. */
+  readonly taken: readonly string[]
+  /** What the lock of a lab says; empty: no lab has it. */
+  readonly lock: string
+  /** Of `vcgencmd get_throttled`: 0x0; empty where there is none. */
+  readonly throttled: string
+  /** Lines of the kernel's log about the SD card or the supply. */
+  readonly complaints: readonly string[]
+  /** Whether the host knows an address for its own name. */
+  readonly knowsItself: boolean
+  /** As sshd takes it: `prohibit-password`. */
+  readonly rootLogin: string
+  /** TCP ports that somebody listens on. */
+  readonly ports: readonly number[]
+}
+
+/** What nodes, targets and initiators want of a kernel; how it is seen without a module, and the module that brings it. */
+export const kernelFeatures = {
+  iscsi_tcp: 'test -d /sys/class/iscsi_transport/tcp',
+  target_core_mod: 'test -d /sys/kernel/config/target',
+  iscsi_target_mod: 'test -d /sys/module/iscsi_target_mod || test -d /sys/kernel/config/target/iscsi',
+  loop: 'test -e /dev/loop-control',
+  overlay: 'grep -qw overlay /proc/filesystems',
+  br_netfilter: 'test -d /proc/sys/net/bridge',
+  nf_tables: 'test -d /sys/module/nf_tables || nft list tables',
+  nfsd: 'grep -qw nfsd /proc/filesystems',
+  nfs4: 'grep -qw nfs4 /proc/filesystems',
+} as const
+
+export type KernelFeature = keyof typeof kernelFeatures
+
+const script = `
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+say() { printf '%s\\t%s\\n' "$1" "$2"; }
+say machine "$(uname -m)"
+say architecture "$(dpkg --print-architecture 2>/dev/null)"
+say page "$(getconf PAGESIZE)"
+( . /etc/os-release; say id "$ID"; say version "$VERSION_ID"; say pretty "$PRETTY_NAME" ) 2>/dev/null
+say model "$(tr -d '\\0' 2>/dev/null < /proc/device-tree/model || cat /sys/class/dmi/id/product_name 2>/dev/null)"
+say kernel "$(uname -r)"
+say memory "$(awk '/^MemTotal/ { print $2 }' /proc/meminfo)"
+say cpus "$(nproc)"
+say free "$(df --output=avail -k /var | tail -n 1)"
+say root "$(findmnt --noheadings --output OPTIONS / | cut -d, -f1)"
+awk 'NR > 1 { print "swap\\t" $1 }' /proc/swaps
+say machineId "$(cat /etc/machine-id 2>/dev/null)"
+say hostname "$(hostname)"
+ip -o -4 address show scope global 2>/dev/null | while read -r _ name _ address rest; do
+  dynamic=no wireless=no
+  case " $rest " in *" dynamic "*) dynamic=yes ;; esac
+  [ ! -e "/sys/class/net/$name/wireless" ] || wireless=yes
+  say interface "$name $address $(cat "/sys/class/net/$name/address") $(cat "/sys/class/net/$name/mtu") $wireless $dynamic"
+done
+say default "$(ip -4 route show default 2>/dev/null | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p' | head -n 1)"
+say time "$(date +%s.%N)"
+say controllers "$(cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null)"
+feature() { if { eval "$2" || modprobe -qn "$1"; } >/dev/null 2>&1; then say feature "$1"; fi; }
+# A kernel without any modules has built in what it has, and shows not all of it: that is tried where it is used.
+[ -d "/lib/modules/$(uname -r)" ] || say modules none
+${Object.entries(kernelFeatures)
+  .map(([name, probe]) => `feature ${name} '${probe}'`)
+  .join('\n')}
+say openIscsi "$(dpkg-query -W -f '\${Version}' open-iscsi 2>/dev/null)"
+! ufw status 2>/dev/null | grep -q '^Status: active' || say firewall ufw
+! systemctl is-active --quiet firewalld 2>/dev/null || say firewall firewalld
+[ -z "$(nft list ruleset 2>/dev/null | grep -E 'policy (drop|reject)|[[:space:]](drop|reject)')" ] || say firewall nftables
+[ -z "$(iptables-save 2>/dev/null | grep -E '^:(INPUT|FORWARD) DROP|-j (DROP|REJECT)')" ] || say firewall iptables
+for unit in k3s k3s-agent rke2-server rke2-agent k0scontroller k0sworker snap.microk8s.daemon-kubelite docker crio kubelet containerd tgt; do
+  ! systemctl is-active --quiet "$unit" 2>/dev/null || say taken "$unit is at work"
+done
+[ ! -e /etc/kubernetes/admin.conf ] && [ ! -e /etc/kubernetes/kubelet.conf ] || say taken 'it is a node of a cluster (/etc/kubernetes)'
+[ ! -d /var/lib/rancher/k3s ] || say taken 'k3s was installed on it (/var/lib/rancher/k3s)'
+[ -z "$(ls /sys/kernel/config/target/iscsi 2>/dev/null | grep '^iqn')" ] || say taken 'it serves iSCSI targets'
+[ -z "$(ls /sys/class/iscsi_session 2>/dev/null)" ] || say taken 'it is logged in to iSCSI targets'
+say lock "$(cat /var/lib/lab/lock 2>/dev/null)"
+say throttled "$(vcgencmd get_throttled 2>/dev/null | cut -d= -f2)"
+dmesg 2>/dev/null | grep -iE 'under-?voltage|mmc[0-9].*(error|timeout)|I/O error, dev (mmcblk|sd)' | tail -n 3 | while read -r line; do say complaint "$line"; done
+! getent ahosts "$(hostname)" >/dev/null 2>&1 || say knowsItself yes
+say rootLogin "$(sshd -T 2>/dev/null | sed -n 's/^permitrootlogin //p')"
+ss -Hltn 2>/dev/null | awk '{ n = split($4, part, ":"); print "port\\t" part[n] }' | sort -u
+`
+
+/** Reads what the script printed. */
+export const readFacts = (output: string): Facts => {
+  const all = new Map<string, string[]>()
+  for (const line of output.split('\n')) {
+    const [name = '', value] = line.split(/\t(.*)/s)
+    if (value === undefined || value.trim() === '') continue
+    all.set(name, [...(all.get(name) ?? []), value.trim()])
+  }
+  const list = (name: string): readonly string[] => all.get(name) ?? []
+  const one = (name: string): string => list(name)[0] ?? ''
+  const kibibytes = (name: string): number => Number(one(name)) * 1024
+  return {
+    machine: one('machine'),
+    architecture: one('architecture'),
+    page: Number(one('page')),
+    system: { id: one('id'), version: one('version'), pretty: one('pretty') },
+    model: one('model'),
+    kernel: one('kernel'),
+    memory: kibibytes('memory'),
+    cpus: Number(one('cpus')),
+    free: kibibytes('free'),
+    readOnlyRoot: one('root') === 'ro',
+    swap: list('swap'),
+    machineId: one('machineId'),
+    hostname: one('hostname'),
+    interfaces: list('interface').map((line) => {
+      const [name = '', address = '', mac = '', mtu, wireless, dynamic] = line.split(' ')
+      const [plain = '', prefix] = address.split('/')
+      return {
+        name,
+        address: plain,
+        prefix: Number(prefix),
+        mac,
+        mtu: Number(mtu),
+        wireless: wireless === 'yes',
+        dynamic: dynamic === 'yes',
+      }
+    }),
+    defaultInterface: one('default'),
+    time: Number(one('time')),
+    controllers: one('controllers').split(' ').filter(Boolean),
+    features: list('feature'),
+    monolithic: one('modules') === 'none',
+    openIscsi: one('openIscsi'),
+    firewalls: list('firewall'),
+    taken: list('taken'),
+    lock: one('lock'),
+    throttled: one('throttled'),
+    complaints: list('complaint'),
+    knowsItself: one('knowsItself') === 'yes',
+    rootLogin: one('rootLogin'),
+    ports: list('port').map(Number),
+  }
+}
+
+/** @param root commands as root on the host */
+export const askFacts = async (root: Transport, signal: AbortSignal): Promise<Facts> =>
+  readFacts((await root.exec(script, { signal, timeout: 60 })).stdout)

@@ -1,0 +1,197 @@
+/** Logging in to a host as hosts.yaml says, and becoming root there. */
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
+import { LabError, messageOf } from '../../error.js'
+import type { HostsFile, HostSpec, LoginSpec, PasswordSource } from '../../lab/hosts-file.js'
+import type { Transport } from '../../machine/machine.js'
+import { dialThrough, type SshEndpoint, sshTransport, throughSudo } from '../../machine/ssh.js'
+
+/** Asks whoever sits at the terminal, without showing what is typed; absent: nobody does. */
+export type AskPassword = (question: string) => Promise<string>
+
+/** Milliseconds: who does not answer within these is off, or not there. */
+const dialDeadline = 10_000
+
+/** A TCP connection from this computer. */
+export const dialDirectly = (host: string, port: number): Promise<Duplex> =>
+  new Promise((resolve, reject) => {
+    const socket = connect({ host, port, noDelay: true })
+    const fail = (error: Error): void => {
+      socket.destroy()
+      reject(error)
+    }
+    socket.setTimeout(dialDeadline, () => fail(new Error(`no answer from ${host}:${String(port)}`)))
+    socket.once('error', fail).once('connect', () => {
+      socket.setTimeout(0).removeListener('error', fail)
+      resolve(socket)
+    })
+  })
+
+export const placeOf = ({ address, port }: LoginSpec): string =>
+  port === 22 ? address : `${address}:${String(port)}`
+
+/** Keys that ssh would try as well, in this order. */
+const ownKeys = ['id_ed25519', 'id_ecdsa', 'id_rsa'].map((name) => join(homedir(), '.ssh', name))
+
+const blobOf = (hostKey: string): string => hostKey.split(' ')[1] ?? ''
+
+/** Whoever logs in, and knows the passwords: each is asked for once. */
+export class Logins {
+  readonly #file: HostsFile
+  readonly #ask: AskPassword | undefined
+  readonly #learned: (secret: string) => void
+  /** By where they come from: hosts that share a line of the file share its password. */
+  readonly #passwords = new Map<PasswordSource, Promise<string>>()
+  /** One question at a time: two at once could not be told apart. */
+  #asked: Promise<unknown> = Promise.resolve()
+
+  /** @param learned is told every password, so that no output shows it */
+  constructor(file: HostsFile, ask: AskPassword | undefined, learned: (secret: string) => void) {
+    this.#file = file
+    this.#ask = ask
+    this.#learned = learned
+  }
+
+  #password(source: PasswordSource, what: string): Promise<string> {
+    let password = this.#passwords.get(source)
+    if (!password) {
+      password = this.#find(source, what)
+      this.#passwords.set(source, password)
+    }
+    return password
+  }
+
+  /** What is asked for: of which hosts, where several share it. */
+  #nameOf(source: PasswordSource, { user, address }: LoginSpec): string {
+    const sharing = this.#file.hosts.filter((host) => [host.password, host.sudoPassword].includes(source))
+    return `Password of ${user} at ${(sharing.length > 1 ? sharing.map((host) => host.address) : [address]).join(', ')}`
+  }
+
+  async #find(source: PasswordSource, what: string): Promise<string> {
+    if (source.from === 'variable') {
+      const value = process.env[source.name]
+      if (value === undefined || value === '')
+        throw new LabError(
+          'no-password',
+          `the password is to be in the variable ${source.name}, which is not set`,
+          {
+            hint: `read -rs ${source.name} && export ${source.name}`,
+          },
+        )
+      this.#learned(value)
+      return value
+    }
+    const ask = this.#ask
+    if (!ask)
+      throw new LabError('no-password', `${what} is to be asked for, and nobody sits at a terminal`, {
+        hint: `write a variable into ${this.#file.file}: password: $PI_PASSWORD`,
+      })
+    const answer = this.#asked.then(() => ask(`${what}: `))
+    this.#asked = answer.catch(() => undefined)
+    const value = await answer
+    this.#learned(value)
+    return value
+  }
+
+  async #proof(login: LoginSpec): Promise<Pick<SshEndpoint, 'privateKey' | 'password' | 'agent'>> {
+    if (login.password)
+      return { password: await this.#password(login.password, this.#nameOf(login.password, login)) }
+    const agent = process.env['SSH_AUTH_SOCK']
+    if (login.key === undefined && agent) return { agent }
+    const path = login.key ?? ownKeys.find((each) => existsSync(each))
+    if (path === undefined)
+      throw new LabError(
+        'no-key',
+        `${placeOf(login)}: nothing to log in with: no agent runs, and ~/.ssh has no key`,
+        {
+          hint: `ssh-keygen -t ed25519 && ssh-copy-id ${login.user}@${login.address}, or password: ask in ${this.#file.file}`,
+        },
+      )
+    try {
+      const privateKey = await readFile(path, 'utf8')
+      const { default: ssh2 } = await import('ssh2')
+      const parsed = ssh2.utils.parseKey(privateKey)
+      if (parsed instanceof Error) throw parsed
+      return { privateKey }
+    } catch (error) {
+      throw new LabError('bad-key', `${path}: not a key to log in with: ${messageOf(error)}`, {
+        hint: /ncrypted/.test(messageOf(error)) ? `ssh-add ${path}` : `key: PATH in ${this.#file.file}`,
+        cause: error,
+      })
+    }
+  }
+
+  /** @throws LabError `host-key-unknown` where none is pinned */
+  async #endpoint(login: LoginSpec, dial: () => Promise<Duplex>): Promise<SshEndpoint> {
+    if (login.hostKey === undefined)
+      throw new LabError('host-key-unknown', `${placeOf(login)}: nobody has said yet what its host key is`, {
+        hint: `lab hosts check ${this.#file.file}`,
+      })
+    return {
+      address: placeOf(login),
+      user: login.user,
+      ...(await this.#proof(login)),
+      hostKey: blobOf(login.hostKey),
+      dial,
+    }
+  }
+
+  /** A TCP connection as the host is reached: directly, or through its jump host. */
+  async dial(host: HostSpec, address = host.address, port = host.port): Promise<Duplex> {
+    const jump = this.#file.jumpHosts.find(({ name }) => name === host.via)
+    if (!jump) return dialDirectly(address, port)
+    const endpoint = await this.#endpoint(jump, () => dialDirectly(jump.address, jump.port))
+    return dialThrough(endpoint, address, port)
+  }
+
+  /** Commands as the user that logs in. Whoever opens it closes it. */
+  async asUser(host: HostSpec): Promise<Transport> {
+    return sshTransport(await this.#endpoint(host, () => this.dial(host)))
+  }
+
+  /**
+   * Commands as root, over a connection of that user.
+   * @throws LabError `no-sudo` where that user cannot become root
+   */
+  async asRoot(host: HostSpec, user: Transport): Promise<Transport> {
+    if (host.user === 'root') return user
+    const refuse = (why: string, hint: string): LabError =>
+      new LabError('no-sudo', `${placeOf(host)}: ${host.user} cannot become root: ${why}`, { hint })
+    const { stdout } = await user.exec(
+      'command -v sudo >/dev/null || echo none; sudo -n true 2>&1 && echo free',
+      {
+        timeout: 20,
+      },
+    )
+    const said = stdout.trim().split('\n')
+    const hint = `on ${host.address}: su -c 'apt-get install sudo; usermod -aG sudo ${host.user}', or user: root in ${this.#file.file}`
+    if (said[0] === 'none') throw refuse('there is no sudo', hint)
+    if (said.at(-1) === 'free') return throughSudo(user)
+    const source = host.sudoPassword ?? host.password
+    if (!source)
+      throw refuse(
+        'sudo asks for a password',
+        `sudoPassword: ask, or sudoPassword: $VARIABLE, in ${this.#file.file}`,
+      )
+    const password = await this.#password(
+      source,
+      `${this.#nameOf(source, host)}${host.sudoPassword ? ' for sudo' : ''}`,
+    )
+    const root = throughSudo(user, password)
+    const tried = await root.exec('id -u', { timeout: 20 })
+    if (tried.stdout.trim() === '0') return root
+    const why = tried.stderr.trim().split('\n').at(-1) ?? ''
+    throw refuse(
+      /not in the sudoers|not allowed/.test(tried.stderr)
+        ? `it is none of those who may use sudo (${why})`
+        : /must have a tty|tty/.test(tried.stderr)
+          ? `sudo wants a terminal (requiretty): ${why}`
+          : `sudo refuses the password (${why})`,
+      hint,
+    )
+  }
+}

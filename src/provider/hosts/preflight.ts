@@ -1,0 +1,364 @@
+/** What is wrong with hosts for a lab, and what `up` would change on them: computed from what they say of themselves. */
+import { hostNumber, parseAddress, parseSubnet, subnetText } from '../../lab/address.js'
+import { type Lab, type MachineSpec, nfsServerOf, nodesOf, type Role } from '../../lab/lab.js'
+import { anyOf } from '../../lab/suggest.js'
+import { sizeText } from '../../lab/units.js'
+import type { HostSpec } from '../../lab/hosts-file.js'
+import type { Facts, HostInterface, KernelFeature } from './facts.js'
+
+/**
+ * - `refuse`: nothing is begun · `warn`: it may go well all the same
+ * - `change`: `up` does it, and `down` takes it back · `ok`: as it should be
+ */
+export type Level = 'refuse' | 'warn' | 'change' | 'ok'
+
+export interface Finding {
+  /** Name of the machine. */
+  readonly host: string
+  /** What was looked at: `architecture`. */
+  readonly what: string
+  readonly level: Level
+  readonly saw: string
+  /** What to type, or to do; absent where nothing is to be done. */
+  readonly fix?: string
+}
+
+/** A host that could be asked. */
+export interface Asked {
+  readonly spec: HostSpec
+  readonly facts: Facts
+  /** Seconds that its clock is ahead of this computer's. */
+  readonly skew: number
+  /** Names of hosts that it does not reach over SSH. */
+  readonly unreached: readonly string[]
+}
+
+/** The releases that a lab is made on, by the id of os-release; Raspberry Pi OS calls itself debian. */
+const systems: Readonly<Record<string, readonly string[]>> = {
+  debian: ['12', '13'],
+  raspbian: [],
+  ubuntu: ['22.04', '24.04', '24.10', '25.04', '25.10', '26.04'],
+}
+
+const gibibyte = 1024 ** 3
+
+/** Bytes that equipping takes: packages alone, or with containerd, Kubernetes and its images. */
+const roomFor = (isNode: boolean): number => (isNode ? 4 * gibibyte : gibibyte / 4)
+
+/** Seconds of skew that is left alone. */
+const mostSkew = 2
+
+/** TCP ports that a machine of a role must have for itself. */
+const portsOf: Readonly<Record<Role, readonly number[]>> = {
+  'control-plane': [6443, 2379, 2380, 10250, 10257, 10259],
+  worker: [10250],
+  target: [3260],
+  initiator: [],
+  nfs: [2049],
+}
+
+/** The interface with a host's address in the lab. */
+export const interfaceOf = ({ spec, facts }: Pick<Asked, 'spec' | 'facts'>): HostInterface | undefined =>
+  spec.interface === undefined
+    ? (facts.interfaces.find(({ address }) => address === spec.address) ??
+      facts.interfaces.find(({ name }) => name === facts.defaultInterface) ??
+      facts.interfaces[0])
+    : facts.interfaces.find(({ name }) => name === spec.interface)
+
+/** What the bits of `vcgencmd get_throttled` mean that concern a lab. */
+const throttling = (hexadecimal: string): readonly string[] => {
+  const bits = Number(hexadecimal)
+  const meanings: Readonly<Record<number, string>> = {
+    0: 'under-voltage now',
+    2: 'throttled now',
+    16: 'under-voltage since it was switched on',
+    18: 'throttled since it was switched on',
+  }
+  return Object.entries(meanings)
+    .filter(([bit]) => Math.floor(bits / 2 ** Number(bit)) % 2 === 1)
+    .map(([, meaning]) => meaning)
+}
+
+const needed = (lab: Lab, machine: MachineSpec): readonly KernelFeature[] => {
+  const isNode = nodesOf(lab).includes(machine)
+  return [
+    ...(machine.role === 'target' ? (['target_core_mod', 'iscsi_target_mod', 'loop'] as const) : []),
+    ...(machine.iqn === undefined ? [] : (['iscsi_tcp'] as const)),
+    ...(machine.role === 'nfs' ? (['nfsd'] as const) : []),
+    ...(nfsServerOf(lab) && isNode ? (['nfs4'] as const) : []),
+    ...(isNode ? (['overlay', 'br_netfilter', 'nf_tables'] as const) : []),
+  ]
+}
+
+function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding, 'host'>> {
+  const { facts, spec, skew } = asked
+  const machine = lab?.machines.find(({ name }) => name === spec.name)
+  const isNode = lab !== undefined && machine !== undefined && nodesOf(lab).includes(machine)
+  const { architecture, system } = facts
+
+  // What it is
+  if (facts.model !== '') yield { what: 'model', level: 'ok', saw: facts.model }
+  if (architecture === 'armhf' && facts.machine === 'aarch64')
+    yield {
+      what: 'architecture',
+      level: 'refuse',
+      saw: 'a 64-bit kernel with 32-bit programs (armhf): Kubernetes has no 32-bit arm since 1.27',
+      fix: 'install the 64-bit Raspberry Pi OS (Raspberry Pi Imager, Other, 64-bit)',
+    }
+  else if (architecture !== 'amd64' && architecture !== 'arm64')
+    yield {
+      what: 'architecture',
+      level: 'refuse',
+      saw: `${facts.machine}, ${architecture === '' ? 'without dpkg' : architecture}`,
+      fix: 'a 64-bit Debian, Ubuntu or Raspberry Pi OS, on amd64 or arm64',
+    }
+  else yield { what: 'architecture', level: 'ok', saw: `${facts.machine}, ${architecture}` }
+  const releases = systems[system.id]
+  yield releases?.includes(system.version)
+    ? { what: 'system', level: 'ok', saw: system.pretty }
+    : {
+        what: 'system',
+        level: 'refuse',
+        saw: system.pretty || 'no /etc/os-release',
+        fix: `Debian ${anyOf(systems['debian'] ?? [])}, Raspberry Pi OS (64 bit) of the same, or Ubuntu 22.04 to 26.04`,
+      }
+  if (facts.page > 4096)
+    yield {
+      what: 'page size',
+      level: 'warn',
+      saw: `pages of ${String(facts.page / 1024)} KiB: programs that were built for 4 KiB, such as some with jemalloc, do not start`,
+      fix: 'kernel=kernel8.img in /boot/firmware/config.txt, then a reboot',
+    }
+
+  // What it has
+  const wanted = machine?.memory ?? 0
+  yield facts.memory < wanted * 0.85
+    ? {
+        what: 'memory',
+        level: 'refuse',
+        saw: `${sizeText(Math.round(facts.memory / 1024 ** 2) * 1024 ** 2)}, and the lab file wants ${sizeText(wanted)} of memory`,
+        fix: `memory: in the lab file, or another host for ${spec.name}`,
+      }
+    : {
+        what: 'memory',
+        level: 'ok',
+        saw: `${String(Math.round(facts.memory / 1024 ** 2))} MiB, ${String(facts.cpus)} processors`,
+      }
+  const luns = (lab?.targets ?? [])
+    .filter((target) => target.machine === spec.name)
+    .flatMap((target) => target.luns.map(({ size }) => size))
+    .reduce((sum, size) => sum + size, 0)
+  const room = roomFor(isNode) + luns
+  yield facts.free < room
+    ? {
+        what: 'disk',
+        level: 'refuse',
+        saw: `${String(Math.floor(facts.free / 1024 ** 2))} MiB free below /var, and ${String(Math.ceil(room / 1024 ** 2))} MiB are needed`,
+        fix: 'du -xam / | sort -rn | head -n 20',
+      }
+    : { what: 'disk', level: 'ok', saw: `${String(Math.floor(facts.free / 1024 ** 2))} MiB free below /var` }
+  if (facts.readOnlyRoot)
+    yield {
+      what: 'disk',
+      level: 'refuse',
+      saw: 'the root file system is read-only',
+      fix: 'mount -o remount,rw /; where the card is worn out, another card',
+    }
+  for (const line of facts.complaints)
+    yield { what: 'hardware', level: 'warn', saw: line, fix: 'another card, or a supply of 3 A (Pi 5: 5 A)' }
+  const throttled = facts.throttled === '' ? [] : throttling(facts.throttled)
+  if (throttled.length > 0)
+    yield {
+      what: 'power supply',
+      level: 'warn',
+      saw: `${throttled.join(', ')} (${facts.throttled})`,
+      fix: 'a supply of 3 A (Pi 5: 5 A), and a heat sink',
+    }
+
+  // What it runs
+  for (const saw of facts.taken)
+    yield {
+      what: 'taken',
+      level: 'refuse',
+      saw,
+      fix: /k3s/.test(saw)
+        ? '/usr/local/bin/k3s-uninstall.sh'
+        : /kubernetes/.test(saw)
+          ? 'kubeadm reset; rm -r /etc/kubernetes'
+          : 'a machine that is nobody else’s, or remove what is there',
+    }
+  const held = machine ? portsOf[machine.role].filter((port) => facts.ports.includes(port)) : []
+  if (held.length > 0 && facts.taken.length === 0)
+    yield {
+      what: 'ports',
+      level: 'refuse',
+      saw: `somebody listens on ${held.join(', ')}`,
+      fix: `ss -ltnp | grep -e :${held.join(' -e :')}`,
+    }
+  if (facts.rootLogin === 'no')
+    yield {
+      what: 'login',
+      level: 'refuse',
+      saw: 'sshd lets root in with nothing at all (PermitRootLogin no), and a lab works as root, with a key of its own',
+      fix: "echo 'PermitRootLogin prohibit-password' > /etc/ssh/sshd_config.d/root.conf; systemctl reload ssh",
+    }
+  if (facts.firewalls.length > 0)
+    yield {
+      what: 'firewall',
+      level: 'warn',
+      saw: `${facts.firewalls.join(', ')} refuses some packets`,
+      fix: `let the other machines in, for example: ufw allow from ${subnetOf(asked) ?? 'SUBNET'}`,
+    }
+  if (facts.openIscsi.startsWith('2.1.10'))
+    yield {
+      what: 'open-iscsi',
+      level: 'refuse',
+      saw: `${facts.openIscsi} hangs with the kubelet (open-iscsi#484)`,
+      fix: 'apt-get install --only-upgrade open-iscsi, to 2.1.11 or newer',
+    }
+  if (facts.swap.length > 0 && isNode)
+    yield { what: 'swap', level: 'change', saw: `${facts.swap.join(', ')}: is switched off` }
+  if (!facts.controllers.includes('memory') && (isNode || lab === undefined))
+    yield {
+      what: 'cgroups',
+      level: isNode ? 'refuse' : 'warn',
+      saw: `no memory controller (${facts.controllers.join(' ') || 'no cgroup v2'}), which the kubelet needs`,
+      fix: 'cgroup_enable=memory cgroup_memory=1 at the end of the line in /boot/firmware/cmdline.txt, then a reboot',
+    }
+  const missing = lab && machine ? needed(lab, machine).filter((name) => !facts.features.includes(name)) : []
+  if (missing.length > 0)
+    yield {
+      what: 'kernel',
+      level: facts.monolithic ? 'warn' : 'refuse',
+      saw: facts.monolithic
+        ? `${facts.kernel} has no modules, and does not show ${missing.join(', ')} before it is used`
+        : `${facts.kernel} has no ${missing.join(', ')}`,
+      fix: missing.includes('target_core_mod')
+        ? "another host for the target: Raspberry Pi's kernels have no LIO; on Ubuntu: apt-get install linux-modules-extra-$(uname -r)"
+        : 'apt-get install linux-modules-extra-$(uname -r), or a newer kernel',
+    }
+
+  // When and where it is
+  yield Math.abs(skew) > mostSkew
+    ? { what: 'clock', level: 'change', saw: `${skew.toFixed(0)} s ahead of this computer's: is set` }
+    : { what: 'clock', level: 'ok', saw: `${skew.toFixed(1)} s ahead of this computer's` }
+  const own = interfaceOf(asked)
+  yield own
+    ? {
+        what: 'network',
+        level: own.wireless || own.dynamic ? 'warn' : 'ok',
+        saw: `${own.address}/${String(own.prefix)} on ${own.name}${own.wireless ? ', which is Wi-Fi: slow, and lossy' : ''}${own.dynamic ? ', from DHCP: it must not change while the lab is up' : ''}, MTU ${String(own.mtu)}`,
+        ...(own.wireless || own.dynamic
+          ? { fix: own.wireless ? `interface: eth0 for ${spec.name}` : 'a fixed lease in the router' }
+          : {}),
+      }
+    : {
+        what: 'network',
+        level: 'refuse',
+        saw: `no IPv4 address${spec.interface === undefined ? '' : ` on ${spec.interface}`}; it has ${facts.interfaces.map(({ name, address }) => `${name} ${address}`).join(', ') || 'none'}`,
+        fix: 'ip -br address',
+      }
+  if (!facts.knowsItself)
+    yield {
+      what: 'names',
+      level: 'change',
+      saw: `it does not know an address of ${facts.hostname}: /etc/hosts gets one`,
+    }
+  for (const other of asked.unreached)
+    yield {
+      what: 'network',
+      level: 'refuse',
+      saw: `does not reach ${other} over SSH`,
+      fix: `ping ${other}; a firewall, or another network`,
+    }
+}
+
+const subnetOf = (asked: Pick<Asked, 'spec' | 'facts'>): string | undefined => {
+  const own = interfaceOf(asked)
+  const subnet = own && parseSubnet(`${own.address}/${String(own.prefix)}`)
+  return subnet && subnetText(subnet)
+}
+
+/** What only shows when all hosts are seen together. */
+function* together(hosts: readonly Asked[], lab: Lab | undefined): Generator<Finding> {
+  const same = function* (
+    what: string,
+    of: (asked: Asked) => string | undefined,
+    level: Level,
+    fix: (value: string) => string,
+  ): Generator<Finding> {
+    const first = new Map<string, string>()
+    for (const asked of hosts) {
+      const value = of(asked)
+      if (value === undefined || value === '') continue
+      const other = first.get(value)
+      if (other === undefined) first.set(value, asked.spec.name)
+      else
+        yield {
+          host: asked.spec.name,
+          what,
+          level,
+          saw: `${other} has the same: ${value}`,
+          fix: fix(asked.spec.name),
+        }
+    }
+  }
+  yield* same(
+    'machine-id',
+    ({ facts }) => facts.machineId,
+    'refuse',
+    () =>
+      'after a card was cloned: rm /etc/machine-id /var/lib/dbus/machine-id; systemd-machine-id-setup; reboot. If it is one machine under two addresses: another host',
+  )
+  yield* same(
+    'MAC address',
+    (asked) => interfaceOf(asked)?.mac,
+    'refuse',
+    () => 'ip link; another address for one of the two',
+  )
+  yield* same(
+    'address',
+    (asked) => interfaceOf(asked)?.address,
+    'refuse',
+    () => 'interface: in hosts.yaml, where both have one behind the same router',
+  )
+  yield* same(
+    'SSH host key',
+    ({ spec }) => spec.hostKey,
+    'warn',
+    () => 'after a card was cloned: rm /etc/ssh/ssh_host_*; ssh-keygen -A; then lab hosts check anew',
+  )
+  yield* same(
+    'host name',
+    ({ facts }) => facts.hostname,
+    'change',
+    () => 'each gets the name of its machine',
+  )
+  if (!lab) return
+  // A route to the pods of a node leads over that node's address, which must be on the same network.
+  const nodes = hosts.filter(({ spec }) => nodesOf(lab).some(({ name }) => name === spec.name))
+  const [first] = nodes
+  for (const node of nodes.slice(1)) {
+    const subnet = first && parseSubnet(subnetOf(first) ?? '')
+    const address = parseAddress(interfaceOf(node)?.address ?? '')
+    if (first && subnet && address !== undefined && hostNumber(subnet, address) === undefined)
+      yield {
+        host: node.spec.name,
+        what: 'network',
+        level: 'refuse',
+        saw: `${interfaceOf(node)?.address ?? ''} is not in the network of ${first.spec.name}, ${subnetText(subnet)}: pods of one would not reach those of the other`,
+        fix: 'interface: of one network on both, in hosts.yaml',
+      }
+  }
+}
+
+/** Everything that is to be said of these hosts. @param lab whose machines they are to be; absent: of any */
+export const judgeHosts = (hosts: readonly Asked[], lab: Lab | undefined): readonly Finding[] => {
+  const all = [
+    ...hosts.flatMap((asked) =>
+      [...findingsOf(asked, lab)].map((finding) => ({ host: asked.spec.name, ...finding })),
+    ),
+    ...together(hosts, lab),
+  ]
+  return hosts.flatMap(({ spec }) => all.filter(({ host }) => host === spec.name))
+}

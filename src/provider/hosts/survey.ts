@@ -1,0 +1,104 @@
+/** Asks all hosts of a hosts.yaml at once, and says everything that is wrong with them. Changes nothing on them. */
+import { LabError, messageOf } from '../../error.js'
+import type { HostsFile, HostSpec } from '../../lab/hosts-file.js'
+import type { Lab } from '../../lab/lab.js'
+import type { Transport } from '../../machine/machine.js'
+import { quote } from '../../machine/sh.js'
+import { askFacts } from './facts.js'
+import type { Logins } from './login.js'
+import { type Asked, type Finding, interfaceOf, judgeHosts } from './preflight.js'
+
+export interface Survey {
+  readonly hosts: readonly Asked[]
+  readonly findings: readonly Finding[]
+}
+
+/** What is to be done where a host could not be asked. */
+const fixOf = (error: unknown, { address, port, user, via }: HostSpec, file: string): string => {
+  const ssh = `ssh ${port === 22 ? '' : `-p ${String(port)} `}${via === undefined ? '' : `-J ${via} `}${user}@${address}`
+  switch (error instanceof LabError ? error.code : '') {
+    case 'host-key-changed':
+      return `find out why: the machine was installed anew, or another one answers. Then remove its hostKey from ${file}, and lab hosts check ${quote(file)}`
+    case 'login-refused':
+      return `${ssh}; key, password or user in ${file}`
+    case 'ssh-unreachable':
+      return ssh
+    default:
+      return (error instanceof LabError ? error.hint : undefined) ?? ssh
+  }
+}
+
+/** @param lab whose machines they are to be; absent: of any */
+export const surveyHosts = async (
+  file: HostsFile,
+  logins: Logins,
+  lab: Lab | undefined,
+  signal: AbortSignal,
+): Promise<Survey> => {
+  const wanted = lab
+    ? file.hosts.filter(({ name }) => lab.machines.some((machine) => machine.name === name))
+    : file.hosts
+  const open: Transport[] = []
+  const failed: Finding[] = []
+  const asked: (Asked & { readonly root: Transport })[] = []
+  const ask = async (spec: HostSpec): Promise<void> => {
+    try {
+      const user = await logins.asUser(spec)
+      open.push(user)
+      const root = await logins.asRoot(spec, user)
+      const before = Date.now()
+      const facts = await askFacts(root, signal)
+      // The host was asked somewhere between the two, and says its time at the end of a script of a second or so.
+      const skew = facts.time - (before + Date.now()) / 2000
+      asked.push({ spec, facts, skew, unreached: [], root })
+    } catch (error) {
+      signal.throwIfAborted()
+      failed.push({
+        host: spec.name,
+        what: 'login',
+        level: 'refuse',
+        saw: messageOf(error),
+        fix: fixOf(error, spec, file.file),
+      })
+    }
+  }
+  try {
+    await Promise.all(wanted.map(ask))
+    const hosts = await Promise.all(
+      asked.map(async ({ root, ...from }): Promise<Asked> => {
+        const others = asked.filter(({ spec }) => spec !== from.spec)
+        const tests = others.map((other) => {
+          const address = interfaceOf(other)?.address ?? other.spec.address
+          // Its own SSH server listens where this computer reaches it, unless a router is between.
+          const port = other.facts.ports.includes(other.spec.port) ? other.spec.port : 22
+          return `timeout 5 bash -c ${quote(`exec 3<>/dev/tcp/${address}/${String(port)}`)} 2>/dev/null || echo ${other.spec.name}`
+        })
+        if (tests.length === 0) return from
+        const { stdout } = await root.exec(tests.map((test) => `{ ${test}; } &`).join('\n') + '\nwait', {
+          signal,
+          timeout: 30,
+        })
+        return { ...from, unreached: stdout.split('\n').filter(Boolean) }
+      }),
+    )
+    const missing = (lab?.machines ?? [])
+      .filter(({ name }) => !file.hosts.some((host) => host.name === name))
+      .map(({ name }): Finding => ({
+        host: name,
+        what: 'host',
+        level: 'refuse',
+        saw: `${file.file} has no host for it`,
+        fix: `${name}: { address: … } below hosts in ${file.file}`,
+      }))
+    const inOrder = wanted.flatMap(({ name }) => hosts.filter(({ spec }) => spec.name === name))
+    const findings = [...missing, ...failed, ...judgeHosts(inOrder, lab)]
+    const order = (lab?.machines ?? wanted).map(({ name }) => name)
+    return { hosts: inOrder, findings: order.flatMap((name) => findings.filter(({ host }) => host === name)) }
+  } finally {
+    await Promise.all(open.map((transport) => transport.close()))
+  }
+}
+
+/** Hosts, and the jump hosts on the way to them, whose keys nobody has looked at yet. */
+export const unpinned = (file: HostsFile): readonly (HostSpec | HostsFile['jumpHosts'][number])[] =>
+  [...file.jumpHosts, ...file.hosts].filter(({ hostKey }) => hostKey === undefined)

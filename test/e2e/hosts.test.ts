@@ -1,0 +1,96 @@
+/** Machines that somebody else made: plain Debian, reached over SSH alone. */
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { parse } from 'yaml'
+import { password, World } from '../hosts/world.js'
+
+const secret = { PI_PASSWORD: password }
+let world: World
+
+/** Writes hosts.yaml for both machines, with what each needs to be reached. */
+const write = async (target: string, initiator: string): Promise<void> => {
+  const text = `apiVersion: lab.hosts/v1\ndefaults: { user: pi, password: $PI_PASSWORD }\nhosts:\n  target: ${target}\n  initiator: ${initiator}\n`
+  await writeFile(join(world.folder, 'hosts.yaml'), text)
+}
+
+interface Checked {
+  readonly good: boolean
+  readonly findings: readonly {
+    readonly host: string
+    readonly what: string
+    readonly level: string
+    readonly saw: string
+  }[]
+}
+
+const check = async (
+  args: readonly string[] = [],
+  env: Readonly<Record<string, string>> = secret,
+): Promise<Checked> => {
+  const { stdout, stderr } = await world.begin(['hosts', 'check', 'hosts.yaml', '-o', 'json', ...args], env)
+  if (stdout === '') throw new Error(stderr)
+  return JSON.parse(stdout) as Checked
+}
+
+const refused = async (...given: Parameters<typeof check>): Promise<readonly string[]> =>
+  (await check(...given)).findings
+    .filter(({ level }) => level === 'refuse')
+    .map(({ host, saw }) => `${host}: ${saw}`)
+
+beforeAll(async () => {
+  world = await World.start([
+    { name: 'first', address: '10.20.30.70', memory: 512 },
+    { name: 'second', address: '10.20.30.71', memory: 512 },
+  ])
+})
+
+afterAll(() => world.close())
+
+describe('lab hosts check', () => {
+  let keys: readonly string[]
+
+  it('asks about host keys once, pins them in the file, and finds nothing wrong with a plain Debian', async () => {
+    await write('{ address: 10.20.30.70 }', '{ address: 10.20.30.71 }')
+    const unasked = await world.begin(['hosts', 'check', 'hosts.yaml'], secret)
+    expect(unasked.exitCode).toBe(3)
+    expect(unasked.stderr).toContain('2 host keys of hosts.yaml are not pinned')
+    expect(await check(['--yes', '--lab', 'iscsi'])).toMatchObject({ good: true })
+    const { hosts } = parse(await readFile(join(world.folder, 'hosts.yaml'), 'utf8')) as {
+      hosts: Record<string, { hostKey: string }>
+    }
+    keys = [hosts['target']?.hostKey ?? '', hosts['initiator']?.hostKey ?? '']
+    for (const key of keys) expect(key).toMatch(/^ssh-ed25519 AAAA/)
+    expect(await check()).toMatchObject({ good: true })
+  })
+
+  it('says all that is wrong with all hosts at once', async () => {
+    await write(`{ address: 10.20.30.70, hostKey: ${keys[1] ?? ''} }`, '{ address: 10.20.30.99 }')
+    expect(await refused()).toEqual([
+      'target: 10.20.30.70: another host key than the pinned one',
+      'initiator: 10.20.30.99: nobody has said yet what its host key is',
+    ])
+    await write(
+      `{ address: 10.20.30.70, hostKey: ${keys[0] ?? ''} }`,
+      `{ address: 10.20.30.71, hostKey: ${keys[1] ?? ''}, user: guest }`,
+    )
+    await world.owner('10.20.30.71', 'useradd -m guest; echo guest:raspberry | chpasswd')
+    expect(await refused()).toEqual([expect.stringMatching(/^initiator: .*guest cannot become root/)])
+    await world.owner('10.20.30.71', 'userdel -r guest 2>/dev/null; true')
+    const wrong = await refused([], { PI_PASSWORD: 'wrong-one' })
+    expect(wrong).toEqual([
+      expect.stringMatching(/^target: .*no login as pi/),
+      expect.stringMatching(/^initiator: .*no login as pi/),
+    ])
+    expect(wrong.join()).not.toContain('wrong-one')
+  })
+
+  it('gets through a jump host, with its own key pinned, and says where that one does not answer', async () => {
+    const jump = (address: string): string =>
+      `{ address: 10.20.30.71, hostKey: ${keys[1] ?? ''}, via: gate }\njumpHosts:\n  gate: { address: ${address}, hostKey: ${keys[0] ?? ''}, password: $PI_PASSWORD }`
+    await write(`{ address: 10.20.30.70, hostKey: ${keys[0] ?? ''} }`, jump('10.20.30.70'))
+    expect(await refused()).toEqual([])
+    await write(`{ address: 10.20.30.70, hostKey: ${keys[0] ?? ''} }`, jump('10.20.30.98'))
+    expect(await refused()).toEqual([expect.stringMatching(/^initiator: .*10\.20\.30\.98/)])
+  })
+})

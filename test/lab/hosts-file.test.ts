@@ -1,0 +1,151 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { expandLogins, hostsText, loadHosts, parseHosts, pinHostKeys } from '../../src/lab/hosts-file.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+const key = `ssh-ed25519 ${'A'.repeat(68)}`
+const file = (hosts: string, more = ''): string => `apiVersion: lab.hosts/v1\n${more}hosts:\n${hosts}`
+
+const messageOf = (text: string): string => {
+  try {
+    parseHosts(text, 'hosts.yaml')
+  } catch (error) {
+    return (error as Error).message
+  }
+  return 'no error'
+}
+
+describe('a hosts.yaml', () => {
+  test('gives each host what defaults say, unless the host says otherwise', () => {
+    const { hosts, jumpHosts } = parseHosts(
+      file(
+        `  one: { address: 10.0.0.11 }\n  two: { address: two.local, port: 2222, user: root, key: /k, via: bastion, interface: eth0 }\n`,
+        `defaults: { user: pi, password: $PI }\njumpHosts: { bastion: { address: 10.0.0.1, hostKey: '${key}' } }\n`,
+      ),
+      'hosts.yaml',
+    )
+    expect(hosts).toEqual([
+      {
+        ...{ name: 'one', address: '10.0.0.11', port: 22, user: 'pi', key: undefined, hostKey: undefined },
+        ...{ password: { from: 'variable', name: 'PI' }, sudoPassword: undefined },
+        ...{ via: undefined, interface: undefined },
+      },
+      {
+        ...{ name: 'two', address: 'two.local', port: 2222, user: 'root', key: '/k', hostKey: undefined },
+        ...{ password: undefined, sudoPassword: undefined, via: 'bastion', interface: 'eth0' },
+      },
+    ])
+    expect(jumpHosts).toMatchObject([{ name: 'bastion', user: 'pi', hostKey: key }])
+  })
+
+  test('asks once for a password that all hosts share', () => {
+    const { hosts } = parseHosts(
+      file(
+        '  one: { address: 10.0.0.11 }\n  two: { address: 10.0.0.12 }\n',
+        'defaults: { user: pi, password: ask }\n',
+      ),
+      'hosts.yaml',
+    )
+    expect(hosts[0]?.password).toEqual({ from: 'terminal' })
+    expect(hosts[1]?.password).toBe(hosts[0]?.password)
+  })
+
+  test.each([
+    [
+      'a host twice',
+      file('  one: { address: 10.0.0.11, user: pi }\n  two: { address: 10.0.0.11, user: pi }\n'),
+      'hosts.yaml:4:19  hosts.two.address: 10.0.0.11:22 is one already; one host is one machine, since both would have its name and its ports',
+    ],
+    [
+      'a host without a user',
+      file('  one: { address: 10.0.0.11 }\n'),
+      'hosts.yaml:3:8  hosts.one: has no user; wanted user, here or in defaults',
+    ],
+    [
+      'a password in the file, which is not repeated',
+      file('  one: { address: 10.0.0.11, user: pi, password: hunter22 }\n'),
+      'hosts.yaml:3:50  hosts.one.password: a password does not belong into this file; wanted `ask`, or the name of a variable with a `$` before it, such as $PI_PASSWORD',
+    ],
+    [
+      'a password of digits, which is not repeated either',
+      file('  one: { address: 10.0.0.11, user: pi, password: 12345678 }\n'),
+      'hosts.yaml:3:50  hosts.one.password: 12345678 is a number; wanted',
+    ],
+    [
+      'an unknown jump host',
+      file('  one: { address: 10.0.0.11, user: pi, via: gate }\n'),
+      'hosts.yaml:3:45  hosts.one.via: "gate" is none of jumpHosts',
+    ],
+    [
+      'a mistyped field',
+      file('  one: { adress: 10.0.0.11, user: pi }\n'),
+      'hosts.yaml:3:10  hosts.one.adress: unknown field; did you mean address?',
+    ],
+    [
+      'an address that is none',
+      file('  one: { address: 10.0.0.256, user: pi }\n'),
+      'hosts.yaml:3:19  hosts.one.address: "10.0.0.256": wanted four numbers up to 255, such as 10.0.0.11',
+    ],
+    [
+      'a host key that is none',
+      file('  one: { address: 10.0.0.11, user: pi, hostKey: AAAA }\n'),
+      'hosts.yaml:3:49  hosts.one.hostKey: wanted the kind and the key',
+    ],
+    [
+      'the name of a machine that none can have',
+      file('  One_Pi: { address: 10.0.0.11, user: pi }\n'),
+      'hosts.yaml:3:3  hosts.One_Pi: the name of a machine: ',
+    ],
+    [
+      'another kind of file',
+      'apiVersion: lab/v1\nhosts: {}\n',
+      'hosts.yaml:1:13  apiVersion: "lab/v1": wanted lab.hosts/v1',
+    ],
+    ['no host at all', file('  {}\n'), 'hosts.yaml:3:3  hosts: is empty; wanted at least one host'],
+    ['nothing', '', 'hosts.yaml  is empty; lab hosts init USER@ADDRESS… writes such a file'],
+    ['what is no YAML', 'hosts: [', 'hosts.yaml:1:'],
+  ])('is refused with a place and a reason for %s', (_, text, message) => {
+    expect(messageOf(text)).toContain(message)
+    expect(messageOf(text)).not.toMatch(/hunter22/)
+  })
+
+  test('that is not there is refused with what writes one', () => {
+    expect(() => loadHosts('/nowhere/hosts.yaml')).toThrow('/nowhere/hosts.yaml  there is no such file')
+  })
+
+  test('gets the host keys that were looked at, and keeps its comments', async () => {
+    const path = join(await temporaryFolder(), 'hosts.yaml')
+    writeFileSync(path, file('  # on the shelf\n  one: { address: 10.0.0.11, user: pi }\n'))
+    pinHostKeys(path, new Map([['one', key]]))
+    expect(loadHosts(path).hosts[0]?.hostKey).toBe(key)
+    expect(readFileSync(path, 'utf8')).toContain('# on the shelf')
+  })
+})
+
+describe('lab hosts init', () => {
+  test('takes a range for the last number of an address', () => {
+    expect(expandLogins('pi@10.0.0.[11-13]').map(({ address }) => address)).toEqual([
+      '10.0.0.11',
+      '10.0.0.12',
+      '10.0.0.13',
+    ])
+    expect(expandLogins('root@pi1.local')).toEqual([{ user: 'root', address: 'pi1.local' }])
+  })
+
+  test.each(['10.0.0.11', 'pi@10.0.0.[14-11]', 'pi@10.0.0.[250-260]', 'pi@a b'])('refuses %s', (word) => {
+    expect(() => expandLogins(word)).toThrow(/wanted|empty/)
+  })
+
+  test('writes a file that reads back', () => {
+    const text = hostsText(
+      expandLogins('pi@10.0.0.[11-12]').map((login, index) => ({ ...login, name: `node${String(index)}` })),
+    )
+    expect(
+      parseHosts(text, 'hosts.yaml').hosts.map(({ name, user, address }) => [name, user, address]),
+    ).toEqual([
+      ['node0', 'pi', '10.0.0.11'],
+      ['node1', 'pi', '10.0.0.12'],
+    ])
+  })
+})
