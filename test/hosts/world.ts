@@ -15,7 +15,7 @@ import { execa } from 'execa'
 import { makeKeyPair } from '../../src/machine/keys.js'
 import { cacheRoot, preparedParts } from '../../src/parts/parts.js'
 import { machineUser } from '../../src/provider/uml/confine.js'
-import type { RunningMachine, StartRequest } from '../../src/provider/uml/supervisor.js'
+import type { RunningMachine, StartRequest } from '../../src/provider/uml/requests.js'
 import { callSupervisor } from '../../src/provider/uml/tunnel.js'
 import { cli } from '../e2e/lab.js'
 
