@@ -31,13 +31,13 @@ const sources = everything.filter((path) => path.startsWith('src/') && path.ends
 describe('ARCHITECTURE.md', () => {
   const places = rows(architecture.slice(architecture.indexOf('| where |'), architecture.indexOf('**Rules')))
 
-  test('fits on one page: 60 lines, none longer than 200 characters', () => {
+  test('ARCHITECTURE.md fits on one page: 60 lines of at most 200 characters', () => {
     const lines = architecture.trimEnd().split('\n')
     expect(lines.length).toBeLessThanOrEqual(60)
     expect(lines.filter((line) => line.length > 200)).toEqual([])
   })
 
-  test('has a line for everything that lies in src, and for nothing else there', () => {
+  test('ARCHITECTURE.md has a line for everything in src and for nothing else there', () => {
     const named = places.flatMap(([where = '']) => code(where))
     const inSrc = readdirSync(join(root, 'src'), { withFileTypes: true }).map((entry) =>
       entry.isDirectory() ? `src/${entry.name}/` : entry.name,
@@ -51,7 +51,7 @@ describe('ARCHITECTURE.md', () => {
     'ARCHITECTURE.md',
     ...readdirSync(join(root, 'docs/design')).map((name) => `docs/design/${name}`),
     'docs/contributing.md',
-  ])('%s names no file and no folder that is not there', (document) => {
+  ])('every file and folder that %s names exists', (document) => {
     const named = code(read(document)).filter((word) =>
       /^[\w.-]*\/?(?:[\w.-]+\/)*[\w.-]+\.(?:ts|js|ya?ml|json|hbs)$|^[a-z/]+\/$/.test(word),
     )
@@ -64,7 +64,7 @@ describe('ARCHITECTURE.md', () => {
   })
 })
 
-test('docs/design/dependencies.md says what every package is for, and names none in vain', () => {
+test('docs/design/dependencies.md explains every package and names no other', () => {
   const named = rows(read('docs/design/dependencies.md')).flatMap(([packages = '', why = '']) => {
     expect(why).not.toBe('')
     return packages.split(', ')
@@ -155,14 +155,14 @@ describe('imports', () => {
       rules.set(name, whom === 'nothing' ? [] : whom === 'all of these' ? [...rules.keys()] : names(whom))
   }
 
-  test('found them', () => {
+  test('the search for imports finds them all', () => {
     expect(loads.get('src/cli.ts')).toEqual(expect.arrayContaining(['src/error.ts', 'src/command/verbs.ts']))
     expect(loads.get('src/up.ts')).not.toContain('src/provider/provider.ts')
     expect([...loads.values()].flat().filter((path) => !sources.includes(path))).toEqual([])
   })
 
   // The programs that soaks and end-to-end tests start are texts, which no compiler reads.
-  test('of the programs in bench and test/e2e that are texts lead to what is exported', () => {
+  test('programs embedded as text in bench and test/e2e import only what src exports', () => {
     const imported = ['bench', join('test', 'e2e')]
       .flatMap((folder) => readdirSync(join(root, folder)).map((name) => join(folder, name)))
       .flatMap((path) =>
@@ -180,7 +180,7 @@ describe('imports', () => {
   })
 
   // eslint.config.js knows the folders, and static imports; these are all files, and import() too.
-  test('are those that docs/design/imports.md allows', () => {
+  test('the imports between folders are those that docs/design/imports.md allows', () => {
     expect([...rules.keys()].sort()).toEqual(
       [...new Set(sources.map(unitOf))].filter((unit) => unit !== 'machine/sh').sort(),
     )
@@ -197,7 +197,7 @@ describe('imports', () => {
     expect(against).toEqual([])
   })
 
-  test('are those that eslint.config.js enforces, folder by folder', async () => {
+  test('eslint.config.js enforces the allowed imports folder by folder', async () => {
     interface Config {
       readonly files?: readonly (string | readonly string[])[]
       readonly rules?: Readonly<Record<string, unknown>>
@@ -224,7 +224,7 @@ describe('imports', () => {
       else expect([folder, [...allowed].sort()]).toEqual([folder, [...(rules.get(folder) ?? [])].sort()])
   })
 
-  test('go round in no circle, neither of files nor of folders', () => {
+  test('no files and no folders import each other in a circle', () => {
     expect(
       circle(
         new Map([
@@ -244,7 +244,7 @@ describe('imports', () => {
     expect(circle(units)).toBeUndefined()
   })
 
-  test('of the supervisor are Node alone: it has to start fast', () => {
+  test('the supervisor imports only Node modules, because it has to start fast', () => {
     for (const program of ['supervisor', 'dial']) {
       const [own, foreign] = [[`src/provider/uml/${program}.ts`], [] as string[]]
       for (const path of own) {
@@ -256,7 +256,7 @@ describe('imports', () => {
     }
   })
 
-  test('of packages: each that is needed to run lab is used, and no other is', () => {
+  test('package.json declares exactly the packages that src imports', () => {
     const used = sources
       .flatMap((path) => importsOf(path))
       .filter((name) => !name.startsWith('.') && !name.startsWith('node:'))

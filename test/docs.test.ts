@@ -57,18 +57,18 @@ beforeAll(async () => {
 })
 
 describe('links', () => {
-  test('a dead file, a dead anchor and a live one are told apart', () => {
+  test('the link checker distinguishes a dead file, a dead anchor and a live link', () => {
     const text = '# A heading, here\n[1](missing.md) [2](#a-heading-here) [3](#none) [4](docs/limits.md#none)'
     expect(deadLinks('README.md', text)).toEqual(['missing.md', '#none', 'docs/limits.md#none'])
   })
 
-  test.each(documents)('%s has no link that leads nowhere', (file) => {
+  test.each(documents)('every link of %s leads somewhere', (file) => {
     expect(deadLinks(file)).toEqual([])
   })
 })
 
 describe('command blocks', () => {
-  test('every block of README.md is run by a test or by .ci/run', () => {
+  test('every command block of README.md is run by a test or by .ci/run', () => {
     const tests = within('test/e2e', '.ts').map(read).join('\n')
     const blocks = blocksOf('README.md')
     const run = blocks.filter(
@@ -90,7 +90,7 @@ describe('command blocks', () => {
     expect(typed('README.ja.md')).toEqual(typed('README.md'))
   })
 
-  test.each(documents)('%s types only commands that lab has', (file) => {
+  test.each(documents)('every command in %s exists in lab', (file) => {
     const typed = [...read(file).matchAll(/(?:^|`|&& |npx |Hint: )lab ([a-z]+)\b/gm)].map(
       ([, name = '']) => name,
     )
@@ -99,7 +99,7 @@ describe('command blocks', () => {
     expect([...new Set(typed)].filter((name) => !known.includes(name))).toEqual([])
   })
 
-  test('every npm script that a document names is in package.json', () => {
+  test('every npm script that a document names exists in package.json', () => {
     const { scripts } = JSON.parse(read('package.json')) as { scripts: Readonly<Record<string, string>> }
     const named = documents.flatMap((file) =>
       [...read(file).matchAll(/npm run ([\w:]+)/g)].map(([, name = '']) => name),
@@ -110,34 +110,37 @@ describe('command blocks', () => {
 })
 
 describe('what is documented', () => {
-  test.each(['docs/commands.md', 'docs/ja/commands.md'])('%s has every command, and no other', (file) => {
-    const named = read(file)
-      .split('\n')
-      .filter((line) => line.startsWith('| `lab '))
-      .flatMap((line) => code(line.split('|')[1] ?? ''))
-      .flatMap((word) => /^lab ([a-z]+)(?: (?:[A-Z[-].*|[a-z]+|…)|$)/.exec(word)?.[1] ?? [])
-    expect([...new Set(named)].sort()).toEqual([...commands].sort())
-  })
+  test.each(['docs/commands.md', 'docs/ja/commands.md'])(
+    '%s documents every command and no other',
+    (file) => {
+      const named = read(file)
+        .split('\n')
+        .filter((line) => line.startsWith('| `lab '))
+        .flatMap((line) => code(line.split('|')[1] ?? ''))
+        .flatMap((word) => /^lab ([a-z]+)(?: (?:[A-Z[-].*|[a-z]+|…)|$)/.exec(word)?.[1] ?? [])
+      expect([...new Set(named)].sort()).toEqual([...commands].sort())
+    },
+  )
 
-  test('every exit code is documented, and no other', () => {
+  test('the documents list every exit code and no other', () => {
     const documented = rows(section(read('docs/commands.md'), 'For programs')).map(([number]) =>
       Number(number),
     )
     expect(documented).toEqual(Object.values(exitCodes).sort((a, b) => a - b))
   })
 
-  test('every kind of JSON that is printed is documented, and no other', () => {
+  test('the documents list every kind of printed JSON and no other', () => {
     const kinds = (text: string): readonly string[] =>
       [...new Set(text.match(/\blab\.[a-z]+\/v\d\b/g))].sort()
     expect(kinds(read('docs/commands.md'))).toEqual(kinds(sources))
   })
 
-  test('every environment variable that is read is documented, and no other', () => {
+  test('the documents list every environment variable that lab reads and no other', () => {
     const variables = (text: string): readonly string[] => [...new Set(text.match(/\bLAB_[A-Z_]+\b/g))].sort()
     expect(variables(english.map(read).join('\n'))).toEqual(variables(sources))
   })
 
-  test.each(readmes)('%s has every lab that is shipped, with its machines', (file) => {
+  test.each(readmes)('%s lists every shipped lab with its machines', (file) => {
     const labs = rows(section(read(file), file === 'README.md' ? 'The labs' : 'ラボ')).map(
       ([name = '', machines = '']) =>
         [name.replaceAll('`', ''), machines.replace(/[;(].*/, '').trim()] as const,
@@ -151,17 +154,17 @@ describe('what is documented', () => {
 })
 
 describe('what is generated', () => {
-  test('docs/lab-file-reference.md is what the schema says', async () => {
+  test('docs/lab-file-reference.md matches the schema', async () => {
     const { reference } = await script<{ reference: (schema: unknown) => string }>('docs/reference.mjs')
     expect(read('docs/lab-file-reference.md')).toBe(reference(JSON.parse(read('labs/lab.schema.json'))))
   })
 
-  test('the picture of the topology is what the lab file says', async () => {
+  test('the picture of the topology matches the lab file', async () => {
     const { topology } = await script<{ topology: (lab: unknown) => string }>('docs/pictures/topology.mjs')
     expect(read('docs/pictures/topology.svg')).toBe(topology(parse(read('labs/iscsi-ha.yaml'))))
   })
 
-  test('a recording says when it plays faster than what it shows, and ends with the last screen', async () => {
+  test('a recording says when it plays faster than real time, and ends on its last screen', async () => {
     const { recording } = await script<{
       recording: (cast: string, options: { command: string; seconds: number }) => string
     }>('docs/pictures/recording.mjs')

@@ -29,14 +29,14 @@ const allPaths = (paths: LabPaths): readonly string[] => [
 ]
 
 describe('a lab without a seat', () => {
-  test('has the paths that it had before there were seats', () => {
+  test('a lab without a seat keeps the paths of versions before seats', () => {
     const paths = pathsOf({ name: 'iscsi' })
     expect(paths.root).toBe(join(state, 'iscsi'))
     expect(paths.lock).toBe(join(state, '.iscsi.lock'))
     expect(paths.fenceLock('worker1')).toBe(join(state, '.iscsi.fence-worker1.lock'))
   })
 
-  test('has the names of machines and the processors that it had before', () => {
+  test('a lab without a seat keeps the machine names and processors of versions before seats', () => {
     expect(prefixOf({ name: 'iscsi' })).toBe('lab_iscsi_')
     const sum = Buffer.from('iscsi-ha').reduce((total, byte) => total + byte, 0)
     expect(turnOf({ name: 'iscsi-ha' }, 4)).toBe(sum)
@@ -44,7 +44,7 @@ describe('a lab without a seat', () => {
 })
 
 describe('two seats of one lab', () => {
-  test('share no path and no lock, and no lock of a fence is the lock of a seat', () => {
+  test('two seats share no path and no lock, and no fence lock equals a seat lock', () => {
     const paths = [{ name: lab.name }, ...seats, { name: lab.name, seat: 'fence-worker1' }].flatMap((id) =>
       allPaths(pathsOf(id)),
     )
@@ -54,7 +54,7 @@ describe('two seats of one lab', () => {
       expect(roots.filter((other) => `${other}/`.startsWith(`${root}/`))).toEqual([root])
   })
 
-  test('share no socket, console and port file of User-Mode Linux', () => {
+  test('two seats share no socket, console or port file of User-Mode Linux', () => {
     const places = seats.flatMap((id) => [
       umlProvider.console?.log(id, 'worker1'),
       umlProvider.network?.proxyCommand?.(id),
@@ -63,14 +63,14 @@ describe('two seats of one lab', () => {
     expect(new Set(places).size).toBe(places.length)
   })
 
-  test('share no name that a hypervisor knows', () => {
+  test('two seats share no name that a hypervisor knows', () => {
     const prefixes = seats.map(prefixOf)
     for (const prefix of prefixes)
       expect(prefixes.filter((other) => other.startsWith(prefix))).toEqual([prefix])
     expect(renderVagrantfile(seats[0]!, 'libvirt')).toContain('iscsi-ha@1')
   })
 
-  test('can be changed at the same time', async () => {
+  test('two seats of one lab can be changed at the same time', async () => {
     const signal = new AbortController().signal
     const releases = await Promise.all(
       seats.map((id) => takeLock(pathsOf(id).lock, { command: 'lab up', purpose: 'change', signal })),
@@ -78,7 +78,7 @@ describe('two seats of one lab', () => {
     for (const release of releases) await release()
   })
 
-  test('of thirty that have numbers take all processors equally often', () => {
+  test('thirty numbered seats use all processors equally often', () => {
     const cpus = Array.from({ length: 32 }, (_, index) => index)
     const used = new Map<number, number>()
     for (let seat = 1; seat <= 32; seat++)
@@ -90,7 +90,7 @@ describe('two seats of one lab', () => {
     expect(Math.max(...used.values())).toBe(lab.machines.length)
   })
 
-  test('are found again by the folders that they made', async () => {
+  test('the seats of a lab are found by the folders they made', async () => {
     for (const id of [{ name: 'iscsi' }, ...seats]) await writePrivate(pathsOf(id).source, '')
     expect((await madeLabs()).map(wordOf).sort()).toEqual([
       'iscsi',
@@ -102,7 +102,7 @@ describe('two seats of one lab', () => {
 })
 
 describe('the seat of a process', () => {
-  test('comes from LAB_SEAT, and is handed on to processes that it starts', () => {
+  test('the seat comes from LAB_SEAT and is passed on to child processes', () => {
     vi.stubEnv('LAB_SEAT', '07')
     expect(labHere('iscsi')).toEqual({ name: 'iscsi', seat: '07' })
     expect(atSeatOf({ name: 'iscsi', seat: '08' })['LAB_SEAT']).toBe('08')
@@ -110,12 +110,15 @@ describe('the seat of a process', () => {
     expect(labHere('iscsi')).toEqual({ name: 'iscsi' })
   })
 
-  test.each(['a b', '../x', 'A', 'a@b', 'x'.repeat(17)])('is refused where it is no word: %s', (seat) => {
-    vi.stubEnv('LAB_SEAT', seat)
-    expect(() => seatHere()).toThrow(/a seat has up to 16 of/)
-  })
+  test.each(['a b', '../x', 'A', 'a@b', 'x'.repeat(17)])(
+    'a seat that is not a valid word is refused: %s',
+    (seat) => {
+      vi.stubEnv('LAB_SEAT', seat)
+      expect(() => seatHere()).toThrow(/a seat has up to 16 of/)
+    },
+  )
 
-  test('is in the name of a folder, and is read from there', () => {
+  test("the seat is part of the folder's name and can be read from it", () => {
     for (const id of [{ name: 'iscsi' }, { name: 'iscsi-ha', seat: '07' }])
       expect(labOf(wordOf(id))).toEqual(id)
     for (const word of ['.iscsi', 'iscsi@', '@1', 'a@b@c', 'A']) expect(labOf(word)).toBeUndefined()

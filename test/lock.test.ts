@@ -149,22 +149,19 @@ describe('a lock', () => {
   })
 })
 
-describe('a holder that is no more', () => {
-  test.each(['SIGKILL', 'SIGHUP'] as const)(
-    '(%s) holds nothing: the next one has it at once',
-    async (signal) => {
-      const one = new Other('lab up a')
-      await one.says('has')
-      await one.kill(signal)
-      expect(await left()).toEqual(['lock'])
-      const two = new Other('lab up b')
-      await two.says('has')
-      expect(two.said).toEqual(['has '])
-      expect(JSON.parse(await readFile(path, 'utf8'))).toMatchObject({ pid: two.pid, command: 'lab up b' })
-      await two.gives()
-      expect(await left()).toEqual([])
-    },
-  )
+describe('a lock whose holder is gone', () => {
+  test.each(['SIGKILL', 'SIGHUP'] as const)('a lock of such a holder is free at once: %s', async (signal) => {
+    const one = new Other('lab up a')
+    await one.says('has')
+    await one.kill(signal)
+    expect(await left()).toEqual(['lock'])
+    const two = new Other('lab up b')
+    await two.says('has')
+    expect(two.said).toEqual(['has '])
+    expect(JSON.parse(await readFile(path, 'utf8'))).toMatchObject({ pid: two.pid, command: 'lab up b' })
+    await two.gives()
+    expect(await left()).toEqual([])
+  })
 
   test('frees processes that wait for a lock when its holder is gone', async () => {
     const one = new Other('lab up a')

@@ -13,25 +13,25 @@ const root = process.getuid?.() === 0
 /** Somebody else, who has no name here. */
 const stranger = 4321
 
-describe.runIf(root)('a folder that is believed', () => {
+describe.runIf(root)('trusting a folder', () => {
   const made = async (): Promise<string> => {
     const folder = join(await temporaryFolder(), 'state')
     await mkdir(folder, { mode: 0o700 })
     return folder
   }
 
-  test('believes a folder of our own below one that everybody may write to, such as /tmp', async () => {
+  test('trusts our own folder inside one that everybody may write to, such as /tmp', async () => {
     const folder = await made()
     expect(refuseForeign(folder, place)).toBe(folder)
   })
 
-  test('names the real place of a folder that links lead to', async () => {
+  test('names the real path of a folder that is reached through links', async () => {
     const folder = await made()
     await symlink(folder, `${folder}-link`)
     expect(refuseForeign(join(`${folder}-link`, 'x', '..'), place)).toBe(folder)
   })
 
-  test('believes a folder that does not exist yet', async () => {
+  test('trusts a folder that does not exist yet', async () => {
     expect(refuseForeign(join(await made(), 'a', 'b'), place)).toBeUndefined()
   })
 
@@ -69,7 +69,7 @@ describe.runIf(root)('a folder that is believed', () => {
       says: /may be written by everybody, and .*state lies in it/,
       hint: /^chmod go-w/,
     },
-  ])('is refused when it $why', async ({ change, says, hint }) => {
+  ])('refuses a folder that $why', async ({ change, says, hint }) => {
     const folder = await made()
     await change(folder)
     expect(() => refuseForeign(folder, place)).toThrow(
@@ -97,7 +97,7 @@ describe.runIf(root)('a folder that is believed', () => {
     expect(() => refuseForeign(join(folder, 'a'), place)).toThrow(/symbolic links go round in a circle/)
   })
 
-  test('believes folders of the user who typed sudo when root asks', async () => {
+  test('trusts folders of the user who typed sudo when root asks', async () => {
     const folder = await made()
     await chown(folder, stranger, 0)
     process.env['SUDO_UID'] = String(stranger)
@@ -105,7 +105,7 @@ describe.runIf(root)('a folder that is believed', () => {
     expect(refuseForeign(folder, place)).toBe(folder)
   })
 
-  test('refuses files of other users and files that could be read for ever', async () => {
+  test('refuses files of other users and files that could be read forever', async () => {
     const folder = await made()
     await mkdir(join(folder, 'deep'))
     await writeFile(join(folder, 'deep', 'file'), '')
@@ -140,7 +140,7 @@ describe.runIf(root)('the folder of a lab', () => {
     'machines/target/base.json',
     'machines/target/host_key',
     '../.mine.lock',
-  ])('is refused with a file of somebody else in it: %s', async (file) => {
+  ])('refuses the folder of a lab with a file of another user in it: %s', async (file) => {
     process.env['LAB_STATE'] = await temporaryFolder()
     const path = join(process.env['LAB_STATE'], 'mine', file)
     await mkdir(join(path, '..'), { recursive: true })
@@ -151,8 +151,8 @@ describe.runIf(root)('the folder of a lab', () => {
   })
 })
 
-describe('a folder that is made', () => {
-  test('makes a folder with those above it, each for its owner alone', async () => {
+describe('making a folder', () => {
+  test('makes a folder and its missing parents, readable only by the owner', async () => {
     const folder = await temporaryFolder()
     await makeFolder(join(folder, 'a', 'b'))
     await makeFolder(join(folder, 'a', 'b'))
@@ -168,7 +168,7 @@ describe('a folder that is made', () => {
     { where: '/dev/null', says: /^\/dev\/null cannot be made: a file is there$/ },
     { where: '/dev/null/x', says: /^\/dev\/null\/x cannot be made: .*a part of it is a file/ },
     { where: `/tmp/${'x'.repeat(300)}`, says: /a name in it is too long/ },
-  ])('is refused at once where none can be: $where', async ({ where, says }) => {
+  ])('refuses at once to make a folder where none can be: $where', async ({ where, says }) => {
     const begun = performance.now()
     await expect(makeFolder(where)).rejects.toMatchObject({
       exitCode: 3,
@@ -190,7 +190,7 @@ describe('a folder that is made', () => {
   test.runIf(root).each([
     { mount: 'mount -t tmpfs -o ro tmpfs', says: 'its file system is read-only' },
     { mount: 'mount -t tmpfs -o nr_inodes=1 tmpfs', says: 'its file system is full' },
-  ])('is refused where $says', async ({ mount, says }) => {
+  ])('refuses to make a folder where $says', async ({ mount, says }) => {
     const folder = await temporaryFolder()
     const program = `import { makeFolder } from '${join(dist, 'trust.js')}'; await makeFolder('${folder}/a').catch((error) => console.log(error.message, error.exitCode))`
     const { stdout } = await execa('unshare', [
@@ -207,7 +207,7 @@ describe('a folder that is made', () => {
   })
 })
 
-test('makes every folder of its own step by step', async () => {
+test('makes each folder of a path separately', async () => {
   const { stdout } = await execa(
     'grep',
     [

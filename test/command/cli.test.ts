@@ -58,7 +58,7 @@ const commandsOfLabs: readonly (readonly [command: string, ...more: string[]])[]
   ['report'],
 ]
 
-describe.concurrent('a command line that is wrong', () => {
+describe.concurrent('a wrong command line', () => {
   test.each<{ line: string; says: RegExp }>([
     { line: 'nonsense', says: /^error: unknown command 'nonsense'$/m },
     { line: 'validat iscsi', says: /unknown command 'validat'\n\(Did you mean validate\?\)/ },
@@ -99,7 +99,7 @@ describe.concurrent('a command line that is wrong', () => {
     { line: 'power iscsi target of', says: /of: wanted on, off, cycle or status/ },
     { line: 'power iscsi targt off', says: /iscsi has no machine targt\n +Hint: one of: target, initiator/ },
     { line: 'logs iscsi target -n many', says: /--lines many: wanted a number/ },
-  ])('lab $line', async ({ line, says }) => {
+  ])('lab $line exits with 2, names the mistake and makes nothing', async ({ line, says }) => {
     const desk = newDesk()
     const ran = await desk.lab(line.split(' '))
     expectOneError(ran, says)
@@ -107,14 +107,14 @@ describe.concurrent('a command line that is wrong', () => {
     expect(desk.contents()).toEqual([])
   })
 
-  test('nothing at all: the help, as an error', async () => {
+  test('lab without arguments prints the help as an error', async () => {
     const { exitCode, stdout, stderr } = await newDesk().lab([])
     expect(stderr).toMatch(/^Usage: lab /)
     expect(stdout).toBe('')
     expect(exitCode).toBe(2)
   })
 
-  test.each(commandsOfLabs)('lab %s of a lab that nobody knows', async (command, ...more) => {
+  test.each(commandsOfLabs)('lab %s refuses an unknown lab', async (command, ...more) => {
     const desk = newDesk()
     const ran = await desk.lab([command, 'iscsi-hq', ...more])
     expectOneError(ran, /^✖ no lab named iscsi-hq; did you mean iscsi-ha\?\n +Hint: lab list shows them\n$/)
@@ -123,10 +123,10 @@ describe.concurrent('a command line that is wrong', () => {
   })
 })
 
-describe.concurrent('a lab file that is wrong', () => {
+describe.concurrent('a wrong lab file', () => {
   const takers = ['up', 'plan', 'validate', 'render', 'prepare'] as const
 
-  test.each(['up', 'validate'])('lab %s: one that is not there', async (command) => {
+  test.each(['up', 'validate'])('lab %s refuses a file that does not exist', async (command) => {
     const desk = newDesk()
     const ran = await desk.lab([command, './none.yaml'])
     expectOneError(ran, /^✖ \.\/none\.yaml {2}cannot be read: there is no such file\n +Hint: /)
@@ -135,7 +135,7 @@ describe.concurrent('a lab file that is wrong', () => {
   })
 
   test.each(takers)(
-    'lab %s: every problem at once, with the place as an editor takes it',
+    'lab %s reports every problem at once, with its place in a form that editors understand',
     async (command) => {
       const desk = newDesk()
       await copyFile(labFile('test/lab/invalid/unknown-fields.yaml'), join(desk.here, 'mine.yaml'))
@@ -152,7 +152,7 @@ describe.concurrent('a lab file that is wrong', () => {
     },
   )
 
-  test('no YAML: file, line and column, and the line itself with a mark', async () => {
+  test('a file that is not YAML is reported with file, line and column, and the line with a mark', async () => {
     const desk = newDesk()
     await copyFile(labFile('test/lab/invalid/yaml-tab.yaml'), join(desk.here, 'mine.yaml'))
     const ran = await desk.lab(['validate', './mine.yaml', '-o', 'json'])
@@ -160,7 +160,7 @@ describe.concurrent('a lab file that is wrong', () => {
     expect(ran.exitCode).toBe(2)
   })
 
-  test('more memory than there is: exit code 3 before anything is touched', async () => {
+  test('a lab that needs more memory than the host has exits with 3 before anything changes', async () => {
     const desk = newDesk()
     const text = await readFile(labFile('labs/iscsi.yaml'), 'utf8')
     await writeFile(join(desk.here, 'big.yaml'), text.replaceAll('512MiB', '1TiB'))
@@ -176,7 +176,7 @@ describe.concurrent('a lab that is not up', () => {
     ([command]) => !['up', 'down', 'plan', 'validate', 'render', 'prepare', 'report'].includes(command),
   )
 
-  test.each(needIt)('lab %s', async (command, ...more) => {
+  test.each(needIt)('lab %s refuses a lab that is not up', async (command, ...more) => {
     const desk = newDesk()
     const ran = await desk.lab([command, 'iscsi-ha', ...more])
     expectOneError(ran, /^✖ iscsi-ha is not up\n +Hint: lab up iscsi-ha\n$/)
@@ -184,7 +184,7 @@ describe.concurrent('a lab that is not up', () => {
     expect(desk.contents()).toEqual([])
   })
 
-  test('lab report: says that there is none', async () => {
+  test('lab report says that there is no report', async () => {
     const desk = newDesk()
     const ran = await desk.lab(['report', 'iscsi-ha'])
     expectOneError(
@@ -202,7 +202,7 @@ describe.concurrent('a lab that is not up', () => {
     { line: 'iscsi-ha', says: /^✖ which scenario of iscsi-ha\?\n +drain/ },
     { line: 'iscsi-ha drain --all', says: /^✖ --all and names of scenarios: wanted one of both\n/ },
     { line: 'iscsi --all', says: /^✖ iscsi has no scenarios and no experiments\n/ },
-  ])('lab run $line', async ({ line, says }) => {
+  ])('lab run $line names the mistake', async ({ line, says }) => {
     const desk = newDesk()
     const ran = await desk.lab(['run', ...line.split(' ')])
     expectOneError(ran, says)
@@ -210,7 +210,7 @@ describe.concurrent('a lab that is not up', () => {
     expect(desk.contents()).toEqual([])
   })
 
-  test('lab down: that is no error', async () => {
+  test('lab down succeeds on a lab that is not up', async () => {
     const desk = newDesk()
     const ran = await desk.lab(['down', 'iscsi'])
     expect(ran).toMatchObject({ exitCode: 0, stderr: '' })
@@ -218,7 +218,7 @@ describe.concurrent('a lab that is not up', () => {
     expect(desk.contents()).toEqual([])
   })
 
-  test('lab plan: says all that up would do, and makes nothing, no key and no secret', async () => {
+  test('lab plan prints what lab up would do, and creates no key, secret or machine', async () => {
     const desk = newDesk()
     const ran = await desk.lab(['plan', 'iscsi'])
     expect(ran).toMatchObject({ exitCode: 0, stderr: '' })
@@ -227,7 +227,7 @@ describe.concurrent('a lab that is not up', () => {
   })
 
   test.each(['virtualbox', 'libvirt'])(
-    'lab plan and up for %s, which is not there: exit code 3',
+    'lab plan and lab up exit with 3 for %s when that provider is not installed',
     async (kind) => {
       const desk = newDesk()
       const nothing = { PATH: desk.here }
@@ -247,7 +247,7 @@ describe.concurrent('a lab that is not up', () => {
   )
 })
 
-describe.concurrent('a box that is not there', () => {
+describe.concurrent('a box that does not exist yet', () => {
   /** Stand-ins: a host that has Vagrant and libvirt, and nothing to build a box with. */
   const withLibvirt = async () => {
     const desk = newDesk()
@@ -265,7 +265,7 @@ describe.concurrent('a box that is not there', () => {
   const asked = /^Vagrant has no box lab\/debian-13 [\d.]+ for libvirt\. Build it now, .* \[Y\/n\] /m
   const began = /✖ (missing on this host|this host lacks).* mmdebstrap/
 
-  test('and nobody to ask: says so, and what to type; nothing is made', async () => {
+  test('lab up says what to type and builds nothing when nobody can be asked', async () => {
     const { desk, env } = await withLibvirt()
     const ran = await desk.lab(['up', 'iscsi', '--provider', 'libvirt'], env)
     expectOneError(
@@ -276,7 +276,7 @@ describe.concurrent('a box that is not there', () => {
     expect(desk.contents().filter((path) => !path.startsWith('bin/'))).toEqual([])
   })
 
-  test('--yes, and lab prepare: begins to build it', async () => {
+  test('lab up --yes and lab prepare begin to build a missing box', async () => {
     const { desk, env } = await withLibvirt()
     for (const words of [
       ['up', 'iscsi', '--provider', 'libvirt', '--yes'],
@@ -290,7 +290,7 @@ describe.concurrent('a box that is not there', () => {
     { answer: '', builds: true },
     { answer: 'no', builds: false },
     { answer: undefined, builds: false },
-  ])('asks at a terminal: $answer', async ({ answer, builds }) => {
+  ])('lab up asks at a terminal before it builds a box: $answer', async ({ answer, builds }) => {
     const { desk, env } = await withLibvirt()
     const input = answer === undefined ? ':' : `echo ${answer}`
     const { stdout } = await desk.run(
@@ -340,7 +340,7 @@ describe.concurrent('a lab that is up', () => {
       line: 'up --provider libvirt',
       says: /iscsi was brought up with uml, not libvirt\n +Hint: lab down iscsi\n/,
     },
-  ])('lab $line: what is not there', async ({ line, says }) => {
+  ])('lab $line names what does not exist', async ({ line, says }) => {
     const desk = newDesk()
     await desk.madeBefore('iscsi')
     const [command = '', ...more] = line.split(' ')
@@ -350,7 +350,7 @@ describe.concurrent('a lab that is up', () => {
     expect(desk.contents()).toEqual(['state/iscsi', 'state/iscsi/provider'])
   })
 
-  test('lab logs goes back into the console that was put aside', async () => {
+  test('lab logs continues with the rotated console log', async () => {
     const desk = newDesk()
     await mkdir(join(desk.state, 'iscsi', 'machines', 'target'), { recursive: true })
     await desk.madeBefore('iscsi', {
@@ -360,7 +360,7 @@ describe.concurrent('a lab that is up', () => {
     expect((await desk.lab(['logs', 'iscsi', 'target', '-n', '2'])).stdout).toBe('two\nthree\n')
   })
 
-  test('lab events prints what is kept, and Ctrl-C ends --follow', async () => {
+  test('lab events prints the kept events, and Ctrl-C ends --follow', async () => {
     const desk = newDesk()
     const record = {
       schema: 'lab.events/v1',
@@ -383,7 +383,7 @@ describe.concurrent('a lab that is up', () => {
     expect((await following).exitCode).toBe(130)
   })
 
-  test('lab forward: a port that somebody has', async () => {
+  test('lab forward refuses a port that is in use', async () => {
     const server = createServer().listen(0, '127.0.0.1')
     await once(server, 'listening')
     try {
@@ -398,7 +398,7 @@ describe.concurrent('a lab that is up', () => {
     }
   })
 
-  test('goes by its name, also where its file is gone', async () => {
+  test('a lab that is up is known by its name, even when its file is gone', async () => {
     const desk = newDesk()
     const text = await readFile(labFile('labs/iscsi.yaml'), 'utf8')
     await desk.madeBefore('mine', { 'lab.yaml': text.replace('name: iscsi', 'name: mine') })
@@ -414,7 +414,7 @@ describe.concurrent('a lab that is up', () => {
   })
 })
 
-describe.concurrent('another lab at work', () => {
+describe.concurrent('a lab that another command is changing', () => {
   /** Holds the lock of a lab, as `lab up` does for minutes. */
   const hold = async (desk: Desk, lab: string) => {
     const holder = execa(
@@ -439,20 +439,23 @@ describe.concurrent('another lab at work', () => {
     return { pid: holder.pid ?? 0, release }
   }
 
-  test.each(['up', 'down', 'stop', 'prepare'])('lab %s says who it is: exit code 4', async (command) => {
-    const desk = newDesk()
-    const holder = await hold(desk, 'iscsi')
-    const ran = await desk.lab([command, 'iscsi'])
-    expectOneError(
-      ran,
-      new RegExp(`^✖ lab up iscsi \\(pid ${holder.pid}, since .*\\) is at work on this lab\\n`),
-    )
-    expect(ran.exitCode).toBe(4)
-    expect(desk.contents()).toEqual(['state/.iscsi.lock'])
-    await holder.release()
-  })
+  test.each(['up', 'down', 'stop', 'prepare'])(
+    'lab %s names the other command and exits with 4',
+    async (command) => {
+      const desk = newDesk()
+      const holder = await hold(desk, 'iscsi')
+      const ran = await desk.lab([command, 'iscsi'])
+      expectOneError(
+        ran,
+        new RegExp(`^✖ lab up iscsi \\(pid ${holder.pid}, since .*\\) is at work on this lab\\n`),
+      )
+      expect(ran.exitCode).toBe(4)
+      expect(desk.contents()).toEqual(['state/.iscsi.lock'])
+      await holder.release()
+    },
+  )
 
-  test('--wait waits for it, and then does it', async () => {
+  test('--wait waits for the other command and then continues', async () => {
     const desk = newDesk()
     const holder = await hold(desk, 'iscsi')
     const waiting = execa(process.execPath, [cli, 'down', 'iscsi', '--wait'], {
@@ -466,7 +469,7 @@ describe.concurrent('another lab at work', () => {
     expect(desk.contents()).toEqual([])
   })
 
-  test.each(['SIGINT', 'SIGTERM'] as const)('%s ends the waiting: exit code 130', async (signal) => {
+  test.each(['SIGINT', 'SIGTERM'] as const)('%s ends the wait with exit code 130', async (signal) => {
     const desk = newDesk()
     const holder = await hold(desk, 'iscsi')
     const waiting = execa(process.execPath, [cli, 'down', 'iscsi', '--wait'], {
@@ -498,7 +501,7 @@ describe.concurrent('JSON for programs', () => {
     { line: 'verify iscsi', schema: 'lab.report/v1', exitCode: 1, has: ['summary', 'results'] },
     { line: 'stop iscsi', schema: 'lab.stop/v1', has: ['name', 'machines'] },
     { line: 'down iscsi', schema: 'lab.down/v1', has: ['name', 'existed', 'left'] },
-  ])('lab $line', async ({ line, schema, exitCode = 0, has }) => {
+  ])('lab $line -o json prints its documented schema', async ({ line, schema, exitCode = 0, has }) => {
     const desk = newDesk()
     await desk.madeBefore('iscsi')
     const ran = await desk.lab([...line.split(' '), '-o', 'json'])
@@ -508,7 +511,7 @@ describe.concurrent('JSON for programs', () => {
     expect(Object.keys(json)).toEqual(expect.arrayContaining([...has]))
   })
 
-  test('lab forward: where it listens, at once', async () => {
+  test('lab forward -o json prints at once where it listens', async () => {
     const desk = newDesk()
     await desk.madeBefore('iscsi')
     const words = ['forward', 'iscsi', 'target:3260', '--port', '0', '-o', 'json']
@@ -531,7 +534,7 @@ describe.concurrent('JSON for programs', () => {
     expect((await forward).exitCode).toBe(0)
   })
 
-  test('lab doctor: every provider, and its exit code says whether one works', async () => {
+  test('lab doctor -o json lists every provider and exits with 0 only if one works', async () => {
     const { exitCode, stdout } = await newDesk().lab(['doctor', '-o', 'json'])
     const json = JSON.parse(stdout)
     expect(json).toMatchObject({ schema: 'lab.doctor/v1', host: { missing: expect.any(Array) } })
@@ -547,7 +550,7 @@ describe.concurrent('JSON for programs', () => {
     expect(exitCode).toBe(json.chosen === undefined ? 3 : 0)
   })
 
-  test('lab schema: a JSON Schema', async () => {
+  test('lab schema prints a JSON Schema', async () => {
     const { exitCode, stdout } = await newDesk().lab(['schema'])
     expect(exitCode).toBe(0)
     expect(JSON.parse(stdout)).toEqual(JSON.parse(await readFile(labFile('labs/lab.schema.json'), 'utf8')))
@@ -556,7 +559,7 @@ describe.concurrent('JSON for programs', () => {
 })
 
 describe.concurrent('text for people', () => {
-  test('lab list: a line for each lab and each of its experiments, and which labs are made', async () => {
+  test('lab list shows every lab with its experiments, and which labs exist', async () => {
     const desk = newDesk()
     await desk.madeBefore('iscsi-ha')
     const { stdout } = await desk.lab(['list'])
@@ -565,7 +568,7 @@ describe.concurrent('text for people', () => {
     expect(stdout).toMatch(/^deployment +- +.*\n {2}scale +.*$/m)
   })
 
-  test('lab doctor: every provider by name, with what to do for those that do not work', async () => {
+  test('lab doctor names every provider and what to do for those that do not work', async () => {
     const { stdout } = await newDesk().lab(['doctor'])
     for (const name of ['uml', 'libvirt', 'virtualbox'])
       expect(stdout).toMatch(
@@ -576,7 +579,7 @@ describe.concurrent('text for people', () => {
       )
   })
 
-  test('lab validate: says which file it was', async () => {
+  test('lab validate names the file it read', async () => {
     const desk = newDesk()
     await copyFile(labFile('labs/iscsi.yaml'), join(desk.here, 'mine.yaml'))
     const ran = await desk.lab(['validate', 'mine.yaml'])
@@ -584,7 +587,7 @@ describe.concurrent('text for people', () => {
     expect(ran.stdout).toMatch(/^.*\/here\/mine\.yaml: a good lab file: iscsi, 2 machines, 1 targets\n$/)
   })
 
-  test('lab init: a good lab file, which is never overwritten unasked', async () => {
+  test('lab init writes a valid lab file and never overwrites one without being asked', async () => {
     const desk = newDesk()
     expect(await desk.lab(['init', 'my-lab'])).toMatchObject({ exitCode: 0, stderr: '' })
     expect(await desk.lab(['validate', './my-lab.yaml'])).toMatchObject({ exitCode: 0 })
@@ -599,7 +602,7 @@ describe.concurrent('text for people', () => {
     expect(desk.contents()).toEqual(['here/my-lab.yaml'])
   })
 
-  test('lab init: a place where no file can be', async () => {
+  test('lab init refuses a path where no file can be', async () => {
     const desk = newDesk()
     await mkdir(join(desk.here, 'my-lab.yaml'))
     const ran = await desk.lab(['init', 'my-lab', '--force'])
@@ -607,7 +610,7 @@ describe.concurrent('text for people', () => {
     expect(ran.exitCode).toBe(2)
   })
 
-  test('lab --help and --version', async () => {
+  test('lab --help and lab --version print to standard output', async () => {
     const desk = newDesk()
     const { version } = JSON.parse(await readFile(labFile('package.json'), 'utf8'))
     expect(await desk.lab(['--version'])).toEqual({ exitCode: 0, stdout: `${version}\n`, stderr: '' })
@@ -642,7 +645,7 @@ describe.concurrent('lab render', () => {
     await writeFile(join(desk.here, 'mine.yaml'), text)
   }
 
-  test('lists every file that it wrote; those with a secret are for their owner alone', async () => {
+  test('lab render lists every file it wrote, and only the owner can read those with secrets', async () => {
     const desk = newDesk()
     await withSecrets(desk)
     const ran = await desk.lab(['render', 'mine.yaml', 'out'])
@@ -678,7 +681,7 @@ describe.concurrent('lab render', () => {
     expect(desk.contents().filter((path) => !path.startsWith('here/'))).toEqual([])
   })
 
-  test('into a folder that has files already: new content, and the right mode', async () => {
+  test('lab render overwrites existing files with new content and the right mode', async () => {
     const desk = newDesk()
     await withSecrets(desk)
     await mkdir(join(desk.here, 'rendered', 'manifests'), { recursive: true })
@@ -694,7 +697,7 @@ describe.concurrent('lab render', () => {
   })
 
   test.each(['virtualbox', 'libvirt'])(
-    '--provider %s: the disks as they are called there',
+    'lab render --provider %s names the disks as that provider does',
     async (provider) => {
       const desk = newDesk()
       expect((await desk.lab(['render', 'iscsi', 'out', '--provider', provider])).exitCode).toBe(0)
@@ -705,13 +708,16 @@ describe.concurrent('lab render', () => {
     },
   )
 
-  test.each(['taken', 'taken/below'])('where no folder can be: %s', async (folder) => {
-    const desk = newDesk()
-    await writeFile(join(desk.here, 'taken'), '')
-    const ran = await desk.lab(['render', 'iscsi', folder])
-    expectOneError(ran, /^✖ taken.* cannot be written: (EEXIST|ENOTDIR)/)
-    expect(ran.exitCode).toBe(2)
-  })
+  test.each(['taken', 'taken/below'])(
+    'lab render refuses a path where no folder can be: %s',
+    async (folder) => {
+      const desk = newDesk()
+      await writeFile(join(desk.here, 'taken'), '')
+      const ran = await desk.lab(['render', 'iscsi', folder])
+      expectOneError(ran, /^✖ taken.* cannot be written: (EEXIST|ENOTDIR)/)
+      expect(ran.exitCode).toBe(2)
+    },
+  )
 })
 
 describe.concurrent('secrets', () => {
@@ -728,7 +734,7 @@ describe.concurrent('secrets', () => {
     'verify mine',
     'verify mine --events',
     'status mine -o json',
-  ])('are not printed by lab %s', async (line) => {
+  ])('lab %s prints no secret', async (line) => {
     const desk = newDesk()
     const text = (await readFile(labFile('labs/iscsi-ha.yaml'), 'utf8'))
       .replace('name: iscsi-ha', 'name: mine')
@@ -750,7 +756,7 @@ describe.concurrent('a completion script', () => {
     (await execa('sh', ['-c', `command -v ${program}`], { reject: false })).exitCode === 0
 
   test.each(['bash', 'zsh', 'fish'])(
-    'for %s is good to that shell, and knows every command',
+    'the completion script for %s is valid in that shell and contains every command',
     async (shell) => {
       const desk = newDesk()
       const { exitCode, stdout, stderr } = await desk.lab(['completion', shell])
@@ -775,7 +781,7 @@ describe.concurrent('a completion script', () => {
     return stdout.trimEnd().split('\n')
   }
 
-  test('offers commands, labs and files, then machines', async () => {
+  test('the completion script completes commands, labs and files, then machines', async () => {
     const desk = newDesk()
     await desk.madeBefore('iscsi')
     await writeFile(join(desk.here, 'mine.yaml'), '')
@@ -807,19 +813,22 @@ describe.concurrent('a reader that goes away', () => {
     { line: 'lab --help | true', exitCode: 0, stdout: /^$/ },
     { line: 'lab up nonsense 2>&1 | true', exitCode: 2, stdout: /^$/ },
     { line: 'lab nonsense 2>&1 | true', exitCode: 2, stdout: /^$/ },
-  ])('$line: exit code $exitCode, and not a word', async ({ line, exitCode, stdout }) => {
-    const ran = await newDesk().shell(`${line}; exit "\${PIPESTATUS[0]}"`)
-    expect(ran).toEqual({ exitCode, stdout: expect.stringMatching(stdout), stderr: '' })
-  })
+  ])(
+    '$line exits with $exitCode and prints no error when its reader is gone',
+    async ({ line, exitCode, stdout }) => {
+      const ran = await newDesk().shell(`${line}; exit "\${PIPESTATUS[0]}"`)
+      expect(ran).toEqual({ exitCode, stdout: expect.stringMatching(stdout), stderr: '' })
+    },
+  )
 
-  test('keeps nobody from coming to the end', async () => {
+  test('a command runs to its end although its reader is gone', async () => {
     const desk = newDesk()
     await desk.madeBefore('iscsi')
     const { stdout } = await desk.shell('lab verify iscsi --events 2>told | head -1; tail -n 1 told')
     expect(stdout).toMatch(/^\{.*"type":"run-started".*\}\n.* failed +Bring up iscsi: \d+ failed, .*\n$/)
   })
 
-  test('is not a full disk, where what was asked for is lost', async () => {
+  test('a full disk under standard output is an error, unlike a reader that is gone', async () => {
     const ran = await newDesk().shell('lab list > /dev/full')
     expect(ran).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/^✖ standard output: ENOSPC/) })
   })
@@ -832,7 +841,7 @@ describe.concurrent('colour', () => {
     { name: 'on a terminal', env: {}, colour: true },
     { name: 'not with NO_COLOR', env: { NO_COLOR: '1' }, colour: false },
     { name: 'not on a dumb terminal', env: { TERM: 'dumb' }, colour: false },
-  ])('$name', async ({ env, colour }) => {
+  ])('colour follows the terminal and the environment: $name', async ({ env, colour }) => {
     const desk = newDesk()
     await desk.madeBefore('iscsi')
     const verify = `'${process.execPath}' '${cli}' verify iscsi; '${process.execPath}' '${cli}' up nonsense`
@@ -843,7 +852,7 @@ describe.concurrent('colour', () => {
     if (!colour) expect(output).not.toContain('\u001b[3')
   })
 
-  test('not in a pipe, but with FORCE_COLOR', async () => {
+  test('FORCE_COLOR enables colour in a pipe, which otherwise has none', async () => {
     const desk = newDesk()
     expect((await desk.lab(['up', 'nonsense'])).stderr).not.toContain('\u001b')
     expect((await desk.lab(['up', 'nonsense'], { FORCE_COLOR: '1' })).stderr).toContain(red)
@@ -851,7 +860,7 @@ describe.concurrent('colour', () => {
 })
 
 describe.concurrent('the folders', () => {
-  test('an empty LAB_STATE is none: nothing in the current folder is taken for a lab', async () => {
+  test('an empty LAB_STATE counts as unset, and nothing in the current folder is taken for a lab', async () => {
     const desk = newDesk()
     await mkdir(join(desk.here, 'iscsi'))
     await writeFile(join(desk.here, 'iscsi', 'precious'), '')
@@ -861,7 +870,7 @@ describe.concurrent('the folders', () => {
     expect(desk.contents()).toContain('home/.local/state/lab')
   })
 
-  test('a relative LAB_STATE counts from the current folder, and is shown in full', async () => {
+  test('a relative LAB_STATE is resolved against the current folder and shown in full', async () => {
     const desk = newDesk()
     await mkdir(join(desk.here, 'mine', 'iscsi'), { recursive: true })
     await writeFile(join(desk.here, 'mine', 'iscsi', 'provider'), 'uml\n')
@@ -872,7 +881,7 @@ describe.concurrent('the folders', () => {
   test.each([
     { env: { XDG_STATE_HOME: '/x/state' }, folder: '/x/state/lab/iscsi' },
     { env: { XDG_STATE_HOME: 'relative' }, folder: 'home/.local/state/lab/iscsi' },
-  ])('without LAB_STATE, and with $env', async ({ env, folder }) => {
+  ])('the default folder is used without LAB_STATE: $env', async ({ env, folder }) => {
     const desk = newDesk()
     const program = `import { pathsOf } from '${join(dist, 'state.js')}'; console.log(pathsOf({ name: 'iscsi' }).root)`
     const { stdout } = await desk.run(process.execPath, ['--input-type=module', '--eval', program], {
@@ -882,7 +891,7 @@ describe.concurrent('the folders', () => {
     expect(stdout.trim()).toBe(folder.startsWith('/') ? folder : join(desk.folder, folder))
   })
 
-  test('one that is too long for sockets: which, and what to do', async () => {
+  test('a folder whose path is too long for sockets is named, with what to do', async () => {
     const desk = newDesk()
     const ran = await desk.lab(['status', 'iscsi'], { LAB_STATE: join(desk.folder, 'x'.repeat(80)) })
     expectOneError(

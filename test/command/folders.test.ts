@@ -43,9 +43,9 @@ const inMounts = (desk: Desk, mounts: string, line: string): Promise<Ran> =>
     `${mounts} && exec ${quote(process.execPath)} ${quote(cli)} ${line}`,
   ])
 
-describe.concurrent('a folder of labs that cannot be', () => {
+describe.concurrent('an unusable folder of labs', () => {
   test.each(['/proc/lab', '/dev/null', '/dev/null/lab', '/sys/lab'])(
-    '%s is refused by lab up at once',
+    'lab up refuses LAB_STATE at once when it is %s',
     async (state) => {
       expectHostError(
         await newDesk().lab(['up', 'iscsi'], { LAB_STATE: state }),
@@ -54,7 +54,7 @@ describe.concurrent('a folder of labs that cannot be', () => {
     },
   )
 
-  test('is a link that leads nowhere, or round in a circle', async () => {
+  test('lab refuses a folder behind a dangling or circular link', async () => {
     const desk = newDesk()
     await symlink('nowhere', join(desk.folder, 'dangling'))
     await symlink('loop', join(desk.folder, 'loop'))
@@ -82,14 +82,17 @@ describe.concurrent('a folder of labs that cannot be', () => {
       says: 'its file system is full',
       hint: 'df -h ',
     },
-  ])('is on a file system where nothing can be written: $mount', async ({ mount, says, hint }) => {
-    const desk = newDesk()
-    const ran = await inMounts(desk, `${mount} ${quote(desk.state)}`, 'up iscsi')
-    expectHostError(ran, new RegExp(`${desk.state} cannot be written to: ${says}`))
-    expect(ran.stderr).toContain(`Hint: ${hint}`)
-  })
+  ])(
+    'lab refuses a folder on a file system that cannot be written to: $mount',
+    async ({ mount, says, hint }) => {
+      const desk = newDesk()
+      const ran = await inMounts(desk, `${mount} ${quote(desk.state)}`, 'up iscsi')
+      expectHostError(ran, new RegExp(`${desk.state} cannot be written to: ${says}`))
+      expect(ran.stderr).toContain(`Hint: ${hint}`)
+    },
+  )
 
-  test('says so where nobody knows the home folder', async () => {
+  test('lab says so when no home folder is known', async () => {
     const desk = newDesk()
     const ran = await desk.run(root ? 'setpriv' : 'env', [
       ...(root ? ['--reuid', String(stranger), '--clear-groups'] : []),
@@ -106,18 +109,18 @@ describe.concurrent('a folder of labs that cannot be', () => {
     if (root) expect(ran.stdout).toMatch(/HOME is not set name the folder: LAB_STATE=/)
   })
 
-  test('does not touch a lab whose lock cannot be read', async () => {
+  test('lab leaves a lab alone when its lock cannot be read', async () => {
     const desk = newDesk()
     await mkdir(join(desk.state, '.iscsi.lock'))
     expectHostError(await desk.lab(['up', 'iscsi']), /\.iscsi\.lock is a folder, where lab notes down/)
   })
 })
 
-describe.runIf(root).concurrent('a folder that is somebody else’s', () => {
+describe.runIf(root).concurrent('a folder of another user', () => {
   const commands = ['up', 'down', 'stop', 'start', 'status', 'verify', 'plan', 'heal', 'report']
 
   test.each([...commands, 'ssh', 'exec', 'kubectl', 'logs'])(
-    'is not read by lab %s: the program that its ssh_config names is never started',
+    'lab %s does not read a lab of another user, whose ssh_config could start any program',
     async (command) => {
       const desk = newDesk()
       const trap = join(desk.folder, 'trapped')
@@ -144,7 +147,7 @@ describe.runIf(root).concurrent('a folder that is somebody else’s', () => {
   )
 
   test.each(['list', 'status iscsi', 'up iscsi', 'down iscsi'])(
-    'is root’s, and lab %s of a user says so',
+    'lab %s tells a user that the lab belongs to root',
     async (line) => {
       const desk = newDesk()
       await desk.madeBefore('iscsi')
@@ -162,7 +165,7 @@ describe.runIf(root).concurrent('a folder that is somebody else’s', () => {
     },
   )
 
-  test('is no cache whose programs are started', async () => {
+  test('lab starts no program from a cache of another user', async () => {
     const desk = newDesk()
     await chown(desk.cache, stranger, 0)
     expectHostError(
@@ -172,7 +175,7 @@ describe.runIf(root).concurrent('a folder that is somebody else’s', () => {
   })
 
   test.each(['validate', 'up', 'plan', 'prepare'])(
-    'is not where lab %s takes a lab file from',
+    'lab %s reads no lab file from a folder of another user',
     async (command) => {
       const desk = newDesk()
       await mkdir(join(desk.folder, 'theirs'))
@@ -188,7 +191,7 @@ describe.runIf(root).concurrent('a folder that is somebody else’s', () => {
     },
   )
 
-  test('may be the cache that root prepared for everybody', async () => {
+  test('every user may use a cache that root prepared', async () => {
     const desk = newDesk()
     await chmod(desk.folder, 0o755)
     await mkdir(join(desk.folder, 'student'))
@@ -203,8 +206,8 @@ describe.runIf(root).concurrent('a folder that is somebody else’s', () => {
   })
 })
 
-describe.runIf(root).concurrent('what lab doctor says', () => {
-  test('of a cache that is mounted noexec is that, and what to type', async () => {
+describe.runIf(root).concurrent('the advice of lab doctor', () => {
+  test('lab doctor names a cache that is mounted noexec, and says what to type', async () => {
     const desk = newDesk()
     const ran = await inMounts(desk, `mount -t tmpfs -o noexec tmpfs ${quote(desk.cache)}`, 'doctor')
     expect(ran.stdout).toMatch(
@@ -213,7 +216,7 @@ describe.runIf(root).concurrent('what lab doctor says', () => {
     expect(ran.stdout).toMatch(/mount -o remount,exec .*LAB_CACHE=/)
   })
 
-  test('of a container without CAP_SYS_ADMIN is what that container must be allowed', async () => {
+  test('lab doctor names what a container without CAP_SYS_ADMIN has to be allowed', async () => {
     const ran = await newDesk().run('setpriv', [
       ...['--inh-caps=-all', '--bounding-set=-all', process.execPath, cli, 'doctor'],
     ])
@@ -225,7 +228,7 @@ describe.runIf(root).concurrent('what lab doctor says', () => {
 
 describe('a path with odd characters', () => {
   test.each(['my labs', 'a,b:c', `it's "so"`, 'per%cent', 'back\\slash', '#hash $HOME', '日本'])(
-    'is what ssh takes from ssh_config: %s',
+    'ssh reads such a path correctly from ssh_config: %s',
     async (name) => {
       const before = process.env['LAB_STATE']
       process.env['LAB_STATE'] = join(await temporaryFolder(), name)
@@ -252,16 +255,16 @@ describe('a path with odd characters', () => {
     },
   )
 
-  test('that ssh_config could not hold is refused', async () => {
+  test('a path that ssh_config cannot express is refused', async () => {
     const ran = await newDesk().lab(['status', 'iscsi'], { LAB_STATE: '/tmp/${HOME}' })
     expect(ran.stderr).toMatch(/^✖ LAB_STATE: a folder with \$\{ or control characters in its path/)
     expect(ran.exitCode).toBe(2)
   })
 })
 
-describe.concurrent('files of a lab that a power cut left empty or broken', () => {
+describe.concurrent('files of a lab that a power cut emptied or cut short', () => {
   test.each(['', '{', '\0\0\0'])(
-    'are one error with what to type, and lab down ends the lab: %j',
+    'a damaged file is one error with what to type, and lab down still removes the lab: %j',
     async (text) => {
       const desk = newDesk()
       await desk.madeBefore('iscsi', {
@@ -278,7 +281,7 @@ describe.concurrent('files of a lab that a power cut left empty or broken', () =
     },
   )
 
-  test.each(['', '{', '[]'])('are a machine that was never made: base.json with %j', async (text) => {
+  test.each(['', '{', '[]'])('a machine with a damaged base.json counts as never made: %j', async (text) => {
     const desk = newDesk()
     await desk.madeBefore('iscsi')
     await mkdir(join(desk.state, 'iscsi', 'machines', 'target'), { recursive: true })
@@ -288,7 +291,7 @@ describe.concurrent('files of a lab that a power cut left empty or broken', () =
   })
 })
 
-test('a lab file whose folder of manifests is called as one of lab’s own reaches none of them', async () => {
+test("a lab file cannot reach lab's own files through a folder of manifests with the same name", async () => {
   const { keepManifests } = await import('../../src/command/kept-lab.js')
   const state = await temporaryFolder()
   const before = process.env['LAB_STATE']

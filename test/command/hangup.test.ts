@@ -61,7 +61,7 @@ test.each<{ signals: readonly NodeJS.Signals[] }>([
   { signals: ['SIGHUP', 'SIGHUP'] },
   { signals: ['SIGTERM', 'SIGHUP'] },
   { signals: ['SIGHUP', 'SIGTERM'] },
-])('$signals are one wish to end, and what was begun is tidied up', async ({ signals }) => {
+])('$signals count as one request to stop, and lab cleans up what it began', async ({ signals }) => {
   const desk = await busyDesk()
   const child = spawn(process.execPath, [cli, 'up', 'iscsi', '--wait'], { env: desk.env, cwd: desk.here })
   let said = ''

@@ -15,7 +15,7 @@ const files = [
     .map((name) => join(valid, name)),
 ]
 
-describe('the parsed lab file', () => {
+describe('the copy of the parsed lab file', () => {
   let folder: string
   beforeEach(async () => {
     const state = await temporaryFolder()
@@ -28,7 +28,7 @@ describe('the parsed lab file', () => {
     folder = join(state, 'iscsi')
   })
 
-  test.each(files)('of %s is the same after it was kept', async (file) => {
+  test.each(files)('the copy of %s equals the parsed file', async (file) => {
     const lab = parseLab(await readFile(file, 'utf8'), file)
     expect(JSON.parse(JSON.stringify(lab))).toEqual(lab)
   })
@@ -46,7 +46,7 @@ describe('the parsed lab file', () => {
   }
   const description = async () => (await loadRunning('iscsi')).description
 
-  test('is what commands take', async () => {
+  test('commands use the copy', async () => {
     await remember()
     await edit(() => undefined)
     expect(await description()).toBe('from lab.json')
@@ -55,19 +55,22 @@ describe('the parsed lab file', () => {
   test.each([
     { why: 'of another program', change: (parsed: { program: string }) => (parsed.program = '1') },
     { why: 'of another text', change: (parsed: { text: string }) => (parsed.text += '\n') },
-  ])('is not taken where it is $why', async ({ change }) => {
+  ])('the copy is ignored when it is $why', async ({ change }) => {
     await remember()
     await edit((parsed) => void change(parsed))
     expect(await description()).toBe((await loadLab('iscsi')).description)
   })
 
-  test.each(['', '{"program": ', 'null', '[]'])('is not taken where it is broken: %s', async (text) => {
-    await remember()
-    await writeFile(kept(), text)
-    expect(await description()).toBe((await loadLab('iscsi')).description)
-  })
+  test.each(['', '{"program": ', 'null', '[]'])(
+    'the copy is ignored when it is damaged: %s',
+    async (text) => {
+      await remember()
+      await writeFile(kept(), text)
+      expect(await description()).toBe((await loadLab('iscsi')).description)
+    },
+  )
 
-  test('is as secret as the lab file', async () => {
+  test('the copy is as private as the lab file', async () => {
     await remember()
     const { stat } = await import('node:fs/promises')
     expect((await stat(kept())).mode & 0o777).toBe(0o600)

@@ -69,8 +69,8 @@ const failing = (events: readonly EventObject[], pods = there): readonly string[
 const without = (index: number): readonly EventObject[] => right.filter((_, other) => other !== index)
 const instead = (index: number, other: EventObject): readonly EventObject[] => right.with(index, other)
 
-describe('who revived the pods', () => {
-  test('is told by the Events of four components', () => {
+describe('who recreated the pods', () => {
+  test('the Events of four components tell who recreated the pods', () => {
     expect(failing(right)).toEqual([])
     expect(revivedInTurn(right.map(eventSeen), there).map(({ saw }) => saw)).toEqual([
       'taint-eviction-controller: TaintManagerEviction: Marking for deletion Pod x/old-1',
@@ -154,22 +154,22 @@ describe('who revived the pods', () => {
       ),
       'kubelet started each of them',
     ],
-  ])('is not told where %s', (_what, events, title) => {
+  ])('the Events do not tell who recreated the pods when %s', (_what, events, title) => {
     expect(failing(events)).toEqual([expect.stringContaining(title)])
   })
 
-  test('is not told where there are no pods to ask about', () => {
+  test('no one recreated the pods when there are none', () => {
     expect(failing(right, { lost: [], fresh: [], kept: [] })).toHaveLength(4)
   })
 })
 
-describe('that a node is not ready', () => {
+describe('a node that is not ready', () => {
   const node = { kind: 'Node', name: 'worker1', uid: 'worker1' }
   const since = Date.parse('2026-01-01T00:00:58Z')
   const said = (one: EventObject) => saidNotReady([eventSeen(one)], 'worker1', since).ok
   const notReady = event('NodeNotReady', 'node-controller', node, 'Node worker1 status is now: NodeNotReady')
 
-  test('is said by the node controller', () => {
+  test("the node controller's Event counts as evidence", () => {
     expect(said(notReady)).toBe(true)
   })
 
@@ -183,7 +183,7 @@ describe('that a node is not ready', () => {
     ['about its return', event('NodeReady', 'node-controller', node, 'status is now: NodeReady')],
     ['about a pod of it', { ...notReady, involvedObject: { kind: 'Pod', name: 'worker1' } }],
     ['at no time', { ...notReady, lastTimestamp: null }],
-  ])('is not said by an Event %s', (_what, one) => {
+  ])('an Event %s does not count as evidence', (_what, one) => {
     expect(said(one)).toBe(false)
   })
 })

@@ -28,7 +28,7 @@ const gaveUp: DrainSeen = {
 const facts = { answer: refusal, budget: budget(0), before }
 
 describe('a drain that the disruption budget refuses', () => {
-  test('holds, in the words of the API server and by the numbers of the budget', () => {
+  test('the claim holds with the words of the API server and the numbers of the budget', () => {
     expect(refusedByBudget(gaveUp, facts)).toEqual({
       ok: true,
       saw: "Cannot evict pod as it would violate the pod's disruption budget; 0 disruptions allowed: 2 of 3 healthy, 2 wanted; zk-2 ready; the node stays cordoned",
@@ -95,15 +95,15 @@ describe('a drain that the disruption budget refuses', () => {
     ['left it not ready', { ...gaveUp, left: [{ ...before, ready: false }] }, facts, 'zk-2 is not as it was'],
     ['had it restarted', { ...gaveUp, left: [{ ...before, restarts: 1 }] }, facts, 'zk-2 is not as it was'],
     ['left the node open to pods', { ...gaveUp, cordoned: false }, facts, 'the node is not cordoned'],
-  ])('does not hold where it %s', (_what, seen, known, saw) => {
+  ])('the claim fails when it %s', (_what, seen, known, saw) => {
     expect(refusedByBudget(seen, known)).toEqual({ ok: false, saw: expect.stringContaining(saw) as string })
   })
 })
 
-describe('a drain that comes to its end', () => {
+describe('a drain that finishes', () => {
   const done: DrainSeen = { said: undefined, cordoned: true, left: [] }
 
-  test('holds', () => {
+  test('the claim holds', () => {
     expect(drained(done)).toEqual({ ok: true, saw: 'kubectl: drained; cordoned; no server on it' })
   })
 
@@ -111,12 +111,12 @@ describe('a drain that comes to its end', () => {
     ['gave up', { ...done, said: 'global timeout reached: 90s' }],
     ['left a server there', { ...done, left: [before] }],
     ['left the node open to pods', { ...done, cordoned: false }],
-  ])('does not hold where it %s', (_what, seen) => {
+  ])('the claim fails when it %s', (_what, seen) => {
     expect(drained(seen).ok).toBe(false)
   })
 })
 
-test('a budget allows so many, and no other number', () => {
+test('a disruption budget is compared by its exact numbers', () => {
   expect(allows(budget(1, 3), 1).ok).toBe(true)
   expect(allows(budget(0), 1).ok).toBe(false)
 })
@@ -124,7 +124,7 @@ test('a budget allows so many, and no other number', () => {
 describe('the group of a volume', () => {
   const given = 'drwxrwsrwx root zookeeper\ndrwxr-sr-x zookeeper zookeeper\n'
 
-  test('is that of fsGroup, and what is made in it has it, too', () => {
+  test('files made in a volume belong to the group of fsGroup', () => {
     expect(givenToZookeeper(given).ok).toBe(true)
   })
 
@@ -134,7 +134,7 @@ describe('the group of a volume', () => {
     ['a volume of another group', 'drwxrwsrwx root root\ndrwxr-sr-x zookeeper root'],
     ['a folder that is not there', 'drwxrwsrwx root zookeeper'],
     ['nothing', ''],
-  ])('is not that of %s', (_what, said) => {
+  ])('the group of %s is rejected', (_what, said) => {
     expect(givenToZookeeper(said).ok).toBe(false)
   })
 })

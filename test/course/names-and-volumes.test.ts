@@ -17,7 +17,7 @@ const members = [
 const answers = new Map(members.map(({ name, address }) => [name, aOf(name, address)]))
 
 describe('records of a headless Service', () => {
-  test('lead to its pods, asked from another pod', () => {
+  test('the records of a headless Service resolve to its pods from inside another pod', () => {
     expect(recordsLeadTo(service, members, srvOf('web-1', 'web-0'), answers)).toEqual({
       ok: true,
       saw: `SRV: web-0.${service}, web-1.${service}; A: web-0 10.244.21.5, web-1 10.244.22.6`,
@@ -48,11 +48,11 @@ describe('records of a headless Service', () => {
         ['web-1', aOf('web-1', '10.244.21.5')],
       ]),
     ],
-  ])('fail where the name server %s', (_what, srv, a) => {
+  ])('the claim fails when the name server %s', (_what, srv, a) => {
     expect(recordsLeadTo(service, members, srv, a).ok).toBe(false)
   })
 
-  test("the name server's own address is no answer", () => {
+  test('the address of the name server does not count as an answer', () => {
     expect(addressesIn(server, `web-0.${service}`)).toEqual([])
     expect(addressesIn('Server: 10.96.0.10\nAddress: 10.96.0.10\n\n** server cannot find it', 'x')).toEqual(
       [],
@@ -69,10 +69,10 @@ const claim = (name: string, other: Partial<VolumeClaim> = {}): VolumeClaim => (
   ...other,
 })
 
-describe('claims to volumes', () => {
+describe('persistent volume claims', () => {
   const before = [claim('www-web-0'), claim('www-web-1')]
 
-  test('are those that were there, with their volumes', () => {
+  test('the claims are the same ones with the same volumes', () => {
     expect(sameVolumes(before, [...before].reverse()).ok).toBe(true)
   })
 
@@ -86,15 +86,15 @@ describe('claims to volumes', () => {
     ],
     ['one is not bound', [claim('www-web-0', { bound: false }), before[1]!], 'another claim'],
     ['there is one more', [...before, claim('www-web-2')], 'www-web-2'],
-  ])('are others where %s', (_what, after, saw) => {
+  ])('the claims count as different when %s', (_what, after, saw) => {
     expect(sameVolumes(before, after)).toMatchObject({ ok: false, saw: expect.stringContaining(saw) })
   })
 
-  test('no claims before and after are not the same claims', () => {
+  test('an absence of claims before and after is not accepted as the same claims', () => {
     expect(sameVolumes([], []).ok).toBe(false)
   })
 
-  test('are bound, these and no others', () => {
+  test('exactly the expected claims are bound', () => {
     const names = ['www-web-0', 'www-web-1']
     expect(boundClaims(before, names).ok).toBe(true)
     expect(boundClaims(before.slice(1), names).ok).toBe(false)

@@ -36,7 +36,7 @@ const entrance = async () => {
   return { port: opened.port, visits: () => visits }
 }
 
-it('leads the program that opened it to the database', async () => {
+it('the forwarded port connects the program that opened it to the database', async () => {
   const { port } = await entrance()
   const socket = connect(port, '127.0.0.1')
   let said = ''
@@ -45,7 +45,7 @@ it('leads the program that opened it to the database', async () => {
   expect(said).toBe('hello\n')
 })
 
-it('hangs up on any other program of the host, which never reaches the database', async () => {
+it('the forwarded port hangs up on any other program of the host', async () => {
   const { port, visits } = await entrance()
   const { stdout } = await execa('bash', ['-c', `cat < /dev/tcp/127.0.0.1/${String(port)}`], {
     reject: false,

@@ -3,7 +3,7 @@ import { ringStates, rowsIn } from '../../src/course/cassandra.js'
 import { isFile, titleOf, uploadedTo } from '../../src/course/wordpress.js'
 import { valueIn } from '../../src/course/zookeeper-servers.js'
 
-test('nodetool status: a member that is down or still joining is not up and normal', () => {
+test('nodetool status does not count a member that is down or joining as up and normal', () => {
   const status = `Datacenter: DC1-K8Demo
 ======================
 Status=Up/Down
@@ -17,7 +17,7 @@ UJ  10.244.23.3  84.74 KiB  16      ?                 a6a1e8c2-3dc5-4417-b1a0-26
   expect(ringStates('error: Connection refused')).toEqual([])
 })
 
-test('rows as cqlsh prints them', () => {
+test('rows are parsed as cqlsh prints them', () => {
   const output = `Consistency level set to QUORUM.
 
  id | text
@@ -33,12 +33,12 @@ test('rows as cqlsh prints them', () => {
   expect(rowsIn('NoHostAvailable').size).toBe(0)
 })
 
-test('a value as zkCli.sh prints it: by itself, not as a part of what was asked', () => {
+test('a value is parsed from the output of zkCli.sh, and not from the echoed question', () => {
   expect(valueIn('Connecting to localhost:2181\nWATCHER::\nworld-1\n', 'world-1')).toBe(true)
   expect(valueIn('create /lab-hello world-1\nNode does not exist: /lab-hello\n', 'world-1')).toBe(false)
 })
 
-test('a page as it is told: its title, or where it leads', () => {
+test('a page is described by its title, or by where it redirects', () => {
   expect(
     titleOf({ status: 200, body: '<title>WordPress &rsaquo; Installation</title>', location: undefined }),
   ).toBe('200, WordPress Installation')
@@ -48,7 +48,7 @@ test('a page as it is told: its title, or where it leads', () => {
   expect(titleOf({ status: 500, body: 'oops', location: undefined })).toBe('500, no title')
 })
 
-test('a file that was uploaded: its address in the site, or none where it was not taken', () => {
+test('an uploaded file is described by its address, or as refused', () => {
   const page = (status: number, body: string) => ({ status, body, location: undefined })
   const taken =
     '{"id":7,"source_url":"http:\\/\\/192.168.56.21:31234\\/wp-content\\/uploads\\/2026\\/01\\/lab.txt"}'
@@ -58,7 +58,7 @@ test('a file that was uploaded: its address in the site, or none where it was no
   expect(uploadedTo(page(201, '<html>'))).toBeUndefined()
 })
 
-test('a site that lost its volume does not serve the file: its programs are back, its posts are there', () => {
+test('a site that lost its volume runs and shows its posts but does not serve the file', () => {
   const content = 'Uploaded: 1234\n'
   const page = (status: number, body: string, location?: string) => ({ status, body, location })
   expect(isFile(page(200, content), content).ok).toBe(true)

@@ -17,10 +17,13 @@ const subnet = (text: string): Subnet => {
   return parsed
 }
 
-describe('addresses', () => {
-  test.each(['0.0.0.0', '10.0.0.1', '192.168.56.255', '255.255.255.255'])('%s there and back', (text) => {
-    expect(addressText(parseAddress(text) ?? -1)).toBe(text)
-  })
+describe('IPv4 addresses', () => {
+  test.each(['0.0.0.0', '10.0.0.1', '192.168.56.255', '255.255.255.255'])(
+    '%s is unchanged after parsing and formatting',
+    (text) => {
+      expect(addressText(parseAddress(text) ?? -1)).toBe(text)
+    },
+  )
 
   test.each([
     '',
@@ -32,7 +35,7 @@ describe('addresses', () => {
     ' 10.0.0.1',
     '10.0.0.1\n',
     '0x0a.0.0.1',
-  ])('%j is none', (text) => {
+  ])('%j is not an address', (text) => {
     expect(parseAddress(text)).toBeUndefined()
   })
 })
@@ -43,12 +46,12 @@ describe('subnets', () => {
     ['255.255.255.255/8', '255.0.0.0/8'],
     ['10.1.2.3/32', '10.1.2.3/32'],
     ['10.1.2.3/0', '0.0.0.0/0'],
-  ])('%s lies in %s', (text, canonical) => {
+  ])('the address %s lies in %s', (text, canonical) => {
     expect(subnetText(subnet(text))).toBe(canonical)
   })
 
   test.each(['10.0.0.0', '10.0.0.0/33', '10.0.0.0/08', '10.0.0/8', '/8', '10.0.0.0/', '10.0.0.0/8 '])(
-    '%j is none',
+    '%j is not a subnet',
     (text) => {
       expect(parseSubnet(text)).toBeUndefined()
     },
@@ -60,7 +63,7 @@ describe('subnets', () => {
     ['10.0.0.0/24', '10.0.1.0/24', false],
     ['192.168.0.0/17', '192.168.128.0/17', false],
     ['192.168.0.0/16', '192.168.0.0/16', true],
-  ])('%s and %s overlap: %s', (a, b, expected) => {
+  ])('the overlap of %s and %s is detected: %s', (a, b, expected) => {
     expect(overlaps(subnet(a), subnet(b))).toBe(expected)
   })
 
@@ -72,18 +75,18 @@ describe('subnets', () => {
     ['192.168.0.0/15', false],
     ['8.0.0.0/6', false],
     ['192.169.0.0/24', false],
-  ])('%s is private: %s', (text, expected) => {
+  ])('%s counts as private: %s', (text, expected) => {
     expect(isPrivate(subnet(text))).toBe(expected)
   })
 
-  test('host numbers', () => {
+  test('host numbers become addresses of the subnet', () => {
     expect(hostNumber(subnet('192.168.56.0/24'), parseAddress('192.168.56.21') ?? -1)).toBe(21)
     expect(hostNumber(subnet('172.20.0.0/16'), parseAddress('172.20.1.0') ?? -1)).toBe(256)
     expect(hostNumber(subnet('192.168.56.0/24'), parseAddress('192.168.57.0') ?? -1)).toBeUndefined()
     expect(hostNumber(subnet('192.168.56.0/24'), -1)).toBeUndefined()
   })
 
-  test('ranges of /24', () => {
+  test('a subnet is divided into ranges of /24', () => {
     const range = (text: string, n: number): string | undefined => {
       const found = nthRange(subnet(text), n)
       return found && subnetText(found)

@@ -8,19 +8,22 @@ test.each([
   ['cassandra', 'docker.io/library/cassandra:5.0'],
   ['mysql', 'docker.io/library/mariadb:11.8'],
   ['zookeeper', 'registry.k8s.io/kubernetes-zookeeper:1.0-3.9.4'],
-])('an image that is called %s: %s', (name, reference) => {
+])('the image name %s is normalized: %s', (name, reference) => {
   expect(imageReference(name)).toBe(reference)
 })
 
-test('a name that two images have is none', () => {
+test('a name that two images share is ambiguous', () => {
   expect(() => imageReference('nginx')).toThrow('there is no image nginx')
 })
 
-test.each(pins().images.map(({ reference }) => reference))('%s has no name of another', (reference) => {
-  expect(imageReference(reference)).toBe(reference)
-})
+test.each(pins().images.map(({ reference }) => reference))(
+  'the full reference %s names that image itself',
+  (reference) => {
+    expect(imageReference(reference)).toBe(reference)
+  },
+)
 
-test('a lab with storage has what makes volumes, without asking for it', () => {
+test('a lab with storage gets the volume provisioner without asking for it', () => {
   expect(imagesOf({ images: ['nginx:1.26'], storage: [] })).toEqual(['docker.io/library/nginx:1.26'])
   expect(
     imagesOf({ images: ['busybox:1.37'], storage: [{ class: 'standard', kind: 'local', default: true }] }),

@@ -41,7 +41,7 @@ const withoutFile = (lab: Lab): object => ({
 })
 
 describe('invalid files', () => {
-  test.each(yamlIn('invalid'))('%s', async (file) => {
+  test.each(yamlIn('invalid'))('an invalid file is refused: %s', async (file) => {
     const text = readFileSync(join(here, 'invalid', file), 'utf8')
     const error = problemsOf(text, `test/lab/invalid/${file}`)
     expect(error.exitCode).toBe(exitCodes.usage)
@@ -52,14 +52,14 @@ describe('invalid files', () => {
 })
 
 describe('valid files', () => {
-  test.each(yamlIn('valid'))('%s', async (file) => {
+  test.each(yamlIn('valid'))('a valid file is accepted: %s', async (file) => {
     const lab = parseLab(readFileSync(join(here, 'valid', file), 'utf8'), file, versions)
     await expect(`${JSON.stringify(withoutFile(lab), null, 2)}\n`).toMatchFileSnapshot(
       `valid/${file.replace('.yaml', '.json')}`,
     )
   })
 
-  test('the shipped labs, with their defaults', async () => {
+  test('the shipped labs load with their defaults', async () => {
     expect(shippedLabs().map(({ name }) => name)).toEqual([
       'cassandra',
       'deployment',
@@ -79,13 +79,13 @@ describe('valid files', () => {
     }
   })
 
-  test('a byte order mark and Windows line ends', () => {
+  test('a byte order mark and Windows line ends are accepted', () => {
     const text = readFileSync(join(here, 'valid', 'nasty-secrets.yaml'), 'utf8')
     const plain = parseLab(text, 'lab.yaml', versions)
     expect(parseLab(`\ufeff${text.replaceAll('\n', '\r\n')}`, 'lab.yaml', versions)).toEqual(plain)
   })
 
-  test('the pod range follows from the host number', async () => {
+  test('the default pod range follows from the host number', async () => {
     const lab = await loadLab('iscsi-ha')
     const ranges = lab.machines.slice(1).map((machine) => podRangeOf(lab, machine))
     expect(ranges).toEqual(['10.244.11.0/24', '10.244.21.0/24', '10.244.22.0/24'])
@@ -97,7 +97,7 @@ describe('valid files', () => {
   })
 })
 
-describe('texts that are hard to show as a file', () => {
+describe('input that is hard to report on', () => {
   const many = (count: number, line: (index: number) => string): string =>
     Array.from({ length: count }, (_, index) => line(index)).join('\n')
 
@@ -118,41 +118,44 @@ describe('texts that are hard to show as a file', () => {
       `a0: &a0 [x, x]\n${many(30, (n) => `a${String(n + 1)}: &a${String(n + 1)} [*a${String(n)}, *a${String(n)}]`)}`,
       'lab.yaml  its aliases (*name) multiply into far too many values; write the values themselves',
     ],
-  ])('%s', (_, text, message) => {
+  ])('such input is reported at its place: %s', (_, text, message) => {
     expect(problemsOf(text).message).toBe(message)
   })
 
   test.each(['[', '{ a: ', '- ', '? ', '&a [', '[? '])(
-    'nesting by %j does not end the process',
+    'deep nesting with %j does not crash the process',
     (opening) => {
       const { message } = problemsOf(`kubernetes:\n  kubelet:\n    ${opening.repeat(20_000)}`)
       expect(message).toMatch(/^lab.yaml:3:\d+ {2}nested too deeply for a lab file\n/)
     },
   )
 
-  test('a file of another kind, of great length, is refused in a moment', () => {
+  test('a long file of another format is refused quickly', () => {
     const { problems } = problemsOf(many(30_000, (index) => `k${String(index)}: 1`))
     expect(problems).toHaveLength(201)
     expect(problems.at(-1)?.message).toBe('and 29803 more problems')
     // Two seconds alone, ten times that beside other tests; every key compared with every other, minutes.
   }, 60_000)
 
-  test('more than a hundred aliases', () => {
+  test('more than a hundred aliases are refused', () => {
     const text = `a: &a 1\nb:\n${many(101, () => '  - *a')}`
     expect(problemsOf(text).message).toMatch(/^lab.yaml:3:5 {2}the first of 101 aliases/)
   })
 
-  test.each(['{ a: 1 }: x', '? [a]\n: x', ': x', 'null: x', '&a b: 1\n*a : 2'])('%j has no key', (text) => {
-    expect(problemsOf(text).message).toMatch(/^lab.yaml:\d:\d {2}not a key; wanted a word before the colon/)
-  })
+  test.each(['{ a: 1 }: x', '? [a]\n: x', ': x', 'null: x', '&a b: 1\n*a : 2'])(
+    'an empty key is refused: %j',
+    (text) => {
+      expect(problemsOf(text).message).toMatch(/^lab.yaml:\d:\d {2}not a key; wanted a word before the colon/)
+    },
+  )
 
-  test('control characters of the file never reach the terminal', () => {
+  test('control characters of a file never reach the terminal', () => {
     const { message } = problemsOf('"\u001b[31mred\\e[0m": 1\nname: "a\\e[31m\\u202e"\n')
     // eslint-disable-next-line no-control-regex
     expect(message).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
   })
 
-  test('a secret never stands in a message', () => {
+  test('no message contains a secret', () => {
     const text = readFileSync(join(here, 'valid', 'nasty-secrets.yaml'), 'utf8')
       .replace(/username: .*/, 'username: "hush\\n"')
       .replace(/password: .*/, 'password: " hush"')
@@ -161,7 +164,7 @@ describe('texts that are hard to show as a file', () => {
     expect(message).not.toContain('hush')
   })
 
-  test('a password that YAML takes for a number stays out of the message too', () => {
+  test('no message contains a password that YAML reads as a number', () => {
     const text = readFileSync(join(here, 'valid', 'nasty-secrets.yaml'), 'utf8')
     const { message } = problemsOf(text.replace(/password: .*/, 'password: 31415926'))
     expect(message).toBe(
@@ -169,19 +172,19 @@ describe('texts that are hard to show as a file', () => {
     )
   })
 
-  test('the place of a problem counts the same with Windows line ends', () => {
+  test('the place of a problem is right with Windows line ends', () => {
     const { problems } = problemsOf('apiVersion: lab/v1\r\nname: x\r\nmachines:\r\n  - cpu: 1\r\n')
     expect(problems.find(({ field }) => field === 'machines[0].cpu')).toMatchObject({ line: 4, column: 5 })
   })
 
-  test('a marker before the only document is fine, a second one is not', () => {
+  test('a document marker is accepted before the only document, and a second one is refused', () => {
     const text = initLab('marker')
     expect(parseLab(`---\n${text}`, 'lab.yaml').name).toBe('marker')
     expect(parseLab(`---\n${text}...\n`, 'lab.yaml').name).toBe('marker')
     expect(problemsOf(`---\nname: a\n---\nname: b\n`).message).toContain('lab.yaml:3:1  a second document')
   })
 
-  test('a file name that a shell would split is quoted in the hint', () => {
+  test('the hint quotes a file name that a shell would split', () => {
     expect(problemsOf('', 'my lab.yaml').hint).toBe("lab validate 'my lab.yaml'")
   })
 
@@ -191,7 +194,7 @@ describe('texts that are hard to show as a file', () => {
   })
 })
 
-describe('whatever is in the file, the error is about the file', { timeout: 60_000 }, () => {
+describe('any mutation of a lab file is reported as an error in the file', { timeout: 60_000 }, () => {
   // Every fault is in one file; the many scenarios of iscsi-ha would only take time.
   const text = [
     readFileSync(join(schemaFile, '..', 'iscsi-ha.yaml'), 'utf8').replace(/^scenarios:[^]*/m, ''),
@@ -228,7 +231,7 @@ describe('whatever is in the file, the error is about the file', { timeout: 60_0
     return copy
   }
 
-  test.each(text)('an odd value in the place of each', (whole) => {
+  test.each(text)('an unusual value in any place is reported as an error in the file', (whole) => {
     const value: unknown = parse(whole)
     for (const path of pathsOf(value)) {
       for (const odd of [null, true, -1, 2 ** 60, 0.5, '', 'x', '\u0000', [], [null], {}, { a: 1 }]) {
@@ -237,7 +240,7 @@ describe('whatever is in the file, the error is about the file', { timeout: 60_0
     }
   })
 
-  test.each(text)('a line that is missing, cut short, or there twice', (whole) => {
+  test.each(text)('a missing, shortened or doubled line is reported as an error in the file', (whole) => {
     const lines = whole.split('\n')
     lines.forEach((line, index) => {
       const before = lines.slice(0, index)
@@ -257,7 +260,7 @@ describe('whatever is in the file, the error is about the file', { timeout: 60_0
   })
 })
 
-describe('secrets of CHAP', () => {
+describe('CHAP secrets', () => {
   const withPassword = (password: string): string =>
     readFileSync(join(here, 'valid', 'nasty-secrets.yaml'), 'utf8').replace(
       /password: .*/,
@@ -293,7 +296,7 @@ describe('secrets of CHAP', () => {
   })
 })
 
-describe('the version of Kubernetes', () => {
+describe('the Kubernetes version', () => {
   test.each([
     ['1.36.3', undefined, undefined],
     ['1.36.3', 'uml', undefined],
@@ -311,11 +314,11 @@ describe('the version of Kubernetes', () => {
     ['1.37.12', 'libvirt', undefined],
     ['1.3.0', 'libvirt', '1.3.0 is not supported; wanted a version of 1.35, 1.36, 1.37'],
     ['1.34.9', 'virtualbox', '1.34.9 is not supported; wanted a version of 1.35, 1.36, 1.37'],
-  ] as const)('%s with %s', (version, provider, message) => {
+  ] as const)('version %s is accepted or refused with a reason for provider %s', (version, provider, message) => {
     expect(versionProblem(version, provider, versions)).toBe(message)
   })
 
-  test('any supported one when it is not known what is built', () => {
+  test('any supported version is accepted when no built version is known', () => {
     expect(versionProblem('1.37.0', 'uml', { ...versions, built: undefined })).toBeUndefined()
   })
 })
@@ -338,7 +341,7 @@ describe('loadLab', () => {
       (error: unknown) => (error instanceof LabError ? error : Promise.reject(error as Error)),
     )
 
-  test('reads a file at a path', async () => {
+  test('loadLab reads a file at a path', async () => {
     expect(await loadLab(join(folder, 'good'))).toMatchObject({ name: 'good', file: join(folder, 'good') })
   })
 
@@ -349,13 +352,13 @@ describe('loadLab', () => {
     ['loop.yaml', 'cannot be read: its symbolic links go round in a circle'],
     ['bytes.yaml', 'is not UTF-8 text'],
     ['huge.yaml', 'has 1048577 bytes; a lab file has at most 1048576'],
-  ])('refuses %s', async (name, message) => {
+  ])('loadLab refuses %s', async (name, message) => {
     const error = await failure(join(folder, name))
     expect(error.message).toBe(`${join(folder, name)}  ${message}`)
     expect(error).toMatchObject({ code: 'bad-lab-file', exitCode: exitCodes.usage })
   })
 
-  test('refuses a device', async () => {
+  test('loadLab refuses a device', async () => {
     expect((await failure('/dev/null')).message).toBe('/dev/null  is not an ordinary file; wanted a lab file')
   })
 
@@ -365,7 +368,7 @@ describe('loadLab', () => {
     ['wonderland', 'no lab named wonderland'],
     ['a\u001b[31m', 'no lab named a\\u001b[31m'],
     ['', 'no lab named '],
-  ])('does not know the name %j', async (name, message) => {
+  ])('loadLab does not know the name %j', async (name, message) => {
     const error = await failure(name)
     expect(error).toMatchObject({
       message,
@@ -377,14 +380,17 @@ describe('loadLab', () => {
 })
 
 describe('initLab', () => {
-  test.each(['my-lab', '007', 'null', '1e3', 'true'])('writes a valid file for the name %s', (name) => {
-    for (const from of [undefined, 'iscsi', 'iscsi-ha']) {
-      const lab = parseLab(initLab(name, from), `${name}.yaml`)
-      expect(lab.name).toBe(name)
-    }
-  })
+  test.each(['my-lab', '007', 'null', '1e3', 'true'])(
+    'initLab writes a valid file for the name %s',
+    (name) => {
+      for (const from of [undefined, 'iscsi', 'iscsi-ha']) {
+        const lab = parseLab(initLab(name, from), `${name}.yaml`)
+        expect(lab.name).toBe(name)
+      }
+    },
+  )
 
-  test('every commented-out setting of the template is right when it is put in', () => {
+  test('every commented setting of the template is valid when it is enabled', () => {
     const text = initLab('all')
       .replaceAll(/^( *)# ((?:provider|filesystems|kubelet|controllerManager):|- \{| {2}- \{)/gm, '$1$2')
       .replace(
@@ -400,7 +406,7 @@ describe('initLab', () => {
     })
   })
 
-  test('refuses a name that a lab cannot have, and an unknown lab to begin with', () => {
+  test('initLab refuses an invalid name and an unknown template', () => {
     expect(thrownBy(() => initLab('My Lab'))).toMatchObject({
       code: 'bad-lab-name',
       exitCode: exitCodes.usage,
@@ -411,11 +417,11 @@ describe('initLab', () => {
 })
 
 describe('labs/lab.schema.json', () => {
-  test('is what the schema says: npm run generate writes it', () => {
+  test('labs/lab.schema.json matches the schema', () => {
     expect(JSON.parse(readFileSync(schemaFile, 'utf8'))).toEqual(jsonSchema())
   })
 
-  test('describes every field', () => {
+  test('labs/lab.schema.json describes every field', () => {
     const missing: string[] = []
     const look = (node: unknown, path: string): void => {
       if (typeof node !== 'object' || node === null) return
@@ -430,7 +436,7 @@ describe('labs/lab.schema.json', () => {
     expect(missing).toEqual([])
   })
 
-  test('the labs are in the form that YAML readers other than ours agree on', () => {
+  test('the shipped labs use only YAML on which all parsers agree', () => {
     for (const { file } of shippedLabs()) {
       const text = readFileSync(file, 'utf8')
       expect(parse(text, { version: '1.1' })).toEqual(parse(text))

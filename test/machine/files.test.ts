@@ -53,7 +53,7 @@ const allFiles = (lab: Lab): readonly (MachineFile & { readonly machine: string 
 const names = ['iscsi', 'iscsi-ha', 'nasty'] as const
 
 describe.each(names)('the files of %s', (name) => {
-  test('are the golden ones', async () => {
+  test('the files match the golden ones', async () => {
     const text = allFiles(labNamed(name))
       .map(
         ({ machine, path, content, mode = 0o644 }) =>
@@ -63,7 +63,7 @@ describe.each(names)('the files of %s', (name) => {
     await expect(text).toMatchFileSnapshot(`../golden/machine/${name}.txt`)
   })
 
-  test('have each path once, absolute, and end with a newline', () => {
+  test('every path occurs once, is absolute, and its file ends with a newline', () => {
     const lab = labNamed(name)
     for (const machine of lab.machines) {
       const paths = filesOf(lab, machine.name).map(({ path }) => path)
@@ -73,7 +73,7 @@ describe.each(names)('the files of %s', (name) => {
     for (const { path, content } of allFiles(lab)) expect(content.endsWith('\n'), path).toBe(true)
   })
 
-  test('hold no trace of an unrendered template', () => {
+  test('no file contains a template expression', () => {
     for (const { path, content } of allFiles(labNamed(name))) {
       // What the nasty lab file says itself is not a template's.
       const ours = content.replaceAll(/\{\{(x|mustaches)\}\}/g, '')
@@ -82,14 +82,14 @@ describe.each(names)('the files of %s', (name) => {
     }
   })
 
-  test('are readable by root alone where a secret is in them', () => {
+  test('files with a secret are readable only by root', () => {
     const lab = labNamed(name)
     const secrets = [options.secrets.bootstrapToken, ...lab.targets.map(({ chap }) => chap.password)]
     for (const { path, content, mode = 0o644 } of allFiles(lab))
       if (secrets.some((secret) => content.includes(secret))) expect(mode & 0o077, path).toBe(0)
   })
 
-  test('are scripts that every shell here can parse', async () => {
+  test('scripts parse in every shell of this host', async () => {
     const scripts = allFiles(labNamed(name)).filter(({ content }) => content.startsWith('#!'))
     expect(scripts.length).toBeGreaterThan(0)
     for (const { machine, path, content, mode = 0o644 } of scripts) {
@@ -101,7 +101,7 @@ describe.each(names)('the files of %s', (name) => {
     }
   })
 
-  test('are YAML that parses, with no key twice', () => {
+  test('YAML files parse and have no duplicate keys', () => {
     const found = allFiles(labNamed(name)).filter(({ path }) => path.endsWith('.yaml'))
     expect(found.length > 0).toBe(labNamed(name).kubernetes !== undefined)
     for (const { path, content } of found) {
@@ -116,7 +116,7 @@ describe.each(names)('the files of %s', (name) => {
     }
   })
 
-  test('are JSON that parses', () => {
+  test('JSON files parse', () => {
     for (const { content, path } of allFiles(labNamed(name)).filter((file) =>
       file.path.endsWith('.conflist'),
     ))
@@ -126,13 +126,13 @@ describe.each(names)('the files of %s', (name) => {
       })
   })
 
-  test('make one archive, whoever makes it', async () => {
+  test('the archive is the same for every user who makes it', async () => {
     const files = allFiles(labNamed(name)).map((file) => ({ ...file, path: `/${file.machine}${file.path}` }))
     expect((await tarOf(files)).equals(await tarOf(files))).toBe(true)
   })
 })
 
-describe('what the lab file says', () => {
+describe('settings of the lab file', () => {
   /** The documents of a kubeadm file by kind. */
   const kinds = (machine: string): Readonly<Record<string, unknown>> =>
     Object.fromEntries(
@@ -142,7 +142,7 @@ describe('what the lab file says', () => {
       }),
     )
 
-  test('reaches kubeadm as it was written', () => {
+  test('kubeadm settings are passed on unchanged', () => {
     expect(kinds('cp')).toMatchObject({
       InitConfiguration: {
         localAPIEndpoint: { advertiseAddress: '172.20.17.5' },
@@ -172,7 +172,7 @@ describe('what the lab file says', () => {
     expect(kinds('w2')).toMatchObject({ JoinConfiguration: { nodeRegistration: { name: 'w2' } } })
   })
 
-  test('has the last word over what lab would choose, each flag once', () => {
+  test('settings of the user override those of lab, and each flag occurs once', () => {
     const { controllerManager } = kinds('cp')['ClusterConfiguration'] as {
       controllerManager: { extraArgs: readonly { name: string; value: string }[] }
     }
@@ -184,7 +184,7 @@ describe('what the lab file says', () => {
     expect(controllerManager.extraArgs).toHaveLength(3)
   })
 
-  test('failover: fast is sooner in every way; with fencing, no pod leaves a lost node by itself', async () => {
+  test('failover: fast shortens every timeout, and with fencing no pod leaves a lost node by itself', async () => {
     const lab = await loadLab('iscsi-ha')
     const configOf = (changes: Partial<Lab>): string => {
       const changed = { ...lab, ...changes }
@@ -206,7 +206,7 @@ describe('what the lab file says', () => {
       )
   })
 
-  test('emulated machines: kubeadm waits longer, and what is slow is not given up or ended', async () => {
+  test('emulated machines get longer timeouts from kubeadm and from their units', async () => {
     const lab = { ...(await loadLab('iscsi-ha')), failover: 'fast' as const }
     const documents = (name: string, path: string, patience?: number) =>
       parseAllDocuments(
@@ -256,7 +256,7 @@ describe('what the lab file says', () => {
         expect(document).not.toHaveProperty('timeouts')
   })
 
-  test('has the last word over the kubelet as well', () => {
+  test('kubelet settings of the user override those of lab', () => {
     const text = nastyText.replace('maxPods: 50,', 'maxPods: 50, failSwapOn: true,')
     const lab = parseLab(text, 'nasty.yaml', { built: '1.36.3', minors: ['1.36'] })
     const [, , kubelet] = parseAllDocuments(contentOf(lab, 'cp', '/etc/lab/kubeadm.yaml'))
@@ -265,7 +265,7 @@ describe('what the lab file says', () => {
     expect(kubelet.toJS()).toMatchObject({ failSwapOn: true })
   })
 
-  test('gives every node a route to each other one, and the range that the others route to it', () => {
+  test('every node has a route to every other node, and to the range that the others route to it', () => {
     const lab = labNamed('nasty')
     const nodes = ['cp', 'w1', 'w2', 'w3']
     const range = (machine: string): unknown =>
@@ -290,7 +290,7 @@ describe('what the lab file says', () => {
     }
   })
 
-  test('changes what a machine gets only where it concerns it', () => {
+  test('a change in the lab file changes only the machines it concerns', () => {
     const other = parseLab(nastyText.replace("'$(reboot)", "'$(halt)"), 'nasty.yaml', {
       built: '1.36.3',
       minors: ['1.36'],
@@ -334,11 +334,11 @@ const runTarget = async (folder: string, lab: Lab, machine: string): Promise<str
   return stderr
 }
 
-describe('the script of a target, on a stand-in for configfs', () => {
+describe('the script of a target, run on a stand-in for configfs', () => {
   const valueOf = (folder: string, ...path: readonly string[]): Promise<string> =>
     readFile(join(folder, 'config', 'target', ...path), 'utf8')
 
-  test('writes names and passwords byte for byte', async () => {
+  test('names and passwords are written byte for byte', async () => {
     const lab = labNamed('nasty')
     for (const { iqn, chap, machine } of lab.targets) {
       const folder = await temporaryFolder()
@@ -356,7 +356,7 @@ describe('the script of a target, on a stand-in for configfs', () => {
     }
   })
 
-  test('lets nobody in without CHAP, and opens only then', async () => {
+  test('nobody can log in without CHAP, and the target is enabled only after CHAP is set', async () => {
     const folder = await temporaryFolder()
     const log = await runTarget(folder, labNamed('iscsi'), 'target')
     const group = ['iscsi', 'iqn.2016-04.world.srv:target00', 'tpgt_1'] as const
@@ -367,7 +367,7 @@ describe('the script of a target, on a stand-in for configfs', () => {
     expect(log.indexOf('auth/password')).toBeLessThan(log.indexOf('/enable 1', log.indexOf('auth/password')))
   })
 
-  test('gives every LUN a disk of its own, across the targets of a machine', async () => {
+  test('every LUN has its own disk across all targets of a machine', async () => {
     const folder = await temporaryFolder()
     await runTarget(folder, labNamed('nasty'), 'disks')
     const devices = await Promise.all(
@@ -385,7 +385,7 @@ describe('the script of a target, on a stand-in for configfs', () => {
   })
 
   // An initiator knows disks by it: with one number twice, by-id links and multipath take two disks for one.
-  test('gives every disk of a lab a serial number of its own, whichever machine serves it', () => {
+  test('every disk of a lab has its own serial number, whichever machine serves it', () => {
     const lab = labNamed('nasty')
     const targets = lab.targets.map((target) => ({ ...target, luns: [{ lun: 0, size: 1024 ** 3 }] }))
     const serials = ['disks', 'more-disks'].flatMap((machine) =>
@@ -399,7 +399,7 @@ describe('the script of a target, on a stand-in for configfs', () => {
     expect(new Set(serials).size).toBe(3)
   })
 
-  test('changes nothing when it is run again', async () => {
+  test('a second run of the script changes nothing', async () => {
     const folder = await temporaryFolder()
     await runTarget(folder, labNamed('nasty'), 'disks')
     const files = async (): Promise<readonly string[]> => {
@@ -411,7 +411,7 @@ describe('the script of a target, on a stand-in for configfs', () => {
     expect(await files()).toEqual(before)
   })
 
-  test('takes up a new password, and shuts out an initiator that is gone', async () => {
+  test('a new password is applied, and a removed initiator loses access', async () => {
     const folder = await temporaryFolder()
     await runTarget(folder, labNamed('nasty'), 'disks')
     const changed = parseLab(
@@ -428,7 +428,7 @@ describe('the script of a target, on a stand-in for configfs', () => {
     expect(await valueOf(folder, acls, 'iqn.2016-04.world.srv:w1', 'auth', 'userid')).toBe('c d')
   })
 
-  test('serves no target that is no longer in the lab file', async () => {
+  test('a target that is no longer in the lab file is not served', async () => {
     const folder = await temporaryFolder()
     await runTarget(folder, labNamed('nasty'), 'disks')
     const lab = labNamed('nasty')
@@ -440,7 +440,7 @@ describe('the script of a target, on a stand-in for configfs', () => {
     ])
   })
 
-  test('tells its targets to whoever knows the CHAP of the first of them, and to nobody else', async () => {
+  test('only an initiator with the CHAP secret of the first target can discover the targets', async () => {
     const folder = await temporaryFolder()
     const lab = labNamed('nasty')
     await runTarget(folder, lab, 'disks')
@@ -467,7 +467,7 @@ describe('the script of a target, on a stand-in for configfs', () => {
     targets: lab.targets.map((target) => ({ ...target, chap: { ...target.chap, mutual } })),
   })
 
-  test('answers with the mutual name and password, when it is logged in to and when it is discovered', async () => {
+  test('the target answers with the mutual name and password at login and at discovery', async () => {
     const folder = await temporaryFolder()
     const lab = answering(labNamed('iscsi'))
     await runTarget(folder, lab, 'target')
@@ -490,7 +490,7 @@ describe('the script of a target, on a stand-in for configfs', () => {
     expect(await valueOf(folder, 'iscsi', acl, 'password_mutual')).toBe('NULL')
   })
 
-  test('writes a value anew that has a line end too many, and leaves one as the kernel shows it', async () => {
+  test('a value with a superfluous line end is rewritten, and one as the kernel shows it is left alone', async () => {
     const folder = await temporaryFolder()
     const lab = labNamed('iscsi')
     await runTarget(folder, lab, 'target')
@@ -534,13 +534,13 @@ describe('the script of a target, on a stand-in for configfs', () => {
     'w2/lun_2 = lun_2',
   ]
 
-  test('shows every initiator its own LUNs: of the database, of its file systems, and those it is named for', async () => {
+  test('every initiator sees its own LUNs: of the database, of its file systems, and those that name it', async () => {
     const folder = await temporaryFolder()
     await runTarget(folder, masked(), 'target')
     expect(await mappings(folder)).toEqual(meant)
   })
 
-  test('takes back a LUN that an initiator was shown by hand, under whatever number', async () => {
+  test('a LUN that was mapped by hand is unmapped, whatever its number', async () => {
     const folder = await temporaryFolder()
     await runTarget(folder, masked(), 'target')
     const { stdout: group } = await execa('sh', ['-c', 'echo iscsi/*/tpgt_1'], {
@@ -560,7 +560,7 @@ describe('the script of a target, on a stand-in for configfs', () => {
     expect(await readFile(join(acls, 'iqn.2016-04.world.srv:w1', 'lun_0', 'write_protect'), 'utf8')).toBe('0')
   })
 
-  test('gives a fenced initiator no list, whatever the lab file has for it, until the fence is undone', async () => {
+  test('a fenced initiator has no access list, whatever the lab file says, until the fence is undone', async () => {
     const folder = await temporaryFolder()
     await runTarget(folder, masked(), 'target')
     const fenced = join(folder, 'fenced')
@@ -573,7 +573,7 @@ describe('the script of a target, on a stand-in for configfs', () => {
     expect(await mappings(folder)).toEqual(meant)
   })
 
-  test('listens on no address and no port that is no longer in the lab file', async () => {
+  test('addresses and ports that are no longer in the lab file are closed', async () => {
     const folder = await temporaryFolder()
     await runTarget(folder, labNamed('nasty'), 'disks')
     const lab = labNamed('nasty')
@@ -587,7 +587,7 @@ describe('the script of a target, on a stand-in for configfs', () => {
   })
 })
 
-describe('the folders that a target machine is to have', () => {
+describe('the folders that a target machine should have', () => {
   const foldersIn = async (folder: string): Promise<readonly string[]> => {
     const patterns = [
       'core/iblock_*/*',
@@ -608,13 +608,16 @@ describe('the folders that a target machine is to have', () => {
       ),
     ].sort()
 
-  test.each(['disks', 'more-disks'])('are those that the script of %s makes', async (machine) => {
-    const folder = await temporaryFolder()
-    await runTarget(folder, labNamed('nasty'), machine)
-    expect(await foldersIn(folder)).toEqual(sorted(labNamed('nasty'), machine))
-  })
+  test.each(['disks', 'more-disks'])(
+    'the expected folders are those that the script of %s makes',
+    async (machine) => {
+      const folder = await temporaryFolder()
+      await runTarget(folder, labNamed('nasty'), machine)
+      expect(await foldersIn(folder)).toEqual(sorted(labNamed('nasty'), machine))
+    },
+  )
 
-  test('are the same after any edit: other targets, LUNs, ports, initiators, in another order', async () => {
+  test('the expected folders are right after any edit of targets, LUNs, ports and initiators, in any order', async () => {
     const folder = await temporaryFolder()
     const lab = labNamed('nasty')
     await runTarget(folder, lab, 'disks')
@@ -646,7 +649,7 @@ describe('an archive', () => {
     { path: "/odd name's", content: 'x' },
   ]
 
-  test('is extracted by tar as it was meant, as the machines do it', async () => {
+  test('tar extracts an archive as the machines do, with every file as it was given', async () => {
     const folder = await temporaryFolder()
     const options = ['--extract', '--no-same-owner', '--preserve-permissions', `--directory=${folder}`]
     await execa('tar', options, { input: await tarOf(files) })
@@ -656,7 +659,7 @@ describe('an archive', () => {
     }
   })
 
-  test('replaces the files that are there, with their modes', async () => {
+  test('extracting an archive replaces existing files and their modes', async () => {
     const folder = await temporaryFolder()
     await mkdir(join(folder, 'root'))
     await writeFile(join(folder, 'root', 'secret'), 'old', { mode: 0o644 })
@@ -666,7 +669,7 @@ describe('an archive', () => {
     expect((await stat(join(folder, 'root', 'secret'))).mode & 0o7777).toBe(0o600)
   })
 
-  test('says that everything is of root and of no time', async () => {
+  test('an archive belongs to root and has no dates', async () => {
     const { stdout } = await execa(
       'tar',
       ['--list', '--verbose', '--numeric-owner', '--full-time', '--utc'],
@@ -679,13 +682,13 @@ describe('an archive', () => {
     for (const line of lines) expect(line).toMatch(/^-\S+ 0\/0 +\d+ 1970-01-01 00:00:00 /)
   })
 
-  test('of the same files is the same, byte for byte, and of others another', async () => {
+  test('archives of equal files are equal byte for byte, and others differ', async () => {
     const first = await tarOf(files)
     expect(first.equals(await tarOf(files))).toBe(true)
     expect(first.equals(await tarOf([...files].reverse()))).toBe(false)
   })
 
-  test('of no files is an archive, too', async () => {
+  test('an archive without files is valid', async () => {
     const { stdout } = await execa('tar', ['--list'], { input: await tarOf([]) })
     expect(stdout).toBe('')
   })

@@ -17,13 +17,13 @@ beforeEach(async () => {
 })
 
 describe('a pair of keys', () => {
-  test('is made once, and kept', async () => {
+  test('a pair of keys is made once and kept', async () => {
     const made = await labKeys({ name: 'demo' })
     expect(await labKeys({ name: 'demo' })).toEqual(made)
     expect(made.publicKey).toMatch(/^ssh-ed25519 \S+ lab demo$/)
   })
 
-  test('is one that can be read, though ssh2 makes some that cannot', () => {
+  test('a pair of keys can be read, although ssh2 sometimes makes one that cannot', () => {
     const make = () => ssh2.utils.generateKeyPairSync('ed25519', { comment: 'lab demo' })
     let unreadable = make()
     // One in 250: 10,000 tries without one would mean that ssh2 was repaired, and this test may go.
@@ -36,13 +36,13 @@ describe('a pair of keys', () => {
     expect(makeKeyPair('lab demo', () => offered.shift() ?? unreadable)).toEqual(good)
   })
 
-  test('is one, however many ask for it at the same moment', async () => {
+  test('callers that ask at the same moment get the same pair of keys', async () => {
     const pairs = await Promise.all(Array.from({ length: 10 }, () => labKeys({ name: 'demo' })))
     expect(new Set(pairs.map(({ privateKey }) => privateKey)).size).toBe(1)
     expect(await readFile(pathsOf({ name: 'demo' }).privateKey, 'utf8')).toBe(pairs[0]?.privateKey)
   })
 
-  test('belongs together, for us and for OpenSSH', async () => {
+  test('both halves of a pair match, for us and for OpenSSH', async () => {
     const { privateKey, publicKey } = await machineKeys({ name: 'demo' }, 'worker1')
     const parsed = ssh2.utils.parseKey(privateKey)
     if (parsed instanceof Error) throw parsed
@@ -52,14 +52,14 @@ describe('a pair of keys', () => {
     expect(stdout.split(' ').slice(0, 2)).toEqual(publicKey.split(' ').slice(0, 2))
   })
 
-  test('is readable by its owner alone', async () => {
+  test('a private key is readable only by its owner', async () => {
     await labKeys({ name: 'demo' })
     const { privateKey } = pathsOf({ name: 'demo' })
     expect((await stat(privateKey)).mode & 0o777).toBe(0o600)
     expect((await stat(dirname(privateKey))).mode & 0o777).toBe(0o700)
   })
 
-  test('of which one half is gone is made anew, both halves', async () => {
+  test('a pair with a missing half is made again as a whole', async () => {
     const old = await labKeys({ name: 'demo' })
     await rm(`${pathsOf({ name: 'demo' }).privateKey}.pub`)
     const made = await labKeys({ name: 'demo' })
@@ -67,7 +67,7 @@ describe('a pair of keys', () => {
     expect(await labKeys({ name: 'demo' })).toEqual(made)
   })
 
-  test('of a machine is its own, and not that of another', async () => {
+  test('every machine has its own pair of keys', async () => {
     const [one, two, lab] = await Promise.all([
       machineKeys({ name: 'demo' }, 'worker1'),
       machineKeys({ name: 'demo' }, 'worker2'),
@@ -76,7 +76,7 @@ describe('a pair of keys', () => {
     expect(new Set([one.publicKey, two.publicKey, lab.publicKey]).size).toBe(3)
   })
 
-  test('may have a newline at the end of its public half, as editors leave it', async () => {
+  test('a public key may end with a newline, as editors leave it', async () => {
     const made = await labKeys({ name: 'demo' })
     const path = `${pathsOf({ name: 'demo' }).privateKey}.pub`
     await writeFile(path, `${made.publicKey}\n\n`)

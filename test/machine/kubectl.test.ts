@@ -24,7 +24,7 @@ const errorOf = async (promise: Promise<unknown>): Promise<LabError> => {
 }
 
 describe('kubectl', () => {
-  test('is told the kubeconfig, how long to wait, and the words as they are', async () => {
+  test('kubectl gets the kubeconfig, a timeout and the arguments unchanged', async () => {
     const kubectl = await kubectlThat(`for word in "$@"; do echo "[$word]"; done`)
     expect((await kubectl.run(['patch', '--patch', '{"a": "b c"}'], { timeout: 7 })).split('\n')).toEqual([
       '[--kubeconfig]',
@@ -36,25 +36,25 @@ describe('kubectl', () => {
     ])
   })
 
-  test('waits as much longer as the machines are slower', async () => {
+  test('kubectl waits longer on slower machines', async () => {
     const kubectl = await kubectlThat('echo "$3"', new AbortController().signal, 20)
     expect(await kubectl.run(['version'], { timeout: 7 })).toBe('--request-timeout=140s')
     expect(await kubectl.run(['version'])).toBe('--request-timeout=600s')
   })
 
-  test('reads a manifest from standard input, and nothing from ours', async () => {
+  test("kubectl reads a manifest from standard input, and never from lab's own", async () => {
     const kubectl = await kubectlThat('cat; echo end')
     expect(await kubectl.run(['apply'], { input: 'kind: Secret\n' })).toBe('kind: Secret\nend')
     expect(await kubectl.run(['apply'])).toBe('end')
   })
 
-  test('names what failed by its first line, and not by the whole script that a pod was to run', async () => {
+  test('an error names a failed command by its first line, and not by the whole script for a pod', async () => {
     const kubectl = await kubectlThat('echo no answer >&2; exit 1')
     const { message } = await errorOf(kubectl.run(['exec', 'a', '--', 'sh', '-c', 'echo one\necho two']))
     expect(message).toBe('kubectl exec a -- sh -c echo one …: no answer')
   })
 
-  test('watches: tells every event, and begins anew when a watch ends, until the signal', async () => {
+  test('watch reports every event and starts again when a watch ends, until it is aborted', async () => {
     const ending = new AbortController()
     const kubectl = await kubectlThat(
       `echo '{"type": "ADDED", "object": {"metadata": {"name": "worker1"}}}'; echo '{"type": "MODIFIED", '; exit 1`,
@@ -71,7 +71,7 @@ describe('kubectl', () => {
     expect(seen).toEqual(['ADDED worker1', 'ADDED worker1'])
   })
 
-  test('follows: the list, then every change from its version on; what a break hid, a new list shows', async () => {
+  test('follow lists first, then reports every later change, and lists again after an interruption', async () => {
     const ending = new AbortController()
     const folder = await temporaryFolder()
     const pod = (name: string, version = 1) =>
@@ -103,7 +103,7 @@ esac`)
     expect(seen).toEqual(['ADDED a', 'the list was told', 'ADDED b', 'DELETED a', 'MODIFIED b', 'ADDED c'])
   })
 
-  test('follows nothing where there is no list', async () => {
+  test('follow reports nothing when the list cannot be read', async () => {
     const kubectl = await kubectlThat('echo forbidden >&2; exit 1')
     const { signal } = new AbortController()
     expect((await errorOf(kubectl.follow('/api/v1/pods', () => undefined, signal))).code).toBe(
@@ -111,12 +111,12 @@ esac`)
     )
   })
 
-  test('gives objects', async () => {
+  test('get returns objects', async () => {
     const kubectl = await kubectlThat(`echo '{"metadata": {"name": "worker1"}}'`)
     expect(await kubectl.get('node', 'worker1')).toEqual({ metadata: { name: 'worker1' } })
   })
 
-  test('says in an error what it was asked and the end of what it said', async () => {
+  test('an error contains the command and the end of its output', async () => {
     const kubectl = await kubectlThat('echo one >&2; echo two >&2; echo three >&2; exit 1')
     expect(await errorOf(kubectl.run(['get', 'nodes']))).toMatchObject({
       code: 'kubectl-failed',
@@ -130,7 +130,7 @@ esac`)
     'Unable to connect to the server: net/http: TLS handshake timeout',
     'Unable to connect to the server: stream error: stream ID 1; INTERNAL_ERROR; received from peer',
     'Unable to connect to the server: net/http: request canceled (Client.Timeout exceeded while awaiting headers)',
-  ])('says that the API server is too busy: %s', async (words) => {
+  ])('an overloaded API server is recognized: %s', async (words) => {
     const kubectl = await kubectlThat(`echo '${words}' >&2; exit 1`)
     expect(await errorOf(kubectl.run(['get', 'nodes']))).toMatchObject({
       code: tooBusy,
@@ -138,19 +138,19 @@ esac`)
     })
   })
 
-  test('that is not there is an error that names it', async () => {
+  test('a missing kubectl is an error that names it', async () => {
     const kubectl = kubectlWith('/nowhere/kubectl', '/state/demo/kubeconfig', new AbortController().signal)
     const error = await errorOf(kubectl.run(['get', 'nodes']))
     expect(error.code).toBe('kubectl-failed')
     expect(error.message).toContain('ENOENT')
   })
 
-  test('that dies of a signal did not succeed', async () => {
+  test('a kubectl that a signal ended has failed', async () => {
     const kubectl = await kubectlThat('kill -9 $$')
     expect((await errorOf(kubectl.run(['get', 'nodes']))).code).toBe('kubectl-failed')
   })
 
-  test('ends at once with the run that is interrupted', async () => {
+  test('an interrupt ends kubectl at once', async () => {
     const abort = new AbortController()
     const kubectl = await kubectlThat('exec sleep 60', abort.signal)
     const running = errorOf(kubectl.run(['get', 'nodes']))
@@ -161,7 +161,7 @@ esac`)
     expect(performance.now() - since).toBeLessThan(10_000)
   })
 
-  test('has an output of many megabytes, whole', async () => {
+  test('an output of many megabytes is returned whole', async () => {
     const kubectl = await kubectlThat('head -c 20000000 /dev/zero | tr "\\0" x')
     expect((await kubectl.run(['get', 'pods'])).length).toBe(20_000_000)
   })

@@ -22,12 +22,12 @@ const failureOf = async (promise: Promise<unknown>): Promise<CommandError> => {
 }
 
 describe('run', () => {
-  test('gives the output without the blanks around it', async () => {
+  test('run returns the output without surrounding blanks', async () => {
     const { machine } = await machineOf()
     expect(await machine.run(shell`printf '\n a  b \n\n'`)).toBe('a  b')
   })
 
-  test('throws what the command said, with everything it printed', async () => {
+  test('run throws with everything the command printed', async () => {
     const { machine } = await machineOf()
     const error = await failureOf(
       machine.run(shell`echo out; for n in 1 2 3 4 5; do echo line $n >&2; done; exit 7`),
@@ -43,14 +43,14 @@ describe('run', () => {
     expect(error.message).toMatch(/^worker1: echo out; .*: exit code 7: line 3 \| line 4 \| line 5$/)
   })
 
-  test('says that whom the command asked was too busy', async () => {
+  test('run recognizes that the other side was too busy', async () => {
     const { machine } = await machineOf()
     const words =
       'Get "https://192.168.56.11:6443/": net/http: request canceled (Client.Timeout exceeded while awaiting headers)'
     expect(await failureOf(machine.run(shell`echo ${words} >&2; exit 1`))).toMatchObject({ code: tooBusy })
   })
 
-  test('tells the output where the command said nothing on standard error, and nothing where it said nothing', async () => {
+  test('run quotes standard output when standard error is empty, and nothing when both are', async () => {
     const { machine } = await machineOf()
     expect((await failureOf(machine.run(shell`echo why; exit 1`))).message).toBe(
       'worker1: echo why; exit 1: exit code 1: why',
@@ -58,7 +58,7 @@ describe('run', () => {
     expect((await failureOf(machine.run(shell`exit 1`))).message).toBe('worker1: exit 1: exit code 1')
   })
 
-  test('shows no secret of its own in an error', async () => {
+  test('run masks the secrets of a command in an error', async () => {
     const { machine } = await machineOf()
     const error = await failureOf(machine.run(shell`test ${secret("hush 'hush'")} = ${'other'}`))
     expect(error.message).toBe('worker1: test *** = other: exit code 1')
@@ -66,7 +66,7 @@ describe('run', () => {
   })
 })
 
-test('try gives a no as an answer', async () => {
+test('try returns a failure as an answer', async () => {
   const { machine } = await machineOf()
   expect(await machine.try(shell`exit 9`)).toEqual({ exitCode: 9, stdout: '', stderr: '' })
 })
@@ -79,14 +79,14 @@ describe('write', () => {
     ['what a shell would take for its own', `'"$HOME \`id\` \\ %s\n`],
     ['other alphabets', 'パスワード 🔑\n'],
     ['megabytes', 'ä1234567\n'.repeat(300_000)],
-  ])('writes %s byte for byte', async (_, content) => {
+  ])('write writes %s byte for byte', async (_, content) => {
     const { machine } = await machineOf()
     const path = join(await temporaryFolder(), 'file')
     await machine.write(path, { content })
     expect((await readFile(path, 'utf8')) === content).toBe(true)
   })
 
-  test('makes the folders that are missing, whatever they are called', async () => {
+  test('write makes missing folders with any name', async () => {
     const { machine } = await machineOf()
     const folder = await temporaryFolder()
     const path = join(folder, "it's a", '$HOME', 'file')
@@ -94,7 +94,7 @@ describe('write', () => {
     expect(await readFile(path, 'utf8')).toBe('x')
   })
 
-  test('gives the mode that is wanted, whatever it was', async () => {
+  test('write sets the requested mode on new and existing files', async () => {
     const { machine } = await machineOf()
     const path = join(await temporaryFolder(), 'file')
     await writeFile(path, 'old', { mode: 0o644 })
@@ -106,7 +106,7 @@ describe('write', () => {
     expect((await stat(path)).mode & 0o7777).toBe(0o755)
   })
 
-  test('replaces the file as a whole: who has it open keeps the old one', async () => {
+  test('write replaces a file as a whole, and readers of the old file keep it', async () => {
     const { machine } = await machineOf()
     const folder = await temporaryFolder()
     const path = join(folder, 'file')
@@ -117,7 +117,7 @@ describe('write', () => {
     expect(await readdir(folder)).toEqual(['file'])
   })
 
-  test('that fails leaves the old file as it was', async () => {
+  test('a write that fails leaves the old file unchanged', async () => {
     const { server, machine } = await machineOf()
     const path = join(await temporaryFolder(), 'file')
     await writeFile(path, 'old')

@@ -49,45 +49,45 @@ const wordsOf = async (command: string): Promise<string[]> => {
 }
 
 describe('quote', () => {
-  test.each(nasty)('%s comes back from a shell byte for byte', async (_, word) => {
+  test.each(nasty)('%s passes through a shell byte for byte', async (_, word) => {
     expect(await wordsOf(`printf '%s\\0' ${quote(word)}`)).toEqual([word])
   })
 
-  test('a quoted word survives being quoted again, as a script inside a script', async () => {
+  test('a quoted word can be quoted again for a script inside a script', async () => {
     for (const [, word] of nasty.slice(0, -1)) {
       const inner = `printf '%s\\0' ${quote(word)}`
       expect(await wordsOf(`sh -c ${quote(inner)}`)).toEqual([word])
     }
   })
 
-  test('words that need no quotes have none, so that commands stay readable', () => {
+  test('words that need no quotes get none, so that commands stay readable', () => {
     for (const word of ['a', '/etc/hosts', 'k8s-app=kube-dns', 'a:b,c@d%e+f_g', '192.168.56.0/24', '-n'])
       expect(quote(word)).toBe(word)
   })
 })
 
 describe('shell', () => {
-  test('every value is one word', async () => {
+  test('every interpolated value is one word', async () => {
     for (const [, word] of nasty)
       expect(await wordsOf(shell`printf '%s\0' ${word} end`.text)).toEqual([word, 'end'])
   })
 
-  test('an array is several words, and an empty one is none', async () => {
+  test('an interpolated array is several words, and an empty one is none', async () => {
     const words = nasty.slice(0, -1).map(([, word]) => word)
     expect(await wordsOf(shell`printf '%s\0' ${words}`.text)).toEqual(words)
     expect(shell`ls ${[]}`.text).toBe('ls ')
   })
 
-  test('numbers are words, too', () => {
+  test('numbers are interpolated as words', () => {
     expect(shell`ss sport = ${3260} ${[1, 'a b']}`.text).toBe(`ss sport = 3260 1 'a b'`)
   })
 
-  test('what is written around the values is left as it is', () => {
+  test('the text between the values is left unchanged', () => {
     const { text } = shell`awk '/^MemTotal/ { printf "%d", $2 / 1024 }' ${'/proc/meminfo'} | tr '\n' ' '`
     expect(text).toBe(`awk '/^MemTotal/ { printf "%d", $2 / 1024 }' /proc/meminfo | tr '\\n' ' '`)
   })
 
-  test('a secret is a word for the shell and stars for people', async () => {
+  test('a secret reaches the shell as a word and people as asterisks', async () => {
     for (const [, word] of nasty) {
       const command = shell`printf '%s\0' ${'user'} ${secret(word)}`
       expect(await wordsOf(command.text)).toEqual(['user', word])
@@ -95,7 +95,7 @@ describe('shell', () => {
     }
   })
 
-  test('without secrets, what is shown is what runs', () => {
+  test('a command without secrets is shown as it runs', () => {
     const command = shell`cat ${"it's"} ${[1, '$x']}`
     expect(command.shown).toBe(command.text)
   })

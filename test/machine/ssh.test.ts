@@ -150,7 +150,7 @@ describe('a command that takes too long', () => {
     expect(await transport.exec('sleep 1; echo done', { timeout: 0.2 })).toMatchObject({ stdout: 'done\n' })
   })
 
-  test('keeps the connection of other commands when one takes too long', async () => {
+  test('keeps the connection of other commands when one of them takes too long', async () => {
     const { server, transport } = await reach()
     const other = transport.exec('sleep 0.5; echo done', {})
     expect(await codeOf(transport.exec('sleep 60', { timeout: 0.1 }))).toBe('command-timeout')
@@ -316,7 +316,7 @@ describe('a channel that ends without an exit code', () => {
   })
 })
 
-describe('who is at the other end', () => {
+describe('the identity of the other end', () => {
   test('refuses another host key before anything is sent', async () => {
     const other = makeKeyPair('stranger')
     const { server, transport } = await reach({ hostKey: keyBlob(other.publicKey) })
@@ -328,13 +328,13 @@ describe('who is at the other end', () => {
     await vi.waitFor(() => expect(server.open).toBe(0))
   })
 
-  test.each(['', 'AAAA', 'not base64 at all'])('the host key %j is nobody', async (hostKey) => {
+  test.each(['', 'AAAA', 'not base64 at all'])('refuses the host key %j as no key', async (hostKey) => {
     const { server, transport } = await reach({ hostKey })
     expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable')
     expect(server.attempts).toBe(0)
   })
 
-  test('is not let in with a key that the machine does not know', async () => {
+  test('reports that a machine rejects a key it does not know', async () => {
     const stranger = makeKeyPair('stranger')
     const { server, transport } = await reach({ privateKey: stranger.privateKey })
     expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable')
@@ -342,7 +342,7 @@ describe('who is at the other end', () => {
     await vi.waitFor(() => expect(server.open).toBe(0))
   })
 
-  test('tries a machine that is not there yet again with every command', async () => {
+  test('connects again with every command while a machine is not reachable yet', async () => {
     const server = new TestSshServer(join(await temporaryFolder(), 'sshd.sock'))
     onTestFinished(() => server.stop())
     const transport = sshTransport(server.endpoint())
@@ -353,7 +353,7 @@ describe('who is at the other end', () => {
     expect(await transport.exec('echo there', {})).toMatchObject({ stdout: 'there\n' })
   })
 
-  test('calls something that is no SSH server unreachable', async () => {
+  test('reports something that is no SSH server as unreachable', async () => {
     const path = join(await temporaryFolder(), 'http.sock')
     const http = createServer((socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')).listen(path)
     onTestFinished(() => void http.close())
@@ -363,7 +363,7 @@ describe('who is at the other end', () => {
   })
 })
 
-describe('one connection', () => {
+describe('one connection for many commands', () => {
   test('carries many commands at once over one connection, each with its own answer', async () => {
     const warnings: Error[] = []
     const note = (warning: Error): void => void warnings.push(warning)
