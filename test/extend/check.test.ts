@@ -14,7 +14,7 @@ vi.mock('../../src/ready/list.js', async (original) => {
 
 const spec = (...ready: readonly string[]) => ({ manifest: 'import.yaml', ready })
 
-test('a lab file can name the check that was added, and is told of it where it names none', () => {
+test('a lab file can name an added check, and its check list is reported when it names an unknown one', () => {
   expect(workload.safeParse(spec('job/import', 'deployment/web')).success).toBe(true)
   const { error } = workload.safeParse(spec('cronjob/import'))
   expect(error?.issues[0]?.message).toContain(
@@ -23,7 +23,7 @@ test('a lab file can name the check that was added, and is told of it where it n
   expect(() => parseLab('', 'empty.yaml')).toThrow()
 })
 
-test('the check that was added is asked of the cluster, with its own title and judgement', async () => {
+test('an added check asks the cluster, with its own title and judgement', async () => {
   const lab = await loadLab('wordpress')
   const step = deployWorkload(lab, { ...spec('job/import', 'statefulset/db'), within: 1000 }, undefined)
   expect(step.checks.map(({ title }) => title)).toEqual([
@@ -39,7 +39,7 @@ test('the check that was added is asked of the cluster, with its own title and j
   expect(await seen({ succeeded: 1 })).toEqual({ ok: true, saw: '1 succeeded' })
 })
 
-test('the shipped checks wait for a controller that has not heard of its latest form, and for every pod', () => {
+test('the shipped checks wait for a controller that has not observed the latest generation, and for every pod', () => {
   const judged = (kind: string, status: object): string => {
     const { ok, saw } = readyChecks[kind]!.judge({
       metadata: { generation: 2 },

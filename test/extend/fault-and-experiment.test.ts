@@ -114,7 +114,7 @@ test('a lab file may name a fault and an experiment from a registry of its own',
   expect(JSON.stringify(jsonSchema(registry))).toContain('Stops a fan of a machine.')
 })
 
-test('the rules of a lab file follow from the record of a fault', () => {
+test('the rules for a lab file follow from the record of a fault', () => {
   const read = (inject: string): unknown =>
     parseLab(withScenario.replace(/inject: .*/, `inject: [${inject}]`), shipped.file, registry)
   expect(() => read('{ fault: fan-failure, machine: master, fan: 1 }')).toThrow('only workers have fans')
@@ -122,7 +122,7 @@ test('the rules of a lab file follow from the record of a fault', () => {
   expect(() => read('{ fault: fan-failure, machine: worker1, fam: 1 }')).toThrow('fan')
 })
 
-test('the engine runs a new experiment with a new fault, and undoes it', async () => {
+test('the engine runs an added experiment with an added fault and undoes the fault', async () => {
   const facts = await runExperiment({
     registry,
     experiment: cooling,
@@ -144,7 +144,7 @@ test('the engine runs a new experiment with a new fault, and undoes it', async (
   expect(still.size).toBe(0)
 })
 
-test('what a killed run has left of a new fault is undone from the journal', async () => {
+test('an added fault that a killed run left is undone from the journal', async () => {
   still.add('worker1')
   await noteUndo(lab, 'lab run', 'fan-failure', [startingFan.of('worker1', { fan: 2 })])
   expect(await undoAll(context, registry)).toEqual([])

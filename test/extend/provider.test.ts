@@ -66,8 +66,8 @@ const reachable = async (lab: Lab): Promise<Context & { close(): Promise<void> }
   return openSession(lab, provider, never, 'false')
 }
 
-describe('a provider of machines that only answer SSH', () => {
-  test('is one of all providers, and can be chosen on the command line and in a lab file', async () => {
+describe('a provider of machines that only answer over SSH', () => {
+  test('is listed with the others, and can be chosen on the command line and in a lab file', async () => {
     expect((await allProviders()).map((each) => each.name)).toEqual(['uml', 'libvirt', 'virtualbox', name])
     expect((await chooseProvider(name, { provider: undefined }, never)).name).toBe(name)
     const text = `
@@ -79,7 +79,7 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
     expect(() => parseLab(text, 'hosts.yaml')).not.toThrow(/provider/)
   })
 
-  test('gets a plan without what it lacks, which says why each of it is left out', async () => {
+  test('gets a plan without the steps it does not support, each with the reason', async () => {
     const plan = await planFor(await loadLab('iscsi'))
     expect(leftOutLines(plan)).toEqual([
       "ssh-only does not make a network: left out: Make the lab's network 192.168.56.0/24",
@@ -96,7 +96,7 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
     expect(plan.steps[0]?.needs).toEqual([])
   })
 
-  test('gets all of Kubernetes, whose nodes pull their images themselves', async () => {
+  test('gets all of Kubernetes, with nodes that pull their images themselves', async () => {
     const lab = await loadLab('deployment-ha')
     const plan = await planFor(lab)
     expect(ids(plan)).toContain('init-control-plane')
@@ -105,7 +105,7 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
     expect(await apiEndpointOf(provider, lab)).toBe(`https://${master?.address ?? ''}:6443`)
   })
 
-  test('runs its plan over SSH: every check of it is asked, and machines are reached', async () => {
+  test('gets its plan run over SSH, with every check asked', async () => {
     const lab = await loadLab('iscsi')
     const session = await reachable(lab)
     try {
@@ -129,14 +129,14 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
     }
   }, 60_000)
 
-  test('refuses faults that need a switch or a pause, and says which it lacks', () => {
+  test('refuses faults that need a network or a pause, and says what it lacks', () => {
     const refused = (fault: string) => faultNamed(registry, fault).refusal?.(provider)
     expect(refused('power-cut')).toBe('ssh-only cannot switch a machine off')
     expect(refused('hang')).toBe('ssh-only cannot stop a machine where it stands')
     expect(refused('packet-loss')).toBeUndefined()
   })
 
-  test('is not asked to switch anything off by stop, and down gives back what up changed and forgets the lab', async () => {
+  test('is not switched off by stop, and down reverts what up changed and forgets the lab', async () => {
     const lab = await loadLab('iscsi-ha')
     const options = await fileOptions(lab, provider)
     const stop = planStop(lab, provider, options)

@@ -39,12 +39,12 @@ const lab = async (...words: readonly string[]) => {
   return { exitCode, stdout: await text(stdout), stderr: await text(stderr) }
 }
 
-test('a verb that was added runs with its words and options, and its exit code is that of lab', async () => {
+test('an added verb runs with its arguments and options, and its exit code is that of lab', async () => {
   expect(await lab('greet', 'anna')).toEqual({ exitCode: 5, stdout: 'hello anna\n', stderr: '' })
   expect(await lab('greet', 'anna', '-o', 'json')).toMatchObject({ stdout: '{"hello":"anna"}\n' })
 })
 
-test('a verb that was added is in the help, which does not load it', async () => {
+test('an added verb appears in the help, which does not load it', async () => {
   const before = loaded
   const { exitCode, stdout } = await lab('--help')
   expect(exitCode).toBe(0)
@@ -54,7 +54,7 @@ test('a verb that was added is in the help, which does not load it', async () =>
   expect((await lab('greet', '--help')).stdout).toContain('whom to greet')
 })
 
-test('a verb that was added completes the words of a shell, and is suggested for a typing error', async () => {
+test('an added verb is completed by the shell and suggested after a typing error', async () => {
   expect((await lab('completion', 'bash')).stdout).toMatch(/compgen -W '[^']*\bgreet\b/)
   const { exitCode, stderr } = await lab('gret')
   expect(stderr).toContain('Did you mean greet?')

@@ -276,7 +276,7 @@ const cases: readonly Case[] = [
   },
 ]
 
-describe.each(cases)('$spec.fault', ({ spec, before, acting, typed, stays, gone }) => {
+describe.each(cases)('the fault $spec.fault', ({ spec, before, acting, typed, stays, gone }) => {
   const aimed = async () => {
     const { context, world } = labOf(before)
     const fault = await aim(context, spec, 'worker1')
@@ -284,20 +284,23 @@ describe.each(cases)('$spec.fault', ({ spec, before, acting, typed, stays, gone 
     return { context, world, fault }
   }
 
-  it('is seen when it acts', async () => {
+  it('counts as injected when its effect is observed', async () => {
     const { context, world, fault } = await aimed()
     world.now = acting
     const seen = await see(fault.acting, context)
     expect(seen, seen.saw).toMatchObject({ ok: true })
   })
 
-  test.each(typed.map((one) => ({ one })))('is not seen where it only was typed (%#)', async ({ one }) => {
-    const { context, world, fault } = await aimed()
-    world.now = one
-    expect(await see(fault.acting, context)).toMatchObject({ ok: false })
-  })
+  test.each(typed.map((one) => ({ one })))(
+    'does not count as injected when it was only requested (%#)',
+    async ({ one }) => {
+      const { context, world, fault } = await aimed()
+      world.now = one
+      expect(await see(fault.acting, context)).toMatchObject({ ok: false })
+    },
+  )
 
-  it('is seen to be gone', async () => {
+  it('counts as undone when its effect is gone', async () => {
     const { context, world, fault } = await aimed()
     world.now = gone
     const seen = await see(fault.gone, context)
@@ -305,7 +308,7 @@ describe.each(cases)('$spec.fault', ({ spec, before, acting, typed, stays, gone 
   })
 
   test.each(stays.map((one) => ({ one })))(
-    'is not gone where it only was undone in name (%#)',
+    'does not count as undone when it was only requested (%#)',
     async ({ one }) => {
       const { context, world, fault } = await aimed()
       world.now = one
@@ -314,7 +317,7 @@ describe.each(cases)('$spec.fault', ({ spec, before, acting, typed, stays, gone 
   )
 })
 
-it('takes a machine for restarted that was fenced while it went down', async () => {
+it('a machine that was fenced while it rebooted counts as restarted', async () => {
   const { context, world } = labOf(boot('a'))
   const fault = await aim(context, { fault: 'reboot', machine: 'worker1' }, 'worker1')
   await fault.possible?.(context)
@@ -323,14 +326,14 @@ it('takes a machine for restarted that was fenced while it went down', async () 
   expect(await see(fault.acting, context)).toMatchObject({ ok: true })
 })
 
-it('refuses a partition between machines that do not hear each other to begin with', async () => {
+it('a partition between machines that could not reach each other before is refused', async () => {
   const { context } = labOf({ answers: [['ping', { exitCode: 1, stdout: noPing }]] })
   const spec: FaultSpec = { fault: 'partition', between: [['worker1'], ['target']], protocol: 'all' }
   const fault = await aim(context, spec, 'worker1')
   await expect(fault.possible?.(context)).rejects.toMatchObject({ code: 'fault-impossible' })
 })
 
-it('says of an act that fails why it did, and sees nothing', async () => {
+it('an action that fails reports the reason, and its effect is not looked for', async () => {
   const { context } = labOf({ drain: () => Promise.reject(new Error('error: global timeout reached')) })
   const faults = new Injections(lab, 'lab run iscsi-ha drain', registry)
   const injection = await faults.aim(context, { fault: 'drain', machine: 'worker1' }, 'worker1')
@@ -338,7 +341,7 @@ it('says of an act that fails why it did, and sees nothing', async () => {
   expect(faults.facts()).toMatchObject([{ error: 'error: global timeout reached', acting: undefined }])
 })
 
-it("fills the database's own LUN, whatever other disks its node has mounted", async () => {
+it("disk-full fills the database's LUN, whatever other disks the node has mounted", async () => {
   const { context, commands } = labOf({ answers: [['findmnt', '/data']] })
   const fault = await aim(context, { fault: 'disk-full', machine: 'database', disk: 'data' }, 'worker2')
   expect(commands).toHaveLength(1)

@@ -59,7 +59,7 @@ const contextThat = (
   } as unknown as Context
 }
 
-test('what will have to be undone is on the disk before it is done, and the last goes first', async () => {
+test('each undo is on disk before its action runs, and the last action is undone first', async () => {
   await noteUndo(lab, 'drain', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
   await noteUndo(lab, 'drain', 'hang', [{ do: 'resume', machine: 'worker2' }])
   const names = (await readdir(journal())).sort()
@@ -74,7 +74,7 @@ test('what will have to be undone is on the disk before it is done, and the last
   expect(await readdir(journal())).toEqual([])
 })
 
-test('what could not be undone stays, and keeps nothing else from being undone', async () => {
+test('an undo that fails stays in the journal and does not stop the others', async () => {
   await noteUndo(lab, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
   await noteUndo(lab, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])
   const done: string[] = []
@@ -90,7 +90,7 @@ test('what could not be undone stays, and keeps nothing else from being undone',
   expect(await readJournal(lab)).toEqual([])
 })
 
-test('a workload that was ended to read back what it wrote gets its pods again', async () => {
+test('a workload that was scaled to zero for reading back gets its pods again', async () => {
   const scale = { do: 'scale', machine: 'master', workload: 'deployment/mysql-server', replicas: 1 } as const
   await noteUndo(lab, 'lab run iscsi-ha drain', 'read-back', [scale])
   const done: string[] = []
@@ -98,7 +98,7 @@ test('a workload that was ended to read back what it wrote gets its pods again',
   expect(done).toEqual(['scale deployment/mysql-server --replicas=1'])
 })
 
-test('only those that are asked for', async () => {
+test('only the requested entries are undone', async () => {
   const [one] = await noteUndo(lab, 'x', 'drain', [{ do: 'uncordon', machine: 'worker1' }])
   await noteUndo(lab, 'x', 'hang', [{ do: 'resume', machine: 'worker2' }])
   const done: string[] = []
@@ -107,7 +107,7 @@ test('only those that are asked for', async () => {
   expect((await readJournal(lab)).map(({ fault }) => fault)).toEqual(['hang'])
 })
 
-test('rules of a machine that is off are gone with it', async () => {
+test('packet filter rules of a machine that is off count as gone', async () => {
   await noteUndo(lab, 'x', 'partition', [{ do: 'remove-table', machine: 'worker1', table: 'lab_fault_0' }])
   const done: string[] = []
   expect(await undoAll(contextThat(done, undefined, ['worker1']), registry)).toEqual([])
@@ -115,7 +115,7 @@ test('rules of a machine that is off are gone with it', async () => {
   expect(await readJournal(lab)).toEqual([])
 })
 
-test('a node that was thrown out is let in only after its memory is gone', async () => {
+test('a fenced node is admitted only after it has been restarted', async () => {
   const [, readmit] = await noteUndo(lab, 'x', 'fence', [
     { do: 'untaint', machine: 'worker1' },
     { do: 'readmit', machine: 'worker1', targets: ['target'] },
@@ -136,7 +136,7 @@ test('a node that was thrown out is let in only after its memory is gone', async
   expect(done[1]).toMatch(/\/etc\/lab\/boot\.d\/50-target$/)
 })
 
-test('a target machine that is off is switched on to let a fenced node in again', async () => {
+test('a target machine that is off is started to admit a fenced node again', async () => {
   await noteUndo(lab, 'x', 'fence', [{ do: 'readmit', machine: 'worker1', targets: ['target'] }])
   const done: string[] = []
   expect(await undoAll(contextThat(done, undefined, ['worker1', 'target']), registry)).toEqual([])
@@ -148,7 +148,7 @@ test('a target machine that is off is switched on to let a fenced node in again'
   ])
 })
 
-test('a node that was fenced by power boots afresh, also where somebody switched it on', async () => {
+test('a node that was fenced by power boots afresh, even when somebody else started it', async () => {
   await noteUndo(lab, 'x', 'fence', [{ do: 'boot-afresh', machine: 'worker1' }])
   const done: string[] = []
   expect(await undoAll(contextThat(done), registry)).toEqual([])
@@ -156,7 +156,7 @@ test('a node that was fenced by power boots afresh, also where somebody switched
   expect(done.at(-1)).toBe('start worker1')
 })
 
-test('before a node is switched on, Kubernetes forgets the pods that were replaced, and only those', async () => {
+test('Kubernetes forgets exactly the pods that were replaced before their node is started', async () => {
   await noteUndo(lab, 'x', 'power-cut', [{ do: 'switch-on', machine: 'worker1' }])
   const done: string[] = []
   const pods = [
@@ -170,7 +170,7 @@ test('before a node is switched on, Kubernetes forgets the pods that were replac
   ])
 })
 
-test('two who write at once do not overwrite each other, and half a file is none', async () => {
+test('two writers of the journal do not overwrite each other, and a partial file is ignored', async () => {
   await Promise.all(
     ['worker1', 'worker2'].map((machine) => noteUndo(lab, 'x', 'drain', [{ do: 'uncordon', machine }])),
   )
@@ -178,12 +178,12 @@ test('two who write at once do not overwrite each other, and half a file is none
   expect((await readJournal(lab)).map(({ undo }) => undo.machine).sort()).toEqual(['worker1', 'worker2'])
 })
 
-test('a journal that is none is said to be so', async () => {
+test('a file that is not a journal is reported as such', async () => {
   await writeFile(join(journal(), '1.json'), '{"undo": "everything"}')
   await expect(readJournal(lab)).rejects.toThrow('faults/1.json: not a fault to undo')
 })
 
-test('targets of every kind of name are enabled again, not only those that begin with iqn', async () => {
+test('targets with any kind of name are enabled again, not only those that start with iqn', async () => {
   await noteUndo(lab, 'run', 'target-loss', [{ do: 'enable-targets', machine: 'target' }])
   const done: string[] = []
   await undoAll(contextThat(done), registry)

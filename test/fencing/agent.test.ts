@@ -123,7 +123,7 @@ const aWhile = (): Promise<void> => delay(700)
 const oneIsFenced = (world: { readonly fenced: readonly Fenced[] }): Promise<void> =>
   vi.waitFor(() => expect(world.fenced).toHaveLength(1), { timeout: 3000 })
 
-test('a worker that is off is fenced, and tainted after that; how to undo it is noted down', async () => {
+test('the agent fences a worker that is off, taints it afterwards, and records how to undo both', async () => {
   const { world } = await watched('power')
   world.runs.delete('worker1')
   await oneIsFenced(world)
@@ -135,7 +135,7 @@ test('a worker that is off is fenced, and tainted after that; how to undo it is 
   ])
 })
 
-test('a worker that runs but is not ready may still write: it is switched off first', async () => {
+test('the agent switches off a worker that runs but is not ready, since it may still write', async () => {
   const { world, node } = await watched('power')
   node('worker2', false, 1)
   await oneIsFenced(world)
@@ -143,7 +143,7 @@ test('a worker that runs but is not ready may still write: it is switched off fi
   expect(world.runs.has('worker2')).toBe(false)
 })
 
-test('a kubelet that says it is not ready is believed once that has stood for 15 s', async () => {
+test('the agent believes a kubelet that reports it is not ready only after 15 s', async () => {
   const { world, node } = await watched('power')
   node('worker1', 'says that it is not', 1)
   await aWhile()
@@ -165,7 +165,7 @@ test('a kubelet that says it is not ready is believed once that has stood for 15
   expect(world.done).toEqual(['cut worker1', 'taint node worker1'])
 })
 
-test('a worker that says it is not ready cannot take over', async () => {
+test('a worker that reports it is not ready does not count as able to take over', async () => {
   const { world, node } = await watched('power')
   node('worker2', 'says that it is not', 1)
   node('worker1', false, 1)
@@ -173,7 +173,7 @@ test('a worker that says it is not ready cannot take over', async () => {
   expect(world.done).toEqual([])
 })
 
-test('what is not confirmed is not fenced, and is tried again', async () => {
+test('a fence that is not confirmed does not count and is tried again', async () => {
   const { world, node } = await watched('power')
   world.cutWorks = false
   node('worker1', false, 1)
@@ -183,7 +183,7 @@ test('what is not confirmed is not fenced, and is tried again', async () => {
   await oneIsFenced(world)
 })
 
-test('no target, no fence; and once it answers, it is asked before the taint', async () => {
+test('the agent fences nobody without the target, and asks the target again before the taint', async () => {
   const { world, node } = await watched('storage')
   world.targetAnswers = false
   node('worker1', false, 1)
@@ -194,7 +194,7 @@ test('no target, no fence; and once it answers, it is asked before the taint', a
   expect(world.done).toEqual(['asked target', 'taint node worker1'])
 })
 
-test('nobody is fenced while no other worker is ready: none could take over', async () => {
+test('the agent fences nobody while no other worker is ready to take over', async () => {
   const { world, node } = await watched('power')
   node('worker1', false, 1)
   node('worker2', false, 1)
@@ -202,7 +202,7 @@ test('nobody is fenced while no other worker is ready: none could take over', as
   expect(world.done).toEqual([])
 })
 
-test('nobody is fenced while another command changes the lab', async () => {
+test('the agent fences nobody while another command changes the lab', async () => {
   const { world } = await watched('power')
   world.suspended = true
   await aWhile()
@@ -213,7 +213,7 @@ test('nobody is fenced while another command changes the lab', async () => {
   expect(world.done).toEqual([])
 })
 
-test('what Kubernetes says of the boot before is no news, however often a node was fenced', async () => {
+test('the agent ignores what Kubernetes reports about an earlier boot, however often a node was fenced', async () => {
   const { world, node, context } = await watched('power')
   for (const run of [2, 3, 4]) {
     world.fenced.length = 0

@@ -424,7 +424,7 @@ beforeEach(() => {
 })
 
 describe('a fence and its undo', () => {
-  it('leave the lab fenced with its undo noted, or whole, in every order of agents, heals, kills and answers', async () => {
+  it('every interleaving of agents, heals, kills and answers leaves the lab whole, or fenced with its undo recorded', async () => {
     const plans = fc.oneof(anything, leftBehind())
     await fc.assert(
       fc.asyncProperty(fc.scheduler(), plans, (scheduler, plan) => play(scheduler, plan)),
@@ -438,7 +438,7 @@ describe('a fence and its undo', () => {
     ['provider', 'power'],
     ['lock', 'storage'],
   ])(
-    'cross, and the model notices, where the %s does not guard them',
+    'the model detects an interleaving that breaks this when the %s is removed',
     async (guard, method) => {
       const plans = guard === 'lock' ? fc.oneof(anything, leftBehind(method)) : leftBehind(method)
       const { failed } = await fc.check(
@@ -450,7 +450,7 @@ describe('a fence and its undo', () => {
     240_000,
   )
 
-  it('are told apart by the journal: a node whose taint alone is left to undo is not fenced anew', () => {
+  it('a node that only has its taint left to undo does not count as fenced', () => {
     const entry = (id: string, undo: Undo): JournalEntry => ({
       id,
       kind: 'fence',

@@ -53,7 +53,7 @@ const both = (...but: readonly (number | undefined)[]): Promise<{ agent: number;
     { timeout: 40_000, interval: 20 },
   )
 
-it('starts the agent again when it was killed, and says in its log that it ended', async () => {
+it('the keeper restarts an agent that was killed, and logs that it ended', async () => {
   await startAgent(lab)
   const first = await both()
   process.kill(first.agent, 'SIGKILL')
@@ -62,14 +62,14 @@ it('starts the agent again when it was killed, and says in its log that it ended
   expect(await readFile(filesOf(lab).log, 'utf8')).toContain('the agent ended (SIGKILL)')
 }, 90_000)
 
-it('starts the agent and a keeper again when the keeper was killed', async () => {
+it('the agent and a keeper start again when the keeper was killed', async () => {
   await startAgent(lab)
   const first = await both()
   process.kill(first.keeper, 'SIGKILL')
   await both(first.agent, first.keeper)
 }, 90_000)
 
-it('ends the agent and its keeper for good when they are stopped, also right after one was killed', async () => {
+it('stopping the agent ends it and its keeper for good, even right after one was killed', async () => {
   await startAgent(lab)
   const { keeper: killed } = await both()
   process.kill(killed, 'SIGKILL')
@@ -80,7 +80,7 @@ it('ends the agent and its keeper for good when they are stopped, also right aft
   expect(await keeper()).toBeUndefined()
 }, 90_000)
 
-it('says what it sees, and whom it would fence since when', async () => {
+it('the agent reports what it observes, and which nodes it will fence and since when', async () => {
   await startAgent(lab)
   await vi.waitFor(async () => expect(await agentState(lab)).toBeDefined(), { timeout: 40_000 })
   expect(await agentState(lab)).toMatchObject({
@@ -91,7 +91,7 @@ it('says what it sees, and whom it would fence since when', async () => {
   })
 }, 90_000)
 
-it('keeps a log that does not grow without end', async () => {
+it("the agent's log is bounded", async () => {
   await mkdir(filesOf(lab).folder)
   await writeFile(filesOf(lab).wanted, '')
   await appendFile(filesOf(lab).log, 'x'.repeat(1024 ** 2 + 1))
@@ -107,7 +107,7 @@ it('keeps a log that does not grow without end', async () => {
   await keeping
 }, 90_000)
 
-it('has no keeper where nobody wants an agent', async () => {
+it('no keeper runs for a lab without fencing', async () => {
   await mkdir(filesOf(lab).folder)
   await keepAgent(lab, new AbortController().signal)
   expect(await keeper()).toBeUndefined()

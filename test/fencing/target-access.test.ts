@@ -51,29 +51,29 @@ const onTarget = async (...lines: readonly string[]): Promise<readonly string[]>
 }
 
 describe.skipIf(process.getuid?.() !== 0)('a target', () => {
-  it('lets in the initiators of its lab file', async () => {
+  it('a target admits the initiators of its lab file', async () => {
     expect(await onTarget()).toEqual([worker1, worker2])
   })
 
-  it('keeps a fenced initiator out after a reboot', async () => {
+  it('a target still refuses a fenced initiator after a reboot', async () => {
     const fence = throwOutCommand(worker1, 'one').text
     expect(await onTarget(`( ${fence} )`)).toEqual([worker2])
     expect(await onTarget(`( ${fence} )`, reboot)).toEqual([worker2])
   })
 
-  it('keeps a fenced initiator out when its script runs again', async () => {
+  it('a target still refuses a fenced initiator when its script runs again', async () => {
     expect(
       await onTarget(`( ${throwOutCommand(worker1, 'one').text} )`, '/etc/lab/boot.d/50-target'),
     ).toEqual([worker2])
   })
 
-  it('lets a fenced initiator in again once the fence is undone, also after a reboot', async () => {
+  it('a target admits an initiator again once its fence is undone, also after a reboot', async () => {
     const lines = [`( ${throwOutCommand(worker1, 'one').text} )`, `( ${letIn(worker1, 'one').text} )`]
     expect(await onTarget(...lines)).toEqual([worker1, worker2])
     expect(await onTarget(...lines, reboot)).toEqual([worker1, worker2])
   })
 
-  it('refuses a fence that was undone before it came', async () => {
+  it('a target refuses a fence that arrives after its undo', async () => {
     expect(
       await onTarget(
         `( ${letIn(worker1, 'one').text} )`,
@@ -82,7 +82,7 @@ describe.skipIf(process.getuid?.() !== 0)('a target', () => {
     ).toEqual([worker1, worker2])
   })
 
-  it('keeps an initiator out when an earlier fence of it is undone', async () => {
+  it('a target keeps refusing an initiator when only an earlier fence of it is undone', async () => {
     expect(
       await onTarget(
         `( ${throwOutCommand(worker1, 'one').text} )`,
@@ -93,7 +93,7 @@ describe.skipIf(process.getuid?.() !== 0)('a target', () => {
   })
 })
 
-it('takes the names of the lock and the folder from one place', async () => {
+it('the names of the lock and the folder are defined in one place', async () => {
   const template = await readFile(join(import.meta.dirname, '../../templates/machine/target.sh.hbs'), 'utf8')
   const { text } = throwOutCommand(worker1, 'one')
   for (const name of [/exec 9>(\S+)/.exec(template)?.[1], /^fenced=(\S+)/m.exec(template)?.[1]]) {

@@ -314,9 +314,12 @@ describe('the Kubernetes version', () => {
     ['1.37.12', 'libvirt', undefined],
     ['1.3.0', 'libvirt', '1.3.0 is not supported; wanted a version of 1.35, 1.36, 1.37'],
     ['1.34.9', 'virtualbox', '1.34.9 is not supported; wanted a version of 1.35, 1.36, 1.37'],
-  ] as const)('version %s is accepted or refused with a reason for provider %s', (version, provider, message) => {
-    expect(versionProblem(version, provider, versions)).toBe(message)
-  })
+  ] as const)(
+    'version %s is accepted or refused with a reason for provider %s',
+    (version, provider, message) => {
+      expect(versionProblem(version, provider, versions)).toBe(message)
+    },
+  )
 
   test('any supported version is accepted when no built version is known', () => {
     expect(versionProblem('1.37.0', 'uml', { ...versions, built: undefined })).toBeUndefined()

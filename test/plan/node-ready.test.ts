@@ -37,7 +37,7 @@ const contextOf = (lab: Lab, { status = 'True', heard, boot = 'second', answers 
   return context as Context
 }
 
-describe('a node', () => {
+describe('whether a node is ready', () => {
   let lab: Lab
   let check: Check
   beforeAll(async () => {
@@ -71,7 +71,7 @@ describe('a node', () => {
       false,
       'worker1 does not answer',
     ],
-  ])('that %s', async (_, now, ok, saw) => {
+  ])('a node that %s', async (_, now, ok, saw) => {
     expect(await check.probe(contextOf(lab, now))).toEqual({ ok, saw })
   })
 })

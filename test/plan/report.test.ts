@@ -55,14 +55,14 @@ const good = reportOf('Verify good', [resultOf(boot, 'ok'), resultOf(deploy, 'ch
 
 const mask = (text: string): string => text.replaceAll('hunter2hunter2', '***')
 
-describe('golden', () => {
-  test('table', async () => {
+describe('the golden reports', () => {
+  test('a report is printed as a table', async () => {
     await expect(`${reportTable(mixed, false, mask)}\n`).toMatchFileSnapshot('golden/report.txt')
   })
-  test('Markdown', async () => {
+  test('a report is printed as Markdown', async () => {
     await expect(reportMarkdown(mixed, mask)).toMatchFileSnapshot('golden/report.markdown.txt')
   })
-  test('JSON', async () => {
+  test('a report is printed as JSON', async () => {
     const json = `${JSON.stringify(reportJson(mixed, mask), null, 2)}\n`
     await expect(json).toMatchFileSnapshot('golden/report.json.txt')
   })
@@ -78,12 +78,12 @@ describe('the last line of the table', () => {
     { name: 'mixed', report: mixed, want: '3 passed, 3 failed' },
     { name: 'nothing to verify', report: reportOf('Empty', []), want: '0 passed, 0 failed' },
     { name: 'interrupted', report: { ...good, interrupted: true }, want: '4 passed, 0 failed' },
-  ])('$name: $want', ({ report, want }) => {
+  ])('ends the table of such a report ($name): $want', ({ report, want }) => {
     expect(lastLine(report)).toBe(want)
     expect(lastLine(report, true)).toBe(want)
   })
 
-  test('60 checks', () => {
+  test('counts 60 checks', () => {
     const results = Array.from({ length: 60 }, (_, index) =>
       resultOf(stepOf(`s${String(index)}`, 'Look', 'looks'), index < 58 ? 'ok' : 'failed'),
     )
@@ -91,12 +91,12 @@ describe('the last line of the table', () => {
   })
 })
 
-test('what was not asked, and an interrupt, are said before the counts', () => {
+test('mentions checks that were not asked, and an interruption, before the counts', () => {
   const lines = reportTable({ ...mixed, interrupted: true }, false).split('\n')
   expect(lines.slice(-4)).toEqual(['', 'interrupted', '3 not asked', '3 passed, 3 failed'])
 })
 
-test('secrets are masked in every form', () => {
+test('masks secrets in every format', () => {
   for (const text of [
     JSON.stringify(reportJson(mixed, mask)),
     reportMarkdown(mixed, mask),
@@ -105,12 +105,12 @@ test('secrets are masked in every form', () => {
     expect(text).not.toContain('hunter2')
 })
 
-test('colour', () => {
+test('colours the table', () => {
   expect(reportTable(good, true)).toContain('\u001b[32m✔\u001b[39m')
   expect(reportTable(good, false)).not.toContain('\u001b')
 })
 
-test('JSON holds plain data only', () => {
+test('contains only plain data in JSON', () => {
   const json = reportJson(mixed)
   expect(JSON.parse(JSON.stringify(json))).toEqual(json)
 })

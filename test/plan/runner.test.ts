@@ -500,7 +500,7 @@ describe('waiting', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('applies a step first, although its check says that waiting is of no use', async () => {
+  test('applies a step first, even when its check says that waiting is of no use', async () => {
     const world: World = new Set()
     const { outcomes } = await runSteps([
       stepIn(world, {
@@ -541,7 +541,7 @@ describe('waiting', () => {
     expect(result('a').reason).toContain('thrown at once')
   })
 
-  test('multiplies deadlines by the patience of the provider', async () => {
+  test('multiplies deadlines by the factor of a slow provider', async () => {
     const begun = performance.now()
     const late = checkOf('late', () => Promise.resolve(performance.now() - begun > 1000 ? yes : no), {
       within: 0.2,
@@ -575,7 +575,7 @@ describe('waiting', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('never asks a check twice at a time, and pauses between two looks', async () => {
+  test('never asks a check twice at a time, and pauses between two attempts', async () => {
     let asking = 0
     let most = 0
     const times: number[] = []
@@ -598,7 +598,7 @@ describe('waiting', () => {
     expect(pauses.at(-1)).toBeGreaterThan(pauses[0] ?? 0)
   })
 
-  test('pauses as long as a slow machine took to answer before it asks again', async () => {
+  test('pauses before asking again for as long as a slow machine took to answer', async () => {
     const pauses: number[] = []
     let answered = 0
     const check = checkOf(
@@ -695,7 +695,7 @@ describe('an interruption', () => {
     expect(report.interrupted).toBe(true)
   })
 
-  test('ends a look that never answers when it is interrupted', async () => {
+  test('ends a check that never answers when it is interrupted', async () => {
     const abort = new AbortController()
     setTimeout(() => abort.abort(), 100)
     const hangs = checkOf('hangs', () => new Promise<never>(() => undefined), { within: 5 })
@@ -718,7 +718,7 @@ describe('an interruption', () => {
     expect(report.interrupted).toBe(true)
   })
 
-  test('does not apply a step when it is interrupted during the first look', async () => {
+  test('does not apply a step when it is interrupted during the first checks', async () => {
     const abort = new AbortController()
     const world: World = new Set()
     const check = checkOf('check', () => {
@@ -733,7 +733,7 @@ describe('an interruption', () => {
   })
 })
 
-describe('looking', () => {
+describe('checking without applying', () => {
   test('asks every check of every step once, and changes nothing', async () => {
     const world: World = new Set(['a'])
     const asked: string[] = []
@@ -763,7 +763,7 @@ describe('looking', () => {
     expect(succeeded(report)).toBe(false)
   })
 
-  test('does not wait for a deadline when it only looks', async () => {
+  test('does not wait for a deadline when it only checks', async () => {
     const check = checkOf('never', () => Promise.resolve(no), { within: 600, hint: 'look here' })
     const [{ result }, seconds] = await elapsed(() =>
       runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { mode: 'look' }),
@@ -794,8 +794,8 @@ describe('looking', () => {
   })
 })
 
-describe('what is told', () => {
-  test('tells the plan first, every step once, and the report last', async () => {
+describe('the events of a run', () => {
+  test('emits the plan first, every step once, and the report last', async () => {
     const world: World = new Set(['b'])
     const steps = [
       stepIn(world, { id: 'a' }),

@@ -47,7 +47,7 @@ const listing = ({ title, steps }: Plan): string =>
   ].join('\n')
 
 describe.each(['iscsi', 'iscsi-ha', 'deployment-ha'])('the plan of %s', (name) => {
-  test('is the golden one', async () => {
+  test('matches the golden plan', async () => {
     await expect(listing(planUp(await loadLab(name), provider, options))).toMatchFileSnapshot(
       `../golden/plan/${name}.txt`,
     )
@@ -55,7 +55,7 @@ describe.each(['iscsi', 'iscsi-ha', 'deployment-ha'])('the plan of %s', (name) =
 })
 
 describe.each(labs)('the plan of %s', (_, read) => {
-  test('has steps that need only steps of the plan, and none in a circle', async () => {
+  test('has no missing and no circular needs', async () => {
     const { steps } = planUp(await read(), provider, options)
     const ids = steps.map(({ id }) => id)
     const done = new Set<string>()
@@ -69,19 +69,19 @@ describe.each(labs)('the plan of %s', (_, read) => {
     expect(ids.filter((id) => !done.has(id))).toEqual([])
   })
 
-  test('lists every step behind those that it needs', async () => {
+  test('lists every step after those that it needs', async () => {
     const ids = planUp(await read(), provider, options).steps.map(({ id }) => id)
     for (const { id, needs } of planUp(await read(), provider, options).steps)
       for (const need of needs) expect(ids.indexOf(need), `${id} needs ${need}`).toBeLessThan(ids.indexOf(id))
   })
 
-  test('names every step once, and every check once', async () => {
+  test('has no duplicate step and no duplicate check', async () => {
     const { steps } = planUp(await read(), provider, options)
     expect(duplicatesIn(steps.map(({ id }) => id))).toEqual([])
     expect(duplicatesIn(steps.flatMap(({ checks }) => checks.map(({ id }) => id)))).toEqual([])
   })
 
-  test('says everything in words that people can read', async () => {
+  test('has a readable title for every step and check', async () => {
     const lab = await read()
     const machines = lab.machines.map((machine) => machine.name)
     for (const { id, title, machine, checks } of planUp(lab, provider, options).steps) {
@@ -99,7 +99,7 @@ describe.each(labs)('the plan of %s', (_, read) => {
     }
   })
 
-  test('shows no secret', async () => {
+  test('contains no secret', async () => {
     const lab = await read()
     const text = listing(planUp(lab, provider, options))
     const secrets = lab.targets
@@ -110,7 +110,7 @@ describe.each(labs)('the plan of %s', (_, read) => {
 })
 
 describe('the plan of a lab', () => {
-  test('asks much of iscsi-ha', async () => {
+  test('has at least 55 checks for iscsi-ha', async () => {
     const { steps } = planUp(await loadLab('iscsi-ha'), provider, options)
     expect(steps.flatMap(({ checks }) => checks).length).toBeGreaterThanOrEqual(55)
   })
@@ -136,7 +136,7 @@ describe('the plan of a lab', () => {
         expect(ids).toContain(`${node}-${what}`)
   })
 
-  test('removes machines that are gone from the file, before the others are configured', async () => {
+  test('removes machines that are gone from the lab file before it configures the others', async () => {
     const lab = await loadLab('iscsi-ha')
     const { steps } = planUp(lab, provider, options, ['worker9'])
     expect(steps.find(({ id }) => id === 'remove-worker9')).toMatchObject({ machine: 'worker9' })
@@ -145,7 +145,7 @@ describe('the plan of a lab', () => {
     expect(steps).toHaveLength(planUp(lab, provider, options).steps.length + 1)
   })
 
-  test('names steps by targets, also where two targets have the same last name', () => {
+  test('has distinct step names even when two targets end in the same name', () => {
     const text = readFileSync(join(folder, 'two-targets.yaml'), 'utf8').replace(
       'eui.02004567A425678D\n',
       'iqn.2017-01.org.example:one\n',
@@ -154,7 +154,7 @@ describe('the plan of a lab', () => {
     expect(duplicatesIn(planUp(lab, provider, options).steps.map(({ id }) => id))).toEqual([])
   })
 
-  test('names checks by machines, also where a machine is called like a part of the cluster', async () => {
+  test('has distinct check names even when a machine is named like a part of the cluster', async () => {
     // Scenarios have words of their own that a machine must not have for a name.
     const text = readFileSync((await loadLab('iscsi-ha')).file, 'utf8').replace(/^scenarios:[^]*/m, '')
     for (const name of [

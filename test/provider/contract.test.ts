@@ -18,7 +18,7 @@ for (const provider of providers)
   )
 
 describe('the choice of a provider', () => {
-  test('has each under its own name', async () => {
+  test('every provider is registered under its own name', async () => {
     expect(providers.map(({ name }) => name)).toEqual(['uml', 'libvirt', 'virtualbox'])
     for (const provider of providers) expect(await providerNamed(provider.name)).toBe(provider)
   })
@@ -26,19 +26,22 @@ describe('the choice of a provider', () => {
   test.each([
     { asked: 'libvirt', file: 'virtualbox', chosen: 'libvirt' },
     { asked: undefined, file: 'virtualbox', chosen: 'virtualbox' },
-  ] as const)('asked for $asked, $file in the lab file: $chosen', async ({ asked, file, chosen }) => {
-    const found = await chooseProvider(asked, { provider: file }, new AbortController().signal)
-    expect(found.name).toBe(chosen)
-  })
+  ] as const)(
+    'with $asked on the command line and $file in the lab file, the provider is $chosen',
+    async ({ asked, file, chosen }) => {
+      const found = await chooseProvider(asked, { provider: file }, new AbortController().signal)
+      expect(found.name).toBe(chosen)
+    },
+  )
 
-  test('goes on to the next where one does not work', async () => {
+  test('the next provider is chosen when one does not work', async () => {
     // Stand-ins: a host with VirtualBox, and nothing that User-Mode Linux or libvirt need.
     await onlyPrograms({ vagrant: 'echo Vagrant 2.4.9', VBoxManage: 'echo 7.2.22r175245' })
     const signal = new AbortController().signal
     expect((await chooseProvider(undefined, { provider: undefined }, signal)).name).toBe('virtualbox')
   })
 
-  test('says so where none works', async () => {
+  test('the error lists every provider when none works', async () => {
     await onlyPrograms({})
     const signal = new AbortController().signal
     await expect(chooseProvider(undefined, { provider: undefined }, signal)).rejects.toMatchObject({

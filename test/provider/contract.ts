@@ -79,19 +79,19 @@ export const contractOfAny = (
   describe(`the provider ${name}, without a machine`, () => {
     const provider = makeProvider()
 
-    test('has the whole core, under its own name, and no member that the contract does not know', () => {
+    test('has the whole core, its own name, and no member that the contract does not know', () => {
       expect(provider.name).toBe(name)
       const known = [...Object.keys(core), 'patience', ...Object.keys(groups)]
       expect(Object.keys(provider)).toEqual(expect.arrayContaining(Object.keys(core)))
       expect(known).toEqual(expect.arrayContaining(Object.keys(provider)))
     })
 
-    test('has in each group that it has no member that the contract does not know', () => {
+    test('has only known members in each capability group', () => {
       for (const [group, members] of Object.entries(groups))
         expect(members).toEqual(expect.arrayContaining(Object.keys(provider[group as keyof Groups] ?? {})))
     })
 
-    test('names a disk of its own for every LUN, the same each time', ({ skip }) => {
+    test('names a stable disk of its own for every LUN', ({ skip }) => {
       const { disks } = provider
       if (!disks) return skip(lacks(provider, 'disks'))
       const devices = Array.from({ length: 20 }, (_, index) => disks.lunDevice(index))
@@ -100,13 +100,13 @@ export const contractOfAny = (
       expect(Array.from({ length: 20 }, (_, index) => disks.lunDevice(index))).toEqual(devices)
     })
 
-    test('says whether it can be used here, on what evidence, and else what would make it so', async () => {
+    test('says whether it works here, on what evidence, and otherwise what would make it work', async () => {
       const { usable, evidence, remedy } = await provider.probe(new AbortController().signal)
       expect(evidence.trim()).not.toBe('')
       if (!usable) expect(remedy?.trim()).toBeTruthy()
     })
 
-    test('says before it begins that a lab wants more than this host has', async () => {
+    test('says before it begins that a lab needs more than this host has', async () => {
       const lab = await makeLab()
       const big = { ...lab, machines: lab.machines.map((each) => ({ ...each, memory: 1024 ** 5 })) }
       const problems = await provider.preflight(big)
@@ -209,12 +209,12 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     }
     const bootId = (): Promise<string> => run('cat /proc/sys/kernel/random/boot_id')
 
-    test('works here', async () => {
+    test('works on this host', async () => {
       expect(await provider.probe(new AbortController().signal)).toMatchObject({ usable: true })
       expect(await provider.preflight(lab)).toEqual([])
     })
 
-    test('knows nothing of a lab that was never made, and ends it without a word', async () => {
+    test('knows nothing of a lab that was never made, and removing it succeeds silently', async () => {
       expect(await provider.states(lab)).toEqual([
         { name: first.name, status: 'absent', detail: expect.any(String) },
         { name: second.name, status: 'absent', detail: expect.any(String) },
@@ -229,7 +229,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await provider.leftovers(lab)).toEqual([])
     })
 
-    test('makes the network, once', async () => {
+    test('makes the network once', async () => {
       await provider.network.create(lab)
       expect(await provider.network.look(lab)).toMatchObject({ ok: true })
       const endpoint = await apiEndpoint()
@@ -245,7 +245,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       socket.destroy()
     })
 
-    test('boots a machine, which gets its files and answers as root with the key that was made for it', async () => {
+    test('boots a machine, which gets its files and accepts root with its generated key', async () => {
       await start(first)
       expect(await stateOf(first.name)).toEqual({
         name: first.name,
@@ -259,19 +259,19 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await run('hostname -I')).toContain(first.address)
     })
 
-    test('gives it the memory that was asked for', async () => {
+    test('gives the machine the requested memory', async () => {
       const has = Number(await run(`awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo`))
       expect(has).toBeLessThanOrEqual(first.memory)
       // The kernel keeps some for itself.
       expect(has).toBeGreaterThan(first.memory - kernelTakes)
     })
 
-    test('gives it its LUN as a disk of the size that was asked for', async () => {
+    test('gives the machine its LUN as a disk of the requested size', async () => {
       const { size } = lab.targets[0]!.luns[0]!
       expect(await run(`blockdev --getsize64 ${provider.disks.lunDevice(0)}`)).toBe(String(size))
     })
 
-    test('leads into the network, and says so where nobody answers', async () => {
+    test('opens connections into the network, and reports when nothing answers', async () => {
       const socket = await provider.dial(lab, first.address, 22)
       const [greeting] = (await once(socket, 'data')) as [Buffer]
       expect(String(greeting)).toMatch(/^SSH-2\.0-/)
@@ -280,14 +280,14 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await expect(provider.dial(lab, second.address, 22)).rejects.toThrow(/EHOSTUNREACH|ETIMEDOUT/)
     })
 
-    test('boots a machine that runs no second time', async () => {
+    test('leaves a machine that already runs alone', async () => {
       const [id, state] = [await bootId(), await stateOf(first.name)]
       await start(first)
       expect(await stateOf(first.name)).toEqual(state)
       expect(await bootId()).toBe(id)
     })
 
-    test('keeps what its console said where it says', async () => {
+    test('keeps the console output where it says', async () => {
       expect(existsSync(provider.console.log(lab, first.name))).toBe(true)
       const parts = (await provider.machines.partsInUse?.()) ?? []
       expect(parts.length > 0).toBe(bench.loseBase !== undefined)
@@ -295,7 +295,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await readFile(provider.console.log(lab, first.name), 'utf8')).toMatch(/Linux version/)
     })
 
-    test('tells a machine that runs as another one than the lab file now wants', async () => {
+    test('detects a machine that runs with settings other than those of the lab file', async () => {
       const wanted = { ...first, memory: first.memory + 64 * MiB }
       const edited = { ...lab, machines: [wanted, second] }
       expect((await stateOf(first.name, edited))?.differs).toMatch(/mem/)
@@ -306,13 +306,13 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       )
     })
 
-    test('keeps the network while a machine runs in it', async () => {
+    test('keeps the network while a machine uses it', async () => {
       await provider.network.release(lab)
       expect(await provider.network.look(lab)).toMatchObject({ ok: true })
       expect((await stateOf(first.name))?.status).toBe('running')
     })
 
-    test('cuts the power: off at once, and what was on its disks stays', async () => {
+    test('cuts the power at once and keeps the disks', async () => {
       const id = await bootId()
       await run(
         `echo kept > /root/kept && printf %s kept-too | dd of=${provider.disks.lunDevice(0)} conv=fsync status=none && sync`,
@@ -338,7 +338,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await stateOf(first.name)).not.toHaveProperty('differs')
     })
 
-    test('says of each run that it is another one', async () => {
+    test('gives each run of a machine an identifier of its own', async () => {
       const details = new Set([(await stateOf(first.name))?.detail])
       for (let times = 0; times < 2; times++) {
         await provider.power.cut(lab, first.name)
@@ -349,7 +349,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await answers(first)
     })
 
-    test('cuts the run that was meant, and leaves a later one alone where runs can be told apart', async ({
+    test('ends the requested run of a machine and spares a later one, where runs can be distinguished', async ({
       skip,
     }) => {
       if (!bench.tellsRuns) return skip('it cannot tell runs apart')
@@ -363,7 +363,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await answers(first)
     })
 
-    test('lets a machine stand still, and go on as if nothing had happened', async ({ skip }) => {
+    test('pauses a machine and resumes it', async ({ skip }) => {
       if (!provider.pause) return skip('it cannot')
       const { pause: group } = provider
       const pause = (name: string): Promise<void> => group.begin(lab, name)
@@ -388,7 +388,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect((await stateOf(second.name))?.status).toBe('absent')
     })
 
-    test('cuts the power of a machine that stands still', async ({ skip }) => {
+    test('cuts the power of a paused machine', async ({ skip }) => {
       if (!provider.pause) return skip('it cannot')
       await provider.pause.begin(lab, first.name)
       await provider.power.cut(lab, first.name)
@@ -397,7 +397,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await answers(first)
     })
 
-    test('cuts the power of one that only just begins to start: nothing of it is left to hold its disks', async () => {
+    test('cuts the power of a machine that has just begun to start, and releases its disks', async () => {
       for (const wait of [0, 0, 5, 20, 50]) {
         await provider.power.cut(lab, first.name)
         await start(first)
@@ -410,7 +410,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await run('echo fine')).toBe('fine')
     })
 
-    test('says of a machine that cannot boot what its console said last, and where that is', async ({
+    test('reports the last console output of a machine that cannot boot, and where to find the rest', async ({
       skip,
     }) => {
       if (!bench.breakDisk) return skip('here a machine that cannot boot goes on running')
@@ -426,7 +426,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await run('echo fine')).toBe('fine')
     })
 
-    test('says what to do about a machine whose disk lost what it stands on', async ({ skip }) => {
+    test('says what to do about a machine whose base disk is gone', async ({ skip }) => {
       if (!bench.loseBase) return skip('here it stands on nothing of ours')
       await bench.loseBase(second.name)
       await expect(start(second)).rejects.toMatchObject({
@@ -444,7 +444,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect((await stateOf(first.name))?.status).toBe('running')
     })
 
-    test('sees a machine that switches itself off; then nothing of the lab runs, and its disks are there', async () => {
+    test('reports a machine that shut itself down as off, with its disks kept', async () => {
       await ssh
         .exec('nohup systemctl poweroff --force >/dev/null 2>&1 &', { timeout: 10 * patience })
         .catch(() => undefined)
@@ -467,7 +467,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await run('cat /root/kept')).toBe('kept')
     })
 
-    test('ends a lab that runs, with all of it, as often as one likes', async () => {
+    test('removes a running lab completely, and again without an error', async () => {
       expect(new Set((await provider.leftovers(lab)).map(({ kind }) => kind))).toEqual(new Set(bench.runsAs))
       for (const times of [1, 2]) {
         await provider.destroy(lab)

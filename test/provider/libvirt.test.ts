@@ -8,7 +8,7 @@ import { onlyPrograms } from './vagrant-tools.js'
 const recorded = join(import.meta.dirname, '..', 'golden', 'virsh', 'machines.txt')
 
 describe('the machines of a lab', () => {
-  test('are its domains, and no others', async () => {
+  test('the domains of the lab are its machines, and no others', async () => {
     await onlyPrograms({ virsh: `exec /bin/cat '${recorded}'` })
     const machines = await libvirt.machines({ name: 'demo' })
     expect([...machines].sort((a, b) => a.name.localeCompare(b.name))).toEqual([
@@ -40,7 +40,7 @@ describe('the machines of a lab', () => {
     ])
   })
 
-  test('are none where libvirt does not answer, or is not there', async () => {
+  test('no machine is reported when libvirt does not answer or is not installed', async () => {
     await onlyPrograms({ virsh: 'echo "error: failed to connect to the hypervisor" >&2; exit 1' })
     expect(await libvirt.machines({ name: 'demo' })).toEqual([])
     await onlyPrograms({})

@@ -24,12 +24,12 @@ const v2 = {
 }
 
 describe('memory', () => {
-  test('is what the host has, where no control group has a limit', async () => {
+  test('free memory is that of the host when no control group limits it', async () => {
     const read = await hostWith({ ...v2, '/sys/fs/cgroup/user.slice/lab.scope/memory.max': 'max\n' })
     expect(availableMemory(read)).toEqual({ bytes: 16 * gib })
   })
 
-  test('is what the control group has left, with what its cache would give back', async () => {
+  test('free memory is what the control group has left, including reclaimable cache', async () => {
     const group = '/sys/fs/cgroup/user.slice/lab.scope'
     const read = await hostWith({
       ...v2,
@@ -40,7 +40,7 @@ describe('memory', () => {
     expect(availableMemory(read)).toEqual({ bytes: 2 * gib, limit: `${group}/memory.max` })
   })
 
-  test('is what the narrowest of all groups above has left', async () => {
+  test('free memory is the least that any parent control group has left', async () => {
     const read = await hostWith({
       ...v2,
       '/sys/fs/cgroup/user.slice/lab.scope/memory.max': 'max\n',
@@ -51,7 +51,7 @@ describe('memory', () => {
     expect(availableMemory(read)).toEqual({ bytes: gib, limit: '/sys/fs/cgroup/user.slice/memory.high' })
   })
 
-  test('is found in the first version of control groups, in a container that sees only its own', async () => {
+  test('free memory is found in version 1 of control groups, in a container that sees only its own', async () => {
     const group = '/sys/fs/cgroup/memory'
     const read = await hostWith({
       '/proc/self/cgroup': '9:pids:/docker/abc\n4:memory:/docker/abc\n0::/\n',
@@ -73,14 +73,14 @@ describe('processes', () => {
     '/proc/8/status': 'Name:\tnode\nUid:\t1000\t1000\t1000\t1000\nThreads:\t11\n',
   }
 
-  test('of a user are counted with their threads against ulimit -u', async () => {
+  test('processes of a user count with their threads against ulimit -u', async () => {
     const read = await hostWith({ '/proc/self/limits': limits, ...processes })
     expect(taskLimits(1000, read, () => ['1', '7', '8'])).toEqual([
       expect.objectContaining({ bound: 'ulimit -u 512', free: 500 }),
     ])
   })
 
-  test('are limited by each control group', async () => {
+  test('processes are limited by each control group', async () => {
     const read = await hostWith({
       ...v2,
       '/proc/self/limits': 'Max processes             unlimited            unlimited            processes\n',

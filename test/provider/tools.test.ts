@@ -234,20 +234,23 @@ error: internal error: process exited while connecting to monitor: qemu-system-x
 
 const about = { lab: 'demo', machine: 'target', log: '/state/demo/vagrant.log' }
 
-describe('a complaint', () => {
-  test.each(complaints)('$program: $code', ({ program, says, code, reason, hint, words }) => {
-    const error = explain(program, says, about)
-    expect(error.code).toBe(code)
-    expect(error.message).toMatch(/^target: /)
-    expect(error.message).toMatch(reason)
-    expect(error.message).toContain(`; ${program} says: `)
-    expect(error.message.slice(error.message.indexOf(' says: '))).toContain(words)
-    expect(error.hint).toMatch(hint)
-    expect(error.hint).not.toMatch(/\b(LAB|MACHINE)\b/)
-    expect(error.log).toBe(about.log)
-  })
+describe('an error of a tool', () => {
+  test.each(complaints)(
+    'an error of $program is recognized as $code',
+    ({ program, says, code, reason, hint, words }) => {
+      const error = explain(program, says, about)
+      expect(error.code).toBe(code)
+      expect(error.message).toMatch(/^target: /)
+      expect(error.message).toMatch(reason)
+      expect(error.message).toContain(`; ${program} says: `)
+      expect(error.message.slice(error.message.indexOf(' says: '))).toContain(words)
+      expect(error.hint).toMatch(hint)
+      expect(error.hint).not.toMatch(/\b(LAB|MACHINE)\b/)
+      expect(error.log).toBe(about.log)
+    },
+  )
 
-  test('that is not known is shown in its last words, whatever it says of guest additions before', () => {
+  test('an unknown error is shown by its last lines, without the warnings about guest additions', () => {
     const error = explain(
       'vagrant',
       `==> target: The guest additions on this VM do not match the installed version of VirtualBox!
@@ -259,7 +262,7 @@ and its end`,
     expect(error.message).toMatch(/something new and its end$/)
   })
 
-  test('with which Vagrant itself broke down is shown without all the places where it was', () => {
+  test('a crash of Vagrant is shown without its stack', () => {
     const gem = '/usr/share/rubygems-integration/all/gems/vagrant-2.3.4'
     const error = explain(
       'vagrant',
@@ -272,7 +275,7 @@ and its end`,
     expect(error.message).toMatch(/address family must be specified \(IPAddr::AddressFamilyError\)$/)
   })
 
-  test('of nothing at all says so', () => {
+  test('an error without output is reported as such', () => {
     expect(explain('virsh', '\n', { lab: 'demo' }).message).toBe('demo: virsh says: it said nothing')
   })
 
@@ -282,7 +285,7 @@ and its end`,
 
 \t You will not be able to start VMs until this problem is fixed.
 `
-  test('a missing driver, of which VBoxManage always warns, is not the reason of something else', () => {
+  test('a missing driver, about which VBoxManage always warns, is not blamed for another error', () => {
     const error = explain(
       'VBoxManage',
       `${warning}VBoxManage: error: Could not find a registered machine named 'x'`,
@@ -292,7 +295,7 @@ and its end`,
     expect(error.message).not.toContain('vboxdrv')
   })
 
-  test('but it is why a machine ended while it started', () => {
+  test('a missing driver is blamed when a machine ends while it starts', () => {
     const error = explain(
       'VBoxManage',
       `${warning}VBoxManage: error: The virtual machine 'lab_demo_target' has terminated unexpectedly during startup with exit code 1 (0x1)`,

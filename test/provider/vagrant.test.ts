@@ -28,14 +28,14 @@ vi.setConfig({ testTimeout: 60_000 })
 
 const GiB = 1024 ** 3
 
-describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
+describe.skipIf(skipWithoutVagrant)('the Vagrantfile', () => {
   const evaluated = async (lab: Lab, env: Readonly<Record<string, string>> = {}) => {
     needVagrant()
     const folder = await vagrantFolder(renderVagrantfile(lab, 'virtualbox'))
     return { folder, result: await evaluate(folder, env) }
   }
 
-  test('every machine, with its address, processors and memory, under both providers', async () => {
+  test('defines every machine with its address, processors and memory for both providers', async () => {
     const lab = await loadLab('iscsi-ha')
     const { result } = await evaluated(lab)
     expect(result.machines.map(({ name }) => name)).toEqual(['target', 'master', 'worker1', 'worker2'])
@@ -68,7 +68,7 @@ describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
     }
   })
 
-  test('no shared folder, time to boot, a box that can be chosen', async () => {
+  test('has no shared folder, enough time to boot, and a box that can be chosen', async () => {
     const lab = await loadLab('iscsi')
     for (const [env, box] of [
       [{}, 'lab/debian-13'],
@@ -84,7 +84,7 @@ describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
     }
   })
 
-  test('libvirt: a disk per LUN on the target alone, which the machine finds under lunDevice', async () => {
+  test('attaches one disk per LUN to the target alone under libvirt, with the name that lunDevice gives', async () => {
     const lab = await loadLab('iscsi-ha')
     const { result } = await evaluated(lab)
     const storage = (machine: string) =>
@@ -96,7 +96,7 @@ describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
     expect(vagrantProvider('libvirt').disks?.lunDevice(0)).toBe('/dev/disk/by-id/virtio-lab0')
   })
 
-  test('what `lab up` left to get in is run on that machine, and otherwise nothing is', async () => {
+  test('runs the access script of lab up on its own machine only', async () => {
     const lab = await loadLab('iscsi')
     const { folder, result } = await evaluated(lab)
     const provisions = (of: typeof result, machine: string) =>
@@ -113,7 +113,7 @@ describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
     expect(provisions(again, 'initiator')).toEqual([])
   })
 
-  test('the version of the box is asked for where it is known, and not of a box of somebody else', async () => {
+  test("pins the version of the box when it is known, but never for the user's own box", async () => {
     const folder = await vagrantFolder(renderVagrantfile(await loadLab('iscsi'), 'libvirt', '1.36.3.7'))
     const config = async (env = {}) =>
       settings((await evaluate(folder, env)).calls.flatMap(({ calls }) => calls))
@@ -123,7 +123,7 @@ describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
     expect(other).not.toHaveProperty('box_version')
   })
 
-  test('libvirt: emulation on request, with a processor that does not crash its guests, and with patience', async () => {
+  test('emulates on request under libvirt, with a safe processor model and longer timeouts', async () => {
     const { result } = await evaluated(await loadLab('iscsi'), { LAB_EMULATE: '1' })
     const calls = callsFor(result, 'initiator', 'libvirt')
     expect(settings(calls.flatMap((call) => [call, ...call.calls]))).toMatchObject({ boot_timeout: 3600 })
@@ -134,7 +134,7 @@ describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
     })
   })
 
-  test('VirtualBox: the first up makes the controller and the disk, and attaches it', async () => {
+  test('creates and attaches the controller and the disk on the first up under VirtualBox', async () => {
     const { folder, result } = await evaluated(await loadLab('iscsi'))
     const disk = join(folder, '.vagrant/disks/target-0.vdi')
     const serial = (name: string) =>
@@ -187,19 +187,19 @@ describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
     return customizations(callsFor(result, 'target', 'virtualbox')).map((line) => line.split(' ')[0] ?? '')
   }
 
-  test('VirtualBox: the next up leaves the disk alone', async () => {
+  test('leaves an attached disk alone under VirtualBox', async () => {
     expect(await again(attached)).toEqual(['modifyvm', 'modifyvm'])
   })
 
-  test('VirtualBox: a disk that was detached is attached again, not made again', async () => {
+  test('attaches a detached disk again under VirtualBox instead of creating one', async () => {
     expect(await again(detached)).toEqual(['modifyvm', 'modifyvm', 'storageattach', 'setextradata'])
   })
 
-  test('VirtualBox: a machine that is gone behind the back of Vagrant gets everything but a new disk', async () => {
+  test("recreates everything but the disk of a machine that was removed behind Vagrant's back", async () => {
     expect(await again([])).toEqual(['modifyvm', 'modifyvm', 'storagectl', 'storageattach', 'setextradata'])
   })
 
-  test('several targets on one machine, and LUNs that do not count from 0, get one disk each', async () => {
+  test('gives each of several targets on one machine one disk per LUN, also when LUNs do not start at 0', async () => {
     const lab = await loadLab('iscsi')
     const [target] = lab.targets
     if (!target) throw new Error('iscsi has a target')
@@ -231,13 +231,13 @@ describe.skipIf(skipWithoutVagrant)('what the Vagrantfile makes', () => {
     ['10.20.0.0/16', '255.255.0.0'],
     ['192.168.60.128/25', '255.255.255.128'],
     ['10.0.0.0/8', '255.0.0.0'],
-  ])('the netmask of %s is %s', async (subnet, netmask) => {
+  ])('translates the prefix of %s to the netmask %s', async (subnet, netmask) => {
     const lab = await loadLab('iscsi')
     expect((await evaluated({ ...lab, network: { subnet } })).result.netmask).toBe(netmask)
   })
 })
 
-describe.skipIf(skipWithoutVagrant)('values of a lab stay data', () => {
+describe.skipIf(skipWithoutVagrant)('quoting of lab values in the Vagrantfile', () => {
   /** Each leaves a file behind if Ruby, or a shell that Ruby starts, ever runs it. */
   const attacks = {
     'a quote': `x'; File.write('pwned', ''); '`,
@@ -283,7 +283,7 @@ describe.skipIf(skipWithoutVagrant)('values of a lab stay data', () => {
     scenarios: [],
   })
 
-  test.each(Object.entries(attacks))('%s', async (_, value) => {
+  test.each(Object.entries(attacks))('keeps a dangerous value as data: %s', async (_, value) => {
     needVagrant()
     const folder = await vagrantFolder(renderVagrantfile(labWith(value), 'libvirt'))
     expect(await run(folder, ['ruby', '-c', 'Vagrantfile'])).toEqual({ exitCode: 0, output: 'Syntax OK' })
@@ -304,7 +304,7 @@ describe.skipIf(skipWithoutVagrant)('values of a lab stay data', () => {
     expect((await readdir(folder)).sort()).toEqual(['Vagrantfile', 'home', 'stub.rb'])
   })
 
-  test('secrets of the lab are not in it', () => {
+  test('contains no secret of the lab', () => {
     const lab = labWith('x')
     const [target] = lab.targets
     if (!target) throw new Error('the lab has a target')
@@ -314,7 +314,7 @@ describe.skipIf(skipWithoutVagrant)('values of a lab stay data', () => {
     )
   })
 
-  test('text in the place of a number, which only a program without types can put there, is not rendered', () => {
+  test('refuses to render text in place of a number', () => {
     const lab = labWith('x')
     const text = '1; system("touch pwned")' as unknown as number
     const [target] = lab.targets
@@ -331,8 +331,8 @@ describe.skipIf(skipWithoutVagrant)('values of a lab stay data', () => {
   })
 })
 
-describe('patience', () => {
-  test('where libvirt emulates, and only there', async () => {
+describe('the factor for slow machines', () => {
+  test('is above one only where libvirt emulates', async () => {
     const host = async (...files: readonly string[]): Promise<VagrantHost> => {
       const root = await temporaryFolder()
       await mkdir(join(root, 'dev'))
@@ -350,7 +350,7 @@ describe('patience', () => {
   })
 })
 
-describe('probe', () => {
+describe('the probe', () => {
   const debian = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\n'
   const ubuntu = 'NAME="Linux Mint"\nID=linuxmint\nID_LIKE="ubuntu debian"\n'
 
@@ -372,7 +372,7 @@ describe('probe', () => {
   const virtualBox = 'case "$1" in --version) echo 7.2.22r175245;; list) ;; *) exit 1;; esac'
   const virsh = 'case "$1" in --version) echo 9.0.0;; --connect) ;; *) exit 1;; esac'
 
-  test('nothing is there: says so of both, with both remedies', async () => {
+  test('names both providers and both remedies when neither is installed', async () => {
     await onlyPrograms({})
     const found = await vagrantProvider('virtualbox', await hostWith({ 'etc/os-release': debian })).probe(
       signal(),
@@ -410,7 +410,7 @@ describe('probe', () => {
       /^brew install hashicorp\/tap\/hashicorp-vagrant\nbrew install --cask virtualbox$/,
     ],
   ] as const)(
-    '%s %j on %s names the commands for %s there',
+    'with %s %j on %s names the commands for %s there',
     async (path, content, platform, kind, remedy) => {
       await onlyPrograms({})
       const host = await hostWith({ [path]: content }, { platform })
@@ -418,7 +418,7 @@ describe('probe', () => {
     },
   )
 
-  test('VirtualBox and Vagrant get along', async () => {
+  test('accepts VirtualBox with Vagrant', async () => {
     await onlyPrograms({ vagrant, VBoxManage: virtualBox })
     expect(await vagrantProvider('virtualbox', await hostWith({})).probe(signal())).toEqual({
       usable: true,
@@ -426,7 +426,7 @@ describe('probe', () => {
     })
   })
 
-  test('VirtualBox without its kernel driver: it warns, and exits with 0', async () => {
+  test('rejects VirtualBox without its kernel driver, about which it only warns', async () => {
     // As VirtualBox 7.2.22 of Debian printed it.
     const warning =
       'WARNING: The character device /dev/vboxdrv does not exist.\n\t Please install the virtualbox-dkms package'
@@ -439,7 +439,7 @@ describe('probe', () => {
     expect(found.remedy).toContain('modprobe vboxdrv')
   })
 
-  test('a Vagrant that refuses this VirtualBox has the last word', async () => {
+  test('rejects a VirtualBox that Vagrant rejects', async () => {
     const refusing =
       'case "$1" in --version) echo "Vagrant 2.3.4";; *) echo "version of VirtualBox not supported" >&2; exit 1;; esac'
     await onlyPrograms({ vagrant: refusing, VBoxManage: virtualBox })
@@ -460,7 +460,7 @@ describe('probe', () => {
       'dev/null',
       'Vagrant 2.4.9; libvirt 9.0.0, no /dev/kvm, so machines are emulated, many times slower; Vagrant can use libvirt',
     ],
-  ])('libvirt and Vagrant get along, with %s', async (file, evidence) => {
+  ])('accepts libvirt with Vagrant and %s', async (file, evidence) => {
     await onlyPrograms({ vagrant, virsh })
     expect(await vagrantProvider('libvirt', await hostWith({ [file]: '' })).probe(signal())).toEqual({
       usable: true,
@@ -468,7 +468,7 @@ describe('probe', () => {
     })
   })
 
-  test('libvirt that does not answer', async () => {
+  test('rejects a libvirt that does not answer', async () => {
     const silent =
       'case "$1" in --version) echo 9.0.0;; *) echo "error: failed to connect to the hypervisor" >&2; exit 1;; esac'
     await onlyPrograms({ vagrant, virsh: silent })
@@ -479,7 +479,7 @@ describe('probe', () => {
     expect(found.remedy).toMatch(/^sudo systemctl enable --now libvirtd/)
   })
 
-  describe.skipIf(skipWithoutVagrant)('with the real Vagrant', () => {
+  describe.skipIf(skipWithoutVagrant)('the probe with the real Vagrant', () => {
     /** The scripts come before everything else on PATH; what Vagrant writes goes to folders of the test's own. */
     const probeWith = async (kind: VagrantKind, scripts: Readonly<Record<string, string>>) => {
       needVagrant()
@@ -492,7 +492,7 @@ describe('probe', () => {
     }
     const thisDebian: VagrantHost = { platform: 'linux', root: '/', memory: 64 * GiB }
 
-    test('a VirtualBox of the future is refused, by Vagrant itself', async () => {
+    test("rejects a future version of VirtualBox in Vagrant's own words", async () => {
       const found = await probeWith('virtualbox', {
         VBoxManage: virtualBox.replace('7.2.22r175245', '99.0.1r1'),
       })
@@ -502,7 +502,7 @@ describe('probe', () => {
       expect(found.usable).toBe(false)
     })
 
-    test('libvirt is usable with the plugin, and only with it', async () => {
+    test('accepts libvirt only with the plugin', async () => {
       const found = await probeWith('libvirt', { virsh })
       const { output } = await run('/', ['vagrant', 'plugin', 'list'])
       expect(found.usable).toBe(output.includes('vagrant-libvirt'))
@@ -514,7 +514,7 @@ describe('probe', () => {
     })
   })
 
-  test('ends when it is told to', async () => {
+  test('stops when it is aborted', async () => {
     await onlyPrograms({ vagrant: 'exec /bin/sleep 20', virsh: 'exec /bin/sleep 20' })
     const controller = new AbortController()
     const probing = vagrantProvider('libvirt', await hostWith({})).probe(controller.signal)
@@ -524,7 +524,7 @@ describe('probe', () => {
     await expect(probing).rejects.toThrow('enough')
   })
 
-  describe('preflight', () => {
+  describe('the preflight', () => {
     const inSubnet = async (subnet: string): Promise<Lab> => ({
       ...(await loadLab('iscsi')),
       network: { subnet },
@@ -538,7 +538,7 @@ describe('probe', () => {
       { kind: 'virtualbox', lacks: 'VBoxManage', hint: 'virtualbox-7.2' },
       { kind: 'virtualbox', lacks: 'vagrant', hint: 'apt.releases.hashicorp.com' },
       { kind: 'libvirt', lacks: 'virsh', hint: 'libvirt-daemon-system' },
-    ] as const)('$kind without $lacks: said before a box is built', async ({ kind, lacks, hint }) => {
+    ] as const)('rejects $kind without $lacks before a box is built', async ({ kind, lacks, hint }) => {
       await onlyPrograms(Object.fromEntries(Object.entries(programs).filter(([name]) => name !== lacks)))
       const host = await hostWith({ 'etc/os-release': 'ID=debian\n' })
       const problems = await vagrantProvider(kind, host).preflight(await loadLab('iscsi'))
@@ -547,13 +547,13 @@ describe('probe', () => {
       ])
     })
 
-    test('finds nothing wrong with the shipped labs', async () => {
+    test('finds no problem with the shipped labs', async () => {
       const host = await hostWith({})
       for (const { name, kind } of both)
         expect(await vagrantProvider(kind, host).preflight(await loadLab(name))).toEqual([])
     })
 
-    test('VirtualBox: a subnet outside of its own range, and the whole way out', async () => {
+    test("rejects a subnet outside VirtualBox's range, and names every way out", async () => {
       const problems = await vagrantProvider('virtualbox', await hostWith({})).preflight(
         await inSubnet('10.9.8.0/24'),
       )
@@ -569,7 +569,7 @@ describe('probe', () => {
       ).toEqual([])
     })
 
-    test('VirtualBox: a subnet that is only partly inside of it', async () => {
+    test("rejects a subnet that is only partly inside VirtualBox's range", async () => {
       const problems = await vagrantProvider('virtualbox', await hostWith({})).preflight(
         await inSubnet('192.168.0.0/16'),
       )
@@ -582,7 +582,7 @@ describe('probe', () => {
       ['* 0.0.0.0/0 ::/0', []],
       ['* 10.9.9.0/24\n#* 10.9.8.0/24\n', ['10.9.9.0/24']],
       ['', ['no range']],
-    ])('VirtualBox: with networks.conf %j', async (content, allowed) => {
+    ])('respects networks.conf of VirtualBox: %j', async (content, allowed) => {
       const host = await hostWith({ [conf]: content })
       const problems = await vagrantProvider('virtualbox', host).preflight(await inSubnet('10.9.8.0/24'))
       expect(problems.map(({ problem }) => problem)).toEqual(
@@ -597,7 +597,7 @@ describe('probe', () => {
     test.each([
       ['7.2.22r175245', 0],
       ['6.1.50r161033', 1],
-    ])('VirtualBox %s on macOS', async (version, count) => {
+    ])('applies the rules for VirtualBox %s on macOS', async (version, count) => {
       await onlyPrograms({ ...programs, VBoxManage: `echo ${version}` })
       const host = await hostWith({}, { platform: 'darwin' })
       expect(await vagrantProvider('virtualbox', host).preflight(await inSubnet('10.9.8.0/24'))).toHaveLength(
@@ -608,14 +608,14 @@ describe('probe', () => {
     test.each([
       ['libvirt', '192.168.0.0/16', '192.168.121.0/24'],
       ['virtualbox', '10.0.0.0/8', '10.0.2.0/24'],
-    ] as const)('%s: %s takes the addresses that Vagrant itself uses', async (kind, subnet, own) => {
+    ] as const)("rejects a subnet with Vagrant's own addresses for %s: %s", async (kind, subnet, own) => {
       const host = await hostWith({ [conf]: '* 0.0.0.0/0' })
       const [problem, ...others] = await vagrantProvider(kind, host).preflight(await inSubnet(subnet))
       expect(problem?.problem).toContain(`${subnet} overlaps ${own}`)
       expect(others).toEqual([])
     })
 
-    test('more memory than there is, and more disks than fit, at once', async () => {
+    test('reports missing memory and missing disk space together', async () => {
       const lab = await loadLab('iscsi')
       const luns = Array.from({ length: 31 }, (_, lun) => ({ lun, size: GiB }))
       const crowded = { ...lab, targets: lab.targets.map((target) => ({ ...target, luns })) }

@@ -17,14 +17,14 @@ import {
 vi.setConfig({ testTimeout: 60_000 })
 
 describe('the Vagrantfile of a shipped lab', () => {
-  test.each(both)('$name for $kind is the golden one', async ({ name, kind }) => {
+  test.each(both)('of $name for $kind matches the golden one', async ({ name, kind }) => {
     await expect(renderVagrantfile(await loadLab(name), kind)).toMatchFileSnapshot(
       `../golden/vagrant/${name}.${kind}.Vagrantfile`,
     )
   })
 
   test.skipIf(skipWithoutVagrant).each(both)(
-    '$name for $kind is valid to Vagrant',
+    'of $name for $kind is valid according to Vagrant',
     async ({ name, kind }) => {
       needVagrant()
       const folder = await vagrantFolder(renderVagrantfile(await loadLab(name), kind))
@@ -39,7 +39,7 @@ describe('the Vagrantfile of a shipped lab', () => {
   )
 
   test.skipIf(skipWithoutPlugin).each(shippedLabs())(
-    '$name is valid to vagrant-libvirt, every line of its block',
+    'of $name is valid according to vagrant-libvirt, including every line of its block',
     async ({ name }) => {
       needVagrant()
       const folder = await vagrantFolder(renderVagrantfile(await loadLab(name), 'libvirt'))

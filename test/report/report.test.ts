@@ -82,7 +82,7 @@ test('measures the host: its processors, and how long an empty Node.js program t
   expect(nodeStart).toBeGreaterThan(0)
 })
 
-describe('whatever a machine said', () => {
+describe('output of a machine in a report', () => {
   test('puts no markup, script or address of a machine into the page', () => {
     const page = runPage([nasty])
     expect(page).not.toMatch(/<script|<img|<link|<iframe|\bon\w+=|url\(|@import/i)
@@ -110,11 +110,11 @@ describe('whatever a machine said', () => {
     ['\ud800x\udc00', '\ufffdx\ufffd'],
     ['\ufffe\uffff', '\ufffd\ufffd'],
     ['\u{1f4be} é', '\u{1f4be} é'],
-  ])('%j is printable as %j', (text, shown) => {
+  ])('%j becomes the printable text %j', (text, shown) => {
     expect(printable(text)).toBe(shown)
   })
 
-  test('masks secrets wherever a machine may have said them', () => {
+  test('contains no secret in any format', () => {
     const secret = 'hunter2hunter2'
     const { records, rows } = ledgerOf(0)
     const report = runReport(
@@ -326,7 +326,7 @@ describe('the verdict', () => {
   })
 })
 
-describe('the drawing', () => {
+describe('the timeline drawing', () => {
   test('draws nothing without a ledger', () => {
     expect(chartOf(cutShort)).toBeUndefined()
   })
@@ -358,7 +358,7 @@ describe('the drawing', () => {
   })
 })
 
-describe('the folder of a run', () => {
+describe('the folder of a report', () => {
   const started = new Date('2026-11-21T15:04:05.678Z')
 
   test('gives each run a dated folder of its own, even within a second', async () => {

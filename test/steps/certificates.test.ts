@@ -31,7 +31,7 @@ beforeAll(async () => {
   authority = `== /etc/kubernetes/pki/ca.crt\n${await make('kubernetes', 3650, 'TRUE')}`
 })
 
-it('counts the days to the end of the first certificate that ends, and names it and its file', () => {
+it('the check counts the days until the first certificate expires, and names it and its file', () => {
   const { ok, saw } = judgeCertificates(authority + shown, 2)
   expect(ok).toBe(true)
   expect(saw).toMatch(
@@ -41,9 +41,9 @@ it('counts the days to the end of the first certificate that ends, and names it 
 
 it.each([
   ['is good a month before its end', 365 - certificateMargin - 1, true],
-  ['is no longer good after that', 365 - certificateMargin + 1, false],
+  ['is no longer good within a month of its end', 365 - certificateMargin + 1, false],
   ['is not good when it has ended, as on a host that was off for 400 days', 400, false],
-])('a certificate of a year %s', (_, days, ok) => {
+])('a certificate that is valid for a year %s', (_, days, ok) => {
   const verdict = judgeCertificates(authority + shown, 2, Date.now() + days * day)
   expect(verdict.ok).toBe(ok)
   // It can be made anew.
@@ -51,16 +51,16 @@ it.each([
   if (days > 365) expect(verdict.saw).toMatch(/ended 3[56] days ago$/)
 })
 
-it('gives up on a lab whose authority has ended, since nobody could sign anew', () => {
+it('lab up gives up when the certificate authority has expired, since nothing can sign new certificates', () => {
   expect(judgeCertificates(authority, 1, Date.now() + 3640 * day)).toMatchObject({ ok: false, final: true })
 })
 
-it('does not count a certificate that is missing as good', () => {
+it('a missing certificate does not count as valid', () => {
   expect(judgeCertificates(shown, 2).ok).toBe(false)
   expect(judgeCertificates('', 0).ok).toBe(false)
 })
 
-it('lets a machine join with a token for an hour, and no longer', () => {
+it('a join token is valid for an hour and no longer', () => {
   const now = Date.parse('2026-01-01T12:00:00Z')
   expect(parse(bootstrapTokenManifest('abcdef.0123456789abcdef', now))).toMatchObject({
     metadata: { name: 'bootstrap-token-abcdef', namespace: 'kube-system' },

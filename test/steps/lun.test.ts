@@ -101,15 +101,15 @@ const shared = (): Now => ({
   pods: { one: ['worker1', true] },
 })
 
-describe("somebody's own pod with another LUN of the target", () => {
+describe('a pod of the user with another LUN of the target', () => {
   it.each(['volume-mounted-once', 'worker1-session', 'worker2-session', 'volume-writable', 'database-runs'])(
-    'is nobody’s business for %s',
+    'such a pod does not make the check fail for %s',
     async (id) => {
       expect(await ask(id, shared())).toMatchObject({ ok: true })
     },
   )
 
-  it('may be logged in beside the node of the database, which is named first', async () => {
+  it('such a pod may be logged in next to the node of the database, which is named first', async () => {
     if (lab.database?.volume.kind !== 'lun') throw new Error('no LUN')
     const { checks } = targetSees(lab, lab.database, lab.database.volume)
     expect(await checks[0].probe(contextOf(shared()))).toEqual({
@@ -121,7 +121,7 @@ describe("somebody's own pod with another LUN of the target", () => {
     })
   })
 
-  it('does not hide that the node has the LUN of the database mounted as well', async () => {
+  it("such a pod does not hide that its node has mounted the database's LUN as well", async () => {
     const now: Now = {
       ...shared(),
       disks: {
@@ -133,7 +133,7 @@ describe("somebody's own pod with another LUN of the target", () => {
     expect(await ask('worker2-session', now)).toMatchObject({ ok: false })
   })
 
-  it('is nobody’s business either where its session has found the LUN of the database, and leaves it alone', async () => {
+  it("such a pod's session may have discovered the database's LUN as long as it does not use it", async () => {
     const disks = {
       ...shared().disks,
       worker2: [`disk sda 1 running ${others}`, `disk sdb 1 running ${ours}`],
@@ -142,7 +142,7 @@ describe("somebody's own pod with another LUN of the target", () => {
   })
 })
 
-it('tells a session that was left behind on a node without the database', async () => {
+it('the check reports a session that was left behind on a node without the database', async () => {
   const disks = { ...shared().disks, worker2: [`disk sda 1 running ${ours}`] }
   expect(await ask('worker2-session', { ...shared(), disks })).toMatchObject({ ok: false })
 })
@@ -155,17 +155,17 @@ describe('a session that a refused mount left behind', () => {
   }
   const left = (): readonly string[] => [`disk sda 1 running ${others}`, `disk sdb 7 running ${ours}`]
 
-  it('is logged out by up, and no other session', async () => {
+  it('is logged out by lab up, and no other session is', async () => {
     const now: Now = { ...shared(), disks: { ...shared().disks, worker2: left() } }
     expect(await applied(now)).toEqual(["worker2: iscsiadm -m session -r '7' --logout"])
   })
 
-  it('stays where the database is about to use it', async () => {
+  it('stays when the database is about to use it', async () => {
     const now: Now = { disks: { worker1: [], worker2: left() }, pods: { one: ['worker2', false] } }
     expect(await applied(now)).toEqual([])
   })
 
-  it('stays where it shows other LUNs as well, or its disk is mounted', async () => {
+  it('stays when it shows other LUNs as well or its disk is mounted', async () => {
     for (const worker2 of [
       [`disk sda 7 running ${others}`, `disk sdb 7 running ${ours}`],
       [...left(), mounted('sdb')],
@@ -174,7 +174,7 @@ describe('a session that a refused mount left behind', () => {
   })
 })
 
-it('wants nobody else logged in at a target that has no other LUN', async () => {
+it("no other node may be logged in at a target whose only LUN is the database's", async () => {
   const [target] = lab.targets
   if (!target || lab.database?.volume.kind !== 'lun') throw new Error('no LUN')
   const alone = { ...lab, targets: [{ ...target, luns: target.luns.slice(0, 1) }] }
@@ -191,7 +191,7 @@ describe('a file system that was shut down', () => {
     pods: { one: ['worker1', false] },
   })
 
-  it('is named, with the node, before what fails with it', async () => {
+  it('a file system that was shut down is named, with its node, before the failures that follow from it', async () => {
     expect(stepOf().checks[0].id).toBe('volume-writable')
     expect(await ask('volume-writable', dead())).toEqual({
       ok: false,
@@ -199,7 +199,7 @@ describe('a file system that was shut down', () => {
     })
   })
 
-  it('is not taken for one that somebody mounted read-only', async () => {
+  it('a file system that was shut down is distinguished from one mounted read-only', async () => {
     const disks = { worker1: [`disk sda 1 running ${ours}`, mounted('sda', 'ro,relatime')], worker2: [] }
     expect(await ask('volume-writable', { ...dead(), disks })).toEqual({
       ok: false,
@@ -207,20 +207,20 @@ describe('a file system that was shut down', () => {
     })
   })
 
-  it('is mounted anew by up: its pod is deleted, which a container that is started again does not do', async () => {
+  it('lab up mounts a file system that was shut down again by deleting its pod, since restarting a container does not', async () => {
     const ran: string[][] = []
     await stepOf().apply?.(contextOf(dead(), ran), () => undefined)
     expect(ran.map((words) => words.slice(0, 3))).toContainEqual(['delete', 'pod', 'one'])
   })
 
-  it('is the only reason for which up deletes a pod', async () => {
+  it('lab up deletes a pod for no other reason than a file system that was shut down', async () => {
     const ran: string[][] = []
     await stepOf().apply?.(contextOf(shared(), ran), () => undefined)
     expect(ran.filter(([word]) => word === 'delete')).toEqual([])
   })
 })
 
-it('names a disk that does not answer', async () => {
+it('the check names a disk that does not answer', async () => {
   const disks = { worker1: [`disk sda 1 transport-offline ${ours}`, mounted('sda')], worker2: [] }
   expect(await ask('volume-writable', { disks })).toEqual({
     ok: false,
@@ -231,14 +231,14 @@ it('names a disk that does not answer', async () => {
 it.each<[string, Now['pods'], string]>([
   ['no pod is there', {}, 'there is no pod of mysql-server to mount it for'],
   ['its pod still waits', { one: ['worker1', false] }, 'Pending, on worker1'],
-])('says why no node has mounted the LUN where %s', async (_, waiting, why) => {
+])('the check says why no node has mounted the LUN when %s', async (_, waiting, why) => {
   expect(await ask('volume-writable', { pods: waiting ?? {} })).toEqual({
     ok: false,
     saw: `mounted on no node, and ${why}`,
   })
 })
 
-it('does not call one pod too many one pod, and says what it waits for', async () => {
+it('a superfluous pod is not counted as the expected one, and the check says what it waits for', async () => {
   const verdict = await ask('database-runs', {
     ...shared(),
     pods: { one: ['worker1', true], two: ['worker2', false] },

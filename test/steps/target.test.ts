@@ -46,8 +46,8 @@ const listed = (...maps: readonly (readonly [machine: string, seen: number, serv
     ),
   ].join('\n')
 
-describe('who sees which LUN', () => {
-  it('follows from the database, from file systems, and from whom the LUN names', () => {
+describe('which initiator sees which LUN', () => {
+  it('an initiator sees the LUNs of the database, of its file systems, and those that name it', () => {
     expect(accessTo(masking, target).map(({ initiator, luns }) => [initiator.name, luns])).toEqual([
       ['w1', [0, 2]],
       ['w2', [0, 2]],
@@ -56,7 +56,7 @@ describe('who sees which LUN', () => {
     ])
   })
 
-  it('is well where an initiator has its LUNs and no others', async () => {
+  it('the check passes when an initiator has exactly its LUNs', async () => {
     expect(await checked('target00-acl-w1', listed(['w1', 2, 2], ['w1', 0, 0]))).toEqual({
       ok: true,
       saw: 'LUNs 0, 2',
@@ -73,11 +73,11 @@ describe('who sees which LUN', () => {
       `${listed(['w1', 0, 0], ['w1', 2, 2])}\nread-only acls/${name('w1')}/lun_0/write_protect`,
       'LUNs 0 (read-only), 2',
     ],
-  ])('is not well where it has %s, and says what it has', async (_, output, saw) => {
+  ])('the check fails when an initiator has %s, and says what it has', async (_, output, saw) => {
     expect(await checked('target00-acl-w1', output)).toEqual({ ok: false, saw })
   })
 
-  it('says that an initiator is fenced, and what to type, rather than that its list is missing', async () => {
+  it('the check says that an initiator is fenced and what to type, rather than that its list is missing', async () => {
     const output = `${listed().replace(`acl ${name('w1')}\n`, '')}\nfenced ${name('w1')}`
     expect(await checked('target00-acl-w1', output)).toEqual({
       ok: false,
@@ -89,7 +89,7 @@ describe('who sees which LUN', () => {
     expect(saw).not.toContain('missing')
   })
 
-  it('says that a fence has a hole where a fenced initiator is on the list', async () => {
+  it('the check fails when a fenced initiator is on the access list', async () => {
     const { ok, saw } = await checked('target00-acl-w1', `${listed(['w1', 0, 0])}\nfenced ${name('w1')}`)
     expect(ok).toBe(false)
     expect(saw).toContain('on the list all the same')
@@ -99,14 +99,14 @@ describe('who sees which LUN', () => {
     ['anybody may log in', listed().replace('open 0', 'open 1'), 'anybody may'],
     ['a stranger is on the list', `${listed()}\nacl ${name('idle')}`, `left over: ${name('idle')}`],
     ['somebody is not on it', listed().replace(`acl ${name('w2')}\n`, ''), `missing: ${name('w2')}`],
-  ])('is not well where %s', async (_, output, word) => {
+  ])('the check fails when %s', async (_, output, word) => {
     const { ok, saw } = await checked('target00-acl', output)
     expect(ok).toBe(false)
     expect(saw).toContain(word)
   })
 })
 
-describe('a target that nobody logs in to', () => {
+describe('a target to which nobody logs in', () => {
   const alone: Lab = {
     ...masking,
     machines: masking.machines.filter(({ role }) => role === 'target'),
@@ -116,13 +116,13 @@ describe('a target that nobody logs in to', () => {
     targets: [{ ...target, luns: [{ lun: 0, size: 64 * 1024 ** 2 }] }],
   }
 
-  it('is well with no list at all, and nothing is tried that needs an initiator', async () => {
+  it('the check passes without an access list, and tries nothing that needs an initiator', async () => {
     expect(await checked('target00-acl', 'open 0\nopen 0', alone)).toEqual({ ok: true, saw: 'nobody' })
     expect((await checked('target00-chap', '1', alone)).ok).toBe(true)
     expect(proveRefusal(alone, alone.targets[0]!)).toBeUndefined()
   })
 
-  it('is still not well when it does not demand CHAP', async () => {
+  it('the check still fails when the target does not demand CHAP', async () => {
     expect((await checked('target00-chap', '0', alone)).ok).toBe(false)
   })
 })
@@ -132,7 +132,7 @@ describe('CHAP', () => {
     values.map((value) => sha256(`${value}\n`)).join('\n')
   const own = hashes('username', 'password', 'a;b', '0xcafe')
 
-  it('is as wanted only where every list has both names and both passwords, as the kernel shows them', async () => {
+  it('the check passes only when every list has both names and both passwords, as the kernel shows them', async () => {
     expect((await checked('target00-chap', `1\n1\n${own}\n1\n${own}`)).ok).toBe(true)
     for (const output of [
       `0\n1\n${own}`,
@@ -145,7 +145,7 @@ describe('CHAP', () => {
       expect((await checked('target00-chap', output)).ok, output).toBe(false)
   })
 
-  it('is demanded of who wants to know the targets of a machine, by the first of them', async () => {
+  it('discovery on a machine demands the CHAP secret of its first target', async () => {
     expect(discoveryChapOf(masking, 'target').username).toBe('username')
     expect((await checked('target-discovery', `1\n1\n${own}`)).ok).toBe(true)
     expect((await checked('target-discovery', `0\n1\n${own}`)).ok).toBe(false)
@@ -155,7 +155,7 @@ describe('CHAP', () => {
     )
   })
 
-  it('is proven by refusals, each of which must come with the exit code of its own', async () => {
+  it('CHAP is proven by rejected logins, each with its own exit code', async () => {
     const step = proveRefusal(masking, target)
     const ids = step?.checks.map(({ id }) => id.replace('target00-refuses-', ''))
     expect(ids).toEqual([

@@ -36,7 +36,7 @@ describe('a rollout of 10 with 25 % and 25 %', () => {
     return story
   }
 
-  test('holds for one that keeps to its budget', () => {
+  test('the claim holds for a rollout that stays within its bounds', () => {
     const story = ten()
     const from = story.now
     const { ok, saw } = stayedWithin(rollout(story).history, from, budget)
@@ -44,7 +44,7 @@ describe('a rollout of 10 with 25 % and 25 %', () => {
     expect(saw).toContain('8 ready at least, 13 there at most')
   })
 
-  test('catches one that dips to 7, though all are there before and after', () => {
+  test('a moment with 7 pods fails the claim, although all are there before and after', () => {
     const story = ten()
     const from = story.now
     rollout(story).ending('old-2').ending('old-3').ending('old-4')
@@ -54,14 +54,14 @@ describe('a rollout of 10 with 25 % and 25 %', () => {
     expect(saw).toContain('only 7 ready after')
   })
 
-  test('catches a pod that is not ready for a moment', () => {
+  test('a pod that is not ready for a moment fails the claim', () => {
     const story = ten()
     const from = story.now
     story.ending('old-0').ending('old-1').changed('old-2', { ready: false }).ready('old-2')
     expect(stayedWithin(story.history, from, budget).ok).toBe(false)
   })
 
-  test('catches a fourteenth pod', () => {
+  test('a fourteenth pod fails the claim', () => {
     const story = ten()
     const from = story.now
     for (let n = 0; n < 4; n++) story.made(`new-${String(n)}`)
@@ -70,18 +70,18 @@ describe('a rollout of 10 with 25 % and 25 %', () => {
     expect(saw).toContain('14 there after')
   })
 
-  test('looks at the moment with which it begins, too', () => {
+  test('the first moment of the period counts', () => {
     const story = ten()
     story.ending('old-0').ending('old-1').ending('old-2')
     expect(stayedWithin(story.history, story.now, budget).ok).toBe(false)
   })
 
-  test('does not look at what was before', () => {
+  test('moments before the period do not count', () => {
     const story = ten().ending('old-0').ending('old-1').ending('old-2').there('a').there('b').there('c')
     expect(stayedWithin(story.history, story.now, budget).ok).toBe(true)
   })
 
-  test('a rollout that goes as far as it may is seen to: 8 ready and 5 not yet', () => {
+  test('a rollout is seen to reach its bounds with 8 ready and 5 unready pods', () => {
     const story = ten()
     const from = story.now
     expect(reached(rollout(story).history, from, budget)).toEqual({
@@ -90,7 +90,7 @@ describe('a rollout of 10 with 25 % and 25 %', () => {
     })
   })
 
-  test('a rollout of one pod at a time keeps the bounds, and yet fails', () => {
+  test('a rollout of one pod at a time stays within the bounds but does not reach them', () => {
     const story = ten()
     const from = story.now
     for (let n = 0; n < 10; n++)
@@ -105,13 +105,13 @@ describe('a rollout of 10 with 25 % and 25 %', () => {
     })
   })
 
-  test('a rollout that was as far before the moment it is asked about does not count', () => {
+  test('a rollout that reached its bounds before the period does not count', () => {
     const story = rollout(ten())
     for (let n = 2; n < 5; n++) story.ready(`new-${String(n)}`)
     expect(reached(story.history, story.now, budget).ok).toBe(false)
   })
 
-  test('its bounds follow from the strategy that the API server has', () => {
+  test('the bounds follow from the strategy in the API server', () => {
     const strategy = { type: 'RollingUpdate', rollingUpdate: { maxUnavailable: '25%', maxSurge: '25%' } }
     expect(quarterAndQuarter(strategy).ok).toBe(true)
     expect(budgetOf(strategy, 10)).toEqual(budget)
@@ -128,11 +128,11 @@ describe('a rollout of 10 with 25 % and 25 %', () => {
       'RollingUpdate, 0 max unavailable, 1 max surge',
     ],
     [{}, 'no strategy, nothing max unavailable, nothing max surge'],
-  ])('another strategy is told from it: %j', (strategy, saw) => {
+  ])('a different strategy is detected: %j', (strategy, saw) => {
     expect(quarterAndQuarter(strategy)).toEqual({ ok: false, saw })
   })
 
-  test('only counts the pods that it is about', () => {
+  test('only the pods of the workload count', () => {
     const story = ten()
     const from = story.now
     story.there('stranger', { labels: { app: 'other' } }).ending('stranger')
@@ -141,10 +141,10 @@ describe('a rollout of 10 with 25 % and 25 %', () => {
   })
 })
 
-describe('pods that stay as they are', () => {
+describe('pods that do not change', () => {
   const pods = (story: Story) => story.pods('a', 'b')
 
-  test('hold', () => {
+  test('the claim holds when nothing changes', () => {
     const story = new Story().there('a').there('b')
     const before = pods(story)
     expect(untouched(story.there('c').history, story.now, before).ok).toBe(true)
@@ -164,7 +164,7 @@ describe('pods that stay as they are', () => {
       (story: Story) => story.gone('b').there('b', { uid: 'other' }),
       'b is gone',
     ],
-  ])('catches %s', (_what, happen, saw) => {
+  ])('the claim fails for %s', (_what, happen, saw) => {
     const story = new Story().there('a').there('b')
     const before = pods(story)
     const from = story.now
@@ -175,7 +175,7 @@ describe('pods that stay as they are', () => {
   })
 })
 
-test('so many are made: not one fewer, not one more', () => {
+test('the number of created pods is compared exactly', () => {
   const story = new Story().there('a')
   const from = story.now
   story.there('b').there('c')
@@ -184,14 +184,14 @@ test('so many are made: not one fewer, not one more', () => {
   expect(made(story.history, from, 3).ok).toBe(false)
 })
 
-describe('made in order', () => {
+describe('pods that are created in order', () => {
   const names = ['web-0', 'web-1']
 
-  test('holds', () => {
+  test('the claim holds for an ordered set', () => {
     expect(startedInOrder(new Story().there('web-0').there('web-1').history, 0, names).ok).toBe(true)
   })
 
-  test('catches a Parallel set', () => {
+  test('a set with parallel pod management fails the claim', () => {
     const story = new Story().made('web-0').made('web-1').ready('web-0').ready('web-1')
     expect(startedInOrder(story.history, 0, names)).toMatchObject({
       ok: false,
@@ -199,7 +199,7 @@ describe('made in order', () => {
     })
   })
 
-  test('a pod that was ready under the same name before does not count for the new one', () => {
+  test('an earlier ready pod with the same name does not count for the new one', () => {
     const story = new Story().there('web-0').there('web-1')
     const from = story.now
     // Something of it changes, while it is ready still, before it is told to end.
@@ -213,7 +213,7 @@ describe('made in order', () => {
     expect(startedTogether(story.history, from, names).ok).toBe(true)
   })
 
-  test('start-ups are added up without what is between them, and not at all where one never ended', () => {
+  test('start-up times are added without the gaps between them, and not at all when one never ended', () => {
     const story = new Story().there('web-0').there('web-1').ending('web-1').gone('web-1')
     const from = story.now
     story
@@ -227,7 +227,7 @@ describe('made in order', () => {
     expect(startUps(story.history, from, names)).toBe(1000 + 2000)
   })
 
-  test('catches the wrong order, and one that was never made', () => {
+  test('a wrong order fails the claim, and so does a pod that was never created', () => {
     expect(startedInOrder(new Story().there('web-1').there('web-0').history, 0, names).ok).toBe(false)
     expect(startedInOrder(new Story().there('web-0').history, 0, names)).toMatchObject({
       ok: false,
@@ -236,18 +236,18 @@ describe('made in order', () => {
   })
 })
 
-describe('ended in order', () => {
+describe('pods that are terminated in order', () => {
   const names = ['web-4', 'web-3']
   const begin = () => new Story().there('web-3').there('web-4')
 
-  test('holds', () => {
+  test('the claim holds for a set in reverse order', () => {
     const story = begin()
     const from = story.now
     story.ending('web-4').gone('web-4').ending('web-3').gone('web-3')
     expect(endedInOrder(story.history, from, names).ok).toBe(true)
   })
 
-  test('catches one that is told to end while the one before it is still there', () => {
+  test('a pod that is terminated before the previous one is gone fails the claim', () => {
     const story = begin()
     const from = story.now
     story.ending('web-4').ending('web-3').gone('web-4').gone('web-3')
@@ -257,7 +257,7 @@ describe('ended in order', () => {
     })
   })
 
-  test('catches one that never ends', () => {
+  test('a pod that never terminates fails the claim', () => {
     const story = begin()
     const from = story.now
     story.ending('web-4').gone('web-4')
@@ -265,7 +265,7 @@ describe('ended in order', () => {
   })
 })
 
-describe('updated in order', () => {
+describe('pods that are updated in order', () => {
   const order = ['web-1', 'web-0']
   const begin = () => new Story().there('web-0').there('web-1')
   const replace = (story: Story, name: string, image = 'nginx:1.26'): Story =>
@@ -274,21 +274,21 @@ describe('updated in order', () => {
       .gone(name)
       .there(name, { uid: `${name}-new`, image })
 
-  test('holds', () => {
+  test('the claim holds for an update in reverse order', () => {
     const story = begin()
     const from = story.now
     replace(replace(story, 'web-1'), 'web-0')
     expect(updatedInOrder(story.history, from, order, 'nginx:1.26').ok).toBe(true)
   })
 
-  test('catches the order of creation', () => {
+  test('an update in the order of creation fails the claim', () => {
     const story = begin()
     const from = story.now
     replace(replace(story, 'web-0'), 'web-1')
     expect(updatedInOrder(story.history, from, order, 'nginx:1.26').ok).toBe(false)
   })
 
-  test('catches two at a time', () => {
+  test('two pods updated at a time fail the claim', () => {
     const story = begin()
     const from = story.now
     story.ending('web-1').gone('web-1').made('web-1', { uid: 'new', image: 'nginx:1.26' }).ending('web-0')
@@ -299,7 +299,7 @@ describe('updated in order', () => {
     })
   })
 
-  test('holds where the image is the same, and the old pod had another change before it was told to end', () => {
+  test('the claim holds when the image is unchanged and the old pod changed before its termination', () => {
     const story = begin()
     const from = story.now
     story.changed('web-1', { labels: { app: 'nginx' } })
@@ -307,7 +307,7 @@ describe('updated in order', () => {
     expect(updatedInOrder(story.history, from, order, 'nginx:1.22').ok).toBe(true)
   })
 
-  test('catches one that comes back with its old image', () => {
+  test('a pod that returns with its old image fails the claim', () => {
     const story = begin()
     const from = story.now
     replace(replace(story, 'web-1', 'nginx:1.22'), 'web-0')
@@ -318,17 +318,17 @@ describe('updated in order', () => {
   })
 })
 
-describe('together', () => {
+describe('pods in parallel', () => {
   const names = ['web-0', 'web-1']
 
-  test('started: holds, and catches an ordered set', () => {
+  test('the claim holds for pods started in parallel and fails for an ordered set', () => {
     const side = new Story().made('web-0').made('web-1').ready('web-0').ready('web-1')
     expect(startedTogether(side.history, 0, names).ok).toBe(true)
     expect(startedTogether(new Story().there('web-0').there('web-1').history, 0, names).ok).toBe(false)
     expect(startedTogether(new Story().there('web-0').history, 0, names).ok).toBe(false)
   })
 
-  test('ended: holds, and catches an ordered set', () => {
+  test('the claim holds for pods terminated in parallel and fails for an ordered set', () => {
     const side = new Story()
       .there('web-0')
       .there('web-1')
@@ -353,7 +353,7 @@ describe('together', () => {
   })
 })
 
-test('a bare pod that comes back, here or elsewhere, is caught', () => {
+test('a bare pod that comes back on any node fails the claim', () => {
   const story = new Story().there('sample-pod', { node: 'worker1' })
   const [before] = story.pods('sample-pod')
   const from = story.now
@@ -366,7 +366,7 @@ test('a bare pod that comes back, here or elsewhere, is caught', () => {
   })
 })
 
-test('what happens to one pod is not nothing', () => {
+test('a change of one pod counts as a change', () => {
   const story = new Story().there('a', { labels: { app: 'a' } })
   const from = story.now
   expect(nothingHappened(story.history, from).ok).toBe(true)
@@ -375,7 +375,7 @@ test('what happens to one pod is not nothing', () => {
   expect(nothingHappened(story.history, from, ({ labels }) => labels['app'] === 'b').ok).toBe(true)
 })
 
-test('pods are settled only when the others are gone', () => {
+test('pods count as settled only when the others are gone', () => {
   const story = new Story().there('a', { image: 'nginx:1.26' }).there('b', { image: 'nginx:1.26' }).there('c')
   expect(settled(story.history.pods, 2, 'nginx:1.26').ok).toBe(false)
   story.ending('c')
@@ -386,7 +386,7 @@ test('pods are settled only when the others are gone', () => {
   expect(settled(story.history.pods, 2, 'nginx:1.26').ok).toBe(false)
 })
 
-test('two pods are not web-0 and web-1 because they are two', () => {
+test('two pods do not count as web-0 and web-1 merely because there are two', () => {
   const story = new Story().there('web-1').there('web-2')
   expect(complete(story.history.pods, 2)).toMatchObject({ ok: false, saw: 'web-1 ready, web-2 ready' })
   story.ending('web-2').gone('web-2').made('web-0')
@@ -395,7 +395,7 @@ test('two pods are not web-0 and web-1 because they are two', () => {
   expect(complete(story.history.pods, 2).ok).toBe(true)
 })
 
-describe('pods that fit no other node than the one that is lost', () => {
+describe('pods that fit on no node but the lost one', () => {
   const names = ['a', 'b', 'c']
   const why =
     "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint(s)."
@@ -413,7 +413,7 @@ describe('pods that fit no other node than the one that is lost', () => {
   const judged = ({ story, before }: ReturnType<typeof lost>) =>
     waitForTheirNode(story.history.pods, 'worker2', before)
 
-  test('are as many Terminating and as many Pending', () => {
+  test('the claim holds with as many Terminating as Pending pods', () => {
     const there = lost()
     waiting(there.story, 'x', 'y', 'z')
     expect(judged(there)).toMatchObject({
@@ -444,7 +444,7 @@ describe('pods that fit no other node than the one that is lost', () => {
       'one was not told to end',
       (story: Story) => waiting(story, 'x', 'y', 'z').gone('a').there('a2', { node: 'worker2' }),
     ],
-  ])('are not so where %s', (_what, happen) => {
+  ])('the claim fails when %s', (_what, happen) => {
     const there = lost()
     happen(there.story)
     expect(judged(there).ok).toBe(false)

@@ -65,7 +65,7 @@ const reachOf = (ports: Readonly<Record<string, number | undefined>>): Reach => 
 const [master, worker1, worker2] = ['192.168.56.11', '192.168.56.21', '192.168.56.22'] as const
 const never = new AbortController().signal
 
-test('the first handshake wins, whoever is silent or cannot be reached', async () => {
+test('the first server that completes a handshake wins, whether others are silent or unreachable', async () => {
   const reach = reachOf({
     [master]: undefined,
     [worker1]: await silentServer(),
@@ -79,7 +79,7 @@ test('the first handshake wins, whoever is silent or cannot be reached', async (
   connection.destroy()
 })
 
-test('goes on until somebody answers', async () => {
+test('connecting is retried until a server answers', async () => {
   const ports: Record<string, number | undefined> = { [master]: await silentServer() }
   const reach = reachOf(ports)
   const connecting = connectAnywhere(reach, door, never)
@@ -90,7 +90,7 @@ test('goes on until somebody answers', async () => {
   connection.destroy()
 })
 
-test('ends when it is interrupted', async () => {
+test('connecting stops when it is interrupted', async () => {
   const ending = new AbortController()
   const connecting = connectAnywhere(reachOf({}), door, ending.signal)
   ending.abort()
@@ -117,7 +117,7 @@ const runFor = async (ms: number, store: Store) => {
   return (await readLedger(path)).records
 }
 
-test('every write is written down before it is sent, and its answer with who gave it', async () => {
+test('every write is recorded before it is sent, and its answer with the server that gave it', async () => {
   const records = await runFor(1200, rowStore(optionsWith({ [master]: await serverOf('pod-1') })))
   const ofAll = records.filter((record) => record.type !== 'mark' && record.operation === 'write')
   const writes = ofAll.filter((record) => record.type !== 'mark' && record.client === 'writer-1')
@@ -132,7 +132,7 @@ test('every write is written down before it is sent, and its answer with who gav
   expect(new Set(allSent.map(({ content }) => content)).size).toBe(allSent.length)
 })
 
-test('a client that roams asks every node in turn, so that a second server cannot hide', async () => {
+test('a roaming client asks every node in turn, so that a second server cannot stay hidden', async () => {
   const options = optionsWith({ [master]: await serverOf('pod-1'), [worker1]: await serverOf('pod-2') })
   const records = await runFor(2600, rowStore(options))
   const podsOf = (wanted: string): ReadonlySet<string> =>
@@ -145,31 +145,28 @@ test('a client that roams asks every node in turn, so that a second server canno
   expect([...podsOf('writer-2')].sort()).toEqual(['pod-1', 'pod-2'])
 })
 
-test.each<Mood>(['refuses', 'is silent'])(
-  'a number is never used again after a server that %s',
-  async (mood) => {
-    let asked = 0
-    const port = await serverOf('pod-1', () => (asked++ < 4 ? mood : 'answers'))
-    const records = await runFor(5000, rowStore(optionsWith({ [master]: port })))
-    const writes = records.filter((record) => record.type !== 'mark' && record.operation === 'write')
-    expect(writes.some(({ type }) => type === 'failed')).toBe(true)
-    const sent = writes.flatMap((record) => (record.type === 'sent' ? [record.seq] : []))
-    expect(new Set(sent).size).toBe(sent.length)
-    expect(writes.some(({ type }) => type === 'acknowledged')).toBe(true)
-  },
-)
+test.each<Mood>(['refuses', 'is silent'])('no number is reused after a server that %s', async (mood) => {
+  let asked = 0
+  const port = await serverOf('pod-1', () => (asked++ < 4 ? mood : 'answers'))
+  const records = await runFor(5000, rowStore(optionsWith({ [master]: port })))
+  const writes = records.filter((record) => record.type !== 'mark' && record.operation === 'write')
+  expect(writes.some(({ type }) => type === 'failed')).toBe(true)
+  const sent = writes.flatMap((record) => (record.type === 'sent' ? [record.seq] : []))
+  expect(new Set(sent).size).toBe(sent.length)
+  expect(writes.some(({ type }) => type === 'acknowledged')).toBe(true)
+})
 
-test('a table that is gone is read back as no row at all, not as one that nobody can read', async () => {
+test('a missing table is read back as no rows, not as unreadable', async () => {
   const store = rowStore(optionsWith({ [master]: await serverOf('pod-1', () => 'has no table') }))
   expect(await store.readBack(never)).toEqual([])
 })
 
-test('what cannot be read back is tried until the signal, and says why', async () => {
+test('reading back is retried until it is aborted, and reports the reason', async () => {
   const store = rowStore(optionsWith({ [master]: await serverOf('pod-1', () => 'refuses') }))
   await expect(store.readBack(AbortSignal.timeout(1500))).rejects.toThrow('disk full')
 })
 
-test('the file: lines are acknowledged by the pod that wrote them, read back in order, and removed', async () => {
+test("a file's lines are acknowledged by the pod that wrote them, read back in order, and removed", async () => {
   const folder = await temporaryFolder()
   const first = await ledgerServer(folder, 'pod-1')
   const ports: Record<string, number | undefined> = { [worker1]: first.port }
@@ -207,7 +204,7 @@ test('the file: lines are acknowledged by the pod that wrote them, read back in 
   expect(await store.readBack(never)).toEqual([])
 })
 
-test('the file: the beginning of a line tells no number, and a line that nobody sent is not overlooked', async () => {
+test('a partial line of a file yields no number, and an unexpected line is reported', async () => {
   const folder = await temporaryFolder()
   const { port } = await ledgerServer(folder, 'pod-1')
   await writeFile(

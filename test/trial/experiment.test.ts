@@ -134,20 +134,23 @@ const doing = (run: (context: ExperimentContext) => Promise<void>): Experiment =
 test.each([
   { patience: 10_000, verdict: 'PASS' },
   { patience: 0, verdict: 'UNKNOWN' },
-])('a lab that is well only after a moment, with a patience of $patience ms: $verdict', async (wanted) => {
-  const cluster = fakeCluster()
-  cluster.wellLater(300)
-  const facts = await cluster.run(
-    doing(async (context) => {
-      context.claim('something', { ok: true, saw: 'so' })
-      return Promise.resolve()
-    }),
-    wanted.patience,
-  )
-  expect(runReport(facts).verdict).toBe(wanted.verdict)
-})
+])(
+  'a lab that is healthy only after a moment with a limit of $patience ms gives $verdict',
+  async (wanted) => {
+    const cluster = fakeCluster()
+    cluster.wellLater(300)
+    const facts = await cluster.run(
+      doing(async (context) => {
+        context.claim('something', { ok: true, saw: 'so' })
+        return Promise.resolve()
+      }),
+      wanted.patience,
+    )
+    expect(runReport(facts).verdict).toBe(wanted.verdict)
+  },
+)
 
-test('one that claims what is so passes, and leaves nothing', async () => {
+test('an experiment whose claims hold passes and leaves nothing behind', async () => {
   const cluster = fakeCluster()
   const facts = await cluster.run(
     doing(async (context) => {
@@ -180,7 +183,7 @@ test('one that claims what is so passes, and leaves nothing', async () => {
   expect(page).not.toContain('After the fault')
 })
 
-test('one of whose claims is not so fails, and goes on', async () => {
+test('an experiment with a false claim fails and continues', async () => {
   const facts = await fakeCluster().run(
     doing(async (context) => {
       context.claim('the sky is green', { ok: false, saw: 'blue' })
@@ -196,7 +199,7 @@ test('one of whose claims is not so fails, and goes on', async () => {
   ])
 })
 
-test('what does not come true in time is a failed claim, which ends it', async () => {
+test('a claim that does not come true in time fails and ends the experiment', async () => {
   const cluster = fakeCluster()
   const facts = await cluster.run(
     doing(async (context) => {
@@ -212,7 +215,7 @@ test('what does not come true in time is a failed claim, which ends it', async (
   expect(cluster.said).toContain('delete namespace lab-scale --ignore-not-found')
 })
 
-test('what stays so for a while is seen to change', async () => {
+test('a change during a period that should be quiet is detected', async () => {
   const cluster = fakeCluster()
   const facts = await cluster.run(
     doing(async (context) => {
@@ -228,7 +231,7 @@ test('what stays so for a while is seen to change', async () => {
   expect(runReport(facts).verdict).toBe('FAIL')
 })
 
-test('a lab that is not well proves nothing, and is not touched', async () => {
+test('an unhealthy lab is not touched, and the verdict is UNKNOWN', async () => {
   const cluster = fakeCluster()
   cluster.unwell()
   const facts = await cluster.run(doing(async () => Promise.reject(new Error('not to be run'))))
@@ -236,12 +239,12 @@ test('a lab that is not well proves nothing, and is not touched', async () => {
   expect(cluster.said).toEqual([])
 })
 
-test('one that claims nothing proves nothing', async () => {
+test('an experiment without claims proves nothing', async () => {
   const facts = await fakeCluster().run(doing(async () => Promise.resolve()))
   expect(runReport(facts).verdict).toBe('UNKNOWN')
 })
 
-test('one that breaks off with an error leaves a report, and nothing else', async () => {
+test('an experiment that throws leaves a report and nothing else', async () => {
   const cluster = fakeCluster()
   await expect(
     cluster.run(
@@ -256,7 +259,7 @@ test('one that breaks off with an error leaves a report, and nothing else', asyn
   expect(await readJournal(lab)).toEqual([])
 })
 
-test('Ctrl-C: what was made is removed', async () => {
+test('Ctrl-C removes what the experiment made', async () => {
   const cluster = fakeCluster()
   const running = cluster.run(
     doing(async (context) => {
@@ -307,7 +310,7 @@ test('a lab with too few workers is refused before anything is touched', async (
   expect(cluster.said).toEqual([])
 })
 
-test('a change is told once, in words', () => {
+test('a change is reported once, in words', () => {
   const pod = {
     name: 'web-0',
     uid: 'x',
@@ -381,7 +384,7 @@ test.each([
     [],
   ],
 ] as readonly [string, (there: readonly ReadBack[]) => readonly ReadBack[], string, readonly string[]][])(
-  'a ledger of an experiment whose members all write, and %s is read back',
+  'a ledger whose members all write, and %s is read back',
   async (_, readBack, verdict, kinds) => {
     const { store, removed } = memory(readBack)
     const report = runReport(
@@ -404,7 +407,7 @@ test.each([
   },
 )
 
-test('a ledger is read back only when every member has ended and others are ready, and a kill meanwhile is undone', async () => {
+test('a ledger is read back only after every member has ended and others are ready, and a kill meanwhile is undone', async () => {
   const cluster = fakeCluster()
   const there = { now: ['member-0', 'member-1'] }
   const noted: unknown[] = []

@@ -17,7 +17,7 @@ const sent = (seq: number): LedgerRecord => ({
   content: 'a\n"b"',
 })
 
-test('what was appended is there when it was acknowledged, in order', async () => {
+test('an acknowledged record is on disk, in order', async () => {
   const path = join(await temporaryFolder(), 'ledger.ndjson')
   const ledger = await createLedger(path)
   await ledger.append(sent(0))
@@ -29,7 +29,7 @@ test('what was appended is there when it was acknowledged, in order', async () =
   await ledger.close()
 })
 
-test('closing waits for what was appended', async () => {
+test('close waits for pending records', async () => {
   const path = join(await temporaryFolder(), 'ledger.ndjson')
   const ledger = await createLedger(path)
   const appended = ledger.append(sent(1))
@@ -38,20 +38,20 @@ test('closing waits for what was appended', async () => {
   expect((await readLedger(path)).records).toHaveLength(1)
 })
 
-test('what cannot be written is not acknowledged', async () => {
+test('a record that cannot be written is not acknowledged', async () => {
   const ledger = await createLedger(join(await temporaryFolder(), 'ledger.ndjson'))
   await ledger.close()
   await expect(ledger.append(sent(1))).rejects.toThrow()
   await expect(ledger.append(sent(2))).rejects.toThrow()
 })
 
-test('a ledger is never begun twice', async () => {
+test('a ledger is never overwritten', async () => {
   const path = join(await temporaryFolder(), 'ledger.ndjson')
   await (await createLedger(path)).close()
   await expect(createLedger(path)).rejects.toMatchObject({ code: 'EEXIST' })
 })
 
-test('a torn last line is told, wherever it is torn', async () => {
+test('a last line that was cut short is reported wherever the cut is', async () => {
   const path = join(await temporaryFolder(), 'ledger.ndjson')
   const last = JSON.stringify(sent(2))
   for (let length = 1; length <= last.length; length++) {
@@ -61,7 +61,7 @@ test('a torn last line is told, wherever it is torn', async () => {
 })
 
 test.each(['', '{', 'null', '{"type":"sent"}', '\u0000\u0000'])(
-  'a line %j in the middle is an error',
+  'a broken line in the middle is an error: %j',
   async (line) => {
     const path = join(await temporaryFolder(), 'ledger.ndjson')
     await writeFile(path, `${JSON.stringify(sent(1))}\n${line}\n${JSON.stringify(sent(2))}\n`)

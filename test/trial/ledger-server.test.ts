@@ -43,7 +43,7 @@ const serverIn = async (folder: string) => {
   return { ...server, talk: await talkTo(server.port) }
 }
 
-test('a line is acknowledged with its number and its writer, and is in the file', async () => {
+test('the server acknowledges a line with its number and writer once it is in the file', async () => {
   const folder = await temporaryFolder()
   const { talk } = await serverIn(folder)
   expect(await talk.ask('last run_1')).toBe('last pod-1 0 ')
@@ -68,7 +68,7 @@ const childOf = async ({ pid }: { readonly pid?: number | undefined }): Promise<
 
 const mayTrace = execaSync('strace', ['-o', '/dev/null', 'true'], { reject: false }).exitCode === 0
 
-test.skipIf(!mayTrace)('folder and file are synced before the answer is sent (needs strace)', async () => {
+test.skipIf(!mayTrace)('the server syncs folder and file before it answers (needs strace)', async () => {
   const folder = await temporaryFolder()
   const trace = join(await temporaryFolder(), 'trace')
   const { process, port } = await ledgerServer(folder, 'pod-1', ['strace', '-y', '-o', trace])
@@ -94,7 +94,7 @@ test.skipIf(!mayTrace)('folder and file are synced before the answer is sent (ne
   ])
 })
 
-test('a connection that ends in the middle of a request writes nothing, and disturbs nobody', async () => {
+test('a connection that ends in the middle of a request writes nothing and disturbs no other', async () => {
   const folder = await temporaryFolder()
   const { talk, port } = await serverIn(folder)
   const torn = await talkTo(port)
@@ -111,7 +111,7 @@ test('a connection that ends in the middle of a request writes nothing, and dist
   )
 })
 
-test('many connections at once: every acknowledged line is there once, and whole', async () => {
+test('every line acknowledged over many connections is in the file once and whole', async () => {
   const folder = await temporaryFolder()
   const { port } = await serverIn(folder)
   // One that says nothing, and one that never reads its answers, keep nobody waiting.
@@ -149,7 +149,7 @@ test.each([
   'remove run more',
   'GET / HTTP/1.1',
   '',
-])('%j is refused, and the connection goes on', async (request) => {
+])('the server rejects the request %j and keeps the connection', async (request) => {
   const outer = await temporaryFolder()
   const folder = join(outer, 'folder')
   await mkdir(folder)
@@ -160,14 +160,14 @@ test.each([
   expect(await readdir(folder)).toEqual(['run'])
 })
 
-test('a request without an end is not waited for', async () => {
+test('the server does not wait for a request without an end', async () => {
   const { talk, port } = await serverIn(await temporaryFolder())
   talk.socket.write('x'.repeat(100_000))
   expect(await talk.next()).toBe('hung up')
   expect(await (await talkTo(port)).ask('read run')).toBe('end 0')
 })
 
-test('a line that a power cut tore keeps a line of its own', async () => {
+test('a line that a power cut shortened stays on a line of its own', async () => {
   const folder = await temporaryFolder()
   await writeFile(join(folder, 'run'), '1 pod-0 line 1\n2 pod-0 li')
   const { talk } = await serverIn(folder)
@@ -178,7 +178,7 @@ test('a line that a power cut tore keeps a line of its own', async () => {
   )
 })
 
-test('after a failed fsync nothing more is promised for that file, and all for others', async () => {
+test('after a failed fsync the server acknowledges nothing more for that file, but does for others', async () => {
   const folder = await temporaryFolder()
   const { talk, port } = await serverIn(folder)
   // Takes every byte, and cannot sync.
@@ -196,7 +196,7 @@ test('after a failed fsync nothing more is promised for that file, and all for o
 const mayMount = execaSync('unshare', ['--mount', 'true'], { reject: false }).exitCode === 0
 
 test.skipIf(!mayMount)(
-  'a full disk acknowledges nothing, leaves no half of a line, and goes on when there is room (needs to mount: root)',
+  'on a full disk the server acknowledges nothing, leaves no partial line, and continues when there is space (needs root to mount)',
   async () => {
     const folder = await temporaryFolder()
     const mounted = 'mount -t tmpfs -o size=64k lab "$0" && exec "$@"'
@@ -220,7 +220,7 @@ test.skipIf(!mayMount)(
   },
 )
 
-test('SIGTERM ends it at once, whoever is connected', async () => {
+test('SIGTERM ends the server at once, even with open connections', async () => {
   const { talk, stop } = await serverIn(await temporaryFolder())
   expect(await talk.ask('append run 1 x')).toBe('ok 1 pod-1')
   const begun = performance.now()
@@ -228,16 +228,19 @@ test('SIGTERM ends it at once, whoever is connected', async () => {
   expect(performance.now() - begun).toBeLessThan(10_000)
 })
 
-test.skipIf(!mayMount)('SIGTERM ends it as the first process of a container, too (needs root)', async () => {
-  const { process, port } = await ledgerServer(await temporaryFolder(), 'pod-1', [
-    'unshare',
-    '--pid',
-    '--fork',
-  ])
-  await talkTo(port)
-  const exited = once(process, 'exit')
-  const begun = performance.now()
-  globalThis.process.kill(await childOf(process), 'SIGTERM')
-  expect(await exited).toEqual([0, null])
-  expect(performance.now() - begun).toBeLessThan(10_000)
-})
+test.skipIf(!mayMount)(
+  'SIGTERM ends the server as the first process of a container (needs root)',
+  async () => {
+    const { process, port } = await ledgerServer(await temporaryFolder(), 'pod-1', [
+      'unshare',
+      '--pid',
+      '--fork',
+    ])
+    await talkTo(port)
+    const exited = once(process, 'exit')
+    const begun = performance.now()
+    globalThis.process.kill(await childOf(process), 'SIGTERM')
+    expect(await exited).toEqual([0, null])
+    expect(performance.now() - begun).toBeLessThan(10_000)
+  },
+)

@@ -70,8 +70,8 @@ const labThat = ({ stays = false, mounted, check = { exitCode: 0, stdout: clean 
   return { context, scaled, noted, checked }
 }
 
-describe('what is read back', () => {
-  it('was on the disk when the server ended, no node had its disk, and another server started', async () => {
+describe('reading back', () => {
+  it('proves data on disk when the server ended, no node had its disk, and another server started', async () => {
     const { context, scaled, checked } = labThat({})
     const proof = await putOnDisk(context, database, by)
     expect(proof).toMatchObject({
@@ -86,7 +86,7 @@ describe('what is read back', () => {
     )
   })
 
-  it('may have come from memory when the server does not end, and there is a server afterwards', async () => {
+  it('does not prove data on disk when the server did not end, and a server runs afterwards', async () => {
     const { context, scaled, checked } = labThat({ stays: true })
     const proof = await putOnDisk(context, database, by)
     expect(proof.ok).toBe(false)
@@ -96,7 +96,7 @@ describe('what is read back', () => {
     expect(scaled).toEqual([0, 1])
   })
 
-  it('may have come from memory when a node keeps the disk, which is not checked then', async () => {
+  it('does not prove data on disk when a node kept the disk, whose file system is then not checked', async () => {
     const { context, scaled, checked } = labThat({ mounted: 'worker1' })
     const proof = await putOnDisk(context, database, by)
     expect(proof.ok).toBe(false)
@@ -113,12 +113,12 @@ describe('what is read back', () => {
     ],
     ['it was never unmounted', { exitCode: 0, stdout: 'Filesystem state:         not clean' }],
     ['nobody could look', { exitCode: 1, stdout: '' }],
-  ])('comes from a file system that is not clean when %s', async (_, check) => {
+  ])('reports an unclean file system when %s', async (_, check) => {
     const { context } = labThat({ check })
     expect((await putOnDisk(context, database, by)).fileSystem?.ok).toBe(false)
   })
 
-  it('has its server again though the API server was away when it was to end', async () => {
+  it('restores the server although the API server was away when it was to end', async () => {
     const { context, scaled } = labThat({ deaf: 2 })
     const proof = await putOnDisk(context, database, by)
     expect(proof.ok).toBe(false)
@@ -126,7 +126,7 @@ describe('what is read back', () => {
     expect(scaled).toEqual([1])
   })
 
-  it('is noted as something to undo before the server ends, and struck out once another is wanted', async () => {
+  it('records its undo before the server ends, and removes it once another server is requested', async () => {
     const { context, noted } = labThat({})
     await putOnDisk(context, database, by)
     const undo = { do: 'scale', machine: 'master', workload: 'deployment/mysql-server', replicas: 1 }
@@ -134,13 +134,13 @@ describe('what is read back', () => {
     expect(await readJournal(lab)).toEqual([])
   })
 
-  it('stays to be undone where the API server never hears that the server is wanted again', async () => {
+  it('keeps its undo when the API server never accepts the request for a new server', async () => {
     const { context } = labThat({ deaf: Infinity })
     expect((await putOnDisk(context, database, by)).ok).toBe(false)
     expect(await readJournal(lab)).toMatchObject([{ by, fault: 'read-back', undo: { replicas: 1 } }])
   })
 
-  it('comes from another server of the same volume, where that is a claim and has no file system of its own', async () => {
+  it('reads from another server of the same volume when the volume is a claim without its own file system', async () => {
     const { context, checked, scaled } = labThat({})
     const claimed: DatabaseSpec = { ...database, volume: { kind: 'claim', class: 'nfs' } }
     const proof = await putOnDisk(context, claimed, by)

@@ -242,7 +242,7 @@ const fakeLab = async ({ moveAfter = 1500, healed = 'is silent', patience = 1 }:
   return { state, database, folder, request, saved, abort }
 }
 
-test('a power cut that is taken over: PASS, with every moment that was seen, and nothing is left', async () => {
+test('a power cut with a takeover passes with every moment recorded, and leaves nothing behind', async () => {
   const { state, folder, request, saved } = await fakeLab()
   const report = runReport(await runScenario(request))
   expect(report.checks.filter(({ outcome }) => outcome !== 'passed')).toEqual([])
@@ -284,7 +284,7 @@ test('a power cut that is taken over: PASS, with every moment that was seen, and
   expect(await readFile(request.ledgerPath, 'utf8')).toContain('"mark":"fault"')
 })
 
-test('a row that was changed by hand is CORRUPT, one that is gone is LOST', async () => {
+test('a row that was changed by hand is CORRUPT, and a missing one is LOST', async () => {
   const { database, request } = await fakeLab()
   const healing = request.save
   const running = runScenario({
@@ -302,7 +302,7 @@ test('a row that was changed by hand is CORRUPT, one that is gone is LOST', asyn
   expect(report.verdict).toBe('FAIL')
 })
 
-test('a line that was changed by hand is CORRUPT, one that is gone is LOST, and the file stays', async () => {
+test('a line that was changed by hand is CORRUPT, a missing one is LOST, and the file is kept', async () => {
   const { folder, request } = await fakeLab()
   const save = request.save
   const running = runScenario({
@@ -324,7 +324,7 @@ test('a line that was changed by hand is CORRUPT, one that is gone is LOST, and 
   expect(await readdir(folder)).toHaveLength(1)
 })
 
-test('what cannot be read back is UNKNOWN, with a reason, and no failure of the program', async () => {
+test('data that cannot be read back is UNKNOWN with a reason, and not a crash', async () => {
   const { state, request } = await fakeLab({ patience: 0.05 })
   const said: string[] = []
   const { kubectl } = request.healer
@@ -352,7 +352,7 @@ test('what cannot be read back is UNKNOWN, with a reason, and no failure of the 
   expect(said).toContain('the file could not be read back: no answer')
 })
 
-test('Ctrl-C in the middle: healed, and the report says that it was interrupted', async () => {
+test('Ctrl-C during a fault heals the lab, and the report says that the run was interrupted', async () => {
   const { state, request, saved, abort } = await fakeLab()
   const running = runScenario(request)
   const begun = vi.waitFor(() => expect(state.off.has('worker1')).toBe(true), { timeout: 20_000 })
@@ -366,7 +366,7 @@ test('Ctrl-C in the middle: healed, and the report says that it was interrupted'
   expect(runReport(last).verdict).not.toBe('PASS')
 })
 
-test('a lab that is not well is not broken further: UNKNOWN', async () => {
+test('an unhealthy lab gives UNKNOWN and is not broken further', async () => {
   const { request } = await fakeLab({ patience: 0.05 })
   const [step] = request.plan.steps
   const unwell: Plan = {
@@ -383,7 +383,7 @@ test('a lab that is not well is not broken further: UNKNOWN', async () => {
   expect(report.faults).toEqual([])
 })
 
-test('a lab that is switched off is refused, and so is a fault that the provider cannot have', async () => {
+test('a lab that is off is refused, and so is a fault that the provider does not support', async () => {
   const { state, request, saved } = await fakeLab()
   await expect(runScenario({ ...request, scenario: scenarioNamed('hang') })).rejects.toThrow(
     'uml cannot stop a machine where it stands',
@@ -393,7 +393,7 @@ test('a lab that is switched off is refused, and so is a fault that the provider
   expect(saved).toEqual([])
 })
 
-test('with --fence, a node that is off is tainted only after the provider says that it is off', async () => {
+test('with --fence, a node is tainted only after the provider confirms that it is off', async () => {
   const { state, request } = await fakeLab({ moveAfter: 4000 })
   const report = runReport(await runScenario({ ...request, fencing: { by: 'run', method: 'power' } }))
   expect(state.taints[0]).toContain('node.kubernetes.io/out-of-service')
@@ -411,7 +411,7 @@ const complaintsOf = (report: RunReport): readonly string[] =>
     .map(({ title, outcome }) => `${outcome}: ${title}`)
 const byItself = 'failed: the lab recovers by itself: writes are answered before lab heals anything'
 
-describe('a run that proves nothing good', () => {
+describe('the verdict of a run without success', () => {
   it('is FAIL when the lab recovers only because lab heals it, though nothing is lost', async () => {
     const { request } = await fakeLab({ moveAfter: Infinity, healed: 'answers', patience: 0.1 })
     const report = runReport(await runScenario({ ...request, scenario: bare }))
@@ -483,8 +483,8 @@ describe('a run that proves nothing good', () => {
   })
 })
 
-describe('the clock of this host, set back by 30 s during a run', () => {
-  it('shortens no takeover, and moments that only a wall clock could date are missing', async () => {
+describe('a run during which the clock of this host is set back by 30 s', () => {
+  it('measures takeovers correctly and omits moments that only a wall clock could date', async () => {
     const { state, request } = await fakeLab()
     const real = Date
     let back = 0

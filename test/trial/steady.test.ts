@@ -37,7 +37,7 @@ const labThat = (saysNo: number) => {
   return { context, plan, abort }
 }
 
-it('is steady when a check that said no once says yes in the next look, and keeps both looks', async () => {
+it('the lab is steady when a check that failed once passes the next time, and both results are kept', async () => {
   const { context, plan } = labThat(1)
   const { ok, checks, looks } = await steadyState(plan, 'after', context, 10_000)
   expect(ok).toBe(true)
@@ -53,7 +53,7 @@ it('is steady when a check that said no once says yes in the next look, and keep
   expect(looks[1]?.ms).toBeGreaterThanOrEqual(500)
 })
 
-it('is not steady when an API server stays unready until the stated time is over', async () => {
+it('the lab is not steady when an API server stays unready until the time is over', async () => {
   const { context, plan } = labThat(Infinity)
   const { ok, checks, looks } = await steadyState(plan, 'after', context, 1200)
   expect(ok).toBe(false)
@@ -62,13 +62,13 @@ it('is not steady when an API server stays unready until the stated time is over
   expect(looks.every(({ no }) => no.length === 1)).toBe(true)
 })
 
-it('looks once where no time is given, and for a minute by itself', async () => {
+it('the check runs once when no time is given, and for a minute by default', async () => {
   const { context, plan } = labThat(1)
   expect((await steadyState(plan, 'before', context, 0)).looks).toHaveLength(1)
   expect(steadyDeadline).toBe(60)
 })
 
-it('is not steady when it is interrupted', async () => {
+it('the lab is not steady when the check is interrupted', async () => {
   const { context, plan, abort } = labThat(Infinity)
   setTimeout(() => {
     abort.abort()

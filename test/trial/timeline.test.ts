@@ -57,7 +57,7 @@ const without = (...types: readonly EventType[]): Observation[] =>
 
 const whole = { t0: 0, t1: 15_000, t2: 15_500, t3: 16_100, t4: 19_000, t5: 20_500, t6: 23_000 }
 
-describe('the moments of a takeover', () => {
+describe('the timeline of a takeover', () => {
   const cases: readonly [string, readonly Observation[], Record<string, number>][] = [
     ['a power cut, with the clock of worker2 1 s ahead', powerCut, whole],
     ['in whatever order it was seen', [...powerCut].reverse(), whole],
@@ -156,11 +156,11 @@ describe('the moments of a takeover', () => {
     ],
     ['the first of several faults', [...powerCut, seen('fault', 60_000)], whole],
   ]
-  test.each(cases)('%s', (_, observations, moments) => {
+  test.each(cases)('shows its moments: %s', (_, observations, moments) => {
     expect(msOf(observations)).toEqual(moments)
   })
 
-  test('what a clock that nobody measured says is kept, and not dated', () => {
+  test('includes what an unmeasured clock says, without a date', () => {
     const { moments, undated, events } = timelineOf(powerCut, { master: clock(0, 0) })
     expect(Object.keys(moments)).toEqual(['t0', 't1', 't2', 't3', 't6'])
     expect(undated.map(({ type }) => type)).toEqual([
@@ -172,7 +172,7 @@ describe('the moments of a takeover', () => {
     expect(timelineOf([seen('healed', 0, 'constructor')], {}).undated).toHaveLength(1)
   })
 
-  test('a moment says when, from where, and how exactly', () => {
+  test('states time, source and precision of a moment', () => {
     expect(timelineOf(powerCut, clocks).moments.t4).toEqual({
       type: 'volume-mounted',
       at: '2026-11-21T15:04:24.000Z',
@@ -184,7 +184,7 @@ describe('the moments of a takeover', () => {
     })
   })
 
-  test('of the many acknowledged writes only the one that counts is an event', () => {
+  test('includes only the acknowledged write that matters', () => {
     const { events } = timelineOf(powerCut, clocks)
     expect(events.map(({ type, ms }) => [type, ms])).toEqual([
       ['fault', 0],
@@ -201,8 +201,8 @@ describe('the moments of a takeover', () => {
   })
 })
 
-describe('clocks that are set during a run', () => {
-  it('gives a takeover its length although the clock of this host was set back by 30 s meanwhile', () => {
+describe('the timeline of a run during which a clock is set', () => {
+  it("keeps the length of a takeover although this host's clock was set back by 30 s meanwhile", () => {
     const setBack = powerCut.map((each) =>
       each.source === 'operator' && (each.ms ?? 0) > faultMs + 15_200
         ? { ...each, at: new Date(Date.parse(each.at) - 30_000).toISOString() }
@@ -211,7 +211,7 @@ describe('clocks that are set during a run', () => {
     expect(msOf(setBack)).toEqual(whole)
   })
 
-  it('leaves out what the fencing agent saw, whose only clock is the one that was set', () => {
+  it('excludes what the fencing agent saw, whose only clock is the one that was set', () => {
     const agent: Observation = {
       ...seen('node-fenced', 15_500, 'operator', { node: 'worker1' }),
       ms: undefined,
@@ -223,7 +223,7 @@ describe('clocks that are set during a run', () => {
     expect(msOf(observations, { ...clocks, ...own })).toHaveProperty('t2', 15_500)
   })
 
-  it('leaves out what a machine dated whose clock was measured before, and was another one afterwards', () => {
+  it('excludes what a machine dated whose clock changed after it was measured', () => {
     const before = { worker2: clock(1000, 20) }
     expect(Object.keys(keptClocks(before, { worker2: clock(1100, 20) }))).toEqual(['worker2'])
     expect(keptClocks(before, { worker2: clock(1100, 20) })['worker2']?.uncertainty).toBe(120)
@@ -233,7 +233,7 @@ describe('clocks that are set during a run', () => {
   })
 })
 
-describe('a clock that was asked', () => {
+describe('the answer of a clock', () => {
   test.each([
     [[], undefined],
     [[{ asked: 100, said: 1110, answered: 120 }], { ms: 1000, uncertainty: 10 }],
@@ -246,7 +246,7 @@ describe('a clock that was asked', () => {
       ],
       { ms: 1000, uncertainty: 2 },
     ],
-  ])('%j', (samples, wanted) => {
+  ])('is parsed: %j', (samples, wanted) => {
     // Of this host, 1970 and the monotonic clock began together.
     expect(clockOf(samples, { ms: 0, uncertainty: 0, zero: 0 })).toEqual(
       wanted && { ...wanted, zero: wanted.ms },
