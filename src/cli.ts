@@ -9,13 +9,13 @@ import { exitCodes, Interrupted, LabError } from './error.js'
 import { version } from './version.js'
 
 const abort = new AbortController()
-// A terminal that does not know its width says 0, and listr2 writes a letter a line then.
+// A terminal of unknown width reports 0 columns, for which listr2 would print one letter per line.
 if (process.stdout.columns === 0) process.stdout.columns = 80
 
-/** Anything but a no, and an end of input, is a yes: whoever presses return wants to go on. */
+/** Any answer but no means yes, and so does the end of input: people who just press return want to continue. */
 const ask = async (question: string): Promise<boolean> => {
   const { createInterface } = await import('node:readline/promises')
-  // The terminal stays as it is: Ctrl-C is the signal that it always is.
+  // The terminal stays in its normal mode, in which Ctrl-C sends a signal.
   const lines = createInterface({ input: process.stdin, output: process.stderr, terminal: false })
   const ended = new Promise<string>((resolve) => lines.once('close', () => resolve('no')))
   try {
@@ -48,7 +48,7 @@ const askSecret = async (question: string): Promise<string> => {
   }
 }
 
-/** Aborted when the process that started this one, and can send it messages, has ended. */
+/** Aborted when the parent process, if it is connected by an IPC channel, has ended. */
 const orphaned = (): AbortSignal => {
   const gone = new AbortController()
   process.once('disconnect', () => gone.abort())
@@ -64,12 +64,15 @@ const io: Io = {
   ...(process.stdin.isTTY && process.stderr.isTTY ? { ask, askSecret } : {}),
 }
 
-/** Which of our three files are terminals; of one that is gone, nobody could tell any more. */
+/**
+ * Which of the three standard files are terminals. This is asked now, since a closed terminal cannot be recognized
+ * later.
+ */
 const terminals = [0, 1, 2].filter((fd) => isatty(fd))
 
 /**
- * Ends the process. Node gives a terminal its settings back at its end, and aborts where that terminal is gone; so
- * other files take its place.
+ * Ends the process. Node restores the settings of each terminal when it exits, and aborts if that terminal is gone;
+ * so the closed files are replaced by others first.
  */
 const exit = (code: number): never => {
   if (hungUp)
@@ -81,9 +84,9 @@ const exit = (code: number): never => {
 }
 
 /**
- * Ctrl-C lets the step that is under way end and tidies up; a second one does not wait for that. A terminal that is
- * closed ends the work in the same way, but never counts as the second: it may say so more than once, and whoever
- * logs out is often sent both signals.
+ * The first Ctrl-C lets the current step end and cleans up; the second one does not wait for that. Closing the
+ * terminal stops the work in the same way, but never counts as the second request: it may send more than one signal,
+ * and logging out often sends both.
  */
 let asked = false
 let hungUp = false as boolean
@@ -99,8 +102,8 @@ const onSignal = (signal: NodeJS.Signals): void => {
 let exitCode: number = exitCodes.ok
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
 /**
- * Why what was asked for could not be written. A reader that went away (`lab list | head -1`) is no reason, and
- * neither is a terminal that was closed.
+ * Why standard output could not be written. A reader that went away (`lab list | head -1`) or a closed terminal is no
+ * error.
  */
 let lost: Error | undefined
 const onLost = (error?: NodeJS.ErrnoException | null): void => {
@@ -112,10 +115,10 @@ process.stderr.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EIO') hungUp = true
 })
 
-/** Prints an error. What that takes is loaded only now: most commands never need it. */
+/** Prints an error. The code for this is loaded only when needed, since most commands never need it. */
 const fail = async (error: unknown): Promise<number> => (await import('./command/fail.js')).fail(io, error)
 
-/** Ends the process once what it printed has left; says so where standard output was lost. */
+/** Ends the process once its output has been written, and reports output that was lost. */
 const endOf = async (code: number): Promise<void> => {
   const ended =
     lost && code === exitCodes.ok
@@ -129,9 +132,9 @@ try {
 } catch (error) {
   exitCode = await fail(abort.signal.aborted ? new Interrupted() : error)
 }
-// Nothing that is written to a terminal that is gone is ever said to have left.
+// Writes to a closed terminal never complete.
 if (hungUp) exit(exitCode)
-// What is written to a pipe must have left before the process ends.
+// Output to a pipe must be written before the process ends.
 process.stdout.write('', (error) => {
   onLost(error)
   endOf(exitCode).catch(() => exit(exitCodes.failed))

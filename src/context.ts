@@ -1,4 +1,4 @@
-/** What the steps of a lab work with. A step, a check or a plan of this file is one that gets such a context. */
+/** What the steps of a lab work with. The steps, checks and plans of a lab are those of `plan/` with this context. */
 import type { Lab } from './lab/lab.js'
 import type { Kubectl } from './machine/kubectl.js'
 import type { Machine } from './machine/machine.js'

@@ -9,7 +9,7 @@ export const exitCodes = {
   host: 3,
   /** Another `lab` holds the lab. */
   busy: 4,
-  /** A scenario ended without anybody being able to say whether the lab stood it. */
+  /** A scenario ended, and nobody can say whether the lab survived it. */
   unknown: 5,
   /** Ctrl-C, SIGTERM, or a terminal that was closed. */
   interrupted: 130,
@@ -20,16 +20,16 @@ export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes]
 export interface LabErrorDetails {
   /** The next thing to type, or to look at. */
   readonly hint?: string | undefined
-  /** The file that has the whole story. */
+  /** The file with the full output. */
   readonly log?: string | undefined
   readonly exitCode?: ExitCode | undefined
   readonly cause?: unknown
 }
 
 /**
- * An error that a user can act on. Its message says what failed and where; the hint says what to type
- * next. It is printed without a stack trace; any other error is a defect of ours and keeps its stack.
- * Decide by `code`, never by message text.
+ * An error that a user can act on. Its message says what failed and where; the hint says what to type next. It is
+ * printed without a stack trace. Any other error is a defect of lab and keeps its stack. Decide by `code`, never by
+ * message text.
  */
 export class LabError extends Error {
   readonly code: string
@@ -48,36 +48,36 @@ export class LabError extends Error {
 }
 
 /**
- * The code of an error that is over when somebody else has less to do: what was asked is fine, and who was asked is
+ * The code of an error that goes away when the other side has less to do: the request is fine, and the other side is
  * there.
  */
 export const tooBusy = 'too-busy'
 
 /**
- * What an API server, or a program that asks one, says when it or its etcd has too much to do: words of kube-apiserver's
- * and etcd's timeouts, and of Go's HTTP client.
+ * What an overloaded API server, or a client of one, says: phrases of kube-apiserver's and etcd's timeouts, and of
+ * Go's HTTP client.
  */
 const busyWords =
   /etcdserver: (request timed out|too many requests|leader changed)|Error from server \((Timeout|TooManyRequests)\)|TLS handshake timeout|Client\.Timeout exceeded|context deadline exceeded|stream error: .*INTERNAL_ERROR/
 
-/** The code of a change that was refused because the object is not any more what the change was decided on. */
+/** The code of a change that was refused because the object has changed since the decision. */
 export const conflict = 'conflict'
 
-/** The API server's words for it (HTTP 409, reason Conflict). */
+/** The API server's phrase for HTTP 409, reason Conflict. */
 const conflictWords = 'the object has been modified'
 
-/** The code for a program that failed and said this: `too-busy`, `conflict`, or what its errors have otherwise. */
+/** The code for the output of a failed program: `too-busy`, `conflict`, or else the given one. */
 export const codeOf = (said: string, otherwise: string): string =>
   busyWords.test(said) ? tooBusy : said.includes(conflictWords) ? conflict : otherwise
 
-/** The work was ended by Ctrl-C, SIGTERM, or because its terminal was closed. */
+/** The work was ended by Ctrl-C, by SIGTERM, or by closing its terminal. */
 export class Interrupted extends LabError {
   constructor() {
     super('interrupted', 'interrupted', { exitCode: exitCodes.interrupted })
   }
 }
 
-/** What the work comes to, unless the signal is first: nobody has to wait for a machine that hangs. */
+/** The result of the work, unless the signal comes first: nobody has to wait for a machine that hangs. */
 export const unlessAborted = <T>(signal: AbortSignal, work: Promise<T>): Promise<T> =>
   new Promise((resolve, reject) => {
     const interrupt = (): void => {
@@ -90,7 +90,7 @@ export const unlessAborted = <T>(signal: AbortSignal, work: Promise<T>): Promise
     })
   })
 
-/** Why the system did not do what was asked, where that is the host's to say and no mistake in a program. */
+/** Explanations of system errors whose cause is the host and not a mistake in a program. */
 const systemReasons: Readonly<Record<string, string>> = {
   EACCES: 'permission denied',
   EPERM: 'not permitted',
@@ -111,7 +111,7 @@ const systemReasons: Readonly<Record<string, string>> = {
   ENOTSUP: 'its file system cannot do that',
 }
 
-/** The words for a code of the system such as `ENOSPC`; undefined for all that may be a mistake of ours. */
+/** The explanation of a system error such as `ENOSPC`; undefined for errors that may be a defect of lab. */
 export const systemReason = (code: string | undefined): string | undefined => systemReasons[code ?? '']
 
 const systemVerbs: Readonly<Record<string, string>> = {
@@ -129,9 +129,9 @@ const systemVerbs: Readonly<Record<string, string>> = {
 }
 
 /**
- * What the host refused, as an error that a user can act on: a full disk, a folder of somebody else. Undefined for
- * all that may be a mistake of ours, as a file that is not there.
- * @param named the path that it is about, where the error itself does not say so
+ * A system error as an error that a user can act on, such as a full disk or a folder of another user. Undefined for
+ * errors that may be a defect of lab, such as a missing file.
+ * @param named the path that it concerns, if the error itself does not say so
  */
 export const systemError = (error: unknown, named?: string): LabError | undefined => {
   if (!(error instanceof Error) || error instanceof LabError) return undefined

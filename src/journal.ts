@@ -1,6 +1,6 @@
 /**
- * What is still to be undone of a lab, as data: written down before a fault acts or a node is fenced, so that whoever
- * comes next, after a `kill -9` too, can do it.
+ * The undo journal of a lab, as data: each entry is written before a fault acts or a node is fenced, so that any
+ * later command can undo it, even after `kill -9`.
  */
 import type { LabId } from './identity.js'
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
@@ -9,7 +9,7 @@ import { z } from 'zod'
 import { LabError } from './error.js'
 import { pathsOf, syncFolder } from './state.js'
 
-/** What undoes something, as data: the code that carries it out is found by `do`, and reads the other fields. */
+/** An undo as data: its code is found by `do` and reads the other fields. */
 export interface Undo {
   readonly do: string
   readonly machine: string
@@ -26,27 +26,30 @@ export type EntryKind = z.output<typeof kindSchema>
 const entrySchema = z.strictObject({
   /** Absent in journals of earlier versions. */
   kind: kindSchema.optional(),
-  /** Who did it: `lab run iscsi-ha drain`, `the fencing agent`. */
+  /** The command that made the entry: `lab run iscsi-ha drain`, `the fencing agent`. */
   by: z.string(),
-  /** The name of the fault; otherwise what it is about: `fence`, `read-back`, an experiment. */
+  /** The name of the fault, or else the subject: `fence`, `read-back`, an experiment. */
   fault: z.string(),
   undo: undoSchema,
 })
 
-/** What journals of earlier versions had in the place of a kind. */
+/** The kind of an entry that an earlier version wrote without one. */
 const kindOf = (fault: string): EntryKind => (fault === 'fence' ? 'fence' : 'fault')
 
 export interface JournalEntry extends Omit<z.output<typeof entrySchema>, 'kind' | 'undo'> {
   readonly kind: EntryKind
   readonly undo: Undo
-  /** The name of its file; in the order in which things were done. */
+  /** The name of its file, which sorts in the order of the actions. */
   readonly id: string
 }
 
-/** A file for each entry: a run and the fencing agent write at once, and neither must overwrite the other's. */
+/**
+ * The journal is a folder with a file for each entry: a run and the fencing agent write at the same time and must not
+ * overwrite each other.
+ */
 const journalOf = (lab: LabId): string => pathsOf(lab).faults
 
-/** What is still to be undone, in the order in which it was done. */
+/** All open entries, in the order of the actions. */
 export const readJournal = async (lab: LabId): Promise<readonly JournalEntry[]> => {
   const folder = journalOf(lab)
   const names = await readdir(folder).catch((error: unknown) => {
@@ -59,7 +62,7 @@ export const readJournal = async (lab: LabId): Promise<readonly JournalEntry[]> 
       .sort()
       .map(async (id): Promise<JournalEntry | undefined> => {
         const path = join(folder, id)
-        // What was there a moment ago may be undone by now.
+        // An entry that was listed a moment ago may have been undone since.
         const text = await readFile(path, 'utf8').catch(() => undefined)
         if (text === undefined) return undefined
         try {
@@ -79,7 +82,7 @@ export const readJournal = async (lab: LabId): Promise<readonly JournalEntry[]> 
 
 let written = 0
 
-/** Notes down what will have to be undone, on the disk before it returns; to be awaited before it is done. */
+/** Records an undo on disk before it returns. Await it before the action itself. */
 export const noteUndo = async (
   lab: LabId,
   by: string,
@@ -88,7 +91,7 @@ export const noteUndo = async (
   kind: EntryKind = kindOf(fault),
 ): Promise<readonly JournalEntry[]> => {
   const folder = journalOf(lab)
-  // Not with its parents: a lab that was just removed must not get a folder again.
+  // Without its parents: a lab that was just removed must not get a folder again.
   await mkdir(folder, { mode: 0o700 }).catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
   })
@@ -111,27 +114,27 @@ export const noteUndo = async (
   return fresh
 }
 
-/** It is undone. */
+/** Removes an entry that has been undone. */
 export const strike = async (lab: LabId, { id }: JournalEntry): Promise<void> => {
   await rm(join(journalOf(lab), id), { force: true })
   await syncFolder(journalOf(lab))
 }
 
-/** What is noted of one node's fence. */
+/** The entries of one node's fence. */
 export interface NotedFence {
   /**
-   * How the node is let write again. Its id is the fence's own: a target keeps it, and lets nobody be fenced by it
-   * once it was undone. Absent: only the taint is left to be undone.
+   * How the node is allowed to write again. Its id identifies the fence: the target keeps it and refuses a fence with
+   * an id that was undone. Absent: only the taint is left to undo.
    */
   readonly harm: JournalEntry | undefined
   readonly entries: readonly JournalEntry[]
 }
 
-/** Whether this is what makes a fenced node write again. */
+/** Whether this undo allows a fenced node to write again. */
 const undoesHarm = ({ undo }: JournalEntry): boolean =>
   undo.do === 'readmit' || undo.do === 'boot-afresh' || undo.do === 'switch-on'
 
-/** The nodes that are fenced, or about to be, as the journal has them. */
+/** The nodes that are fenced or about to be, according to the journal. */
 export const fencesIn = (journal: readonly JournalEntry[]): ReadonlyMap<string, NotedFence> => {
   const nodes = new Set(journal.filter(({ kind }) => kind === 'fence').map(({ undo }) => undo.machine))
   return new Map(
@@ -143,8 +146,8 @@ export const fencesIn = (journal: readonly JournalEntry[]): ReadonlyMap<string, 
 }
 
 /**
- * To be asked before a lab is brought back by its plan, which lets every node into its targets.
- * @throws LabError while a node that was thrown out has not lost its memory: it would write what it still holds.
+ * Called before a plan repairs a lab, since the plan gives every node access to its targets.
+ * @throws LabError while a fenced node has not been restarted: it would write what it still holds in memory
  */
 export const refuseWhileFenced = async (lab: LabId): Promise<void> => {
   const fenced = (await readJournal(lab)).find(({ undo }) => undo.do === 'readmit')

@@ -6,28 +6,28 @@ import { exitCodes, LabError, unlessAborted } from './error.js'
 import { cannotWrite, makeFolder } from './trust.js'
 
 /**
- * What somebody holds a lock for. `change`: the lab is changed on purpose, so what goes meanwhile is not lost.
- * `run`: it is broken on purpose, and what goes is to be fenced. `fence`: a node is being fenced, or its fence undone.
- * `watch`: the fencing agent's own.
+ * Why a lock is held. `change`: the lab is changed on purpose, so a machine that goes away is not lost. `run`: the
+ * lab is broken on purpose, and a machine that goes away is to be fenced. `fence`: a node is being fenced or its
+ * fence undone. `watch`: the fencing agent's own lock.
  */
 export type LockPurpose = 'change' | 'run' | 'fence' | 'watch'
 
 export interface Holder {
   readonly pid: number
-  /** Start time of the process: a pid alone may belong to somebody else by now. */
+  /** Start time of the process, since its pid may have been reused. */
   readonly started: string
-  /** What it does: `lab up iscsi-ha`. For people: decide by the purpose. */
+  /** The command: `lab up iscsi-ha`. For people only; decide by the purpose. */
   readonly command: string
   readonly purpose: LockPurpose
   readonly since: string
 }
 
-/** Field 22 of /proc/PID/stat; undefined where the process, or /proc, is not there. */
+/** Field 22 of /proc/PID/stat; undefined if there is no such process or no /proc. */
 const startTimeOf = (pid: number): string | undefined => {
   try {
     const stat = readFileSync(`/proc/${String(pid)}/stat`, 'utf8')
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    // A process that has ended but was not collected holds nothing any more.
+    // A zombie process holds nothing any more.
     return fields[0] === 'Z' ? undefined : fields[19]
   } catch {
     return undefined
@@ -43,7 +43,7 @@ const isAlive = (holder: Holder): boolean => {
   }
 }
 
-/** What a lock file says; undefined where that is nothing, as after a power cut. */
+/** The holder in a lock file; undefined for invalid content, as after a power cut. */
 const holderIn = (text: string): Holder | undefined => {
   try {
     return JSON.parse(text) as Holder
@@ -52,7 +52,10 @@ const holderIn = (text: string): Holder | undefined => {
   }
 }
 
-/** The text of a lock file; undefined: there is none. One that cannot be read may be held: it is no free one. */
+/**
+ * The text of a lock file; undefined if there is none. A file that cannot be read is an error, since the lock may be
+ * held.
+ */
 const textOf = (path: string): Promise<string | undefined> =>
   readFile(path, 'utf8').catch((error: unknown) => {
     const { code } = error as NodeJS.ErrnoException
@@ -66,17 +69,17 @@ const textOf = (path: string): Promise<string | undefined> =>
     throw error
   })
 
-/** Who holds a lock at this moment; undefined: nobody who lives. */
+/** The living holder of a lock; undefined if there is none. */
 export const holderOf = async (path: string): Promise<Holder | undefined> => {
   const text = await textOf(path)
   const holder = text === undefined ? undefined : holderIn(text)
   return holder && isAlive(holder) ? holder : undefined
 }
 
-/** Gives our file the lock's name too, unless somebody has it who lives: then it says who. */
+/** Tries to link our file to the lock's name. Returns the holder if a living process has the lock. */
 const attempt = async (path: string, mine: string): Promise<Holder | undefined> => {
   for (;;) {
-    // link fails where the name exists: exactly one process gets it, with its content complete.
+    // link fails if the name exists: exactly one process gets it, with its complete content.
     const got = await link(mine, path).then(
       () => true,
       (error: unknown) => {
@@ -94,8 +97,8 @@ const attempt = async (path: string, mine: string): Promise<Holder | undefined> 
 }
 
 /**
- * Removes the lock of a dead process. Only one of several finders at a time, and it looks again: by now it may
- * be the lock of one that was quicker.
+ * Removes the lock of a dead process. One process at a time does this, and it checks again: another one may have
+ * taken the lock meanwhile.
  */
 const removeStale = async (path: string, text: string, mine: string): Promise<void> => {
   const guard = `${path}.stale`
@@ -110,23 +113,23 @@ const removeStale = async (path: string, text: string, mine: string): Promise<vo
   }
 }
 
-/** Several holders in one process want the same lock at once, too. */
+/** Several callers within one process may ask for the same lock at once. */
 let asked = 0
 
 export interface LockOptions {
   readonly command: string
   readonly purpose: LockPurpose
-  /** The folder of the lock must be there: a lab that was removed must not get its folder again. */
+  /** Whether to refuse a lock whose folder is missing: a lab that was removed must not get its folder again. */
   readonly folderExists?: boolean
-  /** Wait until it is free; called once with who holds it. */
+  /** Waits for the lock; called once with the holder. */
   readonly wait?: ((holder: string) => void) | undefined
   readonly signal: AbortSignal
 }
 
 /**
- * Takes the lock for this process; returns how to give it back. A holder that was killed holds nothing: the
- * next one takes over at once, without a time to wait for.
- * @throws LabError `busy`, which says who holds it.
+ * Takes the lock for this process and returns its release. The lock of a killed process is free at once, without a
+ * timeout.
+ * @throws LabError `busy`, which names the holder
  */
 export const takeLock = async (
   path: string,
@@ -159,7 +162,7 @@ export const takeLock = async (
       await delay(200, undefined, { signal })
     }
   } finally {
-    // On a read-only file system there is nothing to remove, and that would hide why.
+    // On a read-only file system there is nothing to remove, and the error would hide the cause.
     await rm(mine, { force: true }).catch(() => undefined)
   }
 }

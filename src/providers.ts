@@ -1,22 +1,22 @@
 /**
- * The list of all providers, in the order in which they are tried when nobody chose one. To add a provider, add its
- * module and one entry here. This file imports nothing: the command line and the schema read it at every start, and
- * a provider's own code is loaded when it is first used.
+ * The list of all providers, in the order in which they are tried when none was chosen. To add a provider, add its
+ * module and one entry here. This file imports nothing: the command line and the schema read it at every start, and a
+ * provider's own code is loaded when it is first used.
  */
 interface ProviderEntry {
-  /** Its module below src/provider, without the ending: it exports `makeProvider(name): Provider`. */
+  /** Its module below src/provider, without the extension: it exports `makeProvider(name): Provider`. */
   readonly module: string
-  /** Where its machines get Kubernetes from: built by lab in one version, or packages of any supported version. */
+  /** Where its machines get Kubernetes from: lab builds one version, or packages exist for each supported version. */
   readonly kubernetes: 'built' | 'packages'
   /** The most LUNs that one of its machines can serve. Absent: any number. */
   readonly mostLuns?: number
 }
 
 export const providers = {
-  // User-Mode Linux has 16 disks, and two are the machine's own.
+  // User-Mode Linux has 16 disks, of which two are the machine's own.
   uml: { module: 'uml/uml', kubernetes: 'built', mostLuns: 14 },
   libvirt: { module: 'vagrant/vagrant', kubernetes: 'packages' },
-  // The controller that lab gives a machine of VirtualBox has 30 ports.
+  // The controller that lab adds to a VirtualBox machine has 30 ports.
   virtualbox: { module: 'vagrant/vagrant', kubernetes: 'packages', mostLuns: 30 },
 } as const satisfies Readonly<Record<string, ProviderEntry>>
 

@@ -1,6 +1,6 @@
 /**
- * Every fault and experiment of this program, and lab files read with them: nothing below this file knows them by name.
- * Providers have a list of their own, `provider/registry.ts`.
+ * Every fault and experiment of this program, and the lab-file readers that know them: no module below this one knows
+ * them by name. Providers have a list of their own, `provider/registry.ts`.
  */
 import { experiments } from './course/experiments.js'
 import { faults } from './fault/faults.js'
@@ -13,11 +13,11 @@ import type { Registry } from './trial/registry.js'
 
 export const registry: Registry = { faults, experiments }
 
-/** As `parseLab` of `lab/parse.ts`, with all faults and experiments. */
+/** `parseLab` of `lab/parse.ts` with all faults and experiments. */
 export const parseLab = (text: string, file: string, versions?: Supported): Lab =>
   parse.parseLab(text, file, registry, versions)
 
-/** As `loadLab` of `lab/load.ts`, with all faults and experiments. */
+/** `loadLab` of `lab/load.ts` with all faults and experiments. */
 export const loadLab = (nameOrPath: string): Promise<Lab> => load.loadLab(nameOrPath, registry)
 
 /** The labs that come with this program. */

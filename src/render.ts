@@ -27,9 +27,8 @@ handlebars.registerHelper({
 const compiled = new Map<string, Handlebars.TemplateDelegate>()
 
 /**
- * Renders `templates/<name>.hbs`, or `Vagrantfile.hbs` at the top. A name that the data lacks is an error.
- * In a template of HTML or XML every value is escaped for it; in all others nothing is, except through the
- * helpers above.
+ * Renders `templates/<name>.hbs`, or `Vagrantfile.hbs` at the top. A name that the data lacks is an error. Templates
+ * of HTML and XML escape every value; the others escape only through the helpers above.
  */
 export const render = (name: string, data: object): string => {
   let template = compiled.get(name)
@@ -46,9 +45,9 @@ export const render = (name: string, data: object): string => {
 }
 
 /**
- * Renders a file of somebody's, such as a manifest: a name that the data lacks is an error, and nothing is escaped
- * except through helpers.
- * @param helpers of this file, beside those that every template has
+ * Renders a file of the user's, such as a manifest. A name that the data lacks is an error, and values are escaped
+ * only through helpers.
+ * @param helpers of this file, in addition to those that every template has
  */
 export const renderFile = (
   path: string,

@@ -9,7 +9,7 @@ import type { Context } from './context.js'
 import type { Provider } from './provider/provider.js'
 import { pathsOf } from './state.js'
 
-/** A transport that is opened when a step first asks for its machine. */
+/** A transport that is opened when a step first uses its machine. */
 const lazily = (open: () => Promise<Transport>, address: string): Transport => {
   let opened: Promise<Transport> | undefined
   const transport = (): Promise<Transport> =>
@@ -26,7 +26,10 @@ const lazily = (open: () => Promise<Transport>, address: string): Transport => {
   }
 }
 
-/** Commands as root on a machine, over a connection that the provider opens. Only the right machine has that host key. */
+/**
+ * Runs commands as root on a machine, over a connection that the provider opens. The host key proves that it is the
+ * right machine.
+ */
 export const transportTo = async (lab: Lab, machine: MachineSpec, provider: Provider): Promise<Transport> => {
   const { sshTransport } = await import('./machine/ssh.js')
   const { privateKey } = await labKeys(lab)
@@ -52,7 +55,7 @@ export const openSession = (
   kubectlBinary: string,
 ): Session => {
   const machines = new Map<string, Machine>()
-  // Every command that runs listens to it, and many run at once.
+  // Every running command listens to it, and many run at once.
   setMaxListeners(0, signal)
   return {
     lab,

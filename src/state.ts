@@ -7,8 +7,8 @@ import { exitCodes, LabError } from './error.js'
 import { cannotWrite, makeFolder, type Place, refuseForeign, refuseForeignIn, unreadable } from './trust.js'
 
 /**
- * A folder of ours, absolute: ours by name, else in the user's base folder, else in the home folder. An empty
- * variable counts as none: what is in there gets removed, and must never be the current folder.
+ * An absolute folder of lab: from lab's own variable, else in the user's base folder, else in the home folder. An
+ * empty variable counts as unset: lab deletes files in this folder, so it must never default to the current one.
  */
 export const folderFrom = (own: string, base: string, ...inHome: readonly string[]): string => {
   const named = process.env[own]
@@ -42,8 +42,8 @@ export const folderFrom = (own: string, base: string, ...inHome: readonly string
 }
 
 /**
- * What neither ssh_config nor a list of lines can hold: ssh would take `${x}` for a variable, and has no way to
- * write it otherwise.
+ * Refuses characters that neither ssh_config nor a list of lines can hold: ssh expands `${x}` as a variable and has
+ * no way to escape it.
  */
 const refuseUnfit = (path: string, own: string): string => {
   if (/\p{Cc}|\$\{/u.test(path))
@@ -58,7 +58,7 @@ const refuseUnfit = (path: string, own: string): string => {
   return path
 }
 
-/** Where running labs keep what is theirs: LAB_STATE, else XDG_STATE_HOME/lab, else ~/.local/state/lab. */
+/** Where running labs keep their files: LAB_STATE, else XDG_STATE_HOME/lab, else ~/.local/state/lab. */
 export const stateRoot = (): string => folderFrom('LAB_STATE', 'XDG_STATE_HOME', '.local', 'state')
 
 const place: Place = {
@@ -66,7 +66,7 @@ const place: Place = {
   danger: 'lab does what the files of a lab say, and so would do what somebody else wrote',
 }
 
-/** The labs that have a folder here, up or not, at whatever seat. */
+/** The labs that have a folder here, running or not, at any seat. */
 export const madeLabs = async (): Promise<readonly LabId[]> => {
   const root = trustedRoot()
   const entries = await readdir(root, { withFileTypes: true }).catch((error: unknown) => {
@@ -82,18 +82,18 @@ const trustedRoot = (): string => {
   return root
 }
 
-/** Folders that were looked at: a command asks for the paths of its lab a hundred times. */
+/** Folders that were already checked: a command asks for the paths of its lab a hundred times. */
 const trusted = new Set<string>()
 
-/** Folders of a lab's folder that hold what is done, in all their depth; `runs` only tells, and grows. */
+/** The subfolders that hold instructions, checked recursively; `runs` holds only reports, and grows. */
 const readDeeply = ['faults', 'fencing', 'ssh', 'rendered', 'manifests']
 
-/** What a machine writes itself: it is data, and belongs to the user that the machine runs as. */
+/** Files that a machine writes itself: they are data and belong to the user that the machine runs as. */
 const ownOfMachine = /^machines\/[^/]+\/(root\.cow|seed\.tar|uml|lun-[^/]*\.raw)$/
 
 /**
- * Everything of a lab that is read as an instruction, before any of it is read. A lab belongs to who brought it up
- * alone; root may look at a user's lab only as that user.
+ * Checks the owner of everything in a lab's folder that acts as an instruction, before any of it is read. A lab
+ * belongs only to the user who brought it up; root may use it only as that user.
  */
 const refuseForeignLab = (root: string, lock: string): void => {
   if (trusted.has(root)) return
@@ -111,10 +111,10 @@ const refuseForeignLab = (root: string, lock: string): void => {
   trusted.add(root)
 }
 
-/** Every path of one lab. What the world can tell (which machines run) is never kept here. */
+/** Every path of one lab. Observable state, such as which machines run, is never stored here. */
 export interface LabPaths {
   readonly root: string
-  /** The lab file as it was last applied, so that `down` works when the file is gone. */
+  /** The lab file as last applied, so that `down` works when the original is gone. */
   readonly source: string
   readonly kubeconfig: string
   readonly sshConfig: string
@@ -122,19 +122,19 @@ export interface LabPaths {
   readonly privateKey: string
   readonly secrets: string
   readonly runs: string
-  /** What commands that changed the lab did, as `--events` prints it; an older file lies beside it. */
+  /** The events of commands that changed the lab, as `--events` prints them; the rotated file is next to it. */
   readonly events: string
-  /** Manifests as they were last given to the cluster. */
+  /** Manifests as last applied to the cluster. */
   readonly rendered: string
-  /** The journal of what is to be undone. */
+  /** The undo journal. */
   readonly faults: string
-  /** A copy of the lab file's folder of manifests. No name of a lab file is one of ours. */
+  /** A copy of the lab file's folder of manifests. No name in a lab file can clash with it. */
   readonly manifests: string
-  /** What the fencing agent keeps: who it is, what it saw last, whom it fenced. */
+  /** The fencing agent's state: its identity, its last observations, and the nodes it fenced. */
   readonly fencing: string
-  /** Held by the command that changes the lab; beside its folder, so that it outlives `down`. */
+  /** Held by the command that changes the lab; it is outside the lab's folder, so that it outlives `down`. */
   readonly lock: string
-  /** Held while a node is fenced, and while its fence is undone; beside the folder like `lock`. */
+  /** Held while a node is fenced and while its fence is undone; outside the folder like `lock`. */
   fenceLock(node: string): string
   machine(name: string): string
   /** Copies of the whole lab, a folder each. */
@@ -143,7 +143,7 @@ export interface LabPaths {
   readonly snapshotDisks: (name: string) => string
 }
 
-/** Linux: sun_path has 108 bytes; the longest socket name below the folder is `machines/<32>/uml/x/mconsole`. */
+/** Linux limits sun_path to 108 bytes; the longest socket name below the folder is `machines/<32>/uml/x/mconsole`. */
 const longestRoot = 80
 
 export const pathsOf = (lab: LabId): LabPaths => {
@@ -151,7 +151,7 @@ export const pathsOf = (lab: LabId): LabPaths => {
   const root = join(stateRoot(), word)
   if (Buffer.byteLength(root) > longestRoot)
     throw new LabError('state-path-too-long', `${root}: too long for a folder that holds Unix sockets`, {
-      // Not in /var/tmp: what lies there for a month is removed.
+      // Not in /var/tmp, where files older than a month are removed.
       hint: 'set LAB_STATE to a shorter folder: LAB_STATE=$HOME/.lab lab …',
       exitCode: exitCodes.usage,
     })
@@ -179,7 +179,7 @@ export const pathsOf = (lab: LabId): LabPaths => {
   }
 }
 
-/** Undefined: there is no such file. What may not be read is an error: it is there. */
+/** Undefined if there is no such file. A file that cannot be read is an error. */
 export const readIfThere = (path: string): Promise<string | undefined> =>
   readFile(path, 'utf8').catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
@@ -188,17 +188,17 @@ export const readIfThere = (path: string): Promise<string | undefined> =>
 
 let written = 0
 
-/** Writes a file as a whole, readable by its owner alone. Several may write the same one at once: the last one counts. */
+/** Writes a file as a whole, readable only by its owner. Several writers may run at once: the last one wins. */
 export const writePrivate = async (path: string, content: string | Buffer): Promise<void> => {
   await makeFolder(dirname(path))
-  // Not `path` with something behind it: a name of 255 bytes has room for no more.
+  // Not `path` with a suffix: a name of 255 bytes leaves no room for one.
   const next = join(dirname(path), `.${String(process.pid)}-${String(written++)}.new`)
   try {
-    // `wx`: what is there under this name is not ours, and a link would lead elsewhere.
+    // `wx`: a file that already has this name is not ours, and a link would lead elsewhere.
     const handle = await open(next, 'wx', 0o600)
     try {
       await handle.writeFile(content)
-      // Before its name: after a power cut it is the old one or the new one, and never an empty one.
+      // Before the rename: after a power cut, the file has its old or its new content and is never empty.
       await handle.sync()
     } finally {
       await handle.close()
@@ -211,7 +211,7 @@ export const writePrivate = async (path: string, content: string | Buffer): Prom
   await syncFolder(dirname(path))
 }
 
-/** What was made, renamed or removed in a folder stays so after a power cut, once this returns. */
+/** Makes sure that files created, renamed or removed in a folder stay so after a power cut. */
 export const syncFolder = async (folder: string): Promise<void> => {
   const handle = await open(folder, 'r')
   try {
@@ -221,13 +221,13 @@ export const syncFolder = async (folder: string): Promise<void> => {
   }
 }
 
-/** What the lab made up for itself. */
+/** The secrets that lab generated for itself. */
 export interface LabSecrets {
   /** A kubeadm bootstrap token, `[a-z0-9]{6}.[a-z0-9]{16}`. */
   readonly bootstrapToken: string
 }
 
-/** What a file says; undefined where that is nothing, as after a power cut. */
+/** The secrets in a file; undefined for invalid content, as after a power cut. */
 const secretsIn = (text: string): LabSecrets | undefined => {
   try {
     const { bootstrapToken } = JSON.parse(text) as Partial<LabSecrets>
@@ -239,13 +239,13 @@ const secretsIn = (text: string): LabSecrets | undefined => {
   }
 }
 
-/** Those that are kept; undefined: there are none yet. */
+/** The stored secrets; undefined if there are none yet. */
 export const keptSecrets = async (paths: LabPaths): Promise<LabSecrets | undefined> => {
   const text = await readIfThere(paths.secrets)
   return text === undefined ? undefined : secretsIn(text)
 }
 
-/** Those that are kept, else new ones. */
+/** The stored secrets, or else new ones. */
 export const secretsOf = async (paths: LabPaths): Promise<LabSecrets> => {
   const kept = await keptSecrets(paths)
   if (kept) return kept
@@ -253,7 +253,10 @@ export const secretsOf = async (paths: LabPaths): Promise<LabSecrets> => {
   return { bootstrapToken: `${letters.slice(0, 6)}.${letters.slice(6, 22)}` }
 }
 
-/** From now on they stay the same. Not for commands that only look: they leave nothing behind. */
+/**
+ * Stores the secrets, so that they stay the same. Read-only commands do not call this, since they leave nothing
+ * behind.
+ */
 export const keepSecrets = async (paths: LabPaths): Promise<void> =>
   writePrivate(paths.secrets, JSON.stringify(await secretsOf(paths), null, 2))
 

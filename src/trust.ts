@@ -1,8 +1,8 @@
 /**
- * Whose files and folders lab does what they say. Whoever may write the folder of a lab chooses the program that
- * `lab ssh` starts, and whoever may write the cache the kubectl that it runs. So all of it belongs to whoever runs
- * lab, or to root, and nobody else may write it or a folder above it. Asked of the file system without a pause, so
- * that nothing was read before.
+ * Decides whose files and folders lab obeys. Anyone who can write the folder of a lab chooses the program that `lab
+ * ssh` starts, and anyone who can write the cache chooses the kubectl that lab runs. So all of it must belong to the
+ * user who runs lab, or to root, and nobody else may be able to write it or a folder above it. The checks are
+ * synchronous, so that nothing is read before they end.
  */
 import { execFileSync } from 'node:child_process'
 import { lstatSync, readdirSync, readFileSync, readlinkSync, type Stats } from 'node:fs'
@@ -11,19 +11,19 @@ import { userInfo } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { exitCodes, LabError, systemError, systemReason } from './error.js'
 
-/** How a place is called, and how another one is chosen: for the words of a refusal. */
+/** The name of a place and how to choose another one, for the message of a refusal. */
 export interface Place {
-  /** The variable that names another one; absent for a file that was named on the command line. */
+  /** The variable that names another place; absent for a file given on the command line. */
   readonly variable?: string
-  /** What is done with what lies there: `lab would run what is in it`. */
+  /** The danger of its content: `lab would run what is in it`. */
   readonly danger: string
 }
 
 const myself = (): number => process.getuid?.() ?? 0
 
 /**
- * Those whose word is ours: our user, and of root's the one who typed sudo. Whoever may type sudo is root if he
- * likes; Git reckons the same way.
+ * The users we trust: our own, and for root also the user who typed sudo, who can become root anyway. Git does the
+ * same.
  */
 const ours = (): readonly number[] => {
   const me = myself()
@@ -39,7 +39,7 @@ const textOf = (path: string): string => {
   }
 }
 
-/** The fields of the entry of a user or group in /etc/passwd or /etc/group. */
+/** The fields of a user or group in /etc/passwd or /etc/group. */
 const entryOf = (file: string, id: number): readonly string[] | undefined =>
   textOf(file)
     .split('\n')
@@ -50,8 +50,8 @@ const userName = (uid: number): string => entryOf('/etc/passwd', uid)?.[0] ?? `u
 const groupName = (gid: number): string => entryOf('/etc/group', gid)?.[0] ?? `group ${String(gid)}`
 
 /**
- * Whether a group is one that has nobody in it but its user, as Debian makes one for each user: what such a group
- * may write, nobody else may.
+ * Whether a group has no member but its user, as Debian creates one for each user: then nobody else can write what
+ * the group can.
  */
 const isPrivateGroup = (gid: number): boolean => {
   if (gid !== process.getgid?.()) return false
@@ -70,19 +70,20 @@ const isPrivateGroup = (gid: number): boolean => {
 }
 
 /**
- * The owner that the kernel shows in a user namespace for everybody who is not in it, as of `/` in a container of
- * an ordinary user. Who that is cannot be told from inside; what it owns above our own folders is the container's.
+ * The owner that the kernel shows in a user namespace for every user outside it, such as that of `/` in an
+ * unprivileged container. The real owner cannot be determined from inside; what it owns above our own folders belongs
+ * to the container.
  */
 const isOutside = (uid: number): boolean =>
   uid === Number(textOf('/proc/sys/kernel/overflowuid') || '65534') &&
   !/^\s*0\s+0\s+4294967295\s*$/.test(textOf('/proc/self/uid_map') || '0 0 4294967295')
 
-/** What is wrong with the owner and the mode of something; undefined: nothing. */
+/** What is wrong with the owner or the mode of a file; undefined if nothing is. */
 const wrongWith = (stats: Stats, owners: (uid: number) => boolean): string | undefined => {
   if (!owners(stats.uid)) return `belongs to ${userName(stats.uid)}`
   // Links have no mode of their own.
   if (stats.isSymbolicLink()) return undefined
-  // In a folder like /tmp everybody may make something, and nobody may touch what is another's.
+  // In a sticky folder such as /tmp, everybody may create files, but nobody may touch those of others.
   if (stats.isDirectory() && stats.mode & 0o1000) return undefined
   if (stats.mode & 0o002) return 'may be written by everybody'
   if (stats.mode & 0o020 && stats.gid !== 0 && !isPrivateGroup(stats.gid))
@@ -122,7 +123,10 @@ const refusal = (path: string, wrong: string, stats: Stats, place: Place, below:
   )
 }
 
-/** What may not be looked at: of what and whose it is, and what to type. Throws on what is a mistake of ours. */
+/**
+ * A file that we may not stat: says which it is, whose it is, and what to type. Rethrows errors that are defects of
+ * lab.
+ */
 export const unreadable = (path: string, error: unknown, place: Place): LabError => {
   const found = systemError(error, path)
   if (!found) throw error
@@ -132,7 +136,7 @@ export const unreadable = (path: string, error: unknown, place: Place): LabError
       exitCode: exitCodes.host,
       cause: error,
     })
-  // Of itself where it may be looked at, else of the folder that does not let us.
+  // The path itself if we may stat it, or else the folder that denies access.
   const whose = [path, dirname(path)].find((each) => {
     try {
       return !ours().includes(lstatSync(each).uid)
@@ -153,7 +157,7 @@ export const unreadable = (path: string, error: unknown, place: Place): LabError
 
 const longestChain = 40
 
-/** Root may be trusted with a folder as far as it is above ours: it may write everywhere anyway. */
+/** Root may own what lies above our folder, since root can write everywhere anyway. */
 export type Trust = 'ours' | 'ours-or-root'
 
 const ownersFor =
@@ -164,9 +168,9 @@ const ownersFor =
 const isAbove = (uid: number): boolean => ownersFor('ours-or-root')(uid) || isOutside(uid)
 
 /**
- * Refuses a file or folder that another user owns or may write, or could exchange because a folder above it is
- * another's. Links are followed, each of them looked at.
- * @returns where it really is; undefined: it is not there
+ * Refuses a file or folder that another user owns, can write, or can replace because a folder above it belongs to
+ * another user. Links are followed, and each one is checked.
+ * @returns the real path, or undefined if it does not exist
  * @throws LabError `not-trusted`, with what to type
  */
 export const refuseForeign = (
@@ -185,7 +189,7 @@ export const refuseForeign = (
       throw unreadable(here, error, place)
     }
     if (!stats) return undefined
-    // Before whose it is: /dev/null is everybody's.
+    // Before the owner: everybody may write /dev/null.
     if (!stats.isSymbolicLink() && !stats.isDirectory() && (!last || kind === 'folder'))
       throw unreadable(here, Object.assign(new Error(), { code: 'ENOTDIR', syscall: 'scandir' }), place)
     const wrong = wrongWith(stats, last && !stats.isSymbolicLink() ? ownersFor(trust) : isAbove)
@@ -212,8 +216,8 @@ export const refuseForeign = (
 }
 
 /**
- * The same of everything in a folder that itself is good.
- * @param into which folders of it are looked into, by their path from it; default: all
+ * Checks everything inside a trusted folder in the same way.
+ * @param into which subfolders to descend into, by relative path; default: all
  */
 export const refuseForeignIn = (
   folder: string,
@@ -223,9 +227,9 @@ export const refuseForeignIn = (
     into = () => true,
     but = () => false,
   }: {
-    /** The folders whose content is looked at, too; paths are relative. */
+    /** Selects the subfolders to descend into, by relative path. */
     readonly into?: (path: string) => boolean
-    /** What is not looked at. */
+    /** Selects the paths that are not checked. */
     readonly but?: (path: string) => boolean
   } = {},
 ): void => {
@@ -235,7 +239,7 @@ export const refuseForeignIn = (
     try {
       names = readdirSync(join(folder, below))
     } catch (error) {
-      // What is gone a moment later is nobody's.
+      // A file that disappears meanwhile is no danger.
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
       throw unreadable(join(folder, below, '.'), error, place)
     }
@@ -247,7 +251,7 @@ export const refuseForeignIn = (
       if (!stats) continue
       const wrong = wrongWith(stats, owners)
       if (wrong !== undefined) throw refusal(full, wrong, stats, place, full)
-      // One that never ends would be read for ever.
+      // A file without an end would be read forever.
       if (stats.isFIFO() || stats.isCharacterDevice() || stats.isBlockDevice())
         throw new LabError('not-trusted', `${full} is no ordinary file: ${place.danger}`, {
           hint: `rm ${full}`,
@@ -260,9 +264,9 @@ export const refuseForeignIn = (
 }
 
 /**
- * Makes a folder, with those above it. Step by step: Node's own `recursive` tries for ever where nothing can be
- * made, as below /proc.
- * @throws LabError, which says of which folder it is, and why
+ * Makes a folder and its missing parents, one by one: Node's own `recursive` loops forever where nothing can be made,
+ * such as below /proc.
+ * @throws LabError with the folder concerned and the reason
  */
 export const makeFolder = async (path: string, mode = 0o700): Promise<void> => {
   const missing: string[] = []
@@ -281,7 +285,7 @@ export const makeFolder = async (path: string, mode = 0o700): Promise<void> => {
   for (const folder of missing)
     await mkdir(folder, { mode }).catch(async (error: unknown) => {
       const { code } = error as NodeJS.ErrnoException
-      // Somebody else was quicker.
+      // Another process was faster.
       if (code === 'EEXIST' && (await stat(folder).catch(() => undefined))?.isDirectory()) return
       throw cannotMake(path, folder, code, error)
     })
@@ -292,9 +296,9 @@ const anotherPlace =
   'another place: LAB_STATE=$HOME/.lab-state lab …, or for parts LAB_CACHE=$HOME/.lab-cache lab …'
 
 /**
- * What a file of ours could not be written for, as an error that names its folder. The system's own errors name a
- * temporary file, or none: a write to an open file knows no path.
- * @returns the error itself where it is not about the host
+ * The error for a file of lab that could not be written, with its folder. System errors name a temporary file or no
+ * file at all, since a write to an open file knows no path.
+ * @returns the error itself if the host is not its cause
  */
 export const cannotWrite = (folder: string, error: unknown): unknown => {
   const { code = '' } = error as NodeJS.ErrnoException

@@ -1,4 +1,4 @@
-/** The table of contents: every command that changes or looks at a whole lab walks one of these plans. */
+/** The table of contents: every command that changes or checks a whole lab uses one of these plans. */
 import type { LabId } from './identity.js'
 import type { Plan, Step } from './context.js'
 import type { Lab, Role } from './lab/lab.js'
@@ -11,7 +11,7 @@ import { destroy } from './steps/machines.js'
 import * as steps from './steps/subjects.js'
 
 /**
- * `up` and `start` apply it; `verify` and `plan` only look.
+ * `up` and `start` apply it; `verify` and `plan` only check.
  * @param gone machines that exist but are no longer in the lab file
  */
 export const planUp = (
@@ -30,8 +30,8 @@ export const planUp = (
   ])
 
 /**
- * `stop`: what runs is undone, the last first, and all disks are kept. Targets are switched off last, since others
- * have their disks there.
+ * `stop`: undoes running machines in reverse order and keeps all disks. Targets go off last, since they serve the
+ * disks of others.
  */
 export const planStop = (lab: Lab, provider: Provider, options: FileOptions): Plan => {
   const of = (...roles: readonly Role[]): readonly Step[] =>
@@ -66,10 +66,10 @@ export const planCut = (lab: Lab, provider: Provider, names: readonly string[]):
     ),
   )
 
-/** `down`: it needs no lab file, only the name, since it ends a lab whatever state its files are in. */
+/** `down`: needs only the name and no lab file, since it ends a lab whatever state its files are in. */
 export const planDown = (lab: LabId, providers: readonly Provider[]): AnyPlan<Surroundings> =>
   planOf(`End ${lab.name}`, inTurn([endAgent(lab)], ...providers.map((provider) => [destroy(lab, provider)])))
 
-/** `down` of machines that lab did not make: what `up` changed on them is undone before the lab is forgotten. */
+/** `down` for machines that lab did not create: undoes what `up` changed on them, then forgets the lab. */
 export const planGiveBack = (lab: Lab, provider: Provider, options: FileOptions): Plan =>
   backwards(planUp(lab, provider, options))

@@ -9,7 +9,7 @@ import { viewFor } from './with-lab.js'
 import { printJson } from './json.js'
 import { line, type VerbLine, asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
 
-/** Builds the box that machines of VirtualBox or libvirt are made of, and says how it is handed out. */
+/** Builds the box for VirtualBox or libvirt machines, and says how to distribute it. */
 const run = async (
   options: Options & { readonly provider: 'libvirt' | 'virtualbox'; readonly arch?: Architecture },
   io: Io,

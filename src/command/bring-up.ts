@@ -27,8 +27,8 @@ import type { Io, Options } from './verb.js'
 import { healFirst, withLab } from './with-lab.js'
 
 /**
- * Stops before anything is made, with everything that is wrong. What may go well all the same is a question: it needs
- * somebody who says yes.
+ * Stops before anything is made and reports every problem. A problem that may turn out harmless becomes a question,
+ * which somebody has to answer with yes.
  */
 const refuseProblems = async (
   lab: Lab,
@@ -57,7 +57,7 @@ const goneFrom = async (lab: Lab, provider: Provider): Promise<readonly string[]
 export const planFor = async (lab: Lab, provider: Provider): Promise<Plan> =>
   planUp(lab, provider, await fileOptions(lab, provider), await goneFrom(lab, provider))
 
-/** Where to go from here, in the order in which somebody new wants to know it. */
+/** The next steps, in the order in which a new user needs them. */
 const summary = (lab: Lab, report: Report): string => {
   const width = Math.max(...lab.machines.map(({ name }) => name.length))
   const saw = (id: string): string =>
@@ -125,7 +125,7 @@ const summary = (lab: Lab, report: Report): string => {
   ].join('\n')
 }
 
-/** @param agree whom to ask before something large is made; absent: that is what was asked for */
+/** @param agree asked before something large is built; absent: the user has already asked for it */
 export const prepareProvider = async (
   lab: Lab,
   provider: Provider,
@@ -141,7 +141,7 @@ export const prepareProvider = async (
   })
 }
 
-/** Exit code of a run, and its report where programs want it. */
+/** Returns the exit code of a run, and prints its report if requested as JSON. */
 export const concluded = (report: Report): ExitCode =>
   report.interrupted ? exitCodes.interrupted : succeeded(report) ? exitCodes.ok : exitCodes.failed
 
@@ -162,7 +162,7 @@ const keepClean = async (session: Session, report: Report, view: View): Promise<
   }
 }
 
-/** Brings a lab up, or changes it to what its file now says, or sees that nothing is to do. */
+/** Brings a lab up, updates it to its file, or reports that nothing is left to do. */
 export const bringUp = async (
   nameOrPath: string,
   options: Options,
@@ -171,7 +171,7 @@ export const bringUp = async (
 ): Promise<ExitCode> => {
   const known = labHere(nameOrPath)
   const lab = await loadLab(nameOrPath).catch(async (error: unknown) => {
-    // A lab that was brought up from a file of one's own, by its name alone: as hints have it.
+    // The user typed only the name of a lab that was brought up from a file of their own, as hints suggest.
     if (
       !(error instanceof LabError && error.code === 'no-such-lab') ||
       !(await madeLabs()).some((made) => wordOf(made) === wordOf(known))
@@ -196,13 +196,13 @@ export const bringUp = async (
     const plan = await planFor(lab, provider)
     for (const line of leftOutLines(plan)) view.notice(line)
     const report = await runPlan(plan, 'apply', session, (event) => view.event(event))
-    // What could only be undone with the lab up: a node is uncordoned by an API server.
+    // This undo needs the lab to be up: only an API server can uncordon a node.
     await healFirst(session, view)
     if (title === 'up' && succeeded(report)) await keepClean(session, report, view)
     await view.close()
     if (options.output === 'json') printJson(io, 'lab.report/v1', reportJson(report, maskKnown))
     else if (options.events) {
-      // Everything is in the events, and standard output is theirs.
+      // The events contain everything, and they own standard output.
     } else if (succeeded(report)) {
       const changed = report.results.filter(({ outcome }) => outcome === 'changed').length
       if (changed === 0)

@@ -1,6 +1,6 @@
 import { exitCodes, LabError, messageOf } from '../error.js'
 
-/** Where something cannot be written, another place helps. */
+/** The hint for a path that cannot be written. */
 export const cannotWrite =
   (path: string) =>
   (error: unknown): never => {

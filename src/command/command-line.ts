@@ -1,4 +1,4 @@
-/** From words to a verb: builds the command line of the list of verbs, and loads the one that is meant. */
+/** Builds the command line from the list of verbs, and loads the module of the one that was typed. */
 import { Command, CommanderError } from 'commander'
 import { exitCodes, unlessAborted } from '../error.js'
 import { maskKnown } from '../view/secrets.js'
@@ -6,13 +6,13 @@ import type { Io, Verb, VerbLine } from './verb.js'
 
 const meaningOfLab = 'a shipped name (lab list), or the path of a lab file'
 
-/** The verb that words begin with, and what comes after it: `help up` is about `up`. */
+/** The verb in the arguments, and what follows it: `help up` is about `up`. */
 const meant = (words: readonly string[]): { readonly name?: string; readonly rest: readonly string[] } => {
   const at = words.findIndex((word) => !word.startsWith('-') && word !== 'help')
   return at < 0 ? { rest: [] } : { name: words[at] ?? '', rest: words.slice(at + 1) }
 }
 
-/** Gives a command the options of its verb, which were not known before its module was loaded. */
+/** Adds the options of a verb, which are unknown before its module is loaded. */
 const fill = (command: Command, verb: Verb, io: Io, ended: (exitCode: number) => void): void => {
   for (const argument of command.registeredArguments) {
     const name = argument.name()
@@ -22,14 +22,14 @@ const fill = (command: Command, verb: Verb, io: Io, ended: (exitCode: number) =>
   for (const option of verb.options ?? []) command.addOption(option)
   if (verb.passThrough) command.passThroughOptions()
   command.action(async (...given: unknown[]) => {
-    // Commander's last one is the command itself.
+    // Commander passes the command itself as the last argument.
     const run = verb.run as (...given: unknown[]) => Promise<number> | number
     const running = Promise.resolve(run(...given.slice(0, -1), io))
     ended(await (verb.looks ? unlessAborted(io.signal, running) : running))
   })
 }
 
-/** Adds the verbs to a command, and loads the module of the one that is meant: `lab status` is quick. */
+/** Adds the verbs to a command and loads only the module of the typed one, so that `lab status` is fast. */
 const addVerbs = async (
   parent: Command,
   verbs: readonly VerbLine[],
@@ -57,9 +57,9 @@ const addVerbs = async (
 }
 
 /**
- * Does what a command line says, which is without the program's own name.
+ * Runs a command line, given without the program's own name.
  * @returns the exit code
- * @throws whatever the verb throws; commander itself has said what is wrong with the words
+ * @throws whatever the verb throws; commander itself has reported errors in the arguments
  */
 export const runCommandLine = async (
   words: readonly string[],

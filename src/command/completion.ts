@@ -1,7 +1,7 @@
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { type Io, type Options, type Verb } from './verb.js'
 
-/** Words to complete: commands first, then labs; made from the command line's own description. */
+/** The words for completion: commands first, then labs. They come from the description of the command line. */
 const scripts: Readonly<Record<string, (commands: readonly string[]) => string>> = {
   bash: (commands) => `# eval "$(lab completion bash)"
 _lab() {

@@ -5,7 +5,7 @@ import { machineOf } from './machines.js'
 import { handOver, sshArgs } from './hand-over.js'
 import { type Io, type Options, type Verb } from './verb.js'
 
-/** scp with the lab's keys: `MACHINE:PATH` on either side. */
+/** Runs scp with the lab's keys; `MACHINE:PATH` may be on either side. */
 const run = async (
   nameOrPath: string,
   paths: readonly string[],

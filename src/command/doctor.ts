@@ -2,7 +2,7 @@ import { exitCodes, type ExitCode } from '../error.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb } from './verb.js'
 
-/** For each provider: usable or not, what was tried, and what would make it usable. */
+/** Reports for each provider whether it is usable, what was tried, and what would make it usable. */
 const run = async (options: Options, io: Io): Promise<ExitCode> => {
   const { allProviders } = await import('../provider/registry.js')
   const { hostPackages } = await import('../parts/host.js')

@@ -19,8 +19,8 @@ const leftoversOf = async (lab: LabId, where: readonly Provider[]): Promise<read
   (await Promise.all(where.map((provider) => provider.leftovers(lab)))).flat()
 
 /**
- * Which lab is meant, from a name or the path of its file. A name alone will do where anything of that lab is left,
- * even if it is only a process whose files are gone.
+ * The lab for a name or the path of a lab file. A name is enough if anything of the lab is left, even if that is only
+ * a process whose files are gone.
  */
 const meant = async (nameOrPath: string): Promise<LabId> => {
   if (/^[a-z0-9-]+$/.test(nameOrPath)) {
@@ -30,7 +30,10 @@ const meant = async (nameOrPath: string): Promise<LabId> => {
   return labHere((await loadRunning(nameOrPath)).name)
 }
 
-/** Undoes what `up` changed on machines that lab did not make. Where nobody knows what that was, they stay as they are. */
+/**
+ * Undoes what `up` changed on machines that lab did not create. If the record of it is lost, the machines stay as
+ * they are.
+ */
 const giveBack = async (name: string, provider: Provider, io: Io): Promise<void> => {
   const lab = await loadRunning(name).catch(() => undefined)
   if (!lab) return
@@ -44,7 +47,7 @@ const giveBack = async (name: string, provider: Provider, io: Io): Promise<void>
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await meant(nameOrPath)
   return withLab(lab, { io, options, lock: 'down', keepEvents: true }, async ({ view }) => {
-    // Where the note of it is broken, any may be it: `down` ends a lab whatever state it is in.
+    // If the record of the provider is damaged, every provider is tried: `down` ends a lab whatever state it is in.
     const inUse = await providerInUse(lab).catch((error: unknown) => {
       if (error instanceof LabError && error.code === 'bad-state') return undefined
       throw error

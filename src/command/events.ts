@@ -7,7 +7,7 @@ import { loadRunning } from './kept-lab.js'
 import { providerOf } from './provider-in-use.js'
 import { asJson, type Io, type Options, type Verb } from './verb.js'
 
-/** What a person wants to read of a record. */
+/** The line for people about a record. */
 const textOf = (record: KeptRecord): string => {
   switch (record.type) {
     case 'notice':
@@ -28,13 +28,13 @@ const textOf = (record: KeptRecord): string => {
       return `${record.title}: ${record.outcome}${record.reason === null ? '' : `: ${record.reason}`}`
     case 'step-started':
       return record.title
-    // A later version may have kept it.
+    // A later version may have written it.
     default:
       return ''
   }
 }
 
-/** The events that are kept of a lab, the oldest first. */
+/** Prints the kept events of a lab, oldest first. */
 const run = async (
   nameOrPath: string,
   options: Options & { readonly follow?: boolean },

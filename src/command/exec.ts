@@ -7,7 +7,7 @@ import { printJson } from './json.js'
 import { select } from './machines.js'
 import { asJson, type Io, type Options, type Verb, theirs } from './verb.js'
 
-/** A command on one machine, a role or all, at the same time; each line with the machine's name before it. */
+/** Runs a command on one machine, a role or all at the same time; each line starts with the machine's name. */
 const run = async (
   nameOrPath: string,
   who: string,
@@ -32,7 +32,7 @@ const run = async (
       })),
     )
     if (options.output === 'json')
-      // The output of the user's own command: it is as the machine printed it, here as in text.
+      // This is the output of the user's own command: it is printed unmasked, in JSON as in text.
       printJson(io, 'lab.exec/v1', { name: lab.name, command: text, results }, (printed) => printed)
     else {
       const width = Math.max(...machines.map(({ name }) => name.length))

@@ -1,4 +1,4 @@
-/** How a command says what went wrong: on standard error, with every known secret masked. */
+/** Prints errors on standard error, with every known secret masked. */
 import { exitCodes, type ExitCode, LabError, systemError } from '../error.js'
 import type { LabId } from '../identity.js'
 import type { Report } from '../plan/step.js'
@@ -8,7 +8,7 @@ import type { Io } from './verb.js'
 
 /**
  * Prints an error.
- * @returns the exit code that the error asks for
+ * @returns the exit code of the error
  */
 export const fail = ({ stderr }: Pick<Io, 'stderr'>, error: unknown): ExitCode => {
   const shown = systemError(error) ?? error
@@ -16,7 +16,7 @@ export const fail = ({ stderr }: Pick<Io, 'stderr'>, error: unknown): ExitCode =
   return shown instanceof LabError ? shown.exitCode : exitCodes.failed
 }
 
-/** Prints an error for each step that failed, and how to go on where the run was interrupted. */
+/** Prints an error for each failed step, and how to continue if the run was interrupted. */
 export const printFailures = (lab: LabId, report: Report, io: Pick<Io, 'stderr'>): void => {
   if (report.interrupted)
     io.stderr.write(`interrupted; to go on: lab up ${lab.name}; to end: lab down ${lab.name}\n`)

@@ -12,7 +12,7 @@ import { sessionFor } from './with-lab.js'
 import { type Io, type Verb } from './verb.js'
 
 export interface AgentOptions {
-  /** This is the agent itself, and not its keeper. */
+  /** Starts the agent itself rather than its keeper. */
   readonly watch?: boolean
 }
 

@@ -11,7 +11,7 @@ import { asJson, type Io, type Options, type Verb } from './verb.js'
 
 const isPort = (text: string): boolean => /^\d{1,5}$/.test(text) && Number(text) < 65_536
 
-/** A port of the lab on this host's 127.0.0.1, until Ctrl-C. */
+/** Forwards a port of the lab to 127.0.0.1 of this host, until Ctrl-C. */
 const run = async (
   nameOrPath: string,
   where: string,

@@ -6,7 +6,7 @@ import type { Lab } from '../lab/lab.js'
 import { pathsOf } from '../state.js'
 import type { Io } from './verb.js'
 
-/** Runs a program of this host with our terminal; its exit code is ours. */
+/** Runs a program of this host on our terminal, and returns its exit code. */
 export const handOver = async (
   program: string,
   args: readonly string[],
@@ -14,7 +14,7 @@ export const handOver = async (
   io: Io,
 ): Promise<number> => {
   const child = spawn(program, args, { stdio: 'inherit' })
-  // Of Ctrl-C it hears by itself; where only we were told to end, it ends with us.
+  // Ctrl-C reaches the program directly; a signal sent only to us is passed on.
   io.signal.addEventListener('abort', () => child.kill('SIGTERM'), { once: true })
   try {
     const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null]

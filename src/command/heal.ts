@@ -6,7 +6,7 @@ import { providerOf } from './provider-in-use.js'
 import { bringUp } from './bring-up.js'
 import { asJson, type Io, type Options, type Verb, withEvents, withWait } from './verb.js'
 
-/** `up` undoes first what a run has left, and then brings the lab to what it was last brought up as. */
+/** `up` first undoes what a run has left, and then restores the lab to its last applied state. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   await providerOf(lab)

@@ -9,9 +9,9 @@ import { type LabPaths, pathsOf, readIfThere, writePrivate } from '../state.js'
 import { refuseForeign, refuseForeignIn } from '../trust.js'
 import { keepSecret } from '../view/secrets.js'
 
-/** A parsed lab file: to load the YAML parser and the schema takes longer than most commands that look. */
+/** A parsed lab file: loading the YAML parser and the schema takes longer than most read-only commands. */
 interface ParsedLab {
-  /** Which program parsed it, and what. Another one may see something else in the same text. */
+  /** The program that parsed it. Another version may read the same text differently. */
   readonly program: string
   readonly text: string
   readonly lab: Lab
@@ -19,15 +19,15 @@ interface ParsedLab {
 
 const parsedFile = (lab: LabId): string => join(pathsOf(lab).root, 'lab.json')
 
-/** Changes whenever the program is built anew. */
+/** Changes with every build of the program. */
 const program = (): string => String(statSync(fileURLToPath(import.meta.url)).mtimeMs)
 
-/** Folders that labs have had beside their manifests: of those none was ever a copy of some. */
+/** Folders next to the manifests that labs have had: none of them was ever a copy of manifests. */
 const ownFolders = ['faults', 'fencing', 'machines', 'rendered', 'runs', 'ssh', '.vagrant']
 
 /**
- * Where the manifests of a lab that was brought up are kept. Labs of earlier versions had the name that the lab file
- * gave, beside lab's own files.
+ * Where the manifests of a lab that was brought up are kept. Earlier versions used the name from the lab file, in the
+ * same folder as lab's own files.
  */
 const keptManifests = ({ root, manifests }: LabPaths, named: string): string => {
   const earlier = join(root, basename(named))
@@ -36,14 +36,14 @@ const keptManifests = ({ root, manifests }: LabPaths, named: string): string => 
     : manifests
 }
 
-/** A lab as this process means it: its file says the name, and not the seat. */
+/** The lab at the seat of this process: its file knows the name but not the seat. */
 const seated = (lab: Lab): Lab => ({ ...lab, ...labHere(lab.name) })
 
-/** The lab of the copy of a lab file, which has its manifests in a place of their own. */
+/** The lab of a kept lab file, whose manifests have a folder of their own. */
 const asKept = (lab: Lab): Lab =>
   lab.manifests === undefined ? lab : { ...lab, manifests: keptManifests(pathsOf(lab), lab.manifests) }
 
-/** Keeps the lab file as it is applied now, for when it is gone, and parsed, for commands that look. */
+/** Keeps the applied lab file for the time when the original is gone, and its parsed form for read-only commands. */
 export const rememberLab = async (lab: Lab): Promise<void> => {
   const { parseLab } = await import('../registry.js')
   const copy = pathsOf(lab).source
@@ -60,17 +60,20 @@ const parsedLab = async (id: LabId, text: string): Promise<Lab | undefined> => {
     const parsed = JSON.parse(kept) as ParsedLab
     return parsed.program === program() && parsed.text === text ? parsed.lab : undefined
   } catch {
-    // Whatever it is, it is not ours: the copy of the lab file itself counts.
+    // An unreadable file is ignored: the copy of the lab file itself counts.
     return undefined
   }
 }
 
-/** Shipped labs are as much lab's own as its program. */
+/** The shipped labs, which are as trusted as the program itself. */
 const shipped = fileURLToPath(new URL('../../labs/', import.meta.url))
 
 const danger = 'lab would bring up what somebody else wrote'
 
-/** A lab file that a user names. @throws LabError for one that somebody else could have written */
+/**
+ * Loads a lab file that a user named.
+ * @throws LabError if another user could have written it
+ */
 export const loadLab = async (nameOrPath: string): Promise<Lab> => {
   const lab = seated(await (await import('../registry.js')).loadLab(nameOrPath))
   keepSecret(secretsIn(lab))
@@ -83,8 +86,8 @@ export const loadLab = async (nameOrPath: string): Promise<Lab> => {
 }
 
 /**
- * The lab as it was last brought up, where the file cannot be read any more: the copy in its folder. The name
- * of a running lab is accepted as well as that of a shipped one.
+ * The lab as it was last brought up, from the copy in its folder if the file can no longer be read. Accepts the name
+ * of a running lab or of a shipped one.
  */
 export const loadRunning = async (nameOrPath: string): Promise<Lab> => {
   if (!nameOrPath.includes('/') && /^[a-z0-9-]+$/.test(nameOrPath)) {
@@ -102,12 +105,12 @@ export const loadRunning = async (nameOrPath: string): Promise<Lab> => {
   return loadLab(nameOrPath)
 }
 
-/** Beside the copy of the lab file: what is up stays what it was, whatever becomes of the originals. */
+/** Copies the manifests next to the lab file: a running lab keeps its version whatever happens to the originals. */
 export const keepManifests = async (lab: Lab): Promise<void> => {
   const { manifests } = lab
   const kept = pathsOf(lab).manifests
   if (manifests === undefined || manifests === kept) return
-  // Complete before it takes the place of the one before.
+  // The copy is complete before it replaces the previous one.
   const next = `${kept}.new`
   await rm(next, { recursive: true, force: true })
   await cp(manifests, next, { recursive: true })

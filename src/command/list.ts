@@ -5,7 +5,7 @@ import { providerInUse } from './provider-in-use.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb } from './verb.js'
 
-/** Shipped labs, and those that are up. */
+/** Lists the shipped labs and those that are up. */
 const run = async (options: Options, io: Io): Promise<ExitCode> => {
   const { shippedLabs } = await import('../registry.js')
   const seat = seatHere()

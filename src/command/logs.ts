@@ -8,7 +8,7 @@ import { providerOf } from './provider-in-use.js'
 import { withSession } from './with-lab.js'
 import { type Io, type Options, type Verb } from './verb.js'
 
-/** The end of a machine's console, or of its whole journal. */
+/** Prints the end of a machine's console or its whole journal. */
 const run = async (
   nameOrPath: string,
   machine: string,
@@ -35,7 +35,7 @@ const run = async (
     return exitCodes.ok
   }
   const log = groupOf(provider, 'console').log(lab, machine)
-  // A console that became long was put aside, and the current file may hold few lines yet.
+  // A long console log has been rotated, and the current file may hold only a few lines.
   const [older = '', newest = ''] = await Promise.all([`${log}.1`, log].map(readIfThere))
   const text = older + newest
   io.stdout.write(`${maskKnown(text.trimEnd().split('\n').slice(-Number(options.lines)).join('\n'))}\n`)

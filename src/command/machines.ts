@@ -1,4 +1,4 @@
-/** Machines of a lab by the words that users type. */
+/** Finds machines of a lab by the words that users type. */
 import { exitCodes, LabError } from '../error.js'
 import type { Lab, MachineSpec } from '../lab/lab.js'
 
@@ -15,7 +15,7 @@ export const select = (lab: Lab, who: string): readonly MachineSpec[] => {
   return found
 }
 
-/** @throws LabError `no-machine`, with those there are. */
+/** @throws LabError `no-machine` with the names that exist */
 export const machineOf = (lab: Lab, name: string): MachineSpec => {
   const machine = lab.machines.find((candidate) => candidate.name === name)
   if (machine) return machine

@@ -9,7 +9,7 @@ import { withSession } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withProvider } from './verb.js'
 
-/** What `up` would do now, and why. */
+/** Prints what `up` would do now, and why. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
   const provider = await providerForUp(lab, options, io.signal)

@@ -6,7 +6,7 @@ import { withLab } from './with-lab.js'
 import { prepareProvider } from './bring-up.js'
 import { type Io, type Options, type Verb, withEvents, withProvider, withWait } from './verb.js'
 
-/** The slow part, beforehand: for a workshop, a flight, CI. */
+/** Does the slow part in advance: for a workshop, a flight or CI. */
 const run = async (
   nameOrPath: string,
   options: Options & { readonly prune?: boolean },

@@ -1,4 +1,4 @@
-/** The provider that a lab was brought up with, as its folder notes it down. */
+/** The provider that a lab was brought up with, as recorded in its folder. */
 import type { LabId } from '../identity.js'
 import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
@@ -11,7 +11,7 @@ import type { Options } from './verb.js'
 
 const providerFile = (lab: LabId): string => join(pathsOf(lab).root, 'provider')
 
-/** The provider that a lab was brought up with; undefined: it was not. */
+/** The provider that a lab was brought up with; undefined if it is not up. */
 export const providerInUse = async (lab: LabId): Promise<Provider | undefined> => {
   const path = providerFile(lab)
   const text = await readIfThere(path)
@@ -25,7 +25,7 @@ export const providerInUse = async (lab: LabId): Promise<Provider | undefined> =
   return providerNamed(name)
 }
 
-/** The provider for `up`: the one in use; else the one that was asked for; else the first that works. */
+/** The provider for `up`: the one in use, else the requested one, else the first that works. */
 export const providerForUp = async (lab: Lab, options: Options, signal: AbortSignal): Promise<Provider> => {
   const inUse = await providerInUse(lab)
   const asked = options.provider ?? lab.provider
@@ -40,7 +40,7 @@ export const providerForUp = async (lab: Lab, options: Options, signal: AbortSig
 export const rememberProvider = (lab: Lab, provider: Provider): Promise<void> =>
   writePrivate(providerFile(lab), `${provider.name}\n`)
 
-/** @throws LabError `not-up` with the command that brings it up. */
+/** @throws LabError `not-up` with the command that brings the lab up */
 export const providerOf = async (lab: LabId): Promise<Provider> => {
   const provider = await providerInUse(lab)
   if (!provider)

@@ -13,7 +13,7 @@ import { loadLab } from './kept-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withProvider } from './verb.js'
 
-/** Every generated file, as it would lie on the machines; secrets made up by lab are shown as placeholders. */
+/** Writes every generated file as it would be on the machines; generated secrets are shown as placeholders. */
 const run = async (
   nameOrPath: string,
   folder: string | undefined,
@@ -29,7 +29,7 @@ const run = async (
     const full = join(into, path)
     try {
       await makeFolder(dirname(full), 0o777)
-      // A file that is there would keep its mode.
+      // An existing file would keep its mode.
       await rm(full, { force: true })
       await writeFile(full, content, { mode })
     } catch (error) {

@@ -41,7 +41,7 @@ const verdictCodes: Readonly<Record<RunReport['verdict'], ExitCode>> = {
   UNKNOWN: exitCodes.unknown,
 }
 
-/** The worst of all: FAIL before UNKNOWN before PASS. */
+/** The worst verdict of all: FAIL before UNKNOWN before PASS. */
 export const exitCodeOf = (reports: readonly RunReport[]): ExitCode => {
   const worst = (['FAIL', 'UNKNOWN'] as const).find((verdict) =>
     reports.some((report) => report.verdict === verdict),

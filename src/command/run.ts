@@ -33,12 +33,12 @@ import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 
 export interface RunOptions extends Options {
   readonly all?: boolean
-  /** The lab on whose machines the experiments are done. */
+  /** The lab on whose machines the experiments run. */
   readonly on?: string
   readonly fence?: boolean
 }
 
-/** What can be run: a scenario of the lab file, or an experiment that it names. */
+/** A scenario of the lab file or an experiment that it names. */
 type Runnable =
   | { readonly name: string; readonly description: string; readonly scenario: ScenarioSpec }
   | { readonly name: string; readonly description: string; readonly experiment: Experiment }
@@ -85,7 +85,7 @@ const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readon
   })
 }
 
-/** What was tried, so that two reports can be compared: of the lab itself, and what runs on its machines. */
+/** The tested versions, so that two reports can be compared: those of lab itself and of what runs on its machines. */
 const versionsOf = async (session: Session): Promise<Readonly<Record<string, string>>> => {
   const { lab, signal } = session
   const [machine] = lab.machines
@@ -106,10 +106,10 @@ const versionsOf = async (session: Session): Promise<Readonly<Record<string, str
 const seconds = (milliseconds: number | null): string =>
   milliseconds === null ? 'not seen' : spanText(milliseconds)
 
-/** All evidence is in the report. */
+/** Shortens evidence, which the report has in full. */
 const shortly = (saw: string): string => (saw.length > 200 ? `${saw.slice(0, 200)}…` : saw)
 
-/** What somebody at a terminal wants to know; the rest is in the report. */
+/** The summary for people at a terminal; the rest is in the report. */
 const shortReport = (report: RunReport): string =>
   [
     `${report.verdict}  ${report.scenario.name}  (${report.seconds.toFixed(1)} s, failover ${report.failover}, fencing ${report.fencing})`,
@@ -139,7 +139,7 @@ const shortReport = (report: RunReport): string =>
     ...(report.data
       ? (['row', 'file'] as const).flatMap((medium) => {
           const { acknowledged, sent } = report.data?.tally[medium] ?? { acknowledged: 0, sent: 0 }
-          // An experiment's ledger has rows only.
+          // The ledger of an experiment contains only rows.
           if (sent === 0 && report.figures.length > 0) return []
           return `  ${medium === 'row' ? 'rows' : 'lines of the file'}: ${String(acknowledged)} of ${String(sent)} acknowledged`
         })
@@ -155,8 +155,8 @@ const shortReport = (report: RunReport): string =>
   ].join('\n')
 
 /**
- * The lab that is up, with the experiments and manifests of another.
- * @throws LabError where its machines lack something that they need
+ * The running lab with the experiments and manifests of another one.
+ * @throws LabError if its machines lack something that the experiments need
  */
 const borrowed = (course: Lab, machines: Lab): Lab => {
   const refuse = (what: string): never => {
@@ -182,7 +182,7 @@ const borrowed = (course: Lab, machines: Lab): Lab => {
   return { ...machines, manifests: course.manifests, experiments: course.experiments, scenarios: [] }
 }
 
-/** Runs scenarios one after the other; each is healed before the next begins. */
+/** Runs scenarios one after another; the lab is healed after each. */
 const run = async (
   nameOrPath: string,
   names: readonly string[],
@@ -198,11 +198,11 @@ const run = async (
   const reportOf = (facts: Facts): RunReport =>
     runReport({ ...facts, host, of: course?.name === lab.name ? undefined : course?.name }, maskKnown)
   return withLab(lab, { io, options, lock: 'run', keepEvents: true }, async ({ view, open }) => {
-    // Ctrl-C ends what the scenario does. It must not end the healing, which has a session of its own.
+    // Ctrl-C ends the scenario but must not end the healing, which therefore has its own session.
     const healer = await open(trying, provider, new AbortController().signal)
     const session = await open(trying, provider)
     const healed = await healFirst(healer, view)
-    // A host that slept has left its machines behind, which is no fault of the lab.
+    // On a host that was asleep, the clocks of the machines are behind, which is no fault of the lab.
     for (const corrected of await setClocks(healer)) view.notice(`${corrected}: it was set`)
     const plan = await planFor(lab, provider)
     if (healed) await runPlan(plan, 'apply', healer, () => undefined)
@@ -258,7 +258,7 @@ const run = async (
         done.push(reportOf(facts))
       } catch (error) {
         if (latest) done.push(latest)
-        // What one scenario could not do says nothing about the next, unless there is no next.
+        // A scenario that could not run says nothing about the next one, unless the run was interrupted.
         if (!(error instanceof Interrupted) && !io.signal.aborted && scenarios.length > 1 && latest)
           view.notice(`${scenario.name}: ${error instanceof Error ? error.message : String(error)}`)
         else if (error instanceof Interrupted || io.signal.aborted) {

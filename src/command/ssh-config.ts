@@ -1,4 +1,4 @@
-/** What a user's own ssh and kubectl need to reach into a lab. */
+/** The files with which a user's own ssh and kubectl reach a lab. */
 import type { Lab } from '../lab/lab.js'
 import { quote } from '../machine/sh.js'
 import { labKeys, machineKeys } from '../machine/keys.js'
@@ -6,12 +6,12 @@ import type { Provider } from '../provider/provider.js'
 import { pathsOf, writePrivate } from '../state.js'
 
 /**
- * A path as one word of an ssh_config, which has quotes of its own: a backslash counts within either kind, and `%`
- * begins what ssh puts in.
+ * Quotes a path as one word of an ssh_config, which has its own rules: a backslash counts within either kind of
+ * quotes, and `%` starts a token that ssh replaces.
  */
 const word = (path: string): string => `"${path.replaceAll(/["\\]/g, '\\$&').replaceAll('%', '%%')}"`
 
-/** ssh_config and known_hosts: `ssh -F …/ssh_config worker1` works, and only the right machine answers. */
+/** Writes ssh_config and known_hosts: `ssh -F …/ssh_config worker1` connects, and only to the right machine. */
 export const writeAccess = async (lab: Lab, provider: Provider): Promise<void> => {
   const paths = pathsOf(lab)
   await labKeys(lab)

@@ -5,7 +5,7 @@ import { machineOf } from './machines.js'
 import { handOver, sshArgs } from './hand-over.js'
 import { type Io, type Options, type Verb, theirs } from './verb.js'
 
-/** A shell on a machine, or one command with the terminal's input. ssh itself would not know a role. */
+/** Opens a shell on a machine, or runs one command with the terminal as its input. ssh itself does not know roles. */
 const run = async (
   nameOrPath: string,
   machine: string,

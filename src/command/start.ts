@@ -5,7 +5,7 @@ import { pathsOf } from '../state.js'
 import { bringUp } from './bring-up.js'
 import { asJson, type Io, type Options, type Verb, withEvents, withWait } from './verb.js'
 
-/** A stopped lab, as it was last brought up: edits of its file since then wait for `up`. */
+/** Starts a stopped lab as it was last brought up; later edits of its file take effect with `up`. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   await providerOf(lab)

@@ -10,7 +10,7 @@ import { providerOf } from './provider-in-use.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb } from './verb.js'
 
-/** Who is watched, fenced and about to be fenced; undefined: nobody is to be. */
+/** Which nodes are watched, being fenced and fenced; undefined if the lab has no fencing. */
 const fencingStatus = async (lab: Lab) => {
   const { agentState, isAtWork } = await import('../fencing/state.js')
   const fenced = await fencedNodes(lab)
@@ -23,9 +23,9 @@ const fencingStatus = async (lab: Lab) => {
     suspended: state?.suspended ?? false,
     pid: state?.pid,
     looked: state?.at,
-    /** Who would be fenced if they went. */
+    /** The nodes that would be fenced if they were lost. */
     watched: state?.watched ?? [],
-    /** Who is being fenced, and of whom nothing confirms yet that they cannot write. */
+    /** The nodes that are being fenced without a confirmation yet that they cannot write. */
     fencing: state?.fencing ?? [],
     fenced,
   }
@@ -38,7 +38,7 @@ const offByHand = async (lab: Lab): Promise<readonly string[]> => {
   return (await readJournal(lab)).filter(({ kind }) => kind === 'hand').map(({ undo }) => undo.machine)
 }
 
-/** The nodes whose fence is to be undone. The journal's parser is loaded where there is a journal. */
+/** The nodes whose fence is still to be undone. The journal's parser is loaded only if there is a journal. */
 const fencedNodes = async (lab: Lab): Promise<readonly string[]> => {
   if (!existsSync(pathsOf(lab).faults)) return []
   const { fencesIn, readJournal } = await import('../journal.js')
@@ -68,7 +68,7 @@ const fencingLines = (
     : []),
 ]
 
-/** What is there now, from the provider's own tools: no machine is asked. */
+/** Reports the present state from the provider's own tools, without asking any machine. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   const provider = await providerOf(lab)
@@ -82,7 +82,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
   const paths = pathsOf(lab)
   const rows = machines.map((state) => {
     const spec = lab.machines.find(({ name }) => name === state.name)
-    // What a machine printed last is in there.
+    // The log contains the last output of a machine.
     return {
       ...state,
       detail: maskKnown(state.detail),

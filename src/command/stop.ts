@@ -11,7 +11,7 @@ import { healFirst, withLab, withSession } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 
-/** Switches every machine off in good order; disks stay. Targets go last: others have their disks there. */
+/** Shuts down all machines in order and keeps their disks. Targets go last, since they serve the disks of others. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   return withLab(lab, { io, options, lock: 'stop', keepEvents: true }, async ({ view }) => {

@@ -8,48 +8,51 @@ export interface Options {
   readonly events?: boolean
   readonly provider?: ProviderName
   readonly wait?: boolean
-  /** Questions are answered with yes. */
+  /** All questions are answered with yes. */
   readonly yes?: boolean
 }
 
-/** What a command may touch of the process it runs in. */
+/** The parts of the process that a command may use. */
 export interface Io {
   readonly stdout: NodeJS.WriteStream
   readonly stderr: NodeJS.WriteStream
-  /** Aborted by Ctrl-C, SIGTERM, and a terminal that is closed. */
+  /** Aborted by Ctrl-C, SIGTERM, or closing the terminal. */
   readonly signal: AbortSignal
-  /** Asks whoever sits at the terminal; absent: nobody does. */
+  /** Asks the person at the terminal; absent if there is none. */
   readonly ask?: (question: string) => Promise<boolean>
   /** Asks for a line that is not shown while it is typed; absent: nobody sits there. */
   readonly askSecret?: (question: string) => Promise<string>
-  /** Aborted when the process that started this one, and can send it messages, has ended. */
+  /** Aborted when the parent process, if it is connected by an IPC channel, has ended. */
   readonly orphaned: () => AbortSignal
   /** The names of all verbs, for completion. */
   readonly verbs: readonly string[]
 }
 
-/** What a module of this folder exports as `verb`. */
+/** The `verb` that each module of this folder exports. */
 export interface Verb {
-  /** What its words mean, by name; those that are not named here explain themselves. `lab` is known. */
+  /** Descriptions of the arguments, by name; obvious ones are left out. `lab` is described in one place. */
   readonly words?: Readonly<Record<string, string>>
-  /** What a word is where it was not typed, by name. */
+  /** Default values of arguments, by name. */
   readonly defaults?: Readonly<Record<string, string>>
   readonly options?: readonly Option[]
-  /** The words end with the command line of another program: options among them are its own. */
+  /** The remaining arguments are the command line of another program, with options of its own. */
   readonly passThrough?: boolean
-  /** It changes nothing, so Ctrl-C ends it at once: there is nothing to tidy up, and nothing to wait for. */
+  /** The command changes nothing, so Ctrl-C ends it at once without cleaning up. */
   readonly looks?: boolean
-  /** @param given the words in their order, the options, and the process's `Io`; @returns the exit code */
+  /**
+   * @param given the arguments in order, the options, and the process's `Io`
+   * @returns the exit code
+   */
   readonly run: (...given: never[]) => Promise<number> | number
 }
 
-/** A verb as the command line knows it before its module is loaded. */
+/** What the command line knows of a verb before its module is loaded. */
 export interface VerbLine {
-  /** Its name, and its words as `lab --help` shows them: `run [options] <lab> [scenarios...]`. */
+  /** Its name and arguments as `lab --help` shows them: `run [options] <lab> [scenarios...]`. */
   readonly usage: string
-  /** What it does, for `lab --help`; empty: it is not for people, and not shown. */
+  /** Its description for `lab --help`; empty for an internal verb, which is not shown. */
   readonly does: string
-  /** Loads its module, or that of a group, as `lab box` is. */
+  /** Loads its module, or the module of a group such as `lab box`. */
   readonly load: () => Promise<{ readonly verb: Verb } | { readonly verbs: readonly VerbLine[] }>
 }
 
@@ -66,6 +69,6 @@ export const withEvents = new Option('--events', 'print what happens, while it h
 export const withWait = new Option('--wait', 'wait where another lab command holds the lab')
 export const withYes = new Option('--yes', 'answer every question with yes')
 
-/** The words of another program's command line, with or without `--` before it. */
+/** The command line for another program, with or without a leading `--`. */
 export const theirs = (words: readonly string[]): readonly string[] =>
   words[0] === '--' ? words.slice(1) : words

@@ -1,6 +1,6 @@
 import { line, type VerbLine } from './verb.js'
 
-/** Every verb, in the order of `lab --help`. A new one is its module and a line here. */
+/** Every verb, in the order of `lab --help`. A new verb is a module and a line here. */
 export const verbs: readonly VerbLine[] = [
   line(
     'up [options] <lab>',

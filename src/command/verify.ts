@@ -10,7 +10,7 @@ import { withLab } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
 
-/** Every check of the running lab, now. */
+/** Runs every check on the running lab. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   const provider = await providerOf(lab)

@@ -10,8 +10,8 @@ import { createView, type View, wantsColor } from '../view/view.js'
 import type { Io, Options } from './verb.js'
 
 /**
- * Progress goes to stderr, so that standard output is what the command was asked for.
- * @param changed the lab that the command changes: what happens is kept in its folder, too
+ * The view that shows progress on stderr, since standard output is for the result of the command.
+ * @param changed the lab that the command changes: its folder also keeps the events
  */
 export const viewFor = (io: Io, options: Options, changed?: LabId): View =>
   createView({
@@ -33,8 +33,8 @@ const lockFor = (lab: LabId, command: string, options: Options, io: Io, view: Vi
   })
 
 /**
- * A session with the lab's machines. Its kubectl is the one that was built for the lab, or else the host's own.
- * Whoever opens it closes it.
+ * A session with the lab's machines. It uses the kubectl that was built for the lab, or else the host's own. The
+ * caller closes it.
  */
 export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSignal): Promise<Session> => {
   const [{ builtKubectl }, { openSession }] = await Promise.all([
@@ -45,7 +45,7 @@ export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSign
   return openSession(lab, provider, signal, builtKubectl() ?? 'kubectl')
 }
 
-/** Opens a session for as long as `body` takes. */
+/** Opens a session for the duration of `body`. */
 export const withSession = async <T>(
   lab: Lab,
   provider: Provider,
@@ -64,7 +64,7 @@ export const withSession = async <T>(
 export interface Needs {
   readonly io: Io
   readonly options: Options
-  /** The verb that takes the lab's lock; absent: the command takes no lock. */
+  /** The verb for which the lab's lock is taken; absent: the command takes no lock. */
   readonly lock?: string
   /** Whether the lab's folder keeps the events of this command. */
   readonly keepEvents: boolean
@@ -76,16 +76,16 @@ export interface Held {
   /**
    * Opens a session with the lab's machines. A command calls it when it knows the provider, which may be long after
    * it took the lock.
-   * @param signal ends what the session does; default: Ctrl-C
+   * @param signal ends the session's work; default: Ctrl-C
    */
   readonly open: (lab: Lab, provider: Provider, signal?: AbortSignal) => Promise<Session>
 }
 
 /**
- * Runs `body` with a view of the lab and, where asked, its lock. Afterwards, also on an error, it closes the view, then
- * the sessions that `body` opened, the last one first, and then releases the lock: nobody else may change the lab while
- * a session is open.
- * @throws what `body` throws, or else the first error of a release; no error keeps the others from being released
+ * Runs `body` with a view of the lab and, if requested, its lock. Afterwards, also on an error, it closes the view,
+ * then the sessions that `body` opened in reverse order, and then releases the lock: nobody else may change the lab
+ * while a session is open.
+ * @throws what `body` throws, or else the first error of a release; no error prevents the other releases
  */
 export const withLab = async <T>(
   lab: LabId,
@@ -114,11 +114,11 @@ export const withLab = async <T>(
 }
 
 /**
- * Undoes the faults that a killed run left, so that a command which changes the lab starts from a whole one.
- * @returns whether there were any; then machines may still be booting
+ * Undoes the faults that a killed run left, so that a command which changes the lab starts from a healthy one.
+ * @returns whether there were any; in that case machines may still be booting
  */
 export const healFirst = async (session: Session, view: View): Promise<boolean> => {
-  // Loaded here: `lab status` comes through this file, has nothing to heal, and must be quick.
+  // Loaded here: `lab status` imports this file, has nothing to heal, and must be fast.
   const { readJournal, refuseWhileFenced } = await import('../journal.js')
   const { settleFences } = await import('../fencing/fence.js')
   await settleFences(session.lab, session.signal)

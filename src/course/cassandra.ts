@@ -1,4 +1,4 @@
-/** Text 004: a Cassandra ring, which a lab keeps up, grows by a member, and loses one. */
+/** Text 004: a Cassandra ring, which lab up deploys, gains a member and loses one. */
 import { machinesWith } from '../lab/lab.js'
 import type { Verdict } from '../plan/step.js'
 import type { ExperimentContext, Experiment } from '../trial/experiment-context.js'
@@ -13,7 +13,7 @@ const members = (context: ExperimentContext): readonly PodSeen[] => context.hist
 export const ringStates = (output: string): readonly string[] =>
   [...output.matchAll(/^([UD][NJLM])\s+\d/gm)].map(([, state = '']) => state)
 
-/** What one member says of the ring. */
+/** The ring as one member sees it. */
 const ringSeenBy = async (context: ExperimentContext, pod: string, count: number): Promise<Verdict> => {
   const states = ringStates(await context.exec(pod, ['nodetool', 'status']))
   return {
@@ -23,7 +23,7 @@ const ringSeenBy = async (context: ExperimentContext, pod: string, count: number
 }
 
 const keyspace = 'lab'
-/** As the manifest has it. */
+/** The datacenter in the manifest. */
 const datacenter = 'DC1-K8Demo'
 
 /** CQL at QUORUM, by cqlsh in a pod. */
@@ -53,7 +53,7 @@ const dropTable = async (context: ExperimentContext, pod: string): Promise<void>
 const write = (context: ExperimentContext, pod: string, id: number, text: string): Promise<string> =>
   ask(context, pod, `INSERT INTO ${keyspace}.rows (id, text) VALUES (${String(id)}, '${text}');`)
 
-/** Rows by their numbers, as cqlsh prints a table. */
+/** Rows by number, parsed from the table that cqlsh prints. */
 export const rowsIn = (output: string): ReadonlyMap<number, string> =>
   new Map(
     [...output.matchAll(/^\s*(\d+) \|\s*(.*?)\s*$/gm)].map(([, id = '', text = '']) => [Number(id), text]),
@@ -121,7 +121,7 @@ export const ring: Experiment = {
           .map(({ name }) => name)
           .join(', '),
       }))
-      // A member that comes back with the data of one that has left is not let in.
+      // The ring refuses a member that comes back with the data of one that has left.
       await context.kubectl(['delete', 'persistentvolumeclaim', 'cassandra-data-cassandra-3'], {
         timeout: 60,
       })
@@ -132,7 +132,7 @@ export const ring: Experiment = {
   },
 }
 
-/** Rows that are written while a member is lost. */
+/** Number of rows written while a member is down. */
 const writes = 5
 
 export const memberLost: Experiment = {
@@ -148,7 +148,7 @@ export const memberLost: Experiment = {
       const others = members(context).filter(({ name }) => name !== 'cassandra-2')
       if (!machinesWith(context.lab, 'worker').some(({ name }) => name === lost?.node))
         throw new Error('cassandra-2 is on no worker')
-      // Every command that reads a lab file knows all experiments, and few need the databases' drivers.
+      // Every command that reads a lab file loads all experiments, and few need the databases' drivers.
       const { cassandraStore, nodePortOf } = await import('./stores.js')
       const nodePort = await nodePortOf(context, 'cassandra-outside')
       const store = (run: string) =>
@@ -159,8 +159,8 @@ export const memberLost: Experiment = {
       await context.ledger(store, async () => {
         const from = context.now()
         await context.fault({ fault: 'power-cut', machine: lost?.node ?? '' })
-        // Until the others have noticed, after some 10 s, a question that waits for the lost member's answer is not
-        // answered, and is asked again.
+        // Until the others have noticed, after about 10 s, a query that waits for the lost member times out and is
+        // repeated.
         for (let id = 1; id <= writes; id++) {
           const text = `after-${String(id)}`
           await context.until(

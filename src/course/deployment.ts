@@ -1,4 +1,4 @@
-/** Texts 000 and 001: Deployments that are scaled, updated, undone, lose a node, and are pruned. */
+/** Texts 000 and 001: Deployments are scaled, updated, rolled back and pruned, and lose a node. */
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,7 +10,7 @@ import type { PodSeen } from '../trial/history.js'
 
 const app = ({ labels }: PodSeen): boolean => labels['app'] === 'sample-app'
 
-/** So many pods are ready, of this image, and no others are left. */
+/** Exactly this many pods are ready, all with this image, and no other pods are left. */
 export const settled = (pods: readonly PodSeen[], count: number, image: string): Verdict => {
   const ready = pods.filter((pod) => pod.ready && pod.image === image)
   const leaving = pods.filter(({ terminating }) => terminating)
@@ -34,7 +34,10 @@ interface ReplicaSet {
 const replicaSets = async (context: ExperimentContext): Promise<readonly ReplicaSet[]> =>
   (await context.get<{ items: ReplicaSet[] }>('replicasets', '--selector', 'app=sample-app')).items
 
-/** Applies the Deployment, and waits for its pods. @returns the moment before, and how long it took */
+/**
+ * Applies the Deployment and waits for its pods.
+ * @returns the moment before, and how long it took
+ */
 const deploy = async (
   context: ExperimentContext,
   title: string,
@@ -80,7 +83,7 @@ export const scale: Experiment = {
   },
 }
 
-/** How a Deployment replaces its pods, as the API server has it: a number of pods, or a part of them in percent. */
+/** How a Deployment replaces its pods, as in the API server: a number of pods or a percentage. */
 export interface Strategy {
   readonly type?: string
   readonly rollingUpdate?: {
@@ -98,13 +101,13 @@ const partOf = (
     ? round((replicas * Number(value.slice(0, -1))) / 100)
     : Number(value)
 
-/** How few may be ready and how many may be there: what may be missing is rounded down, what may be too many up. */
+/** The fewest pods that must be ready and the most that may exist: `maxUnavailable` is rounded down, `maxSurge` up. */
 export const budgetOf = (strategy: Strategy, replicas: number): { ready: number; there: number } => ({
   ready: replicas - partOf(strategy.rollingUpdate?.maxUnavailable, replicas, Math.floor),
   there: replicas + partOf(strategy.rollingUpdate?.maxSurge, replicas, Math.ceil),
 })
 
-/** It is the strategy that the text reads from `kubectl describe`. */
+/** The text reads this strategy from `kubectl describe`. */
 export const quarterAndQuarter = (strategy: Strategy): Verdict => ({
   ok:
     strategy.type === 'RollingUpdate' &&
@@ -113,7 +116,7 @@ export const quarterAndQuarter = (strategy: Strategy): Verdict => ({
   saw: `${strategy.type ?? 'no strategy'}, ${String(strategy.rollingUpdate?.maxUnavailable ?? 'nothing')} max unavailable, ${String(strategy.rollingUpdate?.maxSurge ?? 'nothing')} max surge`,
 })
 
-/** What both directions of a rollout are held to: its bounds, and that it goes as far as they allow. */
+/** Claims for both directions of a rollout: it stays within its bounds and reaches them. */
 const claimRollout = (
   context: ExperimentContext,
   from: number,
@@ -230,7 +233,7 @@ export const nodeLost: Experiment = {
   },
 }
 
-/** What `apply --prune` may remove: the kinds that the text's folder holds. */
+/** The kinds that `apply --prune` may remove: those in the text's folder. */
 const pruned = ['core/v1/Pod', 'apps/v1/ReplicaSet', 'apps/v1/Deployment']
 
 export const prune: Experiment = {

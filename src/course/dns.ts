@@ -1,19 +1,19 @@
-/** Answers of a name server, as busybox's nslookup prints them. */
+/** Parses answers of a name server, as busybox's nslookup prints them. */
 import type { Verdict } from '../plan/step.js'
 
-/** Addresses of a name: A records. */
+/** The addresses of a name, from A records. */
 export const addressesIn = (output: string, name: string): readonly string[] => {
   const lines = output.split('\n').map((line) => line.trim())
   return lines.flatMap((line, index) => {
     const address = /^Address(?: \d+)?:\s*(\d+\.\d+\.\d+\.\d+)$/.exec(line)?.[1]
-    // The first Address is that of the name server, which no name is before.
+    // The first Address belongs to the name server and has no Name before it.
     return address !== undefined && /^Name:\s*(\S+)$/.exec(lines[index - 1] ?? '')?.[1] === name
       ? [address]
       : []
   })
 }
 
-/** The names that the SRV records of a name lead to. */
+/** The targets of a name's SRV records. */
 export const targetsIn = (output: string, name: string): readonly string[] =>
   output.split('\n').flatMap((line) => {
     const [, of, target] = /^(\S+)\s+service = \d+ \d+ \d+ (\S+)$/.exec(line.trim()) ?? []
@@ -26,10 +26,10 @@ interface Member {
 }
 
 /**
- * The SRV records of a headless Service lead to these members and to nobody else, and the A records of each lead to
- * its address and to no other.
- * @param srv what nslookup said of the Service
- * @param a what it said of each member, by name
+ * The SRV records of a headless Service name exactly these members, and the A records of each member are exactly its
+ * address.
+ * @param srv output of nslookup for the Service
+ * @param a output of nslookup for each member, by name
  */
 export const recordsLeadTo = (
   service: string,

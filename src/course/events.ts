@@ -1,24 +1,24 @@
-/** Events of the cluster: who did what to a pod or a node, in the words of Kubernetes' own components. */
+/** Events of the cluster: what Kubernetes' own components did to a pod or a node. */
 import type { Verdict } from '../plan/step.js'
 import type { PodSeen } from '../trial/history.js'
 
-/** An Event, as far as claims look at it. */
+/** The fields of an Event that claims look at. */
 export interface EventSeen {
   readonly reason: string
-  /** The component that says so: `default-scheduler`, `kubelet`. */
+  /** The reporting component: `default-scheduler`, `kubelet`. */
   readonly by: string
-  /** The node that it says so from; components of the control plane name none. */
+  /** The node of the reporting component; components of the control plane name none. */
   readonly from: string | undefined
   readonly kind: string
   readonly name: string
-  /** Empty, where the one who says so knows the name only, as the eviction of tainted nodes does. */
+  /** Empty if the reporter knows only the name, like the taint eviction controller. */
   readonly uid: string
   readonly message: string
-  /** When it was seen last, in milliseconds of the API server's clock. */
+  /** When it was last seen, in milliseconds of the API server's clock. */
   readonly at: number
 }
 
-/** An Event as the API server sends it: recorders of two generations fill different fields. */
+/** An Event as the API server sends it. Two generations of recorders fill different fields. */
 export interface EventObject {
   readonly reason?: string
   readonly message?: string
@@ -53,7 +53,7 @@ export const eventSeen = (event: EventObject): EventSeen => ({
   ),
 })
 
-/** The node controller has said that a node is not ready, after a moment of the API server's clock. */
+/** Whether the node controller has reported a node as not ready, after a moment of the API server's clock. */
 export const saidNotReady = (events: readonly EventSeen[], node: string, since: number): Verdict => {
   const said = events.find(
     ({ kind, name, reason, by, at }) =>
@@ -78,9 +78,9 @@ interface Replacement {
 }
 
 /**
- * Who revived the pods: those of the lost node were marked for deletion by the eviction that follows a taint, each in
- * their place was made by the ReplicaSet's controller, given a node by the scheduler and started by that node's
- * kubelet; the others were left alone by all of them.
+ * Who recreated the pods. The eviction that follows a taint marked the pods of the lost node for deletion; the
+ * ReplicaSet controller made each replacement, the scheduler assigned it to a node, and that node's kubelet started
+ * it; none of them touched the other pods.
  */
 export const revivedInTurn = (
   events: readonly EventSeen[],
@@ -94,7 +94,7 @@ export const revivedInTurn = (
         event.reason === reason &&
         event.message.startsWith(begin),
     )
-  // The same reason stands for taking it back.
+  // Cancelling the deletion is reported with the same reason.
   const marked = (pod: PodSeen): EventSeen | undefined =>
     of(pod, 'TaintManagerEviction', 'Marking for deletion')
   const created = (pod: PodSeen): EventSeen | undefined =>
@@ -102,7 +102,7 @@ export const revivedInTurn = (
       ({ kind, reason, message }) =>
         kind === 'ReplicaSet' && reason === 'SuccessfulCreate' && message.split(/\s+/).includes(pod.name),
     )
-  /** Of every pod the event that is wanted, by the one who is to have said it. */
+  /** The wanted event of every pod, from the expected component. */
   const eachSaid = (
     title: string,
     pods: readonly PodSeen[],

@@ -26,7 +26,7 @@ const fiveReady = async (context: ExperimentContext, from = context.now()): Prom
     from,
   )
 
-/** Events of the context's namespace, or of another: those about nodes are in `default`. */
+/** Events of the context's namespace or of another one: those about nodes are in `default`. */
 const events = async (
   context: ExperimentContext,
   ...args: readonly string[]
@@ -44,7 +44,7 @@ export interface Node {
   }
 }
 
-/** Waits until a node is NotReady, by its own status and in the node controller's words. */
+/** Waits until a node is NotReady, both in its status and in an Event of the node controller. */
 export const untilNotReady = async (
   context: ExperimentContext,
   node: string,
@@ -66,7 +66,7 @@ export const untilNotReady = async (
     from,
   )
   await context.until('Events: the node controller says so', 30, async () =>
-    // The same clock says both; an Event has whole seconds.
+    // Both use the same clock, and an Event has whole seconds.
     saidNotReady(await events(context, '--namespace', 'default'), node, since - 1000),
   )
   return took
@@ -231,7 +231,7 @@ export const nodeOff: Experiment = {
     )
     context.claim('pods on other nodes were not touched', untouched(context.history, from, kept))
     const fresh = readyPods(context).filter(({ uid }) => kept.every((pod) => pod.uid !== uid))
-    // Components send their Events when they have time for it.
+    // Components send their Events with a delay.
     await context.until('Events say who revived the pods', 30, async () => {
       const said = revivedInTurn(await events(context), { lost, fresh, kept })
       return {

@@ -53,7 +53,7 @@ export const ordering: Experiment = {
   },
 }
 
-/** What a name resolves to, asked inside a pod. */
+/** The addresses of a name, resolved inside a pod. */
 const resolved = async (context: ExperimentContext, from: string, name: string): Promise<string> =>
   (await context.exec(from, ['sh', '-c', `getent ahostsv4 ${name} | head -n 1 | cut -d' ' -f1`])).trim()
 
@@ -80,12 +80,15 @@ const namesResolve = async (context: ExperimentContext, title: string): Promise<
 
 const dnsPod = 'dns-test'
 
-/** What the text asks from a pod of its own: the SRV records of the Service, and the A records of both pods. */
+/**
+ * The queries that the text makes from a separate pod: the SRV records of the Service, and the A records of both
+ * pods.
+ */
 const recordsLead = async (context: ExperimentContext, title: string): Promise<void> => {
   const service = `nginx.${context.namespace}.svc.${context.lab.kubernetes?.dnsDomain ?? ''}`
   const ask = (type: 'a' | 'srv', name: string): Promise<string> =>
     context.exec(dnsPod, ['nslookup', `-type=${type}`, name])
-  // A name server keeps an answer for some seconds: it is asked until it says what is so now.
+  // A name server caches answers for some seconds, so it is asked again until the answer is current.
   await context.until(title, 60, async () => {
     const members = ordinals(0, 1).map((name) => ({ name, address: podNamed(context, name)?.address }))
     const a = new Map<string, string>()
@@ -183,8 +186,8 @@ export const deleteModes: Experiment = {
     )
     const took = await untilNone(context, cascaded)
     context.figure('until the pods of a deleted StatefulSet are gone', took)
-    // The text says: one by one, the last first. That was so when the StatefulSet's own controller did it; today the
-    // garbage collector does, and has no order.
+    // The text says: one by one, the last first. That was the StatefulSet controller's order; today the garbage
+    // collector deletes them in no particular order.
     context.claim(
       'the pods are told to end together (the walkthrough: one after the other)',
       endedTogether(context.history, cascaded, ordinals(0, 1)),

@@ -1,6 +1,6 @@
 /**
- * The databases of the course as a client outside the cluster sees them: through a port of the nodes, by the client
- * library that a person would use. Every member of them takes writes, so nobody asks whether two did.
+ * The databases of the course as a client outside the cluster sees them: through a node port, with the client library
+ * that a person would use. Every member accepts writes, so two writing members are no finding.
  */
 import { readdir, readFile, readlink } from 'node:fs/promises'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
@@ -15,36 +15,33 @@ import { connectAnywhere, persistently, type Reach, type Session, type Store } f
 
 export interface MemberStoreOptions {
   readonly reach: Reach
-  /** The port of the nodes that leads to any member. */
+  /** The node port, which leads to any member. */
   readonly nodePort: number
   /** Name of the keyspace or znode: letters, digits and `_`. */
   readonly run: string
 }
 
-/** Milliseconds for a question of the ledger. */
+/** Timeout of one ledger query, in milliseconds. */
 const patience = 1500
-/** Milliseconds for a change of a schema, or for all that is there to be read. */
+/** Timeout of a schema change or a complete read, in milliseconds. */
 const longPatience = 30_000
 /** Milliseconds between two attempts to connect. */
 const pause = 200
 
-/**
- * A port of this host's loopback, for client libraries that open their connections by themselves. It leads this
- * program in, and no other.
- */
+/** A loopback port for client libraries that open their own connections. It forwards only this program. */
 export interface Entrance {
   readonly port: number
-  /** Of the node through which the last connection went. */
+  /** Address of the node that the last connection went to. */
   readonly address: () => string
   close(): void
 }
 
-/** The addresses of a connection as the kernel's table has them: `0100007F:1F90`. */
+/** A loopback address as the kernel's connection table prints it: `0100007F:1F90`. */
 const tableAddress = (port: number): string => `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`
 
 /**
- * Whether the other end of a connection to our loopback is this program itself, and nobody else of this host: what
- * is behind the port asks for no password.
+ * Whether the other end of a loopback connection is this process and not another one of the host: the database behind
+ * the port asks for no password.
  */
 export const isOwn = async (remotePort: number, localPort: number): Promise<boolean> => {
   const ends = `${tableAddress(remotePort)} ${tableAddress(localPort)}`
@@ -105,7 +102,7 @@ export const openEntrance = async (reach: Reach, nodePort: number, first: number
   }
 }
 
-/** A member that greeted: a question at a time, and who answers. */
+/** A connected member: runs one query at a time, and knows which pod answers. */
 interface Member<T> {
   readonly client: T
   readonly server: Server
@@ -115,7 +112,10 @@ interface Member<T> {
 
 type Greet<T> = (entrance: Entrance) => Promise<{ client: T; server: Server; close: () => void }>
 
-/** Goes on until a member greets. @throws Interrupted with the signal */
+/**
+ * Retries until a member accepts the connection.
+ * @throws Interrupted with the signal
+ */
 const connect = async <T>(
   { reach, nodePort }: MemberStoreOptions,
   greet: Greet<T>,
@@ -157,7 +157,7 @@ const withMember = async <T, Result>(
   }
 }
 
-/** The port of the nodes that leads to a Service. */
+/** The node port of a Service. */
 export const nodePortOf = async (context: ExperimentContext, service: string): Promise<number> => {
   const { spec } = await context.get<{ spec: { ports: { nodePort?: number }[] } }>('service', service)
   const [port] = spec.ports
@@ -165,7 +165,7 @@ export const nodePortOf = async (context: ExperimentContext, service: string): P
   return port.nodePort
 }
 
-/** A store whose members answer with these. */
+/** A store on top of such members. */
 const memberStore = <T>(
   options: MemberStoreOptions,
   greet: Greet<T>,
@@ -204,7 +204,10 @@ const memberStore = <T>(
   },
 })
 
-/** @param podAt the pod that has an address @param datacenter that all members are in */
+/**
+ * @param podAt the pod with an address
+ * @param datacenter the datacenter of all members
+ */
 export const cassandraStore = (
   options: MemberStoreOptions,
   datacenter: string,
@@ -217,11 +220,11 @@ export const cassandraStore = (
     const client = new cassandra.Client({
       contactPoints: [contact],
       localDataCenter: datacenter,
-      // The members' own addresses are those of pods: nobody out here reaches them.
+      // The members report their pod addresses, which cannot be reached from outside.
       policies: {
         loadBalancing: new loadBalancing.AllowListPolicy(new loadBalancing.RoundRobinPolicy(), [contact]),
         reconnection: new reconnection.ConstantReconnectionPolicy(longPatience),
-        // A write that is sent once and not acknowledged is for the ledger to judge, not for a driver to repeat.
+        // The ledger must judge an unacknowledged write, so the driver must not repeat it.
         retry: new retry.FallthroughRetryPolicy(),
       },
       pooling: { coreConnectionsPerHost: { [distance.local]: 1 }, heartBeatInterval: 0 },
@@ -280,7 +283,10 @@ export const cassandraStore = (
   })
 }
 
-/** One question of a client that answers by calling back. @throws after so many milliseconds */
+/**
+ * Awaits one query of a callback-style client.
+ * @throws after this many milliseconds
+ */
 const answer = <Result>(
   milliseconds: number,
   question: (answered: (error: Error | zookeeper.Exception | null, result: Result) => void) => void,
@@ -296,7 +302,7 @@ const answer = <Result>(
     })
   })
 
-/** Milliseconds: a server that hears nothing of a client for so long forgets it; it allows 4 s and more. */
+/** Milliseconds after which a server drops a silent client; ZooKeeper allows 4 s and more. */
 const sessionTimeout = 6000
 
 /** @param podOf the pod of a server, by its number */
@@ -316,9 +322,9 @@ export const zookeeperStore = (options: MemberStoreOptions, podOf: (id: number) 
         })
         client.connect()
       })
-      // A connection that is lost is made anew by whoever asks next: this client would hold on to its questions.
+      // The next query opens a new connection: this client would queue queries until it reconnects.
       client.once('disconnected', close)
-      // A server begins the numbers of its sessions with its own.
+      // The number of a session begins with the number of its server.
       return { client, server: podOf(client.getSessionId()[0] ?? 0), close }
     } catch (error) {
       close()
@@ -350,7 +356,7 @@ export const zookeeperStore = (options: MemberStoreOptions, podOf: (id: number) 
         client.getData(folder, answered)
       }),
     all: async (client) => {
-      // A server that lags behind catches up with what its own client has written before it answers it.
+      // A server that lags behind applies its own client's writes before it answers.
       await answer(longPatience, (answered) => {
         client.setData(folder, Buffer.from('read back'), -1, answered)
       })

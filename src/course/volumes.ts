@@ -1,4 +1,6 @@
-/** Claims of pods to volumes: that a name came back is not yet that its volume did. */
+/**
+ * Compares persistent volume claims: that a claim of the same name exists does not prove that it has the same volume.
+ */
 import type { Verdict } from '../plan/step.js'
 import type { ExperimentContext } from '../trial/experiment-context.js'
 
@@ -32,7 +34,7 @@ export const volumeClaims = async (
 const listed = (claims: readonly VolumeClaim[]): string =>
   claims.map(({ name, bound }) => `${name}${bound ? '' : ', not bound'}`).join(', ') || 'none'
 
-/** These claims are there, bound, and no others. */
+/** Exactly these claims exist, and they are bound. */
 export const boundClaims = (claims: readonly VolumeClaim[], names: readonly string[]): Verdict => ({
   ok:
     claims.every(({ bound, volume }) => bound && volume !== '') &&
@@ -43,7 +45,7 @@ export const boundClaims = (claims: readonly VolumeClaim[], names: readonly stri
   saw: listed(claims),
 })
 
-/** The claims are those that were there before, and each has the volume that it had. */
+/** The claims are the same as before, each with the same volume. */
 export const sameVolumes = (before: readonly VolumeClaim[], after: readonly VolumeClaim[]): Verdict => {
   const other = before.find(
     (one) => !after.some(({ uid, volume, bound }) => uid === one.uid && volume === one.volume && bound),

@@ -1,4 +1,4 @@
-/** Text 004: WordPress and its database, each with a volume, set up and used as a person does it. */
+/** Text 004: WordPress and its database, each with a volume, set up and used as by a person. */
 import { randomBytes } from 'node:crypto'
 import { request } from 'node:http'
 import { machinesWith } from '../lab/lab.js'
@@ -10,15 +10,15 @@ import { boundClaims, sameVolumes, volumeClaims } from './volumes.js'
 export interface Page {
   readonly status: number
   readonly body: string
-  /** Where it sends its reader instead. */
+  /** The target of a redirect. */
   readonly location: string | undefined
 }
 
 interface Question {
   readonly path: string
-  /** Fields of a form that is sent; without them it is a `GET`. */
+  /** Fields of a form to post; without them the request is a `GET`. */
   readonly form?: Readonly<Record<string, string>>
-  /** A file that is sent, as it is. */
+  /** A file to upload. */
   readonly file?: { readonly type: string; readonly content: string }
   readonly headers?: Readonly<Record<string, string>>
 }
@@ -26,7 +26,7 @@ interface Question {
 /** Seconds for one page. */
 const pageDeadline = 30
 
-/** A browser that keeps cookies, outside the cluster: it asks the port of a node. */
+/** A browser with cookies outside the cluster, which connects to a node port. */
 export class Browser {
   readonly #context: ExperimentContext
   readonly #host: string
@@ -85,7 +85,7 @@ export class Browser {
   }
 }
 
-/** The title of a page, for the record. */
+/** The title of a page, as evidence. */
 export const titleOf = ({ status, body, location }: Page): string =>
   location === undefined
     ? `${String(status)}, ${
@@ -97,13 +97,13 @@ export const titleOf = ({ status, body, location }: Page): string =>
       }`
     : `${String(status)} to ${location}`
 
-/** The address, in the site, of a file that the site's API has taken. */
+/** The address within the site of a file that the site's API accepted. */
 export const uploadedTo = ({ status, body }: Page): string | undefined => {
   const url = status === 201 ? /"source_url":\s*("(?:[^"\\]|\\.)*")/.exec(body)?.[1] : undefined
   return url === undefined ? undefined : new URL(JSON.parse(url) as string).pathname
 }
 
-/** It is that very file: a page that says that there is none, or another file in its place, is not. */
+/** Whether a page is exactly the uploaded file, rather than an error page or another file. */
 export const isFile = ({ status, body, location }: Page, content: string): Verdict => ({
   ok: status === 200 && body === content,
   saw:
@@ -237,8 +237,8 @@ export const sitePersists: Experiment = {
     )
     const back = await context.until('the front page shows the post again', 90, front, deleted)
     context.figure('from the deletion of both pods until the post is read again', back)
-    // The database knows of the file, and the site's programs are filled in where they are missing: only the file
-    // itself says that the site has its volume.
+    // The database knows of the file, and missing program files are restored from the image: only the file itself
+    // proves that the site has its volume.
     await context.until('the site serves the file again: its volume is kept, too', 60, file)
     context.claim('both have the volumes that they had', sameVolumes(volumes, await volumeClaims(context)))
   },

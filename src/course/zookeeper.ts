@@ -25,13 +25,13 @@ import {
   zk,
 } from './zookeeper-servers.js'
 
-/** Of each folder: mode, user and group. */
+/** Prints mode, user and group of each folder. */
 const ownership = (...paths: readonly string[]): readonly string[] => ['stat', '-c', '%A %U %G', ...paths]
 
 /**
- * What `fsGroup: 1000` does to a volume that Kubernetes may give to a group: the volume is the group's, and what is
- * made in it is, too, whoever makes it.
- * @param said `stat` of the volume and of a folder that the pod has made in it
+ * The effect of `fsGroup: 1000` on a volume that supports group ownership: the volume and everything made in it
+ * belong to the group.
+ * @param said `stat` of the volume and of a folder that the pod made in it
  */
 export const givenToZookeeper = (said: string): Verdict => {
   const [volume = '', data = ''] = said.trim().split('\n')
@@ -42,8 +42,8 @@ export const givenToZookeeper = (said: string): Verdict => {
 }
 
 /**
- * The ensemble's own volumes are folders of the NFS machine, and Kubernetes changes the group of those for nobody: a pod
- * with the same user and group is asked whose volume is of its node.
+ * The ensemble's own volumes are folders of the NFS machine, whose group Kubernetes does not change. So the test uses
+ * a pod with the same user and group and a volume on its node.
  */
 const groupOfVolume = async (context: ExperimentContext): Promise<void> => {
   const namespace = 'lab-ensemble'
@@ -143,7 +143,7 @@ export const ensemble: Experiment = {
         sameVolumes(volumes, await volumeClaims(context, '--selector', 'app=zk')),
       )
       const from = await context.act('apply the manifest again', () =>
-        // As lab up has done it, so that all else in it stays as it is.
+        // The same way as lab up, so that all other fields stay.
         context.kubectl(['apply', '--server-side', '--force-conflicts', '-f', '-'], {
           input: context.manifest('zookeeper.yaml'),
           timeout: 60,

@@ -14,10 +14,10 @@ const settingClock = undoAct('set-clock', {}, (context, { machine }) =>
   onRunning(context, machine, shell`date -s ${`@${(Date.now() / 1000).toFixed(3)}`}`),
 )
 
-/** Milliseconds by which a clock may differ from what is wanted. */
+/** Tolerated difference of a clock from its target, in milliseconds. */
 const clockTolerance = 1500
 
-/** @param by milliseconds ahead of this host's; 0: it is in step */
+/** @param by milliseconds ahead of this host's clock; 0 means in step */
 const isAhead = (names: readonly string[], by: number): Sign => ({
   title:
     by === 0
@@ -57,7 +57,7 @@ export const clockSkew = faultOfMachine({
   lasts: true,
   complete: ({ by }) => ({ by: skewOf(by) ?? 0 }),
   undos: [settingClock],
-  // Put back by the heal, a clock looks as if nothing had happened.
+  // Once the heal has set it back, a clock shows no trace of the fault.
   setsClocks: true,
   aim: ({ spec: { by }, on, names, each, undo }) => ({
     detail: `clock of ${names} set ${by > 0 ? '+' : ''}${String(by / 1000)} s`,

@@ -1,37 +1,37 @@
 /**
- * The machines' clocks, measured against this host's monotonic one: what a machine dated by its own clock gets its
- * place among what this host saw, and nobody who sets a clock can change how long something took.
+ * The machines' clocks, measured against this host's monotonic clock. Timestamps of a machine are converted with it,
+ * so that setting a clock cannot change how long something took.
  */
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
 
 /** How far the clock of a source is ahead of the operator's. */
 export interface Skew {
-  /** Milliseconds; negative: it is behind. */
+  /** Milliseconds; negative if it is behind. */
   readonly ms: number
-  /** Milliseconds: the true skew is at most so much more or less. */
+  /** The true skew differs by at most this many milliseconds. */
   readonly uncertainty: number
 }
 
 /** A clock that was measured. */
 export interface Clock extends Skew {
-  /** What it said, in milliseconds since 1970, when the operator's monotonic clock was at 0. */
+  /** Its reading, in milliseconds since 1970, at time 0 of the operator's monotonic clock. */
   readonly zero: number
 }
 
-/** A clock that was asked: when the question left and the answer came, by this host's monotonic clock. */
+/** One reading of a clock, with the times of request and reply on this host's monotonic clock. */
 export interface ClockSample {
   readonly asked: number
-  /** Milliseconds since 1970, by the clock that was asked. */
+  /** Milliseconds since 1970 on the remote clock. */
   readonly said: number
   readonly answered: number
 }
 
-/** This host's own clock, as others are measured. */
+/** This host's own clock in the same form. */
 export const ownClock = (): Clock => ({ ms: 0, uncertainty: 0, zero: Date.now() - performance.now() })
 
 /**
- * What the quickest answer shows: the source looked at its clock somewhere between question and answer.
+ * The clock according to the quickest reply: the source read its clock between request and reply.
  * @param own this host's clock at that time
  * @returns undefined without samples
  */
@@ -42,7 +42,7 @@ export const clockOf = (samples: readonly ClockSample[], own: Clock): Clock | un
   return { ms: zero - own.zero, uncertainty: (best.answered - best.asked) / 2, zero }
 }
 
-/** How many times a machine's clock is asked: the quickest answer counts. */
+/** Readings per machine, of which the quickest counts. */
 const samples = 4
 
 const measure = async (context: Context, machine: string): Promise<Clock | undefined> => {
@@ -59,7 +59,7 @@ const measure = async (context: Context, machine: string): Promise<Clock | undef
 
 export type Clocks = Readonly<Record<string, Clock>>
 
-/** A machine that does not answer has no clock. */
+/** Measures all machines; one that does not answer has no clock. */
 export const measureClocks = async (context: Context, machines: readonly string[]): Promise<Clocks> => {
   const found = await Promise.all(
     machines.map(async (name) => [name, await measure(context, name).catch(() => undefined)] as const),
@@ -67,12 +67,12 @@ export const measureClocks = async (context: Context, machines: readonly string[
   return Object.fromEntries(found.flatMap(([name, clock]) => (clock ? [[name, clock]] : [])))
 }
 
-/** Milliseconds that two clocks may drift apart in a run. */
+/** Tolerated drift between two clocks during a run, in milliseconds. */
 const drift = 250
 
 /**
- * The clocks that were the same before and after: one that was set in between dates nothing, since nobody knows which
- * moments came before that.
+ * The clocks that agree before and after a run. A clock that was set in between dates nothing, since nobody knows
+ * which timestamps precede the change.
  */
 export const keptClocks = (before: Clocks, after: Clocks): Clocks =>
   Object.fromEntries(

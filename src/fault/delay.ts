@@ -9,10 +9,10 @@ import { faultOfMachine } from './fault.js'
 import { ofAll, printed, reunion, type Sign, soon } from './sign.js'
 import { onRunning, undoAct } from './undo-act.js'
 
-/** Seconds for a command on a machine that is about to be broken. */
+/** Timeout of a command on a machine that is about to be broken, in seconds. */
 const timeout = 30
 
-/** The kernel's netem holds back what an interface sends. */
+/** The kernel's netem delays what an interface sends. */
 const removingQueue = undoAct(
   'remove-queue',
   { interface: z.string() },
@@ -34,8 +34,8 @@ const interfaceOf = async (context: Context, machine: MachineSpec): Promise<stri
     })
 
 /**
- * Milliseconds until this host's answer is back, the quickest of some.
- * @throws LabError where nothing comes back
+ * The shortest of several round trips from this host, in milliseconds.
+ * @throws LabError if nothing comes back
  */
 const roundTrip = async (context: Context, machine: string): Promise<number> => {
   const output = await printed(
@@ -49,10 +49,16 @@ const roundTrip = async (context: Context, machine: string): Promise<number> => 
   return Number(least)
 }
 
-/** Of what a packet is made late by, at least so much must be seen, and at most so much may be left. */
+/**
+ * The observed delay must be at least this fraction of the requested one, and at most the rest may remain after the
+ * undo.
+ */
 const clearly = 0.7
 
-/** @param before round trips of each, from before @param by milliseconds */
+/**
+ * @param before round trips of each machine before the fault
+ * @param by milliseconds
+ */
 const isLate = (
   on: readonly { readonly name: string; readonly interface: string }[],
   before: ReadonlyMap<string, number>,
@@ -107,7 +113,7 @@ export const delay = faultOfMachine({
     return {
       detail: `what ${names} sends is ${String(by)} ms late`,
       undo: queues.map((queue) => removingQueue.of(queue.name, { interface: queue.interface })),
-      // Tried on the loopback, where nobody notices: the kernel may not have it.
+      // Tried on the loopback interface, where it does no harm: the kernel may lack netem.
       possible: (now) =>
         each(async ({ name }) => {
           await now

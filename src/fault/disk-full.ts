@@ -11,7 +11,7 @@ import { undoAct, undoTimeout } from './undo-act.js'
 /** The file that fills a disk. */
 const filler = 'lab-fault-fill'
 
-/** Where the database's disk is mounted on its node: its own, whatever other disks are mounted there. */
+/** The mount point of the database's LUN on its node, whatever other disks are mounted there. */
 const dataFolder = async (context: Context, machine: string): Promise<string> => {
   const found = await dataFolderOn(context, machine)
   if (found === '')
@@ -21,12 +21,12 @@ const dataFolder = async (context: Context, machine: string): Promise<string> =>
   return found
 }
 
-/** Also of a machine that is off: what fills its disk would be there when it is back. */
+/** The machine may be off: the file would fill its disk again when it is back. */
 const removingFile = undoAct('remove-file', { path: z.string() }, async (context, { machine, path }) => {
   await context.machine(machine).run(shell`rm -f ${path}`, { signal: context.signal, timeout: undoTimeout })
 })
 
-/** Prints what is free, in bytes, and what becomes of a block that is written. */
+/** Prints the free space in bytes, and whether a test write succeeds. */
 const fill = (folder: string): Command =>
   shell`df --output=avail -B1 ${folder} | tail -n 1; LC_ALL=C dd if=/dev/zero of=${`${folder}/lab-fault-probe`} bs=4k count=1 conv=fsync 2>&1; rm -f ${`${folder}/lab-fault-probe`}`
 
@@ -35,7 +35,7 @@ const room = async (
   machine: string,
   folder: string,
 ): Promise<{ readonly free: number; readonly refused: boolean; readonly saw: string }> => {
-  // A disk that is full makes the write fail: that is an answer.
+  // The write is meant to fail on a full disk, so failure is an answer.
   const output = await context.machine(machine).run(fill(folder), { signal: context.signal, timeout: 30 })
   const [free = '', ...rest] = output.split('\n')
   const answer = rest.join(' ')
@@ -57,8 +57,8 @@ const isFull = (on: readonly { readonly name: string; readonly folder: string }[
 })
 
 /**
- * @param file the name of what fills it
- * @param data whether it is the database's disk, which may be on another node by now
+ * @param file the name of the file that fills the disk
+ * @param data whether it is the database's disk, which may have moved to another node
  */
 const hasRoom = (
   on: readonly { readonly name: string; readonly folder: string }[],
@@ -124,7 +124,7 @@ export const diskFull = faultOfMachine({
     return {
       detail: `${disk} disk of ${names} filled`,
       undo: places.map(({ name, folder }) => removingFile.of(name, { path: `${folder}/${filler}` })),
-      // Blocks are claimed, not written: a full disk is what is wanted, not a busy one.
+      // Blocks are allocated, not written: the disk should be full, not busy.
       act: async (now) => {
         await Promise.all(
           places.map(({ name, folder }) => {

@@ -3,7 +3,7 @@ import { faultOfMachine } from './fault.js'
 import { ofAll, reunion, type Sign, soon } from './sign.js'
 import { undoAct } from './undo-act.js'
 
-/** Seconds that a drain may take: pods that do not end in time are a finding, not a reason to wait for ever. */
+/** Seconds that a drain may take: a pod that does not end in time is a finding, not a reason to wait forever. */
 const drainDeadline = 120
 
 export const uncordoning = undoAct('uncordon', {}, async ({ kubectl }, { machine }) => {
@@ -25,7 +25,7 @@ interface PodList {
   }[]
 }
 
-/** What a drain leaves: pods of every node, those of the kubelet itself, and those that have ended. */
+/** The pods that a drain leaves: those of DaemonSets, static pods, and pods that have ended. */
 const staysOn = ({ metadata, status }: PodList['items'][number]): boolean =>
   metadata.ownerReferences?.some(({ kind }) => kind === 'DaemonSet' || kind === 'Node') === true ||
   metadata.annotations?.['kubernetes.io/config.mirror'] !== undefined ||

@@ -1,4 +1,4 @@
-/** What a fault is: one record with its fields, its rules, its act, its signs and its undo. */
+/** The record of a fault: its fields, rules, action, signs and undo. */
 import type { z } from 'zod'
 import type { Draft, DraftFile, Found, Path } from '../lab/draft.js'
 import { type FaultSpec, type MachineSpec, type Role, roles } from '../lab/lab.js'
@@ -16,37 +16,37 @@ export interface AimedFault {
   readonly on: readonly string[]
   /** For people: `power of worker1 cut`. */
   readonly detail: string
-  /** To be written down before it acts. */
+  /** Recorded before the fault acts. */
   readonly undo: readonly Undo[]
   /**
-   * Throws where this lab, here and now, cannot have it; and notes what its signs are compared with. Asked before
+   * Throws if this lab cannot have the fault now, and records what the signs are compared with. Called before
    * anything is touched.
    */
   readonly possible?: (context: Context) => Promise<void>
-  /** That it throws nothing proves nothing: what it did is seen by its sign. */
+  /** Success of the call proves nothing: the sign shows whether the fault acts. */
   readonly act: (context: Context) => Promise<void>
   readonly acting: Sign
-  /** Asked once it is undone. */
+  /** Checked after the undo. */
   readonly gone: Sign
 }
 
-/** Where the database runs, and which fault of the run this is, from 0: names of tables are made of that. */
+/** The node of the database, and the index of the fault in its run, from 0, which becomes part of table names. */
 export interface AimAt {
   readonly server: string
   readonly index: number
 }
 
 export interface FaultRecord extends FaultForm {
-  /** Why a provider cannot have it; undefined: it can. Known before anything is touched. */
+  /** Why the provider does not support the fault; undefined if it does. Known before anything is touched. */
   readonly refusal?: (provider: Provider) => string | undefined
   readonly aim: (context: Context, spec: FaultSpec, at: AimAt) => Promise<AimedFault>
-  /** Every kind of undo that it may write into the journal. */
+  /** Every kind of undo that the fault may record in the journal. */
   readonly undos: readonly UndoAct[]
-  /** It sets clocks: what its machines date by them is not believed. */
+  /** The fault sets clocks, so timestamps of its machines are not trusted. */
   readonly setsClocks?: boolean
 }
 
-/** Machines that are hit by a fault, and what a fault wants to know of them. */
+/** The machines that a fault hits, and what the fault needs to know about them. */
 export interface Hit<Spec> {
   readonly context: Context
   readonly spec: Spec
@@ -54,7 +54,7 @@ export interface Hit<Spec> {
   readonly on: readonly string[]
   /** `worker1, worker2` */
   readonly names: string
-  /** A name for a table of its own on them. */
+  /** The name of an nftables table of the fault's own. */
   readonly table: string
   readonly each: (run: (machine: MachineSpec) => Promise<unknown>) => Promise<void>
   /** The undo of each machine. */
@@ -63,23 +63,23 @@ export interface Hit<Spec> {
 
 interface Definition<Fields extends z.ZodRawShape, Spec> {
   readonly name: string
-  /** What it does, and how it is healed, for the schema of the lab file. */
+  /** What it does and how it heals, for the schema of the lab file. */
   readonly description: string
-  /** Its fields beside `machine` and `for`, as they are written. */
+  /** Its fields besides `machine` and `for`, as written in the lab file. */
   readonly fields: Fields
-  /** Whether it may last for a time of its own; it then has the field `for`. */
+  /** Whether its duration can be set with the field `for`. */
   readonly lasts: boolean
-  /** What the fields mean: percentages as numbers, durations as milliseconds. Absent: what is written. */
+  /** Converts the fields: percentages to numbers, durations to milliseconds. Absent: the fields are used as written. */
   readonly complete?: (written: z.output<z.ZodObject<Fields>>) => Spec
   /** The roles of machines for which it makes sense, and why it does not for others. */
   readonly sensible?: readonly [roles: readonly Role[], why: string]
-  /** What else is wrong with where it is. */
+  /** Further rules about the machines it hits. */
   readonly rules?: (
     file: DraftFile,
     fault: Draft<z.input<z.ZodObject<Fields>>> & { readonly machine: string },
     path: Path,
   ) => Found
-  /** Whether it leaves the machine's kubelet unheard. */
+  /** Whether the control plane stops hearing the machine's kubelet. */
   readonly silences?: (fault: Draft<z.input<z.ZodObject<Fields>>>) => boolean
   readonly refusal?: FaultRecord['refusal']
   readonly undos: readonly UndoAct[]
@@ -87,11 +87,11 @@ interface Definition<Fields extends z.ZodRawShape, Spec> {
   readonly aim: (hit: Hit<Spec>) => Promise<Omit<AimedFault, 'on'>> | Omit<AimedFault, 'on'>
 }
 
-/** The role of a machine that a word stands for, and that is none of those wanted. */
+/** The role of a machine that a word stands for, if it is not one of the allowed ones. */
 export const otherRole = (file: DraftFile, word: string, wanted: readonly Role[]): Role | undefined =>
   rolesAt(file, word).find((role) => !wanted.includes(role))
 
-/** A fault of the machines that one word stands for. */
+/** Defines a fault of the machines that one word stands for. */
 export const faultOfMachine = <Fields extends z.ZodRawShape, Spec = z.output<z.ZodObject<Fields>>>(
   definition: Definition<Fields, Spec>,
 ): FaultRecord => {
@@ -103,7 +103,7 @@ export const faultOfMachine = <Fields extends z.ZodRawShape, Spec = z.output<z.Z
     fields: { machine: where(), ...fields, ...(lasts ? { for: lasting } : {}) },
     complete: (written) => ({
       ...written,
-      // The schema of the lab file has made sure that these are the fields.
+      // The schema of the lab file has validated the fields.
       ...(definition.complete?.(written as never) ?? {}),
     }),
     *rules(file, fault, path) {
@@ -144,5 +144,5 @@ export const faultOfMachine = <Fields extends z.ZodRawShape, Spec = z.output<z.Z
   }
 }
 
-/** The name of a table of our own, which nobody else's rules know of. */
+/** The name of a table that cannot clash with anybody else's rules. */
 export const tableOf = (index: number): string => `lab_fault_${String(index)}`

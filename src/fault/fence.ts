@@ -1,4 +1,4 @@
-/** How a node that was fenced is let in again. Fencing itself is in src/fencing/; no lab file can ask for it as a fault. */
+/** How a fenced node is admitted again. Fencing itself is in src/fencing/; no lab file can request it as a fault. */
 import { z } from 'zod'
 import { letIn } from '../fencing/access.js'
 import { returnToService } from '../fencing/taint.js'
@@ -9,10 +9,10 @@ import { eventually } from '../steps/checks.js'
 import { switchOn } from './power.js'
 import { isOn, undoAct, undoTimeout, type UndoAct } from './undo-act.js'
 
-/** Seconds for a target machine that was switched on to answer. */
+/** Seconds until a target machine that was started must answer. */
 const targetDeadline = 60
 
-/** Lets a node in at a target machine again, which is switched on for that where it is off. */
+/** Admits a node at a target machine, which is started for this if it is off. */
 const admit = async (context: Context, target: string, node: string, fence: string): Promise<void> => {
   const { iqn } = machineNamed(context.lab, node)
   if (iqn === undefined) return
@@ -24,27 +24,27 @@ const admit = async (context: Context, target: string, node: string, fence: stri
 }
 
 /**
- * Its power was cut to fence it. It is cut once more before it is switched on: a cut that an agent asked for and that
- * arrives late then finds a run of the machine that is over.
+ * Undoes a fence by power. The power is cut once more before the machine starts: a late cut by an agent then finds a
+ * run of the machine that has already ended.
  */
 export const bootingAfresh = undoAct('boot-afresh', {}, async (context, { machine }) => {
   await groupOf(context.provider, 'power').cut(context.lab, machine)
   await switchOn(context, machine)
 })
 
-/** It was thrown out by targets, and may come back once it remembers nothing of their disks. */
+/** Undoes a fence by storage. The node may come back once its memory no longer holds data for the targets' disks. */
 const readmitting = undoAct(
   'readmit',
   { targets: z.array(z.string()) },
   async (context, { machine, targets }, { id }) => {
-    // Its kernel may still hold what it could not write. Without power, and not by an orderly end, that is gone.
+    // Its kernel may still hold unwritten data. A power cut discards it; an orderly shutdown would write it.
     await groupOf(context.provider, 'power').cut(context.lab, machine)
     for (const target of targets) await admit(context, target, machine, id)
     await switchOn(context, machine)
   },
 )
 
-/** It had no taint of ours before. */
+/** Removes the taint, which lab had set. */
 const untainting = undoAct('untaint', {}, async ({ kubectl }, { machine }) => {
   await returnToService(kubectl, machine)
 })

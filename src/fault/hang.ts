@@ -11,7 +11,7 @@ const resuming = undoAct('resume', {}, async ({ lab, provider }, { machine }) =>
 })
 
 const isPaused = (names: readonly string[]): Sign => {
-  // One that is fenced while it stands still is off a moment later.
+  // A machine that is fenced while it is paused is off a moment later.
   const seen = new Map<string, string>()
   return {
     title: `${names.join(', ')} stands still, as the provider sees it, and answers nobody`,

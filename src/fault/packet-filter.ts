@@ -1,17 +1,17 @@
-/** Tables of nftables that drop packets: one for each fault, which nobody else's rules know of. */
+/** nftables tables that drop packets: one for each fault, separate from everybody else's rules. */
 import { z } from 'zod'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
 import { lookTimeout } from './sign.js'
 import { onRunning, undoAct } from './undo-act.js'
 
-/** Seconds for a command on a machine that is about to be broken. */
+/** Timeout of a command on a machine that is about to be broken, in seconds. */
 const timeout = 30
 
 export const loadTable = (context: Context, machine: string, table: string): Promise<string> =>
   context.machine(machine).run(shell`nft -f -`, { input: table, signal: context.signal, timeout })
 
-/** @throws LabError where the machine cannot have tables */
+/** @throws LabError if the machine does not support nftables */
 export const listTables = (context: Context, machine: string): Promise<string> =>
   context.machine(machine).run(shell`nft list tables`, { timeout })
 

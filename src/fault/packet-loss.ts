@@ -11,9 +11,9 @@ const lossTable = (table: string, loss: number, spare: string): string =>
     `table inet ${table} {`,
     '  chain go {',
     '    type filter hook postrouting priority 350; policy accept;',
-    // SSH from the host goes on: who broke it must be able to heal it.
+    // SSH from the host keeps working, since the heal needs it.
     `    ip saddr ${spare} tcp sport 22 accept`,
-    // Of all that it sends, and of what is dropped, it counts the packets: so it is seen to act.
+    // The table counts sent and dropped packets, as evidence that it acts.
     '    oifname != "lo" counter',
     `    oifname != "lo" numgen random mod 100 < ${String(loss)} counter drop`,
     '  }',
@@ -21,7 +21,7 @@ const lossTable = (table: string, loss: number, spare: string): string =>
     '',
   ].join('\n')
 
-/** How many datagrams a look at lost packets sends: with one in a hundred lost, a few looks are enough. */
+/** Datagrams sent per observation of packet loss: at a loss of one percent, a few observations are enough. */
 const datagrams = 200
 
 const losesPackets = (names: readonly string[], table: string): Sign => ({

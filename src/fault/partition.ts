@@ -19,7 +19,7 @@ interface Spec {
   readonly protocol: Protocol
 }
 
-/** All addresses that a machine sends from: its own, and where it is a node, its pods'. */
+/** All source addresses of a machine: its own and, on a node, those of its pods. */
 const addressesOf = (lab: Lab, machines: readonly MachineSpec[]): string =>
   machines
     .flatMap((machine) => [
@@ -29,8 +29,8 @@ const addressesOf = (lab: Lab, machines: readonly MachineSpec[]): string =>
     .join(', ')
 
 /**
- * A table of our own, which nobody else's rules know of. It sees packets before and behind all others: addresses
- * are those on the wire. The operator's address is none of a machine's, so SSH goes on.
+ * A table that cannot clash with anybody else's rules. Its hooks run before and after all others, so that it sees the
+ * addresses on the wire. The operator's address is not blocked, so SSH keeps working.
  */
 const partitionTable = (
   lab: Lab,
@@ -58,7 +58,7 @@ const partitionTable = (
 
 type Sides = readonly [readonly MachineSpec[], readonly MachineSpec[]]
 
-/** Who drops what, so that two sets of machines do not hear each other. */
+/** Which machines drop what, so that two sets of machines cannot reach each other. */
 const cut = (
   lab: Lab,
   protocol: Protocol,
@@ -69,7 +69,7 @@ const cut = (
   readonly port?: { readonly remote: number }
 }[] => {
   if (protocol === 'all') return one.map((at) => ({ at, others: other }))
-  // Of one protocol, its clients drop it: they are the ones who know whom they ask.
+  // For a single protocol, its clients drop it, since they know the server.
   const role = protocol === 'api' ? 'control-plane' : 'target'
   const port =
     protocol === 'api'
@@ -87,7 +87,7 @@ const cut = (
   return [...clients(one, other), ...clients(other, one)]
 }
 
-/** A way from a machine to another one: any packet, or a connection to a port. */
+/** A connection to test from one machine to another: any packet, or TCP to a port. */
 interface Way {
   readonly from: string
   readonly to: MachineSpec
@@ -107,13 +107,13 @@ const reaches = async (
     .machine(from)
     .try(ask, { signal: context.signal, timeout: lookTimeout })
   const name = `${from} to ${to.name}${port === undefined ? '' : `:${String(port)}`}`
-  // Somebody who refuses was reached.
+  // A refused connection has reached the other side.
   const came = exitCode === 0 || (port !== undefined && stdout.includes('refused'))
   const lost = /\d+ packets transmitted, .* packet loss/.exec(stdout)?.[0] ?? 'no answer'
   return { came, saw: `${name}: ${came ? 'answered' : port === undefined ? lost : 'no answer'}` }
 }
 
-/** @throws LabError where one does not reach the other even before anything is broken: then silence would prove nothing */
+/** @throws LabError if a connection fails even before anything is broken: then its failure would prove nothing */
 const mustReach = async (context: Context, ways: readonly Way[]): Promise<void> => {
   if (ways.length === 0)
     throw new LabError('fault-impossible', 'there is nothing between the two sides to cut')
@@ -161,7 +161,7 @@ const isJoined = (ways: readonly Way[], table: string): Sign => ({
   },
 })
 
-/** The fields as rules see them: any of them may be bad. */
+/** The fields as rules see them: each may be invalid. */
 interface Written {
   readonly between?: readonly (readonly (string | undefined)[] | undefined)[] | undefined
   readonly protocol?: Protocol | undefined
@@ -230,7 +230,7 @@ export const partition: FaultRecord = {
   rules: (file, fault, path) => partitionRules(file, fault, path),
   touches: (fault: DraftFault) =>
     ((fault as Written).between ?? [undefined]).flatMap((side) => side ?? [undefined]),
-  // Cut off from the API server, a node's kubelet is not heard.
+  // A node that is cut off from the API server is no longer heard.
   silences: (fault: DraftFault, file: DraftFile) =>
     (fault as Written).protocol !== 'storage' &&
     ((fault as Written).between ?? [undefined])
@@ -239,7 +239,7 @@ export const partition: FaultRecord = {
   undos: [removingTable],
   aim: (context, spec, { server, index }) => {
     const { lab } = context
-    // The schema of the lab file has made sure that these are the fields.
+    // The schema of the lab file has validated the fields.
     const { between, protocol } = spec as unknown as Spec
     const [one, other] = between.map((side) => [
       ...new Set(side.flatMap((word) => machinesAt(lab, word, server))),

@@ -1,4 +1,4 @@
-/** Machines that are off and come back: what power cuts and reboots have in common. */
+/** Machines that are off and come back: shared by power cuts and reboots. */
 import { machineNamed } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
@@ -34,11 +34,11 @@ export const stateOf = async ({ lab, provider }: Context, machine: string): Prom
 export const described = ({ name, status, paused, detail }: MachineState): string =>
   `${name}: ${paused === true ? 'paused' : status}${detail === '' ? '' : ` (${detail})`}`
 
-/** Boot ids from before a fault, to compare with. */
+/** Boot ids from before a fault, for comparison. */
 export class BootIds {
   readonly #before = new Map<string, string>()
 
-  /** @throws LabError where a machine does not say */
+  /** @throws LabError if a machine does not answer */
   async note(context: Context, names: readonly string[]): Promise<void> {
     await Promise.all(
       names.map(async (name) => {

@@ -11,8 +11,8 @@ import { comeback, ofAll, type Sign } from './sign.js'
 const timeout = 30
 
 /**
- * Tells a machine to restart. Its answer counts; that the answer gets lost on the way, or that the command is ended by
- * a signal while everything ends, does not. Whether it happened is seen afterwards.
+ * Tells a machine to reboot. Its refusal counts, but a lost reply or a command killed by the shutdown does not: a
+ * sign shows whether it rebooted.
  */
 const restart = async (context: Context, machine: string): Promise<void> => {
   try {
@@ -30,7 +30,7 @@ const hasRestarted = (names: readonly string[], before: BootIds): Sign => ({
     ofAll(names, async (name) => {
       const state = await stateOf(context, name)
       if (state.status !== 'running') {
-        // An agent that fences by power does not wait until it is back: it went down, and that was wanted.
+        // An agent that fences by power may be faster than the reboot: the machine went down, as intended.
         const fenced = (await readJournal(context.lab)).some(
           ({ kind, undo }) => kind === 'fence' && undo.machine === name,
         )

@@ -1,20 +1,23 @@
-/** Signs: how it is seen that a fault acts, and that it is gone. A sign looks at the world, not at what was typed. */
+/**
+ * Signs: how lab observes that a fault acts and that it is gone. A sign observes the system rather than the command
+ * that was issued.
+ */
 import { setTimeout as delay } from 'node:timers/promises'
 import { Interrupted, messageOf } from '../error.js'
 import { type Command } from '../machine/sh.js'
 import type { Context } from '../context.js'
 import type { Seconds, Verdict } from '../plan/step.js'
 
-/** What shows something, asked until it says yes. */
+/** An observation that is repeated until it holds. */
 export interface Sign {
   /** A fact in the present tense: `worker1 is off`. */
   readonly title: string
-  /** Seconds that it may take; the provider's patience makes it longer. */
+  /** Seconds until it must hold, multiplied by the provider's factor for slow machines. */
   readonly within: Seconds
   readonly probe: (context: Context) => Promise<Verdict>
 }
 
-/** What was seen of a sign in the end. */
+/** The final observation of a sign. */
 export interface Seen extends Verdict {
   readonly title: string
   readonly at: Date
@@ -22,10 +25,13 @@ export interface Seen extends Verdict {
   readonly ms: number
 }
 
-/** Milliseconds between two looks. */
+/** Milliseconds between two observations. */
 const pause = 250
 
-/** Asks until it is so, or its time is over. What cannot be asked is not so. @throws Interrupted with the signal */
+/**
+ * Observes until the sign holds or its time is over. An observation that fails counts as no.
+ * @throws Interrupted with the signal
+ */
 export const see = async ({ title, within, probe }: Sign, context: Context): Promise<Seen> => {
   const { signal, provider } = context
   const begun = performance.now()
@@ -50,16 +56,16 @@ export const see = async ({ title, within, probe }: Sign, context: Context): Pro
   }
 }
 
-/** Seconds for a command of a look. */
+/** Seconds for a command of an observation. */
 export const lookTimeout = 10
-/** Seconds for a sign that needs no more than a look or two. */
+/** Seconds for a sign that holds after one or two observations. */
 export const soon = 15
 /** Seconds for a machine to come back. */
 export const comeback = 150
-/** Seconds for the first packets after a pause: those who were cut off wait longer and longer. */
+/** Seconds for the first packets after an interruption, since senders back off exponentially. */
 export const reunion = 60
 
-/** Of several, all must say yes. */
+/** Combines several observations, all of which must hold. */
 export const ofAll = async <T>(each: readonly T[], ask: (one: T) => Promise<Verdict>): Promise<Verdict> => {
   const verdicts = await Promise.all(each.map(ask))
   return {
@@ -68,7 +74,7 @@ export const ofAll = async <T>(each: readonly T[], ask: (one: T) => Promise<Verd
   }
 }
 
-/** What a command printed: its output, or if that is empty and it failed, its errors. */
+/** The standard output of a command, or its standard error if it failed without output. */
 export const printed = async (context: Context, machine: string, command: Command): Promise<string> => {
   const { exitCode, stdout, stderr } = await context
     .machine(machine)

@@ -19,7 +19,7 @@ const runsOn: Readonly<Record<Service, readonly Role[]>> = {
   target: ['target'],
 }
 
-/** What is stopped, and what is started again: whoever needs iscsid starts it through its socket. */
+/** The unit to stop and the one to start again: iscsid is started by its socket on demand. */
 const units = {
   kubelet: { stop: ['kubelet'], start: 'kubelet' },
   containerd: { stop: ['containerd'], start: 'containerd' },

@@ -1,4 +1,4 @@
-/** Targets that serve nobody: what a target that is stopped and one that vanishes have in common. */
+/** Targets that serve nobody: shared by a stopped target and one that vanishes. */
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
 import type { AimedFault, Hit } from './fault.js'
@@ -18,7 +18,7 @@ export const enablingTargets = undoAct('enable-targets', {}, (context, { machine
   ),
 )
 
-/** `1 iqn… 2`: whether it is enabled, and how many are logged in. */
+/** Prints `1 iqn… 2`: whether the target is enabled, and the number of sessions. */
 const portalGroups = shell`cd /sys/kernel/config/target/iscsi && for tpg in */tpgt_*; do [ -e "$tpg/enable" ] || continue; echo "$(cat "$tpg/enable") $tpg $(cat "$tpg"/acls/*/info 2>/dev/null | grep -c LOGGED_IN)"; done`
 
 const groupsOf = async (
@@ -59,7 +59,7 @@ const servesAgain = (names: readonly string[]): Sign => ({
     }),
 })
 
-/** A target that is stopped, and one that vanishes: an initiator sees no difference. */
+/** A stopped target and one that vanishes: an initiator sees no difference. */
 export const withoutTargets = ({ on, each, undo }: Hit<unknown>, detail: string): Omit<AimedFault, 'on'> => ({
   detail,
   undo: undo((machine) => enablingTargets.of(machine, {})),

@@ -1,30 +1,30 @@
-/** Undos: what the journal holds as data, with the code that carries it out. */
+/** Undo actions: the code for each kind of undo that the journal holds as data. */
 import { z } from 'zod'
 import { LabError } from '../error.js'
 import type { JournalEntry, Undo } from '../journal.js'
 import type { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
 
-/** Seconds for a command of an undo; the machine may be busy coming back. */
+/** Timeout of a command of an undo, in seconds; the machine may be busy booting. */
 export const undoTimeout = 30
 
-/** One way to undo something. It may be carried out twice. */
+/** One kind of undo. It must be idempotent. */
 export interface UndoAct {
-  /** What the journal calls it; no two acts share a name. */
+  /** Its name in the journal, which is unique. */
   readonly do: string
-  /** @throws when it could not be done; the entry then stays in the journal, and it may be tried again */
+  /** @throws if it fails; the entry then stays in the journal and can be tried again */
   carryOut(context: Context, entry: JournalEntry): Promise<void>
 }
 
-/** An act whose data has these fields beside the machine. */
+/** An undo action whose data has these fields besides the machine. */
 interface UndoActWith<Data> extends UndoAct {
   /** The data for the journal. */
   readonly of: (machine: string, data: Data) => Undo
 }
 
 /**
- * @param name what the journal calls it
- * @param fields what it must know beside the machine
+ * @param name its name in the journal
+ * @param fields its data besides the machine
  */
 export const undoAct = <Fields extends z.ZodRawShape>(
   name: string,
@@ -48,11 +48,11 @@ export const undoAct = <Fields extends z.ZodRawShape>(
   }
 }
 
-/** Whether the provider runs a machine. */
+/** Whether the provider reports the machine as running. */
 export const isOn = async ({ lab, provider }: Context, name: string): Promise<boolean> =>
   (await provider.states(lab)).find((state) => state.name === name)?.status === 'running'
 
-/** Runs a command on a machine that is on: rules, queues and clocks of one that is off are gone with it. */
+/** Runs a command on a running machine. Rules, queues and clock settings of a machine that is off are gone anyway. */
 export const onRunning = async (
   context: Context,
   machine: string,

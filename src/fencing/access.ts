@@ -1,36 +1,36 @@
 /**
- * Who a target lets in: the target's half of a fence by storage, and of its undo.
+ * Which initiators a target admits: the target's side of a fence by storage and of its undo.
  *
- * That a node is fenced is a file on the target's disk, named like the initiator and holding the id of the fence. The
- * script that serves the targets (templates/machine/target.sh.hbs) gives such an initiator no access list, at boot or
- * later. An undo leaves the id behind, so that a fence that was asked for before, and arrives after it, is refused.
- * All three hold one lock while they act.
+ * A fence is a file on the target's disk that is named after the initiator and contains the fence's id. The script
+ * that serves the targets (templates/machine/target.sh.hbs) gives such an initiator no access list, at boot or later.
+ * The undo records the id, so that a request for this fence that arrives after its undo is refused. All three hold
+ * one lock while they act.
  */
 import { type Lab, machineNamed } from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
 
-/** The same names stand in templates/machine/target.sh.hbs. */
+/** These names are repeated in templates/machine/target.sh.hbs. */
 const lock = '/run/lab-target.lock'
-/** A folder on a target machine: a file of an initiator's name says that it is fenced. */
+/** A folder on a target machine: a file named after an initiator says that it is fenced. */
 export const fencedFolder = '/var/lib/lab/fenced'
-/** Ids of fences that were undone; the last hundred are kept. */
+/** The ids of the last hundred fences that were undone. */
 const undone = '/var/lib/lab/unfenced'
 
-/** Seconds for a target to end a session, with all that is under way in it. */
+/** Seconds in which a target must end a session with all its outstanding commands. */
 export const dropDeadline = 20
 
-/** Seconds for whoever else changes the targets to be done. */
+/** Seconds to wait for another process that changes the targets. */
 const lockDeadline = 15
 
-/** What the target says to a fence that was undone before it came. */
+/** The exit code of a target for a fence that was undone before it arrived. */
 const undoneBefore = 4
 
-/** The machines whose targets a node uses; none where it is no initiator. */
+/** The machines whose targets a node uses; none if it is not an initiator. */
 export const targetMachinesOf = (lab: Lab, node: string): readonly string[] =>
   machineNamed(lab, node).iqn === undefined ? [] : [...new Set(lab.targets.map(({ machine }) => machine))]
 
-/** What throws an initiator out at one target machine, by the fence with this id. Idempotent. */
+/** The command that ends an initiator's access at one target machine, for the fence with this id. Idempotent. */
 export const throwOutCommand = (initiator: string, id: string): Command =>
   shell`set -e
 exec 9>${lock}; flock -w ${lockDeadline} 9
@@ -45,9 +45,10 @@ done
 for acl in /sys/kernel/config/target/iscsi/*/tpgt_*/acls/${initiator}; do [ ! -d "$acl" ]; done`
 
 /**
- * Ends the sessions of a node at all targets, and keeps it out until `letIn`, whatever the target machines go
- * through. @param id of the fence @returns false: this fence was undone already
- * @throws where a target machine did not confirm it
+ * Ends the sessions of a node at all targets and denies it access until `letIn`, even across reboots of the targets.
+ * @param id of the fence
+ * @returns false if this fence was already undone
+ * @throws if a target machine did not confirm it
  */
 export const throwOut = async (
   context: Context,
@@ -71,7 +72,7 @@ export const throwOut = async (
   return !answers.includes(undoneBefore)
 }
 
-/** Lets a node in again at one target machine, and refuses the fence with this id from now on. Idempotent. */
+/** Admits a node again at one target machine, and refuses the fence with this id from now on. Idempotent. */
 export const letIn = (initiator: string, id: string): Command =>
   shell`set -e
 exec 9>${lock}; flock -w ${lockDeadline} 9
@@ -83,9 +84,9 @@ ls -t ${undone} | tail -n +101 | while read -r old; do rm -f ${undone}/"$old"; d
 exec 9>&-
 /etc/lab/boot.d/50-target`
 
-/** The initiators that a target machine keeps out. */
+/** Prints the initiators that a target machine denies. */
 export const keptOut = shell`ls ${fencedFolder} 2>/dev/null || true`
 
-/** Forgets that an initiator is fenced; no id is left behind. For a fence that nobody has noted. */
+/** Forgets the fence of an initiator without recording an id, for a fence that is in no journal. */
 export const forget = (initiator: string): Command =>
   shell`exec 9>${lock}; flock -w ${lockDeadline} 9; rm -f ${`${fencedFolder}/${initiator}`}; sync ${fencedFolder}`

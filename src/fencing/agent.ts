@@ -1,6 +1,6 @@
 /**
- * Who is to be fenced, and when: watches the workers as Kubernetes and the provider see them, and fences those that
- * go, side by side. How one is fenced, and why that is safe, is in `fence.ts`.
+ * Decides which workers to fence and when: it watches them through Kubernetes and the provider, and fences lost ones
+ * concurrently. `fence.ts` describes the fence itself and why it is safe.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf } from '../error.js'
@@ -10,71 +10,71 @@ import type { Context } from '../context.js'
 import type { MachineState } from '../provider/provider.js'
 import { attemptFence, type Fenced, type FenceMethod } from './fence.js'
 
-/** Milliseconds between two looks. */
+/** Milliseconds between two observations. */
 const pause = 200
 
 /**
- * Milliseconds for which a kubelet that says of itself that it is not ready must go on saying so. It lives, and its
- * word may be old: it looks at its runtime every 5 s, and tells every 10 s (nodeStatusUpdateFrequency, as it comes).
+ * Milliseconds for which a kubelet must keep reporting itself as not ready. Such a kubelet is alive, and its report
+ * may be old: it checks its runtime every 5 s and reports every 10 s (the default of nodeStatusUpdateFrequency).
  */
 const ownWordStands = 15_000
 
-/** Milliseconds for one attempt: a target that ends a session may take 20 s, and the taint 10 s more. */
+/** Timeout of one attempt in milliseconds: a target may take 20 s to end a session, and the taint 10 s more. */
 const attemptDeadline = 35_000
 
-/** Milliseconds from an attempt that came to nothing to the next one: first, and at most. */
+/** Milliseconds from a failed attempt to the next one: the first and the longest pause. */
 const firstRest = 200
 const longestRest = 5000
 
-/** Milliseconds after which the same complaint is worth another line. */
+/** Milliseconds after which the same error is logged again. */
 const sameComplaint = 60_000
 
 /** A worker, as Kubernetes and the provider see it. */
 interface Seen {
   readonly ready: boolean
-  /** Since when the kubelet itself says that it is not ready, by `performance.now`; undefined: it does not. */
+  /** Since when the kubelet has reported itself as not ready, by `performance.now`; undefined if it does not. */
   readonly refusing: number | undefined
   /** Changes with every boot. */
   readonly bootId: string
 }
 
-/** A machine since it was last switched on. */
+/** One run of a machine, from power-on to power-off. */
 interface Run {
-  /** The provider's word for it. */
+  /** The provider's identifier of the run. */
   readonly since: string
-  /** The boot that Kubernetes knew of when it began: what it says of that one is old news. */
+  /** The boot that Kubernetes knew when this run began: reports about it are outdated. */
   readonly before: string | undefined
 }
 
 export interface Watching {
   readonly method: FenceMethod
-  /** Recorded in the journal as the one who did it. */
+  /** Recorded in the journal as the author. */
   readonly by: string
-  /** Ids of fences that were confirmed before: those that the journal has and that are not among them are gone on with. */
+  /** Ids of fences that were confirmed earlier: other fences in the journal are continued. */
   readonly confirmed?: ReadonlySet<string>
-  /** True while another command changes the lab on purpose: nothing that goes then is lost. */
+  /** True while another command changes the lab on purpose: then no machine counts as lost. */
   readonly suspended: () => Promise<boolean>
   readonly fenced: (seen: Fenced) => void | Promise<void>
   readonly notice: (text: string) => void
-  /** Told after every look which workers would be fenced if they went, and which are being fenced. */
+  /** Called after every observation with the workers that would be fenced if they were lost, and those being fenced. */
   readonly looked?: (armed: readonly string[], fencing: readonly string[]) => void | Promise<void>
 }
 
 /** A node that is being fenced. */
 interface Attempts {
   running: boolean
-  /** By `performance.now`: no attempt before. */
+  /** The time of the next attempt, by `performance.now`. */
   next: number
   rest: number
   complaint?: { readonly text: string; readonly at: number }
 }
 
 /**
- * Fences any worker that goes, until the signal: one that is off, as its provider sees it, or that Kubernetes calls
- * not ready, although it still writes, perhaps; where the kubelet itself says so, not before that has stood for
- * `ownWordStands`. Only a worker that was seen ready in this boot can go; one that is fenced is left alone; and while
- * no other worker is ready nobody could take over, so nothing is gained. A fence that was noted and never confirmed is
- * gone on with, whoever began it.
+ * Fences every lost worker until the signal. A worker is lost when its provider reports it as off, or when Kubernetes
+ * calls it not ready although it may still write; if the kubelet itself reports that, only after `ownWordStands`.
+ * Only a worker that was seen ready in this boot can be lost, and a fenced one is left alone. While no other worker
+ * is ready, nobody could take over, so nobody is fenced. A fence that was recorded but never confirmed is continued,
+ * whoever began it.
  */
 export const fencingAgent = async (
   context: Context,
@@ -98,7 +98,7 @@ export const fencingAgent = async (
         nodeInfo?: { bootID?: string }
       }
       const { name } = object.metadata
-      // Unknown is the control plane's word, of a kubelet that is silent.
+      // Status Unknown comes from the control plane, about a silent kubelet.
       const status = conditions?.find((each) => each.type === 'Ready')?.status
       nodes.set(name, {
         ready: status === 'True',
@@ -110,17 +110,17 @@ export const fencingAgent = async (
   )
   watching.catch(() => undefined)
 
-  /** Sees machines being switched on, also while nobody may be fenced. */
+  /** Follows the runs of all machines, even while fencing is suspended. */
   const follow = (states: readonly MachineState[]): void => {
     for (const { name, status, detail: since } of states) {
       const known = runs.get(name)
       if (status === 'running' && known?.since !== since)
-        // The first time, Kubernetes has had its say about this run.
+        // At the first observation, Kubernetes already knows this run.
         runs.set(name, { since, before: known ? nodes.get(name)?.bootId : undefined })
     }
   }
 
-  /** The workers that are to be fenced now, with why. */
+  /** The workers to fence now, with the reasons. */
   const lostAmong = (
     states: readonly MachineState[],
     fences: ReadonlyMap<string, NotedFence>,
@@ -142,10 +142,13 @@ export const fencingAgent = async (
     return well.size > 0 ? lost : new Map()
   }
 
-  /** A fence that was noted, and of which nobody knows whether it came about. */
+  /** Whether a fence was recorded and never confirmed. */
   const isOpen = ({ harm }: NotedFence): boolean => harm !== undefined && !confirmed.has(harm.id)
 
-  /** Asked with the lock held: a command that changes the lab now will find in the journal what is noted next. */
+  /**
+   * Asked while the fence lock is held: a command that changes the lab from now on finds the next entry in the
+   * journal.
+   */
   const whyNow = async (node: string, noted: NotedFence | undefined): Promise<string | undefined> => {
     if (signal.aborted || (await suspended())) return undefined
     if (noted) return isOpen(noted) ? `${node} was to be fenced` : undefined
@@ -170,7 +173,7 @@ export const fencingAgent = async (
           method,
           by,
           why: (noted) => whyNow(node, noted),
-          // It is to be seen ready again, in another boot, before it can go again.
+          // It must be seen ready in another boot before it can be lost again.
           begun: () => armed.delete(node),
         },
         bounded,

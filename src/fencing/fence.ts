@@ -1,17 +1,17 @@
 /**
- * A fence: a node is made unable to write before another may take over.
+ * A fence: a node loses its ability to write before another node may take over.
  *
- * Why that is safe, step by step. (1) The undos are on the operator's disk before anything happens. (2) By power: the
- * provider cuts the machine's power, and says that its process is gone. By storage: the target drops the node's access
- * list, which ends its session and waits for what is under way in it, and lets the node in nowhere until the undo.
- * From here on nothing of that node reaches the disk, whatever it still believes. (3) Only what was confirmed counts;
- * then the node is tainted `out-of-service`, and Kubernetes makes the replacement. (4) A node that was fenced comes
- * back by a fresh boot, without session, mount and cache: what it has not written yet must never be written.
+ * Why it is safe, step by step. (1) The undos are on the operator's disk before anything happens. (2) By power: the
+ * provider cuts the machine's power and confirms that its process is gone. By storage: the target removes the node's
+ * access list, which ends its session and waits for outstanding commands, and denies the node until the undo. From
+ * here on nothing from that node reaches the disk, whatever it still believes. (3) Only a confirmed fence counts;
+ * then the node gets the taint `out-of-service`, and Kubernetes creates the replacement. (4) A fenced node comes back
+ * by a fresh boot, without session, mount and cache: data it has not written yet must never be written.
  *
- * Why a fence and its undo never cross. Both hold one lock for each node, and a command that changes the lab waits for
- * that lock before it reads the journal. What a fence asked for and then left behind, because it was killed or took
- * too long, may still arrive after the undo; then it is refused: by the target (`access.ts`), by the API server
- * (`taint.ts`), and by the provider, which cuts the run of the machine that was meant and none that was begun since.
+ * Why a fence and its undo never interleave. Both hold one lock for each node, and a command that changes the lab
+ * waits for that lock before it reads the journal. A request that a killed or timed-out fence left behind may still
+ * arrive after the undo; then it is refused: by the target (`access.ts`), by the API server (`taint.ts`), and by the
+ * provider, which cuts only the requested run of the machine and no later one.
  */
 import type { LabId } from '../identity.js'
 import { unlessAborted } from '../error.js'
@@ -28,17 +28,17 @@ export type FenceMethod = 'power' | 'storage'
 
 /** A node that was fenced. */
 export interface Fenced {
-  /** ISO 8601, when Kubernetes had been told. */
+  /** ISO 8601, when Kubernetes had confirmed the taint. */
   readonly at: string
   readonly node: string
-  /** For people: why, and what confirms that it can no longer write. */
+  /** For people: the reason, and what confirms that the node can no longer write. */
   readonly detail: string
-  /** Of the fence: the journal's entry for how the node is let write again. */
+  /** The id of the journal entry that undoes the fence. */
   readonly id?: string | undefined
 }
 
 /**
- * Holds the lock of a node's fence while the body works; waits for whoever has it, who is done after one attempt.
+ * Holds the lock of a node's fence while the body runs. It waits for another holder, which is done after one attempt.
  * @throws Interrupted by the signal while it waits
  */
 export const whileFencing = async <T>(
@@ -61,15 +61,15 @@ export const whileFencing = async <T>(
 }
 
 /**
- * Waits until no fence of the lab is under way. Whoever holds the lab's lock to change it calls this before it reads
- * the journal: the agent begins no fence while that lock is held, and what it began before is noted then.
+ * Waits until no fence of the lab is in progress. A command that holds the lab's lock for a change calls this before
+ * it reads the journal: the agent begins no fence while that lock is held, and earlier ones are then in the journal.
  */
 export const settleFences = async (lab: Lab, signal: AbortSignal): Promise<void> => {
   for (const { name } of machinesWith(lab, 'worker'))
     await whileFencing(lab, name, signal, () => Promise.resolve())
 }
 
-/** The initiators that a target machine keeps out, and whether the journal knows of it. */
+/** The initiators that a target machine denies, and whether the journal knows of each. */
 export const keptOutAt = async (
   context: Context,
   target: string,
@@ -85,8 +85,8 @@ export const keptOutAt = async (
 }
 
 /**
- * Forgets the fences of a target machine that are in no journal: nothing would ever undo them. The lock of each node
- * is held meanwhile, so that none is forgotten that was just noted.
+ * Forgets the fences of a target machine that are in no journal, since nothing would ever undo them. It holds the
+ * lock of each node meanwhile, so that no fence is forgotten that was just recorded.
  */
 export const forgetUnknownFences = async (context: Context, target: string): Promise<void> => {
   const { lab, signal } = context
@@ -103,18 +103,18 @@ export const forgetUnknownFences = async (context: Context, target: string): Pro
 export interface FenceRequest {
   readonly node: string
   readonly method: FenceMethod
-  /** Recorded in the journal as the one who did it. */
+  /** Recorded in the journal as the author. */
   readonly by: string
   /**
-   * Asked once the lock is held, because the world may be another one by then. Of a node that is not fenced: why it
-   * is to be. Of one whose fence was begun and not confirmed: anything but undefined. Undefined: leave it.
+   * Asked once the lock is held, because the situation may have changed. For a node that is not fenced: the reason to
+   * fence it. For a fence that was begun and not confirmed: anything but undefined. Undefined: do nothing.
    */
   readonly why: (noted: NotedFence | undefined) => Promise<string | undefined>
-  /** Told once the undo is in the journal, before anything is done. */
+  /** Called once the undo is in the journal, before anything is done. */
   readonly begun?: () => void
 }
 
-/** @returns what confirms that the node cannot write; undefined: nothing does, or the fence was undone already. */
+/** @returns what confirms that the node cannot write; undefined if nothing does or the fence was already undone */
 const makeHarmless = async (
   context: Context,
   { node, method }: FenceRequest,
@@ -134,10 +134,11 @@ const makeHarmless = async (
 }
 
 /**
- * One attempt to fence a node. Whatever becomes of it, its undo is in the journal before anything is done.
- * @param signal ends it, as after a time; what it asked for before that may still happen, and is refused once undone
- * @returns the fence; undefined: it is not wanted any more, or nothing confirmed it
- * @throws what kept it from being confirmed
+ * One attempt to fence a node. Its undo is in the journal before anything is done, whatever comes of it.
+ * @param signal ends the attempt, for example after a timeout; earlier requests may still take effect, and are
+ * refused once undone
+ * @returns the fence; undefined if it is no longer wanted or nothing confirmed it
+ * @throws what prevented the confirmation
  */
 export const attemptFence = (
   context: Context,
@@ -150,7 +151,7 @@ export const attemptFence = (
     const noted = fencesIn(await readJournal(lab)).get(node)
     const why = await request.why(noted)
     if (why === undefined) return undefined
-    // The last is undone first: a taint that is still on its way must not come once the node may write again.
+    // The last entry is undone first: a taint that is still on its way must not arrive once the node may write again.
     const harmUndo: Undo =
       method === 'power'
         ? { do: 'boot-afresh', machine: node }
@@ -166,7 +167,7 @@ export const attemptFence = (
     const harm = noted?.harm ?? fresh[0]
     if (harm === undefined || signal.aborted) return undefined
     const confirmed = await makeHarmless(context, request, harm.id, signal)
-    // Not confirmed is not fenced.
+    // An unconfirmed fence does not count.
     if (confirmed === undefined) return undefined
     await unlessAborted(
       signal,

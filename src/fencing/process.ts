@@ -1,9 +1,9 @@
 /**
- * The fencing agent as a process of its own, which watches a lab while nobody is at the keyboard. `up` starts it,
- * `stop` and `down` end it. It remembers nothing: who is fenced is in the journal of what is to be undone.
+ * The fencing agent as a process, which watches a lab while no command runs. `up` starts it; `stop` and `down` end
+ * it. It keeps no state in memory: the journal records which nodes are fenced.
  *
- * It has a keeper, a second process that starts it again when it ends; and when the keeper ends, the agent starts
- * another keeper and ends itself, so that whichever of the two is killed, both are there again after a moment.
+ * Its keeper, a second process, restarts it when it ends; and when the keeper ends, the agent starts another keeper
+ * and ends itself. So whichever of the two is killed, both are running again after a moment.
  */
 import { atSeatOf, type LabId } from '../identity.js'
 import { spawn } from 'node:child_process'
@@ -25,13 +25,13 @@ const fencedSchema = z.object({
   id: z.string().optional(),
 })
 
-/** Milliseconds between two notes of what the agent sees. */
+/** Milliseconds between two notes of the agent's state. */
 const noteEvery = 500
-/** Milliseconds until an agent that ended is started again. */
+/** Milliseconds until an ended agent is restarted. */
 const restartAfter = 300
-/** Bytes of a log, after which it is put aside, and the one that was aside before is gone. */
+/** Size in bytes at which a log is rotated; one rotated log is kept. */
 const longestLog = 1024 ** 2
-/** Fences that are remembered. */
+/** Number of fences in the history. */
 const mostFenced = 1000
 
 const program = fileURLToPath(new URL('../cli.js', import.meta.url))
@@ -48,17 +48,17 @@ const readFenced = async (lab: LabId): Promise<readonly Fenced[]> => {
     try {
       return line === '' ? [] : [fencedSchema.parse(JSON.parse(line))]
     } catch {
-      // The beginning of a line, as a power cut leaves it: that fence is made sure of once more.
+      // A line that a power cut shortened: that fence is confirmed again.
       return []
     }
   })
 }
 
-/** Whom the agent fenced since a moment. */
+/** The fences of the agent since a moment. */
 export const fencedSince = async (lab: LabId, since: Date): Promise<readonly Fenced[]> =>
   (await readFenced(lab)).filter(({ at }) => Date.parse(at) >= since.getTime())
 
-/** The agent's whole life; ends with the signal, or when the lab's folder goes. */
+/** Runs the agent until the signal, or until the lab's folder is gone. */
 export const runAgent = async (
   context: Context,
   method: FenceMethod,
@@ -98,7 +98,7 @@ export const runAgent = async (
       await writeFile(next, JSON.stringify(state), { mode: 0o600 })
       await rename(next, files.state)
     } catch {
-      // Without its folder there is no lab any more, and nobody to watch.
+      // Without its folder there is no lab to watch.
       gone.abort()
     }
   }
@@ -117,7 +117,7 @@ export const runAgent = async (
         by: 'the fencing agent',
         confirmed: new Set(before.flatMap(({ id }) => (id === undefined ? [] : [id]))),
         suspended: async () => {
-          // A holder without a purpose is one of an earlier version.
+          // A holder without a purpose is an earlier version.
           suspended = ((await holderOf(pathsOf(lab).lock))?.purpose ?? 'run') === 'change'
           if (suspended) await note([], [])
           return suspended
@@ -133,7 +133,7 @@ export const runAgent = async (
   }
 }
 
-/** Adds to the log of the agent; what would make it too long goes into a new one. */
+/** Appends to the agent's log, and rotates it when it gets too long. */
 const writeLog = async (lab: LabId, text: string): Promise<void> => {
   const { log } = filesOf(lab)
   try {
@@ -141,13 +141,13 @@ const writeLog = async (lab: LabId, text: string): Promise<void> => {
     if (size > longestLog) await rename(log, `${log}.1`)
     await appendFile(log, text, { mode: 0o600 })
   } catch {
-    // The folder went with the lab, or the disk is full: fencing matters more than what is said about it.
+    // The folder is gone with the lab, or the disk is full: fencing matters more than its log.
   }
 }
 
 /**
- * The keeper's whole life: starts the agent, and again whenever it ends, until the signal or until nobody wants it.
- * Nothing to do where another keeper lives.
+ * Runs the keeper, which starts the agent whenever it has ended, until the signal or until the agent is no longer
+ * wanted. Does nothing if another keeper is running.
  */
 export const keepAgent = async (lab: LabId, signal: AbortSignal): Promise<void> => {
   const files = filesOf(lab)
@@ -190,7 +190,7 @@ export const keepAgent = async (lab: LabId, signal: AbortSignal): Promise<void> 
   }
 }
 
-/** Starts a keeper, which outlives this process; returns before the agent has looked for the first time. */
+/** Starts a keeper, which outlives this process. Returns before the agent's first observation. */
 export const startKeeper = (lab: LabId): void => {
   const child = spawn(process.execPath, [program, 'fencing-agent', lab.name], {
     env: atSeatOf(lab),
@@ -202,7 +202,7 @@ export const startKeeper = (lab: LabId): void => {
   child.unref()
 }
 
-/** The agent is to be at work from now on; returns before it has looked for the first time. */
+/** Makes sure that the agent runs from now on. Returns before its first observation. */
 export const startAgent = async (lab: LabId): Promise<void> => {
   const { folder, wanted } = filesOf(lab)
   await mkdir(folder, { recursive: true, mode: 0o700 })
@@ -210,7 +210,7 @@ export const startAgent = async (lab: LabId): Promise<void> => {
   startKeeper(lab)
 }
 
-/** Whether the agent is to be at work, or it or its keeper lives still. */
+/** Whether the agent should run, or it or its keeper is still running. */
 export const isAgentWanted = async (lab: LabId): Promise<boolean> => {
   const { wanted, lock, keeperLock } = filesOf(lab)
   return (
@@ -219,10 +219,10 @@ export const isAgentWanted = async (lab: LabId): Promise<boolean> => {
   )
 }
 
-/** Milliseconds for the agent and its keeper to end by themselves. */
+/** Milliseconds for the agent and its keeper to end on request. */
 const farewell = 5000
 
-/** Ends the agent and its keeper; nothing to do where there is none. */
+/** Ends the agent and its keeper, if they run. */
 export const stopAgent = async (lab: LabId): Promise<void> => {
   const { wanted, lock, keeperLock } = filesOf(lab)
   await rm(wanted, { force: true })
@@ -240,7 +240,7 @@ export const stopAgent = async (lab: LabId): Promise<void> => {
       try {
         process.kill(pid, late ? 'SIGKILL' : 'SIGTERM')
       } catch (error) {
-        // It ended by itself just now.
+        // It has just ended on its own.
         if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
       }
     }

@@ -1,4 +1,4 @@
-/** What the fencing agent says of itself while it lives. `lab status` reads this: no parser of schemas is loaded. */
+/** The state that a running fencing agent publishes. `lab status` reads it without loading a schema parser. */
 import type { LabId } from '../identity.js'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -7,18 +7,18 @@ import { pathsOf } from '../state.js'
 import type { FenceMethod } from './fence.js'
 
 export interface AgentNote {
-  /** ISO 8601, of the last look. */
+  /** ISO 8601, of the last observation. */
   readonly at: string
   readonly method: FenceMethod
-  /** Another command is at work on the lab: whatever goes now does so on purpose. */
+  /** Another command is changing the lab: no machine counts as lost meanwhile. */
   readonly suspended: boolean
-  /** The workers that would be fenced if they went; since when, ISO 8601. */
+  /** The workers that would be fenced if they were lost, and since when (ISO 8601). */
   readonly watched: readonly { readonly node: string; readonly since: string }[]
-  /** The workers that are being fenced, and of which nothing confirms yet that they cannot write. */
+  /** The workers that are being fenced without a confirmation yet that they cannot write. */
   readonly fencing: readonly string[]
 }
 
-/** What a fencing agent that lives said last. */
+/** The last note of a running fencing agent. */
 export interface AgentState extends AgentNote {
   readonly pid: number
 }
@@ -27,11 +27,11 @@ export const filesOf = (lab: LabId) => {
   const { fencing } = pathsOf(lab)
   return {
     folder: fencing,
-    /** There as long as the agent is to be at work. */
+    /** Exists as long as the agent should run. */
     wanted: join(fencing, 'wanted'),
     /** Held by the agent. */
     lock: join(fencing, 'lock'),
-    /** Held by the process that starts it again. */
+    /** Held by the keeper. */
     keeperLock: join(fencing, 'keeper.lock'),
     state: join(fencing, 'state.json'),
     fenced: join(fencing, 'fenced.ndjson'),
@@ -52,15 +52,15 @@ const isNote = (value: unknown): value is AgentNote => {
   )
 }
 
-/** Milliseconds after which an agent that said nothing is not at work. */
+/** Milliseconds after which a silent agent counts as not working. */
 const silence = 5000
 
-/** Milliseconds since the last look. */
+/** Milliseconds since the last observation. */
 export const quietOf = ({ at }: AgentNote): number => Date.now() - Date.parse(at)
 
 export const isAtWork = (state: AgentNote): boolean => quietOf(state) < silence
 
-/** What the agent said last; undefined: there is none that lives, or it has not said anything yet. */
+/** The agent's last note; undefined if it does not run or has written none yet. */
 export const agentState = async (lab: LabId): Promise<AgentState | undefined> => {
   const files = filesOf(lab)
   const holder = await holderOf(files.lock)

@@ -1,7 +1,7 @@
 /**
- * The taint `out-of-service`, put on a node and taken off. Every change names the version of the node that it was
- * decided on, and taking it off changes the node in any case: a taint that was asked for before, and arrives after it,
- * is refused by the API server.
+ * The taint `out-of-service`, set on and removed from a node. Every change names the version of the node on which it
+ * was decided, and removing the taint always changes the node: the API server refuses a taint that was requested
+ * earlier and arrives later.
  */
 import { conflict, LabError } from '../error.js'
 import type { Kubectl } from '../machine/kubectl.js'
@@ -20,13 +20,13 @@ interface NodeObject {
   readonly spec: { readonly taints?: readonly Taint[] }
 }
 
-/** When the taint was last taken off: nobody reads it, but it makes a new version of the node. */
+/** When the taint was last removed. Nobody reads it, but it makes a new version of the node. */
 const annotation = 'lab/returned-to-service'
 
-/** Seconds for one answer of the API server. */
+/** Timeout of a request to the API server, in seconds. */
 const timeout = 10
 
-/** How often a node is read again that others change at the same time, as the node controller does when one is lost. */
+/** Attempts to update a node that others change at the same time, such as the node controller for a lost node. */
 const tries = 10
 
 const setTaints = async (
@@ -62,8 +62,8 @@ const isOurs = ({ key }: Taint): boolean => key === outOfService
 
 /**
  * Tells Kubernetes that the pods of a node run nowhere.
- * @param go asked once more before the change: whether it is still wanted
- * @throws where the API server did not confirm it
+ * @param go asked once more before the change whether it is still wanted
+ * @throws if the API server did not confirm it
  */
 export const putOutOfService = async (kubectl: Kubectl, node: string, go: () => boolean): Promise<void> => {
   const done = await setTaints(
@@ -81,7 +81,7 @@ export const putOutOfService = async (kubectl: Kubectl, node: string, go: () => 
     throw new Error(`${node} was not tainted: Kubernetes has no such node, or nobody wants it any more`)
 }
 
-/** The node may have pods again. Nothing to do where Kubernetes has no such node. */
+/** Allows pods on the node again. Does nothing if Kubernetes has no such node. */
 export const returnToService = async (kubectl: Kubectl, node: string): Promise<void> => {
   await setTaints(
     kubectl,

@@ -1,4 +1,4 @@
-/** The rules of Kubernetes, of its database and of what is deployed in it. */
+/** The rules for Kubernetes, its database and its workloads. */
 import { providerEntry, providerNames } from '../providers.js'
 import { hostNumber, nthRange, overlaps, parseAddress, sizeOf } from './address.js'
 import { type DraftFile, type Found, type Path, items, lacks, pathText, Taken } from './draft.js'
@@ -9,17 +9,17 @@ import { anyOf, didYouMean, shown } from './suggest.js'
 
 type File = DraftFile
 
-/** Which versions of Kubernetes can be brought up. */
+/** The versions and images that a lab may ask for. */
 export interface Supported {
-  /** The version that is built here, for machines of the provider uml; undefined when that is not known. */
+  /** The version that is built for the provider uml; undefined when it is unknown. */
   readonly built: string | undefined
   /** Minor versions that can be installed as packages, such as `1.36`. */
   readonly minors: readonly string[]
-  /** What images a lab may ask for, `nginx:1.26`; undefined when that is not known. */
+  /** The images that a lab may ask for, such as `nginx:1.26`; undefined when they are unknown. */
   readonly images?: readonly string[] | undefined
 }
 
-/** Why a provider cannot run this version of Kubernetes. No provider: it must do for all of them. */
+/** Why a provider cannot run this version of Kubernetes. Without a provider, the version must suit all of them. */
 export const versionProblem = (
   version: string,
   provider: ProviderName | undefined,
@@ -62,7 +62,7 @@ export function* kubernetesRules(file: File, supported: Supported): Found {
   }
 
   const version = file.kubernetes?.version
-  // A bad provider says nothing about the version: the rule waits until it is mended.
+  // With an invalid provider, nothing can be said about the version.
   const providerKnown = lacks(file, 'provider') || file.provider !== undefined
   const problem =
     version !== undefined && providerKnown ? versionProblem(version, file.provider, supported) : undefined
@@ -73,7 +73,7 @@ export function* kubernetesRules(file: File, supported: Supported): Found {
   const services = subnetAt(file, 'kubernetes', 'serviceSubnet', defaults.serviceSubnet)
   for (const [one, other] of [[lab, pods] as const, [lab, services] as const, [pods, services] as const]) {
     if (!one.subnet || !other.subnet || !overlaps(one.subnet, other.subnet)) continue
-    // The place is one that the author wrote; two defaults do not overlap.
+    // The problem is reported at a subnet from the file; two defaults do not overlap.
     const [here, there] = other.given ? [other, one] : [one, other]
     const origin = there.given ? '' : ', the default'
     yield {
@@ -93,7 +93,7 @@ export function* kubernetesRules(file: File, supported: Supported): Found {
   }
 }
 
-/** Kubernetes judges the name of an iSCSI target more strictly than the standard does. */
+/** Kubernetes is stricter about iSCSI target names than the standard. */
 const kubernetesIqnProblem = (iqn: string): string | undefined => {
   if (/^iqn\.[^:]+$/.test(iqn))
     return `${iqn} has no part behind a colon, which Kubernetes wants; write ${iqn}:target00`
@@ -101,7 +101,7 @@ const kubernetesIqnProblem = (iqn: string): string | undefined => {
   return undefined
 }
 
-/** Data is on a LUN, or on a volume that every worker reaches. */
+/** The database's data is on a LUN or on a volume that every worker can reach. */
 function* databaseVolumeRules(file: File, database: NonNullable<File['database']>): Found {
   if (lacks(database, 'storage')) {
     if (lacks(database, 'lun'))

@@ -2,17 +2,17 @@ import type { LabFile } from './schema.js'
 import { shown } from './suggest.js'
 
 /**
- * A lab file that may have bad fields: a bad value is `undefined` under a key that is there, and a rule that
- * would need it stays silent.
+ * A lab file with possibly invalid fields: an invalid value is `undefined` under a key that exists, and rules that
+ * need it are skipped.
  */
 
 export type Path = readonly (string | number)[]
 
 export interface Problem {
   readonly path: Path
-  /** What is wrong and what was wanted; the place is put before it. */
+  /** What is wrong and what is expected; the place is prepended. */
   readonly message: string
-  /** The place is the key, not the value. */
+  /** Report the problem at the key instead of the value. */
   readonly atKey?: boolean
 }
 
@@ -25,19 +25,19 @@ export type Draft<T> = T extends readonly (infer Item)[]
 export type DraftFile = Draft<LabFile>
 export type Found = Generator<Problem, void>
 
-/** Items that are known, with their places in the list. */
+/** The valid items of a list, with their places. */
 export const items = <T>(
   list: readonly (T | undefined)[] | undefined,
 ): (readonly [index: number, item: T])[] =>
   (list ?? []).flatMap((item, index) => (item === undefined ? [] : [[index, item] as const]))
 
-/** Not even a bad one is there. */
+/** Whether a key is absent, rather than present with an invalid value. */
 export const lacks = (owner: object, key: string): boolean => !(key in owner)
 
-/** The second and later users of a name, an address or a number, each with the place of the first. */
+/** Finds the second and later users of a name, address or number, with the place of the first. */
 export class Taken<T> {
   readonly #first = new Map<T, Path>()
-  /** The place that has the value already; otherwise remembers this one. */
+  /** Returns the place that already has the value, or else remembers this one. */
   by(value: T, path: Path): Path | undefined {
     const first = this.#first.get(value)
     if (!first) this.#first.set(value, path)

@@ -1,4 +1,4 @@
-/** What the schema found wrong with a lab file, in words. */
+/** Explains what the schema found wrong with a lab file. */
 import type { z } from 'zod'
 import type { Path, Problem } from './draft.js'
 import type { Source } from './source.js'
@@ -16,7 +16,7 @@ export const valueAt = (value: unknown, path: Path): unknown =>
     value,
   )
 
-/** A schema without its wrappings (optional, default); of several, the one whose mark the value bears. */
+/** A schema without optional and default wrappers; for a union, the member that the value selects. */
 const bare = (schema: Schema | undefined, value: unknown): z.core.$ZodTypes | undefined => {
   const type = schema as z.core.$ZodTypes | undefined
   if (type && 'innerType' in type._zod.def) return bare(type._zod.def.innerType, value)
@@ -50,7 +50,7 @@ const fieldsAt = (schema: Schema, path: Path, file: unknown): readonly string[] 
 const isGood = (schema: Schema, path: Path, file: unknown, text: string): boolean =>
   (schemaAt(schema, path, file) as z.ZodType | undefined)?.safeParse(text).success === true
 
-/** What the author wrote, as a sentence begins with it. */
+/** What the author wrote, as the beginning of a sentence. */
 const seen = (value: unknown, written: string | undefined, textWanted: boolean): string => {
   if (typeof value === 'string') return `${shown(value)}:`
   if (typeof value === 'number' || typeof value === 'boolean') {
@@ -61,7 +61,7 @@ const seen = (value: unknown, written: string | undefined, textWanted: boolean):
   return 'is a mapping;'
 }
 
-/** What could stand at the mark that says which of several forms a mapping has, such as `fault`. */
+/** The allowed values of a discriminator such as `fault`. */
 const marksOf = (schema: Schema, issue: Issue, file: unknown): readonly string[] => {
   if (issue.code !== 'invalid_union' || !('discriminator' in issue)) return []
   const path = issue.path as Path
@@ -71,7 +71,7 @@ const marksOf = (schema: Schema, issue: Issue, file: unknown): readonly string[]
   return options.flatMap((option) => [...(option._zod.propValues?.[String(path.at(-1))] ?? [])].map(String))
 }
 
-/** An issue of the schema in words: what was found, what was wanted. */
+/** Explains an issue of the schema: what was found and what is expected. */
 export const explain = (schema: Schema, issue: Issue, file: unknown, source: Source): Problem[] => {
   const path = issue.path as Path
   if (issue.code === 'unrecognized_keys') {
@@ -96,7 +96,7 @@ export const explain = (schema: Schema, issue: Issue, file: unknown, source: Sou
   const secret = (schemaAt(schema, path, file) as z.ZodType | undefined)?.meta()?.writeOnly === true
   const written = source.written(path)
   const textWanted = issue.code === 'invalid_type' && issue.expected === 'string'
-  // YAML took digits or true for something else: quotes help, if the text is otherwise good.
+  // YAML read digits or `true` as another type: quotes help if the text is otherwise valid.
   if (textWanted && written !== undefined && isGood(schema, path, file, written)) {
     const kind = typeof value === 'number' ? 'a number' : 'a truth value'
     return [

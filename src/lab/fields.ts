@@ -1,6 +1,6 @@
 /**
- * The kinds of fields that a lab file has. Each carries a phrase that says what is wanted; `explain.ts` puts it behind what
- * the author wrote. A problem that a function of this file finds is a whole sentence.
+ * The field types of a lab file. Each has a phrase for the expected value, which `explain.ts` appends to what the
+ * author wrote. A problem found by a function of this file is a whole sentence.
  */
 import { z } from 'zod'
 import { isPrivate, parseSubnet, subnetText } from './address.js'
@@ -19,7 +19,7 @@ export const defaults = {
 
 export const lastNodePort = 32767
 
-/** A text field whose form a function judges. The pattern, if any, is only for editors. */
+/** A text field that a function validates. The pattern, if any, is only for editors. */
 export const text = (wanted: string, problem: (value: string) => string | undefined, meta: Meta) =>
   z
     .string({ error: wanted })
@@ -84,7 +84,7 @@ const iqnPattern =
 /** What is wrong with an iSCSI name (RFC 7143, 4.2.7; allowed characters RFC 3722). */
 export const iqnProblem = (value: string): string | undefined => {
   const name = shown(value)
-  // A month of 13 or a capital letter is a typing slip that the general sentence would hide.
+  // A month of 13 or a capital letter is a typing error, for which the general sentence would be no help.
   if (Buffer.byteLength(value) > 223) {
     return `${name} has ${String(Buffer.byteLength(value))} bytes; an iSCSI name has at most 223`
   }
@@ -118,11 +118,11 @@ export const iqn = (description: string) =>
     examples: ['iqn.2016-04.world.srv:target00'],
   })
 
-/** Characters that would end a line, or that no UTF-8 file can hold, wherever the text ends up. */
+/** Characters that would end a line, or that no UTF-8 file can hold. */
 const unprintable = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]/u
 
 const secretProblem = (value: string): string | undefined => {
-  // The value itself stays out of messages: they end up in terminals, logs and bug reports.
+  // The value itself stays out of messages, which end up in terminals, logs and bug reports.
   const bytes = Buffer.byteLength(value)
   if (bytes === 0) return 'is empty text; wanted 1 to 255 bytes'
   if (bytes > 255) return `has ${String(bytes)} bytes in UTF-8; wanted 1 to 255`
@@ -131,7 +131,7 @@ const secretProblem = (value: string): string | undefined => {
   return undefined
 }
 
-/** What LIO and open-iscsi read as it was written: tried value by value in test/e2e/chap.test.ts. */
+/** What LIO and open-iscsi read unchanged: every case was tried in test/e2e/chap.test.ts. */
 export const chapProblem = (value: string): string | undefined =>
   secretProblem(value) ??
   (value.trim() !== value
@@ -140,7 +140,7 @@ export const chapProblem = (value: string): string | undefined =>
       ? "begins with NULL, which the kernel's target (LIO) takes for none at all, and the login would then fail"
       : undefined)
 
-/** A name goes over the wire among other keys, and LIO looks for those wherever they stand. */
+/** The name is sent among other keys, and LIO searches for those anywhere in the text. */
 export const chapNameProblem = (value: string): string | undefined =>
   chapProblem(value) ??
   (value.includes(';')
@@ -154,7 +154,7 @@ export const chapNameProblem = (value: string): string | undefined =>
 export const chapText = (description: string, problem = chapProblem, meta: object = {}) =>
   text('text of 1 to 255 bytes', problem, { description, minLength: 1, maxLength: 255, ...meta })
 
-/** `writeOnly` is JSON Schema's mark of a password: messages do not quote its value. */
+/** `writeOnly` is JSON Schema's mark for a password: messages do not quote its value. */
 export const passwordText = (description: string) =>
   text('text of 1 to 255 bytes', secretProblem, {
     description,

@@ -1,4 +1,4 @@
-/** Images by the names that lab files and manifests use, as `parts/parts.yaml` has them. */
+/** Images by the names that lab files and manifests use, from `parts/parts.yaml`. */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parse } from 'yaml'
@@ -21,12 +21,14 @@ const known = (): readonly Image[] => {
   return (read ??= (parse(readFileSync(file, 'utf8'), { merge: true }) as { images: Image[] }).images)
 }
 
-/** `nginx:1.26` of `docker.io/library/nginx:1.26`. */
+/** `nginx:1.26` for `docker.io/library/nginx:1.26`. */
 const shortName = (reference: string): string => reference.slice(reference.lastIndexOf('/') + 1)
 
 const repositoryOf = (image: Image): string => shortName(image.reference).split(':')[0] ?? ''
 
-/** By what names it may be asked for: `nginx:1.26`, in full, by an alias; without its version, if it is the only one. */
+/**
+ * The names of an image: `nginx:1.26`, the full reference, its aliases, and without a version if it is the only one.
+ */
 const namesOf = (image: Image): readonly string[] => {
   const repository = repositoryOf(image)
   const only = known().every((other) => other === image || repositoryOf(other) !== repository)
@@ -38,14 +40,14 @@ const namesOf = (image: Image): readonly string[] => {
   ]
 }
 
-/** The names of those images that only some labs have, one name for each. */
+/** One name for each image that only some labs have. */
 export const optionalImages = (): readonly string[] =>
   known()
     .filter(({ optional }) => optional)
     .map(({ reference }) => shortName(reference))
 
 /**
- * The reference of an image: `docker.io/library/nginx:1.26` of `nginx:1.26`, `docker.io/library/mariadb:11.8` of
+ * The reference of an image: `docker.io/library/nginx:1.26` for `nginx:1.26`, `docker.io/library/mariadb:11.8` for
  * `mysql`.
  * @throws LabError `no-image`
  */
@@ -64,10 +66,10 @@ export const commonImages = (): readonly string[] =>
     .filter(({ optional }) => !optional)
     .map(({ reference }) => reference)
 
-/** What makes volumes, and what it makes their folders with. */
+/** The image that provisions volumes and the one with which it makes their folders. */
 export const storageImages = { provisioner: 'local-path-provisioner', helper: 'busybox' } as const
 
-/** References of the images that the nodes of a lab must have, beside those that every lab has. */
+/** References of the images that the nodes of a lab need in addition to those of every lab. */
 export const imagesOf = (lab: Pick<Lab, 'images' | 'storage'>): readonly string[] => [
   ...new Set(
     [...lab.images, ...(lab.storage.length > 0 ? Object.values(storageImages) : [])].map(imageReference),

@@ -1,4 +1,4 @@
-/** The rules of targets, initiators, LUNs and file systems. */
+/** The rules for targets, initiators, LUNs and file systems. */
 import { providerEntry, providerNames } from '../providers.js'
 import { type DraftFile, type Found, type Path, items, lacks, pathText, Taken } from './draft.js'
 import { defaults, iqnProblem } from './fields.js'
@@ -8,11 +8,11 @@ import { bytesOf, sizeText } from './units.js'
 
 type File = DraftFile
 
-/** The name an initiator gets when the file gives none: the first target's naming authority, then its own name. */
+/** The default name of an initiator: the first target's naming authority, then the machine's name. */
 export const initiatorName = (targetIqn: string, machine: string): string =>
   `${targetIqn.includes(':') ? targetIqn.slice(0, targetIqn.lastIndexOf(':')) : targetIqn}:${machine}`
 
-/** Why a machine of a provider cannot serve so many LUNs. No provider: it must do for one of them. */
+/** Why a machine of a provider cannot serve this many LUNs. Without a provider, one of them must be able to. */
 export const disksProblem = (
   machine: string,
   luns: number,
@@ -27,18 +27,18 @@ export const disksProblem = (
     : undefined
 }
 
-/** Ports on which a machine with the role target itself listens. */
+/** Ports on which a target machine itself listens. */
 const portsInUse: Readonly<Record<number, string>> = { 22: 'SSH, over which lab reaches it' }
 
 /** The longest name of a file, in bytes. */
 const longestFileName = 255
 
-/** Room for MariaDB's system tables and redo log and for ext4's journal, and some data. */
+/** Room for MariaDB's system tables and redo log, for ext4's journal, and for some data. */
 const leastDatabase = 512 * 1024 ** 2
 
 const leastFilesystem = 16 * 1024 ** 2
 
-/** A machine has room for so many disks, whichever of its targets serves them. */
+/** The number of disks of a machine is limited, whichever of its targets serves them. */
 function* diskRules(file: File): Found {
   if (!lacks(file, 'provider') && file.provider === undefined) return
   const served = new Map<string, number>()
@@ -59,7 +59,7 @@ function* diskRules(file: File): Found {
   }
 }
 
-/** Whom a LUN names: machines that log in, and whoever uses it among them. */
+/** The machines that a LUN names must log in and include its users. */
 export function* lunInitiatorRules(file: File): Found {
   const machines = items(file.machines).map(([, machine]) => machine)
   const known = machines.every(({ name, role }) => name !== undefined && role !== undefined)
@@ -234,7 +234,7 @@ interface User {
   readonly lun?: number | undefined
 }
 
-/** The LUN that a file system or the database uses: it must be served, be large enough, and have one user. */
+/** The LUN of a file system or the database must be served, be large enough, and have one user. */
 export function* lunRules(file: File): Found {
   const targets = items(file.iscsi?.targets).map(([, target]) => target)
   const known = lacks(file, 'iscsi') || file.iscsi?.targets?.every((target) => target?.iqn !== undefined)

@@ -1,6 +1,6 @@
 /**
- * The lab file as the rest of the program sees it: complete, defaulted, checked, read-only. Nobody but
- * `parse.ts` sees YAML. Sizes are bytes, addresses dotted IPv4, subnets CIDR.
+ * The lab file as the rest of the program sees it: complete with defaults, validated, read-only. Only `parse.ts`
+ * reads YAML. Sizes are bytes, addresses dotted IPv4, subnets CIDR.
  */
 import type { LabId } from '../identity.js'
 import { hostNumber, nthRange, parseAddress, parseSubnet, subnetText } from './address.js'
@@ -28,7 +28,7 @@ export interface Credentials {
 }
 
 export interface Chap extends Credentials {
-  /** What the target must know in return; absent: initiators do not ask. */
+  /** The target's credentials for mutual CHAP; absent: initiators do not ask for them. */
   readonly mutual?: Credentials | undefined
 }
 
@@ -37,7 +37,7 @@ export interface LunSpec {
   readonly lun: number
   /** Bytes. */
   readonly size: number
-  /** Names of the machines that see it, where the lab file says so; see `initiatorsOfLun`. */
+  /** Names of the machines that see it, if the lab file names any; see `initiatorsOfLun`. */
   readonly initiators?: readonly string[] | undefined
 }
 
@@ -50,14 +50,14 @@ export interface TargetSpec {
   readonly luns: readonly LunSpec[]
 }
 
-/** A LUN with a file system that an initiator machine proves by hand, as the walkthrough does. */
+/** A LUN with a file system that an initiator machine uses without Kubernetes, as in the walkthrough. */
 export interface FilesystemSpec {
   readonly initiator: string
   /** IQN of the target. */
   readonly target: string
   readonly lun: number
   readonly type: 'ext4'
-  /** A directory made on it, with its mode (octal). */
+  /** A directory created on it, with its mode (octal). */
   readonly directory: string
   readonly mode: string
 }
@@ -78,7 +78,7 @@ export interface KubernetesSpec {
   readonly etcd: ExtraArgs
 }
 
-/** Where a database's data is: on a LUN of the target with this IQN, or on a claim of this storage class. */
+/** The volume of a database: a LUN of the target with this IQN, or a claim of this storage class. */
 export type DatabaseVolume =
   | { readonly kind: 'lun'; readonly target: string; readonly lun: number }
   | { readonly kind: 'claim'; readonly class: string }
@@ -88,7 +88,7 @@ export interface DatabaseSpec {
   readonly name: string
   readonly volume: DatabaseVolume
   readonly nodePort: number
-  /** Port on every node that leads to a plain file on the same volume, which a scenario's client writes. */
+  /** Node port of a plain file on the same volume, which a scenario's client writes. */
   readonly ledgerPort: number
   readonly database: string
   readonly user: string
@@ -97,28 +97,28 @@ export interface DatabaseSpec {
 }
 
 /**
- * What a fault happens to: the name of a machine, a role (all its machines), `database` (the worker that runs
- * the database at that moment) or `standby` (the workers that do not).
+ * The machines of a fault: the name of a machine, a role (all its machines), `database` (the worker that runs the
+ * database at that moment) or `standby` (the workers that do not).
  */
 export type Where = string
 
-/** A fault of a scenario: its name, and the fields that its record in src/fault/ describes. */
+/** A fault of a scenario: its name, and the fields of its record in src/fault/. */
 export interface FaultSpec {
   readonly fault: string
-  /** Milliseconds; absent: until the scenario heals. */
+  /** Milliseconds; absent: until the scenario heals it. */
   readonly for?: number | undefined
   readonly [field: string]: unknown
 }
 
-/** Milliseconds that are good enough; one that is absent is measured, not judged. */
+/** Limits in milliseconds; one that is absent is measured but not judged. */
 export interface Budgets {
   /** The longest time between two acknowledged writes. */
   readonly writeGap?: number | undefined
   /** The longest time between two answered reads. */
   readonly readGap?: number | undefined
-  /** From the fault until Kubernetes calls the node NotReady. */
+  /** From the fault until Kubernetes reports the node as NotReady. */
   readonly notReady?: number | undefined
-  /** From the fault until another server than before acknowledges a write. */
+  /** From the fault until another server acknowledges a write. */
   readonly takeover?: number | undefined
 }
 
@@ -130,13 +130,13 @@ export interface ScenarioSpec {
   /** Injected one after the other. */
   readonly inject: readonly FaultSpec[]
   readonly expect: Budgets
-  /** When the faults are undone: once the database writes again, or only at the deadline. */
+  /** When the faults are undone: once the database accepts writes again, or only at the deadline. */
   readonly heal: 'recovery' | 'deadline'
-  /** Milliseconds from the first fault until all faults are undone, whatever has happened. */
+  /** Milliseconds from the first fault until all faults are undone in any case. */
   readonly deadline: number
 }
 
-/** An experiment that the lab file names; what it does is in src/course/. */
+/** An experiment that the lab file names; its code is in src/course/. */
 export interface ExperimentSpec {
   readonly name: string
   readonly description: string
@@ -145,13 +145,13 @@ export interface ExperimentSpec {
 export interface StorageSpec {
   /** Name of the StorageClass. */
   readonly class: string
-  /** `local`: a folder of the first pod's node; `nfs`: of the machine with the role nfs. */
+  /** `local`: a folder on the first pod's node; `nfs`: one on the machine with the role nfs. */
   readonly kind: 'local' | 'nfs'
   readonly default: boolean
 }
 
 export interface WorkloadSpec {
-  /** A file of the manifests folder, or a folder in it with a kustomization. */
+  /** A file in the manifests folder, or a folder in it with a kustomization. */
   readonly manifest: string
   /** `statefulset/cassandra` */
   readonly ready: readonly string[]
@@ -167,7 +167,7 @@ export interface Lab extends LabId {
   readonly description: string
   /** Absolute path of the file it was read from. */
   readonly file: string
-  /** The provider that the file asks for; absent: the first that works here. */
+  /** The provider in the file; absent: the first that works here. */
   readonly provider?: ProviderName | undefined
   readonly network: { readonly subnet: string }
   readonly machines: readonly MachineSpec[]
@@ -180,7 +180,7 @@ export interface Lab extends LabId {
   /** By the names that manifests use: `nginx:1.26`. */
   readonly images: readonly string[]
   readonly storage: readonly StorageSpec[]
-  /** Absolute path of the folder with its manifests; absent: it has none. */
+  /** Absolute path of the folder with its manifests, if it has one. */
   readonly manifests?: string | undefined
   readonly workloads: readonly WorkloadSpec[]
   readonly experiments: readonly ExperimentSpec[]
@@ -197,10 +197,10 @@ export const runsOf = ({
 export const machinesWith = (lab: Lab, ...roles: readonly Role[]): readonly MachineSpec[] =>
   lab.machines.filter((machine) => roles.includes(machine.role))
 
-/** What the machines of a fault can be called, other than by their names. */
+/** The words for the machines of a fault, besides their names. */
 export const roles: readonly Role[] = ['control-plane', 'worker', 'target', 'initiator', 'nfs']
 
-/** @throws when the lab has no such machine: the loader has checked every reference. */
+/** @throws if the lab has no such machine; the loader has checked every reference */
 export const machineNamed = (lab: Lab, name: string): MachineSpec => {
   const machine = lab.machines.find((candidate) => candidate.name === name)
   if (!machine) throw new Error(`no machine ${name} in lab ${lab.name}`)
@@ -218,9 +218,9 @@ export const initiatorsOf = (lab: Lab): readonly Initiator[] =>
   lab.machines.filter((machine): machine is Initiator => machine.iqn !== undefined)
 
 /**
- * The machines that see a LUN. The lab file may name them. Otherwise: all workers, if it is the database's, which
- * may run on any; whoever has a file system on it; and one that nobody is named for is for the volumes that people
- * make in the cluster, so for all workers, or in a lab without a cluster for everybody.
+ * The machines that see a LUN. The lab file may name them. Otherwise, these are all workers for the database's LUN,
+ * since it may run on any, and the users of its file systems. A LUN without a known user is for volumes that people
+ * make in the cluster: all workers see it, or every initiator in a lab without a cluster.
  */
 export const initiatorsOfLun = (
   lab: Lab,
@@ -239,7 +239,7 @@ export const initiatorsOfLun = (
   return workers.length > 0 ? workers : all
 }
 
-/** Who may log in to a target, and the LUNs that each of them sees there: those that see none may not log in. */
+/** The initiators that may log in to a target, with the LUNs that each sees: one without LUNs may not log in. */
 export const accessTo = (
   lab: Lab,
   target: TargetSpec,
@@ -257,9 +257,9 @@ export const accessTo = (
 }
 
 /**
- * What an initiator must know to be told which targets a machine has. The kernel has one answer for all targets of
- * a machine: here it is the CHAP of the first of them in the lab file.
- * @throws for a machine without a target: the loader has checked that it has one.
+ * The credentials with which an initiator discovers the targets of a machine. The kernel has one setting for all
+ * targets of a machine: lab uses the CHAP of the first one in the lab file.
+ * @throws for a machine without a target; the loader has checked that it has one
  */
 export const discoveryChapOf = (lab: Lab, machine: string): Chap => {
   const first = lab.targets.find((target) => target.machine === machine)
@@ -267,18 +267,18 @@ export const discoveryChapOf = (lab: Lab, machine: string): Chap => {
   return first.chap
 }
 
-/** The machine whose file system all nodes have mounted. */
+/** The machine whose file system every node mounts. */
 export const nfsServerOf = (lab: Lab): MachineSpec | undefined => machinesWith(lab, 'nfs')[0]
 
 /** `192.168.56.70:3260` */
 export const portalOf = (lab: Lab, target: TargetSpec): string =>
   `${machineNamed(lab, target.machine).address}:${String(target.port)}`
 
-/** The name of the link below `/dev/disk/by-path` by which an initiator knows a LUN, as udev makes it. */
+/** The link below `/dev/disk/by-path` that udev makes for a LUN on an initiator. */
 export const byPathLink = (portal: string, iqn: string, lun: number): string =>
   `ip-${portal}-iscsi-${iqn}-lun-${String(lun)}`
 
-/** @throws when the lab has no such target: the loader has checked every reference. */
+/** @throws if the lab has no such target; the loader has checked every reference */
 export const targetNamed = (lab: Lab, iqn: string): TargetSpec => {
   const target = lab.targets.find((candidate) => candidate.iqn === iqn)
   if (!target) throw new Error(`no target ${iqn} in lab ${lab.name}`)
@@ -286,10 +286,10 @@ export const targetNamed = (lab: Lab, iqn: string): TargetSpec => {
 }
 
 /**
- * The pod range of a node: the n-th /24 of the pod subnet, where n is the node's host number in the lab
- * subnet. `192.168.56.21` gives `10.244.21.0/24`. It follows from the lab file alone, so routes can be written
- * before any node is up.
- * @throws for a lab without Kubernetes: the loader has checked that the range fits.
+ * The pod range of a node: the n-th /24 of the pod subnet, where n is the node's host number in the lab subnet.
+ * `192.168.56.21` gives `10.244.21.0/24`. It follows from the lab file alone, so routes can be written before any
+ * node is up.
+ * @throws for a lab without Kubernetes; the loader has checked that the range fits
  */
 export const podRangeOf = (lab: Lab, machine: MachineSpec): string => {
   const subnet = parseSubnet(lab.network.subnet)

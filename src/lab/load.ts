@@ -1,4 +1,4 @@
-/** Lab files on the disk: those that come with this program, and those of its users. */
+/** Reads lab files from disk: the shipped ones and those of users. */
 import { readFileSync, readdirSync, statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { isAbsolute, join, relative } from 'node:path'
@@ -10,10 +10,13 @@ import { LabFileError, parseLab, supported } from './parse.js'
 import { didYouMean, shown } from './suggest.js'
 import type { Vocabulary } from './vocabulary.js'
 
-/** The largest file that is read, in bytes: a lab file has a few thousand. */
+/** The largest file that is read, in bytes; a lab file has a few thousand. */
 const largestFile = 1024 ** 2
 
-/** A lab file's text. @throws LabFileError when it cannot be read as one. */
+/**
+ * The text of a lab file.
+ * @throws LabFileError when it cannot be read as one
+ */
 const readLabFile = async (path: string, named: string): Promise<string> => {
   const fail = (message: string): never => {
     throw new LabFileError(named, [{ field: '', message }], 'lab list shows the labs that come with lab')
@@ -59,11 +62,11 @@ export interface ShippedLab {
   /** Absolute path. */
   readonly file: string
   readonly description: string
-  /** What can be run on it. */
+  /** The scenarios and experiments that can be run on it. */
   readonly runs: ReturnType<typeof runsOf>
 }
 
-/** The labs that come with this program. */
+/** The shipped labs. */
 export const shippedLabs = (vocabulary: Vocabulary): readonly ShippedLab[] =>
   shippedNames().map((name) => {
     const file = shippedFile(name)
@@ -79,15 +82,15 @@ const noSuchLab = (name: string): LabError =>
 
 const isOrdinaryFile = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isFile() ?? false
 
-/** A path as it is best shown: from the current folder when it is in there. */
+/** A path as people prefer it: relative if it is below the current folder. */
 const shortPath = (path: string): string => {
   const short = relative('', path)
   return short.startsWith('..') || isAbsolute(short) ? path : short
 }
 
 /**
- * The lab of a name that comes with this program, such as `iscsi-ha`, or of a file.
- * @throws LabFileError, or LabError for an unknown name.
+ * The shipped lab with a name, such as `iscsi-ha`, or the lab of a file.
+ * @throws LabFileError, or LabError for an unknown name
  */
 export const loadLab = async (nameOrPath: string, vocabulary: Vocabulary): Promise<Lab> => {
   const looksLikePath = /[/]|\.ya?ml$/i.test(nameOrPath)
@@ -103,7 +106,7 @@ export const loadLab = async (nameOrPath: string, vocabulary: Vocabulary): Promi
 
 /**
  * The text of a new lab file.
- * @param from a lab that comes with this program, to begin with instead of the commented template.
+ * @param from the shipped lab to start from instead of the commented template
  */
 export const initLab = (name: string, from?: string): string => {
   const problem = labNameProblem(name)

@@ -1,4 +1,4 @@
-/** From the text of a lab file to a lab, or to everything that is wrong with it. */
+/** Parses the text of a lab file into a lab, or into a list of everything that is wrong with it. */
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { parse } from 'yaml'
@@ -18,7 +18,7 @@ import { bytesOf, durationOf } from './units.js'
 import type { Vocabulary } from './vocabulary.js'
 
 export interface LabFileProblem {
-  /** Both count from 1; absent when the file as a whole is meant. */
+  /** Both count from 1; absent for a problem with the file as a whole. */
   readonly line?: number | undefined
   readonly column?: number | undefined
   /** Such as `machines[0].cpu`; empty for the file as a whole. */
@@ -35,9 +35,9 @@ const problemText = (file: string, problem: LabFileProblem): string => {
   return `${place}  ${field}${problem.message}${problem.excerpt === undefined ? '' : `\n${problem.excerpt}`}`
 }
 
-/** Everything that is wrong with a lab file, one problem a line, in the order of the file. */
+/** Everything that is wrong with a lab file, one problem per line, in the order of the file. */
 export class LabFileError extends LabError {
-  /** The file as its user named it. */
+  /** The file as the user named it. */
   readonly file: string
   readonly problems: readonly LabFileProblem[]
 
@@ -52,12 +52,12 @@ export class LabFileError extends LabError {
   }
 }
 
-/** A file with more problems is another kind of file, and nobody reads on. */
+/** A file with more problems is probably no lab file, and nobody would read more. */
 const mostProblems = 200
 
 let known: Supported | undefined
 
-/** What this build can bring up, as `parts/parts.yaml` says; it does not change under a running program. */
+/** What this build supports according to `parts/parts.yaml`, which does not change while the program runs. */
 export const supported = (): Supported => (known ??= readSupported())
 
 const readSupported = (): Supported => {
@@ -75,7 +75,10 @@ const readSupported = (): Supported => {
   }
 }
 
-/** Marks a value as bad: rules that need it stay silent. Keys stay, so that it does not count as missing. */
+/**
+ * Marks a value as invalid, so that rules that need it are skipped. The key stays, so that the value does not count
+ * as missing.
+ */
 const blank = (file: unknown, path: Path): void => {
   const owner = valueAt(file, path.slice(0, -1))
   const last = path.at(-1)
@@ -84,7 +87,7 @@ const blank = (file: unknown, path: Path): void => {
   }
 }
 
-/** Whether a value contains itself, which an alias inside its own anchor makes. */
+/** Whether a value contains itself, as with an alias inside its own anchor. */
 const cyclic = (value: unknown, above: ReadonlySet<unknown> = new Set()): boolean => {
   if (typeof value !== 'object' || value === null) return false
   if (above.has(value)) return true
@@ -94,7 +97,7 @@ const cyclic = (value: unknown, above: ReadonlySet<unknown> = new Set()): boolea
 
 const oneLine = (text: string): string => text.replace(/\s+/g, ' ').trim()
 
-/** Only durations look different in the file, and what the fault's own form says. */
+/** Converts a fault: durations to milliseconds, and the fields that its own form converts. */
 const completeFault = ({ faults }: Vocabulary, { for: lasts, ...written }: WrittenFault): FaultSpec => ({
   ...(faults.find(({ name }) => name === written.fault)?.complete(written) ?? {}),
   fault: written.fault,
@@ -110,7 +113,7 @@ const completeDatabase = (
   ledgerPort: ledgerPort ?? database.nodePort + 1,
 })
 
-/** LIO knows initiators by their names in small letters, and hexadecimal digits may be written in either. */
+/** LIO knows initiators by lower-case names, and hexadecimal digits may be written in either case. */
 const canonicalName = (iqn: string): string => (/^(?:eui|naa)\./.test(iqn) ? iqn.toLowerCase() : iqn)
 
 const complete = (file: CompleteLabFile, path: string, vocabulary: Vocabulary): Lab => {
@@ -163,9 +166,9 @@ const complete = (file: CompleteLabFile, path: string, vocabulary: Vocabulary): 
 }
 
 /**
- * The lab that a text describes, complete and checked.
- * @param file the file it is from, as its user named it: messages say it like that.
- * @throws LabFileError with everything that is wrong.
+ * The lab that a text describes, complete and validated.
+ * @param file the file's name as the user gave it, for messages
+ * @throws LabFileError with everything that is wrong
  */
 export const parseLab = (
   text: string,
@@ -186,7 +189,7 @@ export const parseLab = (
   try {
     value = source.value()
   } catch (error) {
-    // The parser's only complaint by now, and it has no position.
+    // The only error that the parser can still throw, and it has no position.
     if (!(error instanceof ReferenceError)) throw error
     fail([
       {
@@ -207,7 +210,7 @@ export const parseLab = (
   const issues = parsed.error?.issues ?? []
   const problems = issues.flatMap((issue) => explain(schema, issue, value, source))
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
-    // Explained first: blanking takes away what the explanations quote.
+    // Explained first, since blanking removes what the explanations quote.
     for (const issue of issues) if (issue.code !== 'unrecognized_keys') blank(value, issue.path as Path)
     problems.push(...crossCheck(value, versions, vocabulary))
   }

@@ -1,6 +1,6 @@
 /**
- * The rules of a lab file that need more than one field. They run on drafts (`draft.ts`), so that one run
- * reports everything.
+ * The rules of a lab file that involve more than one field. They run on drafts (`draft.ts`), so that one run reports
+ * every problem.
  */
 import { addressText, hostNumber, parseAddress, sizeOf } from './address.js'
 import { type DraftFile, type Found, type Path, items, pathText, Taken } from './draft.js'
@@ -14,7 +14,7 @@ import { bytesOf, sizeText } from './units.js'
 
 type File = DraftFile
 
-/** The least memory, in bytes, that a machine of a role is given, and what would suffer with less. */
+/** The least memory of a machine by role, in bytes, and what would suffer with less. */
 const leastMemory: Readonly<Record<Role, { readonly bytes: number; readonly why: string }>> = {
   'control-plane': { bytes: 1536 * 1024 ** 2, why: 'the API server and etcd run out of memory with less' },
   worker: { bytes: 768 * 1024 ** 2, why: 'the kubelet, containerd and a database do not fit in less' },
@@ -23,7 +23,7 @@ const leastMemory: Readonly<Record<Role, { readonly bytes: number; readonly why:
   nfs: { bytes: 192 * 1024 ** 2, why: 'its operating system and what it caches do not fit in less' },
 }
 
-/** What a word means to commands and to the machines themselves, so that no machine of this role can be called so. */
+/** What a name already means to commands and to the machines, which prevents its use for a machine of this role. */
 const meaningOf = (name: string, role: Role | undefined): string | undefined =>
   name === 'all'
     ? 'every machine in lab exec'
@@ -83,7 +83,7 @@ function* machineRules(file: File): Found {
   }
 }
 
-/** Everything that is wrong with a file beyond its single fields. */
+/** Everything that is wrong with a file beyond single fields. */
 export function* crossCheck(file: File, supported: Supported, vocabulary: Vocabulary): Found {
   yield* machineRules(file)
   yield* targetRules(file)

@@ -6,14 +6,14 @@ import { durationOf } from './units.js'
 import type { DraftFault, FaultForm, Vocabulary } from './vocabulary.js'
 import { rolesAt } from './where.js'
 
-/** The rules of scenarios: whom a fault can hit, and what a budget could be measured by. */
+/** The rules of scenarios: which machines a fault can hit, and which limits can be measured. */
 
 type Scenario = Draft<NonNullable<LabFile['scenarios']>[number]>
 
-/** The form of a fault; undefined for one whose name is bad. */
+/** The form of a fault; undefined for an unknown name. */
 type FormOf = (fault: DraftFault) => FaultForm | undefined
 
-/** Why nothing in this lab could measure a budget. */
+/** Why nothing in this lab could measure a limit. */
 const unmeasurable = (
   file: DraftFile,
   scenario: Scenario,
@@ -33,7 +33,7 @@ const unmeasurable = (
   }
   if (lacks(file, 'database')) return 'the lab has no database to write to'
   if (budget !== 'takeover') return undefined
-  // A machine whose role is bad may be meant to be the second worker.
+  // A machine with an invalid role may be meant as the second worker.
   const workers = (file.machines ?? []).filter((machine) => machine?.role === 'worker' || !machine?.role)
   if (workers.length < 2) return 'the lab has no second worker to take over'
   return hitsWorker(faults) ? undefined : 'no fault of this scenario hits a worker, so nothing is taken over'
@@ -61,7 +61,7 @@ function* expectRules(file: DraftFile, scenario: Scenario, path: Path, formOf: F
   }
 }
 
-/** Words that mean something else in a fault than the machine of that name. */
+/** Machine names that mean something else in a fault. */
 function* ambiguousNames(file: DraftFile): Found {
   for (const [index, { name, role }] of items(file.machines)) {
     if (name === 'database' || name === 'standby') {

@@ -1,5 +1,5 @@
 /**
- * The fields of a lab file, one by one. Rules that need two of them are in `rules.ts`. Nothing is transformed, so that the
+ * The schema of a lab file. Rules that involve two fields are in `rules.ts`. Nothing is transformed, so that the
  * rules and the JSON Schema describe the file as its author wrote it.
  */
 import { writeFileSync } from 'node:fs'
@@ -24,34 +24,34 @@ import {
 import { database, filesystem, kubernetes, machine, target } from './sections.js'
 import { anyOf, shown } from './suggest.js'
 
-/** What the schema must know of a fault: its fields beside `fault`, in the order in which editors offer them. */
+/** What the schema needs to know of a fault: its fields besides `fault`, in the order in which editors offer them. */
 export interface FaultFields {
   readonly name: string
-  /** What it does, and how it is healed. */
+  /** What it does and how it heals. */
   readonly description: string
   readonly fields: z.ZodRawShape
 }
 
-/** An experiment as a lab file names it, and what it shows, in a sentence. */
+/** The name of an experiment in a lab file, and a sentence about what it shows. */
 export interface ExperimentWords {
   readonly name: string
   readonly description: string
 }
 
-/** The words of a lab file whose meaning lives elsewhere. */
+/** The names in a lab file that other modules define. */
 export interface Words {
   readonly faults: readonly FaultFields[]
   readonly experiments: readonly ExperimentWords[]
 }
 
-/** A fault as it is written: the fields are those of its record. */
+/** A fault as written, with the fields of its record. */
 export interface WrittenFault {
   readonly fault: string
   readonly for?: string | undefined
   readonly [field: string]: unknown
 }
 
-/** Each fault heals by its undo; what a provider cannot do is refused before the scenario starts. */
+/** Each fault is healed by its undo; one that the provider does not support is refused before the scenario starts. */
 const faultOf = (faults: readonly FaultFields[]): z.ZodType<WrittenFault, WrittenFault> => {
   const [first, ...others] = faults.map(({ name, description, fields }) =>
     z
@@ -59,7 +59,7 @@ const faultOf = (faults: readonly FaultFields[]): z.ZodType<WrittenFault, Writte
       .meta({ description }),
   )
   if (!first) throw new Error('a lab file without any fault to name')
-  // Which fields a fault has, only its record knows.
+  // Only the record of a fault knows its fields.
   return z.discriminatedUnion('fault', [first, ...others], {
     error: `a fault: ${faults.map(({ name }) => name).join(', ')}`,
   })
@@ -285,8 +285,8 @@ const buildSchema = ({ faults, experiments }: Words) =>
 const built = new WeakMap<Words, ReturnType<typeof buildSchema>>()
 
 /**
- * The schema of a lab file that may name these faults and experiments. It is built once: that takes longer than to
- * parse a lab file with it.
+ * The schema of a lab file that may name these faults and experiments. It is built once, since building it takes
+ * longer than parsing a lab file.
  */
 export const labSchemaOf = (words: Words): ReturnType<typeof buildSchema> => {
   const schema = built.get(words) ?? buildSchema(words)
@@ -296,7 +296,7 @@ export const labSchemaOf = (words: Words): ReturnType<typeof buildSchema> => {
 
 /** The lab file as its author wrote it. */
 export type LabFile = z.input<ReturnType<typeof labSchemaOf>>
-/** The same with the defaults filled in; sizes are still text. */
+/** The lab file with defaults filled in; sizes are still text. */
 export type CompleteLabFile = z.output<ReturnType<typeof labSchemaOf>>
 
 /** The JSON Schema of the lab file, for editors. */

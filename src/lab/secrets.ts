@@ -1,8 +1,8 @@
 import type { Lab } from './lab.js'
 
 /**
- * Everything of a lab file that is for nobody's eyes, wherever in it: passwords, and the names that CHAP asks for
- * with them. The name of a database's user is none: it is shown to those who shall use it.
+ * Every secret in a lab file: passwords, and the CHAP names that go with them. The name of a database user is no
+ * secret, since its users need to see it.
  */
 export const secretsIn = (lab: Lab): readonly string[] => {
   const found = new Set<string>()

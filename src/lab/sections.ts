@@ -1,4 +1,4 @@
-/** The parts of a lab file that describe machines, iSCSI, the cluster and the database, field by field. */
+/** The sections of a lab file that describe machines, iSCSI, the cluster and the database. */
 import { z } from 'zod'
 import { parseAddress } from './address.js'
 import {
@@ -174,7 +174,7 @@ export const kubernetes = mapping(
     podSubnet: subnet('a subnet such as 10.244.0.0/16', 8, 24, {
       description: 'Subnet of the pods. The node with host number n gets its n-th /24.',
     }).default(defaults.podSubnet),
-    // The API server refuses a service subnet that is larger than /12; kubeadm wants ten addresses at least.
+    // The API server refuses a service subnet larger than /12; kubeadm needs at least ten addresses.
     serviceSubnet: subnet('a subnet such as 10.96.0.0/12', 12, 28, {
       description: 'Subnet of the cluster IPs of Services.',
     }).default(defaults.serviceSubnet),

@@ -28,22 +28,22 @@ export interface SyntaxProblem extends Place {
 
 /** A YAML text that remembers where everything was written. */
 export interface Source {
-  /** What keeps the text from being read. Only the first: the parser's next complaints follow from it. */
+  /** What prevents the text from being read. Only the first problem, since the parser's later ones follow from it. */
   readonly broken?: SyntaxProblem | undefined
-  /** What is wrong, although the text can be read: keys that are there twice. */
+  /** Problems of a readable text: duplicate keys. */
   readonly problems: readonly SyntaxProblem[]
   /**
-   * The plain value; undefined for a text without one. Do not ask for it when the text is broken.
-   * @throws ReferenceError when aliases multiply it.
+   * The plain value; undefined for an empty text. Do not call it for a broken text.
+   * @throws ReferenceError when aliases multiply it
    */
   readonly value: () => unknown
-  /** The key or value at a path; the nearest one around it when there is none. */
+  /** The place of the key or value at a path, or else of the nearest one around it. */
   readonly place: (path: Path, atKey?: boolean) => Place
   /** A scalar as it was written, such as `0777`. */
   readonly written: (path: Path) => string | undefined
 }
 
-/** How the parser's terse words read for someone who has not read the YAML specification. */
+/** The parser's terse messages, explained for people who have not read the YAML specification. */
 const explanations: Readonly<Record<string, string>> = {
   TAB_AS_INDENT: 'a tab; YAML is indented with spaces',
   BLOCK_AS_IMPLICIT_KEY: 'not YAML: a text that holds ": " needs quotes, or this line is indented wrongly',
@@ -51,12 +51,12 @@ const explanations: Readonly<Record<string, string>> = {
   TAG_RESOLVE_FAILED: 'a tag (!name), which a lab file does not have; quote a text that begins with !',
 }
 
-/** More aliases than this make no lab file easier to read, and each one costs a walk through the file. */
+/** More aliases than this make no lab file easier to read, and each one costs a pass over the file. */
 const mostAliases = 100
 
 const deepestNesting = 50
 
-/** A window of a long line, so that the `^` is on the screen. */
+/** The part of a long line around a column, so that the `^` is on the screen. */
 const windowAround = (line: string, column: number): { readonly text: string; readonly caret: number } => {
   const start = column > 80 ? column - 60 : 0
   const text = line.slice(start, start + 100).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, ' ')
@@ -66,9 +66,9 @@ const windowAround = (line: string, column: number): { readonly text: string; re
   }
 }
 
-/** The offset of the first value that lies deeper than a number of lists and mappings. */
+/** The offset of the first value that is nested too deep. */
 const tooDeep = (tokens: readonly CST.Token[], deepest: number): number | undefined => {
-  // A list of what is still to do, not a function that calls itself: depth is what is measured.
+  // A work list instead of recursion, since depth is what is being limited.
   const rest = tokens.map((token) => ({ token, depth: 0 }))
   for (let next = rest.pop(); next; next = rest.pop()) {
     const { token, depth } = next
@@ -82,7 +82,7 @@ const tooDeep = (tokens: readonly CST.Token[], deepest: number): number | undefi
   return undefined
 }
 
-/** Where the quoted text begins that goes on until here, for want of its closing quote. */
+/** Where an unterminated quoted text begins. */
 const openQuote = (document: Document.Parsed, offset: number): number | undefined => {
   let start: number | undefined
   visit(document, {
@@ -98,8 +98,8 @@ const offsetOf = (node: unknown): number | undefined => (node as Node | null | u
 export const readSource = (text: string): Source => {
   const lines = new LineCounter()
   const tokens = [...new Parser(lines.addNewLine).parse(text)]
-  // Tokens are made without recursion, documents with it. Near the end of the stack Node does not
-  // always throw: compiling a regular expression there ends the process.
+  // The lexer does not recurse, but the parser does. Near the end of the stack Node does not always throw: compiling
+  // a regular expression there ends the process.
   const deep = tooDeep(tokens, deepestNesting)
   const found =
     deep === undefined
@@ -132,7 +132,7 @@ export const readSource = (text: string): Source => {
   if (document) {
     visit(document, {
       Alias: (_, alias) => void aliases.push(alias),
-      // Not left to the parser, which compares every key with every other: a long file would take minutes.
+      // The parser itself compares every key with every other, which takes minutes for a long file.
       Map: (_, { items }) => {
         const keys = new Set<string>()
         for (const { key } of items) {
@@ -183,7 +183,7 @@ export const readSource = (text: string): Source => {
 
   const follow = (node: unknown): unknown => (isAlias(node) && document ? node.resolve(document) : node)
 
-  /** The nodes on the way to a path, the last one possibly short of it. */
+  /** The nodes on the way to a path, as far as they exist. */
   const walk = (path: Path): { key: unknown; value: unknown; whole: boolean } => {
     let key: unknown
     let value: unknown = document?.contents
@@ -212,7 +212,7 @@ export const readSource = (text: string): Source => {
     value: () => document?.toJS({ maxAliasCount: 100 }) as unknown,
     place: (path, atKey = false) => {
       const { key, value, whole } = walk(path)
-      // Something missing is reported at the key it belongs below, or at the start of its list item.
+      // A missing field is reported at the key of its parent, or at the start of its list item.
       const offset = whole && !atKey ? (offsetOf(value) ?? offsetOf(key)) : (offsetOf(key) ?? offsetOf(value))
       return at(offset ?? 0)
     },

@@ -1,8 +1,8 @@
 import { distance } from 'fastest-levenshtein'
 
-/** The candidate that a mistyped word was probably meant to be; undefined when none is near. */
+/** The candidate that a mistyped word probably means; undefined if none is close. */
 export const nearest = (word: string, candidates: readonly string[]): string | undefined => {
-  // Nobody mistypes a name into something this long, and the distance takes length x length steps.
+  // No typing error is this long, and the distance takes length x length steps.
   if (word.length > 100) return undefined
   const typed = word.toLowerCase()
   const near = candidates

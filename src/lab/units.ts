@@ -1,11 +1,11 @@
-/** Sizes, durations, clock skews and percentages as a lab file writes them, and as numbers. */
+/** Converts sizes, durations, clock skews and percentages between lab files and numbers. */
 import { shown } from './suggest.js'
 
 const binary = { KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4 } as const
 
 export const sizePattern = /^([1-9]\d{0,8})(KiB|MiB|GiB|TiB)$/
 
-/** Bytes of `512MiB`; undefined for text of any other form. */
+/** Bytes of `512MiB`; undefined for any other text. */
 export const bytesOf = (size: string): number | undefined => {
   const [, count, unit] = sizePattern.exec(size) ?? []
   return count && unit ? Number(count) * binary[unit as keyof typeof binary] : undefined
@@ -17,12 +17,12 @@ export const sizeText = (bytes: number): string => {
   return `${String(Math.ceil(bytes / binary[unit]))}${unit}`
 }
 
-/** What is wrong with the text of a size; undefined where nothing is. */
+/** What is wrong with the text of a size; undefined if nothing is. */
 export const sizeProblem = (value: string): string | undefined => {
   if (bytesOf(value) !== undefined) return undefined
   const [, count = '', letter = ''] = /^\s*(\d{1,6}(?:\.\d{1,3})?)\s*([kmgt]?)i?b?\s*$/i.exec(value) ?? []
   const unit = `${(letter || 'm').toUpperCase()}iB` as keyof typeof binary
-  // A fraction is written in the next smaller unit: 1.5GiB is 1536MiB.
+  // A fraction is normalized to the next smaller unit: 1.5GiB is 1536MiB.
   const bytes = Math.round(Number(count) * binary[unit])
   return bytes > 0
     ? `${shown(value)}: write ${sizeText(bytes)} (units are KiB, MiB, GiB and TiB)`
@@ -33,7 +33,7 @@ const milliseconds = { ms: 1, s: 1000, min: 60_000, h: 3_600_000 } as const
 
 export const durationPattern = /^([1-9]\d{0,6})(ms|s|min|h)$/
 
-/** Milliseconds of `10s`; undefined for text of any other form. */
+/** Milliseconds of `10s`; undefined for any other text. */
 export const durationOf = (duration: string): number | undefined => {
   const [, count, unit] = durationPattern.exec(duration) ?? []
   return count && unit ? Number(count) * milliseconds[unit as keyof typeof milliseconds] : undefined
@@ -45,7 +45,7 @@ export const durationText = (ms: number): string => {
   return `${String(Math.ceil(ms / milliseconds[unit]))}${unit}`
 }
 
-/** What is wrong with the text of a duration; undefined where nothing is. */
+/** What is wrong with the text of a duration; undefined if nothing is. */
 export const durationProblem = (value: string): string | undefined =>
   durationOf(value) === undefined
     ? `${shown(value)}: wanted a whole number of ms, s, min or h, such as 10s`
@@ -53,7 +53,7 @@ export const durationProblem = (value: string): string | undefined =>
 
 export const skewPattern = /^([+-])([1-9]\d{0,6}(?:ms|s|min|h))$/
 
-/** Milliseconds of `-5min`, positive where the clock goes ahead; undefined for text of any other form. */
+/** Milliseconds of `-5min`, positive for a clock that is ahead; undefined for any other text. */
 export const skewOf = (skew: string): number | undefined => {
   const [, sign, size = ''] = skewPattern.exec(skew) ?? []
   const ms = durationOf(size)
@@ -62,7 +62,7 @@ export const skewOf = (skew: string): number | undefined => {
 
 export const percentPattern = /^([1-9]\d?|100)%$/
 
-/** 30 of `30%`; undefined for text of any other form. */
+/** 30 of `30%`; undefined for any other text. */
 export const percentOf = (percent: string): number | undefined => {
   const [, number] = percentPattern.exec(percent) ?? []
   return number === undefined ? undefined : Number(number)

@@ -2,22 +2,22 @@ import type { DraftFile, Found, Path } from './draft.js'
 import type { ExperimentWords, FaultFields } from './schema.js'
 
 /**
- * The words of a lab file whose meaning lives elsewhere: faults and experiments. Whoever reads lab files brings them
- * along, so that a new one is a file of its own and nothing here knows it by name.
+ * The names in a lab file that other modules define: faults and experiments. Readers of lab files pass them in, so
+ * that a new one is a file of its own and no module here knows it by name.
  */
 
-/** A fault as its author wrote it; any field may be bad, and is then undefined. */
+/** A fault as its author wrote it; any field may be invalid and is then undefined. */
 export type DraftFault = Readonly<Record<string, unknown>>
 
-/** What reading a lab file must know of a fault. */
+/** What reading a lab file needs to know of a fault. */
 export interface FaultForm extends FaultFields {
   /** The fields as the rest of the program sees them: percentages as numbers, durations as milliseconds. */
   readonly complete: (written: Readonly<Record<string, unknown>>) => Readonly<Record<string, unknown>>
-  /** What is wrong with whom it hits. */
+  /** What is wrong with the machines it hits. */
   readonly rules: (file: DraftFile, fault: DraftFault, path: Path) => Found
-  /** The words for all that it touches; undefined for one that is bad. */
+  /** The words for every machine it touches; undefined for an invalid word. */
   readonly touches: (fault: DraftFault) => readonly (string | undefined)[]
-  /** Whether the kubelets of the workers that it touches are not heard while it acts. */
+  /** Whether it makes the kubelets of the workers it touches go unheard. */
   readonly silences: (fault: DraftFault, file: DraftFile) => boolean
 }
 

@@ -4,7 +4,7 @@ import { type Lab, type MachineSpec, type Role, roles, type Where } from './lab.
 import { duration } from './fields.js'
 import { didYouMean, shown } from './suggest.js'
 
-/** Whom a fault hits: the words for it in a lab file, and the machines that they stand for. */
+/** The machines that a fault hits, and the words for them in a lab file. */
 
 export const where = (description = 'What it happens to') =>
   z.string({ error: 'a machine, a role, database or standby' }).meta({
@@ -12,13 +12,13 @@ export const where = (description = 'What it happens to') =>
     examples: ['database', 'standby', 'worker1', 'target'],
   })
 
-/** The field of a fault that can end before the scenario heals. */
+/** The duration of a fault that can end before the scenario heals it. */
 export const lasting = duration(
   'a duration',
   'How long it lasts. Without it: until the scenario heals, see heal.',
 ).optional()
 
-/** The machines that a fault is about, in the order of the file, while the database runs on `server`. */
+/** The machines of a fault in the order of the file, while the database runs on `server`. */
 export const machinesAt = (lab: Lab, where: Where, server: string): readonly MachineSpec[] =>
   lab.machines.filter(({ name, role }) => {
     if (where === 'database') return name === server
@@ -26,7 +26,7 @@ export const machinesAt = (lab: Lab, where: Where, server: string): readonly Mac
     return lab.machines.some((machine) => machine.name === where) ? name === where : role === where
   })
 
-/** The roles that a word of a fault stands for; none for a word that means nothing, or nobody knows yet. */
+/** The roles that a word of a fault stands for; none for an unknown word. */
 export const rolesAt = (file: DraftFile, where: string): readonly Role[] => {
   if (where === 'database' || where === 'standby') return ['worker']
   const machine = items(file.machines).find(([, { name }]) => name === where)?.[1]
@@ -34,10 +34,10 @@ export const rolesAt = (file: DraftFile, where: string): readonly Role[] => {
   return roles.filter((role) => role === where)
 }
 
-/** Why a word of a fault does not stand for any machine. */
+/** Why a word of a fault stands for no machine. */
 export const whereProblem = (file: DraftFile, where: string): string | undefined => {
   const machines = items(file.machines).map(([, machine]) => machine)
-  // A machine whose name or role is bad may be the one that is meant.
+  // A machine with an invalid name or role may be the one that is meant.
   if (machines.length < (file.machines?.length ?? 1)) return undefined
   if (machines.some(({ name, role }) => name === undefined || role === undefined)) return undefined
   if (where === 'database' || where === 'standby') {
@@ -56,7 +56,7 @@ export const whereProblem = (file: DraftFile, where: string): string | undefined
   return `no machine is named ${shown(where)}${didYouMean(where, words) || `; wanted ${names.join(', ')}, a role, database or standby`}`
 }
 
-/** Whether two words of a fault stand for a common machine, wherever the database runs. */
+/** Whether two words of a fault can stand for the same machine, wherever the database runs. */
 export const shares = (file: DraftFile, one: string, other: string): boolean => {
   const isRole = (word: string): boolean =>
     roles.some((role) => role === word) && items(file.machines).every(([, { name }]) => name !== word)

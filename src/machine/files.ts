@@ -19,7 +19,7 @@ import { render } from '../render.js'
 import type { LabSecrets } from '../state.js'
 import { controlPlaneKubelet, dnsReplicas, kubernetesData, patientStaticPods } from './kubeadm.js'
 
-/** A file that a machine must have, owned by root. */
+/** A file of a machine, owned by root. */
 export interface MachineFile {
   readonly path: string
   readonly content: string
@@ -40,9 +40,9 @@ export const tarOf = async (files: readonly MachineFile[]): Promise<Buffer> => {
 
 export interface FileOptions {
   readonly secrets: LabSecrets
-  /** The block device of a target machine's n-th LUN. Absent: it has none, and serves nothing. */
+  /** The block device of a target machine's n-th LUN. Absent: the machine has none and serves nothing. */
   readonly lunDevice?: ((index: number) => string) | undefined
-  /** How many times longer whatever waits on a machine waits than it would. Default: 1. */
+  /** Factor for every timeout on slow machines. Default: 1. */
   readonly patience?: number
 }
 
@@ -58,13 +58,13 @@ const hostsFile = (lab: Lab): string =>
 export const sha256 = (content: string): string => createHash('sha256').update(content).digest('hex')
 
 /**
- * The serial number of a LUN, the same at every boot: initiators know the disk by it. The kernel makes the
- * disk's WWN of its first 25 hexadecimal digits, and those must not be the same for two disks either.
+ * The serial number of a LUN, the same at every boot: initiators identify the disk by it. The kernel makes the disk's
+ * WWN of its first 25 hexadecimal digits, so these must be unique as well.
  */
 export const serialOf = (target: TargetSpec, lun: number): string =>
   sha256(`${target.iqn} ${String(lun)}`).slice(0, 32)
 
-/** What a machine serves: each target with its portal, numbered disks, who may log in, and what they see. */
+/** What a machine serves: each target with its portal, its numbered disks, its initiators, and the LUNs they see. */
 const served = (lab: Lab, machine: MachineSpec) => {
   let disks = 0
   return lab.targets
@@ -81,7 +81,7 @@ const served = (lab: Lab, machine: MachineSpec) => {
     }))
 }
 
-/** The folders that a target machine has in the kernel's configfs, below `target`; others are left over. */
+/** The folders that a target machine should have in configfs, below `target`; any others are leftovers. */
 export const targetFolders = (lab: Lab, machine: MachineSpec): readonly string[] =>
   served(lab, machine).flatMap(({ iqn, portal, luns, initiators }) => {
     const group = `iscsi/${iqn}/tpgt_1`
@@ -96,13 +96,13 @@ export const targetFolders = (lab: Lab, machine: MachineSpec): readonly string[]
     ]
   })
 
-/** What templates see: they may ask for what is absent only where the key is there. */
+/** Data for templates, which may test for an absent value only if its key exists. */
 const chapData = (chap: Chap): object => ({ ...chap, mutual: chap.mutual })
 
 const targetScript = (lab: Lab, machine: MachineSpec, lunDevice: (index: number) => string): string =>
   render('machine/target.sh', {
     folders: targetFolders(lab, machine),
-    // A machine with this role serves something: the loader has checked it.
+    // A machine with this role serves something; the loader has checked it.
     discovery: chapData(discoveryChapOf(lab, machine.name)),
     targets: served(lab, machine).map((target) => ({
       ...target,
@@ -112,8 +112,8 @@ const targetScript = (lab: Lab, machine: MachineSpec, lunDevice: (index: number)
   })
 
 /**
- * What open-iscsi knows on its own. On a worker, that is the CHAP of discovery, so that a volume that says only
- * `chapAuthSession` can be found as well. A machine with the role initiator is told when it is used.
+ * The default settings of open-iscsi. On a worker they include the discovery CHAP, so that a volume with only
+ * `chapAuthSession` can be discovered as well. A machine with the role initiator gets its settings when it is used.
  */
 const iscsidConf = (lab: Lab, machine: MachineSpec): string => {
   const volume = lab.database?.volume
@@ -126,7 +126,7 @@ const iscsidConf = (lab: Lab, machine: MachineSpec): string => {
   })
 }
 
-/** Lines of a record or a configuration of open-iscsi, which takes all behind the sign for the value. */
+/** Lines of a record or a configuration of open-iscsi, which reads everything after the equals sign as the value. */
 export const chapRecord = (section: string, { username, password, mutual }: Chap): string =>
   [
     `authmethod = CHAP`,
@@ -137,10 +137,10 @@ export const chapRecord = (section: string, { username, password, mutual }: Chap
     .map((line) => `${section}.${line}\n`)
     .join('')
 
-/** Where volumes of the kind nfs are, on the machine that serves them and on the nodes that mount it. */
+/** The folder of NFS volumes, on the server and on the nodes that mount it. */
 export const nfsFolder = '/srv/nfs'
 
-/** Seconds for which a client that went without a word keeps its locks. Another waits for them as long. */
+/** Seconds for which the locks of a vanished client remain. Another client waits this long for them. */
 const nfsLease = 10
 
 const nfsServerFiles = (lab: Lab): readonly MachineFile[] => [
@@ -160,8 +160,8 @@ const nfsServerFiles = (lab: Lab): readonly MachineFile[] => [
 ]
 
 /**
- * Mounted when somebody asks for it: a node that is up before the server waits where a volume is used, and never
- * writes to its own disk instead.
+ * Mounted on demand: a node that is up before the server waits when a volume is used, and never writes to its own
+ * disk instead.
  */
 const nfsClientFiles = (server: MachineSpec): readonly MachineFile[] => {
   const data = { server, folder: nfsFolder }
@@ -176,17 +176,17 @@ const nfsClientFiles = (server: MachineSpec): readonly MachineFile[] => {
   ]
 }
 
-/** First in the PATH of a kubelet: what it runs to make, check and mount a file system. */
+/** First in the PATH of a kubelet: wrappers of the programs that make, check and mount a file system. */
 export const lunGuardFolder = '/etc/lab/lun-guard'
 
-/** Where nodes tell each other which LUNs they use. */
+/** Port on which nodes tell each other which LUNs they use. */
 export const lunGuardPort = 3259
 
 const guarded = ['/usr/bin/mount', ...['fsck', 'mkfs.ext3', 'mkfs.ext4'].map((name) => `/usr/sbin/${name}`)]
 
 /**
- * Kubernetes lets two nodes mount an iSCSI disk at once: a second replica, or one that is made while the first still
- * ends, is enough. So a kubelet asks the others before it writes to one.
+ * Kubernetes allows two nodes to mount an iSCSI disk at the same time, for example with a second replica, or when a
+ * new pod starts while the old one is still ending. So a kubelet asks the other nodes before it writes to a disk.
  */
 const lunGuardFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] => {
   const controlPlane = machinesWith(lab, 'control-plane')[0]
@@ -223,7 +223,7 @@ const lunGuardFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] =
   ]
 }
 
-/** Every file that makes a machine what the lab file says it is; pure, so that it can be shown and compared. */
+/** Every file that configures a machine as in the lab file; pure, so that the files can be shown and compared. */
 export const machineFiles = (
   lab: Lab,
   machine: MachineSpec,
@@ -239,7 +239,7 @@ export const machineFiles = (
       { path: '/etc/iscsi/iscsid.conf', content: iscsidConf(lab, machine), mode: 0o600 },
     )
   if (machine.iqn?.startsWith('naa.'))
-    // Debian looks for a name before iscsid starts, and by a slip takes one that begins with n for none.
+    // Debian looks for the initiator's name before iscsid starts, and mistakes one that begins with n for none.
     files.push({
       path: '/etc/systemd/system/iscsid.service.d/lab.conf',
       content: '[Service]\nExecStartPre=\n',

@@ -12,7 +12,7 @@ export interface KeyPair {
   readonly publicKey: string
 }
 
-/** Machines are made side by side, and all want the lab's key: only one may make it. */
+/** Machines are made concurrently, and all need the lab's key: it must be made only once. */
 const making = new Map<string, Promise<KeyPair>>()
 
 const pairAt = (path: string, comment: string): Promise<KeyPair> => {
@@ -27,9 +27,9 @@ const isSound = ({ privateKey, publicKey }: KeyPair): boolean =>
   [privateKey, publicKey].every((key) => !(ssh2.utils.parseKey(key) instanceof Error))
 
 /**
- * One in 250 Ed25519 pairs that ssh2 makes has an octet too few (its reader of DER drops a leading zero), and
- * neither ssh2 nor OpenSSH can read it.
- * @param generate what makes a pair; another one in tests
+ * One in 250 Ed25519 pairs that ssh2 makes is an octet short (its DER reader drops a leading zero), and neither ssh2
+ * nor OpenSSH can read it.
+ * @param generate makes a pair; replaced in tests
  */
 export const makeKeyPair = (
   comment: string,
@@ -48,24 +48,24 @@ const readOrMake = async (path: string, comment: string): Promise<KeyPair> => {
     () => undefined,
   )
   const pair = kept && { privateKey: kept[0], publicKey: kept[1].trim() }
-  // What a power cut left empty opens no machine, and a new one is refused by name.
+  // A key that a power cut emptied opens no machine, and is replaced.
   if (pair && isSound(pair)) return pair
   const made = makeKeyPair(comment)
-  // The public half last: a pair is complete or is made anew.
+  // The public half last: a pair is complete or is made again.
   await writePrivate(path, made.privateKey)
   await writePrivate(`${path}.pub`, `${made.publicKey}\n`)
   return made
 }
 
-/** The key with which the operator logs in: one per lab. */
+/** The key with which the operator logs in; one per lab. */
 export const labKeys = (lab: LabId): Promise<KeyPair> => pairAt(pathsOf(lab).privateKey, `lab ${wordOf(lab)}`)
 
 const hostKey = (lab: LabId, machine: string): string => join(pathsOf(lab).machine(machine), 'host_key')
 
-/** The machine's own host key, made here, so that it is known before the first connection. */
+/** The host key of a machine, generated here so that it is known before the first connection. */
 export const machineKeys = (lab: LabId, machine: string): Promise<KeyPair> =>
   pairAt(hostKey(lab, machine), machine)
 
-/** Whether both are there: without them nobody ever logged in, and whoever only looks must not make them. */
+/** Whether both keys exist: without them nobody has ever logged in, and read-only commands must not make them. */
 export const hasKeys = (lab: LabId, machine: string): boolean =>
   existsSync(pathsOf(lab).privateKey) && existsSync(hostKey(lab, machine))

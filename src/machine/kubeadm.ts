@@ -1,22 +1,22 @@
-/** What kubeadm and kubelets are told beyond their own defaults. */
+/** Settings of kubeadm and the kubelets that differ from their defaults. */
 import { type ExtraArgs, type KubernetesSpec, type Lab, type MachineSpec, machinesWith } from '../lab/lab.js'
 import { render } from '../render.js'
 import type { FileOptions, MachineFile } from './files.js'
 
-/** What a lab's control plane does differently from kubeadm's own; the lab file has the last word. */
+/** Arguments of a lab's control plane that differ from kubeadm's defaults; the lab file overrides them. */
 const defaultArgs: Readonly<Record<'apiServer' | 'controllerManager' | 'scheduler' | 'etcd', ExtraArgs>> = {
   apiServer: {},
-  // Alone, it has nobody to elect; and pod ranges follow from the lab file, known before a node is there.
+  // A single replica needs no leader election, and pod ranges follow from the lab file before a node exists.
   controllerManager: { 'leader-elect': 'false', 'allocate-node-cidrs': 'false' },
   scheduler: { 'leader-elect': 'false' },
   etcd: {},
 }
 
 /**
- * `failover: fast`. A kubelet renews its lease every quarter of the lease's duration, so every 2 s; a node is given
- * up when 8 s passed without, which is four renewals that did not come; it is looked at every second; and its pods
- * go one second later. On emulated machines all but the last is as much longer as they are slower: a kubelet that is
- * only slow must not be given up. As it comes, these are 10 s, 50 s, 5 s and 300 s.
+ * `failover: fast`. A kubelet renews its lease at a quarter of the lease duration, so every 2 s; a node is lost after
+ * 8 s without a renewal, which is four missed ones; nodes are checked every second; and the pods are evicted one
+ * second later. Emulated machines get all but the last multiplied by their factor, since a kubelet that is merely
+ * slow must not be lost. The defaults are 10 s, 50 s, 5 s and 300 s.
  */
 const fastArgs = (patience: number): typeof defaultArgs => ({
   apiServer: { 'default-not-ready-toleration-seconds': '1', 'default-unreachable-toleration-seconds': '1' },
@@ -29,8 +29,8 @@ const fastArgs = (patience: number): typeof defaultArgs => ({
 })
 
 /**
- * With fencing, no pod goes by itself: a day, which is never. Whoever fences takes the pods away, by a taint that
- * none of them tolerates, after the node was made unable to write and not before.
+ * With fencing, no pod is evicted by itself: the toleration is a day, meaning never. The fence removes the pods, by a
+ * taint that none of them tolerates, only after the node was made unable to write.
  */
 const fencedArgs: ExtraArgs = {
   'default-not-ready-toleration-seconds': '86400',
@@ -42,30 +42,30 @@ const fastKubelet = (patience: number): KubernetesSpec['kubelet'] => ({
   nodeStatusUpdateFrequency: `${String(2 * patience)}s`,
 })
 
-/** What a lab's kubelets do differently from the kubelet's own; the lab file has the last word. */
+/** Settings of a lab's kubelets that differ from the kubelet's defaults; the lab file overrides them. */
 const defaultKubelet: KubernetesSpec['kubelet'] = {
   failSwapOn: false,
   containerRuntimeEndpoint: 'unix:///run/containerd/containerd.sock',
   // The lab's kernel has no cpuset controller.
   enforceNodeAllocatable: [],
-  // The kubelet does by itself what the controller would do for iSCSI, which is nothing: attaching means
-  // logging in, on the node. Asking the controller first costs a takeover up to ten seconds.
+  // The kubelet attaches iSCSI disks itself, which means logging in on the node. Asking the controller first would
+  // make a takeover up to ten seconds longer.
   enableControllerAttachDetach: false,
 }
 
 /**
- * What the control plane's kubelet does differently from the others'. At every boot the controller manager and
- * the scheduler start beside an API server that is not ready for them yet, and end after 10 s of asking; to wait
- * 10 s more before each further try, as kubelets do, cost a lab that started 15 s.
+ * The control plane's own kubelet. At every boot the controller manager and the scheduler start before the API server
+ * is ready for them, and exit after 10 s; with the kubelet's default back-off of another 10 s per attempt, a lab took
+ * 15 s longer to start.
  */
 export const controlPlaneKubelet = (patience: number): KubernetesSpec['kubelet'] => ({
   crashLoopBackOff: { maxContainerRestartPeriod: `${String(2 * patience)}s` },
 })
 
-/** As many as kubeadm makes: coreDNSReplicas in its addon. */
+/** The same number as kubeadm's: coreDNSReplicas in its addon. */
 export const dnsReplicas = 2
 
-/** kubeadm's own deadlines, in seconds: Timeouts of v1beta4. */
+/** kubeadm's own timeouts in seconds: Timeouts of v1beta4. */
 const kubeadmTimeouts = {
   controlPlaneComponentHealthCheck: 240,
   kubeletHealthCheck: 240,
@@ -76,12 +76,12 @@ const kubeadmTimeouts = {
 }
 
 /**
- * How kubeadm has a kubelet probe the parts of the control plane, in seconds: when one that is silent is ended, and
- * how often one is asked whether it is ready.
+ * kubeadm's probes of the control plane, in seconds: when a silent component is restarted, and how often its
+ * readiness is asked.
  */
 const probes = { timeout: 15, failures: 8, readyPeriod: 1 }
 
-/** The control plane of an emulated machine. kubeadm's own `timeouts` are for its first start only. */
+/** Patches for the control plane of an emulated machine. kubeadm's own `timeouts` apply only to its first start. */
 export const patientStaticPods = (patience: number): readonly MachineFile[] =>
   ['etcd', 'kube-apiserver', 'kube-controller-manager', 'kube-scheduler'].map((component) => ({
     path: `/etc/lab/kubeadm-patches/${component}+strategic.yaml`,
@@ -89,18 +89,18 @@ export const patientStaticPods = (patience: number): readonly MachineFile[] =>
       component,
       timeout: probes.timeout * patience,
       failures: probes.failures * patience,
-      // kubeadm has no such probe for this one.
+      // kubeadm configures no such probe for this component.
       readyPeriod: component === 'kube-controller-manager' ? undefined : probes.readyPeriod * patience,
     }),
   }))
 
-/** How long the API server waits for etcd before it calls itself unwell: 2 s, as it comes. */
+/** How long the API server waits for etcd before it reports itself as unhealthy; the default is 2 s. */
 const patientArgs = (patience: number): ExtraArgs => ({
   'etcd-healthcheck-timeout': `${String(2 * patience)}s`,
   'etcd-readycheck-timeout': `${String(2 * patience)}s`,
 })
 
-/** What the kubeadm templates see. */
+/** The data for the kubeadm templates. */
 export const kubernetesData = (
   lab: Lab,
   machine: MachineSpec,

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import { codeOf, LabError } from '../error.js'
 
-/** A Kubernetes object as far as checks look. */
+/** The fields of a Kubernetes object that checks use. */
 export interface KubeObject {
   readonly metadata: { readonly name: string; readonly namespace?: string; readonly [key: string]: unknown }
   readonly [key: string]: unknown
@@ -10,23 +10,23 @@ export interface KubeObject {
 
 /** kubectl with the lab's kubeconfig. */
 export interface Kubectl {
-  /** @throws LabError `kubectl-failed`, or `too-busy`, with kubectl's own words. */
+  /** @throws LabError `kubectl-failed` or `too-busy`, with kubectl's own message */
   run(args: readonly string[], options?: { input?: string; timeout?: number }): Promise<string>
   get<T = KubeObject>(...args: readonly string[]): Promise<T>
   /**
-   * Tells every object once, and again whenever it changes or goes, until the signal: a watch that ends, as when
-   * the API server does, is begun anew, and tells all objects again.
+   * Reports every object once, and again whenever it changes or is deleted, until the signal. A watch that ends, for
+   * example with the API server, is restarted and reports all objects again.
    */
   watch(args: readonly string[], seen: (event: WatchEvent) => void, signal: AbortSignal): Promise<void>
   /**
-   * Tells all that becomes of the objects of a path, `/api/v1/namespaces/x/pods`, until the signal: first those that
-   * are there, then every change, in the API server's order, none left out. Resolves when the list was told: from
-   * then on nothing is missed. After a watch that ended, what was missed is told as a new list shows it.
+   * Reports the objects of a path such as `/api/v1/namespaces/x/pods` until the signal: first the present ones, then
+   * every change in the API server's order, without gaps. Resolves after the list: from then on nothing is missed.
+   * After a watch that ended, a new list shows what was missed.
    */
   follow(path: string, seen: (event: WatchEvent) => void, signal: AbortSignal): Promise<void>
 }
 
-/** A list of the API server, as it answers a `GET`. */
+/** A list of the API server, as returned by a `GET`. */
 interface ObjectList {
   readonly metadata: { readonly resourceVersion: string }
   readonly items: readonly KubeObject[]
@@ -37,10 +37,10 @@ export interface WatchEvent {
   readonly object: KubeObject
 }
 
-/** Milliseconds before a watch that ended is begun anew. */
+/** Milliseconds before a watch that ended is restarted. */
 const watchPause = 500
 
-/** @param patience all timeouts are that many times longer */
+/** @param patience the factor for all timeouts */
 export const kubectlWith = (
   binary: string,
   kubeconfig: string,
@@ -64,7 +64,7 @@ export const kubectlWith = (
     if (result.exitCode !== 0) {
       const words = result.stderr || result.stdout || (result.originalMessage ?? 'no answer')
       const said = words.trim().split('\n').slice(-2).join(' | ')
-      // Of a script, its first line says enough, and does not hide the answer.
+      // The first line of a script is enough, and does not hide the error.
       const [line = '', ...more] = args.join(' ').split('\n')
       const asked = more.length > 0 ? `${line} …` : line
       throw new LabError(codeOf(said, 'kubectl-failed'), `kubectl ${asked}: ${said}`)
@@ -85,7 +85,7 @@ export const kubectlWith = (
     await watching
   }
 
-  /** From a version of the list on, until the watch ends. */
+  /** Follows a list from one of its versions until the watch ends. */
   const followFrom = async (
     path: string,
     version: string,
@@ -101,7 +101,7 @@ export const kubectlWith = (
     })
     for await (const line of following.iterable()) {
       const event = line === '' ? undefined : (JSON.parse(line) as WatchEvent)
-      // The version is too old, or the server says it is ending: a new list is wanted.
+      // The version is too old, or the server is shutting down: a new list is needed.
       if (event?.type === 'ERROR') following.kill()
       else if (event && event.type !== 'BOOKMARK') seen(event)
     }
@@ -131,7 +131,7 @@ export const kubectlWith = (
           version ??= await list()
           await followFrom(path, version, tell, until)
         } catch {
-          // How one of them ended tells nothing: another is begun.
+          // It does not matter how a watch ended: the next one is started.
         }
         version = undefined
         await delay(watchPause, undefined, { signal: until }).catch(() => undefined)
@@ -145,7 +145,7 @@ export const kubectlWith = (
     follow,
     watch: async (args, seen, until) => {
       while (!until.aborted) {
-        // How one of them ended tells nothing: another is begun.
+        // It does not matter how a watch ended: the next one is started.
         await watchOnce(args, seen, until).catch(() => undefined)
         await delay(watchPause, undefined, { signal: until }).catch(() => undefined)
       }

@@ -16,16 +16,16 @@ export interface ExecOptions {
   readonly timeout?: number | undefined
 }
 
-/** What one writes for a new way to reach a machine: the one seam that tests fake. */
+/** A way to run commands on a machine: the seam that tests replace. */
 export interface Transport {
   /** For messages: `worker1 (192.168.56.21)`. */
   readonly address: string
-  /** Rejects only if the command could not run to its end. */
+  /** Rejects only if the command could not finish. */
   exec(command: string, options: ExecOptions): Promise<CommandResult>
   close(): Promise<void>
 }
 
-/** A command ran and said no. Everything it printed stays on the error; the message keeps the end. */
+/** A command that ran and failed. The error keeps its whole output; the message quotes the end. */
 export class CommandError extends LabError {
   readonly machine: string
   readonly command: string
@@ -50,7 +50,7 @@ export interface FileToWrite {
   readonly mode?: number
 }
 
-/** A machine of the lab as steps use it: commands run as root. */
+/** A machine of the lab as steps use it; commands run as root. */
 export class Machine {
   readonly name: string
   readonly #transport: Transport
@@ -60,7 +60,10 @@ export class Machine {
     this.#transport = transport
   }
 
-  /** Runs a command written with the `sh` tag. @throws CommandError when it exits non-zero. */
+  /**
+   * Runs a command written with the `shell` tag.
+   * @throws CommandError for a non-zero exit code
+   */
   async run(command: Command, options: ExecOptions = {}): Promise<string> {
     const result = await this.try(command, options)
     if (result.exitCode !== 0) throw new CommandError(this.name, command.shown, result)
@@ -72,7 +75,7 @@ export class Machine {
     return this.#transport.exec(command.text, options)
   }
 
-  /** Replaces a file as a whole: whoever reads it sees the old or the new content. */
+  /** Replaces a file as a whole: a reader sees either the old or the new content. */
   async write(
     path: string,
     { content, mode = 0o644 }: FileToWrite,
@@ -80,7 +83,7 @@ export class Machine {
   ): Promise<void> {
     const next = `${path}.lab-new`
     const octal = mode.toString(8)
-    // To the machine a connection that dropped looks like the end of the file: only the whole one may count.
+    // To the machine, a dropped connection looks like the end of the file, so the size is compared.
     const size = Buffer.byteLength(content)
     await this.run(
       shell`mkdir -p "$(dirname ${path})" && umask 077 && cat > ${next} && test "$(wc -c < ${next})" -eq ${size} && chmod ${octal} ${next} && mv ${next} ${path}`,

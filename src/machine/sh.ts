@@ -1,4 +1,4 @@
-/** A shell command, and how it is shown: secrets are masked in what is shown. */
+/** A shell command, and the form in which it is shown, with secrets masked. */
 export interface Command {
   readonly text: string
   readonly shown: string
@@ -11,7 +11,7 @@ class Secret {
   }
 }
 
-/** Marks a value that must not appear in output. Prefer standard input: arguments are visible in `ps`. */
+/** Marks a value that must not appear in output. Standard input is better: arguments are visible in `ps`. */
 export const secret = (value: string): Secret => new Secret(value)
 
 /** Quotes one word for a POSIX shell. */
@@ -27,7 +27,7 @@ const text = (value: Value): string =>
       ? value.map((word) => quote(String(word))).join(' ')
       : quote(String(value))
 
-/** Tag: every interpolated value becomes one quoted word, an array several. */
+/** Template tag: every interpolated value becomes one quoted word, and an array several. */
 export const shell = (strings: TemplateStringsArray, ...values: readonly Value[]): Command => ({
   text: String.raw({ raw: strings.raw }, ...values.map(text)),
   shown: String.raw(

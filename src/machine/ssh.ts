@@ -17,7 +17,7 @@ export interface SshEndpoint {
   readonly agent?: string
   /** The only host key that is accepted, as in known_hosts: base64 of the key blob. */
   readonly hostKey: string
-  /** All timeouts are that many times longer. Default: 1. */
+  /** The factor for all timeouts. Default: 1. */
   readonly patience?: number
   /** A fresh TCP connection to the SSH server. */
   dial(): Promise<Duplex>
@@ -26,10 +26,10 @@ export interface SshEndpoint {
 /** Seconds. A busy machine may need several for its banner and the key exchange. */
 const loginTimeout = 20
 
-/** A connection that is open, or on its way to be. */
+/** A connection that is open or being opened. */
 interface Connection {
   readonly ready: Promise<NodeSSH>
-  /** Ends it at once, also in the middle of its login. */
+  /** Ends it at once, even during its login. */
   readonly end: () => void
 }
 
@@ -51,7 +51,7 @@ const loginFailure = (address: string, user: string, denied: boolean, cause: unk
   return new LabError('ssh-unreachable', `${address}: no SSH: ${messageOf(cause)}`, { cause })
 }
 
-/** @param lost is told as soon as the connection is of no use any more */
+/** @param lost called as soon as the connection is no longer usable */
 const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
   const ended = new AbortController()
   const end = (): void => {
@@ -84,7 +84,7 @@ const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
       algorithms: { ...algorithms, serverHostKey: signaturesOf(expected) },
     }
     await ssh.connect(config as Parameters<NodeSSH['connect']>[0])
-    // Checks of one machine run side by side, each with listeners of its own while it runs.
+    // Checks of one machine run concurrently, each with listeners of its own.
     ssh.connection?.setMaxListeners(0).on('error', end)
     return ssh
   }
@@ -96,13 +96,13 @@ const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
   return { ready, end }
 }
 
-/** A whole script would hide what became of it. */
+/** Shortens a script, which would hide the result. */
 const brief = (command: string): string => {
   const [first = ''] = command.split('\n')
   return command.length <= 200 ? command : `${first.slice(0, 160)}…`
 }
 
-/** Fails when the work takes longer than this many seconds. */
+/** Rejects if the work takes longer than this many seconds. */
 const within = async <T>(seconds: number, work: Promise<T>, late: () => LabError): Promise<T> => {
   let timer: NodeJS.Timeout | undefined
   const deadline = new Promise<never>((_, reject) => {
@@ -118,8 +118,8 @@ const within = async <T>(seconds: number, work: Promise<T>, late: () => LabError
 }
 
 /**
- * One connection, opened when it is first needed, kept, and opened anew after it was lost: a login costs
- * a User-Mode Linux machine half a second of CPU, a command on an open connection a twentieth.
+ * One connection, which is opened on demand, kept, and reopened after a loss: a login costs a User-Mode Linux machine
+ * half a second of CPU time, a command on an open connection a twentieth.
  */
 export const sshTransport = (endpoint: SshEndpoint): Transport => {
   const { address } = endpoint
@@ -135,7 +135,7 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
     return connection.ready
   }
 
-  /** @param givenUp whoever asked for it no longer waits: it must not go on, nor begin */
+  /** @param givenUp aborted when the caller no longer waits: the command must not start or continue */
   const run = async (
     command: string,
     { input, timeout: usual = 60 }: ExecOptions,
@@ -144,7 +144,7 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
     const timeout = usual * (endpoint.patience ?? 1)
     const ssh = await connected()
     givenUp.throwIfAborted()
-    // Bytes, until all are there: a letter may arrive in two pieces.
+    // Bytes until all have arrived: a character may be split between two packets.
     const stdout: Buffer[] = []
     const stderr: Buffer[] = []
     const running = ssh.execCommand(command, {
@@ -163,10 +163,10 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
       new LabError('command-timeout', `${address}: no answer within ${String(timeout)} s: ${brief(command)}`)
     const { code, signal } = await within(timeout, running, late).catch((error: unknown) => {
       if (error instanceof LabError) throw error
-      // The connection, or only a channel of it, as where sshd allows no more of them: others may go on.
+      // The connection is lost, or only one channel was refused, for example by MaxSessions: other commands continue.
       throw new LabError('ssh-lost', `${address}: ${messageOf(error)}`, { cause: error })
     })
-    // node-ssh reports a connection that dropped under a command as a result without a code.
+    // node-ssh reports a connection that drops during a command as a result without an exit code.
     if (code === null && signal === null)
       throw new LabError('ssh-lost', `${address}: the connection was lost during: ${brief(command)}`)
     return {

@@ -1,4 +1,4 @@
-/** The base disk: the root file system of machines, and the files that are laid over Debian for it. */
+/** The base disk: the root file system of machines, made of Debian and the files that are added to it. */
 import { chmod, copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import Handlebars from 'handlebars'
@@ -10,7 +10,7 @@ export const templates = join(projectRoot, 'templates', 'base')
 
 const handlebars = Handlebars.create()
 
-/** Copies a folder of templates to `target`, by default `templates/base`. A file `x.hbs` is rendered and becomes `x`. */
+/** Copies a folder of templates to `target`, by default `templates/base`. A file `x.hbs` is rendered as `x`. */
 export const layOutFiles = async (
   target: string,
   data: object,
@@ -28,13 +28,13 @@ export const layOutFiles = async (
       const template = handlebars.compile(await readFile(from, 'utf8'), { strict: true, noEscape: true })
       await writeFile(to.slice(0, -'.hbs'.length), template(data))
     } else await copyFile(from, to)
-    // A checkout's modes depend on the umask; only the executable bit is Git's.
+    // The modes of a checkout depend on the umask; Git records only the executable bit.
     const executable = ((await stat(from)).mode & 0o100) !== 0
     await chmod(to.replace(/\.hbs$/, ''), executable ? 0o755 : 0o644)
   }
 }
 
-/** What the root file system of machines contains beside Debian. */
+/** What the root file system of machines contains in addition to Debian. */
 export const machineParts = (images: readonly ImagePin[]) => ({
   programs: {
     kubernetes: ['kubeadm', 'kubelet', 'kubectl'],

@@ -1,4 +1,4 @@
-/** Boxes for Vagrant: a disk that boots by itself, and what Vagrant reads about it. */
+/** Boxes for Vagrant: a bootable disk, and the metadata that Vagrant reads. */
 import { mkdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { quote } from '../machine/sh.js'
@@ -45,7 +45,7 @@ const boxTools = (pins: Pins, architecture: Architecture): Part =>
     id: 'box-tools',
     title: 'Tools for boxes',
     packages: pins.box.tools[architecture],
-    // The tools run on this host, and install a boot loader for the machines' processor.
+    // The tools run on this host and install a boot loader for the machines' architecture.
     architectures: [...new Set([hostArchitecture() ?? architecture, architecture])],
   })
 
@@ -81,15 +81,15 @@ const boxDisk = (pins: Pins, images: readonly ImagePin[], architecture: Architec
   }
 }
 
-/** The provider of Vagrant that a box is for. */
+/** The Vagrant provider of a box. */
 export type BoxProvider = 'libvirt' | 'virtualbox'
 
 export const boxPart = (provider: BoxProvider): string => `box-${provider}`
 
-/** Names of files in the part of a box: the box, and the metadata that `vagrant box add` reads. */
+/** File names in a box's part: the box, and the metadata that `vagrant box add` reads. */
 export const boxFiles = { box: 'lab-debian-13.box', metadata: 'lab-debian-13.json' } as const
 
-/** The metadata of a box: where Vagrant finds the box, and what its checksum must be. */
+/** The metadata of a box: its location and checksum. */
 export interface BoxMetadata {
   readonly name: string
   readonly description: string
@@ -102,7 +102,7 @@ export interface BoxMetadata {
           readonly url: string
           readonly checksum_type: 'sha256'
           readonly checksum: string
-          /** Since Vagrant 2.4; older ones ignore it. */
+          /** Since Vagrant 2.4; older versions ignore it. */
           readonly architecture: Architecture
         },
       ]
@@ -114,13 +114,13 @@ export interface BoxMetadata {
 export const boxName = 'lab/debian-13'
 
 /**
- * A version that Vagrant accepts: numbers separated by dots, of which it takes the largest for the newest. The last
- * number is the beginning of the part's hash, so that another content has another version.
+ * A version that Vagrant accepts: numbers separated by dots, of which the largest counts as the newest. The last
+ * number is derived from the part's hash, so that different content has a different version.
  */
 export const boxVersionOf = (kubernetes: string, hash: string): string =>
   `${kubernetes.replace(/^v/, '')}.${String(Number.parseInt(hash.slice(0, 8), 16))}`
 
-/** @param checksum sha256 of the box, which lies in the same folder as the metadata. */
+/** @param checksum sha256 of the box, which is in the same folder as the metadata */
 export const boxMetadata = (
   pins: Pins,
   about: { provider: BoxProvider; architecture: Architecture; hash: string; checksum: string },

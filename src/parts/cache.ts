@@ -9,7 +9,7 @@ import { folderFrom } from '../state.js'
 import { makeFolder, type Place, refuseForeign, refuseForeignIn } from '../trust.js'
 import { removeTree } from './sandbox.js'
 
-/** There is nothing secret in it, and a system that is made in there has users of its own. */
+/** The cache holds no secrets, and a system made in it has users of its own. */
 const shared = 0o755
 
 const place: Place = {
@@ -17,32 +17,32 @@ const place: Place = {
   danger: 'lab runs the programs in there, and so would run those of somebody else',
 }
 
-/** Folders that were looked at; they are asked for many times. */
+/** Folders that were already checked; they are asked for many times. */
 const trusted = new Set<string>()
 
 /**
- * Where parts are kept: LAB_CACHE, else XDG_CACHE_HOME/lab, else ~/.cache/lab. Root may have prepared it for
+ * The folder of parts: LAB_CACHE, else XDG_CACHE_HOME/lab, else ~/.cache/lab. Root may have prepared it for
  * everybody.
- * @throws LabError where somebody else may write it, or one of its parts
+ * @throws LabError if another user can write it or one of its parts
  */
 export const cacheRoot = (): string => {
   const root = folderFrom('LAB_CACHE', 'XDG_CACHE_HOME', '.cache')
   if (trusted.has(root) || refuseForeign(root, place, 'ours-or-root', 'folder') === undefined) return root
   refuseForeignIn(root, place, 'ours-or-root', {
-    // Within a part, files may belong to users of a system that was made there.
+    // Files inside a part may belong to users of the system that it contains.
     into: (path) => path === 'parts',
-    // What builders fetch is the builders' own, and nothing of it is run on this host.
+    // Downloads belong to the unprivileged builders, and nothing in them is run on this host.
     but: (path) => path === 'go',
   })
   trusted.add(root)
   return root
 }
 
-/** A path of /proc/self/mountinfo, where blanks and the like are octal. */
+/** A path of /proc/self/mountinfo, in which blanks and similar characters are octal. */
 const mountPath = (text: string): string =>
   text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
 
-/** Where the file system of a path is mounted, if no program may be started from it; undefined: it may. */
+/** The mount point of a path's file system if it is mounted noexec; undefined otherwise. */
 export const noexecMountOf = (path: string): string | undefined => {
   let at = path
   while (!existsSync(at) && at !== '/') at = dirname(at)
@@ -53,17 +53,17 @@ export const noexecMountOf = (path: string): string | undefined => {
       .map((line) => line.split(' '))
       .map(([, , , , point = '', options = '']) => ({ point: mountPath(point), options: options.split(',') }))
       .filter(({ point }) => point === '/' || real === point || real.startsWith(`${point}/`))
-    // The deepest, and of several at one place the last: it covers the others.
+    // The deepest mount, and of several at one place the last, which hides the others.
     const deepest = Math.max(...mounts.map(({ point }) => point.length))
     const mount = mounts.findLast(({ point }) => point.length === deepest)
     return mount?.options.includes('noexec') ? mount.point : undefined
   } catch {
-    // Not Linux, or no /proc: trying will tell.
+    // Not Linux, or no /proc: a failing start will tell.
     return undefined
   }
 }
 
-/** @throws LabError where parts cannot be kept, or could not be used: before an hour is spent on building them */
+/** @throws LabError if parts cannot be stored or used there, before an hour is spent on building them */
 export const openCache = async (root: string): Promise<void> => {
   await makeFolder(root, shared)
   refuseForeign(root, place)
@@ -77,7 +77,7 @@ export const openCache = async (root: string): Promise<void> => {
         exitCode: exitCodes.host,
       },
     )
-  // Its rights may say one thing, and a file system that is read-only another.
+  // Permissions may allow writing where a read-only file system does not.
   await makeFolder(join(root, 'parts'), shared)
   const trial = join(root, `.${String(process.pid)}.trial`)
   try {
@@ -87,24 +87,24 @@ export const openCache = async (root: string): Promise<void> => {
   }
 }
 
-/** Milliseconds after which the lock of a process that died may be taken; it is touched twice as often. */
+/** Milliseconds after which the lock of a dead process can be taken; its holder touches it twice as often. */
 const staleLock = 10_000
 
-/** A part as it was built: seconds it took, lines it printed. */
+/** The measurements of a build: its seconds and its lines of output. */
 export interface Measurement {
   readonly seconds: number
   readonly lines: number
 }
 
-/** Something in the cache that nothing refers to any more. */
+/** A cache entry that nothing refers to any more. */
 export interface OldPart {
   readonly path: string
   readonly bytes: number
 }
 
 /**
- * The directory in which parts are kept, each under its name and the hash of what it was made from.
- * A directory `parts/<key>` is complete: it gets that name by one rename when all of it is on the disk.
+ * The folder of parts, each under its name and the hash of its inputs. A folder `parts/<key>` is complete: it gets
+ * this name by one rename when all its content is on disk.
  */
 export class Cache {
   readonly root: string
@@ -113,7 +113,7 @@ export class Cache {
     this.root = root
   }
 
-  /** The directory of a part, whether or not it is there. */
+  /** The folder of a part, whether it exists or not. */
   path(key: string): string {
     return join(this.root, 'parts', key)
   }
@@ -130,10 +130,9 @@ export class Cache {
   }
 
   /**
-   * Runs `work` while no other process builds the same part. The lock of a process that was killed passes
-   * on after ten seconds.
-   * @param busy is called again and again while another process has it.
-   * @param lost is called if the lock was taken from us, as may happen to a process that was stopped for long.
+   * Runs `work` while no other process builds the same part. The lock of a killed process expires after ten seconds.
+   * @param busy called repeatedly while another process holds the lock
+   * @param lost called if the lock was taken over, as may happen to a process that was stopped for long
    */
   async locked<T>(
     key: string,
@@ -167,8 +166,8 @@ export class Cache {
   }
 
   /**
-   * Builds a part in a directory that has another name until it is complete. The caller holds the lock.
-   * @param fill makes the part in `out`; `work` is for what it needs meanwhile.
+   * Builds a part in a folder that has a temporary name until it is complete. The caller holds the lock.
+   * @param fill makes the part in `out`; `work` is its scratch folder
    */
   async create(key: string, fill: (out: string, work: string) => Promise<void>): Promise<void> {
     await this.#removeUnfinished(key)
@@ -177,10 +176,10 @@ export class Cache {
     const work = join(building, 'work')
     try {
       await makeFolder(join(this.root, 'parts'), shared)
-      // Not all at once: with recursive, Node says of a full disk that there is no such file.
+      // One after another: with recursive, Node reports a full disk as a missing file.
       for (const folder of [building, out, work]) await mkdir(folder)
       await fill(out, work)
-      // A power cut must not leave a complete directory with incomplete files.
+      // After a power cut, a complete folder must not contain incomplete files.
       await execa('sync', ['--file-system', out], { reject: false })
       await rename(out, this.path(key))
     } finally {
@@ -193,7 +192,7 @@ export class Cache {
       if (entry.startsWith(`${key}.building-`)) await removeTree(join(this.root, 'parts', entry))
   }
 
-  /** Removes what builds left behind that were killed. */
+  /** Removes what killed builds left behind. */
   async sweep(): Promise<void> {
     for (const entry of await readdir(join(this.root, 'parts')).catch(() => [])) {
       const key = /^(.*)\.building-\d+$/.exec(entry)?.[1]
@@ -210,7 +209,7 @@ export class Cache {
       const { seconds, lines } = JSON.parse(text ?? '') as Partial<Measurement>
       return seconds !== undefined && lines !== undefined ? { seconds, lines } : undefined
     } catch {
-      // Not there, or empty after a power cut: then nobody measured it.
+      // Missing, or empty after a power cut: there is no measurement.
       return undefined
     }
   }
@@ -223,7 +222,7 @@ export class Cache {
     await rename(`${file}.${String(process.pid)}`, file)
   }
 
-  /** Complete parts that are none of `current`, and that no path of `keep` leads into. */
+  /** Complete parts that are not in `current` and contain no path of `keep`. */
   async old(current: ReadonlySet<string>, keep: readonly string[]): Promise<OldPart[]> {
     const found: OldPart[] = []
     for (const entry of await readdir(join(this.root, 'parts')).catch(() => [])) {
@@ -236,7 +235,7 @@ export class Cache {
   }
 
   async remove(part: OldPart): Promise<void> {
-    // First its name, so that nobody ever sees half of it.
+    // Renamed first, so that nobody ever sees a partial folder.
     const gone = `${part.path}.building-${String(process.pid)}`
     await rename(part.path, gone)
     await removeTree(gone)
@@ -247,7 +246,7 @@ export class Cache {
   async removeLogs(days: number): Promise<void> {
     const folder = join(this.root, 'logs')
     for (const entry of await readdir(folder).catch(() => [])) {
-      // Another process may be at it, too.
+      // Another process may be removing them as well.
       const { mtimeMs } = await stat(join(folder, entry)).catch(() => ({ mtimeMs: Infinity }))
       if (Date.now() - mtimeMs > days * 86_400_000) await rm(join(folder, entry), { force: true })
     }

@@ -1,4 +1,4 @@
-/** All parts that machines of User-Mode Linux and boxes are made of, from Debian packages and Go modules only. */
+/** All parts of User-Mode Linux machines and boxes, made only from Debian packages and Go modules. */
 import { LabError } from '../error.js'
 import { type Architecture, hostArchitecture, isForeign } from './architecture.js'
 import { baseDisk } from './base-disk.js'
@@ -13,7 +13,7 @@ import type { Part } from './part.js'
 import type { ImagePin, Pins } from './pins.js'
 import type { Substitutes } from './substitutes.js'
 
-/** Parts that machines of every provider consist of. Each part comes after those that it needs. */
+/** Parts of the machines of every provider. Each part is listed after its inputs. */
 const machinesParts = (
   pins: Pins,
   cacheRoot: string,
@@ -22,7 +22,7 @@ const machinesParts = (
 ): readonly Part[] => {
   const go = (part: GoPart): Part => goPart(pins, cacheRoot, architecture, part)
   const imageParts = images.map((pin) => image(pins, pin, architecture))
-  // Only what the chosen images need, so that nobody waits for the others.
+  // Only the inputs of the chosen images, so that nobody waits for others.
   const forImages: Part[] = []
   for (const part of [
     jars(pins, 'jars-cassandra', 'the jars of Cassandra', 'cassandra'),
@@ -50,10 +50,10 @@ const machinesParts = (
 }
 
 /**
- * All parts for this host's own processor. Each part comes after those that it needs.
- * @param extraImages references of optional images for the base disk.
- * @param taken what replaces a pin that Debian has withdrawn.
- * @throws LabError `no-image` for one that parts.yaml does not have.
+ * All parts for this host's own architecture. Each part is listed after its inputs.
+ * @param extraImages references of optional images for the base disk
+ * @param taken replacements for pins that Debian has withdrawn
+ * @throws LabError `no-image` for an image that parts.yaml does not have
  */
 export const catalog = (
   pins: Pins,
@@ -78,11 +78,11 @@ export const catalog = (
   ]
 }
 
-/** Whether this host can build boxes for this processor. */
+/** Whether this host can build boxes for an architecture. */
 export const canBuildFor = (pins: Pins, architecture: Architecture): boolean =>
   !isForeign([architecture]) || (hostArchitecture() === 'amd64' && pins.cross[architecture] !== undefined)
 
-/** The parts of boxes for another processor than this host's. Their ids end with its name. */
+/** The parts of boxes for an architecture other than this host's. Their ids end with its name. */
 export const foreignCatalog = (
   pins: Pins,
   cacheRoot: string,

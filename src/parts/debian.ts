@@ -1,4 +1,4 @@
-/** Debian systems: those in which other parts are built, and the one that machines run. */
+/** Debian systems: those in which other parts are built, and the one on the machines. */
 import { chmod, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Architecture, isForeign } from './architecture.js'
@@ -7,7 +7,7 @@ import type { Build, Part } from './part.js'
 import { type Pins, referenceOf } from './pins.js'
 import { registryClient } from './upstream.js'
 
-/** Makes builds reproducible, as far as the packages allow it. */
+/** Makes builds reproducible, as far as the packages allow. */
 export const reproducible = { SOURCE_DATE_EPOCH: '1767225600' }
 
 /** Files that neither machines nor containers need. */
@@ -21,16 +21,16 @@ export const unread = [
 
 interface Bootstrap {
   readonly variant: 'minbase' | 'essential' | 'extract'
-  /** The processor of the system, then others whose packages it may have. Default: this host's. */
+  /** The architecture of the system, then others whose packages it may contain. Default: this host's. */
   readonly architectures?: readonly Architecture[]
-  /** Debian's release. Default: that of the machines. */
+  /** Debian's release. Default: the machines' release. */
   readonly suite?: string | undefined
   readonly environment?: Readonly<Record<string, string>>
   readonly format: 'directory' | 'tar'
   readonly packages: readonly string[]
   readonly backports?: boolean
   readonly hooks?: readonly string[]
-  /** The directory or file to make, below `out` or `work`. */
+  /** The folder or file to make, below `out` or `work`. */
   readonly target: string
 }
 
@@ -57,17 +57,17 @@ export const bootstrap = async (build: Build, { debian }: Pins, options: Bootstr
   await build.run(
     [
       'mmdebstrap',
-      // We are root in the sandbox, which is a namespace already.
+      // In the sandbox we are already root in a namespace.
       '--mode=root',
       `--variant=${options.variant}`,
       `--format=${options.format}`,
       `--include=${options.packages.join(',')}`,
-      // mmdebstrap would look for qemu's registration in binfmt_misc; we run programs of another processor differently.
+      // mmdebstrap would look for qemu in binfmt_misc, but foreign programs are run in another way here.
       ...(options.architectures && isForeign(options.architectures)
         ? [`--architectures=${options.architectures.join(',')}`, '--skip=check/qemu']
         : []),
       ...unread.map((path) => `--dpkgopt=path-exclude=${path}`),
-      // Java's packages link to manual pages in this folder, which we leave out.
+      // Java's packages link to manual pages in this folder, which the system leaves out.
       '--setup-hook=mkdir -p "$1/usr/share/man/man1"',
       // mmdebstrap runs no customize hooks for the variant extract.
       ...(options.hooks ?? []).map(
@@ -86,7 +86,7 @@ export const builder = (pins: Pins): Part => ({
   title: 'Compilers',
   needs: [],
   lane: 'kernel',
-  // `source` is no longer part of this directory. It stays in the hash, since without it everything would be built again.
+  // The current code no longer uses `source`. It stays in the hash, since removing it would rebuild everything.
   values: { suite: pins.debian.suite, ...pins.builder, source: pins.kernel.source, unread },
   files: [],
   reference: referenceOf(pins, 'builder'),
@@ -138,7 +138,7 @@ export const system = (pins: Pins, architecture: Architecture): Part => ({
     }),
 })
 
-/** Hooks that make what enter.sh binds over, so that programs can run in this root directory. */
+/** Hooks that make the mount points of enter.sh, so that programs can run in this root directory. */
 const enterable = [
   'mkdir -p "$1/lab" "$1/etc/ssl/certs"',
   'touch "$1/etc/resolv.conf" "$1/etc/hosts" "$1/etc/ssl/certs/ca-certificates.crt"',
@@ -172,7 +172,7 @@ export const toolsRoot = (
   }
 }
 
-/** The program that pulls images for any processor. It runs although its packages are not configured. */
+/** The program that pulls images for any architecture. It runs although its packages are not configured. */
 export const registryClientPart = (pins: Pins): Part =>
   toolsRoot(pins, {
     id: registryClient,

@@ -1,4 +1,4 @@
-/** What a failure means to the person who has to do something about it. */
+/** Explains a failure to the person who has to fix it. */
 export interface Diagnosis {
   readonly code: string
   readonly reason: string
@@ -7,15 +7,15 @@ export interface Diagnosis {
 
 interface Known {
   readonly pattern: RegExp
-  /** Another line that has to be there. */
+  /** A second line that must also be present. */
   readonly beside?: RegExp
   readonly diagnosis: (line: string) => Diagnosis
 }
 
-/** Other people's programs say what went wrong in text only. The first that matches is the cause. */
+/** Other programs explain their failures only as text. The first match is the cause. */
 const known: readonly Known[] = [
   {
-    // Said by our own scripts.
+    // Printed by lab's own scripts.
     pattern: /^digest mismatch: /,
     diagnosis: (line) => ({
       code: 'digest-mismatch',
@@ -74,7 +74,7 @@ const known: readonly Known[] = [
     }),
   },
   {
-    // Of a module proxy that is reached, and of PyPI.
+    // Printed about a reachable module proxy, and about PyPI.
     pattern:
       /: reading https?:\/\/\S+: (404|410) |^ERROR: (No matching distribution|Could not find a version)/,
     diagnosis: (line) => ({
@@ -93,7 +93,7 @@ const known: readonly Known[] = [
   },
 ]
 
-/** @param code an errno, where Node itself failed. */
+/** @param code an errno, if Node itself failed */
 export const diagnose = (tail: readonly string[], code = ''): Diagnosis | undefined => {
   for (const { pattern, beside, diagnosis } of known) {
     if (beside && !tail.some((line) => beside.test(line))) continue

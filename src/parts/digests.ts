@@ -1,6 +1,6 @@
 /**
- * For maintainers, `npm run digests`: fetches what upstreams publish of the pinned versions, for every processor, and
- * writes its digests into parts.yaml. Everything else only ever reads them.
+ * For maintainers, `npm run digests`: fetches the published files of the pinned versions for every architecture, and
+ * writes their digests into parts.yaml. Everything else only reads them.
  */
 import { createHash } from 'node:crypto'
 import { readFile, rename, writeFile } from 'node:fs/promises'
@@ -13,7 +13,7 @@ import { imageAddress, mirrored, releasedFiles } from './upstream.js'
 const failed = (url: URL, why: string): LabError =>
   new LabError('upstream', `${url.href}: ${why}`, { hint: 'try it where this address can be reached' })
 
-/** Why nobody answered, as Node knows it. */
+/** Why nothing answered, according to Node. */
 const reasonOf = (error: unknown): string =>
   error instanceof Error
     ? [error.message, error.cause instanceof Error ? error.cause.message : ''].filter(Boolean).join(': ')
@@ -33,7 +33,7 @@ const digestOfBody = async (url: URL, response: Response): Promise<string> => {
   return hash.digest('hex')
 }
 
-/** Of a file, which must also be what the checksum beside it says. */
+/** The digest of a file, which must also match the checksum next to it. */
 const digestOfFile = async (address: string, checksum: string): Promise<string> => {
   const [url, beside] = [mirrored(address), mirrored(`${address}${checksum}`)]
   if (!url || !beside)
@@ -51,7 +51,7 @@ const manifests = [
   'application/vnd.docker.distribution.manifest.v2+json',
 ].join(', ')
 
-/** What an anonymous reader of a repository has to show, where its registry asks for that. */
+/** A token for anonymous access to a repository, if its registry demands one. */
 const tokenFor = async (challenge: string): Promise<string> => {
   const of = (name: string): string => new RegExp(`${name}="([^"]*)"`).exec(challenge)?.[1] ?? ''
   const url = new URL(of('realm'))
@@ -61,13 +61,13 @@ const tokenFor = async (challenge: string): Promise<string> => {
   return token ?? other ?? ''
 }
 
-/** Of an image's manifest, or of the list of its manifests, which must have one for each of our processors. */
+/** The digest of an image's manifest, or of its manifest list, which must cover every supported architecture. */
 const digestOfImage = async (reference: string): Promise<string> => {
   const from = imageAddress(reference)
   if (!from)
     throw new LabError('upstream', 'LAB_REGISTRY=no: nobody is asked', { hint: 'unset LAB_REGISTRY' })
   const [, name = '', tag = ''] = /^\/(.*):([^:]*)$/.exec(from.pathname) ?? []
-  // The registry of the images of docker.io has another name.
+  // The registry of docker.io images has another host name.
   const host = from.host === 'docker.io' ? 'registry-1.docker.io' : from.host
   const url = new URL(`${from.protocol}//${host}/v2/${name}/manifests/${tag}`)
   let response = await ask(url, { accept: manifests })
@@ -87,7 +87,7 @@ const digestOfImage = async (reference: string): Promise<string> => {
   return createHash('sha256').update(body).digest('hex')
 }
 
-/** What parts.yaml has to pin of upstreams: addresses of files, with what their checksum's address ends with, and images. */
+/** What parts.yaml has to pin: addresses of files, each with the suffix of its checksum's address, and images. */
 const wanted = (all: Pins): { files: Map<string, string>; images: readonly string[] } => {
   const files = new Map<string, string>()
   for (const id of Object.keys(all.releases))
@@ -103,9 +103,9 @@ const wanted = (all: Pins): { files: Map<string, string>; images: readonly strin
 }
 
 /**
- * Writes all digests into the last section of parts.yaml, or nothing.
- * @param say hears what is asked.
- * @throws LabError where something cannot be had, or is not what its checksum says.
+ * Writes all digests into the last section of parts.yaml, or changes nothing.
+ * @param say called with every request
+ * @throws LabError if something is unavailable or does not match its checksum
  */
 export const pinDigests = async ({
   file = join(partsFolder, 'parts.yaml'),

@@ -7,7 +7,7 @@ import { lend, powerless } from './sandbox.js'
 
 const hostScript = join(partsFolder, 'upstream', 'host.sh')
 
-/** The host's certificates, which a proxy of the network may need. */
+/** The host's certificates, which a proxy of the network may require. */
 const certificates = (): string | undefined =>
   [
     process.env['SSL_CERT_FILE'],
@@ -16,16 +16,16 @@ const certificates = (): string | undefined =>
   ].find((path) => path !== undefined && existsSync(path))
 
 interface Entered {
-  /** The part whose `root` it is; default: the builder. */
+  /** The part whose `root` is entered; default: the builder. */
   readonly root?: string
-  /** `from:to` or `from:to:ro`, beside `/lab/work` and `/lab/out`. */
+  /** `from:to` or `from:to:ro`, in addition to `/lab/work` and `/lab/out`. */
   readonly binds: readonly string[]
 }
 
-/** The script that does it, an input of every part that is built with it. */
+/** The script for entering; it is an input of every part that is built with it. */
 export const enterScript = join(partsFolder, 'builder', 'enter.sh')
 
-/** A folder for temporary files, of all who run in it. */
+/** A temporary folder for all commands that run in the build. */
 const temporaryFolder = async (build: Build): Promise<string> => {
   const temporary = join(build.work, 'tmp')
   await mkdir(temporary, { recursive: true })
@@ -33,7 +33,7 @@ const temporaryFolder = async (build: Build): Promise<string> => {
   return temporary
 }
 
-/** The command line that runs a command inside a root directory that a part is. */
+/** The command line that runs a command inside the root directory of a part. */
 export const enter = async (
   build: Build,
   command: readonly string[],
@@ -55,17 +55,17 @@ export const enter = async (
   ]
 }
 
-/** What a command may do that has no rights. */
+/** A command without privileges. */
 interface Powerless extends Entered, Omit<RunOptions, 'network'> {
   /** Whether it has the host's network. */
   readonly network: boolean
-  /** Folders that it may write to beside `/lab/work`, `/lab/out` and `/tmp`. */
+  /** Folders that it may write, in addition to `/lab/work`, `/lab/out` and `/tmp`. */
   readonly writable?: readonly string[]
-  /** Files and folders of small files, by the path under which they can be read. */
+  /** Input files and small folders, by the path at which they are readable. */
   readonly inputs?: Readonly<Record<string, string>>
 }
 
-/** Copies of inputs that everybody may read, whatever umask those were made with. */
+/** Makes world-readable copies of inputs, whatever umask they were created with. */
 const readable = async (
   build: Pick<Build, 'work'>,
   inputs: Readonly<Record<string, string>>,
@@ -89,7 +89,7 @@ const entriesBelow = async (path: string): Promise<string[]> =>
     ? (await readdir(path, { recursive: true })).map((entry) => join(path, entry))
     : []
 
-/** Runs a command inside a root directory that a part is, as a user who has no rights and sees nothing else. */
+/** Runs a command inside the root directory of a part, as an unprivileged user who sees nothing else. */
 export const runInside = async (
   build: Build,
   command: readonly string[],
@@ -101,8 +101,8 @@ export const runInside = async (
 }
 
 /**
- * Runs a program of the host as a user who has no rights, in a root directory of its own with the host's programs and
- * with how it reaches the network, `/lab/work` and `/lab/out`.
+ * Runs a program of the host as an unprivileged user, in a root directory that contains only the host's programs, its
+ * network settings, `/lab/work` and `/lab/out`.
  */
 export const runApart = async (
   build: Pick<Build, 'out' | 'work' | 'run'>,

@@ -1,39 +1,39 @@
 /**
- * How far the building of a part is. What a part printed tells how much is done, since it prints about the same every
- * time. What is left is told only where that is known: seconds of an earlier build say nothing while other builds, of
- * this lab or of somebody else, take the processors away.
+ * Estimates the progress of a build. Its number of output lines tells how much is done, since a part prints about the
+ * same every time. The time left is shown only if it is known: the duration of an earlier build means nothing while
+ * other builds take processor time away.
  */
 
-/** What the same part did before, here or elsewhere. */
+/** Measurements of an earlier build of the same part, here or elsewhere. */
 export interface Before {
   readonly seconds: number
   /** Of output. */
   readonly lines: number
 }
 
-/** Lines below which a part prints too little to tell how far it is. */
+/** A part that prints fewer lines gives no measure of progress. */
 const leastLines = 50
 
-/** The fraction that has to be done before anything is said of the rest. */
+/** The fraction that must be done before the rest is estimated. */
 const leastFraction = 0.1
 
-/** Seconds that count as just now. */
+/** The most recent period, in seconds. */
 const justNow = 15
 
-/** How much of the time that has passed counts as lately. */
+/** The fraction of the elapsed time that counts as the recent period. */
 const lately = 0.25
 
-/** The most that the pace just now, lately and from the start on may differ: beyond that, nobody knows the pace. */
+/** The largest ratio between the pace of these periods and of the whole build. Beyond it, the pace is unknown. */
 const agreement = 1.6
 
 export interface Estimate {
   /** 0 to 0.99. */
   readonly fraction: number
-  /** Seconds; absent: nobody can tell. */
+  /** Seconds; absent if they are unknown. */
   readonly remaining?: number
 }
 
-/** Looks at one build from its start on. */
+/** Follows one build from its start. */
 export class Progress {
   readonly #before: Before
   readonly #seen: { readonly elapsed: number; readonly lines: number }[] = [{ elapsed: 0, lines: 0 }]
@@ -42,7 +42,11 @@ export class Progress {
     this.#before = before
   }
 
-  /** To be asked every second or so. @param elapsed seconds since the start @param lines printed since then */
+  /**
+   * Called about once a second.
+   * @param elapsed seconds since the start
+   * @param lines printed since then
+   */
   at(elapsed: number, lines: number): Estimate {
     const { seconds, lines: all } = this.#before
     this.#seen.push({ elapsed, lines })
@@ -51,7 +55,7 @@ export class Progress {
     const printed = Math.min(1, lines / all)
     const fraction = Math.min(0.99, 0.9 * printed + 0.1 * passed)
     if (printed < leastFraction || lines >= all) return { fraction }
-    // Seconds for the rest at the pace of these last seconds.
+    // Seconds for the rest at the pace of the given last seconds.
     const atPaceOf = (last: number): number => {
       const since = this.#seen.findLast((seen) => seen.elapsed <= elapsed - last) ?? { elapsed: 0, lines: 0 }
       return ((elapsed - since.elapsed) / (lines - since.lines)) * (all - lines)

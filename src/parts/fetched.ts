@@ -1,4 +1,4 @@
-/** What is fetched from Maven Central and from PyPI for images. */
+/** Files for images that are fetched from Maven Central and PyPI. */
 import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -62,7 +62,7 @@ export const python = (pins: Pins, id: string, title: string, recipe: string): P
         inputs: {
           '/lab/fetch.sh': script,
           '/lab/requirements.txt': requirements,
-          // This host's settings of pip: its index, and the hosts that it trusts.
+          // This host's pip settings: its index and trusted hosts.
           ...(existsSync(settings) && { [settings]: settings }),
         },
         network: true,

@@ -1,4 +1,4 @@
-/** What turns parts into parts for another processor than this host's. */
+/** Turns parts into parts for an architecture other than this host's. */
 import { join } from 'node:path'
 import type { Architecture } from './architecture.js'
 import type { Build, Part } from './part.js'
@@ -7,7 +7,7 @@ import { toolsRoot } from './debian.js'
 
 const emulateScript = join(partsFolder, 'cross', 'emulate.sh')
 
-/** Tools that make parts for another processor: a C cross compiler, and an emulator of that processor. */
+/** Tools for building parts for another architecture: a C cross compiler and an emulator. */
 export const cross = (pins: Pins, architecture: Architecture): Part =>
   toolsRoot(pins, {
     id: 'cross',
@@ -15,7 +15,7 @@ export const cross = (pins: Pins, architecture: Architecture): Part =>
     packages: pins.cross[architecture]?.packages ?? [],
   })
 
-/** A part whose build runs programs of its own processor: on this host, they run in an emulator. */
+/** A part whose build runs programs of its own architecture, in an emulator. */
 export const emulated = (part: Part, pins: Pins, architecture: Architecture): Part => ({
   ...part,
   needs: [...part.needs, 'cross'],
@@ -31,10 +31,10 @@ export const emulated = (part: Part, pins: Pins, architecture: Architecture): Pa
   },
 })
 
-/** The id of a part for another processor than this host's. */
+/** The id of a part for another architecture. */
 export const foreignPart = (id: string, architecture: Architecture): string => `${id}-${architecture}`
 
-/** The parts with ids and titles that name their processor, so that they can lie beside this host's own. */
+/** The parts with the architecture in their ids and titles, so that they can exist next to this host's own. */
 export const renamed = (parts: readonly Part[], architecture: Architecture): readonly Part[] => {
   const named = (id: string): string =>
     parts.some((part) => part.id === id) ? foreignPart(id, architecture) : id

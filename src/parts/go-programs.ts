@@ -1,4 +1,4 @@
-/** Programs that are built from Go modules, and `pause`, whose C source is in one of these modules. */
+/** Programs built from Go modules, and `pause`, whose C source is in one of these modules. */
 import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { homedir } from 'node:os'
@@ -28,12 +28,12 @@ const goEnvironment = (pins: Pins): Record<string, string> => ({
   GOTOOLCHAIN: 'local',
   GOMODCACHE: '/lab/go/mod',
   GOCACHE: '/lab/go/build',
-  // Go takes the last value of a flag, so the user's flags cannot override ours.
+  // Go uses the last value of a flag, so the user's flags cannot override these.
   GOFLAGS: `${process.env['GOFLAGS'] ?? ''} -mod=readonly -modcacherw -buildvcs=false`.trim(),
   SSL_CERT_FILE: '/etc/ssl/certs/ca-certificates.crt',
 })
 
-/** What a Go build sees: the module, the caches, and what the host's user set by `go env -w`. */
+/** What a Go build sees: the module, the caches, and the user's settings from `go env -w`. */
 const goInside = async (cacheRoot: string, folder: string) => {
   const caches = goCache(cacheRoot)
   await mkdir(join(caches, 'mod'), { recursive: true })
@@ -108,7 +108,7 @@ export const kubernetesVersion = (version: string): readonly string[] => {
   ]
 }
 
-/** Debian's names of C compilers by the processor that they compile for, native and cross alike. */
+/** Debian's names of native and cross C compilers, by target architecture. */
 const compilers: Readonly<Record<Architecture, string>> = {
   amd64: 'x86_64-linux-gnu-gcc',
   arm64: 'aarch64-linux-gnu-gcc',
@@ -125,7 +125,7 @@ export const pause = (pins: Pins, cacheRoot: string, architecture: Architecture)
     id: 'pause',
     title: `pause ${version}`,
     needs: [...new Set(['builder', compiler])],
-    // In the same lane after the Kubernetes programs, which fetch the same module.
+    // In the lane of the Kubernetes programs, which fetch the same module.
     lane: 'go',
     values: { module: pins.modules['kubernetes'], version },
     files: [join(partsFolder, 'pause'), join(partsFolder, 'kubernetes'), enterScript],

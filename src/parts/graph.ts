@@ -1,7 +1,6 @@
 /**
- * Parts are what machines are made of. Each is a directory, made by one command line or a few from inputs
- * that are known beforehand, so it is found again by the hash of these inputs; whatever was built is never
- * built a second time, and what an edit does not concern stays.
+ * Machines are made of parts. A part is a folder made by a few commands from inputs that are known in advance, so it
+ * is identified by the hash of these inputs: nothing is built twice, and an edit rebuilds only what depends on it.
  */
 import { createHash } from 'node:crypto'
 import { createWriteStream, readdirSync, readFileSync, statSync } from 'node:fs'
@@ -19,12 +18,14 @@ import type { Build, Fetch, Part } from './part.js'
 import { proxies, runInSandbox } from './sandbox.js'
 import { checkSpace } from './space.js'
 
-/** Milliseconds after which a host that does not say anything is taken for one that cannot be reached. */
+/** Milliseconds after which a silent host counts as unreachable. */
 const connectTimeout = 5000
 
-/** Whether somebody answers there: where there is no way out, nothing is prepared for asking, and nobody waited for. */
+/**
+ * Whether the host of an address answers. Without a connection, nothing is prepared for fetching and no time is lost.
+ */
 const answers = (url: URL): Promise<boolean> => {
-  // Somebody may get through for us, whether we could ourselves or not.
+  // A proxy may get through even if this host cannot.
   if (proxies.some((name) => process.env[name])) return Promise.resolve(true)
   return new Promise((resolve) => {
     const port = Number(url.port) || (url.protocol === 'http:' ? 80 : 443)
@@ -34,13 +35,13 @@ const answers = (url: URL): Promise<boolean> => {
       socket.destroy()
       resolve(reached)
     }
-    // From the beginning: without a name server even a name takes longer.
+    // Started before the connection, since resolving a name takes long without a name server.
     const late = setTimeout(end(false), connectTimeout)
     socket.once('connect', end(true)).once('error', end(false))
   })
 }
 
-/** From where those of these parts, by id, may be had ready-made, as far as that is known without asking for them. */
+/** Where these parts, by id, can be fetched ready-made, as far as that is known without asking. */
 const sourcesOf = async (parts: readonly Part[]): Promise<Map<string, URL>> => {
   const sources = parts.flatMap(({ id, fetch }) => {
     const url = fetch?.from()
@@ -53,10 +54,10 @@ const sourcesOf = async (parts: readonly Part[]): Promise<Map<string, URL>> => {
   return found
 }
 
-/** It could not be had ready-made. */
+/** The part could not be fetched. */
 class NotPublished extends Error {}
 
-/** It was given, and is not what is pinned. */
+/** Whether an error says that a fetched file differs from its pin. */
 const isOther = (error: unknown): error is LabError =>
   error instanceof LabError && error.code === 'digest-mismatch'
 
@@ -68,8 +69,8 @@ const filesBelow = (path: string): string[] =>
     : [path]
 
 /**
- * The hash of every part, 12 hexadecimal digits: of its own inputs, and of the hashes of the parts it needs.
- * @param parts in an order in which each comes after those that it needs.
+ * The hash of every part, 12 hexadecimal digits, from its own inputs and the hashes of the parts it needs.
+ * @param parts each listed after its inputs
  */
 export const hashesOf = (parts: readonly Part[]): ReadonlyMap<string, string> => {
   const hashes = new Map<string, string>()
@@ -92,7 +93,7 @@ export const hashesOf = (parts: readonly Part[]): ReadonlyMap<string, string> =>
   return hashes
 }
 
-/** What has to be made so that all of `targets` are there: a part whose users are all there is not needed. */
+/** The parts that must be made for all of `targets` to exist: a part whose users all exist is not needed. */
 export const missingParts = (
   parts: readonly Part[],
   targets: readonly string[],
@@ -111,7 +112,7 @@ export const missingParts = (
   return missing
 }
 
-/** Seconds from the start of a part until all that waits for it is done. */
+/** Seconds from the start of a part until everything that waits for it is done. */
 const urgencyOf = (parts: readonly Part[]): ReadonlyMap<string, number> => {
   const urgency = new Map<string, number>()
   for (const part of [...parts].reverse()) {
@@ -123,7 +124,7 @@ const urgencyOf = (parts: readonly Part[]): ReadonlyMap<string, number> => {
   return urgency
 }
 
-/** A failure of one part, in the words of what went wrong in it. */
+/** The failure of one part, with the cause of the failure. */
 const failure = (part: Part, error: unknown, log: string): LabError => {
   if (error instanceof Interrupted) return error
   const known =
@@ -138,9 +139,9 @@ const failure = (part: Part, error: unknown, log: string): LabError => {
 }
 
 /**
- * Makes what is missing so that all of `targets` are there: fetches what is published, and builds the rest.
- * @param parts in an order in which each comes after those that it needs.
- * @throws LabError for the first part that failed, after the others were ended.
+ * Makes what is missing of `targets`: fetches published parts and builds the rest.
+ * @param parts each listed after its inputs
+ * @throws LabError for the first part that failed, after ending the others
  */
 export const buildParts = async (
   parts: readonly Part[],
@@ -155,7 +156,7 @@ export const buildParts = async (
   const fetchOf = ({ id, fetch }: Part): Fetch | undefined => (sources.has(id) ? fetch : undefined)
   const needsOf = (part: Part): readonly string[] => (fetchOf(part) ?? part).needs
   const missing = (): readonly Part[] => missingParts(parts, targets, { isThere, needsOf })
-  // All that may have to be made.
+  // Every part that may have to be made.
   const candidates = missingParts(parts, targets, {
     isThere,
     needsOf: (part) => [...part.needs, ...needsOf(part)],
@@ -192,12 +193,12 @@ export const buildParts = async (
     let note = ''
     const elapsed = (): number => Math.round((Date.now() - started) / 1000)
     const sofar = new Progress(before)
-    // How fast a host publishes, nobody knows before.
+    // The speed of a download is not known in advance.
     const progress = (): Partial<PartProgress> => (fetch ? {} : sofar.at(elapsed(), lines))
 
     const make = async (out: string, work: string): Promise<void> => {
       const writing = createWriteStream(log)
-      // A log that cannot be written is no reason to stop; a full disk shows up elsewhere.
+      // A log that cannot be written is no reason to stop; a full disk shows elsewhere.
       writing.on('error', () => undefined)
       const say = (line: string): void => {
         lines += 1
@@ -253,7 +254,7 @@ export const buildParts = async (
             return
           }
           await cache.create(key, make)
-          // What is remembered is how long building takes.
+          // Only the duration of building is recorded.
           if (!fetch) await cache.measure(part.id, { seconds: (Date.now() - started) / 1000, lines })
           tell(part, {
             state: fetch ? 'fetched' : 'built',
@@ -326,7 +327,7 @@ export const buildParts = async (
   for (const part of candidates) if (!isThere(part)) tell(part, { state: 'spared' })
 }
 
-/** The line that tells most: the first that names an error, since what follows are its consequences. */
+/** The most telling line: the first that names an error, since later ones are consequences. */
 const lastWords = (tail: readonly string[]): string => {
   const telling = tail.find((line) =>
     /\berror: |\bfatal|^E: |: cannot |unbound variable|syntax error|not found|No such file|undefined: /i.test(

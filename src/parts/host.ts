@@ -4,7 +4,7 @@ import { exitCodes, LabError } from '../error.js'
 import type { Preparation } from './preparation.js'
 
 interface HostProgram {
-  /** Tried with these arguments: found is what runs, not what a database lists. */
+  /** A program counts as installed if it runs with these arguments, whatever a package database says. */
   readonly command: readonly [string, ...string[]]
   readonly debianPackage: string
   readonly onlyWithoutRoot?: boolean
@@ -12,7 +12,7 @@ interface HostProgram {
 
 const programs: readonly HostProgram[] = [
   { command: ['mmdebstrap', '--version'], debianPackage: 'mmdebstrap' },
-  // Essential packages of Debian and Ubuntu: missing only in containers that were cut down, or elsewhere.
+  // Essential packages of Debian and Ubuntu: they are missing only in minimal containers and on other systems.
   { command: ['unshare', '--version'], debianPackage: 'util-linux' },
   { command: ['setpriv', '--version'], debianPackage: 'util-linux' },
   { command: ['chroot', '--version'], debianPackage: 'coreutils' },
@@ -23,8 +23,8 @@ const programs: readonly HostProgram[] = [
 ]
 
 /**
- * Debian's keys, with which apt checks what it fetches. Debian has them; Ubuntu has them packaged. LAB_DEBIAN_KEYRING:
- * those of whoever signs a mirror of one's own.
+ * Debian's keys, with which apt verifies downloads. Debian has them, and Ubuntu packages them. LAB_DEBIAN_KEYRING
+ * names the keys of a private mirror.
  */
 export const keyring = (): string =>
   process.env['LAB_DEBIAN_KEYRING'] ?? '/usr/share/keyrings/debian-archive-keyring.gpg'
@@ -38,7 +38,7 @@ export interface HostPackages {
   readonly install: string
 }
 
-/** What this host lacks to build parts, found by trying. */
+/** The packages that this host lacks for building parts, found by running programs. */
 export const hostPackages = async (): Promise<HostPackages> => {
   const missing = new Set<string>()
   await Promise.all(
@@ -60,8 +60,8 @@ export const hostPackages = async (): Promise<HostPackages> => {
 }
 
 /**
- * Installs what `hostPackages` found missing. It changes the host, so the caller says so before.
- * @throws LabError `host-packages` when it cannot: not root, no apt, or apt failed.
+ * Installs what `hostPackages` found missing. The caller announces it, since it changes the host.
+ * @throws LabError `host-packages` without root or apt, or if apt failed
  */
 export const installHostPackages = async (): Promise<void> => {
   const { missing, install } = await hostPackages()
@@ -81,7 +81,7 @@ export const installHostPackages = async (): Promise<void> => {
     all: true,
     env: { DEBIAN_FRONTEND: 'noninteractive' },
   } as const
-  // A mirror of which a part is out of date is no reason to stop: the package may be there all the same.
+  // A partly outdated mirror is no reason to stop: it may still have the package.
   await execa('apt-get', ['update'], options)
   const result = await execa('apt-get', ['install', '-y', '--no-install-recommends', ...missing], options)
   if (result.exitCode !== 0)
@@ -89,8 +89,8 @@ export const installHostPackages = async (): Promise<void> => {
 }
 
 /**
- * Before anything is built: installs what this host lacks, as root, after saying so.
- * @throws LabError `host-packages` with the command to type, where we are not root.
+ * Before any build: as root, announces and installs what this host lacks.
+ * @throws LabError `host-packages` with the command to type, for other users
  */
 export const needHostPackages = async (preparation: Preparation): Promise<void> => {
   const { missing, install } = await hostPackages()

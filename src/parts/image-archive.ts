@@ -5,33 +5,33 @@ import { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { pack, type Header, type Pack } from 'tar-stream'
 
-/** What a container of the image runs, in the words of the OCI image configuration. */
+/** The configuration of an image, in the terms of the OCI image specification. */
 export interface ImageConfig {
-  /** As the kubelet asks for it: `registry.k8s.io/pause:3.10.2`. */
+  /** As the kubelet requests it: `registry.k8s.io/pause:3.10.2`. */
   readonly reference: string
-  /** The processor of its programs, in the words of the OCI: `amd64`. */
+  /** The OCI name of its architecture: `amd64`. */
   readonly architecture: string
   readonly entrypoint?: readonly string[] | undefined
   readonly command?: readonly string[] | undefined
   readonly environment?: Readonly<Record<string, string>> | undefined
   /** Working directory. */
   readonly directory?: string | undefined
-  /** `SIGQUIT`: what tells the first process to end. */
+  /** The signal that stops its first process, such as `SIGQUIT`. */
   readonly stopSignal?: string | undefined
 }
 
-/** One entry of a layer; its path is absolute, missing parent directories are made. */
+/** One entry of a layer; its path is absolute, and missing parent folders are added. */
 export interface LayerEntry {
   readonly path: string
-  /** A file of the host that becomes it, or its content, or where a symbolic link points. Neither: a directory. */
+  /** A file of the host, or the content, or the target of a symbolic link. None of them: a folder. */
   readonly from?: string | undefined
   readonly content?: string | undefined
   readonly link?: string | undefined
-  /** Default 0755: nearly everything in these images is a program. */
+  /** Default 0755, since nearly everything in these images is a program. */
   readonly mode?: number | undefined
 }
 
-/** The same entries always give the same bytes, so nothing of the clock or of this host goes in. */
+/** The same entries always make the same bytes, so nothing depends on the clock or the host. */
 const always = { mtime: new Date(0), uid: 0, gid: 0, uname: 'root', gname: 'root' }
 
 type EntryHeader = Partial<Header> & Pick<Header, 'name'>
@@ -49,7 +49,10 @@ const addFile = async (archive: Pack, header: EntryHeader, from: string): Promis
   await pipeline(createReadStream(from), archive.entry({ ...always, ...header, size }))
 }
 
-/** Runs `fill` on a new tar archive at `path`. @returns the sha256 of the archive, in hex. */
+/**
+ * Runs `fill` on a new tar archive at `path`.
+ * @returns the sha256 of the archive, in hex
+ */
 const writeTar = async (path: string, fill: (archive: Pack) => Promise<void>): Promise<string> => {
   const archive = pack()
   const hash = createHash('sha256')
@@ -78,7 +81,10 @@ const parentsOf = (path: string): string[] => {
   return names.map((_, index) => `/${names.slice(0, index + 1).join('/')}`)
 }
 
-/** Writes one layer, entries sorted by path. @returns the sha256 of the tar: the layer's `diff_id`. */
+/**
+ * Writes one layer, with entries sorted by path.
+ * @returns the sha256 of the tar: the layer's `diff_id`
+ */
 export const writeLayer = (path: string, entries: readonly LayerEntry[]): Promise<string> => {
   const all = new Map<string, LayerEntry>()
   for (const entry of entries) {
@@ -97,7 +103,7 @@ export const writeLayer = (path: string, entries: readonly LayerEntry[]): Promis
   })
 }
 
-/** @returns the sha256 of a file, in hex. */
+/** @returns the sha256 of a file, in hex */
 export const digestOf = async (path: string): Promise<string> => {
   const hash = createHash('sha256')
   await pipeline(createReadStream(path), hash)
@@ -105,8 +111,8 @@ export const digestOf = async (path: string): Promise<string> => {
 }
 
 /**
- * Writes a docker-archive of one layer, which `ctr images import` and every other tool reads. The layer's
- * file is left alone.
+ * Writes a docker-archive with one layer, which `ctr images import` and every other tool reads. The layer's file is
+ * left unchanged.
  */
 export const writeImageArchive = async (
   path: string,

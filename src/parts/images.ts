@@ -1,4 +1,4 @@
-/** Container images, each an archive that containerd imports. */
+/** Container images, each as an archive that containerd imports. */
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -9,7 +9,7 @@ import { type ImagePin, imagePart, partsFolder, type Pins, referenceOf } from '.
 import { publishedImage } from './upstream.js'
 import { bootstrap, unread } from './debian.js'
 
-/** What every image has beside its own files, since programs expect it. */
+/** What every image contains besides its own files, since programs expect it. */
 const skeleton: readonly LayerEntry[] = [
   ...['/dev', '/etc', '/proc', '/run', '/sys', '/var'].map((path) => ({ path })),
   { path: '/tmp', mode: 0o1777 },
@@ -21,7 +21,7 @@ const skeleton: readonly LayerEntry[] = [
   { path: '/etc/group', content: 'root:x:0:\nnogroup:x:65534:\n', mode: 0o644 },
 ]
 
-/** Paths of the libraries that these programs need, as the loader of their root directory finds them. */
+/** The libraries that these programs need, as found by the loader of their root directory. */
 const librariesOf = async (
   build: Build,
   root: string,
@@ -86,7 +86,7 @@ export const image = (pins: Pins, pin: ImagePin, architecture: Architecture): Pa
     }
   const folder = join(partsFolder, 'images', pin.recipe ?? pin.name)
   const customize = join(folder, 'customize.sh')
-  // Fields that a pin leaves out stay out of the hash, so that a new optional field changes no existing image.
+  // Optional fields that are absent stay out of the hash, so that a new one does not change existing images.
   const { bare, with: others, ...said } = withoutAliases(pin)
   return {
     ...shared,
@@ -109,7 +109,7 @@ export const image = (pins: Pins, pin: ImagePin, architecture: Architecture): Pa
         environment: Object.fromEntries(
           others.map((part) => [`LAB_${part.split('-')[0]?.toUpperCase() ?? ''}`, build.need(part)]),
         ),
-        // mmdebstrap gives a hook to a shell, so the path is quoted.
+        // mmdebstrap passes a hook to a shell, so the path is quoted.
         hooks: existsSync(customize) ? [`bash '${customize.replaceAll("'", `'\\''`)}' "$1"`] : [],
         target: layer,
       })

@@ -10,7 +10,7 @@ import type { Build, Part } from './part.js'
 import { partsFolder, type Pins, referenceOf } from './pins.js'
 import { fetchPackage, type KernelSource } from './substitutes.js'
 
-/** Boots the kernel that was just built. It has no root file system, so success is that it says so. */
+/** Boots the new kernel. It has no root file system, so it succeeds if its own message says so. */
 const bootOnce = `
 TMPDIR=/dev/shm timeout 60 /lab/out/linux mem=64M con=null con0=null,fd:1 panic=-1 seccomp=auto > /tmp/boot 2>&1 || true
 grep -m 1 'Linux version' /tmp/boot && grep 'Unable to mount root fs' /tmp/boot ||
@@ -60,7 +60,7 @@ export const kernel = (pins: Pins, source: KernelSource): Part => ({
         : undefined
     await runInside(build, ['/lab/src/build.sh'], {
       ...shared,
-      // The Go programs are more urgent: the base disk waits for them, and nothing waits for the kernel.
+      // The Go programs are more urgent, since the base disk waits for them and nothing waits for the kernel.
       niceness: 10,
       environment: {
         ARCHIVE: archive,
@@ -83,10 +83,10 @@ export const kernel = (pins: Pins, source: KernelSource): Part => ({
   },
 })
 
-/** Fetches the kernel's source, and returns the folder that holds its archive. */
+/** Fetches the kernel's source and returns the folder of its archive. */
 const kernelSource = async (build: Build, pins: Pins, source: KernelSource): Promise<string> => {
   const name = basename(source.archive)
-  // A builder made by an earlier version of lab contains it.
+  // The builder of an earlier version of lab contains the archive.
   const earlier = join(build.need('builder'), 'root', source.archive)
   if (!('deb' in source) && existsSync(earlier) && (await digestOf(earlier)) === source.sha256)
     return dirname(earlier)

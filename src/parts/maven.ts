@@ -4,9 +4,9 @@ import { join } from 'node:path'
 
 export interface MavenRepository {
   readonly repository: URL
-  /** Who we are there, as apt reads it; empty: nobody. */
+  /** The credentials for the repository, as apt reads them; empty if there are none. */
   readonly login: string
-  /** `http://proxy.example:3128`, where Maven has one of its own. */
+  /** Maven's own proxy: `http://proxy.example:3128`. */
   readonly proxy?: string
 }
 
@@ -18,16 +18,16 @@ const text = (xml: string, tag: string): string | undefined =>
 const all = (xml: string, tag: string): string[] =>
   [...xml.matchAll(new RegExp(`<${tag}>([\\s\\S]*?)</${tag}>`, 'g'))].map(([, content]) => content ?? '')
 
-/** Whether a mirror of these settings stands in for Maven Central. */
+/** Whether a mirror in these settings replaces Maven Central. */
 const mirrorsCentral = (of: string): boolean => {
   const names = of.split(',').map((name) => name.trim())
   return !names.includes('!central') && names.some((name) => ['*', 'external:*', 'central'].includes(name))
 }
 
 /**
- * Where Maven on this host would ask for what is on Maven Central, and through whom: the first mirror of Central and the
- * first active proxy. What it is given is compared with digests, so it may be anybody.
- * @param settings the content of a settings.xml.
+ * Where Maven on this host would fetch files of Maven Central, and through which proxy: the first mirror of Central
+ * and the first active proxy. Any source will do, since files are compared with digests.
+ * @param settings the content of a settings.xml
  */
 export const repositoryOf = (settings: string): MavenRepository => {
   const xml = settings.replaceAll(/<!--[\s\S]*?-->/g, '')
@@ -52,6 +52,6 @@ export const repositoryOf = (settings: string): MavenRepository => {
   }
 }
 
-/** As ~/.m2/settings.xml of this host says, or Maven Central itself. */
+/** According to ~/.m2/settings.xml of this host, or Maven Central itself. */
 export const mavenRepository = async (): Promise<MavenRepository> =>
   repositoryOf(await readFile(join(homedir(), '.m2', 'settings.xml'), 'utf8').catch(() => ''))

@@ -1,18 +1,18 @@
-/** What a part is: how it is built, or fetched from those who publish it. */
+/** The definition of a part: how it is built, or fetched from its publisher. */
 import type { Diagnosis } from './diagnose.js'
 
-/** What a part has at hand while it is built. */
+/** What a part can use while it is built. */
 export interface Build {
-  /** The directory that becomes the part, empty at first. */
+  /** The folder that becomes the part, empty at first. */
   readonly out: string
-  /** A scratch directory, removed afterwards. */
+  /** A scratch folder, removed afterwards. */
   readonly work: string
   /** Hash of the part's inputs, 12 hexadecimal digits. */
   readonly hash: string
   readonly signal: AbortSignal
   /** The directory of a part that this one needs. */
   need(id: string): string
-  /** Shown as what it does now, and kept in the log. */
+  /** Shown as the current activity, and kept in the log. */
   say(line: string): void
   /** Runs a command in a sandbox, output to the log. */
   run(command: readonly string[], options?: RunOptions): Promise<void>
@@ -20,11 +20,11 @@ export interface Build {
 
 export interface RunOptions {
   readonly environment?: Record<string, string>
-  /** 0 to 19: others of this build come first. */
+  /** 0 to 19; a higher value yields to other builds. */
   readonly niceness?: number
   /** Whether it has the host's network; default: yes. */
   readonly network?: boolean
-  /** What it means if it fails and its output does not tell. */
+  /** The explanation if it fails and its output gives none. */
   readonly blame?: Diagnosis
 }
 
@@ -34,38 +34,38 @@ export interface Part {
   /** For people: `Kubernetes 1.36.3`. */
   readonly title: string
   readonly needs: readonly string[]
-  /** Parts of one lane are built one after another; lanes run side by side. */
+  /** Parts of one lane are built one after another; lanes run concurrently. */
   readonly lane: string
-  /** All it is made from beside other parts: values, and files or folders (absolute). */
+  /** All its inputs besides other parts: values, and files or folders (absolute paths). */
   readonly values: unknown
   readonly files: readonly string[]
-  /** As measured elsewhere. */
+  /** Measured on another host. */
   readonly reference: {
     readonly seconds: number
     /** Of output. */
     readonly lines: number
-    /** Mebibytes that stay. */
+    /** Mebibytes that remain. */
     readonly kept: number
-    /** Mebibytes that it takes beside them, at most, while it is built. */
+    /** Mebibytes that the build needs in addition, at most. */
     readonly scratch: number
   }
-  /** How it is had ready-made. What it would be built from is not needed then. */
+  /** How to fetch it ready-made. Its inputs are not needed then. */
   readonly fetch?: Fetch | undefined
   build(build: Build): Promise<void>
 }
 
-/** Getting a part from those who publish it, which makes it no other part: its version says what it is. */
+/** Fetches a part from its publisher. The part is the same either way, since its version identifies it. */
 export interface Fetch {
   /**
-   * Who is asked: `https://dl.k8s.io`, and whatever comes behind. Undefined: nobody is.
-   * @throws LabError where a setting of the user's is none.
+   * The address to ask: `https://dl.k8s.io`, followed by any path. Undefined: nobody is asked.
+   * @throws LabError for an invalid setting of the user
    */
   from(): URL | undefined
-  /** Parts that getting it takes. */
+  /** Parts that are needed for fetching. */
   readonly needs: readonly string[]
   /**
-   * @param url what `from` said. Leaves `out` empty where it cannot be had: it is built then.
-   * @throws LabError `digest-mismatch` where it is another than the pinned one: that is said, and it is built.
+   * @param url the result of `from`. Leaves `out` empty if the part is not available there, which is then built.
+   * @throws LabError `digest-mismatch` if the file differs from its pin; this is reported, and the part is built
    */
   run(build: Build, url: URL): Promise<void>
 }

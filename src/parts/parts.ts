@@ -18,25 +18,25 @@ export { cacheRoot, noexecMountOf } from './cache.js'
 export { type Architecture, hostArchitecture } from './architecture.js'
 export { boxName } from './box.js'
 
-/** What a machine is made of: absolute paths of files that are there. */
+/** The files of a machine, as absolute paths of existing files. */
 export interface PreparedParts {
   /** A User-Mode Linux kernel, one static program. */
   readonly kernel: string
-  /** An ext4 image, sparse; machines write to a copy-on-write file of their own. */
+  /** A sparse ext4 image; machines write to a copy-on-write file of their own. */
   readonly baseDisk: string
   /** For the host: they are static programs too. */
   readonly kubectl: string
   readonly kubeadm: string
-  /** Names the base disk by all that went into it, as /etc/lab/base-release does on a machine. */
+  /** Identifies the base disk by all its inputs, as in /etc/lab/base-release on a machine. */
   readonly release: string
 }
 
 export interface PartsOptions {
-  /** References of optional images of parts.yaml that the base disk shall have beside the usual ones. */
+  /** References of optional images of parts.yaml for the base disk, in addition to the usual ones. */
   readonly images?: readonly string[]
 }
 
-/** What users of parts ask for; everything else is only on the way to it. */
+/** The parts that users ask for; all others are intermediate. */
 const targets = ['kernel', 'kubernetes', 'base-disk'] as const
 
 interface Known {
@@ -47,7 +47,7 @@ interface Known {
 
 const memory = new Map<string, Known>()
 
-/** Hashing reads a hundred small files; they do not change under a running program. */
+/** Remembered, since hashing reads a hundred small files, which do not change while the program runs. */
 const remembered = (key: string, partsIn: (root: string) => readonly Part[]): Known => {
   const root = cacheRoot()
   let found = memory.get(`${root} ${key}`)
@@ -59,7 +59,7 @@ const remembered = (key: string, partsIn: (root: string) => readonly Part[]): Kn
   return found
 }
 
-/** What stands in for pins that were withdrawn; only where nothing is there that was built with what is pinned. */
+/** The substitutes for withdrawn pins; they are used only if nothing was built from the pinned versions. */
 const inForce = (root: string): Substitutes => {
   const { kernel, go } = rememberedSubstitutes(pins(), root)
   if (!kernel && go === undefined) return {}
@@ -79,9 +79,9 @@ const known = (images: readonly string[] = []): Known => {
 }
 
 /**
- * Builds what is missing of `wanted`. Before, where the kernel or the compilers are among it: looks whether Debian
- * still has what is pinned, and what is taken instead.
- * @param know the parts, as they are known when it is called.
+ * Builds what is missing of `wanted`. If the kernel or the compilers are missing, it first finds out whether Debian
+ * still has the pinned versions, and which substitutes to take.
+ * @param know the parts as they are known when it is called
  */
 const build = async <T extends Known>(
   know: () => T,
@@ -92,7 +92,7 @@ const build = async <T extends Known>(
   await refuseCachePath(from.cache.root)
   const isThere = ({ id }: Pick<Part, 'id'>): boolean => from.cache.has(keyOf(from, id))
   const missing = missingParts(from.parts, wanted, { isThere }).map(({ id }) => id)
-  // A builder that an earlier version of this program made has the kernel's source.
+  // A builder made by an earlier version of this program contains the kernel's source.
   const { archive } = pins().kernel.source
   const hasSource = existsSync(join(from.cache.path(keyOf(from, 'builder')), 'root', archive))
   const asked = { kernel: missing.includes('kernel') && !hasSource, go: missing.includes('builder') }
@@ -124,7 +124,7 @@ const resultOf = (from: Known): PreparedParts => {
   }
 }
 
-/** Whether everything is there, and where. Asks only the file system, and takes milliseconds. */
+/** The paths of all parts if every one exists. Asks only the file system, and takes milliseconds. */
 export const preparedParts = async (
   options: PartsOptions = {},
 ): Promise<PreparedParts | { readonly missing: readonly string[] }> => {
@@ -133,17 +133,17 @@ export const preparedParts = async (
   return Promise.resolve(missing.length > 0 ? { missing } : resultOf(from))
 }
 
-/** A box for Vagrant, as far as it can be known without building it. */
+/** What is known of a Vagrant box without building it. */
 export interface Box {
   readonly version: string
   readonly architecture: Architecture
-  /** Absolute paths; whether they are there, `built` says. */
+  /** Absolute paths, which exist if `built` is true. */
   readonly box: string
   readonly metadata: string
   readonly built: boolean
 }
 
-/** What leads to a box: its part, among those of its processor. */
+/** The part of a box, among those of its architecture. */
 const knownBox = (provider: BoxProvider, architecture: Architecture): Known & { readonly part: string } =>
   architecture === hostArchitecture()
     ? { ...known(), part: boxPart(provider) }
@@ -151,8 +151,8 @@ const knownBox = (provider: BoxProvider, architecture: Architecture): Known & { 
 
 /**
  * Asks only the file system.
- * @param wanted the machines' processor; default: this host's
- * @throws LabError `no-box-here` for a processor for which none is built here.
+ * @param wanted the machines' architecture; default: this host's
+ * @throws LabError `no-box-here` for an architecture that cannot be built here
  */
 export const boxOf = (provider: BoxProvider, wanted?: Architecture): Box => {
   const architecture = wanted ?? hostArchitecture()
@@ -176,15 +176,15 @@ export const boxOf = (provider: BoxProvider, wanted?: Architecture): Box => {
   }
 }
 
-/** Builds the host's kubectl where it is missing. */
+/** Builds the host's kubectl if it is missing. */
 export const prepareKubectl = async (preparation: Preparation): Promise<void> => {
   await build(() => known(), ['kubernetes'], preparation)
 }
 
 /**
- * Builds what is missing of a box: after `prepareParts` about three minutes on two cores, for another processor
+ * Builds what is missing of a box: after `prepareParts` about three minutes on two cores, for another architecture
  * half an hour.
- * @throws as `prepareParts` and `boxOf` do.
+ * @throws the errors of `prepareParts` and `boxOf`
  */
 export const prepareBox = async (
   provider: BoxProvider,
@@ -198,7 +198,7 @@ export const prepareBox = async (
   return { ...built, checksum: versions[0].providers[0].checksum }
 }
 
-/** The path of the host's kubectl; undefined where it is not built. */
+/** The path of the host's kubectl; undefined if it is not built. */
 export const builtKubectl = (): string | undefined => {
   const from = known()
   const key = keyOf(from, 'kubernetes')
@@ -208,7 +208,7 @@ export const builtKubectl = (): string | undefined => {
 const refuseCachePath = async (root: string): Promise<void> => {
   if (/[:\s']/.test(root))
     throw new LabError('cache-path', `${root}: the cache must not have a colon, quote or space in its path`, {
-      // Not in /var/tmp: what lies there for a month is removed.
+      // Not in /var/tmp, where files older than a month are removed.
       hint: 'LAB_CACHE=$HOME/.lab-cache lab …, or LAB_CACHE=/srv/lab-cache lab …',
       exitCode: exitCodes.usage,
     })
@@ -216,8 +216,10 @@ const refuseCachePath = async (root: string): Promise<void> => {
 }
 
 /**
- * Builds what is missing: cold about twelve minutes on two cores, warm nothing. Safe to run twice at once.
- * @throws LabError for the part that failed, with its log. @throws Interrupted when the signal fired.
+ * Builds what is missing: about twelve minutes on two cores with an empty cache, and nothing if all exists. Two
+ * processes may run it at once.
+ * @throws LabError for the part that failed, with its log
+ * @throws Interrupted when the signal fired
  */
 export const prepareParts = async (
   options: PartsOptions & { readonly preparation: Preparation },
@@ -225,7 +227,7 @@ export const prepareParts = async (
   return resultOf(await build(() => known(options.images), targets, options.preparation))
 }
 
-/** The archive of an image that a lab may have, once parts of such a lab were prepared; undefined: it is not built. */
+/** The archive of an optional image, once such a lab was prepared; undefined if it is not built. */
 export const imageArchive = (reference: string): string | undefined => {
   const from = known([reference])
   const pin = pins().images.find((candidate) => candidate.reference === reference)
@@ -233,7 +235,7 @@ export const imageArchive = (reference: string): string | undefined => {
   return key !== undefined && from.cache.has(key) ? join(from.cache.path(key), 'image.tar') : undefined
 }
 
-/** Builds those images of a lab whose archives are missing. */
+/** Builds the missing image archives of a lab. */
 export const prepareImages = async (
   references: readonly string[],
   preparation: Preparation,
@@ -246,15 +248,15 @@ export const prepareImages = async (
   )
 }
 
-/** Everything that `keep` and the present pins do not need. */
+/** Selects what to keep besides the parts of the present pins. */
 export interface PruneOptions {
-  /** Paths that somebody still uses, say the base disks of machines that exist. */
+  /** Paths in use, such as the base disks of existing machines. */
   readonly keep?: readonly string[]
-  /** Also what only speeds up the next build: intermediate parts and Go's caches. */
+  /** Whether to remove also what only speeds up the next build: intermediate parts and Go's caches. */
   readonly intermediate?: boolean
 }
 
-/** The processors for which boxes are built here beside this host's own. */
+/** The architectures, besides this host's own, for which boxes were built here. */
 const foreign = (): readonly Architecture[] =>
   architectures.filter((each) => each !== hostArchitecture() && canBuildFor(pins(), each))
 

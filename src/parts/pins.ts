@@ -16,25 +16,25 @@ const imageBase = {
   environment: z.record(z.string(), z.string()).optional(),
   /** Working directory of its containers. */
   directory: z.string().startsWith('/').optional(),
-  /** What tells its first process to end; TERM where nothing is said. */
+  /** The signal that stops its first process; default: TERM. */
   stopSignal: z
     .string()
     .regex(/^SIG[A-Z]+$/)
     .optional(),
-  /** By what other names lab files and manifests may ask for it; see `lab/images.ts`. */
+  /** Other names for it in lab files and manifests; see `lab/images.ts`. */
   aliases: names.default([]),
-  /** Only in the base disks of labs that ask for it. */
+  /** Present only in the base disks of labs that ask for it. */
   optional: z.boolean().default(false),
 }
 
 const filesImage = z.strictObject({
   ...imageBase,
   kind: z.literal('files'),
-  /** Programs that other parts built. */
+  /** Programs built by other parts. */
   files: z.array(z.strictObject({ part: z.string(), file: z.string(), path: z.string().startsWith('/') })),
-  /** Programs of the Debian system, which come with the libraries that they need. */
+  /** Programs of the Debian system, with the libraries that they need. */
   programs: z.array(z.string().startsWith('/')).default([]),
-  /** Files of the Debian system that those programs read. */
+  /** Files of the Debian system that these programs read. */
   reads: z.array(z.string().startsWith('/')).optional(),
 })
 
@@ -44,13 +44,13 @@ const debianImage = z.strictObject({
   ...imageBase,
   kind: z.literal('debian'),
   packages: names,
-  /** Of Debian; that of all else where nothing is said. */
+  /** The Debian suite; default: that of everything else. */
   suite: suite.optional(),
-  /** The folder of `parts/images/` that completes it; called like the image where nothing is said. */
+  /** The folder of `parts/images/` that completes it; default: the name of the image. */
   recipe: z.string().optional(),
   /** Nothing but these packages. */
   bare: z.boolean().default(false),
-  /** Parts that were fetched, which the recipe puts into the image. */
+  /** Fetched parts that the recipe adds to the image. */
   with: names.default([]),
 })
 
@@ -73,7 +73,7 @@ const schema = z.strictObject({
       archive: z.string().startsWith('/'),
       sha256,
     }),
-    /** Of Debian, beside backports: where the same package may be when it is gone from there. */
+    /** Debian suites besides backports that may still have a package that is gone from there. */
     otherSuites: z.array(suite),
     patches: z.array(z.strictObject({ file: z.string(), sha256 })),
   }),
@@ -82,7 +82,7 @@ const schema = z.strictObject({
     z.string(),
     z.strictObject({
       address: z.url({ protocol: /^https$/ }),
-      /** Of an archive, what the name of the file with its checksum has behind its own. */
+      /** The suffix of the file with an archive's checksum. */
       checksum: z.string().startsWith('.').optional(),
       programs: names,
     }),
@@ -104,7 +104,7 @@ const schema = z.strictObject({
   emulationFactor: z.number().positive(),
   images: z.array(image),
   reference: z.record(z.string(), reference),
-  /** By the address of a file, or the reference of an image, as upstream has it. */
+  /** By the address of a file or the reference of an image. */
   digests: z.record(z.string(), sha256),
 })
 
@@ -112,7 +112,7 @@ export type Pins = z.infer<typeof schema>
 export type ImagePin = z.infer<typeof image>
 export type Reference = z.infer<typeof reference>
 
-/** Where the pins and everything that parts are built from lie. */
+/** The folder of the pins and of all inputs of parts. */
 export const partsFolder = join(projectRoot, 'parts')
 
 let read: Pins | undefined
@@ -122,8 +122,8 @@ export const pins = (): Pins =>
   (read ??= schema.parse(parse(readFileSync(join(partsFolder, 'parts.yaml'), 'utf8'), { merge: true })))
 
 /**
- * What the first of these has cost where it was measured.
- * @throws where parts.yaml has none of them.
+ * The measurements of the first of these parts that has any.
+ * @throws if parts.yaml has none of them
  */
 export const referenceOf = ({ reference }: Pick<Pins, 'reference'>, ...ids: readonly string[]): Reference => {
   const [found] = ids.flatMap((id) => reference[id] ?? [])

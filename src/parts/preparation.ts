@@ -1,33 +1,36 @@
-/** What a long preparation says while it works, and whom it asks. */
+/** How a long preparation reports its progress and asks for consent. */
 export interface Preparation {
   readonly signal: AbortSignal
-  /** Asks before something is made that takes long and that nobody asked for. Absent: it was asked for. */
+  /**
+   * Asks for consent to build something that takes long and that the user did not ask for. Absent: the user asked for
+   * it.
+   */
   readonly agree?: (question: string) => Promise<Agreement>
   /** A line for people: what is about to be installed, and why. */
   notice(text: string): void
-  /** One part: its place among all, what it does now, and where its log is. */
+  /** The progress of one part: its position among all parts, its current activity, and its log. */
   progress(update: PartProgress): void
 }
 
-/** `nobody`: there is nobody who could be asked. */
+/** `nobody`: there was nobody to ask. */
 export type Agreement = 'yes' | 'no' | 'nobody'
 
 export interface PartProgress {
   /** `kernel`, `kubernetes`, `base-disk`. */
   readonly part: string
   readonly title: string
-  /** `building`: also while it is fetched. `spared`: not needed after all, since others could be fetched. */
+  /** `building`: also while it is fetched. `spared`: not needed after all, because other parts could be fetched. */
   readonly state: 'waiting' | 'building' | 'built' | 'fetched' | 'cached' | 'spared' | 'failed'
-  /** 1-based place among all parts, and how many there are. */
+  /** 1-based position among all parts, and their number. */
   readonly index: number
   readonly total: number
-  /** 0 to 1, as far as it can be known. */
+  /** 0 to 1, if it is known. */
   readonly fraction?: number
-  /** Seconds still to go. Absent: nobody can tell. */
+  /** Seconds to go. Absent if they are unknown. */
   readonly remaining?: number
   /** Seconds since it started. */
   readonly elapsed?: number
-  /** The last thing the builder printed. */
+  /** The last line of the builder's output. */
   readonly note?: string
   readonly log?: string
 }

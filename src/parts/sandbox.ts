@@ -2,19 +2,19 @@ import { execa } from 'execa'
 import { Interrupted } from '../error.js'
 
 /**
- * Building takes root's rights, or those of a root whom nobody outside believes: in a user namespace of
- * one's own every number is mapped to one of the ranges in /etc/subuid.
+ * Building requires root, or a root with no privileges outside: a user namespace maps its ids to a range of
+ * /etc/subuid.
  */
 const isRoot = (): boolean => process.getuid?.() === 0
 
 /**
- * Where the kernel shares the processors between sessions (sched_autogroup), niceness counts within one only: a session
- * of its own, which a command gets, has to be made as nice. An older kernel has no such file.
+ * Where the kernel divides the processors between sessions (sched_autogroup), niceness counts only within a session.
+ * A command gets a session of its own, which is made equally nice. Older kernels lack this file.
  */
 const asNiceASession =
   'if [ "$(nice)" -gt 0 ] && [ -w /proc/self/autogroup ]; then nice > /proc/self/autogroup; fi'
 
-/** What making a root directory or a disk never needs of root's powers: those over the host itself. */
+/** Capabilities over the host itself, which making a root directory or a disk never needs. */
 const neverNeeded = [
   ...['sys_module', 'sys_rawio', 'sys_boot', 'sys_time', 'sys_pacct', 'sys_tty_config', 'syslog'],
   ...['net_admin', 'net_raw', 'mac_admin', 'mac_override', 'audit_control', 'linux_immutable'],
@@ -22,8 +22,8 @@ const neverNeeded = [
 ]
 
 /**
- * Mounts and processes live in namespaces of the command's own. When its first process ends, however it
- * ends, the kernel kills the others and drops the mounts; and it ends when we do, even by `kill -9`.
+ * The mounts and processes of a command are in its own namespaces. When its first process ends, for whatever reason,
+ * the kernel kills the others and drops the mounts; and it ends when we end, even by `kill -9`.
  */
 const sandbox = (niceness: number, network: boolean): readonly string[] => [
   'setpriv',
@@ -43,7 +43,7 @@ const sandbox = (niceness: number, network: boolean): readonly string[] => [
   'nice',
   '-n',
   String(niceness),
-  // One pipe for both outputs: an error stands on a line of its own, behind what led to it.
+  // One pipe for both outputs: an error is on a line of its own, after the output that led to it.
   'sh',
   '-c',
   `${asNiceASession}; exec "$@" 2>&1`,
@@ -51,12 +51,12 @@ const sandbox = (niceness: number, network: boolean): readonly string[] => [
 ]
 
 /**
- * Who compiles and fetches: a user whom nobody else is, neither on a Debian nor among those of a user namespace, so that
- * no file of the host is theirs.
+ * The user id of compilers and downloads: unused on Debian and in user namespaces, so that no file of the host
+ * belongs to it.
  */
 export const builderUser = 65530
 
-/** Words before a command, inside a root directory: it has no rights then, and can get none. */
+/** A command prefix inside a root directory that drops all privileges for good. */
 export const powerless: readonly string[] = [
   'setpriv',
   `--reuid=${String(builderUser)}`,
@@ -70,8 +70,8 @@ export const powerless: readonly string[] = [
 ]
 
 /**
- * Runs a command with folders that are the powerless user's meanwhile. The first, of which files are taken, is root's
- * again afterwards, so that nobody else can change them. Shared memory is the command's own.
+ * Runs a command with folders that belong to the unprivileged user meanwhile. The first one, which holds the result,
+ * is given back to root afterwards, so that nobody else can change it. Shared memory is private to the command.
  */
 const lending = `
 set -eu
@@ -88,17 +88,20 @@ chmod --recursive go-w "$out"
 exit $code
 `
 
-/** Words before a command that runs another one `powerless`. @param writable folders, first the one with the result */
+/**
+ * A command prefix that runs another command `powerless`.
+ * @param writable folders, the one with the result first
+ */
 export const lend = (writable: readonly [string, ...string[]]): readonly string[] => [
   ...['sh', '-c', lending, 'sh'],
   ...writable,
   '--',
 ]
 
-/** Variables that name who gets through to the web for us. */
+/** The variables that name proxies. */
 export const proxies = ['http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY']
 
-/** Passed on from the host: how the network is reached. */
+/** Passed on from the host: its network settings. */
 const passedOn = [
   ...proxies,
   'ftp_proxy',
@@ -117,15 +120,15 @@ const passedOn = [
 export interface SandboxOptions {
   readonly signal: AbortSignal
   readonly environment?: Readonly<Record<string, string>> | undefined
-  /** Added to our own, 0 to 19: whoever is nicer gets what others leave of the processors. */
+  /** Added to our own niceness, 0 to 19: a nicer process gets only idle processor time. */
   readonly niceness?: number | undefined
   /** Whether it has the host's network; default: yes. Otherwise it has none. */
   readonly network?: boolean | undefined
-  /** Every line of its output, as it comes. */
+  /** Called with every line of output as it arrives. */
   readonly onLine?: ((line: string) => void) | undefined
 }
 
-/** How a command ended that did not end well. */
+/** How a command failed. */
 export interface Ending {
   readonly exitCode: number | undefined
   readonly signal: string | undefined
@@ -136,9 +139,9 @@ export interface Ending {
 const tailLength = 60
 
 /**
- * Runs a command in a sandbox. When `signal` fires, it and all it started are killed.
- * @returns undefined when it ended with exit code 0.
- * @throws Interrupted when `signal` fired.
+ * Runs a command in a sandbox. When `signal` fires, the command and everything it started are killed.
+ * @returns undefined for exit code 0
+ * @throws Interrupted when `signal` fired
  */
 export const runInSandbox = async (
   command: readonly string[],
@@ -160,16 +163,16 @@ export const runInSandbox = async (
     reject: false,
     extendEnv: false,
     env: { ...env, ...environment },
-    // In a session of its own: Ctrl-C reaches us, and we end it when we are ready.
+    // In a session of its own: Ctrl-C reaches only us, and we end the command when we are ready.
     detached: true,
   })
-  // The whole group: in its first moments the child of unshare does not yet end with unshare.
+  // The whole group: in its first moments, the child of unshare does not yet end together with unshare.
   const kill = (): void => {
     if (child.pid === undefined || child.exitCode !== null) return
     try {
       process.kill(-child.pid, 'SIGKILL')
     } catch {
-      // It ended by itself just now.
+      // It has just ended on its own.
     }
   }
   signal.addEventListener('abort', kill)
@@ -188,7 +191,7 @@ export const runInSandbox = async (
   return { exitCode: result.exitCode, signal: result.signal, tail }
 }
 
-/** Removes a directory with all that is in it, also where files belong to mapped users. */
+/** Removes a folder with its content, even if files belong to mapped users. */
 export const removeTree = async (path: string): Promise<void> => {
   const inNamespace = isRoot() ? [] : ['unshare', '--user', '--map-root-user', '--map-auto']
   await execa('env', [...inNamespace, 'rm', '-rf', '--one-file-system', '--', path])

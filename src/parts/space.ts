@@ -1,4 +1,4 @@
-/** The room on the disk that building parts takes. */
+/** The disk space for building parts. */
 import { statfs } from 'node:fs/promises'
 import { LabError } from '../error.js'
 import { makeFolder } from '../trust.js'
@@ -6,9 +6,9 @@ import type { Cache } from './cache.js'
 import type { Part } from './part.js'
 
 /**
- * The mebibytes that are taken at most while these parts are built: what stays of all that may be there while one of
- * them is built, its own scratch, and that of others that may be built beside it.
- * @param parts in an order in which each comes after those that it needs.
+ * The most mebibytes in use while these parts are built: the result of every part that may exist while one is built,
+ * its scratch space, and that of the parts that may be built concurrently.
+ * @param parts each listed after its inputs
  */
 export const spaceNeeded = (parts: readonly Part[]): number => {
   const before = new Map<string, ReadonlySet<string>>()

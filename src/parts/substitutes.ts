@@ -1,7 +1,7 @@
 /**
- * Pins that others can withdraw, and what is taken instead. Debian's backports keep a version for some weeks; a program
- * that needs exactly that one would then be of no use to whoever has not built it before. What is taken is remembered in
- * the cache and is part of what parts are known by, so a lab keeps the kernel that it was made with.
+ * Substitutes for pinned versions that Debian has withdrawn. Backports keep a version only for some weeks, and a
+ * program that accepts no other would then be useless on a new host. The chosen substitute is recorded in the cache
+ * and is part of the hash of parts, so a lab keeps the kernel that it was made with.
  */
 import { readFileSync } from 'node:fs'
 import { copyFile, mkdir, mkdtemp, rename, writeFile } from 'node:fs/promises'
@@ -17,7 +17,7 @@ import { removeTree, runInSandbox } from './sandbox.js'
 
 type PinnedSource = Pins['kernel']['source']
 
-/** A package that Debian signs now; `deb`: its digest, from the signed list. */
+/** A package that Debian now signs; `deb` is its digest in the signed list. */
 interface TakenSource extends Omit<PinnedSource, 'sha256'> {
   readonly deb: string
   readonly suite: string
@@ -31,7 +31,7 @@ export interface Substitutes {
   readonly go?: string
 }
 
-/** A package as a suite of Debian has it. */
+/** A package offered by a suite of Debian. */
 export interface Offer {
   readonly suite: string
   readonly package: string
@@ -39,7 +39,7 @@ export interface Offer {
   readonly sha256: string
 }
 
-/** The order of characters in Debian's versions: `~`, the end, letters, everything else. */
+/** The order of characters in Debian versions: `~`, the end, letters, everything else. */
 const orderOf = (character: string | undefined): number => {
   if (character === '~') return -1
   if (character === undefined || /\d/.test(character)) return 0
@@ -63,7 +63,7 @@ const compareParts = (one: string, other: string): number => {
   return 0
 }
 
-/** As `dpkg --compare-versions` does: below 0 where the first is older. */
+/** As in `dpkg --compare-versions`: negative if the first is older. */
 export const compareVersions = (one: string, other: string): number => {
   const split = (version: string): [number, string, string] => {
     const [, epoch = '0', rest = ''] = /^(?:(\d+):)?(.*)$/.exec(version) ?? []
@@ -81,8 +81,8 @@ const sameSeries = (pinned: string, version: string): boolean => {
 }
 
 /**
- * What is taken of what Debian offers: the pinned version where it is still there, else the newest of the same series.
- * @param offers the suites in the order in which they are preferred.
+ * Chooses from Debian's offers: the pinned version if it is available, else the newest of the same series.
+ * @param offers the suites, the preferred ones first
  */
 export const chooseSource = (
   pinned: PinnedSource,
@@ -92,7 +92,7 @@ export const chooseSource = (
   if (fitting.some(({ version }) => version === pinned.version)) return 'pinned'
   const [first] = fitting.filter(({ version }) => sameSeries(pinned.version, version))
   if (first === undefined) return undefined
-  // A suite before the others: what is built for this Debian before what is newer elsewhere.
+  // By suite first: one built for this Debian before a newer one from elsewhere.
   const newest = fitting
     .filter(({ suite, version }) => suite === first.suite && sameSeries(pinned.version, version))
     .reduce((a, b) => (compareVersions(a.version, b.version) < 0 ? b : a))
@@ -102,7 +102,10 @@ export const chooseSource = (
 
 const goPackage = /^golang-1\.(\d+)-go$/
 
-/** The pinned Go compiler where it is still there, else the oldest that is newer: a newer one compiles what an older does. */
+/**
+ * The pinned Go compiler if it is available, else the oldest newer one, since a newer one compiles what an older one
+ * does.
+ */
 export const chooseGo = (pinned: string, offers: readonly Offer[]): string | undefined => {
   const minor = (name: string): number => Number(goPackage.exec(name)?.[1] ?? 0)
   const names = offers.map((offer) => offer.package).filter((name) => minor(name) >= minor(pinned))
@@ -112,7 +115,7 @@ export const chooseGo = (pinned: string, offers: readonly Offer[]): string | und
   )
 }
 
-/** The compiler among the packages of the builder. */
+/** The Go compiler among the packages of the builder. */
 export const pinnedGo = (pins: Pins): string =>
   pins.builder.packages.find((name) => goPackage.test(name)) ?? ''
 
@@ -124,10 +127,10 @@ export const withGo = (pins: Pins, go: string | undefined): Pins => {
   return { ...pins, builder: { packages, goRoot } }
 }
 
-// What was taken
+// The recorded substitutes.
 
 interface Remembered extends Substitutes {
-  /** What these stand in for: with other pins they are nothing. */
+  /** The pins that they replace: for other pins they are invalid. */
   readonly pinned: { readonly kernel: string; readonly go: string }
 }
 
@@ -138,7 +141,7 @@ const pinnedOf = (pins: Pins): Remembered['pinned'] => ({
   go: pinnedGo(pins),
 })
 
-/** What this cache has taken for these pins. */
+/** The substitutes that this cache has recorded for these pins. */
 export const rememberedSubstitutes = (pins: Pins, cacheRoot: string): Substitutes => {
   let text: string
   try {
@@ -167,17 +170,17 @@ export const rememberSubstitutes = async (
   await rename(written, file(cacheRoot))
 }
 
-// Asking Debian
+// How Debian is asked.
 
 const script = join(partsFolder, 'upstream', 'debian.sh')
 
-/** Where packages that are asked for by version may be, preferred first. */
+/** The suites that may have packages with an exact version, the preferred ones first. */
 const suitesOf = ({ debian, kernel }: Pins): readonly string[] => [
   `${debian.suite}-backports`,
   ...kernel.otherSuites,
 ]
 
-/** Runs apt with lists of its own on these suites. Who may sign them says this host's keyring of Debian. */
+/** Runs apt with its own lists of these suites. The host's Debian keyring decides who may sign them. */
 const apt = async (
   build: Pick<Build, 'out' | 'work' | 'run'>,
   { debian }: Pins,
@@ -198,7 +201,7 @@ const apt = async (
   })
 }
 
-/** Fetches a package and puts the kernel's source archive that is in it into the folder `source` of `work`. */
+/** Fetches a package, and extracts its kernel source archive into the folder `source` of `work`. */
 export const fetchPackage = async (build: Build, pins: Pins, source: KernelSource): Promise<void> => {
   const suites = 'deb' in source ? [source.suite] : suitesOf(pins)
   const wanted = [`${source.package}=${source.version}`, 'deb' in source ? source.deb : '', source.archive]
@@ -206,8 +209,8 @@ export const fetchPackage = async (build: Build, pins: Pins, source: KernelSourc
 }
 
 /**
- * What the suites offer of these packages, suite by suite until `isEnough`.
- * @param signal ends it.
+ * The offers of these packages, suite by suite until `isEnough`.
+ * @param signal aborts it
  */
 const offersOf = async (
   pins: Pins,
@@ -249,10 +252,10 @@ const offersOf = async (
 }
 
 /**
- * Before the kernel or the compilers are built: whether Debian still has what is pinned, and what is taken where not.
- * Where Debian cannot be asked, nothing changes: whatever needs it says so then.
- * @param wanted which of them will be built.
- * @throws LabError `kernel-source`, `debian-package` where there is nothing to take.
+ * Before the kernel or the compilers are built: finds out whether Debian still has the pinned versions, and chooses
+ * substitutes otherwise. If Debian cannot be reached, nothing changes, and the build itself reports the problem.
+ * @param wanted which of them will be built
+ * @throws LabError `kernel-source` or `debian-package` if there is no substitute
  */
 export const findSubstitutes = async (
   pins: Pins,

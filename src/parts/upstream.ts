@@ -1,4 +1,4 @@
-/** Parts as their own projects publish them: programs on their release pages, images in their registries. */
+/** Parts that their own projects publish: programs on release pages, images in registries. */
 import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
 import { runApart, runInside } from './enter.js'
@@ -12,8 +12,8 @@ const scripts = join(partsFolder, 'upstream')
 export const registryClient = 'registry-client'
 
 /**
- * What the user has set of a kind of upstream: nothing, `no`, or where else it is asked for.
- * @throws LabError `upstream-address` where it is none of these.
+ * The user's setting for a kind of upstream: unset, `no`, or another address.
+ * @throws LabError `upstream-address` for an invalid value
  */
 const mirrorOf = (variable: 'LAB_RELEASES' | 'LAB_REGISTRY'): URL | 'no' | undefined => {
   const said = process.env[variable]?.trim()
@@ -27,20 +27,20 @@ const mirrorOf = (variable: 'LAB_RELEASES' | 'LAB_REGISTRY'): URL | 'no' | undef
   })
 }
 
-/** An address as it is, or on the mirror, below the name of the host that it is a mirror of. */
+/** An address, or its counterpart on a mirror, where the path starts with the original host name. */
 export const mirrored = (address: string): URL | undefined => {
   const mirror = mirrorOf('LAB_RELEASES')
   if (mirror === 'no') return undefined
   return new URL(mirror ? address.replace(/^https:\/(?=\/)/, mirror.href.replace(/\/$/, '')) : address)
 }
 
-/** A file as it was released, and what it must be; `undefined` where nobody pinned it. */
+/** A released file and its digest; `undefined` if none is pinned. */
 interface Released {
   readonly address: string
   readonly sha256: string | undefined
 }
 
-/** What is fetched for the programs of a part: an archive, or each by itself; undefined where they are not released. */
+/** The released files for a part's programs: an archive or single files; undefined if they are not released. */
 export const releasedFiles = (
   pins: Pins,
   { id, version, architecture }: { id: string; version: string; architecture: Architecture },
@@ -57,9 +57,9 @@ export const releasedFiles = (
 }
 
 /**
- * The programs of a part as they were released; undefined where they are not, as programs. Nobody is asked for what has
- * no digest in parts.yaml.
- * `LAB_RELEASES`: `no` never asks, an address asks there instead: `https://mirror.example/dl.k8s.io/release/…`.
+ * The released programs of a part; undefined if they are not released as programs. Files without a digest in
+ * parts.yaml are never fetched. `LAB_RELEASES`: with `no` nothing is fetched, with an address files are fetched from
+ * there: `https://mirror.example/dl.k8s.io/release/…`.
  */
 export const releasedPrograms = (
   pins: Pins,
@@ -90,7 +90,10 @@ export const releasedPrograms = (
   }
 }
 
-/** @param reference `registry.k8s.io/pause:3.10.2` @returns `https://registry.k8s.io/pause:3.10.2`, or on a mirror */
+/**
+ * @param reference `registry.k8s.io/pause:3.10.2`
+ * @returns `https://registry.k8s.io/pause:3.10.2`, or its counterpart on a mirror
+ */
 export const imageAddress = (reference: string): URL | undefined => {
   const mirror = mirrorOf('LAB_REGISTRY')
   if (mirror === 'no') return undefined
@@ -99,8 +102,8 @@ export const imageAddress = (reference: string): URL | undefined => {
 }
 
 /**
- * An image as its registry has it, in `image.tar`; nobody is asked for one that has no digest in parts.yaml.
- * `LAB_REGISTRY`: `no` never asks, a registry is asked instead, for the same path:
+ * An image from its registry, in `image.tar`; an image without a digest in parts.yaml is never fetched.
+ * `LAB_REGISTRY`: with `no` nothing is fetched, with a registry images are fetched from there by the same path:
  * `mirror.example:5000/coredns/coredns:v1.14.2`; with `http://` before it, without TLS.
  */
 export const publishedImage = (pins: Pins, reference: string, architecture: Architecture): Fetch => ({

@@ -1,4 +1,4 @@
-/** A function that gives every name back as it is, or with a number where it was given before: `one`, `one-2`. */
+/** Returns a function that makes names unique by adding a number to repeated ones: `one`, `one-2`. */
 export const numbering = (): ((name: string) => string) => {
   const taken = new Set<string>()
   return (name) => {

@@ -1,8 +1,11 @@
-/** Plans made of steps: with what is left out, in turn, backwards. */
+/** Builds plans from steps: leaves steps out, puts groups in sequence, reverses plans. */
 import { numbering } from './names.js'
 import type { Check, LeftOut, Plan, Step, Surroundings } from './step.js'
 
-/** Names in a lab file are free, so ids made of them may come out alike: a machine `api` is ready, and so is the API. */
+/**
+ * Names in a lab file are free, so check ids made from them may collide: both a machine named `api` and the API are
+ * ready.
+ */
 const withDistinctChecks = <Around extends Surroundings>(
   steps: readonly Step<Around>[],
 ): readonly Step<Around>[] => {
@@ -15,8 +18,8 @@ const withDistinctChecks = <Around extends Surroundings>(
 }
 
 /**
- * A plan of these steps. Those that say so are left out, and so is whatever needs one that leaves nothing to build
- * on; all of them are in `leftOut`, with the reason.
+ * Makes a plan of these steps. Steps marked to be left out are removed, and so are steps that need one whose result
+ * does not exist; `leftOut` lists all of them with the reason.
  */
 export const planOf = <Around extends Surroundings>(
   title: string,
@@ -42,7 +45,7 @@ export const planOf = <Around extends Surroundings>(
     steps: withDistinctChecks(
       taken.map((step) => ({
         ...step,
-        // A need that is not in `steps` at all is a mistake, which the runner reports.
+        // An id that is not in `steps` at all is a mistake, which the runner reports.
         needs: step.needs.filter((id) => ids.has(id) || !byId.has(id)),
       })),
     ),
@@ -53,7 +56,7 @@ export const planOf = <Around extends Surroundings>(
   }
 }
 
-/** A sentence for each reason that something is left out: 'hosts does not make machines: left out: Boot a, Boot b'. */
+/** A sentence for each reason why steps are left out: 'hosts does not make machines: left out: Boot a, Boot b'. */
 export const leftOutLines = ({ leftOut = [] }: Plan): readonly string[] =>
   [...new Set(leftOut.map(({ why }) => why))].map(
     (why) =>
@@ -63,7 +66,7 @@ export const leftOutLines = ({ leftOut = [] }: Plan): readonly string[] =>
         .join(', ')}`,
   )
 
-/** Steps of the same group at the same time, and the groups one after another, whatever the steps themselves need. */
+/** Runs the steps of a group concurrently and the groups one after another, whatever the steps themselves need. */
 export const inTurn = <Around extends Surroundings>(
   ...groups: readonly (readonly Step<Around>[])[]
 ): readonly Step<Around>[] => {
@@ -76,8 +79,8 @@ export const inTurn = <Around extends Surroundings>(
 }
 
 /**
- * The way back: the undo of each step that has one, after the undo of everything that needs it. It is a plan like any
- * other, to be run in the mode `undo`, or looked at.
+ * The reverse plan: the undo of each step that has one, after the undo of everything that needs it. It is a normal
+ * plan, run in the mode `undo` or only checked.
  */
 export const backwards = <Around extends Surroundings>(plan: Plan<Around>): Plan<Around> => {
   const undoneBefore = (id: string): readonly string[] =>

@@ -1,8 +1,8 @@
-/** A Report on paper: as JSON for programs, as Markdown to keep, and as the table that `lab verify` prints. */
+/** Renders a Report: as JSON for programs, as Markdown to keep, and as the table that `lab verify` prints. */
 import { stripVTControlCharacters, styleText } from 'node:util'
 import type { Outcome, Report, StepResult } from './step.js'
 
-/** A fact that was asked for. */
+/** The result of a check. */
 export interface CheckLine {
   readonly id: string
   readonly title: string
@@ -22,11 +22,11 @@ export interface StepLine {
   readonly reason: string | null
   readonly hint: string | null
   readonly checks: readonly CheckLine[]
-  /** Checks of this step that nobody asked, because it failed before or was not reached. */
+  /** Checks of this step that were not asked, because it failed earlier or was not reached. */
   readonly notAsked: readonly { readonly id: string; readonly title: string }[]
 }
 
-/** A field that does not apply is null, never absent. Fields may be added within v1. */
+/** The JSON form. A field that does not apply is null, never absent. Fields may be added within v1. */
 export interface ReportJson {
   readonly schema: 'lab.report/v1'
   readonly title: string
@@ -35,9 +35,9 @@ export interface ReportJson {
   readonly seconds: number
   readonly interrupted: boolean
   readonly summary: {
-    /** Checks that held. */
+    /** Number of checks that hold. */
     readonly passed: number
-    /** Checks that did not, and steps that failed for another reason than a check. */
+    /** Number of checks that do not hold, and of steps that failed for another reason. */
     readonly failed: number
     readonly notAsked: number
     readonly steps: Readonly<Record<Outcome, number>>
@@ -59,7 +59,7 @@ const milliseconds = (seconds: number): number => Math.round(seconds * 1000) / 1
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0)
 
-/** A step may fail while none of its checks says no: its command ended badly, and nobody asked any more. */
+/** A step can fail while none of its checks fails: its command failed, and nothing was asked afterwards. */
 const failedByItself = (result: Pick<StepLine, 'outcome' | 'checks'>): boolean =>
   result.outcome === 'failed' && result.checks.every(({ ok }) => ok)
 
@@ -89,7 +89,7 @@ const stepLine = (result: StepResult, mask: Mask): StepLine => {
   }
 }
 
-/** Plain data. `mask` is put to every text that a machine may have said. */
+/** The report as plain data. `mask` is applied to every text that a machine may have produced. */
 export const reportJson = (report: Report, mask: Mask = asIs): ReportJson => {
   const results = report.results.map((result) => stepLine(result, mask))
   const steps = (outcome: Outcome): number => results.filter((result) => result.outcome === outcome).length
@@ -115,11 +115,11 @@ export const reportJson = (report: Report, mask: Mask = asIs): ReportJson => {
   }
 }
 
-/** `58 passed, 2 failed`; programs and people look for exactly this. */
+/** `58 passed, 2 failed`; programs and people search for exactly this text. */
 const counts = ({ summary }: ReportJson): string =>
   `${String(summary.passed)} passed, ${String(summary.failed)} failed`
 
-/** What the counts leave out. */
+/** Remarks about what the counts do not include. */
 const remarks = ({ summary, interrupted }: ReportJson): string[] => [
   ...(interrupted ? ['interrupted'] : []),
   ...(summary.notAsked > 0 ? [`${String(summary.notAsked)} not asked`] : []),
@@ -129,12 +129,12 @@ interface Row {
   readonly verdict: 'passed' | 'failed' | 'not asked'
   readonly title: string
   readonly evidence: string
-  /** Why its step failed, where that is not the evidence itself. */
+  /** Why its step failed, if the evidence does not say so. */
   readonly because: string | null
   readonly hint: string | null
 }
 
-/** A failed command has a reason of its own; what the checks saw then is from before it. */
+/** The reason of a failed command; the results of the checks are from before it. */
 const ownReason = ({ reason, checks }: StepLine): string | null =>
   reason === null || checks.some(({ ok, saw }) => !ok && reason.includes(saw)) ? null : oneLine(reason)
 
@@ -147,7 +147,7 @@ const rowsOf = (result: StepLine): Row[] => {
       title: oneLine(check.title),
       evidence: oneLine(check.saw),
       because: isFirst ? ownReason(result) : null,
-      // The step's hint knows more than the check's, but it is about the first thing that went wrong.
+      // The step's hint is more specific than the check's, but only applies to the first failure.
       hint: check.ok ? null : ((isFirst ? result.hint : null) ?? check.hint),
     }
   })
@@ -178,7 +178,7 @@ const byPhase = (json: ReportJson): Map<string, Row[]> => {
 const signs = { passed: '✔', failed: '✖', 'not asked': '-' } as const
 const signColors = { passed: 'green', failed: 'red', 'not asked': 'yellow' } as const
 
-/** Titles are aligned up to here; a longer one pushes its evidence to the right. */
+/** Column at which evidence starts; a longer title moves its own evidence to the right. */
 const widestTitle = 56
 
 /** The table of `lab verify`. Its last line is the counts, and nothing else. */
@@ -201,7 +201,7 @@ export const reportTable = (report: Report, color: boolean, mask: Mask = asIs): 
   return [...lines, ...remarks(json), counts(json)].join('\n')
 }
 
-/** In a cell, a bar would end it, and a machine's words must not become markup. */
+/** In a table cell, a bar would end the cell, and output of a machine must not become markup. */
 export const cell = (text: string): string =>
   oneLine(text)
     .replace(/[\\`*_[\]<>|]/g, '\\$&')
@@ -214,7 +214,7 @@ export const reportMarkdown = (report: Report, mask: Mask = asIs): string => {
       .filter(({ verdict }) => verdict === 'failed')
       .flatMap(({ title, evidence, because, hint }) => [
         `- **${cell(title)}**: ${cell(evidence)}${because === null ? '' : ` (because: ${cell(because)})`}`,
-        // Four spaces: a block of code inside the item, whatever the command has in it.
+        // Indented by four spaces: a code block inside the item, whatever the command contains.
         ...(hint === null ? [] : ['', `      ${oneLine(hint)}`, '']),
       ]),
   )

@@ -16,27 +16,27 @@ import type {
 
 export type Emit = (event: RunEvent) => void
 
-/** Seconds between two looks at a check: the first comes soon, a slow thing is not asked all the time. */
+/** Pause between two attempts of a check in seconds: short at first, longer for slow things. */
 const firstPause: Seconds = 0.15
 const longestPause: Seconds = 0.6
 
-/** Seconds that a check without a deadline of its own may take to become true. */
+/** Seconds until a check without a deadline of its own must hold. */
 const defaultDeadline: Seconds = 60
 
-/** How a run walks the steps. */
+/** How a run treats the steps. */
 export type Mode =
-  /** Apply what is not so, and wait until it is. */
+  /** Apply the steps whose checks fail, and wait until the checks hold. */
   | 'apply'
-  /** Like `apply`, but one that fails keeps nobody else from going on: as much as possible is taken away. */
+  /** Like `apply`, but a failure does not stop other steps: as much as possible is undone. */
   | 'undo'
-  /** Look once; change nothing. */
+  /** Run every check once; change nothing. */
   | 'look'
 
 const seconds = (since: number): Seconds => (performance.now() - since) / 1000
 
 /**
- * Asks a check once. What could not be asked is not so, and the reason is the evidence.
- * @throws when the run is interrupted, even if the answer never comes.
+ * Runs a check once. If it throws, it does not hold, and the error is the evidence.
+ * @throws when the run is interrupted, even if the check never answers
  */
 export const ask = async <Around extends Surroundings>(
   check: Check<Around>,
@@ -57,18 +57,18 @@ const askAll = <Around extends Surroundings>(
 ): Promise<CheckResult[]> =>
   Promise.all(checks.map(async (check) => ({ check, ...(await ask(check, context)) })))
 
-/** Between two tries. What takes an emulated machine long to answer keeps it from what is waited for. */
+/** Pauses between two attempts. A check that takes an emulated machine long also slows down what is waited for. */
 const leaveInPeace = (
   { patience = 1, signal }: Surroundings,
   { pause, asked }: { pause: Seconds; asked: number },
 ): Promise<void> =>
   delay(Math.max(pause, Math.min(seconds(asked), longestPause * patience)) * 1000, undefined, { signal })
 
-/** Seconds after which a check that is not so is not awaited any longer. */
+/** Seconds after which a failing check is no longer awaited. */
 const deadlineOf = (check: Check, { patience = 1 }: Surroundings): Seconds =>
   (check.within ?? defaultDeadline) * patience
 
-/** Applies a step: again where somebody whom it asks is too busy, as long as one would wait for it to become so. */
+/** Applies a step, and repeats it while another system is too busy, for as long as its checks would be awaited. */
 const applyStep = async <Around extends Surroundings>(
   apply: Act<Around>,
   { checks }: Pick<Step, 'checks'>,
@@ -91,7 +91,7 @@ const applyStep = async <Around extends Surroundings>(
   }
 }
 
-/** Waits for one check until it holds, its deadline passes, or it says that waiting is of no use. */
+/** Waits until a check holds, its deadline passes, or it says that waiting is of no use. */
 const waitFor = async <Around extends Surroundings>(
   check: Check<Around>,
   context: Around,
@@ -112,8 +112,8 @@ const waitFor = async <Around extends Surroundings>(
 }
 
 /**
- * The only loop. Steps start as soon as all that they need has succeeded; a failed step stops those that
- * need it, and nobody else. Never throws: whatever happens is in the report, in plan order.
+ * The only loop. A step starts as soon as everything it needs has succeeded; a failed step stops only those that need
+ * it. Never throws: every result is in the report, in plan order.
  */
 export const runPlan = async <Around extends Surroundings>(
   plan: Plan<Around>,
@@ -216,7 +216,7 @@ export const runPlan = async <Around extends Surroundings>(
     return promise
   }
 
-  // Looking needs no order: what a step builds on may be broken, and its own state is worth knowing all the same.
+  // Checks need no order: the state of a step is worth knowing even when one that it needs is broken.
   await Promise.all(
     mode !== 'look' ? plan.steps.map(run) : plan.steps.map(async (step) => finish(await carryOut(step))),
   )
@@ -231,6 +231,6 @@ export const runPlan = async <Around extends Surroundings>(
   return report
 }
 
-/** True when every step is as it should be. */
+/** Whether every step succeeded. */
 export const succeeded = (report: Report): boolean =>
   !report.interrupted && report.results.every(({ outcome }) => outcome === 'ok' || outcome === 'changed')

@@ -1,25 +1,25 @@
 /**
- * One idea carries the design: a Step is a wanted state, a way to get there, and Checks that can see it.
- * `up`, `verify` and `plan` walk the same steps in three ways.
+ * The central idea of the design: a Step is a desired state, an action that reaches it, and Checks that observe it.
+ * `up`, `verify` and `plan` use the same steps in three ways.
  *
- * Nothing here knows what the steps are about. A step gets the surroundings that its plan is run with; a `Step`
- * without a parameter is any step, to be read and shown.
+ * Nothing here knows the subject of the steps. A step gets the surroundings with which its plan is run; a `Step`
+ * without a parameter is any step, for reading and printing.
  */
 export type Seconds = number
 
-/** What every run needs. */
+/** What every run provides. */
 export interface Surroundings {
   /** Aborted when the run is interrupted. */
   readonly signal: AbortSignal
-  /** How many times longer every deadline is; default 1. */
+  /** The factor for every deadline; default 1. */
   readonly patience?: number | undefined
 }
 
-/** What a check saw. `saw` is evidence, always: it is shown to people and kept in reports. */
+/** The result of a check. `saw` is the evidence, which people see and reports keep. */
 export interface Verdict {
   readonly ok: boolean
   readonly saw: string
-  /** Waiting longer cannot make it good. */
+  /** Whether waiting longer is of no use. */
   readonly final?: boolean
 }
 
@@ -29,15 +29,15 @@ export interface Check<in Around extends Surroundings = never> {
   /** A fact in the present tense: 'node worker1 is Ready'. */
   readonly title: string
   readonly machine?: string
-  /** A throw means "could not ask": not yet, or no. */
+  /** A throw means that the check could not be asked, which counts as not holding yet. */
   readonly probe: (around: Around) => Promise<Verdict>
-  /** Deadline after the step was applied; the run's patience makes it longer. */
+  /** Deadline after the step was applied, multiplied by the run's patience. */
   readonly within?: Seconds
   /** A command to type. */
   readonly hint?: string
 }
 
-/** Changes the world. `progress` shows what it is doing. */
+/** Changes the system. `progress` reports the current activity. */
 export type Act<Around extends Surroundings> = (
   around: Around,
   progress: (note: string) => void,
@@ -50,25 +50,25 @@ export interface Step<in Around extends Surroundings = never> {
   readonly title: string
   /** The group it is shown under. */
   readonly phase: string
-  /** Absent: it concerns the operator's host or the whole lab. */
+  /** Absent: the step concerns the operator's host or the whole lab. */
   readonly machine?: string
-  /** Ids of the steps that must have succeeded first. */
+  /** Ids of the steps that must succeed first. */
   readonly needs: readonly string[]
-  /** Absent: the step only looks. */
+  /** Absent: the step only has checks. */
   readonly apply?: Act<Around>
-  /** At least one, or nobody could tell whether the step is done. */
+  /** At least one, since nobody could tell otherwise whether the step is done. */
   readonly checks: readonly [Check<Around>, ...Check<Around>[]]
-  /** The way back. Absent: there is nothing to take away. */
+  /** How to undo the step. Absent: there is nothing to undo. */
   readonly undo?: Undo<Around>
-  /** Set where the plan is to leave the step out. */
+  /** Present if the plan should leave the step out. */
   readonly leftOut?: LeftOut
 }
 
-/** Takes away what a step has made. */
+/** Undoes what a step has made. */
 export interface Undo<in Around extends Surroundings = never> {
   /** Imperative: 'Switch worker1 off'. */
   readonly title: string
-  /** Does no harm where there is nothing to take away. */
+  /** Must do no harm when there is nothing to undo. */
   readonly apply: Act<Around>
   readonly gone: Check<Around>
 }
@@ -76,14 +76,16 @@ export interface Undo<in Around extends Surroundings = never> {
 export interface LeftOut {
   /** A sentence: 'hosts does not make machines'. */
   readonly why: string
-  /** Whether what the step would make is there without it: then those that need it stay, else they are left out, too. */
+  /**
+   * Whether the step's result exists without it: then the steps that need it stay; otherwise they are left out, too.
+   */
   readonly given: boolean
 }
 
 export interface Plan<in Around extends Surroundings = never> {
   readonly title: string
   readonly steps: readonly Step<Around>[]
-  /** Steps that are not in it, and why. */
+  /** The steps that were left out, and why. */
   readonly leftOut?: readonly { readonly id: string; readonly title: string; readonly why: string }[]
 }
 
@@ -118,12 +120,12 @@ export interface Report {
   readonly results: readonly StepResult[]
 }
 
-/** What happens while it happens; views draw it, `--events` prints it. */
+/** Events of a run, which views draw and `--events` prints. */
 export type RunEvent =
   | { readonly type: 'run-started'; readonly plan: Plan }
   | { readonly type: 'step-started'; readonly step: Step }
   | { readonly type: 'step-applying'; readonly step: Step; readonly why: string }
-  /** What is being waited for, and what was last seen. */
+  /** A check that is awaited, and its last result. */
   | { readonly type: 'step-waiting'; readonly step: Step; readonly waitingFor: string; readonly saw: string }
   | { readonly type: 'step-progress'; readonly step: Step; readonly note: string }
   | { readonly type: 'step-finished'; readonly result: StepResult }

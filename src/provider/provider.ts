@@ -1,7 +1,7 @@
 /**
- * Where machines come from. A provider asks the world and remembers nothing. It has a small core, which is enough for
- * machines that exist already and answer SSH, and groups of further capabilities. A group is there as a whole or not
- * at all: plans, faults and commands leave out what needs one that is not there, and say why (`lacks`).
+ * Where machines come from. A provider observes the system and keeps no state. It has a small core, which is enough
+ * for existing machines that answer SSH, and optional capability groups. A group is present as a whole or not at all:
+ * plans, faults and commands leave out what needs a missing one, and say why (`lacks`).
  */
 import type { Duplex } from 'node:stream'
 import type { LabId } from '../identity.js'
@@ -24,11 +24,11 @@ export interface Problem {
   readonly problem: string
   /** A command to type. */
   readonly hint: string
-  /** It may go well all the same: whoever says so (`--yes`) may try. */
+  /** Whether it may work all the same: with `--yes` the user tries it. */
   readonly may?: boolean
 }
 
-/** Something of a lab that is still there: a process, a namespace, an interface, a mount, a file. */
+/** Something of a lab that still exists: a process, a namespace, an interface, a mount, a file. */
 export interface Leftover {
   readonly kind: 'process' | 'namespace' | 'interface' | 'mount' | 'file'
   readonly what: string
@@ -38,40 +38,40 @@ export interface MachineState {
   readonly name: string
   readonly status: 'absent' | 'stopped' | 'running'
   /**
-   * Why it is so, as the provider saw it: pid, exit code, the last line of a panic. Of a machine that runs: the same
-   * as long as it runs, paused or not, and another one after the next time it was switched on.
+   * The reason for the state: pid, exit code, the last line of a panic. For a running machine it identifies the run:
+   * it stays the same, paused or not, until the machine is switched on again.
    */
   readonly detail: string
-  /** Set where the machine runs with other settings than the lab file now wants: 'memory 2048 MiB, wanted 3072 MiB'. */
+  /** Present if the machine runs with settings other than those of the lab file: 'memory 2048 MiB, wanted 3072 MiB'. */
   readonly differs?: string
-  /** Set while it is paused, as the provider sees it. */
+  /** Whether the provider reports it as paused. */
   readonly paused?: boolean
 }
 
 export interface Provider extends Partial<Groups> {
   readonly name: ProviderName
   /**
-   * How many times longer everything takes on its machines than it should, as where a processor is emulated: every
-   * deadline is that much longer. Absent: no longer.
+   * The factor by which its machines are slower than usual, for example because their processor is emulated: every
+   * deadline is multiplied by it. Default: 1.
    */
   readonly patience?: number
-  /** Tries it out, or says why not. May take seconds. */
+  /** Tries the provider, or says why it cannot be used. May take seconds. */
   probe(signal: AbortSignal): Promise<Usability>
-  /** Everything that this host lacks for this lab, at once; each with a command to type. */
+  /** Everything that this host lacks for the lab, each with a command to type. */
   preflight(lab: Lab): Promise<readonly Problem[]>
-  /** The slow part: builds and fetches what machines are made of. Idempotent; safe to run twice at once. */
+  /** The slow part: builds and fetches what machines are made of. Idempotent; two processes may run it at once. */
   prepare(lab: Lab, preparation: Preparation): Promise<void>
-  /** One entry per machine of the lab, and per machine that runs but is no longer in the lab file. Fast. */
+  /** One entry per machine of the lab, and per running machine that is no longer in the lab file. Fast. */
   states(lab: Lab): Promise<readonly MachineState[]>
   /** A TCP connection to an address inside the lab's network. */
   dial(lab: Lab, host: string, port: number): Promise<Duplex>
-  /** Ends everything of the lab, whatever state it is in. */
+  /** Ends everything of the lab, whatever its state. */
   destroy(lab: LabId): Promise<void>
-  /** Looks afresh for anything of the lab that is still there. */
+  /** Looks again for anything of the lab that still exists. */
   leftovers(lab: LabId): Promise<readonly Leftover[]>
 }
 
-/** What a provider may be capable of beyond the core. */
+/** The capabilities that a provider may have beyond the core. */
 export interface Groups {
   readonly machines: Machines
   readonly power: Power
@@ -83,69 +83,69 @@ export interface Groups {
   readonly snapshots: Snapshots
 }
 
-/** It makes the machines of a lab. */
+/** Creates the machines of a lab. */
 export interface Machines {
   /**
-   * Creates the machine where it is absent, and boots it. Returns when it runs, long before SSH answers.
-   * The files are there from the first moment of its boot, or where that cannot be, not at all: the step
-   * that checks them writes them then.
+   * Creates the machine if it does not exist, and boots it. Returns when it runs, long before SSH answers. The files
+   * are present from the beginning of the boot. A provider that cannot do this leaves them out, and the step that
+   * checks them writes them.
    */
   start(lab: Lab, machine: MachineSpec, files: readonly MachineFile[]): Promise<void>
-  /** Removes the machine with its disks. */
+  /** Removes a machine with its disks. */
   remove(lab: Lab, machine: string): Promise<void>
-  /** Files of the parts cache that machines of any lab are made of, and must not lose. Absent: none. */
+  /** Files in the parts cache that machines of any lab depend on. Absent: none. */
   readonly partsInUse?: () => Promise<readonly string[]>
 }
 
-/** It switches machines off. */
+/** Switches machines off. */
 export interface Power {
   /**
-   * Off, now, without telling it: a power cut. Disks stay.
-   * @param only where given: only the run of the machine that `MachineState.detail` describes so, and none that was
-   *   begun since; a provider that cannot tell them apart cuts any
+   * Cuts the power at once, without an orderly shutdown. Disks stay.
+   * @param only if given, only the run with this `MachineState.detail` is cut and no later one; a provider that
+   * cannot distinguish runs cuts any
    */
   cut(lab: Lab, machine: string, only?: { readonly run: string }): Promise<void>
   /** Switches on a machine that is off. Absent: `machines.start` does. */
   readonly on?: (lab: Lab, machine: MachineSpec) => Promise<void>
 }
 
-/** It stops a machine where it stands, its memory kept. Both are idempotent, and leave one alone that does not run. */
+/** Pauses a machine with its memory. Both are idempotent and ignore a machine that is off. */
 export interface Pause {
   begin(lab: Lab, machine: string): Promise<void>
-  /** It goes on as if nothing had happened. */
+  /** Resumes the machine. */
   end(lab: Lab, machine: string): Promise<void>
 }
 
-/** It makes the network that joins the machines. */
+/** Creates the network between the machines. */
 export interface Network {
   /** Idempotent. */
   create(lab: Lab): Promise<void>
-  /** Ends what keeps the network up, once no machine runs: nothing of a stopped lab uses memory. */
+  /** Releases the network once no machine runs: a stopped lab uses no memory. */
   release(lab: Lab): Promise<void>
-  /** Whether the network is there, as the world shows it. */
+  /** Whether the network exists. */
   look(lab: Lab): Promise<{ readonly ok: boolean; readonly saw: string }>
   /**
-   * Where this host's kubectl reaches the API server of a lab that has a control plane: `https://127.0.0.1:40123`.
-   * Absent: at the address of the control plane itself.
+   * The address at which this host's kubectl reaches the API server of a lab with a control plane:
+   * `https://127.0.0.1:40123`. Absent: the address of the control plane itself.
    */
   readonly apiEndpoint?: (lab: Lab) => Promise<string>
-  /** What a user's own ssh needs as its ProxyCommand. Absent: it reaches the machines by itself. */
+  /** The ProxyCommand for a user's own ssh. Absent: ssh reaches the machines directly. */
   readonly proxyCommand?: (lab: LabId) => string
 }
 
-/** It gives a target machine a disk for each LUN. */
+/** Gives a target machine a disk for each LUN. */
 export interface Disks {
-  /** The block device under which a target machine sees its n-th LUN: `/dev/ubdc`. */
+  /** The block device of a target machine's n-th LUN: `/dev/ubdc`. */
   readonly lunDevice: (index: number) => string
 }
 
-/** It has images for nodes that reach no registry. */
+/** Has images for nodes that cannot reach a registry. */
 export interface Images {
-  /** The archive of an image, on this host; undefined: it was not built. */
+  /** The archive of an image on this host; undefined if it was not built. */
   archive(reference: string): Promise<string | undefined>
 }
 
-/** It keeps what machines say on their consoles. */
+/** Keeps the console output of machines. */
 export interface Console {
   /** The file on this host with the last lines. */
   log(lab: Lab, machine: string): string
@@ -172,11 +172,17 @@ const sentences: Readonly<Record<keyof Groups, string>> = {
   snapshots: 'cannot copy the disks of a lab',
 }
 
-/** Why what needs this group cannot be had: `hosts cannot switch a machine off`; undefined: it can. */
+/**
+ * Why something that needs this group is unavailable: `hosts cannot switch a machine off`; undefined if it is
+ * available.
+ */
 export const lacks = (provider: Provider, group: keyof Groups): string | undefined =>
   provider[group] === undefined ? `${provider.name} ${sentences[group]}` : undefined
 
-/** The group. @throws LabError `not-offered` with the reason, where the provider lacks it. */
+/**
+ * The group.
+ * @throws LabError `not-offered` with the reason if the provider lacks it
+ */
 export const groupOf = <Name extends keyof Groups>(provider: Provider, name: Name): Groups[Name] => {
   const group: Partial<Groups>[Name] = provider[name]
   if (group === undefined)
@@ -184,16 +190,19 @@ export const groupOf = <Name extends keyof Groups>(provider: Provider, name: Nam
   return group
 }
 
-/** Why a machine that is off cannot be switched on; undefined: it can. */
+/** Why a machine that is off cannot be switched on; undefined if it can. */
 export const lacksStart = (provider: Provider): string | undefined =>
   provider.power?.on ? undefined : lacks(provider, 'machines')
 
-/** Why a machine cannot be switched off, and on again; undefined: it can. */
+/** Why a machine cannot be switched off and on again; undefined if it can. */
 export const lacksSwitch = (provider: Provider): string | undefined =>
   lacks(provider, 'power') ??
   (lacksStart(provider) === undefined ? undefined : `${provider.name} cannot switch a machine on that is off`)
 
-/** Where this host's kubectl reaches the API server of a lab. @throws where it has no control plane */
+/**
+ * The address at which this host's kubectl reaches the API server of a lab.
+ * @throws if the lab has no control plane
+ */
 export const apiEndpointOf = async (provider: Provider, lab: Lab): Promise<string> => {
   if (provider.network?.apiEndpoint) return provider.network.apiEndpoint(lab)
   const [controlPlane] = machinesWith(lab, 'control-plane') as readonly (MachineSpec | undefined)[]

@@ -1,4 +1,4 @@
-/** Loads providers. Each is loaded when it is first asked for: what it needs takes half a second to load. */
+/** Loads providers. Each is loaded when it is first needed, since loading its dependencies takes half a second. */
 import { LabError } from '../error.js'
 import type { Lab, ProviderName } from '../lab/lab.js'
 import { providerEntry, providerNames } from '../providers.js'
@@ -26,7 +26,7 @@ export const providerNamed = (name: ProviderName): Promise<Provider> => {
 
 export const allProviders = (): Promise<readonly Provider[]> => Promise.all(providerNames.map(providerNamed))
 
-/** The provider that was asked for, on the command line before the lab file; else the first that works here. */
+/** The provider requested on the command line, else in the lab file, else the first that works here. */
 export const chooseProvider = async (
   asked: ProviderName | undefined,
   lab: Pick<Lab, 'provider'>,

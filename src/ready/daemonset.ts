@@ -1,6 +1,6 @@
 import { allPodsReady } from './pods.js'
 
-/** It wants a pod on each node that it is for; its status says how many those are. */
+/** A DaemonSet needs a pod on each of its nodes; its status says how many those are. */
 export const daemonset = allPodsReady(
   ({ desiredNumberScheduled: wanted = 0, updatedNumberScheduled, numberReady }) => ({
     wanted,

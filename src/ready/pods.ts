@@ -1,8 +1,8 @@
-/** What is shared by the kinds whose controllers keep a number of pods. */
+/** Shared by the kinds whose controllers keep a number of pods. */
 import type { Verdict } from '../plan/step.js'
 import type { ReadyCheck } from './ready.js'
 
-/** How many pods a controller wants, has, has brought up to date, and finds ready. */
+/** How many pods a controller wants, has, has updated, and reports as ready. */
 export interface Pods {
   readonly wanted: number
   readonly all: number
@@ -16,7 +16,7 @@ interface Controller {
   readonly status: PodStatus & { readonly observedGeneration?: number }
 }
 
-/** A Deployment and a StatefulSet have the fields about replicas, a DaemonSet the others. */
+/** The fields about replicas belong to Deployments and StatefulSets, the others to DaemonSets. */
 export interface PodStatus {
   readonly readyReplicas?: number
   readonly updatedReplicas?: number
@@ -33,7 +33,7 @@ export const replicas = ({ readyReplicas, updatedReplicas, replicas: all }: PodS
   ready: readyReplicas ?? 0,
 })
 
-/** Whether the controller has heard of its latest form, and all its pods have it and are ready. */
+/** Whether the controller has observed the latest generation, and all pods are of that generation and ready. */
 export const allPodsReady = (pods: (status: PodStatus, replicas?: number) => Pods): ReadyCheck => ({
   title: (what) => `${what} has all its pods, up to date and ready`,
   judge: (object): Verdict => {

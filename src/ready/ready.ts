@@ -1,6 +1,6 @@
 /**
- * A check that a lab file can name: `deployment/web` in `workloads[].ready`. The word before the slash is a kind of
- * object, as kubectl knows it; a check judges such an object as the API server gives it.
+ * A check that a lab file can name, such as `deployment/web` in `workloads[].ready`. The word before the slash is a
+ * kind of object, as in kubectl; a check judges an object from the API server.
  */
 import type { Verdict } from '../plan/step.js'
 

@@ -1,8 +1,8 @@
-/** The drawing of a run: who was answered when, and the moments of the takeover above it. Numbers only. */
+/** Computes the drawing of a run: who was answered when, with the moments of the takeover above it. Numbers only. */
 import { spanText } from './checks.js'
 import type { RunReport } from './schema.js'
 
-/** Pixels of the drawing's own; it is scaled to the page. */
+/** Width in the drawing's own units; the page scales it. */
 const width = 960
 const left = 150
 const right = 20
@@ -20,7 +20,7 @@ export interface Chart {
   readonly height: number
   readonly left: number
   readonly plotWidth: number
-  /** Where the lanes begin, and where they end. */
+  /** Top and bottom of the lanes. */
   readonly top: number
   readonly bottom: number
   readonly markers: readonly {
@@ -43,14 +43,14 @@ export interface Chart {
   readonly tickY: number
 }
 
-/** The smallest round step that leaves at most `most` of them: 1, 2 or 5 times a power of ten. */
+/** The smallest round step that makes at most `most` intervals: 1, 2 or 5 times a power of ten. */
 const roundStep = (span: number, most: number): number => {
   const least = Math.max(span / most, 1)
   const power = 10 ** Math.floor(Math.log10(least))
   return ([1, 2, 5, 10].find((factor) => factor * power >= least) ?? 10) * power
 }
 
-/** Undefined where there is nothing to draw: no ledger, or no time passed. */
+/** Undefined if there is nothing to draw: no ledger, or no time passed. */
 export const chartOf = (report: RunReport): Chart | undefined => {
   const { data } = report
   if (!data) return undefined
@@ -67,7 +67,7 @@ export const chartOf = (report: RunReport): Chart | undefined => {
   const x = (ms: number): number => left + ((ms - begin) / (end - begin)) * plotWidth
   const rectangle = (from: number, to: number): Rectangle => ({
     x: x(from).toFixed(1),
-    // A single answer has no length, and should be seen all the same.
+    // A single answer has no length, and should still be visible.
     width: Math.max(x(to) - x(from), 1.5).toFixed(1),
   })
   const top = seen.length * markerHeight + 10
@@ -105,12 +105,12 @@ export const chartOf = (report: RunReport): Chart | undefined => {
         textY: y + 13,
         kind: operation,
         spans: spans.map(([from, to]) => rectangle(from, to)),
-        // What is shorter than an answer's mark would only look like a flaw of the drawing.
+        // A gap that is narrower than the mark of an answer would look like a flaw of the drawing.
         gap:
           gap && gap.length > 1000
             ? {
                 ...rectangle(gap.from, gap.from + gap.length),
-                // A narrow gap at an edge has room for its label only further in.
+                // The label of a narrow gap at an edge has to be moved inwards.
                 textX: Math.min(Math.max(x(gap.from + gap.length / 2), left + 50), width - 50).toFixed(1),
                 label: `${spanText(gap.length)}${gap.open ? ', not ended' : ''}`,
               }

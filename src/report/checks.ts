@@ -1,4 +1,4 @@
-/** What a verdict rests on: the checks of a trial, each with evidence, and the budgets that it was measured by. */
+/** The basis of a verdict: the checks of a trial, each with evidence, and its limits. */
 import type { BudgetName } from '../lab/lab.js'
 import { durationText } from '../lab/units.js'
 import type { CommonFacts, Facts, ScenarioFacts } from '../trial/facts.js'
@@ -18,7 +18,7 @@ export const budgetTitles: Readonly<Record<BudgetName, string>> = {
 export const spanText = (milliseconds: number | null): string =>
   milliseconds === null ? '–' : `${(milliseconds / 1000).toFixed(1)} s`
 
-/** Milliseconds: between its last answer and the end of a run, a client that is well has no answer either. */
+/** Milliseconds between the last answer and the end of a run that are normal even for a healthy client. */
 const usualPause = 1000
 
 interface Measured {
@@ -87,7 +87,7 @@ const dataChecks = (
     }
   })
 
-/** Two of each fault: that it acts, and that it is gone. What only was typed is neither. */
+/** Two checks for each fault: that it acts, and that it is gone. The issued command proves neither. */
 const faultChecks = ({ faults, interrupted }: CommonFacts): RunCheck[] =>
   faults.flatMap(({ fault, on, injected, acting, healed, gone, error }): RunCheck[] => {
     const name = `${fault} of ${on.join(', ')}`
@@ -111,14 +111,14 @@ const faultChecks = ({ faults, interrupted }: CommonFacts): RunCheck[] =>
     ]
   })
 
-/** That a lab recovered by the help of `lab` is no recovery, unless that was what the scenario wanted. */
+/** A recovery with the help of `lab` does not count, unless the scenario asked for it. */
 const recoveryChecks = ({ recovery, interrupted }: ScenarioFacts): RunCheck[] => {
   if (!recovery) return []
   const check = (title: string, { outcome, saw }: Recovery): RunCheck => ({
     group: 'faults',
     title,
     machine: null,
-    // Whoever ended the run did not wait for it.
+    // An interrupted run did not wait for the recovery.
     outcome: outcome === 'failed' && interrupted ? 'unknown' : outcome,
     saw,
   })
@@ -130,7 +130,7 @@ const recoveryChecks = ({ recovery, interrupted }: ScenarioFacts): RunCheck[] =>
   ]
 }
 
-/** Where what was read back came from. */
+/** The source of the data that was read back. */
 const readBackChecks = ({ ledger, diskProof }: CommonFacts): RunCheck[] => {
   if (!ledger) return []
   const title = 'what is read back was on the disk, and not in the memory of the server that wrote it'
@@ -158,7 +158,7 @@ const budgetOutcome = (wanted: number, { measured, atLeast }: Measured): RunChec
   return atLeast ? 'unknown' : 'passed'
 }
 
-/** `18.5 s`, `not seen`; of a gap that the end of the run cut off, that it did not end. */
+/** `18.5 s`, `not seen`, or for a gap at the end of the run that it did not end. */
 const measuredText = ({ measured, atLeast }: Measured): string =>
   measured === null ? 'not seen' : `${spanText(measured)}${atLeast ? ', and it did not end' : ''}`
 
@@ -186,7 +186,7 @@ const nothingClaimed: RunCheck = {
   saw: 'the experiment did not come so far',
 }
 
-/** What only a trial of this kind rests on. */
+/** The checks of one kind of trial. */
 const ownChecks = (facts: Facts, budgets: RunReport['budgets']): RunCheck[] => {
   switch (facts.kind) {
     case 'scenario':
@@ -206,7 +206,7 @@ const ownChecks = (facts: Facts, budgets: RunReport['budgets']): RunCheck[] => {
       }))
       return [
         ...claims,
-        // Of a database whose members all take writes.
+        // For a database whose members all accept writes.
         ...(facts.ledger ? dataChecks(facts.ledger, ['LOST', 'CORRUPT']) : []),
         ...(claims.length === 0 ? [nothingClaimed] : []),
       ]
@@ -222,7 +222,7 @@ export const checksOf = (facts: Facts, budgets: RunReport['budgets']): RunCheck[
         group: when,
         title,
         machine: machine ?? null,
-        // A lab that was not well to begin with proves nothing about the fault.
+        // A lab that was unhealthy to begin with proves nothing about the fault.
         outcome: ok ? 'passed' : when === 'before' ? 'unknown' : 'failed',
         saw,
       }))

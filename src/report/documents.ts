@@ -1,4 +1,4 @@
-/** Reports of runs as documents: JSON for programs, JUnit for CI, Markdown to keep, a page to look at. */
+/** Reports of runs as documents: JSON for programs, JUnit for CI, Markdown to keep, and a page to read. */
 import { durationText } from '../lab/units.js'
 import { cell } from '../plan/report.js'
 import { render } from '../render.js'
@@ -23,7 +23,7 @@ const tallied = { row: 'rows of the database', file: 'lines of the plain file' }
 /** `fast, fencing: power` */
 const settings = ({ failover, fencing }: RunReport): string => `failover: ${failover}, fencing: ${fencing}`
 
-/** What an unsafe setting has to do with what was found; undefined where nothing has. */
+/** How an unsafe setting relates to the findings; undefined if it does not. */
 export const unsafeSetting = ({ fencing, data }: RunReport): string | undefined =>
   fencing === 'none' && data?.findings.some(({ kind }) => kind === 'DOUBLE WRITER')
     ? 'This is what fencing: none does: nothing stopped the old server from writing when the new one began.'
@@ -37,14 +37,14 @@ const clockText = ({ skews }: RunReport): string =>
     )
     .join(', ')
 
-/** How the lab got over the faults. */
+/** How the lab recovered from the faults. */
 export const recoveryText = ({ recovery }: RunReport): string | undefined => {
   if (!recovery) return undefined
   if (recovery.by === 'itself') return `by itself, ${spanText(recovery.ms)} after the fault`
   return recovery.by === 'heal' ? 'after lab had healed it' : 'no'
 }
 
-/** Looks at the steady state that were not the last word. */
+/** Checks of the steady state that were not the final ones. */
 export const looksText = ({ looks }: RunReport): readonly string[] =>
   looks
     .filter(({ when, no }, place) => no.length > 0 && looks[place + 1]?.when === when)
@@ -53,11 +53,14 @@ export const looksText = ({ looks }: RunReport): readonly string[] =>
         `${when}, at ${spanText(ms)}: no: ${no.map(({ title, saw }) => `${title}: ${saw}`).join('; ')}`,
     )
 
-/** `2 processors; an empty Node.js program takes 61 ms`: what the seconds of a report were measured on. */
+/**
+ * `2 processors; an empty Node.js program takes 61 ms`: the speed of the host on which the seconds of a report were
+ * measured.
+ */
 const hostText = ({ processors, nodeStart }: NonNullable<RunReport['host']>): string =>
   `${String(processors)} ${processors === 1 ? 'processor' : 'processors'}; an empty Node.js program takes ${String(nodeStart)} ms`
 
-/** `LOST: 3`, `2 checks failed`; a dash where nothing was found. */
+/** `LOST: 3`, `2 checks failed`; a dash if there are no findings. */
 const findingsText = ({ data, checks }: RunReport): string => {
   const findings = (data?.findings ?? []).map(({ kind, seqs }) => `${kind}: ${String(seqs.length)}`)
   const others = (['failed', 'unknown'] as const).flatMap((outcome) => {
@@ -67,7 +70,7 @@ const findingsText = ({ data, checks }: RunReport): string => {
   return [...findings, ...others].join(', ') || '–'
 }
 
-/** A line of the table that a report of several runs begins with. */
+/** A row of the table at the beginning of a report about several runs. */
 const summaryOf = (report: RunReport) => {
   const { data, budgets, seed, figures } = report
   const writes = (data?.gaps ?? []).filter(({ operation }) => operation === 'write')
@@ -94,10 +97,10 @@ const summaryHead = ['Longest write gap', 'Takeover', 'In the walkthrough', 'Fin
 export const runJson = (reports: readonly RunReport[]): string =>
   `${JSON.stringify(reports.length === 1 ? reports[0] : { schema: 'lab.runs/v1', runs: reports }, null, 2)}\n`
 
-/** `replicaset on statefulset`: whose experiment, on whose machines. */
+/** `replicaset on statefulset`: the lab of the experiment, and the one whose machines it used. */
 const labOf = ({ lab, of }: RunReport): string => (of === null ? lab : `${of} on ${lab}`)
 
-/** A suite per run. What nobody knows is an error, so that no CI takes it for a success. */
+/** A suite per run. UNKNOWN counts as an error, so that no CI takes it for a success. */
 export const runJunit = (reports: readonly RunReport[]): string => {
   const suites = mapTexts(reports, printable).map((report) => ({
     name: `${labOf(report)} ${report.scenario.name}`,
@@ -138,7 +141,7 @@ export const runJunit = (reports: readonly RunReport[]): string => {
   })
 }
 
-/** What Markdown and the page show alike, in words. */
+/** The texts that Markdown and the page share. */
 const wordsOf = (report: RunReport) => ({
   heading: `${labOf(report)}: ${report.scenario.name}`,
   description: report.scenario.description,
@@ -183,7 +186,7 @@ const wordsOf = (report: RunReport) => ({
     walkthrough: seed ? spanText(seed.ms) : '–',
     how: seed?.how ?? '',
   })),
-  // A scenario's events are in its moments; an experiment has nothing else.
+  // The events of a scenario are part of its timeline; an experiment has only these.
   events:
     report.moments.length > 0
       ? []
@@ -362,13 +365,13 @@ export const runMarkdown = (reports: readonly RunReport[]): string =>
     .trimEnd()
     .concat('\n')
 
-/** One file that needs nothing else, and no network. */
+/** A single file that needs no other file and no network. */
 export const runPage = (reports: readonly RunReport[]): string => {
   const runs = mapTexts(reports, printable).map((report, index) => ({
     ...wordsOf(report),
     anchor: `run-${String(index + 1)}`,
     chart: chartOf(report) ?? null,
-    // Below the title of the page where there are several.
+    // Below the title of the page if there are several runs.
     level: reports.length > 1 ? { run: 2, part: 3, group: 4 } : { run: 1, part: 2, group: 3 },
   }))
   return render('report/page.html', {
@@ -386,7 +389,7 @@ const difference = (one: number | null, other: number | null): string => {
   return `${ms < 0 ? '−' : '+'}${spanText(Math.abs(ms))}`
 }
 
-/** Two runs beside each other, as one table in Markdown. The difference is that of the second to the first. */
+/** Compares two runs in a Markdown table. The difference is the second minus the first. */
 export const compareRuns = (one: RunReport, other: RunReport): string => {
   const time = (title: string, a: number | null, b: number | null): string[] => [
     title,

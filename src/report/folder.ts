@@ -1,4 +1,4 @@
-/** Where reports are kept: a dated folder per run, and a link `latest` to the last that has a report. */
+/** Where reports are kept: a dated folder per run, and a link `latest` to the newest one with a report. */
 import { mkdir, readFile, rename, rm, symlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { z } from 'zod'
@@ -17,8 +17,8 @@ export const runFiles = {
 } as const
 
 /**
- * Makes the folder of a run that begins: `runs/2026-11-21T15-04-05Z-drain`, with a number behind it where
- * another run began in the same second.
+ * Makes the folder of a new run: `runs/2026-11-21T15-04-05Z-drain`, with a number appended if another run began in
+ * the same second.
  * @param runs see `LabPaths.runs`
  * @returns its absolute path
  */
@@ -40,8 +40,8 @@ export const startRun = async (runs: string, scenario: string, started: Date): P
 }
 
 /**
- * Writes the report of a run in all its forms, each file as a whole, and then makes it the latest. To be
- * called early with what is known, `interrupted` set, and again when more is: so every end leaves a report.
+ * Writes the report of a run in all its forms, each file as a whole, and then makes it the latest one. It is called
+ * early with `interrupted` set, and again when more is known, so that a run leaves a report however it ends.
  */
 export const saveRun = async (
   folder: string,
@@ -50,7 +50,7 @@ export const saveRun = async (
   await writePrivate(join(folder, runFiles.junit), runJunit(reports))
   await writePrivate(join(folder, runFiles.markdown), runMarkdown(reports))
   await writePrivate(join(folder, runFiles.page), runPage(reports))
-  // The last one: where it is, the others are.
+  // Written last: if it exists, the others do as well.
   await writePrivate(join(folder, runFiles.json), runJson(reports))
   const link = join(dirname(folder), 'latest')
   const next = `${link}.${String(process.pid)}.new`
@@ -61,7 +61,10 @@ export const saveRun = async (
 
 const runsSchema = z.object({ schema: z.literal('lab.runs/v1'), runs: z.array(runSchema).min(1) })
 
-/** @param folder of a run, or the link `latest` @throws LabError when it has no report */
+/**
+ * @param folder of a run, or the link `latest`
+ * @throws LabError when it has no report
+ */
 export const readRuns = async (folder: string): Promise<readonly RunReport[]> => {
   const path = join(folder, runFiles.json)
   const text = await readFile(path, 'utf8').catch((error: unknown) => {

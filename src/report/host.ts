@@ -1,4 +1,4 @@
-/** How fast this host is: seconds in a report mean little without it. */
+/** The speed of this host, without which the seconds in a report mean little. */
 import { execFile } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { promisify } from 'node:util'
@@ -6,11 +6,11 @@ import { promisify } from 'node:util'
 export interface HostSpeed {
   /** Processors that this process may use. */
   readonly processors: number
-  /** Milliseconds until an empty Node.js program has started and ended: the median of three. */
+  /** Milliseconds from start to end of an empty Node.js program: the median of three. */
   readonly nodeStart: number
 }
 
-/** Takes a fifth of a second on an idle host. What else the host is doing is meant to count. */
+/** Takes a fifth of a second on an idle host. Other load on the host should count. */
 export const measureHost = async (): Promise<HostSpeed> => {
   const times: number[] = []
   for (let n = 0; n < 3; n++) {

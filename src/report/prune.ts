@@ -1,15 +1,17 @@
-/** How many runs are kept: reports of months must not fill a disk unasked. */
+/** Limits how many runs are kept, so that reports do not fill a disk over months. */
 import { readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { runFiles } from './folder.js'
 
-/** So many of the newest stay whatever they say, and so many that found something. */
+/** The newest runs that are kept whatever their verdict, and the newest ones with findings. */
 export const keptRuns = { newest: 50, withFindings: 200 } as const
 
 /** A dated folder, as `startRun` names it. */
 const isRun = (name: string): boolean => /^\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ-/.test(name)
 
-/** Whether nothing is lost with it: every verdict of its report is PASS. What cannot be read may be anything. */
+/**
+ * Whether every verdict of its report is PASS, so that nothing is lost with it. An unreadable report does not count.
+ */
 const allPassed = async (folder: string): Promise<boolean> => {
   try {
     const verdicts = [
@@ -22,9 +24,9 @@ const allPassed = async (folder: string): Promise<boolean> => {
 }
 
 /**
- * Removes old runs: those that passed once there are 50 newer ones, those with findings once there are 200 newer
- * ones of that kind.
- * @returns the names of those that were removed, the oldest first
+ * Removes old runs: those that passed once there are 50 newer ones, and those with findings once there are 200 newer
+ * ones with findings.
+ * @returns the names of the removed runs, oldest first
  */
 export const pruneRuns = async (
   runs: string,

@@ -1,4 +1,4 @@
-/** The report of a trial: the plan, what was seen, and what that comes to. */
+/** The report of a trial: its plan, its observations, and the conclusion. */
 import type { Seen } from '../fault/sign.js'
 import type { CommonFacts, Facts } from '../trial/facts.js'
 import { answersIn } from '../trial/ledger.js'
@@ -9,7 +9,7 @@ import { walkthroughFigure } from './walkthrough.js'
 
 type Mask = (text: string) => string
 
-/** Answers nearer to each other than so many milliseconds are drawn as one. */
+/** Answers that are closer together than this many milliseconds are drawn as one. */
 const resolution = 500
 
 const dataOf = (
@@ -91,7 +91,7 @@ const recoveryIn = (facts: Facts): RunReport['recovery'] => {
   return { by: healed.outcome === 'passed' ? 'heal' : null, ms: null }
 }
 
-/** @param mask is put to every text that a machine may have said */
+/** @param mask applied to every text that a machine may have produced */
 export const runReport = (facts: Facts, mask: Mask = (text) => text): RunReport => {
   const { ledger } = facts
   const budgets = facts.kind === 'scenario' ? budgetsOf(facts) : []

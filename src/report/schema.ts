@@ -1,4 +1,4 @@
-/** The form of a report: what programs that read it can rely on. */
+/** The schema of a report, on which programs that read it can rely. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'

@@ -1,6 +1,6 @@
 import { stripVTControlCharacters } from 'node:util'
 
-/** Every text of a value, changed; its keys, too. */
+/** Applies a function to every text in a value, including its keys. */
 export const mapTexts = <T>(value: T, change: (text: string) => string): T => {
   if (typeof value === 'string') return change(value) as T
   if (Array.isArray(value)) return value.map((item: unknown) => mapTexts(item, change)) as T
@@ -10,7 +10,9 @@ export const mapTexts = <T>(value: T, change: (text: string) => string): T => {
   ) as T
 }
 
-/** What no XML file can hold, escaped or not, becomes a `\ufffd`. Escape sequences of terminals vanish. */
+/**
+ * Replaces characters that no XML file can hold, escaped or not, by `\ufffd`, and removes terminal escape sequences.
+ */
 export const printable = (text: string): string =>
   stripVTControlCharacters(text)
     .replace(/[^\P{Cc}\n\t]/gu, '\ufffd')

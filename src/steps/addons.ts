@@ -8,7 +8,7 @@ import { describePod, isReady, pods } from './pods.js'
 
 const phase = 'kubernetes'
 
-/** Installs CoreDNS by kubeadm, apart from kubeadm init, so that workers need not wait for it. */
+/** Installs CoreDNS with kubeadm, separately from kubeadm init, so that workers need not wait for it. */
 export const installDns = (lab: Lab): Step => {
   const machine = controlPlaneOf(lab)
   return {
@@ -29,7 +29,8 @@ export const installDns = (lab: Lab): Step => {
       {
         id: 'coredns',
         title: 'CoreDNS is ready',
-        // Its pods start while everything else does: with twelve processes per processor they took over two minutes.
+        // Its pods start together with everything else: with twelve processes per processor they took over two
+        // minutes.
         within: 240,
         hint: `lab kubectl ${lab.name} -- -n kube-system describe deployments,pods -l k8s-app=kube-dns`,
         probe: async (context) => {
@@ -51,7 +52,7 @@ export const proveProxy = (lab: Lab): Step => ({
   phase,
   needs: nodesOf(lab).map((machine) => `ready-${machine.name}`),
   apply: async (context) => {
-    // kubeadm init made the DaemonSet; make it again only if somebody has removed it.
+    // kubeadm init made the DaemonSet; recreate it only if somebody has removed it.
     const there = ['-n', 'kube-system', 'get', 'daemonset', 'kube-proxy', '--ignore-not-found', '-o', 'name']
     if ((await context.kubectl.run(there)) === '')
       await context

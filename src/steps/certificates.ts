@@ -1,6 +1,6 @@
 /**
- * Certificates: for how long they are good, and new ones in time. All but the authorities' are good for a year; a
- * kubelet renews its own while it runs, and nobody the others. After a year in a drawer all of them are out of date.
+ * Certificates: how long they are valid, and their renewal. All but the authorities' are valid for a year; a running
+ * kubelet renews its own, and nothing renews the others. In a lab that was off for a year, all have expired.
  */
 import { X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
@@ -11,18 +11,18 @@ import type { Verdict } from '../plan/step.js'
 import { pathsOf } from '../state.js'
 import { eventually } from './checks.js'
 
-/** Days before it runs out that a certificate counts as good. */
+/** Days of remaining validity that a certificate needs to count as good. */
 export const certificateMargin = 30
 
 const day = 86_400_000
 
-/** A certificate, and the file that it is in. */
+/** A certificate and its file. */
 interface Kept {
   readonly file: string
   readonly certificate: X509Certificate
 }
 
-/** Reads `== FILE` and the certificates behind it, as `show` prints them. */
+/** Parses `== FILE` followed by its certificates, as `show` prints them. */
 const keptIn = (output: string): readonly Kept[] =>
   output.split(/^== /m).flatMap((part) => {
     const [file = '', ...lines] = part.split('\n')
@@ -35,7 +35,10 @@ const daysLeft = ({ certificate }: Kept, now: number): number =>
 
 const subjectOf = ({ certificate }: Kept): string => certificate.subject.split('\n').at(-1) ?? ''
 
-/** @param wanted how many there must be at least @param now milliseconds since 1970 */
+/**
+ * @param wanted the least number of certificates
+ * @param now milliseconds since 1970
+ */
 export const judgeCertificates = (output: string, wanted: number, now = Date.now()): Verdict => {
   const all = [...keptIn(output)].sort((a, b) => daysLeft(a, now) - daysLeft(b, now))
   const [first] = all
@@ -47,12 +50,12 @@ export const judgeCertificates = (output: string, wanted: number, now = Date.now
   return {
     ok,
     saw: `${String(all.length)} certificates; first to end: ${ends}`,
-    // What it signed ends with an authority: there is nobody to sign anew.
+    // Everything an authority signed expires with it: nothing is left to sign a renewal.
     ...(!ok && first.certificate.ca ? { final: true } : {}),
   }
 }
 
-/** Prints the certificates of files and kubeconfigs, and no key. */
+/** Prints the certificates in files and kubeconfigs, without any key. */
 const show = (files: readonly string[]) =>
   shell`for file in ${files}; do for one in $file; do test -e "$one" || continue; echo "== $one"; sed -n '/BEGIN CERTIFICATE/,/END CERTIFICATE/p' "$one"; sed -n 's/ *client-certificate-data: //p' "$one" | base64 -d; done; done`
 
@@ -66,7 +69,7 @@ const kubeletFiles = ['/var/lib/kubelet/pki/kubelet.crt', kubeletCertificate, '/
 const look = async (context: Context, machine: string, files: readonly string[]): Promise<string> =>
   context.machine(machine).run(show(files), { signal: context.signal, timeout: 30 })
 
-/** All but the kubelets': what kubeadm makes for a control plane, 10 and three authorities, and 4 kubeconfigs. */
+/** All but the kubelets': those that kubeadm makes for a control plane, 10 and three authorities, and 4 kubeconfigs. */
 const controlPlaneGood = async (context: Context, machine: string): Promise<Verdict> =>
   judgeCertificates(
     await look(context, machine, [`${authorities}/*.crt`, `${authorities}/etcd/*.crt`, ...kubeconfigs]),
@@ -116,9 +119,9 @@ export const kubeletCertificates = (lab: Lab, { name }: MachineSpec): Check => (
 })
 
 /**
- * New ones for a control plane, signed by the authorities that it has. Its parts read theirs when they start, so
- * they are ended, and its kubelet starts them again.
- * @returns whether there was anything to renew
+ * Renews the certificates of a control plane with its authorities. Its components read theirs when they start, so
+ * they are ended, and the kubelet starts them again.
+ * @returns whether anything was renewed
  */
 export const renewControlPlane = async (context: Context, machine: string): Promise<boolean> => {
   if ((await controlPlaneGood(context, machine)).ok) return false
@@ -132,10 +135,10 @@ export const renewControlPlane = async (context: Context, machine: string): Prom
 }
 
 /**
- * A certificate for a node's kubelet, as the control plane's authority gives it: a kubelet whose own has run out is
- * let in by nobody, and does not even start. What it is given is good for a year, but it asks for one of its own at
- * once: `keepRenewed` must follow. The file is as the documentation of kubeadm has it for such a kubelet.
- * @returns whether it needed one
+ * Gives a node's kubelet a certificate signed by the control plane's authority: with an expired one, it is refused
+ * everywhere and does not even start. This certificate is valid for a year, but the kubelet requests its own at once:
+ * `keepRenewed` must follow. The file has the form that the documentation of kubeadm gives for this case.
+ * @returns whether the kubelet needed one
  */
 export const admitKubelet = async (
   context: Context,
@@ -152,7 +155,7 @@ export const admitKubelet = async (
     )
   const there = context.machine(machine)
   await there.write('/etc/kubernetes/kubelet.conf', { content: `${content}\n`, mode: 0o600 }, { signal })
-  // Without them it makes its own certificate anew, by which it is known where logs are asked for.
+  // Without these files it renews its serving certificate, which clients of its logs see.
   await there.run(
     shell`rm -f /var/lib/kubelet/pki/kubelet-client* /var/lib/kubelet/pki/kubelet.crt /var/lib/kubelet/pki/kubelet.key; systemctl restart kubelet`,
     { signal, timeout: 60 },
@@ -160,10 +163,10 @@ export const admitKubelet = async (
   return true
 }
 
-/** Seconds for a kubelet to ask for a certificate of its own, and for the controller manager to give it one. */
+/** Seconds for a kubelet to request its own certificate, and for the controller manager to issue it. */
 const askDeadline = 180
 
-/** Once a kubelet has a certificate that it renews by itself, that is the one to start with. */
+/** Makes a kubelet start with the certificate that it renews by itself, once it has one. */
 export const keepRenewed = async (context: Context, machine: string): Promise<void> => {
   await eventually(context, askDeadline, () =>
     context

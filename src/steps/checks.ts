@@ -9,7 +9,7 @@ export const machineCheck = (
   check: Omit<Check, 'probe'> & {
     readonly machine: string
     readonly command: Command
-    /** Decides on the trimmed standard output; a non-zero exit code is a no before that. */
+    /** Judges the trimmed standard output; a non-zero exit code always fails the check. */
     readonly judge: (output: string) => Verdict
   },
 ): Check => {
@@ -56,7 +56,7 @@ export const equals =
   })
 
 /**
- * Makes a question that many checks ask at once be asked once: one `kubectl get` serves twenty of them.
+ * Runs a question once for many checks that ask it at the same time: one `kubectl get` serves twenty of them.
  * @param freshFor milliseconds for which an answer serves other checks of the same run
  */
 export const shared = <T>(
@@ -78,7 +78,7 @@ export const shared = <T>(
   }
 }
 
-/** Makes what a manifest says so, whoever said otherwise before. */
+/** Applies a manifest, and takes over fields that others have set. */
 export const apply = async (context: Context, manifest: string): Promise<void> => {
   await context.kubectl.run(['apply', '--server-side', '--force-conflicts', '-f', '-'], {
     input: manifest,
@@ -86,10 +86,14 @@ export const apply = async (context: Context, manifest: string): Promise<void> =
   })
 }
 
-/** Seconds between two tries of what others must first be ready for. */
+/** Seconds between two attempts. */
 const pause = 0.25
 
-/** Tries until it succeeds. @param deadline the provider's patience makes it longer. @throws its last error once the deadline has passed, or at once when interrupted */
+/**
+ * Tries until it succeeds.
+ * @param deadline multiplied by the provider's factor for slow machines
+ * @throws its last error once the deadline has passed, or at once when interrupted
+ */
 export const eventually = async <T>(
   { signal, provider }: Context,
   deadline: Seconds,

@@ -1,4 +1,4 @@
-/** The machines' clocks: compared with this host's, and set to it. */
+/** Compares the machines' clocks with this host's, and corrects them. */
 import { type Lab, type MachineSpec, nodesOf } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context } from '../context.js'

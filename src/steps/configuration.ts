@@ -1,4 +1,4 @@
-/** Machines that run: reached over SSH, checked, and given the files that the lab file asks for. */
+/** Running machines: reached over SSH, checked, and configured with the files that follow from the lab file. */
 import { type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../lab/lab.js'
 import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
@@ -36,7 +36,7 @@ const reachableCheck = (lab: Lab, machine: MachineSpec): Check =>
     within: answerDeadline,
     hint: `lab logs ${lab.name} ${machine.name}`,
     command: shell`hostname`,
-    // Any answer will do: its hostname is set when it is configured.
+    // Any answer will do: its hostname is set by a later step.
     judge: (output) => ({ ok: true, saw: output }),
   })
 
@@ -87,7 +87,7 @@ const sysctlCheck = (lab: Lab, machine: MachineSpec): Check =>
     ),
   })
 
-/** What the kernel must be able to do, built in or by a module that loads; by the name of the module. */
+/** The kernel features that a machine needs, built in or as a loadable module; by the name of the module. */
 const kernelFeatures = (lab: Lab, machine: MachineSpec): readonly string[] => [
   ...(machine.role === 'target' ? ['target_core_mod', 'iscsi_target_mod'] : []),
   ...(machine.iqn === undefined ? [] : ['iscsi_tcp', 'sd_mod']),

@@ -1,4 +1,4 @@
-/** The control plane: made by kubeadm init, kept as kubeadm wrote it, and seen at work. */
+/** The control plane: created by kubeadm init, kept as kubeadm wrote it, and checked. */
 import { readFile } from 'node:fs/promises'
 import { type Lab, type MachineSpec, machinesWith } from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
@@ -55,7 +55,7 @@ const laterPhases = [
  */
 const initialisedMark = '/var/lib/lab-initialised'
 
-/** Compares the mark with the settings that the machine now has. */
+/** Compares the mark with the machine's present settings. */
 const initialisedWith = async (
   context: Context,
   machine: MachineSpec,
@@ -139,7 +139,7 @@ export const initControlPlane = (lab: Lab): Step => {
         progress('etcd and the API server')
         await kubeadm([...laterPhases, 'control-plane/controller-manager', 'control-plane/scheduler'])
         await writeKubeconfig(context, lab)
-        // The API server is ready only when its default roles exist, too.
+        // The API server is ready only when its default roles exist as well.
         await eventually(context, apiDeadline, () =>
           context.kubectl.run(['get', '--raw=/readyz'], { timeout: 5 }),
         )

@@ -1,4 +1,4 @@
-/** The database's Deployment and its pods, as the cluster has them, and the images that they run. */
+/** The database's Deployment and its pods in the cluster, and the images that they run. */
 import type { DatabaseSpec, Lab } from '../lab/lab.js'
 import type { Context } from '../context.js'
 import { isReady, type Pod, pods } from './pods.js'

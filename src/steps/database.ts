@@ -45,7 +45,7 @@ interface Occurrence {
   readonly message: string
 }
 
-/** Why a pod's volume is not mounted yet, in its kubelet's words; undefined if the pod does not wait for one. */
+/** Why a pod's volume is not mounted yet, according to its kubelet; undefined if the pod is not waiting for one. */
 const mountTrouble = async ({ kubectl }: Context, { metadata, status }: Pod): Promise<string | undefined> => {
   if (status.phase !== 'Pending') return undefined
   const { items } = await kubectl.get<{ items: Occurrence[] }>(
@@ -53,7 +53,7 @@ const mountTrouble = async ({ kubectl }: Context, { metadata, status }: Pod): Pr
     `--field-selector=involvedObject.name=${metadata.name},type=Warning`,
   )
   const { message } = items.findLast(({ reason }) => reason.startsWith('FailedMount')) ?? {}
-  // The last lines hold what the mount program said last.
+  // The last lines contain the last output of the mount program.
   return message?.trim().split('\n').slice(-2).join(' ').slice(-400)
 }
 
@@ -66,7 +66,7 @@ interface Volume {
   readonly spec: { readonly hostPath?: { readonly path: string }; readonly local?: { readonly path: string } }
 }
 
-/** Looks where the data is stored, not where it is mounted: the claim promises that every node may mount it. */
+/** Checks where the data is stored, not where it is mounted: the claim promises that every node may mount it. */
 const onServer = (lab: Lab, database: DatabaseSpec, server: MachineSpec): Check => ({
   id: 'volume-on-server',
   title: `the database's files are on ${server.name}, in a volume that every node may mount`,
@@ -120,7 +120,7 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
     if (database.volume.kind === 'lun') await logOutIdle(context, database)
   },
   checks: atLeastOne([
-    // First: the checks below fail with this one, and do not say why.
+    // First: when it fails, the checks below fail as well without saying why.
     ...(database.volume.kind === 'lun' ? [takesWrites(lab, database)] : []),
     {
       id: 'database-runs',
@@ -129,7 +129,7 @@ export const deployDatabase = (lab: Lab, database: DatabaseSpec): Step => ({
       hint: `lab kubectl ${lab.name} -- describe deployments,pods -l app=${database.name}-server`,
       probe: async (context) => {
         const found = await serverPods(context, database)
-        // A pod that is being deleted may take its time; a second pod that waits for the disk is one too many.
+        // A pod that is being deleted may take its time; a second pod that waits for the disk is superfluous.
         const wanted = found.filter(({ metadata }) => metadata.deletionTimestamp === undefined)
         const said = await Promise.all(
           found.map(async (pod) =>

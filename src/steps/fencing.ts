@@ -1,4 +1,4 @@
-/** Who watches the workers while nobody is at the keyboard. */
+/** The fencing agent, which watches the workers while no command runs. */
 import type { LabId } from '../identity.js'
 import { isAgentWanted, startAgent, stopAgent } from '../fencing/process.js'
 import { agentState, isAtWork, quietOf } from '../fencing/state.js'
@@ -16,7 +16,7 @@ const noAgent = (lab: LabId): AnyCheck<Surroundings> => ({
   },
 })
 
-/** For a lab of which nothing but the name may be known. */
+/** For a lab of which only the name may be known. */
 export const endAgent = (lab: LabId): AnyStep<Surroundings> => ({
   id: 'end-fencing-agent',
   title: 'End the fencing agent',

@@ -19,7 +19,7 @@ const phase = 'iscsi'
 /** Blocks at the end of a disk that ext4 leaves unused because they are too few for another block group. */
 const spareBlocks = 2048
 
-/** Prints a line each: the bytes of the disk, and the number and the size of the blocks of the ext4 on it. */
+/** Prints one line each: the bytes of the disk, and the number and size of the blocks of its ext4. */
 const sizes = (device: string): Command =>
   shell`blockdev --getsize64 ${device} && dumpe2fs -h ${device} 2>/dev/null | sed -En 's/^Block (count|size): *//p'`
 

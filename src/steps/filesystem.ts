@@ -1,4 +1,4 @@
-/** A file system on a LUN: made, mounted, and read back after a new login. */
+/** A file system on a LUN: created, mounted, and read back after a new login. */
 import type { FilesystemSpec, Lab } from '../lab/lab.js'
 import { sha256 } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
@@ -8,10 +8,10 @@ import { mount, newSession, type Where, whereOf } from './initiator.js'
 
 const phase = 'iscsi'
 
-/** The options of a mount that takes no writes: read-only, or shut down by the kernel after an error. */
+/** Mount options that exclude writes: read-only, or shut down by the kernel after an error. */
 const noWriteOptions: readonly string[] = ['ro', 'emergency_ro', 'shutdown']
 
-/** Why a mount with these options takes no writes; undefined if it takes them. */
+/** Why a mount with these options accepts no writes; undefined if it does. */
 export const whyNoWrites = (options: readonly string[]): string | undefined => {
   const dead = options.filter((option) => option !== 'ro' && noWriteOptions.includes(option))
   if (dead.length > 0) return `shut down after an I/O error (${dead.join(', ')})`
@@ -19,7 +19,7 @@ export const whyNoWrites = (options: readonly string[]): string | undefined => {
   return options.includes('ro') ? 'read-only' : undefined
 }
 
-/** Unmounts and repairs a file system that takes no writes: only a new mount takes them again. */
+/** Unmounts and repairs a file system that accepts no writes: only a new mount accepts them again. */
 const unmountDead = ({ device, mountPoint }: Where): Command =>
   shell`! findmnt --noheadings --output OPTIONS ${mountPoint} | tr , '\n' | grep -qx ${noWriteOptions.flatMap((option) => ['-e', option])} || { umount ${mountPoint} && { e2fsck -p ${device} >/dev/null || test $? = 1; }; }`
 

@@ -84,13 +84,13 @@ export const whereOf = (lab: Lab, filesystem: FilesystemSpec): Where => {
   }
 }
 
-/** The file systems that an initiator has on one target: they share its session, and come and go with it. */
+/** The file systems of an initiator on one target, which share a session. */
 const sharing = ({ lab, filesystem }: Where): readonly Where[] =>
   lab.filesystems
     .filter(({ initiator, target }) => initiator === filesystem.initiator && target === filesystem.target)
     .map((each) => whereOf(lab, each))
 
-/** The file systems of that session that come before this one: they are mounted before this one is made. */
+/** The file systems of that session that come before this one, and are mounted before it is created. */
 const earlier = (where: Where): readonly Where[] => {
   const all = sharing(where)
   return all.slice(

@@ -1,4 +1,4 @@
-/** A LUN as a volume of pods: its CHAP Secret, and a pod that writes to it and reads back. */
+/** A LUN as a volume of pods: its CHAP Secret, and a pod that writes to it and reads it back. */
 import {
   type DatabaseSpec,
   type DatabaseVolume,

@@ -1,4 +1,7 @@
-/** Who uses the database's LUN: which node has its disk and mounts it, and which initiators the target sees. */
+/**
+ * Who uses the database's LUN: which nodes have its disk or mount it, and which initiators are logged in at the
+ * target.
+ */
 import { setTimeout as delay } from 'node:timers/promises'
 import { type DatabaseSpec, type Lab, machinesWith, type TargetSpec, targetNamed } from '../lab/lab.js'
 import { serialOf } from '../machine/files.js'
@@ -12,7 +15,7 @@ import { describePod, isReady } from './pods.js'
 
 const phase = 'database'
 
-/** What a worker has of the database's LUN, through any portal and session. */
+/** A worker's use of the database's LUN, through any portal and session. */
 interface LunUse {
   /** The worker's disks of the LUN, each with its state, and whether its session has no other LUN. */
   readonly disks: readonly {
@@ -21,7 +24,7 @@ interface LunUse {
     readonly state: string
     readonly alone: boolean
   }[]
-  /** Where it is mounted, each place once. */
+  /** The distinct mount points. */
   readonly mounts: readonly { readonly at: string; readonly options: readonly string[] }[]
 }
 
@@ -49,7 +52,7 @@ const readUse = (output: string, wwid: string): LunUse => {
   }
 }
 
-/** What each worker has of the LUN, by its name. Workers that do not answer are left out. */
+/** Each worker's use of the LUN, by name. Workers that do not answer are left out. */
 const lunUses = shared(async (context): Promise<ReadonlyMap<string, LunUse>> => {
   const { lab } = context
   const volume = lab.database?.volume
@@ -93,7 +96,7 @@ export const mountedOnce = (lab: Lab, database: DatabaseSpec): Check => ({
   },
 })
 
-/** The nodes where the LUN is mounted but takes no writes, and why. */
+/** The nodes where the LUN is mounted but accepts no writes, and why. */
 const deadMounts = (uses: ReadonlyMap<string, LunUse>): readonly { node: string; saw: string }[] =>
   [...uses].flatMap(([node, { disks, mounts }]) => {
     if (mounts.length === 0) return []
@@ -123,9 +126,9 @@ export const takesWrites = (lab: Lab, database: DatabaseSpec): Check => ({
 })
 
 /**
- * Deletes the pods whose file system takes no writes. A file system that was shut down stays so while it is mounted,
- * and a restarted container gets the same mount. When the pod is deleted, its node unmounts and logs out; the next
- * pod logs in and mounts again.
+ * Deletes the pods whose file system accepts no writes. A file system that was shut down stays so while it is
+ * mounted, and a restarted container gets the same mount. When the pod is deleted, its node unmounts and logs out;
+ * the next pod logs in and mounts again.
  */
 export const replacePods = async (context: Context, database: DatabaseSpec): Promise<void> => {
   const dead = deadMounts(await lunUses(context)).map(({ node }) => node)
@@ -177,7 +180,7 @@ export const logOutIdle = async (context: Context, database: DatabaseSpec): Prom
   }
 }
 
-/** A session for another LUN of the target may show this LUN as well: that alone is no use of it. */
+/** A session for another LUN of the target may discover this LUN as well, which alone is no use of it. */
 export const sessionsCheck = (lab: Lab, database: DatabaseSpec, { lun }: OnLun, name: string): Check => ({
   id: `${name}-session`,
   title: `${name} has the database's LUN exactly when it runs the database`,
@@ -198,7 +201,7 @@ export const sessionsCheck = (lab: Lab, database: DatabaseSpec, { lun }: OnLun, 
   },
 })
 
-/** The id of the check that sees who is logged in to the database's target. */
+/** The id of the check for sessions at the database's target. */
 export const loggedInCheck = 'one-session-only'
 
 export const targetSees = (lab: Lab, database: DatabaseSpec, volume: OnLun): Step => {

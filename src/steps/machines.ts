@@ -143,7 +143,7 @@ const forgetPods = async ({ lab, kubectl, provider }: Context, node: string): Pr
       ])
 }
 
-/** What the files of a lab's machines need beside the lab file. */
+/** What the files of a lab's machines depend on besides the lab file. */
 export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOptions> => ({
   secrets: await secretsOf(pathsOf(lab)),
   lunDevice: provider.disks?.lunDevice,
@@ -230,7 +230,7 @@ const answers = async (context: Context, name: string): Promise<boolean> => {
   return true
 }
 
-/** Also false where no API server answers, as in a stopped lab: no pod runs that could be moved. */
+/** Also false if no API server answers, as in a stopped lab: then no pod runs that could be moved. */
 const isNode = async ({ kubectl }: Context, name: string): Promise<boolean> => {
   try {
     return (await kubectl.run(['get', 'node', name, '--ignore-not-found', '-o', 'name'])) !== ''
@@ -271,7 +271,7 @@ export const remove = (lab: Lab, name: string): Step => ({
   ],
 })
 
-/** Ends everything that a provider has of a lab. Only the lab's name need be known. */
+/** Ends everything that a provider has of a lab, of which only the name need be known. */
 export const destroy = (lab: LabId, provider: Provider): AnyStep<Surroundings> => ({
   id: `destroy-${provider.name}`,
   title: `End everything of ${lab.name} that ${provider.name} has`,
@@ -282,7 +282,7 @@ export const destroy = (lab: LabId, provider: Provider): AnyStep<Surroundings> =
     {
       id: `${provider.name}-nothing-left`,
       title: `nothing of ${lab.name} is left`,
-      // No waiting: what is left now does not go away by itself, and a person must look.
+      // No waiting: what is left now does not disappear by itself, and a person must look.
       within: 0,
       hint: `lab down ${lab.name}`,
       probe: async () => {

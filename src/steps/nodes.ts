@@ -1,4 +1,4 @@
-/** Nodes: what the API server and their own machines say about them, and the steps that make them ready. */
+/** Nodes: what the API server and their own machines report, and the steps that make them ready. */
 import { type KubernetesSpec, type Lab, type MachineSpec, nodesOf, podRangeOf } from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
@@ -44,7 +44,7 @@ export const nodes = shared(async ({ kubectl }) => (await kubectl.get<List<Node>
 /** Milliseconds for which a boot ID may be reused: a reboot takes longer. */
 const bootFreshFor = 2000
 
-/** What a command prints on each node, by the node's name. Nodes that do not answer are left out. */
+/** The output of a command on each node, by name. Nodes that do not answer are left out. */
 export const onNodes = async <T>(
   context: Context,
   command: Command,
@@ -169,7 +169,7 @@ const foreignTaints = ({ spec }: Node): readonly string[] =>
     .filter(({ key }) => key !== ownTaint && (key === outOfService || !key.startsWith(byItself)))
     .map(({ key, effect }) => `${key}:${effect}`)
 
-/** The id of the check that sees which versions a node runs. */
+/** The id of the check for a node's versions. */
 export const nodeVersionCheck = (node: string): string => `${node}-version`
 
 const nodeChecks = (

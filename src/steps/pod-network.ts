@@ -36,7 +36,7 @@ export const startClients = (lab: Lab, database: DatabaseSpec): Step => ({
 })
 
 interface InsideView {
-  /** What the Service's name resolves to. */
+  /** The address of the Service's name. */
   readonly address: string
   /** The pods that were tried, and the names of those that did not answer. */
   readonly doors: readonly Pod[]
@@ -57,7 +57,7 @@ const doorsOf = async (
   )
 }
 
-/** Answers all checks of a worker by one exec in its client pod: each exec costs half a second. */
+/** Answers all checks of a worker with one exec in its client pod, since each exec takes half a second. */
 const lookFromInside = async (
   context: Context,
   database: DatabaseSpec,

@@ -30,7 +30,10 @@ export interface Pod {
   readonly outdated?: string
 }
 
-/** The IDs of the containers that run on each node: containerd keeps a folder for each, which no reboot leaves. */
+/**
+ * The IDs of the running containers on each node: containerd keeps a folder for each, which does not survive a
+ * reboot.
+ */
 const containers = shared((context) =>
   onNodes(
     context,
@@ -40,8 +43,8 @@ const containers = shared((context) =>
 )
 
 /**
- * Why a pod's status is out of date; undefined if it is not. It compares containers, not times: the clock of a
- * machine that slept is set later, and everything dated before that would seem to be from another boot.
+ * Why a pod's status is out of date; undefined if it is current. It compares containers, not times: the clock of a
+ * machine that slept is corrected later, and earlier timestamps would then seem to be from another boot.
  */
 const outdated = (pod: Pod, running: ReadonlyMap<string, ReadonlySet<string>>): string | undefined => {
   const { nodeName } = pod.spec

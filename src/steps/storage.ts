@@ -1,4 +1,4 @@
-/** Volumes: the NFS machine and its clients, images that nodes have to have, and who makes volumes of claims. */
+/** Volumes: the NFS server and its clients, the images that nodes need, and the provisioner of claims. */
 import { readFile } from 'node:fs/promises'
 import { LabError } from '../error.js'
 import { commonImages, imageReference, imagesOf, storageImages } from '../lab/images.js'
@@ -39,7 +39,7 @@ export const serveNfs = (lab: Lab, machine: MachineSpec): Step => ({
   ],
 })
 
-/** Written by each node and read back by the next check of any other: the same file system. */
+/** Each node writes a file, which the next check of any other node reads: they share one file system. */
 export const mountNfs = (lab: Lab, machine: MachineSpec): Step => {
   const server = nfsServerOf(lab)
   if (!server) throw new Error(`${lab.name} has no NFS machine`)
@@ -72,8 +72,8 @@ export const mountNfs = (lab: Lab, machine: MachineSpec): Step => {
 }
 
 /**
- * Images that a base disk of another lab does not have: one that was up before the lab file asked for them. And those
- * that every base disk has, which somebody may have removed: a node without them takes nothing over.
+ * Loads images that a node's base disk lacks, because the lab was up before its file asked for them, and common
+ * images that somebody removed: a node without them cannot take over.
  */
 export const loadImages = (lab: Lab, machine: MachineSpec): Step => {
   const wanted = [...new Set([...commonImages(), ...imagesOf(lab)])]
@@ -120,7 +120,7 @@ export const loadImages = (lab: Lab, machine: MachineSpec): Step => {
   }
 }
 
-/** What the provisioner must be told, and the classes. */
+/** The provisioner's settings, and the classes. */
 const storageData = (lab: Lab): object => {
   const config = JSON.stringify({
     storageClassConfigs: Object.fromEntries(

@@ -1,6 +1,6 @@
 /**
- * The steps of a lab, subject by subject, in the order in which they are shown. What the provider lacks a capability
- * for is left out, with the reason.
+ * The steps of a lab by subject, in the order in which they are shown. Steps that need a capability that the provider
+ * lacks are left out, with the reason.
  */
 import type { Step } from '../context.js'
 import {
@@ -36,19 +36,19 @@ import * as target from './target.js'
 import * as workers from './workers.js'
 import * as workloads from './workloads.js'
 
-/** Leaves a step out for this reason, if there is one. What it would make is there all the same: others go on. */
+/** Leaves a step out for this reason, if there is one. Its result exists anyway, so later steps stay. */
 const unless = (why: string | undefined, step: Step): Step =>
   why === undefined ? step : { ...step, leftOut: { why, given: true } }
 
-/** Leaves a step out for this reason, if there is one, and with it whatever needs it. */
+/** Leaves a step out for this reason, if there is one, together with the steps that need it. */
 const without = (why: string | undefined, step: Step): Step =>
   why === undefined ? step : { ...step, leftOut: { why, given: false } }
 
-/** The network, where the provider makes one. */
+/** The network, if the provider makes one. */
 export const networked = (lab: Lab, provider: Provider): Step =>
   unless(lacks(provider, 'network'), machines.createNetwork(lab))
 
-/** A machine that runs, where the provider can switch it on. */
+/** A running machine, if the provider can switch it on. */
 export const booted = (lab: Lab, provider: Provider, machine: MachineSpec, options: FileOptions): Step =>
   unless(lacksStart(provider), machines.boot(lab, machine, options))
 

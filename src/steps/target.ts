@@ -1,4 +1,4 @@
-/** The iSCSI target: LIO, as the kernel's configfs shows it. */
+/** The iSCSI target: LIO, as shown by the kernel's configfs. */
 import {
   accessTo,
   type Chap,
@@ -29,14 +29,14 @@ const lastPart = (iqn: string): string =>
     .replaceAll(/[^a-z0-9]+/g, '-')
     .replaceAll(/^-|-$/g, '') || 'target'
 
-/** `target00`, and `target00-2` for another target of the lab whose name ends alike. */
+/** `target00`, or `target00-2` for another target of the lab whose name ends in the same way. */
 export const shortName = (lab: Lab, { iqn }: TargetSpec): string => {
   const distinct = numbering()
   const names = new Map(lab.targets.map((target) => [target.iqn, distinct(lastPart(target.iqn))]))
   return names.get(iqn) ?? lastPart(iqn)
 }
 
-/** Checks all targets of a machine at once: a check of one target would not notice one too many. */
+/** Checks all targets of a machine together: a check of one target would not notice a superfluous one. */
 const nothingElse = (lab: Lab, machine: string, hint: string): Check => {
   const wanted = targetFolders(lab, machineNamed(lab, machine))
   const groups = 'iscsi/*/tpgt_*'
@@ -73,7 +73,7 @@ const nothingElse = (lab: Lab, machine: string, hint: string): Check => {
 const lunsText = (luns: readonly (number | string)[]): string =>
   luns.length === 0 ? 'no LUN' : `${luns.length === 1 ? 'LUN' : 'LUNs'} ${luns.join(', ')}`
 
-/** Who may log in to a target, and what they would see. */
+/** Who may log in to a target, and what they see. */
 interface Access {
   /** Whether initiators without an ACL may log in or discover the target. */
   readonly open: boolean
@@ -109,7 +109,7 @@ const readAccess = (output: string): Access => {
   return { open: open.join() !== '0,0', lists, fenced }
 }
 
-/** Reads the access of all initiators by one command: there may be many. */
+/** Reads the access of all initiators with one command, since there may be many. */
 const accessSeen = (target: TargetSpec): ((context: Context) => Promise<Access>) =>
   shared(async (context) =>
     readAccess(
@@ -210,7 +210,7 @@ const discoveryCheck = (lab: Lab, machine: string, hint: string): Check => {
   })
 }
 
-/** A fence that is not in the journal would keep an initiator out after the next boot of the target. */
+/** A fence that is not in the journal would deny an initiator after the next boot of the target. */
 const nobodyKeptOut = (lab: Lab, machine: string): Check => ({
   id: `${machine}-fenced`,
   title: `${machine} shuts nobody out`,

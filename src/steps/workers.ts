@@ -41,7 +41,7 @@ export const joinWorker = (lab: Lab, machine: MachineSpec): Step => ({
       await there.run(shell`systemctl start kubelet`, { signal: context.signal })
       if (admitted) await keepRenewed(context, machine.name)
     } else {
-      // The first token expires, so that nobody can join with it for ever: renew it for this node.
+      // The first token expires, so that nobody can join with it forever: renew it for this node.
       await apply(context, bootstrapTokenManifest((await secretsOf(pathsOf(lab))).bootstrapToken))
       await there.run(shell`test ! -e /etc/kubernetes/kubelet.conf || kubeadm reset --force`, {
         timeout: 120,

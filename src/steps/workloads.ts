@@ -1,4 +1,4 @@
-/** What a lab file lets run in its cluster: manifests of its folder, applied and seen ready. */
+/** The workloads of a lab file: manifests of its folder are applied and become ready. */
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -14,10 +14,10 @@ import { pathsOf } from '../state.js'
 const phase = 'workloads'
 
 /**
- * A manifest of the lab's folder as it is given to kubectl: `{{image "nginx:1.26"}}` has become the reference of
- * that image.
- * @param data what else it may ask for
- * @throws LabError where the lab has no such manifest
+ * A manifest of the lab's folder as it is passed to kubectl, with `{{image "nginx:1.26"}}` replaced by the reference
+ * of that image.
+ * @param data other values for the template
+ * @throws LabError if the lab has no such manifest
  */
 export const manifestText = (lab: Lab, name: string, data: object = {}): string => {
   const path = lab.manifests === undefined ? undefined : join(lab.manifests, name)
@@ -31,17 +31,17 @@ export const manifestText = (lab: Lab, name: string, data: object = {}): string 
 const isFolder = (lab: Lab, name: string): boolean =>
   lab.manifests !== undefined && statSync(join(lab.manifests, name)).isDirectory()
 
-/** A manifest, or what is in its folder: paths in the lab's folder of manifests. */
+/** The files of a manifest, which may be a folder: paths in the lab's folder of manifests. */
 const filesOf = (lab: Lab, name: string): readonly string[] =>
   isFolder(lab, name) ? readdirSync(join(lab.manifests ?? '', name)).map((file) => join(name, file)) : [name]
 
-/** What `lab up` gives to the cluster, file by file, for people to read: of storage classes see `storageManifest`. */
+/** What `lab up` applies to the cluster, file by file, for people to read; storage classes are in `storageManifest`. */
 export const workloadManifests = (lab: Lab): readonly { readonly path: string; readonly text: string }[] =>
   lab.workloads.flatMap(({ manifest }) =>
     filesOf(lab, manifest).map((path) => ({ path, text: manifestText(lab, path) })),
   )
 
-/** `-f FILE` or `-k FOLDER` of a manifest that was rendered into the lab's state. */
+/** `-f FILE` or `-k FOLDER` for a manifest that was rendered into the lab's state. */
 export const renderedManifest = async (lab: Lab, name: string): Promise<readonly [string, string]> => {
   const to = join(pathsOf(lab).rendered, name)
   const folder = isFolder(lab, name)
@@ -52,7 +52,7 @@ export const renderedManifest = async (lab: Lab, name: string): Promise<readonly
   return [folder ? '-k' : '-f', to]
 }
 
-/** The check of `deployment/web`; the loader has seen that there is one. */
+/** The check for `deployment/web`; the loader has validated the kind. */
 const readyCheck = (what: string): ReadyCheck => {
   const found = readyChecks[what.split('/')[0] ?? '']
   if (!found) throw new Error(`nobody knows when ${what} is ready`)

@@ -1,4 +1,4 @@
-/** Acknowledged writes, as a scenario needs them while it goes on, and as its timeline shows them. */
+/** Acknowledged writes, as a running scenario and its timeline need them. */
 import { calm, type LedgerRecord, type Medium, usualPause } from './ledger.js'
 import type { Observation } from './timeline.js'
 
@@ -15,7 +15,7 @@ class MediumAnswers {
   }
 }
 
-/** Acknowledged writes, as the run needs them while it goes on. */
+/** Acknowledged writes during the run. */
 export class Answers {
   readonly #of: Readonly<Record<Medium, MediumAnswers>> = {
     row: new MediumAnswers(),
@@ -29,22 +29,22 @@ export class Answers {
     if (record.medium === 'row') this.#lastPod = record.server.pod
   }
 
-  /** What has not acknowledged anything yet. */
+  /** The media without an acknowledged write so far. */
   get missing(): readonly Medium[] {
     return (['row', 'file'] as const).filter((medium) => this.#of[medium].last === -Infinity)
   }
 
-  /** Milliseconds since the last answer of the medium that has been silent for longer. */
+  /** Milliseconds since the last answer of the medium that has been silent the longest. */
   get silence(): number {
     return performance.now() - Math.min(this.#of.row.last, this.#of.file.last)
   }
 
-  /** The database that answered last. */
+  /** The database pod that answered last. */
   get lastPod(): string | undefined {
     return this.#lastPod
   }
 
-  /** Whether writes to every medium are answered now, and were for a while, all of it after this moment. */
+  /** Whether writes to every medium are answered now, and have been for a while, entirely after this moment. */
   calmSince(ms: number): boolean {
     return (
       this.silence < usualPause &&
@@ -53,7 +53,7 @@ export class Answers {
   }
 }
 
-/** Whether a record is a write that the database acknowledged: a takeover is that of the database. */
+/** Whether a record is a write that the database acknowledged: a takeover is one of the database. */
 export const isRowWritten = (
   record: LedgerRecord,
 ): record is Extract<LedgerRecord, { type: 'acknowledged' }> =>
@@ -76,7 +76,7 @@ export const writeObservations = (records: readonly LedgerRecord[]): readonly Ob
       : [],
   )
 
-/** What a volume's events say nothing about: whose volume it is. It is that of the pod that last came to the node. */
+/** Adds the pod to a volume's events, which do not name it: it is the last pod assigned to the node. */
 export const withPods = (
   seen: readonly Observation[],
   volumes: readonly Observation[],

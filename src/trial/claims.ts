@@ -1,6 +1,6 @@
 /**
- * Claims about a history of pods. Each looks at all of it, from the moment it is about: what was true at its end
- * says nothing about what happened meanwhile.
+ * Claims about a history of pods. Each considers the whole period from a moment on, since the state at its end says
+ * nothing about what happened meanwhile.
  */
 import type { Verdict } from '../plan/step.js'
 import { everyPod, type PodChange, type PodHistory, type PodSeen, type Which } from './history.js'
@@ -10,11 +10,11 @@ const seconds = (ms: number, from: number): string => `${((ms - from) / 1000).to
 const names = (pods: readonly { readonly name: string }[]): string =>
   pods.map(({ name }) => name).join(', ') || 'none'
 
-/** Pods that count: those that somebody wants gone do not, wherever they still are. */
+/** The pods that count: those not marked for deletion. */
 const staying = (pods: readonly PodSeen[], which: Which): readonly PodSeen[] =>
   pods.filter((pod) => !pod.terminating && which(pod))
 
-/** Never fewer ready, never more there, from a moment on. */
+/** From a moment on, never fewer ready pods than the minimum and never more pods than the maximum. */
 export const stayedWithin = (
   history: PodHistory,
   from: number,
@@ -46,7 +46,10 @@ export const stayedWithin = (
   }
 }
 
-/** At one moment at least, exactly so many are ready and so many there: what bounds allow is not yet what happened. */
+/**
+ * At one moment at least, exactly this many pods are ready and this many exist: bounds alone do not prove that they
+ * were reached.
+ */
 export const reached = (
   history: PodHistory,
   from: number,
@@ -71,7 +74,7 @@ export const reached = (
   }
 }
 
-/** These very pods were there all the time, ready and never restarted. */
+/** These very pods existed all the time, ready and without a restart. */
 export const untouched = (history: PodHistory, from: number, pods: readonly PodSeen[]): Verdict => {
   for (const { ms, pods: there } of history.since(from))
     for (const before of pods) {
@@ -90,7 +93,7 @@ export const untouched = (history: PodHistory, from: number, pods: readonly PodS
   return { ok: true, saw: `${names(pods)}: the same, ready all the time, not restarted` }
 }
 
-/** How many pods were made since a moment. */
+/** The number of pods created since a moment. */
 export const made = (history: PodHistory, from: number, count: number, which: Which = everyPod): Verdict => {
   const fresh = history.changesSince(from).filter(({ kind, pod }) => kind === 'new' && which(pod))
   return {
@@ -105,7 +108,10 @@ const first = (
   what: (change: PodChange) => boolean,
 ): number | undefined => changes.find((change) => change.pod.name === name && what(change))?.ms
 
-/** When a pod of this name was made, and when that very one was ready: an earlier one of its name does not count. */
+/**
+ * When a pod of this name was created, and when that same pod became ready: an earlier one of the name does not
+ * count.
+ */
 const startOf = (
   changes: readonly PodChange[],
   name: string,
@@ -117,7 +123,7 @@ const startOf = (
   }
 }
 
-/** Each pod is made only when the one before it is ready. */
+/** Each pod is created only when the previous one is ready. */
 export const startedInOrder = (history: PodHistory, from: number, order: readonly string[]): Verdict => {
   const changes = history.changesSince(from)
   const steps: string[] = []
@@ -138,7 +144,7 @@ export const startedInOrder = (history: PodHistory, from: number, order: readonl
   return { ok: true, saw: `made: ${steps.join(', ')}` }
 }
 
-/** Milliseconds from being made to being ready, of all these together: the texts that print no clock give that. */
+/** The total of the pods' times from creation to ready, in milliseconds, as in the texts that print no clock. */
 export const startUps = (history: PodHistory, from: number, names: readonly string[]): number | undefined => {
   const changes = history.changesSince(from)
   let sum = 0
@@ -150,7 +156,7 @@ export const startUps = (history: PodHistory, from: number, names: readonly stri
   return sum
 }
 
-/** Each pod is told to end only when the one before it in this list is gone. */
+/** Each pod is terminated only when the previous one in this list is gone. */
 export const endedInOrder = (history: PodHistory, from: number, order: readonly string[]): Verdict => {
   const changes = history.changesSince(from)
   const steps: string[] = []
@@ -171,7 +177,10 @@ export const endedInOrder = (history: PodHistory, from: number, order: readonly 
   return { ok: true, saw: `told to end: ${steps.join(', ')}` }
 }
 
-/** Each is replaced by one of this image, in this order, and nobody is told to end before the last one is ready. */
+/**
+ * Each pod is replaced by one with this image, in this order, and none is terminated before the previous one is
+ * ready.
+ */
 export const updatedInOrder = (
   history: PodHistory,
   from: number,
@@ -204,7 +213,7 @@ export const updatedInOrder = (
   return { ok: true, saw: steps.join(', ') }
 }
 
-/** All are made before any of them is ready. */
+/** All pods are created before any of them is ready. */
 export const startedTogether = (history: PodHistory, from: number, together: readonly string[]): Verdict => {
   const changes = history.changesSince(from)
   const begun = together.map((name) => [name, startOf(changes, name).begun] as const)
@@ -222,7 +231,7 @@ export const startedTogether = (history: PodHistory, from: number, together: rea
       }
 }
 
-/** All are told to end before any of them is gone. */
+/** All pods are terminated before any of them is gone. */
 export const endedTogether = (history: PodHistory, from: number, together: readonly string[]): Verdict => {
   const changes = history.changesSince(from)
   const told = together.map(
@@ -239,7 +248,7 @@ export const endedTogether = (history: PodHistory, from: number, together: reado
     : { ok: true, saw: `all ${String(together.length)} told to end within ${seconds(last, from)}` }
 }
 
-/** No pod of this name runs on another node than it did, and none is made anew. */
+/** No pod of this name runs on another node than before, and none is created again. */
 export const neverElsewhere = (history: PodHistory, from: number, before: PodSeen): Verdict => {
   const other = history
     .changesSince(from)
@@ -252,7 +261,7 @@ export const neverElsewhere = (history: PodHistory, from: number, before: PodSee
     : { ok: true, saw: `no other ${before.name} than that of ${before.node ?? 'no node'} was ever made` }
 }
 
-/** Nothing at all happened to these pods. */
+/** These pods did not change at all. */
 export const nothingHappened = (history: PodHistory, from: number, which: Which = everyPod): Verdict => {
   const change = history.changesSince(from).find(({ pod }) => which(pod))
   return change
@@ -263,13 +272,13 @@ export const nothingHappened = (history: PodHistory, from: number, which: Which 
     : { ok: true, saw: 'no pod was made, changed or removed' }
 }
 
-/** It waits, since no node that would take it has the labels that it asks for. */
+/** The pod is pending, since no node has the labels it requires. */
 export const fitsNoNode = ({ phase, node, unschedulable }: PodSeen): boolean =>
   phase === 'Pending' && node === undefined && /didn't match.*(affinity|selector)/.test(unschedulable ?? '')
 
 /**
- * Whose node is lost: as many pods as there were are listed still, Terminating on it, and as many others wait
- * for a node that none is.
+ * After the loss of the node, as many pods as before are listed as Terminating on it, and as many new ones are
+ * pending for lack of another suitable node.
  */
 export const waitForTheirNode = (
   pods: readonly PodSeen[],

@@ -1,4 +1,4 @@
-/** The client outside the cluster: it writes to every medium and reads, and writes down what it was answered. */
+/** The client outside the cluster: it writes to every medium, reads, and records the answers. */
 import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf } from '../error.js'
@@ -9,15 +9,15 @@ import type { Session, Store } from './medium.js'
 interface Worker {
   readonly client: string
   readonly operation: Operation
-  /** Milliseconds between the beginnings of two requests. */
+  /** Milliseconds between the starts of two requests. */
   readonly pace: number
-  /** The number of its first request: a medium has every number of a write only once. */
+  /** The number of its first request: each write of a medium has a unique number. */
   readonly first: number
-  /** It connects anew for each request, at the next node's address in turn. */
+  /** It opens a new connection for each request, to the next node's address in turn. */
   readonly roams: boolean
 }
 
-/** Who is at work on each medium. One that keeps its connection never sees a second server; one that roams does. */
+/** The clients of each medium. One that keeps its connection never sees a second server; one that roams does. */
 const crews: Readonly<Record<Medium, readonly Worker[]>> = {
   row: [
     { client: 'writer-1', operation: 'write', pace: 100, first: 1, roams: false },
@@ -30,10 +30,10 @@ const crews: Readonly<Record<Medium, readonly Worker[]>> = {
   ],
 }
 
-/** With what a write's content begins. */
+/** The first word of a write's content. */
 const words = { row: 'row', file: 'line' } as const
 
-/** Now, for a record: by the operator's clock, and by one that never jumps. */
+/** The present time for a record, on the wall clock and on a monotonic clock. */
 export const now = (): { readonly at: string; readonly ms: number } => ({
   at: new Date().toISOString(),
   ms: performance.now(),
@@ -42,15 +42,18 @@ export const now = (): { readonly at: string; readonly ms: number } => ({
 export interface ClientOptions {
   readonly stores: readonly Store[]
   readonly ledger: LedgerFile
-  /** Told of every record once it is on the disk. */
+  /** Called with every record once it is on disk. */
   readonly seen: (record: LedgerRecord) => void
 }
 
 export interface Client {
-  /** Begins to write and read. */
+  /** Starts writing and reading. */
   start(): void
   mark(mark: Mark): Promise<void>
-  /** Lets what is on its way be answered, and ends. @throws what went wrong with the ledger itself */
+  /**
+   * Waits for outstanding answers and ends.
+   * @throws an error of the ledger itself
+   */
   stop(): Promise<void>
 }
 
@@ -67,7 +70,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
     let session: Session | undefined
     try {
       for (let seq = first; !ending.signal.aborted; seq++) {
-        // A loop that lost its connection has its say when it has another one: nothing is sent meanwhile.
+        // A loop that has lost its connection sends nothing until it has a new one.
         session ??= await store.connect(ending.signal, roams ? seq - first : 0)
         const begun = performance.now()
         const content =
@@ -83,7 +86,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
         })
         try {
           const server = await (content === undefined ? session.read() : session.write(seq, content))
-          // When it came, not when it was written down.
+          // The time of the answer, not of its record.
           const moment = now()
           await record({ type: 'acknowledged', ...moment, ...request, server })
           if (roams) {
@@ -111,7 +114,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
       running = Promise.all(
         stores.flatMap((store) => crews[store.medium].map((worker) => run(store, worker))),
       )
-      // It is looked at when the run stops; until then nobody listens.
+      // The error is handled when the run stops; until then nobody listens.
       running.catch(() => undefined)
     },
     mark: (mark) => record({ type: 'mark', ...now(), mark }),
@@ -122,5 +125,5 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
   }
 }
 
-/** Name of the table, file, keyspace or znode that a run writes to: letters, digits and `_`. */
+/** Name of the table, file, keyspace or znode of a run: letters, digits and `_`. */
 export const runName = (started: Date): string => `lab_run_${started.toISOString().replace(/\D/g, '')}`

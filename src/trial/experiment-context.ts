@@ -1,4 +1,4 @@
-/** What an experiment is, and what it may do to a lab. */
+/** The definition of an experiment, and what it can do with a lab. */
 import type { Duplex } from 'node:stream'
 import type { UndoAct } from '../fault/undo-act.js'
 import type { Undo } from '../journal.js'
@@ -8,32 +8,38 @@ import type { TextFigure } from './facts.js'
 import type { PodHistory, PodSeen } from './history.js'
 import type { Reach, Store } from './medium.js'
 
-/** What an experiment may do, and how it says what it saw. */
+/** What an experiment can do, and how it reports its observations. */
 export interface ExperimentContext {
   readonly lab: Lab
   readonly namespace: string
   readonly signal: AbortSignal
-  /** Every pod of the namespace, from before the first act on. */
+  /** Every pod of the namespace, from before the first action on. */
   readonly history: PodHistory
-  /** Milliseconds since the history began: what claims are counted from. */
+  /** Milliseconds since the history began: the time base of claims. */
   now(): number
-  /** In the namespace. @throws LabError with kubectl's own words */
+  /**
+   * Runs kubectl in the namespace.
+   * @throws LabError with kubectl's own words
+   */
   kubectl(args: readonly string[], options?: { input?: string; timeout?: number }): Promise<string>
   get<T>(...args: readonly string[]): Promise<T>
-  /** A manifest of the lab's folder, applied as a person does: `kubectl apply -f`. */
+  /** Applies a manifest of the lab's folder as a person does: `kubectl apply -f`. */
   apply(manifest: string, data?: object): Promise<void>
-  /** A folder of the lab's folder with a kustomization, applied as a person does: `kubectl apply -k`. */
+  /** Applies a kustomization folder of the lab's folder as a person does: `kubectl apply -k`. */
   applyFolder(name: string): Promise<void>
-  /** A connection from outside the cluster to an address of the lab's network. */
+  /** Opens a connection from outside the cluster to an address of the lab's network. */
   dial(host: string, port: number): Promise<Duplex>
-  /** Text of a manifest of the lab's folder. */
+  /** The text of a manifest of the lab's folder. */
   manifest(name: string, data?: object): string
-  /** A command in a container of a pod; its output, trimmed. */
+  /** Runs a command in a container of a pod, and returns its trimmed output. */
   exec(pod: string, command: readonly string[], container?: string): Promise<string>
-  /** Does something, and writes down when. @returns the moment before it: what claims are counted from */
+  /**
+   * Does something and records when.
+   * @returns the moment before it, from which claims count
+   */
   act(title: string, action: () => Promise<unknown>): Promise<number>
   /**
-   * Waits until it is so: a claim by itself, which ends the experiment when it does not come true in time.
+   * Waits until something is true: a claim of its own, which ends the experiment when it does not come true in time.
    * @returns milliseconds since `from`
    */
   until(
@@ -42,50 +48,50 @@ export interface ExperimentContext {
     holds: () => Verdict | Promise<Verdict>,
     from?: number,
   ): Promise<number>
-  /** That it stays so for a while. */
+  /** Claims that something stays true for a while. */
   stays(title: string, seconds: number, holds: () => Verdict): Promise<void>
   claim(title: string, verdict: Verdict): void
-  /** Something measured, beside what the walkthrough measured. */
+  /** Records a measurement next to that of the walkthrough. */
   figure(title: string, ms: number, text?: TextFigure): void
-  /** A fault of scenarios, with its undo written down before. */
+  /** Injects a fault as in a scenario, after recording its undo. */
   fault(spec: FaultSpec): Promise<void>
   /**
-   * While something is done, a client outside the cluster writes and reads all the time; afterwards all that it was
-   * acknowledged is read back and judged. Once in an experiment.
-   * @param storeOf given the name that is to be used for what is written
-   * @param members all of them end before it is read back; absent: what they answer may come from their memory
+   * While `during` runs, a client outside the cluster writes and reads all the time; afterwards everything that was
+   * acknowledged is read back and judged. At most once in an experiment.
+   * @param storeOf given the name to use for what is written
+   * @param members all of them end before reading back; absent: their answers may come from memory
    */
   ledger(storeOf: (run: string) => Store, during: () => Promise<void>, members?: Members): Promise<void>
-  /** Where a client outside the cluster comes from. */
+  /** How a client outside the cluster connects. */
   readonly reach: Reach
-  /** Undoes all faults, and waits until the lab is what its file says. */
+  /** Undoes all faults, and waits until the lab matches its file. */
   heal(): Promise<void>
-  /** Writes down how something is undone that an experiment does itself. */
+  /** Records how to undo something that the experiment does itself. */
   undoLater(undo: Undo): Promise<void>
 }
 
 /** All pods of a database that `lab up` has deployed. */
 export interface Members {
-  /** What makes them, as `kind/name`. */
+  /** Their controller, as `kind/name`. */
   readonly workload: string
   readonly replicas: number
   readonly are: (pod: PodSeen) => boolean
-  /** Seconds for all of them to end, and again for all to be ready. */
+  /** Seconds for all of them to end, and again for all to become ready. */
   readonly within: number
 }
 
 export interface Experiment {
   readonly name: string
-  /** What it shows, in a sentence. */
+  /** A sentence about what it shows. */
   readonly description: string
-  /** Workers that it needs. */
+  /** The number of workers that it needs. */
   readonly workers: number
   /**
-   * It works on what `lab up` has deployed, in the namespace default, and puts back by itself what it changes; others
+   * It works in the namespace default on what `lab up` has deployed, and restores what it changes; other experiments
    * have a namespace of their own.
    */
   readonly workload?: true
-  /** Ways to undo what only this experiment makes. */
+  /** Undo actions for what only this experiment does. */
   readonly undos?: readonly UndoAct[]
   run(context: ExperimentContext): Promise<void>
 }

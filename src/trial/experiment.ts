@@ -1,6 +1,6 @@
 /**
- * An experiment while it goes on: a namespace of its own, a history of all that happens to the pods in it,
- * and what is claimed of them. Whatever ends an experiment, the lab is left as it was found.
+ * The course of an experiment: its own namespace, a history of all changes to the pods in it, and the claims about
+ * them. However an experiment ends, the lab is left as it was.
  */
 import type { Duplex } from 'node:stream'
 import type { Experiment, ExperimentContext, Members } from './experiment-context.js'
@@ -27,20 +27,20 @@ export interface ExperimentRequest extends TrialRequest {
   readonly experiment: Experiment
 }
 
-/** Seconds for a store to take the first write, and to give back all of them. */
+/** Seconds for a store to accept the first write, and to return all of them. */
 const answerDeadline = 60
 /** Milliseconds of undisturbed writing before anything is done. */
 const baseline = 3000
-/** Milliseconds between two looks, where no change of a pod tells to look again. */
+/** Milliseconds between two evaluations while no pod changes. */
 const glance = 500
-/** A claim that did not come true, on which all that follows rests. */
+/** A failed claim on which everything that follows depends. */
 class ClaimFailed extends Ended {}
 
 type Claim = ExperimentFacts['claims'][number]
 type Figure = ExperimentFacts['figures'][number]
 type Event = ExperimentFacts['events'][number]
 
-/** An experiment while it goes on. */
+/** A running experiment. */
 class Run implements ExperimentContext {
   readonly history = new PodHistory()
   readonly namespace: string
@@ -50,12 +50,12 @@ class Run implements ExperimentContext {
   readonly #claims: Claim[] = []
   readonly #figures: Figure[] = []
   readonly #events: Event[] = []
-  /** What the journal calls that which stays until the end of the experiment. */
+  /** Journal ids of entries that stay until the end of the experiment. */
   readonly #kept = new Set<string>()
   readonly #records: LedgerRecord[] = []
   #readBack: readonly ReadBack[] | undefined
   #diskProof: DiskProof | undefined
-  /** Those who wait for something to happen. */
+  /** Callers that wait for a change. */
   #waiting: (() => void)[] = []
 
   constructor(request: ExperimentRequest, trial: Trial) {
@@ -133,7 +133,7 @@ class Run implements ExperimentContext {
     this.#figures.push({ title, ms: Math.round(ms), text: text ?? null })
   }
 
-  /** Until a pod changes, or a little while. */
+  /** Waits until a pod changes, or for a little while. */
   async #glance(): Promise<void> {
     await Promise.race([
       new Promise<void>((resolve) => this.#waiting.push(resolve)),
@@ -194,11 +194,11 @@ class Run implements ExperimentContext {
       notice(fault.detail)
       return Promise.resolve()
     })
-    // It is among the faults of the report; what did not happen proves nothing.
+    // It is among the faults of the report; a fault that did not act proves nothing.
     if (!acts) throw new ClaimFailed(injection.error ?? injection.acting?.saw)
   }
 
-  /** Faults, and fences for them; what the experiment itself made stays until its end. */
+  /** Heals faults and their fences; what the experiment itself made stays until its end. */
   async #healFaults(): Promise<void> {
     const { healer, notice } = this.#request
     if (this.#faults.open.length === 0) return
@@ -207,7 +207,7 @@ class Run implements ExperimentContext {
     const undo = (): Promise<void> => this.#faults.undo(healer, ({ id }) => !this.#kept.has(id))
     await undo()
     await this.#trial.restore()
-    // What needed the lab to be up: a node is uncordoned by an API server.
+    // The undos that needed the lab to be up: only an API server can uncordon a node.
     await undo()
     await this.#faults.seeGone(healer)
   }
@@ -224,9 +224,7 @@ class Run implements ExperimentContext {
     return judge(this.#records, this.#readBack, undefined, 'many')
   }
 
-  /**
-   * Ends every member at once, and starts them again: one that goes on could tell the others what it has in memory.
-   */
+  /** Ends all members at once and starts them again: one that stays up could give the others data from its memory. */
   async #endAll({ workload, replicas, are, within }: Members): Promise<void> {
     const begun = performance.now()
     const scale = (count: number): Promise<string> =>
@@ -300,7 +298,7 @@ class Run implements ExperimentContext {
           const seconds = Math.round(performance.now() - begun) / 1000
           if (store.source !== undefined) this.#diskProof ??= { ok: false, saw: store.source, seconds }
         }
-        // What is not as it should be stays, to be looked at.
+        // Incorrect data is kept for inspection.
         if (this.#judgement.findings.length === 0) await store.remove(soon())
       } catch (error) {
         notice(`ledger: ${messageOf(error)}`)
@@ -331,7 +329,7 @@ class Run implements ExperimentContext {
     const { healer } = this.#request
     await this.undoLater(deletingNamespace.of(machine, { namespace: this.namespace }))
     await healer.kubectl.run(['create', 'namespace', this.namespace])
-    // A pod cannot be made before its namespace has the account that it runs as.
+    // A pod cannot be created before its namespace has the service account that it uses.
     const seen = await see(
       {
         title: 'the namespace is ready',
@@ -348,7 +346,7 @@ class Run implements ExperimentContext {
     throw new ClaimFailed(seen.title)
   }
 
-  /** Nothing that happens to a pod of the namespace after this is missed. */
+  /** From here on, no change to a pod of the namespace is missed. */
   async #follow(): Promise<void> {
     const seen = new Map<string, PodSeen>()
     await this.#request.healer.kubectl.follow(
@@ -374,7 +372,7 @@ class Run implements ExperimentContext {
     await experiment.run(this)
   }
 
-  /** @param cut whether it could not put back what `lab up` had deployed */
+  /** @param cut whether it could not restore what `lab up` had deployed */
   async #cleanUp(cut: boolean): Promise<void> {
     const { experiment, healer, notice, registry } = this.#request
     await this.#healFaults()
@@ -384,7 +382,7 @@ class Run implements ExperimentContext {
     for (const text of failed) notice(`not undone: ${text}`)
   }
 
-  /** What the engine runs. */
+  /** The body for the engine. */
   get body(): Body {
     return {
       facts: (common) => this.#facts(common),
@@ -398,7 +396,10 @@ class Run implements ExperimentContext {
   }
 }
 
-/** Runs one experiment. @returns what is to be reported, already saved */
+/**
+ * Runs one experiment.
+ * @returns the facts for its report, already saved
+ */
 export const runExperiment = async (request: ExperimentRequest): Promise<Facts> => {
   const { experiment, context } = request
   const { lab } = context

@@ -1,4 +1,4 @@
-/** What a trial knows when it ends, or is ended: data for a report, without a judgement. */
+/** What a trial knows when it ends or is interrupted: data for a report, without a verdict. */
 import type { Seen } from '../fault/sign.js'
 import type { DatabaseVolume, Failover, Fencing, ScenarioSpec } from '../lab/lab.js'
 import type { Judgement } from './judge.js'
@@ -21,13 +21,13 @@ export interface FaultFact {
   readonly error?: string | undefined
 }
 
-/** What is known of every trial, whatever was done in it. */
+/** The facts that every trial has. */
 export interface CommonFacts {
   readonly lab: string
-  /** The lab whose experiment it is, where the machines are another's. */
+  /** The lab of the experiment, if the machines belong to another one. */
   readonly of?: string | undefined
   readonly name: string
-  /** What it shows, in a sentence. */
+  /** A sentence about what it shows. */
   readonly description: string
   readonly started: Date
   readonly seconds: number
@@ -35,19 +35,21 @@ export interface CommonFacts {
   readonly provider: string
   readonly failover: Failover
   readonly fencing: Fencing
-  /** Where the data of the database is; undefined: the lab has none. */
+  /** The kind of the database's volume; undefined if the lab has no database. */
   readonly volume: DatabaseVolume['kind'] | undefined
   readonly versions: Readonly<Record<string, string>>
-  /** How fast the host was before the trial: its processors, and the milliseconds that an empty Node.js program took. */
+  /**
+   * The speed of the host before the trial: its processors, and the milliseconds that an empty Node.js program took.
+   */
   readonly host?: { readonly processors: number; readonly nodeStart: number } | undefined
   readonly faults: readonly FaultFact[]
-  /** The steady state, asked before the faults and after they were healed: the last look of each. */
+  /** The final checks of the steady state before the faults and after the heal. */
   readonly checks: readonly CheckFact[]
-  /** All looks at it. */
+  /** All rounds of these checks. */
   readonly looks?: readonly Look[] | undefined
-  /** Where what was read back came from; absent: from wherever the server had it. */
+  /** The source of the data that was read back; absent: any, including the server's memory. */
   readonly diskProof?: DiskProof | undefined
-  /** The ledger and what it comes to; absent: the trial did not get so far, or had none. */
+  /** The ledger and its judgement; absent: the trial ended earlier or had none. */
   readonly ledger?:
     | {
         readonly records: readonly LedgerRecord[]
@@ -60,18 +62,21 @@ export interface CommonFacts {
 export interface ScenarioFacts extends CommonFacts {
   readonly kind: 'scenario'
   readonly scenario: ScenarioSpec
-  /** Of a scenario whose fault was injected: `itself` before `lab` healed anything, unless that was not asked for. */
+  /**
+   * Of a scenario whose fault was injected. `itself` is the recovery before `lab` healed anything, unless the
+   * scenario did not ask for it.
+   */
   readonly recovery?: { readonly itself?: Recovery | undefined; readonly healed: Recovery } | undefined
   readonly timeline?: Timeline | undefined
 }
 
-/** What a text measured for the same: milliseconds, and where it says so. */
+/** The measurement of a text for the same quantity in milliseconds, and its place in the text. */
 export interface TextFigure {
   readonly ms: number
   readonly how: string
 }
 
-/** What was claimed and measured, and all that was done and seen. */
+/** The claims and measurements of an experiment, and its actions and observations. */
 export interface ExperimentFacts extends CommonFacts {
   readonly kind: 'experiment'
   readonly claims: readonly {
@@ -95,5 +100,5 @@ export interface ExperimentFacts extends CommonFacts {
   }[]
 }
 
-/** A trial of a new kind adds its facts here, and `report/` a way to render them. */
+/** A trial of a new kind adds its facts here, and its rendering to `report/`. */
 export type Facts = ScenarioFacts | ExperimentFacts

@@ -1,4 +1,4 @@
-/** Fencing for the time of one trial, by this program: of a lab that has no agent of its own. */
+/** Fencing by this program for the duration of a trial, for a lab without an agent. */
 import { LabError } from '../error.js'
 import { fencingAgent } from '../fencing/agent.js'
 import type { Fenced, FenceMethod } from '../fencing/fence.js'
@@ -7,10 +7,10 @@ import type { Trial } from './trial.js'
 import { until } from './until.js'
 import type { Watch } from './watch.js'
 
-/** Milliseconds for a fencing agent to see that all is well: before that it fences nobody. */
+/** Milliseconds for a fencing agent to see that all nodes are ready: before that it fences nobody. */
 const armingDeadline = 15_000
 
-/** By this host's clock; where the agent of the lab saw it, by nothing else. */
+/** A fence as an observation on this host's clock. One by the lab's own agent has no monotonic time. */
 export const fenceSeen = ({ at, node, detail }: Fenced): Observation => ({
   type: 'node-fenced',
   at,
@@ -20,9 +20,9 @@ export const fenceSeen = ({ at, node, detail }: Fenced): Observation => ({
 })
 
 /**
- * @param seen told of each node that is fenced
+ * @param seen called for each node that is fenced
  * @returns how to end it, once it watches the node of the database
- * @throws LabError where that node is not ready to be watched
+ * @throws LabError if that node is not ready to be watched
  */
 export const fenceMeanwhile = async (
   trial: Trial,

@@ -1,22 +1,22 @@
-/** What became of pods, as the API server told it: every change, in its order. Pure, so that claims can be tested. */
+/** The history of pods according to the API server: every change, in order. Pure, so that claims can be tested. */
 
-/** A pod, as far as claims look at it. */
+/** The fields of a pod that claims use. */
 export interface PodSeen {
   readonly name: string
   readonly uid: string
   readonly node: string | undefined
   readonly phase: string
-  /** All its containers are ready, and it is not on its way out. */
+  /** Whether all its containers are ready and it is not being deleted. */
   readonly ready: boolean
-  /** Somebody has asked for its end. */
+  /** Whether its deletion was requested. */
   readonly terminating: boolean
-  /** Of the first container. */
+  /** The image of the first container. */
   readonly image: string
-  /** Of all containers together. */
+  /** The restarts of all containers together. */
   readonly restarts: number
   readonly address: string | undefined
   readonly labels: Readonly<Record<string, string>>
-  /** Why it has no node, in the scheduler's words. */
+  /** Why it has no node, according to the scheduler. */
   readonly unschedulable: string | undefined
 }
 
@@ -48,7 +48,7 @@ export interface PodObject {
   }
 }
 
-/** `docker.io/library/nginx:1.26` is `nginx:1.26`, as people write it. */
+/** `nginx:1.26` for `docker.io/library/nginx:1.26`, as people write it. */
 const shortImage = (image: string): string => image.slice(image.lastIndexOf('/') + 1)
 
 export const podSeen = ({ metadata, spec, status }: PodObject): PodSeen => {
@@ -74,7 +74,7 @@ export type Which = (pod: PodSeen) => boolean
 
 export const everyPod: Which = () => true
 
-/** What was there at one moment: after a change and before the next. */
+/** The pods at one moment: after a change and before the next. */
 export interface Moment {
   readonly ms: number
   readonly pods: readonly PodSeen[]
@@ -86,7 +86,7 @@ export class PodHistory {
   readonly #changes: PodChange[] = []
   readonly #now = new Map<string, PodSeen>()
 
-  /** Takes one event of a watch. What changes nothing that is looked at is no change. */
+  /** Takes one event of a watch. An event without a difference in the used fields is no change. */
   take(ms: number, type: 'ADDED' | 'MODIFIED' | 'DELETED', object: PodObject): PodChange | undefined {
     const pod = podSeen(object)
     const before = this.#now.get(pod.uid)
@@ -103,17 +103,17 @@ export class PodHistory {
     return this.#changes
   }
 
-  /** What is there now. */
+  /** The present pods. */
   get pods(): readonly PodSeen[] {
     return [...this.#now.values()]
   }
 
-  /** Uids of all that are known to be there: what a new list lacks has gone meanwhile. */
+  /** The uids of all known pods: those missing in a new list were deleted meanwhile. */
   get uids(): readonly string[] {
     return [...this.#now.keys()]
   }
 
-  /** What was there after each change since `from`, beginning with what was there at that moment. */
+  /** The pods after each change since `from`, beginning with those at that moment. */
   since(from = 0): readonly Moment[] {
     const there = new Map<string, PodSeen>()
     const moments: Moment[] = []
@@ -137,7 +137,7 @@ export class PodHistory {
   }
 }
 
-/** `web-0 is ready on worker1`, for the record. */
+/** `web-0 is ready on worker1`, for the report. */
 export const describeChange = ({ kind, pod }: PodChange, before: PodSeen | undefined): string | undefined => {
   const on = pod.node === undefined ? '' : ` on ${pod.node}`
   if (kind === 'gone') return `${pod.name} is gone`

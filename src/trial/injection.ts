@@ -1,4 +1,4 @@
-/** The faults of one run: how each is undone is written down before it happens, and afterwards what became of it. */
+/** The faults of one run: each undo is recorded before its fault acts, and its result afterwards. */
 import type { Context } from '../context.js'
 import { exitCodes, LabError, messageOf } from '../error.js'
 import type { AimedFault, FaultRecord } from '../fault/fault.js'
@@ -10,7 +10,7 @@ import type { FaultFact } from './facts.js'
 import type { Registry } from './registry.js'
 import { undoAll } from './undo.js'
 
-/** @throws LabError where this program has no fault of that name */
+/** @throws LabError for an unknown fault */
 export const faultNamed = ({ faults }: Registry, name: string): FaultRecord => {
   const record = faults.find((candidate) => candidate.name === name)
   if (!record)
@@ -18,26 +18,26 @@ export const faultNamed = ({ faults }: Registry, name: string): FaultRecord => {
   return record
 }
 
-/** A fault that was aimed, whether or not it has happened. */
+/** A fault with its machines, whether or not it has been injected. */
 export interface Injection {
   readonly record: FaultRecord
   readonly fault: AimedFault
-  /** Milliseconds after which it is undone; absent: when the trial heals. */
+  /** Milliseconds until it is undone; absent: when the trial heals. */
   readonly lasts?: number | undefined
   injected?: Date
   /** When it was injected, on this host's monotonic clock. */
   injectedMs?: number
-  /** What was seen of its acting. */
+  /** The observation that it acts. */
   acting?: Seen
   healed?: Date
-  /** What was seen of it after it was undone. */
+  /** The observation after its undo. */
   gone?: Seen
-  /** The look at whether it is gone, while it goes on. */
+  /** The pending observation whether it is gone. */
   looking?: Promise<void>
   error?: string
-  /** What is in the way of undoing it. */
+  /** What prevents its undo. */
   undoing?: string
-  /** What the journal calls its undos. */
+  /** The journal ids of its undos. */
   ids: readonly string[]
 }
 
@@ -47,7 +47,7 @@ export class Injections {
   readonly #registry: Registry
   readonly #all: Injection[] = []
 
-  /** @param by the command that the journal names as who did it */
+  /** @param by the command that the journal names as the author */
   constructor(lab: LabId, by: string, registry: Registry) {
     this.#lab = lab
     this.#by = by
@@ -58,12 +58,12 @@ export class Injections {
     return this.#all
   }
 
-  /** Those that have happened and are not undone. */
+  /** The faults that act and are not undone. */
   get open(): readonly Injection[] {
     return this.#all.filter(({ injected, healed }) => injected !== undefined && healed === undefined)
   }
 
-  /** @param server the machine of the database, for faults that are aimed at it */
+  /** @param server the machine of the database, for faults that hit it */
   async aim(context: Context, spec: FaultSpec, server: string): Promise<Injection> {
     const record = faultNamed(this.#registry, spec.fault)
     const injection: Injection = {
@@ -77,9 +77,9 @@ export class Injections {
   }
 
   /**
-   * Lets it happen, and looks whether it did.
-   * @param before called when nothing is in the way any more, right before it happens
-   * @returns whether it is seen to act: what was only typed is not known to have happened
+   * Injects a fault and observes whether it acts.
+   * @param before called right before it, when nothing prevents it any more
+   * @returns whether it was observed to act: the command alone proves nothing
    */
   async inject(context: Context, injection: Injection, before: () => Promise<void>): Promise<boolean> {
     const { fault, record } = injection
@@ -98,7 +98,7 @@ export class Injections {
     return injection.acting.ok
   }
 
-  /** Looks whether those that were undone are gone, those that nobody has looked at yet. */
+  /** Observes whether the undone faults are gone, as far as nobody has observed it yet. */
   async seeGone(healer: Context, which: (injection: Injection) => boolean = () => true): Promise<void> {
     await Promise.all(
       this.#all
@@ -111,7 +111,7 @@ export class Injections {
     injection.gone = await see(injection.fault.gone, healer)
   }
 
-  /** Undoes what the journal says, and notes which of these faults are undone now. */
+  /** Undoes entries of the journal, and records which of these faults are undone. */
   async undo(healer: Context, which: (entry: JournalEntry) => boolean): Promise<void> {
     const failed = await undoAll(healer, this.#registry, which)
     const left = new Set((await readJournal(this.#lab)).map(({ id }) => id))

@@ -1,4 +1,4 @@
-/** What the ledger and what was read back come to: what is lost, corrupt or written by two at once. */
+/** Judges the ledger against what was read back: what is lost, corrupt, or written by two servers at once. */
 import {
   type Acknowledged,
   acknowledgedIn,
@@ -21,17 +21,17 @@ export interface Finding {
   readonly medium: Medium
   /** A sentence. */
   readonly message: string
-  /** Numbers of the writes concerned, ascending. */
+  /** Ascending numbers of the writes concerned. */
   readonly seqs: readonly number[]
-  /** What was seen, of the first few. */
+  /** The evidence for the first few. */
   readonly evidence: readonly string[]
 }
 
-/** Numbers of writes, of one medium. */
+/** Numbers of writes to one medium. */
 export interface Tally {
   readonly sent: number
   readonly acknowledged: number
-  /** Sent, and never acknowledged: there or not, both are right. */
+  /** Sent but never acknowledged: they may be there or not. */
   readonly unanswered: number
   readonly unansweredButThere: number
 }
@@ -41,10 +41,10 @@ export type DataVerdict = 'PASS' | 'FAIL' | 'UNKNOWN'
 export interface Judgement {
   readonly verdict: DataVerdict
   readonly findings: readonly Finding[]
-  /** Why nobody can know, a sentence each; not empty when the verdict is UNKNOWN. */
+  /** Why the result is unknown, one sentence per reason; not empty when the verdict is UNKNOWN. */
   readonly unknown: readonly string[]
   readonly tally: Readonly<Record<Medium, Tally>>
-  /** The longest of each client, in order of appearance. */
+  /** The longest gap of each client, in order of appearance. */
   readonly gaps: readonly Gap[]
 }
 
@@ -95,7 +95,7 @@ const lost = (
   )
 }
 
-/** Each number is sent once: whatever is there twice, nobody sent twice. */
+/** Each number is sent once, so no row may occur twice. */
 const repeated = (medium: Medium, there: readonly ReadBack[]): Finding[] => {
   const places = groupBy(
     there.map(({ seq, content }, place) => ({ seq, content, place: place + 1 })).filter(({ seq }) => seq > 0),
@@ -132,9 +132,9 @@ const corrupt = (medium: Medium, writes: readonly Request[], there: readonly Rea
 }
 
 /**
- * Servers that took turns: one wrote, another wrote, and then the first one wrote again. A single change is a
- * takeover; and as a pod never has the name of an earlier one, a change back to the same server is none.
- * A write took effect somewhere between its two times, so only writes that do not overlap have an order.
+ * Finds servers that alternate: one wrote, another one wrote, and then the first one again. A single change is a
+ * takeover; and since no pod reuses the name of an earlier one, a change back is none. A write took effect at some
+ * time between its request and its answer, so only writes that do not overlap have an order.
  */
 const turns = (
   writes: readonly Acknowledged[],
@@ -168,7 +168,7 @@ const takingTurns = (medium: Medium, writes: readonly Acknowledged[]): Finding[]
     ),
   )
 
-/** A file's lines stand in the order in which they were appended: their places take the part of times. */
+/** The order of lines in a file is that of their writes, so positions take the place of times. */
 const takingTurnsInFile = (lines: readonly ReadBack[]): Finding[] => {
   const placed = lines.flatMap(({ seq, server }, place): Acknowledged[] =>
     server ? [{ client: 'file', seq, server, sent: place, answered: place }] : [],
@@ -207,7 +207,7 @@ const doubts = (
   fault: number | undefined,
 ): string[] => [
   ...(acknowledged.length === 0 ? [`${media[medium]} acknowledged nothing during the run`] : []),
-  // One that was on its way when the fault came says nothing about what works after it.
+  // A write that was in progress when the fault came says nothing about what works after it.
   ...(acknowledged.length > 0 && fault !== undefined && !acknowledged.some(({ sent }) => sent >= fault)
     ? [`${media[medium]} acknowledged nothing that was sent after the fault`]
     : []),
@@ -215,10 +215,10 @@ const doubts = (
 ]
 
 /**
- * Whether all that was acknowledged is there, unchanged, and written by one server at a time.
- * @param writers whether more than one server may write at a time, as the members of a Cassandra ring do
- * @param rows every row, read back after recovery; undefined when that was not possible
- * @param fileLines every line of the plain file, in its order; undefined when there is none, or it could not be read
+ * Judges whether everything that was acknowledged is there, unchanged, and written by one server at a time.
+ * @param writers whether several servers may write at a time, like the members of a Cassandra ring
+ * @param rows every row, read back after recovery; undefined if that was not possible
+ * @param fileLines every line of the plain file, in order; undefined if there is no file or it could not be read
  */
 export const judge = (
   records: readonly LedgerRecord[],

@@ -1,4 +1,4 @@
-/** The ledger on the operator's disk: what it says was acknowledged survives a power cut of the operator, too. */
+/** The ledger on the operator's disk: its acknowledged records survive a power cut of the operator's host. */
 import { open, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { LabError } from '../error.js'
@@ -6,13 +6,16 @@ import { syncFolder } from '../state.js'
 import { recordSchema, type LedgerRecord } from './ledger.js'
 
 export interface LedgerFile {
-  /** Resolves once the record is on the disk. Records are kept in the order of the calls. */
+  /** Resolves once the record is on disk. Records keep the order of the calls. */
   append(record: LedgerRecord): Promise<void>
-  /** Waits for what was appended before. */
+  /** Waits for pending records. */
   close(): Promise<void>
 }
 
-/** Begins a ledger. @throws when there is one already: a run never adds to the ledger of another. */
+/**
+ * Creates a ledger.
+ * @throws if the file exists: a run never appends to the ledger of another
+ */
 export const createLedger = async (path: string): Promise<LedgerFile> => {
   const handle = await open(path, 'ax', 0o600)
   await syncFolder(dirname(path))
@@ -31,7 +34,8 @@ export const createLedger = async (path: string): Promise<LedgerFile> => {
   return {
     append: (record) => {
       waiting.push(`${JSON.stringify(record)}\n`)
-      // What comes while the disk is busy shares the next fsync. After a failed one nothing is promised any more.
+      // Records that arrive while the disk is busy share the next fsync. After a failed one nothing more is
+      // acknowledged.
       next ??= written = written.then(flush)
       return next
     },
@@ -47,7 +51,7 @@ export const createLedger = async (path: string): Promise<LedgerFile> => {
 
 export interface LedgerContent {
   readonly records: readonly LedgerRecord[]
-  /** The beginning of a last line that was cut short, as the end of the writer's life leaves it. */
+  /** The beginning of a last line that was cut short when the writer ended. */
   readonly torn?: string | undefined
 }
 
@@ -59,7 +63,7 @@ const recordOf = (line: string): LedgerRecord | undefined => {
   }
 }
 
-/** @throws LabError when a line other than the last is no record: then nobody knows what else is wrong with it. */
+/** @throws LabError if a line other than the last is invalid: then the rest of the file is in doubt as well */
 export const readLedger = async (path: string): Promise<LedgerContent> => {
   const lines = (await readFile(path, 'utf8')).split('\n')
   const last = lines.pop() ?? ''

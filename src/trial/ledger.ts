@@ -1,13 +1,13 @@
-/** The ledger: what a client sent and what it was answered, and simple readings of that. */
+/** The ledger: what clients sent and the answers they got, and simple evaluations of it. */
 import { z } from 'zod'
 
-/** Who answered: the database says which pod it is, and so on which node. */
+/** The server that answered: the database names its pod, from which its node follows. */
 const server = z.strictObject({ pod: z.string(), node: z.string() })
 
 const moment = {
-  /** ISO 8601, in UTC: for people, and to compare with other clocks. */
+  /** ISO 8601, in UTC: for people, and for comparison with other clocks. */
   at: z.iso.datetime(),
-  /** Milliseconds of a clock that never jumps; only differences mean something. */
+  /** Milliseconds of a monotonic clock; only differences have a meaning. */
   ms: z.number(),
 }
 
@@ -18,26 +18,26 @@ const request = {
   operation: z.enum(['write', 'read']),
   /** A row of the database (of ZooKeeper a znode), or a line of a plain file on the LUN. */
   medium: z.enum(['row', 'file']),
-  /** Of a write: its number, which its medium has only once. Of a read: the client's own count. */
+  /** For a write: its number, which is unique in its medium. For a read: the client's own count. */
   seq: z.int().nonnegative(),
-  /** Where it was sent: `192.168.56.21:32306`. */
+  /** The address of the request: `192.168.56.21:32306`. */
   address: z.string(),
 }
 
 export const recordSchema = z.discriminatedUnion('type', [
   /**
-   * `fault`: right before it is injected; `acting`: all faults were seen to act; `healing`: `lab` begins to undo them;
-   * `healed`: they are undone.
+   * `fault`: right before it is injected; `acting`: all faults were observed to act; `healing`: `lab` begins to undo
+   * them; `healed`: they are undone.
    */
   z.strictObject({
     type: z.literal('mark'),
     ...moment,
     mark: z.enum(['begin', 'fault', 'acting', 'healing', 'healed', 'end']),
   }),
-  /** Written down before it is sent. A write that is tried again, at another address, is sent again. */
+  /** Recorded before it is sent. A write that is repeated at another address is recorded again. */
   z.strictObject({ type: z.literal('sent'), ...request, content: z.string().optional() }),
   z.strictObject({ type: z.literal('acknowledged'), ...request, server }),
-  /** Whether a failed write took effect is unknown: the answer may have been lost on the way. */
+  /** Whether a failed write took effect is unknown, since the answer may have been lost. */
   z.strictObject({ type: z.literal('failed'), ...request, error: z.string() }),
 ])
 
@@ -49,15 +49,15 @@ export type Operation = 'write' | 'read'
 
 export type Medium = 'row' | 'file'
 
-/** A row of the database, or a line of the file, as it was read back. */
+/** A row of the database or a line of the file that was read back. */
 export interface ReadBack {
   readonly seq: number
   readonly content: string
-  /** Who wrote it, where it says so itself. */
+  /** The server that wrote it, if it says so. */
   readonly server?: Server | undefined
 }
 
-/** A time without an answer. */
+/** A period without an answer. */
 export interface Gap {
   readonly client: string
   readonly operation: Operation
@@ -70,16 +70,16 @@ export interface Gap {
   readonly end: string
   /** Milliseconds. */
   readonly length: number
-  /** It did not end in an answer: the run ended first. */
+  /** Whether the run ended before the next answer. */
   readonly open: boolean
 }
 
-/** When a client was answered: times in which no two answers are far apart. */
+/** Periods in which a client was answered without long pauses. */
 export interface Answers {
   readonly client: string
   readonly operation: Operation
   readonly medium: Medium
-  /** From the first to the last answer of each, in milliseconds on the ledger's clock. */
+  /** First and last answer of each, in milliseconds on the ledger's clock. */
   readonly spans: readonly (readonly [from: number, to: number])[]
 }
 
@@ -91,7 +91,7 @@ export type Request = Exclude<LedgerRecord, MarkRecord>
 
 export type Sent = Extract<LedgerRecord, { type: 'sent' }>
 
-/** An acknowledged write: it took effect somewhere between its two times. */
+/** An acknowledged write: it took effect at some time between request and answer. */
 export interface Acknowledged {
   readonly client: string
   readonly seq: number
@@ -101,7 +101,7 @@ export interface Acknowledged {
   readonly answered: number
 }
 
-/** In order of appearance. */
+/** Groups in order of appearance. */
 export const groupBy = <T>(items: readonly T[], keyOf: (item: T) => string): Map<string, [T, ...T[]]> => {
   const groups = new Map<string, [T, ...T[]]>()
   for (const item of items) {
@@ -114,7 +114,7 @@ export const groupBy = <T>(items: readonly T[], keyOf: (item: T) => string): Map
 
 export const nameOf = ({ pod, node }: Server): string => `${pod} on ${node}`
 
-/** The first of its kind. */
+/** The first mark of a kind. */
 export const markIn = (records: readonly LedgerRecord[], mark: Mark): MarkRecord | undefined =>
   records.find((record): record is MarkRecord => record.type === 'mark' && record.mark === mark)
 
@@ -124,7 +124,7 @@ export const writesTo = (records: readonly LedgerRecord[], medium: Medium): Requ
   records.filter(isRequest).filter((record) => record.operation === 'write' && record.medium === medium)
 
 export const acknowledgedIn = (writes: readonly Request[]): Acknowledged[] => {
-  // A write that was tried several times may have taken effect at the first of them.
+  // A write that was repeated may have taken effect at its first attempt.
   const sent = new Map<number, number>()
   return writes.flatMap((record) => {
     const { type, client, seq, ms } = record
@@ -135,13 +135,13 @@ export const acknowledgedIn = (writes: readonly Request[]): Acknowledged[] => {
   })
 }
 
-/** The longest interval between two answers of each client; the first request and the end count as edges. */
+/** The longest interval between two answers of each client; its first request and the end of the run count as edges. */
 export const longestGaps = (records: readonly LedgerRecord[]): Gap[] => {
   const last = records.reduce<LedgerRecord | undefined>(
     (latest, record) => (latest && latest.ms > record.ms ? latest : record),
     undefined,
   )
-  // What a client has in hand when the run ends tells nothing after it.
+  // The outstanding request of a client at the end of the run says nothing.
   const end = records.findLast((record) => record.type === 'mark' && record.mark === 'end') ?? last
   const clients = groupBy(records.filter(isRequest), ({ client, operation }) => `${operation} ${client}`)
   return [...clients.values()].flatMap((requests) => {
@@ -187,11 +187,11 @@ export const answersIn = (records: readonly LedgerRecord[], apart: number): Answ
     },
   )
 
-/** What each medium is called in a sentence. */
+/** The name of each medium in a sentence. */
 export const media = { row: 'the database', file: 'the file' } as const
 
-/** Milliseconds between two answers that are no pause yet. */
+/** Milliseconds between two answers that do not count as a pause. */
 export const usualPause = 1000
 
-/** Milliseconds for which writes must have been answered without a longer pause before the lab counts as recovered. */
+/** Milliseconds for which writes must have been answered without a longer pause for the lab to count as recovered. */
 export const calm = 3000

@@ -1,6 +1,6 @@
 /**
- * Where a client outside the cluster writes: rows of the database, and lines of a plain file on the same LUN.
- * Both are reached through any node's address.
+ * The media to which a client outside the cluster writes: rows of the database, and lines of a plain file on the same
+ * LUN. Both are reached through any node's address.
  */
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -10,48 +10,61 @@ import { type DatabaseSpec, nodesOf } from '../lab/lab.js'
 import type { Context } from '../context.js'
 import type { Medium, ReadBack, Server } from './ledger.js'
 
-/** Milliseconds between the beginnings of two attempts to connect: each goes to the next node's address. */
+/** Milliseconds between the starts of two attempts to connect, each to the next node's address. */
 const stagger = 200
-/** Milliseconds that one attempt to connect may take, and one question. */
+/** Timeout of one attempt to connect and of one query, in milliseconds. */
 const patience = 1500
-/** Milliseconds for all rows or lines, and for a table to be made or removed. */
+/** Timeout for reading all rows or lines, and for creating or removing a table, in milliseconds. */
 const longPatience = 10_000
 
 export type Reach = Pick<Context, 'lab' | 'provider'>
 
-/** A node port, and how a connection through it begins. */
+/** A node port, and how a connection through it is opened. */
 export interface Door<T> {
   readonly port: number
-  /** Resolves once a server has greeted. */
+  /** Resolves once a server has sent its greeting. */
   open(socket: Duplex): Promise<T>
 }
 
-/** A connection, and which of the nodes' addresses it goes through. */
+/** A connection, and the node address that it uses. */
 export interface Way<T> {
   readonly connection: T
   /** `192.168.56.21:32306` */
   readonly address: string
 }
 
-/** A connection on which one question is asked at a time. */
+/** A connection that runs one query at a time. */
 export interface Session {
   readonly address: string
-  /** @returns who acknowledged it @throws where nobody did, in time */
+  /**
+   * @returns the server that acknowledged it
+   * @throws if none did in time
+   */
   write(seq: number, content: string): Promise<Server>
-  /** Asks for what was written last. @returns who answered @throws where nobody did, in time */
+  /**
+   * Reads the latest write.
+   * @returns the server that answered
+   * @throws if none did in time
+   */
   read(): Promise<Server>
   close(): void
 }
 
 export interface Store {
   readonly medium: Medium
-  /** Who answers when all is read back, and from where, if its servers are not ended before: a sentence. */
+  /** A sentence about who answers while all is read back, if the servers are not ended before. */
   readonly source?: string | undefined
-  /** Goes on until some address answers, or the signal. @param first the node's address to begin with, from 0 */
+  /**
+   * Retries until some address answers, or the signal.
+   * @param first the index of the node address to begin with
+   */
   connect(signal: AbortSignal, first?: number): Promise<Session>
-  /** Makes room for a run. */
+  /** Prepares the medium for a run. */
   create(signal: AbortSignal): Promise<void>
-  /** All that is there, a file's lines in their order; tried again until the signal, since a server may yet be on its way. */
+  /**
+   * Everything that is stored, a file's lines in order; retried until the signal, since a server may still be
+   * starting.
+   */
   readBack(signal: AbortSignal): Promise<readonly ReadBack[]>
   remove(signal: AbortSignal): Promise<void>
 }
@@ -61,7 +74,7 @@ export interface StoreOptions {
   readonly database: DatabaseSpec
   /** Name of the table or the file: letters, digits and `_`. */
   readonly run: string
-  /** The node that a pod runs on, as far as it is known. */
+  /** The node of a pod, as far as it is known. */
   readonly nodeOf: (pod: string) => string
 }
 
@@ -71,7 +84,7 @@ interface Closable {
 
 const attempt = async <T>({ lab, provider }: Reach, door: Door<T>, host: string): Promise<Way<T>> => {
   const socket = await provider.dial(lab, host, door.port)
-  // A server that does not greet says nothing at all: somebody has to hang up.
+  // A server that sends no greeting stays silent, so the client has to hang up.
   const late = setTimeout(() => socket.destroy(new Error('no handshake')), patience)
   try {
     return { connection: await door.open(socket), address: `${host}:${String(door.port)}` }
@@ -84,9 +97,9 @@ const attempt = async <T>({ lab, provider }: Reach, door: Door<T>, host: string)
 }
 
 /**
- * Goes on until some address answers. A node that was switched off does not refuse, it is silent, and so is a
- * Service that still leads to a pod that is gone: waiting for one attempt to end would measure the client, so
- * another begins every 200 ms, and the first handshake wins.
+ * Retries until some address answers. A node that was switched off is silent rather than refusing connections, and so
+ * is a Service that still leads to a deleted pod. Waiting for one attempt to end would measure the client, so another
+ * one begins every 200 ms, and the first handshake wins.
  */
 export const connectAnywhere = <T extends Closable>(
   reach: Reach,
@@ -108,7 +121,7 @@ export const connectAnywhere = <T extends Closable>(
             resolve(way)
           }
         },
-        // The next attempt is on its way already.
+        // The next attempt is already on its way.
         () => undefined,
       )
     }
@@ -141,7 +154,10 @@ const withConnection = async <T extends Closable, Result>(
   }
 }
 
-/** Tries until it succeeds. @throws once the signal comes, why it last failed */
+/**
+ * Retries until it succeeds.
+ * @throws the last failure once the signal comes
+ */
 export const persistently = async <Result>(
   signal: AbortSignal,
   act: () => Promise<Result>,
@@ -162,21 +178,22 @@ export const databaseDoor = ({ nodePort, user, password, database }: DatabaseSpe
   port: nodePort,
   open: async (stream) => {
     const connection = await createConnection({ stream, user, password, database, connectTimeout: patience })
-    // mysql2 tells of a connection that is lost between two questions as an event, which ends a process if unheard.
+    // mysql2 reports a connection lost between two queries as an event, which would end the process if nobody
+    // listened.
     connection.on('error', () => undefined)
     return connection
   },
 })
 
-/** What the database says of a table that it does not have. */
+/** The database's error code for a missing table. */
 const noSuchTable = 1146
 
-/** A table in the database. What it holds must outlive everything, so it has the engine that promises that. */
+/** A table in the database. Its data must survive every fault, so it uses the engine that guarantees that. */
 export const rowStore = ({ reach, database, run: table, nodeOf }: StoreOptions): Store => {
   const door = databaseDoor(database)
   const answeredBy = (rows: RowDataPacket[]): Server => {
     const [row] = rows as { server?: string }[]
-    // An answer that does not say who gave it is none: nobody could tell two writers apart.
+    // An answer that does not name its server is rejected, since two writers could not be distinguished.
     if (row?.server === undefined) throw new Error('the answer does not say which server gave it')
     return { pod: row.server, node: nodeOf(row.server) }
   }
@@ -190,7 +207,7 @@ export const rowStore = ({ reach, database, run: table, nodeOf }: StoreOptions):
       const { connection, address } = await connectAnywhere(reach, door, signal, first)
       return {
         address,
-        // The statement commits by itself, and its answer comes after that: with it comes who gave it.
+        // The statement commits by itself, and its answer names the server.
         write: async (seq, content) => {
           const [rows] = await connection.query<RowDataPacket[]>({
             sql: `INSERT INTO ${table} (seq, content, server) VALUES (?, ?, @@hostname) RETURNING server`,
@@ -228,7 +245,7 @@ export const rowStore = ({ reach, database, run: table, nodeOf }: StoreOptions):
               ({ seq, content, server }) => ({ seq, content, server: { pod: server, node: nodeOf(server) } }),
             )
           } catch (error) {
-            // A table that is gone is gone with all its rows, and asking again does not bring it back.
+            // A missing table has lost all its rows, and asking again does not bring it back.
             if ((error as { errno?: number }).errno === noSuchTable) return []
             throw error
           }
@@ -238,7 +255,7 @@ export const rowStore = ({ reach, database, run: table, nodeOf }: StoreOptions):
   }
 }
 
-/** What `templates/manifests/ledger.pl` serves: a line is asked, and lines are answered. */
+/** The protocol of `templates/manifests/ledger.pl`: one request line, several answer lines. */
 class LineConnection {
   readonly #socket: Duplex
   readonly #lines: AsyncGenerator<string, undefined>
@@ -246,18 +263,21 @@ class LineConnection {
   constructor(socket: Duplex) {
     this.#socket = socket
     this.#lines = linesFrom(socket)
-    // A connection that is lost between two questions is told as an event, which ends a process if unheard.
+    // A connection lost between two queries is reported as an event, which would end the process if nobody listened.
     socket.on('error', () => undefined)
   }
 
-  /** @throws when the other side hung up */
+  /** @throws when the other side closed the connection */
   async next(): Promise<string> {
     const { value } = await this.#lines.next()
     if (value === undefined) throw new Error('the connection was closed')
     return value
   }
 
-  /** @param take reads what is answered @throws when that is not over in so many milliseconds */
+  /**
+   * @param take reads the answer
+   * @throws if it takes longer than this many milliseconds
+   */
   async ask<Result>(request: string, milliseconds: number, take: () => Promise<Result>): Promise<Result> {
     const late = setTimeout(() => {
       this.#socket.destroy(new Error(`no answer within ${String(milliseconds)} ms`))
@@ -296,8 +316,8 @@ const fileDoor = ({ ledgerPort }: DatabaseSpec): Door<LineConnection> => ({
 })
 
 /**
- * A line of the file: number, pod, content. The beginning of one, as a power cut leaves it, tells no number: if it
- * was acknowledged, it is missing. Any other line is one that nobody sent; it has the number that no write has.
+ * Parses a line of the file: number, pod, content. A partial line, as a power cut leaves it, has no number: if it was
+ * acknowledged, it is missing. Any other line was never sent, and gets a number that no write has.
  */
 const lineRead = (text: string, nodeOf: (pod: string) => string): ReadBack[] => {
   const [, seq, pod, content] = /^(\d{1,15}) (\S+) (.*)$/s.exec(text) ?? []
@@ -306,7 +326,7 @@ const lineRead = (text: string, nodeOf: (pod: string) => string): ReadBack[] => 
   return /^\d{0,15}( \S*)?$/.test(text) ? [] : [{ seq: 0, content: text }]
 }
 
-/** A plain file beside the database's. */
+/** A plain file next to the database's files. */
 export const fileStore = ({ reach, database, run, nodeOf }: StoreOptions): Store => {
   const door = fileDoor(database)
   return {
@@ -334,7 +354,7 @@ export const fileStore = ({ reach, database, run, nodeOf }: StoreOptions): Store
         },
       }
     },
-    // The first line makes the file.
+    // The first line creates the file.
     create: () => Promise.resolve(),
     readBack: (signal) =>
       persistently(signal, () =>

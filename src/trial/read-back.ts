@@ -1,6 +1,6 @@
 /**
- * Before anything is read back, the server that took the writes ends and its disk is unmounted: what is read then was
- * on the disk, and in nobody's memory. Meanwhile the file system is checked where the disk is, at its target.
+ * Before anything is read back, the server that took the writes ends and its disk is unmounted, so that the data
+ * comes from the disk and not from memory. Meanwhile the file system is checked at the target.
  */
 import { z } from 'zod'
 import { messageOf } from '../error.js'
@@ -13,21 +13,24 @@ import { dataFolderOn } from '../fault/database-disk.js'
 import { ofAll, see, type Sign } from '../fault/sign.js'
 import { undoAct } from '../fault/undo-act.js'
 
-/** How what is read back was read. */
+/** How the data was read back. */
 export interface DiskProof {
-  /** Whether nothing of it can have come from the memory of the server that wrote it. */
+  /** Whether none of the data can come from the memory of the server that wrote it. */
   readonly ok: boolean
   /** Sentences, with evidence. */
   readonly saw: string
-  /** What the check of the file system said; absent: the volume has none of its own, or nobody could ask. */
+  /**
+   * The result of the file system check; absent: the volume has no file system of its own, or it could not be
+   * checked.
+   */
   readonly fileSystem?: Verdict | undefined
-  /** Seconds that it added to the run. */
+  /** Seconds that this added to the run. */
   readonly seconds: number
 }
 
-/** Seconds for the server to end, and to start again, and for the disk to be unmounted. */
+/** Seconds for the server to end and to start again, and for the disk to be unmounted. */
 const longest = 120
-/** Seconds for the file system to be checked. */
+/** Seconds for the check of the file system. */
 const checkTime = 120
 
 interface Pods {
@@ -41,7 +44,10 @@ interface Pods {
 const podsOf = async (context: Context, database: DatabaseSpec): Promise<Pods['items']> =>
   (await context.kubectl.get<Pods>('pods', '--selector', `app=${database.name}-server`)).items
 
-/** A workload of the namespace default had so many pods; the machine that the journal names is that of the API server. */
+/**
+ * Restores the number of pods of a workload in the namespace default. The machine in the journal is that of the API
+ * server.
+ */
 export const scalingBack = undoAct(
   'scale',
   { workload: z.string(), replicas: z.int().nonnegative() },
@@ -94,8 +100,8 @@ const isServing = (database: DatabaseSpec): Sign => ({
 })
 
 /**
- * Reads the disk itself: what the target's own cache may hold of it, from before the initiators wrote, is dropped.
- * `-n` changes nothing, `-f` looks at all of it, also where the file system calls itself clean.
+ * Reads the disk itself: it first drops the target's own cache, which may predate the initiators' writes. `-n`
+ * changes nothing, and `-f` checks everything even if the file system is marked clean.
  */
 const checkFileSystem = async (context: Context, iqn: string, lun: number): Promise<Verdict> => {
   const { machine } = targetNamed(context.lab, iqn)
@@ -114,9 +120,9 @@ const checkFileSystem = async (context: Context, iqn: string, lun: number): Prom
 }
 
 /**
- * Ends the server, sees its disk unmounted everywhere, checks the file system, and starts another one, whatever
- * happens. What could not be seen is said, and nothing is thrown.
- * @param by the command that the journal names: whoever kills it meanwhile leaves a lab without its database
+ * Ends the server, waits until its disk is unmounted everywhere, checks the file system, and starts another server in
+ * any case. What could not be observed is reported; nothing is thrown.
+ * @param by the command for the journal: if it is killed meanwhile, the lab is without its database
  */
 export const putOnDisk = async (context: Context, database: DatabaseSpec, by: string): Promise<DiskProof> => {
   const begun = performance.now()
@@ -125,7 +131,7 @@ export const putOnDisk = async (context: Context, database: DatabaseSpec, by: st
   const said: string[] = []
   let fileSystem: Verdict | undefined
   let ok = true
-  /** @returns whether it is so */
+  /** @returns whether the sign holds */
   const must = async (sign: Sign): Promise<boolean> => {
     const seen = await see(sign, context)
     said.push(`${sign.title}: ${seen.ok ? '' : 'no: '}${seen.saw}`)
@@ -147,11 +153,11 @@ export const putOnDisk = async (context: Context, database: DatabaseSpec, by: st
     noted = await noteUndo(context.lab, by, 'read-back', [undo], 'run')
     await scale(context, database, 0)
     if (!(await must(hasEnded(database))) || volume.kind !== 'lun') return
-    // What is still mounted would be found dirty.
+    // A mounted file system would be reported as dirty.
     if (await must(isUnmounted)) fileSystem = await checkFileSystem(context, volume.target, volume.lun)
   })
   await trying(async () => {
-    // Asked until it is heard: a lab without its database is not as it was.
+    // Repeated until it is accepted: without its database, the lab is not as it was.
     const heard = await see(
       {
         title: 'the server is wanted again',

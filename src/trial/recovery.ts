@@ -1,19 +1,19 @@
-/** Whether writes were answered again after the faults, and by whose doing. */
+/** Whether writes were answered again after the faults, and whether that took a heal. */
 import { acknowledgedIn, calm, type LedgerRecord, markIn, media, usualPause, writesTo } from './ledger.js'
 
-/** Whether writes were answered again, and since when. */
+/** Whether and since when writes were answered again. */
 export interface Recovery {
   readonly outcome: 'passed' | 'failed' | 'unknown'
-  /** Milliseconds from the fault until every medium was written to for good; undefined: it was not. */
+  /** Milliseconds from the fault until every medium accepted writes for good; undefined if that never happened. */
   readonly ms?: number | undefined
   readonly saw: string
 }
 
 /**
- * Whether the lab recovered: in the end, writes to every medium are answered, and were for a while. Only those count
- * that were sent after the faults were seen to act; and where the lab is to recover by itself, only those that were
- * answered before `lab` began to heal it.
- * @param by `itself`, or `heal` where the scenario keeps its faults until a deadline
+ * Whether the lab recovered: writes to every medium are answered at the end, and have been for a while. Only writes
+ * sent after the faults were observed count; and if the lab is to recover by itself, only those answered before `lab`
+ * began to heal it.
+ * @param by `itself`, or `heal` if the scenario keeps its faults until a deadline
  */
 export const recoveryOf = (records: readonly LedgerRecord[], by: 'itself' | 'heal'): Recovery => {
   const fault = markIn(records, 'fault')

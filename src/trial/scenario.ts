@@ -1,6 +1,6 @@
 /**
- * A scenario from its steady state to its steady state: look, write, break, wait, heal, look again, read back.
- * Whatever ends it, what was broken is undone and what is known is saved.
+ * A scenario from steady state to steady state: check, write, break, wait, heal, check again, read back. However it
+ * ends, what was broken is undone and what is known is saved.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { until } from './until.js'
@@ -26,20 +26,20 @@ import { type DiskProof, putOnDisk } from './read-back.js'
 import { type Observation, timelineOf } from './timeline.js'
 import { readJournals, type Watch, watchLab, witnesses } from './watch.js'
 
-/** Milliseconds of an undisturbed ledger before the first fault. */
+/** Milliseconds of undisturbed writing before the first fault. */
 const baseline = 5000
-/** Milliseconds to watch a fault that stops no write, where no budget says for how long. */
+/** Milliseconds to observe a fault that stops no write, if no limit implies a duration. */
 const shortestLook = 10_000
-/** Seconds for each part of what comes after: the ledger's first row, answers after the heal, and reading it back. */
+/** Seconds for each later phase: the ledger's first row, answers after the heal, and reading back. */
 const answerDeadline = 60
 
 export interface ScenarioRequest extends TrialRequest {
   readonly scenario: ScenarioSpec
-  /** How a node that goes is fenced: by the lab's agent, or for the time of this run by this program; or not. */
+  /** Who fences a lost node: the lab's agent, this program for the duration of the run, or nobody. */
   readonly fencing: { readonly by: 'agent' | 'run'; readonly method: FenceMethod } | undefined
 }
 
-/** @throws LabError where the scenario cannot be run at all; nothing was touched. */
+/** @throws LabError if the scenario cannot be run at all; nothing was touched */
 const refuse = async ({ scenario, context, registry }: ScenarioRequest): Promise<DatabaseSpec> => {
   const { lab, provider } = context
   for (const { fault } of scenario.inject) {
@@ -58,7 +58,7 @@ const refuse = async ({ scenario, context, registry }: ScenarioRequest): Promise
   return lab.database
 }
 
-/** A scenario while it goes on: what is known, and what will have to be undone. */
+/** A running scenario: what is known, and what has to be undone. */
 class Scenario implements Body {
   readonly #request: ScenarioRequest
   readonly #database: DatabaseSpec
@@ -69,7 +69,7 @@ class Scenario implements Body {
   readonly #own: Observation[] = []
   #fenced: readonly Observation[] = []
   #volumes: readonly Observation[] = []
-  /** What the watches saw of the faults, once they are over. */
+  /** The observations of the watches, once they have ended. */
   #watched: readonly Observation[] | undefined
   #clocks: Clocks = {}
   #diskProof: DiskProof | undefined
@@ -121,7 +121,7 @@ class Scenario implements Body {
       name: scenario.name,
       description: scenario.description,
       scenario,
-      // What was done in this run, whatever the lab file wishes for.
+      // The fencing that was used in this run, whatever the lab file asks for.
       fencing: fencing?.method ?? 'none',
       recovery: injected
         ? {
@@ -143,7 +143,7 @@ class Scenario implements Body {
     return judge(this.#records, this.#readBack.row, this.#readBack.file)
   }
 
-  /** @returns whether every fault was seen to act */
+  /** @returns whether every fault was observed to act */
   async #inject(client: Client, watch: Watch): Promise<boolean> {
     const { scenario, context, notice } = this.#request
     const server = watch.server()
@@ -173,12 +173,12 @@ class Scenario implements Body {
     return this.#faults.undo(this.#request.healer, which)
   }
 
-  /** Waits until the lab has got over it, or the deadline; faults that last only for a while end meanwhile. */
+  /** Waits until the lab has recovered, or the deadline; faults with a duration end meanwhile. */
   async #outcome(client: Client, watch: Watch): Promise<void> {
     const { scenario, context, notice } = this.#request
     const { signal } = context
     const begun = this.#faults.all[0]?.injectedMs ?? performance.now()
-    // Whatever was acknowledged before all faults were seen to act says nothing about what comes after them.
+    // A write that was acknowledged before all faults were observed says nothing about the time after them.
     const acting = performance.now()
     const former = this.#former()
     const { expect } = scenario
@@ -225,9 +225,9 @@ class Scenario implements Body {
 
   async #heal(client: Client | undefined): Promise<void> {
     const { healer, notice } = this.#request
-    // Whatever is answered from now on may be the heal's doing.
+    // From now on, answers may be due to the heal.
     if (client && !markIn(this.#records, 'healing')) await client.mark('healing')
-    // A node that lost its power and was fenced for it boots once: when the fence is undone.
+    // A node that lost its power and was fenced boots once, when the fence is undone.
     const fenced = (await readJournal(this.#lab)).filter(({ kind }) => kind === 'fence')
     await this.#undo(
       ({ undo, kind }) =>
@@ -245,14 +245,14 @@ class Scenario implements Body {
     await client?.mark('healed')
     notice('healing: bringing the lab back to what its file says')
     await this.#trial.restore()
-    // What needed the lab to be up: a node is uncordoned by an API server.
+    // The undos that needed the lab to be up: only an API server can uncordon a node.
     await this.#undo(() => true)
     await this.#faults.seeGone(healer)
     for (const { fault, undo } of await readJournal(this.#lab))
       notice(`not undone: ${fault} on ${undo.machine}: ${undo.do}`)
   }
 
-  /** What cannot be read back is unknown: that is a verdict, and no failure of the run. */
+  /** Data that cannot be read back makes the verdict UNKNOWN, and is no failure of the run. */
   async #readAllBack(stores: readonly Store[]): Promise<void> {
     const { notice, healer } = this.#request
     const soon = AbortSignal.timeout(answerDeadline * 1000 * (healer.provider.patience ?? 1))
@@ -268,7 +268,7 @@ class Scenario implements Body {
         }
       }),
     )
-    // What is not as it should be stays, to be looked at.
+    // Incorrect data is kept for inspection.
     if (this.#judgement().findings.length > 0 || this.#diskProof?.fileSystem?.ok === false) return
     await Promise.all(
       stores
@@ -281,7 +281,7 @@ class Scenario implements Body {
     )
   }
 
-  /** What the machines saw, and whose clock can be believed; what is seen from now on is no part of the fault. */
+  /** Collects the machines' observations and the trustworthy clocks; later observations do not belong to the fault. */
   async #date(): Promise<void> {
     const { healer } = this.#request
     this.#watched = [...(this.#watch?.observations ?? [])]
@@ -292,7 +292,7 @@ class Scenario implements Body {
     const set = this.#faults.all.flatMap(({ record, fault }) => (record.setsClocks ? fault.on : []))
     this.#clocks = {
       ...own,
-      // Put back by the heal, it looks as if nothing had happened.
+      // A clock that the heal has set back would look as if it had never changed.
       ...Object.fromEntries(Object.entries(clocks).filter(([name]) => !set.includes(name))),
     }
   }
@@ -350,7 +350,7 @@ class Scenario implements Body {
     this.#injected = true
     const acts = await this.#inject(client, watch)
     await this.#trial.save()
-    // What did not happen proves nothing, however long one waits.
+    // A fault that did not act proves nothing, however long one waits.
     if (acts) await this.#outcome(client, watch)
   }
 
@@ -361,7 +361,7 @@ class Scenario implements Body {
     if (this.#injected) await this.#heal(this.#client)
   }
 
-  /** Writes go on until they are answered as before. */
+  /** Waits until writes are answered as before. */
   async settled(): Promise<void> {
     const { healer } = this.#request
     const healed = markIn(this.#records, 'healed')?.ms
@@ -392,7 +392,10 @@ class Scenario implements Body {
   }
 }
 
-/** Runs one scenario. @returns what is to be reported, already saved */
+/**
+ * Runs one scenario.
+ * @returns the facts for its report, already saved
+ */
 export const runScenario = async (request: ScenarioRequest): Promise<Facts> => {
   const database = await refuse(request)
   const trial = new Trial(request, request.scenario.name)

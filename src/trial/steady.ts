@@ -1,21 +1,21 @@
 /**
- * What it means that a lab is well, for scenarios and experiments alike: every check of its plan says yes at one
- * moment. That is polled: a component that is not ready for a second is no broken lab, one that stays so is.
+ * The steady state, for scenarios and experiments alike: every check of the lab's plan holds at one moment. The
+ * checks are repeated, since a component that is not ready for a second does not mean that the lab is broken.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Context, Plan } from '../context.js'
 import type { Report } from '../plan/step.js'
 
-/** Seconds for every check to say yes at one moment; the provider's patience makes it longer. */
+/** Seconds until every check must hold at one moment, multiplied by the provider's factor for slow machines. */
 export const steadyDeadline = 60
 
-/** Milliseconds between two looks. */
+/** Milliseconds between two rounds of checks. */
 const pause = 500
 
 export type When = 'before' | 'after'
 
-/** What a check said. */
+/** The result of a check. */
 export interface CheckFact {
   readonly when: When
   readonly title: string
@@ -24,26 +24,26 @@ export interface CheckFact {
   readonly saw: string
 }
 
-/** All checks, asked once. */
+/** One round of all checks. */
 export interface Look {
   readonly when: When
-  /** ISO 8601, when it began. */
+  /** ISO 8601, at its start. */
   readonly at: string
-  /** Milliseconds since the first look began. */
+  /** Milliseconds since the start of the first round. */
   readonly ms: number
-  /** The checks that said no. */
+  /** The checks that failed. */
   readonly no: readonly Omit<CheckFact, 'when' | 'ok'>[]
 }
 
 export interface Steady {
-  /** Whether all said yes in the last look. */
+  /** Whether all checks held in the last round. */
   readonly ok: boolean
-  /** What they said in the last look. */
+  /** The results of the last round. */
   readonly checks: readonly CheckFact[]
   readonly looks: readonly Look[]
 }
 
-/** What every check said; a step whose checks nobody asked is one that says no. */
+/** The results of every check; a step whose checks were not asked counts as a failed check. */
 const checkFacts = (when: When, report: Report): readonly CheckFact[] =>
   report.results.flatMap(({ step, checks, reason }): CheckFact[] =>
     checks.length > 0
@@ -52,7 +52,7 @@ const checkFacts = (when: When, report: Report): readonly CheckFact[] =>
   )
 
 /**
- * Looks until all is well, or the time is over; a look that has begun is finished.
+ * Repeats the checks until all hold or the time is over; a round that has begun is finished.
  * @param patience milliseconds
  */
 export const steadyState = async (

@@ -1,4 +1,6 @@
-/** When what happened in a takeover: from watches and the machines' own logs, put into the operator's clock. */
+/**
+ * The times of the events in a takeover, from watches and the machines' own logs, converted to the operator's clock.
+ */
 import type { Clock, Skew } from '../fault/clock.js'
 
 export const eventTypes = [
@@ -16,16 +18,16 @@ export const eventTypes = [
 
 export type EventType = (typeof eventTypes)[number]
 
-/** Something that was seen, as its source dated it. Wall clocks are for people: durations do not come from them. */
+/** An observation with the time of its source. Wall clock times are for people and never used for durations. */
 export interface Observation {
   readonly type: EventType
   /** ISO 8601, by the clock of the source. */
   readonly at: string
-  /** Milliseconds of the operator's monotonic clock, where this process saw it: then no other clock matters. */
+  /** Milliseconds of the operator's monotonic clock, if this process observed it: then no other clock matters. */
   readonly ms?: number | undefined
-  /** Who saw it, and whose clock it was: `operator`, `master`, `worker2`. */
+  /** The observer, whose clock was used: `operator`, `master`, `worker2`. */
   readonly source: string
-  /** What was seen, in the words of the source. */
+  /** The observation in the words of its source. */
   readonly detail: string
   /** The pod that it is about. */
   readonly pod?: string | undefined
@@ -45,14 +47,14 @@ export const moments = {
 
 export type MomentName = keyof typeof moments
 
-/** An observation in the operator's clock. */
+/** An observation converted to the operator's clock. */
 export interface Moment {
   readonly type: EventType
   /** ISO 8601, by the operator's clock. */
   readonly at: string
-  /** Milliseconds since the fault; before it, negative. */
+  /** Milliseconds since the fault; negative before it. */
   readonly ms: number
-  /** Milliseconds, more or less: what is not known about the clock of the source. */
+  /** The uncertainty of the source's clock in milliseconds, in both directions. */
   readonly uncertainty: number
   readonly source: string
   readonly detail: string
@@ -61,15 +63,15 @@ export interface Moment {
 }
 
 export interface Timeline {
-  /** What was not seen is not there. */
+  /** Moments that were not observed are absent. */
   readonly moments: Readonly<Partial<Record<MomentName, Moment>>>
-  /** Whether t6 is another server's: otherwise the same one started anew, and nothing was taken over. */
+  /** Whether t6 belongs to another server; otherwise the same one restarted, and there was no takeover. */
   readonly takenOver: boolean
-  /** All observations that could be dated, in order; of acknowledged writes only the one that is t6. */
+  /** All observations with a known time, in order; of the acknowledged writes only the one that is t6. */
   readonly events: readonly Moment[]
-  /** Observations whose source has a clock that nobody measured, or that was set meanwhile: they cannot be dated. */
+  /** Observations from a clock that was not measured, or that was set meanwhile. */
   readonly undated: readonly Observation[]
-  /** As it was measured, for each source. */
+  /** The measured skew of each source. */
   readonly skews: Readonly<Record<string, Skew>>
 }
 
@@ -82,11 +84,12 @@ interface Dated extends Observation {
 /**
  * The moments of a takeover.
  *
- * The successor is the pod that acknowledged a write after the fault while another one had done so before it;
- * t3 to t5 are about that pod. Where no write tells, it is the first pod that was scheduled after the fault.
- * When the same pod goes on writing, nothing was taken over: t6 is then the first write after a container
- * started again, if one did.
- * @param clocks of the sources, as far as they are known; the operator's is needed for what other processes saw
+ * The successor is the pod that acknowledged a write after the fault, while another one had done so before; t3 to t5
+ * are about that pod. Without such writes, it is the first pod that was scheduled after the fault. If the same pod
+ * continues to write, there was no takeover: t6 is then the first write after a restart of a container, if there was
+ * one.
+ * @param clocks of the sources, as far as they are known; the operator's is needed for observations of other
+ * processes
  */
 export const timelineOf = (
   observations: readonly Observation[],
@@ -142,7 +145,7 @@ const takeover = (
   dated: readonly Dated[],
   fault: Dated,
 ): Partial<Record<MomentName, Dated | undefined>> & Pick<Timeline, 'takenOver'> => {
-  // A clock that is not known exactly may date an effect before its cause.
+  // An inexact clock may place an effect before its cause.
   const after = dated.filter(
     (seen) => seen.time + seen.uncertainty + fault.uncertainty >= fault.time && seen !== fault,
   )

@@ -1,6 +1,6 @@
 /**
- * The engine of every trial: steady state, what is done, heal, steady state, read back, save. What is done is its body:
- * a scenario, an experiment, or whatever else breaks a lab and looks what becomes of it.
+ * The engine of every trial: steady state, body, heal, steady state, read back, save. The body is what is done: a
+ * scenario, an experiment, or anything else that breaks a lab and observes the result.
  */
 import type { Context, Plan } from '../context.js'
 import { Interrupted, LabError } from '../error.js'
@@ -12,49 +12,55 @@ import { Injections } from './injection.js'
 import type { Registry } from './registry.js'
 import { type CheckFact, type Look, type Steady, steadyState, type When } from './steady.js'
 
-/** What every trial needs, whatever is done in it. */
+/** What every trial needs, whatever its body. */
 export interface TrialRequest {
   readonly registry: Registry
   readonly context: Context
-  /** Like `context`, but not ended by Ctrl-C: with it, the lab is healed. */
+  /** Like `context`, but not aborted by Ctrl-C, so that the lab can be healed with it. */
   readonly healer: Context
-  /** What the lab is when it is well, and how it gets there. */
+  /** The plan that defines and restores the lab's healthy state. */
   readonly plan: Plan
-  /** Absolute path of the ledger, which is not there yet. */
+  /** Absolute path of the ledger, which must not exist yet. */
   readonly ledgerPath: string
   readonly versions: Readonly<Record<string, string>>
-  /** Milliseconds for the lab to be well, before and after; absent: a minute, longer where the provider is slow. */
+  /** Milliseconds for the lab to become healthy, before and after; absent: a minute, longer for a slow provider. */
   readonly patience?: number | undefined
   readonly notice: (text: string) => void
-  /** Keeps what is known so far; called several times. */
+  /** Stores what is known so far; called several times. */
   readonly save: (facts: Facts) => Promise<void>
 }
 
-/** What is done in a trial. */
+/** The body of a trial. */
 export interface Body {
-  /** What is known at this moment. */
+  /** The facts at this moment. */
   facts(common: Omit<CommonFacts, 'name' | 'description'>): Facts
-  /** Begins once the lab is well. @throws what keeps it from its end */
+  /**
+   * Called once the lab is healthy.
+   * @throws what prevents its completion
+   */
   act(): Promise<void>
-  /** Undoes what was done; called whatever became of `act`. @param cut whether `act` did not come to its end */
+  /**
+   * Undoes what was done; called whatever the result of `act`.
+   * @param cut whether `act` did not complete
+   */
   heal(cut: boolean): Promise<void>
-  /** Called when the lab was asked again, before anything is read back. */
+  /** Called after the second steady state, before anything is read back. */
   settled?(): Promise<void>
-  /** Ends what still goes on, and reads back what was written; called whatever has happened. */
+  /** Ends what is still running and reads back what was written; called in any case. */
   readBack?(): Promise<void>
 }
 
-/** Ends a body early, as a finding that is among its facts already: no failure of the trial itself. */
+/** Ends a body early because of a finding that is already among its facts: the trial itself has not failed. */
 export class Ended extends Error {}
 
-/** A trial while it goes on: what is known of it. */
+/** A running trial and its facts. */
 export class Trial {
   readonly request: TrialRequest
-  /** The command that the journal names. */
+  /** The command for the journal. */
   readonly by: string
   readonly faults: Injections
   readonly started = new Date()
-  /** On the monotonic clock of this host. */
+  /** On this host's monotonic clock. */
   readonly begun = performance.now()
   #checks: readonly CheckFact[] = []
   #looks: readonly Look[] = []
@@ -75,7 +81,7 @@ export class Trial {
     return this.request.context.signal
   }
 
-  /** What is known so far. */
+  /** The facts so far. */
   facts(body: Body): Facts {
     return body.facts({
       lab: this.lab.name,
@@ -93,7 +99,7 @@ export class Trial {
     })
   }
 
-  /** Keeps what is known so far. */
+  /** Stores the facts so far. */
   async save(): Promise<void> {
     if (this.#body) await this.request.save(this.facts(this.#body))
   }
@@ -111,20 +117,23 @@ export class Trial {
     return steady.ok
   }
 
-  /** Asks once more, after something else was done to the lab: of that look, only what is wrong is news. */
+  /** Checks once more after something else was done to the lab; only failures are added. */
   async lookAgain(): Promise<void> {
     const steady = await this.#ask('after', this.request.healer)
     if (!steady.ok) this.#checks = [...this.#checks, ...steady.checks.filter(({ ok }) => !ok)]
   }
 
-  /** Brings the lab to what its file says. @throws LabError while a node is fenced that must not be let in */
+  /**
+   * Brings the lab to the state in its file.
+   * @throws LabError while a node is fenced that must not be admitted
+   */
   async restore(): Promise<void> {
     const { plan, healer } = this.request
     await refuseWhileFenced(this.lab)
     await runPlan(plan, 'apply', healer, () => undefined)
   }
 
-  /** @returns what is to be reported, already saved */
+  /** @returns the facts for the report, already saved */
   async run(body: Body): Promise<Facts> {
     this.#body = body
     const { context, healer, notice } = this.request
@@ -139,7 +148,7 @@ export class Trial {
     }
     let problem: unknown
     let cut = false
-    /** What goes wrong keeps no later part from its turn; the first is reported. */
+    /** Runs every part even if an earlier one failed; the first error is reported. */
     const part = async (run: () => Promise<void>): Promise<void> => {
       try {
         await run()
@@ -166,7 +175,7 @@ export class Trial {
   }
 }
 
-/** @throws LabError where a machine is off: then a trial would prove nothing; nothing was touched */
+/** @throws LabError if a machine is off, since a trial would prove nothing; nothing was touched */
 export const refuseUnlessUp = async ({ lab, provider }: Context, what: string): Promise<void> => {
   const off = (await provider.states(lab)).filter(({ status }) => status !== 'running')
   if (off.length > 0)

@@ -1,4 +1,4 @@
-/** Undoing what the journal says: faults, fences, and what runs themselves have made. */
+/** Undoes the entries of the journal: faults, fences, and what runs themselves have made. */
 import { z } from 'zod'
 import { bootingAfresh, fenceUndos } from '../fault/fence.js'
 import { undoAct, type UndoAct } from '../fault/undo-act.js'
@@ -9,10 +9,10 @@ import type { Context } from '../context.js'
 import { scalingBack } from './read-back.js'
 import type { Registry } from './registry.js'
 
-/** Seconds until all that is in a namespace has ended. */
+/** Seconds for everything in a namespace to end. */
 const longest = 180
 
-/** With all that is in it; the machine that the journal names is that of the API server. */
+/** Deletes a namespace with its content. The machine in the journal is that of the API server. */
 export const deletingNamespace = undoAct(
   'delete-namespace',
   { namespace: z.string() },
@@ -21,7 +21,7 @@ export const deletingNamespace = undoAct(
   },
 )
 
-/** Every way to undo something that a journal of this program may hold. */
+/** Every kind of undo that a journal of this program may contain. */
 const undosOf = ({ faults, experiments }: Registry): ReadonlyMap<string, UndoAct> =>
   new Map(
     [
@@ -33,13 +33,13 @@ const undosOf = ({ faults, experiments }: Registry): ReadonlyMap<string, UndoAct
     ].map((act) => [act.do, act]),
   )
 
-/** @throws when it could not be undone; it may be tried again */
+/** @throws if it failed; it can be tried again */
 const undoOne = async (
   context: Context,
   entry: JournalEntry,
   undos: ReadonlyMap<string, UndoAct>,
 ): Promise<void> => {
-  // Fences of earlier versions were noted as if the machine had only to be switched on.
+  // Earlier versions recorded a fence as if the machine only had to be switched on.
   const name = entry.kind === 'fence' && entry.undo.do === 'switch-on' ? bootingAfresh.do : entry.undo.do
   const act = undos.get(name)
   if (!act)
@@ -50,10 +50,10 @@ const undoOne = async (
 }
 
 /**
- * Undoes what the journal says, the last first, and strikes it out one by one. What fails stays in the journal,
- * and does not keep the others from being undone.
- * @param which of the entries; all, where nothing is said
- * @returns what went wrong, a sentence each
+ * Undoes entries of the journal, the last first, and removes them one by one. An entry that fails stays in the
+ * journal and does not prevent the others.
+ * @param which selects entries; default: all
+ * @returns the failures, one sentence each
  */
 export const undoAll = async (
   context: Context,

@@ -1,7 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { Interrupted } from '../error.js'
 
-/** Looks every 50 ms. @returns whether it came true in time @throws Interrupted with the signal */
+/**
+ * Evaluates a condition every 50 ms.
+ * @returns whether it came true in time
+ * @throws Interrupted with the signal
+ */
 export const until = async (
   wanted: () => boolean,
   milliseconds: number,

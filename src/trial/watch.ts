@@ -1,4 +1,4 @@
-/** What happens in a takeover, as it is seen: from the API server's watches, and from the machines' own journals. */
+/** Observes a takeover through the API server's watches and the machines' own journals. */
 import { machinesWith, type DatabaseSpec, type Lab } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
@@ -28,14 +28,14 @@ interface PodObject {
   }
 }
 
-/** As the Deployment's template calls it: another container of the pod writes a plain file. */
+/** Its name in the Deployment's template; another container of the pod writes the plain file. */
 const databaseContainer = 'mysql'
 
 export interface Watch {
   readonly observations: readonly Observation[]
-  /** The node that a pod runs on, or ran on when it was last seen; `an unknown node` before it was. */
+  /** The last known node of a pod; `an unknown node` before it was observed. */
   nodeOf(pod: string): string
-  /** The node whose database pod is ready and not on its way out; undefined: none, as far as is known. */
+  /** The node whose database pod is ready and not being deleted; undefined if none is known. */
   server(): string | undefined
 }
 
@@ -46,14 +46,14 @@ const conditionOf = (
   type: string,
 ) => object.status.conditions?.find((condition) => condition.type === type)
 
-/** Watches nodes and the database's pods until the signal. What is so when it begins is no news. */
+/** Watches nodes and the database's pods until the signal. The initial state is not reported. */
 export const watchLab = (context: Context, database: DatabaseSpec, signal: AbortSignal): Watch => {
   const observations: Observation[] = []
   const nodes = new Map<string, NodeObject>()
   const pods = new Map<string, PodObject>()
   const places = new Map<string, string>()
 
-  /** As it came to this host: the clock is the operator's. */
+  /** Observed by this process, so the clock is the operator's. */
   const see = (seen: Omit<Observation, 'at' | 'ms' | 'source'>): void => {
     observations.push({ at: new Date().toISOString(), ms: performance.now(), source: 'operator', ...seen })
   }
@@ -95,7 +95,7 @@ export const watchLab = (context: Context, database: DatabaseSpec, signal: Abort
       see({ type: 'container-running', ...about, detail: `container of ${name} runs since ${start}` })
   }
 
-  // Those who are there from the first come as ADDED, as do those who are new: what tells them apart is their age.
+  // Existing pods and new ones both arrive as ADDED; their age distinguishes them.
   const begun = Date.now()
   const isOld = (object: { readonly metadata: object }): boolean => {
     const created = (object.metadata as { creationTimestamp?: string }).creationTimestamp
@@ -120,7 +120,7 @@ export const watchLab = (context: Context, database: DatabaseSpec, signal: Abort
       signal,
     ),
   ]
-  // A watch goes on until the signal, and says nothing about how it ended.
+  // A watch runs until the signal, and how it ended does not matter.
   for (const one of running) one.catch(() => undefined)
 
   return {
@@ -134,19 +134,19 @@ export const watchLab = (context: Context, database: DatabaseSpec, signal: Abort
   }
 }
 
-/** What a line of a journal says about the disk; undefined: nothing. */
+/** What a journal line says about the disk; undefined if nothing. */
 export const volumeEvent = (message: string): 'volume-logged-in' | 'volume-mounted' | undefined => {
   if (/^Connection\d+:\d+ to \[target: .*\] is operational now/.test(message)) return 'volume-logged-in'
   if (/^EXT4-fs \(sd[a-z]+\): mounted filesystem/.test(message)) return 'volume-mounted'
   return undefined
 }
 
-/** Workers, whose journals say when a disk was there. */
+/** The workers, whose journals say when a disk was available. */
 export const witnesses = (lab: Lab): readonly string[] => machinesWith(lab, 'worker').map(({ name }) => name)
 
 /**
- * Logins and mounts of the workers since a moment, dated by their own clocks; and those clocks, as far as they were
- * the same before and now.
+ * Logins and mounts of the workers since a moment, with times of their own clocks; and those clocks, if they did not
+ * change meanwhile.
  * @param since on this host's monotonic clock
  * @param before the clocks, measured before anything was broken
  */
@@ -184,7 +184,7 @@ export const readJournals = async (
               ]
         })
       } catch {
-        // A machine that does not answer saw nothing that could be told.
+        // A machine that does not answer cannot contribute observations.
         return []
       }
     }),

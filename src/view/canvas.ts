@@ -1,8 +1,8 @@
 import { stripVTControlCharacters } from 'node:util'
 
 /**
- * The last lines of a terminal, drawn again and again in place. It hides no cursor, changes no mode for
- * longer than one write and keeps nothing back, so whenever the process dies the terminal is as it was.
+ * Redraws the last lines of a terminal in place. It hides no cursor, changes no mode beyond a single write and
+ * buffers nothing, so the terminal is in a normal state whenever the process dies.
  */
 export class Canvas {
   readonly #stream: NodeJS.WriteStream
@@ -16,7 +16,7 @@ export class Canvas {
     return this.#stream.columns || 80
   }
 
-  /** Lines that a frame may have: the cursor stands below them. */
+  /** The lines available to a frame; the cursor is below them. */
   get height(): number {
     return Math.max(1, (this.#stream.rows || 24) - 1)
   }
@@ -28,12 +28,12 @@ export class Canvas {
     this.#drawn = frame
   }
 
-  /** Lines that stay, above what is being drawn. */
+  /** Prints lines that stay, above the frame. */
   above(text: string): void {
     this.#stream.write(`${this.#home()}\x1b[J${text}\n${this.#frame(this.#drawn)}`)
   }
 
-  /** The last frame, which stays. */
+  /** Prints the last frame, which stays. */
   finish(frame: readonly string[]): void {
     this.#stream.write(`${this.#home()}\x1b[J${frame.map((line) => `${line}\n`).join('')}`)
     this.#drawn = []
@@ -43,13 +43,13 @@ export class Canvas {
     return this.#drawn.length === 0 ? '\r' : `\r\x1b[${String(this.#drawn.length)}A`
   }
 
-  /** Without automatic wrapping, so that a line takes one row even where the terminal has become narrower. */
+  /** Without automatic wrapping, so that a line takes one row even if the terminal has become narrower. */
   #frame(frame: readonly string[]): string {
     return `\x1b[?7l${frame.map((line) => `${line}\x1b[K\n`).join('')}\x1b[J\x1b[?7h`
   }
 }
 
-/** Cuts at the end what would be wider than the terminal. */
+/** Cuts off what is wider than the terminal. */
 export const clip = (text: string, width: number): string => {
   const characters = Array.from(text)
   return characters.length <= width ? text : `${characters.slice(0, Math.max(0, width - 1)).join('')}…`
@@ -81,7 +81,7 @@ const kindOf = (icon: string): Kind => {
   }
 }
 
-/** A row with the lines that it was wrapped to. Known by its icon: listr hands out lines, not rows. */
+/** A row with its wrapped lines. Rows are recognized by their icons, since listr returns lines rather than rows. */
 const blocksOf = (lines: readonly string[], isIcon: (character: string) => boolean): Block[] => {
   const blocks: Block[] = []
   for (const line of lines) {
@@ -94,8 +94,8 @@ const blocksOf = (lines: readonly string[], isIcon: (character: string) => boole
 }
 
 /**
- * Leaves out rows until a frame fits, the least telling first: what is done in unfinished phases, what has
- * still to wait, finished and later phases, and only then what runs. A last line says what is not shown.
+ * Leaves out rows until a frame fits, the least important first: finished steps of unfinished phases, waiting steps,
+ * finished and later phases, and only then running steps. The last line says what is hidden.
  */
 export const fit = (lines: readonly string[], height: number, spinner: readonly string[]): string[] => {
   if (lines.length <= height) return [...lines]
@@ -103,7 +103,7 @@ export const fit = (lines: readonly string[], height: number, spinner: readonly 
   const blocks = blocksOf(lines, (character) => known.has(character))
   const left = new Map<Kind, number>()
   const kept = new Set(blocks)
-  // One line is for what is not shown.
+  // One line is for what is hidden.
   let surplus = lines.length - (height - 1)
 
   const leaveOut = (candidates: readonly Block[]): void => {

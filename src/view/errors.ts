@@ -5,7 +5,7 @@ import { painter, severalLines } from './wording.js'
 
 export { maskSecrets } from './secrets.js'
 
-/** An error's stack with those of its causes; of anything else that was thrown, what it looks like. */
+/** An error's stack with those of its causes, or the inspected value of anything else that was thrown. */
 const stackOf = (error: unknown): string => {
   if (!(error instanceof Error)) return inspect(error, { depth: 3 })
   const own = error.stack ?? `${error.name}: ${error.message}`
@@ -13,8 +13,8 @@ const stackOf = (error: unknown): string => {
 }
 
 /**
- * The text of an error, without a newline at its end. A `LabError` is the user's to act on: what failed, and
- * what to do, and so is what the host refused. Any other is our defect: its stack, and a line that asks for a report.
+ * The text of an error, without a final newline. For a `LabError`, and for an error of the host, it says what failed
+ * and what to do. Any other error is a defect: the text is its stack and a request for a bug report.
  */
 export const printError = (thrown: unknown, color: boolean, secrets: readonly string[] = []): string => {
   const paint = painter(color)

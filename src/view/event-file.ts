@@ -1,19 +1,19 @@
-/** The events of a lab as they are kept in its folder: `events.ndjson`, and one older file when that is full. */
+/** The events of a lab in its folder: `events.ndjson`, and one older file after a rotation. */
 import { appendFileSync, closeSync, fstatSync, openSync, readSync, renameSync, statSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type EventRecord, type Sink, textOfRecord } from './events.js'
 
-/** Bytes after which a file of events is put aside; the one that was aside before is gone. */
+/** Size in bytes at which the file is rotated; the previous older file is deleted. */
 export const longestEvents = 4 * 1024 ** 2
 
-/** Records that wait for the lab's folder, which `up` makes after it has prepared the lab's parts. */
+/** The most records that wait for the lab's folder, which `up` makes after it has prepared the lab's parts. */
 const mostWaiting = 1000
 
 const olderOf = (path: string): string => path.replace(/\.ndjson$/, '.1.ndjson')
 
 const sizeOf = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0
 
-/** Whether the last line is whole: a power cut leaves the beginning of one. */
+/** Whether the last line is complete: a power cut may have shortened it. */
 const endsInLine = (path: string): boolean => {
   const size = sizeOf(path)
   if (size === 0) return true
@@ -28,9 +28,9 @@ const endsInLine = (path: string): boolean => {
 }
 
 /**
- * Appends records to a file of events. Several processes may do so at once: each record is one write at the end of the
- * file. Where the folder is not there yet, records wait for it; where nothing can be written, they are lost, since what
- * a command does matters more than what is kept of it.
+ * Appends records to a file of events. Several processes may do so at once, since each record is a single append.
+ * While the folder does not exist, records wait for it; if writing fails, they are lost, since the command matters
+ * more than its record.
  */
 export const eventFile = (path: string, longest = longestEvents): Sink => {
   let waiting: string[] = []
@@ -46,7 +46,7 @@ export const eventFile = (path: string, longest = longestEvents): Sink => {
         appendFileSync(path, waiting.join(''), { mode: 0o600 })
         waiting = []
       } catch (error) {
-        // Only for the folder is it worth waiting.
+        // Only a missing folder is worth waiting for.
         if ((error as NodeJS.ErrnoException).code !== 'ENOENT') waiting = []
       }
     },
@@ -54,7 +54,7 @@ export const eventFile = (path: string, longest = longestEvents): Sink => {
   }
 }
 
-/** A record as it was kept; it may have fields that this version does not know. */
+/** A record from the file; it may have fields that this version does not know. */
 export type KeptRecord = EventRecord & { readonly time: string }
 
 const recordIn = (line: string): KeptRecord | undefined => {
@@ -62,17 +62,17 @@ const recordIn = (line: string): KeptRecord | undefined => {
     const record = JSON.parse(line) as KeptRecord | null
     return typeof record?.time === 'string' && typeof record.type === 'string' ? record : undefined
   } catch {
-    // The beginning of a line, as a power cut leaves it.
+    // A line that a power cut shortened.
     return undefined
   }
 }
 
-/** Milliseconds between two looks at a file that is followed. */
+/** Milliseconds between two reads of a file that is followed. */
 const lookEvery = 200
 
 /**
- * The records that are kept, the oldest first. With `follow` it goes on with those that are written from now on, also
- * when the file is put aside meanwhile, until the signal.
+ * The kept records, oldest first. With `follow`, it continues with new ones until the signal, even when the file is
+ * rotated.
  */
 export async function* readEvents(
   path: string,
@@ -95,7 +95,7 @@ export async function* readEvents(
   const recordsOf = (text: string): readonly KeptRecord[] =>
     text.split('\n').flatMap((line) => recordIn(line) ?? [])
 
-  // The current file first, so that one that is put aside meanwhile is not read twice.
+  // The current file is opened first, so that a rotation does not make it be read twice.
   let file = openIfThere(path)
   try {
     const older = openIfThere(olderOf(path))
@@ -113,7 +113,7 @@ export async function* readEvents(
       yield* recordsOf(fresh.subarray(0, whole).toString())
       const now = statSync(path, { throwIfNoEntry: false })
       if (now && (file === undefined || now.ino !== fstatSync(file).ino)) {
-        // What was written to the old one between the two looks is read before it is left.
+        // The rest of the rotated file is read before it is left.
         if (file !== undefined) {
           yield* recordsOf(read(file, at).toString())
           closeSync(file)

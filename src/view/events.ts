@@ -2,7 +2,7 @@ import type { PartProgress } from '../parts/preparation.js'
 import type { Outcome, RunEvent, Step } from '../plan/step.js'
 import type { Mask } from './secrets.js'
 
-/** The step that an event is about. `machine` is null where it concerns the host or the whole lab. */
+/** The step of an event. `machine` is null for a step of the host or the whole lab. */
 export interface StepFields {
   readonly step: string
   readonly title: string
@@ -38,7 +38,7 @@ export interface RunFinishedRecord {
   readonly started: string
   readonly seconds: number
   readonly interrupted: boolean
-  /** How many steps ended how. */
+  /** The number of steps by outcome. */
   readonly outcomes: Readonly<Record<Outcome, number>>
 }
 
@@ -91,7 +91,7 @@ export type EventRecord =
   | PartRecord
   | { readonly type: 'notice'; readonly text: string }
 
-/** Something that draws records. */
+/** Draws or stores records. */
 export interface Sink {
   take(record: EventRecord): void
   close(): Promise<void>
@@ -99,7 +99,7 @@ export interface Sink {
 
 const milliseconds = (seconds: number): number => Math.round(seconds * 1000) / 1000
 
-/** Ids, names and numbers are ours and stay as they are; everything that a machine may have said is masked. */
+/** Ids, names and numbers are lab's own and stay unchanged; text that a machine may have produced is masked. */
 export const recordOf = (event: RunEvent, mask: Mask): EventRecord => {
   const fields = (step: Step): StepFields => ({
     step: step.id,

@@ -12,7 +12,7 @@ import {
   type Paint,
 } from './wording.js'
 
-/** Milliseconds. A step that is over sooner has one line, its outcome. */
+/** Milliseconds. A step that ends sooner gets only the line with its outcome. */
 const worthMentioning = 2_000
 const betweenNotes = 5_000
 const betweenPartLines = 15_000
@@ -21,18 +21,18 @@ const betweenLooks = 1_000
 interface Doing {
   readonly word: string
   readonly detail: string
-  /** What it is about: of several checks each has its own last sight. */
+  /** The subject: each of several checks has its own last result. */
   readonly subject: string
 }
 
 interface RunningStep {
   readonly fields: StepFields
   readonly begun: number
-  /** It has had its first line. */
+  /** Whether it has had its first line. */
   mentioned: boolean
   /** When its last line was printed. */
   lastLine: number
-  /** The newest thing that has no line yet. */
+  /** The latest activity that has no line yet. */
   doing?: Doing | undefined
   readonly printed: Map<string, string>
   waited: boolean
@@ -117,7 +117,7 @@ export const lines = (stream: NodeJS.WritableStream, color: boolean): Sink => {
     )
   }
 
-  /** Also from a clock: what takes long without a word is what people ask about. */
+  /** Also called by a timer: people wonder about steps that take long without output. */
   const look = (): void => {
     const now = performance.now()
     for (const step of steps.values()) lookAtStep(step, now)

@@ -16,17 +16,17 @@ import { listOptions, type Renderer } from './rows.js'
 /** Milliseconds between two frames. */
 const frameTime = 120
 
-/** listr would redirect standard output and error while it draws; here nothing of others is touched. */
+/** listr would redirect standard output and error while it draws; this leaves them alone. */
 class Untouched extends ProcessOutput {
   override hijack(): void {
-    // Nothing to take.
+    // Nothing to redirect.
   }
   override release(): void {
-    // Nothing to give back.
+    // Nothing to restore.
   }
 }
 
-/** A spinner whose clock keeps no process alive. */
+/** A spinner whose timer does not keep the process alive. */
 class Ticker extends Spinner {
   #timer: NodeJS.Timeout | undefined
 
@@ -50,7 +50,7 @@ class Ticker extends Spinner {
   }
 }
 
-/** listr's own renderer, but its frames fit the terminal, come at a steady pace, and are drawn by the canvas. */
+/** listr's own renderer, with frames that fit the terminal, come at a steady rate, and are drawn by the canvas. */
 const rendererOn = (
   canvas: Canvas,
   ticker: Ticker,
@@ -70,7 +70,7 @@ const rendererOn = (
         refresh()
         canvas.draw(fit(this.create().split('\n'), canvas.height, ticker.faces))
       } catch (error) {
-        // A drawing that breaks must not break the run; `close` tells.
+        // A failure of the drawing must not fail the run; `close` reports it.
         this.#last = Infinity
         defect(error)
       }
@@ -119,7 +119,7 @@ const listOf = (
         [Level.COMPLETED_WITH_FAILED_SUBTASKS]: icons.failed,
       },
       color: {
-        // Every level that occurs: listr's own colours look at standard output, which may be another stream.
+        // Every level that occurs: listr's own colours depend on standard output, which may be another stream.
         [Level.WAITING]: styled('dim'),
         [Level.COMPLETED]: styled('green'),
         [Level.FAILED]: styled('red'),
@@ -132,14 +132,14 @@ const listOf = (
   })
 }
 
-/** For terminals: phases and their steps, or the parts of a preparation, redrawn in place while they go on. */
+/** For terminals: phases and their steps, or the parts of a preparation, redrawn in place. */
 export const listr = (stream: NodeJS.WriteStream, color: boolean): Sink => {
   const paint = painter(color)
   const canvas = new Canvas(stream)
   const surroundings: Surroundings = { paint, columns: () => canvas.columns }
   let drawing: Drawing | undefined
   let running = Promise.resolve()
-  /** A drawing ends a moment after its last event; what comes after it waits for that, in order. */
+  /** A drawing ends a moment after its last event; later output waits for it, in order. */
   let tail = Promise.resolve()
   let ending = 0
   const defects: unknown[] = []
@@ -176,7 +176,7 @@ export const listr = (stream: NodeJS.WriteStream, color: boolean): Sink => {
 
   const takePart = (record: PartRecord): void => {
     if (drawing && !drawing.shows(record)) {
-      // Something is prepared in the middle of a run: its rows keep their place, the part has a line above.
+      // A preparation in the middle of a run: the rows keep their place, and the part gets a line above.
       if (record.state === 'building' || record.state === 'waiting') return
       const icon = record.state === 'failed' ? paint('red', icons.failed) : paint('green', icons.done)
       say(`${icon} ${partLabel(record)} ${oneLine(record.title)}  ${partEnd(record)}`)

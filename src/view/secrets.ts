@@ -35,7 +35,7 @@ const commonWords = new Set(
   ).split(' '),
 )
 
-/** `password123` and `control-plane` are words; with more than four digits and signs nobody would guess it. */
+/** `password123` and `control-plane` are common; with more than four digits and signs, nobody would guess it. */
 const isCommon = (secret: string): boolean => {
   const words = secret
     .toLowerCase()
@@ -45,7 +45,7 @@ const isCommon = (secret: string): boolean => {
   return words.length > 0 && others <= 4 && words.every((word) => commonWords.has(word))
 }
 
-/** `abcd`, `eth0`: likely to be some word or name, though not one of the common words. */
+/** `abcd`, `eth0`: probably a word or a name, though not one of the common words. */
 const isLikeName = (secret: string): boolean => /^[a-z]+[-_.]?\d{0,3}$/i.test(secret)
 
 const isDistinctive = (secret: string): boolean =>
@@ -58,13 +58,13 @@ const literal = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, 
 
 const alone = (pattern: string): string => `(?<![A-Za-z0-9])${pattern}(?![A-Za-z0-9])`
 
-/** Of a word in base64, `=` may be left out; a letter more on either side would be another word. */
+/** A base64 word may lack its `=`; a letter more on either side would make it another word. */
 const base64Word = (text: string): string =>
   `(?<![A-Za-z0-9+/])${literal(Buffer.from(text).toString('base64').replace(/=+$/, ''))}(?![A-Za-z0-9+/])={0,2}`
 
 /**
- * What a secret looks like inside longer base64, where it may begin at any of three places of a group:
- * the characters that also depend on its neighbours are left off.
+ * The possible forms of a secret inside longer base64, where it may start at any of three positions in a group:
+ * characters that also depend on its neighbours are left off.
  */
 const insideBase64 = (secret: string): string[] =>
   [0, 1, 2].flatMap((shift) => {
@@ -88,7 +88,7 @@ const writtenForms = (secret: string): string[] => [
   encodeURIComponent(Buffer.from(secret).toString()),
 ]
 
-/** What stands before a value that is a secret. */
+/** Text that precedes the value of a secret. */
 const before = [
   // password=…  "rootPassword": "…"  \"password\":\"…\"  name: MYSQL_PASSWORD, value: …
   `(?:pass(?:word|wd|phrase)?|pwd|secret|token)[\\w.-]*["'\\\\]*(?:[,\\s]+["'\\\\]*value["'\\\\]*)?\\s*[:=]\\s*["'\\\\]*`,
@@ -100,8 +100,8 @@ const before = [
 ].join('|')
 
 /**
- * Secrets that are known by their form, whoever made them: private keys, kubeadm's bootstrap tokens and certificate
- * keys, and the key in a kubeconfig.
+ * Masks secrets that are recognized by their form: private keys, kubeadm's bootstrap tokens and certificate keys, and
+ * the key in a kubeconfig.
  */
 const maskForms: Mask = (text) =>
   text
@@ -126,7 +126,7 @@ export const createMask = (secrets: readonly string[]): Mask => {
         ...writtenForms(secret).map((form) => ({ form, whole: secret.length < 8 })),
         ...insideBase64(secret).map((form) => ({ form, whole: false })),
       ])
-      // The longest first: of two secrets, one may begin with the other.
+      // The longest first, since one secret may be the beginning of another.
       .sort((a, b) => b.form.length - a.form.length)
       .map(({ form, whole }) => (whole ? alone(literal(form)) : literal(form))),
   )
@@ -152,11 +152,11 @@ export const createMask = (secrets: readonly string[]): Mask => {
 
 export const maskSecrets = (text: string, secrets: readonly string[]): string => createMask(secrets)(text)
 
-/** What this process knows to be secret: of every lab that it loaded, whatever it prints about which. */
+/** Every secret of every lab that this process has loaded. */
 const known = new Set<string>()
 let maskOfKnown: Mask | undefined
 
-/** From now on none of these is printed: neither by a view, nor in a report, nor in an error. */
+/** From now on none of these is printed in a view, a report or an error. */
 export const keepSecret = (secrets: readonly string[]): void => {
   for (const secret of secrets) {
     if (known.has(secret)) continue
@@ -165,5 +165,5 @@ export const keepSecret = (secrets: readonly string[]): void => {
   }
 }
 
-/** Masks all that this process knows to be secret by now, and what is secret by its form. */
+/** Masks all secrets that this process knows so far, and those recognized by their form. */
 export const maskKnown: Mask = (text) => (maskOfKnown ??= createMask([...known]))(text)

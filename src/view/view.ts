@@ -5,37 +5,37 @@ import { lines } from './lines.js'
 import { listr } from './listr.js'
 import { createMask, type Mask } from './secrets.js'
 
-/** Shows what happens while it happens. It decides nothing, and it handles no signals. */
+/** Shows events as they happen. It makes no decisions and handles no signals. */
 export interface View {
   event(event: RunEvent): void
   part(progress: PartProgress): void
-  /** A line, or several, for people. */
+  /** Prints one or several lines for people. */
   notice(text: string): void
   /**
-   * Ends what is being drawn, unfinished or not, and returns within moments. Call it before anything else is
-   * written to the same stream, and before `process.exit`.
+   * Ends the current drawing, finished or not, and returns within moments. Call it before anything else is written to
+   * the same stream, and before `process.exit`.
    */
   close(): Promise<void>
 }
 
 export interface ViewOptions {
-  /** Where people read. */
+  /** The stream for people. */
   readonly stream: NodeJS.WriteStream
   /** Whether to colour; see `wantsColor`. */
   readonly color: boolean
   /** Whether to redraw in place, where `stream` is a terminal that can. */
   readonly interactive: boolean
   /**
-   * Events for programs, one JSON object per line, to `eventsStream`. People still get their view, unless
-   * it would go to the same place: the same stream, or both a terminal.
+   * Events for programs, one JSON object per line, to `eventsStream`. The view for people stays, unless both would go
+   * to the same place: the same stream, or both to a terminal.
    */
   readonly events: boolean
   readonly eventsStream: NodeJS.WriteStream
-  /** Where the same records are kept; absent: nowhere. */
+  /** Where the same records are stored; absent: nowhere. */
   readonly keep?: Sink | undefined
   /** Masked in everything that is printed; see `secrets.ts` for how. */
   readonly secrets?: readonly string[]
-  /** The same, where what is secret is not known yet. */
+  /** The mask, if the secrets are not known yet. */
   readonly mask?: Mask
   readonly env?: NodeJS.ProcessEnv
 }
@@ -54,7 +54,7 @@ export const wantsColor = (
 const canRedraw = (stream: NodeJS.WriteStream, env: NodeJS.ProcessEnv): boolean =>
   stream.isTTY && env.TERM !== 'dumb' && ['', 'false', '0'].includes(env.CI ?? '')
 
-/** Nobody reads any more (`lab up | head`), or the disk is full: what was begun is still brought to its end. */
+/** The reader is gone (`lab up | head`) or the disk is full: the work still continues to its end. */
 const outliveReaders = (stream: NodeJS.WriteStream): void => {
   stream.on('error', () => undefined)
 }

@@ -1,4 +1,4 @@
-/** The words that all views share: durations, outcomes, parts, and what may be put on one line. */
+/** The wording that all views share: durations, outcomes, parts, and text that fits on one line. */
 import { stripVTControlCharacters, styleText } from 'node:util'
 import type { Outcome } from '../plan/step.js'
 import type { PartRecord, RunFinishedRecord } from './events.js'
@@ -9,13 +9,13 @@ export type Paint = (style: Parameters<typeof styleText>[0], text: string) => st
 export const painter = (color: boolean): Paint =>
   color ? (style, text) => styleText(style, text, { validateStream: false }) : (_style, text) => text
 
-/** Text of machines is not trusted with the terminal: no escape sequences, no carriage returns. */
+/** Removes escape sequences and carriage returns: text of machines must not control the terminal. */
 export const oneLine = (text: string): string =>
   stripVTControlCharacters(text)
     .replace(/[\s\p{Cc}]+/gu, ' ')
     .trim()
 
-/** Like `oneLine`, but lines and their indentation stay. */
+/** Like `oneLine`, but keeps line breaks and indentation. */
 export const severalLines = (text: string): string[] =>
   stripVTControlCharacters(text)
     .trimEnd()
@@ -32,17 +32,17 @@ const minutesAndMore = (whole: number): string =>
     ? `${String(Math.floor(whole / 60))} min ${String(whole % 60)} s`
     : `${String(Math.floor(whole / 3600))} h ${String(Math.floor((whole % 3600) / 60))} min`
 
-/** Of something that is over: `6.1 s`, `2 min 20 s`, `1 h 5 min`. */
+/** For something finished: `6.1 s`, `2 min 20 s`, `1 h 5 min`. */
 export const duration = (seconds: number): string =>
   Number(seconds.toFixed(1)) < 60 ? `${seconds.toFixed(1)} s` : minutesAndMore(Math.round(seconds))
 
-/** Of something that goes on: whole seconds, or its last digit would flicker. */
+/** For something in progress: whole seconds, since the last digit would flicker. */
 export const elapsed = (seconds: number): string => {
   const whole = Math.floor(seconds)
   return whole < 60 ? `${String(whole)} s` : minutesAndMore(whole)
 }
 
-/** An estimate, no more exact than it deserves. */
+/** An estimate, rounded to its precision. */
 export const remaining = (seconds: number): string => {
   if (seconds < 10) return 'a few seconds left'
   if (seconds < 90) return `about ${String(Math.round(seconds / 10) * 10)} s left`

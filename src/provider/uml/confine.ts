@@ -1,12 +1,12 @@
 /**
- * How a machine is confined: its kernel is a program that runs what somebody else wrote, and gets no more than it
+ * The confinement of a machine: its kernel is a program that runs untrusted code, and gets no more access than it
  * needs. Its processes run as a user that the host does not have, in a user namespace without any capability, in
- * PID, mount and IPC namespaces of their own, with `no_new_privs`, below a root folder that has its kernel, its disks
- * and nothing else. Standard library only: the supervisor uses it.
+ * their own PID, mount and IPC namespaces, with `no_new_privs`, in a root folder that contains only its kernel and
+ * its disks. Standard library only: the supervisor uses it.
  */
 import { readFileSync } from 'node:fs'
 
-/** A file of the host that the machine sees, and where: `/base`. */
+/** A file of the host, and its path inside the machine's root folder: `/base`. */
 export interface Bind {
   readonly from: string
   readonly to: string
@@ -14,19 +14,24 @@ export interface Bind {
 }
 
 export interface Confinement {
-  /** User and group of the machine's processes, on the host. Absent: whoever runs `lab`, who has no other to give. */
+  /**
+   * User and group id of the machine's processes on the host. Absent: the user of `lab`, who has no other id to give.
+   */
   readonly user?: number
   readonly binds: readonly Bind[]
-  /** An empty folder, in which its root folder is put together. */
+  /** An empty folder in which its root folder is assembled. */
   readonly root: string
-  /** A network namespace of its own, which the bridge's cable leads into: for who cannot be given a tap device. */
+  /** A network namespace of its own with one end of the bridge's cable, for a host without usable tap devices. */
   readonly cable?: string
 }
 
-/** systemd's list of user numbers has nobody here: above all containers, below the numbers that are negative somewhere. */
+/**
+ * Nobody uses these user ids according to systemd's list: they are above all containers, and below the ids that some
+ * programs treat as negative.
+ */
 const unused = { first: 1_879_048_192, count: 2 ** 27 }
 
-/** `inside outside count` a line, as in /proc/self/uid_map. */
+/** Lines of `inside outside count`, as in /proc/self/uid_map. */
 const mapped = (map: string): readonly { first: number; count: number }[] =>
   map
     .trim()
@@ -35,11 +40,11 @@ const mapped = (map: string): readonly { first: number; count: number }[] =>
     .map(([first = 0, , count = 0]) => ({ first, count }))
 
 /**
- * A user number for a machine, the same each time, of those that nobody has. In a container that has fewer numbers, one
- * of the upper half of those it has. Undefined: there is none but our own.
+ * An unused user id for a machine, the same each time. A container with fewer ids uses one from the upper half of its
+ * own. Undefined: there is none but our own.
  *
- * @param place picks one: a whole number
- * @param taken numbers of the host's users
+ * @param place selects one: a whole number
+ * @param taken ids of the host's users
  */
 export const userNumber = (map: string, place: number, taken: ReadonlySet<number>): number | undefined => {
   const ranges = mapped(map)
@@ -56,14 +61,14 @@ export const userNumber = (map: string, place: number, taken: ReadonlySet<number
   return undefined
 }
 
-/** The numbers of the users and groups that a text like /etc/passwd lists. */
+/** The ids of the users and groups in a text like /etc/passwd. */
 export const listedNumbers = (text: string): readonly number[] =>
   text
     .split('\n')
     .map((line) => Number(line.split(':')[2]))
     .filter((number) => Number.isInteger(number))
 
-/** As this process may give it. */
+/** A user id that this process may give to a machine. */
 export const machineUser = (place: number): number | undefined => {
   const read = (path: string): string => {
     try {
@@ -77,9 +82,9 @@ export const machineUser = (place: number): number | undefined => {
 }
 
 /**
- * Runs as the first process of the machine's PID namespace, with the supervisor's powers, and puts the root folder
- * together. The tools that the last steps need are in it meanwhile; a helper takes them out again, and the host's
- * root with them, before the machine's kernel runs. `$1`: root; `$2`: what then runs inside; from `$3` on: binds.
+ * The first process of the machine's PID namespace. It has the supervisor's privileges and assembles the root folder.
+ * The tools for the last steps are in it meanwhile; a helper removes them and the host's root before the machine's
+ * kernel runs. `$1`: root folder; `$2`: the script that then runs inside; from `$3`: binds.
  */
 const outside = `
 set -eu
@@ -147,9 +152,10 @@ exec setarch "$(uname -m)" --addr-no-randomize "$@" sh -c "$inside"
 `
 
 /**
- * The first process stays a shell: a kernel that panics aborts, and the signal of that would pass the first process
- * by. What the shell itself has to say, `Killed`, is not the machine's console. The arguments are words without
- * spaces, and in the environment, so that the processes outside do not look like the machine.
+ * The first process stays a shell: a kernel that panics aborts, and a signal to itself would not reach the first
+ * process of a namespace. The shell's own messages, such as `Killed`, are kept out of the machine's console. The
+ * arguments are words without spaces and are passed in the environment, so that the outer processes are not mistaken
+ * for the machine.
  */
 const inside = `
 echo >&8
@@ -162,7 +168,7 @@ $argv 2>&3 3>&-
 exit $?
 `
 
-/** A command that runs `argv`, a program of the machine's root folder, confined; and its environment. */
+/** The confined command for `argv`, a program in the machine's root folder, with its environment. */
 export const confined = (
   argv: readonly string[],
   { user, binds, root, cable }: Confinement,

@@ -1,8 +1,8 @@
-/** Logs that do not grow without end, and their last lines. Standard library only: the supervisor uses it. */
+/** Logs of bounded size, and their last lines. Standard library only: the supervisor uses it. */
 import { closeSync, fstatSync, openSync, renameSync, writeSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 
-/** A file that is appended to. Beyond `limit` bytes it becomes `PATH.1`, in the place of the one before. */
+/** A file for appending. Beyond `limit` bytes it is renamed to `PATH.1` and replaces the previous one. */
 export class BoundedLog {
   private readonly path: string
   private readonly limit: number
@@ -16,7 +16,7 @@ export class BoundedLog {
     this.size = fstatSync(this.fd).size
   }
 
-  /** @throws as the file system does: it is full. */
+  /** @throws the errors of the file system, such as a full disk */
   write(text: Buffer): void {
     if (this.size > 0 && this.size + text.length > this.limit) {
       closeSync(this.fd)
@@ -33,7 +33,7 @@ export class BoundedLog {
   }
 }
 
-/** The last bytes of a file; nothing where there is none. */
+/** The last bytes of a file; empty if it does not exist. */
 export const endOf = async (path: string, bytes = 64 * 1024): Promise<string> => {
   const file = await open(path, 'r').catch(() => undefined)
   if (!file) return ''

@@ -1,17 +1,17 @@
-/** The copy-on-write disk of User-Mode Linux: what of the base disk was written to, sector by sector. */
+/** The copy-on-write disk of User-Mode Linux: the sectors of the base disk that were written to. */
 import { open, rename, rm, stat } from 'node:fs/promises'
 
 const sector = 512
 const page = 4096
-/** 32-bit numbers and a path of 4096 bytes, without gaps: arch/um/drivers/cow_user.c. */
+/** 32-bit numbers and a path of 4096 bytes, without padding: arch/um/drivers/cow_user.c. */
 const headerSize = 4128
 
 const roundUp = (size: number, to: number): number => Math.ceil(size / to) * to
 
 /**
- * Makes an empty one, as the machine's kernel would: but so, that kernel needs no folder that it may write to.
+ * Creates an empty one, as the machine's kernel would do, so that the kernel needs no writable folder.
  *
- * @param seenAs the path under which the machine sees the base disk
+ * @param seenAs the path at which the machine sees the base disk
  */
 export const makeCow = async (path: string, baseDisk: string, seenAs: string): Promise<void> => {
   const { size, mtimeMs } = await stat(baseDisk)
@@ -26,7 +26,7 @@ export const makeCow = async (path: string, baseDisk: string, seenAs: string): P
   header.write(seenAs, 32, 'latin1')
   const bitmap = Math.ceil(Math.ceil(size / sector) / 8)
   const data = roundUp(roundUp(headerSize, page) + bitmap, page)
-  // Under its name only when it is complete.
+  // The file gets its name only when it is complete.
   const next = `${path}.new`
   await rm(next, { force: true })
   const file = await open(next, 'wx', 0o600)

@@ -1,12 +1,9 @@
-/** How much memory and how many processes this process may still have: of the host, and of what it was put into. */
+/** The memory and the number of processes that this process may still use, on the host and in its control groups. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { freemem } from 'node:os'
 import { dirname, join } from 'node:path'
 
-/**
- * Reads a file below a root, `/` but in tests; undefined: it is not there. Of /proc and /sys, so nothing is missing
- * in part.
- */
+/** Reads a file below a root, which is `/` except in tests; undefined if it does not exist. For /proc and /sys. */
 type Read = (path: string) => string | undefined
 
 export const readBelow =
@@ -22,8 +19,8 @@ export const readBelow =
 const host = readBelow('/')
 
 /**
- * The folders of the control groups that this process is in, the innermost first, for one controller. Each of them
- * has limits of its own, and the narrowest counts. In a container, the mount shows only what is below it.
+ * The control groups of this process for one controller, the innermost first. Each has its own limits, and the lowest
+ * counts. In a container, the mount shows only the groups below it.
  */
 const controlGroups = (
   controller: 'memory' | 'pids',
@@ -65,19 +62,19 @@ const field = (text: string | undefined, name: string): number =>
   Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(text ?? '')?.[1] ?? '0')
 
 export interface Memory {
-  /** That can be used without swapping. */
+  /** The amount that can be used without swapping. */
   readonly bytes: number
-  /** The file that says so; absent: it is the host that has no more. */
+  /** The file with the limit; absent if the host itself is the limit. */
   readonly limit?: string
 }
 
-/** What the host has, or the narrowest control group that this process is in. */
+/** The free memory of the host, or of the most limited control group of this process. */
 export const availableMemory = (read: Read = host): Memory => {
   const found = /MemAvailable:\s+(\d+) kB/.exec(read('/proc/meminfo') ?? '')
   let least: Memory = { bytes: found ? Number(found[1]) * 1024 : freemem() }
   for (const { folder, v2 } of controlGroups('memory', read)) {
     const used = number(read(join(folder, v2 ? 'memory.current' : 'memory.usage_in_bytes')))
-    // What was read from disks is given back when it is wanted.
+    // The page cache is reclaimed on demand.
     const cached = field(read(join(folder, 'memory.stat')), v2 ? 'inactive_file' : 'total_inactive_file')
     for (const name of v2 ? ['memory.max', 'memory.high'] : ['memory.limit_in_bytes']) {
       const limit = number(read(join(folder, name)))
@@ -90,9 +87,9 @@ export const availableMemory = (read: Read = host): Memory => {
 }
 
 export interface TaskLimit {
-  /** What sets it: `ulimit -u 512`. */
+  /** The name of the limit: `ulimit -u 512`. */
   readonly bound: string
-  /** How many more processes and threads may be. */
+  /** How many more processes and threads are allowed. */
   readonly free: number
   readonly hint: string
 }
@@ -109,9 +106,9 @@ const tasksOfUser = (uid: number, read: Read, pids: () => readonly string[]): nu
 const numberedProcesses = (): readonly string[] => readdirSync('/proc').filter((name) => /^\d+$/.test(name))
 
 /**
- * Every limit for processes and threads: of this user (`ulimit -u`), and of control groups. Each process of a
- * machine is one of the host.
- * @param uid root is not held to the first: its machines have users of their own, which begin with none
+ * Every limit for processes and threads: of this user (`ulimit -u`), and of control groups. Each process of a machine
+ * is a process of the host.
+ * @param uid the first limit does not apply to root, whose machines run as users of their own
  */
 export const taskLimits = (
   uid: number = process.getuid?.() ?? 0,

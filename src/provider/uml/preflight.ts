@@ -19,12 +19,12 @@ const textOf = (path: string): string | undefined => {
   }
 }
 
-/** Bit of CAP_SYS_ADMIN, which whoever makes namespaces needs. */
+/** The bit of CAP_SYS_ADMIN, which is required for making namespaces. */
 const sysAdmin = 21n
 
 /**
- * Why no namespaces can be made here, and what to type, from what the kernel says of this very process: a container
- * is made with fewer rights than the host's root has, and with a filter of system calls.
+ * Why namespaces cannot be made here, and what to type, according to the kernel's data about this process: a
+ * container has fewer privileges than root on the host, and a system call filter.
  */
 export const whyNoNamespaces = (
   status: string,
@@ -52,7 +52,7 @@ export const whyNoNamespaces = (
   }
 }
 
-/** Tries it, by a command that runs another one where machines run: in namespaces of their own. */
+/** Tries to run a command inside the namespaces in which machines would run. */
 export const probe = async (
   [program, ...enter]: readonly [string, ...string[]],
   signal: AbortSignal,
@@ -108,7 +108,7 @@ export const probe = async (
   const version = /Linux version (\S+)/.exec(said)?.[1]
   if (version !== undefined) return { usable: true, evidence: `${namespaces}; a kernel ${version} booted` }
   const last = said.trim().split('\n').at(-1) ?? ''
-  // One that could not even be started has said nothing: then the system has.
+  // A command that could not be started printed nothing: then the system error says why.
   const why = last || (boot.originalMessage ?? boot.shortMessage ?? 'it ended without a word')
   return {
     usable: false,
@@ -121,18 +121,21 @@ export const probe = async (
 }
 
 /**
- * Bytes of a root disk's own blocks after `lab up`, and what a day of logs and images adds. 0.75 MiB
- * were measured for an iSCSI machine; a node's is an estimate.
+ * The space in bytes that a root disk takes after `lab up` and a day of logs and images. 0.75 MiB were measured for
+ * an iSCSI machine; the value for a node is an estimate.
  */
 const rootGrowth = (lab: Lab, machine: MachineSpec): number =>
   (nodesOf(lab).includes(machine) ? 768 : 32) * 1024 ** 2
 
-/** Bytes of a LUN that its first file system writes: 68 MiB were measured for ext4 on 4 GiB, of it 64 its journal. */
+/**
+ * Bytes of a LUN that its first file system writes: 68 MiB were measured for ext4 on 4 GiB, including a journal of 64
+ * MiB.
+ */
 const lunAtOnce = (size: number): number => Math.min(size, 64 * 1024 ** 2 + size * 0.02)
 
 /**
- * Processes and threads of this host that a machine needs: 18 were measured for two iSCSI machines; a
- * node's is an estimate.
+ * Processes and threads of this host per machine: 18 were measured for two iSCSI machines; the value for a node is an
+ * estimate.
  */
 const tasksOf = (lab: Lab, machine: MachineSpec): number => (nodesOf(lab).includes(machine) ? 300 : 40)
 
@@ -142,14 +145,14 @@ const ownTasks = 40
 const sum = (numbers: readonly number[]): number => numbers.reduce((all, each) => all + each, 0)
 const gib = (bytes: number): string => (bytes / 1024 ** 3).toFixed(1)
 
-/** The nearest folder that is there: a file system is asked about it, and about what will be made in it. */
+/** The nearest existing folder, on whose file system the path would be made. */
 const nearest = (path: string): string => {
   let at = path
   while (!existsSync(at) && at !== '/') at = dirname(at)
   return at
 }
 
-/** What of a lab's disks is on the disk already, in bytes. */
+/** The bytes of a lab's disks that are already on disk. */
 const written = (folder: string): number => {
   try {
     return sum(
@@ -162,7 +165,7 @@ const written = (folder: string): number => {
   }
 }
 
-/** @param running whether the lab has machines that run: they have what they need */
+/** @param running whether machines of the lab already run and have the resources they need */
 export const preflight = async (lab: Lab, running: boolean): Promise<readonly Problem[]> => {
   const problems: Problem[] = []
   const noexec = noexecMountOf(cacheRoot())

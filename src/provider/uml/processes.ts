@@ -1,6 +1,6 @@
 /**
- * The processes of a lab, as /proc shows them. What is in a process's arguments anybody can write: a lab's supervisor
- * is the first process of a PID namespace below ours, and all others descend from it.
+ * The processes of a lab according to /proc. Anybody can choose the arguments of a process, so they prove nothing: a
+ * lab's supervisor is the first process of a PID namespace below ours, and all others descend from it.
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
@@ -8,31 +8,31 @@ import { basename } from 'node:path'
 export interface FoundProcess {
   readonly pid: number
   readonly parent: number
-  /** `R`, `S`, `T`: stopped, `Z`: ended, and nobody has collected it yet. */
+  /** `R`, `S`, `T`: stopped, `Z`: zombie. */
   readonly state: string
-  /** When it began, in ticks since the boot of the host: with the pid, that is one process and no later one. */
+  /** Start time in ticks since the boot of the host: together with the pid it identifies one process. */
   readonly began: string
 }
 
 export const processAt = (pid: number): FoundProcess | undefined => {
   try {
     const stat = readFileSync(`/proc/${String(pid)}/stat`, 'utf8')
-    // The name, in brackets, may hold anything; behind it come the state and the parent.
+    // The name in parentheses may contain anything; the state and the parent follow it.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
     return { pid, state: fields[0] ?? '', parent: Number(fields[1]), began: fields[19] ?? '' }
   } catch {
-    // It ended while we looked.
+    // The process has ended meanwhile.
     return undefined
   }
 }
 
-/** All there are now. */
+/** All processes. */
 export const allProcesses = (): readonly FoundProcess[] =>
   readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .flatMap((name) => processAt(Number(name)) ?? [])
 
-/** A process and all that descend from it, itself first. */
+/** A process and all its descendants, itself first. */
 export const familyOf = (
   pid: number,
   all: readonly FoundProcess[] = allProcesses(),
@@ -46,10 +46,10 @@ export const familyOf = (
   return all.filter((one) => one.pid === pid).flatMap(below)
 }
 
-/** One that has ended and that nobody collected yet has let go of all it held. */
+/** A zombie no longer holds anything. */
 export const lives = (pid: number): boolean => !/^[ZX]?$/.test(processAt(pid)?.state ?? '')
 
-/** Its words, as far as it has some. */
+/** Its arguments, as far as they can be read. */
 export const argumentsOf = (pid: number): readonly string[] => {
   try {
     return readFileSync(`/proc/${String(pid)}/cmdline`, 'utf8').split('\0')
@@ -58,13 +58,16 @@ export const argumentsOf = (pid: number): readonly string[] => {
   }
 }
 
-/** Its numbers in the PID namespaces that it is in, ours first. */
+/** Its pids in the PID namespaces that contain it, ours first. */
 const numbersOf = (pid: number): readonly string[] => {
   const status = readFileSync(`/proc/${String(pid)}/status`, 'utf8')
   return /^NSpid:\s+(.*)$/m.exec(status)?.[1]?.split(/\s+/) ?? []
 }
 
-/** Whether it is the supervisor that listens on this socket: ours, and the first of a PID namespace below. */
+/**
+ * Whether it is the supervisor that listens on this socket: a process of ours, and the first of a PID namespace
+ * below.
+ */
 const isSupervisor = (pid: number, socket: string, user: number): boolean => {
   try {
     const [, script = '', listens] = argumentsOf(pid)
@@ -84,7 +87,10 @@ export interface LabProcess extends FoundProcess {
   readonly what: string
 }
 
-/** Of the lab whose supervisor listens there: that one first. Without it no other can be: the kernel ends them with it. */
+/**
+ * The processes of the lab whose supervisor listens on this socket, the supervisor first. Without it there can be no
+ * others, since the kernel ends them with it.
+ */
 export const processesOf = (socket: string): readonly LabProcess[] => {
   const all = allProcesses()
   const user = process.geteuid?.() ?? 0

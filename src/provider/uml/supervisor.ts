@@ -49,11 +49,11 @@ interface Entry extends StartRequest {
   ended?: string
 }
 
-/** Bytes of a console before it is moved aside: a boot prints 20 KiB. */
+/** Size in bytes at which a console log is rotated; a boot prints 20 KiB. */
 const consoleLimit = 4 * 1024 ** 2
 const logLimit = 256 * 1024
 
-/** A shell's exit code in words: beyond 128 it stands for the signal that ended the program. */
+/** A shell's exit code in words: a code above 128 stands for the signal that ended the program. */
 const endingOf = (code: number): string =>
   Object.entries(constants.signals).find(([, number]) => number === code - 128)?.[0] ??
   `exit code ${String(code)}`
@@ -62,11 +62,11 @@ const send = (pid: number, signal: NodeJS.Signals): void => {
   try {
     process.kill(pid, signal)
   } catch {
-    // It ended while we looked.
+    // The process has ended meanwhile.
   }
 }
 
-/** What it does for one machine, one after the other: a start waits for the end before it, and finds it gone. */
+/** Runs the actions for one machine one after another: a start waits for the end of the previous run. */
 class Turns {
   private readonly last = new Map<string, Promise<unknown>>()
 
@@ -94,7 +94,7 @@ const main = (socketPath: string, address: string, logPath: string): void => {
       const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
       log.write(Buffer.from(`${new Date().toISOString()} ${what}: ${text}\n`))
     } catch {
-      // The disk is full: that is no reason to end the lab.
+      // The disk is full, which is no reason to end the lab.
     }
   }
 
@@ -117,9 +117,9 @@ const main = (socketPath: string, address: string, logPath: string): void => {
       ...(request.user === undefined ? {} : { user: request.user }),
       ...(bridge.tap === undefined ? { cable: request.link[1] } : {}),
     })
-    // A PID namespace per machine: its first process ends, and the kernel ends all its helpers with it.
-    // And a CPU: its kernel and its programs are processes that hand over to each other at every system call,
-    // and never work at once. On one CPU that takes 11 microseconds, across two 14 to 32, as busy as they are.
+    // Each machine has a PID namespace: when its first process ends, the kernel ends all its helpers. And it has one
+    // CPU: its kernel and its programs are processes that hand over to each other at every system call and never run
+    // at the same time. A hand-over takes 11 microseconds on one CPU, and 14 to 32 across two, depending on load.
     const child = spawn('taskset', ['--cpu-list', String(request.cpu), ...command], {
       stdio: ['ignore', 'pipe', 'pipe'],
       detached: true,
@@ -140,7 +140,7 @@ const main = (socketPath: string, address: string, logPath: string): void => {
     child.on('error', (error) => {
       entry.ended ??= error.message
     })
-    // Not `exit`: what it said last is in the log by now.
+    // `close` rather than `exit`: by then its last output is in the log.
     child.on('close', (code, signal) => {
       entry.ended ??= signal ?? endingOf(code ?? 0)
       output.close()
@@ -148,7 +148,7 @@ const main = (socketPath: string, address: string, logPath: string): void => {
     machines.set(name, entry)
   }
 
-  /** A machine's kernel makes processes all the time: it is asked again until no new one is found. */
+  /** A machine's kernel starts processes all the time, so this repeats until no new one is found. */
   const signalAll = (entry: Entry | undefined, signal: 'SIGSTOP' | 'SIGCONT'): readonly number[] => {
     if (entry?.child.pid === undefined || entry.ended !== undefined) return []
     const done = new Set<number>()
@@ -163,8 +163,8 @@ const main = (socketPath: string, address: string, logPath: string): void => {
   }
 
   /**
-   * Ends a machine, and returns when none of its processes lives: one of them holds the lock of its disks. They
-   * are stopped first. One that is only just starting may not yet be in its PID namespace, and would outlive it.
+   * Ends a machine, and returns when all its processes are gone, since one of them holds the lock of its disks. They
+   * are stopped first: a machine that is just starting may not be in its PID namespace yet, and would survive.
    */
   const end = async (name: string, run: number | undefined): Promise<void> => {
     const entry = machines.get(name)
@@ -235,7 +235,7 @@ const main = (socketPath: string, address: string, logPath: string): void => {
       const status = error instanceof Refusal ? error.status : 500
       if (status === 500) say(`${request.method ?? ''} ${request.url ?? ''}`, error)
       if (response.headersSent) return void response.destroy()
-      // What is left of its body is not read.
+      // The rest of the body is not read.
       response.writeHead(status, { connection: 'close' }).end(
         JSON.stringify({
           error: `${error instanceof Error ? error.message : String(error)} ${stderr}`.trim(),
@@ -248,7 +248,7 @@ const main = (socketPath: string, address: string, logPath: string): void => {
   limitConnections(server)
   limitWaiting(server)
 
-  // Whatever it is, the machines know nothing of it, and would end with this process.
+  // Machines are not affected by such an error, and would end with this process.
   process.on('uncaughtException', (error) => say('not caught', error))
   process.on('unhandledRejection', (error) => say('not caught', error))
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(signal, () => process.exit(0))
@@ -258,7 +258,7 @@ const main = (socketPath: string, address: string, logPath: string): void => {
   }
   server.on('error', (error) => {
     if (server.listening) say('the socket', error)
-    // Without its socket nobody could ask it anything, nor end it.
+    // Without its socket, nobody could control or end it.
     else giveUp(error.message)
   })
   const nobody = (): void => {

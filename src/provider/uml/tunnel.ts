@@ -8,7 +8,7 @@ export const connectThrough = (socketPath: string, host: string, port: number): 
     const call = request({ socketPath, method: 'CONNECT', path: `${host}:${String(port)}` })
     call.once('connect', (response, socket, head) => {
       if (response.statusCode === 200) {
-        // A server that speaks first (SSH, MySQL) may have spoken in the same packet as the answer.
+        // A server that speaks first (SSH, MySQL) may have sent data in the same packet as the answer.
         if (head.length > 0) socket.unshift(head)
         resolve(socket)
       } else {
@@ -20,7 +20,7 @@ export const connectThrough = (socketPath: string, host: string, port: number): 
     call.end()
   })
 
-/** What the supervisor answered instead of doing it. */
+/** The supervisor's refusal of a request. */
 export class SupervisorRefusal extends Error {
   readonly status: number
 
@@ -30,7 +30,10 @@ export class SupervisorRefusal extends Error {
   }
 }
 
-/** One call to the supervisor. @throws SupervisorRefusal, or ENOENT/ECONNREFUSED where none runs. */
+/**
+ * One request to the supervisor.
+ * @throws SupervisorRefusal, or ENOENT/ECONNREFUSED if none runs
+ */
 export const callSupervisor = <T>(
   socketPath: string,
   method: 'GET' | 'PUT' | 'DELETE',
@@ -38,7 +41,7 @@ export const callSupervisor = <T>(
   body?: unknown,
 ): Promise<T> =>
   new Promise((resolve, reject) => {
-    // A connection of its own: one that is kept may be closed just when it is used again, on a busy host.
+    // A new connection each time: on a busy host, a kept one may be closed just when it is used again.
     const call = request({ socketPath, method, path, agent: false }, (response) => {
       const chunks: Buffer[] = []
       response.on('data', (chunk: Buffer) => chunks.push(chunk))

@@ -85,14 +85,14 @@ const states = async (lab: Lab): Promise<readonly MachineState[]> => {
   ])
 }
 
-/** Whom the machine runs as may use its files; nobody else. Those of a lab of an earlier version are root's. */
+/** Gives the files of a machine to its user alone. In a lab of an earlier version they belong to root. */
 const giveFiles = async (user: number | undefined, binds: readonly Bind[]): Promise<void> => {
   for (const { from, writable } of binds) {
     const own = writable === true || from.endsWith('/seed.tar')
-    // Of links, the link: nothing else may be given away.
+    // For a link, the link itself: nothing else may change its owner.
     if (own && user !== undefined) await lchown(from, user, user)
     if (!own && user !== undefined) {
-      // Parts hold no secrets; who may look into the folder they are in stays as it is.
+      // Parts contain no secrets, and the mode of their folder stays as it is.
       const { mode } = await stat(from)
       const readable = mode | 0o444 | (mode & 0o100 ? 0o111 : 0)
       if (mode !== readable) await chmod(from, readable & 0o777)
@@ -112,7 +112,7 @@ const start: Machines['start'] = async (lab, machine, files) => {
         hint: `lab prepare ${lab.name}`,
       })
     base = { kernel: parts.kernel, baseDisk: parts.baseDisk }
-    // Of a machine that was half made, over a base disk that nobody remembers.
+    // The rest of a machine that was partly made, on an unknown base disk.
     await rm(join(folder, 'root.cow'), { force: true })
   } else if (!existsSync(base.baseDisk) || !existsSync(base.kernel)) {
     throw new LabError(
@@ -139,14 +139,14 @@ const start: Machines['start'] = async (lab, machine, files) => {
     const disk = await open(path, 'a', 0o600)
     const { size: has } = await disk.stat()
     await disk.close()
-    // A LUN may grow; it never shrinks, there may be data at its end.
+    // A LUN may grow but never shrinks, since there may be data at its end.
     if (has < size) await truncate(path, size)
   }
   if (!existsSync(join(folder, 'root.cow'))) await makeCow(join(folder, 'root.cow'), base.baseDisk, seen.base)
   const user = userOf(lab, machine.name)
   const binds = bindsOf(lab, machine, base)
   await giveFiles(user, binds)
-  // Written last: a machine without it is absent, and is made anew.
+  // Written last: without this file the machine counts as absent and is made anew.
   await writePrivate(join(folder, 'base.json'), JSON.stringify(base))
   const request: StartRequest = {
     argv: argvOf(lab, machine),
@@ -168,7 +168,7 @@ const leftovers: Provider['leftovers'] = (lab) => {
       const namespace = readlinkSync(`/proc/${String(pid)}/ns/net`)
       if (namespace !== readlinkSync('/proc/self/ns/net')) namespaces.add(namespace)
     } catch {
-      // It ended while we looked.
+      // The process has ended meanwhile.
     }
   }
   const mounts = readFileSync('/proc/self/mounts', 'utf8')
@@ -183,7 +183,7 @@ const leftovers: Provider['leftovers'] = (lab) => {
 }
 
 const destroy: Provider['destroy'] = async (lab) => {
-  // Before its supervisor ends: those that are still ending then no longer show whose they are.
+  // Listed before the supervisor ends: afterwards, processes that are still ending can no longer be recognized.
   const processes = processesOf(socketOf(lab))
   await endSupervisor(lab)
   const same = ({ pid, began }: { pid: number; began: string }): boolean =>
@@ -195,7 +195,7 @@ const destroy: Provider['destroy'] = async (lab) => {
       try {
         process.kill(pid, 'SIGKILL')
       } catch {
-        // Gone already is what is wanted; anything else shows as a leftover.
+        // A missing file is fine; anything else shows as a leftover.
       }
     }
     await delay(50)
@@ -203,7 +203,7 @@ const destroy: Provider['destroy'] = async (lab) => {
   await removeState(pathsOf(lab))
 }
 
-/** One that does not run is left alone: whether it stands still, its state says. */
+/** A machine that does not run is ignored; its state tells whether it is paused. */
 const setPaused = async (lab: Lab, machine: string, method: 'PUT' | 'DELETE'): Promise<void> => {
   if (!(await runningMachines(lab))) return
   try {
@@ -213,7 +213,7 @@ const setPaused = async (lab: Lab, machine: string, method: 'PUT' | 'DELETE'): P
   }
 }
 
-/** What is wrong with the LUNs of a lab before anything is made: too many for a machine, or made smaller. */
+/** Problems with the LUNs of a lab before anything is made: too many for a machine, or made smaller. */
 const lunProblems = async (lab: Lab): Promise<readonly { problem: string; hint: string }[]> => {
   const problems: { problem: string; hint: string }[] = []
   for (const machine of lab.machines) {
@@ -234,8 +234,8 @@ const lunProblems = async (lab: Lab): Promise<readonly { problem: string; hint: 
 }
 
 /**
- * User-Mode Linux: every machine is a Linux kernel that runs as an ordinary process. It needs neither KVM nor
- * a hypervisor, and `kill -9` is a power cut. The machines of a lab live in namespaces of its own.
+ * User-Mode Linux: every machine is a Linux kernel that runs as an ordinary process. It needs neither KVM nor a
+ * hypervisor, and `kill -9` is a power cut. The machines of a lab run in namespaces of their own.
  */
 export const umlProvider: Provider = {
   name: 'uml',
@@ -288,7 +288,7 @@ export const umlProvider: Provider = {
         : { ok: false, saw: 'no supervisor runs' }
     },
     apiEndpoint: async (lab) => `https://127.0.0.1:${(await readFile(portFile(lab), 'utf8')).trim()}`,
-    // ssh hands it to a shell, after it has put in what `%` stands for.
+    // ssh passes it to a shell after expanding `%` tokens.
     proxyCommand: (lab) =>
       `${[process.execPath, dialScript, socketOf(lab)].map((word) => quote(word).replaceAll('%', '%%')).join(' ')} %h %p`,
   },

@@ -10,7 +10,7 @@ import type { Leftover } from '../provider.js'
 import { type Found, type Hypervisor, prefixOf, subnetOf } from './hypervisor.js'
 import { ask, must } from './tools.js'
 
-/** As vagrant-libvirt does by itself. */
+/** The default of vagrant-libvirt. */
 const connection = ['--connect', 'qemu:///system', '--quiet']
 
 const virsh = (lab: LabId, machine: string | undefined, ...args: readonly string[]) =>
@@ -22,7 +22,7 @@ const domainOf = (lab: LabId, machine: string): string => `${prefixOf(lab)}${mac
 
 const networkOf = (lab: LabId): string => `lab_${wordOf(lab)}`
 
-/** virDomainState, and why, as libvirt numbers them. */
+/** States and reasons of virDomainState, by number. */
 const running = ['1', '2', '3', '4']
 const paused = '3'
 const crashed = '6'
@@ -33,7 +33,7 @@ const offReasons: Readonly<Record<string, string>> = {
   '6': 'it could not be started',
 }
 
-/** `Domain: 'NAME'`, then `  key=value` lines, for every one. */
+/** Parses `Domain: 'NAME'` followed by `  key=value` lines, for each domain. */
 const parseStats = (text: string): readonly (ReadonlyMap<string, string> & { readonly domain?: string })[] =>
   text
     .split(/^Domain: /m)
@@ -48,7 +48,7 @@ const parseStats = (text: string): readonly (ReadonlyMap<string, string> & { rea
       return values
     })
 
-/** Lines that begin with a number or a UUID, and a name: the one by the other. */
+/** Parses lines of a number or UUID and a name into a map from name to the former. */
 const byName = (lines: string): ReadonlyMap<string, string> =>
   new Map(
     lines.split('\n').map((line) => {
@@ -59,15 +59,16 @@ const byName = (lines: string): ReadonlyMap<string, string> =>
 
 const machines: Hypervisor['machines'] = async (lab) => {
   const prefix = prefixOf(lab)
-  // One virsh for three questions: to start it and to connect takes longer than the answers. No name has a slash.
+  // One virsh for three questions, since starting and connecting takes longer than the answers. No name contains a
+  // slash.
   const { ok, stdout } = await tryVirsh(
     ['domstats --state --balloon --vcpu --nowait', 'list --all --uuid --name', 'list'].join('; echo /; '),
   )
-  // No virsh, or no libvirtd: there are no machines to speak of. Who needs one finds out what is wrong.
+  // No virsh or no libvirtd means no machines. A command that needs one reports what is wrong.
   if (!ok) return []
   const [stats = '', ids = '', active = ''] = stdout.split('/')
   const idOf = byName(ids)
-  // A domain gets another number every time it is switched on: `  7   lab_iscsi_target   running`.
+  // A domain gets a new number every time it is switched on: `  7   lab_iscsi_target   running`.
   const numberOf = byName(active)
   return parseStats(stats)
     .filter((values) => values.get('domain')?.startsWith(prefix))
@@ -94,11 +95,11 @@ const machines: Hypervisor['machines'] = async (lab) => {
     })
 }
 
-/** Every byte that means something in XML as a number: whatever a lab is called, it stays text. */
+/** Escapes every byte with a meaning in XML, so that any lab name stays text. */
 const xml = (text: string): string =>
   text.replaceAll(/[&<>"']/g, (letter) => `&#${String(letter.charCodeAt(0))};`)
 
-/** The same as vagrant-libvirt would make with the first machine: it takes the one that is there. */
+/** The network that vagrant-libvirt would create with the first machine; it uses an existing one. */
 const networkXml = (lab: Lab): string => {
   const subnet = subnetOf(lab.network.subnet)
   const netmask = addressText(2 ** 32 - sizeOf(subnet))
@@ -147,7 +148,7 @@ const remove: Hypervisor['remove'] = async (lab, machine) => {
   const { ok } = await tryVirsh('dominfo', domain)
   if (ok) await virsh(lab, machine, 'undefine', domain, '--managed-save', '--snapshots-metadata', '--nvram')
   for (const { pool, name } of await volumes(lab))
-    // Vagrant calls them NAME.img and NAME-vdb.qcow2.
+    // Vagrant names them NAME.img and NAME-vdb.qcow2.
     if (name.startsWith(`${domain}.`) || name.startsWith(`${domain}-vd`))
       await virsh(lab, machine, 'vol-delete', '--pool', pool, name)
 }
@@ -160,7 +161,7 @@ const releaseNetwork = async (lab: LabId): Promise<void> => {
 const createNetwork: Hypervisor['createNetwork'] = async (lab) => {
   const { defined, active } = await networkState(lab)
   if (!defined) {
-    // virsh opens its file by name, which a socket as its standard input has not.
+    // virsh opens the file by name, which does not work for a socket as its standard input.
     const file = join(pathsOf(lab).root, 'network.xml')
     await writePrivate(file, networkXml(lab))
     await virsh(lab, undefined, 'net-define', file)
@@ -210,7 +211,7 @@ export const libvirt: Hypervisor = {
   destroy: async (lab) => {
     const names = new Set((await machines(lab)).map(({ name }) => name))
     await Promise.all([...names].map((name) => remove(lab, name).catch(() => undefined)))
-    // Of machines that were only half made, or half removed.
+    // Volumes of machines that were only partly created or removed.
     for (const { pool, name } of await volumes(lab)) await tryVirsh('vol-delete', '--pool', pool, name)
     await tryVirsh('net-destroy', networkOf(lab))
     await tryVirsh('net-undefine', networkOf(lab))

@@ -1,4 +1,4 @@
-/** How machines come to be: the box, the Vagrantfile, and Vagrant, which makes them and lets lab in. */
+/** How machines are created: the box, the Vagrantfile, and Vagrant, which creates them and gives lab access. */
 import { type LabId, wordOf } from '../../identity.js'
 import { existsSync } from 'node:fs'
 import { mkdir, readdir, rm } from 'node:fs/promises'
@@ -41,11 +41,11 @@ const hypervisors: Readonly<Record<VagrantKind, Hypervisor>> = { libvirt, virtua
 
 const entryOf = (lab: LabId, machine: string): string => join(dotVagrant(lab), 'lab', `${machine}.sh`)
 
-/** What of /etc/lab/network the machine needs: its card of the lab's network is the second one. */
+/** The content of /etc/lab/network for a machine, whose second interface is in the lab's network. */
 const networkFile = (lab: Lab, machine: MachineSpec): string =>
   `INTERFACE=eth1\nADDRESS=${machine.address}/${String(subnetOf(lab.network.subnet).prefix)}\n`
 
-/** The script that Vagrant runs on a new machine: it lays down the machine's files, keys first among them. */
+/** The script that Vagrant runs on a new machine: it installs the machine's files, including its keys. */
 const entryScript = async (
   lab: Lab,
   machine: MachineSpec,
@@ -75,8 +75,8 @@ interface Order {
 }
 
 /**
- * Steps ask for one machine each, at the same time. One Vagrant can make several of them side by side, and shares
- * what must not be done twice; two Vagrants would be in each other's way.
+ * Steps ask for one machine each, at the same time. A single Vagrant can create several side by side and shares the
+ * common work; two would get in each other's way.
  */
 class Workshop {
   readonly #kind: VagrantKind
@@ -100,7 +100,7 @@ class Workshop {
 
   async #workOff(): Promise<void> {
     this.#working = true
-    // Until a second has passed in which nobody else asked.
+    // Waits until nobody has asked for another machine for a second.
     for (let seen = 0; seen !== this.#orders.length;) {
       seen = this.#orders.length
       await delay(1000)
@@ -120,7 +120,7 @@ class Workshop {
     try {
       const { ok, all } = await vagrant(
         folderOf(lab),
-        // A machine that failed stays as it is, for people to look at and for the next `up` to go on with.
+        // A machine that failed stays as it is, for inspection and for the next `up`.
         ['up', ...batch.map(({ machine }) => machine), '--provider', this.#kind, '--no-destroy-on-error'],
         { log: logOf(lab) },
       )
@@ -136,7 +136,7 @@ class Workshop {
   }
 }
 
-/** What Vagrant said of one machine, and in the end of all: several are made at once, each line has a name before it. */
+/** Vagrant's output about one machine and, at the end, about all: each line starts with a machine's name. */
 const wordsFor = (said: string, machine: string): string =>
   said
     .split('\n')
@@ -151,23 +151,26 @@ const wordsFor = (said: string, machine: string): string =>
 /** Where Vagrant keeps boxes. */
 const vagrantHome = (): string => process.env['VAGRANT_HOME'] ?? join(homedir(), '.vagrant.d')
 
-/** Asks only the file system: `vagrant box list` takes a second. */
+/** Asks only the file system, since `vagrant box list` takes a second. */
 const isAdded = async (kind: VagrantKind, version: string): Promise<boolean> => {
   const folder = join(vagrantHome(), 'boxes', boxName.replaceAll('/', '-VAGRANTSLASH-'), version)
-  // Since Vagrant 2.4 there is a folder of the architecture between the two.
+  // Since Vagrant 2.4, a folder for the architecture is between the two.
   for (const entry of await readdir(folder).catch(() => []))
     if (entry === kind || existsSync(join(folder, entry, kind))) return true
   return false
 }
 
-/** LAB_BOX names another box, that the user has to have. */
+/** LAB_BOX names another box, which the user must have. */
 const ownBox = (): boolean => (process.env['LAB_BOX'] ?? '') === ''
 
-/** The host's kubectl: the one that was built, or any that is there. */
+/** The host's kubectl: the one that was built, or any other. */
 const hasKubectl = async (): Promise<boolean> =>
   builtKubectl() !== undefined || (await ask('kubectl', ['version', '--client'])).ok
 
-/** @throws LabError `no-box`, `no-kubectl` or `no-image` with the command that builds it, where that is not wanted now. */
+/**
+ * @throws LabError `no-box`, `no-kubectl` or `no-image` with the command to type, if the user does not agree to build
+ * it
+ */
 const agreeToBuild = async (
   kind: VagrantKind,
   lab: Lab,
@@ -197,7 +200,7 @@ const agreeToBuild = async (
 export const prepare = async (kind: VagrantKind, lab: Lab, preparation: Preparation): Promise<void> => {
   const lacksKubectl = lab.kubernetes !== undefined && !(await hasKubectl())
   const lacksBox = ownBox() && !(await isAdded(kind, boxOf(kind).version))
-  // The box has those that every lab has; a step loads the others.
+  // The box contains the images of every lab; a step loads the others.
   const images = imagesOf(lab).filter((reference) => imageArchive(reference) === undefined)
   if (!lacksKubectl && !lacksBox && images.length === 0) return
   await agreeToBuild(kind, lab, preparation, {
@@ -216,7 +219,10 @@ export const prepare = async (kind: VagrantKind, lab: Lab, preparation: Preparat
   await addBox(kind)
 }
 
-/** `vagrant box add` of the box that was built. @throws LabError in Vagrant's words. */
+/**
+ * Adds the box that was built to Vagrant.
+ * @throws LabError in Vagrant's words
+ */
 export const addBox = async (kind: VagrantKind): Promise<void> => {
   const { metadata } = boxOf(kind)
   const said = await ask('vagrant', ['box', 'add', '--force', '--provider', kind, metadata], {
@@ -226,7 +232,7 @@ export const addBox = async (kind: VagrantKind): Promise<void> => {
   if (!said.ok) throw explain('vagrant', said.all, { lab: 'box' })
 }
 
-/** Makes the lab's folder one of Vagrant's. */
+/** Makes the lab's folder a Vagrant project. */
 export const writeVagrantfile = async (kind: VagrantKind, lab: Lab): Promise<void> => {
   await mkdir(dotVagrant(lab), { recursive: true, mode: 0o700 })
   const version = ownBox() ? boxOf(kind).version : undefined
@@ -238,7 +244,10 @@ const workshops: Readonly<Record<VagrantKind, Workshop>> = {
   virtualbox: new Workshop('virtualbox'),
 }
 
-/** Makes a machine that is not there, boots it, and lays down its files. @throws LabError with Vagrant's words. */
+/**
+ * Creates a machine, boots it, and installs its files.
+ * @throws LabError with Vagrant's words
+ */
 export const makeMachine = async (
   kind: VagrantKind,
   lab: Lab,
@@ -248,6 +257,6 @@ export const makeMachine = async (
   await writeVagrantfile(kind, lab)
   await writePrivate(entryOf(lab, machine.name), await entryScript(lab, machine, files))
   await workshops[kind].make(lab, machine.name)
-  // It has keys in it, and is of no more use.
+  // It contains keys, and is no longer needed.
   await rm(entryOf(lab, machine.name), { force: true })
 }

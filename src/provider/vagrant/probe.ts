@@ -1,4 +1,7 @@
-/** Whether VirtualBox or libvirt can be used through Vagrant on this host, found by trying, and what a lab needs of it. */
+/**
+ * Whether VirtualBox or libvirt can be used through Vagrant on this host, found by trying, and what a lab requires of
+ * it.
+ */
 import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir, totalmem } from 'node:os'
@@ -11,7 +14,7 @@ import type { Usability } from '../provider.js'
 import { subnetOf, type VagrantKind } from './hypervisor.js'
 import { disksOf } from './vagrantfile.js'
 
-/** What of a host decides here; tests give another one. */
+/** The properties of a host that matter here; tests use another one. */
 export interface VagrantHost {
   readonly platform: NodeJS.Platform
   /** Where its /etc and /dev are. */
@@ -22,17 +25,17 @@ export interface VagrantHost {
 
 const thisHost: VagrantHost = { platform: process.platform, root: '/', memory: totalmem() }
 
-// Whether it works here
+// Whether it works here.
 
-/** One thing that was tried. */
+/** The result of one test. */
 interface Finding {
   readonly ok: boolean
   readonly saw: string
-  /** What to type if it is not ok. */
+  /** What to type if it failed. */
   readonly remedy?: string
 }
 
-/** @param host tests give another one */
+/** @param host replaced in tests */
 export const probe = async (
   kind: VagrantKind,
   signal: AbortSignal,
@@ -40,7 +43,7 @@ export const probe = async (
 ): Promise<Usability> => {
   const remedy = remedies[kind][await systemOf(host)]
   const findings = [...(await tryPrograms(kind, remedy, host, signal))]
-  // Vagrant has the last word: it knows which versions of VirtualBox it can drive, and whether it has the plugin.
+  // Vagrant decides in the end: it knows the supported versions of VirtualBox and whether it has the plugin.
   if (findings.every(({ ok }) => ok)) findings.push(await tryTogether(kind, remedy, signal))
 
   const usable = findings.every(({ ok }) => ok)
@@ -49,7 +52,7 @@ export const probe = async (
   return usable ? { usable, evidence } : { usable, evidence, remedy: missing.join('\n') }
 }
 
-/** Each by itself. */
+/** Tests each program separately. */
 const tryPrograms = (
   kind: VagrantKind,
   remedy: Remedies,
@@ -69,7 +72,7 @@ const tryVagrant = async (remedy: Remedies, signal: AbortSignal): Promise<Findin
 const tryVirtualBox = async (remedy: Remedies, signal: AbortSignal): Promise<Finding> => {
   const version = await ask('VBoxManage', ['--version'], { signal })
   if (!version.ok) return { ok: false, saw: version.said, remedy: remedy.hypervisor }
-  // Without its kernel driver VBoxManage does everything but start a machine; it warns, and exits with 0.
+  // Without its kernel driver VBoxManage does everything but start machines; it warns and exits with 0.
   if (/warning.*vboxdrv/is.test(version.said)) return { ok: false, saw: version.said, remedy: remedy.service }
   const list = await ask('VBoxManage', ['list', 'vms'], { signal })
   return list.ok
@@ -82,7 +85,7 @@ const tryLibvirt = async (remedy: Remedies, host: VagrantHost, signal: AbortSign
   if (!version.ok) return { ok: false, saw: version.said, remedy: remedy.hypervisor }
   const list = await ask('virsh', ['--connect', 'qemu:///system', 'list', '--name'], { signal })
   if (!list.ok) return { ok: false, saw: list.said, remedy: remedy.service }
-  // KVM is not tried: whether libvirt may use it, only libvirt's own user could tell.
+  // KVM is not tested: only libvirt's own user could tell whether libvirt may use it.
   const kvm = existsSync(join(host.root, 'dev/kvm'))
     ? '/dev/kvm is there'
     : 'no /dev/kvm, so machines are emulated, many times slower'
@@ -115,7 +118,7 @@ const tryTogether = async (kind: VagrantKind, remedy: Remedies, signal: AbortSig
 
 interface Answer {
   readonly ok: boolean
-  /** What it printed, on one line; if it failed, after what was asked. */
+  /** Its output on one line, after the command if it failed. */
   readonly said: string
 }
 
@@ -130,7 +133,7 @@ const ask = async (
     stdin: 'ignore',
     timeout: seconds * 1000,
     cancelSignal: signal,
-    // No call home about new versions, and no colours.
+    // No update check, and no colours.
     env: { VAGRANT_CHECKPOINT_DISABLE: '1', VAGRANT_NO_COLOR: '1', ...env },
   })
   signal.throwIfAborted()
@@ -154,9 +157,9 @@ interface Remedies {
   readonly vagrant: string
   /** VirtualBox or libvirt is missing. */
   readonly hypervisor: string
-  /** It is there, but does not answer. */
+  /** It is installed but does not answer. */
   readonly service: string
-  /** Vagrant and it are there, but Vagrant cannot use it. */
+  /** Both are installed, but Vagrant cannot use it. */
   readonly together: string
 }
 
@@ -197,7 +200,7 @@ type System = 'debian' | 'ubuntu' | 'macos' | 'other'
 
 const remedies: Readonly<Record<VagrantKind, Readonly<Record<System, Remedies>>>> = {
   virtualbox: {
-    // Not Debian's own Vagrant: it is the last one under a free licence, and stops at VirtualBox 7.0.
+    // Not Debian's own Vagrant: it is the last version under a free licence, and supports VirtualBox only up to 7.0.
     debian: {
       vagrant: vagrantFromHashiCorp,
       hypervisor: virtualBoxFromOracle,
@@ -261,7 +264,7 @@ const systemOf = async (host: VagrantHost): Promise<System> => {
   return family.includes('ubuntu') ? 'ubuntu' : family.includes('debian') ? 'debian' : 'other'
 }
 
-// Whether this lab fits here
+// Whether this lab fits here.
 
 interface Problem {
   readonly problem: string
@@ -281,7 +284,7 @@ export const preflight = async (
   ...memoryProblems(lab, host),
 ]
 
-/** Whether Vagrant can drive the two together takes seconds to find out, and it says so itself: `probe` asks. */
+/** Whether Vagrant can use both takes seconds to find out, so only `probe` asks. */
 const programProblems = async (kind: VagrantKind, host: VagrantHost): Promise<readonly Problem[]> => {
   const remedy = remedies[kind][await systemOf(host)]
   const findings = await tryPrograms(kind, remedy, host, AbortSignal.timeout(60_000))
@@ -293,7 +296,7 @@ const networksConf = 'etc/vbox/networks.conf'
 
 const defaultRange = '192.168.56.0/21'
 
-/** Since 6.1.28 VirtualBox has host-only networks in certain ranges only, on Linux and, until 7.0, on macOS. */
+/** Since 6.1.28, VirtualBox allows host-only networks only in certain ranges, on Linux and, until 7.0, on macOS. */
 const hostOnlyProblems = async (lab: Lab, host: VagrantHost): Promise<readonly Problem[]> => {
   if (host.platform === 'win32' || (host.platform === 'darwin' && (await virtualBoxMajor()) >= 7)) return []
 
@@ -306,7 +309,7 @@ const hostOnlyProblems = async (lab: Lab, host: VagrantHost): Promise<readonly P
   })
   if (fits) return []
 
-  // Once the file exists VirtualBox's own range no longer counts, so a new one has to name it too.
+  // Once the file exists, VirtualBox's own range no longer counts, so a new file has to name it too.
   const lines = [...(file === undefined ? [defaultRange] : []), lab.network.subnet].map((range) =>
     quote(`* ${range}`),
   )
@@ -326,13 +329,13 @@ const rangesIn = (file: string): readonly string[] =>
     .flatMap((line) => line.slice(1).trim().split(/\s+/))
     .filter((range) => range !== '' && !range.includes(':'))
 
-/** 0 where VirtualBox does not say. */
+/** 0 if VirtualBox does not say. */
 const virtualBoxMajor = async (): Promise<number> => {
   const { said } = await ask('VBoxManage', ['--version'], { signal: AbortSignal.timeout(30_000) })
   return Number(/^(\d+)\./.exec(said)?.[1] ?? 0)
 }
 
-/** Vagrant reaches every machine over a network of its own, which the lab's must leave alone. */
+/** Vagrant reaches every machine over a network of its own, which the lab's network must not overlap. */
 const ownNetwork: Readonly<Record<VagrantKind, string>> = {
   virtualbox: '10.0.2.0/24',
   libvirt: '192.168.121.0/24',
@@ -348,7 +351,7 @@ const ownNetworkProblems = (lab: Lab, kind: VagrantKind): readonly Problem[] =>
       ]
     : []
 
-/** Ports of a SATA controller of VirtualBox. */
+/** Ports of VirtualBox's SATA controller. */
 const ports = 30
 
 const portProblems = (lab: Lab): readonly Problem[] =>

@@ -1,4 +1,4 @@
-/** Programs of others (vagrant, virsh, VBoxManage), and what their complaints mean. */
+/** Runs other programs (vagrant, virsh, VBoxManage) and explains their errors. */
 import { spawn } from 'node:child_process'
 import { appendFile, rename, stat } from 'node:fs/promises'
 import { LabError } from '../../error.js'
@@ -15,8 +15,8 @@ const removeKvm =
   'sudo modprobe -r kvm_intel kvm_amd kvm   # end its machines first; in VirtualBox 7.2.10 and newer not needed'
 
 /**
- * The first that matches is the cause. Their words are those of VirtualBox 7.2, libvirt 9 and Vagrant 2.3 and 2.4;
- * that the guest additions are missing or old is never one: nothing here uses them.
+ * The first match is the cause. The texts are those of VirtualBox 7.2, libvirt 9 and Vagrant 2.3 and 2.4. Missing or
+ * old guest additions are never the cause, since nothing here uses them.
  */
 const known: readonly Known[] = [
   {
@@ -146,14 +146,17 @@ const known: readonly Known[] = [
   },
 ]
 
-/** VBoxManage says it before every answer where its kernel driver is not loaded: it need not be what failed now. */
+/**
+ * VBoxManage prints this warning before every answer if its kernel driver is not loaded, so it may have nothing to do
+ * with the failure.
+ */
 const standingWarning =
   /WARNING: The (?:character device|vboxdrv kernel module)[^]*?until this problem is fixed\.?/g
 
-/** Where a Ruby program was when it failed: what it says stands on the line before. */
+/** A line of a Ruby stack trace; the message is on the line before. */
 const backtrace = /^from \S+:\d+:in /
 
-/** The lines that say it: where it is known, those that match; else the last ones. */
+/** The telling lines: those that match a known cause, or else the last ones. */
 const ownWords = (said: string, pattern: RegExp | undefined): string => {
   const lines = said
     .split('\n')
@@ -165,7 +168,7 @@ const ownWords = (said: string, pattern: RegExp | undefined): string => {
   return words.length > 500 ? `${words.slice(0, 499)}…` : words
 }
 
-/** What a failed command of one of these programs means: in its own words, the reason in ours, and what to type. */
+/** Explains a failed command of one of these programs: its own words, the reason, and what to type. */
 export const explain = (
   program: string,
   everything: string,
@@ -174,7 +177,7 @@ export const explain = (
   const said = everything.replaceAll(standingWarning, '')
   const found =
     known.find(({ pattern }) => pattern.test(said)) ??
-    // Else what it warns of explains why, of all things, a start failed.
+    // The standing warning explains only why a machine failed to start.
     (said === everything || !said.includes('terminated unexpectedly')
       ? undefined
       : known.find(({ code }) => code === 'no-driver'))
@@ -198,7 +201,7 @@ export const explain = (
 export interface Said {
   readonly ok: boolean
   readonly stdout: string
-  /** Both outputs, in the order in which they came. */
+  /** Both outputs, in the order of arrival. */
   readonly all: string
 }
 
@@ -206,8 +209,8 @@ export interface Said {
 const toolDeadline = 60
 
 /**
- * Runs one of the hypervisor's own tools. A failure is an answer; that it is not there, too. With Node's own means:
- * `lab status` asks one question, and to load a library for it would take longer than the answer.
+ * Runs one of the hypervisor's tools. A failure is an answer, and so is its absence. It uses Node's own functions:
+ * `lab status` asks one question, and loading a library would take longer than the answer.
  */
 export const ask = (
   program: string,
@@ -238,7 +241,10 @@ export const ask = (
     })
   })
 
-/** Like `ask`, but what it wants must be done. @throws LabError in the words of `explain`. */
+/**
+ * Like `ask`, but a failure is an error.
+ * @throws LabError in the words of `explain`
+ */
 export const must = async (
   lab: string,
   program: string,
@@ -254,20 +260,20 @@ export const must = async (
   return said.stdout
 }
 
-/** Seconds: four emulated machines at once need half an hour, and Vagrant has deadlines of its own. */
+/** Seconds: four emulated machines at once take half an hour, and Vagrant has timeouts of its own. */
 const vagrantDeadline = 7200
 
-/** Bytes of a log of Vagrant. */
+/** Size in bytes at which a log of Vagrant is rotated. */
 const mostLog = 4 * 1024 ** 2
 
-/** Vagrant, for the Vagrantfile of a folder; all that it says goes to a log as well. */
+/** Runs Vagrant with the Vagrantfile of a folder, and also logs its output. */
 export const vagrant = async (
   folder: string,
   args: readonly string[],
   { log, timeout = vagrantDeadline }: { log: string; timeout?: number },
 ): Promise<Said> => {
   const { execa } = await import('execa')
-  // Bounded: this one and the one before.
+  // Bounded: this log and the previous one.
   if (((await stat(log).catch(() => undefined))?.size ?? 0) > mostLog) await rename(log, `${log}.1`)
   await appendFile(log, `\n--- ${new Date().toISOString()} vagrant ${args.join(' ')}\n`, { mode: 0o600 })
   const result = await execa('vagrant', args, {
@@ -276,10 +282,10 @@ export const vagrant = async (
     all: true,
     stdin: 'ignore',
     timeout: timeout * 1000,
-    // It ends its machines' boots in good order on SIGINT; a SIGTERM would leave its locks behind.
+    // On SIGINT, it ends the boot of its machines in an orderly way; a SIGTERM would leave its locks behind.
     killSignal: 'SIGINT',
     env: {
-      // What the user has set for projects of their own must not lead elsewhere.
+      // The user's settings for other projects must not have an effect here.
       VAGRANT_CWD: folder,
       VAGRANT_VAGRANTFILE: 'Vagrantfile',
       VAGRANT_DOTFILE_PATH: '.vagrant',

@@ -1,6 +1,6 @@
 /**
- * VirtualBox and libvirt through Vagrant. Vagrant makes a machine, from the Vagrantfile and the box, and lets lab in;
- * from then on the hypervisor's own tools are asked, and everything else goes over SSH.
+ * VirtualBox and libvirt through Vagrant. Vagrant creates a machine from the Vagrantfile and the box, and gives lab
+ * access; from then on the hypervisor's own tools are used, and everything else goes over SSH.
  */
 import type { LabId } from '../../identity.js'
 import { existsSync } from 'node:fs'
@@ -27,7 +27,7 @@ import type { VagrantHost } from './probe.js'
 import { vagrant } from './tools.js'
 import { virtualbox } from './virtualbox.js'
 
-// Only what `lab status` needs is loaded with this file; the rest when it is called for.
+// This file loads only what `lab status` needs, and the rest on demand.
 
 const hypervisors: Readonly<Record<VagrantKind, Hypervisor>> = { libvirt, virtualbox }
 
@@ -38,7 +38,7 @@ const lastLine = async (path: string): Promise<string> => {
 
 const mebibytes = (bytes: number): string => `${String(Math.ceil(bytes / 1024 ** 2))} MiB`
 
-/** What differs between how a machine is and how it is wanted, in words; undefined: nothing. */
+/** The difference between a machine and its desired settings, in words; undefined if there is none. */
 const differenceOf = (found: Found, wanted: MachineSpec): string | undefined => {
   const differs: string[] = []
   if (found.memory !== undefined && mebibytes(found.memory) !== mebibytes(wanted.memory))
@@ -48,16 +48,16 @@ const differenceOf = (found: Found, wanted: MachineSpec): string | undefined => 
   return differs.length > 0 ? differs.join('; ') : undefined
 }
 
-/** The machine with its disks, and what Vagrant remembers of it; its keys stay. */
+/** Removes a machine with its disks and Vagrant's records of it; its keys stay. */
 const remove = async (kind: VagrantKind, lab: LabId, machine: string): Promise<void> => {
   await hypervisors[kind].remove(lab, machine)
   await rm(join(dotVagrant(lab), 'machines', machine), { recursive: true, force: true })
   await rm(consoleOf(lab, machine), { force: true })
 }
 
-// The provider
+// The provider.
 
-/** Milliseconds: who does not answer here is off, not far away. */
+/** Milliseconds: a machine that takes longer to answer is off. */
 const dialDeadline = 10_000
 
 const dial: Provider['dial'] = (_lab, host, port) =>
@@ -113,7 +113,7 @@ const states = async (kind: VagrantKind, lab: Lab): Promise<readonly MachineStat
   ])
 }
 
-/** Machines of that name that this lab did not make: of a lab whose folder is gone, or of another user. */
+/** Machines of the same name that this lab did not create: of a lab whose folder is gone, or of another user. */
 const clashes = async (
   kind: VagrantKind,
   lab: Lab,
@@ -133,23 +133,23 @@ const clashes = async (
       ]
 }
 
-/** Vagrant's own list of all machines of this user forgets them only when Vagrant itself removes them. */
+/** Vagrant's own list of this user's machines forgets them only when Vagrant itself removes them. */
 const forget = async (lab: LabId): Promise<void> => {
   const folder = folderOf(lab)
   const machines = await readdir(join(dotVagrant(lab), 'machines')).catch(() => [])
   if (machines.length === 0 || !existsSync(join(folder, 'Vagrantfile'))) return
-  // Whatever it leaves, or says, what follows removes.
+  // Whatever it leaves or reports, the following code removes.
   await vagrant(folder, ['destroy', '--force'], { log: logOf(lab), timeout: 300 }).catch(() => undefined)
 }
 
-/** How many times longer an emulated processor needs: 20 were measured. */
+/** The factor for an emulated processor: 20 were measured. */
 const emulation = 20
 
-/** As the Vagrantfile decides it. */
+/** Decided as in the Vagrantfile. */
 const isEmulated = (root = '/'): boolean =>
   process.env['LAB_EMULATE'] !== undefined || !existsSync(join(root, 'dev/kvm'))
 
-/** @param host what of this host decides whether it can be used; tests give another one */
+/** @param host the properties of this host that matter; replaced in tests */
 export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider => {
   const hypervisor = hypervisors[kind]
   return {
@@ -178,7 +178,7 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
         const made = found !== undefined && (await isMade(lab, kind, found))
         if (made && found.running) return
         if (made) return hypervisor.start(lab, machine)
-        // Half made: there is nothing on it yet, and what it was made with may have been what was wrong.
+        // A partly created machine has no data yet, and the box it was made from may have been the problem.
         if (found) await remove(kind, lab, machine.name)
         const { makeMachine } = await import('./make.js')
         await makeMachine(kind, lab, machine, files)
@@ -203,7 +203,7 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
       look: (lab) => hypervisor.network(lab),
     },
     disks: {
-      // Set in the Vagrantfile as the serial numbers of the disks.
+      // The Vagrantfile sets these as the serial numbers of the disks.
       lunDevice: (index) =>
         `/dev/disk/by-id/${kind === 'libvirt' ? 'virtio-' : 'ata-VBOX_HARDDISK_'}lab${String(index)}`,
     },

@@ -7,8 +7,8 @@ import { render } from '../../render.js'
 import { subnetOf, type VagrantKind } from './hypervisor.js'
 
 /**
- * One Vagrantfile serves both providers; `provider` is the one that a plain `vagrant up` takes.
- * @param boxVersion of lab's own box; without one Vagrant takes the newest that was added.
+ * One Vagrantfile serves both providers; `provider` is the default of a plain `vagrant up`.
+ * @param boxVersion of lab's own box; without it, Vagrant uses the newest that was added
  */
 export const renderVagrantfile = (lab: Lab, provider: VagrantKind, boxVersion?: string): string =>
   render('Vagrantfile', {
@@ -17,8 +17,8 @@ export const renderVagrantfile = (lab: Lab, provider: VagrantKind, boxVersion?: 
     box: boxName,
     boxVersion,
     netmask: addressText(2 ** 32 - sizeOf(subnetOf(lab.network.subnet))),
-    // Text goes through the template's `ruby` helper. The rest is arithmetic, so that it is a number even if the
-    // lab was put together by a program without types: NaN is no more than an undefined constant of Ruby.
+    // Text goes through the template's `ruby` helper. The rest is arithmetic, so that it is a number even if untyped
+    // code made the lab: NaN is no more than an undefined constant in Ruby.
     machines: lab.machines.map((machine) => ({
       ...machine,
       cpus: Math.ceil(machine.cpus),

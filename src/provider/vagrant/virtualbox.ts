@@ -36,7 +36,7 @@ const parseInfo = (text: string): ReadonlyMap<string, string> =>
     }),
   )
 
-/** VMState, as showvminfo --machinereadable prints it. */
+/** VMState, as printed by showvminfo --machinereadable. */
 const running = ['running', 'paused', 'starting', 'stopping', 'livesnapshotting']
 const words: Readonly<Record<string, string>> = {
   poweroff: 'it is off',
@@ -46,7 +46,10 @@ const words: Readonly<Record<string, string>> = {
   gurumeditation: 'VirtualBox stopped it (guru meditation)',
 }
 
-/** When the machine was last switched on, as its log says: `00:00:00.1 Log opened 2026-11-21T20:15:02.123456000Z`. */
+/**
+ * When the machine was last switched on, according to its log: `00:00:00.1 Log opened
+ * 2026-11-21T20:15:02.123456000Z`.
+ */
 const startedAt = async (folder: string): Promise<string> => {
   const log = await open(join(folder, 'VBox.log')).catch(() => undefined)
   if (!log) return ''
@@ -58,7 +61,7 @@ const startedAt = async (folder: string): Promise<string> => {
   }
 }
 
-/** `"NAME" {UUID}`, a line each. */
+/** Parses lines of `"NAME" {UUID}`. */
 const registered = async (lab: LabId): Promise<readonly { vm: string; id: string }[]> =>
   (await tryManage('list', 'vms')).stdout.split('\n').flatMap((line) => {
     const [, vm = '', id = ''] = /^"(.*)" \{([0-9a-f-]+)\}$/.exec(line.trim()) ?? []
@@ -88,10 +91,10 @@ const machines: Hypervisor['machines'] = async (lab) => {
   )
 }
 
-/** This host's address in the lab's network: the first one. Vagrant looks for an interface that has it. */
+/** This host's address in the lab's network: the first. Vagrant looks for an interface with this address. */
 const gatewayOf = (lab: Lab): string => addressText(subnetOf(lab.network.subnet).base + 1)
 
-/** Blocks of `Name:  value` lines, with an empty line between two of them. */
+/** Parses blocks of `Name:  value` lines, separated by empty lines. */
 const blocks = (text: string): readonly ReadonlyMap<string, string>[] =>
   text
     .split(/\n\s*\n/)
@@ -111,10 +114,10 @@ const hostOnly = async (lab: Lab): Promise<string | undefined> =>
     .find((block) => block.get('IPAddress') === gatewayOf(lab))
     ?.get('Name')
 
-/** The name of the host-only interface that was made for this lab. */
+/** The file with the name of the host-only interface that was created for this lab. */
 const ownInterface = (lab: LabId): string => join(pathsOf(lab).root, 'host-only')
 
-/** Unless another machine has come to use it. */
+/** Removes the interface unless another machine uses it meanwhile. */
 const removeOwnInterface = async (lab: LabId): Promise<void> => {
   const name = await readFile(ownInterface(lab), 'utf8').catch(() => undefined)
   if (name === undefined) return
@@ -122,7 +125,7 @@ const removeOwnInterface = async (lab: LabId): Promise<void> => {
   if (ok && !stdout.includes(`'${name}'`)) await tryManage('hostonlyif', 'remove', name)
 }
 
-/** VirtualBox 7 has other host-only networks on macOS; there Vagrant makes one with the first machine. */
+/** VirtualBox 7 has another kind of host-only network on macOS, which Vagrant creates with the first machine. */
 const hasInterfaces = process.platform !== 'darwin'
 
 const createNetwork: Hypervisor['createNetwork'] = async (lab) => {
@@ -130,20 +133,20 @@ const createNetwork: Hypervisor['createNetwork'] = async (lab) => {
   const said = await manage(lab, undefined, 'hostonlyif', 'create')
   const name = /Interface '(.+)' was successfully created/.exec(said)?.[1]
   if (name === undefined) throw new Error(`VBoxManage hostonlyif create: ${said}`)
-  // Only what the lab made is its own to remove.
+  // The lab removes only what it created.
   await writePrivate(ownInterface(lab), name)
   const netmask = addressText(2 ** 32 - sizeOf(subnetOf(lab.network.subnet)))
   await manage(lab, undefined, 'hostonlyif', 'ipconfig', name, '--ip', gatewayOf(lab), '--netmask', netmask)
 }
 
-/** Disks that lie in the lab's folder, by what VirtualBox has registered. */
+/** Registered disks that are in the lab's folder. */
 const media = async (lab: LabId): Promise<readonly { id: string; path: string }[]> =>
   blocks((await tryManage('list', 'hdds')).stdout).flatMap((block) => {
     const [id, path] = [block.get('UUID'), block.get('Location')]
     return id !== undefined && path?.startsWith(`${pathsOf(lab).root}/`) ? [{ id, path }] : []
   })
 
-/** After its power was cut a machine stays locked for a moment. */
+/** After a power cut, a machine stays locked for a moment. */
 const unlocked = async (lab: LabId, machine: string): Promise<void> => {
   for (let tries = 0; tries < 50; tries++) {
     const info = parseInfo((await tryManage('showvminfo', vmOf(lab, machine), '--machinereadable')).stdout)
@@ -167,7 +170,7 @@ const closeMedia = async (lab: LabId, which: (path: string) => boolean): Promise
     }
 }
 
-/** As the Vagrantfile calls them: `target-0.vdi`. */
+/** Named as in the Vagrantfile: `target-0.vdi`. */
 const disksOfMachine =
   (machine: string) =>
   (path: string): boolean =>
@@ -183,11 +186,11 @@ const remove: Hypervisor['remove'] = async (lab, machine) => {
 
 export const virtualbox: Hypervisor = {
   program: 'VBoxManage',
-  // Vagrant makes machines of VirtualBox one after the other, whatever it is told.
+  // Vagrant always creates VirtualBox machines one after another.
   together: 64,
   machines,
   createNetwork,
-  // A host-only interface costs nothing, and machines that are off know it by its name.
+  // A host-only interface costs nothing, and machines that are off refer to it by name.
   releaseNetwork: () => Promise.resolve(),
   network: async (lab) => {
     if (!hasInterfaces) return { ok: true, saw: 'Vagrant makes the network with the first machine' }
