@@ -54,7 +54,7 @@ beforeAll(async () => {
 }, 1_800_000)
 
 it('is up with nothing to complain about, and a second up does nothing', async () => {
-  expect(await bench.complaints('many')).toEqual([])
+  await bench.whole('many')
   expect(await bench.up('many')).toEqual([])
 })
 
@@ -87,16 +87,16 @@ it('shows an initiator that is logged in no disk but its own', async () => {
 it('names a LUN that an initiator sees and is not meant to, and takes it away again', async () => {
   await on(
     'target',
-    `cd /sys/kernel/config/target/iscsi/iqn.2016-04.world.srv:target00/tpgt_1 && mkdir acls/*:i28/lun_0 && ln -s $PWD/lun/lun_0 acls/*:i28/lun_0/lun`,
+    `cd /sys/kernel/config/target/iscsi/iqn.2016-04.world.srv:target00/tpgt_1 && acl=$(echo acls/*:i28) && mkdir $acl/lun_0 && ln -s $PWD/lun/lun_0 $acl/lun_0/lun`,
   )
   expect(await bench.complaints('many')).toContain('target00-acl-i28')
   expect(await bench.up('many')).toContain('serve-target00')
-  expect(await bench.complaints('many')).toEqual([])
+  await bench.whole('many')
 })
 
 it('serves all 13 LUNs to all 29 initiators as well, where the lab file says so', async () => {
   await bench.up(await lab(false))
-  expect(await bench.complaints('many')).toEqual([])
+  await bench.whole('many')
 }, 1_800_000)
 
 it('goes with nothing left', async () => {

@@ -131,16 +131,17 @@ describe('CHAP', () => {
   const hashes = (...values: readonly string[]): string =>
     values.map((value) => sha256(`${value}\n`)).join('\n')
   const own = hashes('username', 'password', 'a;b', '0xcafe')
+  const mutual = hashes('1')
 
   it('the check passes only when every list has both names and both passwords, as the kernel shows them', async () => {
-    expect((await checked('target00-chap', `1\n1\n${own}\n1\n${own}`)).ok).toBe(true)
+    expect((await checked('target00-chap', `1\n${mutual}\n${own}\n${mutual}\n${own}`)).ok).toBe(true)
     for (const output of [
-      `0\n1\n${own}`,
-      `1\n0\n${own}`,
-      `1\n1\n${hashes('username', 'password', 'a;b', 'other')}`,
-      `1\n1\n${hashes('password', 'username', 'a;b', '0xcafe')}`,
-      `1\n1\n${own}\n1\n${hashes('username', 'password\n', 'a;b', '0xcafe')}`,
-      `1\n1\n${hashes('username', 'password')}`,
+      `0\n${mutual}\n${own}`,
+      `1\n${hashes('0')}\n${own}`,
+      `1\n${mutual}\n${hashes('username', 'password', 'a;b', 'other')}`,
+      `1\n${mutual}\n${hashes('password', 'username', 'a;b', '0xcafe')}`,
+      `1\n${mutual}\n${own}\n${mutual}\n${hashes('username', 'password\n', 'a;b', '0xcafe')}`,
+      `1\n${mutual}\n${hashes('username', 'password')}`,
     ])
       expect((await checked('target00-chap', output)).ok, output).toBe(false)
   })
