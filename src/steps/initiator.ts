@@ -160,7 +160,8 @@ const loggedIn = (where: Where): Check => {
     id: `${where.name}-logged-in`,
     title: `${filesystem.initiator} is logged in to ${filesystem.target}, once, and has ${luns.length === 1 ? 'LUN' : 'LUNs'} ${luns.join(', ')}`,
     machine: filesystem.initiator,
-    within: 20,
+    // udev takes its time for each disk.
+    within: 18 + 2 * luns.length,
     hint: `lab exec ${lab.name} ${filesystem.initiator} -- iscsiadm -m session -P 3`,
     command: shell`iscsiadm -m session; cd /dev/disk/by-path && ls | sed -n ${`s/^${byPathLink(portal, filesystem.target, 0).slice(0, -1)}\\([0-9]*\\)$/has \\1/p`}; test -b ${where.device}`,
     judge: (output) => {
@@ -196,12 +197,15 @@ const recorded = (where: Where): Check => {
   })
 }
 
-/** Scans for LUNs that were added to the target of a session. Returns false if a new session is needed. */
+/**
+ * Scans for LUNs that were added to the target of a session, and waits for udev to have named their disks: to take one
+ * for missing would cost the file systems their session. Returns false if a new session is needed.
+ */
 const lookAgain = async (context: Context, where: Where): Promise<boolean> => {
   const machine = context.machine(where.filesystem.initiator)
   const { iqn } = targetNamed(where.lab, where.filesystem.target)
   const scan = await machine.try(
-    shell`ls -d ${recordsOf(iqn)} 2>/dev/null | grep -q . && iscsiadm ${nodeArgs(iqn, where.portal)} --rescan`,
+    shell`ls -d ${recordsOf(iqn)} 2>/dev/null | grep -q . && iscsiadm ${nodeArgs(iqn, where.portal)} --rescan && { udevadm settle --timeout=20 || true; }`,
   )
   if (scan.exitCode !== 0 || (await machine.try(appears(where))).exitCode !== 0) return false
   for (const check of [loggedIn(where), recorded(where)]) if (!(await check.probe(context)).ok) return false
