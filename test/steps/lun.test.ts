@@ -157,7 +157,7 @@ describe('a session that a refused mount left behind', () => {
 
   it('is logged out by lab up, and no other session is', async () => {
     const now: Now = { ...shared(), disks: { ...shared().disks, worker2: left() } }
-    expect(await applied(now)).toEqual(["worker2: iscsiadm -m session -r 7 --logout"])
+    expect(await applied(now)).toEqual(['worker2: iscsiadm -m session -r 7 --logout'])
   })
 
   it('stays when the database is about to use it', async () => {
