@@ -83,7 +83,7 @@ const layers = {
     packages: ['cassandra-driver', 'node-zookeeper-client', 'zod'],
   },
   report: { src: ['error', 'fault', 'lab', 'plan', 'render', 'state', 'trial'], packages: ['zod'] },
-  view: { src: ['error', 'parts/preparation', 'plan/step'], packages: ['listr2'] },
+  view: { src: ['error', 'parts/preparation', 'plan/step', 'trial/trial-event'], packages: ['listr2'] },
   command: {
     src: [
       'context',

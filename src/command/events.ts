@@ -28,6 +28,10 @@ const textOf = (record: KeptRecord): string => {
       return `${record.title}: ${record.outcome}${record.reason === null ? '' : `: ${record.reason}`}`
     case 'step-started':
       return record.title
+    case 'trial':
+      return [record.trial, record.what, record.fault ?? '', record.ok === false ? 'no:' : '', record.detail]
+        .filter((word) => word !== '')
+        .join(' ')
     // A later version may have written it.
     default:
       return ''

@@ -17,6 +17,7 @@ import type { RunReport } from '../report/schema.js'
 import { runReport } from '../report/run.js'
 import { spanText } from '../report/checks.js'
 import { runScenario, type ScenarioRequest } from '../trial/scenario.js'
+import type { TrialEvent } from '../trial/trial-event.js'
 import { setClocks } from '../steps/clocks.js'
 import { pathsOf } from '../state.js'
 import { registry } from '../registry.js'
@@ -154,6 +155,21 @@ const shortReport = (report: RunReport): string =>
     '',
   ].join('\n')
 
+const judged = ({ scenario, seconds, verdict, checks }: RunReport): TrialEvent => ({
+  trial: scenario.name,
+  what: 'judged',
+  ms: Math.round(seconds * 1000),
+  fault: null,
+  machines: [],
+  ok: verdict === 'UNKNOWN' ? null : verdict === 'PASS',
+  detail: [
+    verdict,
+    ...checks
+      .filter(({ outcome }) => outcome !== 'passed')
+      .map(({ title, saw }) => `${title}: ${shortly(saw)}`),
+  ].join('; '),
+})
+
 /**
  * The running lab with the experiments and manifests of another one.
  * @throws LabError if its machines lack something that the experiments need
@@ -236,6 +252,7 @@ const run = async (
         versions,
         ledgerPath: ledgerOf(place, index),
         notice: (text: string) => view.notice(`${scenario.name}: ${text}`),
+        event: (event: TrialEvent) => view.trial(event),
         save: async (facts: Facts) => {
           const now = reportOf(facts)
           latest = now
@@ -255,7 +272,9 @@ const run = async (
                 scenario: scenario.scenario,
                 fencing,
               })
-        done.push(reportOf(facts))
+        const report = reportOf(facts)
+        done.push(report)
+        view.trial(judged(report))
       } catch (error) {
         if (latest) done.push(latest)
         // A scenario that could not run says nothing about the next one, unless the run was interrupted.

@@ -1,7 +1,7 @@
 /** The basis of a verdict: the checks of a trial, each with evidence, and its limits. */
 import type { BudgetName } from '../lab/lab.js'
 import { durationText } from '../lab/units.js'
-import type { CommonFacts, Facts, ScenarioFacts } from '../trial/facts.js'
+import type { CommonFacts, ExerciseFacts, ExperimentFacts, Facts, ScenarioFacts } from '../trial/facts.js'
 import type { Gap } from '../trial/ledger.js'
 import type { Recovery } from '../trial/recovery.js'
 import type { MomentName, Timeline } from '../trial/timeline.js'
@@ -40,7 +40,11 @@ const momentAt = (timeline: Timeline | undefined, name: MomentName): Measured =>
   return { measured: ms === undefined ? null : Math.round(ms), atLeast: false }
 }
 
-export const budgetsOf = ({ scenario, ledger, timeline }: ScenarioFacts): RunReport['budgets'] => {
+/** What a trial is measured by: what it was allowed, where that is said, and what it took. */
+export const budgetsOf = (facts: Facts): RunReport['budgets'] => {
+  if (facts.kind === 'experiment' || (facts.kind === 'exercise' && !facts.ledger)) return []
+  const { ledger, timeline } = facts
+  const expect = facts.kind === 'scenario' ? facts.scenario.expect : {}
   const gaps = ledger?.judgement.gaps ?? []
   const measured: Readonly<Record<BudgetName, Measured>> = {
     writeGap: longest(gaps, 'write'),
@@ -50,7 +54,7 @@ export const budgetsOf = ({ scenario, ledger, timeline }: ScenarioFacts): RunRep
   }
   return (Object.keys(measured) as BudgetName[]).map((name) => ({
     name,
-    wanted: scenario.expect[name] ?? null,
+    wanted: expect[name] ?? null,
     ...measured[name],
   }))
 }
@@ -177,14 +181,17 @@ const budgetChecks = (budgets: RunReport['budgets']): RunCheck[] =>
         ],
   )
 
-/** An experiment that claimed nothing proved nothing. */
-const nothingClaimed: RunCheck = {
+const claimChecks = ({ claims }: ExperimentFacts | ExerciseFacts): RunCheck[] =>
+  claims.map(({ title, outcome, saw }) => ({ group: 'claims', title, machine: null, outcome, saw }))
+
+/** A trial that claimed nothing proved nothing. */
+const nothingClaimed = (saw: string): RunCheck => ({
   group: 'claims',
   title: 'something was claimed and seen',
   machine: null,
   outcome: 'unknown',
-  saw: 'the experiment did not come so far',
-}
+  saw,
+})
 
 /** The checks of one kind of trial. */
 const ownChecks = (facts: Facts, budgets: RunReport['budgets']): RunCheck[] => {
@@ -197,18 +204,20 @@ const ownChecks = (facts: Facts, budgets: RunReport['budgets']): RunCheck[] => {
         ...budgetChecks(budgets),
       ]
     case 'experiment': {
-      const claims = facts.claims.map(({ title, outcome, saw }): RunCheck => ({
-        group: 'claims',
-        title,
-        machine: null,
-        outcome,
-        saw,
-      }))
+      const claims = claimChecks(facts)
       return [
         ...claims,
         // For a database whose members all accept writes.
         ...(facts.ledger ? dataChecks(facts.ledger, ['LOST', 'CORRUPT']) : []),
-        ...(claims.length === 0 ? [nothingClaimed] : []),
+        ...(claims.length === 0 ? [nothingClaimed('the experiment did not come so far')] : []),
+      ]
+    }
+    case 'exercise': {
+      const claims = claimChecks(facts)
+      return [
+        ...claims,
+        ...(facts.ledger ? [...dataChecks(facts.ledger), ...readBackChecks(facts)] : []),
+        ...(claims.length === 0 && !facts.ledger ? [nothingClaimed('the exercise did not come so far')] : []),
       ]
     }
   }

@@ -186,11 +186,10 @@ const wordsOf = (report: RunReport) => ({
     walkthrough: seed ? spanText(seed.ms) : '–',
     how: seed?.how ?? '',
   })),
-  // The events of a scenario are part of its timeline; an experiment has only these.
-  events:
-    report.moments.length > 0
-      ? []
-      : report.events.map(({ ms, type, detail }) => ({ after: spanText(ms), type, detail })),
+  // What a watch of the database saw is in the moments.
+  events: report.events
+    .filter(({ type }) => ['act', 'claim', 'pod'].includes(type))
+    .map(({ ms, type, detail }) => ({ after: spanText(ms), type, detail })),
   moments: report.moments.map(({ name, title, ms, uncertainty, source, detail }) => ({
     name,
     title,

@@ -64,10 +64,16 @@ const momentsOf = (timeline: Timeline | undefined): RunReport['moments'] =>
     }
   })
 
-const eventsOf = (facts: Facts) =>
-  facts.kind === 'scenario'
-    ? (facts.timeline?.events ?? [])
-    : facts.events.map((event) => ({ ...event, source: 'operator' }))
+/** What was seen; of an exercise that was recorded, counted from the person's first act, as its timeline is. */
+const eventsOf = (facts: Facts) => {
+  if (facts.kind === 'scenario') return facts.timeline?.events ?? []
+  const timeline = facts.kind === 'exercise' ? facts.timeline : undefined
+  const zero = (timeline && facts.events.find(({ type }) => type === 'act')?.ms) ?? 0
+  return [
+    ...facts.events.map((event) => ({ ...event, ms: event.ms - zero, source: 'operator' })),
+    ...(timeline?.events ?? []),
+  ].sort((a, b) => a.ms - b.ms)
+}
 
 const signOf = (
   seen: Seen | undefined,
@@ -94,8 +100,8 @@ const recoveryIn = (facts: Facts): RunReport['recovery'] => {
 /** @param mask applied to every text that a machine may have produced */
 export const runReport = (facts: Facts, mask: Mask = (text) => text): RunReport => {
   const { ledger } = facts
-  const budgets = facts.kind === 'scenario' ? budgetsOf(facts) : []
-  const timeline = facts.kind === 'scenario' ? facts.timeline : undefined
+  const budgets = budgetsOf(facts)
+  const timeline = facts.kind === 'experiment' ? undefined : facts.timeline
   const checks = checksOf(facts, budgets)
   const inject = facts.kind === 'scenario' ? facts.scenario.inject : []
   const walkthrough =
@@ -137,11 +143,11 @@ export const runReport = (facts: Facts, mask: Mask = (text) => text): RunReport 
     })),
     recovery: recoveryIn(facts),
     budgets,
-    moments: (facts.kind === 'scenario' ? momentsOf(timeline) : []).map((moment) => ({
+    moments: (facts.kind === 'scenario' || timeline ? momentsOf(timeline) : []).map((moment) => ({
       ...moment,
       detail: moment.detail && mask(moment.detail),
     })),
-    figures: (facts.kind === 'experiment' ? facts.figures : []).map(({ title, ms, text }) => ({
+    figures: (facts.kind === 'scenario' ? [] : facts.figures).map(({ title, ms, text }) => ({
       title,
       ms,
       seed: text,

@@ -113,7 +113,7 @@ export const runSchema = z
       .nullable()
       .default(null)
       .meta({
-        description: 'Whether the lab got over the faults; null: there were none, or it is an experiment.',
+        description: 'Whether the lab got over the faults; null: there were none, or it is no scenario.',
       }),
     budgets: z.array(
       z.object({
@@ -135,7 +135,7 @@ export const runSchema = z
           detail: z.string().nullable(),
         }),
       )
-      .meta({ description: 't0 to t6, all of them; none for an experiment.' }),
+      .meta({ description: 't0 to t6, all of them; none where nothing was recorded, as in an experiment.' }),
     events: z
       .array(z.object({ type: z.string(), at: iso, ms, source: z.string(), detail: z.string() }))
       .meta({ description: 'All that was seen, by the clock of the operator.' }),
@@ -205,7 +205,7 @@ export const runSchema = z
         }),
       )
       .default([])
-      .meta({ description: 'What an experiment measured.' }),
+      .meta({ description: 'What an experiment or an exercise measured.' }),
     seed: z
       .object({ ms, how: z.string() })
       .nullable()

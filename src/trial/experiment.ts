@@ -6,19 +6,15 @@ import type { Duplex } from 'node:stream'
 import type { Experiment, ExperimentContext, Members } from './experiment-context.js'
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
-import { noteUndo, strike, type Undo } from '../journal.js'
+import { noteUndo, type Undo } from '../journal.js'
 import { type FaultSpec, type Lab, machinesWith } from '../lab/lab.js'
 import type { Verdict } from '../plan/step.js'
 import { see } from '../fault/sign.js'
 import type { CommonFacts, ExperimentFacts, Facts, TextFigure } from './facts.js'
 import { type Body, Ended, refuseUnlessUp, Trial, type TrialRequest } from './trial.js'
 import { faultNamed, type Injections } from './injection.js'
-import { ledgerClient, runName } from './client.js'
-import { createLedger } from './ledger-file.js'
-import { judge, type Judgement } from './judge.js'
-import type { LedgerRecord, ReadBack } from './ledger.js'
 import type { Reach, Store } from './medium.js'
-import { type DiskProof, scalingBack } from './read-back.js'
+import { StoreLedger } from './store-ledger.js'
 import { deletingNamespace, undoAll } from './undo.js'
 import { manifestText, renderedManifest } from '../steps/workloads.js'
 import { PodHistory, type PodObject, type PodSeen, describeChange } from './history.js'
@@ -27,10 +23,6 @@ export interface ExperimentRequest extends TrialRequest {
   readonly experiment: Experiment
 }
 
-/** Seconds for a store to accept the first write, and to return all of them. */
-const answerDeadline = 60
-/** Milliseconds of undisturbed writing before anything is done. */
-const baseline = 3000
 /** Milliseconds between two evaluations while no pod changes. */
 const glance = 500
 /** A failed claim on which everything that follows depends. */
@@ -52,15 +44,14 @@ class Run implements ExperimentContext {
   readonly #events: Event[] = []
   /** Journal ids of entries that stay until the end of the experiment. */
   readonly #kept = new Set<string>()
-  readonly #records: LedgerRecord[] = []
-  #readBack: readonly ReadBack[] | undefined
-  #diskProof: DiskProof | undefined
+  readonly #ledger: StoreLedger
   /** Callers that wait for a change. */
   #waiting: (() => void)[] = []
 
   constructor(request: ExperimentRequest, trial: Trial) {
     this.#request = request
     this.#trial = trial
+    this.#ledger = new StoreLedger(this, trial)
     this.namespace = request.experiment.workload ? 'default' : `lab-${request.experiment.name}`
   }
 
@@ -77,7 +68,7 @@ class Run implements ExperimentContext {
   }
 
   now(): number {
-    return performance.now() - this.#trial.begun
+    return this.#trial.now()
   }
 
   kubectl(args: readonly string[], options?: { input?: string; timeout?: number }): Promise<string> {
@@ -113,6 +104,7 @@ class Run implements ExperimentContext {
 
   #note(type: Event['type'], detail: string): void {
     this.#events.push({ type, at: new Date().toISOString(), ms: Math.round(this.now()), detail })
+    if (type !== 'claim') this.#trial.tell(type === 'act' ? 'acted' : 'seen', detail)
   }
 
   async act(title: string, action: () => Promise<unknown>): Promise<number> {
@@ -127,6 +119,7 @@ class Run implements ExperimentContext {
   claim(title: string, { ok, saw }: Verdict): void {
     this.#claims.push({ title, outcome: ok ? 'passed' : 'failed', saw })
     this.#note('claim', `${ok ? 'holds' : 'does not hold'}: ${title}: ${saw}`)
+    this.#trial.tell('claimed', `${title}: ${saw}`, { ok })
   }
 
   figure(title: string, ms: number, text?: TextFigure): void {
@@ -220,94 +213,12 @@ class Run implements ExperimentContext {
     return this.#request.context
   }
 
-  get #judgement(): Judgement {
-    return judge(this.#records, this.#readBack, undefined, 'many')
-  }
-
-  /** Ends all members at once and starts them again: one that stays up could give the others data from its memory. */
-  async #endAll({ workload, replicas, are, within }: Members): Promise<void> {
-    const begun = performance.now()
-    const scale = (count: number): Promise<string> =>
-      this.kubectl(['scale', workload, `--replicas=${String(count)}`])
-    const members = (): readonly PodSeen[] => this.history.pods.filter(are)
-    const said = (): string =>
-      members()
-        .map(({ name, node, ready, phase }) => `${name} on ${node ?? 'no node'}, ${ready ? 'ready' : phase}`)
-        .join('; ') || 'none'
-    const machine = machinesWith(this.lab, 'control-plane')[0]?.name ?? ''
-    const noted = await noteUndo(
-      this.lab,
-      this.#trial.by,
-      'read-back',
-      [scalingBack.of(machine, { workload, replicas })],
-      'run',
-    )
-    await this.act('end every member, before what it was told is read back', () => scale(0))
-    await this.until('no member is left that could answer from its memory', within, () => ({
-      ok: members().length === 0,
-      saw: said(),
-    }))
-    await this.act('start them again', () => scale(replicas))
-    for (const entry of noted) await strike(this.lab, entry)
-    await this.until('as many others are ready', within, () => ({
-      ok: members().length === replicas && members().every(({ ready }) => ready),
-      saw: said(),
-    }))
-    this.#diskProof = {
-      ok: true,
-      saw: `all of ${workload} had ended; others answered: ${said()}`,
-      seconds: Math.round(performance.now() - begun) / 1000,
-    }
-  }
-
   async ledger(
     storeOf: (run: string) => Store,
     during: () => Promise<void>,
     members?: Members,
   ): Promise<void> {
-    const { ledgerPath, notice } = this.#request
-    const store = storeOf(runName(this.#trial.started))
-    const soon = (): AbortSignal => AbortSignal.timeout(answerDeadline * 1000)
-    const file = await createLedger(ledgerPath)
-    const client = ledgerClient({
-      stores: [store],
-      ledger: file,
-      seen: (record) => this.#records.push(record),
-    })
-    const acknowledged = (): boolean => this.#records.some(({ type }) => type === 'acknowledged')
-    try {
-      await store.create(AbortSignal.any([this.signal, soon()]))
-      await client.mark('begin')
-      client.start()
-      await this.until('a client outside the cluster is answered', answerDeadline, () => ({
-        ok: acknowledged(),
-        saw: acknowledged() ? 'the first write was acknowledged' : 'nothing was acknowledged',
-      }))
-      await delay(baseline, undefined, { signal: this.signal })
-      await client.mark('fault')
-      await during()
-      await client.mark('end')
-      await client.stop()
-      if (members) await this.#endAll(members)
-    } finally {
-      await client.stop().finally(() => file.close())
-      try {
-        if (this.#records.length > 0) {
-          const begun = performance.now()
-          this.#readBack = await store.readBack(soon())
-          const seconds = Math.round(performance.now() - begun) / 1000
-          if (store.source !== undefined) this.#diskProof ??= { ok: false, saw: store.source, seconds }
-        }
-        // Incorrect data is kept for inspection.
-        if (this.#judgement.findings.length === 0) await store.remove(soon())
-      } catch (error) {
-        notice(`ledger: ${messageOf(error)}`)
-      }
-    }
-    const gap = this.#judgement.gaps
-      .filter(({ operation }) => operation === 'write')
-      .reduce((longest, { length }) => Math.max(longest, length), 0)
-    this.figure('longest time without an acknowledged write', gap)
+    await this.#ledger.keep(storeOf, during, members)
   }
 
   #facts(common: Omit<CommonFacts, 'name' | 'description'>): ExperimentFacts {
@@ -317,8 +228,7 @@ class Run implements ExperimentContext {
       kind: 'experiment',
       name,
       description,
-      diskProof: this.#diskProof,
-      ledger: this.#records.length === 0 ? undefined : { records: this.#records, judgement: this.#judgement },
+      ...this.#ledger.facts(),
       claims: this.#claims,
       figures: this.#figures,
       events: this.#events,

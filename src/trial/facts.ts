@@ -13,7 +13,7 @@ export interface FaultFact {
   readonly on: readonly string[]
   readonly detail: string
   readonly injected?: Date | undefined
-  /** On the monotonic clock of this host. */
+  /** On this host's monotonic clock. */
   readonly injectedMs?: number | undefined
   readonly acting?: Seen | undefined
   readonly healed?: Date | undefined
@@ -77,11 +77,11 @@ export interface TextFigure {
 }
 
 /** The claims and measurements of an experiment, and its actions and observations. */
-export interface ExperimentFacts extends CommonFacts {
-  readonly kind: 'experiment'
+interface ClaimedFacts extends CommonFacts {
   readonly claims: readonly {
     readonly title: string
-    readonly outcome: 'passed' | 'failed'
+    /** Unknown: it could not be asked. */
+    readonly outcome: 'passed' | 'failed' | 'unknown'
     readonly saw: string
   }[]
   readonly figures: readonly {
@@ -94,11 +94,22 @@ export interface ExperimentFacts extends CommonFacts {
     readonly type: 'act' | 'claim' | 'pod'
     /** ISO 8601, by the operator's clock. */
     readonly at: string
-    /** Milliseconds since the experiment began. */
+    /** Milliseconds since the trial began. */
     readonly ms: number
     readonly detail: string
   }[]
 }
 
+export interface ExperimentFacts extends ClaimedFacts {
+  readonly kind: 'experiment'
+}
+
+/** Of a trial whose actor is a person. */
+export interface ExerciseFacts extends ClaimedFacts {
+  readonly kind: 'exercise'
+  /** From the person's first act on; undefined: nothing was recorded. */
+  readonly timeline?: Timeline | undefined
+}
+
 /** A trial of a new kind adds its facts here, and its rendering to `report/`. */
-export type Facts = ScenarioFacts | ExperimentFacts
+export type Facts = ScenarioFacts | ExperimentFacts | ExerciseFacts

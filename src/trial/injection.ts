@@ -8,6 +8,7 @@ import { type JournalEntry, noteUndo, readJournal } from '../journal.js'
 import type { FaultSpec } from '../lab/lab.js'
 import type { FaultFact } from './facts.js'
 import type { Registry } from './registry.js'
+import type { TrialEvent, TrialEventName } from './trial-event.js'
 import { undoAll } from './undo.js'
 
 /** @throws LabError for an unknown fault */
@@ -41,14 +42,25 @@ export interface Injection {
   ids: readonly string[]
 }
 
+type Tell = (
+  what: TrialEventName,
+  detail: string,
+  more: Pick<TrialEvent, 'fault' | 'machines'> & { readonly ok?: boolean },
+) => void
+
 export class Injections {
   readonly #lab: LabId
   readonly #by: string
   readonly #registry: Registry
   readonly #all: Injection[] = []
+  readonly #tell: Tell
 
-  /** @param by the command that the journal names as the author */
-  constructor(lab: LabId, by: string, registry: Registry) {
+  /**
+   * @param by the command that the journal names as who did it
+   * @param tell told of every moment of each fault
+   */
+  constructor(lab: LabId, by: string, registry: Registry, tell: Tell) {
+    this.#tell = tell
     this.#lab = lab
     this.#by = by
     this.#registry = registry
@@ -87,15 +99,18 @@ export class Injections {
     injection.ids = entries.map(({ id }) => id)
     context.signal.throwIfAborted()
     await before()
+    const about = { fault: record.name, machines: fault.on }
+    this.#tell('fault-started', fault.detail, about)
     injection.injected = new Date()
     injection.injectedMs = performance.now()
     await fault.act(context).catch((error: unknown) => {
       injection.error = messageOf(error)
     })
     context.signal.throwIfAborted()
-    if (injection.error !== undefined) return false
-    injection.acting = await see(fault.acting, context)
-    return injection.acting.ok
+    if (injection.error === undefined) injection.acting = await see(fault.acting, context)
+    const ok = injection.acting?.ok ?? false
+    this.#tell('fault-acting', injection.error ?? injection.acting?.saw ?? '', { ...about, ok })
+    return ok
   }
 
   /** Observes whether the undone faults are gone, as far as nobody has observed it yet. */
@@ -108,7 +123,10 @@ export class Injections {
   }
 
   async #seeGone(healer: Context, injection: Injection): Promise<void> {
-    injection.gone = await see(injection.fault.gone, healer)
+    const { record, fault } = injection
+    injection.gone = await see(fault.gone, healer)
+    const { ok, saw } = injection.gone
+    this.#tell('fault-gone', saw, { fault: record.name, machines: fault.on, ok })
   }
 
   /** Undoes entries of the journal, and records which of these faults are undone. */
@@ -119,6 +137,8 @@ export class Injections {
       if (!injection.ids.some((id) => left.has(id))) {
         injection.healed = new Date()
         delete injection.undoing
+        const { record, fault } = injection
+        this.#tell('fault-undone', fault.detail, { fault: record.name, machines: fault.on })
       } else if (failed.length > 0) injection.undoing = failed.join('; ')
     }
   }

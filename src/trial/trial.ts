@@ -1,6 +1,6 @@
 /**
  * The engine of every trial: steady state, body, heal, steady state, read back, save. The body is what is done: a
- * scenario, an experiment, or anything else that breaks a lab and observes the result.
+ * scenario, an experiment, or an exercise, whose actor is a person.
  */
 import type { Context, Plan } from '../context.js'
 import { Interrupted, LabError } from '../error.js'
@@ -11,6 +11,7 @@ import type { CommonFacts, Facts } from './facts.js'
 import { Injections } from './injection.js'
 import type { Registry } from './registry.js'
 import { type CheckFact, type Look, type Steady, steadyState, type When } from './steady.js'
+import type { TrialEvent, TrialEventName } from './trial-event.js'
 
 /** What every trial needs, whatever its body. */
 export interface TrialRequest {
@@ -25,7 +26,10 @@ export interface TrialRequest {
   readonly versions: Readonly<Record<string, string>>
   /** Milliseconds for the lab to become healthy, before and after; absent: a minute, longer for a slow provider. */
   readonly patience?: number | undefined
+  /** For people. */
   readonly notice: (text: string) => void
+  /** For programs: every moment of the trial. */
+  readonly event: (event: TrialEvent) => void
   /** Stores what is known so far; called several times. */
   readonly save: (facts: Facts) => Promise<void>
 }
@@ -66,11 +70,39 @@ export class Trial {
   #looks: readonly Look[] = []
   #interrupted = true
   #body: Body | undefined
+  readonly #name: string
 
-  constructor(request: TrialRequest, name: string) {
+  /** @param verb the command that does it, for the journal */
+  constructor(request: TrialRequest, name: string, verb = 'run') {
     this.request = request
-    this.by = `lab run ${request.context.lab.name} ${name}`
-    this.faults = new Injections(this.lab, this.by, request.registry)
+    this.#name = name
+    this.by = `lab ${verb} ${request.context.lab.name} ${name}`
+    this.faults = new Injections(this.lab, this.by, request.registry, (what, detail, more) => {
+      this.tell(what, detail, more)
+    })
+  }
+
+  /** Milliseconds since the trial began. */
+  now(): number {
+    return performance.now() - this.begun
+  }
+
+  /** Tells whoever follows the trial what happens at this moment. */
+  tell(
+    what: TrialEventName,
+    detail: string,
+    more: Partial<Pick<TrialEvent, 'fault' | 'machines' | 'ok'>> = {},
+  ): void {
+    this.request.event({
+      trial: this.#name,
+      what,
+      ms: Math.round(this.now()),
+      fault: null,
+      machines: [],
+      ok: null,
+      ...more,
+      detail,
+    })
   }
 
   get lab(): Lab {
@@ -108,6 +140,14 @@ export class Trial {
     const { plan, patience } = this.request
     const steady = await steadyState(plan, when, context, patience)
     this.#looks = [...this.#looks, ...steady.looks]
+    const no = steady.checks.filter(({ ok }) => !ok)
+    this.tell(
+      'steady',
+      no.map(({ title, saw }) => `${title}: ${saw}`).join('; ') || `every check said yes, ${when}`,
+      {
+        ok: steady.ok,
+      },
+    )
     return steady
   }
 
@@ -130,7 +170,9 @@ export class Trial {
   async restore(): Promise<void> {
     const { plan, healer } = this.request
     await refuseWhileFenced(this.lab)
+    this.tell('healing', 'the lab is brought back to what its file says')
     await runPlan(plan, 'apply', healer, () => undefined)
+    this.tell('healed', 'the lab is what its file says')
   }
 
   /** @returns the facts for the report, already saved */
@@ -139,10 +181,12 @@ export class Trial {
     const { context, healer, notice } = this.request
     const { signal } = this
     await this.save()
+    this.tell('started', `${context.provider.name}, ${this.lab.machines.map(({ name }) => name).join(', ')}`)
     notice('steady state: asking every check')
     if (!(await this.#look('before', context))) {
       this.#interrupted = signal.aborted
       await this.save()
+      this.tell('finished', 'the lab was not well before, and was left as it was', { ok: false })
       if (signal.aborted) throw new Interrupted()
       return this.facts(body)
     }
@@ -169,6 +213,7 @@ export class Trial {
     await part(async () => body.readBack?.())
     this.#interrupted = signal.aborted || problem !== undefined
     await this.save()
+    this.tell('finished', `after ${(this.now() / 1000).toFixed(1)} s`, { ok: !this.#interrupted })
     if (signal.aborted) throw new Interrupted()
     if (problem !== undefined) throw problem as Error
     return this.facts(body)

@@ -46,8 +46,16 @@ const conditionOf = (
   type: string,
 ) => object.status.conditions?.find((condition) => condition.type === type)
 
-/** Watches nodes and the database's pods until the signal. The initial state is not reported. */
-export const watchLab = (context: Context, database: DatabaseSpec, signal: AbortSignal): Watch => {
+/**
+ * Watches nodes and the database's pods until the signal. What is so when it begins is no news.
+ * @param news told of each observation when it is made
+ */
+export const watchLab = (
+  context: Context,
+  database: DatabaseSpec,
+  signal: AbortSignal,
+  news: (seen: Observation) => void,
+): Watch => {
   const observations: Observation[] = []
   const nodes = new Map<string, NodeObject>()
   const pods = new Map<string, PodObject>()
@@ -55,7 +63,9 @@ export const watchLab = (context: Context, database: DatabaseSpec, signal: Abort
 
   /** Observed by this process, so the clock is the operator's. */
   const see = (seen: Omit<Observation, 'at' | 'ms' | 'source'>): void => {
-    observations.push({ at: new Date().toISOString(), ms: performance.now(), source: 'operator', ...seen })
+    const observation = { at: new Date().toISOString(), ms: performance.now(), source: 'operator', ...seen }
+    observations.push(observation)
+    news(observation)
   }
 
   const node = (object: NodeObject): void => {

@@ -1,5 +1,6 @@
 import type { PartProgress } from '../parts/preparation.js'
 import type { Outcome, RunEvent, Step } from '../plan/step.js'
+import type { TrialEvent } from '../trial/trial-event.js'
 import type { Mask } from './secrets.js'
 
 /** The step of an event. `machine` is null for a step of the host or the whole lab. */
@@ -56,6 +57,11 @@ export interface PartRecord {
   readonly log: string | null
 }
 
+/** A moment of a trial. */
+export interface TrialRecord extends TrialEvent {
+  readonly type: 'trial'
+}
+
 /**
  * What happened, as plain data with its secrets masked: what every view draws, and what `--events` prints.
  *
@@ -75,6 +81,9 @@ export interface PartRecord {
  * | `part`          | `part`, `title`, `state` (`waiting`, `building`, `built`, `fetched`, `cached`,       |
  * |                 | `spared`, `failed`),                                                                |
  * |                 | `index`, `total`, `fraction` (0 to 1), `remaining`, `elapsed` (seconds), `note`, `log` |
+ * | `trial`         | a moment of `lab run`: `trial` (the scenario or experiment), `what` (`fault-started`, |
+ * |                 | `fault-acting`, `healed`, …), `ms` since it began, `fault`, `machines`, `ok`, `detail`: |
+ * |                 | see trial/trial-event.ts                                                              |
  * | `notice`        | `text`                                                                              |
  *
  * A field that does not apply is null, never absent. Fields and types may be added within v1; readers
@@ -89,6 +98,7 @@ export type EventRecord =
   | StepFinishedRecord
   | RunFinishedRecord
   | PartRecord
+  | TrialRecord
   | { readonly type: 'notice'; readonly text: string }
 
 /** Draws or stores records. */
@@ -173,6 +183,12 @@ export const partRecordOf = (part: PartProgress, mask: Mask): PartRecord => ({
   elapsed: part.elapsed ?? null,
   note: part.note === undefined ? null : mask(part.note),
   log: part.log === undefined ? null : mask(part.log),
+})
+
+export const trialRecordOf = (event: TrialEvent, mask: Mask): TrialRecord => ({
+  type: 'trial',
+  ...event,
+  detail: mask(event.detail),
 })
 
 /** A record as one line of NDJSON, without its newline. */

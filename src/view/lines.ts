@@ -230,6 +230,9 @@ export const lines = (stream: NodeJS.WritableStream, color: boolean): Sink => {
         break
       case 'notice':
         write(severalLines(record.text).join('\n'))
+        break
+      // For programs: people have notices.
+      case 'trial':
     }
     look()
   }

@@ -1,6 +1,7 @@
 import type { PartProgress } from '../parts/preparation.js'
 import type { RunEvent } from '../plan/step.js'
-import { jsonLines, partRecordOf, recordOf, type EventRecord, type Sink } from './events.js'
+import type { TrialEvent } from '../trial/trial-event.js'
+import { jsonLines, partRecordOf, recordOf, trialRecordOf, type EventRecord, type Sink } from './events.js'
 import { lines } from './lines.js'
 import { listr } from './listr.js'
 import { createMask, type Mask } from './secrets.js'
@@ -9,6 +10,8 @@ import { createMask, type Mask } from './secrets.js'
 export interface View {
   event(event: RunEvent): void
   part(progress: PartProgress): void
+  /** A moment of a trial: kept, and printed for programs. People have notices. */
+  trial(event: TrialEvent): void
   /** Prints one or several lines for people. */
   notice(text: string): void
   /**
@@ -79,6 +82,9 @@ export const createView = (options: ViewOptions): View => {
     },
     part(progress) {
       give(partRecordOf(progress, mask))
+    },
+    trial(event) {
+      give(trialRecordOf(event, mask))
     },
     notice(text) {
       give({ type: 'notice', text: mask(text) })

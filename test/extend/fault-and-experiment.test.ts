@@ -133,6 +133,7 @@ test('the engine runs an added experiment with an added fault and undoes the fau
     patience: 0,
     ledgerPath: join(await temporaryFolder(), 'ledger.ndjson'),
     notice: () => undefined,
+    event: () => undefined,
     save: () => Promise.resolve(),
   })
   const report = runReport(facts)

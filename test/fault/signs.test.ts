@@ -335,7 +335,7 @@ it('a partition between machines that could not reach each other before is refus
 
 it('an action that fails reports the reason, and its effect is not looked for', async () => {
   const { context } = labOf({ drain: () => Promise.reject(new Error('error: global timeout reached')) })
-  const faults = new Injections(lab, 'lab run iscsi-ha drain', registry)
+  const faults = new Injections(lab, 'lab run iscsi-ha drain', registry, () => {})
   const injection = await faults.aim(context, { fault: 'drain', machine: 'worker1' }, 'worker1')
   expect(await faults.inject(context, injection, () => Promise.resolve())).toBe(false)
   expect(faults.facts()).toMatchObject([{ error: 'error: global timeout reached', acting: undefined }])

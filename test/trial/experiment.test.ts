@@ -116,6 +116,7 @@ const fakeCluster = () => {
         patience,
         ledgerPath: join(await temporaryFolder(), 'ledger.ndjson'),
         notice: () => undefined,
+        event: () => undefined,
         save: async (facts) => {
           saved.push(facts)
           return Promise.resolve()
