@@ -22,6 +22,11 @@ const documents = [...readdirSync(root).filter((name) => name.endsWith('.md')), 
 const sources = within('src', '.ts').map(read).join('\n')
 const english = documents.filter((path) => path !== 'README.ja.md' && !path.startsWith('docs/ja/'))
 const readmes = ['README.md', 'README.ja.md'] as const
+/** Each Japanese document with the English one that it translates. */
+const translations = [
+  { japanese: 'README.ja.md', original: 'README.md' },
+  ...within('docs/ja', '.md').map((japanese) => ({ japanese, original: japanese.replace('/ja/', '/') })),
+]
 const script = <T>(path: string): Promise<T> => import(pathToFileURL(join(root, path)).href) as Promise<T>
 
 /** Anchors of a document's headings, as GitHub makes them. */
@@ -81,13 +86,9 @@ describe('command blocks', () => {
     expect(run.length).toBeGreaterThan(4)
   })
 
-  test('README.ja.md has the same commands as README.md', () => {
-    const typed = (file: string) =>
-      blocksOf(file).map(({ name, script: text }) => ({
-        name,
-        lines: text.split('\n').map((line) => line.replace(/#.*/, '').trim()),
-      }))
-    expect(typed('README.ja.md')).toEqual(typed('README.md'))
+  test('README.ja.md has the names of command blocks that README.md has', () => {
+    const names = (file: string) => blocksOf(file).map(({ name }) => name)
+    expect(names('README.ja.md')).toEqual(names('README.md'))
   })
 
   test.each(documents)('every command in %s exists in lab', (file) => {
@@ -109,14 +110,45 @@ describe('command blocks', () => {
   })
 })
 
+/** What two languages share: the levels of headings, the rows of tables, the items of lists, and all code. */
+const shapeOf = (text: string): readonly string[] =>
+  text.split('\n').flatMap((line) => {
+    const [heading] = /^#+(?= )/.exec(line) ?? []
+    if (heading !== undefined) return [heading]
+    if (line.startsWith('| ')) return ['row']
+    if (/^(- |\d+\. |!\[)/.test(line)) return ['item']
+    return line.startsWith('```') ? [line] : []
+  })
+/** Code without its comments, which are translated. */
+const codeOf = (text: string): readonly string[] =>
+  [...text.matchAll(/^```\w+\n([^]*?)^```$/gm)].flatMap(([, block = '']) =>
+    block.split('\n').map((line) => line.replace(/ *#(?![^']*' \}).*$/, '').trim()),
+  )
+
+describe('what is translated', () => {
+  test.each(translations)(
+    '$japanese has the sections, tables, lists and code of $original',
+    ({ japanese, original }) => {
+      expect(shapeOf(read(japanese))).toEqual(shapeOf(read(original)))
+      expect(codeOf(read(japanese))).toEqual(codeOf(read(original)))
+    },
+  )
+
+  test.each(translations)('$japanese uses one Japanese word for one thing', ({ japanese }) => {
+    const text = read(japanese)
+    const banned = ['ポッド', '報告書', '予算', '空白', '材料', 'ディレクトリ', 'サーバー', 'クラスター']
+    expect(banned.filter((word) => text.includes(word))).toEqual([])
+    // A Latin word is set off from Japanese ones by a space.
+    expect(text.match(/(?:Pod|box)(?=[ぁ-んァ-ヶ一-龠])/g) ?? []).toEqual([])
+  })
+})
+
 describe('what is documented', () => {
   test.each(['docs/commands.md', 'docs/ja/commands.md'])(
     '%s documents every command and no other',
     (file) => {
-      const named = read(file)
-        .split('\n')
-        .filter((line) => line.startsWith('| `lab '))
-        .flatMap((line) => code(line.split('|')[1] ?? ''))
+      const named = rows(read(file))
+        .flatMap(([typed = '']) => code(typed))
         .flatMap((word) => /^lab ([a-z]+)(?: (?:[A-Z[-].*|[a-z]+|…)|$)/.exec(word)?.[1] ?? [])
       expect([...new Set(named)].sort()).toEqual([...commands].sort())
     },
