@@ -7,7 +7,6 @@ import { parseLab } from '../src/registry.js'
 import { takeLock } from '../src/lock.js'
 import { prefixOf } from '../src/provider/vagrant/hypervisor.js'
 import { renderVagrantfile } from '../src/provider/vagrant/vagrantfile.js'
-import { assignCpu } from '../src/provider/uml/machine.js'
 import { umlProvider } from '../src/provider/uml/uml.js'
 import { madeLabs, pathsOf, type LabPaths, writePrivate } from '../src/state.js'
 import { temporaryFolder } from './helpers/folder.js'
@@ -76,18 +75,6 @@ describe('two seats of one lab', () => {
       seats.map((id) => takeLock(pathsOf(id).lock, { command: 'lab up', purpose: 'change', signal })),
     )
     for (const release of releases) await release()
-  })
-
-  test('thirty numbered seats use all processors equally often', () => {
-    const cpus = Array.from({ length: 32 }, (_, index) => index)
-    const used = new Map<number, number>()
-    for (let seat = 1; seat <= 32; seat++)
-      for (const machine of lab.machines) {
-        const cpu = assignCpu({ ...lab, seat: String(seat).padStart(2, '0') }, machine, cpus)
-        used.set(cpu, (used.get(cpu) ?? 0) + 1)
-      }
-    expect(used.size).toBe(32)
-    expect(Math.max(...used.values())).toBe(lab.machines.length)
   })
 
   test('the seats of a lab are found by the folders they made', async () => {

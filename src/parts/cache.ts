@@ -8,6 +8,7 @@ import { exitCodes, LabError } from '../error.js'
 import { folderFrom } from '../state.js'
 import { makeFolder, type Place, refuseForeign, refuseForeignIn } from '../trust.js'
 import { removeTree } from './sandbox.js'
+import { openUses } from './uses.js'
 
 /** The cache holds no secrets, and a system made in it has users of its own. */
 const shared = 0o755
@@ -31,8 +32,9 @@ export const cacheRoot = (): string => {
   refuseForeignIn(root, place, 'ours-or-root', {
     // Files inside a part may belong to users of the system that it contains.
     into: (path) => path === 'parts',
-    // Downloads belong to the unprivileged builders, and nothing in them is run on this host.
-    but: (path) => path === 'go',
+    // Downloads belong to the unprivileged builders, and nothing in them is run on this host. Every user may note
+    // which parts their machines need.
+    but: (path) => path === 'go' || path === 'uses',
   })
   trusted.add(root)
   return root
@@ -79,6 +81,7 @@ export const openCache = async (root: string): Promise<void> => {
     )
   // Permissions may allow writing where a read-only file system does not.
   await makeFolder(join(root, 'parts'), shared)
+  await openUses(root)
   const trial = join(root, `.${String(process.pid)}.trial`)
   try {
     await writeFile(trial, 'x')

@@ -12,9 +12,11 @@ import { buildParts, hashesOf, missingParts } from './graph.js'
 import type { Part } from './part.js'
 import { imagePart, pins } from './pins.js'
 import { removeTree } from './sandbox.js'
+import { partsInUse } from './uses.js'
 import { findSubstitutes, rememberedSubstitutes, type Substitutes, withGo } from './substitutes.js'
 
 export { cacheRoot, noexecMountOf } from './cache.js'
+export { forgetUse, noteUse } from './uses.js'
 export { type Architecture, hostArchitecture } from './architecture.js'
 export { boxName } from './box.js'
 
@@ -270,7 +272,7 @@ const unused = async ({ keep = [], intermediate = false }: PruneOptions): Promis
     const others = knownForeign(architecture)
     for (const { id } of intermediate ? [] : others.parts) current.add(keyOf(others, id))
   }
-  return from.cache.old(current, keep)
+  return from.cache.old(current, [...keep, ...(await partsInUse(from.cache.root))])
 }
 
 /** Removes parts of earlier versions, leftovers of killed builds, and logs older than 30 days. */

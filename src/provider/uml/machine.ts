@@ -1,13 +1,15 @@
 /** A machine as User-Mode Linux starts it: its folder, disks, address, arguments, user and processor. */
-import { type LabId, turnOf } from '../../identity.js'
+import type { LabId } from '../../identity.js'
 import { createHash } from 'node:crypto'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { hostNumber, parseAddress } from '../../lab/address.js'
-import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
+import type { Lab, MachineSpec } from '../../lab/lab.js'
 import { serialOf } from '../../machine/files.js'
+import { forgetUse, noteUse } from '../../parts/parts.js'
 import { madeLabs, pathsOf } from '../../state.js'
 import { type Bind, machineUser } from './confine.js'
+import { assignCpu, machinesOnHost, ownCpus } from './processors.js'
 import type { StartRequest } from './requests.js'
 import { gatewayOf, subnetOf } from './network.js'
 
@@ -80,6 +82,16 @@ export const partsInUse = async (): Promise<readonly string[]> => {
   return used
 }
 
+/** Notes down in the cache what a machine is made of, before it is. */
+export const noteMachine = (lab: LabId, machine: string, base: MachineBase): Promise<boolean> =>
+  noteUse(machineFolder(lab, machine), [base.kernel, base.baseDisk])
+
+/** Its folder is about to be removed: it needs no parts any more. */
+export const forgetMachine = async (lab: LabId, machine: string): Promise<void> => {
+  const base = await baseOf(lab, machine)
+  if (base) await forgetUse(machineFolder(lab, machine), [base.kernel, base.baseDisk])
+}
+
 /**
  * The same at every boot: neighbours remember it for half a minute, and would send to the machine's former
  * self. 02 marks an address that nobody else has given out.
@@ -140,32 +152,8 @@ export const argvOf = (lab: Lab, machine: MachineSpec): readonly string[] => [
 export const userOf = (lab: LabId, machine: string): number | undefined =>
   machineUser(createHash('sha256').update(machineFolder(lab, machine)).digest().readUInt32BE(0))
 
-/** `0-1,4`, as the kernel writes it. */
-const cpuList = (text: string): readonly number[] =>
-  text.split(',').flatMap((range) => {
-    const [first = 0, last = first] = range.split('-').map(Number)
-    return Array.from({ length: last - first + 1 }, (_, index) => first + index)
-  })
-
-/**
- * Control planes, which have the most to do, get CPUs of their own where there are enough; the others share the
- * rest. Where a lab begins follows from its name and seat, so that labs do not crowd the same CPU.
- */
-export const assignCpu = (lab: Lab, machine: MachineSpec, cpus: readonly number[]): number => {
-  const busy = machinesWith(lab, 'control-plane')
-  const others = lab.machines.filter((other) => !busy.includes(other))
-  const own = busy.length < cpus.length ? busy.length : 0
-  const place = busy.includes(machine)
-    ? busy.indexOf(machine)
-    : own + (others.indexOf(machine) % (cpus.length - own))
-  return cpus[(place + turnOf(lab, lab.machines.length)) % cpus.length] ?? 0
-}
-
-export const cpuOf = async (lab: Lab, machine: MachineSpec): Promise<number> => {
-  const [, allowed = '0'] =
-    /^Cpus_allowed_list:\s*(\S+)/m.exec(await readFile('/proc/self/status', 'utf8')) ?? []
-  return assignCpu(lab, machine, cpuList(allowed))
-}
+export const cpuOf = async (lab: Lab, machine: MachineSpec): Promise<number> =>
+  assignCpu(lab, machine, ownCpus(), await machinesOnHost(), (name) => machineFolder(lab, name))
 
 /** What differs between how a machine runs and how it is wanted, in words; undefined: nothing. */
 export const differenceOf = (runs: readonly string[], wanted: readonly string[]): string | undefined => {

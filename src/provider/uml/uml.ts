@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, readlinkSync, readdirSync } from 'node:fs'
-import { chmod, lchown, mkdir, open, readFile, rm, stat, truncate } from 'node:fs/promises'
+import { chmod, lchown, mkdir, open, readdir, readFile, rm, stat, truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -28,12 +28,14 @@ import {
   bindsOf,
   cpuOf,
   differenceOf,
+  forgetMachine,
   linkOf,
   lunDevice,
   lunsOf,
   macOf,
   machineFolder,
   networkFile,
+  noteMachine,
   partsInUse,
   seen,
   smallLun,
@@ -146,6 +148,7 @@ const start: Machines['start'] = async (lab, machine, files) => {
   const user = userOf(lab, machine.name)
   const binds = bindsOf(lab, machine, base)
   await giveFiles(user, binds)
+  await noteMachine(lab, machine.name, base)
   // Written last: without this file the machine counts as absent and is made anew.
   await writePrivate(join(folder, 'base.json'), JSON.stringify(base))
   const request: StartRequest = {
@@ -200,6 +203,7 @@ const destroy: Provider['destroy'] = async (lab) => {
     }
     await delay(50)
   }
+  for (const machine of await readdir(machineFolder(lab, '')).catch(() => [])) await forgetMachine(lab, machine)
   await removeState(pathsOf(lab))
 }
 
@@ -258,6 +262,7 @@ export const umlProvider: Provider = {
     start,
     remove: async (lab, machine) => {
       if (await runningMachines(lab)) await callSupervisor(socketOf(lab), 'DELETE', `/machines/${machine}`)
+      await forgetMachine(lab, machine)
       await rm(machineFolder(lab, machine), { recursive: true, force: true })
     },
     partsInUse,

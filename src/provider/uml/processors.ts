@@ -1,0 +1,144 @@
+/**
+ * Which of the host's processors each machine runs on. Machines are dealt out over all labs of the host: each goes to
+ * the processor that has the least to do.
+ */
+import { readFileSync } from 'node:fs'
+import { readdir, readFile } from 'node:fs/promises'
+import { basename } from 'node:path'
+import { type LabId, labOf, turnOf } from '../../identity.js'
+import type { Lab, MachineSpec } from '../../lab/lab.js'
+
+/** A machine that runs on this host, of whatever lab and user. */
+export interface HostMachine {
+  /** The machine's folder, which no other machine of this host has. */
+  readonly folder: string
+  readonly cpu: number
+  /** Bytes that its kernel was given. */
+  readonly memory: number
+}
+
+/** `0-1,4`, as the kernel writes it. */
+export const cpuList = (text: string): readonly number[] =>
+  text.split(',').flatMap((range) => {
+    const [first = 0, last = first] = range.split('-').map(Number)
+    return Array.from({ length: last - first + 1 }, (_, index) => first + index)
+  })
+
+/** A control plane keeps a processor to itself beside one to three other machines, as it did when it was measured. */
+const controlPlaneWeight = 3
+
+/** Bytes: every shipped lab gives its control plane as much, and few of its other machines. */
+const controlPlaneMemory = 2 * 1024 ** 3
+
+const weightOf = ({ role }: MachineSpec): number => (role === 'control-plane' ? controlPlaneWeight : 1)
+
+/** Of another lab's machine, the role is not known. */
+const weightByMemory = ({ memory }: HostMachine): number =>
+  memory >= controlPlaneMemory ? controlPlaneWeight : 1
+
+type Loads = Map<number, number>
+
+const add = (loads: Loads, cpu: number, weight: number): void => {
+  loads.set(cpu, (loads.get(cpu) ?? 0) + weight)
+}
+
+/** Deals out machines, the heaviest first, and adds them to `loads`. Of processors that are equal, the first from `from` on. */
+const deal = (
+  machines: readonly MachineSpec[],
+  cpus: readonly number[],
+  loads: Loads,
+  from: number,
+): ReadonlyMap<string, number> => {
+  const dealt = new Map<string, number>()
+  for (const machine of [...machines].sort((a, b) => weightOf(b) - weightOf(a))) {
+    const inTurn = cpus.map((_, index) => cpus[(from + index) % cpus.length] ?? 0)
+    const least = Math.min(...inTurn.map((cpu) => loads.get(cpu) ?? 0))
+    const cpu = inTurn.find((candidate) => (loads.get(candidate) ?? 0) === least) ?? 0
+    dealt.set(machine.name, cpu)
+    add(loads, cpu, weightOf(machine))
+  }
+  return dealt
+}
+
+/** The number of a seat; undefined: it has a name, or the lab has no seat. */
+const numberOf = ({ seat }: LabId): number | undefined =>
+  seat !== undefined && /^\d{1,5}$/.test(seat) ? Number(seat) : undefined
+
+/**
+ * The processor for a machine that is about to start.
+ * Seats with numbers cannot see each other where each has a PID namespace of its own, and they start at once: seat 7
+ * takes what is left if seats 1 to 6 are dealt out before it. Everything else on the host counts as it is found there.
+ * @param cpus those that this process may use
+ * @param running machines on this host, as `machinesOnHost` finds them
+ * @param folderOf the folder of a machine of this lab
+ */
+export const assignCpu = (
+  lab: Lab,
+  machine: MachineSpec,
+  cpus: readonly number[],
+  running: readonly HostMachine[] = [],
+  folderOf: (machine: string) => string = (name) => name,
+): number => {
+  const own = new Map(lab.machines.map(({ name }) => [folderOf(name), name]))
+  const ofOtherSeat = ({ folder }: HostMachine): boolean => {
+    // LAB_STATE/NAME@SEAT/machines/MACHINE
+    const id = labOf(basename(folder.split('/').slice(0, -2).join('/')))
+    return id?.name === lab.name && numberOf(id) !== undefined && numberOf(lab) !== undefined
+  }
+  const loads: Loads = new Map()
+  for (const other of running)
+    if (!own.has(other.folder) && !ofOtherSeat(other)) add(loads, other.cpu, weightByMemory(other))
+  const number = numberOf(lab)
+  // A step for each seat: where all are equally busy, not every control plane goes to the same one.
+  const first = turnOf(number === undefined ? lab : { name: lab.name }, lab.machines.length)
+  for (let seat = 1; seat < (number ?? 0); seat++) deal(lab.machines, cpus, loads, first + seat)
+  const from = first + (number ?? 0)
+  // Machines of this lab that run stay where they are.
+  const stay = new Set<string>()
+  for (const { folder, cpu } of running) {
+    const name = own.get(folder)
+    const spec = lab.machines.find((candidate) => candidate.name === name)
+    if (spec === undefined || name === machine.name || !cpus.includes(cpu)) continue
+    add(loads, cpu, weightOf(spec))
+    stay.add(spec.name)
+  }
+  const toDeal = lab.machines.filter(({ name }) => !stay.has(name))
+  return deal(toDeal, cpus, loads, from).get(machine.name) ?? cpus[0] ?? 0
+}
+
+/** The processors that this process may use. */
+export const ownCpus = (): readonly number[] => {
+  const status = readFileSync('/proc/self/status', 'utf8')
+  return cpuList(/^Cpus_allowed_list:\s*(\S+)/m.exec(status)?.[1] ?? '0')
+}
+
+/** One machine from the words of its kernel's command line and from /proc/PID/status; undefined: it is no machine. */
+export const hostMachine = (words: readonly string[], status: string): HostMachine | undefined => {
+  const value = (name: string): string | undefined =>
+    words.find((word) => word.startsWith(`${name}=`))?.slice(name.length + 1)
+  const [folder, memory] = [value('labfolder'), /^(\d+)M$/.exec(value('mem') ?? '')?.[1]]
+  const allowed = /^Cpus_allowed_list:\s*(\d+)$/m.exec(status)?.[1]
+  if (folder === undefined || memory === undefined || allowed === undefined) return undefined
+  try {
+    return { folder: decodeURI(folder), cpu: Number(allowed), memory: Number(memory) * 1024 ** 2 }
+  } catch {
+    // Somebody else's process with an argument that looks like ours.
+    return undefined
+  }
+}
+
+/** All machines that run on this host, as far as this process's /proc shows them. */
+export const machinesOnHost = async (): Promise<readonly HostMachine[]> => {
+  const found = new Map<string, HostMachine>()
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    try {
+      const words = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0')
+      if (!words.some((word) => word.startsWith('labfolder='))) continue
+      const machine = hostMachine(words, await readFile(`/proc/${pid}/status`, 'utf8'))
+      if (machine) found.set(machine.folder, machine)
+    } catch {
+      // It ended while we looked.
+    }
+  }
+  return [...found.values()]
+}
