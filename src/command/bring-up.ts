@@ -131,14 +131,20 @@ export const prepareProvider = async (
   provider: Provider,
   io: Io,
   view: View,
+  options: Options,
   agree?: Preparation['agree'],
 ): Promise<void> => {
-  await provider.prepare(lab, {
+  const preparation: Preparation = {
     ...(agree ? { agree } : {}),
     signal: io.signal,
     notice: (text) => view.notice(text),
     progress: (part) => view.part(part),
-  })
+  }
+  if (options.from !== undefined || options.offline) {
+    const { takeFromBundle } = await import('./bundle-parts.js')
+    await takeFromBundle(lab, provider, options, io, preparation)
+  }
+  await provider.prepare(lab, preparation)
 }
 
 /** Returns the exit code of a run, and prints its report if requested as JSON. */
@@ -182,7 +188,7 @@ export const bringUp = async (
   return withLab(lab, { io, options, lock: title, keepEvents: true }, async ({ view, open }) => {
     const provider = await providerForUp(lab, options, io.signal)
     await refuseProblems(lab, provider, options, io, view)
-    await prepareProvider(lab, provider, io, view, async (question) =>
+    await prepareProvider(lab, provider, io, view, options, async (question) =>
       options.yes ? 'yes' : io.ask ? ((await io.ask(question)) ? 'yes' : 'no') : 'nobody',
     )
     await refuseHalfRestored(lab)

@@ -4,7 +4,7 @@ import { allProviders, chooseProvider } from '../provider/registry.js'
 import { loadLab } from './kept-lab.js'
 import { withLab } from './with-lab.js'
 import { prepareProvider } from './bring-up.js'
-import { type Io, type Options, type Verb, withEvents, withProvider, withWait } from './verb.js'
+import { type Io, type Options, type Verb, withEvents, withProvider, withSource, withWait } from './verb.js'
 
 /** Does the slow part in advance: for a workshop, a flight or CI. */
 const run = async (
@@ -15,7 +15,7 @@ const run = async (
   const lab = await loadLab(nameOrPath)
   return withLab(lab, { io, options, lock: 'prepare', keepEvents: false }, async ({ view }) => {
     const provider = await chooseProvider(options.provider, lab, io.signal)
-    await prepareProvider(lab, provider, io, view)
+    await prepareProvider(lab, provider, io, view, options)
     await view.close()
     if (options.prune) {
       const { pruneParts } = await import('../parts/parts.js')
@@ -35,6 +35,7 @@ export const verb: Verb = {
     withProvider,
     withEvents,
     withWait,
+    ...withSource,
     new Option('--prune', 'then remove what earlier versions built'),
   ],
   run,

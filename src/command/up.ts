@@ -6,11 +6,12 @@ import {
   type Verb,
   withEvents,
   withProvider,
+  withSource,
   withWait,
   withYes,
 } from './verb.js'
 
 export const verb: Verb = {
-  options: [withProvider, asJson, withEvents, withWait, withYes],
+  options: [withProvider, asJson, withEvents, withWait, withYes, ...withSource],
   run: (lab: string, options: Options, io: Io) => bringUp(lab, options, io),
 }

@@ -10,6 +10,12 @@ export interface Options {
   readonly wait?: boolean
   /** All questions are answered with yes. */
   readonly yes?: boolean
+  /** A bundle, folder or URL, from which parts are taken before any are built. */
+  readonly from?: string
+  /** The fingerprint of whoever made it. */
+  readonly maker?: string
+  /** Nothing is built or fetched from anywhere else. */
+  readonly offline?: boolean
 }
 
 /** The parts of the process that a command may use. */
@@ -68,6 +74,13 @@ export const withProvider = new Option(
 export const withEvents = new Option('--events', 'print what happens, while it happens, as NDJSON')
 export const withWait = new Option('--wait', 'wait where another lab command holds the lab')
 export const withYes = new Option('--yes', 'answer every question with yes')
+
+/** Where parts come from, for verbs that may have to make some. */
+export const withSource: readonly Option[] = [
+  new Option('--from <bundle>', 'a folder or URL with parts, taken before any are built').env('LAB_PARTS'),
+  new Option('--maker <fingerprint>', 'the maker of the bundle, as lab bundle make printed it'),
+  new Option('--offline', 'build nothing and fetch nothing elsewhere; name everything that is missing'),
+]
 
 /** The command line for another program, with or without a leading `--`. */
 export const theirs = (words: readonly string[]): readonly string[] =>

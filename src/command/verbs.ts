@@ -62,6 +62,11 @@ export const verbs: readonly VerbLine[] = [
     'machines that exist already: write and check hosts.yaml, which says how they are reached',
     () => import('./hosts.js'),
   ),
+  line(
+    'bundle',
+    'all that labs are made of, as plain files: for a room without internet',
+    () => import('./bundle.js'),
+  ),
   line('box', 'boxes for Vagrant: Debian with all that a lab needs', () => import('./box.js')),
   line(
     'doctor [options]',

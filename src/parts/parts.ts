@@ -135,6 +135,26 @@ export const preparedParts = async (
   return Promise.resolve(missing.length > 0 ? { missing } : resultOf(from))
 }
 
+/** A part that machines are made of. */
+export interface NeededPart {
+  /** Its name, and the hash of what it is made from. */
+  readonly key: string
+  readonly title: string
+  /** Its folder, whether or not it is there. */
+  readonly path: string
+  readonly there: boolean
+}
+
+/** What `prepareParts` makes, without what is only on the way to it. */
+export const neededParts = (options: PartsOptions = {}): readonly NeededPart[] => {
+  const from = known(options.images)
+  return targets.map((id) => {
+    const key = keyOf(from, id)
+    const title = from.parts.find((part) => part.id === id)?.title ?? id
+    return { key, title, path: from.cache.path(key), there: from.cache.has(key) }
+  })
+}
+
 /** What is known of a Vagrant box without building it. */
 export interface Box {
   readonly version: string
@@ -205,6 +225,13 @@ export const builtKubectl = (): string | undefined => {
   const from = known()
   const key = keyOf(from, 'kubernetes')
   return from.cache.has(key) ? join(from.cache.path(key), 'kubectl') : undefined
+}
+
+/** @throws LabError for a cache that parts cannot be kept in */
+export const openPartsCache = async (): Promise<Cache> => {
+  const root = cacheRoot()
+  await refuseCachePath(root)
+  return new Cache(root)
 }
 
 const refuseCachePath = async (root: string): Promise<void> => {

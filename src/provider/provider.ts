@@ -8,6 +8,7 @@ import type { LabId } from '../identity.js'
 import { exitCodes, LabError } from '../error.js'
 import { type Lab, type MachineSpec, machinesWith, type ProviderName } from '../lab/lab.js'
 import type { MachineFile } from '../machine/files.js'
+import type { NeededPart } from '../parts/parts.js'
 import type { Preparation } from '../parts/preparation.js'
 
 /** Whether a provider can run machines on this host, found by trying. */
@@ -93,6 +94,8 @@ export interface Machines {
   start(lab: Lab, machine: MachineSpec, files: readonly MachineFile[]): Promise<void>
   /** Removes a machine with its disks. */
   remove(lab: Lab, machine: string): Promise<void>
+  /** The parts of the cache that machines of a lab are made of, there or not. Absent: it has them from elsewhere. */
+  readonly parts?: (lab: Lab) => readonly NeededPart[]
   /** Files in the parts cache that machines of any lab depend on. Absent: none. */
   readonly partsInUse?: () => Promise<readonly string[]>
 }

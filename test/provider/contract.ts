@@ -60,7 +60,7 @@ const core = {
 } satisfies Record<Exclude<keyof Provider, keyof Groups | 'patience'>, 1>
 
 const groups = {
-  machines: ['start', 'remove', 'partsInUse'],
+  machines: ['start', 'remove', 'parts', 'partsInUse'],
   power: ['cut', 'on'],
   pause: ['begin', 'end'],
   network: ['create', 'release', 'look', 'apiEndpoint', 'proxyCommand'],

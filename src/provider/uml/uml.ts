@@ -11,7 +11,7 @@ import { sizeText } from '../../lab/units.js'
 import { tarOf } from '../../machine/files.js'
 import { quote } from '../../machine/sh.js'
 import { needHostPackages } from '../../parts/host.js'
-import { imageArchive, preparedParts, prepareParts } from '../../parts/parts.js'
+import { imageArchive, neededParts, preparedParts, prepareParts } from '../../parts/parts.js'
 import { labKeys, machineKeys } from '../../machine/keys.js'
 import { pathsOf, removeState, writePrivate } from '../../state.js'
 import type { Leftover, Machines, MachineState, Provider } from '../provider.js'
@@ -265,6 +265,7 @@ export const umlProvider: Provider = {
       await forgetMachine(lab, machine)
       await rm(machineFolder(lab, machine), { recursive: true, force: true })
     },
+    parts: (lab) => neededParts({ images: imagesOf(lab) }),
     partsInUse,
   },
   power: {

@@ -1,0 +1,186 @@
+/**
+ * `lab` itself in a bundle, so that a computer that has Node and nothing else can have it: the package, and those that
+ * it needs as the tarballs that npm publishes. `npm ci` compares each with the digest of the lock file.
+ */
+import { existsSync } from 'node:fs'
+import { chmod, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { createHash } from 'node:crypto'
+import { join } from 'node:path'
+import { execa } from 'execa'
+import { LabError } from '../error.js'
+import { projectRoot } from '../render.js'
+import { sha256Of } from './manifest.js'
+
+interface LockEntry {
+  readonly name?: string
+  readonly version?: string
+  readonly integrity?: string
+  readonly dev?: boolean
+  readonly link?: boolean
+  resolved?: string
+}
+
+/** What of npm's lock file counts here. */
+export interface LockFile {
+  readonly packages: Record<string, LockEntry>
+}
+
+/** `@xterm/xterm` of `node_modules/x/node_modules/@xterm/xterm`. */
+const nameOf = (place: string): string =>
+  place.slice(place.lastIndexOf('node_modules/') + 'node_modules/'.length)
+
+/** The file that `npm pack` gives a package. */
+const tarballOf = (name: string, version: string): string =>
+  `${name.replace(/^@/, '').replace('/', '-')}-${version}.tgz`
+
+/** The packages that run `lab`, each once: those for its development are left out. */
+export const neededPackages = (
+  lock: LockFile,
+): readonly { readonly spec: string; readonly tarball: string; readonly integrity: string }[] => {
+  const found = new Map<string, { spec: string; tarball: string; integrity: string }>()
+  for (const [place, { name, version, integrity, dev, link }] of Object.entries(lock.packages)) {
+    if (place === '' || dev === true || link === true || version === undefined || integrity === undefined)
+      continue
+    const called = name ?? nameOf(place)
+    found.set(`${called}@${version}`, {
+      spec: `${called}@${version}`,
+      tarball: tarballOf(called, version),
+      integrity,
+    })
+  }
+  return [...found.values()]
+}
+
+/** The same lock file, without what is for development only, and with every package beside it. */
+export const lockBeside = (lock: LockFile): LockFile => ({
+  ...lock,
+  packages: Object.fromEntries(
+    Object.entries(lock.packages)
+      .filter(([, { dev }]) => dev !== true)
+      .map(([place, entry]) => {
+        if (place === '' || entry.version === undefined) {
+          const { devDependencies, ...rest } = entry as LockEntry & { devDependencies?: unknown }
+          return [place, rest]
+        }
+        return [
+          place,
+          { ...entry, resolved: `file:packages/${tarballOf(entry.name ?? nameOf(place), entry.version)}` },
+        ]
+      }),
+  ),
+})
+
+const digestFits = (data: Buffer, integrity: string): boolean =>
+  integrity.split(/\s+/).some((one) => {
+    const [algorithm = '', digest] = one.split('-', 2)
+    return (
+      /^sha(256|384|512)$/.test(algorithm) && createHash(algorithm).update(data).digest('base64') === digest
+    )
+  })
+
+/** Puts `lab` into a folder of one's choice. The signature of the bundle is looked at by the `lab` that comes out. */
+const installScript = `#!/bin/sh
+# Installs lab from this folder, without a network: sh install.sh [FOLDER]
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+into=\${1:-$HOME/lab}
+command -v node >/dev/null || { echo "lab needs Node 20 or later: https://nodejs.org" >&2; exit 3; }
+[ "$(node -p 'Number(process.versions.node.split(".")[0]) >= 20')" = true ] ||
+  { echo "lab needs Node 20 or later; this is $(node --version)" >&2; exit 3; }
+(cd "$here" && sha256sum --quiet --check SHA256SUMS)
+[ ! -e "$into" ] || { echo "$into is there already: sh install.sh ANOTHER-FOLDER" >&2; exit 2; }
+mkdir -p "$into.new"
+tar -xzf "$here/lab.tgz" -C "$into.new" --strip-components=1
+cp "$here/package.json" "$here/package-lock.json" "$into.new/"
+ln -s "$here/packages" "$into.new/packages"
+(cd "$into.new" && npm ci --offline --ignore-scripts --no-audit --no-fund --loglevel=error)
+rm "$into.new/packages"
+mv "$into.new" "$into"
+echo "lab is here: $into/dist/cli.js"
+echo "So that it is called lab: ln -s $into/dist/cli.js /usr/local/bin/lab"
+`
+
+/**
+ * Adds the folder `lab` to a bundle. npm fetches the packages, from its own cache where they are there.
+ * @returns its files, by their path in the bundle
+ * @throws LabError `no-lock-file`, `npm-pack`
+ */
+export const addProgram = async (
+  into: string,
+  signal: AbortSignal,
+): Promise<readonly { readonly path: string; readonly size: number; readonly sha256: string }[]> => {
+  const folder = join(into, 'lab')
+  const packages = join(folder, 'packages')
+  const lockFile = join(projectRoot, 'package-lock.json')
+  if (!existsSync(lockFile))
+    throw new LabError(
+      'no-lock-file',
+      `${lockFile} is not there: it says which npm packages lab is made of`,
+      { hint: 'make the bundle from a clone of the repository, or from a lab that came from a bundle' },
+    )
+  const lock = JSON.parse(await readFile(lockFile, 'utf8')) as LockFile
+  const manifest = JSON.parse(await readFile(join(projectRoot, 'package.json'), 'utf8')) as Record<
+    string,
+    unknown
+  >
+  const needed = neededPackages(lock)
+  await mkdir(packages, { recursive: true })
+  const isRight = async (file: string, integrity: string): Promise<boolean> => {
+    const data = await readFile(file).catch(() => undefined)
+    return data !== undefined && digestFits(data, integrity)
+  }
+  const missing: string[] = []
+  for (const { spec, tarball, integrity } of needed)
+    if (!(await isRight(join(packages, tarball), integrity))) missing.push(spec)
+  const npm = async (...words: readonly string[]): Promise<void> => {
+    const result = await execa('npm', ['pack', '--silent', '--ignore-scripts', ...words], {
+      cwd: projectRoot,
+      reject: false,
+      cancelSignal: signal,
+      stdin: 'ignore',
+    })
+    if (result.failed)
+      throw new LabError(
+        'npm-pack',
+        `npm packages of lab: ${(result.stderr || (result.shortMessage ?? '')).trim()}`,
+        {
+          hint: 'npm ping; a bundle is made where the npm registry, or a mirror of it, can be reached',
+          cause: result,
+        },
+      )
+  }
+  if (missing.length > 0) await npm('--pack-destination', packages, ...missing)
+  for (const name of await readdir(packages))
+    if (!needed.some(({ tarball }) => tarball === name)) await rm(join(packages, name))
+  for (const { spec, tarball, integrity } of needed)
+    if (!(await isRight(join(packages, tarball), integrity)))
+      throw new LabError('npm-pack', `${spec}: the registry gives another package than the lock file says`, {
+        hint: `npm view ${spec} dist.integrity`,
+      })
+  await npm('--pack-destination', folder, projectRoot)
+  const packed = tarballOf(String(manifest['name']), String(manifest['version']))
+  await rename(join(folder, packed), join(folder, 'lab.tgz'))
+  const { devDependencies, scripts, ...rest } = manifest
+  await writeFile(join(folder, 'package.json'), `${JSON.stringify(rest, null, 2)}\n`)
+  await writeFile(join(folder, 'package-lock.json'), `${JSON.stringify(lockBeside(lock), null, 2)}\n`)
+  await writeFile(join(folder, 'install.sh'), installScript)
+  await chmod(join(folder, 'install.sh'), 0o755)
+  const names = [
+    'lab.tgz',
+    'package.json',
+    'package-lock.json',
+    'install.sh',
+    ...needed.map(({ tarball }) => `packages/${tarball}`),
+  ].sort()
+  const described = async (name: string) => ({
+    path: `lab/${name}`,
+    size: (await stat(join(folder, name))).size,
+    sha256: sha256Of(await readFile(join(folder, name))),
+  })
+  const files = await Promise.all(names.map(described))
+  await writeFile(
+    join(folder, 'SHA256SUMS'),
+    files.map(({ path, sha256 }) => `${sha256}  ${path.slice('lab/'.length)}\n`).join(''),
+  )
+  return [...files, await described('SHA256SUMS')]
+}

@@ -1,0 +1,207 @@
+/** Parts from a bundle into the cache: every chunk is compared with its digest before anything is made of it. */
+import { chmod, mkdir, open, readFile, rename, rm, utimes, writeFile } from 'node:fs/promises'
+import { createHash } from 'node:crypto'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+import { brotliDecompress } from 'node:zlib'
+import { Interrupted, LabError, messageOf } from '../error.js'
+import { Cache } from '../parts/cache.js'
+import type { PartProgress, Preparation } from '../parts/preparation.js'
+import { makeFolder } from '../trust.js'
+import { type BundleFile, type BundlePart, type Chunk, chunkPath, sha256Of, storedBytes } from './manifest.js'
+import type { Source } from './source.js'
+
+const decompress = promisify(brotliDecompress)
+
+/** Chunks that are under way at once: decompressing them takes more than one processor. */
+const atOnce = 4
+/** How often a chunk is asked for that is not what the manifest says. */
+const attempts = 3
+/** What is written is left out where it is zero: a base disk is mostly holes. */
+const block = 64 * 1024
+const zeros = Buffer.alloc(block)
+
+const badChunk = (source: Source, { sha256 }: Chunk): LabError =>
+  new LabError(
+    'bad-chunk',
+    `${source.name}: ${chunkPath(sha256)} is not what the manifest says, ${String(attempts)} times in a row`,
+    { hint: 'lab bundle check FOLDER, where the bundle lies, names everything that is damaged' },
+  )
+
+/** Where chunks from a network wait until their part is complete, so that the next try need not fetch them again. */
+const incoming = (cache: Cache): string => join(cache.root, 'incoming')
+
+/** The compressed chunk, as the manifest has it. */
+const fetchChunk = async (
+  source: Source,
+  chunk: Chunk,
+  cache: Cache,
+  signal: AbortSignal,
+): Promise<Buffer> => {
+  const kept = join(incoming(cache), chunk.sha256)
+  if (source.remote) {
+    const before = await readFile(kept).catch(() => undefined)
+    if (before && sha256Of(before) === chunk.sha256) return before
+  }
+  for (let attempt = 1; attempt <= attempts; attempt++) {
+    const data = await source.read(chunkPath(chunk.sha256), chunk.stored, signal)
+    if (sha256Of(data) !== chunk.sha256) continue
+    if (source.remote) {
+      await writeFile(`${kept}.${String(process.pid)}`, data)
+      await rename(`${kept}.${String(process.pid)}`, kept)
+    }
+    return data
+  }
+  throw badChunk(source, chunk)
+}
+
+/** Runs `work` for each, some at once; the first failure ends the others. */
+const forEach = async <T>(
+  items: readonly T[],
+  work: (item: T, stopped: AbortSignal) => Promise<void>,
+): Promise<void> => {
+  const stop = new AbortController()
+  const left = [...items]
+  const one = async (): Promise<void> => {
+    for (let item = left.shift(); item !== undefined && !stop.signal.aborted; item = left.shift())
+      await work(item, stop.signal).catch((error: unknown) => {
+        stop.abort(error)
+        throw error
+      })
+  }
+  const ended = await Promise.allSettled(Array.from({ length: atOnce }, one))
+  if (stop.signal.aborted) throw stop.signal.reason
+  const failed = ended.find((result) => result.status === 'rejected')
+  if (failed) throw failed.reason
+}
+
+interface Taking {
+  readonly source: Source
+  readonly cache: Cache
+  readonly signal: AbortSignal
+  /** Called with the bytes that a chunk had in the bundle. */
+  readonly took: (stored: number) => void
+}
+
+const writeFileOf = async (
+  file: BundleFile,
+  path: string,
+  { source, cache, signal, took }: Taking,
+): Promise<void> => {
+  await mkdir(dirname(path), { recursive: true })
+  const handle = await open(path, 'wx+', 0o600)
+  try {
+    await handle.truncate(file.size)
+    await forEach(file.chunks, async (chunk, stopped) => {
+      if (signal.aborted) throw new Interrupted()
+      const data = await decompress(
+        await fetchChunk(source, chunk, cache, AbortSignal.any([signal, stopped])),
+        {
+          maxOutputLength: chunk.bytes,
+        },
+      )
+      if (data.length !== chunk.bytes) throw badChunk(source, chunk)
+      for (let at = 0; at < data.length; at += block) {
+        const piece = data.subarray(at, at + block)
+        if (!piece.equals(zeros.subarray(0, piece.length)))
+          await handle.write(piece, 0, piece.length, chunk.at + at)
+      }
+      took(chunk.stored)
+    })
+    // Read again, as it is on the disk: a chunk that was written to the wrong place would be noticed by nobody else.
+    const hash = createHash('sha256')
+    for (const { at, bytes } of file.chunks) {
+      const buffer = Buffer.alloc(bytes)
+      const { bytesRead } = await handle.read(buffer, 0, bytes, at)
+      hash.update(buffer.subarray(0, bytesRead))
+    }
+    if (hash.digest('hex') !== file.sha256)
+      throw new LabError(
+        'bad-bundle',
+        `${path}: written, it is not what the manifest of ${source.name} says`,
+        {
+          hint: 'lab bundle check FOLDER; if that finds nothing, this host’s disk or memory is to be looked at',
+        },
+      )
+  } finally {
+    await handle.close()
+  }
+  await chmod(path, file.mode)
+  await utimes(path, file.modified, file.modified)
+}
+
+/**
+ * Puts parts of a bundle into the cache, one after the other. What is there already is left alone; what was fetched
+ * before an interruption is not fetched again.
+ * @returns the bytes that were read from the bundle
+ */
+export const takeParts = async (
+  source: Source,
+  parts: readonly BundlePart[],
+  cache: Cache,
+  preparation: Preparation,
+): Promise<number> => {
+  let read = 0
+  if (source.remote) await makeFolder(incoming(cache), 0o755)
+  for (const [index, part] of parts.entries()) {
+    const started = Date.now()
+    const total = storedBytes([part])
+    let taken = 0
+    const tell = (state: PartProgress['state'], more: Partial<PartProgress> = {}): void =>
+      preparation.progress({
+        part: part.key.replace(/-[0-9a-f]{12}$/, ''),
+        title: part.title,
+        index: index + 1,
+        total: parts.length,
+        state,
+        elapsed: Math.round((Date.now() - started) / 1000),
+        ...more,
+      })
+    const stop = new AbortController()
+    const signal = AbortSignal.any([preparation.signal, stop.signal])
+    tell('building', { fraction: 0 })
+    try {
+      await cache.locked(
+        part.key,
+        async () => {
+          if (cache.has(part.key)) return
+          await cache.create(part.key, async (out) => {
+            for (const file of part.files)
+              await writeFileOf(file, join(out, file.path), {
+                source,
+                cache,
+                signal,
+                took: (stored) => {
+                  taken += stored
+                  read += stored
+                  tell('building', {
+                    fraction: taken / Math.max(1, total),
+                    note: `${(taken / 1024 ** 2).toFixed(0)} of ${(total / 1024 ** 2).toFixed(0)} MiB from ${source.name}`,
+                  })
+                },
+              })
+          })
+        },
+        {
+          signal,
+          busy: (holder) => tell('waiting', { note: `${holder} is making it` }),
+          lost: () =>
+            stop.abort(
+              new LabError('part-lock-lost', `${part.title}: another lab took it over`, {
+                hint: 'run it again',
+              }),
+            ),
+        },
+      )
+    } catch (error) {
+      if (preparation.signal.aborted) throw new Interrupted()
+      const said = stop.signal.aborted ? (stop.signal.reason as unknown) : error
+      tell('failed', { note: messageOf(said) })
+      throw said
+    }
+    tell('fetched', { fraction: 1, remaining: 0 })
+    for (const { chunks } of source.remote ? part.files : [])
+      for (const { sha256 } of chunks) await rm(join(incoming(cache), sha256), { force: true })
+  }
+  return read
+}
