@@ -203,7 +203,8 @@ const destroy: Provider['destroy'] = async (lab) => {
     }
     await delay(50)
   }
-  for (const machine of await readdir(machineFolder(lab, '')).catch(() => [])) await forgetMachine(lab, machine)
+  for (const machine of await readdir(machineFolder(lab, '')).catch(() => []))
+    await forgetMachine(lab, machine)
   await removeState(pathsOf(lab))
 }
 
