@@ -21,7 +21,7 @@ import {
   signatureFile,
   signManifest,
 } from './manifest.js'
-import { addProgram } from './program.js'
+import type { ProgramFile } from './program.js'
 
 const compress = promisify(brotliCompress)
 
@@ -164,12 +164,15 @@ export const makeBundle = async (
     labs,
     parts,
     maker,
+    addProgram,
     signal,
     tell,
   }: {
     readonly labs: readonly string[]
     readonly parts: readonly WantedPart[]
     readonly maker: Maker
+    /** Adds `lab` itself. */
+    readonly addProgram: (into: string, signal: AbortSignal) => Promise<readonly ProgramFile[]>
     readonly signal: AbortSignal
     readonly tell: (title: string, fraction: number) => void
   },

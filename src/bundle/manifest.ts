@@ -78,12 +78,10 @@ export const chunkPath = (digest: string): string => `chunks/${digest.slice(0, 2
 
 /** Bytes that have to be fetched for these parts; what two of them share is fetched once. */
 export const storedBytes = (parts: readonly BundlePart[]): number => {
-  const sizes = new Map(
-    parts.flatMap(({ files }) =>
-      files.flatMap(({ chunks }) => chunks.map(({ sha256, stored }) => [sha256, stored])),
-    ),
-  )
-  return [...sizes.values()].reduce<number>((sum, stored) => sum + Number(stored), 0)
+  const sizes = new Map<string, number>()
+  for (const { files } of parts)
+    for (const { chunks } of files) for (const { sha256, stored } of chunks) sizes.set(sha256, stored)
+  return [...sizes.values()].reduce((sum, stored) => sum + stored, 0)
 }
 
 /** What a person compares: `SHA256:` and the hash of the public key, as ssh writes it. */

@@ -11,6 +11,13 @@ import { LabError } from '../error.js'
 import { projectRoot } from '../render.js'
 import { sha256Of } from './manifest.js'
 
+export interface ProgramFile {
+  /** In the bundle. */
+  readonly path: string
+  readonly size: number
+  readonly sha256: string
+}
+
 interface LockEntry {
   readonly name?: string
   readonly version?: string
@@ -105,10 +112,7 @@ echo "So that it is called lab: ln -s $into/dist/cli.js /usr/local/bin/lab"
  * @returns its files, by their path in the bundle
  * @throws LabError `no-lock-file`, `npm-pack`
  */
-export const addProgram = async (
-  into: string,
-  signal: AbortSignal,
-): Promise<readonly { readonly path: string; readonly size: number; readonly sha256: string }[]> => {
+export const addProgram = async (into: string, signal: AbortSignal): Promise<readonly ProgramFile[]> => {
   const folder = join(into, 'lab')
   const packages = join(folder, 'packages')
   const lockFile = join(projectRoot, 'package-lock.json')

@@ -44,8 +44,14 @@ export const bundleServer = (
     const end = (status: number, headers: Record<string, string | number> = {}): void => {
       response.writeHead(status, { 'content-length': 0, ...headers }).end()
     }
-    if (request.method !== 'GET' && request.method !== 'HEAD') return end(405, { allow: 'GET, HEAD' })
-    if (!files.has(path)) return end(404)
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      end(405, { allow: 'GET, HEAD' })
+      return
+    }
+    if (!files.has(path)) {
+      end(404)
+      return
+    }
     const handle = await open(join(folder, path), 'r')
     let stats: Stats
     try {
@@ -54,7 +60,10 @@ export const bundleServer = (
       await handle.close()
     }
     const range = rangeOf(request.headers.range, stats.size)
-    if (range === 'none') return end(416, { 'content-range': `bytes */${String(stats.size)}` })
+    if (range === 'none') {
+      end(416, { 'content-range': `bytes */${String(stats.size)}` })
+      return
+    }
     const { first, last } = range ?? { first: 0, last: stats.size - 1 }
     response.writeHead(range ? 206 : 200, {
       'content-type': 'application/octet-stream',

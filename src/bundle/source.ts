@@ -125,7 +125,7 @@ const urlSource = (base: string): Source => {
 export const sourceOf = async (where: string): Promise<Source> => {
   if (/^https?:\/\//i.test(where)) {
     const url = URL.canParse(where) ? new URL(where) : undefined
-    if (url && url.search === '' && url.hash === '') return urlSource(url.href.replace(/\/?$/, '/'))
+    if (url?.search === '' && url.hash === '') return urlSource(url.href.replace(/\/?$/, '/'))
     throw new LabError('bad-source', `${where}: no URL of a bundle`, {
       hint: 'http://HOST:PORT, as lab bundle serve prints it',
       exitCode: exitCodes.usage,

@@ -4,6 +4,7 @@ import { networkInterfaces } from 'node:os'
 import { resolve } from 'node:path'
 import { damageOf } from '../bundle/check.js'
 import { makeBundle, type WantedPart } from '../bundle/make.js'
+import { addProgram } from '../bundle/program.js'
 import { ownMaker, trustMaker } from '../bundle/makers.js'
 import { storedBytes } from '../bundle/manifest.js'
 import { bundleServer } from '../bundle/serve.js'
@@ -43,6 +44,7 @@ const make = async (
       labs,
       parts: [...parts.values()],
       maker,
+      addProgram,
       signal: io.signal,
       tell: (title) => {
         if (title !== saying) view.notice(title)
