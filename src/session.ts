@@ -39,7 +39,7 @@ export const transportTo = async (lab: Lab, machine: MachineSpec, provider: Prov
     user: 'root',
     privateKey,
     hostKey: publicKey.split(' ')[1] ?? '',
-    ...(provider.patience === undefined ? {} : { patience: provider.patience }),
+    ...(provider.slowdown === undefined ? {} : { slowdown: provider.slowdown }),
     dial: () => provider.dial(lab, machine.address, 22),
   })
 }
@@ -61,8 +61,8 @@ export const openSession = (
     lab,
     provider,
     signal,
-    patience: provider.patience,
-    kubectl: kubectlWith(kubectlBinary, pathsOf(lab).kubeconfig, signal, provider.patience),
+    slowdown: provider.slowdown,
+    kubectl: kubectlWith(kubectlBinary, pathsOf(lab).kubeconfig, signal, provider.slowdown),
     machine: (name) => {
       let machine = machines.get(name)
       if (!machine) {

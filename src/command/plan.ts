@@ -17,7 +17,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     const problems = await provider.preflight(lab)
     const plan = await planFor(lab, provider)
     const { leftOut = [] } = plan
-    const report = await runPlan(plan, 'look', session, () => undefined)
+    const report = await runPlan(plan, 'check', session, () => undefined)
     const todo = report.results.filter(({ outcome }) => outcome !== 'ok')
     const steps = todo.map(({ step, checks }) => ({
       id: step.id,

@@ -42,7 +42,7 @@ const run = async (
     for (const { path, content, mode } of machineFiles(lab, machine, {
       secrets: { bootstrapToken: 'aaaaaa.made-up-by-lab00' },
       lunDevice: provider.disks?.lunDevice,
-      patience: provider.patience ?? 1,
+      slowdown: provider.slowdown ?? 1,
     }))
       await write(join('machines', machine.name, path), content, mode)
   for (const { name, text } of manifestsOf(lab)) await write(join('manifests', `${name}.yaml`), text, 0o600)

@@ -74,7 +74,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
   const provider = await providerOf(lab)
   const [machines, { ok, saw }, fencing, byHand] = await Promise.all([
     provider.states(lab),
-    provider.network?.look(lab) ?? { ok: true, saw: lacks(provider, 'network') ?? '' },
+    provider.network?.observe(lab) ?? { ok: true, saw: lacks(provider, 'network') ?? '' },
     fencingStatus(lab),
     offByHand(lab),
   ])

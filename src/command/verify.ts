@@ -16,7 +16,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
   const provider = await providerOf(lab)
   return withLab(lab, { io, options, keepEvents: false }, async ({ view, open }) => {
     const session = await open(lab, provider)
-    const report = await runPlan(await planFor(lab, provider), 'look', session, (event) => {
+    const report = await runPlan(await planFor(lab, provider), 'check', session, (event) => {
       if (options.events) view.event(event)
     })
     await view.close()

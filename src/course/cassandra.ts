@@ -152,7 +152,7 @@ export const memberLost: Experiment = {
       const { cassandraStore, nodePortOf } = await import('./stores.js')
       const nodePort = await nodePortOf(context, 'cassandra-outside')
       const store = (run: string) =>
-        cassandraStore({ reach: context.reach, nodePort, run }, datacenter, (address) => {
+        cassandraStore({ dialer: context.dialer, nodePort, run }, datacenter, (address) => {
           const pod = context.history.pods.find((candidate) => candidate.address === address)
           return pod && { pod: pod.name, node: pod.node ?? 'no node' }
         })

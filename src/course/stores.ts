@@ -11,10 +11,10 @@ import zookeeper from 'node-zookeeper-client'
 import { Interrupted } from '../error.js'
 import type { Server } from '../trial/ledger.js'
 import type { ExperimentContext } from '../trial/experiment-context.js'
-import { connectAnywhere, persistently, type Reach, type Session, type Store } from '../trial/medium.js'
+import { connectAnywhere, retryUntilAborted, type Dialer, type Session, type Store } from '../trial/store.js'
 
 export interface MemberStoreOptions {
-  readonly reach: Reach
+  readonly dialer: Dialer
   /** The node port, which leads to any member. */
   readonly nodePort: number
   /** Name of the keyspace or znode: letters, digits and `_`. */
@@ -22,9 +22,9 @@ export interface MemberStoreOptions {
 }
 
 /** Timeout of one ledger query, in milliseconds. */
-const patience = 1500
+const requestTimeout = 1500
 /** Timeout of a schema change or a complete read, in milliseconds. */
-const longPatience = 30_000
+const longTimeout = 30_000
 /** Milliseconds between two attempts to connect. */
 const pause = 200
 
@@ -57,7 +57,7 @@ export const isOwn = async (remotePort: number, localPort: number): Promise<bool
   return ours.includes(`socket:[${inode}]`)
 }
 
-export const openEntrance = async (reach: Reach, nodePort: number, first: number): Promise<Entrance> => {
+export const openEntrance = async (dialer: Dialer, nodePort: number, first: number): Promise<Entrance> => {
   const ending = new AbortController()
   const open = new Set<Duplex>()
   let address = ''
@@ -70,9 +70,9 @@ export const openEntrance = async (reach: Reach, nodePort: number, first: number
       near.destroy()
       return
     }
-    const door = { port: nodePort, open: (socket: Duplex) => Promise.resolve(socket) }
-    const given = AbortSignal.any([ending.signal, AbortSignal.timeout(patience)])
-    const { connection: far, address: through } = await connectAnywhere(reach, door, given, next++)
+    const endpoint = { port: nodePort, open: (socket: Duplex) => Promise.resolve(socket) }
+    const given = AbortSignal.any([ending.signal, AbortSignal.timeout(requestTimeout)])
+    const { connection: far, address: through } = await connectAnywhere(dialer, endpoint, given, next++)
     address = through
     open.add(far)
     far.on('error', () => undefined)
@@ -117,14 +117,14 @@ type Greet<T> = (entrance: Entrance) => Promise<{ client: T; server: Server; clo
  * @throws Interrupted with the signal
  */
 const connect = async <T>(
-  { reach, nodePort }: MemberStoreOptions,
+  { dialer, nodePort }: MemberStoreOptions,
   greet: Greet<T>,
   signal: AbortSignal,
   first = 0,
 ): Promise<Member<T>> => {
   for (let attempt = first; ; attempt++) {
     if (signal.aborted) throw new Interrupted()
-    const entrance = await openEntrance(reach, nodePort, attempt)
+    const entrance = await openEntrance(dialer, nodePort, attempt)
     try {
       const { client, server, close } = await greet(entrance)
       return {
@@ -196,11 +196,11 @@ const memberStore = <T>(
     }
   },
   create: async (signal) => {
-    await persistently(signal, () => withMember(options, greet, signal, ask.create))
+    await retryUntilAborted(signal, () => withMember(options, greet, signal, ask.create))
   },
-  readBack: (signal) => persistently(signal, () => withMember(options, greet, signal, ask.all)),
+  readBack: (signal) => retryUntilAborted(signal, () => withMember(options, greet, signal, ask.all)),
   remove: async (signal) => {
-    await persistently(signal, () => withMember(options, greet, signal, ask.remove))
+    await retryUntilAborted(signal, () => withMember(options, greet, signal, ask.remove))
   },
 })
 
@@ -223,12 +223,12 @@ export const cassandraStore = (
       // The members report their pod addresses, which cannot be reached from outside.
       policies: {
         loadBalancing: new loadBalancing.AllowListPolicy(new loadBalancing.RoundRobinPolicy(), [contact]),
-        reconnection: new reconnection.ConstantReconnectionPolicy(longPatience),
+        reconnection: new reconnection.ConstantReconnectionPolicy(longTimeout),
         // The ledger must judge an unacknowledged write, so the driver must not repeat it.
         retry: new retry.FallthroughRetryPolicy(),
       },
       pooling: { coreConnectionsPerHost: { [distance.local]: 1 }, heartBeatInterval: 0 },
-      socketOptions: { connectTimeout: patience, readTimeout: patience },
+      socketOptions: { connectTimeout: requestTimeout, readTimeout: requestTimeout },
       queryOptions: { consistency: consistencies.quorum },
       isMetadataSyncEnabled: false,
     })
@@ -248,7 +248,7 @@ export const cassandraStore = (
     }
   }
   const table = `${options.run}.ledger`
-  const patient = { readTimeout: longPatience }
+  const longRead = { readTimeout: longTimeout }
   let last = 1
   return memberStore(options, greet, {
     source: 'read at QUORUM from members that were not ended before, so that their memory may have answered',
@@ -256,12 +256,12 @@ export const cassandraStore = (
       await client.execute(
         `CREATE KEYSPACE IF NOT EXISTS ${options.run} WITH replication = {'class': 'NetworkTopologyStrategy', 'replication_factor': 3}`,
         [],
-        patient,
+        longRead,
       )
       await client.execute(
         `CREATE TABLE IF NOT EXISTS ${table} (seq int PRIMARY KEY, content text)`,
         [],
-        patient,
+        longRead,
       )
     },
     write: async (client, seq, content) => {
@@ -274,12 +274,12 @@ export const cassandraStore = (
       client.execute(`SELECT content FROM ${table} WHERE seq = ?`, [last], { hints: ['int'] }),
     all: async (client) => {
       const { rows } = await client.execute(`SELECT seq, content FROM ${table}`, [], {
-        ...patient,
+        ...longRead,
         fetchSize: 1_000_000,
       })
       return rows.map((row) => ({ seq: Number(row.get('seq')), content: String(row.get('content')) }))
     },
-    remove: (client) => client.execute(`DROP KEYSPACE IF EXISTS ${options.run}`, [], patient),
+    remove: (client) => client.execute(`DROP KEYSPACE IF EXISTS ${options.run}`, [], longRead),
   })
 }
 
@@ -316,7 +316,7 @@ export const zookeeperStore = (options: MemberStoreOptions, podOf: (id: number) 
       client.close()
     }
     try {
-      await answer<undefined>(patience, (answered) => {
+      await answer<undefined>(requestTimeout, (answered) => {
         client.once('connected', () => {
           answered(null, undefined)
         })
@@ -337,27 +337,27 @@ export const zookeeperStore = (options: MemberStoreOptions, podOf: (id: number) 
     if ((error as { code?: number }).code !== code) throw error
   }
   const childrenOf = (client: zookeeper.Client): Promise<string[]> =>
-    answer<string[]>(longPatience, (answered) => {
+    answer<string[]>(longTimeout, (answered) => {
       client.getChildren(folder, answered)
     })
   return memberStore(options, greet, {
     source:
       'read from a member that had caught up, and was not ended before: a member answers from its memory always',
     create: (client) =>
-      answer<string>(patience, (answered) => {
+      answer<string>(requestTimeout, (answered) => {
         client.create(folder, answered)
       }).catch(unless(NODE_EXISTS)),
     write: (client, seq, content) =>
-      answer<string>(patience, (answered) => {
+      answer<string>(requestTimeout, (answered) => {
         client.create(`${folder}/${String(seq)}`, Buffer.from(content), answered)
       }),
     read: (client) =>
-      answer(patience, (answered) => {
+      answer(requestTimeout, (answered) => {
         client.getData(folder, answered)
       }),
     all: async (client) => {
       // A server that lags behind applies its own client's writes before it answers.
-      await answer(longPatience, (answered) => {
+      await answer(longTimeout, (answered) => {
         client.setData(folder, Buffer.from('read back'), -1, answered)
       })
       const names = await childrenOf(client)
@@ -365,7 +365,7 @@ export const zookeeperStore = (options: MemberStoreOptions, podOf: (id: number) 
         names.map(async (name) => ({
           seq: Number(name),
           content: String(
-            await answer<Buffer>(longPatience, (answered) => {
+            await answer<Buffer>(longTimeout, (answered) => {
               client.getData(`${folder}/${name}`, answered)
             }),
           ),
@@ -374,7 +374,7 @@ export const zookeeperStore = (options: MemberStoreOptions, podOf: (id: number) 
     },
     remove: async (client) => {
       const remove = (path: string): Promise<unknown> =>
-        answer<undefined>(longPatience, (answered) => {
+        answer<undefined>(longTimeout, (answered) => {
           client.remove(path, -1, (error) => {
             answered(error, undefined)
           })

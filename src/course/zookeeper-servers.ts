@@ -78,7 +78,7 @@ export const withLedger = async (context: ExperimentContext, during: () => Promi
   const { nodePortOf, zookeeperStore } = await import('./stores.js')
   const nodePort = await nodePortOf(context, 'zk-outside')
   await context.ledger(
-    (run) => zookeeperStore({ reach: context.reach, nodePort, run }, (id) => serverOf(context, id)),
+    (run) => zookeeperStore({ dialer: context.dialer, nodePort, run }, (id) => serverOf(context, id)),
     during,
     { workload: 'statefulset/zk', replicas: servers.length, are: zk, within: 300 },
   )

@@ -43,7 +43,7 @@ export const see = async ({ title, within, probe }: Sign, context: Context): Pro
     }))
     if (signal.aborted) throw new Interrupted()
     const ms = performance.now()
-    const late = ms - begun >= within * (provider.patience ?? 1) * 1000
+    const late = ms - begun >= within * (provider.slowdown ?? 1) * 1000
     if (verdict.ok || verdict.final === true || late)
       return {
         title,

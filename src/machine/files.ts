@@ -17,7 +17,7 @@ import {
 } from '../lab/lab.js'
 import { render } from '../render.js'
 import type { LabSecrets } from '../state.js'
-import { controlPlaneKubelet, dnsReplicas, kubernetesData, patientStaticPods } from './kubeadm.js'
+import { controlPlaneKubelet, dnsReplicas, kubernetesData, slowStaticPods } from './kubeadm.js'
 
 /** A file of a machine, owned by root. */
 export interface MachineFile {
@@ -43,7 +43,7 @@ export interface FileOptions {
   /** The block device of a target machine's n-th LUN. Absent: the machine has none and serves nothing. */
   readonly lunDevice?: ((index: number) => string) | undefined
   /** Factor for every timeout on slow machines. Default: 1. */
-  readonly patience?: number
+  readonly slowdown?: number
 }
 
 const hostsFile = (lab: Lab): string =>
@@ -257,7 +257,7 @@ export const machineFiles = (
     if (server) files.push(...nfsClientFiles(server))
     if (machine.iqn !== undefined) files.push(...lunGuardFiles(lab, machine))
     const data = kubernetesData(lab, machine, options)
-    const { patience = 1 } = options
+    const { slowdown = 1 } = options
     files.push(
       { path: '/etc/lab/node', content: `${machine.role}\n` },
       ...(machine.role === 'control-plane'
@@ -265,14 +265,14 @@ export const machineFiles = (
             {
               path: '/etc/lab/kubeadm-patches/kubeletconfiguration+merge.yaml',
               content: render('machine/kubelet-patch.yaml', {
-                kubelet: { ...controlPlaneKubelet(patience), ...lab.kubernetes?.kubelet },
+                kubelet: { ...controlPlaneKubelet(slowdown), ...lab.kubernetes?.kubelet },
               }),
             },
             {
               path: '/etc/lab/kubeadm-patches/corednsdeployment+strategic.yaml',
               content: render('machine/coredns-patch.yaml', { replicas: dnsReplicas }),
             },
-            ...(patience === 1 ? [] : patientStaticPods(patience)),
+            ...(slowdown === 1 ? [] : slowStaticPods(slowdown)),
           ]
         : []),
       {

@@ -18,11 +18,11 @@ const defaultArgs: Readonly<Record<'apiServer' | 'controllerManager' | 'schedule
  * second later. Emulated machines get all but the last multiplied by their factor, since a kubelet that is merely
  * slow must not be lost. The defaults are 10 s, 50 s, 5 s and 300 s.
  */
-const fastArgs = (patience: number): typeof defaultArgs => ({
+const fastArgs = (slowdown: number): typeof defaultArgs => ({
   apiServer: { 'default-not-ready-toleration-seconds': '1', 'default-unreachable-toleration-seconds': '1' },
   controllerManager: {
-    'node-monitor-grace-period': `${String(8 * patience)}s`,
-    'node-monitor-period': `${String(patience)}s`,
+    'node-monitor-grace-period': `${String(8 * slowdown)}s`,
+    'node-monitor-period': `${String(slowdown)}s`,
   },
   scheduler: {},
   etcd: {},
@@ -37,9 +37,9 @@ const fencedArgs: ExtraArgs = {
   'default-unreachable-toleration-seconds': '86400',
 }
 
-const fastKubelet = (patience: number): KubernetesSpec['kubelet'] => ({
-  nodeLeaseDurationSeconds: 8 * patience,
-  nodeStatusUpdateFrequency: `${String(2 * patience)}s`,
+const fastKubelet = (slowdown: number): KubernetesSpec['kubelet'] => ({
+  nodeLeaseDurationSeconds: 8 * slowdown,
+  nodeStatusUpdateFrequency: `${String(2 * slowdown)}s`,
 })
 
 /** Settings of a lab's kubelets that differ from the kubelet's defaults; the lab file overrides them. */
@@ -58,8 +58,8 @@ const defaultKubelet: KubernetesSpec['kubelet'] = {
  * is ready for them, and exit after 10 s; with the kubelet's default back-off of another 10 s per attempt, a lab took
  * 15 s longer to start.
  */
-export const controlPlaneKubelet = (patience: number): KubernetesSpec['kubelet'] => ({
-  crashLoopBackOff: { maxContainerRestartPeriod: `${String(2 * patience)}s` },
+export const controlPlaneKubelet = (slowdown: number): KubernetesSpec['kubelet'] => ({
+  crashLoopBackOff: { maxContainerRestartPeriod: `${String(2 * slowdown)}s` },
 })
 
 /** The same number as kubeadm's: coreDNSReplicas in its addon. */
@@ -82,29 +82,29 @@ const kubeadmTimeouts = {
 const probes = { timeout: 15, failures: 8, readyPeriod: 1 }
 
 /** Patches for the control plane of an emulated machine. kubeadm's own `timeouts` apply only to its first start. */
-export const patientStaticPods = (patience: number): readonly MachineFile[] =>
+export const slowStaticPods = (slowdown: number): readonly MachineFile[] =>
   ['etcd', 'kube-apiserver', 'kube-controller-manager', 'kube-scheduler'].map((component) => ({
     path: `/etc/lab/kubeadm-patches/${component}+strategic.yaml`,
     content: render('machine/static-pod-patch.yaml', {
       component,
-      timeout: probes.timeout * patience,
-      failures: probes.failures * patience,
+      timeout: probes.timeout * slowdown,
+      failures: probes.failures * slowdown,
       // kubeadm configures no such probe for this component.
-      readyPeriod: component === 'kube-controller-manager' ? undefined : probes.readyPeriod * patience,
+      readyPeriod: component === 'kube-controller-manager' ? undefined : probes.readyPeriod * slowdown,
     }),
   }))
 
 /** How long the API server waits for etcd before it reports itself as unhealthy; the default is 2 s. */
-const patientArgs = (patience: number): ExtraArgs => ({
-  'etcd-healthcheck-timeout': `${String(2 * patience)}s`,
-  'etcd-readycheck-timeout': `${String(2 * patience)}s`,
+const slowArgs = (slowdown: number): ExtraArgs => ({
+  'etcd-healthcheck-timeout': `${String(2 * slowdown)}s`,
+  'etcd-readycheck-timeout': `${String(2 * slowdown)}s`,
 })
 
 /** The data for the kubeadm templates. */
 export const kubernetesData = (
   lab: Lab,
   machine: MachineSpec,
-  { secrets, patience = 1 }: FileOptions,
+  { secrets, slowdown = 1 }: FileOptions,
 ): object => {
   if (!lab.kubernetes) throw new Error(`${lab.name} has no Kubernetes`)
   const controlPlane = machinesWith(lab, 'control-plane')[0]
@@ -114,20 +114,20 @@ export const kubernetesData = (
     controlPlane,
     token: secrets.bootstrapToken,
     timeouts:
-      patience === 1
+      slowdown === 1
         ? undefined
         : Object.entries(kubeadmTimeouts).map(([name, seconds]) => ({
             name,
-            value: `${String(seconds * patience)}s`,
+            value: `${String(seconds * slowdown)}s`,
           })),
     extraArgs: Object.fromEntries(
       (['apiServer', 'controllerManager', 'scheduler', 'etcd'] as const).map((component) => [
         component,
         Object.entries({
           ...defaultArgs[component],
-          ...(lab.failover === 'fast' ? fastArgs(patience)[component] : {}),
+          ...(lab.failover === 'fast' ? fastArgs(slowdown)[component] : {}),
           ...(lab.fencing !== 'none' && component === 'apiServer' ? fencedArgs : {}),
-          ...(patience !== 1 && component === 'apiServer' ? patientArgs(patience) : {}),
+          ...(slowdown !== 1 && component === 'apiServer' ? slowArgs(slowdown) : {}),
           ...lab.kubernetes?.[component],
         }).map(([name, value]) => ({
           name,
@@ -137,7 +137,7 @@ export const kubernetesData = (
     ),
     kubelet: {
       ...defaultKubelet,
-      ...(lab.failover === 'fast' ? fastKubelet(patience) : {}),
+      ...(lab.failover === 'fast' ? fastKubelet(slowdown) : {}),
       ...lab.kubernetes.kubelet,
     },
   }

@@ -40,15 +40,15 @@ export interface WatchEvent {
 /** Milliseconds before a watch that ended is restarted. */
 const watchPause = 500
 
-/** @param patience the factor for all timeouts */
+/** @param slowdown the factor for all timeouts */
 export const kubectlWith = (
   binary: string,
   kubeconfig: string,
   signal: AbortSignal,
-  patience = 1,
+  slowdown = 1,
 ): Kubectl => {
   const run: Kubectl['run'] = async (args, { input, timeout: usual = 30 } = {}) => {
-    const timeout = usual * patience
+    const timeout = usual * slowdown
     const result = await execa(
       binary,
       ['--kubeconfig', kubeconfig, `--request-timeout=${String(timeout)}s`, ...args],

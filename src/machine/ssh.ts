@@ -18,7 +18,7 @@ export interface SshEndpoint {
   /** The only host key that is accepted, as in known_hosts: base64 of the key blob. */
   readonly hostKey: string
   /** The factor for all timeouts. Default: 1. */
-  readonly patience?: number
+  readonly slowdown?: number
   /** A fresh TCP connection to the SSH server. */
   dial(): Promise<Duplex>
 }
@@ -74,7 +74,7 @@ const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
       ...(endpoint.privateKey === undefined ? {} : { privateKey: endpoint.privateKey }),
       ...(endpoint.password === undefined ? {} : { password: endpoint.password }),
       ...(endpoint.agent === undefined ? {} : { agent: endpoint.agent }),
-      readyTimeout: loginTimeout * (endpoint.patience ?? 1) * 1000,
+      readyTimeout: loginTimeout * (endpoint.slowdown ?? 1) * 1000,
       keepaliveInterval: 10_000,
       keepaliveCountMax: 3,
       hostVerifier: (key: Buffer) => {
@@ -141,7 +141,7 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
     { input, timeout: usual = 60 }: ExecOptions,
     givenUp: AbortSignal,
   ): Promise<CommandResult> => {
-    const timeout = usual * (endpoint.patience ?? 1)
+    const timeout = usual * (endpoint.slowdown ?? 1)
     const ssh = await connected()
     givenUp.throwIfAborted()
     // Bytes until all have arrived: a character may be split between two packets.

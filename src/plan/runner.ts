@@ -30,7 +30,7 @@ export type Mode =
   /** Like `apply`, but a failure does not stop other steps: as much as possible is undone. */
   | 'undo'
   /** Run every check once; change nothing. */
-  | 'look'
+  | 'check'
 
 const seconds = (since: number): Seconds => (performance.now() - since) / 1000
 
@@ -59,14 +59,14 @@ const askAll = <Around extends Surroundings>(
 
 /** Pauses between two attempts. A check that takes an emulated machine long also slows down what is waited for. */
 const leaveInPeace = (
-  { patience = 1, signal }: Surroundings,
+  { slowdown = 1, signal }: Surroundings,
   { pause, asked }: { pause: Seconds; asked: number },
 ): Promise<void> =>
-  delay(Math.max(pause, Math.min(seconds(asked), longestPause * patience)) * 1000, undefined, { signal })
+  delay(Math.max(pause, Math.min(seconds(asked), longestPause * slowdown)) * 1000, undefined, { signal })
 
 /** Seconds after which a failing check is no longer awaited. */
-const deadlineOf = (check: Check, { patience = 1 }: Surroundings): Seconds =>
-  (check.within ?? defaultDeadline) * patience
+const deadlineOf = (check: Check, { slowdown = 1 }: Surroundings): Seconds =>
+  (check.within ?? defaultDeadline) * slowdown
 
 /** Applies a step, and repeats it while another system is too busy, for as long as its checks would be awaited. */
 const applyStep = async <Around extends Surroundings>(
@@ -155,7 +155,7 @@ export const runPlan = async <Around extends Surroundings>(
       checks = await askAll(step.checks, context)
       const unmet = checks.filter((result) => !result.ok)
       if (unmet.length === 0) return done('ok')
-      if (mode === 'look') return failed()
+      if (mode === 'check') return failed()
       if (step.apply) {
         emit({
           type: 'step-applying',
@@ -218,7 +218,7 @@ export const runPlan = async <Around extends Surroundings>(
 
   // Checks need no order: the state of a step is worth knowing even when one that it needs is broken.
   await Promise.all(
-    mode !== 'look' ? plan.steps.map(run) : plan.steps.map(async (step) => finish(await carryOut(step))),
+    mode !== 'check' ? plan.steps.map(run) : plan.steps.map(async (step) => finish(await carryOut(step))),
   )
   const report: Report = {
     title: plan.title,

@@ -12,7 +12,7 @@ export interface Surroundings {
   /** Aborted when the run is interrupted. */
   readonly signal: AbortSignal
   /** The factor for every deadline; default 1. */
-  readonly patience?: number | undefined
+  readonly slowdown?: number | undefined
 }
 
 /** The result of a check. `saw` is the evidence, which people see and reports keep. */
@@ -31,7 +31,7 @@ export interface Check<in Around extends Surroundings = never> {
   readonly machine?: string
   /** A throw means that the check could not be asked, which counts as not holding yet. */
   readonly probe: (around: Around) => Promise<Verdict>
-  /** Deadline after the step was applied, multiplied by the run's patience. */
+  /** Deadline after the step was applied, multiplied by the run's slowdown. */
   readonly within?: Seconds
   /** A command to type. */
   readonly hint?: string

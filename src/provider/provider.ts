@@ -55,7 +55,7 @@ export interface Provider extends Partial<Groups> {
    * The factor by which its machines are slower than usual, for example because their processor is emulated: every
    * deadline is multiplied by it. Default: 1.
    */
-  readonly patience?: number
+  readonly slowdown?: number
   /** Tries the provider, or says why it cannot be used. May take seconds. */
   probe(signal: AbortSignal): Promise<Usability>
   /** Everything that this host lacks for the lab, each with a command to type. */
@@ -126,7 +126,7 @@ export interface Network {
   /** Releases the network once no machine runs: a stopped lab uses no memory. */
   release(lab: Lab): Promise<void>
   /** Whether the network exists. */
-  look(lab: Lab): Promise<{ readonly ok: boolean; readonly saw: string }>
+  observe(lab: Lab): Promise<{ readonly ok: boolean; readonly saw: string }>
   /**
    * The address at which this host's kubectl reaches the API server of a lab with a control plane:
    * `https://127.0.0.1:40123`. Absent: the address of the control plane itself.

@@ -99,7 +99,7 @@ export const eventually = async <T>(
   deadline: Seconds,
   action: () => Promise<T>,
 ): Promise<T> => {
-  const until = performance.now() + deadline * (provider.patience ?? 1) * 1000
+  const until = performance.now() + deadline * (provider.slowdown ?? 1) * 1000
   for (;;) {
     try {
       return await action()

@@ -125,7 +125,7 @@ const kernelCheck = (lab: Lab, machine: MachineSpec): Check => {
   })
 }
 
-export const reach = (lab: Lab, machine: MachineSpec): Step => ({
+export const connect = (lab: Lab, machine: MachineSpec): Step => ({
   id: `reach-${machine.name}`,
   title: `Reach ${machine.name} over SSH`,
   phase,

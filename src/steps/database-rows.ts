@@ -16,7 +16,7 @@ const connectTo = async (context: Context, address: string, database: DatabaseSp
     user: database.user,
     password: database.password,
     database: database.database,
-    connectTimeout: 10_000 * (context.provider.patience ?? 1),
+    connectTimeout: 10_000 * (context.provider.slowdown ?? 1),
   })
 }
 

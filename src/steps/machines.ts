@@ -44,7 +44,7 @@ export const createNetwork = (lab: Lab): Step => ({
       title: `the network ${lab.network.subnet} is there`,
       within: 15,
       hint: 'lab doctor',
-      probe: ({ provider }) => groupOf(provider, 'network').look(lab),
+      probe: ({ provider }) => groupOf(provider, 'network').observe(lab),
     },
   ],
 })
@@ -98,13 +98,13 @@ const shutDown = async (context: Context, name: string): Promise<void> => {
       },
     )
     .catch(() => undefined)
-  const deadline = Date.now() + shutdownDeadline * (provider.patience ?? 1) * 1000
+  const deadline = Date.now() + shutdownDeadline * (provider.slowdown ?? 1) * 1000
   while (Date.now() < deadline && !(await isOff())) await delay(100)
   await groupOf(provider, 'power').cut(lab, name)
 }
 
 /** Seconds to wait for the API server's list of a node's pods. While it is down, nothing replaces a pod. */
-const apiPatience = 5
+const apiTimeout = 5
 
 /**
  * Deletes the pods that Kubernetes has given up on a node that is off. Their replacements may already run elsewhere.
@@ -126,7 +126,7 @@ const forgetPods = async ({ lab, kubectl, provider }: Context, node: string): Pr
   }
   const said = await kubectl
     .run(['get', 'pods', '--all-namespaces', '--field-selector', `spec.nodeName=${node}`, '-o', 'json'], {
-      timeout: apiPatience,
+      timeout: apiTimeout,
     })
     .catch(() => '')
   const { items } = JSON.parse(said || '{"items":[]}') as { readonly items: readonly Given[] }
@@ -147,7 +147,7 @@ const forgetPods = async ({ lab, kubectl, provider }: Context, node: string): Pr
 export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOptions> => ({
   secrets: await secretsOf(pathsOf(lab)),
   lunDevice: provider.disks?.lunDevice,
-  patience: provider.patience ?? 1,
+  slowdown: provider.slowdown ?? 1,
 })
 
 const isOff = (lab: LabId, name: string): Check => ({
@@ -222,7 +222,7 @@ const switchOn = async (
 }
 
 const answers = async (context: Context, name: string): Promise<boolean> => {
-  const until = performance.now() + silentDeadline * (context.provider.patience ?? 1) * 1000
+  const until = performance.now() + silentDeadline * (context.provider.slowdown ?? 1) * 1000
   while ((await silence(context, name)) !== undefined) {
     if (performance.now() > until) return false
     await delay(500, undefined, { signal: context.signal })

@@ -66,7 +66,7 @@ export const machineSteps = (
   ...gone.map((name) => unless(lacks(provider, 'machines'), machines.remove(lab, name))),
   ...lab.machines.flatMap((machine) => [
     booted(lab, provider, machine, options),
-    configuration.reach(lab, machine),
+    configuration.connect(lab, machine),
     configuration.configure(lab, machine, options, gone),
   ]),
 ]

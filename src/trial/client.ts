@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf } from '../error.js'
 import type { LedgerFile } from './ledger-file.js'
 import type { LedgerRecord, Mark, Medium, Operation } from './ledger.js'
-import type { Session, Store } from './medium.js'
+import type { Session, Store } from './store.js'
 
 interface Worker {
   readonly client: string

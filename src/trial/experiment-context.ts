@@ -6,7 +6,7 @@ import type { FaultSpec, Lab } from '../lab/lab.js'
 import type { Verdict } from '../plan/step.js'
 import type { TextFigure } from './facts.js'
 import type { PodHistory, PodSeen } from './history.js'
-import type { Reach, Store } from './medium.js'
+import type { Dialer, Store } from './store.js'
 
 /** What an experiment can do, and how it reports its observations. */
 export interface ExperimentContext {
@@ -63,7 +63,7 @@ export interface ExperimentContext {
    */
   ledger(storeOf: (run: string) => Store, during: () => Promise<void>, members?: Members): Promise<void>
   /** How a client outside the cluster connects. */
-  readonly reach: Reach
+  readonly dialer: Dialer
   /** Undoes all faults, and waits until the lab matches its file. */
   heal(): Promise<void>
   /** Records how to undo something that the experiment does itself. */

@@ -13,7 +13,7 @@ import { see } from '../fault/sign.js'
 import type { CommonFacts, ExperimentFacts, Facts, TextFigure } from './facts.js'
 import { type Body, Ended, refuseUnlessUp, Trial, type TrialRequest } from './trial.js'
 import { faultNamed, type Injections } from './injection.js'
-import type { Reach, Store } from './medium.js'
+import type { Dialer, Store } from './store.js'
 import { StoreLedger } from './store-ledger.js'
 import { deletingNamespace, undoAll } from './undo.js'
 import { manifestText, renderedManifest } from '../steps/workloads.js'
@@ -209,7 +209,7 @@ class Run implements ExperimentContext {
     return this.#healFaults()
   }
 
-  get reach(): Reach {
+  get dialer(): Dialer {
     return this.#request.context
   }
 

@@ -12,7 +12,7 @@ import type { CommonFacts } from './facts.js'
 import { judge, type Judgement } from './judge.js'
 import { createLedger, type LedgerFile } from './ledger-file.js'
 import { type LedgerRecord, type Mark, markIn, media, type Medium, type ReadBack } from './ledger.js'
-import { fileStore, rowStore, type Store } from './medium.js'
+import { fileStore, rowStore, type Store } from './store.js'
 import { type DiskProof, putOnDisk } from './read-back.js'
 import { type Observation, type Timeline, timelineOf } from './timeline.js'
 import type { Trial } from './trial.js'
@@ -95,7 +95,7 @@ export class Recording {
     })
     this.#watch = watch
     const medium = {
-      reach: context,
+      dialer: context,
       database,
       run: runName(this.#trial.started),
       nodeOf: (pod: string) => watch.nodeOf(pod),
@@ -142,7 +142,7 @@ export class Recording {
   async settle(): Promise<void> {
     const { healer } = this.#trial.request
     const healed = markIn(this.#records, 'healed')?.ms
-    const longest = answerDeadline * 1000 * (healer.provider.patience ?? 1)
+    const longest = answerDeadline * 1000 * (healer.provider.slowdown ?? 1)
     if (!this.#trial.signal.aborted && healed !== undefined)
       await until(() => this.answers.calmSince(healed), longest, healer.signal)
     await this.mark('end')
@@ -173,7 +173,7 @@ export class Recording {
   async #readAllBack(): Promise<void> {
     const { notice, healer } = this.#trial.request
     const stores = this.#stores
-    const soon = AbortSignal.timeout(answerDeadline * 1000 * (healer.provider.patience ?? 1))
+    const soon = AbortSignal.timeout(answerDeadline * 1000 * (healer.provider.slowdown ?? 1))
     const why = (error: unknown): string => (error instanceof Interrupted ? 'no answer' : messageOf(error))
     await Promise.all(
       stores.map(async (store) => {

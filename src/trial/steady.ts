@@ -53,19 +53,19 @@ const checkFacts = (when: When, report: Report): readonly CheckFact[] =>
 
 /**
  * Repeats the checks until all hold or the time is over; a round that has begun is finished.
- * @param patience milliseconds
+ * @param limit milliseconds
  */
 export const steadyState = async (
   plan: Plan,
   when: When,
   context: Context,
-  patience = steadyDeadline * (context.provider.patience ?? 1) * 1000,
+  limit = steadyDeadline * (context.provider.slowdown ?? 1) * 1000,
 ): Promise<Steady> => {
   const begun = performance.now()
   const looks: Look[] = []
   for (;;) {
     const [at, ms] = [new Date().toISOString(), performance.now() - begun]
-    const report = await runPlan(plan, 'look', context, () => undefined)
+    const report = await runPlan(plan, 'check', context, () => undefined)
     const checks = checkFacts(when, report)
     looks.push({
       when,
@@ -74,7 +74,7 @@ export const steadyState = async (
       no: checks.filter(({ ok }) => !ok).map(({ title, machine, saw }) => ({ title, machine, saw })),
     })
     const ok = succeeded(report)
-    if (ok || report.interrupted || performance.now() - begun >= patience) return { ok, checks, looks }
+    if (ok || report.interrupted || performance.now() - begun >= limit) return { ok, checks, looks }
     await delay(pause, undefined, { signal: context.signal }).catch(() => undefined)
   }
 }

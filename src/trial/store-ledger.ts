@@ -10,7 +10,7 @@ import type { PodSeen } from './history.js'
 import { judge, type Judgement } from './judge.js'
 import { createLedger } from './ledger-file.js'
 import type { LedgerRecord, ReadBack } from './ledger.js'
-import type { Store } from './medium.js'
+import type { Store } from './store.js'
 import { type DiskProof, scalingBack } from './read-back.js'
 import type { Trial } from './trial.js'
 

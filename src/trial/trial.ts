@@ -25,7 +25,7 @@ export interface TrialRequest {
   readonly ledgerPath: string
   readonly versions: Readonly<Record<string, string>>
   /** Milliseconds for the lab to become healthy, before and after; absent: a minute, longer for a slow provider. */
-  readonly patience?: number | undefined
+  readonly steadyLimit?: number | undefined
   /** For people. */
   readonly notice: (text: string) => void
   /** For programs: every moment of the trial. */
@@ -137,8 +137,8 @@ export class Trial {
   }
 
   async #ask(when: When, context: Context): Promise<Steady> {
-    const { plan, patience } = this.request
-    const steady = await steadyState(plan, when, context, patience)
+    const { plan, steadyLimit } = this.request
+    const steady = await steadyState(plan, when, context, steadyLimit)
     this.#looks = [...this.#looks, ...steady.looks]
     const no = steady.checks.filter(({ ok }) => !ok)
     this.tell(

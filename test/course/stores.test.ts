@@ -5,7 +5,7 @@ import { afterEach, expect, it } from 'vitest'
 import { execa } from 'execa'
 import { openEntrance } from '../../src/course/stores.js'
 import { loadLab } from '../../src/registry.js'
-import type { Reach } from '../../src/trial/medium.js'
+import type { Dialer } from '../../src/trial/store.js'
 
 const cleanUp: (() => void)[] = []
 afterEach(() => {
@@ -28,7 +28,7 @@ const entrance = async () => {
     await once(socket, 'connect')
     return socket
   }
-  const opened = await openEntrance({ lab, provider: { dial } } as unknown as Reach, port, 0)
+  const opened = await openEntrance({ lab, provider: { dial } } as unknown as Dialer, port, 0)
   cleanUp.push(() => {
     opened.close()
     server.close()

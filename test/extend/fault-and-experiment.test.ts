@@ -130,7 +130,7 @@ test('the engine runs an added experiment with an added fault and undoes the fau
     healer: context,
     plan,
     versions: {},
-    patience: 0,
+    steadyLimit: 0,
     ledgerPath: join(await temporaryFolder(), 'ledger.ndjson'),
     notice: () => undefined,
     event: () => undefined,

@@ -110,7 +110,7 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
     const session = await reachable(lab)
     try {
       const plan = await planFor(lab)
-      const looked = await runPlan(plan, 'look', session, () => undefined)
+      const looked = await runPlan(plan, 'check', session, () => undefined)
       expect(looked.results.map(({ step }) => step.id)).toEqual(ids(plan))
       for (const { step, checks } of looked.results)
         expect([step.id, checks.length]).toEqual([step.id, step.checks.length])

@@ -60,7 +60,7 @@ const labOf = (first: World) => {
     signal: new AbortController().signal,
     provider: {
       // All deadlines are over at once.
-      patience: 0,
+      slowdown: 0,
       states: async () =>
         Promise.resolve(
           lab.machines.map(({ name }) => ({

@@ -16,7 +16,7 @@ const lab = await loadLab('iscsi-ha')
 const script = machineFiles(lab, machineNamed(lab, 'target'), {
   secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },
   lunDevice: () => '/dev/null',
-  patience: 1,
+  slowdown: 1,
 }).find(({ path }) => path.endsWith('50-target'))
 const worker1 = machineNamed(lab, 'worker1').iqn ?? ''
 const worker2 = machineNamed(lab, 'worker2').iqn ?? ''

@@ -208,11 +208,11 @@ describe('settings of the lab file', () => {
 
   test('emulated machines get longer timeouts from kubeadm and from their units', async () => {
     const lab = { ...(await loadLab('iscsi-ha')), failover: 'fast' as const }
-    const documents = (name: string, path: string, patience?: number) =>
+    const documents = (name: string, path: string, slowdown?: number) =>
       parseAllDocuments(
         machineFiles(lab, machineNamed(lab, name), {
           ...options,
-          ...(patience === undefined ? {} : { patience }),
+          ...(slowdown === undefined ? {} : { slowdown }),
         }).find((file) => file.path === path)?.content ?? '',
       ).map((document) => document.toJS() as Record<string, unknown>)
     const [init, , kubelet] = documents('master', '/etc/lab/kubeadm.yaml', 20)

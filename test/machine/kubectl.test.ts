@@ -10,11 +10,11 @@ import { temporaryFolder } from '../helpers/folder.js'
 const kubectlThat = async (
   body: string,
   signal = new AbortController().signal,
-  patience?: number,
+  slowdown?: number,
 ): Promise<Kubectl> => {
   const path = join(await temporaryFolder(), 'kubectl')
   await writeFile(path, `#!/bin/sh\n${body}\n`, { mode: 0o755 })
-  return kubectlWith(path, '/state/demo/kubeconfig', signal, patience)
+  return kubectlWith(path, '/state/demo/kubeconfig', signal, slowdown)
 }
 
 const errorOf = async (promise: Promise<unknown>): Promise<LabError> => {

@@ -146,7 +146,7 @@ describe('a command that takes too long', () => {
   })
 
   test('gives commands on a slower machine more time', async () => {
-    const { transport } = await reach({ patience: 20 })
+    const { transport } = await reach({ slowdown: 20 })
     expect(await transport.exec('sleep 1; echo done', { timeout: 0.2 })).toMatchObject({ stdout: 'done\n' })
   })
 

@@ -6,9 +6,9 @@ import { type Mode, runPlan, succeeded } from '../../src/plan/runner.js'
 import type { Check, Context, Step } from '../../src/context.js'
 import type { Report, RunEvent, StepResult, Verdict } from '../../src/plan/step.js'
 
-/** The runner looks at the signal and the provider's patience; the rest is for steps, and these need none of it. */
-const contextWith = (signal: AbortSignal, patience?: number): Context =>
-  ({ signal, patience }) as unknown as Context
+/** The runner looks at the signal and the provider's slowdown; the rest is for steps, and these need none of it. */
+const contextWith = (signal: AbortSignal, slowdown?: number): Context =>
+  ({ signal, slowdown }) as unknown as Context
 
 const yes: Verdict = { ok: true, saw: 'it is' }
 const no: Verdict = { ok: false, saw: 'it is not' }
@@ -59,11 +59,11 @@ const runSteps = async (
   {
     mode = 'apply',
     signal = new AbortController().signal,
-    patience,
-  }: { mode?: Mode; signal?: AbortSignal; patience?: number } = {},
+    slowdown,
+  }: { mode?: Mode; signal?: AbortSignal; slowdown?: number } = {},
 ): Promise<Run> => {
   const events: RunEvent[] = []
-  const report = await runPlan({ title: 'Test', steps }, mode, contextWith(signal, patience), (event) =>
+  const report = await runPlan({ title: 'Test', steps }, mode, contextWith(signal, slowdown), (event) =>
     events.push(event),
   )
   return {
@@ -547,7 +547,7 @@ describe('waiting', () => {
       within: 0.2,
     })
     const wish = () => stepIn(new Set(), { id: 'a', checks: [late] })
-    expect((await runSteps([wish()], { patience: 10 })).outcomes).toEqual({ a: 'changed' })
+    expect((await runSteps([wish()], { slowdown: 10 })).outcomes).toEqual({ a: 'changed' })
   })
 
   test('waits for several checks at the same time, each until its own deadline', async () => {
@@ -611,7 +611,7 @@ describe('waiting', () => {
       },
       { within: 1 },
     )
-    await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { patience: 20 })
+    await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { slowdown: 20 })
     // The one before it follows on the look that decides whether there is anything to do.
     expect(pauses[1]).toBeGreaterThan(650)
   })
@@ -754,7 +754,7 @@ describe('checking without applying', () => {
         stepIn(world, { id: 'c', needs: ['b'], checks: [check('c1', true)] }),
         stepIn(world, { id: 'd', needs: ['c'], checks: [check('d1', false)], apply: undefined }),
       ],
-      { mode: 'look' },
+      { mode: 'check' },
     )
     expect(asked.sort()).toEqual(['a1', 'a2', 'b1', 'b2', 'c1', 'd1'])
     expect(outcomes).toEqual({ a: 'ok', b: 'failed', c: 'ok', d: 'failed' })
@@ -766,7 +766,7 @@ describe('checking without applying', () => {
   test('does not wait for a deadline when it only checks', async () => {
     const check = checkOf('never', () => Promise.resolve(no), { within: 600, hint: 'look here' })
     const [{ result }, seconds] = await elapsed(() =>
-      runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { mode: 'look' }),
+      runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { mode: 'check' }),
     )
     expect(seconds).toBeLessThan(soon)
     expect(result('a')).toMatchObject({
@@ -778,7 +778,7 @@ describe('checking without applying', () => {
 
   test('counts a check that cannot be asked as failed, with the reason', async () => {
     const check = checkOf('api', () => Promise.reject(new Error('connection refused')))
-    const { result } = await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { mode: 'look' })
+    const { result } = await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { mode: 'check' })
     expect(result('a').checks).toMatchObject([{ ok: false, saw: 'connection refused' }])
   })
 
@@ -787,7 +787,7 @@ describe('checking without applying', () => {
     const { report } = await runSteps(
       [stepIn(world, { id: 'a' }), stepIn(world, { id: 'b', needs: ['a'] })],
       {
-        mode: 'look',
+        mode: 'check',
       },
     )
     expect(succeeded(report)).toBe(true)

@@ -57,13 +57,13 @@ const core = {
   dial: 1,
   destroy: 1,
   leftovers: 1,
-} satisfies Record<Exclude<keyof Provider, keyof Groups | 'patience'>, 1>
+} satisfies Record<Exclude<keyof Provider, keyof Groups | 'slowdown'>, 1>
 
 const groups = {
   machines: ['start', 'remove', 'parts', 'partsInUse'],
   power: ['cut', 'on'],
   pause: ['begin', 'end'],
-  network: ['create', 'release', 'look', 'apiEndpoint', 'proxyCommand'],
+  network: ['create', 'release', 'observe', 'apiEndpoint', 'proxyCommand'],
   disks: ['lunDevice'],
   images: ['archive'],
   console: ['log'],
@@ -81,7 +81,7 @@ export const contractOfAny = (
 
     test('has the whole core, its own name, and no member that the contract does not know', () => {
       expect(provider.name).toBe(name)
-      const known = [...Object.keys(core), 'patience', ...Object.keys(groups)]
+      const known = [...Object.keys(core), 'slowdown', ...Object.keys(groups)]
       expect(Object.keys(provider)).toEqual(expect.arrayContaining(Object.keys(core)))
       expect(known).toEqual(expect.arrayContaining(Object.keys(provider)))
     })
@@ -128,7 +128,7 @@ export interface Bench {
   /** Takes away for good what machines of the lab were made from. Absent: they stand on nothing of ours. */
   loseBase?(machine: string): Promise<void>
   /** How many times longer everything takes than on User-Mode Linux. Default: 1. */
-  readonly patience?: number
+  readonly slowdown?: number
   /** Bytes of a machine's memory that its kernel takes before it counts. Default: 48 MiB. */
   readonly kernelTakes?: number
   /** It cuts one run of a machine and no later one. */
@@ -147,13 +147,13 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     let lab: Lab
     let first: MachineSpec
     let second: MachineSpec
-    let patience = 1
+    let slowdown = 1
     let kernelTakes = 48 * MiB
     const open: Transport[] = []
 
     beforeAll(async () => {
       bench = await makeBench()
-      ;({ lab, patience = patience, kernelTakes = kernelTakes } = bench)
+      ;({ lab, slowdown = slowdown, kernelTakes = kernelTakes } = bench)
       provider = bench.provider as MachineMaker
       ;[first, second] = lab.machines as [MachineSpec, MachineSpec]
     })
@@ -181,12 +181,12 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
         async () => {
           expect((await stateOf(machine))?.status).toBe(status)
         },
-        { timeout: 20_000 * patience, interval: 50 },
+        { timeout: 20_000 * slowdown, interval: 50 },
       )
 
     let ssh: Transport
     const run = async (command: string): Promise<string> => {
-      const result = await ssh.exec(command, { timeout: 20 * patience })
+      const result = await ssh.exec(command, { timeout: 20 * slowdown })
       expect(result).toMatchObject({ exitCode: 0 })
       return result.stdout.trim()
     }
@@ -195,10 +195,10 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       ssh = await transportTo(lab, machine, provider)
       open.push(ssh)
       let last: unknown
-      for (const until = Date.now() + 60_000 * patience; Date.now() < until;) {
+      for (const until = Date.now() + 60_000 * slowdown; Date.now() < until;) {
         await delay(100)
         const answer: CommandResult | undefined = await ssh
-          .exec('true', { timeout: 20 * patience })
+          .exec('true', { timeout: 20 * slowdown })
           .catch((error: unknown) => {
             last = error
             return undefined
@@ -219,7 +219,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
         { name: first.name, status: 'absent', detail: expect.any(String) },
         { name: second.name, status: 'absent', detail: expect.any(String) },
       ])
-      expect(await provider.network.look(lab)).toMatchObject({ ok: false })
+      expect(await provider.network.observe(lab)).toMatchObject({ ok: false })
       expect(await provider.leftovers(lab)).toEqual([])
       await provider.power.cut(lab, first.name)
       await provider.machines.remove(lab, first.name)
@@ -231,7 +231,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
 
     test('makes the network once', async () => {
       await provider.network.create(lab)
-      expect(await provider.network.look(lab)).toMatchObject({ ok: true })
+      expect(await provider.network.observe(lab)).toMatchObject({ ok: true })
       const endpoint = await apiEndpoint()
       const before = await provider.leftovers(lab)
       await provider.network.create(lab)
@@ -308,7 +308,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
 
     test('keeps the network while a machine uses it', async () => {
       await provider.network.release(lab)
-      expect(await provider.network.look(lab)).toMatchObject({ ok: true })
+      expect(await provider.network.observe(lab)).toMatchObject({ ok: true })
       expect((await stateOf(first.name))?.status).toBe('running')
     })
 
@@ -319,7 +319,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       )
       const begun = Date.now()
       await provider.power.cut(lab, first.name)
-      expect(Date.now() - begun).toBeLessThan(3000 * patience)
+      expect(Date.now() - begun).toBeLessThan(3000 * slowdown)
       expect((await stateOf(first.name))?.status).toBe('stopped')
       await expect(ssh.exec('true', { timeout: 5 })).rejects.toThrow()
       await provider.power.cut(lab, first.name)
@@ -446,20 +446,20 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
 
     test('reports a machine that shut itself down as off, with its disks kept', async () => {
       await ssh
-        .exec('nohup systemctl poweroff --force >/dev/null 2>&1 &', { timeout: 10 * patience })
+        .exec('nohup systemctl poweroff --force >/dev/null 2>&1 &', { timeout: 10 * slowdown })
         .catch(() => undefined)
       await becomes(first.name, 'stopped')
       const endpoint = await apiEndpoint()
       await provider.network.release(lab)
       if (!bench.networkStays)
         await vi.waitFor(
-          async () => expect(await provider.network.look(lab)).toMatchObject({ ok: false }),
-          5000 * patience,
+          async () => expect(await provider.network.observe(lab)).toMatchObject({ ok: false }),
+          5000 * slowdown,
         )
       expect((await stateOf(first.name))?.status).toBe('stopped')
       await vi.waitFor(async () => {
         expect(new Set((await provider.leftovers(lab)).map(({ kind }) => kind))).toEqual(new Set(['file']))
-      }, 5000 * patience)
+      }, 5000 * slowdown)
       await provider.network.create(lab)
       expect(await apiEndpoint()).toBe(endpoint)
       await start(first)
@@ -473,7 +473,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
         await provider.destroy(lab)
         expect([times, await provider.leftovers(lab)]).toEqual([times, []])
       }
-      expect(await provider.network.look(lab)).toMatchObject({ ok: false })
+      expect(await provider.network.observe(lab)).toMatchObject({ ok: false })
       expect((await provider.states(lab)).map(({ status }) => status)).toEqual(['absent', 'absent'])
       expect(existsSync(pathsOf(lab).root)).toBe(false)
     })

@@ -341,12 +341,12 @@ describe('the factor for slow machines', () => {
     }
     const [kvm, noKvm] = [await host('dev/kvm'), await host()]
     setEnvironment({ LAB_EMULATE: '1' })
-    expect(vagrantProvider('libvirt', kvm).patience).toBe(20)
-    expect(vagrantProvider('virtualbox', kvm)).not.toHaveProperty('patience')
+    expect(vagrantProvider('libvirt', kvm).slowdown).toBe(20)
+    expect(vagrantProvider('virtualbox', kvm)).not.toHaveProperty('slowdown')
     delete process.env['LAB_EMULATE']
-    expect(vagrantProvider('libvirt', kvm)).not.toHaveProperty('patience')
-    expect(vagrantProvider('libvirt', noKvm).patience).toBe(20)
-    expect(vagrantProvider('virtualbox', noKvm)).not.toHaveProperty('patience')
+    expect(vagrantProvider('libvirt', kvm)).not.toHaveProperty('slowdown')
+    expect(vagrantProvider('libvirt', noKvm).slowdown).toBe(20)
+    expect(vagrantProvider('virtualbox', noKvm)).not.toHaveProperty('slowdown')
   })
 })
 

@@ -13,11 +13,11 @@ import {
   connectAnywhere,
   databaseDoor,
   fileStore,
-  type Reach,
+  type Dialer,
   rowStore,
   type Store,
   type StoreOptions,
-} from '../../src/trial/medium.js'
+} from '../../src/trial/store.js'
 import { databaseServer, type Mood } from '../helpers/database.js'
 import { temporaryFolder } from '../helpers/folder.js'
 import { ledgerServer } from '../helpers/ledger-server.js'
@@ -45,10 +45,10 @@ const silentServer = async (): Promise<number> => {
 
 const lab = await loadLab('iscsi-ha')
 const database = lab.database!
-const door = databaseDoor(database)
+const endpoint = databaseDoor(database)
 
 /** @param ports what lies behind the address of each node; undefined: it does not answer at all */
-const reachOf = (ports: Readonly<Record<string, number | undefined>>): Reach => ({
+const dialerOf = (ports: Readonly<Record<string, number | undefined>>): Dialer => ({
   lab,
   provider: {
     dial: (_lab: Lab, host: string): Promise<Duplex> =>
@@ -59,20 +59,20 @@ const reachOf = (ports: Readonly<Record<string, number | undefined>>): Reach => 
         socket.once('error', reject)
         cleanUp.push(() => socket.destroy())
       }),
-  } as unknown as Reach['provider'],
+  } as unknown as Dialer['provider'],
 })
 
 const [master, worker1, worker2] = ['192.168.56.11', '192.168.56.21', '192.168.56.22'] as const
 const never = new AbortController().signal
 
 test('the first server that completes a handshake wins, whether others are silent or unreachable', async () => {
-  const reach = reachOf({
+  const dialer = dialerOf({
     [master]: undefined,
     [worker1]: await silentServer(),
     [worker2]: await serverOf('pod-2'),
   })
   const begun = performance.now()
-  const { address, connection } = await connectAnywhere(reach, door, never)
+  const { address, connection } = await connectAnywhere(dialer, endpoint, never)
   expect(address).toBe('192.168.56.22:32306')
   // Two addresses were tried before, 200 ms each.
   expect(performance.now() - begun).toBeLessThan(1500)
@@ -81,8 +81,8 @@ test('the first server that completes a handshake wins, whether others are silen
 
 test('connecting is retried until a server answers', async () => {
   const ports: Record<string, number | undefined> = { [master]: await silentServer() }
-  const reach = reachOf(ports)
-  const connecting = connectAnywhere(reach, door, never)
+  const dialer = dialerOf(ports)
+  const connecting = connectAnywhere(dialer, endpoint, never)
   await delay(1000)
   ports[worker1] = await serverOf('pod-1')
   const { address, connection } = await connecting
@@ -92,13 +92,13 @@ test('connecting is retried until a server answers', async () => {
 
 test('connecting stops when it is interrupted', async () => {
   const ending = new AbortController()
-  const connecting = connectAnywhere(reachOf({}), door, ending.signal)
+  const connecting = connectAnywhere(dialerOf({}), endpoint, ending.signal)
   ending.abort()
   await expect(connecting).rejects.toThrow('interrupted')
 })
 
 const optionsWith = (ports: Readonly<Record<string, number | undefined>>): StoreOptions => ({
-  reach: reachOf(ports),
+  dialer: dialerOf(ports),
   database,
   run: 'lab_run_1',
   nodeOf: () => 'worker1',

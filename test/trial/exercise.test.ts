@@ -103,7 +103,7 @@ test('an exercise that the person has to repair fails when the lab is not well a
       exercise.claim('the lab is repaired', { ok: true, saw: 'the person says so' })
     },
   })
-  const report = runReport(await runExercise({ ...fake.request, patience: 0 }))
+  const report = runReport(await runExercise({ ...fake.request, steadyLimit: 0 }))
   expect(report.verdict).toBe('FAIL')
   expect(report.checks.find(({ group }) => group === 'after')).toMatchObject({
     outcome: 'failed',

@@ -13,7 +13,7 @@ import { runMarkdown, runPage } from '../../src/report/documents.js'
 import type { Facts } from '../../src/trial/facts.js'
 import { runReport } from '../../src/report/run.js'
 import type { ReadBack } from '../../src/trial/ledger.js'
-import type { Store } from '../../src/trial/medium.js'
+import type { Store } from '../../src/trial/store.js'
 import { readJournal } from '../../src/journal.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
@@ -105,7 +105,7 @@ const fakeCluster = () => {
         },
       })
     },
-    run: async (experiment: Experiment, patience = 0) =>
+    run: async (experiment: Experiment, steadyLimit = 0) =>
       runExperiment({
         registry,
         experiment,
@@ -113,7 +113,7 @@ const fakeCluster = () => {
         healer: contextWith(new AbortController().signal),
         plan,
         versions: {},
-        patience,
+        steadyLimit,
         ledgerPath: join(await temporaryFolder(), 'ledger.ndjson'),
         notice: () => undefined,
         event: () => undefined,
@@ -133,10 +133,10 @@ const doing = (run: (context: ExperimentContext) => Promise<void>): Experiment =
 })
 
 test.each([
-  { patience: 10_000, verdict: 'PASS' },
-  { patience: 0, verdict: 'UNKNOWN' },
+  { steadyLimit: 10_000, verdict: 'PASS' },
+  { steadyLimit: 0, verdict: 'UNKNOWN' },
 ])(
-  'a lab that is healthy only after a moment with a limit of $patience ms gives $verdict',
+  'a lab that is healthy only after a moment with a limit of $steadyLimit ms gives $verdict',
   async (wanted) => {
     const cluster = fakeCluster()
     cluster.wellLater(300)
@@ -145,7 +145,7 @@ test.each([
         context.claim('something', { ok: true, saw: 'so' })
         return Promise.resolve()
       }),
-      wanted.patience,
+      wanted.steadyLimit,
     )
     expect(runReport(facts).verdict).toBe(wanted.verdict)
   },

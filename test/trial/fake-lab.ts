@@ -43,11 +43,11 @@ interface FakeOptions {
   readonly moveAfter?: number
   /** Whether the database answers again once its old node is switched on. */
   readonly healed?: 'answers' | 'is silent'
-  readonly patience?: number
+  readonly slowdown?: number
 }
 
 /** A lab of which a power cut moves the database to worker2 after a while. */
-export const fakeLab = async ({ moveAfter = 1500, healed = 'is silent', patience = 1 }: FakeOptions = {}) => {
+export const fakeLab = async ({ moveAfter = 1500, healed = 'is silent', slowdown = 1 }: FakeOptions = {}) => {
   const abort = new AbortController()
   const state = {
     pod: 'mysql-server-a',
@@ -134,7 +134,7 @@ export const fakeLab = async ({ moveAfter = 1500, healed = 'is silent', patience
       signal,
       provider: {
         name: 'uml',
-        patience,
+        slowdown,
         states: async () =>
           lab.machines.map(({ name }) => ({
             name,

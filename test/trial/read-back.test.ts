@@ -44,7 +44,7 @@ const labThat = ({ stays = false, mounted, check = { exitCode: 0, stdout: clean 
   const context = {
     lab,
     signal: new AbortController().signal,
-    provider: { patience: 0.01 },
+    provider: { slowdown: 0.01 },
     kubectl: {
       run: async (words: readonly string[]) => {
         noted.push((await readJournal(lab)).map(({ undo }) => undo))

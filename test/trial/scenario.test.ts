@@ -125,7 +125,7 @@ test('a line that was changed by hand is CORRUPT, a missing one is LOST, and the
 })
 
 test('data that cannot be read back is UNKNOWN with a reason, and not a crash', async () => {
-  const { state, request } = await fakeLab({ patience: 0.05 })
+  const { state, request } = await fakeLab({ slowdown: 0.05 })
   const said: string[] = []
   const { kubectl } = request.healer
   const ask = kubectl.run.bind(kubectl)
@@ -167,7 +167,7 @@ test('Ctrl-C during a fault heals the lab, and the report says that the run was 
 })
 
 test('an unhealthy lab gives UNKNOWN and is not broken further', async () => {
-  const { request } = await fakeLab({ patience: 0.05 })
+  const { request } = await fakeLab({ slowdown: 0.05 })
   const [step] = request.plan.steps
   const unwell: Plan = {
     title: '',
@@ -213,7 +213,7 @@ const byItself = 'failed: the lab recovers by itself: writes are answered before
 
 describe('the verdict of a run without success', () => {
   it('is FAIL when the lab recovers only because lab heals it, though nothing is lost', async () => {
-    const { request } = await fakeLab({ moveAfter: Infinity, healed: 'answers', patience: 0.1 })
+    const { request } = await fakeLab({ moveAfter: Infinity, healed: 'answers', slowdown: 0.1 })
     const report = runReport(await runScenario({ ...request, scenario: bare }))
     expect(report.verdict).toBe('FAIL')
     expect(complaintsOf(report)).toContain(byItself)
@@ -222,7 +222,7 @@ describe('the verdict of a run without success', () => {
   })
 
   it('is PASS for the same lab when the scenario says that the fault lasts until the deadline', async () => {
-    const { request } = await fakeLab({ moveAfter: Infinity, healed: 'answers', patience: 0.3 })
+    const { request } = await fakeLab({ moveAfter: Infinity, healed: 'answers', slowdown: 0.3 })
     const scenario = { ...bare, heal: 'deadline' as const, deadline: 3000 }
     const report = runReport(await runScenario({ ...request, scenario }))
     expect(complaintsOf(report)).toEqual([])
@@ -230,7 +230,7 @@ describe('the verdict of a run without success', () => {
   })
 
   it('is FAIL when the lab never recovers, not even after the heal', async () => {
-    const { request } = await fakeLab({ moveAfter: Infinity, healed: 'is silent', patience: 0.05 })
+    const { request } = await fakeLab({ moveAfter: Infinity, healed: 'is silent', slowdown: 0.05 })
     const report = runReport(await runScenario({ ...request, scenario: bare }))
     expect(report.verdict).toBe('FAIL')
     expect(complaintsOf(report)).toEqual(
@@ -243,7 +243,7 @@ describe('the verdict of a run without success', () => {
     { exitCode: 0, saw: 'worker1: still boot boot-1' },
     { exitCode: 1, saw: 'systemctl reboot: exit code 1' },
   ])('is FAIL at once when a reboot does not happen (exit code $exitCode)', async ({ exitCode, saw }) => {
-    const { state, request } = await fakeLab({ patience: 0.02 })
+    const { state, request } = await fakeLab({ slowdown: 0.02 })
     state.reboot = { exitCode, happens: false }
     const scenario = { ...scenarioNamed('reboot'), expect: {} }
     const report = runReport(await runScenario({ ...request, scenario }))

@@ -12,7 +12,7 @@ import { type Bench, contract, contractLab } from '../provider/contract.js'
 import { vboxFolder } from './worlds.js'
 
 /** Emulation, and a kernel with modules. */
-const emulated = { patience: 15, kernelTakes: 110 * 1024 ** 2 }
+const emulated = { slowdown: 15, kernelTakes: 110 * 1024 ** 2 }
 const lab = contractLab('512MiB', '/contract.yaml')
 
 /** With the box, whichever test was the first to need it. */

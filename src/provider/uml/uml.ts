@@ -288,7 +288,7 @@ export const umlProvider: Provider = {
       const machines = await runningMachines(lab)
       if (machines && !machines.some(({ running }) => running)) await endSupervisor(lab)
     },
-    look: async (lab) => {
+    observe: async (lab) => {
       const machines = await runningMachines(lab)
       return machines
         ? { ok: true, saw: `namespaces with ${String(machines.length)} machines` }

@@ -154,7 +154,7 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
   const hypervisor = hypervisors[kind]
   return {
     name: kind,
-    ...(kind === 'libvirt' && isEmulated(host?.root) ? { patience: emulation } : {}),
+    ...(kind === 'libvirt' && isEmulated(host?.root) ? { slowdown: emulation } : {}),
     probe: async (signal) => (await import('./probe.js')).probe(kind, signal, host),
     preflight: async (lab) => {
       const { preflight } = await import('./probe.js')
@@ -200,7 +200,7 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
         await hypervisor.createNetwork(lab)
       },
       release: (lab) => hypervisor.releaseNetwork(lab),
-      look: (lab) => hypervisor.network(lab),
+      observe: (lab) => hypervisor.network(lab),
     },
     disks: {
       // The Vagrantfile sets these as the serial numbers of the disks.

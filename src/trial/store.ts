@@ -13,21 +13,21 @@ import type { Medium, ReadBack, Server } from './ledger.js'
 /** Milliseconds between the starts of two attempts to connect, each to the next node's address. */
 const stagger = 200
 /** Timeout of one attempt to connect and of one query, in milliseconds. */
-const patience = 1500
+const requestTimeout = 1500
 /** Timeout for reading all rows or lines, and for creating or removing a table, in milliseconds. */
-const longPatience = 10_000
+const longTimeout = 10_000
 
-export type Reach = Pick<Context, 'lab' | 'provider'>
+export type Dialer = Pick<Context, 'lab' | 'provider'>
 
 /** A node port, and how a connection through it is opened. */
-export interface Door<T> {
+export interface Endpoint<T> {
   readonly port: number
   /** Resolves once a server has sent its greeting. */
   open(socket: Duplex): Promise<T>
 }
 
 /** A connection, and the node address that it uses. */
-export interface Way<T> {
+export interface Connected<T> {
   readonly connection: T
   /** `192.168.56.21:32306` */
   readonly address: string
@@ -70,7 +70,7 @@ export interface Store {
 }
 
 export interface StoreOptions {
-  readonly reach: Reach
+  readonly dialer: Dialer
   readonly database: DatabaseSpec
   /** Name of the table or the file: letters, digits and `_`. */
   readonly run: string
@@ -82,12 +82,16 @@ interface Closable {
   destroy(): void
 }
 
-const attempt = async <T>({ lab, provider }: Reach, door: Door<T>, host: string): Promise<Way<T>> => {
-  const socket = await provider.dial(lab, host, door.port)
+const attempt = async <T>(
+  { lab, provider }: Dialer,
+  endpoint: Endpoint<T>,
+  host: string,
+): Promise<Connected<T>> => {
+  const socket = await provider.dial(lab, host, endpoint.port)
   // A server that sends no greeting stays silent, so the client has to hang up.
-  const late = setTimeout(() => socket.destroy(new Error('no handshake')), patience)
+  const late = setTimeout(() => socket.destroy(new Error('no handshake')), requestTimeout)
   try {
-    return { connection: await door.open(socket), address: `${host}:${String(door.port)}` }
+    return { connection: await endpoint.open(socket), address: `${host}:${String(endpoint.port)}` }
   } catch (error) {
     socket.destroy()
     throw error
@@ -102,18 +106,18 @@ const attempt = async <T>({ lab, provider }: Reach, door: Door<T>, host: string)
  * one begins every 200 ms, and the first handshake wins.
  */
 export const connectAnywhere = <T extends Closable>(
-  reach: Reach,
-  door: Door<T>,
+  dialer: Dialer,
+  endpoint: Endpoint<T>,
   signal: AbortSignal,
   first = 0,
-): Promise<Way<T>> =>
+): Promise<Connected<T>> =>
   new Promise((resolve, reject) => {
-    const hosts = nodesOf(reach.lab).map(({ address }) => address)
+    const hosts = nodesOf(dialer.lab).map(({ address }) => address)
     let done = false as boolean
     let next = first
     const begin = (): void => {
       const host = hosts[next++ % hosts.length] ?? ''
-      attempt(reach, door, host).then(
+      attempt(dialer, endpoint, host).then(
         (way) => {
           if (done) way.connection.destroy()
           else {
@@ -141,12 +145,12 @@ export const connectAnywhere = <T extends Closable>(
   })
 
 const withConnection = async <T extends Closable, Result>(
-  reach: Reach,
-  door: Door<T>,
+  dialer: Dialer,
+  endpoint: Endpoint<T>,
   signal: AbortSignal,
   use: (connection: T) => Promise<Result>,
 ): Promise<Result> => {
-  const { connection } = await connectAnywhere(reach, door, signal)
+  const { connection } = await connectAnywhere(dialer, endpoint, signal)
   try {
     return await use(connection)
   } finally {
@@ -158,7 +162,7 @@ const withConnection = async <T extends Closable, Result>(
  * Retries until it succeeds.
  * @throws the last failure once the signal comes
  */
-export const persistently = async <Result>(
+export const retryUntilAborted = async <Result>(
   signal: AbortSignal,
   act: () => Promise<Result>,
 ): Promise<Result> => {
@@ -174,10 +178,16 @@ export const persistently = async <Result>(
   }
 }
 
-export const databaseDoor = ({ nodePort, user, password, database }: DatabaseSpec): Door<Connection> => ({
+export const databaseDoor = ({ nodePort, user, password, database }: DatabaseSpec): Endpoint<Connection> => ({
   port: nodePort,
   open: async (stream) => {
-    const connection = await createConnection({ stream, user, password, database, connectTimeout: patience })
+    const connection = await createConnection({
+      stream,
+      user,
+      password,
+      database,
+      connectTimeout: requestTimeout,
+    })
     // mysql2 reports a connection lost between two queries as an event, which would end the process if nobody
     // listened.
     connection.on('error', () => undefined)
@@ -189,8 +199,8 @@ export const databaseDoor = ({ nodePort, user, password, database }: DatabaseSpe
 const noSuchTable = 1146
 
 /** A table in the database. Its data must survive every fault, so it uses the engine that guarantees that. */
-export const rowStore = ({ reach, database, run: table, nodeOf }: StoreOptions): Store => {
-  const door = databaseDoor(database)
+export const rowStore = ({ dialer, database, run: table, nodeOf }: StoreOptions): Store => {
+  const endpoint = databaseDoor(database)
   const answeredBy = (rows: RowDataPacket[]): Server => {
     const [row] = rows as { server?: string }[]
     // An answer that does not name its server is rejected, since two writers could not be distinguished.
@@ -198,13 +208,13 @@ export const rowStore = ({ reach, database, run: table, nodeOf }: StoreOptions):
     return { pod: row.server, node: nodeOf(row.server) }
   }
   const run = (sql: string, signal: AbortSignal): Promise<void> =>
-    withConnection(reach, door, signal, async (connection) => {
-      await connection.query({ sql, timeout: longPatience })
+    withConnection(dialer, endpoint, signal, async (connection) => {
+      await connection.query({ sql, timeout: longTimeout })
     })
   return {
     medium: 'row',
     connect: async (signal, first) => {
-      const { connection, address } = await connectAnywhere(reach, door, signal, first)
+      const { connection, address } = await connectAnywhere(dialer, endpoint, signal, first)
       return {
         address,
         // The statement commits by itself, and its answer names the server.
@@ -212,14 +222,14 @@ export const rowStore = ({ reach, database, run: table, nodeOf }: StoreOptions):
           const [rows] = await connection.query<RowDataPacket[]>({
             sql: `INSERT INTO ${table} (seq, content, server) VALUES (?, ?, @@hostname) RETURNING server`,
             values: [seq, content],
-            timeout: patience,
+            timeout: requestTimeout,
           })
           return answeredBy(rows)
         },
         read: async () => {
           const [rows] = await connection.query<RowDataPacket[]>({
             sql: `SELECT @@hostname AS server, (SELECT MAX(seq) FROM ${table}) AS last`,
-            timeout: patience,
+            timeout: requestTimeout,
           })
           return answeredBy(rows)
         },
@@ -234,12 +244,12 @@ export const rowStore = ({ reach, database, run: table, nodeOf }: StoreOptions):
         signal,
       ),
     readBack: (signal) =>
-      persistently(signal, () =>
-        withConnection(reach, door, signal, async (connection) => {
+      retryUntilAborted(signal, () =>
+        withConnection(dialer, endpoint, signal, async (connection) => {
           try {
             const [rows] = await connection.query<RowDataPacket[]>({
               sql: `SELECT seq, content, server FROM ${table} ORDER BY seq`,
-              timeout: longPatience,
+              timeout: longTimeout,
             })
             return (rows as { seq: number; content: string; server: string }[]).map(
               ({ seq, content, server }) => ({ seq, content, server: { pod: server, node: nodeOf(server) } }),
@@ -305,7 +315,7 @@ async function* linesFrom(socket: Duplex): AsyncGenerator<string, undefined> {
   return undefined
 }
 
-const fileDoor = ({ ledgerPort }: DatabaseSpec): Door<LineConnection> => ({
+const fileDoor = ({ ledgerPort }: DatabaseSpec): Endpoint<LineConnection> => ({
   port: ledgerPort,
   open: async (socket) => {
     const connection = new LineConnection(socket)
@@ -327,16 +337,16 @@ const lineRead = (text: string, nodeOf: (pod: string) => string): ReadBack[] => 
 }
 
 /** A plain file next to the database's files. */
-export const fileStore = ({ reach, database, run, nodeOf }: StoreOptions): Store => {
-  const door = fileDoor(database)
+export const fileStore = ({ dialer, database, run, nodeOf }: StoreOptions): Store => {
+  const endpoint = fileDoor(database)
   return {
     medium: 'file',
     connect: async (signal, first) => {
-      const { connection, address } = await connectAnywhere(reach, door, signal, first)
+      const { connection, address } = await connectAnywhere(dialer, endpoint, signal, first)
       return {
         address,
         write: async (seq, content) => {
-          const answer = await connection.ask(`append ${run} ${String(seq)} ${content}`, patience, () =>
+          const answer = await connection.ask(`append ${run} ${String(seq)} ${content}`, requestTimeout, () =>
             connection.next(),
           )
           const [, answered, pod] = /^ok (\d+) (\S+)$/.exec(answer) ?? []
@@ -344,7 +354,7 @@ export const fileStore = ({ reach, database, run, nodeOf }: StoreOptions): Store
           return { pod, node: nodeOf(pod) }
         },
         read: async () => {
-          const answer = await connection.ask(`last ${run}`, patience, () => connection.next())
+          const answer = await connection.ask(`last ${run}`, requestTimeout, () => connection.next())
           const [, pod] = /^last (\S+) \d+ /.exec(answer) ?? []
           if (pod === undefined) throw new Error(answer)
           return { pod, node: nodeOf(pod) }
@@ -357,9 +367,9 @@ export const fileStore = ({ reach, database, run, nodeOf }: StoreOptions): Store
     // The first line creates the file.
     create: () => Promise.resolve(),
     readBack: (signal) =>
-      persistently(signal, () =>
-        withConnection(reach, door, signal, (connection) =>
-          connection.ask(`read ${run}`, longPatience, async () => {
+      retryUntilAborted(signal, () =>
+        withConnection(dialer, endpoint, signal, (connection) =>
+          connection.ask(`read ${run}`, longTimeout, async () => {
             const lines: string[] = []
             for (;;) {
               const answer = await connection.next()
@@ -372,8 +382,8 @@ export const fileStore = ({ reach, database, run, nodeOf }: StoreOptions): Store
         ),
       ),
     remove: (signal) =>
-      withConnection(reach, door, signal, async (connection) => {
-        const answer = await connection.ask(`remove ${run}`, longPatience, () => connection.next())
+      withConnection(dialer, endpoint, signal, async (connection) => {
+        const answer = await connection.ask(`remove ${run}`, longTimeout, () => connection.next())
         if (answer !== `removed ${run}`) throw new Error(answer)
       }),
   }
