@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
+import { quote } from '../../src/machine/sh.js'
 import { Bench, cli } from './lab.js'
 
 const bench = new Bench()
@@ -27,9 +28,19 @@ const nodeOfDatabase = async (): Promise<string> =>
   kubectl('get', 'pods', '-l', 'app=mysql-server', '-o', 'jsonpath={.items[0].spec.nodeName}')
 const standbyOf = (node: string): string => workers.find((name) => name !== node) ?? ''
 
-/** When a worker had a LUN mounted, by the workers' clocks, which are the same host's: seconds since 1970, each 0.1 s. */
-const watching = (path: string) =>
-  `for i in $(seq 600); do ! grep -q ' /var/lib/kubelet/plugins/kubernetes.io/iscsi/.* ext4 rw' /proc/mounts || date +%s.%N; sleep 0.1; done > ${path}`
+/**
+ * When a worker had a LUN mounted, by the workers' clocks, which are the same host's: seconds since 1970, each 0.1 s for
+ * 90 s. It starts no process meanwhile: on a busy host these would take minutes.
+ */
+const watching = (path: string): string =>
+  `bash -c ${quote(`exec 9<> <(:)
+    while [ $SECONDS -lt 90 ]; do
+      mapfile -t mounts < /proc/mounts
+      for mount in "\${mounts[@]}"; do
+        [[ $mount != *' /var/lib/kubelet/plugins/kubernetes.io/iscsi/'*' ext4 rw'* ]] || echo $EPOCHREALTIME
+      done
+      read -t 0.1 -u 9
+    done > ${path}`)}`
 
 beforeAll(async () => {
   const file = await bench.variant('iscsi-ha', 'guard', (lab) => {
