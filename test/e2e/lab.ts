@@ -1,4 +1,5 @@
 /** The built command line as a user runs it, with a state folder of its own; parts come from the real cache. */
+import { setMaxListeners } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
 import { cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
@@ -38,6 +39,11 @@ export class Bench {
 
   /** Ends what a test that ran out of time has left running: it would go on with a lab that is being removed. */
   readonly #ending = new AbortController()
+
+  constructor() {
+    // A test of many machines asks many of them at once.
+    setMaxListeners(0, this.#ending.signal)
+  }
 
   #start(args: readonly string[]) {
     return execa(process.execPath, [cli, ...args], {
