@@ -95,7 +95,7 @@ const onSignal = (signal: NodeJS.Signals): void => {
   else if (asked) exit(exitCodes.interrupted)
   else asked = true
   if (abort.signal.aborted) return
-  process.stderr.write('\ninterrupted: stopping; once more to stop at once\n')
+  process.stderr.write('\ninterrupted: stopping; press Ctrl-C again to stop at once\n')
   abort.abort(new Interrupted())
 }
 

@@ -45,8 +45,8 @@ const run = async (
           `  ${metadata}`,
           `  sha256 ${checksum}`,
           architecture === hostArchitecture()
-            ? 'lab up takes it by itself. On another computer, with these two files in one folder:'
-            : `It is of use on a computer with a processor of ${architecture}. There, with these two files in one folder:`,
+            ? 'lab up uses it automatically. On another computer, with both files in one folder:'
+            : `It runs on a computer with an ${architecture} processor. There, with both files in one folder:`,
           `  vagrant box add ${quote(metadata.slice(dirname(metadata).length + 1))}`,
           '',
         ].join('\n'),
@@ -60,7 +60,7 @@ const run = async (
 const verb: Verb = {
   options: [
     new Option('--arch <name>', "the machines' processor; default: this host's").choices(['amd64', 'arm64']),
-    new Option('--provider <name>', 'who runs the machines')
+    new Option('--provider <name>', 'the provider of the machines')
       .choices(['libvirt', 'virtualbox'])
       .default('libvirt'),
     asJson,
@@ -70,7 +70,7 @@ const verb: Verb = {
 }
 
 export const verbs: readonly VerbLine[] = [
-  line('build [options]', 'build the box that machines of VirtualBox or libvirt are made of', () =>
+  line('build [options]', 'build the box for VirtualBox or libvirt machines', () =>
     Promise.resolve({ verb }),
   ),
 ]

@@ -12,7 +12,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
   await providerOf(lab)
   const open = await readJournal(lab)
   if (open.length === 0 && options.output !== 'json' && !options.events)
-    io.stdout.write(`${lab.name}: no fault is to be undone\n`)
+    io.stdout.write(`${lab.name}: there is no fault to undo\n`)
   return bringUp(pathsOf(lab).source, options, io, 'heal')
 }
 

@@ -14,7 +14,7 @@ const run = async (
   const file = `${name}.yaml`
   const text = initLab(name, options.from)
   if (existsSync(file) && !options.force)
-    throw new LabError('file-exists', `${file} is there already`, {
+    throw new LabError('file-exists', `${file} exists already`, {
       hint: `lab validate ./${file}, or lab init ${name} --force to replace it`,
       exitCode: exitCodes.usage,
     })
@@ -27,7 +27,7 @@ export const verb: Verb = {
   words: { name: 'the name of the new lab' },
   options: [
     new Option('--from <lab>', 'start from a shipped lab'),
-    new Option('--force', 'replace a file that is there'),
+    new Option('--force', 'replace an existing file'),
   ],
   looks: true,
   run,

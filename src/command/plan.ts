@@ -34,7 +34,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
       for (const line of leftOutLines(plan)) io.stdout.write(`- ${line}\n`)
       io.stdout.write(
         steps.length === 0
-          ? `${lab.name} is as its file says: lab up ${lab.name} would do nothing.\n`
+          ? `${lab.name} matches its file: lab up ${lab.name} would change nothing.\n`
           : `lab up ${lab.name} (${provider.name}) would:\n${steps
               .map(
                 ({ title, machine, action, why }) =>

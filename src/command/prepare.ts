@@ -23,8 +23,7 @@ const run = async (
       const keep = (await Promise.all(using)).flat()
       for (const { path } of await pruneParts({ keep })) io.stdout.write(`removed ${path}\n`)
     }
-    if (!options.events)
-      io.stdout.write(`Everything that ${lab.name} is made of is here: lab up ${lab.name}\n`)
+    if (!options.events) io.stdout.write(`Every part of ${lab.name} is prepared. Next: lab up ${lab.name}\n`)
     return exitCodes.ok
   })
 }

@@ -64,7 +64,7 @@ const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readon
     })
   if (all) {
     if (names.length > 0)
-      throw new LabError('bad-scenarios', '--all and names of scenarios: wanted one of both', {
+      throw new LabError('bad-scenarios', '--all and names of scenarios exclude each other', {
         exitCode: exitCodes.usage,
       })
     return there
@@ -150,7 +150,7 @@ const shortReport = (report: RunReport): string =>
       : []),
     ...(report.data ? [`  findings: ${String(report.data.findings.length)}`] : []),
     ...(report.checks.some(({ group, outcome }) => group === 'before' && outcome !== 'passed')
-      ? [`  The lab was not well before, and was left as it was: lab heal ${report.lab}`]
+      ? [`  The lab was unhealthy before the run, and was left as it was: lab heal ${report.lab}`]
       : []),
     '',
   ].join('\n')
@@ -304,12 +304,9 @@ const run = async (
 export const verb: Verb = {
   words: { scenarios: 'names of scenarios of the lab file' },
   options: [
-    new Option('--all', 'every scenario of the lab file, one after the other, in one report'),
-    new Option('--on <lab>', 'the machines of another lab that is up, instead of its own: for experiments'),
-    new Option(
-      '--fence',
-      'switch a node that went off for certain, then let it be replaced (as fencing: power)',
-    ),
+    new Option('--all', 'run every scenario of the lab file, with one report'),
+    new Option('--on <lab>', 'run experiments on the machines of another lab that is up'),
+    new Option('--fence', 'cut the power of a lost node before it is replaced (as fencing: power)'),
     asJson,
     withWait,
   ],

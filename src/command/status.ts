@@ -55,7 +55,7 @@ const fencingLines = (
         status.watching
           ? `fencing ${status.method}: ${
               status.suspended
-                ? 'the agent waits for a command that is at work'
+                ? 'the agent waits for another command to finish'
                 : status.watched.length === 0
                   ? 'the agent has not seen a worker ready yet'
                   : `the agent watches ${status.watched.map(({ node, since }) => `${node} since ${since}`).join(', ')}`

@@ -9,7 +9,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     printJson(io, 'lab.validate/v1', { name: lab.name, file: lab.file, valid: true })
   else
     io.stdout.write(
-      `${lab.file}: a good lab file: ${lab.name}, ${String(lab.machines.length)} machines, ${String(lab.targets.length)} targets\n`,
+      `${lab.file}: valid lab file: ${lab.name}, ${String(lab.machines.length)} machines, ${String(lab.targets.length)} targets\n`,
     )
   return exitCodes.ok
 }

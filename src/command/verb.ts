@@ -69,10 +69,10 @@ export const asJson = new Option('-o, --output <format>', 'how to print data')
   .default('text')
 export const withProvider = new Option(
   '--provider <name>',
-  'where machines come from; default: the first that works',
+  'the provider of the machines; default: the first that works',
 ).choices(providerNames)
-export const withEvents = new Option('--events', 'print what happens, while it happens, as NDJSON')
-export const withWait = new Option('--wait', 'wait where another lab command holds the lab')
+export const withEvents = new Option('--events', 'print events as NDJSON while they happen')
+export const withWait = new Option('--wait', 'wait while another lab command holds the lab')
 export const withYes = new Option('--yes', 'answer every question with yes')
 
 /** Where parts come from, for verbs that may have to make some. */

@@ -45,7 +45,7 @@ const isAwake = (names: readonly string[]): Sign => ({
 
 export const hang = faultOfMachine({
   name: 'hang',
-  description: 'Stops a machine where it stands, memory and all. Healed by letting it go on.',
+  description: 'Pauses a machine with its memory. Healed by resuming it.',
   fields: {},
   lasts: true,
   silences: () => true,

@@ -54,7 +54,7 @@ const hasNoTable = (names: readonly string[], table: string): Sign => ({
 
 export const packetLoss = faultOfMachine({
   name: 'packet-loss',
-  description: 'Loses a part of all packets that a machine sends on the lab network.',
+  description: 'Drops a part of all packets that a machine sends on the lab network.',
   fields: {
     loss: text(
       'a percentage, such as 30%',

@@ -3,7 +3,7 @@ import { enablingTargets, withoutTargets } from './targets.js'
 
 export const targetLoss = faultOfMachine({
   name: 'target-loss',
-  description: 'Lets the targets of a machine vanish, with all sessions. Healed by their return.',
+  description: 'Makes the targets of a machine vanish with all sessions. Healed by restoring them.',
   fields: {},
   lasts: true,
   sensible: [['target'], 'only machines with the role target serve targets'],

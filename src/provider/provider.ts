@@ -167,7 +167,7 @@ export interface Snapshots {
 const sentences: Readonly<Record<keyof Groups, string>> = {
   machines: 'does not make machines',
   power: 'cannot switch a machine off',
-  pause: 'cannot stop a machine where it stands',
+  pause: 'cannot pause a machine',
   network: 'does not make a network',
   disks: 'gives a machine no disks for LUNs',
   images: 'has no images to load',

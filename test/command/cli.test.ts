@@ -200,7 +200,7 @@ describe.concurrent('a lab that is not up', () => {
       says: /^✖ iscsi-ha has no scenario powercut; did you mean power-cut\?\n +drain +The node/,
     },
     { line: 'iscsi-ha', says: /^✖ which scenario of iscsi-ha\?\n +drain/ },
-    { line: 'iscsi-ha drain --all', says: /^✖ --all and names of scenarios: wanted one of both\n/ },
+    { line: 'iscsi-ha drain --all', says: /^✖ --all and names of scenarios exclude each other\n/ },
     { line: 'iscsi --all', says: /^✖ iscsi has no scenarios and no experiments\n/ },
   ])('lab run $line names the mistake', async ({ line, says }) => {
     const desk = newDesk()
@@ -584,7 +584,7 @@ describe.concurrent('text for people', () => {
     await copyFile(labFile('labs/iscsi.yaml'), join(desk.here, 'mine.yaml'))
     const ran = await desk.lab(['validate', 'mine.yaml'])
     expect(ran).toMatchObject({ exitCode: 0, stderr: '' })
-    expect(ran.stdout).toMatch(/^.*\/here\/mine\.yaml: a good lab file: iscsi, 2 machines, 1 targets\n$/)
+    expect(ran.stdout).toMatch(/^.*\/here\/mine\.yaml: valid lab file: iscsi, 2 machines, 1 targets\n$/)
   })
 
   test('lab init writes a valid lab file and never overwrites one without being asked', async () => {
@@ -594,7 +594,7 @@ describe.concurrent('text for people', () => {
     const file = join(desk.here, 'my-lab.yaml')
     await writeFile(file, 'precious')
     const refused = await desk.lab(['init', 'my-lab', '--from', 'iscsi'])
-    expectOneError(refused, /^✖ my-lab\.yaml is there already\n +Hint: .*--force/)
+    expectOneError(refused, /^✖ my-lab\.yaml exists already\n +Hint: .*--force/)
     expect(refused.exitCode).toBe(2)
     expect(await readFile(file, 'utf8')).toBe('precious')
     expect(await desk.lab(['init', 'my-lab', '--from', 'iscsi', '--force'])).toMatchObject({ exitCode: 0 })

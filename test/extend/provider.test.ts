@@ -132,7 +132,7 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
   test('refuses faults that need a network or a pause, and says what it lacks', () => {
     const refused = (fault: string) => faultNamed(registry, fault).refusal?.(provider)
     expect(refused('power-cut')).toBe('ssh-only cannot switch a machine off')
-    expect(refused('hang')).toBe('ssh-only cannot stop a machine where it stands')
+    expect(refused('hang')).toBe('ssh-only cannot pause a machine')
     expect(refused('packet-loss')).toBeUndefined()
   })
 

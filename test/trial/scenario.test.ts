@@ -186,7 +186,7 @@ test('an unhealthy lab gives UNKNOWN and is not broken further', async () => {
 test('a lab that is off is refused, and so is a fault that the provider does not support', async () => {
   const { state, request, saved } = await fakeLab()
   await expect(runScenario({ ...request, scenario: scenarioNamed('hang') })).rejects.toThrow(
-    'uml cannot stop a machine where it stands',
+    'uml cannot pause a machine',
   )
   state.off.add('worker2')
   await expect(runScenario(request)).rejects.toThrow('iscsi-ha: not running: worker2')
