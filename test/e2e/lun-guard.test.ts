@@ -39,7 +39,7 @@ const watching = (path: string): string =>
       for mount in "\${mounts[@]}"; do
         [[ $mount != *' /var/lib/kubelet/plugins/kubernetes.io/iscsi/'*' ext4 rw'* ]] || echo $EPOCHREALTIME
       done
-      read -t 0.1 -u 9
+      read -t 0.1 -u 9 || true
     done > ${path}`)}`
 
 beforeAll(async () => {
