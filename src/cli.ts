@@ -56,6 +56,7 @@ const orphaned = (): AbortSignal => {
 }
 
 const io: Io = {
+  stdin: process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,
   signal: abort.signal,

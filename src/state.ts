@@ -137,6 +137,8 @@ export interface LabPaths {
   /** Held while a node is fenced and while its fence is undone; outside the folder like `lock`. */
   fenceLock(node: string): string
   machine(name: string): string
+  /** What learners did: their progress, and ledgers. It outlives a restore. */
+  readonly learn: string
   /** Copies of the whole lab, a folder each. */
   readonly snapshots: string
   /** The disks in one of these copies, a folder for each machine. */
@@ -174,6 +176,7 @@ export const pathsOf = (lab: LabId): LabPaths => {
     lock,
     fenceLock: (node) => join(dirname(lock), `.${word}.fence-${node}.lock`),
     machine: (machine) => join(root, 'machines', machine),
+    learn: join(root, 'learn'),
     snapshots: join(root, 'snapshots'),
     snapshotDisks: (name) => join(root, 'snapshots', name, 'disks'),
   }

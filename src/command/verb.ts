@@ -20,6 +20,7 @@ export interface Options {
 
 /** The parts of the process that a command may use. */
 export interface Io {
+  readonly stdin: NodeJS.ReadStream
   readonly stdout: NodeJS.WriteStream
   readonly stderr: NodeJS.WriteStream
   /** Aborted by Ctrl-C, SIGTERM, or closing the terminal. */

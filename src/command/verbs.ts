@@ -36,6 +36,11 @@ export const verbs: readonly VerbLine[] = [
     'undo the faults of a run that was killed, and repair the lab',
     () => import('./heal.js'),
   ),
+  line(
+    'learn [options] <lab> [exercise]',
+    'exercises: what is to be done, whether it is done, and hints',
+    () => import('./learn.js'),
+  ),
   line('report [options] <lab>', 'show the report of the last run', () => import('./report.js')),
   line(
     'status [options] <lab>',

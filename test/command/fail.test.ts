@@ -25,7 +25,14 @@ const fakeIo = (): { readonly io: Io; readonly out: () => string; readonly err: 
       },
     }) as unknown as NodeJS.WriteStream
   const { signal } = new AbortController()
-  const io = { stdout: stream('out'), stderr: stream('err'), signal, orphaned: () => signal, verbs: [] }
+  const io = {
+    stdin: process.stdin,
+    stdout: stream('out'),
+    stderr: stream('err'),
+    signal,
+    orphaned: () => signal,
+    verbs: [],
+  }
   return { io, out: () => printed.out, err: () => printed.err }
 }
 

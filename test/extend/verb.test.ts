@@ -27,6 +27,7 @@ const withGreet = [
 const lab = async (...words: readonly string[]) => {
   const [stdout, stderr] = [new PassThrough(), new PassThrough()]
   const io = {
+    stdin: process.stdin,
     stdout: stdout as unknown as NodeJS.WriteStream,
     stderr: stderr as unknown as NodeJS.WriteStream,
     signal: new AbortController().signal,

@@ -1,0 +1,244 @@
+/** How a check of an exercise is asked of a real lab. There are three answers, and the third is nobody's mistake. */
+import type { Context, Plan } from '../context.js'
+import { LabError, messageOf, unlessAborted } from '../error.js'
+import { readJournal } from '../journal.js'
+import { durationOf, durationText } from '../lab/units.js'
+import { machinesAt } from '../lab/where.js'
+import type { Verdict } from '../plan/step.js'
+import * as claims from '../trial/claims.js'
+import { everyPod, type PodHistory, type Which } from '../trial/history.js'
+import type { Ledger } from './ledger.js'
+import { type CheckSpec, checksOf, type OneCheck } from './schema.js'
+
+export interface Answer {
+  readonly is: 'yes' | 'not yet' | 'could not ask'
+  /** Evidence, in a line. */
+  readonly saw: string
+}
+
+/** What checks are asked with. */
+export interface Asking {
+  readonly context: Context
+  readonly plan: Plan
+  /** The worker that ran the database when the step began; undefined: there is none, or nobody knew. */
+  readonly database: string | undefined
+  /** Every pod of a namespace since the exercise was begun, and the moment the step began. */
+  readonly historyOf: (
+    namespace: string,
+  ) => { readonly history: PodHistory; readonly from: number } | undefined
+  readonly ledger: Ledger | undefined
+  /** When the first of the step and those that it needs was begun, by `performance.now`; undefined: not in this process. */
+  readonly ledgerFrom: number | undefined
+}
+
+/** Seconds for a command of a check. */
+const commandDeadline = 10
+
+/** More of what was seen than this does not fit on a screen. */
+const longestSaw = 300
+
+const short = (text: string): string => {
+  const line = text.replace(/\s+/g, ' ').trim()
+  return line.length > longestSaw ? `${line.slice(0, longestSaw)}…` : line
+}
+
+const yesOr = (ok: boolean, saw: string): Answer => ({ is: ok ? 'yes' : 'not yet', saw: short(saw) })
+const unknown = (saw: string): Answer => ({ is: 'could not ask', saw: short(saw) })
+
+const machinesOf = ({ context: { lab }, database }: Asking, word: string): readonly string[] => {
+  if ((word === 'database' || word === 'standby') && database === undefined)
+    throw new LabError('no-database', 'nobody knows on which worker the database ran when this step began')
+  return machinesAt(lab, word, database ?? '').map(({ name }) => name)
+}
+
+/** Output of a command on each machine; undefined where it said no. */
+export const outputOf = async (
+  asking: Asking,
+  { on, command }: { readonly on: string; readonly command: string },
+): Promise<{ readonly ok: boolean; readonly out: string }> => {
+  const { context } = asking
+  const results = await Promise.all(
+    machinesOf(asking, on).map((name) =>
+      context
+        .machine(name)
+        .try({ text: command, shown: command }, { signal: context.signal, timeout: commandDeadline }),
+    ),
+  )
+  // 126, 127: the shell could not even start it, which says nothing about the learner's work.
+  const unasked = results.find(({ exitCode }) => exitCode === 126 || exitCode === 127)
+  if (unasked) throw new LabError('bad-check', `${command}: ${unasked.stderr.trim()}`)
+  return {
+    ok: results.every(({ exitCode }) => exitCode === 0),
+    out: results.map(({ stdout, stderr }) => stdout.trim() || stderr.trim()).join('\n'),
+  }
+}
+
+/** Words as a shell would split them: quotes keep spaces together. */
+export const wordsOf = (line: string): readonly string[] =>
+  [...line.matchAll(/(?:'[^']*'|"[^"]*"|[^\s'"]+)+/g)].map(([word]) =>
+    word.replace(/'([^']*)'|"([^"]*)"/g, (_, single?: string, double?: string) => single ?? double ?? ''),
+  )
+
+const askVerify = async ({ context, plan }: Asking, wanted: 'all' | readonly string[]): Promise<Answer> => {
+  const checks = plan.steps
+    .flatMap((step) => step.checks)
+    .filter(({ id }) => wanted === 'all' || wanted.includes(id))
+  const answers = await Promise.all(
+    checks.map(async (check): Promise<Answer & { readonly title: string }> => {
+      try {
+        const { ok, saw } = await unlessAborted(context.signal, check.probe(context))
+        return { ...yesOr(ok, saw), title: check.title }
+      } catch (error) {
+        context.signal.throwIfAborted()
+        return { ...unknown(messageOf(error)), title: check.title }
+      }
+    }),
+  )
+  const worst = answers.find(({ is }) => is === 'not yet') ?? answers.find(({ is }) => is === 'could not ask')
+  if (!worst)
+    return yesOr(
+      true,
+      answers.length === 1 ? (answers[0]?.saw ?? '') : `all ${String(answers.length)} checks hold`,
+    )
+  const others = answers.filter(({ is }) => is !== 'yes').length - 1
+  return {
+    is: worst.is,
+    saw: short(`${worst.title}: no: ${worst.saw}${others > 0 ? `; and ${String(others)} more` : ''}`),
+  }
+}
+
+const askKubectl = async (
+  { context }: Asking,
+  { args, says }: { readonly args: string; readonly says?: string | undefined },
+): Promise<Answer> => {
+  try {
+    const out = await context.kubectl.run(wordsOf(args), { timeout: commandDeadline })
+    return yesOr(says === undefined || new RegExp(says, 'm').test(out), out.trim() || '(nothing)')
+  } catch (error) {
+    // What is not there is an answer; an API server that is silent is none.
+    if (error instanceof LabError && /\(NotFound\)|not found/.test(error.message))
+      return yesOr(false, error.message)
+    throw error
+  }
+}
+
+const askClaim = ({ historyOf }: Asking, claim: NonNullable<OneCheck['claim']>): Answer => {
+  const seen = historyOf(claim.namespace)
+  if (!seen) return unknown('the pods were not watched from the beginning of this step')
+  const { history, from } = seen
+  const [key, value] = claim.label?.split('=') ?? []
+  const which: Which = key === undefined ? everyPod : (pod) => pod.labels[key] === value
+  const bounds = { ready: claim.ready ?? 0, there: claim.there ?? 0 }
+  const order = claim.order ?? []
+  const verdicts: Readonly<Record<typeof claim.is, () => Verdict>> = {
+    'stayed-within': () => claims.stayedWithin(history, from, bounds, which),
+    reached: () => claims.reached(history, from, bounds, which),
+    made: () => claims.made(history, from, claim.count ?? 0, which),
+    'started-in-order': () => claims.startedInOrder(history, from, order),
+    'ended-in-order': () => claims.endedInOrder(history, from, order),
+    'updated-in-order': () => claims.updatedInOrder(history, from, order, claim.image ?? ''),
+    'started-together': () => claims.startedTogether(history, from, order),
+    'ended-together': () => claims.endedTogether(history, from, order),
+  }
+  const { ok, saw } = verdicts[claim.is]()
+  return yesOr(ok, saw)
+}
+
+const askLedger = async (
+  { ledger, ledgerFrom }: Asking,
+  wanted: NonNullable<OneCheck['ledger']>,
+): Promise<Answer> => {
+  if (!ledger) return unknown('no ledger is written')
+  if (ledgerFrom === undefined)
+    return unknown(
+      'the ledger of an earlier step was written before lab learn was begun again: begin that step again',
+    )
+  const gap = ledger.longestWriteGap(ledgerFrom)
+  if (gap === undefined) return unknown('no write was acknowledged yet')
+  const saw = [`longest time without an answer ${(gap.length / 1000).toFixed(1)} s`]
+  const budget = wanted.writeGap === undefined ? undefined : durationOf(wanted.writeGap)
+  const least = wanted.longerThan === undefined ? undefined : durationOf(wanted.longerThan)
+  if (gap.open && gap.now > 1000)
+    return yesOr(false, `no write has been answered for ${(gap.now / 1000).toFixed(0)} s`)
+  if (budget !== undefined && gap.length > budget)
+    return yesOr(false, `${saw.join()}, wanted ${durationText(budget)} at most`)
+  if (least !== undefined && gap.length < least)
+    return yesOr(false, `${saw.join()}, wanted ${durationText(least)} or more`)
+  if (wanted.taken) {
+    const taken = ledger.takenOver(ledgerFrom)
+    saw.push(taken === undefined ? 'no other server has answered' : `now answered by ${taken}`)
+    if (taken === undefined) return yesOr(false, saw.join('; '))
+  }
+  if (wanted.lost !== undefined || wanted.writers !== undefined) {
+    const { lost, turns, acknowledged } = await ledger.readBack()
+    saw.push(`${String(acknowledged)} writes acknowledged, ${String(lost)} missing`)
+    if (wanted.lost !== undefined && lost > wanted.lost) return yesOr(false, saw.join('; '))
+    if (wanted.writers === 1 && turns) return yesOr(false, `${saw.join('; ')}; two servers wrote in turns`)
+  }
+  return yesOr(true, saw.join('; '))
+}
+
+const askOne = async (asking: Asking, check: OneCheck): Promise<Answer> => {
+  const { context } = asking
+  const { lab, provider } = context
+  if (check.verify) return askVerify(asking, check.verify)
+  if (check.run) {
+    const { ok, out } = await outputOf(asking, check.run)
+    const { says } = check.run
+    return yesOr(ok && (says === undefined || new RegExp(says, 'm').test(out)), out || (ok ? 'yes' : 'no'))
+  }
+  if (check.kubectl) return askKubectl(asking, check.kubectl)
+  if (check.state) {
+    const { machine, is } = check.state
+    const names = machinesOf(asking, machine)
+    const found = (await provider.states(lab)).filter(({ name }) => names.includes(name))
+    const now = found.map(({ name, status, paused }) => ({
+      name,
+      is: paused === true ? 'paused' : status === 'running' ? 'running' : 'off',
+    }))
+    return yesOr(
+      now.length > 0 && now.every((each) => each.is === is),
+      now.map((each) => `${each.name} is ${each.is}`).join(', ') || 'unknown to the provider',
+    )
+  }
+  if (check.fault) {
+    const { fault, machine } = check.fault
+    const names = machinesOf(asking, machine)
+    const open = (await readJournal(lab)).filter(
+      (entry) => entry.fault === fault && names.includes(entry.undo.machine),
+    )
+    return yesOr(
+      names.length > 0 && names.every((name) => open.some(({ undo }) => undo.machine === name)),
+      open.map((entry) => `${entry.fault} on ${entry.undo.machine}, by ${entry.by}`).join('; ') ||
+        `no ${fault} on ${names.join(', ')}`,
+    )
+  }
+  if (check.claim) return askClaim(asking, check.claim)
+  if (check.ledger) return askLedger(asking, check.ledger)
+  return unknown('a check without anything to ask')
+}
+
+const opposite = { yes: 'not yet', 'not yet': 'yes', 'could not ask': 'could not ask' } as const
+
+/** Asks a check once. @throws when the run is interrupted */
+export const askCheck = async (asking: Asking, spec: CheckSpec): Promise<Answer> => {
+  const { signal } = asking.context
+  const answers = await Promise.all(
+    checksOf(spec).map(async (check): Promise<Answer> => {
+      try {
+        const answer = await unlessAborted(signal, askOne(asking, check))
+        return check.not ? { ...answer, is: opposite[answer.is] } : answer
+      } catch (error) {
+        signal.throwIfAborted()
+        return unknown(messageOf(error))
+      }
+    }),
+  )
+  return (
+    answers.find(({ is }) => is === 'not yet') ??
+    answers.find(({ is }) => is === 'could not ask') ?? {
+      is: 'yes',
+      saw: short(answers.map(({ saw }) => saw).join('; ')),
+    }
+  )
+}

@@ -1,0 +1,95 @@
+/** The ledger of an exercise: a client writes to the database while a person acts. */
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Context } from '../context.js'
+import type { DatabaseSpec } from '../lab/lab.js'
+import { pathsOf } from '../state.js'
+import { isRowWritten } from '../trial/answers.js'
+import { ledgerClient, runName } from '../trial/client.js'
+import { judge } from '../trial/judge.js'
+import { createLedger } from '../trial/ledger-file.js'
+import type { LedgerRecord, Server } from '../trial/ledger.js'
+import { rowStore } from '../trial/medium.js'
+import { watchLab } from '../trial/watch.js'
+
+export interface WriteGap {
+  /** Milliseconds between two acknowledged writes of the step, or since the last one if that is longer. */
+  readonly length: number
+  /** Whether the longest is the one that still goes on. */
+  readonly open: boolean
+  /** Milliseconds since the last answer. */
+  readonly now: number
+}
+
+export interface Ledger {
+  /** Since a moment of `performance.now`. Undefined: nothing was acknowledged yet. */
+  longestWriteGap(from: number): WriteGap | undefined
+  /** The server that answers now, where it is another than at that moment. */
+  takenOver(from: number): string | undefined
+  /** Reads all rows back. @throws where nobody answers in time */
+  readBack(): Promise<{ readonly lost: number; readonly turns: boolean; readonly acknowledged: number }>
+  close(): Promise<void>
+}
+
+/** Seconds for the table to be made, and for all rows to be read back. */
+const deadline = 20
+
+/** @throws LabError where the database cannot be written to */
+export const openLedger = async (context: Context, database: DatabaseSpec): Promise<Ledger> => {
+  const { lab } = context
+  const ending = new AbortController()
+  const records: LedgerRecord[] = []
+  const watch = watchLab(context, database, ending.signal)
+  const started = new Date()
+  const run = runName(started)
+  const { learn } = pathsOf(lab)
+  await mkdir(learn, { recursive: true, mode: 0o700 })
+  const file = await createLedger(join(learn, `${run}.ledger.ndjson`))
+  const store = rowStore({ reach: context, database, run, nodeOf: (pod) => watch.nodeOf(pod) })
+  const soon = (): AbortSignal => AbortSignal.any([context.signal, AbortSignal.timeout(deadline * 1000)])
+  await store.create(soon())
+  const client = ledgerClient({ stores: [store], ledger: file, seen: (record) => records.push(record) })
+  await client.mark('begin')
+  client.start()
+  const writes = (): readonly Extract<LedgerRecord, { type: 'acknowledged' }>[] =>
+    records.filter(isRowWritten)
+  const servers = (since: number, until = Infinity): readonly Server[] =>
+    writes()
+      .filter(({ ms }) => ms >= since && ms < until)
+      .map(({ server }) => server)
+  return {
+    longestWriteGap: (from) => {
+      const all = writes()
+      const before = all.findLast(({ ms }) => ms < from)
+      const answered = all.filter(({ ms }) => ms >= from)
+      if (!before && answered.length === 0) return undefined
+      const edges = [before?.ms ?? answered[0]?.ms ?? from, ...answered.map(({ ms }) => ms)]
+      const closed = edges.slice(1).map((edge, index) => edge - (edges[index] ?? edge))
+      const longest = Math.max(0, ...closed)
+      const now = performance.now() - (edges.at(-1) ?? 0)
+      return { length: Math.max(longest, now), open: now >= longest, now }
+    },
+    takenOver: (from) => {
+      const before = servers(0, from).at(-1)
+      const now = servers(from).at(-1)
+      return before && now && now.pod !== before.pod ? `${now.pod} on ${now.node}` : undefined
+    },
+    readBack: async () => {
+      // What is acknowledged while it is read back is not looked at; a row that was sent may be there.
+      const until = records.length
+      const there = await store.readBack(soon())
+      const { findings, tally } = judge(records.slice(0, until), there, undefined)
+      return {
+        lost: findings.find(({ kind }) => kind === 'LOST')?.seqs.length ?? 0,
+        turns: findings.some(({ kind }) => kind === 'DOUBLE WRITER'),
+        acknowledged: tally.row.acknowledged,
+      }
+    },
+    close: async () => {
+      await client.stop().catch(() => undefined)
+      await store.remove(AbortSignal.timeout(deadline * 1000)).catch(() => undefined)
+      ending.abort()
+      await file.close()
+    },
+  }
+}

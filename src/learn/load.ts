@@ -1,0 +1,238 @@
+/** Exercises on the disk: every mistake of an author is named with its file, line and column. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { exitCodes, LabError } from '../error.js'
+import type { Path, Problem } from '../lab/draft.js'
+import { pathText } from '../lab/draft.js'
+import { explain } from '../lab/explain.js'
+import type { Lab } from '../lab/lab.js'
+import { roles } from '../lab/lab.js'
+import { LabFileError, type LabFileProblem } from '../lab/parse.js'
+import { readSource } from '../lab/source.js'
+import { didYouMean } from '../lab/suggest.js'
+import { projectRoot } from '../render.js'
+import { type CheckSpec, checksOf, type ExerciseSpec, exerciseSchema } from './schema.js'
+import { type Language, languages, readWords, type Words } from './words.js'
+
+export interface Exercise extends ExerciseSpec {
+  readonly name: string
+  /** Absolute path of its exercise.yaml. */
+  readonly file: string
+  readonly words: Readonly<Record<Language, Words>>
+}
+
+/** What a claim must be told. */
+const claimNeeds: Readonly<Record<string, readonly string[]>> = {
+  'stayed-within': ['ready', 'there'],
+  reached: ['ready', 'there'],
+  made: ['count'],
+  'started-in-order': ['order'],
+  'ended-in-order': ['order'],
+  'updated-in-order': ['order', 'image'],
+  'started-together': ['order'],
+  'ended-together': ['order'],
+}
+
+/** Where the exercises of a lab lie: in the folder `learn` beside its file. */
+export const exercisesFolder = (nameOrPath: string): string =>
+  /[/]|\.ya?ml$/i.test(nameOrPath) ? join(dirname(nameOrPath), 'learn') : join(projectRoot, 'labs', 'learn')
+
+function* crossCheck(spec: ExerciseSpec, lab: Lab, checks: readonly string[]): Generator<Problem> {
+  const machines = lab.machines.map(({ name }) => name)
+  const words = [...machines, ...roles, ...(lab.database ? ['database', 'standby'] : [])]
+  function* ofMachine(word: string, path: Path): Generator<Problem> {
+    if (!words.includes(word))
+      yield { path, message: `${lab.name} has no machine ${word}${didYouMean(word, words)}` }
+  }
+  function* ofCheck(check: CheckSpec, path: Path): Generator<Problem> {
+    for (const [index, one] of checksOf(check).entries()) {
+      const at: Path = index === 0 ? path : [...path, 'and', index - 1]
+      if (Array.isArray(one.verify))
+        for (const [place, id] of one.verify.entries())
+          if (!checks.includes(id))
+            yield {
+              path: [...at, 'verify', place],
+              message: `lab verify ${lab.name} has no check ${id}${didYouMean(id, checks)}`,
+            }
+      if (one.run) yield* ofMachine(one.run.on, [...at, 'run', 'on'])
+      if (one.state) yield* ofMachine(one.state.machine, [...at, 'state', 'machine'])
+      if (one.fault) yield* ofMachine(one.fault.machine, [...at, 'fault', 'machine'])
+      if (one.kubectl && !lab.kubernetes)
+        yield { path: [...at, 'kubectl'], message: `${lab.name} has no Kubernetes` }
+      if (one.claim) {
+        if (!lab.kubernetes) yield { path: [...at, 'claim'], message: `${lab.name} has no Kubernetes` }
+        for (const needed of claimNeeds[one.claim.is] ?? [])
+          if (one.claim[needed as 'order'] === undefined)
+            yield { path: [...at, 'claim'], message: `${one.claim.is} must be told ${needed}` }
+      }
+      if (one.ledger && !spec.ledger)
+        yield { path: [...at, 'ledger'], message: 'no ledger is written: wanted ledger: database' }
+    }
+  }
+  if (spec.lab !== lab.name)
+    yield { path: ['lab'], message: `is about ${spec.lab}, and this is the lab ${lab.name}` }
+  if (spec.ledger && !lab.database) yield { path: ['ledger'], message: `${lab.name} has no database` }
+  const ids = spec.steps.map(({ id }) => id)
+  for (const [index, step] of spec.steps.entries()) {
+    const path: Path = ['steps', index]
+    if (ids.indexOf(step.id) !== index) yield { path: [...path, 'id'], message: `${step.id} is there twice` }
+    if ((step.check === undefined) === (step.ask === undefined))
+      yield {
+        path: [...path, 'id'],
+        message: `${step.id} has ${step.check ? 'both a check and a question' : 'no check and no question'}; wanted one of both`,
+      }
+    if (step.check) {
+      yield* ofCheck(step.check, [...path, 'check'])
+      if (step.solution === undefined && !step.draw?.every(({ solution }) => solution !== undefined))
+        yield { path: [...path, 'id'], message: `${step.id} has no solution` }
+    }
+    for (const needed of step.needs)
+      if (!ids.slice(0, index).includes(needed))
+        yield { path: [...path, 'needs'], message: `${needed} is no step before ${step.id}` }
+    for (const [place, { when }] of step.hints.entries())
+      if (when) yield* ofCheck(when, [...path, 'hints', place, 'when'])
+    if (step.check && !step.hints.some(({ when }) => when === undefined))
+      yield {
+        path: [...path, 'id'],
+        message: `${step.id} has no hint without when: wanted one for who has done nothing`,
+      }
+    const { ask } = step
+    if (ask) {
+      if (ask.for === 'choice' && !ask.choices)
+        yield { path: [...path, 'ask'], message: 'a choice without choices' }
+      if (ask.truth === undefined && ask.example === undefined)
+        yield { path: [...path, 'ask'], message: 'no truth, and no example for tests' }
+      if (ask.truth?.run) yield* ofMachine(ask.truth.run.on, [...path, 'ask', 'truth', 'run', 'on'])
+      if (ask.truth?.ledger && !spec.ledger)
+        yield { path: [...path, 'ask', 'truth'], message: 'no ledger is written: wanted ledger: database' }
+      const draws = spec.steps.slice(0, index + 1).flatMap(({ draw = [] }) => draw.map(({ id }) => id))
+      if (ask.truth?.drawn && draws.length === 0)
+        yield { path: [...path, 'ask', 'truth'], message: 'no step before it draws anything' }
+    }
+  }
+  for (const [index, { when }] of spec.broken.entries()) yield* ofCheck(when, ['broken', index, 'when'])
+  for (const [index, wrong] of spec.wrong.entries()) {
+    const path: Path = ['wrong', index]
+    const step = spec.steps.find(({ id }) => id === wrong.at)
+    if (!step) yield { path: [...path, 'at'], message: `${wrong.at} is no step${didYouMean(wrong.at, ids)}` }
+    else if (!step.hints.some(({ say }) => say === wrong.hint))
+      yield { path: [...path, 'hint'], message: `${wrong.hint} is no hint of the step ${wrong.at}` }
+    if (step && (step.ask === undefined ? wrong.run : wrong.answer) === undefined)
+      yield {
+        path: [...path, 'at'],
+        message: step.ask ? 'wanted a wrong answer' : 'wanted run: what is done wrong',
+      }
+  }
+}
+
+/** Ids of all that is said beside the steps. */
+const saidIn = (spec: ExerciseSpec): readonly string[] => [
+  ...new Set([
+    ...spec.steps.flatMap(({ hints, ask }) => [...hints.map(({ say }) => say), ...(ask?.choices ?? [])]),
+    ...spec.broken.map(({ say }) => say),
+  ]),
+]
+
+const textOf = (file: string): string | undefined => {
+  if (!existsSync(file)) return undefined
+  return readFileSync(file, 'utf8')
+}
+
+/**
+ * One exercise.
+ * @param checks ids of the checks of `lab verify`
+ * @throws LabFileError with all that is wrong with it
+ */
+export const loadExercise = (folder: string, lab: Lab, checks: readonly string[]): Exercise => {
+  const file = join(folder, 'exercise.yaml')
+  const hint = 'docs/teaching.md says how an exercise is written'
+  const text = textOf(file)
+  const fail = (problems: readonly LabFileProblem[], of = file): never => {
+    throw new LabFileError(of, problems, hint)
+  }
+  if (text === undefined) return fail([{ field: '', message: 'there is no such file' }])
+  const source = readSource(text)
+  if (source.broken) return fail([{ field: '', ...source.broken }])
+  const value = source.value()
+  const parsed = exerciseSchema.safeParse(value)
+  const problems: Problem[] = parsed.success
+    ? [...crossCheck(parsed.data, lab, checks)]
+    : parsed.error.issues
+        // A check with an unknown field is missing a known one, too: that is the same mistake.
+        .filter(
+          ({ code, path }, _, all) =>
+            code !== 'custom' ||
+            !all.some((other) => other.code === 'unrecognized_keys' && other.path.join() === path.join()),
+        )
+        .flatMap((issue) => explain(exerciseSchema, issue, value, source))
+  const placed = [
+    ...source.problems.map((problem) => ({ field: '', ...problem })),
+    ...problems.map(({ path, message, atKey }) => ({
+      ...source.place(path, atKey),
+      field: pathText(path),
+      message,
+    })),
+  ].sort((a, b) => a.line - b.line || a.column - b.column)
+  if (!parsed.success || placed.length > 0) return fail(placed)
+  const spec = parsed.data
+  const read = (language: Language): Words => {
+    const path = join(folder, `${language}.md`)
+    const markdown = textOf(path)
+    if (markdown === undefined)
+      return fail(
+        [
+          {
+            field: '',
+            message: `there is no such file: an exercise has its words in ${languages.join(' and ')}`,
+          },
+        ],
+        path,
+      )
+    const found = readWords(
+      markdown,
+      spec.steps.map(({ id }) => id),
+      saidIn(spec),
+    )
+    if (found.problems.length > 0)
+      return fail(
+        found.problems.map(({ line, message }) => ({
+          ...(line === undefined ? {} : { line, column: 1 }),
+          field: '',
+          message,
+        })),
+        path,
+      )
+    return found.words
+  }
+  return {
+    ...spec,
+    name: folder.split('/').at(-1) ?? '',
+    file,
+    words: { en: read('en'), ja: read('ja') },
+  }
+}
+
+/** The lab that an exercise says it is for; undefined where its file cannot be read so far. */
+const labOf = (folder: string): string | undefined =>
+  /^lab:\s*([a-z0-9-]+)/m.exec(textOf(join(folder, 'exercise.yaml')) ?? '')?.[1]
+
+/** The folders of the exercises for a lab, by name. */
+export const exerciseFolders = (folder: string, lab: string): readonly string[] =>
+  existsSync(folder)
+    ? readdirSync(folder, { withFileTypes: true })
+        .filter((entry) => entry.isDirectory() && labOf(join(folder, entry.name)) === lab)
+        .map((entry) => join(folder, entry.name))
+        .sort()
+    : []
+
+/** @throws LabError with the exercises there are, where this one is not among them */
+export const folderOfExercise = (folder: string, lab: string, name: string): string => {
+  const folders = exerciseFolders(folder, lab)
+  const names = folders.map((each) => each.split('/').at(-1) ?? '')
+  const found = folders[names.indexOf(name)]
+  if (found !== undefined) return found
+  throw new LabError('no-exercise', `${lab} has no exercise ${name}${didYouMean(name, names)}`, {
+    hint: names.length === 0 ? `write one: docs/teaching.md says how` : `there are: ${names.join(', ')}`,
+    exitCode: exitCodes.usage,
+  })
+}

@@ -1,0 +1,212 @@
+/**
+ * Whether an exercise teaches: each check says not yet before the work, yes after the solution, yes once more, and not
+ * yet after a reset; each wrong attempt stays not yet, and gets the hint that it names.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import { LabError, messageOf } from '../error.js'
+import { durationOf } from '../lab/units.js'
+import type { Answer } from './ask.js'
+import { Attempt, type Surroundings } from './attempt.js'
+import type { Exercise } from './load.js'
+import type { StepSpec } from './schema.js'
+
+/** One thing that was tried. */
+export interface Proof {
+  readonly exercise: string
+  readonly step: string
+  /** What was to be seen, in the present tense. */
+  readonly title: string
+  readonly outcome: 'passed' | 'failed' | 'not reached'
+  readonly saw: string
+  readonly seconds: number
+}
+
+/** Milliseconds between two looks. */
+const pause = 1000
+/** Milliseconds for which a wrong attempt is looked at. */
+const wrongLooks = 4000
+/** Milliseconds until a machine that could not be asked must have answered. */
+const patience = 60_000
+
+/** Looks until it is known: an answer other than `could not ask`. */
+const known = async (attempt: Attempt, step: StepSpec, signal: AbortSignal): Promise<Answer> => {
+  const until = performance.now() + patience
+  for (;;) {
+    const answer = await attempt.ask(step)
+    if (answer.is !== 'could not ask' || performance.now() > until) return answer
+    await delay(pause, undefined, { signal })
+  }
+}
+
+/** Looks until the step is done, or the time for it is over. */
+const awaitDone = async (
+  attempt: Attempt,
+  step: StepSpec,
+  signal: AbortSignal,
+): Promise<Answer & { done: boolean }> => {
+  const until = performance.now() + (durationOf(step.within) ?? 0) + (durationOf(step.for) ?? 0)
+  for (;;) {
+    const look = await attempt.look(step)
+    if (look.done || performance.now() > until) return look
+    await delay(pause, undefined, { signal })
+  }
+}
+
+/** What a test answers to a question. */
+const rightAnswer = async (attempt: Attempt, step: StepSpec): Promise<string> =>
+  String((await attempt.truth(step)) ?? step.ask?.example ?? '')
+
+/** The seeds to try: so many that everything that may be drawn is drawn. */
+export const seedsFor = async (exercise: Exercise, around: Surroundings): Promise<readonly number[]> => {
+  const drawing = exercise.steps.filter(({ draw }) => draw)
+  if (drawing.length === 0) return [1]
+  const seeds: number[] = []
+  const seen = new Set<string>()
+  const wanted = drawing.reduce((sum, { draw = [] }) => sum + draw.length, 0)
+  for (let seed = 1; seed < 1000 && seen.size < wanted; seed++) {
+    const attempt = await Attempt.begin(exercise, around, seed)
+    const drawn = drawing.map((step) => `${step.id}/${attempt.drawnFor(step)?.id ?? ''}`)
+    if (drawn.some((one) => !seen.has(one))) {
+      seeds.push(seed)
+      for (const one of drawn) seen.add(one)
+    }
+  }
+  return seeds
+}
+
+/** Tries an exercise from beginning to end. The lab is put back before and after it. */
+export const prove = async (
+  exercise: Exercise,
+  around: Surroundings,
+  seed: number,
+  told: (proof: Proof) => void,
+): Promise<readonly Proof[]> => {
+  const { signal } = around.context
+  const proofs: Proof[] = []
+  let stopped = false
+  /** @returns whether it was as it should be */
+  const proof = async (
+    step: string,
+    title: string,
+    look: () => Promise<{ readonly ok: boolean; readonly saw: string }>,
+  ): Promise<boolean> => {
+    const since = performance.now()
+    const done = (outcome: Proof['outcome'], saw: string): boolean => {
+      const one = {
+        exercise: exercise.name,
+        step,
+        title,
+        outcome,
+        saw,
+        seconds: (performance.now() - since) / 1000,
+      }
+      proofs.push(one)
+      told(one)
+      return outcome === 'passed'
+    }
+    if (stopped) return done('not reached', 'an earlier step failed')
+    try {
+      const { ok, saw } = await look()
+      return done(ok ? 'passed' : 'failed', saw)
+    } catch (error) {
+      signal.throwIfAborted()
+      return done('failed', messageOf(error))
+    }
+  }
+  const type = async (commands: string): Promise<string> => {
+    const { exitCode, out } = await around.type(commands)
+    if (exitCode !== 0)
+      throw new LabError('commands-failed', `exit code ${String(exitCode)}: ${out.slice(-600)}`)
+    return out
+  }
+
+  await around.reset()
+  const attempt = await Attempt.begin(exercise, around, seed)
+  for (const step of exercise.steps) {
+    const drawn = attempt.drawnFor(step)?.id
+    const named = drawn === undefined ? step.id : `${step.id} (${drawn})`
+    const begun = await proof(named, 'the step begins', async () => {
+      if (!stopped) await attempt.beginStep(step)
+      return { ok: true, saw: '' }
+    })
+    if (!begun) stopped = true
+    await proof(named, 'the check says not yet before the work', async () => {
+      const { is, saw } = await known(attempt, step, signal)
+      const broken = await attempt.broken(step)
+      if (broken !== undefined) return { ok: false, saw: `it is said to be broken: ${broken}` }
+      return { ok: is === 'not yet', saw: `${is}: ${saw}` }
+    })
+    for (const wrong of exercise.wrong.filter(({ at }) => at === step.id))
+      await proof(
+        named,
+        `the check says not yet after a wrong attempt, which gets the hint ${wrong.hint}`,
+        async () => {
+          if (wrong.answer !== undefined) await attempt.answer(step, String(wrong.answer))
+          // What is wrong may well be refused: that is no failure of the test.
+          if (wrong.run !== undefined) await around.type(wrong.run)
+          const until = performance.now() + wrongLooks
+          let last: Answer
+          do {
+            last = await known(attempt, step, signal)
+            if (last.is !== 'not yet') return { ok: false, saw: `${last.is}: ${last.saw}` }
+            await delay(pause, undefined, { signal })
+          } while (performance.now() < until)
+          const hint = await attempt.hint(step)
+          if (wrong.undo !== undefined) await type(wrong.undo)
+          return { ok: hint === wrong.hint, saw: `${last.saw}; hint: ${hint ?? 'none'}` }
+        },
+      )
+    const solved = await proof(named, 'the check says yes after the solution', async () => {
+      if (step.ask) await attempt.answer(step, await rightAnswer(attempt, step))
+      const solution = attempt.solutionOf(step)
+      if (solution !== undefined && !step.ask) await type(solution)
+      const look = await awaitDone(attempt, step, signal)
+      return { ok: look.done, saw: `${look.is}: ${look.saw}` }
+    })
+    if (!solved) stopped = true
+    await proof(named, 'the check says yes once more', async () => {
+      const { is, saw } = await known(attempt, step, signal)
+      return { ok: is === 'yes', saw: `${is}: ${saw}` }
+    })
+  }
+  await proof('reset', 'the lab is put back', async () => {
+    stopped = false
+    await attempt.reset()
+    return { ok: true, saw: '' }
+  })
+  for (const step of exercise.steps)
+    await proof(step.id, 'the check says not yet after a reset', async () => {
+      const { is, saw } = await known(attempt, step, signal)
+      return { ok: is === 'not yet', saw: `${is}: ${saw}` }
+    })
+  return proofs
+}
+
+const escape = (text: string): string =>
+  text.replace(
+    /[<>&"\p{Cc}]/gu,
+    (letter) => ({ '<': '&lt;', '>': '&gt;', '&': '&amp;', '"': '&quot;', '\n': ' ' })[letter] ?? '',
+  )
+
+/** For programs that show test results: a suite for each exercise. */
+export const proofsJunit = (proofs: readonly Proof[]): string => {
+  const exercises = [...new Set(proofs.map(({ exercise }) => exercise))]
+  const suites = exercises.map((name) => {
+    const own = proofs.filter(({ exercise }) => exercise === name)
+    const count = (outcome: Proof['outcome']): string =>
+      String(own.filter((one) => one.outcome === outcome).length)
+    const cases = own.map(({ step, title, outcome, saw, seconds }) => {
+      const begin = `    <testcase classname="${escape(name)}" name="${escape(`${step}: ${title}`)}" time="${seconds.toFixed(1)}"`
+      if (outcome === 'passed') return `${begin}/>`
+      const inner =
+        outcome === 'failed' ? `<failure message="${escape(saw)}"/>` : `<skipped message="${escape(saw)}"/>`
+      return `${begin}>${inner}</testcase>`
+    })
+    return [
+      `  <testsuite name="${escape(name)}" tests="${String(own.length)}" failures="${count('failed')}" skipped="${count('not reached')}">`,
+      ...cases,
+      '  </testsuite>',
+    ].join('\n')
+  })
+  return ['<?xml version="1.0" encoding="UTF-8"?>', '<testsuites>', ...suites, '</testsuites>', ''].join('\n')
+}

@@ -1,0 +1,239 @@
+/** Attempts at an exercise, on a lab that is a few variables. */
+import { mkdir } from 'node:fs/promises'
+import { beforeEach, expect, test, vi } from 'vitest'
+import type { Context } from '../../src/context.js'
+import { Attempt, type Surroundings } from '../../src/learn/attempt.js'
+import { wordsOf } from '../../src/learn/ask.js'
+import { exercisesFolder, folderOfExercise, loadExercise, type Exercise } from '../../src/learn/load.js'
+import { readProgress } from '../../src/learn/progress.js'
+import { prove, proofsJunit } from '../../src/learn/prove.js'
+import { loadLab } from '../../src/registry.js'
+import { pathsOf } from '../../src/state.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+const lab = await loadLab('iscsi')
+const shipped = loadExercise(folderOfExercise(exercisesFolder('iscsi'), 'iscsi', 'chap-login'), lab, [])
+const hidden = loadExercise(folderOfExercise(exercisesFolder('iscsi'), 'iscsi', 'find-the-fault'), lab, [])
+
+/** What a machine answers; undefined: it is silent. */
+let world: { value: string; silent: boolean }
+
+const small = (change: Partial<Exercise> = {}): Exercise => ({
+  ...shipped,
+  name: 'small',
+  broken: [],
+  wrong: [{ at: 'one', run: 'almost', hint: 'nearly' }],
+  steps: [
+    {
+      id: 'one',
+      check: { run: { on: 'target', command: 'value', says: '^good$' } },
+      needs: [],
+      for: '1ms',
+      within: '1s',
+      hints: [
+        { when: { run: { on: 'target', command: 'value', says: '^almost$' } }, say: 'nearly' },
+        { say: 'first' },
+        { say: 'second' },
+      ],
+      solution: 'good',
+    },
+    {
+      id: 'two',
+      ask: { for: 'seconds', truth: { run: { on: 'target', command: 'size' } }, tolerance: '1s' },
+      needs: ['one'],
+      for: '1ms',
+      within: '1s',
+      hints: [{ say: 'first' }],
+    },
+  ],
+  ...change,
+})
+
+const around = (): Surroundings => ({
+  context: {
+    lab,
+    signal: new AbortController().signal,
+    provider: { states: async () => [] },
+    machine: () => ({
+      try: async ({ text }: { text: string }) => {
+        if (world.silent) throw new Error('no answer')
+        if (text === 'no such') return { exitCode: 127, stdout: '', stderr: 'not found' }
+        return { exitCode: 0, stdout: text === 'size' ? String(world.value.length) : world.value, stderr: '' }
+      },
+    }),
+  } as unknown as Context,
+  plan: { title: '', steps: [] },
+  histories: new Map(),
+  clock: () => 0,
+  ledger: undefined,
+  type: async (commands) => {
+    world.value = commands.trim()
+    return { exitCode: 0, out: '' }
+  },
+  reset: async () => {
+    world.value = 'bad'
+  },
+})
+
+const events = async (): Promise<readonly string[]> =>
+  (await readProgress(lab)).map(({ what, step = '' }) => `${what} ${step}`.trim())
+
+beforeEach(async () => {
+  vi.stubEnv('LAB_STATE', await temporaryFolder())
+  await mkdir(pathsOf(lab).root, { recursive: true })
+  world = { value: 'bad', silent: false }
+})
+
+test('says yes, not yet, or that it could not ask, which is nobody’s mistake', async () => {
+  const attempt = await Attempt.begin(small(), around())
+  const [one] = small().steps
+  await attempt.beginStep(one!)
+  expect(await attempt.ask(one!)).toEqual({ is: 'not yet', saw: 'bad' })
+  world.silent = true
+  expect(await attempt.ask(one!)).toEqual({ is: 'could not ask', saw: 'no answer' })
+  world = { value: 'good', silent: false }
+  expect(await attempt.ask(one!)).toEqual({ is: 'yes', saw: 'good' })
+})
+
+test('takes a command that the machine does not have for a check that could not be asked', async () => {
+  const step = { ...small().steps[0]!, check: { run: { on: 'target', command: 'no such' } } }
+  const attempt = await Attempt.begin(small({ steps: [step] }), around())
+  expect((await attempt.ask(step)).is).toBe('could not ask')
+})
+
+test('is done only when the check has held without a break, and an answer that could not be had breaks it', async () => {
+  const step = { ...small().steps[0]!, for: '40ms' }
+  const attempt = await Attempt.begin(small({ steps: [step] }), around())
+  await attempt.beginStep(step)
+  world.value = 'good'
+  expect((await attempt.look(step)).done).toBe(false)
+  await new Promise((resolve) => setTimeout(resolve, 60))
+  world.silent = true
+  expect((await attempt.look(step)).is).toBe('could not ask')
+  world.silent = false
+  expect((await attempt.look(step)).done).toBe(false)
+  await new Promise((resolve) => setTimeout(resolve, 60))
+  expect((await attempt.look(step)).done).toBe(true)
+})
+
+test('is gone on with by another process, which knows what is done and that it no longer is so', async () => {
+  const exercise = small()
+  const attempt = await Attempt.begin(exercise, around())
+  const [one, two] = exercise.steps
+  await attempt.beginStep(one!)
+  world.value = 'good'
+  await attempt.look(one!)
+  await new Promise((resolve) => setTimeout(resolve, 5))
+  expect((await attempt.look(one!)).done).toBe(true)
+  const again = await Attempt.begin(exercise, around())
+  expect(again.next).toBe(two)
+  world.value = 'bad'
+  await again.recheck()
+  expect(again.next).toBe(one)
+  expect([...again.standing.ever]).toEqual(['one'])
+  expect(await events()).toEqual(['begun', 'step one', 'saw one', 'done one', 'begun', 'no-longer one'])
+})
+
+test('measures the answer to a question in the learner’s own run, and does not tell it', async () => {
+  const exercise = small()
+  const [one, two] = exercise.steps
+  const attempt = await Attempt.begin(exercise, around())
+  await attempt.beginStep(two!)
+  expect((await attempt.ask(two!)).saw).toBe('one comes first')
+  await attempt.beginStep(one!)
+  world.value = 'good'
+  await attempt.look(one!)
+  await new Promise((resolve) => setTimeout(resolve, 5))
+  await attempt.look(one!)
+  await attempt.answer(two!, '6.5')
+  expect(await attempt.ask(two!)).toEqual({ is: 'not yet', saw: '6.5 is not what was measured in your run' })
+  await attempt.answer(two!, '4,5 s')
+  expect((await attempt.ask(two!)).is).toBe('yes')
+})
+
+test('chooses a hint by what the lab looks like, and otherwise one after another', async () => {
+  const attempt = await Attempt.begin(small(), around())
+  const [one] = small().steps
+  expect([await attempt.hint(one!), await attempt.hint(one!), await attempt.hint(one!)]).toEqual([
+    'first',
+    'second',
+    'second',
+  ])
+  world.value = 'almost'
+  expect(await attempt.hint(one!)).toBe('nearly')
+})
+
+test('draws the same for the same seed, and everything for some seed', async () => {
+  const drawn = new Set<string>()
+  for (let seed = 0; seed < 30; seed++) {
+    const attempt = await Attempt.begin(hidden, around(), seed)
+    const first = attempt.drawnFor(hidden.steps[0]!)?.id
+    const same = await Attempt.begin(hidden, around(), seed)
+    expect(same.drawnFor(hidden.steps[0]!)?.id).toBe(first)
+    drawn.add(first ?? '')
+  }
+  expect([...drawn].sort()).toEqual(['firewall', 'password', 'target-off'])
+})
+
+test('does what was drawn once, also when the step is begun again', async () => {
+  const attempt = await Attempt.begin(hidden, around(), 1)
+  const [find] = hidden.steps
+  await attempt.beginStep(find!)
+  expect(world.value).not.toBe('bad')
+  world.value = 'repaired'
+  await attempt.beginStep(find!)
+  expect(world.value).toBe('repaired')
+})
+
+test('proves an exercise that is as it should be', async () => {
+  const proofs = await prove(small(), around(), 1, () => undefined)
+  expect(proofs.filter(({ outcome }) => outcome !== 'passed')).toEqual([])
+  expect(proofs.map(({ title }) => title)).toContain(
+    'the check says not yet after a wrong attempt, which gets the hint nearly',
+  )
+  expect(proofsJunit(proofs)).toContain('<testsuite name="small" tests="12" failures="0" skipped="0">')
+})
+
+test.each([
+  [
+    'that says yes before the work',
+    { run: { on: 'target', command: 'value' } },
+    'the check says not yet before the work',
+  ],
+  [
+    'that never says yes',
+    { run: { on: 'target', command: 'value', says: '^never$' } },
+    'the check says yes after the solution',
+  ],
+  [
+    'that a wrong attempt satisfies',
+    { run: { on: 'target', command: 'value', says: 'good|almost' } },
+    'the check says not yet after a wrong attempt, which gets the hint nearly',
+  ],
+])('fails an exercise with a check %s', async (_, check, title) => {
+  const exercise = small()
+  const [one] = exercise.steps
+  const proofs = await prove({ ...exercise, steps: [{ ...one!, check }] }, around(), 1, () => undefined)
+  expect(proofs.filter(({ outcome }) => outcome === 'failed').map((proof) => proof.title)).toContain(title)
+})
+
+test('fails an exercise whose wrong attempt gets another hint than it names', async () => {
+  const proofs = await prove(
+    small({ wrong: [{ at: 'one', run: 'other', hint: 'nearly' }] }),
+    around(),
+    1,
+    () => undefined,
+  )
+  expect(proofs.find(({ outcome }) => outcome === 'failed')?.saw).toBe('other; hint: first')
+})
+
+test('splits words as a shell does', () => {
+  expect(wordsOf(`get pods -o jsonpath='{.items[*].spec.nodeName}' --selector "app=x y"`)).toEqual([
+    'get',
+    'pods',
+    '-o',
+    'jsonpath={.items[*].spec.nodeName}',
+    '--selector',
+    'app=x y',
+  ])
+})

@@ -1,0 +1,187 @@
+/** What an author of an exercise is told, and that every shipped exercise is complete. */
+import { cp, mkdir, readFile, writeFile } from 'node:fs/promises'
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { exerciseFolders, exercisesFolder, folderOfExercise, loadExercise } from '../../src/learn/load.js'
+import { widthOf } from '../../src/learn/layout.js'
+import { stepScreen } from '../../src/learn/screen.js'
+import { languages } from '../../src/learn/words.js'
+import { providerNamed } from '../../src/provider/registry.js'
+import { loadLab, shippedLabs } from '../../src/registry.js'
+import { planUp } from '../../src/up.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+const shipped = exercisesFolder('iscsi')
+const provider = await providerNamed('uml')
+const checksOf = async (name: string): Promise<readonly string[]> =>
+  planUp(await loadLab(name), provider, {
+    secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },
+    lunDevice: () => '/dev/ubdc',
+  }).steps.flatMap((step) => step.checks.map(({ id }) => id))
+
+const all = await Promise.all(
+  shippedLabs().map(async ({ name }) => {
+    const [lab, checks] = [await loadLab(name), await checksOf(name)]
+    return exerciseFolders(shipped, name).map((folder) => ({ folder, lab, checks }))
+  }),
+)
+const exercises = all.flat().map((each) => [each.folder.split('/').at(-1) ?? '', each] as const)
+
+test('finds every folder of shipped exercises, each for a lab that is shipped', () => {
+  expect(exercises.map(([name]) => name).sort()).toEqual(readdirSync(shipped).sort())
+})
+
+describe.each(exercises)('the exercise %s', (_, { folder, lab, checks }) => {
+  test('can be read, in both languages', () => {
+    const { words, steps } = loadExercise(folder, lab, checks)
+    expect([...words.ja.steps.keys()]).toEqual([...words.en.steps.keys()])
+    expect([...words.en.steps.keys()]).toEqual(steps.map(({ id }) => id))
+  })
+
+  test('has the same commands in both languages', async () => {
+    const blocks = async (language: string): Promise<readonly string[]> =>
+      [...(await readFile(join(folder, `${language}.md`), 'utf8')).matchAll(/^```\n([^]*?)^```/gm)].map(
+        ([, block = '']) => block,
+      )
+    expect(await blocks('ja')).toEqual(await blocks('en'))
+  })
+
+  test.each(languages)('fits into 80 x 24 in the language %s', (language) => {
+    const exercise = loadExercise(folder, lab, checks)
+    for (const step of exercise.steps)
+      for (const done of [false, true]) {
+        const look = { is: 'yes', saw: 'x '.repeat(150), held: 0, wanted: 0, done } as const
+        const below = { kind: 'hint', text: 'y '.repeat(300) } as const
+        const screen = stepScreen(
+          { exercise, language, step, look, seconds: 5999, below, typed: '' },
+          { columns: 80, rows: 23 },
+        )
+        expect(screen.length, `${step.id}\n${screen.join('\n')}`).toBeLessThanOrEqual(23)
+        expect(screen.filter((line) => widthOf(line) > 80)).toEqual([])
+        // Nothing of the task, and nothing of what is learned from it, is cut off.
+        const after = exercise.words[language].steps.get(step.id)?.after.replaceAll(/\s/g, '') ?? ''
+        if (done) expect(screen.join('').replaceAll(/\s/g, '')).toContain(after)
+      }
+  })
+})
+
+const iscsi = await loadLab('iscsi')
+const iscsiChecks = await checksOf('iscsi')
+
+/** A copy of a shipped exercise, with one of its files changed. */
+const changed = async (file: string, change: (text: string) => string): Promise<string> => {
+  const folder = join(await temporaryFolder(), 'learn', 'x')
+  await mkdir(folder, { recursive: true })
+  await cp(join(shipped, 'chap-login'), folder, { recursive: true })
+  await writeFile(join(folder, file), change(await readFile(join(folder, file), 'utf8')))
+  return folder
+}
+
+const complaint = (folder: string): string => {
+  try {
+    loadExercise(folder, iscsi, iscsiChecks)
+    return 'none'
+  } catch (error) {
+    return (error as Error).message.replaceAll(`${folder}/`, '')
+  }
+}
+
+test.each([
+  [
+    'an unknown check',
+    'exercise.yaml',
+    /^ {6}run:$/m,
+    '      runs:',
+    'exercise.yaml:8:7  steps[0].check.runs: unknown field; did you mean run?',
+  ],
+  [
+    'an unknown check of lab verify',
+    'exercise.yaml',
+    /^ {4}check:\n {6}run:\n.*\n.*\n/m,
+    '    check: { verify: [target00-chapp] }\n',
+    'exercise.yaml:7:23  steps[0].check.verify[0]: lab verify iscsi has no check target00-chapp; did you mean target00-chap?',
+  ],
+  [
+    'a step without a check',
+    'exercise.yaml',
+    /^ {4}check:\n {6}run:\n.*\n.*\n/m,
+    '',
+    'exercise.yaml:6:9  steps[0].id: log-out has no check and no question; wanted one of both',
+  ],
+  [
+    'a machine that the lab does not have',
+    'exercise.yaml',
+    'on: initiator',
+    'on: initiater',
+    'exercise.yaml:9:13  steps[0].check.run.on: iscsi has no machine initiater; did you mean initiator?',
+  ],
+  [
+    'a bad pattern',
+    'exercise.yaml',
+    /says: '.*'/,
+    "says: '['",
+    'exercise.yaml:41:15  steps[2].check.run.says: this is not a regular expression',
+  ],
+  [
+    'a step that needs a later one',
+    'exercise.yaml',
+    'needs: [log-out]',
+    'needs: [where]',
+    'exercise.yaml:31:12  steps[1].needs: where is no step before refused',
+  ],
+  [
+    'a wrong attempt with a hint that its step does not have',
+    'exercise.yaml',
+    'hint: still-logged-in',
+    'hint: no-chap',
+    'no-chap is no hint of the step log-out',
+  ],
+  [
+    'an exercise for another lab',
+    'exercise.yaml',
+    'lab: iscsi',
+    'lab: iscsi-ha',
+    'exercise.yaml:2:6  lab: is about iscsi-ha, and this is the lab iscsi',
+  ],
+  ['YAML that cannot be read', 'exercise.yaml', 'steps:', 'steps: [', 'exercise.yaml:6:9  not YAML'],
+  [
+    'Japanese words without a step',
+    'ja.md',
+    /## log-in: [^]*?(?=## write)/,
+    '',
+    'ja.md  has no words for the step log-in: wanted a heading ## log-in: and its title',
+  ],
+  [
+    'Japanese words for what is no step',
+    'ja.md',
+    '## write-it',
+    '## write-that',
+    'ja.md:104:1  ## write-that is no step, no hint and no choice',
+  ],
+  [
+    'a step that does not say what is awaited',
+    'en.md',
+    '### awaited',
+    '### expected',
+    'en.md:9:1  ### expected: wanted awaited or after',
+  ],
+])('says where the mistake is: %s', async (_, file, what, instead, wanted) => {
+  expect(complaint(await changed(file, (text) => text.replace(what, instead)))).toContain(wanted)
+})
+
+test('says that the Japanese words are missing', async () => {
+  const folder = join(await temporaryFolder(), 'x')
+  await mkdir(folder)
+  for (const file of ['exercise.yaml', 'en.md'])
+    await cp(join(shipped, 'chap-login', file), join(folder, file))
+  expect(complaint(folder)).toBe('ja.md  there is no such file: an exercise has its words in en and ja')
+})
+
+test('names the exercises that there are where one is not there', () => {
+  expect(() => folderOfExercise(shipped, 'iscsi', 'chap-logim')).toThrow('did you mean chap-login?')
+})
+
+test('looks for the exercises of a file of one’s own beside it', () => {
+  expect(exercisesFolder('labs/mine.yaml')).toBe('labs/learn')
+})
