@@ -39,7 +39,7 @@ export const openLedger = async (context: Context, database: DatabaseSpec): Prom
   const { lab } = context
   const ending = new AbortController()
   const records: LedgerRecord[] = []
-  const watch = watchLab(context, database, ending.signal)
+  const watch = watchLab(context, database, ending.signal, () => undefined)
   const started = new Date()
   const run = runName(started)
   const { learn } = pathsOf(lab)
