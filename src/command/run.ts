@@ -87,7 +87,7 @@ const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readon
 }
 
 /** The tested versions, so that two reports can be compared: those of lab itself and of what runs on its machines. */
-const versionsOf = async (session: Session): Promise<Readonly<Record<string, string>>> => {
+export const versionsOf = async (session: Session): Promise<Readonly<Record<string, string>>> => {
   const { lab, signal } = session
   const [machine] = lab.machines
   const kernel = machine
@@ -111,7 +111,7 @@ const seconds = (milliseconds: number | null): string =>
 const shortly = (saw: string): string => (saw.length > 200 ? `${saw.slice(0, 200)}…` : saw)
 
 /** The summary for people at a terminal; the rest is in the report. */
-const shortReport = (report: RunReport): string =>
+export const shortReport = (report: RunReport): string =>
   [
     `${report.verdict}  ${report.scenario.name}  (${report.seconds.toFixed(1)} s, failover ${report.failover}, fencing ${report.fencing})`,
     ...report.checks

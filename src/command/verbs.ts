@@ -37,6 +37,11 @@ export const verbs: readonly VerbLine[] = [
     () => import('./heal.js'),
   ),
   line(
+    'watch [options] <lab>',
+    'record what a person does to a lab, until Ctrl-C, and say what was lost',
+    () => import('./watch.js'),
+  ),
+  line(
     'learn [options] <lab> [exercise]',
     'exercises: what is to be done, whether it is done, and hints',
     () => import('./learn.js'),

@@ -79,6 +79,8 @@ export interface Held {
    * @param signal ends the session's work; default: Ctrl-C
    */
   readonly open: (lab: Lab, provider: Provider, signal?: AbortSignal) => Promise<Session>
+  /** Takes the lab's lock from now on, and waits for whoever has it: for a command that let others act until now. */
+  readonly hold: (command: string) => Promise<void>
 }
 
 /**
@@ -99,9 +101,14 @@ export const withLab = async <T>(
     releases.unshift(() => session.close())
     return session
   }
+  const hold: Held['hold'] = async (command) => {
+    const wait = { ...options, wait: true }
+    const { signal } = new AbortController()
+    releases.unshift(await lockFor(lab, command, wait, { ...io, signal }, view))
+  }
   const work = async (): Promise<T> => {
     if (lock !== undefined) releases.unshift(await lockFor(lab, lock, options, io, view))
-    return body({ view, open })
+    return body({ view, open, hold })
   }
   const [done] = await Promise.allSettled([work()])
   const released: PromiseSettledResult<void>[] = []

@@ -1,0 +1,112 @@
+import { Option } from 'commander'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { ExitCode } from '../error.js'
+import { readJournal } from '../journal.js'
+import { registry } from '../registry.js'
+import { runFiles, saveRun, startRun } from '../report/folder.js'
+import { measureHost } from '../report/host.js'
+import { pruneRuns } from '../report/prune.js'
+import { runReport } from '../report/run.js'
+import type { RunReport } from '../report/schema.js'
+import { pathsOf } from '../state.js'
+import { type ExerciseContext, runExercise } from '../trial/exercise.js'
+import type { Facts } from '../trial/facts.js'
+import { maskKnown } from '../view/secrets.js'
+import type { View } from '../view/view.js'
+import { planFor } from './bring-up.js'
+import { printJson } from './json.js'
+import { loadRunning } from './kept-lab.js'
+import { providerOf } from './provider-in-use.js'
+import { exitCodeOf } from './report.js'
+import { shortReport, versionsOf } from './run.js'
+import { asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
+import { withLab } from './with-lab.js'
+
+/** Milliseconds between two looks at what a person may have done. */
+const pause = 250
+
+/** What a person did, as far as the journal and the provider show it: in words that stay the same while it is so. */
+const actsIn = async ({ context: { lab, provider }, watch }: ExerciseContext): Promise<readonly string[]> => {
+  const [journal, states] = await Promise.all([readJournal(lab), provider.states(lab)])
+  return [
+    ...journal
+      .filter(({ kind }) => kind !== 'fence')
+      .map(({ fault, undo, by }) => `${fault} on ${undo.machine}, by ${by}`),
+    ...states
+      .filter(({ status, paused }) => status !== 'running' || paused === true)
+      .map(({ name, paused }) => `${name} is ${paused === true ? 'paused' : 'off'}`),
+    ...(watch?.observations ?? [])
+      .filter(({ type }) => type === 'node-not-ready' || type === 'pod-evicted')
+      .map(({ detail }) => detail),
+  ]
+}
+
+/** Records what comes until Ctrl-C, which is how a person says that it is enough. */
+const untilEnough = async (exercise: ExerciseContext, view: View, signal: AbortSignal): Promise<void> => {
+  const known = new Set(await actsIn(exercise))
+  while (!signal.aborted) {
+    for (const act of await actsIn(exercise)) {
+      if (known.has(act)) continue
+      known.add(act)
+      view.notice(act)
+      await exercise.acted(act)
+    }
+    await delay(pause, undefined, { signal }).catch(() => undefined)
+  }
+}
+
+const run = async (
+  nameOrPath: string,
+  options: Options & { readonly keep?: boolean },
+  io: Io,
+): Promise<ExitCode> => {
+  const lab = await loadRunning(nameOrPath)
+  const provider = await providerOf(lab)
+  const host = await measureHost()
+  const reportOf = (facts: Facts): RunReport => runReport({ ...facts, host }, maskKnown)
+  // Without the lock: whoever acts meanwhile takes it, with `lab power` for instance.
+  return withLab(lab, { io, options, keepEvents: true }, async ({ view, open, hold }) => {
+    const session = await open(lab, provider, new AbortController().signal)
+    const plan = await planFor(lab, provider)
+    const place = await startRun(pathsOf(lab).runs, 'watch', new Date())
+    const facts = await runExercise({
+      registry,
+      context: session,
+      healer: session,
+      plan,
+      versions: await versionsOf(session),
+      ledgerPath: join(place, runFiles.ledger),
+      notice: (text) => view.notice(`watch: ${text}`),
+      event: (event) => view.trial(event),
+      save: (now) => saveRun(place, [reportOf(now)]),
+      verb: 'watch',
+      exercise: {
+        name: 'watch',
+        description: 'What a person did by hand, and what it did to the lab',
+        record: lab.database !== undefined,
+        repair: options.keep ? 'person' : 'lab',
+        run: async (exercise) => {
+          view.notice('recording: act in another terminal; Ctrl-C when it is enough')
+          await untilEnough(exercise, view, io.signal)
+          await hold('watch')
+        },
+      },
+    })
+    const report = reportOf(facts)
+    await pruneRuns(pathsOf(lab).runs)
+    await view.close()
+    if (options.output === 'json') printJson(io, 'lab.runs/v1', { runs: [report] })
+    else io.stdout.write(`${shortReport(report)}report: ${join(place, runFiles.page)}\n`)
+    return exitCodeOf([report])
+  })
+}
+
+export const verb: Verb = {
+  options: [
+    new Option('--keep', 'do not bring the lab back afterwards: that is the task of whoever acts'),
+    asJson,
+    withEvents,
+  ],
+  run,
+}
