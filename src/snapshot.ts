@@ -58,6 +58,12 @@ const read = async (lab: LabId, name: string): Promise<Snapshot | undefined> => 
   return text === undefined ? undefined : (JSON.parse(text) as Snapshot)
 }
 
+/** There while an exercise is gone through: `lab up` then leaves the snapshot for a reset as it is. */
+export const exerciseMark = (lab: LabId): string => join(pathsOf(lab).learn, 'open')
+
+export const hasSnapshot = async (lab: LabId, name: string): Promise<boolean> =>
+  (await read(lab, name)) !== undefined
+
 /** Those that a lab has, the oldest first. */
 export const snapshotsOf = async (lab: LabId): Promise<readonly Snapshot[]> => {
   const names = await readdir(folderOf(lab)).catch((error: unknown) => {

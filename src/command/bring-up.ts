@@ -9,7 +9,8 @@ import { labHere, wordOf } from '../identity.js'
 import type { Report } from '../plan/step.js'
 import { planUp } from '../up.js'
 import { lacks, type Provider } from '../provider/provider.js'
-import { cleanName, fits, refuseHalfRestored, takeSnapshot } from '../snapshot.js'
+import { cleanName, exerciseMark, fits, hasSnapshot, refuseHalfRestored, takeSnapshot } from '../snapshot.js'
+import { existsSync } from 'node:fs'
 import type { Session } from '../session.js'
 import type { Preparation } from '../parts/preparation.js'
 import { keepSecrets, madeLabs, pathsOf } from '../state.js'
@@ -160,6 +161,8 @@ const keepClean = async (session: Session, report: Report, view: View): Promise<
   const why = lacks(provider, 'snapshots') ?? lacks(provider, 'pause')
   if (why !== undefined || report.results.every(({ outcome }) => outcome !== 'changed')) return
   if (await fits(lab, cleanName)) return
+  // A learner whose exercise changes the lab file goes back to what it was before.
+  if (existsSync(exerciseMark(lab)) && (await hasSnapshot(lab, cleanName))) return
   try {
     await takeSnapshot(session, cleanName, { replace: true })
   } catch (error) {

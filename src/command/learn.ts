@@ -1,5 +1,5 @@
 import { Option } from 'commander'
-import { writeFile } from 'node:fs/promises'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import type { Lab } from '../lab/lab.js'
@@ -21,8 +21,8 @@ import { languages, type Language } from '../learn/words.js'
 import { quote } from '../machine/sh.js'
 import { groupOf } from '../provider/provider.js'
 import type { Session } from '../session.js'
-import { cleanName, snapshotsOf } from '../snapshot.js'
-import { pathsOf } from '../state.js'
+import { cleanName, exerciseMark, snapshotsOf } from '../snapshot.js'
+import { pathsOf, writePrivate } from '../state.js'
 import { PodHistory, type PodObject } from '../trial/history.js'
 import { planFor } from './bring-up.js'
 import { loadLab, loadRunning } from './kept-lab.js'
@@ -59,6 +59,8 @@ const withSurroundings = async <T>(
   const until = AbortSignal.any([signal, ending.signal])
   const desk = await openDesk(signal)
   const plan = await planFor(lab, provider)
+  const mark = exerciseMark(lab)
+  await writePrivate(mark, `${exercise.name}\n`)
   const begun = performance.now()
   const clock = (): number => performance.now() - begun
   const histories = new Map(namespacesOf(exercise).map((name) => [name, new PodHistory()]))
@@ -141,6 +143,7 @@ const testAll = async (
     await withSurroundings(session, exercise, async (around) => {
       const seeds = seed === undefined ? await seedsFor(exercise, around) : [Number(seed)]
       for (const each of seeds) proofs.push(...(await prove(exercise, around, each, told)))
+      await rm(exerciseMark(lab), { force: true })
     })
   const file = junit ?? join(pathsOf(lab).learn, 'junit.xml')
   await writeFile(file, proofsJunit(proofs), { mode: 0o600 })
@@ -194,6 +197,7 @@ const run = async (
         plain: options.plain === true || !io.stdout.isTTY || !io.stdin.isTTY,
         signal: io.signal,
       })
+      if (attempt.next === undefined) await rm(exerciseMark(lab), { force: true })
       return exitCodes.ok
     })
   })

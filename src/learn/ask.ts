@@ -45,6 +45,14 @@ const short = (text: string): string => {
 const yesOr = (ok: boolean, saw: string): Answer => ({ is: ok ? 'yes' : 'not yet', saw: short(saw) })
 const unknown = (saw: string): Answer => ({ is: 'could not ask', saw: short(saw) })
 
+/** Puts the node of the database where a command says `{database}`. */
+const filled = ({ database }: Asking, text: string): string => {
+  if (!text.includes('{database}')) return text
+  if (database === undefined)
+    throw new LabError('no-database', 'nobody knows on which worker the database ran when this step began')
+  return text.replaceAll('{database}', database)
+}
+
 const machinesOf = ({ context: { lab }, database }: Asking, word: string): readonly string[] => {
   if ((word === 'database' || word === 'standby') && database === undefined)
     throw new LabError('no-database', 'nobody knows on which worker the database ran when this step began')
@@ -108,11 +116,13 @@ const askVerify = async ({ context, plan }: Asking, wanted: 'all' | readonly str
 }
 
 const askKubectl = async (
-  { context }: Asking,
+  asking: Asking,
   { args, says }: { readonly args: string; readonly says?: string | undefined },
 ): Promise<Answer> => {
   try {
-    const out = await context.kubectl.run(wordsOf(args), { timeout: commandDeadline })
+    const out = await asking.context.kubectl.run(wordsOf(filled(asking, args)), {
+      timeout: commandDeadline,
+    })
     return yesOr(says === undefined || new RegExp(says, 'm').test(out), out.trim() || '(nothing)')
   } catch (error) {
     // What is not there is an answer; an API server that is silent is none.

@@ -9,7 +9,7 @@ import { ledgerClient, runName } from '../trial/client.js'
 import { judge } from '../trial/judge.js'
 import { createLedger } from '../trial/ledger-file.js'
 import type { LedgerRecord, Server } from '../trial/ledger.js'
-import { rowStore } from '../trial/medium.js'
+import { rowStore } from '../trial/store.js'
 import { watchLab } from '../trial/watch.js'
 
 export interface WriteGap {
@@ -45,7 +45,7 @@ export const openLedger = async (context: Context, database: DatabaseSpec): Prom
   const { learn } = pathsOf(lab)
   await mkdir(learn, { recursive: true, mode: 0o700 })
   const file = await createLedger(join(learn, `${run}.ledger.ndjson`))
-  const store = rowStore({ reach: context, database, run, nodeOf: (pod) => watch.nodeOf(pod) })
+  const store = rowStore({ dialer: context, database, run, nodeOf: (pod) => watch.nodeOf(pod) })
   const soon = (): AbortSignal => AbortSignal.any([context.signal, AbortSignal.timeout(deadline * 1000)])
   await store.create(soon())
   const client = ledgerClient({ stores: [store], ledger: file, seen: (record) => records.push(record) })

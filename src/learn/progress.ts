@@ -67,6 +67,8 @@ export interface Standing {
   /** The last answer to each question, in this attempt. */
   readonly answers: ReadonlyMap<string, string>
   readonly hints: number
+  /** What was seen when a step was done, in this attempt. */
+  readonly seen: ReadonlyMap<string, string>
 }
 
 export const standingIn = (events: readonly ProgressEvent[], exercise: string): Standing => {
@@ -76,11 +78,13 @@ export const standingIn = (events: readonly ProgressEvent[], exercise: string): 
   const done = new Set<string>()
   const ever = new Set<string>()
   const answers = new Map<string, string>()
+  const seen = new Map<string, string>()
   for (const event of events) {
     if (event.what === 'reset') {
       // It takes back what was done to the lab, whichever exercise it was for.
       done.clear()
       answers.clear()
+      seen.clear()
       seed = undefined
       if (event.exercise === exercise) attempt = event.attempt + 1
       continue
@@ -93,9 +97,10 @@ export const standingIn = (events: readonly ProgressEvent[], exercise: string): 
     if (event.what === 'done') {
       done.add(event.step)
       ever.add(event.step)
+      seen.set(event.step, event.saw ?? '')
     }
     if (event.what === 'no-longer') done.delete(event.step)
     if (event.what === 'answer') answers.set(event.step, event.saw ?? '')
   }
-  return { attempt, seed, done, ever, answers, hints }
+  return { attempt, seed, done, ever, answers, hints, seen }
 }

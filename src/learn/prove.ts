@@ -153,6 +153,8 @@ export const prove = async (
           } while (performance.now() < until)
           const hint = await attempt.hint(step)
           if (wrong.undo !== undefined) await type(wrong.undo)
+          // What went wrong is history: the next try is not held against it.
+          await attempt.beginStep(step)
           return { ok: hint === wrong.hint, saw: `${last.saw}; hint: ${hint ?? 'none'}` }
         },
       )

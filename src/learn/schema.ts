@@ -88,7 +88,10 @@ const onMachine = z.strictObject(
 
 const inCluster = z.strictObject(
   {
-    args: text('the words after kubectl').meta({ description: 'The words after `kubectl`, as typed.' }),
+    args: text('the words after kubectl').meta({
+      description:
+        'The words after `kubectl`, as typed. `{database}` is the node of the database when the step began.',
+    }),
     says: pattern.optional().meta({ description: 'What its output must match.' }),
   },
   { error: 'words for kubectl: { args: get pod web-0, says: Running }' },

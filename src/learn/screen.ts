@@ -162,11 +162,15 @@ export const listLines = (
   now: string | undefined,
 ): readonly string[] => {
   const words = interfaceWords[language]
-  return exercise.steps.map(({ id }, index) => {
+  return exercise.steps.flatMap(({ id }, index) => {
     const mark = standing.done.has(id) ? '✔' : id === now ? '›' : ' '
     const again = standing.ever.has(id) && !standing.done.has(id) ? ` (${words.noLonger})` : ''
     const done = standing.done.has(id) ? ` (${words.done})` : ''
-    return `${mark} ${String(index + 1)}. ${exercise.words[language].steps.get(id)?.title ?? id}${done}${again}`
+    const saw = standing.done.has(id) ? (standing.seen.get(id) ?? '') : ''
+    return [
+      `${mark} ${String(index + 1)}. ${exercise.words[language].steps.get(id)?.title ?? id}${done}${again}`,
+      ...(saw === '' ? [] : [cut(`     ${saw}`, 76)]),
+    ]
   })
 }
 
