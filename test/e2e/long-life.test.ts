@@ -29,9 +29,10 @@ beforeAll(async () => {
   await bench.up(file)
 })
 
-it('lab up corrects the clocks of all machines after the host slept for an hour, and changes nothing else', async () => {
+it('lab up corrects the clocks of all machines after the host slept, and changes nothing else', async () => {
   // A machine counts a clock of the host's that stands still while the host sleeps.
-  await on('all', "date -s '-1 hour'")
+  // Four minutes: the certificates of a new cluster are valid from five minutes before they were made.
+  await on('all', "date -s '-4 min'")
   const machines = ['target', ...nodes]
   expect(await bench.complaints('life')).toEqual(machines.map((name) => `${name}-clock`))
   expect(await bench.up('life')).toEqual(machines.map((name) => `reach-${name}`))
