@@ -17,8 +17,11 @@ export const registry: Registry = { faults, experiments }
 export const parseLab = (text: string, file: string, versions?: Supported): Lab =>
   parse.parseLab(text, file, registry, versions)
 
-/** `loadLab` of `lab/load.ts` with all faults and experiments. */
-export const loadLab = (nameOrPath: string): Promise<Lab> => load.loadLab(nameOrPath, registry)
+/** `readLab` of `lab/load.ts` with all faults and experiments. */
+export const readLab = (nameOrPath: string): Promise<load.LabText> => load.readLab(nameOrPath, registry)
+
+/** The same without its text. */
+export const loadLab = async (nameOrPath: string): Promise<Lab> => (await readLab(nameOrPath)).lab
 
 /** The labs that come with this program. */
 export const shippedLabs = (): readonly load.ShippedLab[] => load.shippedLabs(registry)

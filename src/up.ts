@@ -5,7 +5,7 @@ import type { Lab, Role } from './lab/lab.js'
 import type { FileOptions } from './machine/files.js'
 import { backwards, inTurn, planOf } from './plan/plan.js'
 import type { Plan as AnyPlan, Surroundings } from './plan/step.js'
-import type { Provider } from './provider/provider.js'
+import type { Leftover, Provider } from './provider/provider.js'
 import { endAgent, watchWorkers } from './steps/fencing.js'
 import { destroy } from './steps/machines.js'
 import * as steps from './steps/subjects.js'
@@ -66,9 +66,22 @@ export const planCut = (lab: Lab, provider: Provider, names: readonly string[]):
     ),
   )
 
-/** `down`: needs only the name and no lab file, since it ends a lab whatever state its files are in. */
-export const planDown = (lab: LabId, providers: readonly Provider[]): AnyPlan<Surroundings> =>
-  planOf(`End ${lab.name}`, inTurn([endAgent(lab)], ...providers.map((provider) => [destroy(lab, provider)])))
+/**
+ * `down`: needs only the name and no lab file, since it ends a lab whatever state its files are in.
+ * @param looked told what is left, each time that a provider is asked: before its end, and after it
+ */
+export const planDown = (
+  lab: LabId,
+  providers: readonly Provider[],
+  looked?: (provider: Provider, left: readonly Leftover[]) => void,
+): AnyPlan<Surroundings> =>
+  planOf(
+    `End ${lab.name}`,
+    inTurn(
+      [endAgent(lab)],
+      ...providers.map((provider) => [destroy(lab, provider, (left) => looked?.(provider, left))]),
+    ),
+  )
 
 /** `down` for machines that lab did not create: undoes what `up` changed on them, then forgets the lab. */
 export const planGiveBack = (lab: Lab, provider: Provider, options: FileOptions): Plan =>

@@ -64,6 +64,16 @@ describe('ARCHITECTURE.md', () => {
   })
 })
 
+/** Lines; a longer file has to say in its first comment why it is not two. */
+const longest = 400
+
+test('No source file has more than 400 lines, unless its first comment says why', () => {
+  const long = sources.filter((path) => read(path).trimEnd().split('\n').length > longest)
+  const saysWhy = (path: string): boolean =>
+    read(path).slice(0, read(path).indexOf('*/')).includes('Over 400 lines because ')
+  expect(long.filter((path) => !saysWhy(path))).toEqual([])
+})
+
 test('docs/design/dependencies.md explains every package and names no other', () => {
   const named = rows(read('docs/design/dependencies.md')).flatMap(([packages = '', why = '']) => {
     expect(why).not.toBe('')

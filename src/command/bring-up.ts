@@ -5,7 +5,6 @@ import { leftOutLines } from '../plan/plan.js'
 import { reportJson } from '../plan/report.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Plan } from '../context.js'
-import { labHere, wordOf } from '../identity.js'
 import type { Report } from '../plan/step.js'
 import { planUp } from '../up.js'
 import { lacks, type Provider } from '../provider/provider.js'
@@ -13,7 +12,7 @@ import { cleanName, exerciseMark, fits, hasSnapshot, refuseHalfRestored, takeSna
 import { existsSync } from 'node:fs'
 import type { Session } from '../session.js'
 import type { Preparation } from '../parts/preparation.js'
-import { keepSecrets, madeLabs, pathsOf } from '../state.js'
+import { keepSecrets, pathsOf } from '../state.js'
 import { maskKnown } from '../view/secrets.js'
 import { loggedInCheck } from '../steps/lun-use.js'
 import { nodeVersionCheck } from '../steps/nodes.js'
@@ -21,7 +20,7 @@ import { fileOptions } from '../steps/machines.js'
 import type { View } from '../view/view.js'
 import { printFailures } from './fail.js'
 import { printJson } from './json.js'
-import { keepManifests, loadLab, rememberLab } from './kept-lab.js'
+import { keepManifests, readLab, rememberLab } from './kept-lab.js'
 import { providerForUp, rememberProvider } from './provider-in-use.js'
 import { writeAccess } from './ssh-config.js'
 import type { Io, Options } from './verb.js'
@@ -178,16 +177,8 @@ export const bringUp = async (
   io: Io,
   title = 'up',
 ): Promise<ExitCode> => {
-  const known = labHere(nameOrPath)
-  const lab = await loadLab(nameOrPath).catch(async (error: unknown) => {
-    // The user typed only the name of a lab that was brought up from a file of their own, as hints suggest.
-    if (
-      !(error instanceof LabError && error.code === 'no-such-lab') ||
-      !(await madeLabs()).some((made) => wordOf(made) === wordOf(known))
-    )
-      throw error
-    return loadLab(pathsOf(known).source)
-  })
+  const read = await readLab(nameOrPath, 'file')
+  const { lab } = read
   return withLab(lab, { io, options, lock: title, keepEvents: true }, async ({ view, open }) => {
     const provider = await providerForUp(lab, options, io.signal)
     await refuseProblems(lab, provider, options, io, view)
@@ -195,7 +186,7 @@ export const bringUp = async (
       options.yes ? 'yes' : io.ask ? ((await io.ask(question)) ? 'yes' : 'no') : 'nobody',
     )
     await refuseHalfRestored(lab)
-    await rememberLab(lab)
+    await rememberLab(read)
     await keepManifests(lab)
     await rememberProvider(lab, provider)
     await keepSecrets(pathsOf(lab))

@@ -3,7 +3,7 @@ import { labHere, type LabId } from '../identity.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import type { Leftover, Provider } from '../provider/provider.js'
 import { allProviders } from '../provider/registry.js'
-import { runPlan } from '../plan/runner.js'
+import { runPlan, succeeded } from '../plan/runner.js'
 import { pathsOf } from '../state.js'
 import { fileOptions } from '../steps/machines.js'
 import { planDown, planGiveBack } from '../up.js'
@@ -11,7 +11,7 @@ import { maskKnown } from '../view/secrets.js'
 import { printFailures } from './fail.js'
 import { loadRunning } from './kept-lab.js'
 import { providerInUse } from './provider-in-use.js'
-import { withLab, withSession } from './with-lab.js'
+import { type Held, withLab } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 
@@ -23,40 +23,52 @@ const leftoversOf = async (lab: LabId, where: readonly Provider[]): Promise<read
  * a process whose files are gone.
  */
 const meant = async (nameOrPath: string): Promise<LabId> => {
-  if (/^[a-z0-9-]+$/.test(nameOrPath)) {
-    const lab = labHere(nameOrPath)
-    if (existsSync(pathsOf(lab).root) || (await leftoversOf(lab, await allProviders())).length > 0) return lab
+  const known = /^[a-z0-9-]+$/.test(nameOrPath) ? labHere(nameOrPath) : undefined
+  if (known && existsSync(pathsOf(known).root)) return known
+  try {
+    return labHere((await loadRunning(nameOrPath)).name)
+  } catch (error) {
+    if (known && (await leftoversOf(known, await allProviders())).length > 0) return known
+    throw error
   }
-  return labHere((await loadRunning(nameOrPath)).name)
 }
 
 /**
  * Undoes what `up` changed on machines that lab did not create. If the record of it is lost, the machines stay as
  * they are.
  */
-const giveBack = async (name: string, provider: Provider, io: Io): Promise<void> => {
+const giveBack = async (name: string, provider: Provider, { open }: Held, io: Io): Promise<void> => {
   const lab = await loadRunning(name).catch(() => undefined)
   if (!lab) return
-  await withSession(lab, provider, io.signal, async (session) => {
-    const plan = planGiveBack(lab, provider, await fileOptions(lab, provider))
-    printFailures(lab, await runPlan(plan, 'undo', session, () => undefined), io)
-  })
+  const plan = planGiveBack(lab, provider, await fileOptions(lab, provider))
+  const session = await open(lab, provider)
+  printFailures(lab, await runPlan(plan, 'undo', session, () => undefined), io)
+  // What is forgotten next includes the keys that it uses.
+  await session.close()
 }
 
 /** Ends a lab whatever state it is in, then looks afresh: exit code 1 if anything of it is left, 130 after Ctrl-C. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await meant(nameOrPath)
-  return withLab(lab, { io, options, lock: 'down', keepEvents: true }, async ({ view }) => {
+  return withLab(lab, { io, options, lock: 'down', keepEvents: true }, async (held) => {
+    const { view } = held
     // If the record of the provider is damaged, every provider is tried: `down` ends a lab whatever state it is in.
     const inUse = await providerInUse(lab).catch((error: unknown) => {
       if (error instanceof LabError && error.code === 'bad-state') return undefined
       throw error
     })
     const where = inUse ? [inUse] : await allProviders()
-    const existed = existsSync(pathsOf(lab).root) || (await leftoversOf(lab, where)).length > 0
-    if (inUse && !inUse.machines) await giveBack(lab.name, inUse, io)
-    const report = await runPlan(planDown(lab, where), 'undo', { signal: io.signal }, () => undefined)
-    const left = await leftoversOf(lab, where)
+    let existed = existsSync(pathsOf(lab).root)
+    if (inUse && !inUse.machines) await giveBack(lab.name, inUse, held, io)
+    /** The last look at each provider: the plan looks before it ends anything, and after it. */
+    const looks = new Map<Provider, readonly Leftover[]>()
+    const plan = planDown(lab, where, (provider, found) => {
+      existed ||= found.length > 0
+      looks.set(provider, found)
+    })
+    const report = await runPlan(plan, 'undo', { signal: io.signal }, () => undefined)
+    // After a failure or Ctrl-C, the last look may have been before the end.
+    const left = succeeded(report) ? [...looks.values()].flat() : await leftoversOf(lab, where)
     await view.close()
     if (options.output === 'json') printJson(io, 'lab.down/v1', { name: lab.name, existed, left })
     else {

@@ -2,7 +2,7 @@ import { exitCodes, LabError } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { loadRunning } from './kept-lab.js'
 import { providerOf } from './provider-in-use.js'
-import { withSession } from './with-lab.js'
+import { withLab } from './with-lab.js'
 import { printJson } from './json.js'
 import { select } from './machines.js'
 import { asJson, type Io, type Options, type Verb, theirs } from './verb.js'
@@ -24,7 +24,9 @@ const run = async (
       exitCode: exitCodes.usage,
     })
   const text = command.map(quote).join(' ')
-  return withSession(lab, await providerOf(lab), io.signal, async (session) => {
+  const provider = await providerOf(lab)
+  return withLab(lab, { io, options, keepEvents: false }, async ({ open }) => {
+    const session = await open(lab, provider)
     const results = await Promise.all(
       machines.map(async ({ name }) => ({
         machine: name,

@@ -1,9 +1,11 @@
 import { existsSync, statSync } from 'node:fs'
-import { cp, readFile, rename, rm } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { cp, rename, rm } from 'node:fs/promises'
+import { basename, dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { LabError } from '../error.js'
 import { labHere, type LabId } from '../identity.js'
 import type { Lab } from '../lab/lab.js'
+import type { LabText } from '../lab/load.js'
 import { secretsIn } from '../lab/secrets.js'
 import { type LabPaths, pathsOf, readIfThere, writePrivate } from '../state.js'
 import { refuseForeign, refuseForeignIn } from '../trust.js'
@@ -43,13 +45,16 @@ const seated = (lab: Lab): Lab => ({ ...lab, ...labHere(lab.name) })
 const asKept = (lab: Lab): Lab =>
   lab.manifests === undefined ? lab : { ...lab, manifests: keptManifests(pathsOf(lab), lab.manifests) }
 
-/** Keeps the applied lab file for the time when the original is gone, and its parsed form for read-only commands. */
-export const rememberLab = async (lab: Lab): Promise<void> => {
-  const { parseLab } = await import('../registry.js')
+/**
+ * Keeps the applied lab file for the time when the original is gone, and its parsed form for read-only commands.
+ * @param read the lab as it is applied, with the text that says so: the file may have changed since
+ */
+export const rememberLab = async ({ lab, text }: LabText): Promise<void> => {
   const copy = pathsOf(lab).source
-  const text = await readFile(lab.file, 'utf8')
   await writePrivate(copy, text)
-  const parsed: ParsedLab = { program: program(), text, lab: parseLab(text, copy) }
+  // As it would be read from the copy.
+  const manifests = lab.manifests && join(dirname(copy), relative(dirname(lab.file), lab.manifests))
+  const parsed: ParsedLab = { program: program(), text, lab: { ...lab, file: copy, manifests } }
   await writePrivate(parsedFile(lab), JSON.stringify(parsed))
 }
 
@@ -70,40 +75,56 @@ const shipped = fileURLToPath(new URL('../../labs/', import.meta.url))
 
 const danger = 'lab would bring up what somebody else wrote'
 
-/**
- * Loads a lab file that a user named.
- * @throws LabError if another user could have written it
- */
-export const loadLab = async (nameOrPath: string): Promise<Lab> => {
-  const lab = seated(await (await import('../registry.js')).loadLab(nameOrPath))
-  keepSecret(secretsIn(lab))
-  if (lab.file.startsWith(shipped)) return lab
+/** The lab file that a user named, or the copy of one. @throws LabError if another user could have written it */
+const fromFile = async (path: string): Promise<LabText> => {
+  const { readLab } = await import('../registry.js')
+  const { lab: read, text } = await readLab(path)
+  const lab = seated(read)
+  if (lab.file.startsWith(shipped)) return { lab, text }
   refuseForeign(lab.file, { danger })
   const own = lab.file === pathsOf(lab).source ? asKept(lab) : lab
   if (own.manifests !== undefined && refuseForeign(own.manifests, { danger }) !== undefined)
     refuseForeignIn(own.manifests, { danger }, 'ours-or-root')
-  return own
+  return { lab: own, text }
+}
+
+/** The lab as it was last brought up; undefined: there is none of this name. */
+const fromCopy = async (id: LabId): Promise<LabText | undefined> => {
+  const copy = pathsOf(id).source
+  const text = await readIfThere(copy)
+  if (text === undefined) return undefined
+  const read = (await parsedLab(id, text)) ?? (await import('../registry.js')).parseLab(text, copy)
+  return { lab: asKept(seated(read)), text }
 }
 
 /**
- * The lab as it was last brought up, from the copy in its folder if the file can no longer be read. Accepts the name
- * of a running lab or of a shipped one.
+ * The lab that a name or a path means.
+ *
+ * A path is a lab file. A name is that of a shipped lab, or of one that was brought up from a file of the user's own:
+ * - `first: 'file'`, for commands that apply a lab file: the shipped file; for a name that no shipped lab has, the copy
+ *   of the file from which a lab of this name was brought up.
+ * - `first: 'copy'`, for commands that work with a running lab: the copy, whatever the file says by now; where nothing
+ *   of this name was brought up, the shipped file.
  */
-export const loadRunning = async (nameOrPath: string): Promise<Lab> => {
-  if (!nameOrPath.includes('/') && /^[a-z0-9-]+$/.test(nameOrPath)) {
-    const id = labHere(nameOrPath)
-    const copy = pathsOf(id).source
-    const text = await readIfThere(copy)
-    if (text !== undefined) {
-      const lab = asKept(
-        seated((await parsedLab(id, text)) ?? (await import('../registry.js')).parseLab(text, copy)),
-      )
-      keepSecret(secretsIn(lab))
-      return lab
-    }
-  }
-  return loadLab(nameOrPath)
+export const readLab = async (nameOrPath: string, first: 'file' | 'copy'): Promise<LabText> => {
+  const id = /^[a-z0-9-]+$/.test(nameOrPath) ? labHere(nameOrPath) : undefined
+  const copied = id && first === 'copy' ? await fromCopy(id) : undefined
+  const found =
+    copied ??
+    (await fromFile(nameOrPath).catch((error: unknown) => {
+      const made = id && existsSync(pathsOf(id).source)
+      if (!made || !(error instanceof LabError && error.code === 'no-such-lab')) throw error
+      return fromFile(pathsOf(id).source)
+    }))
+  keepSecret(secretsIn(found.lab))
+  return found
 }
+
+/** {@link readLab} for commands that apply a lab file. */
+export const loadLab = async (nameOrPath: string): Promise<Lab> => (await readLab(nameOrPath, 'file')).lab
+
+/** {@link readLab} for commands that work with a running lab. */
+export const loadRunning = async (nameOrPath: string): Promise<Lab> => (await readLab(nameOrPath, 'copy')).lab
 
 /** Copies the manifests next to the lab file: a running lab keeps its version whatever happens to the originals. */
 export const keepManifests = async (lab: Lab): Promise<void> => {

@@ -5,7 +5,7 @@ import { readIfThere } from '../state.js'
 import { maskKnown } from '../view/secrets.js'
 import { loadRunning } from './kept-lab.js'
 import { providerOf } from './provider-in-use.js'
-import { withSession } from './with-lab.js'
+import { withLab } from './with-lab.js'
 import { type Io, type Options, type Verb } from './verb.js'
 
 /** Prints the end of a machine's console or its whole journal. */
@@ -28,8 +28,8 @@ const run = async (
     })
   if (options.journal) {
     const { shell } = await import('../machine/sh.js')
-    const printed = await withSession(lab, provider, io.signal, (session) =>
-      session.machine(machine).run(shell`journalctl --no-pager --lines=${options.lines}`),
+    const printed = await withLab(lab, { io, options, keepEvents: false }, async ({ open }) =>
+      (await open(lab, provider)).machine(machine).run(shell`journalctl --no-pager --lines=${options.lines}`),
     )
     io.stdout.write(`${maskKnown(printed)}\n`)
     return exitCodes.ok

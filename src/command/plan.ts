@@ -5,7 +5,7 @@ import { maskKnown } from '../view/secrets.js'
 import { planFor } from './bring-up.js'
 import { loadLab } from './kept-lab.js'
 import { providerForUp } from './provider-in-use.js'
-import { withSession } from './with-lab.js'
+import { withLab } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withProvider } from './verb.js'
 
@@ -13,7 +13,8 @@ import { asJson, type Io, type Options, type Verb, withProvider } from './verb.j
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
   const provider = await providerForUp(lab, options, io.signal)
-  return withSession(lab, provider, io.signal, async (session) => {
+  return withLab(lab, { io, options, keepEvents: false }, async ({ open }) => {
+    const session = await open(lab, provider)
     const problems = await provider.preflight(lab)
     const plan = await planFor(lab, provider)
     const { leftOut = [] } = plan

@@ -8,7 +8,7 @@ import { imagesOf } from '../lab/images.js'
 import { didYouMean } from '../lab/suggest.js'
 import { shell } from '../machine/sh.js'
 import { runPlan } from '../plan/runner.js'
-import { looksText, recoveryText } from '../report/documents.js'
+import { looksText, recoveryText } from '../report/words.js'
 import { keptRuns, pruneRuns } from '../report/prune.js'
 import { runFiles, saveRun, startRun } from '../report/folder.js'
 import { measureHost } from '../report/host.js'
@@ -210,16 +210,17 @@ const run = async (
   const trying = course === undefined ? lab : borrowed(course, lab)
   const scenarios = chosen(trying, names, options)
   const provider = await providerOf(lab)
-  const host = await measureHost()
-  const reportOf = (facts: Facts): RunReport =>
-    runReport({ ...facts, host, of: course?.name === lab.name ? undefined : course?.name }, maskKnown)
   return withLab(lab, { io, options, lock: 'run', keepEvents: true }, async ({ view, open }) => {
     // Ctrl-C ends the scenario but must not end the healing, which therefore has its own session.
     const healer = await open(trying, provider, new AbortController().signal)
     const session = await open(trying, provider)
     const healed = await healFirst(healer, view)
     // On a host that was asleep, the clocks of the machines are behind, which is no fault of the lab.
-    for (const corrected of await setClocks(healer)) view.notice(`${corrected}: it was set`)
+    // Meanwhile, this host measures itself: the machines take their time to answer.
+    const [corrected, host] = await Promise.all([setClocks(healer), measureHost()])
+    for (const clock of corrected) view.notice(`${clock}: it was set`)
+    const reportOf = (facts: Facts): RunReport =>
+      runReport({ ...facts, host, of: course?.name === lab.name ? undefined : course?.name }, maskKnown)
     const plan = await planFor(lab, provider)
     if (healed) await runPlan(plan, 'apply', healer, () => undefined)
     const versions = await versionsOf(session)

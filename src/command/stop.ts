@@ -7,22 +7,21 @@ import { concluded } from './bring-up.js'
 import { printFailures } from './fail.js'
 import { loadRunning } from './kept-lab.js'
 import { providerInUse } from './provider-in-use.js'
-import { healFirst, withLab, withSession } from './with-lab.js'
+import { healFirst, withLab } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 
 /** Shuts down all machines in order and keeps their disks. Targets go last, since they serve the disks of others. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
-  return withLab(lab, { io, options, lock: 'stop', keepEvents: true }, async ({ view }) => {
+  return withLab(lab, { io, options, lock: 'stop', keepEvents: true }, async ({ view, open }) => {
     const provider = await providerInUse(lab)
     if (!provider) throw new LabError('not-up', `${lab.name} is not up`, { hint: `lab up ${lab.name}` })
-    const report = await withSession(lab, provider, io.signal, async (session) => {
-      await healFirst(session, view)
-      const plan = planStop(lab, provider, await fileOptions(lab, provider))
-      for (const line of leftOutLines(plan)) view.notice(line)
-      return runPlan(plan, 'undo', session, () => undefined)
-    })
+    const session = await open(lab, provider)
+    await healFirst(session, view)
+    const plan = planStop(lab, provider, await fileOptions(lab, provider))
+    for (const line of leftOutLines(plan)) view.notice(line)
+    const report = await runPlan(plan, 'undo', session, () => undefined)
     const states = await provider.states(lab)
     const running = states.filter(({ status }) => status === 'running')
     await view.close()

@@ -45,21 +45,6 @@ export const sessionFor = async (lab: Lab, provider: Provider, signal: AbortSign
   return openSession(lab, provider, signal, builtKubectl() ?? 'kubectl')
 }
 
-/** Opens a session for the duration of `body`. */
-export const withSession = async <T>(
-  lab: Lab,
-  provider: Provider,
-  signal: AbortSignal,
-  body: (session: Session) => Promise<T>,
-): Promise<T> => {
-  const session = await sessionFor(lab, provider, signal)
-  try {
-    return await body(session)
-  } finally {
-    await session.close()
-  }
-}
-
 /** What a command needs while it works on a lab. */
 export interface Needs {
   readonly io: Io

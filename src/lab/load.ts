@@ -88,19 +88,27 @@ const shortPath = (path: string): string => {
   return short.startsWith('..') || isAbsolute(short) ? path : short
 }
 
+/** A lab with the text that it was read from. */
+export interface LabText {
+  readonly lab: Lab
+  readonly text: string
+}
+
 /**
  * The shipped lab with a name, such as `iscsi-ha`, or the lab of a file.
  * @throws LabFileError, or LabError for an unknown name
  */
-export const loadLab = async (nameOrPath: string, vocabulary: Vocabulary): Promise<Lab> => {
+export const readLab = async (nameOrPath: string, vocabulary: Vocabulary): Promise<LabText> => {
+  const read = async (file: string, named: string): Promise<LabText> => {
+    const text = await readLabFile(file, named)
+    return { lab: parseLab(text, named, vocabulary), text }
+  }
   const looksLikePath = /[/]|\.ya?ml$/i.test(nameOrPath)
   if (!looksLikePath && shippedNames().includes(nameOrPath)) {
     const file = shippedFile(nameOrPath)
-    return parseLab(await readLabFile(file, shortPath(file)), shortPath(file), vocabulary)
+    return read(file, shortPath(file))
   }
-  if (looksLikePath || isOrdinaryFile(nameOrPath)) {
-    return parseLab(await readLabFile(nameOrPath, nameOrPath), nameOrPath, vocabulary)
-  }
+  if (looksLikePath || isOrdinaryFile(nameOrPath)) return read(nameOrPath, nameOrPath)
   throw noSuchLab(nameOrPath)
 }
 

@@ -6,7 +6,7 @@ import { type FileOptions, machineFiles } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
 import type { Step as AnyStep, Surroundings } from '../plan/step.js'
-import { groupOf, type Provider } from '../provider/provider.js'
+import { groupOf, type Leftover, type Provider } from '../provider/provider.js'
 import { messageOf } from '../error.js'
 import { pathsOf, secretsOf } from '../state.js'
 import { shared } from './checks.js'
@@ -271,8 +271,15 @@ export const remove = (lab: Lab, name: string): Step => ({
   ],
 })
 
-/** Ends everything that a provider has of a lab, of which only the name need be known. */
-export const destroy = (lab: LabId, provider: Provider): AnyStep<Surroundings> => ({
+/**
+ * Ends everything that a provider has of a lab, of which only the name need be known.
+ * @param looked told what is left, each time that the provider is asked
+ */
+export const destroy = (
+  lab: LabId,
+  provider: Provider,
+  looked: (left: readonly Leftover[]) => void,
+): AnyStep<Surroundings> => ({
   id: `destroy-${provider.name}`,
   title: `End everything of ${lab.name} that ${provider.name} has`,
   phase,
@@ -287,6 +294,7 @@ export const destroy = (lab: LabId, provider: Provider): AnyStep<Surroundings> =
       hint: `lab down ${lab.name}`,
       probe: async () => {
         const left = await provider.leftovers(lab)
+        looked(left)
         return {
           ok: left.length === 0,
           saw: left.map(({ kind, what }) => `${kind}: ${what}`).join('; ') || 'nothing',

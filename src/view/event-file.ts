@@ -1,5 +1,17 @@
 /** The events of a lab in its folder: `events.ndjson`, and one older file after a rotation. */
-import { appendFileSync, closeSync, fstatSync, openSync, readSync, renameSync, statSync } from 'node:fs'
+import { randomUUID } from 'node:crypto'
+import {
+  appendFileSync,
+  closeSync,
+  fstatSync,
+  linkSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type EventRecord, type Sink, textOfRecord } from './events.js'
 
@@ -28,6 +40,34 @@ const endsInLine = (path: string): boolean => {
 }
 
 /**
+ * Puts the file aside if it is full. Another process may do the same at this instant: then this one has taken the new,
+ * short file, which must not replace the full one that was just put aside, and gives it back.
+ */
+const rotate = (path: string, longest: number): void => {
+  if (sizeOf(path) <= longest) return
+  const taken = `${path}.${randomUUID()}`
+  try {
+    renameSync(path, taken)
+  } catch (error) {
+    // The other process was faster, and has not begun the next file yet.
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw error
+  }
+  if (sizeOf(taken) > longest) {
+    renameSync(taken, olderOf(path))
+    return
+  }
+  try {
+    linkSync(taken, path)
+  } catch (error) {
+    // A third process has begun another file meanwhile.
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    appendFileSync(path, readFileSync(taken))
+  }
+  rmSync(taken)
+}
+
+/**
  * Appends records to a file of events. Several processes may do so at once, since each record is a single append.
  * While the folder does not exist, records wait for it; if writing fails, they are lost, since the command matters
  * more than its record.
@@ -42,7 +82,7 @@ export const eventFile = (path: string, longest = longestEvents): Sink => {
       try {
         if (!begun) waiting.unshift(...(endsInLine(path) ? [] : ['\n']))
         begun = true
-        if (sizeOf(path) > longest) renameSync(path, olderOf(path))
+        rotate(path, longest)
         appendFileSync(path, waiting.join(''), { mode: 0o600 })
         waiting = []
       } catch (error) {

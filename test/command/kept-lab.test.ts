@@ -4,7 +4,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { loadRunning, rememberLab } from '../../src/command/kept-lab.js'
-import { loadLab, parseLab, shippedLabs } from '../../src/registry.js'
+import { loadLab, parseLab, readLab, shippedLabs } from '../../src/registry.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const valid = join(import.meta.dirname, '..', 'lab', 'valid')
@@ -34,7 +34,7 @@ describe('the copy of the parsed lab file', () => {
   })
 
   const kept = (): string => join(folder, 'lab.json')
-  const remember = async () => rememberLab(await loadLab('iscsi'))
+  const remember = async () => rememberLab(await readLab('iscsi'))
   /** Changes what is kept, in a way that shows whether it was used. */
   const edit = async (
     change: (parsed: { program: string; text: string; lab: { description: string } }) => void,

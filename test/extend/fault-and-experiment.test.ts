@@ -7,7 +7,7 @@ import type { Context, Plan } from '../../src/context.js'
 import { faultOfMachine } from '../../src/fault/fault.js'
 import { undoAct } from '../../src/fault/undo-act.js'
 import { noteUndo, readJournal } from '../../src/journal.js'
-import { loadLab } from '../../src/lab/load.js'
+import { readLab } from '../../src/lab/load.js'
 import { parseLab } from '../../src/lab/parse.js'
 import { jsonSchema } from '../../src/lab/schema.js'
 import { registry as known } from '../../src/registry.js'
@@ -66,7 +66,7 @@ const registry: Registry = {
   experiments: [...known.experiments, cooling],
 }
 
-const shipped = await loadLab('deployment', registry)
+const { lab: shipped } = await readLab('deployment', registry)
 const text = (await readFile(shipped.file, 'utf8')).replace('experiments: [', 'experiments: [cooling, ')
 const withScenario = `${text}
 scenarios:

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { reportJson, reportMarkdown, reportTable } from '../../src/plan/report.js'
+import { reportJson, reportTable } from '../../src/plan/report.js'
 import type { Report, Step, StepResult } from '../../src/plan/step.js'
 import { reportOf, resultOf, stepOf } from '../view/plans.js'
 
@@ -59,9 +59,6 @@ describe('the golden reports', () => {
   test('a report is printed as a table', async () => {
     await expect(`${reportTable(mixed, false, mask)}\n`).toMatchFileSnapshot('golden/report.txt')
   })
-  test('a report is printed as Markdown', async () => {
-    await expect(reportMarkdown(mixed, mask)).toMatchFileSnapshot('golden/report.markdown.txt')
-  })
   test('a report is printed as JSON', async () => {
     const json = `${JSON.stringify(reportJson(mixed, mask), null, 2)}\n`
     await expect(json).toMatchFileSnapshot('golden/report.json.txt')
@@ -97,11 +94,7 @@ test('mentions checks that were not asked, and an interruption, before the count
 })
 
 test('masks secrets in every format', () => {
-  for (const text of [
-    JSON.stringify(reportJson(mixed, mask)),
-    reportMarkdown(mixed, mask),
-    reportTable(mixed, true, mask),
-  ])
+  for (const text of [JSON.stringify(reportJson(mixed, mask)), reportTable(mixed, true, mask)])
     expect(text).not.toContain('hunter2')
 })
 

@@ -3,14 +3,9 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { chartOf } from '../../src/report/chart.js'
-import {
-  compareRuns,
-  runJson,
-  runJunit,
-  runMarkdown,
-  runPage,
-  unsafeSetting,
-} from '../../src/report/documents.js'
+import { compareRuns } from '../../src/report/compare.js'
+import { runJson, runJunit, runMarkdown, runPage } from '../../src/report/documents.js'
+import { unsafeSetting } from '../../src/report/words.js'
 import { measureHost } from '../../src/report/host.js'
 import { readRuns, runFiles, saveRun, startRun } from '../../src/report/folder.js'
 import type { ScenarioFacts } from '../../src/trial/facts.js'

@@ -1,9 +1,13 @@
-import { appendFile, mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { statSync } from 'node:fs'
+import { appendFile, mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { beforeEach, describe, expect, test } from 'vitest'
+import { promisify } from 'node:util'
+import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { eventFile, type KeptRecord, readEvents } from '../../src/view/event-file.js'
 import { temporaryFolder } from '../helpers/folder.js'
+import { compileStage } from './terminal.js'
 
 let folder = ''
 let path = ''
@@ -58,6 +62,35 @@ describe('the kept events of a lab', () => {
     for (let index = 0; index < 100; index++)
       for (const [who, writer] of writers.entries()) writer.take({ type: 'notice', text: `${who}-${index}` })
     expect(new Set(await kept()).size).toBe(300)
+  })
+
+  test('processes that rotate the file at the same instant never put a short file in the place of a full one', async () => {
+    const stage = await compileStage()
+    onTestFinished(() => stage.remove())
+    const longest = 3000
+    const source = `const { eventFile } = await import(process.env.MODULE)
+      const file = eventFile(process.env.EVENTS, ${longest})
+      for (let index = 0; index < 2000; index++)
+        file.take({ type: 'notice', text: process.env.WHO + ' ' + String(index).padStart(4, '0') })`
+    const older = join(folder, 'events.1.ndjson')
+    const sizes: number[] = []
+    const looking = setInterval(() => {
+      sizes.push(statSync(older, { throwIfNoEntry: false })?.size ?? longest + 1)
+    }, 1)
+    await Promise.all(
+      ['a', 'b', 'c'].map((who) =>
+        promisify(execFile)(process.execPath, ['--input-type=module', '--eval', source], {
+          env: { MODULE: stage.module('src/view/event-file.js'), EVENTS: path, WHO: who },
+        }),
+      ),
+    )
+    clearInterval(looking)
+    expect(sizes.filter((size) => size <= longest)).toEqual([])
+    expect((await readdir(folder)).sort()).toEqual(['events.1.ndjson', 'events.ndjson'])
+    const texts = await kept()
+    // The last record of each is there, whoever wrote the last of all.
+    expect(texts.filter((text) => text.endsWith(' 1999')).length).toBeGreaterThan(0)
+    expect(new Set(texts).size).toBe(texts.length)
   })
 
   test("events wait until up has made the lab's folder, and never recreate a folder that down removed", async () => {

@@ -3,13 +3,20 @@ import { execFile } from 'node:child_process'
 import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import ts from 'typescript'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-/** Compiles what the stage needs; returns the path of its program. Node 20 runs no TypeScript. */
-export const compileStage = async (): Promise<{ program: string; remove(): Promise<void> }> => {
+export interface Stage {
+  readonly program: string
+  /** The address of a compiled module of `src`, to import it from. */
+  module(path: string): string
+  remove(): Promise<void>
+}
+
+/** Compiles what the stage needs. Node 20 runs no TypeScript. */
+export const compileStage = async (): Promise<Stage> => {
   const folder = await mkdtemp(join(tmpdir(), 'lab-view-'))
   const views = (await readdir(join(root, 'src/view'))).map((name) => `src/view/${name}`)
   for (const path of ['src/error.ts', ...views, 'test/view/plans.ts', 'test/view/stage.ts']) {
@@ -28,6 +35,7 @@ export const compileStage = async (): Promise<{ program: string; remove(): Promi
   await symlink(join(root, 'node_modules'), join(folder, 'node_modules'))
   return {
     program: join(folder, 'test/view/stage.js'),
+    module: (path) => pathToFileURL(join(folder, path)).href,
     remove: () => rm(folder, { recursive: true }),
   }
 }
