@@ -28,7 +28,7 @@ import { planFor } from './bring-up.js'
 import { loadLab, loadRunning } from './kept-lab.js'
 import { providerOf } from './provider-in-use.js'
 import type { Io, Options, Verb } from './verb.js'
-import { withSession } from './with-lab.js'
+import { withLab } from './with-lab.js'
 
 interface LearnOptions extends Options {
   readonly lang: Language
@@ -162,10 +162,7 @@ const run = async (
   io: Io,
 ): Promise<ExitCode> => {
   const folder = exercisesFolder(nameOrPath)
-  const read = await loadLab(nameOrPath).catch((error: unknown) => {
-    if (error instanceof LabError && error.code === 'no-such-lab') return loadRunning(nameOrPath)
-    throw error
-  })
+  const read = await loadLab(nameOrPath)
   const provider = await providerOf(read)
   const lab = await loadRunning(read.name)
   groupOf(provider, 'snapshots')
@@ -181,7 +178,8 @@ const run = async (
       exitCode: exitCodes.usage,
     })
   await refuseWithoutClean(lab)
-  return withSession(lab, provider, io.signal, async (session) => {
+  return withLab(lab, { io, options, keepEvents: false }, async ({ open }) => {
+    const session = await open(lab, provider)
     if (options.test) return testAll(session, exercises, options, io)
     if (options.list || (name === undefined && exercises.length > 1)) {
       await listExercises(lab, exercises, options, io)
