@@ -156,6 +156,7 @@ const hasTime = (what, how) => {
 const byWorth = ['iscsi-ha.test.ts', 'faults.test.ts']
 /** Together they take half an hour and more: they are for who changes what they try, and run by themselves. */
 const apart = [
+  'class.test.ts',
   'breakages.test.ts',
   'long-life.test.ts',
   'lun-guard.test.ts',

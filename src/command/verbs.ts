@@ -73,6 +73,11 @@ export const verbs: readonly VerbLine[] = [
     () => import('./hosts.js'),
   ),
   line(
+    'class',
+    'a seat for each student on this host, with cards, terminals in browsers and a board',
+    () => import('./class.js'),
+  ),
+  line(
     'bundle',
     'all that labs are made of, as plain files: for a room without internet',
     () => import('./bundle.js'),

@@ -165,6 +165,28 @@ const written = (folder: string): number => {
   }
 }
 
+/** What a lab takes of a host. */
+export interface LabNeeds {
+  /** Bytes: all that its machines may hold. */
+  readonly memory: number
+  /** Processes and threads. */
+  readonly tasks: number
+  /** Bytes on the disk after `lab up`, and if its LUNs are filled. */
+  readonly diskAtOnce: number
+  readonly diskAtMost: number
+}
+
+export const labNeeds = (lab: Lab): LabNeeds => {
+  const disks = sum(lab.machines.map((machine) => rootGrowth(lab, machine)))
+  const sizes = lab.targets.flatMap((target) => target.luns.map(({ size }) => size))
+  return {
+    memory: sum(lab.machines.map(({ memory }) => memory)),
+    tasks: sum(lab.machines.map((machine) => tasksOf(lab, machine))) + ownTasks,
+    diskAtOnce: disks + sum(sizes.map(lunAtOnce)),
+    diskAtMost: disks + sum(sizes),
+  }
+}
+
 /** @param running whether machines of the lab already run and have the resources they need */
 export const preflight = async (lab: Lab, running: boolean): Promise<readonly Problem[]> => {
   const problems: Problem[] = []

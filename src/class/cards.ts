@@ -1,0 +1,71 @@
+/** Cards for the tables: one page to print, eight on a sheet of A4. */
+import { encode } from 'uqr'
+import { cardUrl, type ClassFile } from './class.js'
+
+const escaped = (text: string): string =>
+  text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;')
+
+const texts = {
+  en: {
+    title: (lab: string) => `Cards of the class ${lab}`,
+    seat: 'Seat',
+    open: 'Open this address in a browser, or take a picture of the code:',
+    once: 'Your browser will warn you that it does not know this computer. That is so in this room; go on.',
+    fingerprint: 'SHA-256 of the certificate begins with',
+  },
+  ja: {
+    title: (lab: string) => `${lab} クラスのカード`,
+    seat: '座席',
+    open: 'ブラウザーで次のアドレスを開くか、コードを読み取ってください。',
+    once: 'ブラウザーが「このコンピューターは未知です」と警告します。この教室ではそのまま進んでください。',
+    fingerprint: '証明書の SHA-256 の先頭',
+  },
+} as const
+
+/** A QR code as SVG: one path, without anything that a content policy would refuse. */
+export const qrSvg = (text: string): string => {
+  const { data, size } = encode(text, { ecc: 'M', border: 2 })
+  const squares = data.flatMap((row, y) =>
+    row.flatMap((dark, x) => (dark ? [`M${String(x)} ${String(y)}h1v1h-1z`] : [])),
+  )
+  return `<svg viewBox="0 0 ${String(size)} ${String(size)}" role="img" aria-label="${escaped(text)}" shape-rendering="crispEdges"><rect width="100%" height="100%" fill="#fff"/><path fill="#000" d="${squares.join('')}"/></svg>`
+}
+
+/** @param fingerprint of the gateway's certificate, as browsers show it: `AB:CD:…` */
+export const cardsPage = (wanted: ClassFile, fingerprint: string): string => {
+  const text = texts[wanted.language]
+  const card = ({ id, token }: ClassFile['seats'][number]): string => {
+    const url = cardUrl(wanted, token)
+    const [address, words] = [url.slice(0, url.lastIndexOf('/') + 1), token]
+    return `<section><div><h2>${text.seat} ${escaped(id)}</h2><p>${text.open}</p><p class="address">${escaped(address)}<wbr><b>${escaped(words)}</b></p><p class="small">${text.once} ${text.fingerprint} ${escaped(fingerprint.slice(0, 23))}</p></div>${qrSvg(url)}</section>`
+  }
+  return `<!doctype html>
+<html lang="${wanted.language}">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>${escaped(text.title(wanted.lab))}</title>
+<style>
+@page { size: A4 portrait; margin: 8mm; }
+* { box-sizing: border-box; }
+body { margin: 0; font: 10pt/1.35 system-ui, "Noto Sans JP", sans-serif; color: #000; background: #fff; }
+main { display: grid; grid-template-columns: 1fr 1fr; width: 194mm; margin: 0 auto; }
+section { display: flex; gap: 3mm; height: 70mm; padding: 5mm; border: 0.2mm dashed #888; break-inside: avoid; overflow: hidden; }
+section > div { flex: 1; min-width: 0; }
+section:nth-child(8n) { break-after: page; }
+h2 { margin: 0 0 1mm; font-size: 20pt; }
+p { margin: 0 0 2mm; }
+.address { font: 10pt/1.3 ui-monospace, monospace; overflow-wrap: anywhere; }
+.address b { font-size: 12pt; }
+.small { font-size: 7pt; color: #333; }
+svg { width: 32mm; height: 32mm; flex: none; }
+</style>
+</head>
+<body>
+<main>
+${wanted.seats.map(card).join('\n')}
+</main>
+</body>
+</html>
+`
+}

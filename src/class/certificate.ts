@@ -1,0 +1,66 @@
+/** The gateway's certificate: its own, unless the teacher has one that browsers know. */
+import { X509Certificate } from 'node:crypto'
+import { isIP } from 'node:net'
+import { execa } from 'execa'
+import { exitCodes, LabError } from '../error.js'
+import { readIfThere } from '../state.js'
+import { classPaths } from './class.js'
+
+export interface Certificate {
+  readonly key: string
+  readonly cert: string
+  /** SHA-256, as browsers show it: `AB:CD:…`. */
+  readonly fingerprint: string
+}
+
+const kept = async (lab: string): Promise<Certificate | undefined> => {
+  const paths = classPaths(lab)
+  const [key, cert] = [await readIfThere(paths.key), await readIfThere(paths.certificate)]
+  if (key === undefined || cert === undefined) return undefined
+  return { key, cert, fingerprint: new X509Certificate(cert).fingerprint256 }
+}
+
+/**
+ * The certificate for an address; made with openssl where there is none for it yet. It signs itself: browsers warn once.
+ * @throws LabError `no-certificate`
+ */
+export const certificateFor = async (lab: string, address: string): Promise<Certificate> => {
+  const before = await kept(lab)
+  const name = isIP(address) ? `IP:${address}` : `DNS:${address}`
+  if (before) {
+    const x509 = new X509Certificate(before.cert)
+    const fits = isIP(address) ? x509.checkIP(address) : x509.checkHost(address)
+    if (fits !== undefined) return before
+  }
+  const paths = classPaths(lab)
+  const made = await execa(
+    'openssl',
+    [
+      ...[
+        'req',
+        '-x509',
+        '-newkey',
+        'ec',
+        '-pkeyopt',
+        'ec_paramgen_curve:prime256v1',
+        '-nodes',
+        '-days',
+        '90',
+      ],
+      ...['-subj', '/CN=lab class', '-addext', `subjectAltName=${name},IP:127.0.0.1`],
+      ...['-addext', 'extendedKeyUsage=serverAuth', '-keyout', paths.key, '-out', paths.certificate],
+    ],
+    { reject: false, stdin: 'ignore' },
+  )
+  const now = made.failed ? undefined : await kept(lab)
+  if (!now)
+    throw new LabError(
+      'no-certificate',
+      `openssl makes no certificate for ${address}: ${(made.stderr || (made.shortMessage ?? '')).trim().split('\n').at(-1) ?? ''}`,
+      {
+        hint: 'apt-get install -y openssl',
+        exitCode: exitCodes.host,
+      },
+    )
+  return now
+}

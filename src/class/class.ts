@@ -1,0 +1,180 @@
+/**
+ * A class: one lab, many seats. What is wanted is one file that only root can read; what is there, the world is asked.
+ *
+ *   LAB_CLASSES/NAME/            root's; nobody else may look in
+ *     class.json                 ClassFile: the seats with their tokens
+ *     names.csv                  who sits where, if the teacher writes it down; `lab class forget` removes it
+ *     seats/07/home              the seat's home folder, its lab's state in it; the seat's user's own
+ *     seats/07/up.log, pid       what the last attempt to bring it up said; the first process of its namespaces
+ */
+import { randomBytes } from 'node:crypto'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { exitCodes, LabError } from '../error.js'
+import { folderFrom, readIfThere, writePrivate } from '../state.js'
+import { makeFolder, refuseForeign } from '../trust.js'
+import { newToken } from './words.js'
+
+export { projectRoot } from '../render.js'
+
+const seat = z.strictObject({
+  /** `07` */
+  id: z.string().regex(/^\d{2,3}$/),
+  token: z.string(),
+})
+
+const classFile = z.strictObject({
+  schema: z.literal('lab.class/v1'),
+  /** The lab's name, which is also the name of the class. */
+  lab: z.string().regex(/^[a-z0-9-]+$/),
+  /** What `lab up` is given at each seat: the name of a shipped lab. */
+  from: z.string(),
+  size: z.enum(['full', 'small']),
+  language: z.enum(['en', 'ja']),
+  seats: z.array(seat),
+  teacher: z.string(),
+  /** Signs what a browser keeps; 32 bytes in hexadecimal. */
+  secret: z.string().regex(/^[0-9a-f]{64}$/),
+  host: z.string(),
+  port: z.int().min(1).max(65_535),
+  /** What cards say: a name or an address of this host. */
+  address: z.string(),
+  /** After that no token is good for anything. */
+  until: z.iso.datetime(),
+})
+
+export type ClassFile = z.infer<typeof classFile>
+export type Seat = z.infer<typeof seat>
+
+/** The most seats of a class: numbers have two digits on the cards. */
+export const mostSeats = 99
+
+/** Where classes are kept: LAB_CLASSES, else /var/lib/lab/classes. */
+const classesRoot = (): string => {
+  const root = process.env['LAB_CLASSES']
+    ? folderFrom('LAB_CLASSES', 'XDG_STATE_HOME')
+    : '/var/lib/lab/classes'
+  refuseForeign(
+    root,
+    { variable: 'LAB_CLASSES', danger: 'it says what lab does as root' },
+    'ours-or-root',
+    'folder',
+  )
+  return root
+}
+
+export interface ClassPaths {
+  readonly root: string
+  readonly file: string
+  readonly names: string
+  /** Held by the command that changes the class. */
+  readonly lock: string
+  /** Held by the gateway. */
+  readonly gatewayLock: string
+  readonly gatewayLog: string
+  /** Where commands talk to the gateway. */
+  readonly socket: string
+  readonly certificate: string
+  readonly key: string
+  readonly cards: string
+  /** The lab file as seats see it in the place of the shipped one; only of a class that has another size. */
+  readonly labFile: string
+  seat(id: string): {
+    readonly root: string
+    readonly home: string
+    readonly pid: string
+    readonly log: string
+  }
+}
+
+export const classPaths = (name: string): ClassPaths => {
+  const root = join(classesRoot(), name)
+  return {
+    root,
+    file: join(root, 'class.json'),
+    names: join(root, 'names.csv'),
+    lock: join(classesRoot(), `.${name}.lock`),
+    gatewayLock: join(root, 'gateway.lock'),
+    gatewayLog: join(root, 'gateway.log'),
+    socket: join(root, 'gateway.sock'),
+    certificate: join(root, 'certificate.pem'),
+    key: join(root, 'key.pem'),
+    cards: join(root, 'cards.html'),
+    labFile: join(root, 'lab.yaml'),
+    seat: (id) => {
+      const folder = join(root, 'seats', id)
+      return {
+        root: folder,
+        home: join(folder, 'home'),
+        pid: join(folder, 'pid'),
+        log: join(folder, 'up.log'),
+      }
+    },
+  }
+}
+
+/** @throws LabError for a file that this version cannot read */
+export const readClass = async (name: string): Promise<ClassFile | undefined> => {
+  const { file } = classPaths(name)
+  const text = await readIfThere(file)
+  if (text === undefined) return undefined
+  try {
+    return classFile.parse(JSON.parse(text))
+  } catch (error) {
+    throw new LabError('bad-class', `${file} is not what this version of lab writes`, {
+      hint: `lab class down --lab ${name}`,
+      exitCode: exitCodes.host,
+      cause: error,
+    })
+  }
+}
+
+export const writeClass = async (wanted: ClassFile): Promise<void> => {
+  const { root, file } = classPaths(wanted.lab)
+  await makeFolder(classesRoot(), 0o755)
+  await makeFolder(root, 0o700)
+  await writePrivate(file, `${JSON.stringify(wanted, null, 2)}\n`)
+}
+
+/** The classes of this host. */
+export const classNames = async (): Promise<readonly string[]> =>
+  (await readdir(classesRoot(), { withFileTypes: true }).catch(() => []))
+    .filter((entry) => entry.isDirectory())
+    .map(({ name }) => name)
+
+/** The one that is meant. @throws LabError `no-class`, `which-class` */
+export const theClass = async (named: string | undefined): Promise<ClassFile> => {
+  const names = await classNames()
+  const [only] = names
+  const name = named ?? (names.length === 1 ? only : undefined)
+  if (name === undefined && names.length > 1)
+    throw new LabError('which-class', `there are several classes: ${names.join(', ')}`, {
+      hint: `--lab ${only ?? ''}`,
+      exitCode: exitCodes.usage,
+    })
+  const found = name === undefined ? undefined : await readClass(name)
+  if (!found)
+    throw new LabError(
+      'no-class',
+      name === undefined ? 'there is no class here' : `there is no class ${name}`,
+      {
+        hint: 'lab class up iscsi --count 10',
+        exitCode: exitCodes.usage,
+      },
+    )
+  return found
+}
+
+/** Seats 01 to N; those of `before` keep their tokens. */
+export const seatsOf = (count: number, before: readonly Seat[] = []): readonly Seat[] =>
+  Array.from({ length: count }, (_, index) => {
+    const id = String(index + 1).padStart(2, '0')
+    return before.find((seat) => seat.id === id) ?? { id, token: newToken() }
+  })
+
+export const newSecret = (): string => randomBytes(32).toString('hex')
+
+/** The address of a card: it logs in. */
+export const cardUrl = ({ address, port }: ClassFile, token: string): string =>
+  `https://${address.includes(':') ? `[${address}]` : address}:${String(port)}/${token}`

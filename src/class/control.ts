@@ -1,0 +1,79 @@
+/** How commands talk to the process that keeps a class: HTTP on a socket that only root can open. */
+import { createServer, type IncomingMessage, request, type Server } from 'node:http'
+import { chmod, rm } from 'node:fs/promises'
+import { once } from 'node:events'
+import { LabError, messageOf } from '../error.js'
+
+export type Handlers = Readonly<Record<string, (body: unknown) => unknown>>
+
+/** @param handlers by method and path: `POST /reset` */
+export const serveControl = async (socket: string, handlers: Handlers): Promise<Server> => {
+  await rm(socket, { force: true })
+  const answer = async (
+    call: IncomingMessage,
+  ): Promise<{ readonly status: number; readonly value: unknown }> => {
+    const handler = handlers[`${call.method ?? ''} ${call.url ?? ''}`]
+    if (!handler) return { status: 404, value: { error: 'no such request' } }
+    const chunks: Buffer[] = []
+    for await (const chunk of call) chunks.push(chunk as Buffer)
+    const text = Buffer.concat(chunks).toString('utf8')
+    try {
+      return { status: 200, value: (await handler(text === '' ? undefined : JSON.parse(text))) ?? {} }
+    } catch (error) {
+      return {
+        status: 400,
+        value: {
+          error: messageOf(error),
+          ...(error instanceof LabError ? { code: error.code, hint: error.hint } : {}),
+        },
+      }
+    }
+  }
+  const server = createServer((call, response) => {
+    answer(call)
+      .then(({ status, value }) => response.writeHead(status).end(JSON.stringify(value)))
+      .catch(() => response.destroy())
+  })
+  server.listen(socket)
+  await once(server, 'listening')
+  await chmod(socket, 0o600)
+  return server
+}
+
+/** @throws LabError `no-gateway` where none listens; what the other side threw */
+export const callControl = <T>(
+  socket: string,
+  method: 'GET' | 'POST',
+  path: string,
+  body?: unknown,
+): Promise<T> =>
+  new Promise((resolve, reject) => {
+    const call = request({ socketPath: socket, method, path, agent: false, timeout: 20_000 }, (response) => {
+      const chunks: Buffer[] = []
+      response.on('data', (chunk: Buffer) => chunks.push(chunk))
+      response.on('end', () => {
+        const answer = JSON.parse(Buffer.concat(chunks).toString('utf8') || '{}') as T & {
+          error?: string
+          code?: string
+          hint?: string
+        }
+        if (response.statusCode === 200) resolve(answer)
+        else
+          reject(
+            new LabError(answer.code ?? 'gateway', answer.error ?? 'the gateway refused', {
+              hint: answer.hint,
+            }),
+          )
+      })
+    })
+    call.on('timeout', () => call.destroy(new Error('no answer in 20 s')))
+    call.on('error', (error) =>
+      reject(
+        new LabError('no-gateway', `the gateway of the class does not answer: ${error.message}`, {
+          hint: 'lab class up LAB --count N starts it again',
+          cause: error,
+        }),
+      ),
+    )
+    call.end(body === undefined ? undefined : JSON.stringify(body))
+  })

@@ -1,0 +1,185 @@
+/**
+ * Keeps the seats of a class as they are wanted. It asks the world what is there, a few seats at a time: one whose
+ * first process is gone is opened again, and its lab brought up. So whoever ends in the middle is gone on from.
+ */
+import { appendFile, mkdir, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { availableParallelism } from 'node:os'
+import { LabError, messageOf } from '../error.js'
+import type { ClassFile } from './class.js'
+import { classPaths } from './class.js'
+import { type Progress, progressIn } from './progress.js'
+import { closeSeat, labFolder, makeAccount, openSeat, runAtSeat, seatProcess, type SeatOf } from './seat.js'
+
+/** `waiting`: its turn has not come yet. `failed`: it is tried again after a while. */
+export type SeatStatus = 'waiting' | 'starting' | 'ready' | 'failed'
+
+export interface SeatState {
+  readonly id: string
+  readonly status: SeatStatus
+  /** What is so, in a few words: how long it took, or what failed. */
+  readonly detail: string
+  readonly progress?: Progress
+}
+
+/** Milliseconds for `lab up` at one seat: an iSCSI lab takes 20 s on a quiet host, one with Kubernetes 2 min. */
+const upDeadline = 30 * 60_000
+/** How often a seat is tried before it counts as failed: on a host that has much to do, the second try succeeds. */
+const tries = 3
+/** Milliseconds after which a seat that failed is tried again, and between two looks at a seat that is ready. */
+const tryAgain = 30_000
+const lookAgain = 5000
+
+interface Kept {
+  status: SeatStatus
+  detail: string
+  /** When it is looked at next. */
+  next: number
+  busy: boolean
+  /** How often it was tried in a row. */
+  tries: number
+  /** Its lab is removed before it is brought up. */
+  reset: boolean
+  progress?: Progress | undefined
+}
+
+/** What a failed command gives as its reason; where it gives none, its last line. */
+const reasonIn = (text: string): string =>
+  /^✖ (.*)$/m.exec(text)?.[1]?.trim() ?? text.trim().split('\n').at(-1)?.trim() ?? ''
+
+/** It may have been asked for while the lab came up. */
+const isReset = ({ reset }: Kept): boolean => reset
+
+const failed = (seat: Kept, why: string): void => {
+  seat.tries++
+  const last = seat.tries >= tries
+  Object.assign(seat, {
+    status: last ? 'failed' : 'waiting',
+    detail: last ? why : `${why}; it is tried again`,
+    next: Date.now() + (last ? tryAgain : 1000),
+  })
+}
+
+export class Keeper {
+  readonly #seats = new Map<string, Kept>()
+  #wanted: ClassFile
+  readonly #parallel: number
+  #running = 0
+  #timer: NodeJS.Timeout | undefined
+  #ended = false
+
+  constructor(wanted: ClassFile, parallel = Math.max(1, availableParallelism())) {
+    this.#wanted = wanted
+    this.#parallel = parallel
+    this.want(wanted)
+  }
+
+  want(wanted: ClassFile): void {
+    this.#wanted = wanted
+    for (const { id } of wanted.seats)
+      if (!this.#seats.has(id))
+        this.#seats.set(id, {
+          status: 'waiting',
+          detail: 'its turn comes',
+          next: 0,
+          busy: false,
+          reset: false,
+          tries: 0,
+        })
+  }
+
+  get wanted(): ClassFile {
+    return this.#wanted
+  }
+
+  states(): readonly SeatState[] {
+    return [...this.#seats].map(([id, { status, detail, progress }]) => ({
+      id,
+      status,
+      detail,
+      ...(progress === undefined ? {} : { progress }),
+    }))
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => this.#deal(), 250)
+  }
+
+  stop(): void {
+    this.#ended = true
+    clearInterval(this.#timer)
+  }
+
+  /** The seat's lab and its terminals are made anew; its home folder stays. */
+  reset(id: string): void {
+    const seat = this.#seats.get(id)
+    if (!seat) throw new LabError('no-seat', `there is no seat ${id}`, { hint: 'lab class status' })
+    Object.assign(seat, { reset: true, next: 0, status: 'waiting', detail: 'it is being reset' })
+  }
+
+  #deal(): void {
+    for (const [id, seat] of this.#seats) {
+      if (this.#ended || seat.busy || seat.next > Date.now()) continue
+      // A look takes little; of labs that come up, only some at a time.
+      const heavy = seat.status !== 'ready'
+      if (heavy && this.#running >= this.#parallel) continue
+      seat.busy = true
+      if (heavy) this.#running++
+      this.#tend({ class: this.#wanted, id }, seat)
+        .catch((error: unknown) => {
+          failed(seat, messageOf(error))
+        })
+        .finally(() => {
+          seat.busy = false
+          if (heavy) this.#running--
+        })
+    }
+  }
+
+  async #tend(of: SeatOf, seat: Kept): Promise<void> {
+    if (seat.status === 'ready') {
+      if ((await seatProcess(of)) === undefined) {
+        Object.assign(seat, { status: 'waiting', detail: 'it had ended, and is started again', next: 0 })
+        return
+      }
+      seat.progress = await readProgress(of)
+      seat.next = Date.now() + lookAgain
+      return
+    }
+    const began = Date.now()
+    seat.status = 'starting'
+    seat.detail = seat.reset ? 'is reset' : 'comes up'
+    if (seat.reset) {
+      await closeSeat(of)
+      const { home } = classPaths(of.class.lab).seat(of.id)
+      await rm(join(home, '.lab'), { recursive: true, force: true })
+      seat.reset = false
+    }
+    await makeAccount(of)
+    await openSeat(of)
+    const up = await runAtSeat(of, ['lab', 'up', of.class.from, '--offline', '--yes'], {
+      timeout: upDeadline,
+    })
+    const { log } = classPaths(of.class.lab).seat(of.id)
+    await mkdir(dirname(log), { recursive: true })
+    await appendFile(log, `${up.stdout}\n${up.stderr}\n`)
+    if (up.exitCode !== 0) {
+      const why = reasonIn(up.stderr) || reasonIn(up.stdout)
+      failed(seat, `lab up ended with ${String(up.exitCode)}: ${why}`)
+      return
+    }
+    seat.tries = 0
+    Object.assign(seat, {
+      status: isReset(seat) ? 'waiting' : 'ready',
+      detail: `up in ${((Date.now() - began) / 1000).toFixed(0)} s`,
+      next: 0,
+    })
+  }
+}
+
+/** As the seat's own user: a link that a student lays leads nowhere that the student could not go. */
+const readProgress = async (seat: SeatOf): Promise<Progress | undefined> => {
+  const file = join(labFolder(seat), 'learn', 'progress.ndjson')
+  const { exitCode, stdout } = await runAtSeat(seat, ['tail', '-c', '200000', file], { timeout: 10_000 })
+  return exitCode === 0 ? progressIn(stdout) : undefined
+}

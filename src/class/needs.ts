@@ -1,0 +1,55 @@
+/** What a seat of a lab takes, and what the host has: for the budget of a class. */
+import { readFileSync } from 'node:fs'
+import { statfs } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
+import type { Lab } from '../lab/lab.js'
+import { availableMemory, taskLimits } from '../provider/uml/limits.js'
+import { labNeeds } from '../provider/uml/preflight.js'
+import type { Room, SeatNeeds } from './budget.js'
+
+const MiB = 1024 ** 2
+
+/** Bytes at a seat beside its machines: the supervisor, tmux and a shell, and a `lab` command now and then. */
+const beside = 160 * MiB
+
+/** Bytes that are left to the host and to the gateway. */
+const reserve = 768 * MiB
+
+/** Processors that a machine uses at rest: an estimate for nodes of Kubernetes, of which a lab of three used 0.3. */
+const atRest = { node: 0.1, other: 0.005 }
+
+export const seatNeeds = (lab: Lab): SeatNeeds => {
+  const { memory, tasks, diskAtOnce, diskAtMost } = labNeeds(lab)
+  const nodes = lab.machines.filter(({ role }) => role === 'control-plane' || role === 'worker').length
+  return {
+    memory: memory + beside,
+    tasks: tasks + 40,
+    disk: diskAtOnce,
+    diskAtMost,
+    processors: nodes * atRest.node + (lab.machines.length - nodes) * atRest.other,
+  }
+}
+
+const numberIn = (path: string): number => {
+  try {
+    return Number(readFileSync(path, 'utf8'))
+  } catch {
+    return Infinity
+  }
+}
+
+/** @param folder where seats will be, or one above it */
+export const roomHere = async (folder: string): Promise<Room> => {
+  const { bavail, bsize } = await statfs(folder)
+  const tasks = [
+    ...taskLimits().map(({ free }) => free),
+    numberIn('/proc/sys/kernel/pid_max'),
+    numberIn('/proc/sys/kernel/threads-max'),
+  ]
+  return {
+    memory: Math.max(0, availableMemory().bytes - reserve),
+    tasks: Math.min(...tasks),
+    disk: bavail * bsize,
+    processors: availableParallelism(),
+  }
+}

@@ -1,0 +1,370 @@
+/**
+ * A seat on this host: a user account of its own, in namespaces of its own (network, processes, mounts, IPC, host
+ * name). Its home folder has its lab; `lab`, Node and the parts are lent to it, read-only. It has no network but its
+ * lab's, sees no process but its own, and cannot gain any right: a student is root on the machines of the seat alone.
+ *
+ * The first process of a seat does nothing. What runs there later enters its namespaces, so the end of that process is
+ * the end of everything at the seat. All this is done as root.
+ */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { chown, mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { execa } from 'execa'
+import { exitCodes, LabError } from '../error.js'
+import { cacheRoot } from '../parts/parts.js'
+import { projectRoot } from '../render.js'
+import { type ClassFile, classPaths } from './class.js'
+
+/** As Linux knows a user: `lab-iscsi-07`, at most 32 letters. */
+export const accountOf = (lab: string, seat: string): string =>
+  `lab-${lab.slice(0, 32 - 4 - 1 - seat.length)}-${seat}`
+
+export interface Account {
+  readonly name: string
+  readonly uid: number
+  readonly gid: number
+}
+
+const findAccount = async (name: string): Promise<Account | undefined> => {
+  const { stdout } = await execa('getent', ['passwd', name], { reject: false, stdin: 'ignore' })
+  const [found, , uid, gid] = stdout.trim().split(':')
+  return found === name && uid !== undefined && gid !== undefined
+    ? { name, uid: Number(uid), gid: Number(gid) }
+    : undefined
+}
+
+/** Processes and threads that a seat may have; those of a lab with four nodes are about 1500. */
+const mostTasks = 4000
+
+/** What is in the place of the host's folders at a seat. */
+const inside = {
+  program: '/run/lab/program',
+  cache: '/run/lab/cache',
+  node: '/run/lab/bin/node',
+  bin: '/run/lab/bin',
+  home: (account: string) => `/home/${account}`,
+}
+
+/**
+ * Runs as root, as the first process of a seat's namespaces. `$1` the file for its own number, as the host counts;
+ * `$2` the seat's home; `$3` program; `$4` cache; `$5` Node; `$6` account; `$7` uid; `$8` gid; `$9` what is to be
+ * hidden; `${10}` a lab file, and `${11}` the name of the shipped one that it takes the place of, or nothing.
+ */
+const firstProcess = `
+set -eu
+umask 022
+# As the host's /proc, which is still the one there is here, counts.
+read -r pid _ < /proc/self/stat
+pidfile=$1
+hostname "seat-\${6##*-}"
+ip link set lo up
+mount -t tmpfs -o mode=755,nosuid,nodev,size=16m run /run
+mkdir -p /run/lab/program /run/lab/cache /run/lab/bin /run/lab/home
+lend() { mount --bind "$1" "$2"; mount -o remount,bind,ro,nosuid,nodev "$2"; }
+lend "$3" /run/lab/program
+[ -z "\${10}" ] || lend "\${10}" "/run/lab/program/labs/\${11}.yaml"
+lend "$4" /run/lab/cache
+: > /run/lab/bin/node
+lend "$5" /run/lab/bin/node
+printf '#!/bin/sh\\nexec /run/lab/bin/node /run/lab/program/dist/cli.js "$@"\\n' > /run/lab/bin/lab
+chmod 755 /run/lab/bin/lab
+mount --bind "$2" /run/lab/home
+mount -t tmpfs -o mode=755,nosuid,nodev,size=1m home /home
+mkdir "/home/$6"
+mount --bind /run/lab/home "/home/$6"
+umount /run/lab/home
+for folder in /tmp /var/tmp; do mount -t tmpfs -o mode=1777,nosuid,nodev,size=256m tmp $folder; done
+mount -t tmpfs -o mode=1777,nosuid,nodev shm /dev/shm
+# Terminals of other seats are not to be seen.
+mkdir -p /dev/pts
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts /dev/pts
+mount --bind /dev/pts/ptmx /dev/ptmx
+[ ! -d "$9" ] || mount -t tmpfs -o mode=700,nosuid,nodev,size=1m hidden "$9"
+mount -t proc -o nosuid,nodev,noexec proc /proc
+# The number last: whoever reads it finds everything in place. The folder is hidden by now, the file is still open.
+echo "$pid" >&3
+exec 3>&-
+# Processes that lose their parent become its children; wait collects them.
+exec setpriv --reuid "$7" --regid "$8" --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all \\
+  sh -c 'trap : TERM HUP INT; while :; do sleep 3600 & wait; done'
+`
+
+export interface SeatOf {
+  readonly class: ClassFile
+  readonly id: string
+}
+
+const pathsOfSeat = ({ class: { lab }, id }: SeatOf) => classPaths(lab).seat(id)
+
+/** Field 22 of /proc/PID/stat: with its number, that is one process and no later one. */
+const beganAt = async (pid: number): Promise<string | undefined> => {
+  const text = await readFile(`/proc/${String(pid)}/stat`, 'utf8').catch(() => '')
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19]
+}
+
+/** The first process of a seat, as this host counts; undefined: the seat does not run. */
+export const seatProcess = async (seat: SeatOf): Promise<number | undefined> => {
+  const text = await readFile(pathsOfSeat(seat).pid, 'utf8').catch(() => '')
+  const [pid = '', began = ''] = text.trim().split(/\s+/)
+  return began !== '' && (await beganAt(Number(pid))) === began ? Number(pid) : undefined
+}
+
+/** Makes the account, where it is not there, and its folders. */
+export const makeAccount = async (seat: SeatOf): Promise<Account> => {
+  const name = accountOf(seat.class.lab, seat.id)
+  let account = await findAccount(name)
+  if (!account) {
+    // --system: no mail spool, no range of subordinate users, a number below those of people.
+    const made = await execa(
+      'useradd',
+      [
+        '--system',
+        '--user-group',
+        '--no-create-home',
+        '--home-dir',
+        inside.home(name),
+        '--shell',
+        '/bin/bash',
+        '--comment',
+        `seat ${seat.id} of a class of lab`,
+        name,
+      ],
+      { reject: false, stdin: 'ignore' },
+    )
+    account = await findAccount(name)
+    if (!account)
+      throw new LabError(
+        'no-account',
+        `the account ${name} cannot be made: ${(made.stderr || (made.shortMessage ?? '')).trim()}`,
+        {
+          hint: 'apt-get install -y passwd; getent passwd | tail',
+          exitCode: exitCodes.host,
+        },
+      )
+  }
+  const { root, home } = pathsOfSeat(seat)
+  await mkdir(root, { recursive: true, mode: 0o700 })
+  await mkdir(home, { recursive: true, mode: 0o700 })
+  await chown(home, account.uid, account.gid)
+  return account
+}
+
+/** Starts the seat's first process, unless it runs. */
+export const openSeat = async (seat: SeatOf): Promise<number> => {
+  const running = await seatProcess(seat)
+  if (running !== undefined) return running
+  const account = await makeAccount(seat)
+  const paths = pathsOfSeat(seat)
+  const { lab, size } = seat.class
+  const classRoot = classPaths(lab).root
+  const log = await open(paths.log, 'a', 0o600)
+  const number = await open(`${paths.pid}.new`, 'w', 0o600)
+  const child = spawn(
+    'unshare',
+    [
+      ...[
+        '--mount',
+        '--propagation',
+        'private',
+        '--pid',
+        '--net',
+        '--ipc',
+        '--uts',
+        '--fork',
+        '--',
+        'sh',
+        '-c',
+        firstProcess,
+        'seat',
+      ],
+      paths.pid,
+      paths.home,
+      projectRoot,
+      cacheRoot(),
+      process.execPath,
+      account.name,
+      String(account.uid),
+      String(account.gid),
+      classRoot,
+      size === 'full' ? '' : classPaths(lab).labFile,
+      lab,
+    ],
+    { stdio: ['ignore', log.fd, log.fd, number.fd], detached: true, cwd: '/' },
+  )
+  let ended = false as boolean
+  child.once('error', () => (ended = true)).once('exit', () => (ended = true))
+  child.unref()
+  await number.close()
+  await log.close()
+  const until = Date.now() + 20_000
+  for (;;) {
+    await delay(20)
+    const text = await readFile(`${paths.pid}.new`, 'utf8')
+    if (/^\d+\n$/.test(text)) {
+      const pid = Number(text)
+      await writeFile(paths.pid, `${String(pid)} ${(await beganAt(pid)) ?? ''}\n`, { mode: 0o600 })
+      await rm(`${paths.pid}.new`)
+      return pid
+    }
+    if (ended || Date.now() > until)
+      throw new LabError('no-seat', `seat ${seat.id}: its namespaces cannot be made`, {
+        hint: 'lab doctor',
+        log: paths.log,
+        exitCode: exitCodes.host,
+      })
+  }
+}
+
+const environment = ({ class: { lab }, id }: SeatOf): Readonly<Record<string, string>> => {
+  const account = accountOf(lab, id)
+  return {
+    HOME: inside.home(account),
+    USER: account,
+    LOGNAME: account,
+    SHELL: '/bin/bash',
+    PATH: `${inside.bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin`,
+    LANG: 'C.UTF-8',
+    TERM: 'xterm-256color',
+    LAB_SEAT: id,
+    LAB_STATE: `${inside.home(account)}/.lab`,
+    LAB_CACHE: inside.cache,
+  }
+}
+
+/** The words that run a command at a seat, as the student would, with nothing of this process's environment. */
+export const atSeat = (
+  seat: SeatOf,
+  pid: number,
+  account: Account,
+  command: readonly string[],
+): readonly [string, ...string[]] => [
+  'nsenter',
+  ...['--target', String(pid), '--mount', '--pid', '--net', '--ipc', '--uts', '--wd=/', '--'],
+  ...['prlimit', `--nproc=${String(mostTasks)}`, '--core=0', '--'],
+  ...['setpriv', '--reuid', String(account.uid), '--regid', String(account.gid), '--clear-groups'],
+  ...['--no-new-privs', '--inh-caps=-all', '--bounding-set=-all', '--'],
+  ...['env', '-i', ...Object.entries(environment(seat)).map(([name, value]) => `${name}=${value}`)],
+  // Each in a session of its own: no terminal of ours is within reach.
+  ...['setsid', '--wait', 'sh', '-c', 'cd "$HOME" && exec "$@"', 'seat', ...command],
+]
+
+/** Where a seat can be entered. @throws LabError `seat-gone` */
+const entrance = async (seat: SeatOf): Promise<{ readonly pid: number; readonly account: Account }> => {
+  const pid = await seatProcess(seat)
+  const account = await findAccount(accountOf(seat.class.lab, seat.id))
+  if (pid === undefined || !account)
+    throw new LabError('seat-gone', `seat ${seat.id} does not run`, {
+      hint: `lab class up ${seat.class.lab} --count ${String(seat.class.seats.length)}`,
+    })
+  return { pid, account }
+}
+
+export interface Ran {
+  readonly exitCode: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Runs a command at a seat to its end. */
+export const runAtSeat = async (
+  seat: SeatOf,
+  command: readonly string[],
+  {
+    signal,
+    timeout,
+    input,
+  }: { readonly signal?: AbortSignal; readonly timeout: number; readonly input?: string },
+): Promise<Ran> => {
+  const { pid, account } = await entrance(seat)
+  const [program, ...words] = atSeat(seat, pid, account, command)
+  const result = await execa(program, words, {
+    reject: false,
+    timeout,
+    maxBuffer: 8 * 1024 ** 2,
+    ...(input === undefined ? { stdin: 'ignore' as const } : { input }),
+    ...(signal ? { cancelSignal: signal } : {}),
+  })
+  return {
+    exitCode: result.exitCode ?? 1,
+    stdout: result.stdout,
+    stderr: result.stderr || (result.exitCode === undefined ? (result.shortMessage ?? '') : ''),
+  }
+}
+
+/** Starts a command at a seat, with pipes. */
+export const startAtSeat = async (seat: SeatOf, command: readonly string[]): Promise<ChildProcess> => {
+  const { pid, account } = await entrance(seat)
+  const [program, ...words] = atSeat(seat, pid, account, command)
+  return spawn(program, words, { stdio: ['pipe', 'pipe', 'pipe'] })
+}
+
+/** The processes of an account, wherever they are. */
+const processesOfUser = async (uid: number): Promise<readonly number[]> => {
+  const { stdout } = await execa('ps', ['-eo', 'pid=,uid='], { stdin: 'ignore' })
+  return stdout
+    .split('\n')
+    .map((line) => line.trim().split(/\s+/).map(Number))
+    .flatMap(([pid = 0, user]) => (user === uid ? [pid] : []))
+}
+
+/** Ends everything that runs at a seat. The kernel ends a PID namespace with its first process. */
+export const closeSeat = async (seat: SeatOf): Promise<void> => {
+  const pid = await seatProcess(seat)
+  if (pid !== undefined) {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch {
+      // It ended just now.
+    }
+    for (const until = Date.now() + 20_000; Date.now() < until && (await seatProcess(seat)) !== undefined;)
+      await delay(50)
+  }
+  await rm(pathsOfSeat(seat).pid, { force: true })
+}
+
+/** Ends a seat, and removes its account and its folder. */
+export const removeSeat = async (seat: SeatOf): Promise<void> => {
+  await closeSeat(seat)
+  const account = await findAccount(accountOf(seat.class.lab, seat.id))
+  if (account) {
+    const until = Date.now() + 10_000
+    while (Date.now() < until) {
+      const left = await processesOfUser(account.uid)
+      if (left.length === 0) break
+      for (const pid of left)
+        try {
+          process.kill(pid, 'SIGKILL')
+        } catch {
+          // It ended just now.
+        }
+      await delay(100)
+    }
+    await execa('userdel', [account.name], { reject: false, stdin: 'ignore' })
+    await execa('groupdel', [account.name], { reject: false, stdin: 'ignore' })
+  }
+  await rm(pathsOfSeat(seat).root, { recursive: true, force: true })
+}
+
+/** What of a seat is still there: looked for afresh. */
+export const leftOfSeat = async (seat: SeatOf): Promise<readonly string[]> => {
+  const name = accountOf(seat.class.lab, seat.id)
+  const account = await findAccount(name)
+  const processes = account ? await processesOfUser(account.uid) : []
+  const folder = await stat(pathsOfSeat(seat).root).catch(() => undefined)
+  const mounts = (await readFile('/proc/self/mounts', 'utf8'))
+    .split('\n')
+    .filter((line) => line.includes(`${pathsOfSeat(seat).root}/`))
+  return [
+    ...(account ? [`account ${name}`] : []),
+    ...processes.map((pid) => `process ${String(pid)} of ${name}`),
+    ...((await seatProcess(seat)) === undefined ? [] : [`namespaces of seat ${seat.id}`]),
+    ...(folder ? [pathsOfSeat(seat).root] : []),
+    ...mounts,
+  ]
+}
+
+/** The folder of the seat's lab, as the student's processes see it. */
+export const labFolder = ({ class: { lab }, id }: SeatOf): string =>
+  join(inside.home(accountOf(lab, id)), '.lab', `${lab}@${id}`)

@@ -1,0 +1,170 @@
+/**
+ * A terminal at a seat: tmux keeps it, so that a browser that is closed loses nothing. It is spoken to in its control
+ * mode, as lines on pipes: no pseudo-terminal is needed here, and the end of this process is only a client that left.
+ */
+import type { ChildProcess } from 'node:child_process'
+import { startAtSeat, type SeatOf } from './seat.js'
+
+/** As `%output` writes bytes: what is not printable, and the backslash, are three octal digits. */
+export const unescaped = (text: Buffer): Buffer => {
+  const out = Buffer.alloc(text.length)
+  let length = 0
+  for (let at = 0; at < text.length; at++) {
+    const byte = text[at] ?? 0
+    const digits = byte === 0x5c ? text.toString('latin1', at + 1, at + 4) : ''
+    if (/^[0-7]{3}$/.test(digits)) {
+      out[length++] = Number.parseInt(digits, 8)
+      at += 3
+    } else out[length++] = byte
+  }
+  return out.subarray(0, length)
+}
+
+/** Bytes that one `send-keys` is given: a command line of tmux must not be too long. */
+const keysAtOnce = 256
+
+/** The commands that type these bytes into the pane. */
+export const keyCommands = (data: Buffer): readonly string[] => {
+  const commands: string[] = []
+  for (let at = 0; at < data.length; at += keysAtOnce) {
+    const bytes = [...data.subarray(at, at + keysAtOnce)].map((byte) => byte.toString(16).padStart(2, '0'))
+    commands.push(`send-keys -H ${bytes.join(' ')}`)
+  }
+  return commands
+}
+
+export interface TerminalEvents {
+  /** What the terminal shows. */
+  output(data: Buffer): void
+  /** The shell ended, or the seat. */
+  ended(why: string): void
+}
+
+export interface Terminal {
+  type(data: Buffer): void
+  resize(columns: number, rows: number): void
+  /** Output is held back by the pipe until it is resumed. */
+  pause(): void
+  resume(): void
+  /** Leaves; the shell goes on. */
+  close(): void
+}
+
+/** `watch`: keys are not taken. Neither who watches nor who joins changes the size. */
+export type TerminalMode = 'own' | 'watch' | 'join'
+
+const configuration = [
+  'set -g default-terminal xterm-256color',
+  'set -g history-limit 5000',
+  // No login shell: /etc/profile would take lab from the path.
+  'set -g default-command /bin/bash',
+  'set -g escape-time 10',
+  // A size that was given stays, whoever else looks.
+  'set -g window-size latest',
+  '',
+].join('\n')
+
+const startScript =
+  'printf %s "$1" > "$HOME/.tmux.lab.conf"; shift; exec tmux -L lab -f "$HOME/.tmux.lab.conf" "$@"'
+
+/** @param session a name: `desk` is the student's */
+export const openTerminal = async (
+  seat: SeatOf,
+  session: string,
+  mode: TerminalMode,
+  events: TerminalEvents,
+): Promise<Terminal> => {
+  const flags = mode === 'own' ? [] : ['-f', mode === 'watch' ? 'read-only,ignore-size' : 'ignore-size']
+  const child: ChildProcess = await startAtSeat(seat, [
+    ...['sh', '-c', startScript, 'sh', configuration, '-C', 'new-session', '-A', '-s', session],
+    ...flags,
+    ...(mode === 'own' ? ['-x', '80', '-y', '24'] : []),
+  ])
+  let rest = Buffer.alloc(0)
+  /** The answer that is being received: `capture` is drawn, `cursor` puts the cursor where it was. */
+  const asked: ('other' | 'capture' | 'cursor')[] = ['other']
+  let answer: Buffer[] | undefined
+  let drawn = false
+  let over = false
+
+  const command = (line: string, kind: 'other' | 'capture' | 'cursor' = 'other'): void => {
+    if (over) return
+    asked.push(kind)
+    child.stdin?.write(`${line}\n`)
+  }
+  const end = (why: string): void => {
+    if (over) return
+    over = true
+    events.ended(why)
+  }
+  const answered = (lines: readonly Buffer[], good: boolean): void => {
+    const kind = asked.shift()
+    if (!good) return
+    if (kind === 'capture') {
+      const screen = lines.flatMap((line, index) => (index === 0 ? [line] : [Buffer.from('\r\n'), line]))
+      events.output(Buffer.concat([Buffer.from('\u001bc'), ...screen]))
+    }
+    if (kind === 'cursor') {
+      const [x = 0, y = 0] = (lines[0]?.toString() ?? '').split(' ').map(Number)
+      events.output(Buffer.from(`\u001b[${String(y + 1)};${String(x + 1)}H`))
+      drawn = true
+    }
+  }
+  const line = (text: Buffer): void => {
+    if (answer) {
+      if (/^%(end|error) \d+ \d+ \d+$/.test(text.toString('latin1'))) {
+        const lines = answer
+        answer = undefined
+        answered(lines, text.toString('latin1', 0, 4) === '%end')
+      } else answer.push(text)
+      return
+    }
+    const [word = ''] = text.toString('latin1', 0, 32).split(' ')
+    if (word === '%begin') answer = []
+    else if (word === '%output') {
+      // `%output %3 TEXT`
+      const start = text.indexOf(' ', '%output '.length) + 1
+      if (drawn) events.output(unescaped(text.subarray(start)))
+    } else if (word === '%exit')
+      end(text.toString('utf8').slice('%exit'.length).trim() || 'the shell has ended')
+  }
+  child.stdout?.on('data', (data: Buffer) => {
+    rest = Buffer.concat([rest, data])
+    for (let at = rest.indexOf(10); at >= 0; at = rest.indexOf(10)) {
+      line(rest.subarray(0, at))
+      rest = rest.subarray(at + 1)
+    }
+  })
+  let said = ''
+  child.stderr?.on('data', (data: Buffer) => (said = `${said}${data.toString()}`.slice(-500)))
+  child.stdin?.on('error', () => end('the seat does not run'))
+  child.on('error', (error) => end(error.message))
+  child.on('close', () => end(said.trim() || 'the seat does not run'))
+
+  const draw = (): void => {
+    drawn = false
+    command('capture-pane -p -e', 'capture')
+    command('display-message -p "#{cursor_x} #{cursor_y}"', 'cursor')
+  }
+  if (mode !== 'own') draw()
+  let sized = false
+  return {
+    type: (data) => {
+      if (mode !== 'watch') for (const keys of keyCommands(data)) command(keys)
+    },
+    resize: (columns, rows) => {
+      if (mode !== 'own') return
+      command(`refresh-client -C ${String(columns)}x${String(rows)}`)
+      if (!sized) draw()
+      sized = true
+    },
+    pause: () => child.stdout?.pause(),
+    resume: () => child.stdout?.resume(),
+    close: () => {
+      over = true
+      // An empty line detaches; so does the end of its input.
+      child.stdin?.end()
+      setTimeout(() => child.kill('SIGKILL'), 3000).unref()
+    },
+  }
+}

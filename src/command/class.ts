@@ -1,0 +1,299 @@
+import { Option } from 'commander'
+import { readFile, rm, writeFile } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
+import { certificateFor } from '../class/certificate.js'
+import { cardUrl, type ClassFile, classPaths, theClass, writeClass } from '../class/class.js'
+import { callControl } from '../class/control.js'
+import type { Board } from '../class/gateway.js'
+import { resultsCsv, resultsJunit } from '../class/results.js'
+import { leftOfSeat, removeSeat } from '../class/seat.js'
+import { visitSeat } from '../class/visit.js'
+import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { holderOf, takeLock } from '../lock.js'
+import { syncFolder } from '../state.js'
+import { dirname } from 'node:path'
+import { printJson } from './json.js'
+import { loadLab } from './kept-lab.js'
+import { forgetParts, needRoot, up } from './class-up.js'
+import { serve } from './class-serve.js'
+import {
+  asJson,
+  type Io,
+  line,
+  type Options,
+  type Verb,
+  type VerbLine,
+  withSource,
+  withWait,
+} from './verb.js'
+
+interface ClassOptions extends Options {
+  readonly lab?: string
+}
+
+const withClass = new Option('--lab <lab>', 'which class; default: the only one there is')
+
+const boardOf = (wanted: ClassFile): Promise<Board> =>
+  callControl<Board>(classPaths(wanted.lab).socket, 'GET', '/board')
+
+const status = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
+  needRoot()
+  const wanted = await theClass(options.lab)
+  const board = await boardOf(wanted)
+  if (options.output === 'json') printJson(io, 'lab.class-status/v1', board)
+  else
+    io.stdout.write(
+      [
+        `${wanted.lab}: ${String(board.seats.filter((seat) => seat.status === 'ready').length)} of ${String(board.seats.length)} seats ready; until ${board.until}`,
+        ...board.seats.map(
+          ({ id, status, detail, hand, progress }) =>
+            `  ${id}  ${status.padEnd(8)}  ${detail}${hand ? '  hand up' : ''}${progress ? `  ${progress.exercise}${progress.step === undefined ? '' : `: ${progress.step}`}, ${String(progress.done)} done` : ''}`,
+        ),
+        `board  ${cardUrl(wanted, wanted.teacher)}`,
+        `cards  ${classPaths(wanted.lab).cards}`,
+        '',
+      ].join('\n'),
+    )
+  return exitCodes.ok
+}
+
+const board = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
+  needRoot()
+  const wanted = await theClass(options.lab)
+  await boardOf(wanted)
+  io.stdout.write(`${cardUrl(wanted, wanted.teacher)}\n`)
+  return exitCodes.ok
+}
+
+/** Milliseconds for `lab verify` at a seat, on a host where others work. */
+const verifyDeadline = 300_000
+
+/** Seats that are visited at once: each asks all its machines. */
+const visitsAtOnce = 2
+
+const verify = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
+  needRoot()
+  const wanted = await theClass(options.lab)
+  const { cert } = await certificateFor(wanted.lab, wanted.address)
+  const left = [...wanted.seats]
+  const visits: {
+    readonly id: string
+    readonly ok: boolean
+    readonly saw: string
+    readonly seconds: number
+  }[] = []
+  const visit = async (): Promise<void> => {
+    for (let seat = left.shift(); seat; seat = left.shift()) {
+      const { id, token } = seat
+      const came = await visitSeat(
+        cardUrl(wanted, token),
+        cert,
+        `lab verify ${wanted.lab} >/dev/null 2>&1`,
+        verifyDeadline,
+        io.signal,
+      )
+      visits.push({ id, ...came })
+      if (options.output !== 'json')
+        io.stdout.write(
+          `seat ${id}  ${came.ok ? 'ready' : `not ready: ${came.saw}`}  (${came.seconds.toFixed(1)} s)\n`,
+        )
+    }
+  }
+  await Promise.all(Array.from({ length: visitsAtOnce }, visit))
+  const good = visits.filter(({ ok }) => ok).length
+  if (options.output === 'json')
+    printJson(io, 'lab.class-verify/v1', {
+      lab: wanted.lab,
+      seats: visits.sort((a, b) => a.id.localeCompare(b.id)),
+    })
+  else
+    io.stdout.write(
+      `${String(good)} of ${String(visits.length)} seats are ready, as a student finds them at the card's address\n`,
+    )
+  return good === wanted.seats.length ? exitCodes.ok : exitCodes.failed
+}
+
+const seatIn = (wanted: ClassFile, typed: string): string => {
+  const id = typed.padStart(2, '0')
+  if (wanted.seats.some((seat) => seat.id === id)) return id
+  throw new LabError(
+    'no-seat',
+    `${wanted.lab} has no seat ${typed}: there are 01 to ${wanted.seats.at(-1)?.id ?? ''}`,
+    {
+      hint: 'lab class status',
+      exitCode: exitCodes.usage,
+    },
+  )
+}
+
+const reset = async (typed: string, options: ClassOptions, io: Io): Promise<ExitCode> => {
+  needRoot()
+  const wanted = await theClass(options.lab)
+  const id = seatIn(wanted, typed)
+  const began = Date.now()
+  await callControl(classPaths(wanted.lab).socket, 'POST', '/reset', { seat: id })
+  for (;;) {
+    await delay(500, undefined, { signal: io.signal })
+    const seat = (await boardOf(wanted)).seats.find((one) => one.id === id)
+    if (seat?.status === 'ready') break
+    if (seat?.status === 'failed')
+      throw new LabError('not-reset', `seat ${id}: ${seat.detail}`, {
+        log: classPaths(wanted.lab).seat(id).log,
+        hint: 'lab class status',
+      })
+  }
+  io.stdout.write(
+    `seat ${id} is as new, after ${((Date.now() - began) / 1000).toFixed(0)} s; its home folder is as it was\n`,
+  )
+  return exitCodes.ok
+}
+
+const extend = async (minutes: string, options: ClassOptions, io: Io): Promise<ExitCode> => {
+  needRoot()
+  const wanted = await theClass(options.lab)
+  const more = /^\d{1,5}$/.test(minutes) ? Number(minutes) : 0
+  if (more < 1)
+    throw new LabError('bad-number', `${minutes}: a number of minutes`, {
+      hint: 'lab class extend 30',
+      exitCode: exitCodes.usage,
+    })
+  const until = new Date(Math.max(Date.now(), Date.parse(wanted.until)) + more * 60_000).toISOString()
+  await writeClass({ ...wanted, until })
+  await callControl(classPaths(wanted.lab).socket, 'POST', '/reload')
+  io.stdout.write(`The class ${wanted.lab} goes on until ${until}\n`)
+  return exitCodes.ok
+}
+
+const results = async (
+  options: ClassOptions & { readonly format: 'csv' | 'junit' },
+  io: Io,
+): Promise<ExitCode> => {
+  needRoot()
+  const now = await boardOf(await theClass(options.lab))
+  io.stdout.write(options.format === 'junit' ? resultsJunit(now) : resultsCsv(now))
+  return exitCodes.ok
+}
+
+const forget = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
+  needRoot()
+  const { names } = classPaths((await theClass(options.lab)).lab)
+  const there = await readFile(names, 'utf8').catch(() => undefined)
+  await rm(names, { force: true })
+  await syncFolder(dirname(names))
+  io.stdout.write(
+    there === undefined
+      ? `There is no ${names}: nothing here knows a name\n`
+      : `${names} is gone: nothing here knows a name any more\n`,
+  )
+  return exitCodes.ok
+}
+
+const down = async (options: ClassOptions & { readonly results?: string }, io: Io): Promise<ExitCode> => {
+  needRoot()
+  const wanted = await theClass(options.lab)
+  const paths = classPaths(wanted.lab)
+  const release = await takeLock(paths.lock, {
+    command: `lab class down ${wanted.lab}`,
+    purpose: 'change',
+    wait: options.wait ? () => undefined : undefined,
+    signal: io.signal,
+  })
+  try {
+    if (options.results !== undefined) {
+      await writeFile(options.results, resultsCsv(await boardOf(wanted)))
+      io.stdout.write(`${options.results} has what was done\n`)
+    }
+    if (await holderOf(paths.gatewayLock)) {
+      await callControl(paths.socket, 'POST', '/stop').catch(() => undefined)
+      const until = Date.now() + 15_000
+      while (Date.now() < until) {
+        await delay(100)
+        const holder = await holderOf(paths.gatewayLock)
+        if (!holder) break
+        if (Date.now() > until - 5000) process.kill(holder.pid, 'SIGKILL')
+      }
+    }
+    const left = [...wanted.seats]
+    const end = async (): Promise<void> => {
+      for (let seat = left.shift(); seat; seat = left.shift())
+        await removeSeat({ class: wanted, id: seat.id })
+    }
+    await Promise.all(Array.from({ length: 4 }, end))
+    const found = (await Promise.all(wanted.seats.map(({ id }) => leftOfSeat({ class: wanted, id })))).flat()
+    const holder = await holderOf(paths.gatewayLock)
+    if (holder) found.push(`the gateway, process ${String(holder.pid)}`)
+    if (found.length > 0)
+      throw new LabError(
+        'left-over',
+        [`${String(wanted.seats.length)} seats, and this is left:`, ...found.map((what) => `  ${what}`)].join(
+          '\n',
+        ),
+        {
+          hint: `lab class down --lab ${wanted.lab}`,
+        },
+      )
+    await forgetParts(await loadLab(wanted.lab))
+    await rm(paths.root, { recursive: true, force: true })
+    io.stdout.write(
+      `${String(wanted.seats.length)} seats, 0 left: no accounts, processes, namespaces, mounts or files\n`,
+    )
+    return exitCodes.ok
+  } finally {
+    await release()
+  }
+}
+
+const lines = (usage: string, does: string, verb: Verb): VerbLine =>
+  line(usage, does, () => Promise.resolve({ verb }))
+
+export const verbs: readonly VerbLine[] = [
+  lines('up [options] <lab>', 'make a class of seats on this host, or bring its seats back', {
+    options: [
+      new Option('--count <number>', 'how many seats').makeOptionMandatory(),
+      new Option('--listen <address:port>', 'where the gateway listens; default: 127.0.0.1:8443'),
+      new Option('--address <name>', 'what cards say; default: the first address that it listens at'),
+      new Option('--hours <hours>', 'how long tokens are good; default: 10'),
+      new Option('--lang <language>', 'of cards and pages; default: en').choices(['en', 'ja']),
+      new Option('--size <size>', 'small: less memory for each machine').choices(['full', 'small']),
+      ...withSource,
+      withWait,
+    ],
+    run: up,
+  }),
+  lines('status [options]', 'every seat, and where the board and the cards are', {
+    options: [withClass, asJson],
+    run: status,
+  }),
+  lines('verify [options]', "go to every seat as a student does, through the card's address", {
+    options: [withClass, asJson],
+    run: verify,
+  }),
+  lines('board [options]', "print the address of the teacher's page", { options: [withClass], run: board }),
+  lines('reset [options] <seat>', "make a seat's lab anew; its home folder stays", {
+    words: { seat: 'its number' },
+    options: [withClass],
+    run: reset,
+  }),
+  lines('extend [options] <minutes>', 'let the class go on for longer', {
+    words: { minutes: 'how many more' },
+    options: [withClass],
+    run: extend,
+  }),
+  lines('results [options]', 'what was done at each seat', {
+    options: [
+      withClass,
+      new Option('--format <format>', 'csv or junit').choices(['csv', 'junit']).default('csv'),
+    ],
+    run: results,
+  }),
+  lines('forget [options]', 'remove the file that says who sat where', { options: [withClass], run: forget }),
+  lines('down [options]', 'end a class, and see that nothing is left', {
+    options: [
+      withClass,
+      new Option('--results <file>', 'write what was done into a file first, as CSV'),
+      withWait,
+    ],
+    run: down,
+  }),
+  lines('serve [options]', '', { options: [withClass], run: serve }),
+]

@@ -1,0 +1,62 @@
+/* global Terminal, FitAddon */
+'use strict'
+
+/**
+ * A terminal on this page that is joined to one at a seat. When the way there is cut, it is opened again: what runs at
+ * the seat goes on meanwhile.
+ * @param {HTMLElement} element
+ * @param {string} query of the address `/terminal`
+ * @param {{ message(said: object): void, state(open: boolean): void }} told
+ */
+globalThis.joinTerminal = (element, query, told) => {
+  const terminal = new Terminal({ cursorBlink: true, fontSize: 15, scrollback: 5000, screenReaderMode: false })
+  const fit = new FitAddon.FitAddon()
+  terminal.loadAddon(fit)
+  terminal.open(element)
+  let socket
+  let closed = false
+  let pause = 250
+  const send = (data) => {
+    if (socket?.readyState === WebSocket.OPEN) socket.send(data)
+  }
+  const resize = () => {
+    fit.fit()
+    send(JSON.stringify({ columns: terminal.cols, rows: terminal.rows }))
+  }
+  const open = () => {
+    socket = new WebSocket(`wss://${location.host}/terminal${query}`)
+    socket.binaryType = 'arraybuffer'
+    socket.onopen = () => {
+      pause = 250
+      told.state(true)
+      resize()
+    }
+    socket.onmessage = ({ data }) => {
+      if (typeof data === 'string') told.message(JSON.parse(data))
+      else terminal.write(new Uint8Array(data))
+    }
+    socket.onclose = () => {
+      if (closed) return
+      told.state(false)
+      setTimeout(open, pause)
+      pause = Math.min(5000, pause * 2)
+    }
+  }
+  const encoder = new TextEncoder()
+  terminal.onData((data) => send(encoder.encode(data)))
+  terminal.onBinary((data) => send(Uint8Array.from(data, (letter) => letter.charCodeAt(0))))
+  const watching = new ResizeObserver(resize)
+  watching.observe(element)
+  open()
+  terminal.focus()
+  return {
+    terminal,
+    send,
+    close: () => {
+      closed = true
+      watching.disconnect()
+      socket.close()
+      terminal.dispose()
+    },
+  }
+}
