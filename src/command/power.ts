@@ -75,9 +75,27 @@ const run = async (
   const tell = async (did: string): Promise<ExitCode> => {
     const { status, detail, paused } = await stateOf(lab, provider, name)
     const power = status === 'running' ? 'on' : 'off'
+    const offered = action === 'status' ? await provider.power?.redfish?.(lab) : undefined
+    const redfish = offered && { url: `${offered.url}/Systems/${name}`, file: offered.file }
     if (options.output === 'json')
-      printJson(io, 'lab.power/v1', { name: lab.name, machine: name, power, paused: paused ?? false, detail })
-    else io.stdout.write(`${name} is ${power}${paused ? ', paused' : ''} (${maskKnown(did || detail)})\n`)
+      printJson(io, 'lab.power/v1', {
+        name: lab.name,
+        machine: name,
+        power,
+        paused: paused ?? false,
+        detail,
+        redfish: redfish ?? null,
+      })
+    else
+      io.stdout.write(
+        [
+          `${name} is ${power}${paused ? ', paused' : ''} (${maskKnown(did || detail)})`,
+          ...(redfish
+            ? [`for programs in the lab: ${redfish.url}; user and password are in ${redfish.file}`]
+            : []),
+          '',
+        ].join('\n'),
+      )
     return exitCodes.ok
   }
   if (action === 'status') return tell('')

@@ -1,3 +1,4 @@
+import { allMedia } from '../trial/ledger.js'
 import { Option } from 'commander'
 import { join } from 'node:path'
 import { type ExitCode, exitCodes, Interrupted, LabError } from '../error.js'
@@ -138,11 +139,12 @@ export const shortReport = (report: RunReport): string =>
       .filter(({ outcome }) => outcome !== 'passed')
       .map(({ outcome, title, saw }) => `  ${outcome === 'failed' ? '✖' : '?'} ${title}: ${shortly(saw)}`),
     ...(report.data
-      ? (['row', 'file'] as const).flatMap((medium) => {
+      ? allMedia.flatMap((medium) => {
+          if (medium === 'config' && !report.data?.tally.config) return []
           const { acknowledged, sent } = report.data?.tally[medium] ?? { acknowledged: 0, sent: 0 }
           // The ledger of an experiment contains only rows.
           if (sent === 0 && report.figures.length > 0) return []
-          return `  ${medium === 'row' ? 'rows' : 'lines of the file'}: ${String(acknowledged)} of ${String(sent)} acknowledged`
+          return `  ${{ row: 'rows', file: 'lines of the file', config: 'ConfigMaps' }[medium]}: ${String(acknowledged)} of ${String(sent)} acknowledged`
         })
       : []),
     ...(report.data?.readBack?.fromDisk

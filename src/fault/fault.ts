@@ -3,7 +3,7 @@ import type { z } from 'zod'
 import type { Draft, DraftFile, Found, Path } from '../lab/draft.js'
 import { type FaultSpec, type MachineSpec, type Role, roles } from '../lab/lab.js'
 import type { DraftFault, FaultForm } from '../lab/vocabulary.js'
-import { lasting, machinesAt, rolesAt, where, whereProblem } from '../lab/where.js'
+import { lasting, machinesAt, type Roles, rolesAt, where, whereProblem } from '../lab/where.js'
 import type { Context } from '../context.js'
 import type { Provider } from '../provider/provider.js'
 import type { Sign } from './sign.js'
@@ -30,9 +30,11 @@ export interface AimedFault {
   readonly gone: Sign
 }
 
-/** The node of the database, and the index of the fault in its run, from 0, which becomes part of table names. */
-export interface AimAt {
-  readonly server: string
+/**
+ * Who does what when the fault is aimed, and the index of the fault in its run, from 0, which becomes part of table
+ * names.
+ */
+export interface AimAt extends Roles {
   readonly index: number
 }
 
@@ -124,8 +126,8 @@ export const faultOfMachine = <Fields extends z.ZodRawShape, Spec = z.output<z.Z
     ...(refusal ? { refusal } : {}),
     undos,
     ...(setsClocks ? { setsClocks } : {}),
-    aim: async (context, spec, { server, index }) => {
-      const machines = machinesAt(context.lab, String(spec['machine']), server)
+    aim: async (context, spec, { index, ...at }) => {
+      const machines = machinesAt(context.lab, String(spec['machine']), at)
       const on = machines.map((machine) => machine.name)
       const aimed = await definition.aim({
         context,

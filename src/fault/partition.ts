@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { LabError } from '../error.js'
 import { items, type DraftFile, type Found, type Path } from '../lab/draft.js'
-import { type Lab, type MachineSpec, nodesOf, podRangeOf, type Role } from '../lab/lab.js'
+import { type Lab, type MachineSpec, machinesWith, nodesOf, podRangeOf, type Role } from '../lab/lab.js'
 import { list } from '../lab/fields.js'
 import { shown } from '../lab/suggest.js'
 import type { DraftFault } from '../lab/vocabulary.js'
@@ -19,14 +19,21 @@ interface Spec {
   readonly protocol: Protocol
 }
 
-/** All source addresses of a machine: its own and, on a node, those of its pods. */
-const addressesOf = (lab: Lab, machines: readonly MachineSpec[]): string =>
-  machines
-    .flatMap((machine) => [
+/**
+ * All addresses that machines send from: their own, and where they are nodes, their pods'; and the address of the API
+ * server, where every control plane that may have it is among them.
+ */
+const addressesOf = (lab: Lab, machines: readonly MachineSpec[]): string => {
+  const endpoint = lab.kubernetes?.endpoint
+  const all = machinesWith(lab, 'control-plane').every((machine) => machines.includes(machine))
+  return [
+    ...machines.flatMap((machine) => [
       machine.address,
       ...(nodesOf(lab).includes(machine) ? [podRangeOf(lab, machine)] : []),
-    ])
-    .join(', ')
+    ]),
+    ...(endpoint !== undefined && all ? [endpoint] : []),
+  ].join(', ')
+}
 
 /**
  * A table that cannot clash with anybody else's rules. Its hooks run before and after all others, so that it sees the
@@ -68,7 +75,14 @@ const cut = (
   readonly others: readonly MachineSpec[]
   readonly port?: { readonly remote: number }
 }[] => {
-  if (protocol === 'all') return one.map((at) => ({ at, others: other }))
+  if (protocol === 'all')
+    return [
+      ...one.map((at) => ({ at, others: other })),
+      // Any of them may have the address of the API server: whoever has it drops the packets to it.
+      ...(lab.kubernetes?.endpoint === undefined
+        ? []
+        : other.filter(({ role }) => role === 'control-plane').map((at) => ({ at, others: one }))),
+    ]
   // For a single protocol, its clients drop it, since they know the server.
   const role = protocol === 'api' ? 'control-plane' : 'target'
   const port =
@@ -237,12 +251,12 @@ export const partition: FaultRecord = {
       .flatMap((side) => side ?? [undefined])
       .some((word) => word === undefined || rolesAt(file, word).includes('control-plane')),
   undos: [removingTable],
-  aim: (context, spec, { server, index }) => {
+  aim: (context, spec, { index, ...at }) => {
     const { lab } = context
     // The schema of the lab file has validated the fields.
     const { between, protocol } = spec as unknown as Spec
     const [one, other] = between.map((side) => [
-      ...new Set(side.flatMap((word) => machinesAt(lab, word, server))),
+      ...new Set(side.flatMap((word) => machinesAt(lab, word, at))),
     ])
     const sides: Sides = [one ?? [], other ?? []]
     const table = tableOf(index)

@@ -4,7 +4,7 @@ import { hostNumber, nthRange, overlaps, parseAddress, sizeOf } from './address.
 import { type DraftFile, type Found, type Path, items, lacks, pathText, Taken } from './draft.js'
 import { defaults, lastNodePort } from './fields.js'
 import type { ProviderName } from './lab.js'
-import { labSubnet, podSubnet, subnetAt } from './subnets.js'
+import { addressProblem, freeAddress, labSubnet, podSubnet, subnetAt } from './subnets.js'
 import { anyOf, didYouMean, shown } from './suggest.js'
 
 type File = DraftFile
@@ -36,6 +36,40 @@ export const versionProblem = (
     : `${version} is not supported; wanted a version of ${minors.join(', ')}`
 }
 
+/** As many members as etcd's own documentation recommends at most. */
+const mostControlPlanes = 7
+
+/** The address of the API server belongs to no machine: it moves between the control planes. */
+function* endpointRules(file: File, controlPlanes: number): Found {
+  const endpoint = file.kubernetes?.endpoint
+  const path = ['kubernetes', 'endpoint']
+  if (endpoint !== undefined) {
+    const problem = addressProblem(file, endpoint)
+    if (problem !== undefined) yield { path, message: problem }
+    const machine = items(file.machines).find(([, { address }]) => address === endpoint)
+    if (machine)
+      yield {
+        path,
+        message: `${endpoint} is taken by ${pathText(['machines', machine[0], 'address'])}; wanted an address that no machine has`,
+      }
+    return
+  }
+  const { subnet, text } = labSubnet(file)
+  const addresses = items(file.machines).flatMap(([, { address }]) => address ?? [])
+  if (
+    subnet &&
+    file.kubernetes !== undefined &&
+    lacks(file.kubernetes, 'endpoint') &&
+    controlPlanes > 1 &&
+    freeAddress(text ?? '', addresses) === undefined
+  )
+    yield {
+      path: ['kubernetes'],
+      message: `several control planes share an address of their own, and ${String(text)} has none left; wanted a larger network.subnet`,
+      atKey: true,
+    }
+}
+
 export function* kubernetesRules(file: File, supported: Supported): Found {
   const machines = items(file.machines)
   const rolesKnown = (file.machines ?? [undefined]).every((machine) => machine?.role !== undefined)
@@ -53,13 +87,20 @@ export function* kubernetesRules(file: File, supported: Supported): Found {
   if (controlPlanes.length === 0 && rolesKnown) {
     yield { path: ['kubernetes'], message: 'no machine has the role control-plane; wanted one', atKey: true }
   }
-  for (const [index] of controlPlanes.slice(1)) {
-    const first = pathText(['machines', controlPlanes[0]?.[0] ?? 0])
+  const last = controlPlanes.at(-1)
+  if (last && rolesKnown && controlPlanes.length % 2 === 0) {
+    const count = controlPlanes.length
     yield {
-      path: ['machines', index, 'role'],
-      message: `more than one control plane is not supported yet; ${first} is one`,
+      path: ['machines', last[0], 'role'],
+      message: `${String(count)} control planes survive no more losses than ${String(count - 1)}, since etcd needs more than half of its members; wanted an odd number: ${String(count - 1)} or ${String(count + 1)}`,
+    }
+  } else if (controlPlanes.length > mostControlPlanes) {
+    yield {
+      path: ['machines', controlPlanes[mostControlPlanes]?.[0] ?? 0, 'role'],
+      message: `every write waits for more than half of the members of etcd, so more than ${String(mostControlPlanes)} control planes only slow it down; wanted 1, 3, 5 or ${String(mostControlPlanes)}`,
     }
   }
+  yield* endpointRules(file, controlPlanes.length)
 
   const version = file.kubernetes?.version
   // With an invalid provider, nothing can be said about the version.

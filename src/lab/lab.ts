@@ -67,6 +67,11 @@ export type ExtraArgs = Readonly<Record<string, string>>
 export interface KubernetesSpec {
   /** Without a leading v: `1.36.3`. */
   readonly version: string
+  /**
+   * The address at which the API server answers, whichever control plane serves it. Absent: the lab has one control
+   * plane, and its own address is used.
+   */
+  readonly endpoint?: string | undefined
   readonly podSubnet: string
   readonly serviceSubnet: string
   readonly dnsDomain: string
@@ -120,6 +125,8 @@ export interface Budgets {
   readonly notReady?: number | undefined
   /** From the fault until another server acknowledges a write. */
   readonly takeover?: number | undefined
+  /** The longest time between two acknowledged writes of ConfigMaps, at the address of the API server. */
+  readonly apiGap?: number | undefined
 }
 
 export type BudgetName = keyof Budgets
@@ -206,6 +213,19 @@ export const machineNamed = (lab: Lab, name: string): MachineSpec => {
   if (!machine) throw new Error(`no machine ${name} in lab ${lab.name}`)
   return machine
 }
+
+/**
+ * The address at which nodes and this host reach the API server.
+ * @throws for a lab without a control plane: the loader has checked that a cluster has one.
+ */
+export const apiAddressOf = (lab: Lab): string => {
+  const address = lab.kubernetes?.endpoint ?? machinesWith(lab, 'control-plane')[0]?.address
+  if (address === undefined) throw new Error(`${lab.name} has no control plane`)
+  return address
+}
+
+/** Whether the API server outlives the loss of a control plane. */
+export const severalControlPlanes = (lab: Lab): boolean => machinesWith(lab, 'control-plane').length > 1
 
 /** Machines that are Kubernetes nodes. */
 export const nodesOf = (lab: Lab): readonly MachineSpec[] =>

@@ -14,6 +14,7 @@ import { explain, valueAt } from './explain.js'
 import { crossCheck } from './rules.js'
 import { labSchemaOf, type CompleteLabFile, type WrittenFault } from './schema.js'
 import { readSource } from './source.js'
+import { freeAddress } from './subnets.js'
 import { bytesOf, durationOf } from './units.js'
 import type { Vocabulary } from './vocabulary.js'
 
@@ -116,6 +117,17 @@ const completeDatabase = (
 /** LIO knows initiators by lower-case names, and hexadecimal digits may be written in either case. */
 const canonicalName = (iqn: string): string => (/^(?:eui|naa)\./.test(iqn) ? iqn.toLowerCase() : iqn)
 
+/** What the lab file says, else, where there are several control planes, an address that no machine has. */
+const endpointOf = ({ kubernetes, machines, network }: CompleteLabFile): { readonly endpoint?: string } => {
+  if (kubernetes?.endpoint !== undefined) return { endpoint: kubernetes.endpoint }
+  const endpoint = freeAddress(
+    network.subnet,
+    machines.map(({ address }) => address),
+  )
+  const several = machines.filter(({ role }) => role === 'control-plane').length > 1
+  return several && endpoint !== undefined ? { endpoint } : {}
+}
+
 const complete = (file: CompleteLabFile, path: string, vocabulary: Vocabulary): Lab => {
   const targets: TargetSpec[] = (file.iscsi?.targets ?? []).map(({ luns, ...target }) => ({
     ...target,
@@ -138,7 +150,7 @@ const complete = (file: CompleteLabFile, path: string, vocabulary: Vocabulary): 
     })),
     targets,
     filesystems: file.filesystems.map((filesystem) => ({ ...filesystem, target: targetOf(filesystem) })),
-    kubernetes: file.kubernetes,
+    kubernetes: file.kubernetes && { ...file.kubernetes, ...endpointOf(file) },
     database: file.database && completeDatabase(file.database, targetOf(file.database)),
     failover: file.failover,
     fencing: file.fencing,

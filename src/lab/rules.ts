@@ -2,13 +2,12 @@
  * The rules of a lab file that involve more than one field. They run on drafts (`draft.ts`), so that one run reports
  * every problem.
  */
-import { addressText, hostNumber, parseAddress, sizeOf } from './address.js'
 import { type DraftFile, type Found, type Path, items, pathText, Taken } from './draft.js'
 import type { Role } from './lab.js'
 import { clusterRules, databaseRules, kubernetesRules, type Supported } from './cluster-rules.js'
 import { filesystemRules, initiatorRules, lunInitiatorRules, lunRules, targetRules } from './iscsi-rules.js'
 import { scenarioRules } from './scenario-rules.js'
-import { labSubnet } from './subnets.js'
+import { addressProblem } from './subnets.js'
 import type { Vocabulary } from './vocabulary.js'
 import { bytesOf, sizeText } from './units.js'
 
@@ -34,7 +33,6 @@ const meaningOf = (name: string, role: Role | undefined): string | undefined =>
 function* machineRules(file: File): Found {
   const names = new Taken<string>()
   const addresses = new Taken<string>()
-  const { subnet, text: subnetText = '' } = labSubnet(file)
   for (const [index, { name, address, role, memory }] of items(file.machines)) {
     const at = (field: string): Path => ['machines', index, field]
     const sameName = name === undefined ? undefined : names.by(name, at('name'))
@@ -53,19 +51,8 @@ function* machineRules(file: File): Found {
           path: at('address'),
           message: `${address} is taken by ${pathText(same)}; wanted another address`,
         }
-      const host = subnet && hostNumber(subnet, parseAddress(address) ?? -1)
-      const first = subnet && addressText(subnet.base + 2)
-      const last = subnet && addressText(subnet.base + sizeOf(subnet) - 2)
-      const range = `wanted one from ${String(first)} to ${String(last)}`
-      if (subnet && host === undefined) {
-        yield { path: at('address'), message: `${address} is outside the lab subnet ${subnetText}; ${range}` }
-      } else if (host === 0) {
-        yield { path: at('address'), message: `${address} is the subnet itself; ${range}` }
-      } else if (host === 1) {
-        yield { path: at('address'), message: `${address} belongs to this host; ${range}` }
-      } else if (subnet && host === sizeOf(subnet) - 1) {
-        yield { path: at('address'), message: `${address} is the broadcast address of the subnet; ${range}` }
-      }
+      const problem = addressProblem(file, address)
+      if (problem !== undefined) yield { path: at('address'), message: problem }
     }
     const bytes = memory === undefined ? undefined : bytesOf(memory)
     const least = role && leastMemory[role]

@@ -32,6 +32,12 @@ const unmeasurable = (
     return hitsWorker(mute) ? undefined : 'no fault of this scenario silences a worker'
   }
   if (lacks(file, 'database')) return 'the lab has no database to write to'
+  if (budget === 'apiGap') {
+    const controlPlanes = items(file.machines).filter(([, { role }]) => role === 'control-plane').length
+    return controlPlanes > 1 || !lacks(file.kubernetes ?? {}, 'endpoint')
+      ? undefined
+      : 'the API server has no address of its own; add kubernetes.endpoint, or more control planes'
+  }
   if (budget !== 'takeover') return undefined
   // A machine with an invalid role may be meant as the second worker.
   const workers = (file.machines ?? []).filter((machine) => machine?.role === 'worker' || !machine?.role)

@@ -73,6 +73,10 @@ const budgets = {
     'a budget',
     'From the fault until another server than before acknowledges a write.',
   ).optional(),
+  apiGap: duration(
+    'a budget',
+    'Longest time between two acknowledged writes of ConfigMaps, in a lab whose API server has an address of its own.',
+  ).optional(),
 }
 
 const scenarioOf = (faults: readonly FaultFields[]) =>

@@ -171,6 +171,18 @@ export const filesystem = mapping(
 export const kubernetes = mapping(
   {
     version,
+    endpoint: text(
+      'an IPv4 address, such as 192.168.56.10',
+      (value) =>
+        parseAddress(value) === undefined
+          ? `${shown(value)}: wanted an IPv4 address, such as 192.168.56.10`
+          : undefined,
+      {
+        description:
+          'Address of the lab subnet at which the API server answers, whichever control plane serves it. Default: with one control plane, its own address; with several, a free address.',
+        format: 'ipv4',
+      },
+    ).optional(),
     podSubnet: subnet('a subnet such as 10.244.0.0/16', 8, 24, {
       description: 'Subnet of the pods. The node with host number n gets its n-th /24.',
     }).default(defaults.podSubnet),

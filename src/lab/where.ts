@@ -8,9 +8,25 @@ import { didYouMean, shown } from './suggest.js'
 
 export const where = (description = 'What it happens to') =>
   z.string({ error: 'a machine, a role, database or standby' }).meta({
-    description: `${description}: a machine by its name, all machines of a role, \`database\` (the worker that runs the database at that moment) or \`standby\` (the workers that do not).`,
+    description: `${description}: a machine by its name, all machines of a role, \`database\` (the worker that runs the database at that moment) \`standby\` (the workers that do not), \`etcd-leader\` or \`endpoint\` (the control plane that leads, or has the API server's address).`,
     examples: ['database', 'standby', 'worker1', 'target'],
   })
+
+/** Control planes that are known by what they do at a moment, and how. */
+const moving = {
+  'etcd-leader': 'the control plane whose etcd leads',
+  endpoint: 'the control plane that has the address of the API server',
+} as const
+
+type Moving = keyof typeof moving
+
+const isMoving = (word: string): word is Moving => Object.hasOwn(moving, word)
+
+/** Who did what when a fault was aimed. */
+export interface Roles extends Readonly<Partial<Record<Moving, string>>> {
+  /** The worker that runs the database. */
+  readonly server: string
+}
 
 /** The duration of a fault that can end before the scenario heals it. */
 export const lasting = duration(
@@ -18,12 +34,13 @@ export const lasting = duration(
   'How long it lasts. Without it: until the scenario heals, see heal.',
 ).optional()
 
-/** The machines of a fault in the order of the file, while the database runs on `server`. */
-export const machinesAt = (lab: Lab, where: Where, server: string): readonly MachineSpec[] =>
+/** The machines of a fault in the order of the file. */
+export const machinesAt = (lab: Lab, where: Where, { server, ...at }: Roles): readonly MachineSpec[] =>
   lab.machines.filter(({ name, role }) => {
     if (where === 'database') return name === server
     if (where === 'standby') return role === 'worker' && name !== server
-    return lab.machines.some((machine) => machine.name === where) ? name === where : role === where
+    if (lab.machines.some((machine) => machine.name === where)) return name === where
+    return isMoving(where) ? name === at[where] : role === where
   })
 
 /** The roles that a word of a fault stands for; none for an unknown word. */
@@ -31,6 +48,7 @@ export const rolesAt = (file: DraftFile, where: string): readonly Role[] => {
   if (where === 'database' || where === 'standby') return ['worker']
   const machine = items(file.machines).find(([, { name }]) => name === where)?.[1]
   if (machine) return machine.role ? [machine.role] : []
+  if (isMoving(where)) return ['control-plane']
   return roles.filter((role) => role === where)
 }
 
@@ -49,10 +67,21 @@ export const whereProblem = (file: DraftFile, where: string): string | undefined
   }
   const names = machines.map(({ name }) => String(name))
   if (names.includes(where)) return undefined
+  if (isMoving(where)) {
+    const several = machines.filter(({ role }) => role === 'control-plane').length > 1
+    return several
+      ? undefined
+      : `${where} is ${moving[where]}; wanted several machines with the role control-plane`
+  }
   if ((roles as readonly string[]).includes(where)) {
     return machines.some(({ role }) => role === where) ? undefined : `no machine has the role ${where}`
   }
-  const words = [...names, ...roles, ...(lacks(file, 'database') ? [] : ['database', 'standby'])]
+  const words = [
+    ...names,
+    ...roles,
+    ...Object.keys(moving),
+    ...(lacks(file, 'database') ? [] : ['database', 'standby']),
+  ]
   return `no machine is named ${shown(where)}${didYouMean(where, words) || `; wanted ${names.join(', ')}, a role, database or standby`}`
 }
 

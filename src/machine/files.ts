@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import tar from 'tar-stream'
 import {
+  apiAddressOf,
   accessTo,
   type Chap,
   discoveryChapOf,
@@ -189,7 +190,6 @@ const guarded = ['/usr/bin/mount', ...['fsck', 'mkfs.ext3', 'mkfs.ext4'].map((na
  * new pod starts while the old one is still ending. So a kubelet asks the other nodes before it writes to a disk.
  */
 const lunGuardFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] => {
-  const controlPlane = machinesWith(lab, 'control-plane')[0]
   const others = nodesOf(lab).filter(({ name, iqn }) => iqn !== undefined && name !== machine.name)
   const unit = '/etc/systemd/system/lab-lun-guard'
   const data = { address: machine.address, port: lunGuardPort }
@@ -198,7 +198,7 @@ const lunGuardFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] =
       path: '/etc/lab/lun-guard.sh',
       content: render('machine/lun-guard.sh', {
         others: others.map(({ name, address }) => `${name}=${address}`).join(' '),
-        api: `https://${controlPlane?.address ?? ''}:6443`,
+        api: `https://${apiAddressOf(lab)}:6443`,
         port: lunGuardPort,
         fencing: lab.fencing !== 'none',
       }),
@@ -218,6 +218,41 @@ const lunGuardFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] =
     {
       path: '/etc/lab/boot.d/40-lun-guard',
       content: '#!/bin/sh\nsystemctl start --no-block lab-lun-guard.socket\n',
+      mode: 0o755,
+    },
+  ]
+}
+
+/**
+ * The address of the API server, which belongs to no machine. The control planes agree by VRRP on who holds it, with
+ * keepalived. One that is alone simply has it.
+ */
+const endpointFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] => {
+  const endpoint = lab.kubernetes?.endpoint
+  if (endpoint === undefined) return []
+  const peers = machinesWith(lab, 'control-plane').filter((other) => other !== machine)
+  const { name, address } = machine
+  return [
+    {
+      path: '/etc/lab/endpoint-watch.sh',
+      content: render('machine/endpoint-watch.sh', { address }),
+      mode: 0o755,
+    },
+    {
+      path: '/etc/systemd/system/lab-endpoint.service',
+      content:
+        '[Unit]\nDescription=Tell keepalived whether the API server is ready\n\n[Service]\nExecStart=/etc/lab/endpoint-watch.sh\nRestart=always\nRestartSec=1\n',
+    },
+    {
+      path: '/etc/lab/boot.d/20-endpoint',
+      content: render('machine/endpoint.sh', {
+        name,
+        address,
+        endpoint,
+        // 1 to 255, and nobody else in the lab's network has one.
+        router: endpoint.split('.')[3],
+        peers: peers.map((peer) => peer.address),
+      }),
       mode: 0o755,
     },
   ]
@@ -273,6 +308,16 @@ export const machineFiles = (
               content: render('machine/coredns-patch.yaml', { replicas: dnsReplicas }),
             },
             ...(slowdown === 1 ? [] : slowStaticPods(slowdown)),
+            ...endpointFiles(lab, machine),
+            ...(lab.kubernetes?.endpoint === undefined
+              ? []
+              : [
+                  {
+                    path: '/etc/lab/kubeadm-join.yaml',
+                    content: render('machine/kubeadm-join.yaml', data),
+                    mode: 0o600,
+                  },
+                ]),
           ]
         : []),
       {

@@ -1,10 +1,12 @@
 /** Settings of kubeadm and the kubelets that differ from their defaults. */
-import { type ExtraArgs, type KubernetesSpec, type Lab, type MachineSpec, machinesWith } from '../lab/lab.js'
+import { type ExtraArgs, type KubernetesSpec, type Lab, type MachineSpec } from '../lab/lab.js'
 import { render } from '../render.js'
 import type { FileOptions, MachineFile } from './files.js'
 
+type Args = Readonly<Record<'apiServer' | 'controllerManager' | 'scheduler' | 'etcd', ExtraArgs>>
+
 /** Arguments of a lab's control plane that differ from kubeadm's defaults; the lab file overrides them. */
-const defaultArgs: Readonly<Record<'apiServer' | 'controllerManager' | 'scheduler' | 'etcd', ExtraArgs>> = {
+const defaultArgs: Args = {
   apiServer: {},
   // A single replica needs no leader election, and pod ranges follow from the lab file before a node exists.
   controllerManager: { 'leader-elect': 'false', 'allocate-node-cidrs': 'false' },
@@ -13,12 +15,39 @@ const defaultArgs: Readonly<Record<'apiServer' | 'controllerManager' | 'schedule
 }
 
 /**
+ * Arguments of a control plane that is, or may become, one of several. Members of etcd elect another leader after 2 s
+ * without a heartbeat; the default of 1 s is less than a busy host may keep a machine waiting. Four members may join at
+ * once instead of one. With `failover: fast`, a dead controller manager or scheduler is replaced by another one after
+ * 8 s instead of 15 s.
+ */
+const sharedArgs = (lab: Lab, slowdown: number): Args => {
+  const lease: ExtraArgs =
+    lab.failover === 'fast'
+      ? {
+          'leader-elect-lease-duration': `${String(8 * slowdown)}s`,
+          'leader-elect-renew-deadline': `${String(5 * slowdown)}s`,
+          'leader-elect-retry-period': `${String(slowdown)}s`,
+        }
+      : {}
+  return {
+    apiServer: {},
+    controllerManager: { 'allocate-node-cidrs': 'false', ...lease },
+    scheduler: lease,
+    etcd: {
+      'election-timeout': String(2000 * slowdown),
+      'heartbeat-interval': String(200 * slowdown),
+      'max-learners': '4',
+    },
+  }
+}
+
+/**
  * `failover: fast`. A kubelet renews its lease at a quarter of the lease duration, so every 2 s; a node is lost after
  * 8 s without a renewal, which is four missed ones; nodes are checked every second; and the pods are evicted one
  * second later. Emulated machines get all but the last multiplied by their factor, since a kubelet that is merely
  * slow must not be lost. The defaults are 10 s, 50 s, 5 s and 300 s.
  */
-const fastArgs = (slowdown: number): typeof defaultArgs => ({
+const fastArgs = (slowdown: number): Args => ({
   apiServer: { 'default-not-ready-toleration-seconds': '1', 'default-unreachable-toleration-seconds': '1' },
   controllerManager: {
     'node-monitor-grace-period': `${String(8 * slowdown)}s`,
@@ -70,7 +99,8 @@ const kubeadmTimeouts = {
   controlPlaneComponentHealthCheck: 240,
   kubeletHealthCheck: 240,
   kubernetesAPICall: 60,
-  etcdAPICall: 120,
+  // As long as a member may take to start beside others on a busy host.
+  etcdAPICall: 300,
   tlsBootstrap: 300,
   discovery: 300,
 }
@@ -107,14 +137,14 @@ export const kubernetesData = (
   { secrets, slowdown = 1 }: FileOptions,
 ): object => {
   if (!lab.kubernetes) throw new Error(`${lab.name} has no Kubernetes`)
-  const controlPlane = machinesWith(lab, 'control-plane')[0]
   return {
     ...lab.kubernetes,
     machine,
-    controlPlane,
+    endpoint: lab.kubernetes.endpoint,
+    controlPlane: machine.role === 'control-plane',
     token: secrets.bootstrapToken,
     timeouts:
-      slowdown === 1
+      slowdown === 1 && lab.kubernetes.endpoint === undefined
         ? undefined
         : Object.entries(kubeadmTimeouts).map(([name, seconds]) => ({
             name,
@@ -124,7 +154,7 @@ export const kubernetesData = (
       (['apiServer', 'controllerManager', 'scheduler', 'etcd'] as const).map((component) => [
         component,
         Object.entries({
-          ...defaultArgs[component],
+          ...(lab.kubernetes?.endpoint === undefined ? defaultArgs : sharedArgs(lab, slowdown))[component],
           ...(lab.failover === 'fast' ? fastArgs(slowdown)[component] : {}),
           ...(lab.fencing !== 'none' && component === 'apiServer' ? fencedArgs : {}),
           ...(slowdown !== 1 && component === 'apiServer' ? slowArgs(slowdown) : {}),

@@ -6,7 +6,7 @@
 import type { Duplex } from 'node:stream'
 import type { LabId } from '../identity.js'
 import { exitCodes, LabError } from '../error.js'
-import { type Lab, type MachineSpec, machinesWith, type ProviderName } from '../lab/lab.js'
+import { apiAddressOf, type Lab, type MachineSpec, type ProviderName } from '../lab/lab.js'
 import type { MachineFile } from '../machine/files.js'
 import type { NeededPart } from '../parts/parts.js'
 import type { Preparation } from '../parts/preparation.js'
@@ -110,6 +110,20 @@ export interface Power {
   cut(lab: Lab, machine: string, only?: { readonly run: string }): Promise<void>
   /** Switches on a machine that is off. Absent: `machines.start` does. */
   readonly on?: (lab: Lab, machine: MachineSpec) => Promise<void>
+  /** The same switches as a Redfish service inside the lab, for programs such as fence_redfish. Absent: there is none. */
+  readonly redfish?: (lab: Lab) => Promise<RedfishEndpoint>
+}
+
+/** Where the power switches of a lab are offered, and to whom. */
+export interface RedfishEndpoint {
+  /** `https://192.168.56.1/redfish/v1` */
+  readonly url: string
+  readonly username: string
+  readonly password: string
+  /** PEM: it signs itself. */
+  readonly certificate: string
+  /** The file on this host with all of this. */
+  readonly file: string
 }
 
 /** Pauses a machine with its memory. Both are idempotent and ignore a machine that is off. */
@@ -208,7 +222,5 @@ export const lacksSwitch = (provider: Provider): string | undefined =>
  */
 export const apiEndpointOf = async (provider: Provider, lab: Lab): Promise<string> => {
   if (provider.network?.apiEndpoint) return provider.network.apiEndpoint(lab)
-  const [controlPlane] = machinesWith(lab, 'control-plane') as readonly (MachineSpec | undefined)[]
-  if (!controlPlane) throw new Error(`${lab.name} has no control plane`)
-  return `https://${controlPlane.address}:6443`
+  return `https://${apiAddressOf(lab)}:6443`
 }

@@ -12,6 +12,7 @@ export const budgetTitles: Readonly<Record<BudgetName, string>> = {
   readGap: 'longest time without an answered read',
   notReady: 'from the fault until the node is NotReady',
   takeover: 'from the fault until another server acknowledges a write',
+  apiGap: 'longest time without an acknowledged write of a ConfigMap',
 }
 
 /** 12340 to `12.3 s`; null to a dash. */
@@ -26,9 +27,9 @@ interface Measured {
   readonly atLeast: boolean
 }
 
-const longest = (gaps: readonly Gap[], wanted: Gap['operation']): Measured => {
+const longest = (gaps: readonly Gap[], wanted: Gap['operation'], of: Gap['medium'] = 'row'): Measured => {
   const [gap] = gaps
-    .filter(({ operation, medium }) => operation === wanted && medium === 'row')
+    .filter(({ operation, medium }) => operation === wanted && medium === of)
     .sort((a, b) => b.length - a.length)
   return gap
     ? { measured: Math.round(gap.length), atLeast: gap.open && gap.length > usualPause }
@@ -51,8 +52,11 @@ export const budgetsOf = (facts: Facts): RunReport['budgets'] => {
     readGap: longest(gaps, 'read'),
     notReady: momentAt(timeline, 't1'),
     takeover: momentAt(timeline?.takenOver ? timeline : undefined, 't6'),
+    apiGap: longest(gaps, 'write', 'config'),
   }
-  return (Object.keys(measured) as BudgetName[]).map((name) => ({
+  const applies = (name: BudgetName): boolean =>
+    name !== 'apiGap' || expect.apiGap !== undefined || measured.apiGap.measured !== null
+  return (Object.keys(measured) as BudgetName[]).filter(applies).map((name) => ({
     name,
     wanted: expect[name] ?? null,
     ...measured[name],
@@ -82,8 +86,11 @@ const dataChecks = (
     if (!judgement) return { ...base, outcome: 'unknown', saw: 'there is no ledger' }
     if (judgement.unknown.length > 0)
       return { ...base, outcome: 'unknown', saw: judgement.unknown.join('; ') }
-    const { row, file } = judgement.tally
-    const lines = file.sent > 0 ? `, ${String(file.acknowledged)} of ${String(file.sent)} lines` : ''
+    const { row, file, config } = judgement.tally
+    const lines = [
+      ...(file.sent > 0 ? [`, ${String(file.acknowledged)} of ${String(file.sent)} lines`] : []),
+      ...(config ? [`, ${String(config.acknowledged)} of ${String(config.sent)} ConfigMaps`] : []),
+    ].join('')
     return {
       ...base,
       outcome: 'passed',

@@ -1,4 +1,5 @@
 /** Two runs beside each other. */
+import { allMedia } from '../trial/ledger.js'
 import { cell } from '../plan/report.js'
 import { budgetTitles, spanText } from './checks.js'
 import type { RunReport } from './schema.js'
@@ -59,13 +60,18 @@ export const compareRuns = (one: RunReport, other: RunReport): string => {
       ...(['LOST', 'CORRUPT', 'DOUBLE WRITER'] as const).map((kind) =>
         fact(kind, count(kind, one), count(kind, other)),
       ),
-      ...(['row', 'file'] as const).map((medium) =>
-        fact(
-          `${tallied[medium]} acknowledged`,
-          one.data ? String(one.data.tally[medium].acknowledged) : '–',
-          other.data ? String(other.data.tally[medium].acknowledged) : '–',
+      ...allMedia
+        .filter(
+          (medium) =>
+            medium !== 'config' || (one.data?.tally.config ?? other.data?.tally.config) !== undefined,
+        )
+        .map((medium) =>
+          fact(
+            `${tallied[medium]} acknowledged`,
+            one.data?.tally[medium] ? String(one.data.tally[medium].acknowledged) : '–',
+            other.data?.tally[medium] ? String(other.data.tally[medium].acknowledged) : '–',
+          ),
         ),
-      ),
       ...components.map((name) => fact(name, one.versions[name] ?? '–', other.versions[name] ?? '–')),
     ],
   ).join('\n')

@@ -12,7 +12,7 @@ const verdict = z.enum(['PASS', 'FAIL', 'UNKNOWN'])
 
 const operation = z.enum(['write', 'read'])
 
-const medium = z.enum(['row', 'file'])
+const medium = z.enum(['row', 'file', 'config'])
 
 const tally = z.object({
   sent: z.int(),
@@ -117,7 +117,7 @@ export const runSchema = z
       }),
     budgets: z.array(
       z.object({
-        name: z.enum(['writeGap', 'readGap', 'notReady', 'takeover']),
+        name: z.enum(['writeGap', 'readGap', 'notReady', 'takeover', 'apiGap']),
         wanted: ms.nullable().meta({ description: 'Milliseconds; null: it is only measured.' }),
         measured: ms.nullable().meta({ description: 'Milliseconds; null: it was not seen.' }),
         atLeast: z.boolean().meta({ description: 'It had not ended when the run did.' }),
@@ -157,7 +157,11 @@ export const runSchema = z
           }),
         ),
         unknown: z.array(z.string()).meta({ description: 'Why nobody can know.' }),
-        tally: z.object({ row: tally, file: tally }),
+        tally: z.object({
+          row: tally,
+          file: tally,
+          config: tally.optional().meta({ description: 'ConfigMaps, where they were written.' }),
+        }),
         readBack: z
           .object({
             how: z.string().meta({ description: 'How it was read, with evidence.' }),

@@ -1,4 +1,5 @@
 /** A report of a run in words, as every document for people shows them. */
+import { allMedia } from '../trial/ledger.js'
 import { durationText } from '../lab/units.js'
 import { cell } from '../plan/report.js'
 import { budgetTitles, spanText } from './checks.js'
@@ -15,7 +16,11 @@ const groups = {
 
 export const signs = { passed: '✔', failed: '✖', unknown: '?' } as const
 
-export const tallied = { row: 'rows of the database', file: 'lines of the plain file' } as const
+export const tallied = {
+  row: 'rows of the database',
+  file: 'lines of the plain file',
+  config: 'ConfigMaps',
+} as const
 
 /** `fast, fencing: power` */
 export const settings = ({ failover, fencing }: RunReport): string =>
@@ -158,15 +163,20 @@ export const wordsOf = (report: RunReport) => ({
     begin,
     end: open ? 'not ended' : end,
   })),
-  tallies: Object.entries(report.data?.tally ?? {})
-    .filter(([, { sent }]) => sent > 0)
-    .map(([medium, { sent, acknowledged, unanswered, unansweredButThere }]) => ({
-      what: tallied[medium as keyof typeof tallied],
-      sent: String(sent),
-      acknowledged: String(acknowledged),
-      unanswered: String(unanswered),
-      there: String(unansweredButThere),
-    })),
+  tallies: allMedia.flatMap((medium) => {
+    const tally = report.data?.tally[medium]
+    return tally && tally.sent > 0
+      ? [
+          {
+            what: tallied[medium],
+            sent: String(tally.sent),
+            acknowledged: String(tally.acknowledged),
+            unanswered: String(tally.unanswered),
+            there: String(tally.unansweredButThere),
+          },
+        ]
+      : []
+  }),
   torn: report.data?.torn ?? null,
   groups: Object.entries(groups).flatMap(([group, title]) => {
     const checks = report.checks.filter((check) => check.group === group)

@@ -1,6 +1,7 @@
 /** The control plane: created by kubeadm init, kept as kubeadm wrote it, and checked. */
 import { readFile } from 'node:fs/promises'
-import { type Lab, type MachineSpec, machinesWith } from '../lab/lab.js'
+import { apiAddressOf, type Lab, type MachineSpec, machinesWith } from '../lab/lab.js'
+import { machineFiles, sha256 } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
 import { LabError, messageOf } from '../error.js'
@@ -10,10 +11,15 @@ import {
   admitKubelet,
   controlPlaneCertificates,
   keepRenewed,
+  kubeconfigCertificate,
   kubeletCertificates,
   renewControlPlane,
 } from './certificates.js'
 import { eventually, machineCheck, serviceCheck } from './checks.js'
+import { controlPlanesAtWork, removeMember } from './etcd.js'
+import { prepareJoin } from './joining.js'
+import { fileOptions } from './machines.js'
+import { registered } from './nodes.js'
 import { describePod, isReady, pods } from './pods.js'
 
 const phase = 'kubernetes'
@@ -23,6 +29,10 @@ export const controlPlaneOf = (lab: Lab): MachineSpec => {
   if (!machine) throw new Error(`${lab.name} has no control plane`)
   return machine
 }
+
+/** The step after which a machine is a node of the cluster. */
+export const memberStepOf = (lab: Lab, machine: MachineSpec): string =>
+  machine === controlPlaneOf(lab) ? 'init-control-plane' : `join-${machine.name}`
 
 /** Writes this host's kubeconfig: the API server at the endpoint that the provider forwards to it. */
 const writeKubeconfig = async (context: Context, lab: Lab): Promise<void> => {
@@ -55,6 +65,8 @@ const laterPhases = [
  */
 const initialisedMark = '/var/lib/lab-initialised'
 
+const setMark = shell`sha256sum < /etc/lab/kubeadm.yaml > ${initialisedMark} && sync ${initialisedMark}`
+
 /** Compares the mark with the machine's present settings. */
 const initialisedWith = async (
   context: Context,
@@ -62,7 +74,9 @@ const initialisedWith = async (
 ): Promise<'these settings' | 'other settings' | 'not yet'> => {
   const { stdout } = await context
     .machine(machine.name)
-    .try(shell`cat ${initialisedMark} 2>/dev/null; sha256sum < /etc/lab/kubeadm.yaml`)
+    .try(
+      shell`test -d /var/lib/etcd/member && cat ${initialisedMark} 2>/dev/null; sha256sum < /etc/lab/kubeadm.yaml`,
+    )
   const [kept, now] = stdout.trim().split('\n')
   return now === undefined ? 'not yet' : kept === now ? 'these settings' : 'other settings'
 }
@@ -77,10 +91,10 @@ const keepManifests: Command = shell`rm -rf ${manifestsKept}; cp -a ${manifests}
 const restoreManifests: Command = shell`cd ${manifestsKept} 2>/dev/null || exit 0; for file in *; do cmp -s "$file" ${manifests}/"$file" || { cp -a "$file" ${manifests}/."$file".new && mv ${manifests}/."$file".new ${manifests}/"$file"; }; done`
 
 /** Shows how the manifests differ from kubeadm's, by file: `> - --etcd-servers=https://127.0.0.1:1`. */
-const manifestsCheck = (lab: Lab, machine: MachineSpec): Check =>
+const manifestsCheck = (lab: Lab, machine: MachineSpec, id = 'manifests'): Check =>
   machineCheck({
-    id: 'manifests',
-    title: 'the control plane is described as kubeadm wrote it',
+    id,
+    title: `the control plane ${id === 'manifests' ? '' : `of ${machine.name} `}is described as kubeadm wrote it`,
     machine: machine.name,
     hint: `lab up ${lab.name}`,
     command: shell`test ! -d ${manifestsKept} || diff -r ${manifestsKept} ${manifests} | grep -e '^[<>O]' -e ^diff | sed -e '/^diff/s|.*/||' -e '/^Only/s|.*/||'; true`,
@@ -93,63 +107,185 @@ const manifestsCheck = (lab: Lab, machine: MachineSpec): Check =>
 /** Seconds for etcd and the API server: 20 were measured on two cores. */
 const apiDeadline = 180
 
+/** Goes on with a control plane that was made before: the kubelet starts it if its certificates are still good. */
+const restore = async (context: Context, name: string, progress: (note: string) => void): Promise<void> => {
+  const there = context.machine(name)
+  await there.run(restoreManifests)
+  if (await renewControlPlane(context, name)) progress('new certificates for the control plane')
+  const admitted = await admitKubelet(context, name, name)
+  progress(`already initialised: ${admitted ? 'a new certificate for its kubelet' : 'starting its kubelet'}`)
+  await there.run(shell`systemctl start kubelet`, { signal: context.signal })
+  if (admitted) await keepRenewed(context, name)
+}
+
+/** Makes a cluster, with this machine as its first control plane. */
+const initialise = async (
+  context: Context,
+  lab: Lab,
+  name: string,
+  progress: (note: string) => void,
+): Promise<void> => {
+  const there = context.machine(name)
+  // A run that was interrupted leaves half a control plane, and kubeadm init refuses to continue from it.
+  await there.run(shell`test ! -e /etc/kubernetes/manifests/kube-apiserver.yaml || kubeadm reset --force`, {
+    timeout: 120,
+    signal: context.signal,
+  })
+  const kubeadm = (skipped: readonly string[]): Promise<string> =>
+    there.run(
+      shell`kubeadm init --config /etc/lab/kubeadm.yaml ${`--skip-phases=${['preflight', 'show-join-command', ...skipped].join(',')}`}`,
+      { timeout: 300, signal: context.signal },
+    )
+  progress('etcd and the API server')
+  await kubeadm([...laterPhases, 'control-plane/controller-manager', 'control-plane/scheduler'])
+  await writeKubeconfig(context, lab)
+  // The API server is ready only when its default roles exist, too.
+  await eventually(context, apiDeadline, () => context.kubectl.run(['get', '--raw=/readyz'], { timeout: 5 }))
+  progress('controller manager, scheduler, bootstrap token, kube-proxy')
+  await kubeadm([...earlierPhases, 'wait-control-plane', 'addon/coredns'])
+  await there.run(setMark)
+  await there.run(keepManifests)
+}
+
+/** What the certificates of every control plane are signed with, and what tokens are. */
+const authorityFiles = ['ca', 'front-proxy-ca', 'etcd/ca'].flatMap((name) => [`${name}.crt`, `${name}.key`])
+const handedOver = [...authorityFiles, 'sa.key', 'sa.pub']
+
+/**
+ * Makes a machine one more control plane of the cluster. The keys of the cluster go from machine to machine over SSH,
+ * through standard input and output only; kubeadm's own way would leave them in a Secret for two hours.
+ * @param via a control plane at work
+ */
+const join = async (
+  context: Context,
+  name: string,
+  via: string,
+  progress: (note: string) => void,
+): Promise<void> => {
+  const { kubectl, signal } = context
+  const there = context.machine(name)
+  if (await removeMember(context, name, via)) progress('its lost member was taken out of etcd')
+  await kubectl.run(['delete', 'node', name, '--ignore-not-found'])
+  await prepareJoin(context, name, via)
+  const keys = await context
+    .machine(via)
+    .run(shell`tar --create --directory=/etc/kubernetes/pki ${handedOver} | base64 --wrap=0`, { signal })
+  await there.run(
+    shell`mkdir -p /etc/kubernetes/pki && base64 --decode | tar --extract --directory=/etc/kubernetes/pki`,
+    { input: keys, signal },
+  )
+  progress(`it becomes a member of etcd, beside ${via}`)
+  await there.run(shell`kubeadm join --config /etc/lab/kubeadm-join.yaml --skip-phases=preflight`, {
+    timeout: 420,
+    signal,
+  })
+  await there.run(setMark)
+  await there.run(keepManifests)
+}
+
+/** A control plane that the machine can join; undefined: there is no cluster yet. @throws where nobody can know */
+const clusterBeside = async (context: Context, lab: Lab, name: string): Promise<string | undefined> => {
+  const others = machinesWith(lab, 'control-plane').filter((other) => other.name !== name)
+  const made = await Promise.all(
+    others.map(async (other) => [other.name, await initialisedWith(context, other)] as const),
+  )
+  const before = made.filter(([, saw]) => saw !== 'not yet').map(([other]) => other)
+  if (before.length === 0) return undefined
+  const [via] = await eventually(context, apiDeadline, async () => {
+    const found = (await controlPlanesAtWork(context, lab, name)).filter((other) => before.includes(other))
+    if (found.length > 0) return found
+    throw new LabError(
+      'no-quorum',
+      `${name} has no control plane on its disk, and most members of etcd are gone: what is left (${before.join(', ')}) may not let it in`,
+      {
+        hint: `bring back the other machines with their disks; or lab down ${lab.name}, and all is made anew`,
+      },
+    )
+  })
+  return via
+}
+
+/**
+ * Whether a control plane was made alone, at its own address, and differs from the lab file in nothing else: then it
+ * can become the first of several.
+ */
+const wasAlone = async (context: Context, lab: Lab, machine: MachineSpec): Promise<boolean> => {
+  if (!lab.kubernetes?.endpoint) return false
+  const alone: Lab = {
+    ...lab,
+    machines: lab.machines.filter((each) => each.role !== 'control-plane' || each.name === machine.name),
+    kubernetes: { ...lab.kubernetes, endpoint: undefined },
+  }
+  const options = await fileOptions(lab, context.provider)
+  const file = machineFiles(alone, machine, options).find(({ path }) => path === '/etc/lab/kubeadm.yaml')
+  const kept = await context.machine(machine.name).run(shell`cut -d ' ' -f 1 ${initialisedMark}`)
+  return file !== undefined && sha256(file.content) === kept
+}
+
+/**
+ * Gives a cluster whose control plane was alone an address of its own for the API server. Certificates, manifests,
+ * kubeconfigs and what the cluster says of itself are made anew by kubeadm; data stays.
+ */
+const moveToEndpoint = async (
+  context: Context,
+  lab: Lab,
+  name: string,
+  progress: (note: string) => void,
+): Promise<void> => {
+  const there = context.machine(name)
+  const phase = (...words: readonly string[]): Promise<string> =>
+    there.run(shell`kubeadm init phase ${words} --config /etc/lab/kubeadm.yaml`, {
+      timeout: 120,
+      signal: context.signal,
+    })
+  progress(`the API server moves to ${apiAddressOf(lab)}`)
+  await there.run(
+    shell`cd /etc/kubernetes && rm -f pki/apiserver.crt pki/apiserver.key admin.conf super-admin.conf`,
+  )
+  await phase('certs', 'apiserver')
+  for (const who of ['admin', 'super-admin']) await phase('kubeconfig', who)
+  await phase('etcd', 'local')
+  await phase('control-plane', 'all')
+  await there.run(shell`systemctl start kubelet`, { signal: context.signal })
+  await writeKubeconfig(context, lab)
+  await eventually(context, apiDeadline, () => phase('upload-config', 'all'))
+  await eventually(context, apiDeadline, () => phase('bootstrap-token', '--skip-token-print'))
+  await phase('addon', 'kube-proxy')
+  await context.kubectl.run(['-n', 'kube-system', 'rollout', 'restart', 'daemonset/kube-proxy'])
+  await there.run(setMark)
+  await there.run(keepManifests)
+}
+
+const refuseChange = (lab: Lab): never => {
+  throw new LabError(
+    'kubernetes-changed',
+    `the Kubernetes settings of ${lab.name} cannot be changed while it is up`,
+    {
+      hint: `lab down ${lab.name}, then lab up ${lab.name}; or undo the change in the lab file`,
+    },
+  )
+}
+
+/** The first control plane. Where it has lost its disk, and others have a cluster, it joins that one. */
 export const initControlPlane = (lab: Lab): Step => {
   const machine = controlPlaneOf(lab)
+  const others = machinesWith(lab, 'control-plane').filter((other) => other !== machine)
   return {
     id: 'init-control-plane',
     title: 'Initialise the control plane with kubeadm',
     phase,
     machine: machine.name,
-    needs: [`start-containerd-${machine.name}`],
+    needs: [machine, ...others].map(({ name }) => `start-containerd-${name}`),
     apply: async (context, progress) => {
-      const there = context.machine(machine.name)
-      const initialised = await there.try(shell`test -e ${initialisedMark}`)
-      if (initialised.exitCode === 0 && (await initialisedWith(context, machine)) === 'other settings')
-        throw new LabError(
-          'kubernetes-changed',
-          `the Kubernetes settings of ${lab.name} cannot be changed while it is up`,
-          {
-            hint: `lab down ${lab.name}, then lab up ${lab.name}; or undo the change in the lab file`,
-          },
-        )
-      if (initialised.exitCode === 0) {
-        // An earlier run made it: the kubelet starts it again if its certificate is still valid.
-        await there.run(restoreManifests)
-        if (await renewControlPlane(context, machine.name)) progress('new certificates for the control plane')
-        const admitted = await admitKubelet(context, machine.name, machine.name)
-        progress(
-          `already initialised: ${admitted ? 'a new certificate for its kubelet' : 'starting its kubelet'}`,
-        )
-        await there.run(shell`systemctl start kubelet`, { signal: context.signal })
-        if (admitted) await keepRenewed(context, machine.name)
-      } else {
-        // A run that was interrupted leaves half a control plane, and kubeadm init refuses to continue from it.
-        await there.run(
-          shell`test ! -e /etc/kubernetes/manifests/kube-apiserver.yaml || kubeadm reset --force`,
-          {
-            timeout: 120,
-            signal: context.signal,
-          },
-        )
-        const kubeadm = (skipped: readonly string[]): Promise<string> =>
-          there.run(
-            shell`kubeadm init --config /etc/lab/kubeadm.yaml ${`--skip-phases=${['preflight', 'show-join-command', ...skipped].join(',')}`}`,
-            { timeout: 300, signal: context.signal },
-          )
-        progress('etcd and the API server')
-        await kubeadm([...laterPhases, 'control-plane/controller-manager', 'control-plane/scheduler'])
-        await writeKubeconfig(context, lab)
-        // The API server is ready only when its default roles exist as well.
-        await eventually(context, apiDeadline, () =>
-          context.kubectl.run(['get', '--raw=/readyz'], { timeout: 5 }),
-        )
-        progress('controller manager, scheduler, bootstrap token, kube-proxy')
-        await kubeadm([...earlierPhases, 'wait-control-plane', 'addon/coredns'])
-        await there.run(
-          shell`sha256sum < /etc/lab/kubeadm.yaml > ${initialisedMark} && sync ${initialisedMark}`,
-        )
-        await there.run(keepManifests)
+      const saw = await initialisedWith(context, machine)
+      if (saw === 'other settings') {
+        if (await wasAlone(context, lab, machine)) await moveToEndpoint(context, lab, machine.name, progress)
+        else refuseChange(lab)
       }
+      const via = saw === 'not yet' ? await clusterBeside(context, lab, machine.name) : undefined
+      if (saw !== 'not yet') await restore(context, machine.name, progress)
+      else if (via !== undefined) await join(context, machine.name, via, progress)
+      else await initialise(context, lab, machine.name, progress)
       await writeKubeconfig(context, lab)
     },
     checks: [
@@ -183,7 +319,8 @@ export const initControlPlane = (lab: Lab): Step => {
           }
         },
       },
-      ...controlPlaneCertificates(lab, machine),
+      controlPlaneCertificates(lab, machine),
+      kubeconfigCertificate(lab),
       kubeletCertificates(lab, machine),
       {
         id: 'api-answers',
@@ -203,11 +340,57 @@ export const initControlPlane = (lab: Lab): Step => {
   }
 }
 
+const machineBefore = (lab: Lab, machine: MachineSpec): MachineSpec => {
+  const machines = machinesWith(lab, 'control-plane')
+  return machines[machines.indexOf(machine) - 1] ?? controlPlaneOf(lab)
+}
+
+/**
+ * One more control plane, after the one before it in the lab file. Side by side they would be no sooner: on two
+ * processors each waited for the other until kubeadm gave up. Where it has lost its disk, its former member of etcd makes place
+ * for a new one.
+ */
+export const joinControlPlane = (lab: Lab, machine: MachineSpec): Step => ({
+  id: memberStepOf(lab, machine),
+  title: `Join ${machine.name} to the cluster as a control plane`,
+  phase,
+  machine: machine.name,
+  needs: [memberStepOf(lab, machineBefore(lab, machine)), `start-containerd-${machine.name}`],
+  apply: async (context, progress) => {
+    const saw = await initialisedWith(context, machine)
+    if (saw === 'other settings') refuseChange(lab)
+    if (saw === 'these settings') return restore(context, machine.name, progress)
+    const via = await clusterBeside(context, lab, machine.name)
+    if (via === undefined) throw new Error(`no cluster beside ${machine.name}`)
+    return join(context, machine.name, via, progress)
+  },
+  checks: [
+    {
+      id: `${machine.name}-kubeadm-join`,
+      title: `kubeadm join ran to its end on ${machine.name}, with the settings of the lab file`,
+      machine: machine.name,
+      hint: `lab up ${lab.name}`,
+      probe: async (context) => {
+        const saw = await initialisedWith(context, machine)
+        return { ok: saw === 'these settings', saw }
+      },
+    },
+    serviceCheck(lab, machine, 'kubelet'),
+    manifestsCheck(lab, machine, `${machine.name}-manifests`),
+    registered(lab, machine),
+    controlPlaneCertificates(lab, machine, `${machine.name}-certificates`),
+    kubeletCertificates(lab, machine),
+  ],
+})
+
 export const proveControlPlane = (lab: Lab): Step => {
-  const machine = controlPlaneOf(lab)
-  const component = (name: string): Check => ({
-    id: name,
-    title: `${name} is ready`,
+  const first = controlPlaneOf(lab)
+  const machines = machinesWith(lab, 'control-plane')
+  const idOf = (name: string, machine: MachineSpec): string =>
+    machine === first ? name : `${machine.name}-${name}`
+  const component = (name: string, machine: MachineSpec): Check => ({
+    id: idOf(name, machine),
+    title: machines.length === 1 ? `${name} is ready` : `${name} of ${machine.name} is ready`,
     machine: machine.name,
     within: 120,
     hint: `lab kubectl ${lab.name} -- -n kube-system logs ${name}-${machine.name}`,
@@ -218,23 +401,30 @@ export const proveControlPlane = (lab: Lab): Step => {
       return { ok: isReady(pod), saw: `${describePod(pod)}, ${String(restarts)} restarts` }
     },
   })
+  const health = (machine: MachineSpec): Check =>
+    machineCheck({
+      id: idOf('etcd-health', machine),
+      title:
+        machines.length === 1
+          ? 'etcd answers and is healthy'
+          : `etcd of ${machine.name} answers and is healthy`,
+      machine: machine.name,
+      within: 60,
+      hint: `lab kubectl ${lab.name} -- -n kube-system logs etcd-${machine.name}`,
+      command: shell`curl --silent --max-time 5 http://127.0.0.1:2381/health`,
+      judge: (output) => ({ ok: output.includes('"health":"true"'), saw: output || 'no answer' }),
+    })
   return {
     id: 'prove-control-plane',
     title: 'See every part of the control plane at work',
     phase,
-    machine: machine.name,
-    needs: ['init-control-plane'],
-    checks: [
-      ...(['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'etcd'] as const).map(component),
-      machineCheck({
-        id: 'etcd-health',
-        title: 'etcd answers and is healthy',
-        machine: machine.name,
-        within: 60,
-        hint: `lab kubectl ${lab.name} -- -n kube-system logs etcd-${machine.name}`,
-        command: shell`curl --silent --max-time 5 http://127.0.0.1:2381/health`,
-        judge: (output) => ({ ok: output.includes('"health":"true"'), saw: output || 'no answer' }),
-      }),
-    ] as unknown as [Check, ...Check[]],
+    machine: first.name,
+    needs: machines.map((machine) => memberStepOf(lab, machine)),
+    checks: machines.flatMap((machine) => [
+      ...(['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'etcd'] as const).map((name) =>
+        component(name, machine),
+      ),
+      health(machine),
+    ]) as unknown as [Check, ...Check[]],
   }
 }

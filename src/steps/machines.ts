@@ -9,6 +9,7 @@ import type { Step as AnyStep, Surroundings } from '../plan/step.js'
 import { groupOf, type Leftover, type Provider } from '../provider/provider.js'
 import { messageOf } from '../error.js'
 import { pathsOf, secretsOf } from '../state.js'
+import { controlPlanesAtWork, removeMember } from './etcd.js'
 import { shared } from './checks.js'
 
 const phase = 'machines'
@@ -246,12 +247,17 @@ export const remove = (lab: Lab, name: string): Step => ({
   phase,
   machine: name,
   needs: ['create-network'],
-  apply: async (context) => {
+  apply: async (context, progress) => {
     if (lab.kubernetes && (await isNode(context, name)))
       await context.kubectl.run(
         ['drain', name, '--ignore-daemonsets', '--delete-emptydir-data', '--force', '--timeout=60s'],
         { timeout: 90 },
       )
+    if (lab.kubernetes) {
+      // A control plane leaves etcd first: one that is only gone would count as a member that is lost.
+      const [via] = await controlPlanesAtWork(context, lab, name)
+      if (via !== undefined && (await removeMember(context, name, via))) progress('it left etcd')
+    }
     await groupOf(context.provider, 'machines').remove(lab, name)
   },
   checks: [

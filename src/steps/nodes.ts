@@ -1,5 +1,12 @@
 /** Nodes: what the API server and their own machines report, and the steps that make them ready. */
-import { type KubernetesSpec, type Lab, type MachineSpec, nodesOf, podRangeOf } from '../lab/lab.js'
+import {
+  type KubernetesSpec,
+  type Lab,
+  type MachineSpec,
+  machinesWith,
+  nodesOf,
+  podRangeOf,
+} from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
 import type { Verdict } from '../plan/step.js'
@@ -233,7 +240,8 @@ export const readyNode = (lab: Lab, machine: MachineSpec, kubernetes: Kubernetes
   phase,
   machine: machine.name,
   needs: [
-    machine.role === 'control-plane' ? 'init-control-plane' : `join-${machine.name}`,
+    // The first control plane makes the cluster; all others join it.
+    machine === machinesWith(lab, 'control-plane')[0] ? 'init-control-plane' : `join-${machine.name}`,
     `route-pods-${machine.name}`,
   ],
   apply: async ({ kubectl }) => {

@@ -19,6 +19,7 @@ import * as configuration from './configuration.js'
 import * as controlPlane from './control-plane.js'
 import * as database from './database.js'
 import * as databaseRows from './database-rows.js'
+import * as endpoint from './endpoint.js'
 import * as fencing from './fencing.js'
 import * as filesystems from './filesystem.js'
 import * as filesystemSize from './filesystem-size.js'
@@ -88,12 +89,16 @@ export const kubernetesSteps = (lab: Lab): readonly Step[] => {
   return [
     ...nodesOf(lab).map((machine) => nodes.startContainerd(lab, machine)),
     controlPlane.initControlPlane(lab),
+    ...machinesWith(lab, 'control-plane')
+      .slice(1)
+      .map((machine) => controlPlane.joinControlPlane(lab, machine)),
     nodes.forgetNodes(lab),
     ...machinesWith(lab, 'worker').map((machine) => workers.joinWorker(lab, machine)),
     ...nodesOf(lab).map((machine) => routes.routePods(lab, machine)),
     ...nodesOf(lab).map((machine) => nodes.readyNode(lab, machine, spec)),
     addons.installDns(lab),
     controlPlane.proveControlPlane(lab),
+    ...endpoint.proveEndpoint(lab),
     addons.proveProxy(lab),
     ...(machinesWith(lab, 'worker').some(({ iqn }) => iqn !== undefined) ? [lunGuard.guardLuns(lab)] : []),
     fencing.watchWorkers(lab),

@@ -1,28 +1,28 @@
 /** Workers: they join the cluster with a bootstrap token. */
-import type { Lab, MachineSpec } from '../lab/lab.js'
+import { apiAddressOf, type Lab, type MachineSpec } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
-import type { Step } from '../context.js'
-import { render } from '../render.js'
-import { pathsOf, secretsOf } from '../state.js'
+import type { Check, Step } from '../context.js'
 import { admitKubelet, keepRenewed, kubeletCertificates } from './certificates.js'
-import { apply, serviceCheck } from './checks.js'
+import { equals, machineCheck, serviceCheck } from './checks.js'
 import { controlPlaneOf } from './control-plane.js'
+import { prepareJoin } from './joining.js'
 import { registered } from './nodes.js'
 
 const phase = 'kubernetes'
 
-/** Milliseconds for which a bootstrap token is valid. */
-const tokenLife = 3_600_000
-
-/** The Secret of a bootstrap token, which lets a machine join until it expires. @param token `ID.SECRET` */
-export const bootstrapTokenManifest = (token: string, now = Date.now()): string => {
-  const [id = '', secret = ''] = token.split('.')
-  return render('manifests/bootstrap-token.yaml', {
-    id,
-    secret,
-    expiration: new Date(now + tokenLife).toISOString(),
+/**
+ * Whether the kubelet asks where the lab file now has the API server: only a lab that got an address of its own for it
+ * later has nodes that do not.
+ */
+const kubeletServer = (lab: Lab, machine: MachineSpec): Check =>
+  machineCheck({
+    id: `${machine.name}-endpoint`,
+    title: `${machine.name}'s kubelet asks the API server at ${apiAddressOf(lab)}`,
+    machine: machine.name,
+    hint: `lab up ${lab.name}`,
+    command: shell`sed -n 's/^ *server: //p' /etc/kubernetes/kubelet.conf`,
+    judge: equals(`https://${apiAddressOf(lab)}:6443`),
   })
-}
 
 export const joinWorker = (lab: Lab, machine: MachineSpec): Step => ({
   id: `join-${machine.name}`,
@@ -40,30 +40,13 @@ export const joinWorker = (lab: Lab, machine: MachineSpec): Step => ({
       const admitted = await admitKubelet(context, controlPlane.name, machine.name)
       await there.run(shell`systemctl start kubelet`, { signal: context.signal })
       if (admitted) await keepRenewed(context, machine.name)
+      if (lab.kubernetes?.endpoint !== undefined)
+        await there.run(
+          shell`grep -q ${`server: https://${apiAddressOf(lab)}:6443`} /etc/kubernetes/kubelet.conf || { sed -i ${`s|server: .*|server: https://${apiAddressOf(lab)}:6443|`} /etc/kubernetes/kubelet.conf && systemctl restart kubelet; }`,
+          { signal: context.signal },
+        )
     } else {
-      // The first token expires, so that nobody can join with it forever: renew it for this node.
-      await apply(context, bootstrapTokenManifest((await secretsOf(pathsOf(lab))).bootstrapToken))
-      await there.run(shell`test ! -e /etc/kubernetes/kubelet.conf || kubeadm reset --force`, {
-        timeout: 120,
-        signal: context.signal,
-      })
-      const authority = await context
-        .machine(controlPlane.name)
-        .run(shell`base64 -w0 /etc/kubernetes/pki/ca.crt`)
-      const clusterInfo = {
-        apiVersion: 'v1',
-        kind: 'Config',
-        clusters: [
-          {
-            name: '',
-            cluster: {
-              server: `https://${controlPlane.address}:6443`,
-              'certificate-authority-data': authority,
-            },
-          },
-        ],
-      }
-      await there.write('/etc/lab/cluster-info.yaml', { content: JSON.stringify(clusterInfo), mode: 0o600 })
+      await prepareJoin(context, machine.name, controlPlane.name)
       await there.run(shell`kubeadm join --config /etc/lab/kubeadm.yaml --skip-phases=preflight`, {
         timeout: 300,
         signal: context.signal,
@@ -74,5 +57,6 @@ export const joinWorker = (lab: Lab, machine: MachineSpec): Step => ({
     serviceCheck(lab, machine, 'kubelet'),
     registered(lab, machine),
     kubeletCertificates(lab, machine),
+    ...(lab.kubernetes?.endpoint === undefined ? [] : [kubeletServer(lab, machine)]),
   ],
 })

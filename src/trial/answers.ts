@@ -17,26 +17,28 @@ class MediumAnswers {
 
 /** Acknowledged writes during the run. */
 export class Answers {
-  readonly #of: Readonly<Record<Medium, MediumAnswers>> = {
-    row: new MediumAnswers(),
-    file: new MediumAnswers(),
-  }
+  readonly #of: ReadonlyMap<Medium, MediumAnswers>
   #lastPod: string | undefined
+
+  /** @param used what is written to */
+  constructor(used: readonly Medium[] = ['row', 'file']) {
+    this.#of = new Map(used.map((medium) => [medium, new MediumAnswers()]))
+  }
 
   take(record: LedgerRecord): void {
     if (record.type !== 'acknowledged' || record.operation !== 'write') return
-    this.#of[record.medium].take(record.ms)
+    this.#of.get(record.medium)?.take(record.ms)
     if (record.medium === 'row') this.#lastPod = record.server.pod
   }
 
   /** The media without an acknowledged write so far. */
   get missing(): readonly Medium[] {
-    return (['row', 'file'] as const).filter((medium) => this.#of[medium].last === -Infinity)
+    return [...this.#of].filter(([, { last }]) => last === -Infinity).map(([medium]) => medium)
   }
 
   /** Milliseconds since the last answer of the medium that has been silent the longest. */
   get silence(): number {
-    return performance.now() - Math.min(this.#of.row.last, this.#of.file.last)
+    return performance.now() - Math.min(...[...this.#of.values()].map(({ last }) => last))
   }
 
   /** The database pod that answered last. */
@@ -48,7 +50,7 @@ export class Answers {
   calmSince(ms: number): boolean {
     return (
       this.silence < usualPause &&
-      Object.values(this.#of).every(({ last, steadySince }) => last - Math.max(steadySince, ms) >= calm)
+      [...this.#of.values()].every(({ last, steadySince }) => last - Math.max(steadySince, ms) >= calm)
     )
   }
 }

@@ -28,10 +28,14 @@ const crews: Readonly<Record<Medium, readonly Worker[]>> = {
     { client: 'file-writer', operation: 'write', pace: 100, first: 1, roams: false },
     { client: 'file-reader', operation: 'read', pace: 200, first: 1, roams: false },
   ],
+  config: [
+    { client: 'api-writer', operation: 'write', pace: 250, first: 1, roams: false },
+    { client: 'api-reader', operation: 'read', pace: 500, first: 1, roams: false },
+  ],
 }
 
 /** The first word of a write's content. */
-const words = { row: 'row', file: 'line' } as const
+const words = { row: 'row', file: 'line', config: 'ConfigMap' } as const
 
 /** The present time for a record, on the wall clock and on a monotonic clock. */
 export const now = (): { readonly at: string; readonly ms: number } => ({

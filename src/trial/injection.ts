@@ -6,10 +6,24 @@ import { see, type Seen } from '../fault/sign.js'
 import type { LabId } from '../identity.js'
 import { type JournalEntry, noteUndo, readJournal } from '../journal.js'
 import type { FaultSpec } from '../lab/lab.js'
+import type { Roles } from '../lab/where.js'
 import type { FaultFact } from './facts.js'
 import type { Registry } from './registry.js'
+import { holdersOf } from '../steps/endpoint.js'
+import { leaderOf } from '../steps/etcd.js'
 import type { TrialEvent, TrialEventName } from './trial-event.js'
 import { undoAll } from './undo.js'
+
+/** Who can be meant by a word of a fault at this moment. */
+const rolesNow = async (context: Context, server: string): Promise<Roles> => {
+  if (context.lab.kubernetes?.endpoint === undefined) return { server }
+  const [leader, holders] = await Promise.all([leaderOf(context), holdersOf(context)])
+  return {
+    server,
+    ...(leader === undefined ? {} : { 'etcd-leader': leader }),
+    ...(holders[0] === undefined ? {} : { endpoint: holders[0] }),
+  }
+}
 
 /** @throws LabError for an unknown fault */
 export const faultNamed = ({ faults }: Registry, name: string): FaultRecord => {
@@ -80,7 +94,10 @@ export class Injections {
     const record = faultNamed(this.#registry, spec.fault)
     const injection: Injection = {
       record,
-      fault: await record.aim(context, spec, { server, index: this.#all.length }),
+      fault: await record.aim(context, spec, {
+        ...(await rolesNow(context, server)),
+        index: this.#all.length,
+      }),
       lasts: spec.for,
       ids: [],
     }

@@ -1,5 +1,6 @@
 /** Judges the ledger against what was read back: what is lost, corrupt, or written by two servers at once. */
 import {
+  allMedia,
   type Acknowledged,
   acknowledgedIn,
   type Gap,
@@ -43,7 +44,8 @@ export interface Judgement {
   readonly findings: readonly Finding[]
   /** Why the result is unknown, one sentence per reason; not empty when the verdict is UNKNOWN. */
   readonly unknown: readonly string[]
-  readonly tally: Readonly<Record<Medium, Tally>>
+  /** `config` only where ConfigMaps were written. */
+  readonly tally: Readonly<Record<'row' | 'file', Tally>> & { readonly config?: Tally }
   /** The longest gap of each client, in order of appearance. */
   readonly gaps: readonly Gap[]
 }
@@ -71,7 +73,7 @@ const finding = (
         },
       ]
 
-const words = { row: 'row', file: 'line' } as const
+const words = { row: 'row', file: 'line', config: 'ConfigMap' } as const
 
 /** `1 acknowledged row is`, `2 acknowledged rows are` */
 const counted = (count: number, noun: string): string =>
@@ -219,25 +221,31 @@ const doubts = (
  * @param writers whether several servers may write at a time, like the members of a Cassandra ring
  * @param rows every row, read back after recovery; undefined if that was not possible
  * @param fileLines every line of the plain file, in order; undefined if there is no file or it could not be read
+ * @param configs every ConfigMap, in any order and written by any API server; undefined if none could be read
  */
 export const judge = (
   records: readonly LedgerRecord[],
   rows: readonly ReadBack[] | undefined,
   fileLines: readonly ReadBack[] | undefined,
   writers: 'one' | 'many' = 'one',
+  configs?: readonly ReadBack[],
 ): Judgement => {
-  const readBack = { row: rows, file: fileLines }
-  const written = { row: writesTo(records, 'row'), file: writesTo(records, 'file') }
+  const readBack = { row: rows, file: fileLines, config: configs }
+  const written = {
+    row: writesTo(records, 'row'),
+    file: writesTo(records, 'file'),
+    config: writesTo(records, 'config'),
+  }
   const fault = (markIn(records, 'acting') ?? markIn(records, 'fault'))?.ms
-  const used = (['row', 'file'] as const).filter((medium) => written[medium].length > 0)
-  const findings = (['row', 'file'] as const).flatMap((medium) => {
+  const used = allMedia.filter((medium) => written[medium].length > 0)
+  const findings = allMedia.flatMap((medium) => {
     const acknowledged = acknowledgedIn(written[medium])
     const there = readBack[medium]
     return [
       ...(there ? lost(medium, acknowledged, there) : []),
       ...(there ? corrupt(medium, written[medium], there) : []),
       ...(there ? repeated(medium, there) : []),
-      ...(writers === 'one' ? takingTurns(medium, acknowledged) : []),
+      ...(writers === 'one' && medium !== 'config' ? takingTurns(medium, acknowledged) : []),
       ...(medium === 'file' && there ? takingTurnsInFile(there) : []),
     ]
   })
@@ -249,7 +257,11 @@ export const judge = (
     verdict: findings.length > 0 ? 'FAIL' : unknown.length > 0 ? 'UNKNOWN' : 'PASS',
     findings,
     unknown,
-    tally: { row: tallyOf(written.row, rows), file: tallyOf(written.file, fileLines) },
+    tally: {
+      row: tallyOf(written.row, rows),
+      file: tallyOf(written.file, fileLines),
+      ...(written.config.length > 0 ? { config: tallyOf(written.config, configs) } : {}),
+    },
     gaps: longestGaps(records),
   }
 }

@@ -16,8 +16,10 @@ const request = {
   /** Such as `writer-1`; a client has one request at a time. */
   client: z.string(),
   operation: z.enum(['write', 'read']),
-  /** A row of the database (of ZooKeeper a znode), or a line of a plain file on the LUN. */
-  medium: z.enum(['row', 'file']),
+  /**
+   * A row of the database (of ZooKeeper a znode), a line of a plain file on the LUN, or a ConfigMap of the API server.
+   */
+  medium: z.enum(['row', 'file', 'config']),
   /** For a write: its number, which is unique in its medium. For a read: the client's own count. */
   seq: z.int().nonnegative(),
   /** The address of the request: `192.168.56.21:32306`. */
@@ -47,9 +49,11 @@ export type Server = z.output<typeof server>
 
 export type Operation = 'write' | 'read'
 
-export type Medium = 'row' | 'file'
+export type Medium = 'row' | 'file' | 'config'
 
-/** A row of the database or a line of the file that was read back. */
+export const allMedia: readonly Medium[] = ['row', 'file', 'config']
+
+/** A row of the database, a line of the file, or a ConfigMap that was read back. */
 export interface ReadBack {
   readonly seq: number
   readonly content: string
@@ -188,7 +192,7 @@ export const answersIn = (records: readonly LedgerRecord[], apart: number): Answ
   )
 
 /** The name of each medium in a sentence. */
-export const media = { row: 'the database', file: 'the file' } as const
+export const media = { row: 'the database', file: 'the file', config: 'the API' } as const
 
 /** Milliseconds between two answers that do not count as a pause. */
 export const usualPause = 1000

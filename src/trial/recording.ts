@@ -11,7 +11,16 @@ import { type Client, ledgerClient, runName } from './client.js'
 import type { CommonFacts } from './facts.js'
 import { judge, type Judgement } from './judge.js'
 import { createLedger, type LedgerFile } from './ledger-file.js'
-import { type LedgerRecord, type Mark, markIn, media, type Medium, type ReadBack } from './ledger.js'
+import {
+  allMedia,
+  type LedgerRecord,
+  type Mark,
+  markIn,
+  media,
+  type Medium,
+  type ReadBack,
+} from './ledger.js'
+import { configStore } from './api-store.js'
 import { fileStore, rowStore, type Store } from './store.js'
 import { type DiskProof, putOnDisk } from './read-back.js'
 import { type Observation, type Timeline, timelineOf } from './timeline.js'
@@ -26,7 +35,7 @@ const answerDeadline = 60
 
 /** Reads and writes of a database, from before something is done to its lab until all of it was read back. */
 export class Recording {
-  readonly answers = new Answers()
+  readonly answers: Answers
   readonly #trial: Trial
   readonly #database: DatabaseSpec
   readonly #records: LedgerRecord[] = []
@@ -45,6 +54,7 @@ export class Recording {
   constructor(trial: Trial, database: DatabaseSpec) {
     this.#trial = trial
     this.#database = database
+    this.answers = new Answers(trial.lab.kubernetes?.endpoint === undefined ? ['row', 'file'] : allMedia)
   }
 
   /** The ledger so far. */
@@ -53,7 +63,8 @@ export class Recording {
   }
 
   get judgement(): Judgement {
-    return judge(this.#records, this.#readBack.row, this.#readBack.file)
+    const { row, file, config } = this.#readBack
+    return judge(this.#records, row, file, 'one', config)
   }
 
   /** The pod that answered last before the mark `fault`. */
@@ -100,7 +111,11 @@ export class Recording {
       run: runName(this.#trial.started),
       nodeOf: (pod: string) => watch.nodeOf(pod),
     }
-    const stores = [rowStore(medium), fileStore(medium)]
+    const stores = [
+      rowStore(medium),
+      fileStore(medium),
+      ...(this.#trial.lab.kubernetes?.endpoint === undefined ? [] : [configStore(context, medium.run)]),
+    ]
     this.#stores = stores
     const client = ledgerClient({
       stores,

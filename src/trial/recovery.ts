@@ -1,5 +1,14 @@
 /** Whether writes were answered again after the faults, and whether that took a heal. */
-import { acknowledgedIn, calm, type LedgerRecord, markIn, media, usualPause, writesTo } from './ledger.js'
+import {
+  acknowledgedIn,
+  allMedia,
+  calm,
+  type LedgerRecord,
+  markIn,
+  media,
+  usualPause,
+  writesTo,
+} from './ledger.js'
 
 /** Whether and since when writes were answered again. */
 export interface Recovery {
@@ -19,7 +28,7 @@ export const recoveryOf = (records: readonly LedgerRecord[], by: 'itself' | 'hea
   const fault = markIn(records, 'fault')
   const acting = markIn(records, 'acting')
   const end = markIn(records, by === 'itself' ? 'healing' : 'end')
-  const used = (['row', 'file'] as const).filter((medium) => writesTo(records, medium).length > 0)
+  const used = allMedia.filter((medium) => writesTo(records, medium).length > 0)
   if (!fault || used.length === 0)
     return { outcome: 'unknown', saw: 'nothing was written when the fault came' }
   if (!acting) return { outcome: 'unknown', saw: 'nobody saw the faults act' }

@@ -150,7 +150,9 @@ class Scenario implements Body {
     const { answers, former } = this.#recording
     const longest = Math.max(
       shortestLook,
-      ...[expect.writeGap, expect.readGap, expect.notReady, expect.takeover].map((budget) => budget ?? 0),
+      ...[expect.writeGap, expect.readGap, expect.notReady, expect.takeover, expect.apiGap].map(
+        (budget) => budget ?? 0,
+      ),
     )
     const lasting = this.#faults.all.filter(({ lasts }) => lasts !== undefined)
     const lasted = lasting.map(async (injected) => {

@@ -1,6 +1,7 @@
 /**
  * The media to which a client outside the cluster writes: rows of the database, and lines of a plain file on the same
- * LUN. Both are reached through any node's address.
+ * LUN; and where the API server has an address of its own, ConfigMaps (`api-store.ts`). Rows and lines are reached
+ * through any node's address.
  */
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -15,7 +16,7 @@ const stagger = 200
 /** Timeout of one attempt to connect and of one query, in milliseconds. */
 const requestTimeout = 1500
 /** Timeout for reading all rows or lines, and for creating or removing a table, in milliseconds. */
-const longTimeout = 10_000
+export const longTimeout = 10_000
 
 export type Dialer = Pick<Context, 'lab' | 'provider'>
 

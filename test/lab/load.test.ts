@@ -62,6 +62,7 @@ describe('valid files', () => {
   test('the shipped labs load with their defaults', async () => {
     expect(shippedLabs().map(({ name }) => name)).toEqual([
       'cassandra',
+      'control-planes',
       'deployment',
       'deployment-ha',
       'iscsi',

@@ -61,7 +61,7 @@ const core = {
 
 const groups = {
   machines: ['start', 'remove', 'parts', 'partsInUse'],
-  power: ['cut', 'on'],
+  power: ['cut', 'on', 'redfish'],
   pause: ['begin', 'end'],
   network: ['create', 'release', 'observe', 'apiEndpoint', 'proxyCommand'],
   disks: ['lunDevice'],

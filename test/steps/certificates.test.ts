@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { execa } from 'execa'
 import { certificateMargin, judgeCertificates } from '../../src/steps/certificates.js'
-import { bootstrapTokenManifest } from '../../src/steps/workers.js'
+import { bootstrapTokenManifest } from '../../src/steps/joining.js'
 import { parse } from 'yaml'
 
 const day = 86_400_000

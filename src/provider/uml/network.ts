@@ -1,15 +1,18 @@
 /** The namespaces of a lab, and the supervisor in them, as the host sees them. */
 import { type LabId } from '../../identity.js'
 import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { mkdir, open, readFile, rm } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { setTimeout as delay } from 'node:timers/promises'
 import { LabError } from '../../error.js'
-import { type Lab } from '../../lab/lab.js'
+import { apiAddressOf, type Lab } from '../../lab/lab.js'
 import { pathsOf, writePrivate } from '../../state.js'
+import { selfSigned } from './certificate.js'
 import { endOf } from './console.js'
+import { redfishService, type RedfishService } from './redfish.js'
 import type { RunningMachine } from './requests.js'
 import { callSupervisor, SupervisorRefusal } from './tunnel.js'
 import { addressText, parseSubnet, type Subnet } from '../../lab/address.js'
@@ -87,8 +90,47 @@ const listenOnLoopback = async (lab: Lab): Promise<Server> => {
   return server
 }
 
+export const redfishFile = (lab: LabId): string => join(pathsOf(lab).root, 'redfish.json')
+
+/** Credentials and certificate of the lab's power switches: created once, and kept as long as the lab exists. */
+export const redfishOf = async (lab: Lab): Promise<RedfishService> => {
+  const kept = await readFile(redfishFile(lab), 'utf8').catch(() => '')
+  try {
+    const service = redfishService(JSON.parse(kept))
+    if (service) return service
+  } catch {
+    // The file is missing, or a power cut has emptied it.
+  }
+  const service = {
+    username: 'lab',
+    password: randomBytes(16).toString('base64url'),
+    ...selfSigned(`power switches of ${lab.name}`, gatewayOf(lab)),
+  }
+  await writePrivate(redfishFile(lab), JSON.stringify(service, null, 2))
+  return service
+}
+
+/** Directs the port on the host's loopback to the API server. */
+const forwardApi = async (lab: Lab): Promise<void> => {
+  if (lab.kubernetes)
+    await callSupervisor(socketOf(lab), 'PUT', '/forward', { host: apiAddressOf(lab), port: 6443 })
+}
+
+/** The wrong address to which that port leads, if the lab's API server has been given another one; else undefined. */
+export const wrongForward = async (lab: Lab): Promise<string | undefined> => {
+  if (!lab.kubernetes) return undefined
+  const { host } = await callSupervisor<{ host?: string }>(socketOf(lab), 'GET', '/forward').catch(
+    (error: unknown) => {
+      // A supervisor of an earlier version: it leads to the only control plane, and so does the lab file.
+      if (error instanceof SupervisorRefusal && error.status === 404) return { host: undefined }
+      throw error
+    },
+  )
+  return host === undefined || host === apiAddressOf(lab) ? undefined : host
+}
+
 export const createNetwork = async (lab: Lab): Promise<void> => {
-  if (await runningMachines(lab)) return
+  if (await runningMachines(lab)) return forwardApi(lab)
   const root = pathsOf(lab).root
   await mkdir(root, { recursive: true, mode: 0o700 })
   await rm(socketOf(lab), { force: true })
@@ -131,9 +173,8 @@ export const createNetwork = async (lab: Lab): Promise<void> => {
     if (child.connected) child.disconnect()
     await log.close()
   }
-  const controlPlane = lab.machines.find((machine) => machine.role === 'control-plane')
-  if (controlPlane)
-    await callSupervisor(socketOf(lab), 'PUT', '/forward', { host: controlPlane.address, port: 6443 })
+  await forwardApi(lab)
+  await callSupervisor(socketOf(lab), 'PUT', '/redfish', await redfishOf(lab))
 }
 
 /** Of a supervisor that an earlier `lab` has started, and that runs machines otherwise. */

@@ -19,6 +19,8 @@
  *   PUT /paused/NAME           stops all its processes where they are; 409: it does not run
  *   DELETE /paused/NAME        lets them go on; 409: it does not run
  *   PUT /forward               {host, port}
+ *   GET /forward               the same; {} before there was any
+ *   PUT /redfish               RedfishService: offers the power switches at the bridge's address
  *   DELETE /                   ends everything
  *   CONNECT host:port          a tunnel into the lab's network
  */
@@ -42,6 +44,7 @@ import {
   startRequest,
 } from './requests.js'
 import { forward, limitConnections, limitWaiting, tunnel } from './traffic.js'
+import { redfishPort, redfishServer, redfishService, type Switches } from './redfish.js'
 
 interface Entry extends StartRequest {
   readonly child: ChildProcess
@@ -84,6 +87,8 @@ class Turns {
 
 const main = (socketPath: string, address: string, logPath: string): void => {
   const machines = new Map<string, Entry>()
+  /** How each machine was last started, for whoever only has its power switch. */
+  const requests = new Map<string, StartRequest>()
   const turns = new Turns()
   let forwardTo: { host: string; port: number } | undefined
   let lastStart = 0
@@ -101,6 +106,7 @@ const main = (socketPath: string, address: string, logPath: string): void => {
   const bridge = makeBridge(address)
 
   const start = (name: string, request: StartRequest): void => {
+    requests.set(name, request)
     const known = machines.get(name)
     if (known && known.ended === undefined) return
     const network = bridge.plug(request.link, request.user)
@@ -192,6 +198,37 @@ const main = (socketPath: string, address: string, logPath: string): void => {
     }))
   }
 
+  const switches: Switches = {
+    list: () =>
+      [...requests.keys()].map((name) => {
+        const entry = machines.get(name)
+        return { name, on: entry !== undefined && entry.ended === undefined }
+      }),
+    on: (name) =>
+      turns.take(name, () => {
+        const request = requests.get(name)
+        if (request) start(name, request)
+      }),
+    off: (name) => turns.take(name, () => end(name, undefined)),
+  }
+
+  let offered: ReturnType<typeof redfishServer> | undefined
+  const offer = (wanted: unknown): Promise<void> => {
+    const service = redfishService(wanted)
+    if (!service) throw new Refusal(400, 'wanted {username, password, key, certificate}')
+    offered?.close()
+    offered?.closeAllConnections()
+    const listener = redfishServer(service, switches, say)
+    offered = listener
+    return new Promise((resolve, reject) => {
+      listener.once('error', reject)
+      listener.listen(redfishPort, address.split('/')[0], () => {
+        listener.off('error', reject).on('error', (error) => say('the power switches', error))
+        resolve()
+      })
+    })
+  }
+
   const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const { route, name, run } = asked(request)
     const answer = (value: unknown = {}) => response.end(JSON.stringify(value))
@@ -221,6 +258,11 @@ const main = (socketPath: string, address: string, logPath: string): void => {
       answer()
     } else if (route === 'PUT forward') {
       forwardTo = forwardRequest(await bodyOf(request))
+      answer()
+    } else if (route === 'GET forward') {
+      answer(forwardTo ?? {})
+    } else if (route === 'PUT redfish') {
+      await offer(await bodyOf(request))
       answer()
     } else if (route === 'DELETE ') {
       response.end('{}', () => process.exit(0))

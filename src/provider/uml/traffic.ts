@@ -58,8 +58,12 @@ export const forward = (
 ): void => {
   listener.on('connection', (near) => {
     const address = to()
-    if (address) join(near, dial(address.host, address.port))
-    else near.destroy()
+    if (!address) return void near.destroy()
+    const far = dial(address.host, address.port)
+    // The address may have moved to another control plane, which knows nothing of this connection and says so when it is
+    // probed. A client that only listens, like kubectl --watch, would otherwise wait forever.
+    far.setKeepAlive(true, 2000)
+    join(near, far)
   })
 }
 

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { setTimeout as delay } from 'node:timers/promises'
 import { LabError } from '../../error.js'
 import { imagesOf } from '../../lab/images.js'
-import { type Lab, type MachineSpec } from '../../lab/lab.js'
+import { apiAddressOf, type Lab, type MachineSpec } from '../../lab/lab.js'
 import { disksProblem } from '../../lab/iscsi-rules.js'
 import { sizeText } from '../../lab/units.js'
 import { tarOf } from '../../machine/files.js'
@@ -44,13 +44,17 @@ import {
 import {
   createNetwork,
   endSupervisor,
+  gatewayOf,
   inNamespace,
   lastLine,
   needNewSupervisor,
   portFile,
+  redfishFile,
+  redfishOf,
   runningMachines,
   socketOf,
   unshareArgs,
+  wrongForward,
 } from './network.js'
 
 const dialScript = fileURLToPath(new URL('./dial.js', import.meta.url))
@@ -270,6 +274,16 @@ export const umlProvider: Provider = {
     partsInUse,
   },
   power: {
+    redfish: async (lab) => {
+      const { username, password, certificate } = await redfishOf(lab)
+      return {
+        url: `https://${gatewayOf(lab)}/redfish/v1`,
+        username,
+        password,
+        certificate,
+        file: redfishFile(lab),
+      }
+    },
     cut: async (lab, machine, only) => {
       if (!(await runningMachines(lab))) return
       const started = only && Date.parse(only.run.replace(/^since /, ''))
@@ -290,6 +304,9 @@ export const umlProvider: Provider = {
     },
     observe: async (lab) => {
       const machines = await runningMachines(lab)
+      const wrong = machines && (await wrongForward(lab))
+      if (wrong !== undefined)
+        return { ok: false, saw: `this host's port leads to ${wrong}, wanted ${apiAddressOf(lab)}` }
       return machines
         ? { ok: true, saw: `namespaces with ${String(machines.length)} machines` }
         : { ok: false, saw: 'no supervisor runs' }

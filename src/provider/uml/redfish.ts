@@ -1,0 +1,218 @@
+/**
+ * The power switches of a lab as Redfish, the interface that servers' management controllers have: programs inside the
+ * lab, such as Pacemaker's fence_redfish, switch machines off and on as they would real ones. Only what they need is
+ * there: the service root, the systems, their power states, and ComputerSystem.Reset (DMTF DSP0266).
+ */
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { createServer, type Server } from 'node:https'
+import type { Identity } from './certificate.js'
+
+export interface RedfishAccess {
+  readonly username: string
+  readonly password: string
+}
+
+/** What the service is made with, and where it answers. */
+export type RedfishService = RedfishAccess & Identity
+
+/** Of HTTPS: where management controllers are asked unless somebody says otherwise. */
+export const redfishPort = 443
+
+/** @returns undefined: it is none */
+export const redfishService = (value: unknown): RedfishService | undefined => {
+  const { username, password, key, certificate } = (value ?? {}) as Partial<Record<string, unknown>>
+  return typeof username === 'string' &&
+    typeof password === 'string' &&
+    password !== '' &&
+    typeof key === 'string' &&
+    typeof certificate === 'string'
+    ? { username, password, key, certificate }
+    : undefined
+}
+
+/** The switches. Each returns when it is done: a machine that was switched off is off. */
+export interface Switches {
+  /** Machines that can be switched, with whether they are on. */
+  readonly list: () => readonly { readonly name: string; readonly on: boolean }[]
+  readonly on: (name: string) => Promise<void>
+  readonly off: (name: string) => Promise<void>
+}
+
+const root = '/redfish/v1'
+
+/** Bytes of a request's body. */
+const longestBody = 4096
+
+/** What the action may be asked for. There is nobody in the machine who would be told: all of it is by force. */
+const resets: Readonly<Record<string, (switches: Switches, name: string) => Promise<void>>> = {
+  On: ({ on }, name) => on(name),
+  ForceOn: ({ on }, name) => on(name),
+  ForceOff: ({ off }, name) => off(name),
+  ForceRestart: async ({ on, off }, name) => {
+    await off(name)
+    await on(name)
+  },
+  PowerCycle: async ({ on, off }, name) => {
+    await off(name)
+    await on(name)
+  },
+}
+
+/** An answer other than success, as Redfish words it. */
+class Refusal extends Error {
+  readonly status: number
+  readonly code: string
+
+  constructor(status: number, code: string, message: string) {
+    super(message)
+    this.status = status
+    this.code = code
+  }
+}
+
+const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
+
+/** HTTP Basic, compared in a time that tells nothing. */
+const isLetIn = ({ username, password }: RedfishAccess, header: string | undefined): boolean =>
+  timingSafeEqual(
+    digest(header ?? ''),
+    digest(`Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`),
+  )
+
+const serviceRoot = {
+  '@odata.id': root,
+  '@odata.type': '#ServiceRoot.v1_5_0.ServiceRoot',
+  Id: 'RootService',
+  Name: 'Power switches of a lab',
+  RedfishVersion: '1.6.0',
+  Systems: { '@odata.id': `${root}/Systems` },
+}
+
+const systemOf = ({ name, on }: { readonly name: string; readonly on: boolean }): object => ({
+  '@odata.id': `${root}/Systems/${name}`,
+  '@odata.type': '#ComputerSystem.v1_5_0.ComputerSystem',
+  Id: name,
+  Name: name,
+  HostName: name,
+  SystemType: 'Virtual',
+  PowerState: on ? 'On' : 'Off',
+  Status: { State: on ? 'Enabled' : 'Disabled' },
+  Actions: {
+    '#ComputerSystem.Reset': {
+      target: `${root}/Systems/${name}/Actions/ComputerSystem.Reset`,
+      'ResetType@Redfish.AllowableValues': Object.keys(resets),
+    },
+  },
+})
+
+const bodyOf = async (request: IncomingMessage): Promise<unknown> => {
+  const chunks: Buffer[] = []
+  let size = 0
+  for await (const chunk of request) {
+    size += (chunk as Buffer).length
+    if (size > longestBody) throw new Refusal(413, 'GeneralError', `longer than ${String(longestBody)} bytes`)
+    chunks.push(chunk as Buffer)
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString('utf8')) as unknown
+  } catch {
+    throw new Refusal(400, 'MalformedJSON', 'the body is not JSON')
+  }
+}
+
+const answerTo = async (
+  request: IncomingMessage,
+  access: RedfishAccess,
+  switches: Switches,
+): Promise<object | undefined> => {
+  const path = (request.url ?? '/').split('?', 1)[0]?.replace(/\/+$/, '') ?? ''
+  const reads = request.method === 'GET' || request.method === 'HEAD'
+  // By the standard, whoever looks for the service needs no name.
+  if (path === '/redfish' && reads) return { v1: `${root}/` }
+  if (path === root && reads) return serviceRoot
+  if (!isLetIn(access, request.headers.authorization))
+    throw new Refusal(401, 'NoValidSession', 'a user and a password are wanted')
+  const systems = switches.list()
+  if (path === `${root}/Systems` && reads)
+    return {
+      '@odata.id': path,
+      '@odata.type': '#ComputerSystemCollection.ComputerSystemCollection',
+      Name: 'Machines',
+      'Members@odata.count': systems.length,
+      Members: systems.map(({ name }) => ({ '@odata.id': `${root}/Systems/${name}` })),
+    }
+  const [, name, action] =
+    /^\/redfish\/v1\/Systems\/([a-z0-9-]{1,63})(\/Actions\/ComputerSystem\.Reset)?$/.exec(path) ?? []
+  const system = systems.find((each) => each.name === name)
+  if (!system) throw new Refusal(404, 'ResourceMissingAtURI', 'no such resource')
+  if (action === undefined && reads) return systemOf(system)
+  if (action === undefined || request.method !== 'POST')
+    throw new Refusal(405, 'OperationNotAllowed', 'not by this method')
+  const wanted = (await bodyOf(request)) as { ResetType?: unknown } | null
+  const reset =
+    typeof wanted?.ResetType === 'string' && Object.hasOwn(resets, wanted.ResetType)
+      ? resets[wanted.ResetType]
+      : undefined
+  if (!reset)
+    throw new Refusal(
+      400,
+      'ActionParameterValueNotInList',
+      `ResetType: wanted one of ${Object.keys(resets).join(', ')}`,
+    )
+  await reset(switches, system.name)
+  return undefined
+}
+
+/** Handles the requests of an HTTPS server. */
+const handler =
+  (access: RedfishAccess, switches: Switches, failed: (what: string, error: unknown) => void) =>
+  (request: IncomingMessage, response: ServerResponse): void => {
+    const say = (status: number, value?: object): void => {
+      response.writeHead(status, {
+        'content-type': 'application/json; charset=utf-8',
+        'odata-version': '4.0',
+        ...(status === 401 ? { 'www-authenticate': 'Basic realm="lab"' } : {}),
+        // What is left of a body that was refused is not read.
+        ...(status >= 400 ? { connection: 'close' } : {}),
+      })
+      response.end(value === undefined ? undefined : JSON.stringify(value))
+    }
+    answerTo(request, access, switches).then(
+      (value) => {
+        say(value === undefined ? 204 : 200, value)
+      },
+      (error: unknown) => {
+        if (response.headersSent) return void response.destroy()
+        const refusal = error instanceof Refusal ? error : undefined
+        if (!refusal) failed(`${request.method ?? ''} ${request.url ?? ''}`, error)
+        say(refusal?.status ?? 500, {
+          error: {
+            code: `Base.1.0.${refusal?.code ?? 'InternalError'}`,
+            message: refusal?.message ?? 'the switch could not be used',
+          },
+        })
+      },
+    )
+  }
+
+/**
+ * The service as an HTTPS server, which does not listen yet.
+ * @param failed told of what went wrong here; a client is told no more than that something did
+ */
+export const redfishServer = (
+  { key, certificate, ...access }: RedfishService,
+  switches: Switches,
+  failed: (what: string, error: unknown) => void,
+): Server => {
+  const server = createServer(
+    { key, cert: certificate, minVersion: 'TLSv1.2' },
+    handler(access, switches, failed),
+  )
+  // Machines are not trusted: who connects and says nothing is not waited for.
+  server.headersTimeout = 5000
+  server.requestTimeout = 30_000
+  server.keepAliveTimeout = 5000
+  server.maxConnections = 64
+  return server
+}

@@ -1,0 +1,114 @@
+/**
+ * etcd's members, as they say it themselves. They are asked over etcd's own JSON gateway with the certificates that
+ * kubeadm gave them, from the machine that they run on: that works without an API server, and without a quorum.
+ */
+import { type Lab, machinesWith } from '../lab/lab.js'
+import { shell } from '../machine/sh.js'
+import type { Context } from '../context.js'
+
+const certificates = '/etc/kubernetes/pki/etcd'
+
+/** Seconds for an answer; without a leader etcd itself gives up after 7 s (its default election time-out + 5 s). */
+const patience = 8
+
+/** A 64-bit number, as JSON has it: in a string. */
+type Id = string
+
+interface Member {
+  readonly ID: Id
+  /** Empty until it has started for the first time. */
+  readonly name?: string
+  readonly isLearner?: boolean
+  readonly peerURLs?: readonly string[]
+}
+
+interface Status {
+  readonly header: { readonly member_id: Id }
+  /** Absent or `0`: it knows of none. */
+  readonly leader?: Id
+  readonly raftTerm?: string
+  readonly isLearner?: boolean
+  readonly errors?: readonly string[]
+}
+
+/** @throws LabError where etcd of that machine does not answer, or says no */
+const ask = async <T>(context: Context, machine: string, path: string, body: object = {}): Promise<T> =>
+  JSON.parse(
+    await context
+      .machine(machine)
+      .run(
+        shell`curl --silent --show-error --fail-with-body --max-time ${patience} --cacert ${certificates}/ca.crt --cert ${certificates}/healthcheck-client.crt --key ${certificates}/healthcheck-client.key --data @- https://127.0.0.1:2379/v3/${path}`,
+        { input: JSON.stringify(body), signal: context.signal, timeout: patience + 5 },
+      ),
+  ) as T
+
+/** The members, as the etcd of this machine knows them; `quorum`: as most of them do. */
+export const membersSeenBy = async (
+  context: Context,
+  machine: string,
+  { quorum = false } = {},
+): Promise<readonly Member[]> =>
+  (
+    await ask<{ members?: readonly Member[] }>(context, machine, 'cluster/member/list', {
+      linearizable: quorum,
+    })
+  ).members ?? []
+
+/** What the member of this machine says about itself. */
+export const statusOf = (context: Context, machine: string): Promise<Status> =>
+  ask(context, machine, 'maintenance/status')
+
+/** The machine whose member leads; undefined: nobody says so. The first one that answers is believed. */
+export const leaderOf = async (context: Context): Promise<string | undefined> => {
+  for (const { name } of machinesWith(context.lab, 'control-plane')) {
+    try {
+      const [{ leader }, members] = await Promise.all([statusOf(context, name), membersSeenBy(context, name)])
+      const found = members.find(({ ID }) => ID === leader)?.name
+      if (found !== undefined && found !== '') return found
+    } catch {
+      context.signal.throwIfAborted()
+    }
+  }
+  return undefined
+}
+
+/** How a member is called before and after it has started: by its name, or by the address of its machine. */
+const isOf = ({ name, peerURLs = [] }: Member, machine: string, address: string | undefined): boolean =>
+  name === machine || (address !== undefined && peerURLs.includes(`https://${address}:2380`))
+
+/**
+ * Takes the member of a machine out of the cluster, where it is one: its disk is gone, or its machine is to go.
+ * @param via a machine whose member is well
+ * @returns whether it was one
+ * @throws LabError where most of the members do not agree, as when they are off
+ */
+export const removeMember = async (context: Context, machine: string, via: string): Promise<boolean> => {
+  const address = context.lab.machines.find(({ name }) => name === machine)?.address
+  const member = (await membersSeenBy(context, via, { quorum: true })).find((each) =>
+    isOf(each, machine, address),
+  )
+  if (!member) return false
+  await ask(context, via, 'cluster/member/remove', { ID: member.ID })
+  return true
+}
+
+/** Control planes other than this one whose etcd answers, and has a leader. */
+export const controlPlanesAtWork = async (
+  context: Context,
+  lab: Lab,
+  except?: string,
+): Promise<readonly string[]> => {
+  const others = machinesWith(lab, 'control-plane').filter(({ name }) => name !== except)
+  const found = await Promise.all(
+    others.map(async ({ name }) => {
+      try {
+        const { leader = '0' } = await statusOf(context, name)
+        return leader === '0' ? [] : [name]
+      } catch {
+        context.signal.throwIfAborted()
+        return []
+      }
+    }),
+  )
+  return found.flat()
+}

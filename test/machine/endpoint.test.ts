@@ -1,0 +1,122 @@
+/** What control planes are told about the address that they share, and the watch beside keepalived at work. */
+import { readFile, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { execa } from 'execa'
+import { describe, expect, it } from 'vitest'
+import { parseAllDocuments } from 'yaml'
+import type { Lab } from '../../src/lab/lab.js'
+import { type MachineFile, machineFiles } from '../../src/machine/files.js'
+import { selfSigned } from '../../src/provider/uml/certificate.js'
+import { loadLab } from '../../src/registry.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+const lab = await loadLab('control-planes')
+
+const filesOf = (of: Lab, name: string): readonly MachineFile[] => {
+  const machine = of.machines.find((each) => each.name === name)
+  if (!machine) throw new Error(`no machine ${name}`)
+  return machineFiles(of, machine, { secrets: { bootstrapToken: 'abcdef.0123456789abcdef' } })
+}
+const contentOf = (of: Lab, name: string, path: string): string => {
+  const file = filesOf(of, name).find((each) => each.path === path)
+  if (!file) throw new Error(`${name} has no ${path}`)
+  return file.content
+}
+const documents = (text: string): Record<string, Record<string, unknown>>[] =>
+  parseAllDocuments(text).map((document) => document.toJS() as Record<string, Record<string, unknown>>)
+
+describe('kubeadm', () => {
+  it('is told of the shared address, and lets controllers elect a leader', () => {
+    const [, cluster] = documents(contentOf(lab, 'master2', '/etc/lab/kubeadm.yaml'))
+    expect(cluster).toMatchObject({ controlPlaneEndpoint: '192.168.56.10:6443' })
+    expect(JSON.stringify(cluster?.['controllerManager'])).not.toContain('"leader-elect","value":"false"')
+    // Which API server answers, its certificate tells: it names no machine but its own.
+    expect(cluster?.['apiServer']?.['certSANs']).toEqual(['127.0.0.1', 'localhost'])
+  })
+
+  it('joins a master as a control plane, and a worker as none', () => {
+    const [master] = documents(contentOf(lab, 'master3', '/etc/lab/kubeadm-join.yaml'))
+    expect(master).toMatchObject({
+      controlPlane: { localAPIEndpoint: { advertiseAddress: '192.168.56.13' } },
+    })
+    const [worker] = documents(contentOf(lab, 'worker1', '/etc/lab/kubeadm.yaml'))
+    expect(worker).not.toHaveProperty('controlPlane')
+  })
+})
+
+describe('keepalived', () => {
+  it('speaks with the two others only, and is written by a script that a shell can read', async () => {
+    const script = contentOf(lab, 'master2', '/etc/lab/boot.d/20-endpoint')
+    const [, peers = ''] = /unicast_peer \{([^}]*)\}/.exec(script) ?? []
+    expect(peers.trim().split(/\s+/)).toEqual(['192.168.56.11', '192.168.56.13'])
+    await execa('sh', ['-n'], { input: script })
+  })
+
+  it('is not needed by a control plane that is alone: it has the address', () => {
+    const alone: Lab = { ...lab, machines: lab.machines.filter(({ name }) => !/^master[23]/.test(name)) }
+    const script = contentOf(alone, 'master1', '/etc/lab/boot.d/20-endpoint')
+    expect(script).toContain('ip address replace 192.168.56.10/32')
+    expect(script).not.toContain('unicast_peer')
+  })
+
+  it('is no part of a lab with one control plane and no shared address', async () => {
+    const paths = filesOf(await loadLab('iscsi-ha'), 'master').map(({ path }) => path)
+    expect(paths.filter((path) => /endpoint|join/.test(path))).toEqual([])
+  })
+})
+
+describe('the watch beside keepalived', () => {
+  it('says ready, not ready, and not ready for long, over one connection', { timeout: 120_000 }, async () => {
+    const folder = await temporaryFolder()
+    const state = join(folder, 'state')
+    let status = 200
+    let connections = 0
+    const { key, certificate } = selfSigned('test', '127.0.0.1')
+    const server = createServer({ key, cert: certificate }, (_, response) => {
+      response.writeHead(status, { 'content-length': 2 }).end('ok')
+    })
+    server.on('secureConnection', () => (connections += 1))
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const script = join(folder, 'watch.sh')
+    await writeFile(
+      script,
+      contentOf(lab, 'master1', '/etc/lab/endpoint-watch.sh')
+        .replaceAll('/run/lab-endpoint', state)
+        .replaceAll('192.168.56.11:6443', `127.0.0.1:${String((server.address() as AddressInfo).port)}`)
+        .replaceAll('192.168.56.11/6443', `127.0.0.1/${String((server.address() as AddressInfo).port)}`),
+    )
+    const watching = execa('bash', [script], { reject: false })
+    const becomes = async (wanted: string): Promise<void> => {
+      for (let tries = 0; ; tries += 1) {
+        const is = (await readFile(state, 'utf8').catch(() => '')).trim()
+        if (is === wanted) return
+        if (tries > 200) throw new Error(`is ${is}, wanted ${wanted}`)
+        await delay(200)
+      }
+    }
+    try {
+      await becomes('0')
+      const before = connections
+      // A number with a line break would do for keepalived: what counts is that it is one number.
+      expect(await readFile(state, 'utf8')).toBe('0\n')
+      await delay(5000)
+      expect(connections).toBe(before)
+      status = 500
+      await becomes('-50')
+      await becomes('-254')
+      status = 200
+      await becomes('0')
+      server.closeAllConnections()
+      server.close()
+      await becomes('-254')
+    } finally {
+      watching.kill()
+      server.closeAllConnections()
+      server.close()
+      await watching
+    }
+  })
+})
