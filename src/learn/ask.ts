@@ -56,7 +56,7 @@ const filled = ({ database }: Asking, text: string): string => {
 const machinesOf = ({ context: { lab }, database }: Asking, word: string): readonly string[] => {
   if ((word === 'database' || word === 'standby') && database === undefined)
     throw new LabError('no-database', 'nobody knows on which worker the database ran when this step began')
-  return machinesAt(lab, word, database ?? '').map(({ name }) => name)
+  return machinesAt(lab, word, { server: database ?? '' }).map(({ name }) => name)
 }
 
 /** Output of a command on each machine; undefined where it said no. */
