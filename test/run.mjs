@@ -208,6 +208,7 @@ if (prepared) {
   await labsInTurn(others)
 } else await looks()
 for (const file of apart) leftOut.push(`test/e2e/${file}: npm run test:e2e -- ${file}`)
+leftOut.push('all exercises but one on their labs: npm run test:learn')
 leftOut.push('the course but for one experiment each of two of its labs: npm run test:course')
 if (root) {
   leftOut.push(
