@@ -1,6 +1,6 @@
 /**
  * The control planes: created by kubeadm init, joined to others by kubeadm join, kept as kubeadm wrote them, and checked.
- * More than 400 lines: init, join, repair and the move to a shared address use the same marks, files and deadlines.
+ * Over 400 lines because init, join, repair and the move to a shared address use the same marks, files and deadlines.
  */
 import { readFile } from 'node:fs/promises'
 import { apiAddressOf, type Lab, type MachineSpec, machinesWith } from '../lab/lab.js'
