@@ -14,7 +14,16 @@ const names = (pods: readonly { readonly name: string }[]): string =>
 const staying = (pods: readonly PodSeen[], which: Which): readonly PodSeen[] =>
   pods.filter((pod) => !pod.terminating && which(pod))
 
-/** From a moment on, never fewer ready pods than the minimum and never more pods than the maximum. */
+/**
+ * Milliseconds for a ReplicaSet to tell the pods to end that it is no longer to have. A Deployment counts what its
+ * ReplicaSets are to have, and makes new pods meanwhile: on a busy host, there is one too many for a moment.
+ */
+const surplusLag = 2000
+
+/**
+ * From a moment on, never fewer ready pods than the minimum, and never more pods than the maximum, but for those that
+ * are told to end within 2 s.
+ */
 export const stayedWithin = (
   history: PodHistory,
   from: number,
@@ -24,8 +33,10 @@ export const stayedWithin = (
   let fewest = Infinity
   let most = 0
   const moments = history.since(from)
-  for (const { ms, pods } of moments) {
+  let surplusSince: number | undefined
+  for (const [index, { ms, pods }] of moments.entries()) {
     const there = staying(pods, which)
+    surplusSince = there.length > atMost ? (surplusSince ?? ms) : undefined
     const ready = there.filter((pod) => pod.ready).length
     fewest = Math.min(fewest, ready)
     most = Math.max(most, there.length)
@@ -34,7 +45,7 @@ export const stayedWithin = (
         ok: false,
         saw: `only ${String(ready)} ready after ${seconds(ms, from)}, wanted ${String(atLeast)}`,
       }
-    if (there.length > atMost)
+    if (surplusSince !== undefined && (moments[index + 1]?.ms ?? Infinity) - surplusSince > surplusLag)
       return {
         ok: false,
         saw: `${String(there.length)} there after ${seconds(ms, from)}, wanted at most ${String(atMost)}`,

@@ -70,6 +70,22 @@ describe('a rollout of 10 with 25 % and 25 %', () => {
     expect(saw).toContain('14 there after')
   })
 
+  test('a fourteenth pod is no failure when a pod is told to end a moment later, as ReplicaSets do on a busy host', () => {
+    const story = ten()
+    const from = story.now
+    for (let n = 0; n < 4; n++) story.made(`new-${String(n)}`)
+    story.ending('old-0')
+    expect(stayedWithin(story.history, from, budget)).toMatchObject({ ok: true })
+  })
+
+  test('a fourteenth pod that stays for more than two seconds fails the claim, although a pod is told to end then', () => {
+    const story = ten()
+    const from = story.now
+    for (let n = 0; n < 4; n++) story.made(`new-${String(n)}`)
+    story.ready('new-0').ready('new-1').ending('old-0')
+    expect(stayedWithin(story.history, from, budget).saw).toContain('14 there after')
+  })
+
   test('the first moment of the period counts', () => {
     const story = ten()
     story.ending('old-0').ending('old-1').ending('old-2')
