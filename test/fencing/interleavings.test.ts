@@ -135,7 +135,8 @@ class World {
   kill(victim: Process): void {
     victim.dead = true
     this.log.push(`${victim.name} is killed`)
-    for (const path of victim.held) this.locks.delete(path)
+    // It may have been dead already, and another may hold what it held.
+    for (const path of victim.held) if (this.locks.get(path) === victim) this.locks.delete(path)
     for (const wake of this.waiting.splice(0)) wake()
   }
 }
