@@ -52,7 +52,7 @@ const membersCheck = (lab: Lab): Check => {
           const members = await membersSeenBy(context, name)
           return members
             .map(
-              (member) => `${member.name || 'one that never started'}${member.isLearner ? ' (learner)' : ''}`,
+              (member) => `${member.name ?? 'one that never started'}${member.isLearner ? ' (learner)' : ''}`,
             )
             .sort()
             .join(', ')
@@ -82,7 +82,7 @@ const leaderCheck = (lab: Lab): Check => ({
       members.find(({ ID }) => ID === id)?.name ?? (id === '0' ? 'nobody' : id)
     return {
       ok: leaders.length === 1 && leaders[0] !== '0',
-      saw: `${leaders.map(nameOf).join(', ')}, term ${String(states[0]?.raftTerm ?? '?')}`,
+      saw: `${leaders.map(nameOf).join(', ')}, term ${states[0]?.raftTerm ?? 'unknown'}`,
     }
   },
 })

@@ -788,6 +788,7 @@ describe.concurrent('a completion script', () => {
     expect(await offered(desk, 'lab', 'st')).toEqual(['stop', 'start', 'status'])
     expect(await offered(desk, 'lab', 'up', '')).toEqual([
       'cassandra',
+      'control-planes',
       'deployment',
       'deployment-ha',
       'iscsi',

@@ -6,7 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
-import { chown, cp, mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { chown, mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -92,7 +92,6 @@ export class World {
     const listener = createServer()
     listener.listen(0, '127.0.0.1')
     await once(listener, 'listening')
-    const { fd } = (listener as unknown as { _handle: { fd: number } })._handle
     const log = join(this.folder, 'supervisor.log')
     const output = await open(log, 'a')
     const child = spawn(
@@ -103,15 +102,17 @@ export class World {
         ...['lab', process.execPath, join(dirname(cli), 'provider', 'uml', 'supervisor.js')],
         ...[this.#socket, `${gateway}/24`, log],
       ],
-      { stdio: ['ignore', output.fd, output.fd, fd], cwd: '/' },
+      { stdio: ['ignore', output.fd, output.fd, 'ipc'], cwd: '/' },
     )
+    child.send('listener', listener)
     this.#processes.push(child)
-    for (const until = Date.now() + 15_000; ; await delay(50)) {
+    for (const until = Date.now() + 60_000; ;) {
       try {
         await callSupervisor(this.#socket, 'GET', '/version')
         break
       } catch (error) {
         if (Date.now() > until) throw error
+        await delay(50)
       }
     }
     listener.close()
@@ -122,19 +123,19 @@ export class World {
     const kept = join(cacheRoot(), 'test-tools', 'packages')
     await this.#process([process.execPath, here('mirror.mjs'), 'outside', mirror, kept])
     await this.#process([
-      ...this.#inside(),
+      ...this.inside(),
       ...([process.execPath, here('mirror.mjs'), 'inside', mirror, gateway] as const),
     ])
   }
 
   /** Words before a command that shall run in the machines' network. */
-  #inside(): readonly [string, ...string[]] {
+  inside(): readonly [string, ...string[]] {
     return ['nsenter', `--net=${links(this.#supervisor)}`, '--']
   }
 
   async #make({ name, address, memory, hostKey }: ForeignMachine): Promise<void> {
     const disk = join(this.folder, `${name}.ext4`)
-    await cp(await foreignDisk(), disk, { mode: 0 })
+    await execa('cp', ['--sparse=always', await foreignDisk(), disk])
     const keys = hostKey ?? makeKeyPair(name)
     const files: Readonly<Record<string, string>> = {
       '/etc/hostname': `${name}\n`,
@@ -178,8 +179,8 @@ export class World {
 
   async #answers(name: string, address: string): Promise<void> {
     const look = `exec 3<>/dev/tcp/${address}/22 && read -t 5 -r line <&3 && echo "$line"`
-    for (const until = Date.now() + 60_000; ; await delay(300)) {
-      const { stdout } = await execa('nsenter', [...this.#inside().slice(1), 'bash', '-c', look], {
+    for (const until = Date.now() + 180_000; ;) {
+      const { stdout } = await execa('nsenter', [...this.inside().slice(1), 'bash', '-c', look], {
         reject: false,
       })
       if (stdout.startsWith('SSH-')) return
@@ -187,6 +188,7 @@ export class World {
         throw new Error(
           `${name} does not answer: ${await readFile(join(this.folder, `${name}.log`), 'utf8')}`,
         )
+      await delay(300)
     }
   }
 
@@ -213,7 +215,7 @@ export class World {
 
   /** Starts `lab` in the machines' network. @param env variables beside those of every command */
   begin(args: readonly string[], env: NodeJS.ProcessEnv = {}, input = '') {
-    const [program, ...before] = this.#inside()
+    const [program, ...before] = this.inside()
     return execa(program, [...before, process.execPath, cli, ...args], {
       env: { ...this.env, ...env },
       cwd: this.folder,
@@ -229,7 +231,7 @@ export class World {
     const { stdout } = await execa(
       'nsenter',
       [
-        ...this.#inside().slice(1),
+        ...this.inside().slice(1),
         ...['ssh', '-o', 'StrictHostKeyChecking=no', '-o', 'UserKnownHostsFile=/dev/null'],
         ...['-o', 'LogLevel=ERROR', '-o', 'PreferredAuthentications=password', `${user}@${address}`],
         `sudo -S -p '' sh -c '${command.replaceAll("'", `'\\''`)}'`,

@@ -321,7 +321,7 @@ describe('the identity of the other end', () => {
     const other = makeKeyPair('stranger')
     const { server, transport } = await reach({ hostKey: keyBlob(other.publicKey) })
     const error: unknown = await transport.exec('echo secret', {}).catch((reason: unknown) => reason)
-    expect(error).toMatchObject({ code: 'ssh-unreachable' })
+    expect(error).toMatchObject({ code: 'host-key-changed' })
     expect((error as Error).message).toContain('worker1 (192.168.56.21)')
     expect(server.attempts).toBe(0)
     expect(server.ran).toEqual([])
@@ -337,7 +337,7 @@ describe('the identity of the other end', () => {
   test('reports that a machine rejects a key it does not know', async () => {
     const stranger = makeKeyPair('stranger')
     const { server, transport } = await reach({ privateKey: stranger.privateKey })
-    expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable')
+    expect(await codeOf(transport.exec('true', {}))).toBe('login-refused')
     expect(server.logins).toBe(0)
     await vi.waitFor(() => expect(server.open).toBe(0))
   })

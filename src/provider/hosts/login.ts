@@ -119,7 +119,7 @@ export class Logins {
       return { privateKey }
     } catch (error) {
       throw new LabError('bad-key', `${path}: not a key to log in with: ${messageOf(error)}`, {
-        hint: /ncrypted/.test(messageOf(error)) ? `ssh-add ${path}` : `key: PATH in ${this.#file.file}`,
+        hint: messageOf(error).includes('ncrypted') ? `ssh-add ${path}` : `key: PATH in ${this.#file.file}`,
         cause: error,
       })
     }

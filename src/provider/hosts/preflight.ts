@@ -181,9 +181,9 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       what: 'taken',
       level: 'refuse',
       saw,
-      fix: /k3s/.test(saw)
+      fix: saw.includes('k3s')
         ? '/usr/local/bin/k3s-uninstall.sh'
-        : /kubernetes/.test(saw)
+        : saw.includes('kubernetes')
           ? 'kubeadm reset; rm -r /etc/kubernetes'
           : 'a machine that is nobody else’s, or remove what is there',
     }

@@ -46,10 +46,10 @@ const utcTime = (date: Date): Buffer =>
   der(
     tags.utcTime,
     Buffer.from(
-      `${date
+      date
         .toISOString()
         .replace(/[-:T]|\.\d+/g, '')
-        .slice(2)}`,
+        .slice(2),
     ),
   )
 
