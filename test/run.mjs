@@ -166,14 +166,7 @@ const apart = [
   'hosts.test.ts',
 ]
 // Labs without Kubernetes leave a processor to others.
-const light = [
-  'iscsi.test.ts',
-  'provider.test.ts',
-  'confinement.test.ts',
-  'chap.test.ts',
-  'registry.test.ts',
-  'two-machines.test.ts',
-]
+const light = ['iscsi.test.ts', 'provider.test.ts', 'confinement.test.ts', 'chap.test.ts', 'registry.test.ts']
 const course = ['course.test.ts']
 const files = readdirSync(join(import.meta.dirname, 'e2e')).filter((file) => file.endsWith('.test.ts'))
 const others = files.filter((file) => ![...byWorth, ...apart, ...light, ...course].includes(file))
