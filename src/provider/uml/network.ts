@@ -38,6 +38,9 @@ export const portFile = (lab: LabId): string => join(pathsOf(lab).root, 'api-por
 /** Seconds for the namespaces and the bridge: 0.2 s were measured. */
 const supervisorDeadline = 15
 
+/** Seconds until a supervisor that was told to end accepts no connection any more; it is a matter of milliseconds. */
+const endDeadline = 5
+
 const isRoot = (): boolean => process.getuid?.() === 0
 
 /** Namespaces of our own: network, processes, mounts; and users, where we are not root. */
@@ -65,12 +68,16 @@ export const lastLine = async (path: string): Promise<string> => {
 }
 
 export const runningMachines = async (lab: LabId): Promise<readonly RunningMachine[] | undefined> => {
-  try {
-    return await callSupervisor<RunningMachine[]>(socketOf(lab), 'GET', '/machines')
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code
-    if (code === 'ENOENT' || code === 'ECONNREFUSED') return undefined
-    throw error
+  for (const until = Date.now() + endDeadline * 1000; ;) {
+    try {
+      return await callSupervisor<RunningMachine[]>(socketOf(lab), 'GET', '/machines')
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code
+      if (code === 'ENOENT' || code === 'ECONNREFUSED') return undefined
+      // A supervisor that is ending closes a connection that it had accepted; the next one is refused.
+      if ((code !== 'ECONNRESET' && code !== 'EPIPE') || Date.now() > until) throw error
+      await delay(50)
+    }
   }
 }
 

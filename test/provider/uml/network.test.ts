@@ -1,0 +1,46 @@
+/** What the host learns of a lab's supervisor. A server of the test ends at the moment that a real one cannot be made to. */
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { createServer, type Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { afterEach, beforeEach, expect, it, vi } from 'vitest'
+import { runningMachines, socketOf } from '../../../src/provider/uml/network.js'
+
+const lab = { name: 'ending' }
+let folder: string
+let server: Server | undefined
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'lab-network-'))
+  vi.stubEnv('LAB_STATE', folder)
+  await mkdir(dirname(socketOf(lab)), { recursive: true })
+})
+
+afterEach(async () => {
+  server?.close()
+  vi.unstubAllEnvs()
+  await rm(folder, { recursive: true, force: true })
+})
+
+const listen = (answer: Parameters<typeof createServer>[1]): Promise<void> =>
+  new Promise((resolve) => {
+    server = createServer(answer).listen(socketOf(lab), resolve)
+  })
+
+it('a supervisor that closes a connection while it ends counts as none', async () => {
+  await listen((socket) => {
+    server?.close()
+    socket.destroy()
+  })
+  expect(await runningMachines(lab)).toBeUndefined()
+})
+
+it('a supervisor that goes on after it closed a connection is asked again', async () => {
+  let connections = 0
+  await listen((socket) => {
+    connections += 1
+    if (connections === 1) socket.destroy()
+    else socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]')
+  })
+  expect(await runningMachines(lab)).toEqual([])
+})
