@@ -18,6 +18,8 @@ export const providers = {
   libvirt: { module: 'vagrant/vagrant', kubernetes: 'packages' },
   // The controller that lab adds to a VirtualBox machine has 30 ports.
   virtualbox: { module: 'vagrant/vagrant', kubernetes: 'packages', mostLuns: 30 },
+  // Machines that exist already; never tried unless somebody names them.
+  hosts: { module: 'hosts/hosts', kubernetes: 'built' },
 } as const satisfies Readonly<Record<string, ProviderEntry>>
 
 export type ProviderName = keyof typeof providers

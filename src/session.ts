@@ -33,14 +33,15 @@ const lazily = (open: () => Promise<Transport>, address: string): Transport => {
 export const transportTo = async (lab: Lab, machine: MachineSpec, provider: Provider): Promise<Transport> => {
   const { sshTransport } = await import('./machine/ssh.js')
   const { privateKey } = await labKeys(lab)
-  const { publicKey } = await machineKeys(lab, machine.name)
+  const server = await provider.sshServer?.(lab, machine.name)
+  const hostKey = server?.hostKey ?? (await machineKeys(lab, machine.name)).publicKey
   return sshTransport({
     address: `${machine.name} (${machine.address})`,
     user: 'root',
     privateKey,
-    hostKey: publicKey.split(' ')[1] ?? '',
+    hostKey: hostKey.split(' ')[1] ?? '',
     ...(provider.slowdown === undefined ? {} : { slowdown: provider.slowdown }),
-    dial: () => provider.dial(lab, machine.address, 22),
+    dial: () => provider.dial(lab, server?.address ?? machine.address, server?.port ?? 22),
   })
 }
 
@@ -74,7 +75,7 @@ export const openSession = (
           })
         const address = `${name} (${spec.address})`
         const open = async (): Promise<Transport> => {
-          if (!hasKeys(lab, name))
+          if (!provider.sshServer && !hasKeys(lab, name))
             throw new LabError('ssh-unreachable', `${address}: no SSH: it was never made`)
           return transportTo(lab, spec, provider)
         }

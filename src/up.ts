@@ -84,5 +84,7 @@ export const planDown = (
   )
 
 /** `down` for machines that lab did not create: undoes what `up` changed on them, then forgets the lab. */
-export const planGiveBack = (lab: Lab, provider: Provider, options: FileOptions): Plan =>
-  backwards(planUp(lab, provider, options))
+export const planGiveBack = (lab: Lab, provider: Provider, options: FileOptions): Plan => ({
+  ...backwards(planUp(lab, provider, options)),
+  title: `Give back the machines of ${lab.name}`,
+})

@@ -20,6 +20,7 @@ import { fileOptions } from '../steps/machines.js'
 import type { View } from '../view/view.js'
 import { printFailures } from './fail.js'
 import { printJson } from './json.js'
+import { labOnHosts } from './lab-on-hosts.js'
 import { keepManifests, readLab, rememberLab } from './kept-lab.js'
 import { providerForUp, rememberProvider } from './provider-in-use.js'
 import { writeAccess } from './ssh-config.js'
@@ -178,8 +179,9 @@ export const bringUp = async (
   title = 'up',
 ): Promise<ExitCode> => {
   const read = await readLab(nameOrPath, 'file')
-  const { lab } = read
-  return withLab(lab, { io, options, lock: title, keepEvents: true }, async ({ view, open }) => {
+  const { lab: written } = read
+  return withLab(written, { io, options, lock: title, keepEvents: true }, async ({ view, open }) => {
+    const lab = await labOnHosts(written, options, io, view)
     const provider = await providerForUp(lab, options, io.signal)
     await refuseProblems(lab, provider, options, io, view)
     await prepareProvider(lab, provider, io, view, options, async (question) =>

@@ -10,6 +10,7 @@ import { planDown, planGiveBack } from '../up.js'
 import { maskKnown } from '../view/secrets.js'
 import { printFailures } from './fail.js'
 import { loadRunning } from './kept-lab.js'
+import { askForHosts } from './lab-on-hosts.js'
 import { providerInUse } from './provider-in-use.js'
 import { type Held, withLab } from './with-lab.js'
 import { printJson } from './json.js'
@@ -36,15 +37,19 @@ const meant = async (nameOrPath: string): Promise<LabId> => {
 /**
  * Undoes what `up` changed on machines that lab did not create. If the record of it is lost, the machines stay as
  * they are.
+ * @returns whether they are as they were
  */
-const giveBack = async (name: string, provider: Provider, { open }: Held, io: Io): Promise<void> => {
+const giveBack = async (name: string, provider: Provider, { open, view }: Held, io: Io): Promise<boolean> => {
   const lab = await loadRunning(name).catch(() => undefined)
-  if (!lab) return
+  if (!lab) return true
+  await askForHosts(lab, io)
   const plan = planGiveBack(lab, provider, await fileOptions(lab, provider))
   const session = await open(lab, provider)
-  printFailures(lab, await runPlan(plan, 'undo', session, () => undefined), io)
+  const report = await runPlan(plan, 'undo', session, (event) => view.event(event))
+  printFailures(lab, report, io)
   // What is forgotten next includes the keys that it uses.
   await session.close()
+  return succeeded(report)
 }
 
 /** Ends a lab whatever state it is in, then looks afresh: exit code 1 if anything of it is left, 130 after Ctrl-C. */
@@ -59,7 +64,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     })
     const where = inUse ? [inUse] : await allProviders()
     let existed = existsSync(pathsOf(lab).root)
-    if (inUse && !inUse.machines) await giveBack(lab.name, inUse, held, io)
+    const asBefore = !inUse || inUse.machines !== undefined || (await giveBack(lab.name, inUse, held, io))
     /** The last look at each provider: the plan looks before it ends anything, and after it. */
     const looks = new Map<Provider, readonly Leftover[]>()
     const plan = planDown(lab, where, (provider, found) => {
@@ -74,12 +79,12 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     else {
       io.stdout.write(
         left.length === 0
-          ? `${lab.name}: ${existed ? 'gone' : 'was not up'}; nothing left: no processes, namespaces, interfaces, mounts or files\n`
+          ? `${lab.name}: ${existed ? 'gone' : 'was not up'}; nothing left: no processes, namespaces, interfaces, mounts or files${asBefore ? '' : ', but a machine is not as it was'}\n`
           : `${lab.name}: still there:\n${left.map(({ kind, what }) => `  ${kind}: ${maskKnown(what)}\n`).join('')}`,
       )
     }
     printFailures(lab, report, io)
-    if (left.length === 0) return exitCodes.ok
+    if (left.length === 0 && asBefore) return exitCodes.ok
     return report.interrupted ? exitCodes.interrupted : exitCodes.failed
   })
 }

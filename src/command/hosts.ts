@@ -81,6 +81,9 @@ export const withPinnedKeys = async (file: HostsFile, options: Options, io: Io):
 
 const signs: Readonly<Record<Finding['level'], string>> = { refuse: '✖', warn: '!', change: '→', ok: '✔' }
 
+/** A finding in one line. */
+export const describe = ({ host, what, saw }: Finding): string => `${host}: ${what}: ${maskKnown(saw)}`
+
 /** A table: a line for each finding, and below it what is to be done. */
 export const findingsTable = (findings: readonly Finding[]): string => {
   const width = (of: (finding: Finding) => string): number =>

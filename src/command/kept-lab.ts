@@ -38,8 +38,17 @@ const keptManifests = ({ root, manifests }: LabPaths, named: string): string => 
     : manifests
 }
 
-/** The lab at the seat of this process: its file knows the name but not the seat. */
-const seated = (lab: Lab): Lab => ({ ...lab, ...labHere(lab.name) })
+/**
+ * A lab as this process means it: its file says the name, and not the seat; and on hosts, it has the addresses that
+ * they have.
+ */
+const seated = async (written: Lab): Promise<Lab> => {
+  const lab = { ...written, ...labHere(written.name) }
+  if (!existsSync(join(pathsOf(lab).root, 'hosts.json'))) return lab
+  const { keptHosts, onHosts } = await import('../provider/hosts/kept.js')
+  const kept = await keptHosts(lab)
+  return kept ? onHosts(lab, kept) : lab
+}
 
 /** The lab of a kept lab file, whose manifests have a folder of their own. */
 const asKept = (lab: Lab): Lab =>
@@ -79,7 +88,7 @@ const danger = 'lab would bring up what somebody else wrote'
 const fromFile = async (path: string): Promise<LabText> => {
   const { readLab } = await import('../registry.js')
   const { lab: read, text } = await readLab(path)
-  const lab = seated(read)
+  const lab = await seated(read)
   if (lab.file.startsWith(shipped)) return { lab, text }
   refuseForeign(lab.file, { danger })
   const own = lab.file === pathsOf(lab).source ? asKept(lab) : lab
@@ -94,7 +103,7 @@ const fromCopy = async (id: LabId): Promise<LabText | undefined> => {
   const text = await readIfThere(copy)
   if (text === undefined) return undefined
   const read = (await parsedLab(id, text)) ?? (await import('../registry.js')).parseLab(text, copy)
-  return { lab: asKept(seated(read)), text }
+  return { lab: asKept(await seated(read)), text }
 }
 
 /**

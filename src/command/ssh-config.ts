@@ -16,15 +16,24 @@ export const writeAccess = async (lab: Lab, provider: Provider): Promise<void> =
   const paths = pathsOf(lab)
   await labKeys(lab)
   const known: string[] = []
+  const hosts: string[] = []
   for (const { name, address } of lab.machines) {
-    const { publicKey } = await machineKeys(lab, name)
-    known.push(`${name},${address} ${publicKey.split(' ').slice(0, 2).join(' ')}`)
+    const server = await provider.sshServer?.(lab, name)
+    const hostKey = server?.hostKey ?? (await machineKeys(lab, name)).publicKey
+    const port = server?.port ?? 22
+    const at = server?.address ?? address
+    known.push(
+      `${name},${port === 22 ? at : `[${at}]:${String(port)}`} ${hostKey.split(' ').slice(0, 2).join(' ')}`,
+    )
+    hosts.push(
+      `Host ${name}\n  HostName ${at}${port === 22 ? '' : `\n  Port ${String(port)}`}${server?.proxyCommand === undefined ? '' : `\n  ProxyCommand ${server.proxyCommand}`}`,
+    )
   }
   await writePrivate(paths.knownHosts, `${known.join('\n')}\n`)
   const proxy = provider.network?.proxyCommand?.(lab)
   const config = [
     `# Written by lab: ssh -F ${quote(paths.sshConfig)} NAME`,
-    ...lab.machines.map(({ name, address }) => `Host ${name}\n  HostName ${address}`),
+    ...hosts,
     'Host *',
     '  User root',
     `  IdentityFile ${word(paths.privateKey)}`,

@@ -5,6 +5,7 @@ import {
   type Options,
   type Verb,
   withEvents,
+  withHosts,
   withProvider,
   withSource,
   withWait,
@@ -12,6 +13,6 @@ import {
 } from './verb.js'
 
 export const verb: Verb = {
-  options: [withProvider, asJson, withEvents, withWait, withYes, ...withSource],
+  options: [withProvider, withHosts, asJson, withEvents, withWait, withYes, ...withSource],
   run: (lab: string, options: Options, io: Io) => bringUp(lab, options, io),
 }

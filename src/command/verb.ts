@@ -8,6 +8,8 @@ export interface Options {
   readonly events?: boolean
   readonly provider?: ProviderName
   readonly wait?: boolean
+  /** A hosts.yaml: the machines are those, and are not made. */
+  readonly hosts?: string
   /** All questions are answered with yes. */
   readonly yes?: boolean
   /** A bundle, folder or URL, from which parts are taken before any are built. */
@@ -72,6 +74,10 @@ export const withProvider = new Option(
   '--provider <name>',
   'the provider of the machines; default: the first that works',
 ).choices(providerNames)
+export const withHosts = new Option(
+  '--hosts <file>',
+  'machines that exist already: a hosts.yaml (lab hosts init writes one)',
+)
 export const withEvents = new Option('--events', 'print events as NDJSON while they happen')
 export const withWait = new Option('--wait', 'wait while another lab command holds the lab')
 export const withYes = new Option('--yes', 'answer every question with yes')

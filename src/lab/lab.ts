@@ -18,6 +18,8 @@ export interface MachineSpec {
   readonly cpus: number
   /** Bytes. */
   readonly memory: number
+  /** CIDR. Set where the range of its pods does not follow from its address. */
+  readonly podRange?: string | undefined
   /** The initiator name; set for the role `initiator`, and for workers of a lab with targets. */
   readonly iqn?: string | undefined
 }
@@ -312,6 +314,7 @@ export const targetNamed = (lab: Lab, iqn: string): TargetSpec => {
  * @throws for a lab without Kubernetes; the loader has checked that the range fits
  */
 export const podRangeOf = (lab: Lab, machine: MachineSpec): string => {
+  if (machine.podRange !== undefined) return machine.podRange
   const subnet = parseSubnet(lab.network.subnet)
   const pods = parseSubnet(lab.kubernetes?.podSubnet ?? '')
   const address = parseAddress(machine.address)

@@ -1,4 +1,5 @@
 /** The base disk: the root file system of machines, made of Debian and the files that are added to it. */
+import { existsSync } from 'node:fs'
 import { chmod, copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import Handlebars from 'handlebars'
@@ -32,6 +33,15 @@ export const layOutFiles = async (
     const executable = ((await stat(from)).mode & 0o100) !== 0
     await chmod(to.replace(/\.hbs$/, ''), executable ? 0o755 : 0o644)
   }
+}
+
+/** A file of `templates/base` as the base disk has it, for machines that get single files of it. @param path `etc/hosts` */
+export const baseFile = async (path: string): Promise<string> => {
+  const { pins } = await import('./pins.js')
+  const file = join(templates, path)
+  if (existsSync(file)) return readFile(file, 'utf8')
+  const template = handlebars.compile(await readFile(`${file}.hbs`, 'utf8'), { strict: true, noEscape: true })
+  return template({ pause: machineParts(pins().images).sandboxImage })
 }
 
 /** What the root file system of machines contains in addition to Debian. */

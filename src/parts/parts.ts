@@ -10,6 +10,7 @@ import { foreignPart } from './foreign.js'
 import { canBuildFor, catalog, foreignCatalog } from './catalog.js'
 import { buildParts, hashesOf, missingParts } from './graph.js'
 import type { Part } from './part.js'
+import { machineParts } from './base-disk.js'
 import { imagePart, pins } from './pins.js'
 import { removeTree } from './sandbox.js'
 import { partsInUse } from './uses.js'
@@ -273,6 +274,36 @@ export const prepareImages = async (
   await build(
     () => known(references),
     wanted.map(({ name }) => imagePart(name)),
+    preparation,
+  )
+}
+
+/** The programs of a Kubernetes node on this host's kind of processor, and where a node has them. */
+export const nodePrograms = (): readonly { readonly from: string; readonly to: string }[] => {
+  const from = known()
+  const { programs, plugins } = machineParts(pins().images)
+  const place = (part: string, folder: string) => (name: string) => ({
+    from: join(from.cache.path(keyOf(from, part)), name),
+    to: `${folder}/${name}`,
+  })
+  return [
+    ...Object.entries(programs).flatMap(([part, names]) => names.map(place(part, '/usr/bin'))),
+    ...plugins.map(place('cni-plugins', '/opt/cni/bin')),
+  ]
+}
+
+/** Builds what is missing of that, and of the images that nodes get. */
+export const prepareNodes = async (
+  references: readonly string[],
+  preparation: Preparation,
+): Promise<void> => {
+  const { programs } = machineParts(pins().images)
+  const images = pins().images.filter(
+    ({ reference, optional }) => !optional || references.includes(reference),
+  )
+  await build(
+    () => known(references),
+    [...Object.keys(programs), 'cni-plugins', ...images.map(({ name }) => imagePart(name))],
     preparation,
   )
 }

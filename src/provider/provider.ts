@@ -31,7 +31,7 @@ export interface Problem {
 
 /** Something of a lab that still exists: a process, a namespace, an interface, a mount, a file. */
 export interface Leftover {
-  readonly kind: 'process' | 'namespace' | 'interface' | 'mount' | 'file'
+  readonly kind: 'process' | 'namespace' | 'interface' | 'mount' | 'file' | 'machine'
   readonly what: string
 }
 
@@ -49,8 +49,20 @@ export interface MachineState {
   readonly paused?: boolean
 }
 
+/** Where the SSH server of a machine is that lab did not make. */
+export interface SshServer {
+  readonly address: string
+  readonly port: number
+  /** `ssh-ed25519 AAAA…` */
+  readonly hostKey: string
+  /** What a user's own ssh needs as its ProxyCommand. Absent: it reaches the machine by itself. */
+  readonly proxyCommand?: string
+}
+
 export interface Provider extends Partial<Groups> {
   readonly name: ProviderName
+  /** How a machine is reached that lab did not make. Absent: at its address, with the host key that lab gave it. */
+  readonly sshServer?: (lab: Lab, machine: string) => Promise<SshServer>
   /**
    * The factor by which its machines are slower than usual, for example because their processor is emulated: every
    * deadline is multiplied by it. Default: 1.
@@ -82,6 +94,7 @@ export interface Groups {
   readonly images: Images
   readonly console: Console
   readonly snapshots: Snapshots
+  readonly loan: Loan
 }
 
 /** Creates the machines of a lab. */
@@ -178,6 +191,33 @@ export interface Snapshots {
   load(lab: LabId, from: string): Promise<void>
 }
 
+/**
+ * Its machines belong to somebody: they are taken for a lab, changed with a record of what was there, and given back as
+ * they were.
+ */
+export interface Loan {
+  /** Whether the lab has the machine. */
+  taken(lab: Lab, machine: MachineSpec): Promise<{ readonly ok: boolean; readonly saw: string }>
+  /** Locks it for the lab, and lets the lab's key in. @throws LabError `host-taken`, which says who has it */
+  take(lab: Lab, machine: MachineSpec, progress: (note: string) => void): Promise<void>
+  /** Whether it has what its role needs. @param files of the lab file, which `configure` writes later */
+  equipped(
+    lab: Lab,
+    machine: MachineSpec,
+    files: readonly MachineFile[],
+  ): Promise<{ readonly ok: boolean; readonly saw: string }>
+  equip(
+    lab: Lab,
+    machine: MachineSpec,
+    files: readonly MachineFile[],
+    progress: (note: string) => void,
+  ): Promise<void>
+  /** Undoes all that was recorded, and looks whether the machine is as it was. */
+  giveBack(lab: Lab, machine: MachineSpec, progress: (note: string) => void): Promise<void>
+  /** Whether it was given back. */
+  returned(lab: Lab, machine: MachineSpec): Promise<{ readonly ok: boolean; readonly saw: string }>
+}
+
 const sentences: Readonly<Record<keyof Groups, string>> = {
   machines: 'does not make machines',
   power: 'cannot switch a machine off',
@@ -187,6 +227,7 @@ const sentences: Readonly<Record<keyof Groups, string>> = {
   images: 'has no images to load',
   console: 'keeps no console',
   snapshots: 'cannot copy the disks of a lab',
+  loan: 'makes its own machines',
 }
 
 /**

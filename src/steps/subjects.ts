@@ -25,6 +25,7 @@ import * as filesystems from './filesystem.js'
 import * as filesystemSize from './filesystem-size.js'
 import * as initiator from './initiator.js'
 import * as iscsiVolume from './iscsi-volume.js'
+import * as loan from './loan.js'
 import * as lunGuard from './lun-guard.js'
 import * as lunUse from './lun-use.js'
 import * as machines from './machines.js'
@@ -65,11 +66,21 @@ export const machineSteps = (
 ): readonly Step[] => [
   networked(lab, provider),
   ...gone.map((name) => unless(lacks(provider, 'machines'), machines.remove(lab, name))),
-  ...lab.machines.flatMap((machine) => [
-    booted(lab, provider, machine, options),
-    configuration.connect(lab, machine),
-    configuration.configure(lab, machine, options, gone),
-  ]),
+  ...lab.machines.flatMap((machine) => {
+    const boot = booted(lab, provider, machine, options)
+    const connect = configuration.connect(lab, machine)
+    const configure = configuration.configure(lab, machine, options, gone)
+    if (!provider.loan) return [boot, connect, configure]
+    const take = loan.takeMachine(lab, machine)
+    const equip = loan.equipMachine(lab, machine, options)
+    return [
+      boot,
+      take,
+      { ...connect, needs: [...connect.needs, take.id] },
+      equip,
+      { ...configure, needs: [...configure.needs, equip.id] },
+    ]
+  }),
 ]
 
 export const iscsiSteps = (lab: Lab, provider: Provider): readonly Step[] => [

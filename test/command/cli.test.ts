@@ -542,6 +542,7 @@ describe.concurrent('JSON for programs', () => {
       'uml',
       'libvirt',
       'virtualbox',
+      'hosts',
     ])
     for (const { usable, evidence, remedy } of json.providers) {
       expect(evidence).not.toBe('')

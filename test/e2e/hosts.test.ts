@@ -94,3 +94,65 @@ describe('lab hosts check', () => {
     expect(await refused()).toEqual([expect.stringMatching(/^initiator: .*10\.20\.30\.98/)])
   })
 })
+
+/** What the owner of a machine sees of it, by other means than lab's own list. */
+const seen = (address: string): Promise<string> =>
+  world.owner(
+    address,
+    `dpkg-query -W -f '\${Package} \${Version} \${db:Status-Abbrev}\\n'
+find /etc /root /usr/local /opt -type f ! -name '*-' ! -path /etc/ld.so.cache -exec sha256sum {} + | sort -k 2
+ls /usr/bin /usr/sbin /var/lib /mnt; systemctl list-unit-files --no-legend --no-pager | sort
+cut -d' ' -f1-3 /proc/mounts | sort; ss -ltn; hostname; cut -d: -f1 /etc/passwd /etc/group`,
+  )
+
+describe('lab up --hosts', () => {
+  const before: string[] = []
+  const lab = async (...args: readonly string[]) => {
+    const { exitCode, stdout, stderr } = await world.begin(args, secret)
+    return { exitCode, stdout, stderr }
+  }
+
+  it('makes a lab of machines that somebody else made, which passes every check', async () => {
+    await write('{ address: 10.20.30.70 }', '{ address: 10.20.30.71 }')
+    before.push(await seen('10.20.30.70'), await seen('10.20.30.71'))
+    const begun = performance.now()
+    const { exitCode, stderr } = await lab('up', 'iscsi', '--hosts', 'hosts.yaml', '--yes')
+    expect(stderr).not.toMatch(/^✖/m)
+    expect(exitCode).toBe(0)
+    console.log(`up on hosts: ${((performance.now() - begun) / 1000).toFixed(0)} s`)
+    expect((await lab('verify', 'iscsi')).exitCode).toBe(0)
+  })
+
+  it('has nothing to do the second time', async () => {
+    expect((await lab('up', 'iscsi')).stdout).toContain('nothing to do')
+  })
+
+  it('lets no other lab take the same machines, and says who has them', async () => {
+    const { exitCode, stderr } = await world.begin(['up', 'iscsi', '--hosts', 'hosts.yaml'], {
+      ...secret,
+      LAB_STATE: join(world.folder, 'other'),
+    })
+    expect(exitCode).not.toBe(0)
+    expect(stderr).toMatch(/has it for the lab iscsi since/)
+  })
+
+  it('reports a machine that is away at down, and gives it back later, after its reboot', async () => {
+    await world.cut('second')
+    const away = await lab('down', 'iscsi')
+    expect(away.exitCode).toBe(1)
+    expect(away.stdout).toContain('initiator is not given back yet')
+    await world.reboot('second', '10.20.30.71')
+    const killed = world.begin(['down', 'iscsi'], secret)
+    setTimeout(() => killed.kill('SIGKILL'), 6000)
+    await killed
+    const { exitCode, stdout, stderr } = await lab('down', 'iscsi')
+    expect(stderr).not.toMatch(/^✖/m)
+    expect(stdout).toContain('nothing left')
+    expect(exitCode).toBe(0)
+  })
+
+  it('leaves both machines as their owner had them', async () => {
+    for (const [index, address] of ['10.20.30.70', '10.20.30.71'].entries())
+      expect(await seen(address)).toBe(before[index])
+  })
+})

@@ -57,7 +57,7 @@ const core = {
   dial: 1,
   destroy: 1,
   leftovers: 1,
-} satisfies Record<Exclude<keyof Provider, keyof Groups | 'slowdown'>, 1>
+} satisfies Record<Exclude<keyof Provider, keyof Groups | 'slowdown' | 'sshServer'>, 1>
 
 const groups = {
   machines: ['start', 'remove', 'parts', 'partsInUse'],
@@ -68,6 +68,7 @@ const groups = {
   images: ['archive'],
   console: ['log'],
   snapshots: ['size', 'save', 'load'],
+  loan: ['taken', 'take', 'equipped', 'equip', 'giveBack', 'returned'],
 } satisfies { [Name in keyof Groups]: readonly (keyof Groups[Name])[] }
 
 /** What can be asked of a provider without a machine. */
@@ -81,7 +82,7 @@ export const contractOfAny = (
 
     test('has the whole core, its own name, and no member that the contract does not know', () => {
       expect(provider.name).toBe(name)
-      const known = [...Object.keys(core), 'slowdown', ...Object.keys(groups)]
+      const known = [...Object.keys(core), 'slowdown', 'sshServer', ...Object.keys(groups)]
       expect(Object.keys(provider)).toEqual(expect.arrayContaining(Object.keys(core)))
       expect(known).toEqual(expect.arrayContaining(Object.keys(provider)))
     })

@@ -4,6 +4,8 @@ import { type Lab, type MachineSpec, nfsServerOf, nodesOf, type Role } from '../
 import { anyOf } from '../../lab/suggest.js'
 import { sizeText } from '../../lab/units.js'
 import type { HostSpec } from '../../lab/hosts-file.js'
+import { hostArchitecture } from '../../parts/architecture.js'
+import { holderIn, holderText } from './lock.js'
 import type { Facts, HostInterface, KernelFeature } from './facts.js'
 
 /**
@@ -112,6 +114,13 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       saw: `${facts.machine}, ${architecture === '' ? 'without dpkg' : architecture}`,
       fix: 'a 64-bit Debian, Ubuntu or Raspberry Pi OS, on amd64 or arm64',
     }
+  else if (isNode && architecture !== hostArchitecture())
+    yield {
+      what: 'architecture',
+      level: 'refuse',
+      saw: `${architecture}, and the parts of Kubernetes that are built on this computer are for ${hostArchitecture() ?? process.arch}`,
+      fix: `another host for ${spec.name}, or lab on a computer with ${architecture}`,
+    }
   else yield { what: 'architecture', level: 'ok', saw: `${facts.machine}, ${architecture}` }
   const releases = systems[system.id]
   yield releases?.includes(system.version)
@@ -176,7 +185,16 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
     }
 
   // What it runs
-  for (const saw of facts.taken)
+  const holder = holderIn(facts.lock)
+  if (holder)
+    yield {
+      what: 'taken',
+      level: 'refuse',
+      saw: holderText(holder),
+      fix: `lab down ${holder.lab}, there; or another host for ${spec.name}`,
+    }
+  // What that lab does on it is no news.
+  for (const saw of holder ? [] : facts.taken)
     yield {
       what: 'taken',
       level: 'refuse',
@@ -188,7 +206,7 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
           : 'a machine that is nobody else’s, or remove what is there',
     }
   const held = machine ? portsOf[machine.role].filter((port) => facts.ports.includes(port)) : []
-  if (held.length > 0 && facts.taken.length === 0)
+  if (held.length > 0 && facts.taken.length === 0 && !holder)
     yield {
       what: 'ports',
       level: 'refuse',

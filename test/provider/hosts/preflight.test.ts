@@ -1,5 +1,6 @@
 /** The preflight of hosts, computed from what they say of themselves: a good one, and one thing wrong at a time. */
 import { describe, expect, test } from 'vitest'
+import { hostArchitecture } from '../../../src/parts/architecture.js'
 import type { HostSpec } from '../../../src/lab/hosts-file.js'
 import type { Lab } from '../../../src/lab/lab.js'
 import { type Facts, readFacts } from '../../../src/provider/hosts/facts.js'
@@ -9,7 +10,7 @@ import { loadLab } from '../../../src/registry.js'
 const GiB = 1024 ** 3
 
 const good: Facts = {
-  ...{ machine: 'aarch64', architecture: 'arm64', page: 4096 },
+  ...{ machine: 'aarch64', architecture: hostArchitecture() ?? 'amd64', page: 4096 },
   system: { id: 'debian', version: '13', pretty: 'Debian GNU/Linux 13 (trixie)' },
   ...{ model: 'Raspberry Pi 4 Model B Rev 1.4', kernel: '6.12.47', memory: 4 * GiB, cpus: 4 },
   ...{ free: 20 * GiB, readOnlyRoot: false, swap: [], machineId: 'one', hostname: 'pi1' },
@@ -99,6 +100,16 @@ describe('the preflight of one host', () => {
       /under-voltage since.*throttled since/,
     ],
     ['k3s on it', { taken: ['k3s is at work'] }, 'refuse', 'taken', /k3s/],
+    [
+      'another lab on it',
+      {
+        lock: JSON.stringify({ who: 'alice@desk', lab: 'iscsi', key: 'A', since: '2026-11-29' }),
+        taken: ['it serves iSCSI targets'],
+      },
+      'refuse',
+      'taken',
+      /^alice@desk has it for the lab iscsi since 2026-11-29$/,
+    ],
     ['no login for root', { rootLogin: 'no' }, 'refuse', 'login', /PermitRootLogin no/],
     ['a firewall', { firewalls: ['ufw'] }, 'warn', 'firewall', /ufw/],
     ['the open-iscsi that hangs', { openIscsi: '2.1.10-1' }, 'refuse', 'open-iscsi', /hangs/],
@@ -141,6 +152,10 @@ describe('the preflight of the hosts of a lab', () => {
     expect(of('worker1', { controllers: [] })).toEqual(['refuse cgroups'])
     expect(of('worker1', { free: 2 * GiB })).toEqual(['refuse disk'])
     expect(of('target', { free: 10 * GiB })).toEqual([])
+    // Kubernetes is built for this computer's kind of processor; a target needs nothing of it.
+    const other = hostArchitecture() === 'arm64' ? 'amd64' : 'arm64'
+    expect(of('worker1', { architecture: other })).toEqual(['refuse architecture'])
+    expect(of('target', { architecture: other })).toEqual([])
   })
 
   test.each<[string, Partial<Facts>, string, Finding['level']]>([

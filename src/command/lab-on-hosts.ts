@@ -1,0 +1,75 @@
+/** A lab whose machines exist already: found out and checked before anything of it is begun. */
+import { exitCodes, LabError } from '../error.js'
+import type { Lab } from '../lab/lab.js'
+import type { View } from '../view/view.js'
+import { providerInUse } from './provider-in-use.js'
+import type { Io, Options } from './verb.js'
+
+/** Whoever sits at the terminal may be asked for passwords, where the lab's own key does not open a host. */
+export const askForHosts = async (lab: Lab, io: Io): Promise<void> => {
+  if (lab.provider !== 'hosts') return
+  const [{ keptHosts }, { useLogins }, { loginsFor }] = await Promise.all([
+    import('../provider/hosts/kept.js'),
+    import('../provider/hosts/hosts.js'),
+    import('./hosts.js'),
+  ])
+  const kept = await keptHosts(lab)
+  if (kept) useLogins(await loginsFor(kept.file, io))
+}
+
+/**
+ * The lab with the addresses and the memory that its hosts really have. The first time all of them are asked, and
+ * nothing is begun where one of them cannot be a lab's.
+ * @throws LabError `preflight` with everything that is wrong with all of them
+ */
+export const labOnHosts = async (lab: Lab, options: Options, io: Io, view: View): Promise<Lab> => {
+  if (options.hosts === undefined) {
+    await askForHosts(lab, io)
+    return lab
+  }
+  const inUse = await providerInUse(lab)
+  const asked = options.provider ?? inUse?.name ?? 'hosts'
+  if (asked !== 'hosts')
+    throw new LabError(
+      'other-provider',
+      `--hosts names machines that exist already, and ${asked} makes its own`,
+      {
+        hint: inUse ? `lab down ${lab.name}` : 'one of the two: --hosts FILE, or --provider NAME',
+        exitCode: exitCodes.usage,
+      },
+    )
+  const [{ keepHosts, keptHosts, onHosts, placedHosts }, { survey, describe }] = await Promise.all([
+    import('../provider/hosts/kept.js'),
+    import('./hosts.js'),
+  ])
+  const kept = inUse ? await keptHosts(lab) : undefined
+  const isNew = ({ name }: { readonly name: string }): boolean =>
+    !kept?.machines.some((machine) => machine.name === name)
+  if (kept && !lab.machines.some(isNew)) {
+    await askForHosts(lab, io)
+    return lab
+  }
+  const { file, logins, hosts, findings } = await survey(
+    options.hosts,
+    { ...lab, machines: lab.machines.filter(isNew) },
+    options,
+    io,
+  )
+  const refused = findings.filter(({ level }) => level === 'refuse')
+  if (refused.length > 0)
+    throw new LabError('preflight', refused.map(describe).join('\n'), {
+      hint: [...new Set(refused.flatMap(({ fix }) => fix ?? []))].join('\n'),
+      exitCode: exitCodes.host,
+    })
+  for (const finding of findings.filter(({ level }) => level === 'warn')) view.notice(describe(finding))
+  const placed = placedHosts(file, hosts)
+  const all = {
+    ...placed,
+    machines: [...(kept?.machines ?? []), ...placed.machines],
+    returned: kept?.returned ?? [],
+  }
+  await keepHosts(lab, all)
+  const { useLogins } = await import('../provider/hosts/hosts.js')
+  useLogins(logins)
+  return onHosts(lab, all)
+}

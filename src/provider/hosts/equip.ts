@@ -1,0 +1,324 @@
+/** Makes a host what the base disk is, as far as its machine needs it: each change is recorded before it is made. */
+import { createHash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../../lab/lab.js'
+import { type MachineFile, serialOf, tarOf } from '../../machine/files.js'
+import type { Transport } from '../../machine/machine.js'
+import { quote } from '../../machine/sh.js'
+import { baseFile } from '../../parts/base-disk.js'
+import { nodePrograms } from '../../parts/parts.js'
+import { hostFolder, Recorder, runAsRoot } from './record.js'
+
+/** What a host gets, besides the files of the lab file. */
+export interface Equipment {
+  /** Of Debian; the base disk has each of them as well (`system.packages` in parts/parts.yaml). */
+  readonly packages: readonly string[]
+  readonly files: readonly MachineFile[]
+  /** Programs, by their place on the host. */
+  readonly programs: readonly { readonly from: string; readonly to: string }[]
+  readonly modules: readonly string[]
+  /** Units that start with the host. */
+  readonly enabled: readonly string[]
+  /** Units whose state the lab changes. */
+  readonly units: readonly string[]
+  readonly noSwap: boolean
+}
+
+/** Where the block devices of LUNs are: links to loop devices, made at every boot. */
+export const lunLink = (index: number): string => `/dev/lab/lun${String(index)}`
+
+const lunsScript = (lab: Lab, machine: MachineSpec): string => {
+  const luns = lab.targets
+    .filter((target) => target.machine === machine.name)
+    .flatMap((target) => target.luns.map(({ lun, size }) => ({ serial: serialOf(target, lun), size })))
+  return `#!/bin/sh
+# Written by lab: a file, a loop device and a link to it for each LUN.
+set -e
+mkdir -p ${hostFolder}/luns /dev/lab
+${luns
+  .map(({ serial, size }, index) => {
+    const file = `${hostFolder}/luns/${serial}`
+    return `[ "$(stat -c %s ${file} 2>/dev/null || echo 0)" -ge ${String(size)} ] || truncate -s ${String(size)} ${file}
+loop=$(losetup --noheadings --output NAME --associated ${file} | head -n 1)
+if [ -n "$loop" ]; then losetup -c "$loop"
+else loop=$(losetup --find --show --direct-io=on ${file} 2>/dev/null || losetup --find --show ${file})
+fi
+ln -sfn "$loop" ${lunLink(index)}
+`
+  })
+  .join('')}`
+}
+
+/** The base disk's unit waits for the base disk's own network; a host has its own, with an address that comes later. */
+const bootUnit = async (): Promise<string> =>
+  (await baseFile('etc/systemd/system/lab-boot.service')).replace(
+    'Before=network-online.target ',
+    'After=network-online.target systemd-modules-load.service\nWants=network-online.target\nBefore=',
+  )
+
+export const equipmentFor = async (lab: Lab, machine: MachineSpec): Promise<Equipment> => {
+  const isNode = nodesOf(lab).includes(machine)
+  const server = nfsServerOf(lab)
+  const isTarget = machine.role === 'target'
+  const initiator = machine.iqn !== undefined
+  const base = async (path: string, mode?: number): Promise<MachineFile> => ({
+    path: `/${path}`,
+    content: await baseFile(path),
+    ...(mode === undefined ? {} : { mode }),
+  })
+  const modules = [
+    ...(isTarget ? ['loop', 'target_core_mod', 'target_core_iblock', 'iscsi_target_mod'] : []),
+    ...(initiator ? ['iscsi_tcp'] : []),
+    ...(machine.role === 'nfs' ? ['nfsd'] : []),
+    ...(isNode ? ['overlay', 'br_netfilter', 'nf_tables', 'nf_conntrack'] : []),
+  ]
+  const boots = isNode || isTarget || machine.role === 'nfs'
+  return {
+    packages: [
+      ...(initiator ? ['open-iscsi', 'e2fsprogs'] : []),
+      ...(isNode ? ['runc', 'nftables', 'conntrack', 'ethtool', 'curl', 'procps'] : []),
+      ...(machine.role === 'nfs' ? ['nfs-kernel-server'] : []),
+      ...(server && isNode ? ['nfs-common'] : []),
+    ],
+    files: [
+      ...(modules.length > 0
+        ? [{ path: '/etc/modules-load.d/lab.conf', content: `# Written by lab.\n${modules.join('\n')}\n` }]
+        : []),
+      ...(boots
+        ? [
+            { path: '/etc/systemd/system/lab-boot.service', content: await bootUnit() },
+            await base('usr/local/sbin/lab-boot', 0o755),
+          ]
+        : []),
+      ...(isTarget
+        ? [{ path: '/etc/lab/boot.d/40-luns', content: lunsScript(lab, machine), mode: 0o755 }]
+        : []),
+      ...(isNode
+        ? [
+            await base('etc/sysctl.d/90-lab.conf'),
+            await base('etc/containerd/config.toml'),
+            await base('etc/systemd/system/containerd.service'),
+            await base('etc/systemd/system/kubelet.service'),
+          ]
+        : []),
+    ],
+    programs: isNode ? nodePrograms() : [],
+    modules,
+    enabled: [
+      ...(boots ? ['lab-boot.service'] : []),
+      ...(isNode ? ['containerd.service', 'kubelet.service'] : []),
+    ],
+    units: [
+      ...(boots ? ['lab-boot.service'] : []),
+      ...(initiator ? ['iscsid.socket', 'iscsid.service', 'open-iscsi.service'] : []),
+      ...(isNode ? ['containerd.service', 'kubelet.service'] : []),
+    ],
+    noSwap: isNode,
+  }
+}
+
+/** Folders in which a lab keeps what nobody can name beforehand. */
+const folders = (lab: Lab, machine: MachineSpec): readonly string[] => [
+  ...(machine.iqn === undefined ? [] : ['/etc/iscsi', '/var/lib/iscsi', '/mnt']),
+  ...(machine.role === 'target' ? ['/etc/target'] : []),
+  ...(machine.role === 'nfs' || (nfsServerOf(lab) && nodesOf(lab).includes(machine)) ? ['/srv'] : []),
+  ...(nodesOf(lab).includes(machine)
+    ? [
+        ...['/etc/kubernetes', '/etc/cni', '/var/lib/kubelet', '/var/lib/etcd', '/var/lib/containerd'],
+        ...['/var/lib/cni', '/opt/cni', '/var/log/pods', '/var/log/containers', '/root/.kube'],
+        '/opt/local-path-provisioner',
+      ]
+    : []),
+]
+
+/** What `useradd` and its like leave beside the files that they change. */
+const userFiles = ['passwd', 'group', 'shadow', 'gshadow', 'subuid', 'subgid'].map((name) => `/etc/${name}-`)
+
+const sysctlNames = async (): Promise<readonly string[]> =>
+  [...(await baseFile('etc/sysctl.d/90-lab.conf')).matchAll(/^([a-z][\w.-]*) = /gm)].map(
+    ([, name = '']) => name,
+  )
+
+const sha256 = (content: Buffer | string): string => createHash('sha256').update(content).digest('hex')
+
+const marker = `${hostFolder}/equipped`
+
+/** Names all that a host is equipped with. */
+const nameOf = async (
+  { programs, ...equipment }: Equipment,
+  files: readonly MachineFile[],
+): Promise<string> =>
+  sha256(
+    JSON.stringify([
+      equipment,
+      await Promise.all(programs.map(async ({ from, to }) => [to, sha256(await readFile(from))])),
+      files.map(({ path }) => path),
+    ]),
+  )
+
+const names = new Map<string, Promise<string>>()
+
+/** Whether a host has its equipment, as it shows now. */
+export const lookEquipped = async (
+  root: Transport,
+  lab: Lab,
+  machine: MachineSpec,
+  files: readonly MachineFile[],
+): Promise<{ readonly ok: boolean; readonly saw: string }> => {
+  const equipment = await equipmentFor(lab, machine)
+  const key = `${machine.name} ${JSON.stringify(files.map(({ path }) => path))}`
+  const name = names.get(key) ?? nameOf(equipment, files)
+  names.set(key, name)
+  const said = await runAsRoot(
+    root,
+    `[ "$(cat ${marker} 2>/dev/null)" = ${await name} ] || echo 'not all of it, or of another lab file'
+${equipment.packages.length > 0 ? `for name in ${equipment.packages.join(' ')}; do dpkg-query -W -f '\${db:Status-Status}' "$name" 2>/dev/null | grep -qx installed || echo "no package $name"; done` : ''}
+${equipment.programs.map(({ to }) => `[ -x ${to} ] || echo 'no ${to}'`).join('\n')}
+sha256sum --check --quiet 2>/dev/null | sed 's/: FAILED.*//' | sed 's/^/differs: /'
+${equipment.enabled.map((unit) => `systemctl is-enabled --quiet ${unit} || echo 'not enabled: ${unit}'`).join('\n')}
+true`,
+    {
+      input: equipment.files.map(({ path, content }) => `${sha256(content)}  ${path}\n`).join(''),
+      what: 'looking at its equipment',
+    },
+  )
+  const wrong = said.split('\n').filter(Boolean)
+  return wrong.length === 0
+    ? {
+        ok: true,
+        saw: `${String(equipment.packages.length)} packages, ${String(equipment.programs.length)} programs, ${String(equipment.files.length)} files`,
+      }
+    : { ok: false, saw: wrong.join('; ') }
+}
+
+/** Seconds for apt: a slow card and a slow mirror. */
+const aptDeadline = 1200
+
+/** Packages that are missing: which would come with them, recorded; then they are installed. */
+const installPackages = async (
+  root: Transport,
+  record: Recorder,
+  wanted: readonly string[],
+  progress: (note: string) => void,
+): Promise<void> => {
+  if (wanted.length === 0) return
+  const apt = 'DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -q -o DPkg::Lock::Timeout=300'
+  const missing = (
+    await runAsRoot(
+      root,
+      `for name in ${wanted.join(' ')}; do dpkg-query -W -f '\${db:Status-Status}' "$name" 2>/dev/null | grep -qx installed || echo "$name"; done`,
+      { what: 'looking for packages' },
+    )
+  )
+    .split('\n')
+    .filter(Boolean)
+  if (missing.length === 0) return
+  progress(`packages: ${missing.join(', ')}`)
+  const install = `${apt} --no-install-recommends -o Dpkg::Options::=--force-confold`
+  const simulate = `dpkg --configure -a >/dev/null 2>&1 || true; ${install} --simulate install ${missing.join(' ')} | sed -n 's/^Inst \\([^ ]*\\) .*/\\1/p'`
+  // Lists that were fetched some time ago may name packages that are gone.
+  await runAsRoot(
+    root,
+    `[ -n "$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mtime -1 2>/dev/null)" ] || ${apt} update >/dev/null`,
+    { timeout: aptDeadline, what: 'apt-get update' },
+  )
+  const coming = (await runAsRoot(root, simulate, { timeout: 300, what: 'apt-get' }))
+    .split('\n')
+    .filter(Boolean)
+  const upgraded = (
+    await runAsRoot(
+      root,
+      `for name in ${coming.join(' ')}; do dpkg-query -W -f '\${db:Status-Status}' "$name" 2>/dev/null | grep -qx installed && echo "$name"; done; true`,
+      { what: 'looking for packages' },
+    )
+  )
+    .split('\n')
+    .filter(Boolean)
+  const fresh = coming.filter((name) => !upgraded.includes(name))
+  await record.packages(fresh)
+  await runAsRoot(
+    root,
+    `${install} -o APT::Keep-Downloaded-Packages=false --yes install ${missing.join(' ')}`,
+    { timeout: aptDeadline, what: `apt-get install ${missing.join(' ')}` },
+  )
+}
+
+/** Sends programs that are not there yet with this content. @returns bytes that were sent */
+const sendPrograms = async (
+  root: Transport,
+  programs: Equipment['programs'],
+  progress: (note: string) => void,
+): Promise<number> => {
+  let sent = 0
+  for (const { from, to } of programs) {
+    const content = await readFile(from)
+    const hash = sha256(content)
+    const has = await runAsRoot(root, `sha256sum ${quote(to)} 2>/dev/null | cut -c1-64; true`, {
+      what: 'comparing',
+    })
+    if (has.trim() === hash) continue
+    progress(`${to}, ${String(Math.ceil(content.length / 1024 ** 2))} MiB`)
+    const next = quote(`${to}.lab-new`)
+    await runAsRoot(
+      root,
+      `set -e; mkdir -p "$(dirname ${quote(to)})"; cat > ${next}; [ "$(sha256sum ${next} | cut -c1-64)" = ${hash} ]; chmod 755 ${next}; mv ${next} ${quote(to)}`,
+      { input: content, timeout: 900, what: `sending ${to}` },
+    )
+    sent += content.length
+  }
+  return sent
+}
+
+/** @param files what the lab file asks for on it: written later, by `configure`, and recorded here */
+export const equip = async (
+  root: Transport,
+  lab: Lab,
+  machine: MachineSpec,
+  files: readonly MachineFile[],
+  progress: (note: string) => void,
+): Promise<void> => {
+  const equipment = await equipmentFor(lab, machine)
+  const isNode = nodesOf(lab).includes(machine)
+  const record = await Recorder.open(root)
+  // In the order in which they are undone, from the last to the first: services, their files, packages, the rest.
+  await record.hostname()
+  await record.modules(equipment.modules)
+  if (isNode) await record.sysctls(await sysctlNames())
+  await record.files('users', userFiles)
+  await installPackages(root, record, equipment.packages, progress)
+  await record.files('configuration', [
+    ...files.map(({ path }) => path),
+    ...equipment.files.map(({ path }) => path),
+    ...equipment.programs.map(({ to }) => to),
+    ...folders(lab, machine),
+  ])
+  if (equipment.units.length > 0) await record.units(equipment.units)
+  if (equipment.noSwap) await record.swap()
+  if (machine.role === 'target') await record.target()
+  if (machine.iqn !== undefined) await record.sessions(lab.targets.map(({ iqn }) => iqn))
+  if (isNode) await record.containers()
+
+  const sent = await sendPrograms(root, equipment.programs, progress)
+  if (sent > 0) progress(`${String(Math.ceil(sent / 1024 ** 2))} MiB sent`)
+  await runAsRoot(root, 'tar --extract --no-same-owner --preserve-permissions --directory=/', {
+    input: await tarOf(equipment.files),
+    what: 'writing files',
+  })
+  await runAsRoot(
+    root,
+    `${equipment.modules.map((name) => `modprobe -q ${name} 2>/dev/null || true`).join('\n')}
+${isNode ? 'sysctl -q -p /etc/sysctl.d/90-lab.conf\nmkdir -p /etc/kubernetes/manifests /var/lib/kubelet' : ''}
+${equipment.noSwap ? 'swapoff -a' : ''}
+mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config 2>/dev/null || true
+set -e
+systemctl daemon-reload
+${equipment.enabled.length > 0 ? `systemctl enable --quiet ${equipment.enabled.join(' ')}` : ''}
+${machine.role === 'target' ? '/etc/lab/boot.d/40-luns' : ''}
+true`,
+    { what: 'switching on', timeout: 120 },
+  )
+  await runAsRoot(root, `cat > ${marker}.new && mv ${marker}.new ${marker}`, {
+    input: await nameOf(equipment, files),
+    what: 'noting down',
+  })
+}

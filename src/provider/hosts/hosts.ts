@@ -1,0 +1,320 @@
+/**
+ * Machines that exist already, reached over SSH: the hosts that a hosts.yaml names. They are taken for a lab, equipped,
+ * and given back. `lab` makes neither machines nor networks there, and switches nothing off.
+ */
+import { hostname, userInfo } from 'node:os'
+import { existsSync } from 'node:fs'
+import { LabError, messageOf } from '../../error.js'
+import { type LabId, wordOf } from '../../identity.js'
+import type { HostSpec } from '../../lab/hosts-file.js'
+import { imagesOf } from '../../lab/images.js'
+import type { Lab, MachineSpec } from '../../lab/lab.js'
+import { labKeys } from '../../machine/keys.js'
+import type { Transport } from '../../machine/machine.js'
+import { quote } from '../../machine/sh.js'
+import { sshTransport } from '../../machine/ssh.js'
+import { needHostPackages } from '../../parts/host.js'
+import { imageArchive, prepareNodes } from '../../parts/parts.js'
+import { pathsOf, removeState } from '../../state.js'
+import type { Leftover, MachineState, Provider } from '../provider.js'
+import { equip, lookEquipped, lunLink } from './equip.js'
+import { keepReturned, keepTaken, type KeptHosts, keptHosts } from './kept.js'
+import { type Holder, holderIn, holderText, lockFile } from './lock.js'
+import { Logins } from './login.js'
+import { askManifest, manifestDifference, manifestFile } from './manifest.js'
+import { hostFolder, runAsRoot, undoRecord } from './record.js'
+
+/** Who logs in where the lab's key is not let in yet, or not any more; a command that may ask for passwords says who. */
+let givenLogins: Logins | undefined
+export const useLogins = (logins: Logins): void => void (givenLogins = logins)
+
+const loginsOf = ({ file }: KeptHosts): Logins => givenLogins ?? new Logins(file, undefined, () => undefined)
+
+/** @throws LabError where the lab has no hosts */
+const need = async (lab: LabId): Promise<KeptHosts> => {
+  const kept = await keptHosts(lab)
+  if (kept) return kept
+  throw new LabError('no-hosts', `nobody has said which hosts the machines of ${lab.name} are`, {
+    hint: `lab up ${lab.name} --hosts FILE`,
+  })
+}
+
+const specOf = (kept: KeptHosts, machine: string): HostSpec => {
+  const spec = kept.file.hosts.find(({ name }) => name === machine)
+  if (!spec)
+    throw new LabError('no-host', `${kept.file.file} has no host for ${machine}`, {
+      hint: `lab hosts check ${quote(kept.file.file)}`,
+    })
+  return spec
+}
+
+/** Commands as root with the lab's key; kept open as long as this process lives. */
+const opened = new Map<string, Promise<Transport>>()
+
+const asRoot = (lab: LabId, kept: KeptHosts, machine: string): Promise<Transport> => {
+  const key = `${wordOf(lab)} ${machine}`
+  let transport = opened.get(key)
+  if (!transport) {
+    const spec = specOf(kept, machine)
+    transport = (async () =>
+      sshTransport({
+        address: `${machine} (${spec.address})`,
+        user: 'root',
+        privateKey: (await labKeys(lab)).privateKey,
+        hostKey: spec.hostKey?.split(' ')[1] ?? '',
+        dial: () => loginsOf(kept).dial(spec),
+      }))()
+    opened.set(key, transport)
+  }
+  return transport
+}
+
+/** As root, with the lab's key, or where that does not open it, as the user of hosts.yaml. Whoever opens it closes it. */
+const anyRoot = async (
+  lab: LabId,
+  kept: KeptHosts,
+  machine: string,
+): Promise<{ readonly root: Transport; readonly close: () => Promise<void> }> => {
+  const root = await asRoot(lab, kept, machine)
+  try {
+    await root.exec('true', { timeout: 30 })
+    return { root, close: () => Promise.resolve() }
+  } catch (error) {
+    if (!(error instanceof LabError) || error.code !== 'login-refused') throw error
+  }
+  const logins = loginsOf(kept)
+  const spec = specOf(kept, machine)
+  const user = await logins.asUser(spec)
+  try {
+    return { root: await logins.asRoot(spec, user), close: () => user.close() }
+  } catch (error) {
+    await user.close()
+    throw error
+  }
+}
+
+// The lock of a host
+
+const readHolder = async (root: Transport): Promise<Holder | undefined> =>
+  holderIn(await runAsRoot(root, `cat ${lockFile} 2>/dev/null; true`, { what: 'reading its lock' }))
+
+const keyOf = async (lab: LabId): Promise<string> => (await labKeys(lab)).publicKey.split(' ')[1] ?? ''
+
+/** The line that lets the lab in; its end says whose it is. */
+const keyLine = async (lab: LabId): Promise<string> => `ssh-ed25519 ${await keyOf(lab)} lab ${wordOf(lab)}`
+
+const taken = async (lab: Lab, machine: MachineSpec): Promise<{ ok: boolean; saw: string }> => {
+  const holder = await readHolder(await asRoot(lab, await need(lab), machine.name))
+  if (!holder) return { ok: false, saw: 'nobody has it' }
+  return { ok: holder.key === (await keyOf(lab)), saw: holderText(holder) }
+}
+
+const take = async (lab: Lab, machine: MachineSpec, progress: (note: string) => void): Promise<void> => {
+  const kept = await need(lab)
+  await keepTaken(lab, machine.name)
+  const { root, close } = await anyRoot(lab, kept, machine.name)
+  try {
+    const mine: Holder = {
+      who: `${userInfo().username}@${hostname()}`,
+      lab: wordOf(lab),
+      key: await keyOf(lab),
+      since: new Date().toISOString(),
+    }
+    // A file that is there is never overwritten: exactly one gets it, with its content complete.
+    await runAsRoot(
+      root,
+      `set -e; mkdir -p ${hostFolder}; chmod 700 ${hostFolder}; cat > ${lockFile}.$$; sync ${lockFile}.$$
+ln ${lockFile}.$$ ${lockFile} 2>/dev/null || true; rm ${lockFile}.$$; sync ${hostFolder}`,
+      { input: JSON.stringify(mine), what: 'taking it' },
+    )
+    const holder = await readHolder(root)
+    if (holder?.key !== mine.key)
+      throw new LabError(
+        'host-taken',
+        `${machine.name}: ${holder ? holderText(holder) : `${lockFile} says nothing`}`,
+        { hint: `lab down ${holder?.lab ?? 'LAB'}, there; or another host for ${machine.name}` },
+      )
+    progress('listing what is there')
+    if (
+      (await runAsRoot(root, `[ -s ${manifestFile} ] || echo none`, { what: 'looking' })).trim() === 'none'
+    ) {
+      const manifest = await askManifest(root)
+      await runAsRoot(
+        root,
+        `set -e; cat > ${manifestFile}.new; sync ${manifestFile}.new; mv ${manifestFile}.new ${manifestFile}; sync ${hostFolder}`,
+        { input: manifest, what: 'keeping the list' },
+      )
+    }
+    const line = quote(await keyLine(lab))
+    await runAsRoot(
+      root,
+      `set -e; umask 077; cd /root
+[ -e ${hostFolder}/ssh-before ] || { { [ ! -d .ssh ] || echo folder; [ ! -e .ssh/authorized_keys ] || echo file; } > ${hostFolder}/ssh-before.new; sync ${hostFolder}/ssh-before.new; mv ${hostFolder}/ssh-before.new ${hostFolder}/ssh-before; }
+mkdir -p .ssh
+grep -qxF ${line} .ssh/authorized_keys 2>/dev/null || { [ ! -s .ssh/authorized_keys ] || [ -z "$(tail -c 1 .ssh/authorized_keys | tr -d '\\n')" ] || echo >> .ssh/authorized_keys; echo ${line} >> .ssh/authorized_keys; }`,
+      { what: 'letting the lab in' },
+    )
+  } finally {
+    await close()
+  }
+}
+
+/** What is different from before, of hosts that were given back by this process. */
+const differences = new Map<string, readonly string[]>()
+
+const giveBack = async (lab: Lab, machine: MachineSpec, progress: (note: string) => void): Promise<void> => {
+  const kept = await need(lab)
+  if (kept.returned.includes(machine.name)) return
+  const { root, close } = await anyRoot(lab, kept, machine.name)
+  try {
+    const holder = await readHolder(root)
+    const mine = await keyOf(lab)
+    if (holder && holder.key !== mine)
+      throw new LabError('host-taken', `${machine.name}: ${holderText(holder)}, and not this lab`)
+    if (holder) {
+      await undoRecord(root, progress)
+      progress('comparing with what was there')
+      const before = await runAsRoot(root, `cat ${manifestFile} 2>/dev/null; true`, {
+        what: 'reading the list',
+      })
+      const now = await askManifest(root)
+      const line = await keyLine(lab)
+      const different =
+        before === ''
+          ? []
+          : manifestDifference(before, now).filter(
+              // The lab's own key goes with the last command, below.
+              (each) =>
+                !each.startsWith('+ root-login ') ||
+                !(each.includes(line) || /^\+ root-login \d+ 0 /.test(each)),
+            )
+      differences.set(`${wordOf(lab)} ${machine.name}`, different)
+      // The key last of all: with it goes the way in. What it was found with decides what stays of the folder.
+      await runAsRoot(
+        root,
+        `set -e; cd /root; had=$(cat ${hostFolder}/ssh-before 2>/dev/null || true)
+if [ -e .ssh/authorized_keys ]; then
+  grep -vxF ${quote(line)} .ssh/authorized_keys > .ssh/authorized_keys.lab-new || true
+  cat .ssh/authorized_keys.lab-new > .ssh/authorized_keys; rm .ssh/authorized_keys.lab-new
+  case "$had" in *file*) ;; *) [ -s .ssh/authorized_keys ] || rm .ssh/authorized_keys ;; esac
+  case "$had" in *folder*) ;; *) rmdir .ssh 2>/dev/null || true ;; esac
+fi
+rm -rf --one-file-system ${hostFolder}; sync`,
+        { what: 'letting it go' },
+      )
+    }
+    await keepReturned(lab, machine.name)
+  } finally {
+    await close()
+  }
+}
+
+const returned = async (lab: Lab, machine: MachineSpec): Promise<{ ok: boolean; saw: string }> => {
+  const kept = await keptHosts(lab)
+  if (kept && !kept.returned.includes(machine.name)) return { ok: false, saw: 'it is still this lab’s' }
+  const different = differences.get(`${wordOf(lab)} ${machine.name}`) ?? []
+  return {
+    ok: different.length === 0,
+    saw: different.length === 0 ? 'nothing is different' : `different: ${different.join('; ')}`,
+  }
+}
+
+const states = async (lab: Lab): Promise<readonly MachineState[]> => {
+  const kept = await need(lab)
+  return Promise.all(
+    lab.machines.map(async ({ name }): Promise<MachineState> => {
+      try {
+        const spec = specOf(kept, name)
+        ;(await loginsOf(kept).dial(spec)).destroy()
+        const root = await asRoot(lab, kept, name)
+        // The same as long as it runs, and another one after its next start.
+        const { stdout } = await root.exec('cat /proc/sys/kernel/random/boot_id', { timeout: 15 })
+        return { name, status: 'running', detail: `boot ${stdout.trim()}` }
+      } catch (error) {
+        const refused = error instanceof LabError && error.code === 'login-refused'
+        return refused
+          ? { name, status: 'running', detail: 'it does not let this lab in' }
+          : { name, status: 'stopped', detail: messageOf(error) }
+      }
+    }),
+  )
+}
+
+/** Hosts that the lab still has. */
+const stillTaken = async (lab: LabId): Promise<readonly string[]> => {
+  const kept = await keptHosts(lab)
+  return (kept?.machines ?? []).map(({ name }) => name).filter((name) => !kept?.returned.includes(name))
+}
+
+export const hostsProvider: Provider = {
+  name: 'hosts',
+  probe: () =>
+    Promise.resolve({
+      usable: false,
+      evidence: 'machines that exist already are used where somebody names them',
+      remedy: "lab hosts init 'USER@ADDRESS' and lab up LAB --hosts hosts.yaml",
+    }),
+  // What hosts lack is found before they become a lab's, by the survey; from then on the steps of the plan say it.
+  preflight: async (lab) =>
+    (await keptHosts(lab))
+      ? []
+      : [
+          {
+            problem: `nobody has said which hosts the machines of ${lab.name} are, nor how much memory they have`,
+            hint: `lab up ${lab.name} --hosts FILE`,
+          },
+        ],
+  prepare: async (lab, preparation) => {
+    if (!lab.kubernetes) return
+    await needHostPackages(preparation)
+    await prepareNodes(imagesOf(lab), preparation)
+  },
+  states,
+  sshServer: async (lab, machine) => {
+    const kept = await need(lab)
+    const spec = specOf(kept, machine)
+    const jump = kept.file.jumpHosts.find(({ name }) => name === spec.via)
+    return {
+      address: spec.address,
+      port: spec.port,
+      hostKey: spec.hostKey ?? '',
+      ...(jump
+        ? { proxyCommand: `ssh -W %h:%p -p ${String(jump.port)} ${quote(`${jump.user}@${jump.address}`)}` }
+        : {}),
+    }
+  },
+  dial: async (lab, host, port) => {
+    const kept = await need(lab)
+    const placed = kept.machines.find(({ address }) => address === host)
+    const spec =
+      kept.file.hosts.find(({ name, address }) => name === placed?.name || address === host) ??
+      kept.file.hosts[0]
+    if (!spec) throw new Error(`${kept.file.file} has no hosts`)
+    // From outside its network, a host is where its SSH server is; its other ports are at the same address.
+    return loginsOf(kept).dial(spec, host, port)
+  },
+  destroy: async (lab) => {
+    if ((await stillTaken(lab)).length === 0) await removeState(pathsOf(lab))
+  },
+  leftovers: async (lab): Promise<readonly Leftover[]> => [
+    ...(await stillTaken(lab)).map((what): Leftover => ({
+      kind: 'machine',
+      what: `${what} is not given back yet`,
+    })),
+    ...(existsSync(pathsOf(lab).root) ? [{ kind: 'file', what: pathsOf(lab).root } as const] : []),
+  ],
+  disks: { lunDevice: lunLink },
+  images: { archive: (reference) => Promise.resolve(imageArchive(reference)) },
+  loan: {
+    taken,
+    take,
+    equipped: async (lab, machine, files) =>
+      lookEquipped(await asRoot(lab, await need(lab), machine.name), lab, machine, files),
+    equip: async (lab, machine, files, progress) =>
+      equip(await asRoot(lab, await need(lab), machine.name), lab, machine, files, progress),
+    giveBack,
+    returned,
+  },
+}
+
+export const makeProvider = (): Provider => hostsProvider

@@ -1,0 +1,100 @@
+/** Which hosts a lab has, as the lab's folder keeps it: with what is needed to reach them, and no secret. */
+import { join } from 'node:path'
+import type { LabId } from '../../identity.js'
+import { LabError } from '../../error.js'
+import { nthRange, parseSubnet, subnetText } from '../../lab/address.js'
+import type { HostsFile } from '../../lab/hosts-file.js'
+import { type Lab, nodesOf } from '../../lab/lab.js'
+import { pathsOf, readIfThere, writePrivate } from '../../state.js'
+import { type Asked, interfaceOf } from './preflight.js'
+
+/** What a machine of the lab is in truth. */
+export interface Placed {
+  readonly name: string
+  /** Its address in the lab, with the length of its network's prefix. */
+  readonly address: string
+  readonly prefix: number
+  /** Bytes. */
+  readonly memory: number
+  readonly cpus: number
+}
+
+export interface KeptHosts {
+  readonly file: HostsFile
+  readonly machines: readonly Placed[]
+  /** Names of machines that were given back. */
+  readonly returned: readonly string[]
+}
+
+const fileOf = (lab: LabId): string => join(pathsOf(lab).root, 'hosts.json')
+
+/** Undefined: the lab has no hosts. */
+export const keptHosts = async (lab: LabId): Promise<KeptHosts | undefined> => {
+  const text = await readIfThere(fileOf(lab))
+  if (text === undefined) return undefined
+  try {
+    return JSON.parse(text) as KeptHosts
+  } catch (cause) {
+    throw new LabError('bad-state', `${fileOf(lab)} should say which hosts ${lab.name} has, and does not`, {
+      hint: `lab up ${lab.name} --hosts FILE`,
+      cause,
+    })
+  }
+}
+
+export const keepHosts = (lab: LabId, kept: KeptHosts): Promise<void> =>
+  writePrivate(fileOf(lab), JSON.stringify(kept, null, 2))
+
+/** Notes down that a host was given back; so that a later `down` looks only for the others. */
+export const keepReturned = async (lab: LabId, machine: string): Promise<void> => {
+  const kept = await keptHosts(lab)
+  if (kept && !kept.returned.includes(machine))
+    await keepHosts(lab, { ...kept, returned: [...kept.returned, machine] })
+}
+
+/** Before a host is taken again that was given back already. */
+export const keepTaken = async (lab: LabId, machine: string): Promise<void> => {
+  const kept = await keptHosts(lab)
+  if (kept?.returned.includes(machine))
+    await keepHosts(lab, { ...kept, returned: kept.returned.filter((name) => name !== machine) })
+}
+
+export const placedHosts = (file: HostsFile, hosts: readonly Asked[]): KeptHosts => ({
+  file,
+  machines: hosts.map((asked) => {
+    const own = interfaceOf(asked)
+    const mebibyte = 1024 ** 2
+    return {
+      name: asked.spec.name,
+      address: own?.address ?? '',
+      prefix: own?.prefix ?? 32,
+      memory: Math.ceil(asked.facts.memory / mebibyte) * mebibyte,
+      cpus: asked.facts.cpus,
+    }
+  }),
+  returned: [],
+})
+
+/**
+ * The lab with the addresses that its hosts really have. Its network is that of its first node, or of its first
+ * machine; nodes get ranges of pods by their order, since their last numbers may be the same.
+ */
+export const onHosts = (lab: Lab, { machines }: Pick<KeptHosts, 'machines'>): Lab => {
+  const placed = (name: string): Placed | undefined => machines.find((each) => each.name === name)
+  const nodes = nodesOf(lab)
+  const first = placed(nodes[0]?.name ?? lab.machines[0]?.name ?? '')
+  const subnet = first && parseSubnet(`${first.address}/${String(first.prefix)}`)
+  const pods = parseSubnet(lab.kubernetes?.podSubnet ?? '')
+  return {
+    ...lab,
+    provider: 'hosts',
+    network: subnet ? { subnet: subnetText(subnet) } : lab.network,
+    machines: lab.machines.map((machine) => {
+      const place = placed(machine.name)
+      if (!place) return machine
+      const { address, memory, cpus } = place
+      const range = pods && nodes.includes(machine) ? nthRange(pods, nodes.indexOf(machine) + 1) : undefined
+      return { ...machine, address, memory, cpus, ...(range ? { podRange: subnetText(range) } : {}) }
+    }),
+  }
+}

@@ -1,0 +1,27 @@
+/** Who has a host: a file on the host itself, so that two people cannot take the same one. */
+import { hostFolder } from './record.js'
+
+export const lockFile = `${hostFolder}/lock`
+
+export interface Holder {
+  /** `alice@desk`, for people. */
+  readonly who: string
+  /** The lab, and its seat. */
+  readonly lab: string
+  /** The lab's public key: no other lab has it. */
+  readonly key: string
+  /** ISO 8601. */
+  readonly since: string
+}
+
+/** Undefined: nobody has it. */
+export const holderIn = (text: string): Holder | undefined => {
+  try {
+    return JSON.parse(text) as Holder
+  } catch {
+    return undefined
+  }
+}
+
+export const holderText = ({ who, lab, since }: Holder): string =>
+  `${who} has it for the lab ${lab} since ${since}`

@@ -1,0 +1,395 @@
+/**
+ * What was on a host before `lab` changed it, kept on the host itself: `/var/lib/lab/undo/NNN.json`, written and synced
+ * before each change. `lab down` undoes them from the last to the first, and removes each once it is undone, so that it
+ * may be ended at any moment, by `kill -9` or a power cut, and go on later.
+ */
+import { LabError, messageOf } from '../../error.js'
+import type { CommandResult, Transport } from '../../machine/machine.js'
+import { quote } from '../../machine/sh.js'
+
+/** Everything of lab's own on a host. */
+export const hostFolder = '/var/lib/lab'
+const undoFolder = `${hostFolder}/undo`
+
+/** What there was before a change, as the undo needs it. */
+export type Before =
+  /** Files and folders with all that is in them. Saved are those that were there, in NNN.tar. */
+  | { readonly kind: 'files'; readonly saved: readonly string[]; readonly absent: readonly string[] }
+  /** Packages that come, and the users and groups that there were. */
+  | {
+      readonly kind: 'packages'
+      readonly names: readonly string[]
+      readonly users: readonly string[]
+      readonly groups: readonly string[]
+    }
+  | { readonly kind: 'units'; readonly units: readonly UnitState[] }
+  | { readonly kind: 'sysctls'; readonly values: readonly (readonly [name: string, value: string])[] }
+  /** Modules that are loaded, and those that were. */
+  | { readonly kind: 'modules'; readonly names: readonly string[]; readonly loaded: readonly string[] }
+  | { readonly kind: 'hostname'; readonly name: string }
+  | { readonly kind: 'swap'; readonly devices: readonly string[] }
+  /** What the kernel serves by iSCSI, and the files behind it, were not there. */
+  | { readonly kind: 'target' }
+  /** Sessions with these targets were not there. */
+  | { readonly kind: 'sessions'; readonly targets: readonly string[] }
+  /** No containers: these network interfaces, tables of nftables, and mounts. */
+  | {
+      readonly kind: 'containers'
+      readonly interfaces: readonly string[]
+      readonly tables: readonly string[]
+      readonly mounts: readonly string[]
+    }
+
+export interface UnitState {
+  readonly name: string
+  /** As `systemctl is-enabled` says: `enabled`, `masked`, `not-found`. */
+  readonly enabled: string
+  readonly active: boolean
+}
+
+/** One file of the record. */
+export interface Entry {
+  /** Orders them, and names the file: `007`. */
+  readonly number: string
+  /** What it is about: the same change is recorded once. */
+  readonly key: string
+  readonly before: Before
+}
+
+/** Runs a script as root. @throws LabError with the end of what it said, where it fails */
+export const runAsRoot = async (
+  root: Transport,
+  script: string,
+  { timeout = 60, input, what }: { timeout?: number; input?: string | Buffer; what: string },
+): Promise<string> => {
+  const result: CommandResult = await root.exec(
+    `PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C; export PATH LC_ALL\n${script}`,
+    { timeout, input },
+  )
+  if (result.exitCode === 0) return result.stdout
+  const said = (result.stderr.trim() || result.stdout.trim()).split('\n').slice(-4).join(' | ')
+  throw new LabError(
+    'host-failed',
+    `${root.address}: ${what}: ${said || `exit code ${String(result.exitCode)}`}`,
+  )
+}
+
+const words = (list: readonly string[]): string => list.map(quote).join(' ')
+const linesOf = (text: string): readonly string[] => text.split('\n').filter((line) => line !== '')
+
+export const readRecord = async (root: Transport): Promise<readonly Entry[]> => {
+  const text = await runAsRoot(root, `cat ${undoFolder}/*.json 2>/dev/null; true`, {
+    what: 'reading the record',
+  })
+  return linesOf(text)
+    .map((line) => JSON.parse(line) as Entry)
+    .sort((a, b) => a.number.localeCompare(b.number))
+}
+
+const numberOf = (entries: readonly Entry[]): string =>
+  String(Math.max(0, ...entries.map(({ number }) => Number(number))) + 1).padStart(3, '0')
+
+/** The record of one host, as long as a command works on it. */
+export class Recorder {
+  readonly #root: Transport
+  #entries: readonly Entry[]
+
+  private constructor(root: Transport, entries: readonly Entry[]) {
+    this.#root = root
+    this.#entries = entries
+  }
+
+  static async open(root: Transport): Promise<Recorder> {
+    return new Recorder(root, await readRecord(root))
+  }
+
+  #ask(script: string): Promise<string> {
+    return runAsRoot(this.#root, script, { what: 'looking at what is there', timeout: 120 })
+  }
+
+  /** Keeps what there is before a change: once, however often it is asked for. It is on the disk when this returns. */
+  async #keep(key: string, look: (number: string) => Promise<Before>): Promise<void> {
+    if (this.#entries.some((entry) => entry.key === key)) return
+    const number = numberOf(this.#entries)
+    const entry: Entry = { number, key, before: await look(number) }
+    const file = `${undoFolder}/${number}.json`
+    await runAsRoot(
+      this.#root,
+      `set -e; mkdir -p ${undoFolder}; cat > ${file}.new; sync ${file}.new; mv ${file}.new ${file}; sync ${undoFolder}`,
+      { input: `${JSON.stringify(entry)}\n`, what: 'keeping the record' },
+    )
+    this.#entries = [...this.#entries, entry]
+  }
+
+  /** Files that are written, and folders in which anything may come. Those that are recorded already are left out. */
+  async files(what: string, paths: readonly string[]): Promise<void> {
+    const known = new Set(
+      this.#entries.flatMap(({ before }) =>
+        before.kind === 'files' ? [...before.saved, ...before.absent] : [],
+      ),
+    )
+    const fresh = paths.filter(
+      (path) => !known.has(path) && ![...known].some((above) => path.startsWith(`${above}/`)),
+    )
+    if (fresh.length === 0) return
+    await this.#keep(`files: ${what}: ${fresh.join(' ')}`, async (number) => {
+      const script = `
+for path in ${words(fresh)}; do
+  if [ -e "$path" ] || [ -L "$path" ]; then echo "there $path"; continue; fi
+  # Of a folder that does not exist either, all goes.
+  while above=$(dirname "$path"); [ ! -e "$above" ]; do path=$above; done
+  echo "absent $path"
+done`
+      const found = [...new Set(linesOf(await this.#ask(script)))]
+      const of = (kind: string): readonly string[] =>
+        found.filter((line) => line.startsWith(`${kind} `)).map((line) => line.slice(kind.length + 1))
+      const saved = of('there')
+      if (saved.length > 0)
+        await runAsRoot(
+          this.#root,
+          `set -e; mkdir -p ${undoFolder}; umask 077; tar --create --absolute-names --acls --xattrs --file=${undoFolder}/${number}.tar ${words(saved)}; sync ${undoFolder}/${number}.tar`,
+          { what: 'keeping files', timeout: 300 },
+        )
+      return { kind: 'files', saved, absent: of('absent') }
+    })
+  }
+
+  /** @param names packages that are to come, with all that they bring */
+  packages(names: readonly string[]): Promise<void> {
+    return this.#keep(`packages: ${names.join(' ')}`, async () => {
+      const said = await this.#ask(
+        "cut -d: -f1 /etc/passwd | sed 's/^/u /'; cut -d: -f1 /etc/group | sed 's/^/g /'",
+      )
+      const of = (kind: string): readonly string[] =>
+        linesOf(said)
+          .filter((line) => line.startsWith(`${kind} `))
+          .map((line) => line.slice(2))
+      return { kind: 'packages', names, users: of('u'), groups: of('g') }
+    })
+  }
+
+  units(names: readonly string[]): Promise<void> {
+    return this.#keep(`units: ${names.join(' ')}`, async () => {
+      const said = await this.#ask(
+        `for unit in ${words(names)}; do echo "$unit $(systemctl is-enabled "$unit" 2>/dev/null || true) $(systemctl is-active "$unit" || true)"; done`,
+      )
+      return {
+        kind: 'units',
+        units: linesOf(said).map((line) => {
+          const [name = '', ...states] = line.split(' ').filter(Boolean)
+          return {
+            name,
+            enabled: states.length > 1 ? (states[0] ?? '') : 'not-found',
+            active: states.at(-1) === 'active',
+          }
+        }),
+      }
+    })
+  }
+
+  sysctls(names: readonly string[]): Promise<void> {
+    return this.#keep(`sysctls: ${names.join(' ')}`, async () => ({
+      kind: 'sysctls',
+      values: linesOf(await this.#ask(`sysctl ${words(names)} 2>/dev/null || true`)).map((line) => {
+        const [name = '', value = ''] = line.split(' = ')
+        return [name, value] as const
+      }),
+    }))
+  }
+
+  modules(names: readonly string[]): Promise<void> {
+    return this.#keep(`modules: ${names.join(' ')}`, async () => ({
+      kind: 'modules',
+      names,
+      loaded: linesOf(await this.#ask("cut -d' ' -f1 /proc/modules 2>/dev/null || true")),
+    }))
+  }
+
+  hostname(): Promise<void> {
+    return this.#keep('hostname', async () => ({
+      kind: 'hostname',
+      name: (await this.#ask('hostname')).trim(),
+    }))
+  }
+
+  swap(): Promise<void> {
+    return this.#keep('swap', async () => ({
+      kind: 'swap',
+      devices: linesOf(await this.#ask("awk 'NR > 1 { print $1 }' /proc/swaps")),
+    }))
+  }
+
+  target(): Promise<void> {
+    return this.#keep('target', () => Promise.resolve({ kind: 'target' }))
+  }
+
+  sessions(targets: readonly string[]): Promise<void> {
+    return this.#keep(`sessions: ${targets.join(' ')}`, () => Promise.resolve({ kind: 'sessions', targets }))
+  }
+
+  containers(): Promise<void> {
+    return this.#keep('containers', async () => {
+      const said = await this.#ask(
+        "ls /sys/class/net | sed 's/^/i /'; nft list tables 2>/dev/null | sed 's/^table /t /'; awk '{ print \"m\", $5 }' /proc/self/mountinfo",
+      )
+      const of = (kind: string): readonly string[] =>
+        linesOf(said)
+          .filter((line) => line.startsWith(`${kind} `))
+          .map((line) => line.slice(2))
+      return { kind: 'containers', interfaces: of('i'), tables: of('t'), mounts: of('m') }
+    })
+  }
+}
+
+/** Lines for a `case` of the shell that looks for one of them: names of users, mounts, tables. */
+const among = (lines: readonly string[]): string => quote(`\n${lines.join('\n')}\n`)
+
+/** The script that undoes one change. It does no harm where it ran before, to its end or not. */
+export const undoScript = ({ number, before }: Entry): string => {
+  switch (before.kind) {
+    case 'files': {
+      const tar = `${undoFolder}/${number}.tar`
+      const gone = [...before.absent, ...before.saved]
+      return [
+        ...(before.saved.length > 0
+          ? [`[ -s ${tar} ] || { echo 'the saved files are gone' >&2; exit 1; }`]
+          : []),
+        ...(gone.length > 0 ? [`rm -rf --one-file-system -- ${words(gone)}`] : []),
+        ...(before.saved.length > 0
+          ? [
+              `tar --extract --absolute-names --same-owner --preserve-permissions --acls --xattrs --file=${tar}`,
+            ]
+          : []),
+        'systemctl daemon-reload',
+      ].join('\n')
+    }
+    case 'packages':
+      return `export DEBIAN_FRONTEND=noninteractive
+dpkg --configure -a >/dev/null 2>&1 || true
+here=$(dpkg-query -W -f '\${db:Status-Status} \${Package}\\n' ${words(before.names)} 2>/dev/null | sed -n '/^not-installed /d; s/^[^ ]* //p')
+[ -z "$here" ] || dpkg --purge $here
+cut -d: -f1,3 /etc/passwd | while IFS=: read -r name id; do
+  case ${among(before.users)} in *"
+$name
+"*) continue ;; esac
+  [ "$id" -ge 1000 ] && [ "$id" -lt 60000 ] || userdel "$name" 2>/dev/null || true
+done
+cut -d: -f1,3 /etc/group | while IFS=: read -r name id; do
+  case ${among(before.groups)} in *"
+$name
+"*) continue ;; esac
+  [ "$id" -ge 1000 ] && [ "$id" -lt 60000 ] || groupdel "$name" 2>/dev/null || true
+done
+ldconfig`
+    case 'units':
+      return before.units
+        .map(({ name, enabled, active }) => {
+          const unit = quote(name)
+          const back =
+            enabled === 'not-found' || enabled === 'disabled'
+              ? `systemctl disable --quiet ${unit} 2>/dev/null || true`
+              : enabled === 'enabled'
+                ? `systemctl enable --quiet ${unit} || true`
+                : enabled === 'masked'
+                  ? `systemctl mask --quiet ${unit} || true`
+                  : ':'
+          return [
+            ...(enabled === 'masked' ? [] : [`systemctl unmask --quiet ${unit} 2>/dev/null || true`]),
+            active ? `systemctl start ${unit} || true` : `systemctl stop ${unit} 2>/dev/null || true`,
+            back,
+            `systemctl reset-failed ${unit} 2>/dev/null || true`,
+          ].join('\n')
+        })
+        .join('\n')
+    case 'sysctls':
+      return before.values
+        .map(([name, value]) => `sysctl -q -w ${quote(`${name}=${value}`)} 2>/dev/null || true`)
+        .join('\n')
+    case 'modules':
+      return before.names
+        .filter((name) => !before.loaded.includes(name))
+        .reverse()
+        .map((name) => `modprobe -qr ${quote(name)} 2>/dev/null || true`)
+        .join('\n')
+    case 'hostname':
+      return `hostname ${quote(before.name)}`
+    case 'swap':
+      return before.devices.map((device) => `swapon ${quote(device)} 2>/dev/null || true`).join('\n')
+    case 'target':
+      return `cd /sys/kernel/config/target 2>/dev/null && {
+  for link in iscsi/iqn.*/tpgt_*/acls/*/lun_*/lun iscsi/iqn.*/tpgt_*/acls/*/lun_*/*; do [ ! -L "$link" ] || rm "$link"; done
+  for link in iscsi/iqn.*/tpgt_*/lun/lun_*/*; do [ ! -L "$link" ] || rm "$link"; done
+  for folder in iscsi/iqn.*/tpgt_*/acls/*/lun_* iscsi/iqn.*/tpgt_*/acls/* iscsi/iqn.*/tpgt_*/np/* iscsi/iqn.*/tpgt_*/lun/lun_* iscsi/iqn.*/tpgt_* iscsi/iqn.* core/iblock_*/* core/iblock_*; do
+    [ ! -d "$folder" ] || rmdir "$folder" 2>/dev/null || true
+  done
+  [ ! -d iscsi ] || rmdir iscsi 2>/dev/null || true
+}
+for loop in $(losetup --noheadings --output NAME,BACK-FILE 2>/dev/null | awk -v below=${hostFolder}/luns/ 'index($2, below) == 1 { print $1 }'); do losetup -d "$loop"; done
+rm -rf /dev/lab
+if ls -d /sys/kernel/config/target/iscsi/iqn.* >/dev/null 2>&1; then echo 'targets are still served' >&2; exit 1; fi`
+    case 'sessions':
+      return `for disk in /dev/disk/by-path/ip-*-iscsi-*; do
+  [ -b "$disk" ] || continue
+  disk=$(readlink -f "$disk")
+  for at in $(findmnt --noheadings --output TARGET --source "$disk"); do umount "$at" || umount -l "$at"; done
+done
+if command -v iscsiadm >/dev/null; then
+${before.targets.map((target) => `  iscsiadm -m node -T ${quote(target)} --logout >/dev/null 2>&1 || true\n  iscsiadm -m node -T ${quote(target)} -o delete >/dev/null 2>&1 || true`).join('\n')}
+fi
+if [ -n "$(ls /sys/class/iscsi_session 2>/dev/null)" ]; then echo 'sessions are still there' >&2; exit 1; fi`
+    case 'containers':
+      return `systemctl stop kubelet containerd 2>/dev/null || true
+for round in 1 2 3 4 5 6 7 8 9 10; do
+  pids=$(pgrep -f '/usr/bin/containerd-shim-runc-v2 ' || true)
+  groups=$(find /sys/fs/cgroup/kubepods.slice -name cgroup.procs -exec cat {} + 2>/dev/null || true)
+  [ -n "$pids$groups" ] || break
+  kill -9 $pids $groups 2>/dev/null || true
+  sleep 0.3
+done
+umount_new() { awk '{ print $5 }' /proc/self/mountinfo | sort -r | while read -r at; do
+  case $at in /var/lib/kubelet/* | /var/lib/containerd/* | /run/containerd/* | /run/netns/cni-* | /srv/nfs) ;; *) continue ;; esac
+  case ${among(before.mounts)} in *"
+$at
+"*) ;; *) umount -l "$at" 2>/dev/null || true ;; esac
+done; }
+umount_new
+umount_new
+rm -f /run/netns/cni-*
+for link in $(ls /sys/class/net); do
+  case ${among(before.interfaces)} in *"
+$link
+"*) ;; *) ip link delete "$link" 2>/dev/null || true ;; esac
+done
+ip -4 route flush proto 86 2>/dev/null || true
+nft list tables 2>/dev/null | sed 's/^table //' | while read -r table; do
+  case ${among(before.tables)} in *"
+$table
+"*) ;; *) nft delete table $table ;; esac
+done
+rm -rf /run/containerd /run/flannel
+find /sys/fs/cgroup/kubepods.slice -depth -type d -exec rmdir {} + 2>/dev/null || true`
+  }
+}
+
+/**
+ * Undoes all that is recorded, from the last to the first, and takes each out of the record once it is undone.
+ * @throws LabError for the first that does not go; those before it stay recorded
+ */
+export const undoRecord = async (root: Transport, progress: (note: string) => void): Promise<void> => {
+  for (const entry of [...(await readRecord(root))].reverse()) {
+    progress(entry.key.split(':')[0] ?? entry.key)
+    try {
+      await runAsRoot(root, `set -e\n${undoScript(entry)}`, {
+        timeout: 600,
+        what: `undoing ${entry.before.kind}`,
+      })
+    } catch (error) {
+      throw new LabError('not-given-back', messageOf(error), { cause: error })
+    }
+    await runAsRoot(
+      root,
+      `rm -f ${undoFolder}/${entry.number}.json && sync ${undoFolder} && rm -f ${undoFolder}/${entry.number}.tar`,
+      { what: 'shortening the record' },
+    )
+  }
+}

@@ -1,0 +1,55 @@
+/** A host gets what the base disk has, as far as its role needs it. */
+import { execFileSync } from 'node:child_process'
+import { describe, expect, test } from 'vitest'
+import type { Lab } from '../../../src/lab/lab.js'
+import { machineNamed } from '../../../src/lab/lab.js'
+import { pins } from '../../../src/parts/pins.js'
+import { type Equipment, equipmentFor } from '../../../src/provider/hosts/equip.js'
+import { loadLab } from '../../../src/registry.js'
+
+const equipment = async (lab: Lab, name: string): Promise<Equipment> =>
+  equipmentFor(lab, machineNamed(lab, name))
+
+describe('the equipment of a host', () => {
+  test.each(['iscsi', 'iscsi-ha', 'deployment-ha', 'statefulset'])(
+    'in the lab %s is made of packages that the base disk has as well',
+    async (name) => {
+      const lab = await loadLab(name)
+      for (const machine of lab.machines) {
+        const { packages } = await equipmentFor(lab, machine)
+        // What comes with Debian's own system is not listed a second time.
+        expect(pins().system.packages).toEqual(expect.arrayContaining([...packages]))
+      }
+    },
+  )
+
+  test('of an initiator is open-iscsi, and nothing of Kubernetes', async () => {
+    const { packages, programs, files, noSwap } = await equipment(await loadLab('iscsi'), 'initiator')
+    expect(packages).toEqual(['open-iscsi', 'e2fsprogs'])
+    expect([programs.length, noSwap]).toEqual([0, false])
+    expect(files.map(({ path }) => path)).toEqual(['/etc/modules-load.d/lab.conf'])
+  })
+
+  test('of a target makes a file and a loop device for each LUN, at every boot', async () => {
+    const { files, enabled } = await equipment(await loadLab('iscsi'), 'target')
+    const script = files.find(({ path }) => path === '/etc/lab/boot.d/40-luns')?.content ?? ''
+    expect(() => execFileSync('sh', ['-n'], { input: script })).not.toThrow()
+    expect(script).toContain('ln -sfn "$loop" /dev/lab/lun0')
+    expect(enabled).toEqual(['lab-boot.service'])
+    const unit = files.find(({ path }) => path.endsWith('lab-boot.service'))?.content ?? ''
+    // Portals need the host's own network, which the base disk's unit comes before.
+    expect(unit).toMatch(/^After=network-online\.target/m)
+    expect(unit).not.toMatch(/^Before=.*network-online/m)
+  })
+
+  test('of a node is the programs and settings of the base disk, without swap', async () => {
+    const { programs, files, noSwap, enabled } = await equipment(await loadLab('iscsi-ha'), 'worker1')
+    expect(programs.map(({ to }) => to)).toEqual(
+      expect.arrayContaining(['/usr/bin/kubelet', '/usr/bin/containerd', '/opt/cni/bin/bridge']),
+    )
+    expect(noSwap).toBe(true)
+    expect(enabled).toContain('kubelet.service')
+    const config = files.find(({ path }) => path === '/etc/containerd/config.toml')?.content
+    expect(config).toMatch(/sandbox = 'registry\.k8s\.io\/pause:/)
+  })
+})
