@@ -71,12 +71,12 @@ export const surveyHosts = async (
           const address = interfaceOf(other)?.address ?? other.spec.address
           // Its own SSH server listens where this computer reaches it, unless a router is between.
           const port = other.facts.ports.includes(other.spec.port) ? other.spec.port : 22
-          return `timeout 5 bash -c ${quote(`exec 3<>/dev/tcp/${address}/${String(port)}`)} 2>/dev/null || echo ${other.spec.name}`
+          return `timeout 15 bash -c ${quote(`exec 3<>/dev/tcp/${address}/${String(port)}`)} 2>/dev/null || echo ${other.spec.name}`
         })
         if (tests.length === 0) return from
         const { stdout } = await root.exec(tests.map((test) => `{ ${test}; } &`).join('\n') + '\nwait', {
           signal,
-          timeout: 30,
+          timeout: 60,
         })
         return { ...from, unreached: stdout.split('\n').filter(Boolean) }
       }),
