@@ -68,7 +68,13 @@ const reachable = async (lab: Lab): Promise<Context & { close(): Promise<void> }
 
 describe('a provider of machines that only answer over SSH', () => {
   test('is listed with the others, and can be chosen on the command line and in a lab file', async () => {
-    expect((await allProviders()).map((each) => each.name)).toEqual(['uml', 'libvirt', 'virtualbox', 'hosts', name])
+    expect((await allProviders()).map((each) => each.name)).toEqual([
+      'uml',
+      'libvirt',
+      'virtualbox',
+      'hosts',
+      name,
+    ])
     expect((await chooseProvider(name, { provider: undefined }, never)).name).toBe(name)
     const text = `
 apiVersion: lab/v1

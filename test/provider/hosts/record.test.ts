@@ -34,7 +34,11 @@ beforeEach(async () => {
       if (killAt?.(command)) return Promise.reject(new Error('the connection was lost'))
       const text = command.replaceAll('/var/lib/lab', join(root, 'lab')).replaceAll('systemctl', 'true')
       try {
-        const stdout = execFileSync('sh', ['-c', text], { input: input ?? '', encoding: 'utf8', stdio: 'pipe' })
+        const stdout = execFileSync('sh', ['-c', text], {
+          input: input ?? '',
+          encoding: 'utf8',
+          stdio: 'pipe',
+        })
         return Promise.resolve({ exitCode: 0, stdout, stderr: '' })
       } catch (error) {
         const { status, stderr } = error as { status: number; stderr: string }
