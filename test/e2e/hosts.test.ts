@@ -80,7 +80,7 @@ describe('lab hosts check', () => {
     const wrong = await refused([], { PI_PASSWORD: 'wrong-one' })
     expect(wrong).toEqual([
       expect.stringMatching(/^target: .*no login as pi/),
-      expect.stringMatching(/^initiator: .*no login as pi/),
+      expect.stringMatching(/^initiator: .*no login as guest/),
     ])
     expect(wrong.join()).not.toContain('wrong-one')
   })
@@ -120,7 +120,9 @@ describe('lab up --hosts', () => {
     expect(stderr).not.toMatch(/^✖/m)
     expect(exitCode).toBe(0)
     console.log(`up on hosts: ${((performance.now() - begun) / 1000).toFixed(0)} s`)
-    expect((await lab('verify', 'iscsi')).exitCode).toBe(0)
+    const verified = await lab('verify', 'iscsi')
+    expect(verified.stderr).not.toMatch(/^✖/m)
+    expect(verified.exitCode, verified.stdout).toBe(0)
   })
 
   it('has nothing to do the second time', async () => {

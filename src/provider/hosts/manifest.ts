@@ -64,7 +64,8 @@ export const stays: readonly { readonly line: RegExp; readonly why: string }[] =
     line: /^active (?:systemd-udevd-|modprobe@|systemd-logind|dbus)/,
     why: 'units that come when somebody asks for them',
   },
-  { line: /^unit-file run-/, why: 'units that are made at run time' },
+  // Such as ldconfig.service, which runs at a first boot alone.
+  { line: /^active \S+\.service exited$/, why: 'units that are done, and that a reboot may not do again' },
 ]
 
 const linesOf = (text: string): readonly string[] => text.split('\n').filter((line) => line.trim() !== '')
