@@ -31,7 +31,7 @@ const lazily = (open: () => Promise<Transport>, address: string): Transport => {
  * right machine.
  */
 export const transportTo = async (lab: Lab, machine: MachineSpec, provider: Provider): Promise<Transport> => {
-  const { sshTransport } = await import('./machine/ssh.js')
+  const { defaultSessions, sshTransport } = await import('./machine/ssh.js')
   const { privateKey } = await labKeys(lab)
   const server = await provider.sshServer?.(lab, machine.name)
   const hostKey = server?.hostKey ?? (await machineKeys(lab, machine.name)).publicKey
@@ -40,6 +40,8 @@ export const transportTo = async (lab: Lab, machine: MachineSpec, provider: Prov
     user: 'root',
     privateKey,
     hostKey: hostKey.split(' ')[1] ?? '',
+    // The server of a machine that lab made allows as many as lab needs.
+    ...(server ? { sessions: defaultSessions } : {}),
     ...(provider.slowdown === undefined ? {} : { slowdown: provider.slowdown }),
     dial: () => provider.dial(lab, server?.address ?? machine.address, server?.port ?? 22),
   })

@@ -19,9 +19,14 @@ export interface SshEndpoint {
   readonly hostKey: string
   /** The factor for all timeouts. Default: 1. */
   readonly slowdown?: number
+  /** Commands at once on one connection; more wait. Default: as many as there are. */
+  readonly sessions?: number
   /** A fresh TCP connection to the SSH server. */
   dial(): Promise<Duplex>
 }
+
+/** OpenSSH's default of MaxSessions: it refuses what is beyond. */
+export const defaultSessions = 10
 
 /** Seconds. A busy machine may need several for its banner and the key exchange. */
 const loginTimeout = 20
@@ -117,12 +122,31 @@ const within = async <T>(seconds: number, work: Promise<T>, late: () => LabError
   }
 }
 
+/** Runs so many at once, and the others in the order in which they came. */
+const inTurns = (most: number): (<T>(work: () => Promise<T>) => Promise<T>) => {
+  let running = 0
+  const waiting: (() => void)[] = []
+  return async (work) => {
+    if (running < most) running += 1
+    else await new Promise<void>((resolve) => waiting.push(resolve))
+    try {
+      return await work()
+    } finally {
+      // Who waited longest takes the place over.
+      const next = waiting.shift()
+      if (next) next()
+      else running -= 1
+    }
+  }
+}
+
 /**
  * One connection, which is opened on demand, kept, and reopened after a loss: a login costs a User-Mode Linux machine
  * half a second of CPU time, a command on an open connection a twentieth.
  */
 export const sshTransport = (endpoint: SshEndpoint): Transport => {
   const { address } = endpoint
+  const inTurn = inTurns(endpoint.sessions ?? Infinity)
   let connection: Connection | undefined
 
   const connected = (): Promise<NodeSSH> => {
@@ -183,7 +207,7 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
       if (signal?.aborted) throw new Interrupted()
       const givenUp = new AbortController()
       try {
-        const running = run(command, options, givenUp.signal)
+        const running = inTurn(() => run(command, options, givenUp.signal))
         return await (signal ? unlessAborted(signal, running) : running)
       } catch (error) {
         givenUp.abort()

@@ -84,6 +84,16 @@ describe('a command', () => {
     expect((await transport.exec(`{ ${halves}; } >&2`, {})).stderr).toBe('ä')
   })
 
+  test('starts no more commands at once than the server allows, and all of them in the end', async () => {
+    const { transport } = await reach({ sessions: 2 })
+    const folder = await temporaryFolder()
+    const count = `f=$(mktemp ${folder}/XXXXXX); sleep 0.1; ls ${folder} | wc -l; sleep 0.1; rm $f`
+    const counts = await Promise.all(
+      Array.from({ length: 6 }, async () => Number((await transport.exec(count, {})).stdout)),
+    )
+    expect(Math.max(...counts)).toBe(2)
+  })
+
   test('keeps blanks and newlines around the output', async () => {
     const { transport } = await reach()
     expect((await transport.exec(String.raw`printf '\n a \n\n'`, {})).stdout).toBe('\n a \n\n')
