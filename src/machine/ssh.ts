@@ -25,8 +25,8 @@ export interface SshEndpoint {
   dial(): Promise<Duplex>
 }
 
-/** OpenSSH's default of MaxSessions: it refuses what is beyond. */
-export const defaultSessions = 10
+/** Half of OpenSSH's default of MaxSessions: the server counts a session for a moment after it has ended. */
+export const defaultSessions = 5
 
 /** Seconds. A busy machine may need several for its banner and the key exchange. */
 const loginTimeout = 20
