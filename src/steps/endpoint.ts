@@ -51,9 +51,10 @@ const membersCheck = (lab: Lab): Check => {
         machinesWith(lab, 'control-plane').map(async ({ name }) => {
           const members = await membersSeenBy(context, name)
           return members
-            .map(
-              (member) => `${member.name ?? 'one that never started'}${member.isLearner ? ' (learner)' : ''}`,
-            )
+            .map(({ name = '', isLearner }) => {
+              const called = name === '' ? 'one that never started' : name
+              return isLearner ? `${called} (learner)` : called
+            })
             .sort()
             .join(', ')
         }),
