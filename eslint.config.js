@@ -101,13 +101,17 @@ const layers = {
   },
   report: { src: ['error', 'fault', 'lab', 'plan', 'render', 'state', 'trial'], packages: ['zod'] },
   view: { src: ['error', 'parts/preparation', 'plan/step', 'trial/trial-event'], packages: ['listr2'] },
-  bundle: { src: ['error', 'parts', 'render', 'state', 'trust', 'version'], packages: ['execa', 'zod'] },
+  bundle: {
+    src: ['concurrent', 'error', 'parts', 'render', 'state', 'trust', 'version'],
+    packages: ['execa', 'zod'],
+  },
   class: {
     src: ['error', 'lab', 'parts', 'provider/uml', 'render', 'state', 'trust'],
     packages: ['@fastify/static', 'execa', 'fastify', 'uqr', 'ws', 'yaml', 'zod'],
   },
   command: {
     src: [
+      'concurrent',
       'bundle',
       'class',
       'context',

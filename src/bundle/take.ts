@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { brotliDecompress } from 'node:zlib'
+import { forEachAtOnce } from '../concurrent.js'
 import { Interrupted, LabError, messageOf } from '../error.js'
 import type { Cache } from '../parts/cache.js'
 import type { PartProgress, Preparation } from '../parts/preparation.js'
@@ -55,26 +56,6 @@ const fetchChunk = async (
   throw badChunk(source, chunk)
 }
 
-/** Runs `work` for each, some at once; the first failure ends the others. */
-const forEach = async <T>(
-  items: readonly T[],
-  work: (item: T, stopped: AbortSignal) => Promise<void>,
-): Promise<void> => {
-  const stop = new AbortController()
-  const left = [...items]
-  const one = async (): Promise<void> => {
-    for (let item = left.shift(); item !== undefined && !stop.signal.aborted; item = left.shift())
-      await work(item, stop.signal).catch((error: unknown) => {
-        stop.abort(error)
-        throw error
-      })
-  }
-  const ended = await Promise.allSettled(Array.from({ length: atOnce }, one))
-  if (stop.signal.aborted) throw stop.signal.reason
-  const failed = ended.find((result) => result.status === 'rejected')
-  if (failed) throw failed.reason
-}
-
 interface Taking {
   readonly source: Source
   readonly cache: Cache
@@ -92,7 +73,7 @@ const writeFileOf = async (
   const handle = await open(path, 'wx+', 0o600)
   try {
     await handle.truncate(file.size)
-    await forEach(file.chunks, async (chunk, stopped) => {
+    await forEachAtOnce(file.chunks, atOnce, async (chunk, stopped) => {
       if (signal.aborted) throw new Interrupted()
       const data = await decompress(
         await fetchChunk(source, chunk, cache, AbortSignal.any([signal, stopped])),

@@ -1,6 +1,7 @@
 import { Option } from 'commander'
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
+import { forEachAtOnce } from '../concurrent.js'
 import { certificateFor } from '../class/certificate.js'
 import { cardUrl, type ClassFile, classPaths, theClass, writeClass } from '../class/class.js'
 import { callControl } from '../class/control.js'
@@ -75,31 +76,26 @@ const verify = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
   needRoot()
   const wanted = await theClass(options.lab)
   const { cert } = await certificateFor(wanted.lab, wanted.address)
-  const left = [...wanted.seats]
   const visits: {
     readonly id: string
     readonly ok: boolean
     readonly saw: string
     readonly seconds: number
   }[] = []
-  const visit = async (): Promise<void> => {
-    for (let seat = left.shift(); seat; seat = left.shift()) {
-      const { id, token } = seat
-      const came = await visitSeat(
-        cardUrl(wanted, token),
-        cert,
-        `lab verify ${wanted.lab} >/dev/null 2>&1`,
-        verifyDeadline,
-        io.signal,
+  await forEachAtOnce(wanted.seats, visitsAtOnce, async ({ id, token }) => {
+    const came = await visitSeat(
+      cardUrl(wanted, token),
+      cert,
+      `lab verify ${wanted.lab} >/dev/null 2>&1`,
+      verifyDeadline,
+      io.signal,
+    )
+    visits.push({ id, ...came })
+    if (options.output !== 'json')
+      io.stdout.write(
+        `seat ${id}  ${came.ok ? 'ready' : `not ready: ${came.saw}`}  (${came.seconds.toFixed(1)} s)\n`,
       )
-      visits.push({ id, ...came })
-      if (options.output !== 'json')
-        io.stdout.write(
-          `seat ${id}  ${came.ok ? 'ready' : `not ready: ${came.saw}`}  (${came.seconds.toFixed(1)} s)\n`,
-        )
-    }
-  }
-  await Promise.all(Array.from({ length: visitsAtOnce }, visit))
+  })
   const good = visits.filter(({ ok }) => ok).length
   if (options.output === 'json')
     printJson(io, 'lab.class-verify/v1', {
@@ -213,12 +209,7 @@ const down = async (options: ClassOptions & { readonly results?: string }, io: I
         if (Date.now() > until - 5000) process.kill(holder.pid, 'SIGKILL')
       }
     }
-    const left = [...wanted.seats]
-    const end = async (): Promise<void> => {
-      for (let seat = left.shift(); seat; seat = left.shift())
-        await removeSeat({ class: wanted, id: seat.id })
-    }
-    await Promise.all(Array.from({ length: 4 }, end))
+    await forEachAtOnce(wanted.seats, 4, ({ id }) => removeSeat({ class: wanted, id }))
     const found = (await Promise.all(wanted.seats.map(({ id }) => leftOfSeat({ class: wanted, id })))).flat()
     const holder = await holderOf(paths.gatewayLock)
     if (holder) found.push(`the gateway, process ${String(holder.pid)}`)
