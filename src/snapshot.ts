@@ -2,7 +2,7 @@
  * Snapshots: a whole lab at one moment, kept in its folder. A set is complete or there is none: it is written under
  * another name, and gets its own when all of it is on the disk.
  */
-import { cp, mkdir, open, readdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises'
+import { cp, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { exitCodes, LabError } from './error.js'
 import type { Context } from './context.js'
@@ -12,7 +12,7 @@ import { noteUndo, readJournal, strike } from './journal.js'
 import type { Lab } from './lab/lab.js'
 import { shell } from './machine/sh.js'
 import { groupOf, lacks, type Provider } from './provider/provider.js'
-import { pathsOf, readIfThere, syncFolder, writePrivate } from './state.js'
+import { freeSpace, pathsOf, readIfThere, syncFolder, writePrivate } from './state.js'
 
 /** The one that `lab up` keeps of a lab as its file says. */
 export const cleanName = 'clean'
@@ -103,16 +103,12 @@ export const sizeOf = ({ bytes }: Snapshot): string => gib(bytes)
 /** A tenth more than the copy itself: what the lab writes meanwhile needs room, too. */
 const refuseFull = async (lab: LabId, bytes: number): Promise<void> => {
   const { root } = pathsOf(lab)
-  const { bavail, bsize } = await statfs(root)
-  if (bavail * bsize > bytes * 1.1) return
-  throw new LabError(
-    'no-space',
-    `${root}: ${gib(bavail * bsize)} are free, and the copy needs ${gib(bytes)}`,
-    {
-      hint: `lab snapshots ${lab.name}; remove one: lab snapshots ${lab.name} --remove NAME`,
-      exitCode: exitCodes.host,
-    },
-  )
+  const free = await freeSpace(root)
+  if (free > bytes * 1.1) return
+  throw new LabError('no-space', `${root}: ${gib(free)} are free, and the copy needs ${gib(bytes)}`, {
+    hint: `lab snapshots ${lab.name}; remove one: lab snapshots ${lab.name} --remove NAME`,
+    exitCode: exitCodes.host,
+  })
 }
 
 /** @throws LabError where a copy would be of a lab that is broken on purpose, or partly off */

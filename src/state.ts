@@ -1,6 +1,6 @@
 import { type LabId, labOf, wordOf } from './identity.js'
 import { randomBytes } from 'node:crypto'
-import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { open, readdir, readFile, rename, rm, statfs } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { exitCodes, LabError } from './error.js'
@@ -137,6 +137,8 @@ export interface LabPaths {
   /** Held while a node is fenced and while its fence is undone; outside the folder like `lock`. */
   fenceLock(node: string): string
   machine(name: string): string
+  /** Which machines that exist already the lab has; absent where `lab` made them. */
+  readonly hosts: string
   /** What learners did: their progress, and ledgers. It outlives a restore. */
   readonly learn: string
   /** Copies of the whole lab, a folder each. */
@@ -176,10 +178,17 @@ export const pathsOf = (lab: LabId): LabPaths => {
     lock,
     fenceLock: (node) => join(dirname(lock), `.${word}.fence-${node}.lock`),
     machine: (machine) => join(root, 'machines', machine),
+    hosts: join(root, 'hosts.json'),
     learn: join(root, 'learn'),
     snapshots: join(root, 'snapshots'),
     snapshotDisks: (name) => join(root, 'snapshots', name, 'disks'),
   }
+}
+
+/** Bytes that may still be written where this folder is. */
+export const freeSpace = async (folder: string): Promise<number> => {
+  const { bavail, bsize } = await statfs(folder)
+  return bavail * bsize
 }
 
 /** Undefined if there is no such file. A file that cannot be read is an error. */

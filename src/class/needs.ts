@@ -1,10 +1,10 @@
 /** What a seat of a lab takes, and what the host has: for the budget of a class. */
 import { readFileSync } from 'node:fs'
-import { statfs } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import type { Lab } from '../lab/lab.js'
 import { availableMemory, taskLimits } from '../provider/uml/limits.js'
 import { labNeeds } from '../provider/uml/preflight.js'
+import { freeSpace } from '../state.js'
 import type { Room, SeatNeeds } from './budget.js'
 
 const MiB = 1024 ** 2
@@ -40,7 +40,6 @@ const numberIn = (path: string): number => {
 
 /** @param folder where seats will be, or one above it */
 export const roomHere = async (folder: string): Promise<Room> => {
-  const { bavail, bsize } = await statfs(folder)
   const tasks = [
     ...taskLimits().map(({ free }) => free),
     numberIn('/proc/sys/kernel/pid_max'),
@@ -49,7 +48,7 @@ export const roomHere = async (folder: string): Promise<Room> => {
   return {
     memory: Math.max(0, availableMemory().bytes - reserve),
     tasks: Math.min(...tasks),
-    disk: bavail * bsize,
+    disk: await freeSpace(folder),
     processors: availableParallelism(),
   }
 }

@@ -44,7 +44,7 @@ const keptManifests = ({ root, manifests }: LabPaths, named: string): string => 
  */
 const seated = async (written: Lab): Promise<Lab> => {
   const lab = { ...written, ...labHere(written.name) }
-  if (!existsSync(join(pathsOf(lab).root, 'hosts.json'))) return lab
+  if (!existsSync(pathsOf(lab).hosts)) return lab
   const { keptHosts, onHosts } = await import('../provider/hosts/kept.js')
   const kept = await keptHosts(lab)
   return kept ? onHosts(lab, kept) : lab

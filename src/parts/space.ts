@@ -1,6 +1,6 @@
 /** The disk space for building parts. */
-import { statfs } from 'node:fs/promises'
 import { LabError } from '../error.js'
+import { freeSpace } from '../state.js'
 import { makeFolder } from '../trust.js'
 import type { Cache } from './cache.js'
 import type { Part } from './part.js'
@@ -32,8 +32,7 @@ export const spaceNeeded = (parts: readonly Part[]): number => {
 /** @throws LabError `disk-space` */
 export const checkSpace = async (cache: Cache, missing: readonly Part[]): Promise<void> => {
   await makeFolder(cache.root, 0o755)
-  const { bavail, bsize } = await statfs(cache.root)
-  const free = (bavail * bsize) / 1024 ** 3
+  const free = (await freeSpace(cache.root)) / 1024 ** 3
   const needed = spaceNeeded(missing) / 1024
   if (free < needed)
     throw new LabError(

@@ -1,5 +1,4 @@
 /** Which hosts a lab has, as the lab's folder keeps it: with what is needed to reach them, and no secret. */
-import { join } from 'node:path'
 import type { LabId } from '../../identity.js'
 import { LabError } from '../../error.js'
 import { nthRange, parseSubnet, subnetText } from '../../lab/address.js'
@@ -26,24 +25,26 @@ export interface KeptHosts {
   readonly returned: readonly string[]
 }
 
-const fileOf = (lab: LabId): string => join(pathsOf(lab).root, 'hosts.json')
-
 /** Undefined: the lab has no hosts. */
 export const keptHosts = async (lab: LabId): Promise<KeptHosts | undefined> => {
-  const text = await readIfThere(fileOf(lab))
+  const text = await readIfThere(pathsOf(lab).hosts)
   if (text === undefined) return undefined
   try {
     return JSON.parse(text) as KeptHosts
   } catch (cause) {
-    throw new LabError('bad-state', `${fileOf(lab)} should say which hosts ${lab.name} has, and does not`, {
-      hint: `lab up ${lab.name} --hosts FILE`,
-      cause,
-    })
+    throw new LabError(
+      'bad-state',
+      `${pathsOf(lab).hosts} should say which hosts ${lab.name} has, and does not`,
+      {
+        hint: `lab up ${lab.name} --hosts FILE`,
+        cause,
+      },
+    )
   }
 }
 
 export const keepHosts = (lab: LabId, kept: KeptHosts): Promise<void> =>
-  writePrivate(fileOf(lab), JSON.stringify(kept, null, 2))
+  writePrivate(pathsOf(lab).hosts, JSON.stringify(kept, null, 2))
 
 /** Notes down that a host was given back; so that a later `down` looks only for the others. */
 export const keepReturned = async (lab: LabId, machine: string): Promise<void> => {

@@ -1,11 +1,10 @@
 /** Whether this host can run machines, found by trying, and whether it has room for those of a lab. */
 import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs'
-import { statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { execa } from 'execa'
 import { type Lab, type MachineSpec, nodesOf } from '../../lab/lab.js'
 import { cacheRoot, noexecMountOf, preparedParts } from '../../parts/parts.js'
-import { pathsOf } from '../../state.js'
+import { freeSpace, pathsOf } from '../../state.js'
 import type { Problem, Usability } from '../provider.js'
 import { availableMemory, taskLimits } from './limits.js'
 
@@ -216,8 +215,7 @@ export const preflight = async (lab: Lab, running: boolean): Promise<readonly Pr
 
   const { root } = pathsOf(lab)
   const place = nearest(root)
-  const { bavail, bsize } = await statfs(place)
-  const free = bavail * bsize
+  const free = await freeSpace(place)
   const there = written(join(root, 'machines'))
   const disks = sum(lab.machines.map((machine) => rootGrowth(lab, machine)))
   const sizes = lab.targets.flatMap((target) => target.luns.map(({ size }) => size))
