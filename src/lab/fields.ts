@@ -3,7 +3,7 @@
  * author wrote. A problem found by a function of this file is a whole sentence.
  */
 import { z } from 'zod'
-import { isPrivate, parseSubnet, subnetText } from './address.js'
+import { isPrivate, parseAddress, parseSubnet, subnetText } from './address.js'
 import { shown } from './suggest.js'
 import { sizeProblem, sizePattern, durationProblem, durationPattern } from './units.js'
 
@@ -162,6 +162,17 @@ export const passwordText = (description: string) =>
     maxLength: 255,
     writeOnly: true,
   })
+
+/** An IPv4 address. */
+export const ipv4 = (example: string, description: string) =>
+  text(
+    `an IPv4 address, such as ${example}`,
+    (value) =>
+      parseAddress(value) === undefined
+        ? `${shown(value)}: wanted an IPv4 address, such as ${example}`
+        : undefined,
+    { description, format: 'ipv4' },
+  )
 
 /** A subnet in canonical CIDR notation, with a prefix length between the two given, on a private range. */
 export const subnet = (wanted: string, shortest: number, longest: number, meta: Meta) =>

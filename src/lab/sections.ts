@@ -1,6 +1,5 @@
 /** The sections of a lab file that describe machines, iSCSI, the cluster and the database. */
 import { z } from 'zod'
-import { parseAddress } from './address.js'
 import {
   defaults,
   lastNodePort,
@@ -16,6 +15,7 @@ import {
   chapProblem,
   chapNameProblem,
   passwordText,
+  ipv4,
   subnet,
   domainProblem,
   systemDatabases,
@@ -49,14 +49,7 @@ export const machine = mapping(
         description:
           'control-plane and worker are Kubernetes nodes, target serves LUNs, initiator logs in to targets outside Kubernetes, nfs serves a file system to all nodes.',
       }),
-    address: text(
-      'an IPv4 address, such as 192.168.56.11',
-      (value) =>
-        parseAddress(value) === undefined
-          ? `${shown(value)}: wanted an IPv4 address, such as 192.168.56.11`
-          : undefined,
-      { description: 'IPv4 address of the machine in the lab subnet.', format: 'ipv4' },
-    ),
+    address: ipv4('192.168.56.11', 'IPv4 address of the machine in the lab subnet.'),
     cpus: whole('a whole number of processors, 1 to 64', 1, 64, {
       description: 'Number of virtual processors.',
     }).default(1),
@@ -171,17 +164,9 @@ export const filesystem = mapping(
 export const kubernetes = mapping(
   {
     version,
-    endpoint: text(
-      'an IPv4 address, such as 192.168.56.10',
-      (value) =>
-        parseAddress(value) === undefined
-          ? `${shown(value)}: wanted an IPv4 address, such as 192.168.56.10`
-          : undefined,
-      {
-        description:
-          'Address of the lab subnet at which the API server answers, whichever control plane serves it. Default: with one control plane, its own address; with several, a free address.',
-        format: 'ipv4',
-      },
+    endpoint: ipv4(
+      '192.168.56.10',
+      'Address of the lab subnet at which the API server answers, whichever control plane serves it. Default: with one control plane, its own address; with several, a free address.',
     ).optional(),
     podSubnet: subnet('a subnet such as 10.244.0.0/16', 8, 24, {
       description: 'Subnet of the pods. The node with host number n gets its n-th /24.',

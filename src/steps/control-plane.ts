@@ -84,6 +84,17 @@ const initialisedWith = async (
   return now === undefined ? 'not yet' : kept === now ? 'these settings' : 'other settings'
 }
 
+const kubeadmRan = (lab: Lab, machine: MachineSpec, id: string, what: string): Check => ({
+  id,
+  title: `${what}, with the settings of the lab file`,
+  machine: machine.name,
+  hint: `lab up ${lab.name}`,
+  probe: async (context) => {
+    const saw = await initialisedWith(context, machine)
+    return { ok: saw === 'these settings', saw }
+  },
+})
+
 /** The folder of the control plane's static pod manifests, and the copy of what kubeadm wrote there. */
 const manifests = '/etc/kubernetes/manifests'
 const manifestsKept = '/var/lib/lab-manifests'
@@ -292,16 +303,7 @@ export const initControlPlane = (lab: Lab): Step => {
       await writeKubeconfig(context, lab)
     },
     checks: [
-      {
-        id: 'kubeadm-init',
-        title: 'kubeadm init ran to its end, with the settings of the lab file',
-        machine: machine.name,
-        hint: `lab up ${lab.name}`,
-        probe: async (context) => {
-          const saw = await initialisedWith(context, machine)
-          return { ok: saw === 'these settings', saw }
-        },
-      },
+      kubeadmRan(lab, machine, 'kubeadm-init', 'kubeadm init ran to its end'),
       serviceCheck(lab, machine, 'kubelet'),
       manifestsCheck(lab, machine),
       {
@@ -368,16 +370,12 @@ export const joinControlPlane = (lab: Lab, machine: MachineSpec): Step => ({
     return join(context, machine.name, via, progress)
   },
   checks: [
-    {
-      id: `${machine.name}-kubeadm-join`,
-      title: `kubeadm join ran to its end on ${machine.name}, with the settings of the lab file`,
-      machine: machine.name,
-      hint: `lab up ${lab.name}`,
-      probe: async (context) => {
-        const saw = await initialisedWith(context, machine)
-        return { ok: saw === 'these settings', saw }
-      },
-    },
+    kubeadmRan(
+      lab,
+      machine,
+      `${machine.name}-kubeadm-join`,
+      `kubeadm join ran to its end on ${machine.name}`,
+    ),
     serviceCheck(lab, machine, 'kubelet'),
     manifestsCheck(lab, machine, `${machine.name}-manifests`),
     registered(lab, machine),
