@@ -38,10 +38,12 @@ export const labOnHosts = async (lab: Lab, options: Options, io: Io, view: View)
         exitCode: exitCodes.usage,
       },
     )
-  const [{ keepHosts, keptHosts, onHosts, placedHosts }, { survey, describe }] = await Promise.all([
-    import('../provider/hosts/kept.js'),
-    import('./hosts.js'),
-  ])
+  const [{ keepHosts, keptHosts, onHosts, placedHosts }, { useLogins }, { survey, describe }] =
+    await Promise.all([
+      import('../provider/hosts/kept.js'),
+      import('../provider/hosts/hosts.js'),
+      import('./hosts.js'),
+    ])
   const kept = inUse ? await keptHosts(lab) : undefined
   const isNew = ({ name }: { readonly name: string }): boolean =>
     !kept?.machines.some((machine) => machine.name === name)
@@ -69,7 +71,6 @@ export const labOnHosts = async (lab: Lab, options: Options, io: Io, view: View)
     returned: kept?.returned ?? [],
   }
   await keepHosts(lab, all)
-  const { useLogins } = await import('../provider/hosts/hosts.js')
   useLogins(logins)
   return onHosts(lab, all)
 }

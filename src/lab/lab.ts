@@ -226,9 +226,6 @@ export const apiAddressOf = (lab: Lab): string => {
   return address
 }
 
-/** Whether the API server outlives the loss of a control plane. */
-export const severalControlPlanes = (lab: Lab): boolean => machinesWith(lab, 'control-plane').length > 1
-
 /** Machines that are Kubernetes nodes. */
 export const nodesOf = (lab: Lab): readonly MachineSpec[] =>
   lab.kubernetes ? machinesWith(lab, 'control-plane', 'worker') : []

@@ -257,7 +257,6 @@ export const exerciseSchema = z.strictObject(
 
 export type OneCheck = z.output<typeof oneCheck>
 export type CheckSpec = z.output<typeof check>
-export type AskSpec = z.output<typeof ask>
 export type StepSpec = z.output<typeof step>
 export type DrawnSpec = z.output<typeof drawn>
 export type ExerciseSpec = z.output<typeof exerciseSchema>

@@ -56,7 +56,7 @@ const hostsFile = (lab: Lab): string =>
   ].join('\n')
 
 /** In hexadecimal, as `sha256sum` prints it on a machine. */
-export const sha256 = (content: string): string => createHash('sha256').update(content).digest('hex')
+export const sha256 = (content: Buffer | string): string => createHash('sha256').update(content).digest('hex')
 
 /**
  * The serial number of a LUN, the same at every boot: initiators identify the disk by it. The kernel makes the disk's

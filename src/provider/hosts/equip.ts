@@ -1,8 +1,7 @@
 /** Makes a host what the base disk is, as far as its machine needs it: each change is recorded before it is made. */
-import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../../lab/lab.js'
-import { type MachineFile, serialOf, tarOf } from '../../machine/files.js'
+import { type MachineFile, serialOf, sha256, tarOf } from '../../machine/files.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
 import { baseFile } from '../../parts/base-disk.js'
@@ -138,8 +137,6 @@ const sysctlNames = async (): Promise<readonly string[]> =>
   [...(await baseFile('etc/sysctl.d/90-lab.conf')).matchAll(/^([a-z][\w.-]*) = /gm)].map(
     ([, name = '']) => name,
   )
-
-const sha256 = (content: Buffer | string): string => createHash('sha256').update(content).digest('hex')
 
 const marker = `${hostFolder}/equipped`
 

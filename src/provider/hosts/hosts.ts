@@ -12,7 +12,7 @@ import type { Lab, MachineSpec } from '../../lab/lab.js'
 import { labKeys } from '../../machine/keys.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
-import { sshTransport } from '../../machine/ssh.js'
+import { defaultSessions, sshTransport } from '../../machine/ssh.js'
 import { needHostPackages } from '../../parts/host.js'
 import { imageArchive, prepareNodes } from '../../parts/parts.js'
 import { pathsOf, removeState } from '../../state.js'
@@ -62,6 +62,7 @@ const asRoot = (lab: LabId, kept: KeptHosts, machine: string): Promise<Transport
         user: 'root',
         privateKey: (await labKeys(lab)).privateKey,
         hostKey: spec.hostKey?.split(' ')[1] ?? '',
+        sessions: defaultSessions,
         dial: () => loginsOf(kept).dial(spec),
       }))()
     opened.set(key, transport)
