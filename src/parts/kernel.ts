@@ -10,11 +10,34 @@ import type { Build, Part } from './part.js'
 import { partsFolder, type Pins, referenceOf } from './pins.js'
 import { fetchPackage, type KernelSource } from './substitutes.js'
 
-/** Boots the new kernel. It has no root file system, so it succeeds if its own message says so. */
+/**
+ * The arguments with which a kernel without any disk boots until it finds no root file system, in one place because
+ * the build and `lab doctor` both boot one. DRBD reserves 1 MiB for each minor device at boot, 32 of them by default,
+ * and a kernel with 64 MiB then runs out of memory. Measured: 18 of 20 boots failed so, and none with 96 MiB.
+ */
+export const trialBoot = [
+  'mem=128M',
+  'drbd.minor_count=1',
+  'con=null',
+  'con0=null,fd:1',
+  'panic=-1',
+  'seccomp=auto',
+] as const
+
+/** What the kernel says when it has come as far as a kernel without a disk can. */
+export const trialEnd = 'Unable to mount root fs'
+
+/**
+ * Boots the new kernel. It has no root file system, so it succeeds if its own message says so; else the error has the
+ * kernel's own reason.
+ */
 const bootOnce = `
-TMPDIR=/dev/shm timeout 60 /lab/out/linux mem=64M con=null con0=null,fd:1 panic=-1 seccomp=auto > /tmp/boot 2>&1 || true
-grep -m 1 'Linux version' /tmp/boot && grep 'Unable to mount root fs' /tmp/boot ||
-  { tail -n 5 /tmp/boot; echo 'error: this kernel does not boot'; exit 1; }
+TMPDIR=/dev/shm timeout 60 /lab/out/linux ${trialBoot.join(' ')} > /tmp/boot 2>&1 || true
+grep -m 1 'Linux version' /tmp/boot && grep '${trialEnd}' /tmp/boot || {
+  cat /tmp/boot
+  echo "error: this kernel does not boot: $(grep -m 1 'Kernel panic' /tmp/boot || tail -n 1 /tmp/boot)"
+  exit 1
+}
 `
 
 export const kernel = (pins: Pins, source: KernelSource): Part => ({

@@ -20,6 +20,7 @@ export { cacheRoot, noexecMountOf } from './cache.js'
 export { forgetUse, noteUse } from './uses.js'
 export { type Architecture, hostArchitecture } from './architecture.js'
 export { boxName } from './box.js'
+export { trialBoot, trialEnd } from './kernel.js'
 
 /** The files of a machine, as absolute paths of existing files. */
 export interface PreparedParts {

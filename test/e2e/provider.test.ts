@@ -3,7 +3,8 @@ import { mkdtempSync } from 'node:fs'
 import { mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { afterAll, beforeAll } from 'vitest'
+import { execa } from 'execa'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { pathsOf } from '../../src/state.js'
 import { dist } from '../helpers/cli.js'
 import { type Bench, contract, contractLab } from '../provider/contract.js'
@@ -47,5 +48,21 @@ contract('uml', async (): Promise<Bench> => {
       const { baseDisk } = JSON.parse(await readFile(baseFile(machine), 'utf8')) as { baseDisk: string }
       await rm(baseDisk)
     },
+  }
+})
+
+test('the kernel boots ten times of ten in the memory that its build and lab doctor give it', async () => {
+  const { preparedParts, trialBoot, trialEnd } = await built<Parts>('parts/parts.js')
+  const parts = await preparedParts()
+  if ('missing' in parts) throw new Error(`not built: ${parts.missing.join(', ')}; lab prepare`)
+  for (let boot = 0; boot < 10; boot += 1) {
+    const { all } = await execa(parts.kernel, trialBoot, {
+      reject: false,
+      all: true,
+      timeout: 30_000,
+      stdin: 'ignore',
+      env: { TMPDIR: '/dev/shm' },
+    })
+    expect(all).toContain(trialEnd)
   }
 })

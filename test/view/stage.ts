@@ -11,6 +11,24 @@ import { finished, reportOf, resultOf, stepOf } from './plans.js'
 const slow = Number(process.env.SLOW ?? '1')
 const wait = (milliseconds: number): Promise<void> => delay(milliseconds * slow)
 
+/** Called at each write to the terminal. */
+const onDraw = new Set<() => void>()
+const write = process.stdout.write.bind(process.stdout)
+process.stdout.write = ((...words: Parameters<typeof write>) => {
+  for (const call of onDraw) call()
+  return write(...words)
+}) as typeof process.stdout.write
+
+/** Waits until the view has drawn what it knows now: a busy host may draw later than any fixed time. */
+const nextFrame = (): Promise<void> =>
+  new Promise((resolve) => {
+    const call = (): void => {
+      onDraw.delete(call)
+      resolve()
+    }
+    onDraw.add(call)
+  })
+
 const view: View = createView({
   stream: process.stdout,
   events: process.argv.includes('--events'),
@@ -86,6 +104,7 @@ const scenes: Record<string, () => Promise<unknown>> = {
       Promise.all(
         bigSteps.map(async (step, index) => {
           view.event({ type: 'step-started', step })
+          await nextFrame()
           await wait(300 + (index % 7) * 100)
           return done(
             resultOf(step, 'ok', { saw: `${step.id} is there, as it should be, and as it was before` }),

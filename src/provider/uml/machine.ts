@@ -142,6 +142,8 @@ export const argvOf = (lab: Lab, machine: MachineSpec): readonly string[] => [
   'con=null',
   'con0=null,fd:1',
   'panic=-1',
+  // DRBD reserves 1 MiB at boot for each minor device, 32 by default. A target has one for each LUN that it mirrors.
+  'drbd.minor_count=8',
   // For who looks at the host's processes: the machine itself makes nothing of it.
   `labfolder=${encodeURI(machineFolder(lab, machine.name))}`,
 ]

@@ -3,7 +3,7 @@ import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { execa } from 'execa'
 import { type Lab, type MachineSpec, nodesOf } from '../../lab/lab.js'
-import { cacheRoot, noexecMountOf, preparedParts } from '../../parts/parts.js'
+import { cacheRoot, noexecMountOf, preparedParts, trialBoot, trialEnd } from '../../parts/parts.js'
 import { freeSpace, pathsOf } from '../../state.js'
 import type { Problem, Usability } from '../provider.js'
 import { availableMemory, taskLimits } from './limits.js'
@@ -92,21 +92,18 @@ export const probe = async (
   const parts = await preparedParts()
   if ('missing' in parts)
     return { usable: true, evidence: `${namespaces}; the kernel is not built yet, so it could not be booted` }
-  const boot = await execa(
-    parts.kernel,
-    ['mem=64M', 'con=null', 'con0=null,fd:1', 'panic=-1', 'seccomp=auto'],
-    {
-      reject: false,
-      cancelSignal: signal,
-      timeout: 10_000,
-      stdin: 'ignore',
-      env: { TMPDIR: '/dev/shm' },
-    },
-  )
+  const boot = await execa(parts.kernel, trialBoot, {
+    reject: false,
+    cancelSignal: signal,
+    timeout: 10_000,
+    stdin: 'ignore',
+    env: { TMPDIR: '/dev/shm' },
+  })
   const said = `${boot.stdout}\n${boot.stderr}`
   const version = /Linux version (\S+)/.exec(said)?.[1]
-  if (version !== undefined) return { usable: true, evidence: `${namespaces}; a kernel ${version} booted` }
-  const last = said.trim().split('\n').at(-1) ?? ''
+  if (version !== undefined && said.includes(trialEnd))
+    return { usable: true, evidence: `${namespaces}; a kernel ${version} booted` }
+  const last = /Kernel panic.*/.exec(said)?.[0] ?? said.trim().split('\n').at(-1) ?? ''
   // A command that could not be started printed nothing: then the system error says why.
   const why = last || (boot.originalMessage ?? boot.shortMessage ?? 'it ended without a word')
   return {
@@ -115,7 +112,7 @@ export const probe = async (
     remedy:
       boot.code === 'EACCES'
         ? `ls -l ${parts.kernel}; it must be a program that you may start`
-        : `${parts.kernel} mem=64M con0=null,fd:1 shows what it says; df -h /dev/shm`,
+        : `${parts.kernel} ${trialBoot.join(' ')} shows what it says; df -h /dev/shm`,
   }
 }
 
