@@ -9,6 +9,7 @@ import {
 } from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
+import { messageOf } from '../error.js'
 import type { Verdict } from '../plan/step.js'
 import { outOfService } from '../fencing/taint.js'
 import { journalHint, serviceCheck, shared } from './checks.js'
@@ -51,24 +52,38 @@ export const nodes = shared(async ({ kubectl }) => (await kubectl.get<List<Node>
 /** Milliseconds for which a boot ID may be reused: a reboot takes longer. */
 const bootFreshFor = 2000
 
-/** The output of a command on each node, by name. Nodes that do not answer are left out. */
+/** Why a node did not answer. */
+export class Silence {
+  readonly reason: string
+  constructor(reason: string) {
+    this.reason = reason
+  }
+}
+
+/**
+ * Seconds that a node gets for a short answer. All checks of a machine ask at the same time, and on two processors with
+ * a load of 15 a node was late within 5 s; a node without power would delay every look for longer with more.
+ */
+const answerWithin = 10
+
+/** The output of a command on each node, by name; of a node that does not answer, why. */
 export const onNodes = async <T>(
   context: Context,
   command: Command,
   read: (output: string) => T,
-): Promise<ReadonlyMap<string, T>> => {
-  const answers = await Promise.all(
-    nodesOf(context.lab).map(async ({ name }): Promise<readonly (readonly [string, T])[]> => {
-      try {
-        const output = await context.machine(name).run(command, { signal: context.signal, timeout: 5 })
-        return [[name, read(output.trim())]]
-      } catch {
-        return []
-      }
-    }),
+): Promise<ReadonlyMap<string, T | Silence>> =>
+  new Map(
+    await Promise.all(
+      nodesOf(context.lab).map(async ({ name }): Promise<readonly [string, T | Silence]> => {
+        try {
+          const options = { signal: context.signal, timeout: answerWithin }
+          return [name, read((await context.machine(name).run(command, options)).trim())]
+        } catch (error) {
+          return [name, new Silence(messageOf(error))]
+        }
+      }),
+    ),
   )
-  return new Map(answers.flat())
-}
 
 /** The ID of each node's present boot, from its kernel. */
 const boots = shared(
@@ -151,12 +166,13 @@ const judgeReady = async ({ metadata: { name }, status }: Node, context: Context
   const [known, starts] = await Promise.all([boots(context), kubeletStarts(context)])
   const boot = known.get(name)
   const started = starts.get(name)
-  if (!boot || started === undefined) return { ok: false, saw: `${name} does not answer` }
+  for (const answer of [boot, started])
+    if (answer instanceof Silence) return { ok: false, saw: `${name} does not answer: ${answer.reason}` }
   if (boot !== status.nodeInfo.bootID)
     return { ok: false, saw: `its kubelet was not heard since ${name} was switched on` }
   const ready = status.conditions.find(({ type }) => type === 'Ready')
   if (!ready) return { ok: false, saw: 'no Ready condition' }
-  if (!(Date.parse(ready.lastHeartbeatTime ?? '') >= started))
+  if (!(Date.parse(ready.lastHeartbeatTime ?? '') >= Number(started)))
     return { ok: false, saw: 'its kubelet was not heard since it was started' }
   const ok = ready.status === 'True'
   return {

@@ -1,7 +1,7 @@
 /** Pods as the API server has them, compared with the containers that really run on each node. */
 import { shell } from '../machine/sh.js'
 import { shared } from './checks.js'
-import { type Condition, type List, onNodes } from './nodes.js'
+import { type Condition, type List, onNodes, Silence } from './nodes.js'
 
 export interface Pod {
   readonly metadata: {
@@ -46,11 +46,12 @@ const containers = shared((context) =>
  * Why a pod's status is out of date; undefined if it is current. It compares containers, not times: the clock of a
  * machine that slept is corrected later, and earlier timestamps would then seem to be from another boot.
  */
-const outdated = (pod: Pod, running: ReadonlyMap<string, ReadonlySet<string>>): string | undefined => {
+const outdated = (pod: Pod, running: ReadonlyMap<string, ReadonlySet<string> | Silence>): string | undefined => {
   const { nodeName } = pod.spec
   if (nodeName === undefined) return undefined
   const there = running.get(nodeName)
-  if (!there) return `${nodeName} does not answer`
+  if (!there) return `${nodeName} is no node of this lab`
+  if (there instanceof Silence) return `${nodeName} does not answer: ${there.reason}`
   const said = (pod.status.containerStatuses ?? []).filter(({ state }) => state.running !== undefined)
   return said.some(({ containerID = '' }) => !there.has(containerID.replace('containerd://', '')))
     ? `its container no longer runs on ${nodeName}, which has not said so yet`

@@ -69,7 +69,7 @@ describe('whether a node is ready', () => {
       'whose machine is silent',
       { heard: '2026-01-01T12:00:03Z', answers: false },
       false,
-      'worker1 does not answer',
+      'worker1 does not answer: no answer',
     ],
   ])('a node that %s', async (_, now, ok, saw) => {
     expect(await check.probe(contextOf(lab, now))).toEqual({ ok, saw })
