@@ -46,7 +46,10 @@ const containers = shared((context) =>
  * Why a pod's status is out of date; undefined if it is current. It compares containers, not times: the clock of a
  * machine that slept is corrected later, and earlier timestamps would then seem to be from another boot.
  */
-const outdated = (pod: Pod, running: ReadonlyMap<string, ReadonlySet<string> | Silence>): string | undefined => {
+const outdated = (
+  pod: Pod,
+  running: ReadonlyMap<string, ReadonlySet<string> | Silence>,
+): string | undefined => {
   const { nodeName } = pod.spec
   if (nodeName === undefined) return undefined
   const there = running.get(nodeName)
