@@ -3,12 +3,11 @@
  * nothing is answered without a token. Terminals are tmux's at the seats, so this process may end at any time.
  */
 import { fileURLToPath } from 'node:url'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { loadavg } from 'node:os'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import fastifyStatic from '@fastify/static'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { type RawData, WebSocket, WebSocketServer } from 'ws'
 import { messageOf } from '../error.js'
@@ -21,6 +20,28 @@ import { openTerminal, type Terminal, type TerminalMode } from './terminal.js'
 const pages = join(projectRoot, 'templates', 'class')
 const packageFolder = (name: string): string =>
   dirname(fileURLToPath(import.meta.resolve(`${name}/package.json`)))
+
+/** What the pages load, by address. There are seven files: no part of a request is ever taken as a path on the disk. */
+const pageFiles = (): ReadonlyMap<string, { readonly type: string; readonly text: string }> => {
+  const packages = [
+    ['@xterm/xterm', 'lib/xterm.js'],
+    ['@xterm/xterm', 'css/xterm.css'],
+    ['@xterm/addon-fit', 'lib/addon-fit.js'],
+  ] as const
+  const sources = [
+    ...readdirSync(join(pages, 'files')).map((name) => [name, join(pages, 'files', name)] as const),
+    ...packages.map(([name, file]) => [`${name}/${file}`, join(packageFolder(name), file)] as const),
+  ]
+  return new Map(
+    sources.map(([address, path]) => [
+      `/files/${address}`,
+      {
+        type: `text/${path.endsWith('.css') ? 'css' : 'javascript'}; charset=utf-8`,
+        text: readFileSync(path, 'utf8'),
+      },
+    ]),
+  )
+}
 
 /** Nothing but what this process serves, and no page of somebody else around it. */
 const policy = [
@@ -172,15 +193,8 @@ export const openGateway = async (
       ? reply.type('text/html; charset=utf-8').send(page('board'))
       : nothing(reply),
   )
-  await app.register(fastifyStatic, { root: join(pages, 'files'), prefix: '/files/', index: false })
-  for (const name of ['@xterm/xterm', '@xterm/addon-fit'])
-    await app.register(fastifyStatic, {
-      root: packageFolder(name),
-      prefix: `/files/${name}/`,
-      index: false,
-      decorateReply: false,
-      allowedPath: (path) => /^\/(lib|css)\/[a-z-]+\.(js|css)$/.test(path),
-    })
+  for (const [path, { type, text }] of pageFiles())
+    app.get(path, (_, reply) => reply.type(type).header('cache-control', 'private, max-age=3600').send(text))
   app.get('/me', (request) => {
     const who = whoIs(request)
     const seat = who !== undefined && who !== 'teacher' ? who.seat : undefined
