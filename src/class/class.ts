@@ -83,6 +83,8 @@ export interface ClassPaths {
   seat(id: string): {
     readonly root: string
     readonly home: string
+    /** Empty here; at the seat, its root folder. */
+    readonly emptyRoot: string
     readonly pid: string
     readonly log: string
   }
@@ -107,6 +109,7 @@ export const classPaths = (name: string): ClassPaths => {
       return {
         root: folder,
         home: join(folder, 'home'),
+        emptyRoot: join(folder, 'root'),
         pid: join(folder, 'pid'),
         log: join(folder, 'up.log'),
       }

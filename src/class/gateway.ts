@@ -101,10 +101,10 @@ export interface Gateway {
   close(): Promise<void>
 }
 
-export const openGateway = async (
+export const openGateway = (
   keeper: Keeper,
   { key, cert }: { readonly key: string; readonly cert: string },
-): Promise<Gateway> => {
+): Gateway => {
   const desks = new Map<string, Desk>()
   const guesses = new Guesses()
   const streams = new Set<(board: Board) => void>()
@@ -350,7 +350,7 @@ export const openGateway = async (
   }, 2000)
 
   return {
-    app: app as unknown as FastifyInstance,
+    app: app,
     board,
     close: async () => {
       clearInterval(ticking)

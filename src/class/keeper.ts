@@ -2,7 +2,8 @@
  * Keeps the seats of a class as they are wanted. It asks the world what is there, a few seats at a time: one whose
  * first process is gone is opened again, and its lab brought up. So whoever ends in the middle is gone on from.
  */
-import { appendFile, mkdir, rm } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { appendFile, mkdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { availableParallelism } from 'node:os'
 import { LabError, messageOf } from '../error.js'
@@ -151,13 +152,13 @@ export class Keeper {
     seat.detail = seat.reset ? 'is reset' : 'comes up'
     if (seat.reset) {
       await closeSeat(of)
-      const { home } = classPaths(of.class.lab).seat(of.id)
-      await rm(join(home, '.lab'), { recursive: true, force: true })
+      await removeLab(of)
       seat.reset = false
     }
     await makeAccount(of)
     await openSeat(of)
-    const up = await runAtSeat(of, ['lab', 'up', of.class.from, '--offline', '--yes'], {
+    // A `lab up` that was begun before this process ended goes on; it is waited for.
+    const up = await runAtSeat(of, ['lab', 'up', of.class.from, '--offline', '--yes', '--wait'], {
       timeout: upDeadline,
     })
     const { log } = classPaths(of.class.lab).seat(of.id)
@@ -175,6 +176,16 @@ export class Keeper {
       next: 0,
     })
   }
+}
+
+/** At once, so that whoever ends in the middle leaves all of the lab or nothing. Nothing runs at the seat. */
+const removeLab = async ({ class: { lab }, id }: SeatOf): Promise<void> => {
+  const { root, home } = classPaths(lab).seat(id)
+  const removed = join(root, 'removed')
+  await rm(removed, { recursive: true, force: true })
+  if (!existsSync(join(home, '.lab'))) return
+  await rename(join(home, '.lab'), removed)
+  await rm(removed, { recursive: true, force: true })
 }
 
 /** As the seat's own user: a link that a student lays leads nowhere that the student could not go. */

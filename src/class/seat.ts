@@ -1,7 +1,6 @@
 /**
- * A seat on this host: a user account of its own, in namespaces of its own (network, processes, mounts, IPC, host
- * name). Its home folder has its lab; `lab`, Node and the parts are lent to it, read-only. It has no network but its
- * lab's, sees no process but its own, and cannot gain any right: a student is root on the machines of the seat alone.
+ * A seat on this host: a user account of its own, in namespaces of its own (see namespaces.ts). Its home folder has its
+ * lab. A student is root on the machines of the seat, and cannot gain any right elsewhere.
  *
  * The first process of a seat does nothing. What runs there later enters its namespaces, so the end of that process is
  * the end of everything at the seat. All this is done as root.
@@ -12,19 +11,12 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import { exitCodes, LabError } from '../error.js'
-import { cacheRoot } from '../parts/parts.js'
-import { projectRoot } from '../render.js'
 import { type ClassFile, classPaths } from './class.js'
+import { type Account, inside, openingCommand } from './namespaces.js'
 
 /** As Linux knows a user: `lab-iscsi-07`, at most 32 letters. */
 export const accountOf = (lab: string, seat: string): string =>
   `lab-${lab.slice(0, 32 - 4 - 1 - seat.length)}-${seat}`
-
-export interface Account {
-  readonly name: string
-  readonly uid: number
-  readonly gid: number
-}
 
 const findAccount = async (name: string): Promise<Account | undefined> => {
   const { stdout } = await execa('getent', ['passwd', name], { reject: false, stdin: 'ignore' })
@@ -36,59 +28,6 @@ const findAccount = async (name: string): Promise<Account | undefined> => {
 
 /** Processes and threads that a seat may have; those of a lab with four nodes are about 1500. */
 const mostTasks = 4000
-
-/** What is in the place of the host's folders at a seat. */
-const inside = {
-  program: '/run/lab/program',
-  cache: '/run/lab/cache',
-  node: '/run/lab/bin/node',
-  bin: '/run/lab/bin',
-  home: (account: string) => `/home/${account}`,
-}
-
-/**
- * Runs as root, as the first process of a seat's namespaces. `$1` the file for its own number, as the host counts;
- * `$2` the seat's home; `$3` program; `$4` cache; `$5` Node; `$6` account; `$7` uid; `$8` gid; `$9` what is to be
- * hidden; `${10}` a lab file, and `${11}` the name of the shipped one that it takes the place of, or nothing.
- */
-const firstProcess = `
-set -eu
-umask 022
-# As the host's /proc, which is still the one there is here, counts.
-read -r pid _ < /proc/self/stat
-pidfile=$1
-hostname "seat-\${6##*-}"
-ip link set lo up
-mount -t tmpfs -o mode=755,nosuid,nodev,size=16m run /run
-mkdir -p /run/lab/program /run/lab/cache /run/lab/bin /run/lab/home
-lend() { mount --bind "$1" "$2"; mount -o remount,bind,ro,nosuid,nodev "$2"; }
-lend "$3" /run/lab/program
-[ -z "\${10}" ] || lend "\${10}" "/run/lab/program/labs/\${11}.yaml"
-lend "$4" /run/lab/cache
-: > /run/lab/bin/node
-lend "$5" /run/lab/bin/node
-printf '#!/bin/sh\\nexec /run/lab/bin/node /run/lab/program/dist/cli.js "$@"\\n' > /run/lab/bin/lab
-chmod 755 /run/lab/bin/lab
-mount --bind "$2" /run/lab/home
-mount -t tmpfs -o mode=755,nosuid,nodev,size=1m home /home
-mkdir "/home/$6"
-mount --bind /run/lab/home "/home/$6"
-umount /run/lab/home
-for folder in /tmp /var/tmp; do mount -t tmpfs -o mode=1777,nosuid,nodev,size=256m tmp $folder; done
-mount -t tmpfs -o mode=1777,nosuid,nodev shm /dev/shm
-# Terminals of other seats are not to be seen.
-mkdir -p /dev/pts
-mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts /dev/pts
-mount --bind /dev/pts/ptmx /dev/ptmx
-[ ! -d "$9" ] || mount -t tmpfs -o mode=700,nosuid,nodev,size=1m hidden "$9"
-mount -t proc -o nosuid,nodev,noexec proc /proc
-# The number last: whoever reads it finds everything in place. The folder is hidden by now, the file is still open.
-echo "$pid" >&3
-exec 3>&-
-# Processes that lose their parent become its children; wait collects them.
-exec setpriv --reuid "$7" --regid "$8" --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all \\
-  sh -c 'trap : TERM HUP INT; while :; do sleep 3600 & wait; done'
-`
 
 export interface SeatOf {
   readonly class: ClassFile
@@ -158,41 +97,20 @@ export const openSeat = async (seat: SeatOf): Promise<number> => {
   const account = await makeAccount(seat)
   const paths = pathsOfSeat(seat)
   const { lab, size } = seat.class
-  const classRoot = classPaths(lab).root
+  await mkdir(paths.emptyRoot, { recursive: true, mode: 0o700 })
+  const [program = '', ...words] = await openingCommand({
+    root: paths.emptyRoot,
+    home: paths.home,
+    account,
+    labFile: size === 'full' ? undefined : { path: classPaths(lab).labFile, lab },
+  })
   const log = await open(paths.log, 'a', 0o600)
   const number = await open(`${paths.pid}.new`, 'w', 0o600)
-  const child = spawn(
-    'unshare',
-    [
-      ...[
-        '--mount',
-        '--propagation',
-        'private',
-        '--pid',
-        '--net',
-        '--ipc',
-        '--uts',
-        '--fork',
-        '--',
-        'sh',
-        '-c',
-        firstProcess,
-        'seat',
-      ],
-      paths.pid,
-      paths.home,
-      projectRoot,
-      cacheRoot(),
-      process.execPath,
-      account.name,
-      String(account.uid),
-      String(account.gid),
-      classRoot,
-      size === 'full' ? '' : classPaths(lab).labFile,
-      lab,
-    ],
-    { stdio: ['ignore', log.fd, log.fd, number.fd], detached: true, cwd: '/' },
-  )
+  const child = spawn(program, words, {
+    stdio: ['ignore', log.fd, log.fd, number.fd],
+    detached: true,
+    cwd: '/',
+  })
   let ended = false as boolean
   child.once('error', () => (ended = true)).once('exit', () => (ended = true))
   child.unref()

@@ -20,7 +20,7 @@ export const serve = async (options: { readonly lab?: string }, io: Io): Promise
   const keeper = new Keeper(wanted)
   const stop = new AbortController()
   try {
-    const gateway = await openGateway(keeper, await certificateFor(wanted.lab, wanted.address))
+    const gateway = openGateway(keeper, await certificateFor(wanted.lab, wanted.address))
     try {
       await gateway.app.listen({ host: wanted.host, port: wanted.port })
     } catch (error) {
