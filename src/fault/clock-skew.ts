@@ -1,8 +1,7 @@
-import { text } from '../lab/fields.js'
-import { shown } from '../lab/suggest.js'
-import { skewOf, skewPattern } from '../lab/units.js'
+import { skew } from '../lab/fields.js'
 import { shell } from '../machine/sh.js'
 import { measureClocks } from './clock.js'
+import { lasting, where } from '../lab/where.js'
 import { faultOfMachine } from './fault.js'
 import { ofAll, type Sign, soon } from './sign.js'
 import { onRunning, undoAct } from './undo-act.js'
@@ -37,25 +36,22 @@ const isAhead = (names: readonly string[], by: number): Sign => ({
   },
 })
 
+const fields = {
+  machine: where(),
+  by: skew('By how much: `+5min` sets it ahead, `-5min` back.'),
+  for: lasting,
+}
+
+declare module '../lab/fault-spec.js' {
+  interface FaultFields {
+    'clock-skew': typeof fields
+  }
+}
+
 export const clockSkew = faultOfMachine({
   name: 'clock-skew',
   description: 'Sets the clock of a machine wrong. Healed by setting it right.',
-  fields: {
-    by: text(
-      'a sign and a duration, such as +5min',
-      (value) =>
-        skewOf(value) === undefined
-          ? `${shown(value)}: wanted a sign and a whole number of ms, s, min or h, such as +5min`
-          : undefined,
-      {
-        description: 'By how much: `+5min` sets it ahead, `-5min` back.',
-        pattern: skewPattern.source,
-        examples: ['+5min'],
-      },
-    ),
-  },
-  lasts: true,
-  complete: ({ by }) => ({ by: skewOf(by) ?? 0 }),
+  fields,
   undos: [settingClock],
   // Once the heal has set it back, a clock shows no trace of the fault.
   setsClocks: true,

@@ -2,9 +2,9 @@ import { z } from 'zod'
 import { LabError } from '../error.js'
 import type { MachineSpec } from '../lab/lab.js'
 import { duration } from '../lab/fields.js'
-import { durationOf } from '../lab/units.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
+import { lasting, where } from '../lab/where.js'
 import { faultOfMachine } from './fault.js'
 import { ofAll, printed, reunion, type Sign, soon } from './sign.js'
 import { onRunning, undoAct } from './undo-act.js'
@@ -95,12 +95,18 @@ const isPrompt = (
     }),
 })
 
+const fields = { machine: where(), by: duration('a delay', 'By how much.'), for: lasting }
+
+declare module '../lab/fault-spec.js' {
+  interface FaultFields {
+    delay: typeof fields
+  }
+}
+
 export const delay = faultOfMachine({
   name: 'delay',
   description: 'Delays every packet that a machine sends on the lab network.',
-  fields: { by: duration('a delay', 'By how much.') },
-  lasts: true,
-  complete: ({ by }) => ({ by: durationOf(by) ?? 0 }),
+  fields,
   undos: [removingQueue],
   aim: async ({ context, spec: { by }, machines, names, each }) => {
     const queues = await Promise.all(

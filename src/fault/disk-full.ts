@@ -4,6 +4,7 @@ import { machinesWith } from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
 import { dataFolderOn } from './database-disk.js'
+import { lasting, where } from '../lab/where.js'
 import { faultOfMachine } from './fault.js'
 import { lookTimeout, ofAll, reunion, type Sign, soon } from './sign.js'
 import { undoAct, undoTimeout } from './undo-act.js'
@@ -90,16 +91,25 @@ const hasRoom = (
   },
 })
 
+const fields = {
+  machine: where(),
+  disk: z
+    .enum(['root', 'data'], { error: 'root or data' })
+    .default('root')
+    .meta({ description: 'Which disk: `root` of the machine, or `data`, the LUN of the database.' }),
+  for: lasting,
+}
+
+declare module '../lab/fault-spec.js' {
+  interface FaultFields {
+    'disk-full': typeof fields
+  }
+}
+
 export const diskFull = faultOfMachine({
   name: 'disk-full',
   description: 'Fills a disk to its last block. Healed by removing what fills it.',
-  fields: {
-    disk: z
-      .enum(['root', 'data'], { error: 'root or data' })
-      .default('root')
-      .meta({ description: 'Which disk: `root` of the machine, or `data`, the LUN of the database.' }),
-  },
-  lasts: true,
+  fields,
   *rules(file, { machine, disk }, path) {
     if (disk !== 'data') return
     if (machine !== 'database')

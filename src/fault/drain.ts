@@ -1,4 +1,5 @@
 import type { Context } from '../context.js'
+import { where } from '../lab/where.js'
 import { faultOfMachine } from './fault.js'
 import { ofAll, reunion, type Sign, soon } from './sign.js'
 import { undoAct } from './undo-act.js'
@@ -65,11 +66,18 @@ const takesPods = (names: readonly string[]): Sign => ({
     }),
 })
 
+const fields = { machine: where() }
+
+declare module '../lab/fault-spec.js' {
+  interface FaultFields {
+    drain: typeof fields
+  }
+}
+
 export const drain = faultOfMachine({
   name: 'drain',
   description: 'Cordons a node and evicts its pods. Healed by uncordoning it.',
-  fields: {},
-  lasts: false,
+  fields,
   sensible: [['control-plane', 'worker'], 'only Kubernetes nodes have pods to move'],
   undos: [uncordoning],
   aim: ({ on, names, each, undo }) => ({

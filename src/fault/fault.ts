@@ -1,9 +1,10 @@
 /** The record of a fault: its fields, rules, action, signs and undo. */
-import type { z } from 'zod'
 import type { Draft, DraftFile, Found, Path } from '../lab/draft.js'
-import { type FaultSpec, type MachineSpec, type Role, roles } from '../lab/lab.js'
-import type { DraftFault, FaultForm } from '../lab/vocabulary.js'
-import { lasting, machinesAt, type Roles, rolesAt, where, whereProblem } from '../lab/where.js'
+import type { FaultFields, FaultName, FaultSpec, SpecOf, WrittenOf } from '../lab/fault-spec.js'
+import type { MachineSpec } from '../lab/lab.js'
+import { type Role, roles } from '../lab/roles.js'
+import type { FaultForm } from '../lab/vocabulary.js'
+import { machinesAt, type Roles, rolesAt, type where, whereProblem } from '../lab/where.js'
 import type { Context } from '../context.js'
 import type { Provider } from '../provider/provider.js'
 import type { Sign } from './sign.js'
@@ -38,15 +39,38 @@ export interface AimAt extends Roles {
   readonly index: number
 }
 
-export interface FaultRecord extends FaultForm {
+/** What the engine does with a fault besides reading it. */
+interface Doing {
   /** Why the provider does not support the fault; undefined if it does. Known before anything is touched. */
   readonly refusal?: (provider: Provider) => string | undefined
-  readonly aim: (context: Context, spec: FaultSpec, at: AimAt) => Promise<AimedFault>
   /** Every kind of undo that the fault may record in the journal. */
   readonly undos: readonly UndoAct[]
   /** The fault sets clocks, so timestamps of its machines are not trusted. */
   readonly setsClocks?: boolean
 }
+
+/** A fault of which only its name says what fields it has. */
+export interface FaultRecord extends FaultForm, Doing {
+  readonly aim: (context: Context, spec: FaultSpec, at: AimAt) => Promise<AimedFault>
+}
+
+/** The fields of one fault as rules see them: each may be invalid. */
+type DraftOf<Name extends FaultName> = Draft<WrittenOf<Name>>
+
+interface Definition<Name extends FaultName> extends Doing {
+  readonly name: Name
+  /** What it does and how it heals, for the schema of the lab file. */
+  readonly description: string
+  readonly fields: FaultFields[Name]
+  readonly rules: (file: DraftFile, fault: DraftOf<Name>, path: Path) => Found
+  readonly touches: (fault: DraftOf<Name>) => readonly (string | undefined)[]
+  readonly silences: (fault: DraftOf<Name>, file: DraftFile) => boolean
+  readonly aim: (context: Context, spec: SpecOf<Name>, at: AimAt) => Promise<AimedFault>
+}
+
+/** Defines a fault. Callers look it up by the name in a lab file, so it gets its own fields and no others. */
+export const faultOf = <Name extends FaultName>(definition: Definition<Name>): FaultRecord =>
+  definition as unknown as FaultRecord
 
 /** The machines that a fault hits, and what the fault needs to know about them. */
 export interface Hit<Spec> {
@@ -63,30 +87,20 @@ export interface Hit<Spec> {
   readonly undo: (of: (machine: string) => Undo) => readonly Undo[]
 }
 
-interface Definition<Fields extends z.ZodRawShape, Spec> {
-  readonly name: string
-  /** What it does and how it heals, for the schema of the lab file. */
-  readonly description: string
-  /** Its fields besides `machine` and `for`, as written in the lab file. */
-  readonly fields: Fields
-  /** Whether its duration can be set with the field `for`. */
-  readonly lasts: boolean
-  /** Converts the fields: percentages to numbers, durations to milliseconds. Absent: the fields are used as written. */
-  readonly complete?: (written: z.output<z.ZodObject<Fields>>) => Spec
+/** The faults with a field `machine`. */
+type FaultOfMachine = {
+  [Name in FaultName]: FaultFields[Name] extends { readonly machine: ReturnType<typeof where> } ? Name : never
+}[FaultName]
+
+interface DefinitionOfMachine<Name extends FaultOfMachine>
+  extends Doing, Pick<Definition<Name>, 'name' | 'description' | 'fields'> {
   /** The roles of machines for which it makes sense, and why it does not for others. */
   readonly sensible?: readonly [roles: readonly Role[], why: string]
   /** Further rules about the machines it hits. */
-  readonly rules?: (
-    file: DraftFile,
-    fault: Draft<z.input<z.ZodObject<Fields>>> & { readonly machine: string },
-    path: Path,
-  ) => Found
+  readonly rules?: (file: DraftFile, fault: DraftOf<Name> & { readonly machine: string }, path: Path) => Found
   /** Whether the control plane stops hearing the machine's kubelet. */
-  readonly silences?: (fault: Draft<z.input<z.ZodObject<Fields>>>) => boolean
-  readonly refusal?: FaultRecord['refusal']
-  readonly undos: readonly UndoAct[]
-  readonly setsClocks?: boolean
-  readonly aim: (hit: Hit<Spec>) => Promise<Omit<AimedFault, 'on'>> | Omit<AimedFault, 'on'>
+  readonly silences?: (fault: DraftOf<Name>) => boolean
+  readonly aim: (hit: Hit<SpecOf<Name>>) => Promise<Omit<AimedFault, 'on'>> | Omit<AimedFault, 'on'>
 }
 
 /** The role of a machine that a word stands for, if it is not one of the allowed ones. */
@@ -94,22 +108,16 @@ export const otherRole = (file: DraftFile, word: string, wanted: readonly Role[]
   rolesAt(file, word).find((role) => !wanted.includes(role))
 
 /** Defines a fault of the machines that one word stands for. */
-export const faultOfMachine = <Fields extends z.ZodRawShape, Spec = z.output<z.ZodObject<Fields>>>(
-  definition: Definition<Fields, Spec>,
+export const faultOfMachine = <Name extends FaultOfMachine>(
+  definition: DefinitionOfMachine<Name>,
 ): FaultRecord => {
-  const { name, description, fields, lasts, refusal, undos, setsClocks } = definition
+  const { name } = definition
   const [wanted, why] = definition.sensible ?? [roles, '']
-  return {
-    name,
-    description,
-    fields: { machine: where(), ...fields, ...(lasts ? { for: lasting } : {}) },
-    complete: (written) => ({
-      ...written,
-      // The schema of the lab file has validated the fields.
-      ...(definition.complete?.(written as never) ?? {}),
-    }),
+  const wordOf = (fault: object): string | undefined => (fault as { machine?: string }).machine
+  return faultOf<Name>({
+    ...definition,
     *rules(file, fault, path) {
-      const word = fault['machine'] as string | undefined
+      const word = wordOf(fault)
       if (word === undefined) return
       const message = whereProblem(file, word)
       const role = otherRole(file, word, wanted)
@@ -119,19 +127,17 @@ export const faultOfMachine = <Fields extends z.ZodRawShape, Spec = z.output<z.Z
           path: [...path, 'machine'],
           message: `${name} makes no sense for ${word}, whose role is ${role}: ${why}`,
         }
-      else if (definition.rules) yield* definition.rules(file, fault as never, path)
+      else if (definition.rules)
+        yield* definition.rules(file, fault as typeof fault & { readonly machine: string }, path)
     },
-    touches: (fault: DraftFault) => [fault['machine'] as string | undefined],
-    silences: (fault) => definition.silences?.(fault as never) ?? false,
-    ...(refusal ? { refusal } : {}),
-    undos,
-    ...(setsClocks ? { setsClocks } : {}),
+    touches: (fault) => [wordOf(fault)],
+    silences: (fault) => definition.silences?.(fault) ?? false,
     aim: async (context, spec, { index, ...at }) => {
-      const machines = machinesAt(context.lab, String(spec['machine']), at)
+      const machines = machinesAt(context.lab, wordOf(spec) ?? '', at)
       const on = machines.map((machine) => machine.name)
       const aimed = await definition.aim({
         context,
-        spec: spec as unknown as Spec,
+        spec,
         machines,
         on,
         names: on.join(', '),
@@ -143,7 +149,7 @@ export const faultOfMachine = <Fields extends z.ZodRawShape, Spec = z.output<z.Z
       })
       return { on, ...aimed }
     },
-  }
+  })
 }
 
 /** The name of a table that cannot clash with anybody else's rules. */

@@ -1,6 +1,7 @@
 import { LabError, messageOf } from '../error.js'
 import { shell } from '../machine/sh.js'
 import { groupOf, lacks } from '../provider/provider.js'
+import { lasting, where } from '../lab/where.js'
 import { faultOfMachine } from './fault.js'
 import { bootIdOf, described, stateOf } from './power.js'
 import { comeback, ofAll, type Sign, soon } from './sign.js'
@@ -43,11 +44,18 @@ const isAwake = (names: readonly string[]): Sign => ({
     }),
 })
 
+const fields = { machine: where(), for: lasting }
+
+declare module '../lab/fault-spec.js' {
+  interface FaultFields {
+    hang: typeof fields
+  }
+}
+
 export const hang = faultOfMachine({
   name: 'hang',
   description: 'Pauses a machine with its memory. Healed by resuming it.',
-  fields: {},
-  lasts: true,
+  fields,
   silences: () => true,
   refusal: (provider) => lacks(provider, 'pause'),
   undos: [resuming],

@@ -1,7 +1,6 @@
-import { text } from '../lab/fields.js'
-import { shown } from '../lab/suggest.js'
-import { percentOf, percentPattern } from '../lab/units.js'
+import { percentage } from '../lab/fields.js'
 import { shell } from '../machine/sh.js'
+import { lasting, where } from '../lab/where.js'
 import { faultOfMachine } from './fault.js'
 import { hasTable, loadTable, removingTable } from './packet-filter.js'
 import { ofAll, printed, type Sign, soon } from './sign.js'
@@ -52,23 +51,22 @@ const hasNoTable = (names: readonly string[], table: string): Sign => ({
     }),
 })
 
+const fields = {
+  machine: where(),
+  loss: percentage('How much is lost, from 1% to 100%.'),
+  for: lasting,
+}
+
+declare module '../lab/fault-spec.js' {
+  interface FaultFields {
+    'packet-loss': typeof fields
+  }
+}
+
 export const packetLoss = faultOfMachine({
   name: 'packet-loss',
   description: 'Drops a part of all packets that a machine sends on the lab network.',
-  fields: {
-    loss: text(
-      'a percentage, such as 30%',
-      (value) =>
-        percentOf(value) === undefined ? `${shown(value)}: wanted a percentage from 1% to 100%` : undefined,
-      {
-        description: 'How much is lost, from 1% to 100%.',
-        pattern: percentPattern.source,
-        examples: ['30%'],
-      },
-    ),
-  },
-  lasts: true,
-  complete: ({ loss }) => ({ loss: percentOf(loss) ?? 0 }),
+  fields,
   silences: ({ loss }) => loss === '100%',
   undos: [removingTable],
   aim: ({ spec: { loss }, on, names, table, each, undo }) => ({

@@ -1,23 +1,39 @@
 import { z } from 'zod'
 import { LabError } from '../error.js'
-import { items, type DraftFile, type Found, type Path } from '../lab/draft.js'
+import { type Draft, items, type DraftFile, type Found, type Path } from '../lab/draft.js'
 import { type Lab, type MachineSpec, machinesWith, nodesOf, podRangeOf, type Role } from '../lab/lab.js'
+import type { SpecOf, WrittenOf } from '../lab/fault-spec.js'
 import { list } from '../lab/fields.js'
 import { shown } from '../lab/suggest.js'
-import type { DraftFault } from '../lab/vocabulary.js'
 import { lasting, machinesAt, rolesAt, shares, where, whereProblem } from '../lab/where.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
-import { type FaultRecord, tableOf } from './fault.js'
+import { faultOf, tableOf } from './fault.js'
 import { hasTable, listTables, loadTable, removingTable } from './packet-filter.js'
 import { lookTimeout, ofAll, reunion, type Sign, soon } from './sign.js'
 
-type Protocol = 'all' | 'api' | 'storage'
+const machineSet = (description: string) =>
+  list(where('What belongs to it'), 'a list of machines').min(1, 'at least one machine').meta({ description })
 
-interface Spec {
-  readonly between: readonly [readonly string[], readonly string[]]
-  readonly protocol: Protocol
+const fields = {
+  between: z
+    .tuple([machineSet('One side.'), machineSet('The other side.')], {
+      error: 'two lists of machines, such as [[database], [control-plane]]',
+    })
+    .meta({ description: 'The two sides: two lists of machines.' }),
+  protocol: z.enum(['all', 'api', 'storage'], { error: 'all, api or storage' }).default('all').meta({
+    description: 'What is cut: `api` only the way to the API server, `storage` only iSCSI, `all` everything.',
+  }),
+  for: lasting,
 }
+
+declare module '../lab/fault-spec.js' {
+  interface FaultFields {
+    partition: typeof fields
+  }
+}
+
+type Protocol = SpecOf<'partition'>['protocol']
 
 /**
  * All addresses that machines send from: their own, and where they are nodes, their pods'; and the address of the API
@@ -175,15 +191,9 @@ const isJoined = (ways: readonly Way[], table: string): Sign => ({
   },
 })
 
-/** The fields as rules see them: each may be invalid. */
-interface Written {
-  readonly between?: readonly (readonly (string | undefined)[] | undefined)[] | undefined
-  readonly protocol?: Protocol | undefined
-}
-
 const nodes: readonly Role[] = ['control-plane', 'worker']
 
-function* partitionRules(file: DraftFile, fault: Written, path: Path): Found {
+function* partitionRules(file: DraftFile, fault: Draft<WrittenOf<'partition'>>, path: Path): Found {
   const sides = (fault.between ?? []).map((side) => items(side))
   for (const [side, words] of sides.entries()) {
     for (const [index, where] of words) {
@@ -221,40 +231,22 @@ function* partitionRules(file: DraftFile, fault: Written, path: Path): Found {
   }
 }
 
-const machineSet = (description: string) =>
-  list(where('What belongs to it'), 'a list of machines').min(1, 'at least one machine').meta({ description })
-
-export const partition: FaultRecord = {
+export const partition = faultOf({
   name: 'partition',
   description:
     'Drops what two sets of machines send each other. SSH from the host goes on. Healed by removing the rules.',
-  fields: {
-    between: z
-      .tuple([machineSet('One side.'), machineSet('The other side.')], {
-        error: 'two lists of machines, such as [[database], [control-plane]]',
-      })
-      .meta({ description: 'The two sides: two lists of machines.' }),
-    protocol: z.enum(['all', 'api', 'storage'], { error: 'all, api or storage' }).default('all').meta({
-      description:
-        'What is cut: `api` only the way to the API server, `storage` only iSCSI, `all` everything.',
-    }),
-    for: lasting,
-  },
-  complete: (written) => written,
-  rules: (file, fault, path) => partitionRules(file, fault, path),
-  touches: (fault: DraftFault) =>
-    ((fault as Written).between ?? [undefined]).flatMap((side) => side ?? [undefined]),
+  fields,
+  rules: partitionRules,
+  touches: ({ between }) => (between ?? [undefined]).flatMap((side) => side ?? [undefined]),
   // A node that is cut off from the API server is no longer heard.
-  silences: (fault: DraftFault, file: DraftFile) =>
-    (fault as Written).protocol !== 'storage' &&
-    ((fault as Written).between ?? [undefined])
+  silences: ({ between, protocol }, file) =>
+    protocol !== 'storage' &&
+    (between ?? [undefined])
       .flatMap((side) => side ?? [undefined])
       .some((word) => word === undefined || rolesAt(file, word).includes('control-plane')),
   undos: [removingTable],
-  aim: (context, spec, { index, ...at }) => {
+  aim: (context, { between, protocol }, { index, ...at }) => {
     const { lab } = context
-    // The schema of the lab file has validated the fields.
-    const { between, protocol } = spec as unknown as Spec
     const [one, other] = between.map((side) => [
       ...new Set(side.flatMap((word) => machinesAt(lab, word, at))),
     ])
@@ -284,4 +276,4 @@ export const partition: FaultRecord = {
       gone: isJoined(ways, table),
     })
   },
-}
+})

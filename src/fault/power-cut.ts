@@ -1,5 +1,6 @@
 import { BootIds, described, isBack, stateOf, switchingOn } from './power.js'
 import { groupOf, lacksSwitch } from '../provider/provider.js'
+import { lasting, where } from '../lab/where.js'
 import { faultOfMachine } from './fault.js'
 import { ofAll, type Sign, soon } from './sign.js'
 
@@ -13,11 +14,18 @@ const isOff = (names: readonly string[]): Sign => ({
     }),
 })
 
+const fields = { machine: where(), for: lasting }
+
+declare module '../lab/fault-spec.js' {
+  interface FaultFields {
+    'power-cut': typeof fields
+  }
+}
+
 export const powerCut = faultOfMachine({
   name: 'power-cut',
   description: 'Switches a machine off without warning. Healed by switching it on.',
-  fields: {},
-  lasts: true,
+  fields,
   silences: () => true,
   refusal: lacksSwitch,
   undos: [switchingOn],

@@ -3,6 +3,7 @@ import { readJournal } from '../journal.js'
 import { CommandError } from '../machine/machine.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
+import { where } from '../lab/where.js'
 import { faultOfMachine } from './fault.js'
 import { bootIdOf, BootIds, described, isBack, stateOf, switchingOn } from './power.js'
 import { comeback, ofAll, type Sign } from './sign.js'
@@ -48,11 +49,18 @@ const hasRestarted = (names: readonly string[], before: BootIds): Sign => ({
     }),
 })
 
+const fields = { machine: where() }
+
+declare module '../lab/fault-spec.js' {
+  interface FaultFields {
+    reboot: typeof fields
+  }
+}
+
 export const reboot = faultOfMachine({
   name: 'reboot',
   description: 'Restarts a machine in an orderly way. It comes back by itself.',
-  fields: {},
-  lasts: false,
+  fields,
   silences: () => true,
   undos: [switchingOn],
   aim: ({ on, names, each, undo }) => {

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import type { Role } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
+import { lasting, where } from '../lab/where.js'
 import { faultOfMachine, otherRole } from './fault.js'
 import { ofAll, printed, reunion, type Sign, soon } from './sign.js'
 import { enablingTargets, withoutTargets } from './targets.js'
@@ -62,17 +63,26 @@ const isRunning = (names: readonly string[], unit: string): Sign => ({
     }),
 })
 
+const fields = {
+  machine: where(),
+  service: z
+    .enum(['kubelet', 'containerd', 'iscsid', 'target'], {
+      error: 'kubelet, containerd, iscsid or target',
+    })
+    .meta({ description: 'Which one; `target` is the iSCSI target.' }),
+  for: lasting,
+}
+
+declare module '../lab/fault-spec.js' {
+  interface FaultFields {
+    'stop-service': typeof fields
+  }
+}
+
 export const stopService = faultOfMachine({
   name: 'stop-service',
   description: 'Stops a service of a machine. Healed by starting it.',
-  fields: {
-    service: z
-      .enum(['kubelet', 'containerd', 'iscsid', 'target'], {
-        error: 'kubelet, containerd, iscsid or target',
-      })
-      .meta({ description: 'Which one; `target` is the iSCSI target.' }),
-  },
-  lasts: true,
+  fields,
   *rules(file, { machine, service }, path) {
     const role = service && otherRole(file, machine, runsOn[service])
     if (service && role)

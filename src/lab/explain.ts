@@ -16,10 +16,11 @@ export const valueAt = (value: unknown, path: Path): unknown =>
     value,
   )
 
-/** A schema without optional and default wrappers; for a union, the member that the value selects. */
+/** A schema without its optional and default wrappers and conversions; for a union, the member that the value selects. */
 const bare = (schema: Schema | undefined, value: unknown): z.core.$ZodTypes | undefined => {
   const type = schema as z.core.$ZodTypes | undefined
   if (type && 'innerType' in type._zod.def) return bare(type._zod.def.innerType, value)
+  if (type?._zod.def.type === 'pipe') return bare(type._zod.def.in, value)
   const mark = type?._zod.def.type === 'union' && (type._zod.def as { discriminator?: string }).discriminator
   if (!type || !mark) return type
   const given = valueAt(value, [mark])

@@ -5,7 +5,18 @@
 import { z } from 'zod'
 import { isPrivate, parseAddress, parseSubnet, subnetText } from './address.js'
 import { shown } from './suggest.js'
-import { sizeProblem, sizePattern, durationProblem, durationPattern } from './units.js'
+import {
+  bytesOf,
+  durationOf,
+  durationPattern,
+  durationProblem,
+  percentOf,
+  percentPattern,
+  sizePattern,
+  sizeProblem,
+  skewOf,
+  skewPattern,
+} from './units.js'
 
 export const defaults = {
   subnet: '192.168.56.0/24',
@@ -44,19 +55,63 @@ export const list = <T extends z.ZodType>(item: T, wanted: string) => z.array(it
 export const mapping = <T extends z.ZodRawShape>(shape: T, wanted: string) =>
   z.strictObject(shape, { error: wanted })
 
-export const duration = (what: string, description: string) =>
-  text(`${what} with its unit, such as 500ms, 10s or 2min`, durationProblem, {
-    description: `${description} A whole number of ms, s, min or h.`,
-    pattern: durationPattern.source,
-    examples: ['10s', '2min'],
-  })
+/** A text that stands for a number; a check has let no other text pass. */
+const numeric = (field: ReturnType<typeof text>, numberOf: (text: string) => number | undefined) =>
+  field.transform((value) => numberOf(value) ?? NaN)
 
+/** Read as milliseconds. */
+export const duration = (what: string, description: string) =>
+  numeric(
+    text(`${what} with its unit, such as 500ms, 10s or 2min`, durationProblem, {
+      description: `${description} A whole number of ms, s, min or h.`,
+      pattern: durationPattern.source,
+      examples: ['10s', '2min'],
+    }),
+    durationOf,
+  )
+
+/** Read as bytes. */
 export const size = (what: string, description: string) =>
-  text(`${what} with its unit, such as 512MiB or 4GiB`, sizeProblem, {
-    description: `${description} A whole number of KiB, MiB, GiB or TiB.`,
-    pattern: sizePattern.source,
-    examples: ['512MiB', '4GiB'],
-  })
+  numeric(
+    text(`${what} with its unit, such as 512MiB or 4GiB`, sizeProblem, {
+      description: `${description} A whole number of KiB, MiB, GiB or TiB.`,
+      pattern: sizePattern.source,
+      examples: ['512MiB', '4GiB'],
+    }),
+    bytesOf,
+  )
+
+/** Read as a number from 1 to 100. */
+export const percentage = (description: string) =>
+  numeric(
+    text(
+      'a percentage, such as 30%',
+      (value) =>
+        percentOf(value) === undefined ? `${shown(value)}: wanted a percentage from 1% to 100%` : undefined,
+      { description, pattern: percentPattern.source, examples: ['30%'] },
+    ),
+    percentOf,
+  )
+
+/** A duration with a sign, read as milliseconds. */
+export const skew = (description: string) =>
+  numeric(
+    text(
+      'a sign and a duration, such as +5min',
+      (value) =>
+        skewOf(value) === undefined
+          ? `${shown(value)}: wanted a sign and a whole number of ms, s, min or h, such as +5min`
+          : undefined,
+      { description, pattern: skewPattern.source, examples: ['+5min'] },
+    ),
+    skewOf,
+  )
+
+/** A sentence about something, on one line. */
+export const sentence = (description: string) =>
+  text('a sentence', descriptionProblem, { description, maxLength: 400 })
+    .transform((value) => value.replace(/\s+/g, ' ').trim())
+    .prefault('')
 
 export const labelPattern = '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'
 
@@ -195,7 +250,7 @@ export const subnet = (wanted: string, shortest: number, longest: number, meta: 
     meta,
   )
 
-export const descriptionProblem = (value: string): string | undefined =>
+const descriptionProblem = (value: string): string | undefined =>
   value.length > 400
     ? 'has more than 400 characters'
     : unprintable.test(value.replaceAll('\n', ' '))

@@ -1,106 +1,54 @@
 /**
- * The lab file as the rest of the program sees it: complete with defaults, validated, read-only. Only `parse.ts`
- * reads YAML. Sizes are bytes, addresses dotted IPv4, subnets CIDR.
+ * The lab file as the rest of the program sees it: complete with defaults, validated, read-only. Its types are inferred
+ * from the schema; only what `parse.ts` fills in is declared here. Sizes are bytes, durations milliseconds, addresses
+ * dotted IPv4, subnets CIDR.
  */
 import type { LabId } from '../identity.js'
 import { hostNumber, nthRange, parseAddress, parseSubnet, subnetText } from './address.js'
 import type { ProviderName } from '../providers.js'
+import type { ReadOnly } from './read-only.js'
+import type { Role } from './roles.js'
+import type { CompleteLabFile } from './schema.js'
 
 export type { ProviderName }
 
-export type Role = 'control-plane' | 'worker' | 'target' | 'initiator' | 'nfs'
+/** What the schema reads. */
+type File = ReadOnly<CompleteLabFile>
+type Written<Section extends keyof File> = NonNullable<File[Section]>
+type Item<Section extends keyof File> = Written<Section> extends readonly (infer T)[] ? T : never
 
-export interface MachineSpec {
-  readonly name: string
-  readonly role: Role
-  /** IPv4 address on the lab network. */
-  readonly address: string
-  readonly cpus: number
-  /** Bytes. */
-  readonly memory: number
+export type { FaultSpec } from './fault-spec.js'
+export { type Role, roles } from './roles.js'
+
+/** `iqn` is set for the role `initiator`, and for workers of a lab with targets. */
+export interface MachineSpec extends Item<'machines'> {
   /** CIDR. Set where the range of its pods does not follow from its address. */
   readonly podRange?: string | undefined
-  /** The initiator name; set for the role `initiator`, and for workers of a lab with targets. */
-  readonly iqn?: string | undefined
 }
 
-export interface Credentials {
-  readonly username: string
-  readonly password: string
-}
-
-export interface Chap extends Credentials {
-  /** The target's credentials for mutual CHAP; absent: initiators do not ask for them. */
-  readonly mutual?: Credentials | undefined
-}
-
-export interface LunSpec {
-  /** Logical unit number, 0 to 255. */
-  readonly lun: number
-  /** Bytes. */
-  readonly size: number
-  /** Names of the machines that see it, if the lab file names any; see `initiatorsOfLun`. */
-  readonly initiators?: readonly string[] | undefined
-}
-
-export interface TargetSpec {
-  /** Name of the machine that serves it. */
-  readonly machine: string
-  readonly iqn: string
-  readonly port: number
-  readonly chap: Chap
-  readonly luns: readonly LunSpec[]
-}
+export type TargetSpec = Written<'iscsi'>['targets'][number]
+/** See `initiatorsOfLun` for a LUN without `initiators`. */
+export type LunSpec = TargetSpec['luns'][number]
+export type Chap = TargetSpec['chap']
 
 /** A LUN with a file system that an initiator machine uses without Kubernetes, as in the walkthrough. */
-export interface FilesystemSpec {
-  readonly initiator: string
+export interface FilesystemSpec extends Omit<Item<'filesystems'>, 'target'> {
   /** IQN of the target. */
   readonly target: string
-  readonly lun: number
-  readonly type: 'ext4'
-  /** A directory created on it, with its mode (octal). */
-  readonly directory: string
-  readonly mode: string
 }
 
-export type ExtraArgs = Readonly<Record<string, string>>
-
-export interface KubernetesSpec {
-  /** Without a leading v: `1.36.3`. */
-  readonly version: string
-  /**
-   * The address at which the API server answers, whichever control plane serves it. Absent: the lab has one control
-   * plane, and its own address is used.
-   */
-  readonly endpoint?: string | undefined
-  readonly podSubnet: string
-  readonly serviceSubnet: string
-  readonly dnsDomain: string
-  /** Merged over the KubeletConfiguration of every node. */
-  readonly kubelet: Readonly<Record<string, unknown>>
-  readonly apiServer: ExtraArgs
-  readonly controllerManager: ExtraArgs
-  readonly scheduler: ExtraArgs
-  readonly etcd: ExtraArgs
-}
+/** Without an `endpoint`, the lab has one control plane, and its own address is used. */
+export type KubernetesSpec = Written<'kubernetes'>
+export type ExtraArgs = KubernetesSpec['etcd']
 
 /** The volume of a database: a LUN of the target with this IQN, or a claim of this storage class. */
 export type DatabaseVolume =
   | { readonly kind: 'lun'; readonly target: string; readonly lun: number }
   | { readonly kind: 'claim'; readonly class: string }
 
-export interface DatabaseSpec {
-  /** Name of the Service and prefix of the Deployment. */
-  readonly name: string
+export interface DatabaseSpec extends Omit<Written<'database'>, 'target' | 'lun' | 'storage' | 'ledgerPort'> {
   readonly volume: DatabaseVolume
-  readonly nodePort: number
-  /** Node port of a plain file on the same volume, which a scenario's client writes. */
   readonly ledgerPort: number
-  readonly database: string
-  readonly user: string
-  readonly password: string
-  readonly rootPassword: string
 }
 
 /**
@@ -109,91 +57,40 @@ export interface DatabaseSpec {
  */
 export type Where = string
 
-/** A fault of a scenario: its name, and the fields of its record in src/fault/. */
-export interface FaultSpec {
-  readonly fault: string
-  /** Milliseconds; absent: until the scenario heals it. */
-  readonly for?: number | undefined
-  readonly [field: string]: unknown
-}
-
-/** Limits in milliseconds; one that is absent is measured but not judged. */
-export interface Budgets {
-  /** The longest time between two acknowledged writes. */
-  readonly writeGap?: number | undefined
-  /** The longest time between two answered reads. */
-  readonly readGap?: number | undefined
-  /** From the fault until Kubernetes reports the node as NotReady. */
-  readonly notReady?: number | undefined
-  /** From the fault until another server acknowledges a write. */
-  readonly takeover?: number | undefined
-  /** The longest time between two acknowledged writes of ConfigMaps, at the address of the API server. */
-  readonly apiGap?: number | undefined
-}
-
-export type BudgetName = keyof Budgets
-
-export interface ScenarioSpec {
-  readonly name: string
-  readonly description: string
-  /** Injected one after the other. */
-  readonly inject: readonly FaultSpec[]
-  readonly expect: Budgets
-  /** When the faults are undone: once the database accepts writes again, or only at the deadline. */
-  readonly heal: 'recovery' | 'deadline'
-  /** Milliseconds from the first fault until all faults are undone in any case. */
-  readonly deadline: number
-}
+export type ScenarioSpec = Item<'scenarios'>
+/** A limit that is absent is measured but not judged. */
+export type BudgetName = keyof ScenarioSpec['expect']
 
 /** An experiment that the lab file names; its code is in src/course/. */
-export interface ExperimentSpec {
-  readonly name: string
-  readonly description: string
-}
+export type ExperimentSpec = Item<'experiments'>
+export type WorkloadSpec = Item<'workloads'>
 
-export interface StorageSpec {
-  /** Name of the StorageClass. */
-  readonly class: string
-  /** `local`: a folder on the first pod's node; `nfs`: one on the machine with the role nfs. */
-  readonly kind: 'local' | 'nfs'
-  readonly default: boolean
-}
+export type Failover = File['failover']
+export type Fencing = File['fencing']
 
-export interface WorkloadSpec {
-  /** A file in the manifests folder, or a folder in it with a kustomization. */
-  readonly manifest: string
-  /** `statefulset/cassandra` */
-  readonly ready: readonly string[]
-  /** Milliseconds until it is ready. */
-  readonly within: number
-}
+type AsWritten =
+  | 'description'
+  | 'network'
+  | 'failover'
+  | 'fencing'
+  | 'images'
+  | 'storage'
+  | 'workloads'
+  | 'experiments'
+  | 'scenarios'
 
-export type Failover = 'default' | 'fast'
-export type Fencing = 'none' | 'storage' | 'power'
-
-export interface Lab extends LabId {
-  readonly name: string
-  readonly description: string
+export interface Lab extends LabId, Pick<File, AsWritten> {
   /** Absolute path of the file it was read from. */
   readonly file: string
   /** The provider in the file; absent: the first that works here. */
   readonly provider?: ProviderName | undefined
-  readonly network: { readonly subnet: string }
   readonly machines: readonly MachineSpec[]
   readonly targets: readonly TargetSpec[]
   readonly filesystems: readonly FilesystemSpec[]
   readonly kubernetes?: KubernetesSpec | undefined
   readonly database?: DatabaseSpec | undefined
-  readonly failover: Failover
-  readonly fencing: Fencing
-  /** By the names that manifests use: `nginx:1.26`. */
-  readonly images: readonly string[]
-  readonly storage: readonly StorageSpec[]
   /** Absolute path of the folder with its manifests, if it has one. */
   readonly manifests?: string | undefined
-  readonly workloads: readonly WorkloadSpec[]
-  readonly experiments: readonly ExperimentSpec[]
-  readonly scenarios: readonly ScenarioSpec[]
 }
 
 /** What `lab run` can do with a lab, in the order of its file. */
@@ -205,9 +102,6 @@ export const runsOf = ({
 
 export const machinesWith = (lab: Lab, ...roles: readonly Role[]): readonly MachineSpec[] =>
   lab.machines.filter((machine) => roles.includes(machine.role))
-
-/** The words for the machines of a fault, besides their names. */
-export const roles: readonly Role[] = ['control-plane', 'worker', 'target', 'initiator', 'nfs']
 
 /** @throws if the lab has no such machine; the loader has checked every reference */
 export const machineNamed = (lab: Lab, name: string): MachineSpec => {

@@ -9,13 +9,12 @@ import type { Supported } from './cluster-rules.js'
 import { pathText, type Path } from './draft.js'
 import { optionalImages } from './images.js'
 import { initiatorName } from './iscsi-rules.js'
-import type { DatabaseSpec, FaultSpec, Lab, TargetSpec } from './lab.js'
+import type { DatabaseSpec, Lab } from './lab.js'
 import { explain, valueAt } from './explain.js'
 import { crossCheck } from './rules.js'
-import { labSchemaOf, type CompleteLabFile, type WrittenFault } from './schema.js'
+import { labSchemaOf, type CompleteLabFile } from './schema.js'
 import { readSource } from './source.js'
 import { freeAddress } from './subnets.js'
-import { bytesOf, durationOf } from './units.js'
 import type { Vocabulary } from './vocabulary.js'
 
 export interface LabFileProblem {
@@ -96,15 +95,6 @@ const cyclic = (value: unknown, above: ReadonlySet<unknown> = new Set()): boolea
   return Object.values(value).some((inner) => cyclic(inner, here))
 }
 
-const oneLine = (text: string): string => text.replace(/\s+/g, ' ').trim()
-
-/** Converts a fault: durations to milliseconds, and the fields that its own form converts. */
-const completeFault = ({ faults }: Vocabulary, { for: lasts, ...written }: WrittenFault): FaultSpec => ({
-  ...(faults.find(({ name }) => name === written.fault)?.complete(written) ?? {}),
-  fault: written.fault,
-  ...(lasts === undefined ? {} : { for: durationOf(lasts) ?? 0 }),
-})
-
 const completeDatabase = (
   { target: _, lun, storage, ledgerPort, ...database }: NonNullable<CompleteLabFile['database']>,
   target: string,
@@ -118,7 +108,11 @@ const completeDatabase = (
 const canonicalName = (iqn: string): string => (/^(?:eui|naa)\./.test(iqn) ? iqn.toLowerCase() : iqn)
 
 /** What the lab file says, else, where there are several control planes, an address that no machine has. */
-const endpointOf = ({ kubernetes, machines, network }: CompleteLabFile): { readonly endpoint?: string } => {
+const endpointOf = ({
+  kubernetes,
+  machines,
+  network,
+}: Pick<CompleteLabFile, 'kubernetes' | 'machines' | 'network'>): { readonly endpoint?: string } => {
   if (kubernetes?.endpoint !== undefined) return { endpoint: kubernetes.endpoint }
   const endpoint = freeAddress(
     network.subnet,
@@ -128,22 +122,16 @@ const endpointOf = ({ kubernetes, machines, network }: CompleteLabFile): { reado
   return several && endpoint !== undefined ? { endpoint } : {}
 }
 
-const complete = (file: CompleteLabFile, path: string, vocabulary: Vocabulary): Lab => {
-  const targets: TargetSpec[] = (file.iscsi?.targets ?? []).map(({ luns, ...target }) => ({
-    ...target,
-    luns: luns.map(({ size, ...lun }) => ({ ...lun, size: bytesOf(size) ?? 0 })),
-  }))
+/** Fills in what one part of a file takes from another. */
+const complete = ({ apiVersion: _, iscsi, ...file }: CompleteLabFile, path: string): Lab => {
+  const targets = iscsi?.targets ?? []
   const [first] = targets
   const targetOf = (user: { readonly target?: string | undefined }): string => user.target ?? first?.iqn ?? ''
   return {
-    name: file.name,
-    description: oneLine(file.description),
+    ...file,
     file: path,
-    provider: file.provider,
-    network: file.network,
-    machines: file.machines.map(({ iqn, memory, ...machine }) => ({
+    machines: file.machines.map(({ iqn, ...machine }) => ({
       ...machine,
-      memory: bytesOf(memory) ?? 0,
       ...(first && (machine.role === 'initiator' || machine.role === 'worker')
         ? { iqn: canonicalName(iqn ?? initiatorName(first.iqn, machine.name)) }
         : {}),
@@ -152,28 +140,7 @@ const complete = (file: CompleteLabFile, path: string, vocabulary: Vocabulary): 
     filesystems: file.filesystems.map((filesystem) => ({ ...filesystem, target: targetOf(filesystem) })),
     kubernetes: file.kubernetes && { ...file.kubernetes, ...endpointOf(file) },
     database: file.database && completeDatabase(file.database, targetOf(file.database)),
-    failover: file.failover,
-    fencing: file.fencing,
-    images: file.images,
-    storage: file.storage,
     manifests: file.manifests === undefined ? undefined : join(dirname(path), file.manifests),
-    workloads: file.workloads.map(({ within, ...workload }) => ({
-      ...workload,
-      within: durationOf(within) ?? 0,
-    })),
-    experiments: file.experiments.map((name) => ({
-      name,
-      description: vocabulary.experiments.find((known) => known.name === name)?.description ?? '',
-    })),
-    scenarios: file.scenarios.map(({ inject, expect, deadline, ...scenario }) => ({
-      ...scenario,
-      description: oneLine(scenario.description),
-      inject: inject.map((fault) => completeFault(vocabulary, fault)),
-      expect: Object.fromEntries(
-        Object.entries(expect).map(([budget, wanted]) => [budget, durationOf(wanted ?? '')]),
-      ),
-      deadline: durationOf(deadline) ?? 0,
-    })),
   }
 }
 
@@ -240,5 +207,5 @@ export const parseLab = (
     const more = hidden > 0 ? [{ field: '', message: `and ${String(hidden)} more problems` }] : []
     return fail([...inOrder, ...more])
   }
-  return complete(parsed.data, resolve(file), vocabulary)
+  return complete(parsed.data, resolve(file))
 }

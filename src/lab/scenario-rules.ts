@@ -20,7 +20,7 @@ const unmeasurable = (
   budget: BudgetName,
   formOf: FormOf,
 ): string | undefined => {
-  const faults = items(scenario.inject).map(([, fault]) => fault as DraftFault)
+  const faults = items(scenario.inject).map(([, fault]) => fault)
   if (faults.length < (scenario.inject?.length ?? 1)) return undefined
   const hitsWorker = (among: readonly DraftFault[]): boolean =>
     among
@@ -120,8 +120,7 @@ export function* scenarioRules(file: DraftFile, { faults }: Vocabulary): Found {
       }
     }
     for (const [place, fault] of items(scenario.inject)) {
-      const draft = fault as DraftFault
-      yield* formOf(draft)?.rules(file, draft, [...path, 'inject', place]) ?? []
+      yield* formOf(fault)?.rules(file, fault, [...path, 'inject', place]) ?? []
     }
     yield* expectRules(file, scenario, path, formOf)
   }

@@ -1,6 +1,7 @@
 /**
- * The schema of a lab file. Rules that involve two fields are in `rules.ts`. Nothing is transformed, so that the
- * rules and the JSON Schema describe the file as its author wrote it.
+ * The schema of a lab file: the only description of its fields. `Lab` (`lab.ts`) is inferred from what it reads, sizes
+ * as bytes and durations as milliseconds. The rules that involve two fields (`rules.ts`) and the JSON Schema see the
+ * file as its author wrote it.
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -19,14 +20,15 @@ import {
   longestLabName,
   labNameProblem,
   subnet,
-  descriptionProblem,
+  sentence,
 } from './fields.js'
+import type { FaultName, FaultSpec, WrittenFault } from './fault-spec.js'
 import { database, filesystem, kubernetes, machine, target } from './sections.js'
 import { anyOf, shown } from './suggest.js'
 
 /** What the schema needs to know of a fault: its fields besides `fault`, in the order in which editors offer them. */
-export interface FaultFields {
-  readonly name: string
+export interface FaultWords {
+  readonly name: FaultName
   /** What it does and how it heals. */
   readonly description: string
   readonly fields: z.ZodRawShape
@@ -40,29 +42,22 @@ export interface ExperimentWords {
 
 /** The names in a lab file that other modules define. */
 export interface Words {
-  readonly faults: readonly FaultFields[]
+  readonly faults: readonly FaultWords[]
   readonly experiments: readonly ExperimentWords[]
 }
 
-/** A fault as written, with the fields of its record. */
-export interface WrittenFault {
-  readonly fault: string
-  readonly for?: string | undefined
-  readonly [field: string]: unknown
-}
-
 /** Each fault is healed by its undo; one that the provider does not support is refused before the scenario starts. */
-const faultOf = (faults: readonly FaultFields[]): z.ZodType<WrittenFault, WrittenFault> => {
+const faultOf = (faults: readonly FaultWords[]): z.ZodType<FaultSpec, WrittenFault> => {
   const [first, ...others] = faults.map(({ name, description, fields }) =>
     z
       .strictObject({ fault: z.literal(name).meta({ description }), ...fields }, { error: 'a fault' })
       .meta({ description }),
   )
   if (!first) throw new Error('a lab file without any fault to name')
-  // Only the record of a fault knows its fields.
+  // A list of records no longer says which name has which fields; `FaultFields` does.
   return z.discriminatedUnion('fault', [first, ...others], {
     error: `a fault: ${faults.map(({ name }) => name).join(', ')}`,
-  })
+  }) as unknown as z.ZodType<FaultSpec, WrittenFault>
 }
 
 const budgets = {
@@ -79,7 +74,7 @@ const budgets = {
   ).optional(),
 }
 
-const scenarioOf = (faults: readonly FaultFields[]) =>
+const scenarioOf = (faults: readonly FaultWords[]) =>
   mapping(
     {
       name: text('a name for the scenario, such as power-cut', (value) => labelProblem(value, 40), {
@@ -87,10 +82,7 @@ const scenarioOf = (faults: readonly FaultFields[]) =>
         pattern: labelPattern,
         maxLength: 40,
       }),
-      description: text('a sentence', descriptionProblem, {
-        description: 'What it shows, in a sentence.',
-        maxLength: 400,
-      }).default(''),
+      description: sentence('What it shows, in a sentence.'),
       inject: list(faultOf(faults), 'a list of faults')
         .min(1, 'at least one fault')
         .max(16, 'at most 16 faults')
@@ -107,7 +99,7 @@ const scenarioOf = (faults: readonly FaultFields[]) =>
       deadline: duration(
         'a deadline',
         'Longest time from the first fault until the scenario heals, whatever has happened.',
-      ).default(defaults.deadline),
+      ).prefault(defaults.deadline),
     },
     'a scenario: name, inject',
   )
@@ -164,14 +156,19 @@ export const workload = mapping(
     )
       .min(1, 'at least one, or nobody could tell whether it is there')
       .meta({ description: 'What of it must have all its pods, in their latest form and ready.' }),
-    within: duration('a deadline', 'Longest time until it is ready.').default('5min'),
+    within: duration('a deadline', 'Longest time until it is ready.').prefault('5min'),
   },
   'a workload: manifest, ready',
 )
 
-const experimentOf = (experiments: readonly ExperimentWords[]): z.ZodType<string, string> => {
+/** The name of an experiment, read as the experiment. */
+const experimentOf = (experiments: readonly ExperimentWords[]) => {
   const names = experiments.map(({ name }) => name)
-  return z.enum(names, { error: `an experiment: ${names.join(', ')}` })
+  const description = (wanted: string): string =>
+    experiments.find(({ name }) => name === wanted)?.description ?? ''
+  return z
+    .enum(names, { error: `an experiment: ${names.join(', ')}` })
+    .transform((name): ExperimentWords => ({ name, description: description(name) }))
 }
 
 const buildSchema = ({ faults, experiments }: Words) =>
@@ -185,10 +182,7 @@ const buildSchema = ({ faults, experiments }: Words) =>
         pattern: labelPattern,
         maxLength: longestLabName,
       }),
-      description: text('a sentence', descriptionProblem, {
-        description: 'What the lab shows, in a sentence.',
-        maxLength: 400,
-      }).default(''),
+      description: sentence('What the lab shows, in a sentence.'),
       provider: z
         .enum(providerNames, { error: anyOf(providerNames) })
         .optional()
@@ -272,15 +266,15 @@ const buildSchema = ({ faults, experiments }: Words) =>
       ).optional(),
       workloads: list(workload, 'a list of workloads')
         .max(32, 'at most 32 workloads')
-        .default([])
+        .prefault([])
         .meta({ description: 'What `lab up` applies to the cluster, one after the other.' }),
       experiments: list(experimentOf(experiments), 'a list of experiments')
         .max(64, 'at most 64 experiments')
-        .default([])
+        .prefault([])
         .meta({ description: 'What `lab run` can do to the cluster, and watch.' }),
       scenarios: list(scenarioOf(faults), 'a list of scenarios')
         .max(64, 'at most 64 scenarios')
-        .default([])
+        .prefault([])
         .meta({ description: 'Ways to break the lab on purpose, and what it should stand.' }),
     },
     'a mapping that begins with apiVersion: lab/v1',
@@ -300,7 +294,7 @@ export const labSchemaOf = (words: Words): ReturnType<typeof buildSchema> => {
 
 /** The lab file as its author wrote it. */
 export type LabFile = z.input<ReturnType<typeof labSchemaOf>>
-/** The lab file with defaults filled in; sizes are still text. */
+/** The lab file as read: with defaults, bytes and milliseconds. */
 export type CompleteLabFile = z.output<ReturnType<typeof labSchemaOf>>
 
 /** The JSON Schema of the lab file, for editors. */

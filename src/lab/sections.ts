@@ -24,7 +24,8 @@ import {
   version,
   flags,
 } from './fields.js'
-import { shown } from './suggest.js'
+import { roles } from './roles.js'
+import { anyOf, shown } from './suggest.js'
 
 export const machine = mapping(
   {
@@ -41,14 +42,10 @@ export const machine = mapping(
         maxLength: 32,
       },
     ),
-    role: z
-      .enum(['control-plane', 'worker', 'target', 'initiator', 'nfs'], {
-        error: 'control-plane, worker, target, initiator or nfs',
-      })
-      .meta({
-        description:
-          'control-plane and worker are Kubernetes nodes, target serves LUNs, initiator logs in to targets outside Kubernetes, nfs serves a file system to all nodes.',
-      }),
+    role: z.enum(roles, { error: anyOf(roles) }).meta({
+      description:
+        'control-plane and worker are Kubernetes nodes, target serves LUNs, initiator logs in to targets outside Kubernetes, nfs serves a file system to all nodes.',
+    }),
     address: ipv4('192.168.56.11', 'IPv4 address of the machine in the lab subnet.'),
     cpus: whole('a whole number of processors, 1 to 64', 1, 64, {
       description: 'Number of virtual processors.',

@@ -1,5 +1,6 @@
-import type { DraftFile, Found, Path } from './draft.js'
-import type { ExperimentWords, FaultFields } from './schema.js'
+import type { Draft, DraftFile, Found, Path } from './draft.js'
+import type { WrittenFault } from './fault-spec.js'
+import type { ExperimentWords, FaultWords } from './schema.js'
 
 /**
  * The names in a lab file that other modules define: faults and experiments. Readers of lab files pass them in, so
@@ -7,12 +8,10 @@ import type { ExperimentWords, FaultFields } from './schema.js'
  */
 
 /** A fault as its author wrote it; any field may be invalid and is then undefined. */
-export type DraftFault = Readonly<Record<string, unknown>>
+export type DraftFault = Draft<WrittenFault>
 
 /** What reading a lab file needs to know of a fault. */
-export interface FaultForm extends FaultFields {
-  /** The fields as the rest of the program sees them: percentages as numbers, durations as milliseconds. */
-  readonly complete: (written: Readonly<Record<string, unknown>>) => Readonly<Record<string, unknown>>
+export interface FaultForm extends FaultWords {
   /** What is wrong with the machines it hits. */
   readonly rules: (file: DraftFile, fault: DraftFault, path: Path) => Found
   /** The words for every machine it touches; undefined for an invalid word. */

@@ -2,7 +2,7 @@
 import type { Context, Plan } from '../context.js'
 import { LabError, messageOf, unlessAborted } from '../error.js'
 import { readJournal } from '../journal.js'
-import { durationOf, durationText } from '../lab/units.js'
+import { durationText } from '../lab/units.js'
 import { machinesAt } from '../lab/where.js'
 import type { Verdict } from '../plan/step.js'
 import * as claims from '../trial/claims.js'
@@ -166,8 +166,8 @@ const askLedger = async (
   const gap = ledger.longestWriteGap(ledgerFrom)
   if (gap === undefined) return unknown('no write was acknowledged yet')
   const saw = [`longest time without an answer ${(gap.length / 1000).toFixed(1)} s`]
-  const budget = wanted.writeGap === undefined ? undefined : durationOf(wanted.writeGap)
-  const least = wanted.longerThan === undefined ? undefined : durationOf(wanted.longerThan)
+  const budget = wanted.writeGap
+  const least = wanted.longerThan
   if (gap.open && gap.now > 1000)
     return yesOr(false, `no write has been answered for ${(gap.now / 1000).toFixed(0)} s`)
   if (budget !== undefined && gap.length > budget)

@@ -3,7 +3,6 @@ import { randomInt } from 'node:crypto'
 import type { Context, Plan } from '../context.js'
 import { LabError, messageOf } from '../error.js'
 import { databaseNode } from './database.js'
-import { durationOf } from '../lab/units.js'
 import { type PodHistory } from '../trial/history.js'
 import { type Answer, askCheck, type Asking, outputOf, wordsOf } from './ask.js'
 import type { Ledger } from './ledger.js'
@@ -37,8 +36,6 @@ interface Begun {
   readonly clock: number
   readonly database: string | undefined
 }
-
-const millisecondsOf = (text: string): number => durationOf(text) ?? 0
 
 export class Attempt {
   readonly exercise: Exercise
@@ -143,7 +140,7 @@ export class Attempt {
   async look(step: StepSpec): Promise<Look> {
     const answer = await this.ask(step)
     const now = performance.now()
-    const wanted = step.ask ? 0 : millisecondsOf(step.for)
+    const wanted = step.ask ? 0 : step.for
     // Somebody who could not ask knows nothing about the time between.
     if (answer.is === 'yes') this.#yesSince ??= now
     else this.#yesSince = undefined
@@ -195,7 +192,7 @@ export class Attempt {
     try {
       const truth = await this.truth(step)
       if (truth === undefined) return { is: 'yes', saw: `your answer: ${text}` }
-      const near = millisecondsOf(ask.tolerance ?? '0ms') / 1000
+      const near = (ask.tolerance ?? 0) / 1000
       const right =
         ask.for === 'seconds' || ask.for === 'number'
           ? Math.abs(number - Number(truth)) <= near + 1e-9

@@ -4,7 +4,6 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { LabError, messageOf } from '../error.js'
-import { durationOf } from '../lab/units.js'
 import type { Answer } from './ask.js'
 import { Attempt, type Surroundings } from './attempt.js'
 import type { Exercise } from './load.js'
@@ -44,7 +43,7 @@ const awaitDone = async (
   step: StepSpec,
   signal: AbortSignal,
 ): Promise<Answer & { done: boolean }> => {
-  const until = performance.now() + (durationOf(step.within) ?? 0) + (durationOf(step.for) ?? 0)
+  const until = performance.now() + step.within + step.for
   for (;;) {
     const look = await attempt.look(step)
     if (look.done || performance.now() > until) return look

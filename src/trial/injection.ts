@@ -98,7 +98,7 @@ export class Injections {
         ...(await rolesNow(context, server)),
         index: this.#all.length,
       }),
-      lasts: spec.for,
+      lasts: 'for' in spec ? spec.for : undefined,
       ids: [],
     }
     this.#all.push(injection)

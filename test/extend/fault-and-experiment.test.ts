@@ -7,6 +7,8 @@ import type { Context, Plan } from '../../src/context.js'
 import { faultOfMachine } from '../../src/fault/fault.js'
 import { undoAct } from '../../src/fault/undo-act.js'
 import { noteUndo, readJournal } from '../../src/journal.js'
+import { lasting, where } from '../../src/lab/where.js'
+import type { FaultSpec } from '../../src/lab/fault-spec.js'
 import { readLab } from '../../src/lab/load.js'
 import { parseLab } from '../../src/lab/parse.js'
 import { jsonSchema } from '../../src/lab/schema.js'
@@ -27,11 +29,22 @@ const startingFan = undoAct('start-fan', { fan: z.int() }, (_context, { machine 
   return Promise.resolve()
 })
 
+const fields = {
+  machine: where(),
+  fan: z.int({ error: 'the number of a fan' }).meta({ description: 'Which fan.' }),
+  for: lasting,
+}
+
+declare module '../../src/lab/fault-spec.js' {
+  interface FaultFields {
+    'fan-failure': typeof fields
+  }
+}
+
 const fanFailure = faultOfMachine({
   name: 'fan-failure',
   description: 'Stops a fan of a machine. Healed by starting it.',
-  fields: { fan: z.int({ error: 'the number of a fan' }).meta({ description: 'Which fan.' }) },
-  lasts: true,
+  fields,
   sensible: [['worker'], 'only workers have fans'],
   undos: [startingFan],
   aim: ({ on, names, spec, undo, each }) => ({
@@ -112,6 +125,15 @@ test('a lab file may name a fault and an experiment from a registry of its own',
   expect(lab.scenarios[0]?.inject).toEqual([{ fault: 'fan-failure', machine: 'worker1', fan: 2, for: 5000 }])
   expect(lab.experiments[0]).toEqual({ name: 'cooling', description: cooling.description })
   expect(JSON.stringify(jsonSchema(registry))).toContain('Stops a fan of a machine.')
+})
+
+test('the type of a fault knows the fields of an added one, and no others', () => {
+  const known: FaultSpec = { fault: 'fan-failure', machine: 'worker1', fan: 2 }
+  // @ts-expect-error -- a fan has a number
+  const wrongField: FaultSpec = { fault: 'fan-failure', machine: 'worker1', fan: 'two' }
+  // @ts-expect-error -- no record of a fault has this name
+  const unknown: FaultSpec = { fault: 'fan-fire', machine: 'worker1' }
+  expect([known, wrongField, unknown]).toHaveLength(3)
 })
 
 test('the rules for a lab file follow from the record of a fault', () => {

@@ -28,8 +28,8 @@ const small = (change: Partial<Exercise> = {}): Exercise => ({
       id: 'one',
       check: { run: { on: 'target', command: 'value', says: '^good$' } },
       needs: [],
-      for: '1ms',
-      within: '1s',
+      for: 1,
+      within: 1_000,
       hints: [
         { when: { run: { on: 'target', command: 'value', says: '^almost$' } }, say: 'nearly' },
         { say: 'first' },
@@ -39,10 +39,10 @@ const small = (change: Partial<Exercise> = {}): Exercise => ({
     },
     {
       id: 'two',
-      ask: { for: 'seconds', truth: { run: { on: 'target', command: 'size' } }, tolerance: '1s' },
+      ask: { for: 'seconds', truth: { run: { on: 'target', command: 'size' } }, tolerance: 1_000 },
       needs: ['one'],
-      for: '1ms',
-      within: '1s',
+      for: 1,
+      within: 1_000,
       hints: [{ say: 'first' }],
     },
   ],
@@ -102,7 +102,7 @@ test('takes a command that the machine does not have for a check that could not 
 })
 
 test('is done only when the check has held without a break, and an answer that could not be had breaks it', async () => {
-  const step = { ...small().steps[0]!, for: '40ms' }
+  const step = { ...small().steps[0]!, for: 40 }
   const attempt = await Attempt.begin(small({ steps: [step] }), around())
   await attempt.beginStep(step)
   world.value = 'good'
