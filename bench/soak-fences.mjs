@@ -31,8 +31,8 @@ const pick = (list) => list[Math.floor(random() * list.length)]
 const name = 'fences'
 const from = (module) => JSON.stringify(`${dirname(cli)}/${module}`)
 const open = `
-  const { loadRunning } = await import(${from('command/kept-lab.js')})
-  const { providerOf } = await import(${from('command/provider-in-use.js')})
+  const { loadRunning } = await import(${from('lifecycle/kept-lab.js')})
+  const { providerOf } = await import(${from('lifecycle/provider-in-use.js')})
   const { sessionFor } = await import(${from('command/with-lab.js')})
   const lab = await loadRunning('${name}')
   const provider = await providerOf(lab)

@@ -7,7 +7,7 @@ import { backwards, inTurn, planOf } from './plan/plan.js'
 import type { Plan as AnyPlan, Surroundings } from './plan/step.js'
 import type { Leftover, Provider } from './provider/provider.js'
 import { endAgent, watchWorkers } from './steps/fencing.js'
-import { destroy } from './steps/machines.js'
+import { destroy, fileOptions } from './steps/machines.js'
 import * as steps from './steps/subjects.js'
 
 /**
@@ -28,6 +28,14 @@ export const planUp = (
     ...steps.workloadSteps(lab),
     ...steps.databaseSteps(lab),
   ])
+
+/** `planUp` for the machines that exist at this moment. */
+export const planNow = async (lab: Lab, provider: Provider): Promise<Plan> => {
+  const gone = (await provider.states(lab))
+    .map(({ name }) => name)
+    .filter((name) => !lab.machines.some((machine) => machine.name === name))
+  return planUp(lab, provider, await fileOptions(lab, provider), gone)
+}
 
 /**
  * `stop`: undoes running machines in reverse order and keeps all disks. Targets go off last, since they serve the

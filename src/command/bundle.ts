@@ -12,11 +12,11 @@ import { openBundle, sourceOf } from '../bundle/source.js'
 import { exitCodes, type ExitCode, LabError, messageOf } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { chooseProvider } from '../provider/registry.js'
-import { prepareProvider } from './bring-up.js'
+import { prepareParts } from '../lifecycle/parts.js'
 import { printJson } from './json.js'
-import { loadLab } from './kept-lab.js'
+import { loadLab } from '../lifecycle/kept-lab.js'
 import { asJson, type Io, line, type Options, type Verb, type VerbLine, withEvents } from './verb.js'
-import { viewFor } from './with-lab.js'
+import { preparationOf, viewFor } from './with-lab.js'
 
 const mebibytes = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(0)} MiB`
 
@@ -34,7 +34,7 @@ const make = async (
     for (const name of names) {
       const lab = await loadLab(name)
       const provider = await chooseProvider('uml', lab, io.signal)
-      await prepareProvider(lab, provider, io, view, options)
+      await prepareParts(lab, provider, { ...options, ask: io.ask }, preparationOf(io, view))
       for (const part of provider.machines?.parts?.(lab) ?? []) parts.set(part.key, part)
       labs.push(lab.name)
     }

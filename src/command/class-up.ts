@@ -34,11 +34,11 @@ import type { Lab } from '../lab/lab.js'
 import { chooseProvider } from '../provider/registry.js'
 import { writePrivate } from '../state.js'
 import { makeFolder } from '../trust.js'
-import { prepareProvider } from './bring-up.js'
+import { prepareParts } from '../lifecycle/parts.js'
 import { listenAddress, reachableAt } from './bundle.js'
-import { loadLab } from './kept-lab.js'
+import { loadLab } from '../lifecycle/kept-lab.js'
 import type { Io, Options } from './verb.js'
-import { viewFor } from './with-lab.js'
+import { preparationOf, viewFor } from './with-lab.js'
 
 export interface UpOptions extends Options {
   readonly count: string
@@ -223,7 +223,7 @@ export const up = async (name: string, options: UpOptions, io: Io): Promise<Exit
       const small = wanted.size === 'small' ? smallLab(await readFile(full.file, 'utf8')) : undefined
       const { parseLab } = await import('../registry.js')
       await refuseTooMany(small === undefined ? full : parseLab(small, full.file), wanted, view)
-      await prepareProvider(full, provider, io, view, options)
+      await prepareParts(full, provider, { ...options, ask: io.ask }, preparationOf(io, view))
       // Everything that can go wrong before has gone well: only now is anything made.
       await writeClass(wanted)
       if (small !== undefined) {

@@ -14,7 +14,7 @@ import { holderOf, takeLock } from '../lock.js'
 import { syncFolder } from '../state.js'
 import { dirname } from 'node:path'
 import { printJson } from './json.js'
-import { loadLab } from './kept-lab.js'
+import { loadLab } from '../lifecycle/kept-lab.js'
 import { forgetParts, needRoot, up } from './class-up.js'
 import { serve } from './class-serve.js'
 import {

@@ -3,8 +3,8 @@ import { exitCodes, type ExitCode, Interrupted } from '../error.js'
 import { pathsOf } from '../state.js'
 import { type KeptRecord, readEvents } from '../view/event-file.js'
 import { maskKnown } from '../view/secrets.js'
-import { loadRunning } from './kept-lab.js'
-import { providerOf } from './provider-in-use.js'
+import { loadRunning } from '../lifecycle/kept-lab.js'
+import { providerOf } from '../lifecycle/provider-in-use.js'
 import { asJson, type Io, type Options, type Verb } from './verb.js'
 
 /** The line for people about a record. */

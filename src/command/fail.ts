@@ -1,6 +1,7 @@
-/** Prints errors on standard error, with every known secret masked. */
+/** How a command ends that did not do what was asked: errors on standard error, with every known secret masked. */
 import { exitCodes, type ExitCode, LabError, systemError } from '../error.js'
 import type { LabId } from '../identity.js'
+import { succeeded } from '../plan/runner.js'
 import type { Report } from '../plan/step.js'
 import { printError } from '../view/errors.js'
 import { wantsColor } from '../view/view.js'
@@ -15,6 +16,10 @@ export const fail = ({ stderr }: Pick<Io, 'stderr'>, error: unknown): ExitCode =
   stderr.write(`${printError(shown, wantsColor(stderr))}\n`)
   return shown instanceof LabError ? shown.exitCode : exitCodes.failed
 }
+
+/** The exit code of a run. */
+export const concluded = (report: Report): ExitCode =>
+  report.interrupted ? exitCodes.interrupted : succeeded(report) ? exitCodes.ok : exitCodes.failed
 
 /** Prints an error for each failed step, and how to continue if the run was interrupted. */
 export const printFailures = (lab: LabId, report: Report, io: Pick<Io, 'stderr'>): void => {

@@ -1,9 +1,9 @@
 import { type ExitCode } from '../error.js'
 import { readJournal } from '../journal.js'
 import { pathsOf } from '../state.js'
-import { loadRunning } from './kept-lab.js'
-import { providerOf } from './provider-in-use.js'
-import { bringUp } from './bring-up.js'
+import { loadRunning } from '../lifecycle/kept-lab.js'
+import { providerOf } from '../lifecycle/provider-in-use.js'
+import { up } from './up.js'
 import { asJson, type Io, type Options, type Verb, withEvents, withWait } from './verb.js'
 
 /** `up` first undoes what a run has left, and then restores the lab to its last applied state. */
@@ -13,7 +13,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
   const open = await readJournal(lab)
   if (open.length === 0 && options.output !== 'json' && !options.events)
     io.stdout.write(`${lab.name}: there is no fault to undo\n`)
-  return bringUp(pathsOf(lab).source, options, io, 'heal')
+  return up(pathsOf(lab).source, options, io, 'heal')
 }
 
 export const verb: Verb = {

@@ -116,7 +116,9 @@ const check = async (
   io: Io,
 ): Promise<ExitCode> => {
   const lab =
-    options.lab === undefined ? undefined : await (await import('./kept-lab.js')).loadLab(options.lab)
+    options.lab === undefined
+      ? undefined
+      : await (await import('../lifecycle/kept-lab.js')).loadLab(options.lab)
   const { hosts, findings } = await survey(named, lab, options, io)
   const refused = findings.filter(({ level }) => level === 'refuse')
   if (options.output === 'json')
@@ -154,7 +156,9 @@ const init = async (
   const machines =
     options.lab === undefined
       ? undefined
-      : (await (await import('./kept-lab.js')).loadLab(options.lab)).machines.map(({ name }) => name)
+      : (await (await import('../lifecycle/kept-lab.js')).loadLab(options.lab)).machines.map(
+          ({ name }) => name,
+        )
   if (machines && machines.length !== logins.length)
     throw new LabError(
       'wrong-number',

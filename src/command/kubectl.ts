@@ -1,8 +1,8 @@
 import { exitCodes, LabError } from '../error.js'
 import { imagesOf } from '../lab/images.js'
 import { pathsOf } from '../state.js'
-import { loadRunning } from './kept-lab.js'
-import { providerOf } from './provider-in-use.js'
+import { loadRunning } from '../lifecycle/kept-lab.js'
+import { providerOf } from '../lifecycle/provider-in-use.js'
 import { handOver } from './hand-over.js'
 import { type Io, type Options, type Verb, theirs } from './verb.js'
 

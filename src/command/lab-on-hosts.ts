@@ -2,7 +2,7 @@
 import { exitCodes, LabError } from '../error.js'
 import type { Lab } from '../lab/lab.js'
 import type { View } from '../view/view.js'
-import { providerInUse } from './provider-in-use.js'
+import { providerInUse } from '../lifecycle/provider-in-use.js'
 import type { Io, Options } from './verb.js'
 
 /** Whoever sits at the terminal may be asked for passwords, where the lab's own key does not open a host. */

@@ -1,3 +1,4 @@
+import { planNow } from '../up.js'
 import { Option } from 'commander'
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -24,9 +25,8 @@ import type { Session } from '../session.js'
 import { cleanName, exerciseMark, snapshotsOf } from '../snapshot.js'
 import { pathsOf, writePrivate } from '../state.js'
 import { PodHistory, type PodObject } from '../trial/history.js'
-import { planFor } from './bring-up.js'
-import { loadLab, loadRunning } from './kept-lab.js'
-import { providerOf } from './provider-in-use.js'
+import { loadLab, loadRunning } from '../lifecycle/kept-lab.js'
+import { providerOf } from '../lifecycle/provider-in-use.js'
 import type { Io, Options, Verb } from './verb.js'
 import { withLab } from './with-lab.js'
 
@@ -58,7 +58,7 @@ const withSurroundings = async <T>(
   const ending = new AbortController()
   const until = AbortSignal.any([signal, ending.signal])
   const desk = await openDesk(signal)
-  const plan = await planFor(lab, provider)
+  const plan = await planNow(lab, provider)
   const mark = exerciseMark(lab)
   await writePrivate(mark, `${exercise.name}\n`)
   const begun = performance.now()
@@ -166,7 +166,7 @@ const run = async (
   const provider = await providerOf(read)
   const lab = await loadRunning(read.name)
   groupOf(provider, 'snapshots')
-  const plan = await planFor(lab, provider)
+  const plan = await planNow(lab, provider)
   const checks = plan.steps.flatMap((step) => step.checks.map(({ id }) => id))
   const folders =
     name === undefined ? exerciseFolders(folder, lab.name) : [folderOfExercise(folder, lab.name, name)]

@@ -1,7 +1,7 @@
 import { exitCodes, type ExitCode } from '../error.js'
 import { labHere, seatHere } from '../identity.js'
 import { madeLabs, pathsOf } from '../state.js'
-import { providerInUse } from './provider-in-use.js'
+import { providerInUse } from '../lifecycle/provider-in-use.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb } from './verb.js'
 

@@ -1,8 +1,7 @@
 /** Finds machines of a lab by the words that users type. */
 import { exitCodes, LabError } from '../error.js'
 import type { Lab, MachineSpec } from '../lab/lab.js'
-
-const roles = ['control-plane', 'worker', 'target', 'initiator', 'nfs']
+import { roles } from '../lab/roles.js'
 
 /** One machine, a role, or all. */
 export const select = (lab: Lab, who: string): readonly MachineSpec[] => {

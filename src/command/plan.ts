@@ -1,10 +1,10 @@
 import { exitCodes, type ExitCode } from '../error.js'
 import { leftOutLines } from '../plan/plan.js'
 import { runPlan } from '../plan/runner.js'
+import { planNow } from '../up.js'
 import { maskKnown } from '../view/secrets.js'
-import { planFor } from './bring-up.js'
-import { loadLab } from './kept-lab.js'
-import { providerForUp } from './provider-in-use.js'
+import { loadLab } from '../lifecycle/kept-lab.js'
+import { providerForUp } from '../lifecycle/provider-in-use.js'
 import { withLab } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withProvider } from './verb.js'
@@ -12,11 +12,11 @@ import { asJson, type Io, type Options, type Verb, withProvider } from './verb.j
 /** Prints what `up` would do now, and why. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)
-  const provider = await providerForUp(lab, options, io.signal)
+  const provider = await providerForUp(lab, options.provider, io.signal)
   return withLab(lab, { io, options, keepEvents: false }, async ({ open }) => {
     const session = await open(lab, provider)
     const problems = await provider.preflight(lab)
-    const plan = await planFor(lab, provider)
+    const plan = await planNow(lab, provider)
     const { leftOut = [] } = plan
     const report = await runPlan(plan, 'check', session, () => undefined)
     const todo = report.results.filter(({ outcome }) => outcome !== 'ok')

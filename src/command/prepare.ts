@@ -1,9 +1,9 @@
 import { Option } from 'commander'
 import { exitCodes, type ExitCode } from '../error.js'
 import { allProviders, chooseProvider } from '../provider/registry.js'
-import { loadLab } from './kept-lab.js'
-import { withLab } from './with-lab.js'
-import { prepareProvider } from './bring-up.js'
+import { loadLab } from '../lifecycle/kept-lab.js'
+import { preparationOf, withLab } from './with-lab.js'
+import { prepareParts } from '../lifecycle/parts.js'
 import { type Io, type Options, type Verb, withEvents, withProvider, withSource, withWait } from './verb.js'
 
 /** Does the slow part in advance: for a workshop, a flight or CI. */
@@ -15,7 +15,7 @@ const run = async (
   const lab = await loadLab(nameOrPath)
   return withLab(lab, { io, options, lock: 'prepare', keepEvents: false }, async ({ view }) => {
     const provider = await chooseProvider(options.provider, lab, io.signal)
-    await prepareProvider(lab, provider, io, view, options)
+    await prepareParts(lab, provider, { ...options, ask: io.ask }, preparationOf(io, view))
     await view.close()
     if (options.prune) {
       const { pruneParts } = await import('../parts/parts.js')

@@ -9,7 +9,7 @@ import { storageManifest } from '../steps/storage.js'
 import { workloadManifests } from '../steps/workloads.js'
 import { makeFolder } from '../trust.js'
 import { cannotWrite } from './cannot-write.js'
-import { loadLab } from './kept-lab.js'
+import { loadLab } from '../lifecycle/kept-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withProvider } from './verb.js'
 

@@ -3,10 +3,10 @@ import { runPlan } from '../plan/runner.js'
 import { putBack, refuseUnlessThere } from '../snapshot.js'
 import { pathsOf } from '../state.js'
 import { planCut } from '../up.js'
-import { bringUp, concluded } from './bring-up.js'
-import { printFailures } from './fail.js'
-import { loadRunning } from './kept-lab.js'
-import { providerOf } from './provider-in-use.js'
+import { concluded, printFailures } from './fail.js'
+import { loadRunning } from '../lifecycle/kept-lab.js'
+import { providerOf } from '../lifecycle/provider-in-use.js'
+import { up } from './up.js'
 import { asJson, type Io, type Options, type Verb, withEvents, withWait } from './verb.js'
 import { withLab } from './with-lab.js'
 
@@ -35,7 +35,7 @@ const run = async (nameOrPath: string, snapshot: string, options: Options, io: I
       return undefined
     },
   )
-  return failed ?? bringUp(pathsOf(lab).source, options, io, 'restore')
+  return failed ?? up(pathsOf(lab).source, options, io, 'restore')
 }
 
 export const verb: Verb = {

@@ -8,6 +8,7 @@ import type { Lab, ScenarioSpec } from '../lab/lab.js'
 import { imagesOf } from '../lab/images.js'
 import { didYouMean } from '../lab/suggest.js'
 import { shell } from '../machine/sh.js'
+import { healFirst } from '../lifecycle/heal.js'
 import { runPlan } from '../plan/runner.js'
 import { looksText, recoveryText } from '../report/words.js'
 import { keptRuns, pruneRuns } from '../report/prune.js'
@@ -23,14 +24,14 @@ import { setClocks } from '../steps/clocks.js'
 import { pathsOf } from '../state.js'
 import { registry } from '../registry.js'
 import type { Session } from '../session.js'
+import { planNow } from '../up.js'
 import { version } from '../version.js'
 import { maskKnown } from '../view/secrets.js'
-import { loadLab, loadRunning } from './kept-lab.js'
-import { providerOf } from './provider-in-use.js'
-import { healFirst, withLab } from './with-lab.js'
+import { loadLab, loadRunning } from '../lifecycle/kept-lab.js'
+import { providerOf } from '../lifecycle/provider-in-use.js'
+import { withLab } from './with-lab.js'
 import { exitCodeOf } from './report.js'
 import { printJson } from './json.js'
-import { planFor } from './bring-up.js'
 import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 
 export interface RunOptions extends Options {
@@ -216,14 +217,14 @@ const run = async (
     // Ctrl-C ends the scenario but must not end the healing, which therefore has its own session.
     const healer = await open(trying, provider, new AbortController().signal)
     const session = await open(trying, provider)
-    const healed = await healFirst(healer, view)
+    const healed = await healFirst(healer, (text) => view.notice(text))
     // On a host that was asleep, the clocks of the machines are behind, which is no fault of the lab.
     // Meanwhile, this host measures itself: the machines take their time to answer.
     const [corrected, host] = await Promise.all([setClocks(healer), measureHost()])
     for (const clock of corrected) view.notice(`${clock}: it was set`)
     const reportOf = (facts: Facts): RunReport =>
       runReport({ ...facts, host, of: course?.name === lab.name ? undefined : course?.name }, maskKnown)
-    const plan = await planFor(lab, provider)
+    const plan = await planNow(lab, provider)
     if (healed) await runPlan(plan, 'apply', healer, () => undefined)
     const versions = await versionsOf(session)
     const fencing: ScenarioRequest['fencing'] =

@@ -1,6 +1,6 @@
 import { quote } from '../machine/sh.js'
-import { loadRunning } from './kept-lab.js'
-import { providerOf } from './provider-in-use.js'
+import { loadRunning } from '../lifecycle/kept-lab.js'
+import { providerOf } from '../lifecycle/provider-in-use.js'
 import { machineOf } from './machines.js'
 import { handOver, sshArgs } from './hand-over.js'
 import { type Io, type Options, type Verb, theirs } from './verb.js'

@@ -1,13 +1,13 @@
 import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { healFirst } from '../lifecycle/heal.js'
 import { leftOutLines } from '../plan/plan.js'
 import { runPlan } from '../plan/runner.js'
 import { fileOptions } from '../steps/machines.js'
 import { planStop } from '../up.js'
-import { concluded } from './bring-up.js'
-import { printFailures } from './fail.js'
-import { loadRunning } from './kept-lab.js'
-import { providerInUse } from './provider-in-use.js'
-import { healFirst, withLab } from './with-lab.js'
+import { concluded, printFailures } from './fail.js'
+import { loadRunning } from '../lifecycle/kept-lab.js'
+import { providerInUse } from '../lifecycle/provider-in-use.js'
+import { withLab } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 
@@ -18,7 +18,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     const provider = await providerInUse(lab)
     if (!provider) throw new LabError('not-up', `${lab.name} is not up`, { hint: `lab up ${lab.name}` })
     const session = await open(lab, provider)
-    await healFirst(session, view)
+    await healFirst(session, (text) => view.notice(text))
     const plan = planStop(lab, provider, await fileOptions(lab, provider))
     for (const line of leftOutLines(plan)) view.notice(line)
     const report = await runPlan(plan, 'undo', session, () => undefined)

@@ -1,5 +1,5 @@
 import { exitCodes, type ExitCode } from '../error.js'
-import { loadLab } from './kept-lab.js'
+import { loadLab } from '../lifecycle/kept-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb } from './verb.js'
 

@@ -1,11 +1,12 @@
 import type { ExitCode } from '../error.js'
 import { reportJson, reportTable } from '../plan/report.js'
 import { runPlan } from '../plan/runner.js'
+import { planNow } from '../up.js'
 import { maskKnown } from '../view/secrets.js'
 import { wantsColor } from '../view/view.js'
-import { concluded, planFor } from './bring-up.js'
-import { loadRunning } from './kept-lab.js'
-import { providerOf } from './provider-in-use.js'
+import { concluded } from './fail.js'
+import { loadRunning } from '../lifecycle/kept-lab.js'
+import { providerOf } from '../lifecycle/provider-in-use.js'
 import { withLab } from './with-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
@@ -16,7 +17,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
   const provider = await providerOf(lab)
   return withLab(lab, { io, options, keepEvents: false }, async ({ view, open }) => {
     const session = await open(lab, provider)
-    const report = await runPlan(await planFor(lab, provider), 'check', session, (event) => {
+    const report = await runPlan(await planNow(lab, provider), 'check', session, (event) => {
       if (options.events) view.event(event)
     })
     await view.close()

@@ -12,12 +12,12 @@ import type { RunReport } from '../report/schema.js'
 import { pathsOf } from '../state.js'
 import { type ExerciseContext, runExercise } from '../trial/exercise.js'
 import type { Facts } from '../trial/facts.js'
+import { planNow } from '../up.js'
 import { maskKnown } from '../view/secrets.js'
 import type { View } from '../view/view.js'
-import { planFor } from './bring-up.js'
 import { printJson } from './json.js'
-import { loadRunning } from './kept-lab.js'
-import { providerOf } from './provider-in-use.js'
+import { loadRunning } from '../lifecycle/kept-lab.js'
+import { providerOf } from '../lifecycle/provider-in-use.js'
 import { exitCodeOf } from './report.js'
 import { shortReport, versionsOf } from './run.js'
 import { asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
@@ -68,7 +68,7 @@ const run = async (
   // Without the lock: whoever acts meanwhile takes it, with `lab power` for instance.
   return withLab(lab, { io, options, keepEvents: true }, async ({ view, open, hold }) => {
     const session = await open(lab, provider, new AbortController().signal)
-    const plan = await planFor(lab, provider)
+    const plan = await planNow(lab, provider)
     const place = await startRun(pathsOf(lab).runs, 'watch', new Date())
     const facts = await runExercise({
       registry,

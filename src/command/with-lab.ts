@@ -1,6 +1,7 @@
 import type { LabId } from '../identity.js'
 import { takeLock } from '../lock.js'
 import type { Lab } from '../lab/lab.js'
+import type { Preparation } from '../parts/preparation.js'
 import type { Provider } from '../provider/provider.js'
 import type { Session } from '../session.js'
 import { keptSecrets, pathsOf } from '../state.js'
@@ -23,6 +24,13 @@ export const viewFor = (io: Io, options: Options, changed?: LabId): View =>
     keep: changed && eventFile(pathsOf(changed).events),
     mask: maskKnown,
   })
+
+/** How something long is prepared that the user has asked for: progress is shown, and nobody is asked. */
+export const preparationOf = (io: Io, view: View): Preparation => ({
+  signal: io.signal,
+  notice: (text) => view.notice(text),
+  progress: (part) => view.part(part),
+})
 
 const lockFor = (lab: LabId, command: string, options: Options, io: Io, view: View) =>
   takeLock(pathsOf(lab).lock, {
@@ -103,30 +111,4 @@ export const withLab = async <T>(
   const kept = released.find((result) => result.status === 'rejected')
   if (kept) throw kept.reason
   return done.value
-}
-
-/**
- * Undoes the faults that a killed run left, so that a command which changes the lab starts from a healthy one.
- * @returns whether there were any; in that case machines may still be booting
- */
-export const healFirst = async (session: Session, view: View): Promise<boolean> => {
-  // Loaded here: `lab status` imports this file, has nothing to heal, and must be fast.
-  const { readJournal, refuseWhileFenced } = await import('../journal.js')
-  const { settleFences } = await import('../fencing/fence.js')
-  await settleFences(session.lab, session.signal)
-  const open = await readJournal(session.lab)
-  if (open.length === 0) return false
-  const fenced = open.filter(({ kind }) => kind === 'fence')
-  const byHand = open.filter(({ kind }) => kind === 'hand')
-  const left = open.filter(({ kind }) => kind !== 'fence' && kind !== 'hand')
-  for (const by of new Set(left.map((entry) => entry.by)))
-    view.notice(`${by} was killed: undoing what it left`)
-  for (const node of new Set(fenced.map(({ undo }) => undo.machine)))
-    view.notice(`${node} was fenced: it comes back by a fresh boot`)
-  for (const { by } of byHand) view.notice(`undoing what was done by hand: ${by}`)
-  const { undoAll } = await import('../trial/undo.js')
-  const { registry } = await import('../registry.js')
-  for (const problem of await undoAll(session, registry)) view.notice(`not undone: ${problem}`)
-  await refuseWhileFenced(session.lab)
-  return true
 }

@@ -3,8 +3,8 @@ import { chmod, chown, mkdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execa } from 'execa'
 import { afterAll, describe, expect, test, vi } from 'vitest'
-import { writeAccess } from '../../src/command/ssh-config.js'
-import { loadLab } from '../../src/command/kept-lab.js'
+import { writeAccess } from '../../src/lifecycle/access.js'
+import { loadLab } from '../../src/lifecycle/kept-lab.js'
 import { quote } from '../../src/machine/sh.js'
 import { umlProvider } from '../../src/provider/uml/uml.js'
 import { cli, Desk, type Ran } from '../helpers/cli.js'
@@ -292,7 +292,7 @@ describe.concurrent('files of a lab that a power cut emptied or cut short', () =
 })
 
 test("a lab file cannot reach lab's own files through a folder of manifests with the same name", async () => {
-  const { keepManifests } = await import('../../src/command/kept-lab.js')
+  const { keepManifests } = await import('../../src/lifecycle/kept-lab.js')
   const state = await temporaryFolder()
   const before = process.env['LAB_STATE']
   process.env['LAB_STATE'] = state

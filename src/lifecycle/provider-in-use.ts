@@ -2,12 +2,11 @@
 import type { LabId } from '../identity.js'
 import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
-import type { Lab } from '../lab/lab.js'
+import type { Lab, ProviderName } from '../lab/lab.js'
 import type { Provider } from '../provider/provider.js'
 import { chooseProvider, providerNamed } from '../provider/registry.js'
 import { providerNames } from '../providers.js'
 import { pathsOf, readIfThere, writePrivate } from '../state.js'
-import type { Options } from './verb.js'
 
 const providerFile = (lab: LabId): string => join(pathsOf(lab).root, 'provider')
 
@@ -26,9 +25,13 @@ export const providerInUse = async (lab: LabId): Promise<Provider | undefined> =
 }
 
 /** The provider for `up`: the one in use, else the requested one, else the first that works. */
-export const providerForUp = async (lab: Lab, options: Options, signal: AbortSignal): Promise<Provider> => {
+export const providerForUp = async (
+  lab: Lab,
+  requested: ProviderName | undefined,
+  signal: AbortSignal,
+): Promise<Provider> => {
   const inUse = await providerInUse(lab)
-  const asked = options.provider ?? lab.provider
+  const asked = requested ?? lab.provider
   if (inUse && asked && inUse.name !== asked)
     throw new LabError('other-provider', `${lab.name} was brought up with ${inUse.name}, not ${asked}`, {
       hint: `lab down ${lab.name}`,

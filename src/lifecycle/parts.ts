@@ -1,4 +1,4 @@
-/** Takes what a lab lacks from a bundle, before anything is built. */
+/** The parts of a lab's machines: what it lacks is taken from a bundle, if there is one, and else built. */
 import { openPartsCache } from '../parts/parts.js'
 import { trustMaker } from '../bundle/makers.js'
 import { openBundle, sourceOf } from '../bundle/source.js'
@@ -9,7 +9,18 @@ import type { Lab } from '../lab/lab.js'
 import type { Preparation } from '../parts/preparation.js'
 import type { Provider } from '../provider/provider.js'
 import { version } from '../version.js'
-import type { Io, Options } from './verb.js'
+
+/** Where parts come from. */
+export interface PartsSource {
+  /** A bundle, folder or URL, from which parts are taken before any are built. */
+  readonly from?: string | undefined
+  /** The fingerprint of whoever made it. */
+  readonly maker?: string | undefined
+  /** Nothing is built or fetched from anywhere else. */
+  readonly offline?: boolean | undefined
+  /** Asks whether a maker that is not known yet is trusted; absent: there is nobody to ask. */
+  readonly ask?: ((question: string) => Promise<boolean>) | undefined
+}
 
 interface Offered {
   readonly parts: readonly BundlePart[]
@@ -17,10 +28,10 @@ interface Offered {
   take(wanted: readonly BundlePart[], preparation: Preparation): Promise<void>
 }
 
-const open = async (where: string, options: Options, io: Io): Promise<Offered> => {
+const open = async (where: string, { maker, ask }: PartsSource, signal: AbortSignal): Promise<Offered> => {
   const source = await sourceOf(where)
-  const { manifest, fingerprint } = await openBundle(source, io.signal)
-  await trustMaker(fingerprint, source.name, { given: options.maker, ask: io.ask })
+  const { manifest, fingerprint } = await openBundle(source, signal)
+  await trustMaker(fingerprint, source.name, { given: maker, ask })
   return {
     parts: manifest.parts,
     version: manifest.version,
@@ -35,16 +46,15 @@ const open = async (where: string, options: Options, io: Io): Promise<Offered> =
  * @throws LabError `offline-missing` with everything that is nowhere to be had, before anything is taken; and what
  *   reading a bundle throws
  */
-export const takeFromBundle = async (
+const takeFromBundle = async (
   lab: Lab,
   provider: Provider,
-  options: Options,
-  io: Io,
+  source: PartsSource,
   preparation: Preparation,
 ): Promise<void> => {
   if (!provider.machines?.parts) {
     preparation.notice(`${provider.name} makes its machines of other parts than a bundle has`)
-    if (options.offline)
+    if (source.offline)
       throw new LabError('offline-missing', `${provider.name} cannot say what it would have to fetch`, {
         hint: `lab up ${lab.name} --provider uml --offline`,
         exitCode: exitCodes.host,
@@ -53,14 +63,14 @@ export const takeFromBundle = async (
   }
   const missing = provider.machines.parts(lab).filter(({ there }) => !there)
   if (missing.length === 0) return
-  const offered = options.from === undefined ? undefined : await open(options.from, options, io)
+  const offered = source.from === undefined ? undefined : await open(source.from, source, preparation.signal)
   const found = missing.flatMap(({ key }) => offered?.parts.find((part) => part.key === key) ?? [])
   const nowhere = missing.filter(({ key }) => !found.some((part) => part.key === key))
-  if (options.offline && nowhere.length > 0)
+  if (source.offline && nowhere.length > 0)
     throw new LabError(
       'offline-missing',
       [
-        `${lab.name}: these parts are neither here nor ${options.from === undefined ? 'in a bundle' : `in ${options.from}`}:`,
+        `${lab.name}: these parts are neither here nor ${source.from === undefined ? 'in a bundle' : `in ${source.from}`}:`,
         ...nowhere.map(({ key, title }) => `  ${title} (${key})`),
         ...(offered ? [`The bundle was made by lab ${offered.version}, this is lab ${version}.`] : []),
       ].join('\n'),
@@ -71,7 +81,18 @@ export const takeFromBundle = async (
     )
   if (nowhere.length > 0)
     preparation.notice(
-      `${options.from ?? ''} does not have ${nowhere.map(({ title }) => title).join(', ')}: built here. It was made by lab ${offered?.version ?? ''}, this is lab ${version}`,
+      `${source.from ?? ''} does not have ${nowhere.map(({ title }) => title).join(', ')}: built here. It was made by lab ${offered?.version ?? ''}, this is lab ${version}`,
     )
   await offered?.take(found, preparation)
+}
+
+/** Makes every part that the lab lacks. Returns when its machines can be made. */
+export const prepareParts = async (
+  lab: Lab,
+  provider: Provider,
+  source: PartsSource,
+  preparation: Preparation,
+): Promise<void> => {
+  if (source.from !== undefined || source.offline) await takeFromBundle(lab, provider, source, preparation)
+  await provider.prepare(lab, preparation)
 }

@@ -3,7 +3,7 @@ import { readdirSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
-import { loadRunning, rememberLab } from '../../src/command/kept-lab.js'
+import { loadRunning, rememberLab } from '../../src/lifecycle/kept-lab.js'
 import { loadLab, parseLab, readLab, shippedLabs } from '../../src/registry.js'
 import { temporaryFolder } from '../helpers/folder.js'
 

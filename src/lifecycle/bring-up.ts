@@ -1,0 +1,106 @@
+/** Everything that brings a lab up, in order: nothing is made before the preflight is passed. */
+import { existsSync } from 'node:fs'
+import { exitCodes, LabError } from '../error.js'
+import type { Lab } from '../lab/lab.js'
+import type { LabText } from '../lab/load.js'
+import type { Agreement, PartProgress } from '../parts/preparation.js'
+import { leftOutLines } from '../plan/plan.js'
+import { runPlan, succeeded } from '../plan/runner.js'
+import type { Report, RunEvent } from '../plan/step.js'
+import { lacks, type Provider } from '../provider/provider.js'
+import type { Session } from '../session.js'
+import { cleanName, exerciseMark, fits, hasSnapshot, refuseHalfRestored, takeSnapshot } from '../snapshot.js'
+import { keepSecrets, pathsOf } from '../state.js'
+import { planNow } from '../up.js'
+import { writeAccess } from './access.js'
+import { healFirst } from './heal.js'
+import { keepManifests, rememberLab } from './kept-lab.js'
+import { type PartsSource, prepareParts } from './parts.js'
+import { rememberProvider } from './provider-in-use.js'
+
+/** Who is told how it goes, and asked. */
+export interface Audience {
+  readonly signal: AbortSignal
+  /** Consents, or not, to something that may turn out harmless, or takes long. */
+  readonly agree: (question: string) => Promise<Agreement>
+  readonly notice: (text: string) => void
+  readonly part: (progress: PartProgress) => void
+  readonly event: (event: RunEvent) => void
+}
+
+/** Stops before anything is made and reports every problem. Somebody has to agree to one that may be harmless. */
+const refuseProblems = async (lab: Lab, provider: Provider, { agree, notice }: Audience): Promise<void> => {
+  const problems = await provider.preflight(lab)
+  if (problems.every(({ may }) => may)) {
+    for (const { problem } of problems) notice(problem)
+    if (problems.length === 0 || (await agree('Bring it up all the same?')) === 'yes') return
+  }
+  throw new LabError('preflight', problems.map(({ problem }) => problem).join('\n'), {
+    hint: problems.map(({ hint }) => hint).join('\n'),
+    exitCode: exitCodes.host,
+  })
+}
+
+/**
+ * Keeps a snapshot of the lab as its file says, for a reset: where machines were made, or the file has changed since
+ * the last one. A lab that was only repaired keeps the one it has, which nobody has worked on.
+ */
+const keepClean = async (session: Session, report: Report, notice: (text: string) => void): Promise<void> => {
+  const { lab, provider } = session
+  const why = lacks(provider, 'snapshots') ?? lacks(provider, 'pause')
+  if (why !== undefined || report.results.every(({ outcome }) => outcome !== 'changed')) return
+  if (await fits(lab, cleanName)) return
+  // A learner whose exercise changes the lab file goes back to what it was before.
+  if (existsSync(exerciseMark(lab)) && (await hasSnapshot(lab, cleanName))) return
+  try {
+    await takeSnapshot(session, cleanName, { replace: true })
+  } catch (error) {
+    if (session.signal.aborted || !(error instanceof LabError)) throw error
+    notice(`no snapshot called ${cleanName} was kept: ${error.message}`)
+  }
+}
+
+/** The lab's folder: what later commands know of it, whatever happens to its file. */
+const remember = async (read: LabText, lab: Lab, provider: Provider): Promise<void> => {
+  await rememberLab(read)
+  await keepManifests(lab)
+  await rememberProvider(lab, provider)
+  await keepSecrets(pathsOf(lab))
+  await writeAccess(lab, provider)
+}
+
+/** A lab that is to be brought up. */
+export interface Wanted {
+  readonly lab: Lab
+  /** The lab as its file says, and the file's text. */
+  readonly read: LabText
+  readonly provider: Provider
+  readonly source: PartsSource
+  /** Whether a snapshot of the new lab is kept, for a reset. */
+  readonly keepClean: boolean
+}
+
+/**
+ * Brings a lab up, updates it to its file, or finds that nothing is left to do. The caller holds its lock.
+ * @param open a session with its machines, which the caller closes
+ */
+export const bringUp = async (
+  { lab, read, provider, source, keepClean: snapshot }: Wanted,
+  audience: Audience,
+  open: (lab: Lab, provider: Provider) => Promise<Session>,
+): Promise<Report> => {
+  const { signal, agree, notice, part, event } = audience
+  await refuseProblems(lab, provider, audience)
+  await prepareParts(lab, provider, source, { signal, agree, notice, progress: part })
+  await refuseHalfRestored(lab)
+  await remember(read, lab, provider)
+  const session = await open(lab, provider)
+  await healFirst(session, notice)
+  const plan = await planNow(lab, provider)
+  for (const line of leftOutLines(plan)) notice(line)
+  const report = await runPlan(plan, 'apply', session, event)
+  // This undo needs the lab to be up: only an API server can uncordon a node.
+  await healFirst(session, notice)
+  if (snapshot && succeeded(report)) await keepClean(session, report, notice)
+  return report
+}
