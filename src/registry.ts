@@ -9,6 +9,7 @@ import type { Supported } from './lab/cluster-rules.js'
 import * as load from './lab/load.js'
 import * as parse from './lab/parse.js'
 import * as schema from './lab/schema.js'
+import { writeList } from './lab/shipped.js'
 import type { Registry } from './trial/registry.js'
 
 export const registry: Registry = { faults, experiments }
@@ -23,11 +24,11 @@ export const readLab = (nameOrPath: string): Promise<load.LabText> => load.readL
 /** The same without its text. */
 export const loadLab = async (nameOrPath: string): Promise<Lab> => (await readLab(nameOrPath)).lab
 
-/** The labs that come with this program. */
-export const shippedLabs = (): readonly load.ShippedLab[] => load.shippedLabs(registry)
-
 /** The JSON Schema of the lab file, for editors. */
 export const jsonSchema = (): object => schema.jsonSchema(registry)
 
-/** Writes the JSON Schema of the lab file, for `npm run generate`. */
-export const writeSchema = (): void => schema.writeSchema(registry)
+/** Writes the JSON Schema of the lab file and the list of the shipped labs, for `npm run generate`. */
+export const writeLabFiles = (): void => {
+  schema.writeSchema(registry)
+  writeList(parseLab)
+}

@@ -6,7 +6,7 @@ import { execa } from 'execa'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { exitCodes } from '../src/error.js'
-import { shippedLabs } from '../src/registry.js'
+import { shipped } from './helpers/shipped.js'
 import { cli } from './helpers/cli.js'
 import { code, rows, section } from './helpers/markdown.js'
 import { blocksOf } from './helpers/readme.js'
@@ -177,7 +177,7 @@ describe('what is documented', () => {
       ([name = '', machines = '']) =>
         [name.replaceAll('`', ''), machines.replace(/[;(].*/, '').trim()] as const,
     )
-    expect(labs.map(([name]) => name).sort()).toEqual(shippedLabs().map(({ name }) => name))
+    expect(labs.map(([name]) => name).sort()).toEqual(shipped.map(({ name }) => name))
     for (const [name, machines] of labs)
       expect(machines.split(', ')).toEqual(
         [...read(`labs/${name}.yaml`).matchAll(/^ {2}- \{ name: (\w+)/gm)].map(([, machine]) => machine),

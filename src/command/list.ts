@@ -1,16 +1,16 @@
 import { exitCodes, type ExitCode } from '../error.js'
 import { labHere, seatHere } from '../identity.js'
 import { madeLabs, pathsOf } from '../state.js'
-import { providerInUse } from '../lifecycle/provider-in-use.js'
+import { shippedLabs } from '../lab/shipped.js'
+import { providerNameInUse } from '../lifecycle/provider-in-use.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb } from './verb.js'
 
 /** Lists the shipped labs and those that are up. */
 const run = async (options: Options, io: Io): Promise<ExitCode> => {
-  const { shippedLabs } = await import('../registry.js')
   const seat = seatHere()
   const there = (await madeLabs()).filter((lab) => lab.seat === seat)
-  const shipped = shippedLabs()
+  const shipped = await shippedLabs(async () => (await import('../registry.js')).parseLab)
   const others = there
     .filter(({ name }) => !shipped.some((lab) => lab.name === name))
     .map((lab) => ({
@@ -22,7 +22,7 @@ const run = async (options: Options, io: Io): Promise<ExitCode> => {
   const labs = await Promise.all(
     [...shipped, ...others].map(async (lab) => ({
       ...lab,
-      provider: (await providerInUse(labHere(lab.name)))?.name,
+      provider: await providerNameInUse(labHere(lab.name)),
     })),
   )
   if (options.output === 'json') printJson(io, 'lab.list/v1', { labs })

@@ -1,12 +1,13 @@
 /** Reads lab files from disk: the shipped ones and those of users. */
-import { readFileSync, readdirSync, statSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { isAbsolute, join, relative } from 'node:path'
 import { exitCodes, LabError, messageOf } from '../error.js'
-import { projectRoot, render } from '../render.js'
+import { render } from '../render.js'
 import { labNameProblem } from './fields.js'
-import { type Lab, runsOf } from './lab.js'
+import type { Lab } from './lab.js'
 import { LabFileError, parseLab, supported } from './parse.js'
+import { shippedFile, shippedFolder, shippedNames } from './shipped.js'
 import { didYouMean, shown } from './suggest.js'
 import type { Vocabulary } from './vocabulary.js'
 
@@ -46,33 +47,6 @@ const readLabFile = async (path: string, named: string): Promise<string> => {
     return fail('is not UTF-8 text')
   }
 }
-
-const shippedFolder = join(projectRoot, 'labs')
-
-const shippedNames = (): readonly string[] =>
-  readdirSync(shippedFolder)
-    .filter((file) => file.endsWith('.yaml'))
-    .map((file) => file.slice(0, -'.yaml'.length))
-    .sort()
-
-const shippedFile = (name: string): string => join(shippedFolder, `${name}.yaml`)
-
-export interface ShippedLab {
-  readonly name: string
-  /** Absolute path. */
-  readonly file: string
-  readonly description: string
-  /** The scenarios and experiments that can be run on it. */
-  readonly runs: ReturnType<typeof runsOf>
-}
-
-/** The shipped labs. */
-export const shippedLabs = (vocabulary: Vocabulary): readonly ShippedLab[] =>
-  shippedNames().map((name) => {
-    const file = shippedFile(name)
-    const lab = parseLab(readFileSync(file, 'utf8'), file, vocabulary)
-    return { name, file, description: lab.description, runs: runsOf(lab) }
-  })
 
 const noSuchLab = (name: string): LabError =>
   new LabError('no-such-lab', `no lab named ${shown(name).slice(1, -1)}${didYouMean(name, shippedNames())}`, {

@@ -6,6 +6,7 @@ import { LabError } from '../error.js'
 import { labHere, type LabId } from '../identity.js'
 import type { Lab } from '../lab/lab.js'
 import type { LabText } from '../lab/load.js'
+import { shippedFolder } from '../lab/shipped.js'
 import { secretsIn } from '../lab/secrets.js'
 import { type LabPaths, pathsOf, readIfThere, writePrivate } from '../state.js'
 import { refuseForeign, refuseForeignIn } from '../trust.js'
@@ -79,9 +80,6 @@ const parsedLab = async (id: LabId, text: string): Promise<Lab | undefined> => {
   }
 }
 
-/** The shipped labs, which are as trusted as the program itself. */
-const shipped = fileURLToPath(new URL('../../labs/', import.meta.url))
-
 const danger = 'lab would bring up what somebody else wrote'
 
 /** The lab file that a user named, or the copy of one. @throws LabError if another user could have written it */
@@ -89,7 +87,8 @@ const fromFile = async (path: string): Promise<LabText> => {
   const { readLab } = await import('../registry.js')
   const { lab: read, text } = await readLab(path)
   const lab = await seated(read)
-  if (lab.file.startsWith(shipped)) return { lab, text }
+  // A shipped lab is as trusted as the program itself.
+  if (dirname(lab.file) === shippedFolder) return { lab, text }
   refuseForeign(lab.file, { danger })
   const own = lab.file === pathsOf(lab).source ? asKept(lab) : lab
   if (own.manifests !== undefined && refuseForeign(own.manifests, { danger }) !== undefined)

@@ -10,8 +10,8 @@ import { pathsOf, readIfThere, writePrivate } from '../state.js'
 
 const providerFile = (lab: LabId): string => join(pathsOf(lab).root, 'provider')
 
-/** The provider that a lab was brought up with; undefined if it is not up. */
-export const providerInUse = async (lab: LabId): Promise<Provider | undefined> => {
+/** The name of the provider that a lab was brought up with; undefined if it is not up. */
+export const providerNameInUse = async (lab: LabId): Promise<ProviderName | undefined> => {
   const path = providerFile(lab)
   const text = await readIfThere(path)
   if (text === undefined) return undefined
@@ -21,7 +21,13 @@ export const providerInUse = async (lab: LabId): Promise<Provider | undefined> =
       hint: `lab down ${lab.name}`,
       log: path,
     })
-  return providerNamed(name)
+  return name
+}
+
+/** The provider that a lab was brought up with; undefined if it is not up. */
+export const providerInUse = async (lab: LabId): Promise<Provider | undefined> => {
+  const name = await providerNameInUse(lab)
+  return name && providerNamed(name)
 }
 
 /** The provider for `up`: the one in use, else the requested one, else the first that works. */

@@ -1,16 +1,18 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { basename, join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { exitCodes, LabError } from '../../src/error.js'
 import { podRangeOf, type Lab } from '../../src/lab/lab.js'
-import { jsonSchema, loadLab, parseLab, shippedLabs } from '../../src/registry.js'
+import { jsonSchema, loadLab, parseLab } from '../../src/registry.js'
+import { shipped } from '../helpers/shipped.js'
 import { versionProblem, type Supported } from '../../src/lab/cluster-rules.js'
 import { initLab } from '../../src/lab/load.js'
 import { LabFileError } from '../../src/lab/parse.js'
 import { schemaFile } from '../../src/lab/schema.js'
+import { listFile, listOf, shippedLabs } from '../../src/lab/shipped.js'
 
 const here = import.meta.dirname
 const versions: Supported = { built: '1.36.3', minors: ['1.35', '1.36', '1.37'] }
@@ -60,7 +62,7 @@ describe('valid files', () => {
   })
 
   test('the shipped labs load with their defaults', async () => {
-    expect(shippedLabs().map(({ name }) => name)).toEqual([
+    expect(shipped.map(({ name }) => name)).toEqual([
       'cassandra',
       'control-planes',
       'deployment',
@@ -72,7 +74,7 @@ describe('valid files', () => {
       'wordpress',
       'zookeeper',
     ])
-    for (const { name, file, description } of shippedLabs()) {
+    for (const { name, file, description } of shipped) {
       const lab = await loadLab(name)
       expect(lab).toMatchObject({ name, file, description })
       expect(description).not.toBe('')
@@ -440,8 +442,27 @@ describe('labs/lab.schema.json', () => {
     expect(missing).toEqual([])
   })
 
+  test('labs/list.json matches the shipped labs', () => {
+    expect(JSON.parse(readFileSync(listFile, 'utf8'))).toEqual(listOf(parseLab))
+  })
+
+  test('a shipped lab that is not as in labs/list.json is parsed', async () => {
+    const parsed: string[] = []
+    const parse = (text: string, file: string) => {
+      parsed.push(basename(file))
+      return parseLab(text, file)
+    }
+    await shippedLabs(() => Promise.resolve(parse))
+    expect(parsed).toEqual([])
+    const { iscsi, ...others } = listOf(parseLab)
+    const changed = { ...others, iscsi: { ...iscsi!, digest: 'another' } }
+    parsed.length = 0
+    expect(await shippedLabs(() => Promise.resolve(parse), changed)).toEqual(shipped)
+    expect(parsed).toEqual(['iscsi.yaml'])
+  })
+
   test('the shipped labs use only YAML on which all parsers agree', () => {
-    for (const { file } of shippedLabs()) {
+    for (const { file } of shipped) {
       const text = readFileSync(file, 'utf8')
       expect(parse(text, { version: '1.1' })).toEqual(parse(text))
     }

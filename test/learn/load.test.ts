@@ -8,7 +8,8 @@ import { widthOf } from '../../src/learn/layout.js'
 import { stepScreen } from '../../src/learn/screen.js'
 import { languages } from '../../src/learn/words.js'
 import { providerNamed } from '../../src/provider/registry.js'
-import { loadLab, shippedLabs } from '../../src/registry.js'
+import { loadLab } from '../../src/registry.js'
+import { shipped as labs } from '../helpers/shipped.js'
 import { planUp } from '../../src/up.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
@@ -21,7 +22,7 @@ const checksOf = async (name: string): Promise<readonly string[]> =>
   }).steps.flatMap((step) => step.checks.map(({ id }) => id))
 
 const all = await Promise.all(
-  shippedLabs().map(async ({ name }) => {
+  labs.map(async ({ name }) => {
     const [lab, checks] = [await loadLab(name), await checksOf(name)]
     return exerciseFolders(shipped, name).map((folder) => ({ folder, lab, checks }))
   }),

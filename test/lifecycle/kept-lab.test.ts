@@ -4,12 +4,13 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { loadRunning, rememberLab } from '../../src/lifecycle/kept-lab.js'
-import { loadLab, parseLab, readLab, shippedLabs } from '../../src/registry.js'
+import { loadLab, parseLab, readLab } from '../../src/registry.js'
+import { shipped } from '../helpers/shipped.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const valid = join(import.meta.dirname, '..', 'lab', 'valid')
 const files = [
-  ...shippedLabs().map(({ file }) => file),
+  ...shipped.map(({ file }) => file),
   ...readdirSync(valid)
     .filter((name) => name.endsWith('.yaml'))
     .map((name) => join(valid, name)),

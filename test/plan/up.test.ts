@@ -2,7 +2,8 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import type { Lab } from '../../src/lab/lab.js'
-import { loadLab, parseLab, shippedLabs } from '../../src/registry.js'
+import { loadLab, parseLab } from '../../src/registry.js'
+import { shipped } from '../helpers/shipped.js'
 import type { FileOptions } from '../../src/machine/files.js'
 import type { Plan } from '../../src/context.js'
 import { providerNamed } from '../../src/provider/registry.js'
@@ -22,7 +23,7 @@ const parsed = (file: string, text = readFileSync(file, 'utf8')): Lab => parseLa
 
 /** The shipped ones, and those that only a reader of the whole schema writes. */
 const labs: readonly (readonly [name: string, lab: () => Promise<Lab>])[] = [
-  ...shippedLabs().map(({ name }) => [name, () => loadLab(name)] as const),
+  ...shipped.map(({ name }) => [name, () => loadLab(name)] as const),
   ['nasty', () => Promise.resolve(parsed(join(import.meta.dirname, '..', 'machine', 'nasty.yaml')))],
   ...readdirSync(folder)
     .filter((file) => file.endsWith('.yaml'))

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { execa } from 'execa'
 import { onTestFinished } from 'vitest'
-import { shippedLabs } from '../../src/registry.js'
+import { shipped } from '../helpers/shipped.js'
 
 /** The real programs that these tests run; Debian's vagrant brings ruby along. */
 const programs = ['vagrant', 'ruby'] as const
@@ -112,7 +112,7 @@ export const firstPrograms = async (scripts: Readonly<Record<string, string>>): 
 const kinds = ['virtualbox', 'libvirt'] as const
 
 /** Every shipped lab, with either provider. */
-export const both = shippedLabs().flatMap(({ name }) => kinds.map((kind) => ({ name, kind })))
+export const both = shipped.flatMap(({ name }) => kinds.map((kind) => ({ name, kind })))
 
 /** A call that the Vagrantfile made on Vagrant, with the calls that its block made. Symbols are `:name`. */
 export interface Call {

@@ -2,7 +2,8 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
-import { loadLab, shippedLabs } from '../../src/registry.js'
+import { loadLab } from '../../src/registry.js'
+import { shipped } from '../helpers/shipped.js'
 import { renderVagrantfile } from '../../src/provider/vagrant/vagrantfile.js'
 import {
   both,
@@ -38,7 +39,7 @@ describe('the Vagrantfile of a shipped lab', () => {
     },
   )
 
-  test.skipIf(skipWithoutPlugin).each(shippedLabs())(
+  test.skipIf(skipWithoutPlugin).each(shipped)(
     'of $name is valid according to vagrant-libvirt, including every line of its block',
     async ({ name }) => {
       needVagrant()
