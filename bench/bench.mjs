@@ -23,7 +23,7 @@ const { values } = parseArgs({
 })
 const parts = ['up', 'faults', 'course', 'vagrant']
 if (values.only !== undefined && !parts.includes(values.only)) {
-  console.error(`--only ${values.only}: wanted ${parts.join(' or ')}`)
+  console.error(`--only ${values.only}: expected ${parts.join(' or ')}`)
   tidy()
   process.exit(2)
 }

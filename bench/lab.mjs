@@ -85,7 +85,7 @@ export const heldMemory = (name) => {
 export const whole = (option, text, most) => {
   const number = Number(text)
   if (Number.isInteger(number) && number >= 1 && number <= most) return number
-  console.error(`--${option} ${text}: wanted a whole number from 1 to ${most}`)
+  console.error(`--${option} ${text}: expected a whole number from 1 to ${most}`)
   tidy()
   process.exit(2)
 }

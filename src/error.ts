@@ -96,19 +96,19 @@ const systemReasons: Readonly<Record<string, string>> = {
   EPERM: 'not permitted',
   EROFS: 'its file system is read-only',
   ENOSPC: 'its file system is full',
-  EDQUOT: 'your share of its file system is used up',
-  EFBIG: 'its file system takes no file of this size',
-  EIO: 'what it lies on fails (dmesg says more)',
-  ELOOP: 'its symbolic links go round in a circle',
+  EDQUOT: 'your quota on its file system is used up',
+  EFBIG: 'its file system does not support a file of this size',
+  EIO: 'the device below it fails (dmesg says more)',
+  ELOOP: 'its symbolic links form a loop',
   ENAMETOOLONG: 'a name in it is too long',
-  ENOTDIR: 'a part of it is a file, not a folder',
+  ENOTDIR: 'a part of its path is a file, not a folder',
   EISDIR: 'it is a folder, not a file',
   EMFILE: 'too many files are open (ulimit -n)',
   ENFILE: 'too many files are open on this host',
   ENOMEM: 'there is not enough memory',
   EAGAIN: 'there are too many processes (ulimit -u)',
-  ESTALE: 'its file server lost it',
-  ENOTSUP: 'its file system cannot do that',
+  ESTALE: 'the file server no longer has it',
+  ENOTSUP: 'its file system does not support this',
 }
 
 /** The explanation of a system error such as `ENOSPC`; undefined for errors that may be a defect of lab. */
@@ -138,7 +138,7 @@ export const systemError = (error: unknown, named?: string): LabError | undefine
   const { code = '', syscall = '', path } = error as NodeJS.ErrnoException
   const program = /^spawn (.*)$/.exec(syscall)?.[1]
   if (program !== undefined && code === 'ENOENT')
-    return new LabError('no-program', `${program}: there is no such program here`, {
+    return new LabError('no-program', `${program}: not found on this host`, {
       hint: 'lab doctor',
       exitCode: exitCodes.host,
       cause: error,

@@ -154,7 +154,7 @@ export const refuseWhileFenced = async (lab: LabId): Promise<void> => {
   if (fenced)
     throw new LabError(
       'still-fenced',
-      `${fenced.undo.machine} was thrown out by its target, and could not be switched off: it must not be let in`,
+      `${fenced.undo.machine} was shut out by its target, but could not be switched off: it must not get access again`,
       { hint: `lab heal ${lab.name}, or lab down ${lab.name}` },
     )
 }

@@ -61,11 +61,15 @@ const textOf = (path: string): Promise<string | undefined> =>
     const { code } = error as NodeJS.ErrnoException
     if (code === 'ENOENT') return undefined
     if (code === 'EISDIR')
-      throw new LabError('bad-lock', `${path} is a folder, where lab notes down which command is at work`, {
-        hint: `rm -r ${path}`,
-        exitCode: exitCodes.host,
-        cause: error,
-      })
+      throw new LabError(
+        'bad-lock',
+        `${path} is a folder; lab needs this name for a file that says which command is working`,
+        {
+          hint: `rm -r ${path}`,
+          exitCode: exitCodes.host,
+          cause: error,
+        },
+      )
     throw error
   })
 
@@ -153,7 +157,7 @@ export const takeLock = async (
       if (!holder) return () => rm(path, { force: true })
       const who = `${holder.command} (pid ${String(holder.pid)}, since ${holder.since})`
       if (!wait)
-        throw new LabError('busy', `${who} is at work on this lab`, {
+        throw new LabError('busy', `${who} is working on this lab`, {
           hint: 'wait for it, or add --wait',
           exitCode: exitCodes.busy,
         })

@@ -78,7 +78,7 @@ export const openSession = (
         const address = `${name} (${spec.address})`
         const open = async (): Promise<Transport> => {
           if (!provider.sshServer && !hasKeys(lab, name))
-            throw new LabError('ssh-unreachable', `${address}: no SSH: it was never made`)
+            throw new LabError('ssh-unreachable', `${address}: no SSH connection was ever made`)
           return transportTo(lab, spec, provider)
         }
         machine = new Machine(name, lazily(open, address))

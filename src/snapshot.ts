@@ -48,7 +48,7 @@ const refuseName = (name: string): void => {
   if (/^[a-z0-9][a-z0-9-]{0,31}$/.test(name)) return
   throw new LabError(
     'bad-snapshot-name',
-    `${JSON.stringify(name)} cannot be a snapshot's name: wanted up to 32 of a-z, 0-9 and -`,
+    `${JSON.stringify(name)} is not a valid name for a snapshot: use up to 32 of a-z, 0-9 and -`,
     { hint: 'lab snapshot LAB before-the-upgrade', exitCode: exitCodes.usage },
   )
 }
@@ -105,7 +105,7 @@ const refuseFull = async (lab: LabId, bytes: number): Promise<void> => {
   const { root } = pathsOf(lab)
   const free = await freeSpace(root)
   if (free > bytes * 1.1) return
-  throw new LabError('no-space', `${root}: ${gib(free)} are free, and the copy needs ${gib(bytes)}`, {
+  throw new LabError('no-space', `${root}: ${gib(free)} are free; the copy needs ${gib(bytes)}`, {
     hint: `lab snapshots ${lab.name}; remove one: lab snapshots ${lab.name} --remove NAME`,
     exitCode: exitCodes.host,
   })
@@ -117,7 +117,7 @@ const refuseUnlessWhole = async (lab: Lab, provider: Provider): Promise<'off' | 
   if (faults.length > 0)
     throw new LabError(
       'fault-open',
-      `${lab.name}: still to be undone: ${[...new Set(faults.map(({ fault, undo }) => `${fault} on ${undo.machine}`))].join(', ')}; a copy would keep the fault without its undo`,
+      `${lab.name}: faults must be undone first: ${[...new Set(faults.map(({ fault, undo }) => `${fault} on ${undo.machine}`))].join(', ')}; a copy would keep the fault without its undo`,
       { hint: `lab heal ${lab.name}` },
     )
   const states = await provider.states(lab)
@@ -133,7 +133,7 @@ const refuseUnlessWhole = async (lab: Lab, provider: Provider): Promise<'off' | 
   if (off.length > 0)
     throw new LabError(
       'partly-up',
-      `${lab.name}: ${off.map(({ name, paused }) => `${name} is ${paused === true ? 'paused' : 'off'}`).join(', ')}: the machines must all run, or none`,
+      `${lab.name}: ${off.map(({ name, paused }) => `${name} is ${paused === true ? 'paused' : 'off'}`).join(', ')}: either all machines must run, or none`,
       { hint: `lab up ${lab.name}, or lab stop ${lab.name}` },
     )
   return 'running'
@@ -185,7 +185,7 @@ export const takeSnapshot = async (
   refuseName(name)
   const group = groupOf(provider, 'snapshots')
   if (!replace && (await read(lab, name)))
-    throw new LabError('snapshot-exists', `${lab.name} has a snapshot called ${name} already`, {
+    throw new LabError('snapshot-exists', `${lab.name} already has a snapshot called ${name}`, {
       hint: `lab snapshot ${lab.name} ${name} --replace`,
       exitCode: exitCodes.usage,
     })
@@ -286,7 +286,7 @@ export const refuseHalfRestored = async (lab: LabId): Promise<void> => {
   if (name === undefined) return
   throw new LabError(
     'half-restored',
-    `${lab.name}: the restore of ${name.trim()} was interrupted, and its disks are of two moments`,
+    `${lab.name}: the restore of ${name.trim()} was interrupted, and its disks are from two different moments`,
     { hint: `lab restore ${lab.name} ${name.trim()}` },
   )
 }
@@ -336,4 +336,4 @@ export const putBack = async (lab: LabId, provider: Provider, name: string): Pro
 export const describe = (snapshot: Snapshot): string =>
   snapshot.while === 'off'
     ? 'taken while the lab was off'
-    : `taken while the machines stood still for ${snapshot.pausedFor.toFixed(1)} s`
+    : `taken while the machines were paused for ${snapshot.pausedFor.toFixed(1)} s`

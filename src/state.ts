@@ -17,7 +17,7 @@ export const folderFrom = (own: string, base: string, ...inHome: readonly string
     try {
       return homedir()
     } catch (cause) {
-      throw new LabError('no-home', 'nobody knows where your home folder is: HOME is not set', {
+      throw new LabError('no-home', 'your home folder is unknown: HOME is not set', {
         hint: `name the folder: ${own}=/srv/lab lab …`,
         exitCode: exitCodes.usage,
         cause,
@@ -30,7 +30,7 @@ export const folderFrom = (own: string, base: string, ...inHome: readonly string
     if (cause instanceof LabError) throw cause
     throw new LabError(
       'no-folder',
-      `${own}=${named ?? ''}: the current folder, from which it counts, is gone`,
+      `${own}=${named ?? ''}: the current folder, which this path is relative to, no longer exists`,
       {
         hint: 'cd',
         exitCode: exitCodes.usage,
@@ -49,9 +49,9 @@ const refuseUnfit = (path: string, own: string): string => {
   if (/\p{Cc}|\$\{/u.test(path))
     throw new LabError(
       'bad-folder',
-      `${own}: a folder with \${ or control characters in its path: ${JSON.stringify(path)}`,
+      `${own}: the folder has \${ or control characters in its path: ${JSON.stringify(path)}`,
       {
-        hint: `another one: ${own}=$HOME/.${own.toLowerCase().replace('_', '-')} lab …`,
+        hint: `use another one: ${own}=$HOME/.${own.toLowerCase().replace('_', '-')} lab …`,
         exitCode: exitCodes.usage,
       },
     )
@@ -63,7 +63,7 @@ export const stateRoot = (): string => folderFrom('LAB_STATE', 'XDG_STATE_HOME',
 
 const place: Place = {
   variable: 'LAB_STATE',
-  danger: 'lab does what the files of a lab say, and so would do what somebody else wrote',
+  danger: 'lab acts on the files of a lab, and so would act on what somebody else wrote',
 }
 
 /** The labs that have a folder here, running or not, at any seat. */

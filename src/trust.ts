@@ -85,16 +85,18 @@ const wrongWith = (stats: Stats, owners: (uid: number) => boolean): string | und
   if (stats.isSymbolicLink()) return undefined
   // In a sticky folder such as /tmp, everybody may create files, but nobody may touch those of others.
   if (stats.isDirectory() && stats.mode & 0o1000) return undefined
-  if (stats.mode & 0o002) return 'may be written by everybody'
+  if (stats.mode & 0o002) return 'is writable by everybody'
   if (stats.mode & 0o020 && stats.gid !== 0 && !isPrivateGroup(stats.gid))
-    return `may be written by the group ${groupName(stats.gid)}`
+    return `is writable by the group ${groupName(stats.gid)}`
   return undefined
 }
 
 const elsewhere = ({ variable }: Place): readonly string[] =>
   variable === undefined
     ? []
-    : [`or another folder, of your own: ${variable}=$HOME/.${variable.toLowerCase().replace('_', '-')} lab …`]
+    : [
+        `or use another folder, of your own: ${variable}=$HOME/.${variable.toLowerCase().replace('_', '-')} lab …`,
+      ]
 
 const refusal = (path: string, wrong: string, stats: Stats, place: Place, below: string): LabError => {
   const me = myself()
@@ -105,17 +107,17 @@ const refusal = (path: string, wrong: string, stats: Stats, place: Place, below:
   const remedy = !foreign
     ? `${ours().includes(stats.uid) ? '' : sudo}chmod go-w ${path}`
     : stats.uid === 0
-      ? `what root made, root looks at: sudo -E lab …`
+      ? 'root made it, so use it as root: sudo -E lab …'
       : above
         ? undefined
-        : `if you trust all that is in it: ${sudo}chown -R ${user} ${path}`
+        : `if you trust everything in it: ${sudo}chown -R ${user} ${path}`
   const own =
     place.variable === undefined
-      ? [`a copy of your own: cp -r ${below} ~/, then name that one`]
+      ? [`make a copy of your own: cp -r ${below} ~/, then name that one`]
       : elsewhere(place)
   return new LabError(
     'not-trusted',
-    `${path} ${wrong}${above ? `, and ${below} lies in it` : ''}: ${place.danger}`,
+    `${path} ${wrong}${above ? `, and ${below} is inside it` : ''}: ${place.danger}`,
     {
       hint: [...(remedy === undefined ? [] : [remedy]), ...own].join('\n').replace(/^or /, ''),
       exitCode: exitCodes.host,
@@ -131,7 +133,7 @@ export const unreadable = (path: string, error: unknown, place: Place): LabError
   const found = systemError(error, path)
   if (!found) throw error
   if ((error as NodeJS.ErrnoException).code === 'ENOTDIR')
-    return new LabError('no-folder', `${path} is a file, where a folder is wanted`, {
+    return new LabError('no-folder', `${path} is a file, but a folder is expected`, {
       hint: elsewhere(place).join('\n').replace(/^or /, ''),
       exitCode: exitCodes.host,
       cause: error,
@@ -253,7 +255,7 @@ export const refuseForeignIn = (
       if (wrong !== undefined) throw refusal(full, wrong, stats, place, full)
       // A file without an end would be read forever.
       if (stats.isFIFO() || stats.isCharacterDevice() || stats.isBlockDevice())
-        throw new LabError('not-trusted', `${full} is no ordinary file: ${place.danger}`, {
+        throw new LabError('not-trusted', `${full} is not an ordinary file: ${place.danger}`, {
           hint: `rm ${full}`,
           exitCode: exitCodes.host,
         })
@@ -273,7 +275,7 @@ export const makeFolder = async (path: string, mode = 0o700): Promise<void> => {
   for (let at = resolve(path); ; at = dirname(at)) {
     try {
       if ((await stat(at)).isDirectory()) break
-      throw Object.assign(new Error('EEXIST: a file is there'), { code: 'EEXIST' })
+      throw Object.assign(new Error('EEXIST: a file is in the way'), { code: 'EEXIST' })
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       const dangling =
@@ -293,7 +295,7 @@ export const makeFolder = async (path: string, mode = 0o700): Promise<void> => {
 
 /** lock.ts and writePrivate serve both the state folder and the cache. */
 const anotherPlace =
-  'another place: LAB_STATE=$HOME/.lab-state lab …, or for parts LAB_CACHE=$HOME/.lab-cache lab …'
+  'use another place: LAB_STATE=$HOME/.lab-state lab …, or for parts LAB_CACHE=$HOME/.lab-cache lab …'
 
 /**
  * The error for a file of lab that could not be written, with its folder. System errors name a temporary file or no
@@ -315,13 +317,13 @@ const cannotMake = (path: string, at: string, code: string | undefined, cause: u
   const where = at === path ? '' : ` (at ${at})`
   const reason =
     code === 'EDANGLING'
-      ? 'a link is there that leads nowhere'
+      ? 'a broken symbolic link is in the way'
       : code === 'EEXIST'
-        ? 'a file is there'
+        ? 'a file is in the way'
         : code === 'ENOENT'
-          ? `nothing can be made in ${dirname(at)}`
+          ? `nothing can be created in ${dirname(at)}`
           : (systemReason(code) ?? String(code))
-  return new LabError('cannot-make-folder', `${path} cannot be made${where}: ${reason}`, {
+  return new LabError('cannot-make-folder', `${path} cannot be created${where}: ${reason}`, {
     hint: anotherPlace,
     exitCode: exitCodes.host,
     cause,

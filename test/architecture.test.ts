@@ -276,7 +276,7 @@ describe('imports', () => {
           .slice(0, name.startsWith('@') ? 2 : 1)
           .join('/'),
       )
-    // The gateway serves these to browsers, and does not import them.
+    // The gateway serves these to browsers, but does not import them.
     const served = ['@xterm/addon-fit', '@xterm/xterm']
     expect([...new Set([...used, ...served])].sort()).toEqual([...dependencies].sort())
   })

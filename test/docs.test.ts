@@ -136,7 +136,10 @@ describe('what is translated', () => {
 
   test.each(translations)('$japanese uses one Japanese word for one thing', ({ japanese }) => {
     const text = read(japanese)
-    const banned = ['ポッド', '報告書', '予算', '空白', '材料', 'ディレクトリ', 'サーバー', 'クラスター']
+    const banned = [
+      ...['ポッド', '報告書', '予算', '空白', '材料', 'ディレクトリ', 'レジャー', 'ターミナル'],
+      ...['サーバー', 'クラスター', 'フォルダー', 'コンピューター', 'ブラウザー', 'ユーザ名'],
+    ]
     expect(banned.filter((word) => text.includes(word))).toEqual([])
     // A Latin word is set off from Japanese ones by a space.
     expect(text.match(/(?:Pod|box)(?=[ぁ-んァ-ヶ一-龠])/g) ?? []).toEqual([])
@@ -170,6 +173,18 @@ describe('what is documented', () => {
   test('the documents list every environment variable that lab reads and no other', () => {
     const variables = (text: string): readonly string[] => [...new Set(text.match(/\bLAB_[A-Z_]+\b/g))].sort()
     expect(variables(english.map(read).join('\n'))).toEqual(variables(sources))
+  })
+
+  test('every message in docs/troubleshooting.md occurs in the sources', () => {
+    const printed = [sources, ...within('parts', '.sh').map(read)].join('\n').replace(/\$\{[^}]*\}/g, '…')
+    const listed = rows(read('docs/troubleshooting.md'))
+      .flatMap(([message = '']) => code(message))
+      // npm prints the first of these; the second one is an example of a place.
+      .filter((message) => !message.startsWith('npm error') && !message.startsWith('my-lab.yaml'))
+      .flatMap((message) => message.split('…').map((part) => part.trim()))
+      .filter((part) => part.length > 12)
+    expect(listed.length).toBeGreaterThan(20)
+    expect(listed.filter((part) => !printed.includes(part))).toEqual([])
   })
 
   test.each(readmes)('%s lists every shipped lab with its machines', (file) => {

@@ -105,7 +105,7 @@ describe('a lock', () => {
     const { message, hint, exitCode } = JSON.parse(await two.says('busy'))
     expect(message).toMatch(
       new RegExp(
-        `^lab up iscsi-ha \\(pid ${one.pid}, since 20\\d\\d-\\d\\d-\\d\\dT[\\d:.]+Z\\) is at work on this lab$`,
+        `^lab up iscsi-ha \\(pid ${one.pid}, since 20\\d\\d-\\d\\d-\\d\\dT[\\d:.]+Z\\) is working on this lab$`,
       ),
     )
     expect(hint).toContain('--wait')

@@ -40,12 +40,12 @@ describe.runIf(root)('trusting a folder', () => {
       why: 'belongs to somebody else',
       change: (folder) => chown(folder, stranger, 0),
       says: /state belongs to user 4321: lab would do what it says/,
-      hint: /chown -R root .*state\nor another folder, of your own: LAB_STATE=/,
+      hint: /chown -R root .*state\nor use another folder, of your own: LAB_STATE=/,
     },
     {
-      why: 'may be written by everybody',
+      why: 'is writable by everybody',
       change: (folder) => chmod(folder, 0o777),
-      says: /state may be written by everybody/,
+      says: /state is writable by everybody/,
       hint: /^chmod go-w .*state\n/,
     },
     {
@@ -54,19 +54,19 @@ describe.runIf(root)('trusting a folder', () => {
         await chown(folder, 0, stranger)
         await chmod(folder, 0o770)
       },
-      says: /state may be written by the group group 4321/,
+      says: /state is writable by the group group 4321/,
       hint: /^chmod go-w/,
     },
     {
-      why: 'lies in a folder of somebody else, who could exchange it',
+      why: 'is in a folder of somebody else, who could replace it',
       change: (folder) => chown(join(folder, '..'), stranger, 0),
-      says: /belongs to user 4321, and .*state lies in it/,
-      hint: /^another folder, of your own: LAB_STATE=/,
+      says: /belongs to user 4321, and .*state is inside it/,
+      hint: /^use another folder, of your own: LAB_STATE=/,
     },
     {
-      why: 'lies in a folder that everybody may write, and is not like /tmp',
+      why: 'is in a folder that everybody may write, unlike /tmp',
       change: (folder) => chmod(join(folder, '..'), 0o777),
-      says: /may be written by everybody, and .*state lies in it/,
+      says: /is writable by everybody, and .*state is inside it/,
       hint: /^chmod go-w/,
     },
   ])('refuses a folder that $why', async ({ change, says, hint }) => {
@@ -94,7 +94,7 @@ describe.runIf(root)('trusting a folder', () => {
     const folder = await made()
     await symlink('b', join(folder, 'a'))
     await symlink('a', join(folder, 'b'))
-    expect(() => refuseForeign(join(folder, 'a'), place)).toThrow(/symbolic links go round in a circle/)
+    expect(() => refuseForeign(join(folder, 'a'), place)).toThrow(/symbolic links form a loop/)
   })
 
   test('trusts folders of the user who typed sudo when root asks', async () => {
@@ -111,7 +111,7 @@ describe.runIf(root)('trusting a folder', () => {
     await writeFile(join(folder, 'deep', 'file'), '')
     refuseForeignIn(folder, place, 'ours')
     await execa('mkfifo', [join(folder, 'deep', 'pipe')])
-    expect(() => refuseForeignIn(folder, place, 'ours')).toThrow(/deep\/pipe is no ordinary file/)
+    expect(() => refuseForeignIn(folder, place, 'ours')).toThrow(/deep\/pipe is not an ordinary file/)
     refuseForeignIn(folder, place, 'ours', { into: () => false })
     await chown(join(folder, 'deep', 'file'), stranger, 0)
     await execa('rm', [join(folder, 'deep', 'pipe')])
@@ -163,10 +163,10 @@ describe('making a folder', () => {
   test.each([
     {
       where: '/proc/lab/x',
-      says: /^\/proc\/lab\/x cannot be made \(at \/proc\/lab\): nothing can be made in \/proc$/,
+      says: /^\/proc\/lab\/x cannot be created \(at \/proc\/lab\): nothing can be created in \/proc$/,
     },
-    { where: '/dev/null', says: /^\/dev\/null cannot be made: a file is there$/ },
-    { where: '/dev/null/x', says: /^\/dev\/null\/x cannot be made: .*a part of it is a file/ },
+    { where: '/dev/null', says: /^\/dev\/null cannot be created: a file is in the way$/ },
+    { where: '/dev/null/x', says: /^\/dev\/null\/x cannot be created: .*a part of its path is a file/ },
     { where: `/tmp/${'x'.repeat(300)}`, says: /a name in it is too long/ },
   ])('refuses at once to make a folder where none can be: $where', async ({ where, says }) => {
     const begun = performance.now()
@@ -182,9 +182,9 @@ describe('making a folder', () => {
     await symlink('nowhere', join(folder, 'dangling'))
     await symlink('loop', join(folder, 'loop'))
     await expect(makeFolder(join(folder, 'dangling', 'x'))).rejects.toThrow(
-      /a link is there that leads nowhere/,
+      /a broken symbolic link is in the way/,
     )
-    await expect(makeFolder(join(folder, 'loop'))).rejects.toThrow(/symbolic links go round in a circle/)
+    await expect(makeFolder(join(folder, 'loop'))).rejects.toThrow(/symbolic links form a loop/)
   })
 
   test.runIf(root).each([
@@ -203,7 +203,7 @@ describe('making a folder', () => {
       process.execPath,
       program,
     ])
-    expect(stdout).toBe(`${folder}/a cannot be made: ${says} 3`)
+    expect(stdout).toBe(`${folder}/a cannot be created: ${says} 3`)
   })
 })
 

@@ -47,7 +47,7 @@ const filesIn = async (folder: string): Promise<readonly string[]> => {
     .filter((entry) => !entry.isDirectory())
     .map((entry) => {
       const path = join(entry.parentPath, entry.name)
-      if (!entry.isFile()) throw new Error(`${path} is no ordinary file: a bundle cannot hold it`)
+      if (!entry.isFile()) throw new Error(`${path} is not an ordinary file, so a bundle cannot hold it`)
       return relative(folder, path)
     })
     .sort()
@@ -132,8 +132,8 @@ const refuseOther = async (into: string): Promise<void> => {
   if (entries.length === 0 || entries.includes(manifestFile)) return
   // One that was interrupted has chunks, and no manifest yet.
   if (entries.every((name) => ['chunks', 'lab'].includes(name))) return
-  throw new LabError('not-a-bundle', `${into} has something else in it`, {
-    hint: `another folder: --into ${into.replace(/\/$/, '')}/lab-bundle`,
+  throw new LabError('not-a-bundle', `${into} already contains something else`, {
+    hint: `use another folder: --into ${into.replace(/\/$/, '')}/lab-bundle`,
     exitCode: exitCodes.usage,
   })
 }

@@ -11,7 +11,7 @@ import { fingerprintOf } from './manifest.js'
 
 const place: Place = {
   variable: 'LAB_CONFIG',
-  danger: 'it says whose programs lab runs',
+  danger: 'it decides whose programs lab runs',
 }
 
 /** Where a user's key and the trusted makers are kept: LAB_CONFIG, else XDG_CONFIG_HOME/lab, else ~/.config/lab. */
@@ -38,8 +38,8 @@ const keptKey = async (): Promise<KeyObject | undefined> => {
   try {
     return createPrivateKey(text)
   } catch (error) {
-    throw new LabError('bad-key', `${keyFile()} is no private key`, {
-      hint: `rm ${keyFile()}: the next bundle has a new maker, and whoever takes it must know that one`,
+    throw new LabError('bad-key', `${keyFile()} is not a private key`, {
+      hint: `rm ${keyFile()}: the next bundle then has a new maker, whom everybody who takes it must trust anew`,
       exitCode: exitCodes.host,
       cause: error,
     })
@@ -94,14 +94,14 @@ export const trustMaker = async (
 ): Promise<void> => {
   if (given !== undefined && given !== fingerprint)
     throw new LabError('other-maker', `${where} was made by ${fingerprint}, not by ${given}`, {
-      hint: 'ask who made it for the line that lab bundle make printed',
+      hint: 'ask the maker for the line that lab bundle make printed',
       exitCode: exitCodes.usage,
     })
   if ((await trustedMakers()).includes(fingerprint)) return
   if (
     given === undefined &&
     !(await ask?.(
-      `${where} was made by ${fingerprint}. Is that what its maker told you? lab will run programs from it.`,
+      `${where} was made by ${fingerprint}. Is this what its maker told you? lab will run programs from it.`,
     ))
   )
     throw new LabError('unknown-maker', `${where} was made by ${fingerprint}, whom you do not trust yet`, {

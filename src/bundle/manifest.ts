@@ -96,7 +96,7 @@ export const signManifest = (bytes: Uint8Array, privateKey: KeyObject): Buffer =
 
 const damaged = (where: string, why: string, cause?: unknown): LabError =>
   new LabError('bad-bundle', `${where}: ${why}`, {
-    hint: 'lab bundle make LAB --into FOLDER makes it anew',
+    hint: 'lab bundle make LAB --into FOLDER makes it again',
     exitCode: exitCodes.failed,
     cause,
   })
@@ -114,19 +114,19 @@ export const readManifest = (
   try {
     key = createPublicKey(maker)
   } catch (error) {
-    throw damaged(where, `${makerFile} is no public key`, error)
+    throw damaged(where, `${makerFile} is not a public key`, error)
   }
-  if (key.asymmetricKeyType !== 'ed25519') throw damaged(where, `${makerFile} is no Ed25519 key`)
+  if (key.asymmetricKeyType !== 'ed25519') throw damaged(where, `${makerFile} is not an Ed25519 key`)
   if (!verify(null, bytes, key, signature))
     throw damaged(
       where,
-      `${manifestFile} is not what its maker signed: it was damaged, or changed by somebody else`,
+      `${manifestFile} is not what its maker signed: it is damaged, or somebody else changed it`,
     )
   let read: unknown
   try {
     read = JSON.parse(bytes.toString('utf8'))
   } catch (error) {
-    throw damaged(where, `${manifestFile} is no JSON`, error)
+    throw damaged(where, `${manifestFile} is not JSON`, error)
   }
   const parsed = manifest.safeParse(read)
   if (!parsed.success) {
@@ -134,7 +134,7 @@ export const readManifest = (
     throw damaged(
       where,
       typeof schema === 'string' && schema !== 'lab.bundle/v1'
-        ? `it is a ${schema}, and this lab reads lab.bundle/v1`
+        ? `it is a ${schema}, but this lab reads lab.bundle/v1`
         : `${manifestFile}: ${parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`)[0] ?? ''}`,
     )
   }
@@ -142,8 +142,7 @@ export const readManifest = (
     for (const { path, size, chunks } of files) {
       let end = 0
       for (const { at, bytes } of chunks) {
-        if (at < end || at + bytes > size)
-          throw damaged(where, `${key}/${path}: its chunks do not fit into it`)
+        if (at < end || at + bytes > size) throw damaged(where, `${key}/${path}: its chunks exceed its size`)
         end = at + bytes
       }
     }

@@ -119,7 +119,7 @@ export const addProgram = async (into: string, signal: AbortSignal): Promise<rea
   if (!existsSync(lockFile))
     throw new LabError(
       'no-lock-file',
-      `${lockFile} is not there: it says which npm packages lab is made of`,
+      `${lockFile} is missing: it lists the npm packages that lab is made of`,
       { hint: 'make the bundle from a clone of the repository, or from a lab that came from a bundle' },
     )
   const lock = JSON.parse(await readFile(lockFile, 'utf8')) as LockFile
@@ -148,7 +148,7 @@ export const addProgram = async (into: string, signal: AbortSignal): Promise<rea
         'npm-pack',
         `npm packages of lab: ${(result.stderr || (result.shortMessage ?? '')).trim()}`,
         {
-          hint: 'npm ping; a bundle is made where the npm registry, or a mirror of it, can be reached',
+          hint: 'npm ping; a bundle can be made only where the npm registry, or a mirror of it, can be reached',
           cause: result,
         },
       )
@@ -158,9 +158,13 @@ export const addProgram = async (into: string, signal: AbortSignal): Promise<rea
     if (!needed.some(({ tarball }) => tarball === name)) await rm(join(packages, name))
   for (const { spec, tarball, integrity } of needed)
     if (!(await isRight(join(packages, tarball), integrity)))
-      throw new LabError('npm-pack', `${spec}: the registry gives another package than the lock file says`, {
-        hint: `npm view ${spec} dist.integrity`,
-      })
+      throw new LabError(
+        'npm-pack',
+        `${spec}: the registry offers a package other than the one in the lock file`,
+        {
+          hint: `npm view ${spec} dist.integrity`,
+        },
+      )
   await npm('--pack-destination', folder, projectRoot)
   const packed = tarballOf(String(manifest['name']), String(manifest['version']))
   await rename(join(folder, packed), join(folder, 'lab.tgz'))

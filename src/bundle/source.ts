@@ -35,7 +35,7 @@ const unreachable = (name: string, why: string, cause?: unknown): LabError =>
   })
 
 const missing = (name: string, path: string): LabError =>
-  new LabError('bundle-file-missing', `${name}: there is no ${path}`, {
+  new LabError('bundle-file-missing', `${name}: ${path} does not exist`, {
     hint:
       path === manifestFile ? 'lab bundle make LAB --into FOLDER makes a bundle' : 'lab bundle check FOLDER',
     exitCode: exitCodes.host,
@@ -82,7 +82,7 @@ const urlSource = (base: string): Source => {
     let timer = setTimeout(() => quiet.abort(new Error('no answer')), silence)
     const heard = (): void => {
       clearTimeout(timer)
-      timer = setTimeout(() => quiet.abort(new Error('it stopped in the middle')), silence)
+      timer = setTimeout(() => quiet.abort(new Error('the transfer stopped in the middle')), silence)
     }
     try {
       const response = await fetch(new URL(path, base), { signal: AbortSignal.any([signal, quiet.signal]) })
@@ -126,7 +126,7 @@ export const sourceOf = async (where: string): Promise<Source> => {
   if (/^https?:\/\//i.test(where)) {
     const url = URL.canParse(where) ? new URL(where) : undefined
     if (url?.search === '' && url.hash === '') return urlSource(url.href.replace(/\/?$/, '/'))
-    throw new LabError('bad-source', `${where}: no URL of a bundle`, {
+    throw new LabError('bad-source', `${where}: not the URL of a bundle`, {
       hint: 'http://HOST:PORT, as lab bundle serve prints it',
       exitCode: exitCodes.usage,
     })

@@ -25,8 +25,10 @@ const zeros = Buffer.alloc(block)
 const badChunk = (source: Source, { sha256 }: Chunk): LabError =>
   new LabError(
     'bad-chunk',
-    `${source.name}: ${chunkPath(sha256)} is not what the manifest says, ${String(attempts)} times in a row`,
-    { hint: 'lab bundle check FOLDER, where the bundle lies, names everything that is damaged' },
+    `${source.name}: ${chunkPath(sha256)} did not match the manifest, ${String(attempts)} times in a row`,
+    {
+      hint: 'lab bundle check FOLDER, on the computer that has the bundle, names everything that is damaged',
+    },
   )
 
 /** Where chunks from a network wait until their part is complete, so that the next try need not fetch them again. */
@@ -99,9 +101,9 @@ const writeFileOf = async (
     if (hash.digest('hex') !== file.sha256)
       throw new LabError(
         'bad-bundle',
-        `${path}: written, it is not what the manifest of ${source.name} says`,
+        `${path}: after writing, it does not match the manifest of ${source.name}`,
         {
-          hint: 'lab bundle check FOLDER; if that finds nothing, this host’s disk or memory is to be looked at',
+          hint: 'lab bundle check FOLDER; if that finds nothing, check this host’s disk and memory',
         },
       )
   } finally {

@@ -9,8 +9,8 @@ const texts = {
   en: {
     title: (lab: string) => `Cards of the class ${lab}`,
     seat: 'Seat',
-    open: 'Open this address in a browser, or take a picture of the code:',
-    once: 'Your browser will warn you that it does not know this computer. That is so in this room; go on.',
+    open: 'Open this address in a browser, or scan the code:',
+    once: 'Your browser will warn you that it does not know this computer. This is expected in this room; continue.',
     fingerprint: 'SHA-256 of the certificate begins with',
   },
   ja: {

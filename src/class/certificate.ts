@@ -56,7 +56,7 @@ export const certificateFor = async (lab: string, address: string): Promise<Cert
   if (!now)
     throw new LabError(
       'no-certificate',
-      `openssl makes no certificate for ${address}: ${(made.stderr || (made.shortMessage ?? '')).trim().split('\n').at(-1) ?? ''}`,
+      `openssl could not make a certificate for ${address}: ${(made.stderr || (made.shortMessage ?? '')).trim().split('\n').at(-1) ?? ''}`,
       {
         hint: 'apt-get install -y openssl',
         exitCode: exitCodes.host,

@@ -57,7 +57,7 @@ const classesRoot = (): string => {
     : '/var/lib/lab/classes'
   refuseForeign(
     root,
-    { variable: 'LAB_CLASSES', danger: 'it says what lab does as root' },
+    { variable: 'LAB_CLASSES', danger: 'it decides what lab does as root' },
     'ours-or-root',
     'folder',
   )
@@ -125,7 +125,7 @@ export const readClass = async (name: string): Promise<ClassFile | undefined> =>
   try {
     return classFile.parse(JSON.parse(text))
   } catch (error) {
-    throw new LabError('bad-class', `${file} is not what this version of lab writes`, {
+    throw new LabError('bad-class', `${file} was not written by this version of lab`, {
       hint: `lab class down --lab ${name}`,
       exitCode: exitCodes.host,
       cause: error,

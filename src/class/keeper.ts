@@ -56,7 +56,7 @@ const failed = (seat: Kept, why: string): void => {
   const last = seat.tries >= tries
   Object.assign(seat, {
     status: last ? 'failed' : 'waiting',
-    detail: last ? why : `${why}; it is tried again`,
+    detail: last ? why : `${why}; trying again`,
     next: Date.now() + (last ? tryAgain : 1000),
   })
 }
@@ -81,7 +81,7 @@ export class Keeper {
       if (!this.#seats.has(id))
         this.#seats.set(id, {
           status: 'waiting',
-          detail: 'its turn comes',
+          detail: 'waiting for its turn',
           next: 0,
           busy: false,
           reset: false,
@@ -140,7 +140,7 @@ export class Keeper {
   async #tend(of: SeatOf, seat: Kept): Promise<void> {
     if (seat.status === 'ready') {
       if ((await seatProcess(of)) === undefined) {
-        Object.assign(seat, { status: 'waiting', detail: 'it had ended, and is started again', next: 0 })
+        Object.assign(seat, { status: 'waiting', detail: 'it had ended; starting it again', next: 0 })
         return
       }
       seat.progress = await readProgress(of)

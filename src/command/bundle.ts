@@ -65,15 +65,15 @@ const make = async (
     else
       io.stdout.write(
         [
-          `${into} has all that ${labs.join(', ')} ${labs.length === 1 ? 'is' : 'are'} made of: ${mebibytes(bytes)}, made in ${seconds.toFixed(0)} s`,
+          `${into} has everything that ${labs.join(', ')} ${labs.length === 1 ? 'is' : 'are'} made of: ${mebibytes(bytes)}, made in ${seconds.toFixed(0)} s`,
           ...manifest.parts.map((part) => `  ${part.title}, ${mebibytes(storedBytes([part]))}`),
           `  lab ${manifest.version} and its npm packages, ${mebibytes(manifest.program.reduce((sum, { size }) => sum + size, 0))}`,
           `  maker ${maker.fingerprint}`,
-          'Tell the maker’s line to those who take it: they compare it once. In the room:',
+          'Give the maker’s line to the people who take the bundle: they compare it once. In the room:',
           `  lab bundle serve ${quote(into)} --listen 0.0.0.0:8080`,
-          'or copy the folder to a stick, and there:',
+          'or copy the folder to a USB stick, and there:',
           `  lab up ${labs[0] ?? ''} --from FOLDER`,
-          'On a computer that has no lab yet, only Node:',
+          'On a computer that has Node but no lab yet:',
           '  sh FOLDER/lab/install.sh',
           '',
         ].join('\n'),
@@ -174,7 +174,7 @@ const check = async (where: string, options: Options, io: Io): Promise<ExitCode>
         ...manifest.parts.map((part) => `  ${part.title} (${part.key}), ${mebibytes(storedBytes([part]))}`),
         ...damage,
         damage.length === 0
-          ? `All of its ${mebibytes(bytes)} are as they were made.`
+          ? `All of its ${mebibytes(bytes)} are intact.`
           : `${String(damage.length)} of its files are damaged or missing.`,
         '',
       ].join('\n'),
@@ -185,7 +185,7 @@ const check = async (where: string, options: Options, io: Io): Promise<ExitCode>
 const bundleMeaning = 'the folder of a bundle'
 
 export const verbs: readonly VerbLine[] = [
-  line('make [options] <labs...>', 'put all that labs are made of into a folder, and sign it', () =>
+  line('make [options] <labs...>', 'put everything that labs are made of into a folder, and sign it', () =>
     Promise.resolve({
       verb: {
         words: { labs: 'shipped names (lab list), or paths of lab files' },
@@ -211,7 +211,7 @@ export const verbs: readonly VerbLine[] = [
       } satisfies Verb,
     }),
   ),
-  line('check [options] <bundle>', 'look whether a bundle is whole, and who made it', () =>
+  line('check [options] <bundle>', 'check that a bundle is complete, and show who made it', () =>
     Promise.resolve({
       verb: {
         words: { bundle: 'the folder or URL of a bundle' },

@@ -167,7 +167,7 @@ const wantedClass = (lab: Lab, options: UpOptions, before: ClassFile | undefined
   if (before && count < before.seats.length)
     throw new LabError(
       'fewer-seats',
-      `the class ${lab.name} has ${String(before.seats.length)} seats, and --count is ${String(count)}: seats only become more`,
+      `the class ${lab.name} has ${String(before.seats.length)} seats, but --count is ${String(count)}: the number of seats can only grow`,
       {
         hint: `lab class down --lab ${lab.name}`,
         exitCode: exitCodes.usage,
@@ -204,8 +204,8 @@ export const up = async (name: string, options: UpOptions, io: Io): Promise<Exit
   try {
     const full = await loadLab(name)
     if (!full.file.startsWith(join(projectRoot, 'labs')))
-      throw new LabError('own-lab-file', `${name}: a class is made of a shipped lab`, {
-        hint: `lab list shows them; or put the file beside them: ${join(projectRoot, 'labs')}`,
+      throw new LabError('own-lab-file', `${name}: a class needs a shipped lab`, {
+        hint: `lab list shows them; or put the file next to them: ${join(projectRoot, 'labs')}`,
         exitCode: exitCodes.usage,
       })
     const paths = classPaths(full.name)
@@ -285,9 +285,9 @@ const untilReady = async (
       `  cards  ${classPaths(wanted.lab).cards}`,
       '',
       'Try next',
-      '  lab class verify      every seat, as a student comes in',
+      '  lab class verify      checks every seat the way a student reaches it',
       '  lab class status',
-      '  lab class down        ends it, and sees that nothing is left',
+      '  lab class down        ends the class and verifies that nothing is left',
       '',
     ].join('\n'),
   )

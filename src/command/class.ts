@@ -104,7 +104,7 @@ const verify = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
     })
   else
     io.stdout.write(
-      `${String(good)} of ${String(visits.length)} seats are ready, as a student finds them at the card's address\n`,
+      `${String(good)} of ${String(visits.length)} seats are ready, as a student finds them at the address on the card\n`,
     )
   return good === wanted.seats.length ? exitCodes.ok : exitCodes.failed
 }
@@ -114,7 +114,7 @@ const seatIn = (wanted: ClassFile, typed: string): string => {
   if (wanted.seats.some((seat) => seat.id === id)) return id
   throw new LabError(
     'no-seat',
-    `${wanted.lab} has no seat ${typed}: there are 01 to ${wanted.seats.at(-1)?.id ?? ''}`,
+    `${wanted.lab} has no seat ${typed}: its seats are 01 to ${wanted.seats.at(-1)?.id ?? ''}`,
     {
       hint: 'lab class status',
       exitCode: exitCodes.usage,
@@ -139,7 +139,7 @@ const reset = async (typed: string, options: ClassOptions, io: Io): Promise<Exit
       })
   }
   io.stdout.write(
-    `seat ${id} is as new, after ${((Date.now() - began) / 1000).toFixed(0)} s; its home folder is as it was\n`,
+    `seat ${id} is new again, after ${((Date.now() - began) / 1000).toFixed(0)} s; its home folder was kept\n`,
   )
   return exitCodes.ok
 }
@@ -149,14 +149,14 @@ const extend = async (minutes: string, options: ClassOptions, io: Io): Promise<E
   const wanted = await theClass(options.lab)
   const more = /^\d{1,5}$/.test(minutes) ? Number(minutes) : 0
   if (more < 1)
-    throw new LabError('bad-number', `${minutes}: a number of minutes`, {
+    throw new LabError('bad-number', `${minutes}: expected a number of minutes`, {
       hint: 'lab class extend 30',
       exitCode: exitCodes.usage,
     })
   const until = new Date(Math.max(Date.now(), Date.parse(wanted.until)) + more * 60_000).toISOString()
   await writeClass({ ...wanted, until })
   await callControl(classPaths(wanted.lab).socket, 'POST', '/reload')
-  io.stdout.write(`The class ${wanted.lab} goes on until ${until}\n`)
+  io.stdout.write(`The class ${wanted.lab} continues until ${until}\n`)
   return exitCodes.ok
 }
 
@@ -178,8 +178,8 @@ const forget = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
   await syncFolder(dirname(names))
   io.stdout.write(
     there === undefined
-      ? `There is no ${names}: nothing here knows a name\n`
-      : `${names} is gone: nothing here knows a name any more\n`,
+      ? `There is no ${names}: lab keeps no names of people here\n`
+      : `${names} is removed: lab keeps no names of people here any more\n`,
   )
   return exitCodes.ok
 }
@@ -197,7 +197,7 @@ const down = async (options: ClassOptions & { readonly results?: string }, io: I
   try {
     if (options.results !== undefined) {
       await writeFile(options.results, resultsCsv(await boardOf(wanted)))
-      io.stdout.write(`${options.results} has what was done\n`)
+      io.stdout.write(`${options.results} has the results\n`)
     }
     if (await holderOf(paths.gatewayLock)) {
       await callControl(paths.socket, 'POST', '/stop').catch(() => undefined)
@@ -216,7 +216,7 @@ const down = async (options: ClassOptions & { readonly results?: string }, io: I
     if (found.length > 0)
       throw new LabError(
         'left-over',
-        [`${String(wanted.seats.length)} seats, and this is left:`, ...found.map((what) => `  ${what}`)].join(
+        [`${String(wanted.seats.length)} seats; this is left:`, ...found.map((what) => `  ${what}`)].join(
           '\n',
         ),
         {
@@ -240,48 +240,51 @@ const lines = (usage: string, does: string, verb: Verb): VerbLine =>
 export const verbs: readonly VerbLine[] = [
   lines('up [options] <lab>', 'make a class of seats on this host, or bring its seats back', {
     options: [
-      new Option('--count <number>', 'how many seats').makeOptionMandatory(),
-      new Option('--listen <address:port>', 'where the gateway listens; default: 127.0.0.1:8443'),
-      new Option('--address <name>', 'what cards say; default: the first address that it listens at'),
-      new Option('--hours <hours>', 'how long tokens are good; default: 10'),
-      new Option('--lang <language>', 'of cards and pages; default: en').choices(['en', 'ja']),
+      new Option('--count <number>', 'the number of seats').makeOptionMandatory(),
+      new Option('--listen <address:port>', 'the address of the gateway; default: 127.0.0.1:8443'),
+      new Option('--address <name>', 'the address on the cards; default: the first address of the gateway'),
+      new Option('--hours <hours>', 'how many hours tokens are valid; default: 10'),
+      new Option('--lang <language>', 'the language of cards and pages; default: en').choices(['en', 'ja']),
       new Option('--size <size>', 'small: less memory for each machine').choices(['full', 'small']),
       ...withSource,
       withWait,
     ],
     run: up,
   }),
-  lines('status [options]', 'every seat, and where the board and the cards are', {
+  lines('status [options]', 'show every seat, and where the board and the cards are', {
     options: [withClass, asJson],
     run: status,
   }),
-  lines('verify [options]', "go to every seat as a student does, through the card's address", {
+  lines('verify [options]', 'visit every seat the way a student does, through the address on the card', {
     options: [withClass, asJson],
     run: verify,
   }),
   lines('board [options]', "print the address of the teacher's page", { options: [withClass], run: board }),
-  lines('reset [options] <seat>', "make a seat's lab anew; its home folder stays", {
+  lines('reset [options] <seat>', "rebuild a seat's lab; its home folder is kept", {
     words: { seat: 'its number' },
     options: [withClass],
     run: reset,
   }),
-  lines('extend [options] <minutes>', 'let the class go on for longer', {
-    words: { minutes: 'how many more' },
+  lines('extend [options] <minutes>', 'extend the class', {
+    words: { minutes: 'the number of additional minutes' },
     options: [withClass],
     run: extend,
   }),
-  lines('results [options]', 'what was done at each seat', {
+  lines('results [options]', 'show what was done at each seat', {
     options: [
       withClass,
       new Option('--format <format>', 'csv or junit').choices(['csv', 'junit']).default('csv'),
     ],
     run: results,
   }),
-  lines('forget [options]', 'remove the file that says who sat where', { options: [withClass], run: forget }),
-  lines('down [options]', 'end a class, and see that nothing is left', {
+  lines('forget [options]', 'remove the file that maps people to seats', {
+    options: [withClass],
+    run: forget,
+  }),
+  lines('down [options]', 'end a class, and verify that nothing is left', {
     options: [
       withClass,
-      new Option('--results <file>', 'write what was done into a file first, as CSV'),
+      new Option('--results <file>', 'first write the results to a file, as CSV'),
       withWait,
     ],
     run: down,

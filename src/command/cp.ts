@@ -18,7 +18,7 @@ const run = async (
   if (paths.length < 2 || remote.length === 0)
     throw new LabError(
       'no-machine',
-      paths.length < 2 ? 'two paths are wanted: from, to' : 'no path is on a machine',
+      paths.length < 2 ? 'expected two paths: from, to' : 'neither path is on a machine',
       {
         hint: `lab cp ${lab.name} ./file ${lab.machines[0]?.name ?? 'machine'}:/root/`,
         exitCode: exitCodes.usage,

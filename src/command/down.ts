@@ -79,8 +79,8 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     else {
       io.stdout.write(
         left.length === 0
-          ? `${lab.name}: ${existed ? 'gone' : 'was not up'}; nothing left: no processes, namespaces, interfaces, mounts or files${asBefore ? '' : ', but a machine is not as it was'}\n`
-          : `${lab.name}: still there:\n${left.map(({ kind, what }) => `  ${kind}: ${maskKnown(what)}\n`).join('')}`,
+          ? `${lab.name}: ${existed ? 'gone' : 'was not up'}; nothing left: no processes, namespaces, interfaces, mounts or files${asBefore ? '' : ', but a machine is not as it was before'}\n`
+          : `${lab.name}: this is left:\n${left.map(({ kind, what }) => `  ${kind}: ${maskKnown(what)}\n`).join('')}`,
       )
     }
     printFailures(lab, report, io)

@@ -59,7 +59,7 @@ const run = async (
 }
 
 export const verb: Verb = {
-  options: [new Option('-f, --follow', 'go on with what happens from now on, until Ctrl-C'), asJson],
+  options: [new Option('-f, --follow', 'follow events as they happen, until Ctrl-C'), asJson],
   looks: true,
   run,
 }

@@ -29,9 +29,13 @@ const run = async (
   const { address } = machineOf(lab, name)
   const wanted = options.port ?? port
   if (!isPort(wanted))
-    throw new LabError('bad-port', `--port ${wanted}: wanted 0 to 65535; 0: any that is free`, {
-      exitCode: exitCodes.usage,
-    })
+    throw new LabError(
+      'bad-port',
+      `--port ${wanted}: expected a port from 0 to 65535; 0 takes any free port`,
+      {
+        exitCode: exitCodes.usage,
+      },
+    )
   const server = createServer((near) => {
     provider.dial(lab, address, Number(port)).then(
       (far) => {
@@ -67,6 +71,9 @@ const run = async (
 }
 
 export const verb: Verb = {
-  options: [new Option('-p, --port <port>', 'the port on this host; default: the same; 0: any'), asJson],
+  options: [
+    new Option('-p, --port <port>', 'the port on this host; default: the same port; 0: any free port'),
+    asJson,
+  ],
   run,
 }

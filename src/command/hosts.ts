@@ -60,10 +60,10 @@ export const withPinnedKeys = async (file: HostsFile, options: Options, io: Io):
       return key === undefined ? [] : [`  ${login.name}  ${placeOf(login)}  ${fingerprint(key)}`]
     })
     io.stderr.write(
-      `Host keys that ${file.file} does not have yet. On each of them, ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub prints its own:\n${lines.join('\n')}\n`,
+      `Host keys that ${file.file} does not have yet. On each host, ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub prints its key:\n${lines.join('\n')}\n`,
     )
     const right =
-      options.yes ?? (await io.ask?.('Are these the right ones? Then they are written into the file.'))
+      options.yes ?? (await io.ask?.('Are these the right keys? If so, they are written into the file.'))
     if (right !== true)
       throw new LabError(
         'host-key-unknown',
@@ -137,7 +137,7 @@ const check = async (
     }
     io.stdout.write(
       [
-        ...count('refuse', 'thing that no lab can be made with', 'things that no lab can be made with'),
+        ...count('refuse', 'problem that makes a lab impossible', 'problems that make a lab impossible'),
         ...count('warn', 'warning', 'warnings'),
         ...count('change', 'thing that lab up changes', 'things that lab up changes'),
       ].join(', ') || 'all is well',
@@ -163,11 +163,11 @@ const init = async (
     throw new LabError(
       'wrong-number',
       `${options.lab ?? ''} has ${String(machines.length)} machines (${machines.join(', ')}), and ${words.join(' ')} is ${String(logins.length)} hosts`,
-      { hint: 'name one host for each machine, in their order', exitCode: exitCodes.usage },
+      { hint: 'name one host for each machine, in the same order', exitCode: exitCodes.usage },
     )
   const { file } = options
   if (existsSync(file) && !options.force)
-    throw new LabError('file-exists', `${file} is there already`, {
+    throw new LabError('file-exists', `${file} already exists`, {
       hint: `lab hosts check ${quote(file)}, or --force to replace it`,
       exitCode: exitCodes.usage,
     })

@@ -32,9 +32,9 @@ export const labOnHosts = async (lab: Lab, options: Options, io: Io, view: View)
   if (asked !== 'hosts')
     throw new LabError(
       'other-provider',
-      `--hosts names machines that exist already, and ${asked} makes its own`,
+      `--hosts names machines that exist already, but ${asked} makes its own`,
       {
-        hint: inUse ? `lab down ${lab.name}` : 'one of the two: --hosts FILE, or --provider NAME',
+        hint: inUse ? `lab down ${lab.name}` : 'use either --hosts FILE or --provider NAME',
         exitCode: exitCodes.usage,
       },
     )

@@ -86,7 +86,7 @@ const withSurroundings = async <T>(
         reset: async () => {
           const { exitCode, out } = await desk.type(`lab restore ${quote(lab.name)} ${cleanName} --wait`)
           if (exitCode !== 0)
-            throw new LabError('not-restored', `the lab could not be put back: ${out.slice(-600)}`, {
+            throw new LabError('not-restored', `the lab could not be restored: ${out.slice(-600)}`, {
               hint: `lab restore ${lab.name} ${cleanName}`,
             })
         },
@@ -174,7 +174,7 @@ const run = async (
   const [first] = exercises
   if (!first)
     throw new LabError('no-exercise', `${lab.name} has no exercises in ${folder}`, {
-      hint: 'docs/teaching.md says how one is written',
+      hint: 'docs/teaching.md explains how to write one',
       exitCode: exitCodes.usage,
     })
   await refuseWithoutClean(lab)
@@ -202,16 +202,16 @@ const run = async (
 }
 
 export const verb: Verb = {
-  words: { exercise: 'its name; absent: a list, or the only one there is' },
+  words: { exercise: 'its name; without it: a list, or the only exercise there is' },
   options: [
     new Option('--lang <language>', 'the language of the exercise')
       .choices(languages)
       .default((process.env['LANG'] ?? '').startsWith('ja') ? 'ja' : 'en'),
     new Option('--plain', 'plain lines, nothing drawn: for screen readers and pipes'),
     new Option('--list', 'the exercises of the lab, and how far each one is'),
-    new Option('--test', 'try each exercise: its checks, its solutions, its wrong attempts, reset'),
-    new Option('--junit <file>', 'where the results of --test go as JUnit'),
-    new Option('--seed <number>', 'what is drawn in secret follows from it'),
+    new Option('--test', 'test each exercise: its checks, solutions, wrong attempts and reset'),
+    new Option('--junit <file>', 'where --test writes its results as JUnit'),
+    new Option('--seed <number>', 'the number that decides what is drawn in secret'),
   ],
   run,
 }

@@ -17,7 +17,7 @@ const run = async (
 ): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
   if (!/^[1-9]\d*$/.test(options.lines))
-    throw new LabError('bad-lines', `--lines ${options.lines}: wanted a number, 1 or more`, {
+    throw new LabError('bad-lines', `--lines ${options.lines}: expected a number, 1 or more`, {
       exitCode: exitCodes.usage,
     })
   const provider = await providerOf(lab)
@@ -44,8 +44,8 @@ const run = async (
 
 export const verb: Verb = {
   options: [
-    new Option('-n, --lines <count>', 'how many lines').default('40'),
-    new Option('--journal', "the machine's journal instead"),
+    new Option('-n, --lines <count>', 'the number of lines').default('40'),
+    new Option('--journal', "print the machine's journal instead"),
   ],
   looks: true,
   run,

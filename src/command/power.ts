@@ -21,7 +21,7 @@ const stateOf = async (lab: Lab, provider: Provider, name: string): Promise<Mach
   (await provider.states(lab)).find((state) => state.name === name) ?? {
     name,
     status: 'absent',
-    detail: 'the provider does not know it',
+    detail: 'the provider does not know the machine',
   }
 
 /** Cuts the power. That it is to be switched on again is on the disk before. */
@@ -50,7 +50,7 @@ const switchOn = async (session: Session, view: View, name: string): Promise<voi
   )
   const ids = new Set(concerned.map(({ id }) => id))
   if (concerned.some(({ kind }) => kind === 'fence'))
-    view.notice(`${name} was fenced while it was off: it comes back by a fresh boot`)
+    view.notice(`${name} was fenced while it was off: it comes back with a fresh boot`)
   const failed = await undoAll(session, registry, ({ id }) => ids.has(id))
   if (failed.length > 0) throw new LabError('not-undone', failed.join('\n'), { hint: `lab heal ${lab.name}` })
   if ((await stateOf(lab, session.provider, name)).status !== 'running') await power.switchOn(session, name)
@@ -65,7 +65,7 @@ const run = async (
   io: Io,
 ): Promise<ExitCode> => {
   if (!isAction(action))
-    throw new LabError('bad-action', `${action}: wanted ${actions.slice(0, -1).join(', ')} or status`, {
+    throw new LabError('bad-action', `${action}: expected ${actions.slice(0, -1).join(', ')} or status`, {
       hint: `lab power ${nameOrPath} ${machine} status`,
       exitCode: exitCodes.usage,
     })
@@ -120,7 +120,7 @@ const run = async (
     }
     await view.close()
     const heal = action === 'off' ? `; to switch it on: lab power ${lab.name} ${name} on` : ''
-    return tell(`${changes ? 'by hand' : 'it was already'}${heal}`)
+    return tell(`${changes ? 'by hand' : 'no change'}${heal}`)
   })
 }
 

@@ -35,7 +35,7 @@ export const verb: Verb = {
     withEvents,
     withWait,
     ...withSource,
-    new Option('--prune', 'then remove what earlier versions built'),
+    new Option('--prune', 'then remove what earlier versions of lab built'),
   ],
   run,
 }

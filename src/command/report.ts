@@ -21,7 +21,7 @@ const run = async (
   if (options.compare) {
     const [one, other, ...more] = options.compare
     if (one === undefined || other === undefined || more.length > 0)
-      throw new LabError('bad-compare', '--compare: wanted two runs', {
+      throw new LabError('bad-compare', '--compare: name two runs', {
         hint: `ls ${runs}`,
         exitCode: exitCodes.usage,
       })
@@ -51,6 +51,6 @@ export const exitCodeOf = (reports: readonly RunReport[]): ExitCode => {
 }
 
 export const verb: Verb = {
-  options: [new Option('--compare <runs...>', 'two folders of runs, in one table'), asJson],
+  options: [new Option('--compare <runs...>', 'compare the runs of two folders in one table'), asJson],
   run,
 }

@@ -132,7 +132,7 @@ export const shortReport = (report: RunReport): string =>
       .filter(({ measured, wanted }) => measured !== null || wanted !== null)
       .map(
         ({ name, measured, wanted }) =>
-          `  ${name}: ${seconds(measured)}${wanted === null ? '' : `, wanted ${seconds(wanted)} or less`}`,
+          `  ${name}: ${seconds(measured)}${wanted === null ? '' : `, limit ${seconds(wanted)}`}`,
       ),
     ...(recoveryText(report) === undefined ? [] : [`  recovered: ${recoveryText(report) ?? ''}`]),
     ...looksText(report).map((text) => `  steady state ${shortly(text)}`),
@@ -179,7 +179,7 @@ const judged = ({ scenario, seconds, verdict, checks }: RunReport): TrialEvent =
  */
 const borrowed = (course: Lab, machines: Lab): Lab => {
   const refuse = (what: string): never => {
-    throw new LabError('not-on', `${course.name} cannot be run on ${machines.name}: ${what}`, {
+    throw new LabError('not-on', `${course.name} cannot run on ${machines.name}: ${what}`, {
       hint: `lab up ${course.name}`,
       exitCode: exitCodes.usage,
     })
@@ -310,7 +310,7 @@ export const verb: Verb = {
   options: [
     new Option('--all', 'run every scenario of the lab file, with one report'),
     new Option('--on <lab>', 'run experiments on the machines of another lab that is up'),
-    new Option('--fence', 'cut the power of a lost node before it is replaced (as fencing: power)'),
+    new Option('--fence', 'cut the power of a lost node before it is replaced (like fencing: power)'),
     asJson,
     withWait,
   ],

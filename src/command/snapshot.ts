@@ -30,6 +30,6 @@ const run = async (
 
 export const verb: Verb = {
   words: { name: 'up to 32 of a-z, 0-9 and -' },
-  options: [new Option('--replace', 'in the place of one of the same name'), asJson, withWait],
+  options: [new Option('--replace', 'replace a snapshot of the same name'), asJson, withWait],
   run,
 }

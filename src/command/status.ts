@@ -60,7 +60,7 @@ const fencingLines = (
                   ? 'the agent has not seen a worker ready yet'
                   : `the agent watches ${status.watched.map(({ node, since }) => `${node} since ${since}`).join(', ')}`
             } (pid ${String(status.pid)})`
-          : `fencing ${status.method}: nobody watches the workers; type: lab up ${lab.name}`,
+          : `fencing ${status.method}: no agent watches the workers; type: lab up ${lab.name}`,
       ]),
   ...(status.fencing.length > 0 ? [`being fenced: ${status.fencing.join(', ')}`] : []),
   ...(status.fenced.length > 0

@@ -84,9 +84,11 @@ export const withYes = new Option('--yes', 'answer every question with yes')
 
 /** Where parts come from, for verbs that may have to make some. */
 export const withSource: readonly Option[] = [
-  new Option('--from <bundle>', 'a folder or URL with parts, taken before any are built').env('LAB_PARTS'),
+  new Option('--from <bundle>', 'a folder or URL with parts, which are taken before any are built').env(
+    'LAB_PARTS',
+  ),
   new Option('--maker <fingerprint>', 'the maker of the bundle, as lab bundle make printed it'),
-  new Option('--offline', 'build nothing and fetch nothing elsewhere; name everything that is missing'),
+  new Option('--offline', 'build and download nothing; name everything that is missing'),
 ]
 
 /** The command line for another program, with or without a leading `--`. */

@@ -53,7 +53,7 @@ export const verbs: readonly VerbLine[] = [
     () => import('./status.js'),
   ),
   line('verify [options] <lab>', 'run every check on a running lab', () => import('./verify.js')),
-  line('plan [options] <lab>', 'show what up would do now, and why', () => import('./plan.js')),
+  line('plan [options] <lab>', 'show what lab up would do now, and why', () => import('./plan.js')),
   line('list [options]', 'list all labs', () => import('./list.js')),
   line('validate [options] <lab>', 'check a lab file without making anything', () => import('./validate.js')),
   line('init [options] <name>', 'write NAME.yaml, a lab file to edit', () => import('./init.js')),
@@ -69,23 +69,23 @@ export const verbs: readonly VerbLine[] = [
   ),
   line(
     'hosts',
-    'machines that exist already: write and check hosts.yaml, which says how they are reached',
+    'use machines that exist already: write and check hosts.yaml, which says how to reach them',
     () => import('./hosts.js'),
   ),
   line(
     'class',
-    'a seat for each student on this host, with cards, terminals in browsers and a board',
+    'give each student a seat on this host, with cards, terminals in browsers and a board',
     () => import('./class.js'),
   ),
   line(
     'bundle',
-    'all that labs are made of, as plain files: for a room without internet',
+    'put everything that labs are made of into plain files, for a room without internet',
     () => import('./bundle.js'),
   ),
   line('box', 'build boxes for Vagrant: Debian with everything that a lab needs', () => import('./box.js')),
   line(
     'doctor [options]',
-    'say which providers work here, and what would make the others work',
+    'say which providers work here, and what the others lack',
     () => import('./doctor.js'),
   ),
   line(

@@ -83,11 +83,11 @@ const run = async (
       verb: 'watch',
       exercise: {
         name: 'watch',
-        description: 'What a person did by hand, and what it did to the lab',
+        description: 'Changes made by hand, and their effect on the lab',
         record: lab.database !== undefined,
         repair: options.keep ? 'person' : 'lab',
         run: async (exercise) => {
-          view.notice('recording: act in another terminal; Ctrl-C when it is enough')
+          view.notice('recording: work in another terminal; press Ctrl-C when you have seen enough')
           await untilEnough(exercise, view, io.signal)
           await hold('watch')
         },
@@ -104,7 +104,7 @@ const run = async (
 
 export const verb: Verb = {
   options: [
-    new Option('--keep', 'do not bring the lab back afterwards: that is the task of whoever acts'),
+    new Option('--keep', 'do not repair the lab afterwards: that is the task of the person who broke it'),
     asJson,
     withEvents,
   ],

@@ -137,7 +137,7 @@ const writes = 5
 
 export const memberLost: Experiment = {
   name: 'member-lost',
-  description: 'A member of a Cassandra ring is lost: rows are written and read at QUORUM all the same',
+  description: 'A member of a Cassandra ring is lost: rows are still written and read at QUORUM',
   workers: 3,
   workload: true,
   run: async (context) => {
@@ -177,7 +177,7 @@ export const memberLost: Experiment = {
           `from the loss of a member until ${String(writes)} rows were written and read`,
           context.now() - from,
         )
-        await context.until('the others call it down', 120, async () => {
+        await context.until('the other members call it down', 120, async () => {
           const states = ringStates(await context.exec('cassandra-0', ['nodetool', 'status']))
           return { ok: states.filter((state) => state === 'DN').length === 1, saw: states.join(', ') }
         })

@@ -229,7 +229,7 @@ export const nodeLost: Experiment = {
       ok: bare() === undefined,
       saw: bare() ? `still there, ${bare()?.phase ?? ''}` : 'gone',
     }))
-    context.claim('the bare pod came back nowhere', neverElsewhere(context.history, from, before))
+    context.claim('the bare pod did not come back anywhere', neverElsewhere(context.history, from, before))
   },
 }
 

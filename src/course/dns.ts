@@ -42,7 +42,7 @@ export const recordsLeadTo = (
   if (targets.join() !== [...wanted].sort().join())
     return {
       ok: false,
-      saw: `SRV records of ${service} lead to ${targets.join(', ') || 'nobody'}, wanted ${wanted.join(', ')}`,
+      saw: `SRV records of ${service} lead to ${targets.join(', ') || 'nobody'}; they should lead to ${wanted.join(', ')}`,
     }
   const found = members.map(({ name, address }) => {
     const addresses = addressesIn(a.get(name) ?? '', `${name}.${service}`)

@@ -75,7 +75,7 @@ export interface DisruptionBudget {
 
 export const allows = ({ status }: DisruptionBudget, disruptions: number): Verdict => ({
   ok: status.disruptionsAllowed === disruptions,
-  saw: `${String(status.disruptionsAllowed)} disruptions allowed: ${String(status.currentHealthy)} of ${String(status.expectedPods)} healthy, ${String(status.desiredHealthy)} wanted`,
+  saw: `${String(status.disruptionsAllowed)} disruptions allowed: ${String(status.currentHealthy)} of ${String(status.expectedPods)} healthy, ${String(status.desiredHealthy)} required`,
 })
 
 /**
@@ -96,7 +96,7 @@ export const refusedByBudget = (
   const refusal = /Cannot evict pod as it would violate the pod's disruption budget/.exec(answer ?? '')?.[0]
   const why =
     said === undefined
-      ? 'the drain came to its end'
+      ? 'the drain completed'
       : refusal === undefined
         ? `asked to evict ${before.name}, the API server says: ${answer ?? 'yes'}`
         : !allows(budget, 0).ok
@@ -152,13 +152,13 @@ export const maintenance: Experiment = {
         // The last change of a pod may be on its way still.
         await context.until(claimed, 15, async () => drained(await drainSeen(context, node, said)))
       }
-      await empty(`drain ${first}, the node of zk-0`, first, 'the first drain comes to its end')
+      await empty(`drain ${first}, the node of zk-0`, first, 'the first drain completes')
       await context.until('zk-0 is ready on the fourth node', 180, () => {
         const { ok, saw } = threeReady(context)
         return { ok: ok && ![first, second, third].includes(nodeOf('zk-0')), saw }
       })
-      await empty(`drain ${second}, the node of zk-1`, second, 'the second drain comes to its end')
-      await context.until('zk-1 fits nowhere, and says why', 90, () => {
+      await empty(`drain ${second}, the node of zk-1`, second, 'the second drain completes')
+      await context.until('zk-1 fits on no node, and its events say why', 90, () => {
         const pod = podNamed(context, 'zk-1')
         return {
           ok:
@@ -190,7 +190,7 @@ export const maintenance: Experiment = {
         return { ok: ok && nodeOf('zk-1') === first, saw }
       })
       await context.until('the budget allows one again', 30, async () => allows(await budget(), 1))
-      await empty(`drain ${third} again`, third, 'now it comes to its end')
+      await empty(`drain ${third} again`, third, 'now it completes')
       await context.act(`uncordon ${second}`, () => context.kubectl(['uncordon', second]))
       await context.until('zk-2 is ready on the second node', 240, () => {
         const { ok, saw } = threeReady(context)

@@ -89,7 +89,9 @@ export const nodeSelector: Experiment = {
       'nginx:1.26',
       nodeTypes.pinned,
     )
-    await context.stays('nor does this one', 5, () => nothingHappened(context.history, pinned, app))
+    await context.stays('the new template does not touch them either', 5, () =>
+      nothingHappened(context.history, pinned, app),
+    )
 
     const lost = setPods(context)
     const bareBefore = bare()
@@ -145,6 +147,9 @@ export const nodeSelector: Experiment = {
       back,
     )
     context.figure('from switching the node on until the pods that waited run', again)
-    context.claim('the bare pod came back nowhere', neverElsewhere(context.history, from, bareBefore))
+    context.claim(
+      'the bare pod did not come back anywhere',
+      neverElsewhere(context.history, from, bareBefore),
+    )
   },
 }

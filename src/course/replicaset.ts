@@ -52,7 +52,7 @@ export const untilNotReady = async (
 ): Promise<number> => {
   let since = NaN
   const took = await context.until(
-    `${node} is NotReady: nobody hears of it`,
+    `${node} is NotReady: its kubelet does not report`,
     120,
     async () => {
       const { status } = await context.get<Node>('node', node)

@@ -172,14 +172,17 @@ export const deleteModes: Experiment = {
       ok: podNamed(context, 'web-0') === undefined,
       saw: podNamed(context, 'web-0')?.phase ?? 'gone',
     }))
-    await context.stays('nobody makes web-0 again', 8, () => ({
+    await context.stays('web-0 is not made again', 8, () => ({
       ok: podNamed(context, 'web-0') === undefined,
       saw: podNamed(context, 'web-0') ? 'it is back' : 'no web-0',
     }))
     const one = context.history.pods.filter(({ name }) => name === 'web-1')
     const { from: adopted } = await applyWeb(context, { replicas: 2 })
     context.claim('a new StatefulSet of 2 adopted web-1 as it was', untouched(context.history, adopted, one))
-    context.claim('it ended web-2, which it does not want', endedInOrder(context.history, adopted, ['web-2']))
+    context.claim(
+      'it ended web-2, which is beyond its replicas',
+      endedInOrder(context.history, adopted, ['web-2']),
+    )
     await namesServed(context, 'web-0, made anew, serves what the first one wrote', 2)
     const cascaded = await context.act('delete the StatefulSet, and its pods with it', () =>
       context.kubectl(['delete', 'statefulset', 'web']),

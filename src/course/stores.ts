@@ -251,7 +251,7 @@ export const cassandraStore = (
   const longRead = { readTimeout: longTimeout }
   let last = 1
   return memberStore(options, greet, {
-    source: 'read at QUORUM from members that were not ended before, so that their memory may have answered',
+    source: 'read at QUORUM from members that were not ended before, so they may have answered from memory',
     create: async (client) => {
       await client.execute(
         `CREATE KEYSPACE IF NOT EXISTS ${options.run} WITH replication = {'class': 'NetworkTopologyStrategy', 'replication_factor': 3}`,
@@ -342,7 +342,7 @@ export const zookeeperStore = (options: MemberStoreOptions, podOf: (id: number) 
     })
   return memberStore(options, greet, {
     source:
-      'read from a member that had caught up, and was not ended before: a member answers from its memory always',
+      'read from a member that had caught up, and was not ended before: a member always answers from its memory',
     create: (client) =>
       answer<string>(requestTimeout, (answered) => {
         client.create(folder, answered)

@@ -20,7 +20,7 @@ const clockTolerance = 1500
 const isAhead = (names: readonly string[], by: number): Sign => ({
   title:
     by === 0
-      ? `the clock of ${names.join(', ')} is in step with this host's`
+      ? `the clock of ${names.join(', ')} agrees with this host's`
       : `the clock of ${names.join(', ')} is ${String(by / 1000)} s ahead`,
   within: soon,
   probe: async (context) => {
@@ -30,7 +30,7 @@ const isAhead = (names: readonly string[], by: number): Sign => ({
       const clock = clocks[name]
       return Promise.resolve({
         ok: clock !== undefined && Math.abs(clock.ms - by) <= tolerance + clock.uncertainty,
-        saw: `${name}: ${clock ? `${(clock.ms / 1000).toFixed(3)} s ahead` : 'it does not say'}`,
+        saw: `${name}: ${clock ? `${(clock.ms / 1000).toFixed(3)} s ahead` : 'unknown'}`,
       })
     })
   },

@@ -45,7 +45,7 @@ const roundTrip = async (context: Context, machine: string): Promise<number> => 
   )
   const [, least] = /= ([\d.]+)\//.exec(output) ?? []
   if (least === undefined)
-    throw new LabError('no-answer', `${machine}: this host does not answer its ping: ${output}`)
+    throw new LabError('no-answer', `${machine}: this host does not answer a ping from it: ${output}`)
   return Number(least)
 }
 
@@ -64,7 +64,7 @@ const isLate = (
   before: ReadonlyMap<string, number>,
   by: number,
 ): Sign => ({
-  title: `what ${on.map(({ name }) => name).join(', ')} sends is queued, and answers come later than before`,
+  title: `what ${on.map(({ name }) => name).join(', ')} sends is queued, and answers arrive later than before`,
   within: soon,
   probe: (context) =>
     ofAll(on, async (one) => {
@@ -72,7 +72,7 @@ const isLate = (
       const [now, then] = [await roundTrip(context, one.name), before.get(one.name) ?? Infinity]
       return {
         ok: queue.includes('netem') && now - then >= by * clearly,
-        saw: `${one.name}: ${queue}; ${now.toFixed(1)} ms there and back, before ${then.toFixed(1)} ms`,
+        saw: `${one.name}: ${queue}; ${now.toFixed(1)} ms round trip, before ${then.toFixed(1)} ms`,
       }
     }),
 })
@@ -82,7 +82,7 @@ const isPrompt = (
   before: ReadonlyMap<string, number>,
   by: number,
 ): Sign => ({
-  title: `what ${on.map(({ name }) => name).join(', ')} sends is on its way at once again`,
+  title: `what ${on.map(({ name }) => name).join(', ')} sends is no longer delayed`,
   within: reunion,
   probe: (context) =>
     ofAll(on, async (one) => {
@@ -90,7 +90,7 @@ const isPrompt = (
       const [now, then] = [await roundTrip(context, one.name), before.get(one.name) ?? 0]
       return {
         ok: !queue.includes('netem') && now - then < by * clearly,
-        saw: `${one.name}: ${queue || 'no queue'}; ${now.toFixed(1)} ms there and back, before ${then.toFixed(1)} ms`,
+        saw: `${one.name}: ${queue || 'no queue'}; ${now.toFixed(1)} ms round trip, before ${then.toFixed(1)} ms`,
       }
     }),
 })
@@ -117,7 +117,7 @@ export const delay = faultOfMachine({
     )
     const before = new Map<string, number>()
     return {
-      detail: `what ${names} sends is ${String(by)} ms late`,
+      detail: `what ${names} sends is delayed by ${String(by)} ms`,
       undo: queues.map((queue) => removingQueue.of(queue.name, { interface: queue.interface })),
       // Tried on the loopback interface, where it does no harm: the kernel may lack netem.
       possible: (now) =>

@@ -48,7 +48,7 @@ const room = async (
 }
 
 const isFull = (on: readonly { readonly name: string; readonly folder: string }[]): Sign => ({
-  title: `the disk of ${on.map(({ name }) => name).join(', ')} has no byte left, and a write is refused`,
+  title: `the disk of ${on.map(({ name }) => name).join(', ')} has no free byte, and a write is refused`,
   within: soon,
   probe: (context) =>
     ofAll(on, async ({ name, folder }) => {
@@ -115,12 +115,12 @@ export const diskFull = faultOfMachine({
     if (machine !== 'database')
       yield {
         path: [...path, 'disk'],
-        message: 'only the machine that runs the database has the data disk; wanted machine: database',
+        message: 'only the machine that runs the database has the data disk; write machine: database',
       }
     else if (file.database?.storage !== undefined)
       yield {
         path: [...path, 'disk'],
-        message: 'the data is on the NFS machine, and on no disk of the node; wanted disk: root',
+        message: 'the data is on the NFS machine and not on a disk of the node; write disk: root',
       }
   },
   undos: [removingFile],

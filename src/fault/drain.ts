@@ -37,7 +37,7 @@ const isCordoned = async (context: Context, node: string): Promise<boolean> =>
   (await context.kubectl.get<NodeObject>('node', node)).spec.unschedulable === true
 
 const isDrained = (names: readonly string[]): Sign => ({
-  title: `${names.join(', ')} takes no pods, and has none that could be elsewhere`,
+  title: `${names.join(', ')} takes no pods, and has none left that could run elsewhere`,
   within: soon,
   probe: (context) =>
     ofAll(names, async (name) => {

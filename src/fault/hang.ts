@@ -15,7 +15,7 @@ const isPaused = (names: readonly string[]): Sign => {
   // A machine that is fenced while it is paused is off a moment later.
   const seen = new Map<string, string>()
   return {
-    title: `${names.join(', ')} stands still, as the provider sees it, and answers nobody`,
+    title: `${names.join(', ')} is paused, as the provider reports it, and does not answer`,
     within: soon,
     probe: (context) =>
       ofAll(names, async (name) => {
@@ -34,7 +34,7 @@ const isPaused = (names: readonly string[]): Sign => {
 }
 
 const isAwake = (names: readonly string[]): Sign => ({
-  title: `${names.join(', ')} goes on, and answers`,
+  title: `${names.join(', ')} runs again and answers`,
   within: comeback,
   probe: (context) =>
     ofAll(names, async (name) => {
@@ -60,7 +60,7 @@ export const hang = faultOfMachine({
   refusal: (provider) => lacks(provider, 'pause'),
   undos: [resuming],
   aim: ({ context: { lab }, on, names, each, undo }) => ({
-    detail: `${names} stopped where it stood`,
+    detail: `${names} paused`,
     undo: undo((machine) => resuming.of(machine, {})),
     act: ({ provider }) => each(({ name }) => groupOf(provider, 'pause').begin(lab, name)),
     acting: isPaused(on),

@@ -24,7 +24,7 @@ const lossTable = (table: string, loss: number, spare: string): string =>
 const datagrams = 200
 
 const losesPackets = (names: readonly string[], table: string): Sign => ({
-  title: `${names.join(', ')} sends packets that are dropped, as the rule counts them`,
+  title: `packets that ${names.join(', ')} sends are dropped, as the counter of the rule shows`,
   within: 30,
   probe: (context) =>
     ofAll(names, async (name) => {
@@ -70,7 +70,7 @@ export const packetLoss = faultOfMachine({
   silences: ({ loss }) => loss === '100%',
   undos: [removingTable],
   aim: ({ spec: { loss }, on, names, table, each, undo }) => ({
-    detail: `${names} loses ${String(loss)} % of what it sends`,
+    detail: `${names} loses ${String(loss)} % of the packets it sends`,
     undo: undo((machine) => removingTable.of(machine, { table })),
     act: (context) => each(({ name, address }) => loadTable(context, name, lossTable(table, loss, address))),
     acting: losesPackets(on, table),

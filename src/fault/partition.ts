@@ -146,15 +146,19 @@ const reaches = async (
 /** @throws LabError if a connection fails even before anything is broken: then its failure would prove nothing */
 const mustReach = async (context: Context, ways: readonly Way[]): Promise<void> => {
   if (ways.length === 0)
-    throw new LabError('fault-impossible', 'there is nothing between the two sides to cut')
+    throw new LabError('fault-impossible', 'there is no traffic between the two sides to cut')
   const verdict = await ofAll(ways, async (way) => {
     const { came, saw } = await reaches(context, way)
     return { ok: came, saw }
   })
   if (!verdict.ok)
-    throw new LabError('fault-impossible', `not everybody hears each other to begin with: ${verdict.saw}`, {
-      hint: `lab verify ${context.lab.name}`,
-    })
+    throw new LabError(
+      'fault-impossible',
+      `some machines could not reach each other before the fault: ${verdict.saw}`,
+      {
+        hint: `lab verify ${context.lab.name}`,
+      },
+    )
 }
 
 const oneOfEach = (ways: readonly Way[]): readonly string[] => [...new Set(ways.map(({ from }) => from))]
@@ -206,7 +210,7 @@ function* partitionRules(file: DraftFile, fault: Draft<WrittenOf<'partition'>>, 
   if (same) {
     yield {
       path: [...path, 'between', 1, same[0]],
-      message: `${shown(same[1])} is on the other side already; wanted every machine on one side`,
+      message: `${shown(same[1])} is already on the other side; a machine can be on one side only`,
     }
   }
   const faces = (first: Role, second: readonly Role[]): boolean => {
@@ -220,13 +224,13 @@ function* partitionRules(file: DraftFile, fault: Draft<WrittenOf<'partition'>>, 
     yield {
       path: [...path, 'protocol'],
       message:
-        'api is between nodes and the control plane; wanted the control plane on one side, nodes on the other',
+        'api is the traffic between nodes and the control plane; put the control plane on one side and nodes on the other',
     }
   } else if (fault.protocol === 'storage' && !faces('target', ['worker', 'initiator'])) {
     yield {
       path: [...path, 'protocol'],
       message:
-        'storage is between initiators and targets; wanted a target on one side, workers or initiators on the other',
+        'storage is the traffic between initiators and targets; put a target on one side and workers or initiators on the other',
     }
   }
 }
@@ -259,7 +263,7 @@ export const partition = faultOf({
     )
     return Promise.resolve({
       on: [...new Set(names.flat())],
-      detail: `${names.map((side) => side.join(', ')).join(' and ')} no longer hear each other${protocol === 'all' ? '' : ` (${protocol})`}`,
+      detail: `${names.map((side) => side.join(', ')).join(' and ')} no longer reach each other${protocol === 'all' ? '' : ` (${protocol})`}`,
       undo: cuts.map(({ at }) => removingTable.of(at.name, { table })),
       possible: async () => {
         await Promise.all(cuts.map(({ at }) => listTables(context, at.name)))

@@ -5,7 +5,7 @@ import { faultOfMachine } from './fault.js'
 import { ofAll, type Sign, soon } from './sign.js'
 
 const isOff = (names: readonly string[]): Sign => ({
-  title: `${names.join(', ')} is off, as the provider sees it`,
+  title: `${names.join(', ')} is off, as the provider reports it`,
   within: soon,
   probe: (context) =>
     ofAll(names, async (name) => {

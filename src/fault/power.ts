@@ -28,7 +28,7 @@ export const stateOf = async ({ lab, provider }: Context, machine: string): Prom
   (await provider.states(lab)).find(({ name }) => name === machine) ?? {
     name: machine,
     status: 'absent',
-    detail: 'the provider does not know it',
+    detail: 'the provider does not know the machine',
   }
 
 export const described = ({ name, status, paused, detail }: MachineState): string =>
@@ -54,7 +54,7 @@ export class BootIds {
 
 /** @param before boot ids from before the fault */
 export const isBack = (names: readonly string[], before: BootIds): Sign => ({
-  title: `${names.join(', ')} is on again, and has booted`,
+  title: `${names.join(', ')} is on again and has booted`,
   within: comeback,
   probe: (context) =>
     ofAll(names, async (name) => {

@@ -25,7 +25,7 @@ const restart = async (context: Context, machine: string): Promise<void> => {
 }
 
 const hasRestarted = (names: readonly string[], before: BootIds): Sign => ({
-  title: `${names.join(', ')} has booted anew`,
+  title: `${names.join(', ')} has rebooted`,
   within: comeback,
   probe: (context) =>
     ofAll(names, async (name) => {

@@ -39,7 +39,7 @@ const unitStates = async (
   (await printed(context, machine, shell`systemctl is-active ${units}`)).split('\n')
 
 const isStopped = (names: readonly string[], units: readonly string[]): Sign => ({
-  title: `${units.join(', ')} of ${names.join(', ')} does not run`,
+  title: `${units.join(', ')} of ${names.join(', ')} is not running`,
   within: soon,
   probe: (context) =>
     ofAll(names, async (name) => {
@@ -88,7 +88,7 @@ export const stopService = faultOfMachine({
     if (service && role)
       yield {
         path: [...path, 'service'],
-        message: `${service} does not run on ${machine}, whose role is ${role}; wanted a machine with the role ${runsOn[service].join(' or ')}`,
+        message: `${service} does not run on ${machine}, whose role is ${role}; expected a machine with the role ${runsOn[service].join(' or ')}`,
       }
   },
   silences: ({ service }) => service === 'kubelet' || service === 'containerd',

@@ -57,14 +57,14 @@ export const throwOut = async (
   signal: AbortSignal,
 ): Promise<boolean> => {
   const { iqn: initiator } = machineNamed(context.lab, node)
-  if (initiator === undefined) throw new Error(`${node} is no initiator: no target could keep it out`)
+  if (initiator === undefined) throw new Error(`${node} is not an initiator, so no target could shut it out`)
   const command = throwOutCommand(initiator, id)
   const answers = await Promise.all(
     targetMachinesOf(context.lab, node).map(async (machine) => {
       const result = await context.machine(machine).try(command, { signal, timeout: dropDeadline })
       if (result.exitCode !== 0 && result.exitCode !== undoneBefore)
         throw new Error(
-          `${machine} did not throw ${node} out: ${result.stderr.trim() || `exit code ${String(result.exitCode)}`}`,
+          `${machine} did not shut ${node} out: ${result.stderr.trim() || `exit code ${String(result.exitCode)}`}`,
         )
       return result.exitCode
     }),

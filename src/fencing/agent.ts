@@ -151,7 +151,7 @@ export const fencingAgent = async (
    */
   const whyNow = async (node: string, noted: NotedFence | undefined): Promise<string | undefined> => {
     if (signal.aborted || (await suspended())) return undefined
-    if (noted) return isOpen(noted) ? `${node} was to be fenced` : undefined
+    if (noted) return isOpen(noted) ? `fencing of ${node} was requested` : undefined
     const states = await provider.states(lab)
     follow(states)
     return lostAmong(states, fencesIn(await readJournal(lab))).get(node)

@@ -123,7 +123,7 @@ const makeHarmless = async (
 ): Promise<string | undefined> => {
   const { lab, provider } = context
   if (method === 'storage')
-    return (await throwOut(context, node, id, signal)) ? `the target threw ${node} out` : undefined
+    return (await throwOut(context, node, id, signal)) ? `the target shut ${node} out` : undefined
   const state = async () =>
     (await unlessAborted(signal, provider.states(lab))).find(({ name }) => name === node)
   const before = await state()

@@ -78,7 +78,7 @@ export const putOutOfService = async (kubectl: Kubectl, node: string, go: () => 
     go,
   )
   if (!done)
-    throw new Error(`${node} was not tainted: Kubernetes has no such node, or nobody wants it any more`)
+    throw new Error(`${node} was not tainted: Kubernetes has no such node, or the taint is no longer needed`)
 }
 
 /** Allows pods on the node again. Does nothing if Kubernetes has no such node. */

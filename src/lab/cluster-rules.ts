@@ -29,11 +29,11 @@ export const versionProblem = (
   if (!(provider && packages.includes(provider)) && built !== undefined) {
     return version === built
       ? undefined
-      : `${version} is not built here; wanted ${built} (other versions need provider: ${anyOf(packages)})`
+      : `${version} is not built here; expected ${built} (other versions need provider: ${anyOf(packages)})`
   }
   return minors.some((minor) => version.startsWith(`${minor}.`))
     ? undefined
-    : `${version} is not supported; wanted a version of ${minors.join(', ')}`
+    : `${version} is not supported; expected a version of ${minors.join(', ')}`
 }
 
 /** As many members as etcd's own documentation recommends at most. */
@@ -50,7 +50,7 @@ function* endpointRules(file: File, controlPlanes: number): Found {
     if (machine)
       yield {
         path,
-        message: `${endpoint} is taken by ${pathText(['machines', machine[0], 'address'])}; wanted an address that no machine has`,
+        message: `${endpoint} is taken by ${pathText(['machines', machine[0], 'address'])}; choose an address that no machine has`,
       }
     return
   }
@@ -65,7 +65,7 @@ function* endpointRules(file: File, controlPlanes: number): Found {
   )
     yield {
       path: ['kubernetes'],
-      message: `several control planes share an address of their own, and ${String(text)} has none left; wanted a larger network.subnet`,
+      message: `several control planes need a shared address, and ${String(text)} has none left; choose a larger network.subnet`,
       atKey: true,
     }
 }
@@ -85,19 +85,23 @@ export function* kubernetesRules(file: File, supported: Supported): Found {
     return
   }
   if (controlPlanes.length === 0 && rolesKnown) {
-    yield { path: ['kubernetes'], message: 'no machine has the role control-plane; wanted one', atKey: true }
+    yield {
+      path: ['kubernetes'],
+      message: 'no machine has the role control-plane; at least one is required',
+      atKey: true,
+    }
   }
   const last = controlPlanes.at(-1)
   if (last && rolesKnown && controlPlanes.length % 2 === 0) {
     const count = controlPlanes.length
     yield {
       path: ['machines', last[0], 'role'],
-      message: `${String(count)} control planes survive no more losses than ${String(count - 1)}, since etcd needs more than half of its members; wanted an odd number: ${String(count - 1)} or ${String(count + 1)}`,
+      message: `${String(count)} control planes survive no more losses than ${String(count - 1)} do, because etcd needs more than half of its members; choose an odd number: ${String(count - 1)} or ${String(count + 1)}`,
     }
   } else if (controlPlanes.length > mostControlPlanes) {
     yield {
       path: ['machines', controlPlanes[mostControlPlanes]?.[0] ?? 0, 'role'],
-      message: `every write waits for more than half of the members of etcd, so more than ${String(mostControlPlanes)} control planes only slow it down; wanted 1, 3, 5 or ${String(mostControlPlanes)}`,
+      message: `every write waits for more than half of the members of etcd, so more than ${String(mostControlPlanes)} control planes only slow it down; choose 1, 3, 5 or ${String(mostControlPlanes)}`,
     }
   }
   yield* endpointRules(file, controlPlanes.length)
@@ -119,7 +123,7 @@ export function* kubernetesRules(file: File, supported: Supported): Found {
     const origin = there.given ? '' : ', the default'
     yield {
       path: here.path,
-      message: `${String(here.text)} overlaps ${pathText(there.path)} (${String(there.text)}${origin}); wanted subnets apart`,
+      message: `${String(here.text)} overlaps ${pathText(there.path)} (${String(there.text)}${origin}); choose subnets that do not overlap`,
     }
   }
   if (!lab.subnet || !pods.subnet) return
@@ -129,7 +133,7 @@ export function* kubernetesRules(file: File, supported: Supported): Found {
     if (host === undefined || nthRange(pods.subnet, host)) continue
     yield {
       path: ['machines', index, 'address'],
-      message: `is host ${String(host)} of the lab subnet, but the pod subnet ${String(pods.text)} has only ${String(sizeOf(pods.subnet) / 256)} ranges of /24, 0 to ${String(sizeOf(pods.subnet) / 256 - 1)}; wanted a lower address or a larger kubernetes.podSubnet`,
+      message: `is host ${String(host)} of the lab subnet, but the pod subnet ${String(pods.text)} has only ${String(sizeOf(pods.subnet) / 256)} ranges of /24, 0 to ${String(sizeOf(pods.subnet) / 256 - 1)}; choose a lower address or a larger kubernetes.podSubnet`,
     }
   }
 }
@@ -137,8 +141,8 @@ export function* kubernetesRules(file: File, supported: Supported): Found {
 /** Kubernetes is stricter about iSCSI target names than the standard. */
 const kubernetesIqnProblem = (iqn: string): string | undefined => {
   if (/^iqn\.[^:]+$/.test(iqn))
-    return `${iqn} has no part behind a colon, which Kubernetes wants; write ${iqn}:target00`
-  if (/^naa\..{16}$/.test(iqn)) return `${iqn}: Kubernetes wants naa. and 32 hexadecimal digits`
+    return `${iqn} has no part after a colon, which Kubernetes requires; write ${iqn}:target00`
+  if (/^naa\..{16}$/.test(iqn)) return `${iqn}: Kubernetes requires naa. and 32 hexadecimal digits`
   return undefined
 }
 
@@ -148,17 +152,18 @@ function* databaseVolumeRules(file: File, database: NonNullable<File['database']
     if (lacks(database, 'lun'))
       yield {
         path: ['database', 'lun'],
-        message: 'missing; wanted a logical unit number, 0 to 255, or storage, a class',
+        message: 'missing; expected a logical unit number from 0 to 255, or storage and the name of a class',
       }
     return
   }
   for (const field of ['lun', 'target'] as const)
     if (!lacks(database, field))
-      yield { path: ['database', field], message: 'the data is on storage already; remove one of them' }
+      yield { path: ['database', field], message: 'the data is already on storage; remove one of the two' }
   if (file.fencing === 'storage' && !lacks(file, 'iscsi'))
     yield {
       path: ['fencing'],
-      message: 'storage is fenced at a target, and the data of the database is on none; write power',
+      message:
+        'storage means that the target fences a node, but the data of the database is not on a target; write power',
     }
   const classes = items(file.storage).map(([, storage]) => storage)
   const used = classes.find((storage) => storage.class === database.storage)
@@ -167,12 +172,12 @@ function* databaseVolumeRules(file: File, database: NonNullable<File['database']
   if (!used && classes.every((storage) => storage.class !== undefined))
     yield {
       path: ['database', 'storage'],
-      message: `there is no class ${database.storage}${didYouMean(database.storage, names) || (names.length > 0 ? `; wanted ${names.join(' or ')}` : '; add it to storage')}`,
+      message: `there is no class ${database.storage}${didYouMean(database.storage, names) || (names.length > 0 ? `; expected ${names.join(' or ')}` : '; add it to storage')}`,
     }
   else if (used?.kind === 'local')
     yield {
       path: ['database', 'storage'],
-      message: `${database.storage} is a folder of one node, so no other could take over; wanted a class of the kind nfs`,
+      message: `${database.storage} is a folder on one node, so no other node could take over; choose a class of the kind nfs`,
     }
 }
 
@@ -184,7 +189,7 @@ export function* databaseRules(file: File): Found {
   } else if (!roles.includes('worker') && !roles.includes(undefined)) {
     yield {
       path: ['database'],
-      message: 'runs on a worker; wanted a machine with the role worker',
+      message: 'the database runs on a worker, but no machine has the role worker',
       atKey: true,
     }
   }
@@ -195,12 +200,12 @@ export function* databaseRules(file: File): Found {
     const origin = lacks(database, 'nodePort') ? ', the default' : ''
     yield {
       path: ['database', 'ledgerPort'],
-      message: `${String(nodePort)} is the port of the database (database.nodePort${origin}); wanted another port`,
+      message: `${String(nodePort)} is the port of the database (database.nodePort${origin}); choose another port`,
     }
   } else if (nodePort === lastNodePort && lacks(database, 'ledgerPort')) {
     yield {
       path: ['database', 'nodePort'],
-      message: `${String(nodePort)} is the last node port, and ledgerPort, without a value, is the one after it; give it a ledgerPort`,
+      message: `${String(nodePort)} is the last node port, and ledgerPort defaults to the one after it; set ledgerPort`,
     }
   }
   const range = /^\s*(\d+)\s*([-+])\s*(\d+)\s*$/.exec(
@@ -247,7 +252,7 @@ export function* clusterRules(file: File, { images }: Supported): Found {
     else if (images && !images.includes(name))
       yield {
         path: ['images', index],
-        message: `${shown(name)} is not built here${didYouMean(name, images) || `; wanted one of ${images.join(', ')}`}`,
+        message: `${shown(name)} is not built here${didYouMean(name, images) || `; expected one of ${images.join(', ')}`}`,
       }
   }
   const classes = new Taken<string>()
@@ -257,7 +262,7 @@ export function* clusterRules(file: File, { images }: Supported): Found {
     const same = storage.class === undefined ? undefined : classes.by(storage.class, at('class'))
     if (same) yield { path: at('class'), message: `${String(storage.class)} is taken by ${pathText(same)}` }
     const other = storage.default === true ? defaults.by(true, at('default')) : undefined
-    if (other) yield { path: at('default'), message: `${pathText(other)} is the default already` }
+    if (other) yield { path: at('default'), message: `${pathText(other)} is already the default` }
   }
   const kinds = items(file.storage).map(([, { kind }]) => kind)
   const servers = items(file.machines).filter(([, { role }]) => role === 'nfs')
@@ -265,13 +270,13 @@ export function* clusterRules(file: File, { images }: Supported): Found {
     if (kind === 'nfs' && servers.length === 0 && items(file.machines).every(([, { role }]) => role))
       yield {
         path: ['storage', index, 'kind'],
-        message: 'no machine serves it; wanted a machine with the role nfs',
+        message: 'no machine serves it; add a machine with the role nfs',
       }
   for (const [place, [index, { name }]] of servers.entries()) {
     const path = ['machines', index, 'role']
     if (place > 0) yield { path, message: 'more than one machine with the role nfs is not supported' }
     else if (!kinds.includes('nfs') && !kinds.includes(undefined))
-      yield { path, message: `nobody uses ${String(name)}; add a storage class of the kind nfs` }
+      yield { path, message: `nothing uses ${String(name)}; add a storage class of the kind nfs` }
   }
   const done = new Taken<string>()
   for (const [index, name] of items(file.experiments)) {
@@ -280,11 +285,11 @@ export function* clusterRules(file: File, { images }: Supported): Found {
   }
   for (const [index, { name }] of items(file.scenarios))
     if (name !== undefined && items(file.experiments).some(([, experiment]) => experiment === name))
-      yield { path: ['scenarios', index, 'name'], message: `${name} is an experiment; wanted another name` }
+      yield { path: ['scenarios', index, 'name'], message: `${name} is an experiment; choose another name` }
   if (lacks(file, 'manifests'))
     for (const field of ['workloads', 'experiments'] as const) {
       const given = file[field]
       if (given !== undefined && given.length > 0)
-        yield { path: [field], message: 'needs manifests; say in which folder they are', atKey: true }
+        yield { path: [field], message: 'needs manifests; name the folder that contains them', atKey: true }
     }
 }

@@ -52,10 +52,10 @@ const isGood = (schema: Schema, path: Path, file: unknown, text: string): boolea
   (schemaAt(schema, path, file) as z.ZodType | undefined)?.safeParse(text).success === true
 
 /** What the author wrote, as the beginning of a sentence. */
-const seen = (value: unknown, written: string | undefined, textWanted: boolean): string => {
+const seen = (value: unknown, written: string | undefined, textExpected: boolean): string => {
   if (typeof value === 'string') return `${shown(value)}:`
   if (typeof value === 'number' || typeof value === 'boolean') {
-    return `${written ?? String(value)}${textWanted ? ` is a ${typeof value === 'number' ? 'number' : 'truth value'};` : ':'}`
+    return `${written ?? String(value)}${textExpected ? ` is a ${typeof value === 'number' ? 'number' : 'truth value'};` : ':'}`
   }
   if (Array.isArray(value))
     return value.length === 0 ? 'is an empty list;' : `is a list of ${String(value.length)};`
@@ -80,7 +80,7 @@ export const explain = (schema: Schema, issue: Issue, file: unknown, source: Sou
     const present = valueAt(file, path) as object
     return issue.keys.map((key) => {
       const free = fields.filter((field) => !(field in present))
-      const guess = didYouMean(key, free) || `; wanted one of ${fields.join(', ')}`
+      const guess = didYouMean(key, free) || `; expected one of ${fields.join(', ')}`
       return { path: [...path, key], message: `unknown field${guess}`, atKey: true }
     })
   }
@@ -91,14 +91,14 @@ export const explain = (schema: Schema, issue: Issue, file: unknown, source: Sou
   if (issue.code === 'custom') return [{ path, message: issue.message }]
 
   const value = valueAt(file, path)
-  const wanted = `wanted ${issue.message}`
+  const wanted = `expected ${issue.message}`
   if (value === undefined) return [{ path, message: `missing; ${wanted}` }]
   if (value === null) return [{ path, message: `is empty; ${wanted}` }]
   const secret = (schemaAt(schema, path, file) as z.ZodType | undefined)?.meta()?.writeOnly === true
   const written = source.written(path)
-  const textWanted = issue.code === 'invalid_type' && issue.expected === 'string'
+  const textExpected = issue.code === 'invalid_type' && issue.expected === 'string'
   // YAML read digits or `true` as another type: quotes help if the text is otherwise valid.
-  if (textWanted && written !== undefined && isGood(schema, path, file, written)) {
+  if (textExpected && written !== undefined && isGood(schema, path, file, written)) {
     const kind = typeof value === 'number' ? 'a number' : 'a truth value'
     return [
       {
@@ -114,5 +114,5 @@ export const explain = (schema: Schema, issue: Issue, file: unknown, source: Sou
       ? issue.values.map(String)
       : marksOf(schema, issue, file)
   const guess = typeof value === 'string' ? didYouMean(value, choices) : ''
-  return [{ path, message: `${seen(value, written, textWanted)} ${wanted}${guess}` }]
+  return [{ path, message: `${seen(value, written, textExpected)} ${wanted}${guess}` }]
 }

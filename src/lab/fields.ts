@@ -118,13 +118,13 @@ export const labelPattern = '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'
 /** A problem with an RFC 1123 label of at most `longest` characters. */
 export const labelProblem = (value: string, longest: number): string | undefined => {
   if (!new RegExp(labelPattern).test(value)) {
-    return `${shown(value)}: wanted small letters, digits and hyphens, with a letter or digit at both ends`
+    return `${shown(value)}: expected lower-case letters, digits and hyphens, with a letter or digit at both ends`
   }
   if (value.length > longest) {
-    return `${shown(value)} has ${String(value.length)} characters; at most ${String(longest)} fit`
+    return `${shown(value)} has ${String(value.length)} characters; the limit is ${String(longest)}`
   }
   return value === 'localhost'
-    ? "localhost is every machine's name for itself; wanted another name"
+    ? "localhost is every machine's name for itself; choose another name"
     : undefined
 }
 
@@ -141,29 +141,28 @@ export const iqnProblem = (value: string): string | undefined => {
   const name = shown(value)
   // A month of 13 or a capital letter is a typing error, for which the general sentence would be no help.
   if (Buffer.byteLength(value) > 223) {
-    return `${name} has ${String(Buffer.byteLength(value))} bytes; an iSCSI name has at most 223`
+    return `${name} has ${String(Buffer.byteLength(value))} bytes; the limit for an iSCSI name is 223`
   }
   if (/^(iqn|eui|naa)\./i.test(value) && !value.startsWith('eui.') && !value.startsWith('naa.')) {
-    if (value !== value.toLowerCase())
-      return `${name}: write it in small letters, ${shown(value.toLowerCase())}`
+    if (value !== value.toLowerCase()) return `${name}: write it in lower case, ${shown(value.toLowerCase())}`
     const month = /^iqn\.\d{4}-(\d\d)\./.exec(value)?.[1]
     if (month !== undefined && !(Number(month) >= 1 && Number(month) <= 12)) {
-      return `${name}: ${month} is not a month; wanted iqn.yyyy-mm with a month from 01 to 12`
+      return `${name}: ${month} is not a month; expected iqn.yyyy-mm with a month from 01 to 12`
     }
     if (iqnPattern.test(value)) return undefined
     const tail = value.includes(':') ? value.slice(value.indexOf(':') + 1) : undefined
     if (tail === '')
-      return `${name} ends in a colon; wanted a name behind it, such as ${shown(`${value}target00`)}`
+      return `${name} ends in a colon; add a name after it, such as ${shown(`${value}target00`)}`
     const odd = /[^a-z0-9.:-]/.exec(value)?.[0]
     if (odd !== undefined) {
-      return `${name}: ${shown(odd)} is not allowed in an iSCSI name; wanted small letters, digits, ".", "-" and ":"`
+      return `${name}: ${shown(odd)} is not allowed in an iSCSI name; expected lower-case letters, digits, ".", "-" and ":"`
     }
   }
   if (/^eui\.[0-9A-Fa-f]{16}$/.test(value) || /^naa\.(?:[0-9A-Fa-f]{16}|[0-9A-Fa-f]{32})$/.test(value))
     return undefined
-  if (value.startsWith('eui.')) return `${name}: wanted eui. and 16 hexadecimal digits`
-  if (value.startsWith('naa.')) return `${name}: wanted naa. and 16 or 32 hexadecimal digits`
-  return `${name}: wanted iqn.yyyy-mm.reversed.domain:name, such as iqn.2016-04.world.srv:target00`
+  if (value.startsWith('eui.')) return `${name}: expected eui. and 16 hexadecimal digits`
+  if (value.startsWith('naa.')) return `${name}: expected naa. and 16 or 32 hexadecimal digits`
+  return `${name}: expected iqn.yyyy-mm.reversed.domain:name, such as iqn.2016-04.world.srv:target00`
 }
 
 export const iqn = (description: string) =>
@@ -179,10 +178,10 @@ const unprintable = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]/u
 const secretProblem = (value: string): string | undefined => {
   // The value itself stays out of messages, which end up in terminals, logs and bug reports.
   const bytes = Buffer.byteLength(value)
-  if (bytes === 0) return 'is empty text; wanted 1 to 255 bytes'
-  if (bytes > 255) return `has ${String(bytes)} bytes in UTF-8; wanted 1 to 255`
+  if (bytes === 0) return 'is empty text; expected 1 to 255 bytes'
+  if (bytes > 255) return `has ${String(bytes)} bytes in UTF-8; expected 1 to 255`
   if (unprintable.test(value))
-    return 'holds a line break or another control character, which has no place in a configuration line'
+    return 'contains a line break or another control character, which is not allowed in a configuration line'
   return undefined
 }
 
@@ -192,18 +191,18 @@ export const chapProblem = (value: string): string | undefined =>
   (value.trim() !== value
     ? 'begins or ends with a space; open-iscsi strips it when it reads the value, and the login would then fail'
     : value.startsWith('NULL')
-      ? "begins with NULL, which the kernel's target (LIO) takes for none at all, and the login would then fail"
+      ? "begins with NULL, which the kernel's target (LIO) reads as no value at all, and the login would then fail"
       : undefined)
 
 /** The name is sent among other keys, and LIO searches for those anywhere in the text. */
 export const chapNameProblem = (value: string): string | undefined =>
   chapProblem(value) ??
   (value.includes(';')
-    ? 'holds ";", where the kernel\'s target (LIO) ends a name, and the login would then fail; wanted another character'
+    ? 'contains ";", at which the kernel\'s target (LIO) ends a name, and the login would then fail; choose another character'
     : /^0[xb]/i.test(value)
-      ? `begins with ${value.slice(0, 2)}, which the kernel's target (LIO) takes for the mark of an encoded number, and the login would then fail; wanted another beginning`
+      ? `begins with ${value.slice(0, 2)}, which the kernel's target (LIO) reads as the prefix of an encoded number, and the login would then fail; choose another name`
       : /CHAP_[RIC]/.test(value)
-        ? `holds ${/CHAP_[RIC]/.exec(value)?.[0] ?? ''}, a key of the login itself, which the kernel's target (LIO) would find in the name; wanted another name`
+        ? `contains ${/CHAP_[RIC]/.exec(value)?.[0] ?? ''}, a key of the login protocol, which the kernel's target (LIO) would find in the name; choose another name`
         : undefined)
 
 export const chapText = (description: string, problem = chapProblem, meta: object = {}) =>
@@ -224,7 +223,7 @@ export const ipv4 = (example: string, description: string) =>
     `an IPv4 address, such as ${example}`,
     (value) =>
       parseAddress(value) === undefined
-        ? `${shown(value)}: wanted an IPv4 address, such as ${example}`
+        ? `${shown(value)}: expected an IPv4 address, such as ${example}`
         : undefined,
     { description, format: 'ipv4' },
   )
@@ -235,15 +234,15 @@ export const subnet = (wanted: string, shortest: number, longest: number, meta: 
     wanted,
     (value) => {
       const parsed = parseSubnet(value)
-      if (!parsed) return `${shown(value)}: wanted ${wanted}`
+      if (!parsed) return `${shown(value)}: expected ${wanted}`
       if (parsed.prefix < shortest || parsed.prefix > longest) {
-        return `${value}: wanted a prefix length from /${String(shortest)} to /${String(longest)}`
+        return `${value}: expected a prefix length from /${String(shortest)} to /${String(longest)}`
       }
       if (subnetText(parsed) !== value) {
         return `${value} is an address in a subnet; write the subnet itself, ${subnetText(parsed)}`
       }
       if (!isPrivate(parsed)) {
-        return `${value} is not a private subnet; wanted one in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16`
+        return `${value} is not a private subnet; expected one in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16`
       }
       return undefined
     },
@@ -254,14 +253,14 @@ const descriptionProblem = (value: string): string | undefined =>
   value.length > 400
     ? 'has more than 400 characters'
     : unprintable.test(value.replaceAll('\n', ' '))
-      ? 'holds a control character'
+      ? 'contains a control character'
       : undefined
 
 export const domainProblem = (value: string): string | undefined =>
   value.length <= 253 &&
   value.split('.').every((part) => new RegExp(labelPattern).test(part) && part.length <= 63)
     ? undefined
-    : `${shown(value)}: wanted a domain in small letters, such as cluster.local`
+    : `${shown(value)}: expected a domain in lower case, such as cluster.local`
 
 /** Names that MariaDB keeps for itself. */
 export const systemDatabases = new Set(['mysql', 'sys', 'information_schema', 'performance_schema'])
@@ -269,7 +268,7 @@ export const systemDatabases = new Set(['mysql', 'sys', 'information_schema', 'p
 export const identifierProblem = (value: string): string | undefined =>
   /^[A-Za-z_][A-Za-z0-9_]{0,63}$/.test(value)
     ? undefined
-    : `${shown(value)}: wanted at most 64 letters, digits and underscores, not beginning with a digit`
+    : `${shown(value)}: expected at most 64 letters, digits and underscores, not beginning with a digit`
 
 export const identifierPattern = '^[A-Za-z_][A-Za-z0-9_]{0,63}$'
 
@@ -280,7 +279,7 @@ export const version = text(
       ? `${shown(value)}: write ${value.slice(1)}, without the v`
       : /^(0|[1-9]\d?)\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$/.test(value)
         ? undefined
-        : `${shown(value)}: wanted a version of three numbers, such as 1.36.3`,
+        : `${shown(value)}: expected a version of three numbers, such as 1.36.3`,
   {
     description: 'Version of Kubernetes, without a leading v.',
     pattern: '^\\d+\\.\\d+\\.\\d+$',
@@ -295,7 +294,7 @@ export const flags = (component: string) =>
         .string()
         .regex(
           /^[a-z][a-z0-9-]*$/,
-          'not the name of a flag; write it in small letters and without the leading --',
+          'not the name of a flag; write it in lower case and without the leading --',
         ),
       z.string({ error: 'text' }).meta({ description: 'Value of the flag.' }),
       { error: 'a mapping of flags to values' },

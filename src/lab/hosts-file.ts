@@ -58,22 +58,22 @@ export interface HostsFile {
 
 const addressProblem = (value: string): string | undefined => {
   if (/^[\d.]+$/.test(value) && parseAddress(value) === undefined)
-    return `${shown(value)}: wanted four numbers up to 255, such as 10.0.0.11`
+    return `${shown(value)}: expected four numbers up to 255, such as 10.0.0.11`
   return /^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/.test(value)
     ? undefined
-    : `${shown(value)}: wanted an IPv4 address or a host name, such as 10.0.0.11 or pi1.local`
+    : `${shown(value)}: expected an IPv4 address or a host name, such as 10.0.0.11 or pi1.local`
 }
 
 const passwordPattern = /^(?:ask|\$[A-Za-z_][A-Za-z0-9_]*)$/
 
 const password = (description: string) =>
   text(
-    '`ask`, or the name of a variable with a `$` before it, such as $PI_PASSWORD',
+    '`ask`, or the name of an environment variable with a leading `$`, such as $PI_PASSWORD',
     (value) =>
       passwordPattern.test(value)
         ? undefined
         : // Whatever it is may be the password itself.
-          'a password does not belong into this file; wanted `ask`, or the name of a variable with a `$` before it, such as $PI_PASSWORD',
+          'a password does not belong in this file; write `ask`, or the name of an environment variable with a leading `$`, such as $PI_PASSWORD',
     { description, pattern: passwordPattern.source, writeOnly: true },
   )
 
@@ -86,19 +86,23 @@ const login = {
     (value) =>
       /^[a-z_][a-z0-9_.-]{0,31}$/i.test(value)
         ? undefined
-        : `${shown(value)}: wanted a user name, such as pi`,
-    { description: 'Who logs in; somebody who may use sudo, or root.' },
+        : `${shown(value)}: expected a user name, such as pi`,
+    { description: 'The user who logs in: root, or a user who may use sudo.' },
   ).optional(),
-  key: text('a path of a private key', (value) => (value === '' ? 'is empty; wanted a path' : undefined), {
-    description:
-      "Private key to log in with. Without `key` and `password`: the agent's keys, else ~/.ssh/id_*.",
-  }).optional(),
+  key: text(
+    'the path of a private key',
+    (value) => (value === '' ? 'is empty; expected a path' : undefined),
+    {
+      description:
+        "Private key to log in with. Without `key` and `password`: the agent's keys, otherwise ~/.ssh/id_*.",
+    },
+  ).optional(),
   password: password('Password to log in with: `ask`, or a variable.').optional(),
 }
 
 const withAddress = {
   address: text('an IPv4 address or a host name', addressProblem, {
-    description: 'Where its SSH server answers.',
+    description: 'Where the SSH server of the host answers.',
   }),
   ...login,
   hostKey: text(
@@ -106,7 +110,7 @@ const withAddress = {
     (value) =>
       hostKeyPattern.test(value)
         ? undefined
-        : 'wanted the kind and the key as in /etc/ssh/ssh_host_ed25519_key.pub, such as ssh-ed25519 AAAA…',
+        : 'expected the kind and the key as in /etc/ssh/ssh_host_ed25519_key.pub, such as ssh-ed25519 AAAA…',
     {
       description:
         'The only host key that is accepted. `lab hosts check` asks for it once, and writes it here.',
@@ -117,14 +121,15 @@ const withAddress = {
 const host = mapping(
   {
     ...withAddress,
-    sudoPassword: password("Password for sudo. Default: the login's, where it has one.").optional(),
+    sudoPassword: password("Password for sudo. Default: the login's password, if there is one.").optional(),
     via: text('the name of a jump host', () => undefined, {
-      description: 'The jump host that the way leads through.',
+      description: 'The jump host that the connection goes through.',
     }).optional(),
     interface: text(
       'a network interface, such as eth0',
-      (value) => (/^[\w.@-]{1,15}$/.test(value) ? undefined : `${shown(value)}: wanted a network interface`),
-      { description: "Interface with the machine's address in the lab, where it has several." },
+      (value) =>
+        /^[\w.@-]{1,15}$/.test(value) ? undefined : `${shown(value)}: expected a network interface`,
+      { description: "Interface with the machine's address in the lab, if the host has several." },
     ).optional(),
   },
   'a host: address, user',
@@ -143,7 +148,7 @@ const schema = mapping(
       { ...login, sudoPassword: host.shape.sudoPassword, via: host.shape.via },
       'a mapping of user, port, key, password, sudoPassword, via',
     )
-      .meta({ description: 'What holds for every host that does not say otherwise.' })
+      .meta({ description: 'Settings for every host that does not set its own.' })
       .optional(),
     hosts: z.record(names('the name of a machine:'), host, {
       error: 'a mapping from names of machines to hosts',
@@ -178,26 +183,26 @@ function* rulesOf({ hosts, jumpHosts, defaults }: Written): Generator<Found> {
   const known = Object.keys(jumpHosts ?? {})
   const taken = new Map<string, string>()
   if (Object.keys(hosts).length === 0)
-    yield { path: ['hosts'], message: 'is empty; wanted at least one host' }
+    yield { path: ['hosts'], message: 'is empty; expected at least one host' }
   for (const [name, { address, port, user, via }] of Object.entries(hosts)) {
     const place = `${address}:${String(port ?? defaults?.port ?? 22)}`
     const first = taken.get(place)
     if (first !== undefined)
       yield {
         path: ['hosts', name, 'address'],
-        message: `${place} is ${first} already; one host is one machine, since both would have its name and its ports`,
+        message: `${place} is already ${first}; one host can be only one machine, because both would have its name and its ports`,
       }
     else taken.set(place, name)
     if ((user ?? defaults?.user) === undefined)
-      yield { path: ['hosts', name], message: 'has no user; wanted user, here or in defaults' }
+      yield { path: ['hosts', name], message: 'has no user; set user, here or in defaults' }
     if (via !== undefined && !known.includes(via))
-      yield { path: ['hosts', name, 'via'], message: `${shown(via)} is none of jumpHosts` }
+      yield { path: ['hosts', name, 'via'], message: `${shown(via)} is not in jumpHosts` }
   }
   if (defaults?.via !== undefined && !known.includes(defaults.via))
-    yield { path: ['defaults', 'via'], message: `${shown(defaults.via)} is none of jumpHosts` }
+    yield { path: ['defaults', 'via'], message: `${shown(defaults.via)} is not in jumpHosts` }
   for (const [name, { user }] of Object.entries(jumpHosts ?? {}))
     if ((user ?? defaults?.user) === undefined)
-      yield { path: ['jumpHosts', name], message: 'has no user; wanted user, here or in defaults' }
+      yield { path: ['jumpHosts', name], message: 'has no user; set user, here or in defaults' }
 }
 
 /** @throws LabFileError with everything that is wrong, one problem a line */
@@ -289,7 +294,7 @@ export const expandLogins = (
       exitCode: exitCodes.usage,
     })
   const [, user, place] = /^([^@\s]+)@(\S+)$/.exec(word) ?? []
-  if (user === undefined || place === undefined) throw bad('wanted USER@ADDRESS, such as pi@10.0.0.[11-14]')
+  if (user === undefined || place === undefined) throw bad('expected USER@ADDRESS, such as pi@10.0.0.[11-14]')
   const [, head = '', from, to, tail = ''] = /^(.*)\[(\d+)-(\d+)\](.*)$/.exec(place) ?? []
   const addresses =
     from === undefined || to === undefined
@@ -314,14 +319,14 @@ export const hostsText = (
   const [first = ''] = users
   const numeric = parseAddress(hosts[0]?.address ?? '')
   return [
-    '# Which real machine is which machine of a lab file, and how one logs in to it.',
-    '#   lab hosts check FILE       looks at all of them, and changes nothing',
+    '# Which real machine is which machine of a lab file, and how to log in to it.',
+    '#   lab hosts check FILE       checks all of them and changes nothing',
     'apiVersion: lab.hosts/v1',
     'defaults:',
     `  user: ${first}`,
-    '  # key: ~/.ssh/id_ed25519      # default: the keys of the agent, else ~/.ssh/id_*',
+    '  # key: ~/.ssh/id_ed25519      # default: the keys of the agent, otherwise ~/.ssh/id_*',
     '  # password: ask               # or $VARIABLE: never the password itself',
-    '  # sudoPassword: ask           # default: the password of the login, else none',
+    '  # sudoPassword: ask           # default: the password of the login, if any',
     '  # via: bastion                # one of jumpHosts',
     'hosts:',
     ...hosts.map(

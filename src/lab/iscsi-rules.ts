@@ -23,12 +23,12 @@ export const disksProblem = (
   )
   const most = limits.length > 0 ? Math.max(...limits) : Infinity
   return luns > most
-    ? `${machine} serves ${String(luns)} LUNs; a machine of ${provider ?? 'any provider'} has room for ${String(most)}: spread them over more machines`
+    ? `${machine} serves ${String(luns)} LUNs; a machine of ${provider ?? 'any provider'} has room for ${String(most)}: spread the LUNs over more machines`
     : undefined
 }
 
 /** Ports on which a target machine itself listens. */
-const portsInUse: Readonly<Record<number, string>> = { 22: 'SSH, over which lab reaches it' }
+const portsInUse: Readonly<Record<number, string>> = { 22: 'SSH, which lab uses to reach the machine' }
 
 /** The longest name of a file, in bytes. */
 const longestFileName = 255
@@ -73,17 +73,20 @@ export function* lunInitiatorRules(file: File): Found {
         const same = named.by(name, at(number))
         const machine = machines.find((candidate) => candidate.name === name)
         if (same)
-          yield { path: at(number), message: `${shown(name)} is ${pathText(same)} already; remove one` }
+          yield {
+            path: at(number),
+            message: `${shown(name)} is already listed at ${pathText(same)}; remove one`,
+          }
         else if (machine?.role && machine.role !== 'initiator' && machine.role !== 'worker')
           yield {
             path: at(number),
-            message: `${name} has the role ${machine.role}; wanted a machine with the role initiator or worker`,
+            message: `${name} has the role ${machine.role}; expected a machine with the role initiator or worker`,
           }
         else if (!machine && known) {
           const names = machines
             .filter(({ role }) => role === 'initiator' || role === 'worker')
             .map((candidate) => String(candidate.name))
-          const wanted = didYouMean(name, names) || '; wanted one with the role initiator or worker'
+          const wanted = didYouMean(name, names) || '; expected one with the role initiator or worker'
           yield { path: at(number), message: `no machine is named ${shown(name)}${wanted}` }
         }
       }
@@ -116,11 +119,11 @@ export function* targetRules(file: File): Found {
       if (machine?.role && machine.role !== 'target') {
         yield {
           path: at('machine'),
-          message: `${target.machine} has the role ${machine.role}; wanted a machine with the role target`,
+          message: `${target.machine} has the role ${machine.role}; expected a machine with the role target`,
         }
       } else if (!machine && machines.every(({ name }) => name !== undefined)) {
         const names = machines.filter(({ role }) => role === 'target').map(({ name }) => String(name))
-        const wanted = didYouMean(target.machine, names) || '; wanted one with the role target'
+        const wanted = didYouMean(target.machine, names) || '; expected one with the role target'
         yield { path: at('machine'), message: `no machine is named ${shown(target.machine)}${wanted}` }
       }
     }
@@ -128,13 +131,13 @@ export function* targetRules(file: File): Found {
     if (same)
       yield {
         path: at('iqn'),
-        message: `${String(target.iqn)} is taken by ${pathText(same)}; every iSCSI name is used once`,
+        message: `${String(target.iqn)} is taken by ${pathText(same)}; every iSCSI name must be unique`,
       }
     const inUse = target.port === undefined ? undefined : portsInUse[target.port]
     if (inUse !== undefined)
       yield {
         path: at('port'),
-        message: `${String(target.port)} is taken on the machine by ${inUse}; wanted another port, such as ${String(defaults.port)}`,
+        message: `${String(target.port)} is taken on the machine by ${inUse}; choose another port, such as ${String(defaults.port)}`,
       }
     const portal = `${machines.find(({ name }) => name === target.machine)?.address ?? '192.168.56.70'}:${String(target.port ?? defaults.port)}`
     for (const [, { lun }] of items(target.luns)) {
@@ -151,7 +154,7 @@ export function* targetRules(file: File): Found {
       yield {
         path: at('chap', 'mutual', 'password'),
         message:
-          'is the password that initiators log in with; open-iscsi refuses a target that answers with it, wanted another',
+          'is also the password that initiators log in with, and open-iscsi refuses a target that answers with the same one; choose another',
       }
     const numbers = new Taken<number>()
     for (const [place, { lun, size }] of items(target.luns)) {
@@ -159,12 +162,12 @@ export function* targetRules(file: File): Found {
       if (sameLun)
         yield {
           path: at('luns', place, 'lun'),
-          message: `LUN ${String(lun)} is ${pathText(sameLun)} already; wanted another number`,
+          message: `LUN ${String(lun)} is already taken by ${pathText(sameLun)}; choose another number`,
         }
       if ((bytesOf(size ?? '') ?? 0) > 16 * 1024 ** 4) {
         yield {
           path: at('luns', place, 'size'),
-          message: `${String(size)} is too large; wanted at most 16TiB`,
+          message: `${String(size)} is too large; expected at most 16TiB`,
         }
       }
     }
@@ -209,7 +212,7 @@ export function* initiatorRules(file: File): Found {
       if (same)
         yield {
           path: at('iqn'),
-          message: `${machine.iqn} is taken by ${pathText(same)}; every iSCSI name is used once`,
+          message: `${machine.iqn} is taken by ${pathText(same)}; every iSCSI name must be unique`,
         }
     } else if (logsIn && lacks(machine, 'iqn') && firstTarget !== undefined && machine.name !== undefined) {
       const derived = initiatorName(firstTarget, machine.name)
@@ -257,13 +260,13 @@ export function* lunRules(file: File): Found {
     if (user.target === undefined && targets.length > 1) {
       yield {
         path: [...path, 'target'],
-        message: `missing; the lab has several targets, wanted one of ${iqns.join(', ')}`,
+        message: `missing, and the lab has several targets; expected one of ${iqns.join(', ')}`,
       }
       continue
     }
     const target = user.target === undefined ? targets[0] : targets.find(({ iqn }) => iqn === user.target)
     if (!target) {
-      const wanted = didYouMean(String(user.target), iqns) || `; wanted ${iqns.join(' or ')}`
+      const wanted = didYouMean(String(user.target), iqns) || `; expected ${iqns.join(' or ')}`
       yield { path: [...path, 'target'], message: `no target is named ${String(user.target)}${wanted}` }
       continue
     }
@@ -274,7 +277,7 @@ export function* lunRules(file: File): Found {
       const numbers = items(target.luns).map(([, served]) => String(served.lun))
       yield {
         path: [...path, 'lun'],
-        message: `${String(target.iqn)} serves no LUN ${String(user.lun)}; wanted ${numbers.join(' or ')}`,
+        message: `${String(target.iqn)} serves no LUN ${String(user.lun)}; expected ${numbers.join(' or ')}`,
       }
       continue
     }
@@ -282,14 +285,14 @@ export function* lunRules(file: File): Found {
     if (bytes !== undefined && bytes < least) {
       yield {
         path: [...path, 'lun'],
-        message: `LUN ${String(user.lun)} has only ${String(lun.size)}; wanted at least ${sizeText(least)}`,
+        message: `LUN ${String(user.lun)} has only ${String(lun.size)}; expected at least ${sizeText(least)}`,
       }
     }
     const same = taken.by(`${String(target.iqn)} ${String(user.lun)}`, [...path, 'lun'])
     if (same) {
       yield {
         path: [...path, 'lun'],
-        message: `LUN ${String(user.lun)} of ${String(target.iqn)} is used by ${pathText(same)}; wanted one user, or both would destroy its file system`,
+        message: `LUN ${String(user.lun)} of ${String(target.iqn)} is already used by ${pathText(same)}; two users would destroy its file system`,
       }
     }
   }
@@ -304,11 +307,11 @@ export function* filesystemRules(file: File): Found {
     if (machine?.role && machine.role !== 'initiator') {
       yield {
         path,
-        message: `${initiator} has the role ${machine.role}; wanted a machine with the role initiator`,
+        message: `${initiator} has the role ${machine.role}; expected a machine with the role initiator`,
       }
     } else if (!machine && machines.every(({ name }) => name !== undefined)) {
       const names = machines.filter(({ role }) => role === 'initiator').map(({ name }) => String(name))
-      const wanted = didYouMean(initiator, names) || '; wanted one with the role initiator'
+      const wanted = didYouMean(initiator, names) || '; expected one with the role initiator'
       yield { path, message: `no machine is named ${shown(initiator)}${wanted}` }
     }
   }

@@ -25,19 +25,19 @@ const readLabFile = async (path: string, named: string): Promise<string> => {
   let bytes: Buffer
   try {
     const stat = statSync(path)
-    if (stat.isDirectory()) return fail('is a directory; wanted a lab file')
+    if (stat.isDirectory()) return fail('is a directory; expected a lab file')
     // A pipe or a device may never end.
-    if (!stat.isFile()) return fail('is not an ordinary file; wanted a lab file')
+    if (!stat.isFile()) return fail('is not an ordinary file; expected a lab file')
     if (stat.size > largestFile)
-      return fail(`has ${String(stat.size)} bytes; a lab file has at most ${String(largestFile)}`)
+      return fail(`has ${String(stat.size)} bytes; the limit for a lab file is ${String(largestFile)}`)
     bytes = await readFile(path)
   } catch (error) {
     if (error instanceof LabFileError) throw error
     const reasons: Readonly<Record<string, string>> = {
       ENOENT: 'there is no such file',
       ENOTDIR: 'there is no such file',
-      EACCES: 'you may not read it',
-      ELOOP: 'its symbolic links go round in a circle',
+      EACCES: 'you do not have permission to read it',
+      ELOOP: 'its symbolic links form a loop',
     }
     return fail(`cannot be read: ${reasons[(error as NodeJS.ErrnoException).code ?? ''] ?? messageOf(error)}`)
   }

@@ -160,7 +160,7 @@ export const parseLab = (
     throw new LabFileError(file, problems)
   }
   if (text.trim() === '')
-    fail([{ field: '', message: 'is empty; lab init NAME writes a file to begin with' }])
+    fail([{ field: '', message: 'is empty; lab init NAME writes a file to start from' }])
   const source = readSource(text)
   if (source.broken) fail([{ field: '', ...source.broken }])
 
@@ -179,10 +179,10 @@ export const parseLab = (
   }
   if (cyclic(value))
     fail([
-      { field: '', message: 'an alias (*name) stands inside its own anchor (&name); write the value itself' },
+      { field: '', message: 'an alias (*name) is inside its own anchor (&name); write the value itself' },
     ])
   if (value === null || value === undefined) {
-    fail([{ field: '', message: 'holds only comments; lab init NAME writes a file to begin with' }])
+    fail([{ field: '', message: 'contains only comments; lab init NAME writes a file to start from' }])
   }
 
   const parsed = schema.safeParse(value)

@@ -15,11 +15,11 @@ type File = DraftFile
 
 /** The least memory of a machine by role, in bytes, and what would suffer with less. */
 const leastMemory: Readonly<Record<Role, { readonly bytes: number; readonly why: string }>> = {
-  'control-plane': { bytes: 1536 * 1024 ** 2, why: 'the API server and etcd run out of memory with less' },
-  worker: { bytes: 768 * 1024 ** 2, why: 'the kubelet, containerd and a database do not fit in less' },
-  target: { bytes: 128 * 1024 ** 2, why: 'its operating system does not fit in less' },
-  initiator: { bytes: 128 * 1024 ** 2, why: 'its operating system does not fit in less' },
-  nfs: { bytes: 192 * 1024 ** 2, why: 'its operating system and what it caches do not fit in less' },
+  'control-plane': { bytes: 1536 * 1024 ** 2, why: 'with less, the API server and etcd run out of memory' },
+  worker: { bytes: 768 * 1024 ** 2, why: 'with less, the kubelet, containerd and a database do not fit' },
+  target: { bytes: 128 * 1024 ** 2, why: 'with less, its operating system does not fit' },
+  initiator: { bytes: 128 * 1024 ** 2, why: 'with less, its operating system does not fit' },
+  nfs: { bytes: 192 * 1024 ** 2, why: 'with less, its operating system and its cache do not fit' },
 }
 
 /** What a name already means to commands and to the machines, which prevents its use for a machine of this role. */
@@ -39,17 +39,17 @@ function* machineRules(file: File): Found {
     if (sameName)
       yield {
         path: at('name'),
-        message: `${String(name)} is taken by ${pathText(sameName)}; wanted another name`,
+        message: `${String(name)} is taken by ${pathText(sameName)}; choose another name`,
       }
     const means = name === undefined ? undefined : meaningOf(name, role)
     if (means !== undefined)
-      yield { path: at('name'), message: `${String(name)} means ${means}; wanted another name` }
+      yield { path: at('name'), message: `${String(name)} means ${means}; choose another name` }
     if (address !== undefined) {
       const same = addresses.by(address, at('address'))
       if (same)
         yield {
           path: at('address'),
-          message: `${address} is taken by ${pathText(same)}; wanted another address`,
+          message: `${address} is taken by ${pathText(same)}; choose another address`,
         }
       const problem = addressProblem(file, address)
       if (problem !== undefined) yield { path: at('address'), message: problem }
@@ -59,12 +59,12 @@ function* machineRules(file: File): Found {
     if (bytes !== undefined && least && bytes < least.bytes) {
       yield {
         path: at('memory'),
-        message: `${String(memory)} is too little for the role ${role}; wanted at least ${sizeText(least.bytes)}: ${least.why}`,
+        message: `${String(memory)} is too little for the role ${role}, which needs at least ${sizeText(least.bytes)}: ${least.why}`,
       }
     } else if (bytes !== undefined && bytes > 1024 ** 4) {
       yield {
         path: at('memory'),
-        message: `${String(memory)} is more than any host has; wanted at most 1TiB`,
+        message: `${String(memory)} is more than any host has; expected at most 1TiB`,
       }
     }
   }

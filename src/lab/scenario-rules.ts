@@ -29,7 +29,7 @@ const unmeasurable = (
   if (budget === 'notReady') {
     if (lacks(file, 'kubernetes')) return 'the lab has no Kubernetes nodes'
     const mute = faults.filter((fault) => formOf(fault)?.silences(fault, file) ?? true)
-    return hitsWorker(mute) ? undefined : 'no fault of this scenario silences a worker'
+    return hitsWorker(mute) ? undefined : 'no fault of this scenario makes a worker unreachable'
   }
   if (lacks(file, 'database')) return 'the lab has no database to write to'
   if (budget === 'apiGap') {
@@ -61,7 +61,7 @@ function* expectRules(file: DraftFile, scenario: Scenario, path: Path, formOf: F
     } else if (ms !== undefined && deadline !== undefined && ms > deadline) {
       yield {
         path: at,
-        message: `${wanted} cannot be measured: the scenario ends after ${String(deadlineText)}; wanted less, or a later deadline`,
+        message: `${wanted} cannot be measured: the scenario ends after ${String(deadlineText)}; choose a smaller limit or a later deadline`,
       }
     }
   }
@@ -73,7 +73,7 @@ function* ambiguousNames(file: DraftFile): Found {
     if (name === 'database' || name === 'standby') {
       yield {
         path: ['machines', index, 'name'],
-        message: `in scenarios, ${name} is a worker that does or does not run the database; wanted another name`,
+        message: `in scenarios, ${name} is a worker that does or does not run the database; choose another name`,
       }
     } else if (
       name !== undefined &&
@@ -83,7 +83,7 @@ function* ambiguousNames(file: DraftFile): Found {
     ) {
       yield {
         path: ['machines', index, 'name'],
-        message: `in scenarios, ${name} is a role, which this machine does not have; wanted another name`,
+        message: `in scenarios, ${name} is a role, which this machine does not have; choose another name`,
       }
     }
   }
@@ -92,15 +92,21 @@ function* ambiguousNames(file: DraftFile): Found {
 function* takeoverRules(file: DraftFile): Found {
   const without = lacks(file, 'kubernetes')
   if (without && file.failover === 'fast') {
-    yield { path: ['failover'], message: 'fast is about Kubernetes nodes; add kubernetes, or remove it' }
+    yield {
+      path: ['failover'],
+      message: 'fast is about Kubernetes nodes; add kubernetes, or remove this field',
+    }
   }
   if (without && (file.fencing === 'storage' || file.fencing === 'power')) {
     yield {
       path: ['fencing'],
-      message: `${file.fencing} is about Kubernetes nodes; add kubernetes, or remove it`,
+      message: `${file.fencing} is about Kubernetes nodes; add kubernetes, or remove this field`,
     }
   } else if (file.fencing === 'storage' && lacks(file, 'iscsi')) {
-    yield { path: ['fencing'], message: 'storage is fenced at a target; add iscsi.targets, or write power' }
+    yield {
+      path: ['fencing'],
+      message: 'storage means that the target fences a node; add iscsi.targets, or write power',
+    }
   }
 }
 
@@ -116,7 +122,7 @@ export function* scenarioRules(file: DraftFile, { faults }: Vocabulary): Found {
     if (same) {
       yield {
         path: [...path, 'name'],
-        message: `${String(scenario.name)} is taken by ${pathText(same)}; wanted another name`,
+        message: `${String(scenario.name)} is taken by ${pathText(same)}; choose another name`,
       }
     }
     for (const [place, fault] of items(scenario.inject)) {

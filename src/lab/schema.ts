@@ -66,7 +66,7 @@ const budgets = {
   notReady: duration('a budget', 'From the fault until Kubernetes calls the node NotReady.').optional(),
   takeover: duration(
     'a budget',
-    'From the fault until another server than before acknowledges a write.',
+    'From the fault until a server other than the one before it acknowledges a write.',
   ).optional(),
   apiGap: duration(
     'a budget',
@@ -78,7 +78,7 @@ const scenarioOf = (faults: readonly FaultWords[]) =>
   mapping(
     {
       name: text('a name for the scenario, such as power-cut', (value) => labelProblem(value, 40), {
-        description: 'Name of the scenario: small letters, digits and hyphens, at most 40 characters.',
+        description: 'Name of the scenario: lower-case letters, digits and hyphens, at most 40 characters.',
         pattern: labelPattern,
         maxLength: 40,
       }),
@@ -90,7 +90,7 @@ const scenarioOf = (faults: readonly FaultWords[]) =>
       expect: mapping(budgets, `a mapping of ${Object.keys(budgets).join(', ')}`)
         .prefault({})
         .meta({
-          description: 'Budgets: the longest times that are good enough. Others are measured all the same.',
+          description: 'Limits: the longest acceptable times. The others are measured as well.',
         }),
       heal: z.enum(['recovery', 'deadline'], { error: 'recovery or deadline' }).default('recovery').meta({
         description:
@@ -113,12 +113,12 @@ const storageClass = mapping(
     }),
     kind: z.enum(['local', 'nfs'], { error: 'local or nfs' }).meta({
       description:
-        'Where a volume is: `local`, a folder of the node whose pod first asks for it, and nowhere else; `nfs`, a folder of the machine with the role nfs, which every node reaches.',
+        'Where a volume is: `local`, a folder of the node whose pod first asks for it, and on no other node; `nfs`, a folder of the machine with the role nfs, which every node reaches.',
     }),
     default: z
       .boolean({ error: 'true or false' })
       .default(false)
-      .meta({ description: 'Whether claims that name no class are given this one.' }),
+      .meta({ description: 'Whether claims that name no class get this one.' }),
   },
   'a storage class: class, kind',
 )
@@ -131,7 +131,7 @@ const fileName = (wanted: string, description: string) =>
     (value) =>
       new RegExp(filePattern).test(value)
         ? undefined
-        : `${shown(value)}: wanted ${wanted}: letters, digits, "_", "-" and ".", at most 64, without a path`,
+        : `${shown(value)}: expected ${wanted}: letters, digits, "_", "-" and ".", at most 64, without a path`,
     { description, pattern: filePattern },
   )
 
@@ -149,7 +149,7 @@ export const workload = mapping(
         (value) =>
           new RegExp(`^(${readyKinds.join('|')})/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`).test(value)
             ? undefined
-            : `${shown(value)}: wanted ${anyOf(readyKinds.map((kind) => `${kind}/`))} and a name`,
+            : `${shown(value)}: expected ${anyOf(readyKinds.map((kind) => `${kind}/`))} and a name`,
         { description: 'Kind and name.', examples: ['statefulset/cassandra'] },
       ),
       'a list of what must be ready',
@@ -186,7 +186,9 @@ const buildSchema = ({ faults, experiments }: Words) =>
       provider: z
         .enum(providerNames, { error: anyOf(providerNames) })
         .optional()
-        .meta({ description: 'What runs the machines. Without it: the first that works on this host.' }),
+        .meta({
+          description: 'What runs the machines. Default: the first provider that works on this host.',
+        }),
       network: mapping(
         {
           subnet: subnet('a subnet such as 192.168.56.0/24', 8, 28, {
@@ -224,18 +226,18 @@ const buildSchema = ({ faults, experiments }: Words) =>
       }),
       failover: z.enum(['default', 'fast'], { error: 'default or fast' }).default('default').meta({
         description:
-          'How soon Kubernetes gives a lost node up: `default` as it comes, after minutes; `fast` with shorter leases, grace periods and tolerations, after seconds.',
+          'How soon Kubernetes gives up a lost node: `default`, with its own settings, after minutes; `fast`, with shorter leases, grace periods and tolerations, after seconds.',
       }),
       fencing: z
         .enum(['none', 'storage', 'power'], { error: 'none, storage or power' })
         .default('none')
         .meta({
           description:
-            'What makes sure that a lost node no longer writes before another takes over: `storage`, the target throws it out; `power`, it is switched off; `none`, nothing does.',
+            'What makes sure that a lost node no longer writes before another takes over: `storage`, the target shuts it out; `power`, it is switched off; `none`, nothing does.',
         }),
       images: list(
         z.string({ error: 'the name of an image, such as nginx:1.26' }).meta({
-          description: 'Its name with its version, as a manifest writes {{image "nginx:1.26"}}.',
+          description: 'Its name with its version, as a manifest writes it in {{image "nginx:1.26"}}.',
           examples: ['nginx:1.26', 'cassandra:5.0'],
         }),
         'a list of images',
@@ -244,23 +246,23 @@ const buildSchema = ({ faults, experiments }: Words) =>
         .default([])
         .meta({
           description:
-            'Images that the nodes have beside those of Kubernetes and the database: nothing is pulled in a lab.',
+            'Images that the nodes have in addition to those of Kubernetes and the database: nothing is pulled in a lab.',
         }),
       storage: list(storageClass, 'a list of storage classes')
         .max(8, 'at most 8 storage classes')
         .default([])
-        .meta({ description: 'Storage classes, whose volumes local-path-provisioner makes.' }),
+        .meta({ description: 'Storage classes; local-path-provisioner creates their volumes.' }),
       manifests: text(
         'the name of a folder, such as my-lab',
         (value) =>
           !new RegExp(filePattern).test(value)
-            ? `${shown(value)}: wanted the name of a folder: letters, digits, "_", "-" and ".", without a path`
+            ? `${shown(value)}: expected the name of a folder: letters, digits, "_", "-" and ".", without a path`
             : // `up` keeps a copy beside its copy of the lab file.
               ['machines', 'rendered', 'runs', 'ssh'].includes(value)
-              ? `${shown(value)} is a name that lab keeps for itself; wanted another`
+              ? `${shown(value)} is a name that lab reserves; choose another`
               : undefined,
         {
-          description: 'Folder beside the lab file with the manifests of its workloads and experiments.',
+          description: 'Folder next to the lab file with the manifests of its workloads and experiments.',
           pattern: filePattern,
         },
       ).optional(),

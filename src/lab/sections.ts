@@ -33,7 +33,7 @@ export const machine = mapping(
       'a machine name, such as worker1',
       (value) =>
         value === 'all'
-          ? 'all means every machine in commands such as lab exec; wanted another name'
+          ? 'all means every machine in commands such as lab exec; choose another name'
           : labelProblem(value, 32),
       {
         description:
@@ -47,12 +47,12 @@ export const machine = mapping(
         'control-plane and worker are Kubernetes nodes, target serves LUNs, initiator logs in to targets outside Kubernetes, nfs serves a file system to all nodes.',
     }),
     address: ipv4('192.168.56.11', 'IPv4 address of the machine in the lab subnet.'),
-    cpus: whole('a whole number of processors, 1 to 64', 1, 64, {
+    cpus: whole('a whole number of processors from 1 to 64', 1, 64, {
       description: 'Number of virtual processors.',
     }).default(1),
     memory: size('a size of memory', 'Memory of the machine.'),
     iqn: iqn(
-      'Initiator name. Without it: the naming authority of the first target, then the machine name.',
+      'Initiator name. Default: the naming authority of the first target, then the machine name.',
     ).optional(),
   },
   'a machine: name, role, address, memory',
@@ -60,20 +60,20 @@ export const machine = mapping(
 
 const lun = mapping(
   {
-    lun: whole('a logical unit number, 0 to 255', 0, 255, { description: 'Logical unit number.' }),
-    size: size('a size of a disk', 'Size of the disk that is served. It may grow later, and never shrinks.'),
+    lun: whole('a logical unit number from 0 to 255', 0, 255, { description: 'Logical unit number.' }),
+    size: size('a size of a disk', 'Size of the disk that is served. It may grow later, but never shrink.'),
     initiators: list(
       z
         .string({ error: 'the name of a machine with the role initiator or worker' })
         .meta({ description: 'Name of a machine with the role initiator or worker.' }),
       'a list of machines',
     )
-      .min(1, 'at least one machine; without the field, whoever uses the LUN sees it')
+      .min(1, 'at least one machine; without the field, every machine that uses the LUN sees it')
       .max(64, 'at most 64 machines')
       .optional()
       .meta({
         description:
-          "The machines that see it. Without it: all workers, if it is the database's; who has a file system on it; if nobody has, all workers, or in a lab without workers every initiator.",
+          "The machines that see the LUN. Default: for the database's LUN, all workers; for a LUN with a file system, the machine that mounts it; for any other LUN, all workers, or every initiator in a lab without workers.",
       }),
   },
   'a LUN: lun, size',
@@ -85,7 +85,7 @@ export const target = mapping(
       .string({ error: 'the name of a machine with the role target' })
       .meta({ description: 'Name of the machine that serves it; its role is target.' }),
     iqn: iqn('Name of the target.'),
-    port: whole('a TCP port, 1 to 65535', 1, 65535, { description: 'TCP port of the portal.' }).default(
+    port: whole('a TCP port from 1 to 65535', 1, 65535, { description: 'TCP port of the portal.' }).default(
       defaults.port,
     ),
     chap: mapping(
@@ -96,7 +96,7 @@ export const target = mapping(
           {
             username: chapText('User name that the target answers with.'),
             password: chapText(
-              'Password that the target answers with; another than initiators log in with.',
+              'Password that the target answers with; it must differ from the one that initiators log in with.',
               chapProblem,
               {
                 writeOnly: true,
@@ -106,17 +106,20 @@ export const target = mapping(
           'a mapping: username, password',
         )
           .optional()
-          .meta({ description: 'Mutual CHAP: what the target must know in return.' }),
+          .meta({
+            description:
+              'Mutual CHAP: the name and password with which the target proves itself to initiators.',
+          }),
       },
       'a mapping: username, password',
     ).meta({
       description:
-        'CHAP: what initiators must know to log in, to discover as well as to use. Several targets of one machine are discovered with the CHAP of the first of them.',
+        'CHAP: the name and password that initiators need to log in, for discovery as well as for use. If a machine has several targets, they are discovered with the CHAP of the first.',
     }),
     luns: list(lun, 'a list of LUNs')
       .min(1, 'at least one LUN')
       .max(256, 'at most 256 LUNs')
-      .meta({ description: 'The disks that it serves.' }),
+      .meta({ description: 'The disks that the target serves.' }),
   },
   'a target: machine, iqn, chap, luns',
 )
@@ -126,7 +129,7 @@ export const filesystem = mapping(
     initiator: z
       .string({ error: 'the name of a machine with the role initiator' })
       .meta({ description: 'Name of the machine that logs in and mounts it; its role is initiator.' }),
-    target: iqn('Name of the target; not needed when the lab has only one.').optional(),
+    target: iqn('Name of the target; not needed if the lab has only one.').optional(),
     lun: whole('a logical unit number, 0 to 255', 0, 255, {
       description: 'The LUN that holds the file system.',
     }),
@@ -136,9 +139,9 @@ export const filesystem = mapping(
       (value) =>
         /^[A-Za-z0-9_.-]{1,64}$/.test(value) && !/^[.-]/.test(value)
           ? undefined
-          : `${shown(value)}: wanted the name of one directory: letters, digits, "_", "-" and ".", at most 64`,
+          : `${shown(value)}: expected the name of one directory: letters, digits, "_", "-" and ".", at most 64`,
       {
-        description: 'Name of a directory that is made at the top of the file system.',
+        description: 'Name of a directory that is created at the top of the file system.',
         examples: ['mysql-data'],
       },
     ),
@@ -147,7 +150,7 @@ export const filesystem = mapping(
       (value) =>
         /^[0-7]{4}$/.test(value)
           ? undefined
-          : `${shown(value)}: wanted four octal digits in quotes, such as "0777"`,
+          : `${shown(value)}: expected four octal digits in quotes, such as "0777"`,
       {
         description: 'Mode of the directory: four octal digits, in quotes.',
         pattern: '^[0-7]{4}$',
@@ -163,7 +166,7 @@ export const kubernetes = mapping(
     version,
     endpoint: ipv4(
       '192.168.56.10',
-      'Address of the lab subnet at which the API server answers, whichever control plane serves it. Default: with one control plane, its own address; with several, a free address.',
+      "Address in the lab's subnet at which the API server answers, whichever control plane serves it. Default: the address of the only control plane; with several, a free address.",
     ).optional(),
     podSubnet: subnet('a subnet such as 10.244.0.0/16', 8, 24, {
       description: 'Subnet of the pods. The node with host number n gets its n-th /24.',
@@ -205,7 +208,7 @@ export const database = mapping(
         /^[0-9]/.test(value)
           ? `${shown(value)}: a Service name begins with a letter`
           : value === 'kubernetes'
-            ? 'kubernetes is the Service of the API server, which the database would take over; wanted another name'
+            ? 'kubernetes is the Service of the API server, which the database would take over; choose another name'
             : labelProblem(value, 40),
       {
         description: 'Name of the Service, and first part of the name of the Deployment.',
@@ -213,7 +216,7 @@ export const database = mapping(
         maxLength: 40,
       },
     ).default('mysql'),
-    target: iqn('Name of the target; not needed when the lab has only one.').optional(),
+    target: iqn('Name of the target; not needed if the lab has only one.').optional(),
     lun: whole('a logical unit number, 0 to 255', 0, 255, {
       description: 'The LUN that holds the data. Either this or storage.',
     }).optional(),
@@ -227,23 +230,23 @@ export const database = mapping(
     }).default(defaults.nodePort),
     ledgerPort: whole('a port from 30000 to 32767', 30000, lastNodePort, {
       description:
-        'Port on every node at which scenarios write a plain file on the same volume. Without it: the one after nodePort.',
+        'Port on every node at which scenarios write a plain file on the same volume. Default: the one after nodePort.',
     }).optional(),
     database: text(
       'the name of a database, such as test',
       (value) =>
         identifierProblem(value) ??
         (systemDatabases.has(value.toLowerCase())
-          ? `${shown(value)} is a database that MariaDB keeps for itself; wanted another name`
+          ? `${shown(value)} is a database that MariaDB keeps for itself; choose another name`
           : undefined),
-      { description: 'Name of the database that is made.', pattern: identifierPattern },
+      { description: 'Name of the database that is created.', pattern: identifierPattern },
     ),
     user: text(
       'the name of a user, such as dev',
       (value) =>
         identifierProblem(value) ??
         (value.toLowerCase() === 'root'
-          ? 'root is there already, with rootPassword; wanted another user'
+          ? 'root exists already, with rootPassword; choose another user'
           : undefined),
       { description: 'User who owns that database.', pattern: identifierPattern },
     ),

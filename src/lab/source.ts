@@ -48,7 +48,7 @@ const explanations: Readonly<Record<string, string>> = {
   TAB_AS_INDENT: 'a tab; YAML is indented with spaces',
   BLOCK_AS_IMPLICIT_KEY: 'not YAML: a text that holds ": " needs quotes, or this line is indented wrongly',
   BAD_INDENT: 'not YAML: this line is indented wrongly, or a bracket before it is not closed',
-  TAG_RESOLVE_FAILED: 'a tag (!name), which a lab file does not have; quote a text that begins with !',
+  TAG_RESOLVE_FAILED: 'a tag (!name), which lab files do not use; quote a text that begins with !',
 }
 
 /** More aliases than this make no lab file easier to read, and each one costs a pass over the file. */
@@ -140,7 +140,7 @@ export const readSource = (text: string): Source => {
           if (typeof value !== 'string' && typeof value !== 'number' && typeof value !== 'boolean') {
             oddKey ??= key as Node
           } else if (keys.has(String(value))) {
-            problems.push(syntaxProblem(offsetOf(key) ?? 0, 'this key is there twice; remove one'))
+            problems.push(syntaxProblem(offsetOf(key) ?? 0, 'this key appears twice; remove one'))
           }
           keys.add(String(value))
         }
@@ -161,10 +161,10 @@ export const readSource = (text: string): Source => {
       const offset = text.indexOf('---', document.range[1])
       return syntaxProblem(
         Math.max(offset, 0),
-        'a second document; a lab file is only one, so remove the line ---',
+        'a second document; a lab file has only one, so remove the line ---',
       )
     }
-    if (oddKey) return syntaxProblem(offsetOf(oddKey) ?? 0, 'not a key; wanted a word before the colon')
+    if (oddKey) return syntaxProblem(offsetOf(oddKey) ?? 0, 'not a key; expected a word before the colon')
     if (aliases.length > mostAliases) {
       return syntaxProblem(
         aliases[0]?.range?.[0] ?? 0,
@@ -176,7 +176,7 @@ export const readSource = (text: string): Source => {
       lost &&
       syntaxProblem(
         lost.range?.[0] ?? 0,
-        `*${lost.source} is an alias, but no anchor &${lost.source} stands before it; quote a text that begins with *`,
+        `*${lost.source} is an alias, but no anchor &${lost.source} comes before it; quote a text that begins with *`,
       )
     )
   }

@@ -21,7 +21,7 @@ export const addressProblem = (file: File, address: string): string | undefined 
   const { subnet, text = '' } = labSubnet(file)
   if (!subnet) return undefined
   const host = hostNumber(subnet, parseAddress(address) ?? -1)
-  const range = `wanted one from ${addressText(subnet.base + 2)} to ${addressText(subnet.base + sizeOf(subnet) - 2)}`
+  const range = `expected one from ${addressText(subnet.base + 2)} to ${addressText(subnet.base + sizeOf(subnet) - 2)}`
   if (host === undefined) return `${address} is outside the lab subnet ${text}; ${range}`
   if (host === 0) return `${address} is the subnet itself; ${range}`
   if (host === 1) return `${address} belongs to this host; ${range}`

@@ -26,7 +26,7 @@ export const sizeProblem = (value: string): string | undefined => {
   const bytes = Math.round(Number(count) * binary[unit])
   return bytes > 0
     ? `${shown(value)}: write ${sizeText(bytes)} (units are KiB, MiB, GiB and TiB)`
-    : `${shown(value)}: wanted a size in KiB, MiB, GiB or TiB, such as 512MiB`
+    : `${shown(value)}: expected a size in KiB, MiB, GiB or TiB, such as 512MiB`
 }
 
 const milliseconds = { ms: 1, s: 1000, min: 60_000, h: 3_600_000 } as const
@@ -48,7 +48,7 @@ export const durationText = (ms: number): string => {
 /** What is wrong with the text of a duration; undefined if nothing is. */
 export const durationProblem = (value: string): string | undefined =>
   durationOf(value) === undefined
-    ? `${shown(value)}: wanted a whole number of ms, s, min or h, such as 10s`
+    ? `${shown(value)}: expected a whole number of ms, s, min or h, such as 10s`
     : undefined
 
 export const skewPattern = /^([+-])([1-9]\d{0,6}(?:ms|s|min|h))$/

@@ -8,13 +8,13 @@ import { didYouMean, shown } from './suggest.js'
 
 export const where = (description = 'What it happens to') =>
   z.string({ error: 'a machine, a role, database or standby' }).meta({
-    description: `${description}: a machine by its name, all machines of a role, \`database\` (the worker that runs the database at that moment) \`standby\` (the workers that do not), \`etcd-leader\` or \`endpoint\` (the control plane that leads, or has the API server's address).`,
+    description: `${description}: a machine by its name, all machines of a role, \`database\` (the worker that runs the database at that moment), \`standby\` (the workers that do not), \`etcd-leader\` (the control plane that leads etcd) or \`endpoint\` (the control plane that has the API server's address).`,
     examples: ['database', 'standby', 'worker1', 'target'],
   })
 
 /** Control planes that are known by what they do at a moment, and how. */
 const moving = {
-  'etcd-leader': 'the control plane whose etcd leads',
+  'etcd-leader': 'the control plane that leads etcd',
   endpoint: 'the control plane that has the address of the API server',
 } as const
 
@@ -31,7 +31,7 @@ export interface Roles extends Readonly<Partial<Record<Moving, string>>> {
 /** The duration of a fault that can end before the scenario heals it. */
 export const lasting = duration(
   'a duration',
-  'How long it lasts. Without it: until the scenario heals, see heal.',
+  'How long it lasts. Default: until the scenario heals, see heal.',
 ).optional()
 
 /** The machines of a fault in the order of the file. */
@@ -62,7 +62,7 @@ export const whereProblem = (file: DraftFile, where: string): string | undefined
     if (lacks(file, 'database')) return `${where} is about the database; add a database, or name a machine`
     const workers = machines.filter(({ role }) => role === 'worker').length
     return where === 'standby' && workers < 2
-      ? 'standby is a worker without the database; wanted two machines with the role worker'
+      ? 'standby is a worker without the database, so two machines with the role worker are required'
       : undefined
   }
   const names = machines.map(({ name }) => String(name))
@@ -71,7 +71,7 @@ export const whereProblem = (file: DraftFile, where: string): string | undefined
     const several = machines.filter(({ role }) => role === 'control-plane').length > 1
     return several
       ? undefined
-      : `${where} is ${moving[where]}; wanted several machines with the role control-plane`
+      : `${where} is ${moving[where]}, so several machines with the role control-plane are required`
   }
   if ((roles as readonly string[]).includes(where)) {
     return machines.some(({ role }) => role === where) ? undefined : `no machine has the role ${where}`
@@ -82,7 +82,7 @@ export const whereProblem = (file: DraftFile, where: string): string | undefined
     ...Object.keys(moving),
     ...(lacks(file, 'database') ? [] : ['database', 'standby']),
   ]
-  return `no machine is named ${shown(where)}${didYouMean(where, words) || `; wanted ${names.join(', ')}, a role, database or standby`}`
+  return `no machine is named ${shown(where)}${didYouMean(where, words) || `; expected ${names.join(', ')}, a role, database or standby`}`
 }
 
 /** Whether two words of a fault can stand for the same machine, wherever the database runs. */

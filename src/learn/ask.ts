@@ -49,13 +49,13 @@ const unknown = (saw: string): Answer => ({ is: 'could not ask', saw: short(saw)
 const filled = ({ database }: Asking, text: string): string => {
   if (!text.includes('{database}')) return text
   if (database === undefined)
-    throw new LabError('no-database', 'nobody knows on which worker the database ran when this step began')
+    throw new LabError('no-database', 'the worker on which the database ran when this step began is unknown')
   return text.replaceAll('{database}', database)
 }
 
 const machinesOf = ({ context: { lab }, database }: Asking, word: string): readonly string[] => {
   if ((word === 'database' || word === 'standby') && database === undefined)
-    throw new LabError('no-database', 'nobody knows on which worker the database ran when this step began')
+    throw new LabError('no-database', 'the worker on which the database ran when this step began is unknown')
   return machinesAt(lab, word, { server: database ?? '' }).map(({ name }) => name)
 }
 
@@ -161,19 +161,19 @@ const askLedger = async (
   if (!ledger) return unknown('no ledger is written')
   if (ledgerFrom === undefined)
     return unknown(
-      'the ledger of an earlier step was written before lab learn was begun again: begin that step again',
+      'the ledger of an earlier step was written before lab learn was restarted: start that step again',
     )
   const gap = ledger.longestWriteGap(ledgerFrom)
-  if (gap === undefined) return unknown('no write was acknowledged yet')
+  if (gap === undefined) return unknown('no write has been acknowledged yet')
   const saw = [`longest time without an answer ${(gap.length / 1000).toFixed(1)} s`]
   const budget = wanted.writeGap
   const least = wanted.longerThan
   if (gap.open && gap.now > 1000)
     return yesOr(false, `no write has been answered for ${(gap.now / 1000).toFixed(0)} s`)
   if (budget !== undefined && gap.length > budget)
-    return yesOr(false, `${saw.join()}, wanted ${durationText(budget)} at most`)
+    return yesOr(false, `${saw.join()}; expected at most ${durationText(budget)}`)
   if (least !== undefined && gap.length < least)
-    return yesOr(false, `${saw.join()}, wanted ${durationText(least)} or more`)
+    return yesOr(false, `${saw.join()}; expected at least ${durationText(least)}`)
   if (wanted.taken) {
     const taken = ledger.takenOver(ledgerFrom)
     saw.push(taken === undefined ? 'no other server has answered' : `now answered by ${taken}`)
@@ -183,7 +183,7 @@ const askLedger = async (
     const { lost, turns, acknowledged } = await ledger.readBack()
     saw.push(`${String(acknowledged)} writes acknowledged, ${String(lost)} missing`)
     if (wanted.lost !== undefined && lost > wanted.lost) return yesOr(false, saw.join('; '))
-    if (wanted.writers === 1 && turns) return yesOr(false, `${saw.join('; ')}; two servers wrote in turns`)
+    if (wanted.writers === 1 && turns) return yesOr(false, `${saw.join('; ')}; two servers wrote alternately`)
   }
   return yesOr(true, saw.join('; '))
 }
@@ -225,7 +225,7 @@ const askOne = async (asking: Asking, check: OneCheck): Promise<Answer> => {
   }
   if (check.claim) return askClaim(asking, check.claim)
   if (check.ledger) return askLedger(asking, check.ledger)
-  return unknown('a check without anything to ask')
+  return unknown('a check with nothing to ask')
 }
 
 const opposite = { yes: 'not yet', 'not yet': 'yes', 'could not ask': 'could not ask' } as const

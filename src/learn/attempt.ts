@@ -102,7 +102,7 @@ export class Attempt {
     if (drawn && fresh && !this.#standing.done.has(step.id)) {
       const { exitCode, out } = await type(drawn.run)
       if (exitCode !== 0)
-        throw new LabError('not-drawn', `what ${step.id} was to begin with could not be done: ${out}`, {
+        throw new LabError('not-drawn', `the preparation of ${step.id} failed: ${out}`, {
           hint: `lab restore ${context.lab.name} clean`,
         })
     }
@@ -173,10 +173,10 @@ export class Attempt {
     if (asking.ledgerFrom === undefined)
       throw new LabError(
         'no-ledger',
-        'the ledger of an earlier step was written before lab learn was begun again',
+        'the ledger of an earlier step was written before lab learn was restarted',
       )
     const gap = asking.ledger?.longestWriteGap(asking.ledgerFrom)
-    if (!gap) throw new LabError('no-ledger', 'no write was acknowledged yet')
+    if (!gap) throw new LabError('no-ledger', 'no write has been acknowledged yet')
     return Math.round(gap.length / 100) / 10
   }
 
@@ -186,9 +186,9 @@ export class Attempt {
     const text = given.trim()
     const number = Number(text.replace(/\s*s$/, '').replace(',', '.'))
     if ((ask.for === 'seconds' || ask.for === 'number') && (text === '' || Number.isNaN(number)))
-      return { is: 'not yet', saw: `${text}: wanted a number` }
+      return { is: 'not yet', saw: `${text}: expected a number` }
     if (ask.for === 'choice' && !ask.choices?.includes(text))
-      return { is: 'not yet', saw: `${text}: wanted one of ${ask.choices?.join(', ') ?? ''}` }
+      return { is: 'not yet', saw: `${text}: expected one of ${ask.choices?.join(', ') ?? ''}` }
     try {
       const truth = await this.truth(step)
       if (truth === undefined) return { is: 'yes', saw: `your answer: ${text}` }

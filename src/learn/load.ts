@@ -63,23 +63,23 @@ function* crossCheck(spec: ExerciseSpec, lab: Lab, checks: readonly string[]): G
         if (!lab.kubernetes) yield { path: [...at, 'claim'], message: `${lab.name} has no Kubernetes` }
         for (const needed of claimNeeds[one.claim.is] ?? [])
           if (one.claim[needed as 'order'] === undefined)
-            yield { path: [...at, 'claim'], message: `${one.claim.is} must be told ${needed}` }
+            yield { path: [...at, 'claim'], message: `${one.claim.is} needs ${needed}` }
       }
       if (one.ledger && !spec.ledger)
-        yield { path: [...at, 'ledger'], message: 'no ledger is written: wanted ledger: database' }
+        yield { path: [...at, 'ledger'], message: 'the exercise writes no ledger; add ledger: database' }
     }
   }
   if (spec.lab !== lab.name)
-    yield { path: ['lab'], message: `is about ${spec.lab}, and this is the lab ${lab.name}` }
+    yield { path: ['lab'], message: `is about ${spec.lab}, but this is the lab ${lab.name}` }
   if (spec.ledger && !lab.database) yield { path: ['ledger'], message: `${lab.name} has no database` }
   const ids = spec.steps.map(({ id }) => id)
   for (const [index, step] of spec.steps.entries()) {
     const path: Path = ['steps', index]
-    if (ids.indexOf(step.id) !== index) yield { path: [...path, 'id'], message: `${step.id} is there twice` }
+    if (ids.indexOf(step.id) !== index) yield { path: [...path, 'id'], message: `${step.id} appears twice` }
     if ((step.check === undefined) === (step.ask === undefined))
       yield {
         path: [...path, 'id'],
-        message: `${step.id} has ${step.check ? 'both a check and a question' : 'no check and no question'}; wanted one of both`,
+        message: `${step.id} has ${step.check ? 'both a check and a question' : 'no check and no question'}; it must have exactly one of them`,
       }
     if (step.check) {
       yield* ofCheck(step.check, [...path, 'check'])
@@ -88,39 +88,43 @@ function* crossCheck(spec: ExerciseSpec, lab: Lab, checks: readonly string[]): G
     }
     for (const needed of step.needs)
       if (!ids.slice(0, index).includes(needed))
-        yield { path: [...path, 'needs'], message: `${needed} is no step before ${step.id}` }
+        yield { path: [...path, 'needs'], message: `${needed} is not a step before ${step.id}` }
     for (const [place, { when }] of step.hints.entries())
       if (when) yield* ofCheck(when, [...path, 'hints', place, 'when'])
     if (step.check && !step.hints.some(({ when }) => when === undefined))
       yield {
         path: [...path, 'id'],
-        message: `${step.id} has no hint without when: wanted one for who has done nothing`,
+        message: `${step.id} has no hint without when; add one for learners who have not done anything yet`,
       }
     const { ask } = step
     if (ask) {
       if (ask.for === 'choice' && !ask.choices)
-        yield { path: [...path, 'ask'], message: 'a choice without choices' }
+        yield { path: [...path, 'ask'], message: 'asks for a choice but has no choices' }
       if (ask.truth === undefined && ask.example === undefined)
-        yield { path: [...path, 'ask'], message: 'no truth, and no example for tests' }
+        yield { path: [...path, 'ask'], message: 'has no truth, and no example for the tests' }
       if (ask.truth?.run) yield* ofMachine(ask.truth.run.on, [...path, 'ask', 'truth', 'run', 'on'])
       if (ask.truth?.ledger && !spec.ledger)
-        yield { path: [...path, 'ask', 'truth'], message: 'no ledger is written: wanted ledger: database' }
+        yield {
+          path: [...path, 'ask', 'truth'],
+          message: 'the exercise writes no ledger; add ledger: database',
+        }
       const draws = spec.steps.slice(0, index + 1).flatMap(({ draw = [] }) => draw.map(({ id }) => id))
       if (ask.truth?.drawn && draws.length === 0)
-        yield { path: [...path, 'ask', 'truth'], message: 'no step before it draws anything' }
+        yield { path: [...path, 'ask', 'truth'], message: 'no earlier step draws anything' }
     }
   }
   for (const [index, { when }] of spec.broken.entries()) yield* ofCheck(when, ['broken', index, 'when'])
   for (const [index, wrong] of spec.wrong.entries()) {
     const path: Path = ['wrong', index]
     const step = spec.steps.find(({ id }) => id === wrong.at)
-    if (!step) yield { path: [...path, 'at'], message: `${wrong.at} is no step${didYouMean(wrong.at, ids)}` }
+    if (!step)
+      yield { path: [...path, 'at'], message: `${wrong.at} is not a step${didYouMean(wrong.at, ids)}` }
     else if (!step.hints.some(({ say }) => say === wrong.hint))
-      yield { path: [...path, 'hint'], message: `${wrong.hint} is no hint of the step ${wrong.at}` }
+      yield { path: [...path, 'hint'], message: `${wrong.hint} is not a hint of the step ${wrong.at}` }
     if (step && (step.ask === undefined ? wrong.run : wrong.answer) === undefined)
       yield {
         path: [...path, 'at'],
-        message: step.ask ? 'wanted a wrong answer' : 'wanted run: what is done wrong',
+        message: step.ask ? 'expected a wrong answer' : 'expected run: the wrong commands',
       }
   }
 }
@@ -145,7 +149,7 @@ const textOf = (file: string): string | undefined => {
  */
 export const loadExercise = (folder: string, lab: Lab, checks: readonly string[]): Exercise => {
   const file = join(folder, 'exercise.yaml')
-  const hint = 'docs/teaching.md says how an exercise is written'
+  const hint = 'docs/teaching.md explains how to write an exercise'
   const text = textOf(file)
   const fail = (problems: readonly LabFileProblem[], of = file): never => {
     throw new LabFileError(of, problems, hint)
@@ -232,7 +236,7 @@ export const folderOfExercise = (folder: string, lab: string, name: string): str
   const found = folders[names.indexOf(name)]
   if (found !== undefined) return found
   throw new LabError('no-exercise', `${lab} has no exercise ${name}${didYouMean(name, names)}`, {
-    hint: names.length === 0 ? `write one: docs/teaching.md says how` : `there are: ${names.join(', ')}`,
+    hint: names.length === 0 ? `write one: docs/teaching.md explains how` : `there are: ${names.join(', ')}`,
     exitCode: exitCodes.usage,
   })
 }

@@ -124,7 +124,7 @@ export const prove = async (
   for (const step of exercise.steps) {
     const drawn = attempt.drawnFor(step)?.id
     const named = drawn === undefined ? step.id : `${step.id} (${drawn})`
-    const begun = await proof(named, 'the step begins', async () => {
+    const begun = await proof(named, 'the step starts', async () => {
       if (!stopped) await attempt.beginStep(step)
       return { ok: true, saw: '' }
     })
@@ -132,7 +132,7 @@ export const prove = async (
     await proof(named, 'the check says not yet before the work', async () => {
       const { is, saw } = await known(attempt, step, signal)
       const broken = await attempt.broken(step)
-      if (broken !== undefined) return { ok: false, saw: `it is said to be broken: ${broken}` }
+      if (broken !== undefined) return { ok: false, saw: `the check calls the lab broken: ${broken}` }
       return { ok: is === 'not yet', saw: `${is}: ${saw}` }
     })
     for (const wrong of exercise.wrong.filter(({ at }) => at === step.id))
@@ -170,7 +170,7 @@ export const prove = async (
       return { ok: is === 'yes', saw: `${is}: ${saw}` }
     })
   }
-  await proof('reset', 'the lab is put back', async () => {
+  await proof('reset', 'the lab is restored', async () => {
     stopped = false
     await attempt.reset()
     return { ok: true, saw: '' }

@@ -29,7 +29,7 @@ const who = text('a machine, a role, database or standby').meta({
     'A machine by its name, a role, `database` (the worker that ran the database when the step began) or `standby`.',
 })
 
-const count = z.int({ error: 'a whole number' }).nonnegative({ error: 'a number from 0 on' })
+const count = z.int({ error: 'a whole number' }).nonnegative({ error: 'a number, 0 or more' })
 
 const names = z.array(text('a pod'), { error: 'a list of pods' }).min(1, { error: 'a list of pods' })
 
@@ -67,9 +67,9 @@ const ledger = z.strictObject(
     lost: count.optional().meta({ description: 'Acknowledged writes that may be missing, at most.' }),
     writers: count.optional().meta({ description: 'Servers that may write at the same time, at most.' }),
     writeGap: duration('a duration', 'The longest time without an acknowledged write.').optional(),
-    longerThan: duration('a duration', 'A gap at least as long as this was seen.').optional(),
+    longerThan: duration('a duration', 'A gap of at least this length was seen.').optional(),
     taken: z.literal(true, { error: 'true' }).optional().meta({
-      description: 'Another pod than the one at the beginning of the step has acknowledged writes.',
+      description: 'A pod other than the one at the beginning of the step has acknowledged writes.',
     }),
   },
   { error: 'what the ledger must say: { lost: 0, writers: 1, writeGap: 25s }' },
@@ -81,7 +81,7 @@ const onMachine = z.strictObject(
     command: text('a command'),
     says: pattern
       .optional()
-      .meta({ description: 'What its output must match. Absent: exit code 0 will do.' }),
+      .meta({ description: 'What its output must match. Without it, exit code 0 is enough.' }),
   },
   { error: 'a command: { on: initiator, command: cat /x, says: ok }' },
 )
@@ -124,12 +124,12 @@ const kinds = {
     .meta({ description: 'What is in the journal of faults: `power` is what `lab power` notes.' }),
   claim: claim.optional(),
   ledger: ledger.optional(),
-  not: z.literal(true, { error: 'true' }).optional().meta({ description: 'The opposite is wanted.' }),
+  not: z.literal(true, { error: 'true' }).optional().meta({ description: 'The check must not hold.' }),
 }
 
 const isOne = (given: Readonly<Record<string, unknown>>): boolean =>
   checkKinds.filter((kind) => given[kind] !== undefined).length === 1
-const wantedOne = `wanted exactly one of ${checkKinds.join(', ')}`
+const wantedOne = `expected exactly one of ${checkKinds.join(', ')}`
 const wantedCheck = `a check: one of ${checkKinds.join(', ')}`
 
 const oneCheck = z.strictObject(kinds, { error: wantedCheck }).refine(isOne, { error: wantedOne })
@@ -141,7 +141,7 @@ const check = z
       and: z
         .array(oneCheck, { error: 'a list of checks' })
         .optional()
-        .meta({ description: 'These must hold, too.' }),
+        .meta({ description: 'Other checks that must hold as well.' }),
     },
     { error: wantedCheck },
   )
@@ -163,15 +163,15 @@ const ask = z.strictObject(
         { error: 'where the right answer comes from: run, kubectl, ledger, drawn or is' },
       )
       .refine((given) => Object.values(given).filter((value) => value !== undefined).length === 1, {
-        error: 'wanted exactly one of run, kubectl, ledger, drawn, is',
+        error: 'expected exactly one of run, kubectl, ledger, drawn, is',
       })
       .optional()
       .meta({
-        description: 'The right answer, measured in this run. Absent: any answer will do, and is kept.',
+        description: 'The right answer, measured in this run. Without it, any answer is accepted and kept.',
       }),
-    tolerance: duration('a duration', 'How far from it an answer may be.').optional(),
+    tolerance: duration('a duration', 'How far an answer may be from it.').optional(),
     example: z.union([z.string(), z.number()]).optional().meta({
-      description: 'An answer, for tests, where any will do.',
+      description: 'An answer for tests, if any answer is accepted.',
     }),
   },
   { error: 'a question: { for: seconds }' },
@@ -179,7 +179,7 @@ const ask = z.strictObject(
 
 const hint = z.strictObject(
   {
-    when: check.optional().meta({ description: 'Absent: where no other hint fits.' }),
+    when: check.optional().meta({ description: 'Without it: used if no other hint fits.' }),
     say: id('the heading of the hint'),
   },
   { error: 'a hint: { when: { state: { … } }, say: where-is-it }' },
@@ -210,7 +210,8 @@ const step = z.strictObject(
       description: 'Commands as the learner types them, in a shell that has `lab`.',
     }),
     draw: z.array(drawn).min(1).optional().meta({
-      description: 'One of these is done in secret when the step begins, drawn by the attempt’s seed.',
+      description:
+        'When the step begins, one of these is done in secret; the seed of the attempt decides which.',
     }),
   },
   { error: 'a step: { id, check, solution }' },

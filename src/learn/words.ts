@@ -68,39 +68,41 @@ export const readWords = (
   const [, top] = sectionsOf(markdown, '#')
   const [introduction, ...sections] = sectionsOf(top?.text ?? '', '##')
   const problems: WordProblem[] = []
-  if (!top) problems.push({ message: 'has no title; wanted a first line such as: # Pull the plug' })
+  if (!top) problems.push({ message: 'has no title; expected a first line such as: # Pull the plug' })
   const title = top ? (top.title === '' ? top.id : `${top.id}: ${top.title}`) : ''
   const found = new Map(sections.map((section) => [section.id, section]))
   const at = (section: Section): number => section.line + (top?.line ?? 0)
   const twice = sections.find(({ id }, index) => sections.findIndex((other) => other.id === id) !== index)
-  if (twice) problems.push({ line: at(twice), message: `## ${twice.id} is there twice` })
+  if (twice) problems.push({ line: at(twice), message: `## ${twice.id} appears twice` })
   for (const section of sections)
     if (!steps.includes(section.id) && !ids.includes(section.id))
-      problems.push({ line: at(section), message: `## ${section.id} is no step, no hint and no choice` })
+      problems.push({ line: at(section), message: `## ${section.id} is not a step, a hint or a choice` })
   const wordsOf = (id: string): StepWords | undefined => {
     const section = found.get(id)
     if (!section) {
-      problems.push({ message: `has no words for the step ${id}: wanted a heading ## ${id}: and its title` })
+      problems.push({
+        message: `has no words for the step ${id}: expected a heading ## ${id}: and its title`,
+      })
       return undefined
     }
     const [task, ...inner] = sectionsOf(section.text, '###')
     const part = (name: string): string => inner.find((each) => each.id === name)?.text.trim() ?? ''
     if (section.title === '')
-      problems.push({ line: at(section), message: `## ${id} has no title: wanted ## ${id}: and its title` })
+      problems.push({ line: at(section), message: `## ${id} has no title: expected ## ${id}: and its title` })
     if (task.trim() === '') problems.push({ line: at(section), message: `## ${id} has no task` })
     if (part('awaited') === '')
       problems.push({
         line: at(section),
-        message: `## ${id} does not say what is awaited: wanted ### awaited`,
+        message: `## ${id} does not say what to expect: add ### awaited`,
       })
     for (const each of inner)
       if (each.id !== 'awaited' && each.id !== 'after')
-        problems.push({ line: at(section) + each.line, message: `### ${each.id}: wanted awaited or after` })
+        problems.push({ line: at(section) + each.line, message: `### ${each.id}: expected awaited or after` })
     return { title: section.title, task: task.trim(), awaited: part('awaited'), after: part('after') }
   }
   const said = ids.flatMap((id) => {
     const text = found.get(id)?.text.trim() ?? ''
-    if (text === '') problems.push({ message: `has no words for ${id}: wanted a heading ## ${id}` })
+    if (text === '') problems.push({ message: `has no words for ${id}: expected a heading ## ${id}` })
     return [[id, text] as const]
   })
   return {

@@ -72,10 +72,10 @@ const takeFromBundle = async (
       [
         `${lab.name}: these parts are neither here nor ${source.from === undefined ? 'in a bundle' : `in ${source.from}`}:`,
         ...nowhere.map(({ key, title }) => `  ${title} (${key})`),
-        ...(offered ? [`The bundle was made by lab ${offered.version}, this is lab ${version}.`] : []),
+        ...(offered ? [`The bundle was made by lab ${offered.version}; this is lab ${version}.`] : []),
       ].join('\n'),
       {
-        hint: `with this very lab, where there is a network: lab bundle make ${lab.name} --into FOLDER; then here: lab up ${lab.name} --offline --from FOLDER`,
+        hint: `use this same version of lab on a computer with a network: lab bundle make ${lab.name} --into FOLDER; then here: lab up ${lab.name} --offline --from FOLDER`,
         exitCode: exitCodes.host,
       },
     )

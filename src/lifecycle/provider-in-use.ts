@@ -17,7 +17,7 @@ export const providerNameInUse = async (lab: LabId): Promise<ProviderName | unde
   if (text === undefined) return undefined
   const name = providerNames.find((each) => each === text.trim())
   if (name === undefined)
-    throw new LabError('bad-state', `${path} should name the provider of ${lab.name}, and does not`, {
+    throw new LabError('bad-state', `${path} should name the provider of ${lab.name}, but does not`, {
       hint: `lab down ${lab.name}`,
       log: path,
     })

@@ -50,9 +50,11 @@ const signaturesOf = (blob: Buffer): ServerHostKeyAlgorithm[] => {
 /** Why a login failed: its code decides what is to be done. */
 const loginFailure = (address: string, user: string, denied: boolean, cause: unknown): LabError => {
   if (denied)
-    return new LabError('host-key-changed', `${address}: another host key than the pinned one`, { cause })
+    return new LabError('host-key-changed', `${address}: the host key differs from the pinned one`, { cause })
   if ((cause as { level?: string }).level === 'client-authentication')
-    return new LabError('login-refused', `${address}: no login as ${user}: ${messageOf(cause)}`, { cause })
+    return new LabError('login-refused', `${address}: cannot log in as ${user}: ${messageOf(cause)}`, {
+      cause,
+    })
   return new LabError('ssh-unreachable', `${address}: no SSH: ${messageOf(cause)}`, { cause })
 }
 
@@ -232,7 +234,7 @@ export const dialThrough = async (endpoint: SshEndpoint, host: string, port: num
     end()
     throw new LabError(
       'ssh-unreachable',
-      `${host}:${String(port)}: not reached from ${endpoint.address}: ${messageOf(error)}`,
+      `${host}:${String(port)}: cannot be reached from ${endpoint.address}: ${messageOf(error)}`,
       { cause: error },
     )
   }

@@ -15,7 +15,7 @@ const shared = 0o755
 
 const place: Place = {
   variable: 'LAB_CACHE',
-  danger: 'lab runs the programs in there, and so would run those of somebody else',
+  danger: 'lab runs the programs in it, and so would run somebody else’s',
 }
 
 /** Folders that were already checked; they are asked for many times. */
@@ -73,7 +73,7 @@ export const openCache = async (root: string): Promise<void> => {
   if (mount !== undefined)
     throw new LabError(
       'noexec',
-      `${root}: no program may be started from there, since ${mount} is mounted noexec; the kernel of a machine is one`,
+      `${root}: no program can be started from it, because ${mount} is mounted noexec; the kernel of a machine is a program`,
       {
         hint: `mount -o remount,exec ${mount}\nor another folder: LAB_CACHE=$HOME/.lab-cache lab …`,
         exitCode: exitCodes.host,

@@ -20,7 +20,7 @@ const known: readonly Known[] = [
     diagnosis: (line) => ({
       code: 'digest-mismatch',
       reason: line.slice('digest mismatch: '.length),
-      hint: 'whoever gave it, or somebody on the way, gives something else than what is pinned: ask another server',
+      hint: 'the server, or something between it and this host, delivers other data than what is pinned: use another server',
     }),
   },
   {
@@ -44,8 +44,8 @@ const known: readonly Known[] = [
     beside: /\b404\b/,
     diagnosis: (line) => ({
       code: 'debian-suite',
-      reason: `the mirror does not have this Debian any more: ${line.slice(3, 203)}`,
-      hint: 'Debian moves what is old: LAB_DEBIAN_MIRROR=http://archive.debian.org/debian LAB_DEBIAN_SECURITY_MIRROR=http://archive.debian.org/debian-security',
+      reason: `the mirror no longer has this Debian: ${line.slice(3, 203)}`,
+      hint: 'Debian moves old releases: LAB_DEBIAN_MIRROR=http://archive.debian.org/debian LAB_DEBIAN_SECURITY_MIRROR=http://archive.debian.org/debian-security',
     }),
   },
   {
@@ -54,14 +54,14 @@ const known: readonly Known[] = [
     diagnosis: (line) => ({
       code: 'debian-mirror',
       reason: `the Debian mirror could not be reached: ${line.slice(0, 200)}`,
-      hint: 'check the network and http_proxy, or name another: LAB_DEBIAN_MIRROR=http://… LAB_DEBIAN_SECURITY_MIRROR=http://…',
+      hint: 'check the network and http_proxy, or name another mirror: LAB_DEBIAN_MIRROR=http://… LAB_DEBIAN_SECURITY_MIRROR=http://…',
     }),
   },
   {
     pattern: /^E: .*(NO_PUBKEY|is not signed|signatures couldn't be verified|no signed-by)/i,
     diagnosis: (line) => ({
       code: 'debian-keyring',
-      reason: `this host cannot check the signatures of Debian: ${line.slice(0, 200)}`,
+      reason: `this host cannot check Debian's signatures: ${line.slice(0, 200)}`,
       hint: 'apt-get install debian-archive-keyring',
     }),
   },
@@ -69,7 +69,7 @@ const known: readonly Known[] = [
     pattern: /^E: Unable to locate package|^E: Package .* has no installation candidate/,
     diagnosis: (line) => ({
       code: 'debian-package',
-      reason: `Debian does not have a package any more: ${line.slice(3)}`,
+      reason: `Debian no longer has a package: ${line.slice(3)}`,
       hint: 'see https://packages.debian.org, then edit parts/parts.yaml',
     }),
   },
@@ -79,15 +79,15 @@ const known: readonly Known[] = [
       /: reading https?:\/\/\S+: (404|410) |^ERROR: (No matching distribution|Could not find a version)/,
     diagnosis: (line) => ({
       code: 'withdrawn',
-      reason: `what is pinned is not published any more: ${line.trim().slice(0, 200)}`,
-      hint: 'ask somebody who keeps it, say by GOPROXY=https://… or a mirror in /etc/pip.conf; or pin another version in parts/',
+      reason: `what is pinned is no longer published: ${line.trim().slice(0, 200)}`,
+      hint: 'use a server that still has it, with GOPROXY=https://… or a mirror in /etc/pip.conf; or pin another version in parts/',
     }),
   },
   {
     pattern: /unshare: .*(Operation not permitted|Permission denied)|newuidmap: /,
     diagnosis: (line) => ({
       code: 'no-user-namespace',
-      reason: `this user may not make a user namespace: ${line.slice(0, 200)}`,
+      reason: `this user may not create a user namespace: ${line.slice(0, 200)}`,
       hint: 'run lab as root; or install uidmap, give the user a range in /etc/subuid and /etc/subgid, and allow kernel.unprivileged_userns_clone',
     }),
   },

@@ -37,10 +37,10 @@ const digestOfBody = async (url: URL, response: Response): Promise<string> => {
 const digestOfFile = async (address: string, checksum: string): Promise<string> => {
   const [url, beside] = [mirrored(address), mirrored(`${address}${checksum}`)]
   if (!url || !beside)
-    throw new LabError('upstream', 'LAB_RELEASES=no: nobody is asked', { hint: 'unset LAB_RELEASES' })
+    throw new LabError('upstream', 'LAB_RELEASES=no: no release is looked up', { hint: 'unset LAB_RELEASES' })
   const digest = await digestOfBody(url, await ask(url))
   const said = (await (await ask(beside)).text()).trim().split(/\s/)[0]
-  if (said !== digest) throw failed(url, `has sha256 ${digest}, and ${beside.href} says ${said ?? 'nothing'}`)
+  if (said !== digest) throw failed(url, `has sha256 ${digest}, but ${beside.href} says ${said ?? 'nothing'}`)
   return digest
 }
 
@@ -65,7 +65,7 @@ const tokenFor = async (challenge: string): Promise<string> => {
 const digestOfImage = async (reference: string): Promise<string> => {
   const from = imageAddress(reference)
   if (!from)
-    throw new LabError('upstream', 'LAB_REGISTRY=no: nobody is asked', { hint: 'unset LAB_REGISTRY' })
+    throw new LabError('upstream', 'LAB_REGISTRY=no: no registry is asked', { hint: 'unset LAB_REGISTRY' })
   const [, name = '', tag = ''] = /^\/(.*):([^:]*)$/.exec(from.pathname) ?? []
   // The registry of docker.io images has another host name.
   const host = from.host === 'docker.io' ? 'registry-1.docker.io' : from.host
@@ -134,7 +134,7 @@ export const pinDigests = async ({
         'upstream',
         `${of} has sha256 ${digest}, pinned is ${all.digests[of]}: a release never changes`,
         {
-          hint: 'find out why; if it is right, remove the line of parts.yaml, and try again',
+          hint: 'find out why; if the new digest is right, remove the line from parts.yaml and try again',
         },
       )
   const lines = [...digests].map(([of, digest]) => `  ${of}: ${digest}\n`)

@@ -34,7 +34,7 @@ export const jars = (pins: Pins, id: string, title: string, recipe: string): Par
         blame: {
           code: 'fetch',
           reason: `${title} could not be fetched from ${repository.host}`,
-          hint: 'check the network and https_proxy, and ~/.m2/settings.xml where this host has a mirror of Maven Central',
+          hint: 'check the network and https_proxy, and ~/.m2/settings.xml if this host uses a mirror of Maven Central',
         },
       })
     },
@@ -70,7 +70,7 @@ export const python = (pins: Pins, id: string, title: string, recipe: string): P
         blame: {
           code: 'fetch',
           reason: `${title} could not be fetched, or is not what is pinned`,
-          hint: 'check the network, and /etc/pip.conf where this host has a mirror of its own',
+          hint: 'check the network, and /etc/pip.conf if this host uses its own mirror',
         },
       })
     },

@@ -51,7 +51,7 @@ const moduleProxy = (module: string): { code: string; reason: string; hint: stri
   return {
     code: 'module-proxy',
     reason: `the modules of ${module} could not be fetched from the Go module proxy ${proxy}`,
-    hint: 'check the network and https_proxy, or name another: GOPROXY=https://…',
+    hint: 'check the network and https_proxy, or name another proxy: GOPROXY=https://…',
   }
 }
 

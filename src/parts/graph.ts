@@ -216,7 +216,7 @@ export const buildParts = async (
           hash: hashes.get(part.id) ?? '',
           signal,
           need: (id) => {
-            if (!needs.includes(id)) throw new Error(`part ${part.id} does not say that it needs ${id}`)
+            if (!needs.includes(id)) throw new Error(`part ${part.id} does not declare that it needs ${id}`)
             return cache.path(keyOf({ id }))
           },
           say,
@@ -284,9 +284,9 @@ export const buildParts = async (
         const from = url?.host ?? ''
         if (isOther(error))
           preparation.notice(
-            `${part.title}: ${from} does not give what is pinned: ${error.message}. It is not taken, but built here. Log: ${log}`,
+            `${part.title}: ${from} does not deliver what is pinned: ${error.message}. It is built here instead. Log: ${log}`,
           )
-        tell(part, { state: 'waiting', note: `cannot be had from ${from}` })
+        tell(part, { state: 'waiting', note: `not available from ${from}` })
         await checkSpace(cache, missing())
         return
       }

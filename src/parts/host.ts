@@ -74,7 +74,7 @@ export const installHostPackages = async (): Promise<void> => {
       'it has no apt',
       'use a Debian or Ubuntu host, or a provider with virtual machines: --provider virtualbox',
     )
-  if (!isRoot()) throw fail('only root can install', install)
+  if (!isRoot()) throw fail('only root can install them', install)
   const options = {
     reject: false,
     stdin: 'ignore',

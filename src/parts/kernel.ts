@@ -65,7 +65,7 @@ export const kernel = (pins: Pins, source: KernelSource): Part => ({
     }
     let patches = pins.kernel.patches.map(({ file }) => file)
     if ('deb' in source) {
-      build.say(`Looking which patches ${source.version} has already`)
+      build.say(`Checking which patches ${source.version} already has`)
       await runInside(build, ['bash', '/lab/patches.sh'], {
         ...shared,
         inputs: { ...shared.inputs, '/lab/patches.sh': join(partsFolder, 'upstream', 'patches.sh') },
@@ -77,7 +77,7 @@ export const kernel = (pins: Pins, source: KernelSource): Part => ({
       'deb' in source
         ? {
             code: 'kernel-source',
-            reason: `${source.package} ${source.version}, which Debian has instead of the pinned ${pins.kernel.source.version}, cannot take its place`,
+            reason: `Debian has ${source.package} ${source.version} instead of the pinned ${pins.kernel.source.version}, and it cannot be used`,
             hint: `LAB_DEBIAN_MIRROR=https://snapshot.debian.org/archive/debian/DATE lab …, with a DATE on which Debian had ${pins.kernel.source.version}: see https://snapshot.debian.org/binary/${source.package}/`,
           }
         : undefined
@@ -117,12 +117,14 @@ const kernelSource = async (build: Build, pins: Pins, source: KernelSource): Pro
   await fetchPackage(build, pins, source)
   const folder = join(build.work, 'source')
   const archive = join(folder, name)
-  const found = existsSync(archive) ? await digestOf(archive) : 'none, since there is no such file'
+  const found = existsSync(archive) ? await digestOf(archive) : 'none, because there is no such file'
   if (!('deb' in source) && found !== source.sha256)
     throw new LabError(
       'digest-mismatch',
       `${source.archive} of ${source.package} ${source.version} has sha256 ${found}, pinned is ${source.sha256}`,
-      { hint: 'the mirror gives something else under that version: name another by LAB_DEBIAN_MIRROR=…' },
+      {
+        hint: 'the mirror delivers something else under that version: name another mirror with LAB_DEBIAN_MIRROR=…',
+      },
     )
   return folder
 }

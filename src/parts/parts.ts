@@ -238,11 +238,15 @@ export const openPartsCache = async (): Promise<Cache> => {
 
 const refuseCachePath = async (root: string): Promise<void> => {
   if (/[:\s']/.test(root))
-    throw new LabError('cache-path', `${root}: the cache must not have a colon, quote or space in its path`, {
-      // Not in /var/tmp, where files older than a month are removed.
-      hint: 'LAB_CACHE=$HOME/.lab-cache lab …, or LAB_CACHE=/srv/lab-cache lab …',
-      exitCode: exitCodes.usage,
-    })
+    throw new LabError(
+      'cache-path',
+      `${root}: the path of the cache must not contain a colon, quote or space`,
+      {
+        // Not in /var/tmp, where files older than a month are removed.
+        hint: 'LAB_CACHE=$HOME/.lab-cache lab …, or LAB_CACHE=/srv/lab-cache lab …',
+        exitCode: exitCodes.usage,
+      },
+    )
   await openCache(root)
 }
 

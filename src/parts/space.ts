@@ -37,7 +37,7 @@ export const checkSpace = async (cache: Cache, missing: readonly Part[]): Promis
   if (free < needed)
     throw new LabError(
       'disk-space',
-      `${cache.root}: ${free.toFixed(1)} GiB are free, building ${String(missing.length)} parts needs ${needed.toFixed(1)} GiB`,
+      `${cache.root}: ${free.toFixed(1)} GiB are free; building ${String(missing.length)} parts needs ${needed.toFixed(1)} GiB`,
       { hint: 'make room, or use another disk: LAB_CACHE=/path/to/folder', exitCode: 3 },
     )
 }

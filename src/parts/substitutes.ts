@@ -282,7 +282,7 @@ export const findSubstitutes = async (
     if (taken === undefined)
       throw new LabError(
         'kernel-source',
-        `Debian has no ${source.package} any more, neither the pinned ${source.version} nor another of its series, in ${suitesOf(pins).join(', ')}`,
+        `Debian no longer has ${source.package}, neither the pinned ${source.version} nor another version of its series, in ${suitesOf(pins).join(', ')}`,
         {
           hint: `LAB_DEBIAN_MIRROR=https://snapshot.debian.org/archive/debian/DATE lab …, with a DATE on which Debian had it: see https://snapshot.debian.org/binary/${source.package}/; or a newer lab`,
         },
@@ -290,7 +290,7 @@ export const findSubstitutes = async (
     kernel = taken === 'pinned' ? undefined : taken
     if (kernel && kernel.version !== before.kernel?.version)
       notice(
-        `Debian does not have ${source.package} ${source.version} any more, which is pinned. Taking ${kernel.version} of ${kernel.suite}, which Debian signs: the patches must apply to it, and it must boot`,
+        `Debian no longer has the pinned ${source.package} ${source.version}. Using ${kernel.version} of ${kernel.suite}, which Debian signs: the patches must apply to it, and it must boot`,
       )
   }
   if (wanted.go) {
@@ -298,12 +298,12 @@ export const findSubstitutes = async (
     if (taken === undefined)
       throw new LabError(
         'debian-package',
-        `Debian has no ${pinnedGo(pins)} any more, and no newer compiler for Go, in ${suitesOf(pins).join(', ')}`,
+        `Debian no longer has ${pinnedGo(pins)}, and no newer Go compiler, in ${suitesOf(pins).join(', ')}`,
         { hint: 'a newer lab, or LAB_DEBIAN_MIRROR=https://snapshot.debian.org/archive/debian/DATE' },
       )
     go = taken === pinnedGo(pins) ? undefined : taken
     if (go !== undefined && go !== before.go)
-      notice(`Debian does not have ${pinnedGo(pins)} any more, which is pinned. Taking ${go}`)
+      notice(`Debian no longer has the pinned ${pinnedGo(pins)}. Using ${go}`)
   }
   const found: Substitutes = { ...(kernel && { kernel }), ...(go !== undefined && { go }) }
   if (JSON.stringify(found) !== JSON.stringify(before)) await rememberSubstitutes(pins, cacheRoot, found)

@@ -85,7 +85,7 @@ const applyStep = async <Around extends Surroundings>(
     } catch (error) {
       context.signal.throwIfAborted()
       if (!(error instanceof LabError && error.code === tooBusy) || seconds(since) >= deadline) throw error
-      progress(`again, since it was too busy: ${error.message}`)
+      progress(`trying again, because it was too busy: ${error.message}`)
       await leaveInPeace(context, { pause: longestPause, asked })
     }
   }

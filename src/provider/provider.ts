@@ -43,7 +43,7 @@ export interface MachineState {
    * it stays the same, paused or not, until the machine is switched on again.
    */
   readonly detail: string
-  /** Present if the machine runs with settings other than those of the lab file: 'memory 2048 MiB, wanted 3072 MiB'. */
+  /** Present if the machine runs with settings other than those of the lab file: '2048 MiB of memory instead of 3072 MiB'. */
   readonly differs?: string
   /** Whether the provider reports it as paused. */
   readonly paused?: boolean
@@ -255,7 +255,7 @@ export const lacksStart = (provider: Provider): string | undefined =>
 /** Why a machine cannot be switched off and on again; undefined if it can. */
 export const lacksSwitch = (provider: Provider): string | undefined =>
   lacks(provider, 'power') ??
-  (lacksStart(provider) === undefined ? undefined : `${provider.name} cannot switch a machine on that is off`)
+  (lacksStart(provider) === undefined ? undefined : `${provider.name} cannot switch on a machine that is off`)
 
 /**
  * The address at which this host's kubectl reaches the API server of a lab.

@@ -42,7 +42,7 @@ export const allPodsReady = (pods: (status: PodStatus, replicas?: number) => Pod
     const heard = (status.observedGeneration ?? 0) >= metadata.generation
     return {
       ok: heard && updated === wanted && ready === wanted && all === wanted,
-      saw: `${String(ready)} of ${String(wanted)} ready, ${String(updated)} up to date${heard ? '' : ', not heard of yet'}`,
+      saw: `${String(ready)} of ${String(wanted)} ready, ${String(updated)} up to date${heard ? '' : ', not reported yet'}`,
     }
   },
 })

@@ -112,7 +112,7 @@ export const chartOf = (report: RunReport): Chart | undefined => {
                 ...rectangle(gap.from, gap.from + gap.length),
                 // The label of a narrow gap at an edge has to be moved inwards.
                 textX: Math.min(Math.max(x(gap.from + gap.length / 2), left + 50), width - 50).toFixed(1),
-                label: `${spanText(gap.length)}${gap.open ? ', not ended' : ''}`,
+                label: `${spanText(gap.length)}${gap.open ? ', and it did not end' : ''}`,
               }
             : null,
       }

@@ -144,9 +144,9 @@ const recoveryChecks = ({ recovery, interrupted }: ScenarioFacts): RunCheck[] =>
 /** The source of the data that was read back. */
 const readBackChecks = ({ ledger, diskProof }: CommonFacts): RunCheck[] => {
   if (!ledger) return []
-  const title = 'what is read back was on the disk, and not in the memory of the server that wrote it'
+  const title = 'what is read back was on the disk, and not only in the memory of the server that wrote it'
   const base = { group: 'data', machine: null } as const
-  if (!diskProof) return [{ ...base, title, outcome: 'unknown', saw: 'the server was not ended before' }]
+  if (!diskProof) return [{ ...base, title, outcome: 'unknown', saw: 'the server was not stopped first' }]
   const { ok, saw, fileSystem } = diskProof
   return [
     { ...base, title, outcome: ok ? 'passed' : 'unknown', saw },
@@ -194,7 +194,7 @@ const claimChecks = ({ claims }: ExperimentFacts | ExerciseFacts): RunCheck[] =>
 /** A trial that claimed nothing proved nothing. */
 const nothingClaimed = (saw: string): RunCheck => ({
   group: 'claims',
-  title: 'something was claimed and seen',
+  title: 'at least one claim was made and checked',
   machine: null,
   outcome: 'unknown',
   saw,
@@ -216,7 +216,7 @@ const ownChecks = (facts: Facts, budgets: RunReport['budgets']): RunCheck[] => {
         ...claims,
         // For a database whose members all accept writes.
         ...(facts.ledger ? dataChecks(facts.ledger, ['LOST', 'CORRUPT']) : []),
-        ...(claims.length === 0 ? [nothingClaimed('the experiment did not come so far')] : []),
+        ...(claims.length === 0 ? [nothingClaimed('the experiment did not get that far')] : []),
       ]
     }
     case 'exercise': {
@@ -224,7 +224,9 @@ const ownChecks = (facts: Facts, budgets: RunReport['budgets']): RunCheck[] => {
       return [
         ...claims,
         ...(facts.ledger ? [...dataChecks(facts.ledger), ...readBackChecks(facts)] : []),
-        ...(claims.length === 0 && !facts.ledger ? [nothingClaimed('the exercise did not come so far')] : []),
+        ...(claims.length === 0 && !facts.ledger
+          ? [nothingClaimed('the exercise did not get that far')]
+          : []),
       ]
     }
   }

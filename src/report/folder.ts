@@ -68,7 +68,7 @@ const runsSchema = z.object({ schema: z.literal('lab.runs/v1'), runs: z.array(ru
 export const readRuns = async (folder: string): Promise<readonly RunReport[]> => {
   const path = join(folder, runFiles.json)
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    throw new LabError('no-report', `${path}: there is no report`, {
+    throw new LabError('no-report', `${path}: contains no report`, {
       cause: error,
       exitCode: exitCodes.usage,
       hint: 'lab run LAB SCENARIO writes one',

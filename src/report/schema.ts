@@ -23,7 +23,7 @@ const tally = z.object({
 
 const sign = z
   .object({
-    title: z.string().meta({ description: 'What was looked for.' }),
+    title: z.string().meta({ description: 'What was checked.' }),
     ok: z.boolean(),
     saw: z.string(),
     at: iso,
@@ -41,15 +41,15 @@ export const runSchema = z
       .string()
       .nullable()
       .default(null)
-      .meta({ description: 'The lab whose experiment it is; null: that on whose machines it was done.' }),
+      .meta({ description: 'The lab that defines the experiment; null: the lab whose machines it ran on.' }),
     scenario: z.object({ name: z.string(), description: z.string() }),
     started: iso,
     seconds: z.number(),
-    interrupted: z.boolean().meta({ description: 'The run did not come to its end.' }),
+    interrupted: z.boolean().meta({ description: 'The run was interrupted.' }),
     provider: z.string(),
     failover: z.enum(['default', 'fast']),
     fencing: z.enum(['none', 'storage', 'power']),
-    versions: z.record(z.string(), z.string()).meta({ description: 'Of each component.' }),
+    versions: z.record(z.string(), z.string()).meta({ description: 'The version of each component.' }),
     host: z
       .object({
         processors: z.int(),
@@ -59,7 +59,7 @@ export const runSchema = z
       })
       .nullable()
       .default(null)
-      .meta({ description: 'How fast the host was; null: nobody measured.' }),
+      .meta({ description: 'How fast the host was; null: it was not measured.' }),
     verdict: verdict.meta({ description: 'The worst outcome of all checks.' }),
     faults: z
       .array(
@@ -70,8 +70,10 @@ export const runSchema = z
           injected: iso.nullable(),
           healed: iso.nullable(),
           error: z.string().nullable(),
-          acting: sign.meta({ description: 'That it acts, as it was seen; null: nobody looked.' }),
-          gone: sign.meta({ description: 'That it is gone after it was undone; null: nobody looked.' }),
+          acting: sign.meta({ description: 'Evidence that it acts; null: nothing was observed.' }),
+          gone: sign.meta({
+            description: 'Evidence that it is gone after it was undone; null: nothing was observed.',
+          }),
         }),
       )
       .meta({ description: 'What was to be injected, in order.' }),
@@ -91,34 +93,36 @@ export const runSchema = z
         z.object({
           when: z.enum(['before', 'after']),
           at: iso,
-          ms: ms.meta({ description: 'Milliseconds since the first of its row began.' }),
+          ms: ms.meta({ description: 'Milliseconds since the first check of its series began.' }),
           no: z
             .array(z.object({ title: z.string(), machine: z.string().nullable(), saw: z.string() }))
-            .meta({ description: 'The checks that said no.' }),
+            .meta({ description: 'The checks that failed.' }),
         }),
       )
       .default([])
-      .meta({ description: 'Each time that all checks were asked, until all said yes at one moment.' }),
+      .meta({ description: 'Each time that all checks were asked, until all passed at once.' }),
     recovery: z
       .object({
-        by: z
-          .enum(['itself', 'heal'])
-          .nullable()
-          .meta({ description: 'What made it answer writes again; null: nothing did, or nobody knows.' }),
+        by: z.enum(['itself', 'heal']).nullable().meta({
+          description: 'What made the database answer writes again; null: nothing did, or it is unknown.',
+        }),
         ms: ms.nullable().meta({
           description:
-            'Milliseconds from the fault until writes were answered for good; null: not by itself.',
+            'Milliseconds from the fault until writes were answered for good; null: they were not, without healing.',
         }),
       })
       .nullable()
       .default(null)
       .meta({
-        description: 'Whether the lab got over the faults; null: there were none, or it is no scenario.',
+        description:
+          'Whether the lab recovered from the faults; null: there were none, or it is not a scenario.',
       }),
     budgets: z.array(
       z.object({
         name: z.enum(['writeGap', 'readGap', 'notReady', 'takeover', 'apiGap']),
-        wanted: ms.nullable().meta({ description: 'Milliseconds; null: it is only measured.' }),
+        wanted: ms
+          .nullable()
+          .meta({ description: 'Milliseconds; null: no limit, the value is only measured.' }),
         measured: ms.nullable().meta({ description: 'Milliseconds; null: it was not seen.' }),
         atLeast: z.boolean().meta({ description: 'It had not ended when the run did.' }),
       }),
@@ -130,18 +134,18 @@ export const runSchema = z
           title: z.string(),
           at: iso.nullable(),
           ms: ms.nullable().meta({ description: 'Milliseconds since the fault; null: it was not seen.' }),
-          uncertainty: ms.nullable().meta({ description: 'Milliseconds, more or less.' }),
+          uncertainty: ms.nullable().meta({ description: 'Uncertainty in milliseconds, plus or minus.' }),
           source: z.string().nullable(),
           detail: z.string().nullable(),
         }),
       )
-      .meta({ description: 't0 to t6, all of them; none where nothing was recorded, as in an experiment.' }),
+      .meta({ description: 't0 to t6, all of them; none if nothing was recorded, as in an experiment.' }),
     events: z
       .array(z.object({ type: z.string(), at: iso, ms, source: z.string(), detail: z.string() }))
-      .meta({ description: 'All that was seen, by the clock of the operator.' }),
+      .meta({ description: "Everything that was seen, by this host's clock." }),
     undated: z
       .array(z.object({ type: z.string(), at: z.string(), source: z.string(), detail: z.string() }))
-      .meta({ description: 'Seen by a source whose clock nobody measured.' }),
+      .meta({ description: 'Seen by a source whose clock was not measured.' }),
     skews: z
       .record(z.string(), z.object({ ms, uncertainty: ms }))
       .meta({ description: 'How far the clock of each source is ahead, in milliseconds.' }),
@@ -156,23 +160,25 @@ export const runSchema = z
             evidence: z.array(z.string()),
           }),
         ),
-        unknown: z.array(z.string()).meta({ description: 'Why nobody can know.' }),
+        unknown: z.array(z.string()).meta({ description: 'Why the result is unknown.' }),
         tally: z.object({
           row: tally,
           file: tally,
-          config: tally.optional().meta({ description: 'ConfigMaps, where they were written.' }),
+          config: tally.optional().meta({ description: 'ConfigMaps, if they were written.' }),
         }),
         readBack: z
           .object({
-            how: z.string().meta({ description: 'How it was read, with evidence.' }),
+            how: z.string().meta({ description: 'How the data was read, with evidence.' }),
             fromDisk: z.boolean().meta({
-              description: 'Nothing of it can have come from the memory of the server that wrote it.',
+              description: 'None of it can have come from the memory of the server that wrote it.',
             }),
-            seconds: z.number().meta({ description: 'Seconds that this added to the run.' }),
+            seconds: z.number().meta({ description: 'Seconds that reading back added to the run.' }),
           })
           .nullable()
           .default(null)
-          .meta({ description: 'Where what was read back came from; null: nobody saw to that.' }),
+          .meta({
+            description: 'Where the data that was read back came from; null: it was not established.',
+          }),
         torn: z.string().nullable().meta({ description: 'A last line of the ledger that was cut short.' }),
         ended: ms.meta({ description: 'Milliseconds from the fault to the last record.' }),
         gaps: z
@@ -196,7 +202,7 @@ export const runSchema = z
           .meta({ description: 'When clients were answered: spans in ms since the fault.' }),
       })
       .nullable()
-      .meta({ description: 'What the ledger shows; null: there was none.' }),
+      .meta({ description: 'What the ledger shows; null: there was no ledger.' }),
     figures: z
       .array(
         z.object({
@@ -205,7 +211,7 @@ export const runSchema = z
           seed: z
             .object({ ms, how: z.string() })
             .nullable()
-            .meta({ description: 'What the walkthrough measured; null: it measured nothing of the kind.' }),
+            .meta({ description: 'What the walkthrough measured; null: nothing comparable.' }),
         }),
       )
       .default([])
@@ -213,7 +219,7 @@ export const runSchema = z
     seed: z
       .object({ ms, how: z.string() })
       .nullable()
-      .meta({ description: 'What the walkthrough of 2018 measured for the same fault, by hand.' }),
+      .meta({ description: 'What the walkthrough of 2018 measured by hand for the same fault.' }),
   })
   .meta({ title: 'A report of lab run' })
 

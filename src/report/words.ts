@@ -29,7 +29,7 @@ export const settings = ({ failover, fencing }: RunReport): string =>
 /** How an unsafe setting relates to the findings; undefined if it does not. */
 export const unsafeSetting = ({ fencing, data }: RunReport): string | undefined =>
   fencing === 'none' && data?.findings.some(({ kind }) => kind === 'DOUBLE WRITER')
-    ? 'This is what fencing: none does: nothing stopped the old server from writing when the new one began.'
+    ? 'This is what no fencing means: nothing stopped the old server from writing when the new one began.'
     : undefined
 
 const clockText = ({ skews }: RunReport): string =>
@@ -83,7 +83,7 @@ const summaryOf = (report: RunReport) => {
   )
   return {
     verdict: report.verdict,
-    writeGap: longest ? `${spanText(longest.length)}${longest.open ? ', not ended' : ''}` : '–',
+    writeGap: longest ? `${spanText(longest.length)}${longest.open ? ', and it did not end' : ''}` : '–',
     takeover: spanText(budgets.find(({ name }) => name === 'takeover')?.measured ?? null),
     walkthrough: seed
       ? [spanText(seed.ms)]

@@ -48,7 +48,7 @@ export const installDns = (lab: Lab): Step => {
 
 export const proveProxy = (lab: Lab): Step => ({
   id: 'prove-kube-proxy',
-  title: 'See kube-proxy on every node',
+  title: 'Check kube-proxy on every node',
   phase,
   needs: nodesOf(lab).map((machine) => `ready-${machine.name}`),
   apply: async (context) => {

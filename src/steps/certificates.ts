@@ -43,13 +43,13 @@ export const judgeCertificates = (output: string, wanted: number, now = Date.now
   const all = [...keptIn(output)].sort((a, b) => daysLeft(a, now) - daysLeft(b, now))
   const [first] = all
   if (!first || all.length < wanted)
-    return { ok: false, saw: `${String(all.length)} certificates, wanted ${String(wanted)}` }
+    return { ok: false, saw: `${String(all.length)} certificates; there should be ${String(wanted)}` }
   const days = daysLeft(first, now)
-  const ends = `${subjectOf(first)} of ${first.file} ${days < 0 ? `ended ${String(-days)} days ago` : `in ${String(days)} days`}`
+  const ends = `${subjectOf(first)} of ${first.file} ${days < 0 ? `expired ${String(-days)} days ago` : `expires in ${String(days)} days`}`
   const ok = days >= certificateMargin
   return {
     ok,
-    saw: `${String(all.length)} certificates; first to end: ${ends}`,
+    saw: `${String(all.length)} certificates; first to expire: ${ends}`,
     // Everything an authority signed expires with it: nothing is left to sign a renewal.
     ...(!ok && first.certificate.ca ? { final: true } : {}),
   }
@@ -82,7 +82,7 @@ const controlPlaneGood = async (context: Context, machine: string): Promise<Verd
 const kubeletGood = async (context: Context, machine: string): Promise<Verdict> => {
   const output = await look(context, machine, kubeletFiles)
   if (keptIn(output).some(({ file }) => file.endsWith('kubelet.conf')))
-    return { ok: false, saw: 'kubelet.conf has a certificate in it, which its kubelet does not renew' }
+    return { ok: false, saw: 'kubelet.conf contains a certificate that its kubelet does not renew' }
   return judgeCertificates(output, 2)
 }
 
@@ -92,7 +92,7 @@ const hostGood = async (lab: Lab): Promise<Verdict> => {
   return judgeCertificates(`== ${file}\n${Buffer.from(data, 'base64').toString()}`, 1)
 }
 
-const good = `good for ${String(certificateMargin)} days and more`
+const good = `valid for at least ${String(certificateMargin)} days`
 
 /** @param id of the check */
 export const controlPlaneCertificates = (lab: Lab, { name }: MachineSpec, id = 'certificates'): Check => ({

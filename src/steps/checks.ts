@@ -52,7 +52,7 @@ export const equals =
   (wanted: string, shown: (output: string) => string = (output) => output || 'nothing') =>
   (output: string): Verdict => ({
     ok: output === wanted,
-    saw: output === wanted ? shown(output) : `${shown(output)}, wanted ${wanted}`,
+    saw: output === wanted ? shown(output) : `${shown(output)}; it should be ${wanted}`,
   })
 
 /**

@@ -21,7 +21,7 @@ const skewOf = async (context: Context, name: string): Promise<Seconds> => {
 
 export const clockCheck = (lab: Lab, machine: MachineSpec): Check => ({
   id: `${machine.name}-clock`,
-  title: `${machine.name} is in step with this host's clock`,
+  title: `the clock of ${machine.name} agrees with this host's`,
   machine: machine.name,
   within: answerDeadline,
   hint: `lab up ${lab.name}`,

@@ -56,7 +56,7 @@ const leastRoom = 16
 const roomCheck = (lab: Lab, machine: MachineSpec): Check =>
   machineCheck({
     id: `${machine.name}-disk`,
-    title: `${machine.name} has room on its own disk, and may write there`,
+    title: `${machine.name} has free space on its own disk, and can write to it`,
     machine: machine.name,
     within: bootDeadline,
     hint: `lab exec ${lab.name} ${machine.name} -- sh -c 'findmnt /; du -xam / | sort -rn | head -n 20'`,
@@ -179,13 +179,13 @@ export const configure = (
   const checks: [Check, ...Check[]] = [
     {
       id: `${machine.name}-files`,
-      title: `${machine.name} has the ${String(files.length)} files that the lab file asks for`,
+      title: `${machine.name} has the ${String(files.length)} files that the lab file requires`,
       machine: machine.name,
       hint: `lab up ${lab.name}`,
       probe: async (context) => {
         const wrong = await differing(context, machine, files)
         return wrong.length === 0
-          ? { ok: true, saw: 'all as wanted' }
+          ? { ok: true, saw: 'all correct' }
           : { ok: false, saw: `differ: ${wrong.map(({ path }) => path).join(', ')}` }
       },
     },

@@ -108,7 +108,7 @@ const restoreManifests: Command = shell`cd ${manifestsKept} 2>/dev/null || exit 
 const manifestsCheck = (lab: Lab, machine: MachineSpec, id = 'manifests'): Check =>
   machineCheck({
     id,
-    title: `the control plane ${id === 'manifests' ? '' : `of ${machine.name} `}is described as kubeadm wrote it`,
+    title: `the control plane ${id === 'manifests' ? '' : `of ${machine.name} `}is configured as kubeadm wrote it`,
     machine: machine.name,
     hint: `lab up ${lab.name}`,
     command: shell`test ! -d ${manifestsKept} || diff -r ${manifestsKept} ${manifests} | grep -e '^[<>O]' -e ^diff | sed -e '/^diff/s|.*/||' -e '/^Only/s|.*/||'; true`,
@@ -178,7 +178,7 @@ const join = async (
 ): Promise<void> => {
   const { kubectl, signal } = context
   const there = context.machine(name)
-  if (await removeMember(context, name, via)) progress('its lost member was taken out of etcd')
+  if (await removeMember(context, name, via)) progress('its lost member was removed from etcd')
   await kubectl.run(['delete', 'node', name, '--ignore-not-found'])
   await prepareJoin(context, name, via)
   const keys = await context
@@ -188,7 +188,7 @@ const join = async (
     shell`mkdir -p /etc/kubernetes/pki && base64 --decode | tar --extract --directory=/etc/kubernetes/pki`,
     { input: keys, signal },
   )
-  progress(`it becomes a member of etcd, beside ${via}`)
+  progress(`joining etcd, next to ${via}`)
   await there.run(shell`kubeadm join --config /etc/lab/kubeadm-join.yaml --skip-phases=preflight`, {
     timeout: 420,
     signal,
@@ -210,9 +210,9 @@ const clusterBeside = async (context: Context, lab: Lab, name: string): Promise<
     if (found.length > 0) return found
     throw new LabError(
       'no-quorum',
-      `${name} has no control plane on its disk, and most members of etcd are gone: what is left (${before.join(', ')}) may not let it in`,
+      `${name} has no control plane on its disk, and most members of etcd are gone: the remaining ones (${before.join(', ')}) cannot admit it`,
       {
-        hint: `bring back the other machines with their disks; or lab down ${lab.name}, and all is made anew`,
+        hint: `bring back the other machines with their disks; or lab down ${lab.name}, and build everything again`,
       },
     )
   })
@@ -303,12 +303,12 @@ export const initControlPlane = (lab: Lab): Step => {
       await writeKubeconfig(context, lab)
     },
     checks: [
-      kubeadmRan(lab, machine, 'kubeadm-init', 'kubeadm init ran to its end'),
+      kubeadmRan(lab, machine, 'kubeadm-init', 'kubeadm init completed'),
       serviceCheck(lab, machine, 'kubelet'),
       manifestsCheck(lab, machine),
       {
         id: 'kubeconfig',
-        title: "this host's kubeconfig leads to the API server",
+        title: "this host's kubeconfig points to the API server",
         within: 10,
         hint: `lab up ${lab.name}`,
         probe: async ({ provider }) => {
@@ -320,7 +320,7 @@ export const initControlPlane = (lab: Lab): Step => {
             return { ok: false, saw: `${path} names no server: ${text.slice(0, 100)}` }
           return {
             ok: server === endpoint,
-            saw: server === endpoint ? server : `${path} says ${server}, wanted ${endpoint}`,
+            saw: server === endpoint ? server : `${path} says ${server}; it should say ${endpoint}`,
           }
         },
       },
@@ -366,16 +366,11 @@ export const joinControlPlane = (lab: Lab, machine: MachineSpec): Step => ({
     if (saw === 'other settings') refuseChange(lab)
     if (saw === 'these settings') return restore(context, machine.name, progress)
     const via = await clusterBeside(context, lab, machine.name)
-    if (via === undefined) throw new Error(`no cluster beside ${machine.name}`)
+    if (via === undefined) throw new Error(`no cluster other than on ${machine.name}`)
     return join(context, machine.name, via, progress)
   },
   checks: [
-    kubeadmRan(
-      lab,
-      machine,
-      `${machine.name}-kubeadm-join`,
-      `kubeadm join ran to its end on ${machine.name}`,
-    ),
+    kubeadmRan(lab, machine, `${machine.name}-kubeadm-join`, `kubeadm join completed on ${machine.name}`),
     serviceCheck(lab, machine, 'kubelet'),
     manifestsCheck(lab, machine, `${machine.name}-manifests`),
     registered(lab, machine),
@@ -417,7 +412,7 @@ export const proveControlPlane = (lab: Lab): Step => {
     })
   return {
     id: 'prove-control-plane',
-    title: 'See every part of the control plane at work',
+    title: 'Check every part of the control plane',
     phase,
     machine: first.name,
     needs: machines.map((machine) => memberStepOf(lab, machine)),

@@ -120,14 +120,14 @@ export const proveEndpoint = (lab: Lab): readonly Step[] => {
   return [
     {
       id: 'prove-endpoint',
-      title: `See the control planes agree, and one of them at ${endpoint}`,
+      title: `Check that the control planes agree, and that one of them has ${endpoint}`,
       phase,
       needs: [...machines.map((machine) => memberStepOf(lab, machine)), 'forget-nodes'],
       apply: async (context, progress) => {
         for (const name of await strangers(context, lab)) {
           const [via] = await controlPlanesAtWork(context, lab, name)
           if (via !== undefined && (await removeMember(context, name, via)))
-            progress(`${name}, which the lab file does not have, was taken out of etcd`)
+            progress(`${name}, which is not in the lab file, was removed from etcd`)
         }
         if ((await holdersOf(context)).length === 1) return
         for (const { name } of machines)

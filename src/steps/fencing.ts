@@ -8,18 +8,18 @@ import type { Check as AnyCheck, Step as AnyStep, Surroundings } from '../plan/s
 
 const noAgent = (lab: LabId): AnyCheck<Surroundings> => ({
   id: 'no-fencing-agent',
-  title: 'no fencing agent is at work, and nobody would start one',
+  title: 'no fencing agent is running, and none would be started',
   within: 5,
   probe: async () => {
     const wanted = await isAgentWanted(lab)
-    return { ok: !wanted, saw: wanted ? 'one is wanted, or lives' : 'none' }
+    return { ok: !wanted, saw: wanted ? 'one should run, or still runs' : 'none' }
   },
 })
 
 /** For a lab of which only the name may be known. */
 export const endAgent = (lab: LabId): AnyStep<Surroundings> => ({
   id: 'end-fencing-agent',
-  title: 'End the fencing agent',
+  title: 'Stop the fencing agent',
   phase: 'kubernetes',
   needs: [],
   apply: () => stopAgent(lab),
@@ -34,20 +34,20 @@ export const watchWorkers = (lab: Lab): Step => {
     title:
       fencing === 'none'
         ? 'Leave fencing to people'
-        : `Watch the workers, to fence one that goes (${fencing})`,
+        : `Watch the workers, to fence one that fails (${fencing})`,
     phase: 'kubernetes',
     needs: workers.map((name) => `ready-${name}`),
     apply: async () => {
       await stopAgent(lab)
       if (fencing !== 'none') await startAgent(lab)
     },
-    undo: { title: 'End the fencing agent', apply: () => stopAgent(lab), gone: noAgent(lab) },
+    undo: { title: 'Stop the fencing agent', apply: () => stopAgent(lab), gone: noAgent(lab) },
     checks: [
       {
         id: 'fencing-agent',
         title:
           fencing === 'none'
-            ? 'no fencing agent is at work'
+            ? 'no fencing agent is running'
             : 'the fencing agent watches the workers, as the lab file says',
         within: 20,
         hint: `lab up ${lab.name}`,
@@ -59,7 +59,7 @@ export const watchWorkers = (lab: Lab): Step => {
             ok: state.method === fencing && isAtWork(state) && (state.suspended || missing.length === 0),
             saw: `pid ${String(state.pid)}, ${state.method}, looked ${(quietOf(state) / 1000).toFixed(1)} s ago, ${
               state.suspended
-                ? 'waits for a command that is at work'
+                ? 'waits for a command to finish'
                 : missing.length === 0
                   ? `watches ${workers.join(', ')}`
                   : `does not watch ${missing.join(', ')}`

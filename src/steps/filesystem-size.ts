@@ -55,7 +55,7 @@ export const growFilesystem = (lab: Lab, filesystem: FilesystemSpec): Step => {
   const size = sizeOf(lab, filesystem.target, filesystem.lun)
   return {
     id: `grow-filesystem-${name}`,
-    title: `See that the file system fills the LUN, or let it grow`,
+    title: `Check that the file system fills the LUN, or let it grow`,
     phase,
     machine,
     needs: [`make-filesystem-${name}`],
@@ -102,7 +102,7 @@ export const growVolume = (lab: Lab, volume: Extract<DatabaseVolume, { kind: 'lu
   }
   return {
     id: 'grow-volume',
-    title: "See that the database's file system fills its LUN, or let it grow",
+    title: "Check that the database's file system fills its LUN, or let it grow",
     phase: 'database',
     needs: ['deploy-database'],
     apply: async (context) => {

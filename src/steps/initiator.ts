@@ -31,7 +31,7 @@ const initiatorName = (lab: Lab, machine: MachineSpec & { readonly iqn: string }
 const iscsid = (lab: Lab, machine: MachineSpec): Check =>
   machineCheck({
     id: `${machine.name}-iscsid`,
-    title: `iscsid on ${machine.name} is there when it is called, and has read its name and configuration`,
+    title: `iscsid on ${machine.name} starts on demand, and has read its name and configuration`,
     machine: machine.name,
     within: 20,
     hint: `lab exec ${lab.name} ${machine.name} -- systemctl status iscsid.socket iscsid.service`,
@@ -186,13 +186,13 @@ const recorded = (where: Where): Check => {
   const wanted = sha256(recordText(chap))
   return machineCheck({
     id: `${where.name}-record`,
-    title: `${filesystem.initiator} would log in again with the lab file's name and password`,
+    title: `${filesystem.initiator} would log in again with the name and password of the lab file`,
     machine: filesystem.initiator,
     hint: `lab up ${lab.name}`,
     command: hashOfRecord(filesystem.target, portal),
     judge: (output) => ({
       ok: output === wanted,
-      saw: output === wanted ? 'its record is as wanted' : 'its record differs',
+      saw: output === wanted ? 'its record is correct' : 'its record differs from the lab file',
     }),
   })
 }

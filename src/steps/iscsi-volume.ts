@@ -63,7 +63,7 @@ export const createSecret = (lab: Lab, target: TargetSpec): Step => ({
   checks: [
     {
       id: 'chap-secret',
-      title: 'chap-secret holds what the lab file says',
+      title: 'chap-secret contains what the lab file says',
       within: 20,
       hint: `lab up ${lab.name}`,
       probe: async ({ kubectl }) => {
@@ -78,7 +78,7 @@ export const createSecret = (lab: Lab, target: TargetSpec): Step => ({
         )
         return {
           ok: same && type === 'kubernetes.io/iscsi-chap',
-          saw: `${type}, ${same ? 'as wanted' : 'other values'}`,
+          saw: `${type}, ${same ? 'correct' : 'wrong values'}`,
         }
       },
     },
@@ -87,7 +87,7 @@ export const createSecret = (lab: Lab, target: TargetSpec): Step => ({
 
 export const proveVolume = (lab: Lab, database: DatabaseSpec, volume: OnLun): Step => ({
   id: 'prove-volume',
-  title: 'See a pod write to the LUN and read it back',
+  title: 'Check that a pod writes to the LUN and reads it back',
   phase,
   needs: [
     'create-chap-secret',
@@ -118,11 +118,11 @@ export const proveVolume = (lab: Lab, database: DatabaseSpec, volume: OnLun): St
           const said = (await context.kubectl.run(['logs', 'ubuntu-initiator'])).trim()
           return {
             ok: said.startsWith('ext') && said.endsWith('file read back'),
-            saw: said || 'it said nothing',
+            saw: said || 'it printed nothing',
           }
         }
         if (await deploymentExists(context, database))
-          return { ok: true, saw: 'the database has it: see its own checks' }
+          return { ok: true, saw: 'the database uses it: see its own checks' }
         return {
           ok: false,
           saw: pod ? describePod(pod) : 'no such pod',

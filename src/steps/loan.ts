@@ -16,7 +16,7 @@ export const takeMachine = (lab: Lab, machine: MachineSpec): Step => ({
   checks: [
     {
       id: `${machine.name}-taken`,
-      title: `${machine.name} is this lab's, and nobody else's`,
+      title: `${machine.name} is reserved for this lab`,
       machine: machine.name,
       within: 30,
       hint: `lab up ${lab.name}`,

@@ -78,7 +78,7 @@ const lunUses = shared(async (context): Promise<ReadonlyMap<string, LunUse>> => 
 
 export const mountedOnce = (lab: Lab, database: DatabaseSpec): Check => ({
   id: 'volume-mounted-once',
-  title: 'the LUN is mounted by the node that runs the database, and by no other',
+  title: 'the node that runs the database has mounted the LUN, and no other node has',
   within: 60,
   hint: `lab exec ${lab.name} ${machinesWith(lab, 'worker')[0]?.name ?? ''} -- iscsiadm -m session`,
   probe: async (context) => {
@@ -211,14 +211,14 @@ export const targetSees = (lab: Lab, database: DatabaseSpec, volume: OnLun): Ste
   const acls = `/sys/kernel/config/target/iscsi/${target.iqn}/tpgt_1/acls`
   return {
     id: 'prove-one-session',
-    title: 'See at the target who is logged in',
+    title: 'Check at the target who is logged in',
     phase,
     machine: target.machine,
     needs: ['deploy-database'],
     checks: [
       {
         id: loggedInCheck,
-        title: `at ${target.iqn} the node of the database is logged in${alone ? ', and nobody else' : ''}`,
+        title: `at ${target.iqn} the node of the database is logged in${alone ? ', and no other machine' : ''}`,
         machine: target.machine,
         within: 60,
         hint: `lab exec ${lab.name} ${target.machine} -- grep -r LOGGED_IN ${acls}`,

@@ -27,7 +27,7 @@ export const createNetwork = (lab: Lab): Step => ({
     apply: ({ provider }) => groupOf(provider, 'network').release(lab),
     gone: {
       id: 'network-released',
-      title: 'nothing of the lab but files is left',
+      title: 'nothing is left of the lab except files',
       within: 15,
       hint: `lab stop ${lab.name}`,
       probe: async ({ provider }) => {
@@ -42,7 +42,7 @@ export const createNetwork = (lab: Lab): Step => ({
   checks: [
     {
       id: 'network',
-      title: `the network ${lab.network.subnet} is there`,
+      title: `the network ${lab.network.subnet} exists`,
       within: 15,
       hint: 'lab doctor',
       probe: ({ provider }) => groupOf(provider, 'network').observe(lab),
@@ -191,11 +191,11 @@ export const boot = (lab: Lab, machine: MachineSpec, options: FileOptions): Step
     apply: async (context, progress) => {
       const state = (await context.provider.states(lab)).find(({ name }) => name === machine.name)
       if (state?.paused && context.provider.pause) {
-        progress('it goes on from where it was paused')
+        progress('resuming it from its pause')
         await context.provider.pause.end(lab, machine.name)
       }
       if (state?.status === 'running' && (state.paused || state.differs === undefined)) {
-        progress('it runs, and is silent: it is given some time')
+        progress('it runs but does not answer: waiting a while')
         if (await answers(context, machine.name)) return
       }
       if (state?.status === 'running') await shutDown(context, machine.name)

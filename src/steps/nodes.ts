@@ -136,7 +136,7 @@ export const forgetNodes = (lab: Lab): Step => {
       .filter((name) => !nodesOf(lab).some((machine) => machine.name === name))
   return {
     id: 'forget-nodes',
-    title: 'Forget nodes that the lab file does not have',
+    title: 'Remove nodes that are not in the lab file',
     phase,
     needs: ['init-control-plane'],
     apply: async (context) => {
@@ -169,7 +169,7 @@ const judgeReady = async ({ metadata: { name }, status }: Node, context: Context
   for (const answer of [boot, started])
     if (answer instanceof Silence) return { ok: false, saw: `${name} does not answer: ${answer.reason}` }
   if (boot !== status.nodeInfo.bootID)
-    return { ok: false, saw: `its kubelet was not heard since ${name} was switched on` }
+    return { ok: false, saw: `its kubelet has not reported since ${name} was switched on` }
   const ready = status.conditions.find(({ type }) => type === 'Ready')
   if (!ready) return { ok: false, saw: 'no Ready condition' }
   if (!(Date.parse(ready.lastHeartbeatTime ?? '') >= Number(started)))
@@ -252,7 +252,7 @@ const nodeChecks = (
 /** The lab, not the controller manager, gives a node its pod range: it is known before the node exists. */
 export const readyNode = (lab: Lab, machine: MachineSpec, kubernetes: KubernetesSpec): Step => ({
   id: `ready-${machine.name}`,
-  title: `See node ${machine.name} ready`,
+  title: `Check that node ${machine.name} is ready`,
   phase,
   machine: machine.name,
   needs: [

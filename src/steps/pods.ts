@@ -57,7 +57,7 @@ const outdated = (
   if (there instanceof Silence) return `${nodeName} does not answer: ${there.reason}`
   const said = (pod.status.containerStatuses ?? []).filter(({ state }) => state.running !== undefined)
   return said.some(({ containerID = '' }) => !there.has(containerID.replace('containerd://', '')))
-    ? `its container no longer runs on ${nodeName}, which has not said so yet`
+    ? `its container no longer runs on ${nodeName}, which has not reported this yet`
     : undefined
 }
 

@@ -49,13 +49,13 @@ const attempts = (lab: Lab, target: TargetSpec, mayLogIn: boolean): readonly Att
   return [
     {
       name: 'discovery-with-wrong-password',
-      fact: 'is not told to a wrong password',
+      fact: 'does not answer discovery with a wrong password',
       said: discover(portal, guessing(discovery)),
       exitCode: refusedByTarget,
     },
     {
       name: 'discovery-with-no-password',
-      fact: 'is not told without CHAP',
+      fact: 'does not answer discovery without CHAP',
       said: discover(portal, undefined),
       exitCode: refusedByTarget,
     },
@@ -63,7 +63,7 @@ const attempts = (lab: Lab, target: TargetSpec, mayLogIn: boolean): readonly Att
       ? [
           {
             name: 'wrong-mutual-discovery',
-            fact: 'is not believed by an initiator that expects another password of it when it discovers',
+            fact: 'is rejected at discovery by an initiator that expects another password from it',
             said: discover(portal, doubting(discovery)),
             exitCode: refusedByInitiator,
           },
@@ -87,7 +87,7 @@ const attempts = (lab: Lab, target: TargetSpec, mayLogIn: boolean): readonly Att
             ? [
                 {
                   name: 'wrong-mutual-password',
-                  fact: 'is not believed by an initiator that expects another password of it',
+                  fact: 'is rejected by an initiator that expects another password from it',
                   said: login('lab-mutual', doubting(chap)),
                   exitCode: refusedByInitiator,
                 },
@@ -127,7 +127,7 @@ export const proveRefusal = (lab: Lab, target: TargetSpec): Step | undefined => 
   return (
     first && {
       id: `prove-refusal-${name}`,
-      title: `See that ${target.iqn} refuses strangers`,
+      title: `Check that ${target.iqn} refuses strangers`,
       phase,
       machine: initiator.name,
       needs: [`serve-${name}`, `prepare-initiator-${initiator.name}`],

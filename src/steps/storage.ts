@@ -168,7 +168,7 @@ export const provideStorage = (lab: Lab): Step => ({
   checks: [
     {
       id: 'storage-classes',
-      title: `there are the classes ${lab.storage.map((storage) => storage.class).join(', ')}, and no others`,
+      title: `the storage classes are ${lab.storage.map((storage) => storage.class).join(', ')}, and no others`,
       within: 20,
       hint: `lab kubectl ${lab.name} -- get storageclasses`,
       probe: async ({ kubectl }) => {

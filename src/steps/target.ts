@@ -64,7 +64,7 @@ const nothingElse = (lab: Lab, machine: string, hint: string): Check => {
       const missing = wanted.filter((folder) => !seen.includes(folder)).map((folder) => `missing: ${folder}`)
       const left = seen.filter((folder) => !wanted.includes(folder)).map((folder) => `left over: ${folder}`)
       const wrong = [...left, ...missing]
-      return { ok: wrong.length === 0, saw: wrong.join('; ') || 'all as wanted' }
+      return { ok: wrong.length === 0, saw: wrong.join('; ') || 'all correct' }
     },
   })
 }
@@ -142,7 +142,7 @@ const accessChecks = (lab: Lab, target: TargetSpec, hint: string): readonly Chec
         const { open, lists, fenced } = await seen(context)
         const names = [...lists.keys()].sort()
         const wrong = [
-          ...(open ? ['anybody may, or is told of it'] : []),
+          ...(open ? ['every initiator may log in, or discover it'] : []),
           ...names.filter((name) => !wanted.includes(name)).map((name) => `left over: ${name}`),
           ...wanted
             .filter((name) => !lists.has(name))
@@ -162,7 +162,7 @@ const accessChecks = (lab: Lab, target: TargetSpec, hint: string): readonly Chec
         if (fenced.has(iqn))
           return {
             ok: false,
-            saw: `fenced${list ? ', but on the list all the same' : ''}; lab heal ${lab.name} lets it in again`,
+            saw: `fenced${list ? ', but still on the list' : ''}; lab heal ${lab.name} gives it access again`,
           }
         const has = [...(list ?? [])].sort((a, b) => Number.parseInt(a) - Number.parseInt(b))
         return {
@@ -195,7 +195,7 @@ const discoveryCheck = (lab: Lab, machine: string, hint: string): Check => {
   const files = chapFiles(chap)
   return machineCheck({
     id: `${machine}-discovery`,
-    title: `${machine} demands CHAP of who wants to know its targets${mutualText(chap)}`,
+    title: `${machine} demands CHAP for discovery${mutualText(chap)}`,
     machine,
     hint,
     command: shell`cd ${configfs}/iscsi/discovery_auth && cat enforce_discovery_auth authenticate_target && sha256sum ${files} | cut -c1-64`,
@@ -204,7 +204,7 @@ const discoveryCheck = (lab: Lab, machine: string, hint: string): Check => {
       const same = seen.join() === chapHashes(chap).join() && mutual === (chap.mutual ? '1' : '0')
       return {
         ok: enforced === '1' && same,
-        saw: `enforce_discovery_auth=${enforced ?? ''}, ${same ? 'credentials as wanted' : 'credentials differ'}`,
+        saw: `enforce_discovery_auth=${enforced ?? ''}, ${same ? 'credentials correct' : 'credentials wrong'}`,
       }
     },
   })
@@ -213,7 +213,7 @@ const discoveryCheck = (lab: Lab, machine: string, hint: string): Check => {
 /** A fence that is not in the journal would deny an initiator after the next boot of the target. */
 const nobodyKeptOut = (lab: Lab, machine: string): Check => ({
   id: `${machine}-fenced`,
-  title: `${machine} shuts nobody out`,
+  title: `${machine} shuts no initiator out`,
   machine,
   hint: `lab up ${lab.name}`,
   probe: async (context) => {
@@ -224,7 +224,7 @@ const nobodyKeptOut = (lab: Lab, machine: string): Check => ({
         out
           .map(
             ({ initiator, noted }) =>
-              `${initiator} is ${noted ? 'fenced' : 'shut out, though nobody fenced it'}`,
+              `${initiator} is ${noted ? 'fenced' : 'shut out, although it was not fenced'}`,
           )
           .join('; ') || 'nobody',
     }
@@ -285,7 +285,7 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
         seen.every((value, index) => value === wanted[index % wanted.length])
       return {
         ok: required === '1' && same,
-        saw: `authentication=${required ?? ''}, ${same ? 'credentials as wanted' : 'credentials differ'}`,
+        saw: `authentication=${required ?? ''}, ${same ? 'credentials correct' : 'credentials wrong'}`,
       }
     },
   })

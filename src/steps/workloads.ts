@@ -55,7 +55,7 @@ export const renderedManifest = async (lab: Lab, name: string): Promise<readonly
 /** The check for `deployment/web`; the loader has validated the kind. */
 const readyCheck = (what: string): ReadyCheck => {
   const found = readyChecks[what.split('/')[0] ?? '']
-  if (!found) throw new Error(`nobody knows when ${what} is ready`)
+  if (!found) throw new Error(`it is not defined when ${what} is ready`)
   return found
 }
 
@@ -68,7 +68,7 @@ export const deployWorkload = (lab: Lab, workload: WorkloadSpec, before: string 
     hint: `lab kubectl ${lab.name} -- describe ${what}`,
     probe: async ({ kubectl }: Context) => readyCheck(what).judge(await kubectl.get<unknown>(what)),
   }))
-  if (!first) throw new Error(`${workload.manifest} says of nothing when it is ready`)
+  if (!first) throw new Error(`${workload.manifest} defines no ready condition`)
   return {
     id: `deploy-${name}`,
     title: `Deploy ${workload.manifest}`,

@@ -43,12 +43,12 @@ export const stayedWithin = (
     if (ready < atLeast)
       return {
         ok: false,
-        saw: `only ${String(ready)} ready after ${seconds(ms, from)}, wanted ${String(atLeast)}`,
+        saw: `only ${String(ready)} ready after ${seconds(ms, from)}; expected at least ${String(atLeast)}`,
       }
     if (surplusSince !== undefined && (moments[index + 1]?.ms ?? Infinity) - surplusSince > surplusLag)
       return {
         ok: false,
-        saw: `${String(there.length)} there after ${seconds(ms, from)}, wanted at most ${String(atMost)}`,
+        saw: `${String(there.length)} there after ${seconds(ms, from)}; expected at most ${String(atMost)}`,
       }
   }
   return {
@@ -109,7 +109,7 @@ export const made = (history: PodHistory, from: number, count: number, which: Wh
   const fresh = history.changesSince(from).filter(({ kind, pod }) => kind === 'new' && which(pod))
   return {
     ok: fresh.length === count,
-    saw: `${String(fresh.length)} made: ${names(fresh.map(({ pod }) => pod))}${fresh.length === count ? '' : `; wanted ${String(count)}`}`,
+    saw: `${String(fresh.length)} made: ${names(fresh.map(({ pod }) => pod))}${fresh.length === count ? '' : `; expected ${String(count)}`}`,
   }
 }
 

@@ -134,12 +134,12 @@ class Run implements Body, ExerciseContext {
     const { exercise, healer, notice, registry } = this.#request
     if (exercise.repair === 'lab') {
       const undo = async (): Promise<readonly string[]> => undoAll(healer, registry)
-      notice('healing: bringing the lab back to what its file says')
+      notice('healing: restoring the lab to what its file says')
       await undo()
       await this.#trial.restore()
       // What needed the lab to be up: a node is uncordoned by an API server.
       for (const text of await undo()) notice(`not undone: ${text}`)
-      this.#observe('healed', 'what was done was undone')
+      this.#observe('healed', 'the changes were undone')
     }
     await this.#recording?.mark('healed')
   }

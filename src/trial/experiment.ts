@@ -195,7 +195,7 @@ class Run implements ExperimentContext {
   async #healFaults(): Promise<void> {
     const { healer, notice } = this.#request
     if (this.#faults.open.length === 0) return
-    notice('healing: bringing the lab back to what its file says')
+    notice('healing: restoring the lab to what its file says')
     this.#note('act', 'faults undone')
     const undo = (): Promise<void> => this.#faults.undo(healer, ({ id }) => !this.#kept.has(id))
     await undo()

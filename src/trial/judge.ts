@@ -92,7 +92,7 @@ const lost = (
     `${counted(missing.length, `acknowledged ${words[medium]}`)} missing`,
     missing.map(({ seq, client, server }) => ({
       seq,
-      saw: `${words[medium]} ${String(seq)} of ${client}: acknowledged by ${nameOf(server)}, not there`,
+      saw: `${words[medium]} ${String(seq)} of ${client}: acknowledged by ${nameOf(server)}, but missing`,
     })),
   )
 }
@@ -125,10 +125,10 @@ const corrupt = (medium: Medium, writes: readonly Request[], there: readonly Rea
     const name = `${words[medium]} ${String(seq)}`
     // A plain file promises nothing about a line before its fsync returns, not even that it is whole.
     if (medium === 'file' && !acknowledged.has(seq) && wanted?.content?.startsWith(content)) return []
-    if (!wanted) return [{ seq, saw: `${name}: ${JSON.stringify(content)}, which nobody sent` }]
+    if (!wanted) return [{ seq, saw: `${name}: ${JSON.stringify(content)}, which no client sent` }]
     return wanted.content === undefined || wanted.content === content
       ? []
-      : [{ seq, saw: `${name}: ${JSON.stringify(content)}, sent was ${JSON.stringify(wanted.content)}` }]
+      : [{ seq, saw: `${name}: ${JSON.stringify(content)} instead of ${JSON.stringify(wanted.content)}` }]
   })
   return finding('CORRUPT', medium, `${counted(wrong.length, words[medium])} not what was sent`, wrong)
 }
@@ -161,7 +161,7 @@ const takingTurns = (medium: Medium, writes: readonly Acknowledged[]): Finding[]
   finding(
     'DOUBLE WRITER',
     medium,
-    'two servers acknowledged writes in turns',
+    'two servers acknowledged writes alternately',
     turns(writes).flatMap((three) =>
       three.map(({ seq, server, client, answered }) => ({
         seq,
@@ -178,7 +178,7 @@ const takingTurnsInFile = (lines: readonly ReadBack[]): Finding[] => {
   return finding(
     'DOUBLE WRITER',
     'file',
-    'two servers wrote to the file in turns',
+    'two servers wrote to the file alternately',
     turns(placed).flatMap((three) =>
       three.map(({ seq, server, answered }) => ({
         seq,

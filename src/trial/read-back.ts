@@ -160,7 +160,7 @@ export const putOnDisk = async (context: Context, database: DatabaseSpec, by: st
     // Repeated until it is accepted: without its database, the lab is not as it was.
     const heard = await see(
       {
-        title: 'the server is wanted again',
+        title: 'the server is started again',
         within: longest,
         probe: async () => {
           await scale(context, database, 1)

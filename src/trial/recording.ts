@@ -175,7 +175,7 @@ export class Recording {
     await this.#ledger?.close()
     await this.#date().catch(note)
     if (!aborted && this.#client) {
-      notice('reading back: the database ends, its disk is checked, and another one reads it')
+      notice('reading back: the database is stopped, its disk is checked, and another server reads it')
       this.#diskProof = await putOnDisk(healer, this.#database, this.#trial.by)
     }
     await this.#readAllBack()

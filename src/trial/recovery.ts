@@ -31,7 +31,7 @@ export const recoveryOf = (records: readonly LedgerRecord[], by: 'itself' | 'hea
   const used = allMedia.filter((medium) => writesTo(records, medium).length > 0)
   if (!fault || used.length === 0)
     return { outcome: 'unknown', saw: 'nothing was written when the fault came' }
-  if (!acting) return { outcome: 'unknown', saw: 'nobody saw the faults act' }
+  if (!acting) return { outcome: 'unknown', saw: 'the faults were not seen to act' }
   if (!end) return { outcome: 'unknown', saw: 'the run ended before that could be seen' }
   const found = used.map((medium) => {
     const answers = acknowledgedIn(writesTo(records, medium))

@@ -39,10 +39,14 @@ const refuse = async ({ scenario, context, registry }: ScenarioRequest): Promise
       })
   }
   if (!lab.database)
-    throw new LabError('no-database', `${lab.name} has no database, so nobody could tell what a fault did`, {
-      hint: 'choose a lab with a database: lab list',
-      exitCode: exitCodes.usage,
-    })
+    throw new LabError(
+      'no-database',
+      `${lab.name} has no database, so the effect of a fault could not be measured`,
+      {
+        hint: 'choose a lab with a database: lab list',
+        exitCode: exitCodes.usage,
+      },
+    )
   await refuseUnlessUp(context, 'a fault')
   return lab.database
 }
@@ -114,7 +118,7 @@ class Scenario implements Body {
     const { scenario, context, notice } = this.#request
     const server = watch.server()
     if (server === undefined)
-      throw new LabError('no-server', `nobody knows where ${this.#lab.name}'s database runs`)
+      throw new LabError('no-server', `it is unknown where ${this.#lab.name}'s database runs`)
     for (const spec of scenario.inject) await this.#faults.aim(context, spec, server)
     for (const { fault } of this.#faults.all) await fault.possible?.(context)
     for (const [index, injection] of this.#faults.all.entries()) {
@@ -127,7 +131,7 @@ class Scenario implements Body {
         if (index === 0) await this.#recording.mark('fault')
       })
       if (!acts) {
-        notice(`${fault} is not seen to act: ${injection.error ?? injection.acting?.saw ?? ''}`)
+        notice(`${fault} did not take effect: ${injection.error ?? injection.acting?.saw ?? ''}`)
         return false
       }
     }
@@ -183,8 +187,8 @@ class Scenario implements Body {
     const end = over
       ? 'writes are answered again'
       : scenario.heal === 'deadline'
-        ? `the fault has lasted its ${length}`
-        : `the lab has not got over it in ${length}`
+        ? `the fault has lasted ${length}`
+        : `the lab has not recovered within ${length}`
     notice(end)
     if (scenario.heal !== 'deadline') this.#trial.tell('recovered', end, { ok: over })
   }
@@ -209,7 +213,7 @@ class Scenario implements Body {
       detail: 'faults undone',
     })
     await this.#recording.mark('healed')
-    notice('healing: bringing the lab back to what its file says')
+    notice('healing: restoring the lab to what its file says')
     await this.#trial.restore()
     // The undos that needed the lab to be up: only an API server can uncordon a node.
     await this.#undo(() => true)

@@ -60,7 +60,7 @@ export class StoreLedger {
       [scalingBack.of(machine, { workload, replicas })],
       'run',
     )
-    await this.#experiment.act('end every member, before what it was told is read back', () => scale(0))
+    await this.#experiment.act('end every member, before what was acknowledged is read back', () => scale(0))
     await this.#experiment.until('no member is left that could answer from its memory', within, () => ({
       ok: members().length === 0,
       saw: said(),

@@ -143,7 +143,7 @@ export class Trial {
     const no = steady.checks.filter(({ ok }) => !ok)
     this.tell(
       'steady',
-      no.map(({ title, saw }) => `${title}: ${saw}`).join('; ') || `every check said yes, ${when}`,
+      no.map(({ title, saw }) => `${title}: ${saw}`).join('; ') || `every check passed, ${when}`,
       {
         ok: steady.ok,
       },
@@ -170,7 +170,7 @@ export class Trial {
   async restore(): Promise<void> {
     const { plan, healer } = this.request
     await refuseWhileFenced(this.lab)
-    this.tell('healing', 'the lab is brought back to what its file says')
+    this.tell('healing', 'the lab is restored to what its file says')
     await runPlan(plan, 'apply', healer, () => undefined)
     this.tell('healed', 'the lab is what its file says')
   }
@@ -186,7 +186,7 @@ export class Trial {
     if (!(await this.#look('before', context))) {
       this.#interrupted = signal.aborted
       await this.save()
-      this.tell('finished', 'the lab was not well before, and was left as it was', { ok: false })
+      this.tell('finished', 'the lab was unhealthy before the run, and was left as it was', { ok: false })
       if (signal.aborted) throw new Interrupted()
       return this.facts(body)
     }

@@ -43,7 +43,7 @@ const undoOne = async (
   const name = entry.kind === 'fence' && entry.undo.do === 'switch-on' ? bootingAfresh.do : entry.undo.do
   const act = undos.get(name)
   if (!act)
-    throw new LabError('bad-journal', `nothing is known that is called ${name}`, {
+    throw new LabError('bad-journal', `unknown undo: ${name}`, {
       hint: `lab down ${context.lab.name}`,
     })
   await act.carryOut(context, { ...entry, undo: { ...entry.undo, do: name } })

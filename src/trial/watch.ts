@@ -95,14 +95,18 @@ export const watchLab = (
     const about = { pod: name, ...(at === undefined ? {} : { node: at }) }
     if (gone || (deletionTimestamp !== undefined && before?.metadata.deletionTimestamp === undefined)) {
       if (before?.metadata.deletionTimestamp === undefined)
-        see({ type: 'pod-evicted', ...about, detail: `pod ${name} is to go` })
+        see({ type: 'pod-evicted', ...about, detail: `pod ${name} is deleted` })
       return
     }
     if (at !== undefined && before?.spec.nodeName === undefined)
-      see({ type: 'replacement-scheduled', ...about, detail: `pod ${name} goes to ${at}` })
+      see({ type: 'replacement-scheduled', ...about, detail: `pod ${name} is bound to ${at}` })
     const start = started(object)
     if (start !== undefined && start !== started(before))
-      see({ type: 'container-running', ...about, detail: `container of ${name} runs since ${start}` })
+      see({
+        type: 'container-running',
+        ...about,
+        detail: `container of ${name} has been running since ${start}`,
+      })
   }
 
   // Existing pods and new ones both arrive as ADDED; their age distinguishes them.

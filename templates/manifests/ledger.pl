@@ -116,7 +116,7 @@ sub answer {
           : $request =~ /\Alast $run\z/                      ? last_of($1)
           : $request =~ /\Aread $run\z/                      ? lines_of($1)
           : $request =~ /\Aremove $run\z/                    ? remove($1)
-          :   die "wanted append RUN SEQ CONTENT, last RUN, read RUN or remove RUN\n";
+          :   die "expected append RUN SEQ CONTENT, last RUN, read RUN or remove RUN\n";
     };
     return $answer // "error $@";
 }

@@ -168,7 +168,7 @@ describe('a bundle', () => {
       expect(cache.has(key)).toBe(false)
       expect(await damageOf(source, manifest, signal)).toEqual([expect.stringContaining(chunk.sha256)])
       await rm(path)
-      expect(await damageOf(source, manifest, signal)).toEqual([expect.stringContaining('there is no')])
+      expect(await damageOf(source, manifest, signal)).toEqual([expect.stringContaining('does not exist')])
     } finally {
       await writeFile(path, whole)
     }
@@ -209,7 +209,7 @@ describe('a manifest', () => {
 
   test('of a later kind is refused with both names', () => {
     expect(() => readManifest('here', signed({ ...manifest, schema: 'lab.bundle/v2' }))).toThrow(
-      'it is a lab.bundle/v2, and this lab reads lab.bundle/v1',
+      'it is a lab.bundle/v2, but this lab reads lab.bundle/v1',
     )
   })
 })

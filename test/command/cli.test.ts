@@ -85,20 +85,20 @@ describe.concurrent('a wrong command line', () => {
     { line: 'init good --from iscsi_ha', says: /no lab named iscsi_ha; did you mean iscsi-ha\?/ },
     {
       line: 'run deployment scale --on iscsi',
-      says: /deployment cannot be run on iscsi: it has no Kubernetes/,
+      says: /deployment cannot run on iscsi: it has no Kubernetes/,
     },
     {
       line: 'run wordpress --all --on statefulset',
-      says: /cannot be run on statefulset: its experiments are about what lab up deploys/,
+      says: /cannot run on statefulset: its experiments are about what lab up deploys/,
     },
     { line: 'run deployment scale --on iscsi-ha', says: /its nodes have no docker.io.library.nginx:1.22/ },
     {
       line: 'run deployment scal --on statefulset',
       says: /has no scenario scal; did you mean scale\?/,
     },
-    { line: 'power iscsi target of', says: /of: wanted on, off, cycle or status/ },
+    { line: 'power iscsi target of', says: /of: expected on, off, cycle or status/ },
     { line: 'power iscsi targt off', says: /iscsi has no machine targt\n +Hint: one of: target, initiator/ },
-    { line: 'logs iscsi target -n many', says: /--lines many: wanted a number/ },
+    { line: 'logs iscsi target -n many', says: /--lines many: expected a number/ },
   ])('lab $line exits with 2, names the mistake and makes nothing', async ({ line, says }) => {
     const desk = newDesk()
     const ran = await desk.lab(line.split(' '))
@@ -165,7 +165,10 @@ describe.concurrent('a wrong lab file', () => {
     const text = await readFile(labFile('labs/iscsi.yaml'), 'utf8')
     await writeFile(join(desk.here, 'big.yaml'), text.replaceAll('512MiB', '1TiB'))
     const ran = await desk.lab(['up', 'big.yaml', '--provider', 'uml'])
-    expectOneError(ran, /^✖ the machines of iscsi want 2048\.0 GiB of memory, .* GiB are free\n +Hint: /)
+    expectOneError(
+      ran,
+      /^✖ the machines of iscsi need 2048\.0 GiB of memory, but only .* GiB are free\n +Hint: /,
+    )
     expect(ran.exitCode).toBe(3)
     expect(desk.contents()).toEqual(['here/big.yaml'])
   })
@@ -189,7 +192,7 @@ describe.concurrent('a lab that is not up', () => {
     const ran = await desk.lab(['report', 'iscsi-ha'])
     expectOneError(
       ran,
-      /latest\/report\.json: there is no report\n +Hint: lab run LAB SCENARIO writes one\n$/,
+      /latest\/report\.json: contains no report\n +Hint: lab run LAB SCENARIO writes one\n$/,
     )
     expect(ran.exitCode).toBe(2)
   })
@@ -270,7 +273,7 @@ describe.concurrent('a box that does not exist yet', () => {
     const ran = await desk.lab(['up', 'iscsi', '--provider', 'libvirt'], env)
     expectOneError(
       ran,
-      /^✖ iscsi: Vagrant has no box lab\/debian-13 [\d.]+ for libvirt, and nobody is there to ask .*\n +Hint: lab box build --provider libvirt, then again; or at once: lab up iscsi --provider libvirt --yes\n$/,
+      /^✖ iscsi: Vagrant has no box lab\/debian-13 [\d.]+ for libvirt, and there is no terminal to ask .*\n +Hint: lab box build --provider libvirt, then try again; or in one step: lab up iscsi --provider libvirt --yes\n$/,
     )
     expect(ran.exitCode).toBe(3)
     expect(desk.contents().filter((path) => !path.startsWith('bin/'))).toEqual([])
@@ -328,12 +331,12 @@ describe.concurrent('a lab that is up', () => {
       says: /target is not MACHINE:PORT\n +Hint: lab forward iscsi target:22\n/,
     },
     { line: 'forward target:65536', says: /target:65536 is not MACHINE:PORT/ },
-    { line: 'forward target:22 --port ssh', says: /--port ssh: wanted 0 to 65535/ },
+    { line: 'forward target:22 --port ssh', says: /--port ssh: expected a port from 0 to 65535/ },
     {
       line: 'cp one two',
-      says: /no path is on a machine\n +Hint: lab cp iscsi \.\/file target:\/root\/\n/,
+      says: /neither path is on a machine\n +Hint: lab cp iscsi \.\/file target:\/root\/\n/,
     },
-    { line: 'cp target:/etc/hosts', says: /two paths are wanted/ },
+    { line: 'cp target:/etc/hosts', says: /expected two paths/ },
     { line: 'cp one worker9:/root/', says: /iscsi has no machine worker9/ },
     { line: 'kubectl get pods', says: /iscsi has no Kubernetes/ },
     {
@@ -447,7 +450,7 @@ describe.concurrent('a lab that another command is changing', () => {
       const ran = await desk.lab([command, 'iscsi'])
       expectOneError(
         ran,
-        new RegExp(`^✖ lab up iscsi \\(pid ${holder.pid}, since .*\\) is at work on this lab\\n`),
+        new RegExp(`^✖ lab up iscsi \\(pid ${holder.pid}, since .*\\) is working on this lab\\n`),
       )
       expect(ran.exitCode).toBe(4)
       expect(desk.contents()).toEqual(['state/.iscsi.lock'])
@@ -723,7 +726,7 @@ describe.concurrent('lab render', () => {
 
 describe.concurrent('secrets', () => {
   // The first is what a check says when it looks for the network: wherever it is printed, it shows.
-  const [chap, user, root] = ['no supervisor runs', 'Zebra-user-48', 'Zebra-root-49']
+  const [chap, user, root] = ['no supervisor is running', 'Zebra-user-48', 'Zebra-root-49']
 
   test.each([
     'validate mine.yaml -o json',

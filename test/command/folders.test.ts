@@ -1,4 +1,4 @@
-/** Folders of labs and parts that cannot be made, read, written or believed: one clear error, or it works. */
+/** Folders of labs and parts that cannot be created, read, written or believed: one clear error, or it works. */
 import { chmod, chown, mkdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execa } from 'execa'
@@ -49,7 +49,7 @@ describe.concurrent('an unusable folder of labs', () => {
     async (state) => {
       expectHostError(
         await newDesk().lab(['up', 'iscsi'], { LAB_STATE: state }),
-        /cannot be made|is a file, where a folder is wanted/,
+        /cannot be created|is a file, but a folder is expected/,
       )
     },
   )
@@ -60,11 +60,11 @@ describe.concurrent('an unusable folder of labs', () => {
     await symlink('loop', join(desk.folder, 'loop'))
     expectHostError(
       await desk.lab(['up', 'iscsi'], { LAB_STATE: join(desk.folder, 'dangling') }),
-      /dangling cannot be made: a link is there that leads nowhere/,
+      /dangling cannot be created: a broken symbolic link is in the way/,
     )
     expectHostError(
       await desk.lab(['status', 'iscsi'], { LAB_STATE: join(desk.folder, 'loop') }),
-      /symbolic links go round in a circle/,
+      /symbolic links form a loop/,
     )
   })
 
@@ -72,7 +72,7 @@ describe.concurrent('an unusable folder of labs', () => {
     {
       mount: 'mount -t tmpfs -o ro tmpfs',
       says: 'its file system is read-only',
-      hint: 'another place: LAB_STATE=',
+      hint: 'use another place: LAB_STATE=',
     },
     { mount: 'mount -t tmpfs -o nr_inodes=1 tmpfs', says: 'its file system is full', hint: 'df -h ' },
     // Files can be made there, with nothing in them.
@@ -112,7 +112,7 @@ describe.concurrent('an unusable folder of labs', () => {
   test('lab leaves a lab alone when its lock cannot be read', async () => {
     const desk = newDesk()
     await mkdir(join(desk.state, '.iscsi.lock'))
-    expectHostError(await desk.lab(['up', 'iscsi']), /\.iscsi\.lock is a folder, where lab notes down/)
+    expectHostError(await desk.lab(['up', 'iscsi']), /\.iscsi\.lock is a folder; lab needs this name/)
   })
 })
 
@@ -186,7 +186,10 @@ describe.runIf(root).concurrent('a folder of another user', () => {
       )
       await chown(file, stranger, 0)
       const ran = await desk.lab([command, file])
-      expectHostError(ran, /mine\.yaml belongs to user 4321: lab would bring up what somebody else wrote/)
+      expectHostError(
+        ran,
+        /mine\.yaml belongs to user 4321: lab would bring up a file that somebody else can change/,
+      )
       expect(ran.stderr).toContain(`cp -r ${file} ~/`)
     },
   )
@@ -211,7 +214,7 @@ describe.runIf(root).concurrent('the advice of lab doctor', () => {
     const desk = newDesk()
     const ran = await inMounts(desk, `mount -t tmpfs -o noexec tmpfs ${quote(desk.cache)}`, 'doctor')
     expect(ran.stdout).toMatch(
-      /✖ uml .*no program may be started from .*cache, since .*cache is mounted noexec/,
+      /✖ uml .*no program can be started from .*cache, because .*cache is mounted noexec/,
     )
     expect(ran.stdout).toMatch(/mount -o remount,exec .*LAB_CACHE=/)
   })
@@ -257,7 +260,7 @@ describe('a path with odd characters', () => {
 
   test('a path that ssh_config cannot express is refused', async () => {
     const ran = await newDesk().lab(['status', 'iscsi'], { LAB_STATE: '/tmp/${HOME}' })
-    expect(ran.stderr).toMatch(/^✖ LAB_STATE: a folder with \$\{ or control characters in its path/)
+    expect(ran.stderr).toMatch(/^✖ LAB_STATE: the folder has \$\{ or control characters in its path/)
     expect(ran.exitCode).toBe(2)
   })
 })

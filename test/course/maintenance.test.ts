@@ -31,12 +31,12 @@ describe('a drain that the disruption budget refuses', () => {
   test('the claim holds with the words of the API server and the numbers of the budget', () => {
     expect(refusedByBudget(gaveUp, facts)).toEqual({
       ok: true,
-      saw: "Cannot evict pod as it would violate the pod's disruption budget; 0 disruptions allowed: 2 of 3 healthy, 2 wanted; zk-2 ready; the node stays cordoned",
+      saw: "Cannot evict pod as it would violate the pod's disruption budget; 0 disruptions allowed: 2 of 3 healthy, 2 required; zk-2 ready; the node stays cordoned",
     })
   })
 
   test.each([
-    ['came to its end', { ...gaveUp, said: undefined }, facts, 'the drain came to its end'],
+    ['came to its end', { ...gaveUp, said: undefined }, facts, 'the drain completed'],
     [
       'timed out, while the pod may well be evicted',
       gaveUp,

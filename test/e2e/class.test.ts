@@ -198,7 +198,7 @@ describe.runIf(root)('lab class', () => {
       .poll(async () => (await lab('status')).stdout, { timeout: 300_000, interval: 1000 })
       .toContain('2 of 2 seats ready')
     await atSeat('01', 'echo mine > ~/note; lab exec iscsi initiator -- touch /root/broken')
-    expect(await ok('reset', '1')).toContain('seat 01 is as new')
+    expect(await ok('reset', '1')).toContain('seat 01 is new again')
     expect(await atSeat('01', 'cat ~/note; lab exec iscsi initiator -- ls /root/broken')).toMatch(
       /mine[\s\S]*No such file/,
     )

@@ -67,8 +67,8 @@ describe('lab hosts check', () => {
   it('says all that is wrong with all hosts at once', async () => {
     await write(`{ address: 10.20.30.70, hostKey: ${keys[1] ?? ''} }`, '{ address: 10.20.30.99 }')
     expect(await refused()).toEqual([
-      'target: 10.20.30.70: another host key than the pinned one',
-      'initiator: 10.20.30.99: nobody has said yet what its host key is',
+      'target: 10.20.30.70: the host key differs from the pinned one',
+      'initiator: 10.20.30.99: its host key is not known yet',
     ])
     await write(
       `{ address: 10.20.30.70, hostKey: ${keys[0] ?? ''} }`,
@@ -135,14 +135,14 @@ describe('lab up --hosts', () => {
       LAB_STATE: join(world.folder, 'other'),
     })
     expect(exitCode).not.toBe(0)
-    expect(stderr).toMatch(/has it for the lab iscsi since/)
+    expect(stderr).toMatch(/has been using it for the lab iscsi since/)
   })
 
   it('reports a machine that is away at down, and gives it back later, after its reboot', async () => {
     await world.cut('second')
     const away = await lab('down', 'iscsi')
     expect(away.exitCode).toBe(1)
-    expect(away.stdout).toContain('initiator is not given back yet')
+    expect(away.stdout).toContain('initiator has not been given back yet')
     await world.reboot('second', '10.20.30.71')
     const killed = world.begin(['down', 'iscsi'], secret)
     setTimeout(() => killed.kill('SIGKILL'), 6000)

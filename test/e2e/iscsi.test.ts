@@ -127,7 +127,7 @@ describe('lab up iscsi', () => {
     expect(await bench.ok('power', 'iscsi', 'initiator', 'off')).toContain('initiator is off')
     const status = await bench.json<{ up: boolean; offByHand: readonly string[] }>('status', 'iscsi')
     expect(status).toMatchObject({ up: false, offByHand: ['initiator'] })
-    expect(await bench.ok('power', 'iscsi', 'initiator', 'off')).toContain('it was already')
+    expect(await bench.ok('power', 'iscsi', 'initiator', 'off')).toContain('no change')
     expect(await bench.ok('power', 'iscsi', 'initiator', 'on')).toContain('initiator is on')
     expect(await bench.json('status', 'iscsi')).toMatchObject({ up: true, offByHand: [] })
     const bootId = () => bench.ok('exec', 'iscsi', 'target', '--', 'cat', '/proc/sys/kernel/random/boot_id')
@@ -296,7 +296,7 @@ describe('a LUN whose size changes in the lab file', () => {
     const smaller = await withLunOf('128MiB')
     for (const command of ['plan', 'up']) {
       const { exitCode, stdout, stderr } = await bench.lab(command, smaller)
-      expect(`${stdout}${stderr}`).toMatch(/LUN 0 of \S+ has 192MiB, and the lab file says 128MiB/)
+      expect(`${stdout}${stderr}`).toMatch(/LUN 0 of \S+ has 192MiB, but the lab file says 128MiB/)
       expect(`${stdout}${stderr}`).toContain('size: 192MiB')
       expect(exitCode).not.toBe(0)
     }

@@ -160,7 +160,7 @@ test('lab prepare builds an image that the registry does not have', async () => 
   const parts = withQuickBuild('image-etcd')
   const seen = await build(cache, parts, ['image-etcd'])
   expect(states(seen, 'image-etcd').at(-1)).toBe('built')
-  expect(seen.map(({ note }) => note)).toContain(`cannot be had from ${address}`)
+  expect(seen.map(({ note }) => note)).toContain(`not available from ${address}`)
   expect(await pullLog('image-etcd')).toContain('manifest unknown')
   expect(await readFile(archiveOf(parts, 'image-etcd'), 'utf8')).toBe('built here')
 })

@@ -18,7 +18,7 @@ test('a lab file can name an added check, and its check list is reported when it
   expect(workload.safeParse(spec('job/import', 'deployment/web')).success).toBe(true)
   const { error } = workload.safeParse(spec('cronjob/import'))
   expect(error?.issues[0]?.message).toContain(
-    'wanted deployment/, statefulset/, daemonset/ or job/ and a name',
+    'expected deployment/, statefulset/, daemonset/ or job/ and a name',
   )
   expect(() => parseLab('', 'empty.yaml')).toThrow()
 })
@@ -51,7 +51,7 @@ test('the shipped checks wait for a controller that has not observed the latest 
   const replicas = { replicas: 3, updatedReplicas: 3, readyReplicas: 3 }
   for (const kind of ['deployment', 'statefulset']) {
     expect(judged(kind, { observedGeneration: 2, ...replicas })).toBe('ready: 3 of 3 ready, 3 up to date')
-    expect(judged(kind, { observedGeneration: 1, ...replicas })).toMatch(/^not ready: .*not heard of yet$/)
+    expect(judged(kind, { observedGeneration: 1, ...replicas })).toMatch(/^not ready: .*not reported yet$/)
     expect(judged(kind, { observedGeneration: 2, ...replicas, replicas: 4 })).toMatch(/^not ready/)
   }
   expect(

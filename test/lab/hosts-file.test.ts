@@ -55,27 +55,27 @@ describe('a hosts.yaml', () => {
     [
       'a host twice',
       file('  one: { address: 10.0.0.11, user: pi }\n  two: { address: 10.0.0.11, user: pi }\n'),
-      'hosts.yaml:4:19  hosts.two.address: 10.0.0.11:22 is one already; one host is one machine, since both would have its name and its ports',
+      'hosts.yaml:4:19  hosts.two.address: 10.0.0.11:22 is already one; one host can be only one machine, because both would have its name and its ports',
     ],
     [
       'a host without a user',
       file('  one: { address: 10.0.0.11 }\n'),
-      'hosts.yaml:3:8  hosts.one: has no user; wanted user, here or in defaults',
+      'hosts.yaml:3:8  hosts.one: has no user; set user, here or in defaults',
     ],
     [
       'a password in the file, which is not repeated',
       file('  one: { address: 10.0.0.11, user: pi, password: hunter22 }\n'),
-      'hosts.yaml:3:50  hosts.one.password: a password does not belong into this file; wanted `ask`, or the name of a variable with a `$` before it, such as $PI_PASSWORD',
+      'hosts.yaml:3:50  hosts.one.password: a password does not belong in this file; write `ask`, or the name of an environment variable with a leading `$`, such as $PI_PASSWORD',
     ],
     [
       'a password of digits, which is not repeated either',
       file('  one: { address: 10.0.0.11, user: pi, password: 12345678 }\n'),
-      'hosts.yaml:3:50  hosts.one.password: 12345678 is a number; wanted',
+      'hosts.yaml:3:50  hosts.one.password: 12345678 is a number; expected',
     ],
     [
       'an unknown jump host',
       file('  one: { address: 10.0.0.11, user: pi, via: gate }\n'),
-      'hosts.yaml:3:45  hosts.one.via: "gate" is none of jumpHosts',
+      'hosts.yaml:3:45  hosts.one.via: "gate" is not in jumpHosts',
     ],
     [
       'a mistyped field',
@@ -85,12 +85,12 @@ describe('a hosts.yaml', () => {
     [
       'an address that is none',
       file('  one: { address: 10.0.0.256, user: pi }\n'),
-      'hosts.yaml:3:19  hosts.one.address: "10.0.0.256": wanted four numbers up to 255, such as 10.0.0.11',
+      'hosts.yaml:3:19  hosts.one.address: "10.0.0.256": expected four numbers up to 255, such as 10.0.0.11',
     ],
     [
       'a host key that is none',
       file('  one: { address: 10.0.0.11, user: pi, hostKey: AAAA }\n'),
-      'hosts.yaml:3:49  hosts.one.hostKey: wanted the kind and the key',
+      'hosts.yaml:3:49  hosts.one.hostKey: expected the kind and the key',
     ],
     [
       'the name of a machine that none can have',
@@ -100,9 +100,9 @@ describe('a hosts.yaml', () => {
     [
       'another kind of file',
       'apiVersion: lab/v1\nhosts: {}\n',
-      'hosts.yaml:1:13  apiVersion: "lab/v1": wanted lab.hosts/v1',
+      'hosts.yaml:1:13  apiVersion: "lab/v1": expected lab.hosts/v1',
     ],
-    ['no host at all', file('  {}\n'), 'hosts.yaml:3:3  hosts: is empty; wanted at least one host'],
+    ['no host at all', file('  {}\n'), 'hosts.yaml:3:3  hosts: is empty; expected at least one host'],
     ['nothing', '', 'hosts.yaml  is empty; lab hosts init USER@ADDRESS… writes such a file'],
     ['what is no YAML', 'hosts: [', 'hosts.yaml:1:'],
   ])('is refused with a place and a reason for %s', (_, text, message) => {
@@ -134,7 +134,7 @@ describe('lab hosts init', () => {
   })
 
   test.each(['10.0.0.11', 'pi@10.0.0.[14-11]', 'pi@10.0.0.[250-260]', 'pi@a b'])('refuses %s', (word) => {
-    expect(() => expandLogins(word)).toThrow(/wanted|empty/)
+    expect(() => expandLogins(word)).toThrow(/expected|empty/)
   })
 
   test('writes a file that reads back', () => {

@@ -105,16 +105,20 @@ describe('input that is hard to report on', () => {
     Array.from({ length: count }, (_, index) => line(index)).join('\n')
 
   test.each([
-    ['nothing', '', 'lab.yaml  is empty; lab init NAME writes a file to begin with'],
-    ['white space', ' \n\n', 'lab.yaml  is empty; lab init NAME writes a file to begin with'],
-    ['comments', '# a\n# b\n', 'lab.yaml  holds only comments; lab init NAME writes a file to begin with'],
-    ['a marker', '---\n', 'lab.yaml  holds only comments; lab init NAME writes a file to begin with'],
-    ['a list', '- a\n', 'lab.yaml:1:1  is a list of 1; wanted a mapping that begins with apiVersion: lab/v1'],
-    ['a word', 'hello', 'lab.yaml:1:1  "hello": wanted a mapping that begins with apiVersion: lab/v1'],
+    ['nothing', '', 'lab.yaml  is empty; lab init NAME writes a file to start from'],
+    ['white space', ' \n\n', 'lab.yaml  is empty; lab init NAME writes a file to start from'],
+    ['comments', '# a\n# b\n', 'lab.yaml  contains only comments; lab init NAME writes a file to start from'],
+    ['a marker', '---\n', 'lab.yaml  contains only comments; lab init NAME writes a file to start from'],
+    [
+      'a list',
+      '- a\n',
+      'lab.yaml:1:1  is a list of 1; expected a mapping that begins with apiVersion: lab/v1',
+    ],
+    ['a word', 'hello', 'lab.yaml:1:1  "hello": expected a mapping that begins with apiVersion: lab/v1'],
     [
       'an alias in its own anchor',
       'kubernetes:\n  kubelet: &a { x: *a }\n',
-      'lab.yaml  an alias (*name) stands inside its own anchor (&name); write the value itself',
+      'lab.yaml  an alias (*name) is inside its own anchor (&name); write the value itself',
     ],
     [
       'aliases that multiply',
@@ -148,7 +152,9 @@ describe('input that is hard to report on', () => {
   test.each(['{ a: 1 }: x', '? [a]\n: x', ': x', 'null: x', '&a b: 1\n*a : 2'])(
     'an empty key is refused: %j',
     (text) => {
-      expect(problemsOf(text).message).toMatch(/^lab.yaml:\d:\d {2}not a key; wanted a word before the colon/)
+      expect(problemsOf(text).message).toMatch(
+        /^lab.yaml:\d:\d {2}not a key; expected a word before the colon/,
+      )
     },
   )
 
@@ -286,12 +292,12 @@ describe('CHAP secrets', () => {
   })
 
   test.each([
-    ['', 'is empty text; wanted 1 to 255 bytes'],
-    ['é'.repeat(128), 'has 256 bytes in UTF-8; wanted 1 to 255'],
-    ['a\nb', 'holds a line break or another control character'],
-    ['a\u0000b', 'holds a line break or another control character'],
-    ['a\u2028b', 'holds a line break or another control character'],
-    ['\ud800', 'holds a line break or another control character'],
+    ['', 'is empty text; expected 1 to 255 bytes'],
+    ['é'.repeat(128), 'has 256 bytes in UTF-8; expected 1 to 255'],
+    ['a\nb', 'contains a line break or another control character'],
+    ['a\u0000b', 'contains a line break or another control character'],
+    ['a\u2028b', 'contains a line break or another control character'],
+    ['\ud800', 'contains a line break or another control character'],
     [' a', 'begins or ends with a space; open-iscsi strips it'],
     ['a ', 'begins or ends with a space; open-iscsi strips it'],
   ])('refuses %j', (password, message) => {
@@ -306,17 +312,17 @@ describe('the Kubernetes version', () => {
     [
       '1.36.2',
       'uml',
-      '1.36.2 is not built here; wanted 1.36.3 (other versions need provider: libvirt or virtualbox)',
+      '1.36.2 is not built here; expected 1.36.3 (other versions need provider: libvirt or virtualbox)',
     ],
     [
       '1.36.2',
       undefined,
-      '1.36.2 is not built here; wanted 1.36.3 (other versions need provider: libvirt or virtualbox)',
+      '1.36.2 is not built here; expected 1.36.3 (other versions need provider: libvirt or virtualbox)',
     ],
     ['1.35.0', 'virtualbox', undefined],
     ['1.37.12', 'libvirt', undefined],
-    ['1.3.0', 'libvirt', '1.3.0 is not supported; wanted a version of 1.35, 1.36, 1.37'],
-    ['1.34.9', 'virtualbox', '1.34.9 is not supported; wanted a version of 1.35, 1.36, 1.37'],
+    ['1.3.0', 'libvirt', '1.3.0 is not supported; expected a version of 1.35, 1.36, 1.37'],
+    ['1.34.9', 'virtualbox', '1.34.9 is not supported; expected a version of 1.35, 1.36, 1.37'],
   ] as const)(
     'version %s is accepted or refused with a reason for provider %s',
     (version, provider, message) => {
@@ -354,10 +360,10 @@ describe('loadLab', () => {
   test.each([
     ['none.yaml', 'cannot be read: there is no such file'],
     ['good/x.yaml', 'cannot be read: there is no such file'],
-    ['sub.yaml', 'is a directory; wanted a lab file'],
-    ['loop.yaml', 'cannot be read: its symbolic links go round in a circle'],
+    ['sub.yaml', 'is a directory; expected a lab file'],
+    ['loop.yaml', 'cannot be read: its symbolic links form a loop'],
     ['bytes.yaml', 'is not UTF-8 text'],
-    ['huge.yaml', 'has 1048577 bytes; a lab file has at most 1048576'],
+    ['huge.yaml', 'has 1048577 bytes; the limit for a lab file is 1048576'],
   ])('loadLab refuses %s', async (name, message) => {
     const error = await failure(join(folder, name))
     expect(error.message).toBe(`${join(folder, name)}  ${message}`)
@@ -365,7 +371,9 @@ describe('loadLab', () => {
   })
 
   test('loadLab refuses a device', async () => {
-    expect((await failure('/dev/null')).message).toBe('/dev/null  is not an ordinary file; wanted a lab file')
+    expect((await failure('/dev/null')).message).toBe(
+      '/dev/null  is not an ordinary file; expected a lab file',
+    )
   })
 
   test.each([

@@ -134,7 +134,7 @@ test('is gone on with by another process, which knows what is done and that it n
   expect(await events()).toEqual(['begun', 'step one', 'saw one', 'done one', 'begun', 'no-longer one'])
 })
 
-test('measures the answer to a question in the learner’s own run, and does not tell it', async () => {
+test('measures the answer to a question in the learner’s own run, but does not tell it', async () => {
   const exercise = small()
   const [one, two] = exercise.steps
   const attempt = await Attempt.begin(exercise, around())

@@ -108,7 +108,7 @@ test.each([
     'exercise.yaml',
     /^ {4}check:\n {6}run:\n.*\n.*\n/m,
     '',
-    'exercise.yaml:6:9  steps[0].id: log-out has no check and no question; wanted one of both',
+    'exercise.yaml:6:9  steps[0].id: log-out has no check and no question; it must have exactly one of them',
   ],
   [
     'a machine that the lab does not have',
@@ -129,21 +129,21 @@ test.each([
     'exercise.yaml',
     'needs: [log-out]',
     'needs: [where]',
-    'exercise.yaml:31:12  steps[1].needs: where is no step before refused',
+    'exercise.yaml:31:12  steps[1].needs: where is not a step before refused',
   ],
   [
     'a wrong attempt with a hint that its step does not have',
     'exercise.yaml',
     'hint: still-logged-in',
     'hint: no-chap',
-    'no-chap is no hint of the step log-out',
+    'no-chap is not a hint of the step log-out',
   ],
   [
     'an exercise for another lab',
     'exercise.yaml',
     'lab: iscsi',
     'lab: iscsi-ha',
-    'exercise.yaml:2:6  lab: is about iscsi-ha, and this is the lab iscsi',
+    'exercise.yaml:2:6  lab: is about iscsi-ha, but this is the lab iscsi',
   ],
   ['YAML that cannot be read', 'exercise.yaml', 'steps:', 'steps: [', 'exercise.yaml:6:9  not YAML'],
   [
@@ -151,21 +151,21 @@ test.each([
     'ja.md',
     /## log-in: [^]*?(?=## write)/,
     '',
-    'ja.md  has no words for the step log-in: wanted a heading ## log-in: and its title',
+    'ja.md  has no words for the step log-in: expected a heading ## log-in: and its title',
   ],
   [
     'Japanese words for what is no step',
     'ja.md',
     '## write-it',
     '## write-that',
-    'ja.md:104:1  ## write-that is no step, no hint and no choice',
+    'ja.md:104:1  ## write-that is not a step, a hint or a choice',
   ],
   [
     'a step that does not say what is awaited',
     'en.md',
     '### awaited',
     '### expected',
-    'en.md:9:1  ### expected: wanted awaited or after',
+    'en.md:9:1  ### expected: expected awaited or after',
   ],
 ])('says where the mistake is: %s', async (_, file, what, instead, wanted) => {
   expect(complaint(await changed(file, (text) => text.replace(what, instead)))).toContain(wanted)

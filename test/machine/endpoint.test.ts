@@ -93,7 +93,7 @@ describe('the watch beside keepalived', () => {
       for (let tries = 0; ; tries += 1) {
         const is = (await readFile(state, 'utf8').catch(() => '')).trim()
         if (is === wanted) return
-        if (tries > 200) throw new Error(`is ${is}, wanted ${wanted}`)
+        if (tries > 200) throw new Error(`is ${is}; it should be ${wanted}`)
         await delay(200)
       }
     }

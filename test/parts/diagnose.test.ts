@@ -52,7 +52,7 @@ test.each<{ said: string; code: string; reason: RegExp; hint: RegExp }>([
   {
     said: 'go: github.com/x/y@v1.0.0: reading https://proxy.golang.org/github.com/x/y/@v/v1.0.0.zip: 404 Not Found',
     code: 'withdrawn',
-    reason: /^what is pinned is not published any more: go: github.com/,
+    reason: /^what is pinned is no longer published: go: github.com/,
     hint: /GOPROXY/,
   },
   {
@@ -95,7 +95,7 @@ test.each<{ said: string; code: string; reason: RegExp; hint: RegExp }>([
   {
     said: 'E: Unable to locate package golang-1.26-go',
     code: 'debian-package',
-    reason: /^Debian does not have a package any more: Unable to locate package golang-1\.26-go$/,
+    reason: /^Debian no longer has a package: Unable to locate package golang-1\.26-go$/,
     hint: /parts\/parts\.yaml/,
   },
   {
@@ -107,7 +107,7 @@ test.each<{ said: string; code: string; reason: RegExp; hint: RegExp }>([
   {
     said: 'unshare: unshare failed: Operation not permitted',
     code: 'no-user-namespace',
-    reason: /may not make a user namespace/,
+    reason: /may not create a user namespace/,
     hint: /as root.*uidmap/,
   },
   {

@@ -152,7 +152,7 @@ describe('fetching published parts', () => {
   test('a fetch that fails halfway leaves nothing behind and names the server', async () => {
     const parts = graph({ program: 'echo half > $OUT/half; rm $OUT/half', image: published })
     const seen = await build(parts, ['program'])
-    expect(seen.find(({ note }) => note?.startsWith('cannot be had from 127.0.0.1:'))).toMatchObject({
+    expect(seen.find(({ note }) => note?.startsWith('not available from 127.0.0.1:'))).toMatchObject({
       part: 'program',
       state: 'waiting',
     })
@@ -436,7 +436,7 @@ describe('failures', () => {
   test('a part that does not declare its inputs is a defect', async () => {
     const parts = [fake({ id: 'a' }), fake({ id: 'b', build: async (made) => void made.need('a') })]
     const error = await failureOf(parts)
-    expect(error.message).toBe('Part b: part b does not say that it needs a')
+    expect(error.message).toBe('Part b: part b does not declare that it needs a')
     expect(() => hashesOf([fake({ id: 'b', needs: ['a'] })])).toThrow(
       'part b needs a, which does not come before it',
     )

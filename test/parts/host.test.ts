@@ -125,7 +125,7 @@ describe('installing it', () => {
       who: 1000,
       lacks: 'mmdebstrap',
       apt: '[ "$1" = --version ] || exit 1',
-      says: /^this host lacks .*mmdebstrap: only root can install$/,
+      says: /^this host lacks .*mmdebstrap: only root can install them$/,
       hint: /^sudo apt-get install -y --no-install-recommends .*mmdebstrap/,
     },
     {

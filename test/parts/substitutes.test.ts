@@ -205,7 +205,7 @@ describe.skipIf(process.arch !== 'x64')('a mirror that has only another version 
       const { found, notices } = await find(cacheRoot)
       expect(found.kernel).toMatchObject({ version: '7.2.14-1~bpo13+1', suite: 'trixie-backports' })
       expect(notices).toEqual([
-        `Debian does not have ${source.package} ${source.version} any more, which is pinned. Taking 7.2.14-1~bpo13+1 of trixie-backports, which Debian signs: the patches must apply to it, and it must boot`,
+        `Debian no longer has the pinned ${source.package} ${source.version}. Using 7.2.14-1~bpo13+1 of trixie-backports, which Debian signs: the patches must apply to it, and it must boot`,
       ])
       expect(rememberedSubstitutes(ours(), cacheRoot)).toEqual(found)
       // Nothing is said twice, and of other pins it is nothing.
@@ -232,7 +232,7 @@ describe.skipIf(process.arch !== 'x64')('a mirror that has only another version 
       await mirrorWith([{ name: 'linux-source-7.3', version: '7.3.1-1~bpo13+1' }])
       await expect(find(await temporaryFolder())).rejects.toMatchObject({
         code: 'kernel-source',
-        message: expect.stringContaining(`Debian has no ${source.package} any more`) as unknown,
+        message: expect.stringContaining(`Debian no longer has ${source.package}`) as unknown,
         hint: expect.stringContaining('LAB_DEBIAN_MIRROR=https://snapshot.debian.org') as unknown,
       })
     },
@@ -255,9 +255,7 @@ describe.skipIf(process.arch !== 'x64')('a mirror that has only another version 
     await mirrorWith([{ name: 'golang-1.27-go', version: '1.27.4-1~bpo13+1' }])
     const { found, notices } = await find(await temporaryFolder(), { kernel: false, go: true })
     expect(found).toEqual({ go: 'golang-1.27-go' })
-    expect(notices).toEqual([
-      'Debian does not have golang-1.26-go any more, which is pinned. Taking golang-1.27-go',
-    ])
+    expect(notices).toEqual(['Debian no longer has the pinned golang-1.26-go. Using golang-1.27-go'])
   })
 })
 

@@ -203,7 +203,7 @@ describe('released programs', () => {
     expect(await outputOf(cache, parts, 'cni-plugins', 'bridge')).toBe('compiled\n')
     expect(notices).toEqual([
       expect.stringMatching(
-        `does not give what is pinned: .* has sha256 ${digestOf('other')}, pinned is ${pinned.digests[upstreamOf('cni-plugins')]}. It is not taken, but built here`,
+        `does not deliver what is pinned: .* has sha256 ${digestOf('other')}, pinned is ${pinned.digests[upstreamOf('cni-plugins')]}. It is built here instead`,
       ),
     ])
   })

@@ -55,15 +55,15 @@ describe('whether a node is ready', () => {
       'said so before',
       { heard: '2026-01-01T11:59:59Z' },
       false,
-      'its kubelet was not heard since it was started',
+      'its kubelet has not reported since it was started',
     ],
-    ['never said anything', {}, false, 'its kubelet was not heard since it was started'],
+    ['never said anything', {}, false, 'its kubelet has not reported since it was started'],
     ['says no', { status: 'False', heard: '2026-01-01T12:00:03Z' }, false, 'Ready=False, said: why'],
     [
       'said so before its machine was switched on',
       { heard: '2026-01-01T12:00:03Z', boot: 'first' },
       false,
-      'its kubelet was not heard since worker1 was switched on',
+      'its kubelet has not reported since worker1 was switched on',
     ],
     [
       'whose machine is silent',

@@ -351,8 +351,8 @@ describe('a step', () => {
     expect(result('a').outcome).toBe('changed')
     expect(tries).toBe(3)
     expect(events.flatMap((event) => (event.type === 'step-progress' ? [event.note] : []))).toEqual([
-      'again, since it was too busy: etcdserver: request timed out',
-      'again, since it was too busy: etcdserver: request timed out',
+      'trying again, because it was too busy: etcdserver: request timed out',
+      'trying again, because it was too busy: etcdserver: request timed out',
     ])
   })
 

@@ -70,7 +70,7 @@ more information including valid format see:
 
   https://www.virtualbox.org/manual/ch06.html#network_hostonly`,
     code: 'host-only-range',
-    reason: /allows host-only networks in certain ranges only/,
+    reason: /allows host-only networks only in certain ranges/,
     hint: /^lab plan demo --provider virtualbox/,
     words: 'networks.conf',
   },
@@ -79,7 +79,7 @@ more information including valid format see:
     says: `VBoxManage: error: Code E_ACCESSDENIED (0x80070005) - Access denied (extended info not available)
 VBoxManage: error: Context: "EnableStaticIPConfig(Bstr(pszIp).raw(), Bstr(pszNetmask).raw())" at line 242 of file VBoxManageHostonly.cpp`,
     code: 'host-only-range',
-    reason: /allows host-only networks in certain ranges only/,
+    reason: /allows host-only networks only in certain ranges/,
     hint: /^lab plan demo/,
     words: 'E_ACCESSDENIED',
   },
@@ -99,7 +99,7 @@ A Vagrant update may also be available that adds support for the version
 you specified. Please check www.vagrantup.com/downloads.html to download
 the latest version.`,
     code: 'version-too-new',
-    reason: /this Vagrant does not know this version of VirtualBox/,
+    reason: /this Vagrant does not support this version of VirtualBox/,
     hint: /^lab doctor/,
     words: 'the latest version.',
   },
@@ -118,7 +118,7 @@ box on HashiCorp's Vagrant Cloud, please verify you're logged in via
     program: 'VBoxManage',
     says: `VBoxManage: error: Cannot register the hard disk '/home/a/demo/target-0.vdi' {4f5c6a1e-0000-4000-8000-000000000001} because a hard disk '/home/b/demo/target-0.vdi' with UUID {4f5c6a1e-0000-4000-8000-000000000001} already exists`,
     code: 'disk-clash',
-    reason: /still knows a disk of an earlier lab/,
+    reason: /still has a disk of an earlier lab/,
     hint: /^lab down demo /,
     words: 'Cannot register the hard disk',
   },
@@ -179,7 +179,7 @@ error: Failed to connect socket to '/var/run/libvirt/libvirt-sock': No such file
     says: `==> target: Error while creating domain: internal error: process exited while connecting to monitor: Could not access KVM kernel module: Permission denied
 qemu-system-x86_64: failed to initialize kvm: Permission denied`,
     code: 'no-kvm',
-    reason: /KVM is there but does not work/,
+    reason: /KVM is present but does not work/,
     hint: /^LAB_EMULATE=1 lab up demo --provider libvirt/,
     words: 'Could not access KVM kernel module',
   },
@@ -189,7 +189,7 @@ qemu-system-x86_64: failed to initialize kvm: Permission denied`,
 but another process is already executing an action on the machine.
 Vagrant locks each machine for access by only one process at a time.`,
     code: 'vagrant-busy',
-    reason: /another vagrant is at work/,
+    reason: /another vagrant process is working/,
     hint: /^ps aux/,
     words: 'another process is already executing an action',
   },
@@ -276,7 +276,7 @@ and its end`,
   })
 
   test('an error without output is reported as such', () => {
-    expect(explain('virsh', '\n', { lab: 'demo' }).message).toBe('demo: virsh says: it said nothing')
+    expect(explain('virsh', '\n', { lab: 'demo' }).message).toBe('demo: virsh says: it printed nothing')
   })
 
   const warning = `WARNING: The character device /dev/vboxdrv does not exist.

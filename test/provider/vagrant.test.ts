@@ -455,7 +455,7 @@ describe('the probe', () => {
   })
 
   test.each([
-    ['dev/kvm', 'Vagrant 2.4.9; libvirt 9.0.0, /dev/kvm is there; Vagrant can use libvirt'],
+    ['dev/kvm', 'Vagrant 2.4.9; libvirt 9.0.0, /dev/kvm exists; Vagrant can use libvirt'],
     [
       'dev/null',
       'Vagrant 2.4.9; libvirt 9.0.0, no /dev/kvm, so machines are emulated, many times slower; Vagrant can use libvirt',
@@ -623,8 +623,8 @@ describe('the probe', () => {
       expect(
         (await vagrantProvider('virtualbox', host).preflight(crowded)).map(({ problem }) => problem),
       ).toEqual([
-        'target serves 31 LUNs; a machine of VirtualBox takes 30 extra disks',
-        'the machines want 1024 MiB of memory; this host has 512 MiB',
+        'target serves 31 LUNs; a VirtualBox machine takes 30 extra disks',
+        'the machines need 1024 MiB of memory; this host has 512 MiB',
       ])
     })
   })

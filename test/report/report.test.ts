@@ -161,7 +161,7 @@ describe('the verdict', () => {
       'not seen',
     ],
     [
-      'a gap that is short enough so far, and does not end',
+      'a gap that is short enough so far, but does not end',
       {
         ledger: ledgerFacts(
           {
@@ -267,7 +267,7 @@ describe('the verdict', () => {
       'a server that was not ended before its rows were read back',
       { diskProof: undefined },
       'UNKNOWN',
-      'the server was not ended before',
+      'the server was not stopped first',
     ],
     [
       'a disk that no node let go',
@@ -315,7 +315,7 @@ describe('the verdict', () => {
   })
 
   test('names an unsafe setting only when it did harm', () => {
-    expect(unsafeSetting(nasty)).toMatch(/^This is what fencing: none does/)
+    expect(unsafeSetting(nasty)).toMatch(/^This is what no fencing means/)
     expect(unsafeSetting({ ...nasty, fencing: 'power' })).toBeUndefined()
     expect(unsafeSetting({ ...good, fencing: 'none' })).toBeUndefined()
   })

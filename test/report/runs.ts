@@ -148,9 +148,9 @@ export const facts = (changes: Partial<ScenarioFacts> = {}): ScenarioFacts => ({
       detail: 'database, which is worker1, loses its power until the scenario heals',
       injected: new Date(fault),
       injectedMs: 10_000,
-      acting: sign('worker1 is off, as the provider sees it', true, 'worker1: stopped (no process)', 400),
+      acting: sign('worker1 is off, as the provider reports it', true, 'worker1: stopped (no process)', 400),
       healed: new Date(fault + 25_000),
-      gone: sign('worker1 is on again, and has booted', true, 'worker1: boot 8f14, before 45c4', 31_000),
+      gone: sign('worker1 is on again and has booted', true, 'worker1: boot 8f14, before 45c4', 31_000),
     },
   ],
   looks: [

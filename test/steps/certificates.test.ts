@@ -35,20 +35,20 @@ it('the check counts the days until the first certificate expires, and names it 
   const { ok, saw } = judgeCertificates(authority + shown, 2)
   expect(ok).toBe(true)
   expect(saw).toMatch(
-    /^2 certificates; first to end: CN=kube-apiserver of \/etc\/kubernetes\/pki\/apiserver.crt in 36[45] days$/,
+    /^2 certificates; first to expire: CN=kube-apiserver of \/etc\/kubernetes\/pki\/apiserver.crt expires in 36[45] days$/,
   )
 })
 
 it.each([
-  ['is good a month before its end', 365 - certificateMargin - 1, true],
-  ['is no longer good within a month of its end', 365 - certificateMargin + 1, false],
-  ['is not good when it has ended, as on a host that was off for 400 days', 400, false],
+  ['is good a month before it expires', 365 - certificateMargin - 1, true],
+  ['is no longer good within the month before it expires', 365 - certificateMargin + 1, false],
+  ['is not good once it has expired, as on a host that was off for 400 days', 400, false],
 ])('a certificate that is valid for a year %s', (_, days, ok) => {
   const verdict = judgeCertificates(authority + shown, 2, Date.now() + days * day)
   expect(verdict.ok).toBe(ok)
   // It can be made anew.
   expect(verdict.final).toBeUndefined()
-  if (days > 365) expect(verdict.saw).toMatch(/ended 3[56] days ago$/)
+  if (days > 365) expect(verdict.saw).toMatch(/expired 3[56] days ago$/)
 })
 
 it('lab up gives up when the certificate authority has expired, since nothing can sign new certificates', () => {

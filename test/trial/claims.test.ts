@@ -196,7 +196,7 @@ test('the number of created pods is compared exactly', () => {
   const from = story.now
   story.there('b').there('c')
   expect(made(story.history, from, 2).ok).toBe(true)
-  expect(made(story.history, from, 1)).toMatchObject({ ok: false, saw: '2 made: b, c; wanted 1' })
+  expect(made(story.history, from, 1)).toMatchObject({ ok: false, saw: '2 made: b, c; expected 1' })
   expect(made(story.history, from, 3).ok).toBe(false)
 })
 

@@ -154,7 +154,7 @@ test.each([
   const folder = join(outer, 'folder')
   await mkdir(folder)
   const { talk } = await serverIn(folder)
-  expect(await talk.ask(request)).toMatch(/^error wanted append RUN SEQ CONTENT/)
+  expect(await talk.ask(request)).toMatch(/^error expected append RUN SEQ CONTENT/)
   expect(await talk.ask('append run 1 x')).toBe('ok 1 pod-1')
   expect(await readdir(outer)).toEqual(['folder'])
   expect(await readdir(folder)).toEqual(['run'])

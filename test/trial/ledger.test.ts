@@ -84,8 +84,8 @@ describe('the judge', () => {
             message: '2 acknowledged rows are missing',
             seqs: [1, 3],
             evidence: [
-              'row 1 of writer-1: acknowledged by mysql-a on worker1, not there',
-              'row 3 of writer-1: acknowledged by mysql-a on worker1, not there',
+              'row 1 of writer-1: acknowledged by mysql-a on worker1, but missing',
+              'row 3 of writer-1: acknowledged by mysql-a on worker1, but missing',
             ],
           },
         ],
@@ -97,7 +97,7 @@ describe('the judge', () => {
       [...there(1), { seq: 2, content: 'by hand' }],
       {
         verdict: 'FAIL',
-        findings: [{ kind: 'CORRUPT', seqs: [2], evidence: ['row 2: "by hand", sent was "content 2"'] }],
+        findings: [{ kind: 'CORRUPT', seqs: [2], evidence: ['row 2: "by hand" instead of "content 2"'] }],
       },
     ],
     [
@@ -106,11 +106,11 @@ describe('the judge', () => {
       there(1, 7),
       {
         verdict: 'FAIL',
-        findings: [{ kind: 'CORRUPT', evidence: ['row 7: "content 7", which nobody sent'] }],
+        findings: [{ kind: 'CORRUPT', evidence: ['row 7: "content 7", which no client sent'] }],
       },
     ],
     [
-      'a row number that is there twice',
+      'a row number that appears twice',
       [...acked(1, 0), ...acked(2, 10)],
       there(1, 2, 1),
       {
@@ -198,7 +198,7 @@ describe('the judge', () => {
           {
             kind: 'DOUBLE WRITER',
             medium: 'row',
-            message: 'two servers acknowledged writes in turns',
+            message: 'two servers acknowledged writes alternately',
             seqs: [1, 2, 3],
             evidence: [
               'row 1 of writer-1: acknowledged by mysql-a on worker1 at 5 ms',

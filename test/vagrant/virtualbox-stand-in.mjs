@@ -108,7 +108,7 @@ const start = (vm) => {
     const kind = info.get(`nic${nic}`)
     if (!kind || kind === 'none') continue
     if (info.get(`nictype${nic}`) !== 'virtio')
-      fail(`nic${nic} is ${info.get(`nictype${nic}`)}, wanted virtio`)
+      fail(`nic${nic} is ${info.get(`nictype${nic}`)}; it should be virtio`)
     const mac = info.get(`macaddress${nic}`).match(/../g).join(':')
     if (kind === 'nat') {
       const forwards = [...info]

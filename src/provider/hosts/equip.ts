@@ -176,7 +176,7 @@ ${equipment.enabled.map((unit) => `systemctl is-enabled --quiet ${unit} || echo 
 true`,
     {
       input: equipment.files.map(({ path, content }) => `${sha256(content)}  ${path}\n`).join(''),
-      what: 'looking at its equipment',
+      what: 'checking the equipment',
     },
   )
   const wrong = said.split('\n').filter(Boolean)

@@ -34,9 +34,13 @@ const loginsOf = ({ file }: KeptHosts): Logins => givenLogins ?? new Logins(file
 const need = async (lab: LabId): Promise<KeptHosts> => {
   const kept = await keptHosts(lab)
   if (kept) return kept
-  throw new LabError('no-hosts', `nobody has said which hosts the machines of ${lab.name} are`, {
-    hint: `lab up ${lab.name} --hosts FILE`,
-  })
+  throw new LabError(
+    'no-hosts',
+    `${lab.name} has no hosts yet: it is not known which hosts its machines are`,
+    {
+      hint: `lab up ${lab.name} --hosts FILE`,
+    },
+  )
 }
 
 const specOf = (kept: KeptHosts, machine: string): HostSpec => {
@@ -97,7 +101,7 @@ const anyRoot = async (
 // The lock of a host
 
 const readHolder = async (root: Transport): Promise<Holder | undefined> =>
-  holderIn(await runAsRoot(root, `cat ${lockFile} 2>/dev/null; true`, { what: 'reading its lock' }))
+  holderIn(await runAsRoot(root, `cat ${lockFile} 2>/dev/null; true`, { what: 'reading the lock' }))
 
 const keyOf = async (lab: LabId): Promise<string> => (await labKeys(lab)).publicKey.split(' ')[1] ?? ''
 
@@ -106,7 +110,7 @@ const keyLine = async (lab: LabId): Promise<string> => `ssh-ed25519 ${await keyO
 
 const taken = async (lab: Lab, machine: MachineSpec): Promise<{ ok: boolean; saw: string }> => {
   const holder = await readHolder(await asRoot(lab, await need(lab), machine.name))
-  if (!holder) return { ok: false, saw: 'nobody has it' }
+  if (!holder) return { ok: false, saw: 'it is not in use' }
   return { ok: holder.key === (await keyOf(lab)), saw: holderText(holder) }
 }
 
@@ -132,10 +136,10 @@ ln ${lockFile}.$$ ${lockFile} 2>/dev/null || true; rm ${lockFile}.$$; sync ${hos
     if (holder?.key !== mine.key)
       throw new LabError(
         'host-taken',
-        `${machine.name}: ${holder ? holderText(holder) : `${lockFile} says nothing`}`,
-        { hint: `lab down ${holder?.lab ?? 'LAB'}, there; or another host for ${machine.name}` },
+        `${machine.name}: ${holder ? holderText(holder) : `${lockFile} is empty`}`,
+        { hint: `run lab down ${holder?.lab ?? 'LAB'} there; or use another host for ${machine.name}` },
       )
-    progress('listing what is there')
+    progress('listing the present state')
     if (
       (await runAsRoot(root, `[ -s ${manifestFile} ] || echo none`, { what: 'looking' })).trim() === 'none'
     ) {
@@ -143,7 +147,7 @@ ln ${lockFile}.$$ ${lockFile} 2>/dev/null || true; rm ${lockFile}.$$; sync ${hos
       await runAsRoot(
         root,
         `set -e; cat > ${manifestFile}.new; sync ${manifestFile}.new; mv ${manifestFile}.new ${manifestFile}; sync ${hostFolder}`,
-        { input: manifest, what: 'keeping the list' },
+        { input: manifest, what: 'saving the list' },
       )
     }
     const line = quote(await keyLine(lab))
@@ -153,7 +157,7 @@ ln ${lockFile}.$$ ${lockFile} 2>/dev/null || true; rm ${lockFile}.$$; sync ${hos
 [ -e ${hostFolder}/ssh-before ] || { { [ ! -d .ssh ] || echo folder; [ ! -e .ssh/authorized_keys ] || echo file; } > ${hostFolder}/ssh-before.new; sync ${hostFolder}/ssh-before.new; mv ${hostFolder}/ssh-before.new ${hostFolder}/ssh-before; }
 mkdir -p .ssh
 grep -qxF ${line} .ssh/authorized_keys 2>/dev/null || { [ ! -s .ssh/authorized_keys ] || [ -z "$(tail -c 1 .ssh/authorized_keys | tr -d '\\n')" ] || echo >> .ssh/authorized_keys; echo ${line} >> .ssh/authorized_keys; }`,
-      { what: 'letting the lab in' },
+      { what: 'giving the lab access' },
     )
   } finally {
     await close()
@@ -174,7 +178,7 @@ const giveBack = async (lab: Lab, machine: MachineSpec, progress: (note: string)
       throw new LabError('host-taken', `${machine.name}: ${holderText(holder)}, and not this lab`)
     if (holder) {
       await undoRecord(root, progress)
-      progress('comparing with what was there')
+      progress('comparing with the state before')
       const before = await runAsRoot(root, `cat ${manifestFile} 2>/dev/null; true`, {
         what: 'reading the list',
       })
@@ -201,7 +205,7 @@ if [ -e .ssh/authorized_keys ]; then
   case "$had" in *folder*) ;; *) rmdir .ssh 2>/dev/null || true ;; esac
 fi
 rm -rf --one-file-system ${hostFolder}; sync`,
-        { what: 'letting it go' },
+        { what: 'removing the lab’s access' },
       )
     }
     await keepReturned(lab, machine.name)
@@ -212,7 +216,7 @@ rm -rf --one-file-system ${hostFolder}; sync`,
 
 const returned = async (lab: Lab, machine: MachineSpec): Promise<{ ok: boolean; saw: string }> => {
   const kept = await keptHosts(lab)
-  if (kept && !kept.returned.includes(machine.name)) return { ok: false, saw: 'it is still this lab’s' }
+  if (kept && !kept.returned.includes(machine.name)) return { ok: false, saw: 'it still belongs to this lab' }
   const different = differences.get(`${wordOf(lab)} ${machine.name}`) ?? []
   return {
     ok: different.length === 0,
@@ -234,7 +238,7 @@ const states = async (lab: Lab): Promise<readonly MachineState[]> => {
       } catch (error) {
         const refused = error instanceof LabError && error.code === 'login-refused'
         return refused
-          ? { name, status: 'running', detail: 'it does not let this lab in' }
+          ? { name, status: 'running', detail: 'it does not give this lab access' }
           : { name, status: 'stopped', detail: messageOf(error) }
       }
     }),
@@ -252,7 +256,7 @@ export const hostsProvider: Provider = {
   probe: () =>
     Promise.resolve({
       usable: false,
-      evidence: 'machines that exist already are used where somebody names them',
+      evidence: 'machines that exist already are used only if they are named',
       remedy: "lab hosts init 'USER@ADDRESS' and lab up LAB --hosts hosts.yaml",
     }),
   // What hosts lack is found before they become a lab's, by the survey; from then on the steps of the plan say it.
@@ -261,7 +265,7 @@ export const hostsProvider: Provider = {
       ? []
       : [
           {
-            problem: `nobody has said which hosts the machines of ${lab.name} are, nor how much memory they have`,
+            problem: `${lab.name} has no hosts yet: neither they nor their memory are known`,
             hint: `lab up ${lab.name} --hosts FILE`,
           },
         ],
@@ -300,7 +304,7 @@ export const hostsProvider: Provider = {
   leftovers: async (lab): Promise<readonly Leftover[]> => [
     ...(await stillTaken(lab)).map((what): Leftover => ({
       kind: 'machine',
-      what: `${what} is not given back yet`,
+      what: `${what} has not been given back yet`,
     })),
     ...(existsSync(pathsOf(lab).root) ? [{ kind: 'file', what: pathsOf(lab).root } as const] : []),
   ],

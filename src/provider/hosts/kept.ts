@@ -34,7 +34,7 @@ export const keptHosts = async (lab: LabId): Promise<KeptHosts | undefined> => {
   } catch (cause) {
     throw new LabError(
       'bad-state',
-      `${pathsOf(lab).hosts} should say which hosts ${lab.name} has, and does not`,
+      `${pathsOf(lab).hosts} should say which hosts ${lab.name} has, but does not`,
       {
         hint: `lab up ${lab.name} --hosts FILE`,
         cause,

@@ -24,4 +24,4 @@ export const holderIn = (text: string): Holder | undefined => {
 }
 
 export const holderText = ({ who, lab, since }: Holder): string =>
-  `${who} has it for the lab ${lab} since ${since}`
+  `${who} has been using it for the lab ${lab} since ${since}`

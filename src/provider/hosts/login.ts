@@ -77,7 +77,7 @@ export class Logins {
       if (value === undefined || value === '')
         throw new LabError(
           'no-password',
-          `the password is to be in the variable ${source.name}, which is not set`,
+          `the password should be in the environment variable ${source.name}, which is not set`,
           {
             hint: `read -rs ${source.name} && export ${source.name}`,
           },
@@ -87,8 +87,8 @@ export class Logins {
     }
     const ask = this.#ask
     if (!ask)
-      throw new LabError('no-password', `${what} is to be asked for, and nobody sits at a terminal`, {
-        hint: `write a variable into ${this.#file.file}: password: $PI_PASSWORD`,
+      throw new LabError('no-password', `${what} must be typed, but there is no terminal`, {
+        hint: `name an environment variable in ${this.#file.file}: password: $PI_PASSWORD`,
       })
     const answer = this.#asked.then(() => ask(`${what}: `))
     this.#asked = answer.catch(() => undefined)
@@ -106,7 +106,7 @@ export class Logins {
     if (path === undefined)
       throw new LabError(
         'no-key',
-        `${placeOf(login)}: nothing to log in with: no agent runs, and ~/.ssh has no key`,
+        `${placeOf(login)}: nothing to log in with: no agent is running, and ~/.ssh has no key`,
         {
           hint: `ssh-keygen -t ed25519 && ssh-copy-id ${login.user}@${login.address}, or password: ask in ${this.#file.file}`,
         },
@@ -118,8 +118,10 @@ export class Logins {
       if (parsed instanceof Error) throw parsed
       return { privateKey }
     } catch (error) {
-      throw new LabError('bad-key', `${path}: not a key to log in with: ${messageOf(error)}`, {
-        hint: messageOf(error).includes('ncrypted') ? `ssh-add ${path}` : `key: PATH in ${this.#file.file}`,
+      throw new LabError('bad-key', `${path}: not a usable private key: ${messageOf(error)}`, {
+        hint: messageOf(error).includes('ncrypted')
+          ? `ssh-add ${path}`
+          : `set key: PATH in ${this.#file.file}`,
         cause: error,
       })
     }
@@ -128,7 +130,7 @@ export class Logins {
   /** @throws LabError `host-key-unknown` where none is pinned */
   async #endpoint(login: LoginSpec, dial: () => Promise<Duplex>): Promise<SshEndpoint> {
     if (login.hostKey === undefined)
-      throw new LabError('host-key-unknown', `${placeOf(login)}: nobody has said yet what its host key is`, {
+      throw new LabError('host-key-unknown', `${placeOf(login)}: its host key is not known yet`, {
         hint: `lab hosts check ${this.#file.file}`,
       })
     return {
@@ -175,7 +177,7 @@ export class Logins {
     if (!source)
       throw refuse(
         'sudo asks for a password',
-        `sudoPassword: ask, or sudoPassword: $VARIABLE, in ${this.#file.file}`,
+        `set sudoPassword: ask, or sudoPassword: $VARIABLE, in ${this.#file.file}`,
       )
     const password = await this.#password(
       source,
@@ -187,9 +189,9 @@ export class Logins {
     const why = tried.stderr.trim().split('\n').at(-1) ?? ''
     throw refuse(
       /not in the sudoers|not allowed/.test(tried.stderr)
-        ? `it is none of those who may use sudo (${why})`
+        ? `the user is not allowed to use sudo (${why})`
         : /must have a tty|tty/.test(tried.stderr)
-          ? `sudo wants a terminal (requiretty): ${why}`
+          ? `sudo requires a terminal (requiretty): ${why}`
           : `sudo refuses the password (${why})`,
       hint,
     )

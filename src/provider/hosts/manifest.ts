@@ -82,4 +82,4 @@ export const manifestDifference = (before: string, after: string): readonly stri
 
 /** @param root commands as root on the host */
 export const askManifest = (root: Transport): Promise<string> =>
-  runAsRoot(root, manifestScript, { what: 'listing what is there', timeout: 300 })
+  runAsRoot(root, manifestScript, { what: 'listing the present state', timeout: 300 })

@@ -104,7 +104,7 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
     yield {
       what: 'architecture',
       level: 'refuse',
-      saw: 'a 64-bit kernel with 32-bit programs (armhf): Kubernetes has no 32-bit arm since 1.27',
+      saw: 'a 64-bit kernel with 32-bit programs (armhf): Kubernetes has had no 32-bit arm since 1.27',
       fix: 'install the 64-bit Raspberry Pi OS (Raspberry Pi Imager, Other, 64-bit)',
     }
   else if (architecture !== 'amd64' && architecture !== 'arm64')
@@ -112,14 +112,14 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       what: 'architecture',
       level: 'refuse',
       saw: `${facts.machine}, ${architecture === '' ? 'without dpkg' : architecture}`,
-      fix: 'a 64-bit Debian, Ubuntu or Raspberry Pi OS, on amd64 or arm64',
+      fix: 'use a 64-bit Debian, Ubuntu or Raspberry Pi OS, on amd64 or arm64',
     }
   else if (isNode && architecture !== hostArchitecture())
     yield {
       what: 'architecture',
       level: 'refuse',
-      saw: `${architecture}, and the parts of Kubernetes that are built on this computer are for ${hostArchitecture() ?? process.arch}`,
-      fix: `another host for ${spec.name}, or lab on a computer with ${architecture}`,
+      saw: `${architecture}, but the parts of Kubernetes that are built on this computer are for ${hostArchitecture() ?? process.arch}`,
+      fix: `use another host for ${spec.name}, or run lab on a computer with ${architecture}`,
     }
   else yield { what: 'architecture', level: 'ok', saw: `${facts.machine}, ${architecture}` }
   const releases = systems[system.id]
@@ -136,7 +136,7 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       what: 'page size',
       level: 'warn',
       saw: `pages of ${String(facts.page / 1024)} KiB: programs that were built for 4 KiB, such as some with jemalloc, do not start`,
-      fix: 'kernel=kernel8.img in /boot/firmware/config.txt, then a reboot',
+      fix: 'set kernel=kernel8.img in /boot/firmware/config.txt, then reboot',
     }
 
   // What it has
@@ -145,8 +145,8 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
     ? {
         what: 'memory',
         level: 'refuse',
-        saw: `${sizeText(Math.round(facts.memory / 1024 ** 2) * 1024 ** 2)}, and the lab file wants ${sizeText(wanted)} of memory`,
-        fix: `memory: in the lab file, or another host for ${spec.name}`,
+        saw: `${sizeText(Math.round(facts.memory / 1024 ** 2) * 1024 ** 2)} of memory; the lab file asks for ${sizeText(wanted)}`,
+        fix: `reduce memory: in the lab file, or use another host for ${spec.name}`,
       }
     : {
         what: 'memory',
@@ -162,7 +162,7 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
     ? {
         what: 'disk',
         level: 'refuse',
-        saw: `${String(Math.floor(facts.free / 1024 ** 2))} MiB free below /var, and ${String(Math.ceil(room / 1024 ** 2))} MiB are needed`,
+        saw: `${String(Math.floor(facts.free / 1024 ** 2))} MiB free below /var; ${String(Math.ceil(room / 1024 ** 2))} MiB are needed`,
         fix: 'du -xam / | sort -rn | head -n 20',
       }
     : { what: 'disk', level: 'ok', saw: `${String(Math.floor(facts.free / 1024 ** 2))} MiB free below /var` }
@@ -171,17 +171,22 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       what: 'disk',
       level: 'refuse',
       saw: 'the root file system is read-only',
-      fix: 'mount -o remount,rw /; where the card is worn out, another card',
+      fix: 'mount -o remount,rw /; if the card is worn out, use another card',
     }
   for (const line of facts.complaints)
-    yield { what: 'hardware', level: 'warn', saw: line, fix: 'another card, or a supply of 3 A (Pi 5: 5 A)' }
+    yield {
+      what: 'hardware',
+      level: 'warn',
+      saw: line,
+      fix: 'use another card, or a power supply of 3 A (Pi 5: 5 A)',
+    }
   const throttled = facts.throttled === '' ? [] : throttling(facts.throttled)
   if (throttled.length > 0)
     yield {
       what: 'power supply',
       level: 'warn',
       saw: `${throttled.join(', ')} (${facts.throttled})`,
-      fix: 'a supply of 3 A (Pi 5: 5 A), and a heat sink',
+      fix: 'use a power supply of 3 A (Pi 5: 5 A), and a heat sink',
     }
 
   // What it runs
@@ -191,7 +196,7 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       what: 'taken',
       level: 'refuse',
       saw: holderText(holder),
-      fix: `lab down ${holder.lab}, there; or another host for ${spec.name}`,
+      fix: `run lab down ${holder.lab} there; or use another host for ${spec.name}`,
     }
   // What that lab does on it is no news.
   for (const saw of holder ? [] : facts.taken)
@@ -203,21 +208,21 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
         ? '/usr/local/bin/k3s-uninstall.sh'
         : saw.includes('kubernetes')
           ? 'kubeadm reset; rm -r /etc/kubernetes'
-          : 'a machine that is nobody else’s, or remove what is there',
+          : 'use a machine that nobody else uses, or remove what is there',
     }
   const held = machine ? portsOf[machine.role].filter((port) => facts.ports.includes(port)) : []
   if (held.length > 0 && facts.taken.length === 0 && !holder)
     yield {
       what: 'ports',
       level: 'refuse',
-      saw: `somebody listens on ${held.join(', ')}`,
+      saw: `something listens on ${held.join(', ')}`,
       fix: `ss -ltnp | grep -e :${held.join(' -e :')}`,
     }
   if (facts.rootLogin === 'no')
     yield {
       what: 'login',
       level: 'refuse',
-      saw: 'sshd lets root in with nothing at all (PermitRootLogin no), and a lab works as root, with a key of its own',
+      saw: 'sshd does not let root log in at all (PermitRootLogin no), but lab works as root, with a key of its own',
       fix: "echo 'PermitRootLogin prohibit-password' > /etc/ssh/sshd_config.d/root.conf; systemctl reload ssh",
     }
   if (facts.firewalls.length > 0)
@@ -235,13 +240,13 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       fix: 'apt-get install --only-upgrade open-iscsi, to 2.1.11 or newer',
     }
   if (facts.swap.length > 0 && isNode)
-    yield { what: 'swap', level: 'change', saw: `${facts.swap.join(', ')}: is switched off` }
+    yield { what: 'swap', level: 'change', saw: `${facts.swap.join(', ')}: will be switched off` }
   if (!facts.controllers.includes('memory') && (isNode || lab === undefined))
     yield {
       what: 'cgroups',
       level: isNode ? 'refuse' : 'warn',
       saw: `no memory controller (${facts.controllers.join(' ') || 'no cgroup v2'}), which the kubelet needs`,
-      fix: 'cgroup_enable=memory cgroup_memory=1 at the end of the line in /boot/firmware/cmdline.txt, then a reboot',
+      fix: 'add cgroup_enable=memory cgroup_memory=1 to the end of the line in /boot/firmware/cmdline.txt, then reboot',
     }
   const missing = lab && machine ? needed(lab, machine).filter((name) => !facts.features.includes(name)) : []
   if (missing.length > 0)
@@ -249,25 +254,25 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       what: 'kernel',
       level: facts.monolithic ? 'warn' : 'refuse',
       saw: facts.monolithic
-        ? `${facts.kernel} has no modules, and does not show ${missing.join(', ')} before it is used`
+        ? `${facts.kernel} has no modules, and does not show ${missing.join(', ')} before first use`
         : `${facts.kernel} has no ${missing.join(', ')}`,
       fix: missing.includes('target_core_mod')
-        ? "another host for the target: Raspberry Pi's kernels have no LIO; on Ubuntu: apt-get install linux-modules-extra-$(uname -r)"
+        ? "use another host for the target: Raspberry Pi's kernels have no LIO; on Ubuntu: apt-get install linux-modules-extra-$(uname -r)"
         : 'apt-get install linux-modules-extra-$(uname -r), or a newer kernel',
     }
 
   // When and where it is
   yield Math.abs(skew) > mostSkew
-    ? { what: 'clock', level: 'change', saw: `${skew.toFixed(0)} s ahead of this computer's: is set` }
+    ? { what: 'clock', level: 'change', saw: `${skew.toFixed(0)} s ahead of this computer's: will be set` }
     : { what: 'clock', level: 'ok', saw: `${skew.toFixed(1)} s ahead of this computer's` }
   const own = interfaceOf(asked)
   yield own
     ? {
         what: 'network',
         level: own.wireless || own.dynamic ? 'warn' : 'ok',
-        saw: `${own.address}/${String(own.prefix)} on ${own.name}${own.wireless ? ', which is Wi-Fi: slow, and lossy' : ''}${own.dynamic ? ', from DHCP: it must not change while the lab is up' : ''}, MTU ${String(own.mtu)}`,
+        saw: `${own.address}/${String(own.prefix)} on ${own.name}${own.wireless ? ', which is Wi-Fi: slow, and loses packets' : ''}${own.dynamic ? ', from DHCP: it must not change while the lab is up' : ''}, MTU ${String(own.mtu)}`,
         ...(own.wireless || own.dynamic
-          ? { fix: own.wireless ? `interface: eth0 for ${spec.name}` : 'a fixed lease in the router' }
+          ? { fix: own.wireless ? `interface: eth0 for ${spec.name}` : 'give it a fixed lease in the router' }
           : {}),
       }
     : {
@@ -280,14 +285,14 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
     yield {
       what: 'names',
       level: 'change',
-      saw: `it does not know an address of ${facts.hostname}: /etc/hosts gets one`,
+      saw: `it does not know an address of its own name ${facts.hostname}: /etc/hosts will get one`,
     }
   for (const other of asked.unreached)
     yield {
       what: 'network',
       level: 'refuse',
       saw: `does not reach ${other} over SSH`,
-      fix: `ping ${other}; a firewall, or another network`,
+      fix: `ping ${other}; check for a firewall, or use another network`,
     }
 }
 
@@ -326,31 +331,31 @@ function* together(hosts: readonly Asked[], lab: Lab | undefined): Generator<Fin
     ({ facts }) => facts.machineId,
     'refuse',
     () =>
-      'after a card was cloned: rm /etc/machine-id /var/lib/dbus/machine-id; systemd-machine-id-setup; reboot. If it is one machine under two addresses: another host',
+      'if a card was cloned: rm /etc/machine-id /var/lib/dbus/machine-id; systemd-machine-id-setup; reboot. If both are one machine with two addresses: use another host',
   )
   yield* same(
     'MAC address',
     (asked) => interfaceOf(asked)?.mac,
     'refuse',
-    () => 'ip link; another address for one of the two',
+    () => 'ip link; give one of the two another address',
   )
   yield* same(
     'address',
     (asked) => interfaceOf(asked)?.address,
     'refuse',
-    () => 'interface: in hosts.yaml, where both have one behind the same router',
+    () => 'set interface: in hosts.yaml, if both have one behind the same router',
   )
   yield* same(
     'SSH host key',
     ({ spec }) => spec.hostKey,
     'warn',
-    () => 'after a card was cloned: rm /etc/ssh/ssh_host_*; ssh-keygen -A; then lab hosts check anew',
+    () => 'if a card was cloned: rm /etc/ssh/ssh_host_*; ssh-keygen -A; then run lab hosts check again',
   )
   yield* same(
     'host name',
     ({ facts }) => facts.hostname,
     'change',
-    () => 'each gets the name of its machine',
+    () => 'each will get the name of its machine',
   )
   if (!lab) return
   // A route to the pods of a node leads over that node's address, which must be on the same network.
@@ -364,8 +369,8 @@ function* together(hosts: readonly Asked[], lab: Lab | undefined): Generator<Fin
         host: node.spec.name,
         what: 'network',
         level: 'refuse',
-        saw: `${interfaceOf(node)?.address ?? ''} is not in the network of ${first.spec.name}, ${subnetText(subnet)}: pods of one would not reach those of the other`,
-        fix: 'interface: of one network on both, in hosts.yaml',
+        saw: `${interfaceOf(node)?.address ?? ''} is not in the network of ${first.spec.name}, ${subnetText(subnet)}: pods on the two could not reach each other`,
+        fix: 'set interface: to one network on both, in hosts.yaml',
       }
   }
 }

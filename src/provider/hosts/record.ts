@@ -104,7 +104,7 @@ export class Recorder {
   }
 
   #ask(script: string): Promise<string> {
-    return runAsRoot(this.#root, script, { what: 'looking at what is there', timeout: 120 })
+    return runAsRoot(this.#root, script, { what: 'reading the present state', timeout: 120 })
   }
 
   /** Keeps what there is before a change: once, however often it is asked for. It is on the disk when this returns. */
@@ -116,7 +116,7 @@ export class Recorder {
     await runAsRoot(
       this.#root,
       `set -e; mkdir -p ${undoFolder}; cat > ${file}.new; sync ${file}.new; mv ${file}.new ${file}; sync ${undoFolder}`,
-      { input: `${JSON.stringify(entry)}\n`, what: 'keeping the record' },
+      { input: `${JSON.stringify(entry)}\n`, what: 'saving the record' },
     )
     this.#entries = [...this.#entries, entry]
   }

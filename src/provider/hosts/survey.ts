@@ -18,9 +18,9 @@ const fixOf = (error: unknown, { address, port, user, via }: HostSpec, file: str
   const ssh = `ssh ${port === 22 ? '' : `-p ${String(port)} `}${via === undefined ? '' : `-J ${via} `}${user}@${address}`
   switch (error instanceof LabError ? error.code : '') {
     case 'host-key-changed':
-      return `find out why: the machine was installed anew, or another one answers. Then remove its hostKey from ${file}, and lab hosts check ${quote(file)}`
+      return `find out why: the machine was reinstalled, or another one answers. Then remove its hostKey from ${file}, and run lab hosts check ${quote(file)}`
     case 'login-refused':
-      return `${ssh}; key, password or user in ${file}`
+      return `${ssh}; check key, password or user in ${file}`
     case 'ssh-unreachable':
       return ssh
     default:

@@ -121,7 +121,7 @@ export const taskLimits = (
     limits.push({
       bound: `ulimit -u ${String(mine)}`,
       free: mine - (uid === 0 ? 0 : tasksOfUser(uid, read, pids)),
-      hint: 'ulimit -u unlimited, or nproc in /etc/security/limits.conf; ulimit -Hu shows how far you may go',
+      hint: 'ulimit -u unlimited, or nproc in /etc/security/limits.conf; ulimit -Hu shows the highest value you may set',
     })
   for (const { folder } of controlGroups('pids', read)) {
     const limit = number(read(join(folder, 'pids.max')))

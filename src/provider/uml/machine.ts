@@ -162,14 +162,14 @@ export const differenceOf = (runs: readonly string[], wanted: readonly string[])
   const gone = runs.filter((word) => !wanted.includes(word))
   const come = wanted.filter((word) => !runs.includes(word))
   if (gone.length === 0 && come.length === 0) return undefined
-  return `runs with ${gone.join(' ') || 'less'}, wanted ${come.join(' ') || 'without it'}`
+  return `runs with ${gone.join(' ') || 'less'}; it should run with ${come.join(' ') || 'nothing in its place'}`
 }
 
 /** A LUN that the lab file made larger: the machine sees it when it boots again. */
 export const smallLun = async (lab: Lab, machine: MachineSpec): Promise<string | undefined> => {
   for (const [index, { path, size }] of lunsOf(lab, machine).entries()) {
     const has = (await stat(path).catch(() => undefined))?.size ?? 0
-    if (has < size) return `disk ${String(index)} has ${String(has)} bytes, wanted ${String(size)}`
+    if (has < size) return `disk ${String(index)} has ${String(has)} bytes; it should have ${String(size)}`
   }
   return undefined
 }

@@ -192,7 +192,7 @@ export const needNewSupervisor = async (lab: Lab): Promise<void> => {
     if (!(error instanceof SupervisorRefusal) || error.status !== 404) throw error
     throw new LabError(
       'earlier-version',
-      `the network of ${lab.name} was made by an earlier version of lab, which starts machines otherwise`,
+      `the network of ${lab.name} was made by an earlier version of lab, which starts machines differently`,
       { hint: `lab stop ${lab.name}, then lab up ${lab.name}` },
     )
   }

@@ -79,14 +79,14 @@ export const probe = async (
       isRoot(),
       attempt.code !== 'ENOENT' && attempt.exitCode !== 127,
     )
-    return { usable: false, evidence: `a bridge in namespaces of our own: ${said}${why}`, remedy }
+    return { usable: false, evidence: `could not make a bridge in new namespaces: ${said}${why}`, remedy }
   }
   const namespaces = `namespaces, bridge and veth work as ${isRoot() ? 'root' : 'this user'}`
   const noexec = noexecMountOf(cacheRoot())
   if (noexec !== undefined)
     return {
       usable: false,
-      evidence: `${namespaces}, but no program may be started from ${cacheRoot()}, since ${noexec} is mounted noexec`,
+      evidence: `${namespaces}, but no program can be started from ${cacheRoot()}, because ${noexec} is mounted noexec`,
       remedy: `mount -o remount,exec ${noexec}, or another folder: LAB_CACHE=$HOME/.lab-cache lab …`,
     }
   const parts = await preparedParts()
@@ -105,14 +105,14 @@ export const probe = async (
     return { usable: true, evidence: `${namespaces}; a kernel ${version} booted` }
   const last = /Kernel panic.*/.exec(said)?.[0] ?? said.trim().split('\n').at(-1) ?? ''
   // A command that could not be started printed nothing: then the system error says why.
-  const why = last || (boot.originalMessage ?? boot.shortMessage ?? 'it ended without a word')
+  const why = last || (boot.originalMessage ?? boot.shortMessage ?? 'it ended without any output')
   return {
     usable: false,
     evidence: `${namespaces}, but the kernel does not boot: ${why}`,
     remedy:
       boot.code === 'EACCES'
-        ? `ls -l ${parts.kernel}; it must be a program that you may start`
-        : `${parts.kernel} ${trialBoot.join(' ')} shows what it says; df -h /dev/shm`,
+        ? `ls -l ${parts.kernel}; it must be a program that you may execute`
+        : `${parts.kernel} ${trialBoot.join(' ')} shows its output; df -h /dev/shm`,
   }
 }
 
@@ -189,7 +189,7 @@ export const preflight = async (lab: Lab, running: boolean): Promise<readonly Pr
   const noexec = noexecMountOf(cacheRoot())
   if (noexec !== undefined)
     problems.push({
-      problem: `no program may be started from ${cacheRoot()}, since ${noexec} is mounted noexec`,
+      problem: `no program can be started from ${cacheRoot()}, because ${noexec} is mounted noexec`,
       hint: `mount -o remount,exec ${noexec}, or another folder: LAB_CACHE=$HOME/.lab-cache lab …`,
     })
   if (running) return problems
@@ -198,15 +198,15 @@ export const preflight = async (lab: Lab, running: boolean): Promise<readonly Pr
   const memory = availableMemory()
   if (wanted > memory.bytes)
     problems.push({
-      problem: `the machines of ${lab.name} want ${gib(wanted)} GiB of memory, ${gib(memory.bytes)} GiB are free${memory.limit === undefined ? '' : `: a control group has its own limit (${memory.limit})`}`,
-      hint: `make memory: of some machines smaller in ${lab.file}, or stop another lab: lab list${memory.limit === undefined ? '' : '; or give the container or slice more: docker run --memory, MemoryMax='}`,
+      problem: `the machines of ${lab.name} need ${gib(wanted)} GiB of memory, but only ${gib(memory.bytes)} GiB are free${memory.limit === undefined ? '' : `: a control group has its own limit (${memory.limit})`}`,
+      hint: `reduce memory: of some machines in ${lab.file}, or stop another lab: lab list${memory.limit === undefined ? '' : '; or give the container or slice more: docker run --memory, MemoryMax='}`,
     })
 
   const tasks = sum(lab.machines.map((machine) => tasksOf(lab, machine))) + ownTasks
   for (const { bound, free, hint } of taskLimits())
     if (free < tasks)
       problems.push({
-        problem: `${lab.name} needs about ${String(tasks)} processes, ${String(Math.max(0, free))} more may be started here (${bound})`,
+        problem: `${lab.name} needs about ${String(tasks)} processes, but only ${String(Math.max(0, free))} more can be started here (${bound})`,
         hint,
       })
 
@@ -222,13 +222,13 @@ export const preflight = async (lab: Lab, running: boolean): Promise<readonly Pr
   const remedy = `df -h ${place}; lab prepare --prune removes what earlier versions built; or another disk: LAB_STATE=/path/to/folder`
   if (free < certain)
     problems.push({
-      problem: `${place}: ${gib(free)} GiB of disk are free, ${lab.name} needs ${gib(certain)} GiB at once${luns > 0 ? `, and its LUNs may grow to ${gib(luns)} GiB` : ''}`,
+      problem: `${place}: ${gib(free)} GiB of disk are free; ${lab.name} needs ${gib(certain)} GiB at once${luns > 0 ? `, and its LUNs may grow to ${gib(luns)} GiB` : ''}`,
       hint: remedy,
     })
   else if (free < atMost)
     problems.push({
       problem: `${place}: ${gib(free)} GiB of disk are free; ${lab.name} needs ${gib(certain)} GiB at once, but its LUNs may grow to ${gib(luns)} GiB, and on a full disk its machines lose what they write`,
-      hint: `make luns: smaller in ${lab.file}; or ${remedy}; or, if they stay small enough: lab up ${lab.name} --yes`,
+      hint: `reduce luns: in ${lab.file}; or ${remedy}; or, if they stay small enough: lab up ${lab.name} --yes`,
       may: true,
     })
   return problems

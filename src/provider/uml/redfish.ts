@@ -132,7 +132,7 @@ const answerTo = async (
   if (path === '/redfish' && reads) return { v1: `${root}/` }
   if (path === root && reads) return serviceRoot
   if (!isLetIn(access, request.headers.authorization))
-    throw new Refusal(401, 'NoValidSession', 'a user and a password are wanted')
+    throw new Refusal(401, 'NoValidSession', 'a user name and a password are required')
   const systems = switches.list()
   if (path === `${root}/Systems` && reads)
     return {
@@ -148,7 +148,7 @@ const answerTo = async (
   if (!system) throw new Refusal(404, 'ResourceMissingAtURI', 'no such resource')
   if (action === undefined && reads) return systemOf(system)
   if (action === undefined || request.method !== 'POST')
-    throw new Refusal(405, 'OperationNotAllowed', 'not by this method')
+    throw new Refusal(405, 'OperationNotAllowed', 'method not allowed')
   const wanted = (await bodyOf(request)) as { ResetType?: unknown } | null
   const reset =
     typeof wanted?.ResetType === 'string' && Object.hasOwn(resets, wanted.ResetType)
@@ -158,7 +158,7 @@ const answerTo = async (
     throw new Refusal(
       400,
       'ActionParameterValueNotInList',
-      `ResetType: wanted one of ${Object.keys(resets).join(', ')}`,
+      `ResetType: expected one of ${Object.keys(resets).join(', ')}`,
     )
   await reset(switches, system.name)
   return undefined

@@ -69,7 +69,7 @@ const isBind = (value: unknown): value is Bind =>
 /** @throws Refusal */
 export const startRequest = (value: unknown): StartRequest => {
   const wrong = (field: string): never => {
-    throw new Refusal(400, `${field}: not as a StartRequest has it`)
+    throw new Refusal(400, `${field}: not valid in a StartRequest`)
   }
   if (!isRecord(value)) return wrong('body')
   const { argv, cpu, console, link, binds, user } = value
@@ -95,7 +95,7 @@ export const startRequest = (value: unknown): StartRequest => {
 /** @throws Refusal */
 export const forwardRequest = (value: unknown): { host: string; port: number } => {
   if (!isRecord(value) || !isHost(value['host']) || !isPort(value['port']))
-    throw new Refusal(400, 'wanted {host, port}')
+    throw new Refusal(400, 'expected {host, port}')
   return { host: value['host'], port: value['port'] }
 }
 
@@ -132,7 +132,7 @@ export const asked = ({ method = '', url = '/' }: IncomingMessage): Asked => {
   if (name !== undefined && !/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name))
     throw new Refusal(400, 'not the name of a machine')
   const run = query === undefined ? undefined : /^started=(\d{1,15})$/.exec(query)?.[1]
-  if (query !== undefined && run === undefined) throw new Refusal(400, 'wanted ?started=MILLISECONDS')
+  if (query !== undefined && run === undefined) throw new Refusal(400, 'expected ?started=MILLISECONDS')
   const route = `${method} ${what}${name === undefined ? '' : ' NAME'}`
   if (run !== undefined && route !== 'DELETE machines NAME')
     throw new Refusal(400, 'only DELETE /machines/NAME takes a run')

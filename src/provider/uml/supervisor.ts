@@ -215,7 +215,7 @@ const main = (socketPath: string, address: string, logPath: string): void => {
   let offered: ReturnType<typeof redfishServer> | undefined
   const offer = (wanted: unknown): Promise<void> => {
     const service = redfishService(wanted)
-    if (!service) throw new Refusal(400, 'wanted {username, password, key, certificate}')
+    if (!service) throw new Refusal(400, 'expected {username, password, key, certificate}')
     offered?.close()
     offered?.closeAllConnections()
     const listener = redfishServer(service, switches, say)
@@ -235,7 +235,7 @@ const main = (socketPath: string, address: string, logPath: string): void => {
     const pause = (signal: 'SIGSTOP' | 'SIGCONT'): Promise<void> =>
       turns.take(name ?? '', () => {
         if (signalAll(machines.get(name ?? ''), signal).length === 0)
-          throw new Refusal(409, `${name ?? ''} does not run`)
+          throw new Refusal(409, `${name ?? ''} is not running`)
       })
     if (route === 'GET machines') {
       answer(list())
@@ -304,12 +304,12 @@ const main = (socketPath: string, address: string, logPath: string): void => {
     else giveUp(error.message)
   })
   const nobody = (): void => {
-    giveUp('whoever started this program has ended without a way to the API server')
+    giveUp('the process that started this program ended before it sent a way to the API server')
   }
   process.once('disconnect', nobody)
   process.once('message', (_, listener) => {
     if (!(listener instanceof Server)) {
-      giveUp('the first message has to hold a server')
+      giveUp('the first message must contain a server')
       return
     }
     limitConnections(listener)

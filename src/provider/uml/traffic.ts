@@ -35,7 +35,7 @@ export const tunnel = (request: IncomingMessage, near: Socket, head: Buffer): vo
   const [, host, digits] = /^(.*):(\d{1,5})$/.exec(request.url ?? '') ?? []
   const port = Number(digits)
   if (!isHost(host) || !isPort(port)) {
-    near.end('HTTP/1.1 400 wanted CONNECT HOST:PORT\r\n\r\n')
+    near.end('HTTP/1.1 400 expected CONNECT HOST:PORT\r\n\r\n')
     return
   }
   const far = dial(host, port)

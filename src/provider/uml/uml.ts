@@ -123,7 +123,7 @@ const start: Machines['start'] = async (lab, machine, files) => {
   } else if (!existsSync(base.baseDisk) || !existsSync(base.kernel)) {
     throw new LabError(
       'base-gone',
-      `${machine.name}: ${base.baseDisk} is gone, and its disk is of no use without it`,
+      `${machine.name}: ${base.baseDisk} is gone, and the machine's disk is useless without it`,
       {
         hint: `lab down ${lab.name}, then lab up ${lab.name}`,
       },
@@ -229,12 +229,12 @@ const lunProblems = async (lab: Lab): Promise<readonly { problem: string; hint: 
     const luns = lunsOf(lab, machine)
     const tooMany = disksProblem(machine.name, luns.length, 'uml')
     if (tooMany !== undefined)
-      problems.push({ problem: tooMany, hint: `another machine with the role target in ${lab.file}` })
+      problems.push({ problem: tooMany, hint: `use another machine with the role target in ${lab.file}` })
     for (const { path, size, target, lun } of luns) {
       const has = (await stat(path).catch(() => undefined))?.size ?? 0
       if (has > size)
         problems.push({
-          problem: `LUN ${String(lun)} of ${target} has ${sizeText(has)}, and the lab file says ${sizeText(size)}: a disk that shrinks loses what is at its end`,
+          problem: `LUN ${String(lun)} of ${target} has ${sizeText(has)}, but the lab file says ${sizeText(size)}: a disk that shrinks loses the data at its end`,
           hint: `write size: ${sizeText(has)} in ${lab.file}; or remove the lab with all its data: lab down ${lab.name}`,
         })
     }
@@ -287,7 +287,7 @@ export const umlProvider: Provider = {
     cut: async (lab, machine, only) => {
       if (!(await runningMachines(lab))) return
       const started = only && Date.parse(only.run.replace(/^since /, ''))
-      if (Number.isNaN(started)) throw new Error(`${only?.run ?? ''}: no run of a machine`)
+      if (Number.isNaN(started)) throw new Error(`${only?.run ?? ''}: not a run of a machine`)
       const query = started === undefined ? '' : `?started=${String(started)}`
       await callSupervisor(socketOf(lab), 'DELETE', `/machines/${machine}${query}`)
     },
@@ -306,10 +306,10 @@ export const umlProvider: Provider = {
       const machines = await runningMachines(lab)
       const wrong = machines && (await wrongForward(lab))
       if (wrong !== undefined)
-        return { ok: false, saw: `this host's port leads to ${wrong}, wanted ${apiAddressOf(lab)}` }
+        return { ok: false, saw: `this host's port leads to ${wrong} instead of ${apiAddressOf(lab)}` }
       return machines
         ? { ok: true, saw: `namespaces with ${String(machines.length)} machines` }
-        : { ok: false, saw: 'no supervisor runs' }
+        : { ok: false, saw: 'no supervisor is running' }
     },
     apiEndpoint: async (lab) => `https://127.0.0.1:${(await readFile(portFile(lab), 'utf8')).trim()}`,
     // ssh passes it to a shell after expanding `%` tokens.

@@ -184,14 +184,14 @@ const agreeToBuild = async (
       ? 'this host has no kubectl'
       : `these images are not built: ${lacks.images.join(', ')}`
   const answer = await agree(
-    `${what}. Build it now, from Debian packages and Go modules? It happens once: 3 min if lab's other parts are there, else 15 min and 9 GiB.`,
+    `${what}. Build it now, from Debian packages and Go modules? This happens once: 3 min if lab's other parts are there, otherwise 15 min and 9 GiB.`,
   )
   if (answer === 'yes') return
   throw new LabError(
     lacks.box ? 'no-box' : lacks.kubectl ? 'no-kubectl' : 'no-image',
-    `${lab.name}: ${what}${answer === 'nobody' ? ', and nobody is there to ask whether to build it' : ''}`,
+    `${lab.name}: ${what}${answer === 'nobody' ? ', and there is no terminal to ask whether to build it' : ''}`,
     {
-      hint: `${lacks.box ? `lab box build --provider ${kind}, then again; or at once: ` : ''}lab up ${lab.name} --provider ${kind} --yes`,
+      hint: `${lacks.box ? `lab box build --provider ${kind}, then try again; or in one step: ` : ''}lab up ${lab.name} --provider ${kind} --yes`,
       exitCode: exitCodes.host,
     },
   )

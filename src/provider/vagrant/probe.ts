@@ -87,7 +87,7 @@ const tryLibvirt = async (remedy: Remedies, host: VagrantHost, signal: AbortSign
   if (!list.ok) return { ok: false, saw: list.said, remedy: remedy.service }
   // KVM is not tested: only libvirt's own user could tell whether libvirt may use it.
   const kvm = existsSync(join(host.root, 'dev/kvm'))
-    ? '/dev/kvm is there'
+    ? '/dev/kvm exists'
     : 'no /dev/kvm, so machines are emulated, many times slower'
   return { ok: true, saw: `libvirt ${version.said}, ${kvm}` }
 }
@@ -346,7 +346,7 @@ const ownNetworkProblems = (lab: Lab, kind: VagrantKind): readonly Problem[] =>
     ? [
         {
           problem: `the lab's subnet ${lab.network.subnet} overlaps ${ownNetwork[kind]}, over which Vagrant reaches its ${kind} machines`,
-          hint: `another network.subnet in ${lab.file}, such as 192.168.56.0/24`,
+          hint: `choose another network.subnet in ${lab.file}, such as 192.168.56.0/24`,
         },
       ]
     : []
@@ -359,7 +359,7 @@ const portProblems = (lab: Lab): readonly Problem[] =>
     .map((machine) => ({ name: machine.name, luns: disksOf(lab, machine).length }))
     .filter(({ luns }) => luns > ports)
     .map(({ name, luns }) => ({
-      problem: `${name} serves ${String(luns)} LUNs; a machine of VirtualBox takes ${String(ports)} extra disks`,
+      problem: `${name} serves ${String(luns)} LUNs; a VirtualBox machine takes ${String(ports)} extra disks`,
       hint: `spread them over more targets in ${lab.file}`,
     }))
 
@@ -370,8 +370,8 @@ const memoryProblems = (lab: Lab, host: VagrantHost): readonly Problem[] => {
     ? []
     : [
         {
-          problem: `the machines want ${mebibytes(wanted)} of memory; this host has ${mebibytes(host.memory)}`,
-          hint: `less memory for the machines in ${lab.file}, or fewer of them`,
+          problem: `the machines need ${mebibytes(wanted)} of memory; this host has ${mebibytes(host.memory)}`,
+          hint: `reduce the memory of the machines in ${lab.file}, or their number`,
         },
       ]
 }

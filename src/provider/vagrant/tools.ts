@@ -12,7 +12,7 @@ interface Known {
 }
 
 const removeKvm =
-  'sudo modprobe -r kvm_intel kvm_amd kvm   # end its machines first; in VirtualBox 7.2.10 and newer not needed'
+  'sudo modprobe -r kvm_intel kvm_amd kvm   # stop its machines first; not needed in VirtualBox 7.2.10 and newer'
 
 /**
  * The first match is the cause. The texts are those of VirtualBox 7.2, libvirt 9 and Vagrant 2.3 and 2.4. Missing or
@@ -22,8 +22,9 @@ const known: readonly Known[] = [
   {
     pattern: /VERR_SVM_HOST_SVME_NOT_ENABLED/,
     code: 'virtualization-off',
-    reason: 'the kernel was told not to switch virtualisation on, and this VirtualBox relies on that it does',
-    hint: 'grep -rl enable_virt_at_load /etc/modprobe.d   # remove that line, then boot again',
+    reason:
+      'the kernel was told not to switch virtualisation on, but this VirtualBox relies on the kernel to do so',
+    hint: 'grep -rl enable_virt_at_load /etc/modprobe.d   # remove that line, then reboot',
   },
   {
     pattern:
@@ -49,22 +50,23 @@ const known: readonly Known[] = [
   {
     pattern: /failed to open \/dev\/vboxnetctl|Failed to create the host-only adapter/,
     code: 'no-driver',
-    reason: "VirtualBox's drivers for networks are not loaded",
+    reason: "VirtualBox's network drivers are not loaded",
     hint: 'sudo modprobe -a vboxnetadp vboxnetflt',
   },
   {
     pattern:
       /not within the\s+(?:\S+\s+)?allowed\s+(?:range|network)|E_ACCESSDENIED[^]*(?:hostonly|HostNetworkInterface)|networks\.conf/i,
     code: 'host-only-range',
-    reason: "VirtualBox allows host-only networks in certain ranges only, and the lab's is in none of them",
-    hint: 'lab plan LAB --provider virtualbox   # says which lines /etc/vbox/networks.conf needs',
+    reason:
+      "VirtualBox allows host-only networks only in certain ranges, and the lab's subnet is in none of them",
+    hint: 'lab plan LAB --provider virtualbox   # prints the lines that /etc/vbox/networks.conf needs',
   },
   {
     pattern:
       /version of VirtualBox installed\s+that is not supported|VirtualBox .* is not supported by this version of Vagrant/,
     code: 'version-too-new',
-    reason: 'this Vagrant does not know this version of VirtualBox; Vagrant 2.4.9 knows up to 7.2',
-    hint: 'lab doctor   # says where a newer Vagrant comes from',
+    reason: 'this Vagrant does not support this version of VirtualBox; Vagrant 2.4.9 supports up to 7.2',
+    hint: 'lab doctor   # says where to get a newer Vagrant',
   },
   {
     pattern:
@@ -77,21 +79,21 @@ const known: readonly Known[] = [
     pattern:
       /[Cc]annot register the hard disk[^]*already exists|UUID \{?[0-9a-f-]+\}? of the medium .* does not match|hard disk .* with UUID .* already exists/,
     code: 'disk-clash',
-    reason: "VirtualBox still knows a disk of an earlier lab by this disk's UUID or place",
-    hint: 'lab down LAB   # it closes and removes the disks of that lab',
+    reason: "VirtualBox still has a disk of an earlier lab registered under this disk's UUID or path",
+    hint: 'lab down LAB   # closes and removes the disks of that lab',
   },
   {
     pattern:
       /is already taken|domain '.*' already exists|storage volume '.*' exists already|[Mm]achine with the name .* already exists|VERR_ALREADY_EXISTS|Machine settings file '.*' already exists|network '.*' already exists/,
     code: 'name-clash',
-    reason: 'there is something of that name already, from an earlier lab or one of another user',
+    reason: "something of that name already exists, from an earlier lab or another user's",
     hint: 'lab down LAB',
   },
   {
     pattern: /Network is already in use by interface (\S+)|network .* is already in use/i,
     code: 'network-clash',
     reason: "another network of this host has the lab's addresses",
-    hint: 'ip -br address; end the lab or network that has them, or give the lab another network.subnet',
+    hint: 'ip -br address; remove the lab or network that has them, or give the lab another network.subnet',
   },
   {
     pattern:
@@ -111,13 +113,13 @@ const known: readonly Known[] = [
     pattern:
       /could not find capabilities for domaintype=kvm|KVM kernel module|Could not access KVM|failed to initialize kvm|does not support virt type 'kvm'/i,
     code: 'no-kvm',
-    reason: 'KVM is there but does not work',
+    reason: 'KVM is present but does not work',
     hint: 'LAB_EMULATE=1 lab up LAB --provider libvirt   # emulated, many times slower',
   },
   {
     pattern: /another process is already executing an action|cannot be run from multiple processes/,
     code: 'vagrant-busy',
-    reason: 'another vagrant is at work on this machine',
+    reason: 'another vagrant process is working on this machine',
     hint: 'ps aux | grep [v]agrant',
   },
   {
@@ -130,13 +132,13 @@ const known: readonly Known[] = [
     pattern: /[Cc]annot allocate memory|VERR_NO_MEMORY|cannot set up guest memory/,
     code: 'out-of-memory',
     reason: 'there is not enough memory for the machine',
-    hint: 'free -h; make memory: of some machines smaller, or stop another lab',
+    hint: 'free -h; reduce memory: of some machines, or stop another lab',
   },
   {
     pattern: /Timed out while waiting for the machine to boot|Fog::Errors::TimeoutError/,
     code: 'boot-timeout',
     reason: 'the machine started, but did not answer in time',
-    hint: 'lab up LAB   # goes on with it; lab logs LAB MACHINE shows its console',
+    hint: 'lab up LAB   # continues with it; lab logs LAB MACHINE shows its console',
   },
   {
     pattern: /The provider '?\w+'? could not be found|No usable default provider/,
@@ -182,7 +184,7 @@ export const explain = (
       ? undefined
       : known.find(({ code }) => code === 'no-driver'))
   const where = machine ?? lab
-  const words = ownWords(said, found?.pattern) || 'it said nothing'
+  const words = ownWords(said, found?.pattern) || 'it printed nothing'
   return new LabError(
     found?.code ?? 'provider-failed',
     `${where}: ${found ? `${found.reason}; ` : ''}${program} says: ${words}`,

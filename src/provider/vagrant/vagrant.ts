@@ -42,9 +42,9 @@ const mebibytes = (bytes: number): string => `${String(Math.ceil(bytes / 1024 **
 const differenceOf = (found: Found, wanted: MachineSpec): string | undefined => {
   const differs: string[] = []
   if (found.memory !== undefined && mebibytes(found.memory) !== mebibytes(wanted.memory))
-    differs.push(`memory ${mebibytes(found.memory)}, wanted ${mebibytes(wanted.memory)}`)
+    differs.push(`${mebibytes(found.memory)} of memory instead of ${mebibytes(wanted.memory)}`)
   if (found.cpus !== undefined && found.cpus !== Math.ceil(wanted.cpus))
-    differs.push(`${String(found.cpus)} processors, wanted ${String(Math.ceil(wanted.cpus))}`)
+    differs.push(`${String(found.cpus)} processors instead of ${String(Math.ceil(wanted.cpus))}`)
   return differs.length > 0 ? differs.join('; ') : undefined
 }
 
@@ -97,7 +97,7 @@ const states = async (kind: VagrantKind, lab: Lab): Promise<readonly MachineStat
       ? machine.paused
         ? 'it is paused'
         : spec && differenceOf(machine, spec)
-      : 'Vagrant did not make it to its end'
+      : 'Vagrant did not finish making it'
     return {
       name,
       status: 'running',
@@ -127,7 +127,7 @@ const clashes = async (
     ? []
     : [
         {
-          problem: `${kind} has ${strangers.join(', ')} already, from an earlier ${lab.name} or one of another user`,
+          problem: `${kind} already has ${strangers.join(', ')}, from an earlier ${lab.name} or another user's`,
           hint: `lab down ${lab.name}   # removes them`,
         },
       ]

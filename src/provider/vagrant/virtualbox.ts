@@ -193,7 +193,7 @@ export const virtualbox: Hypervisor = {
   // A host-only interface costs nothing, and machines that are off refer to it by name.
   releaseNetwork: () => Promise.resolve(),
   network: async (lab) => {
-    if (!hasInterfaces) return { ok: true, saw: 'Vagrant makes the network with the first machine' }
+    if (!hasInterfaces) return { ok: true, saw: 'Vagrant creates the network with the first machine' }
     const name = await hostOnly(lab)
     return name === undefined
       ? { ok: false, saw: `no host-only interface has ${gatewayOf(lab)}` }

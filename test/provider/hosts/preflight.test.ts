@@ -108,7 +108,7 @@ describe('the preflight of one host', () => {
       },
       'refuse',
       'taken',
-      /^alice@desk has it for the lab iscsi since 2026-11-29$/,
+      /^alice@desk has been using it for the lab iscsi since 2026-11-29$/,
     ],
     ['no login for root', { rootLogin: 'no' }, 'refuse', 'login', /PermitRootLogin no/],
     ['a firewall', { firewalls: ['ufw'] }, 'warn', 'firewall', /ufw/],

@@ -1,4 +1,4 @@
-/** What the host learns of a lab's supervisor. A server of the test ends at the moment that a real one cannot be made to. */
+/** What the host learns of a lab's supervisor. The test's server ends at moments at which a real one cannot be made to end. */
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
