@@ -28,7 +28,7 @@ export const summary = (lab: Lab, report: Report): string => {
           `  LUN ${String(lun)}, ${sizeText(size).replace(/(?=[KMGT]iB)/, ' ')}, at ${portalOf(lab, target)}, ${target.iqn}`,
       ),
     ),
-    ...lab.filesystems.map(({ initiator }) => `  logged in: ${initiator}, with ext4 on it`),
+    ...lab.filesystems.map(({ initiator }) => `  logged in: ${initiator}; the disk has an ext4 file system`),
     ...(lab.database?.volume.kind === 'lun' ? [`  logged in: ${saw(loggedInCheck)}`] : []),
     ...(lab.kubernetes
       ? [

@@ -50,7 +50,7 @@ declare module '../lab/fault-spec.js' {
 
 export const clockSkew = faultOfMachine({
   name: 'clock-skew',
-  description: 'Sets the clock of a machine wrong. Healed by setting it right.',
+  description: 'Sets the clock of a machine wrong. Healed by correcting it.',
   fields,
   undos: [settingClock],
   // Once the heal has set it back, a clock shows no trace of the fault.

@@ -53,7 +53,7 @@ const hasNoTable = (names: readonly string[], table: string): Sign => ({
 
 const fields = {
   machine: where(),
-  loss: percentage('How much is lost, from 1% to 100%.'),
+  loss: percentage('The share of packets that is lost, from 1% to 100%.'),
   for: lasting,
 }
 
@@ -65,7 +65,7 @@ declare module '../lab/fault-spec.js' {
 
 export const packetLoss = faultOfMachine({
   name: 'packet-loss',
-  description: 'Drops a part of all packets that a machine sends on the lab network.',
+  description: 'Drops some of the packets that a machine sends on the lab network.',
   fields,
   silences: ({ loss }) => loss === '100%',
   undos: [removingTable],

@@ -22,7 +22,8 @@ const fields = {
     })
     .meta({ description: 'The two sides: two lists of machines.' }),
   protocol: z.enum(['all', 'api', 'storage'], { error: 'all, api or storage' }).default('all').meta({
-    description: 'What is cut: `api` only the way to the API server, `storage` only iSCSI, `all` everything.',
+    description:
+      'What is cut: `api`, only the way to the API server; `storage`, only iSCSI; `all`, everything.',
   }),
   for: lasting,
 }
@@ -238,7 +239,7 @@ function* partitionRules(file: DraftFile, fault: Draft<WrittenOf<'partition'>>, 
 export const partition = faultOf({
   name: 'partition',
   description:
-    'Drops what two sets of machines send each other. SSH from the host goes on. Healed by removing the rules.',
+    'Drops all packets between two sets of machines. SSH from the host keeps working. Healed by removing the rules.',
   fields,
   rules: partitionRules,
   touches: ({ between }) => (between ?? [undefined]).flatMap((side) => side ?? [undefined]),

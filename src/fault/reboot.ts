@@ -59,7 +59,7 @@ declare module '../lab/fault-spec.js' {
 
 export const reboot = faultOfMachine({
   name: 'reboot',
-  description: 'Restarts a machine in an orderly way. It comes back by itself.',
+  description: 'Restarts a machine in an orderly way. The machine comes back by itself.',
   fields,
   silences: () => true,
   undos: [switchingOn],

@@ -69,7 +69,7 @@ const fields = {
     .enum(['kubelet', 'containerd', 'iscsid', 'target'], {
       error: 'kubelet, containerd, iscsid or target',
     })
-    .meta({ description: 'Which one; `target` is the iSCSI target.' }),
+    .meta({ description: 'Which service; `target` is the iSCSI target.' }),
   for: lasting,
 }
 

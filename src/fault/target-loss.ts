@@ -12,7 +12,7 @@ declare module '../lab/fault-spec.js' {
 
 export const targetLoss = faultOfMachine({
   name: 'target-loss',
-  description: 'Makes the targets of a machine vanish with all sessions. Healed by restoring them.',
+  description: 'Makes the targets of a machine vanish, with all sessions. Healed by restoring them.',
   fields,
   sensible: [['target'], 'only machines with the role target serve targets'],
   undos: [enablingTargets],

@@ -87,7 +87,7 @@ export const percentage = (description: string) =>
     text(
       'a percentage, such as 30%',
       (value) =>
-        percentOf(value) === undefined ? `${shown(value)}: wanted a percentage from 1% to 100%` : undefined,
+        percentOf(value) === undefined ? `${shown(value)}: expected a percentage from 1% to 100%` : undefined,
       { description, pattern: percentPattern.source, examples: ['30%'] },
     ),
     percentOf,
@@ -100,7 +100,7 @@ export const skew = (description: string) =>
       'a sign and a duration, such as +5min',
       (value) =>
         skewOf(value) === undefined
-          ? `${shown(value)}: wanted a sign and a whole number of ms, s, min or h, such as +5min`
+          ? `${shown(value)}: expected a sign and a whole number of ms, s, min or h, such as +5min`
           : undefined,
       { description, pattern: skewPattern.source, examples: ['+5min'] },
     ),

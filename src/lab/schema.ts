@@ -98,7 +98,7 @@ const scenarioOf = (faults: readonly FaultWords[]) =>
       }),
       deadline: duration(
         'a deadline',
-        'Longest time from the first fault until the scenario heals, whatever has happened.',
+        'Longest time from the first fault until the scenario heals, whatever has happened by then.',
       ).prefault(defaults.deadline),
     },
     'a scenario: name, inject',
@@ -154,8 +154,8 @@ export const workload = mapping(
       ),
       'a list of what must be ready',
     )
-      .min(1, 'at least one, or nobody could tell whether it is there')
-      .meta({ description: 'What of it must have all its pods, in their latest form and ready.' }),
+      .min(1, 'at least one, since otherwise nothing shows that the workload is there')
+      .meta({ description: 'What must have all its pods, in their latest version and ready.' }),
     within: duration('a deadline', 'Longest time until it is ready.').prefault('5min'),
   },
   'a workload: manifest, ready',
@@ -273,11 +273,11 @@ const buildSchema = ({ faults, experiments }: Words) =>
       experiments: list(experimentOf(experiments), 'a list of experiments')
         .max(64, 'at most 64 experiments')
         .prefault([])
-        .meta({ description: 'What `lab run` can do to the cluster, and watch.' }),
+        .meta({ description: 'What `lab run` can do to the cluster and observe.' }),
       scenarios: list(scenarioOf(faults), 'a list of scenarios')
         .max(64, 'at most 64 scenarios')
         .prefault([])
-        .meta({ description: 'Ways to break the lab on purpose, and what it should stand.' }),
+        .meta({ description: 'Ways to break the lab on purpose, and what it should withstand.' }),
     },
     'a mapping that begins with apiVersion: lab/v1',
   )

@@ -130,7 +130,7 @@ export const filesystem = mapping(
       .string({ error: 'the name of a machine with the role initiator' })
       .meta({ description: 'Name of the machine that logs in and mounts it; its role is initiator.' }),
     target: iqn('Name of the target; not needed if the lab has only one.').optional(),
-    lun: whole('a logical unit number, 0 to 255', 0, 255, {
+    lun: whole('a logical unit number from 0 to 255', 0, 255, {
       description: 'The LUN that holds the file system.',
     }),
     type: z.literal('ext4', { error: 'ext4' }).default('ext4').meta({ description: 'Kind of file system.' }),
@@ -217,7 +217,7 @@ export const database = mapping(
       },
     ).default('mysql'),
     target: iqn('Name of the target; not needed if the lab has only one.').optional(),
-    lun: whole('a logical unit number, 0 to 255', 0, 255, {
+    lun: whole('a logical unit number from 0 to 255', 0, 255, {
       description: 'The LUN that holds the data. Either this or storage.',
     }).optional(),
     storage: text('a class of storage, such as shared', (value) => labelProblem(value, 40), {

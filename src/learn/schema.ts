@@ -202,9 +202,11 @@ const step = z.strictObject(
     needs: z
       .array(id('a step'))
       .default([])
-      .meta({ description: 'Steps that must be done before, in this attempt, for this one to count.' }),
-    for: duration('a duration', 'How long the check must hold without a break.').prefault('2s'),
-    within: duration('a duration', 'How long the solution takes to be seen, at most.').prefault('60s'),
+      .meta({ description: 'Steps that must be done first, in this attempt, for this one to count.' }),
+    for: duration('a duration', 'How long the check must hold without interruption.').prefault('2s'),
+    within: duration('a duration', 'The longest time until the effect of the solution is seen.').prefault(
+      '60s',
+    ),
     hints: z.array(hint, { error: 'a list of hints' }).default([]),
     solution: text('commands').optional().meta({
       description: 'Commands as the learner types them, in a shell that has `lab`.',

@@ -33,7 +33,7 @@ const refuseProblems = async (lab: Lab, provider: Provider, { agree, notice }: A
   const problems = await provider.preflight(lab)
   if (problems.every(({ may }) => may)) {
     for (const { problem } of problems) notice(problem)
-    if (problems.length === 0 || (await agree('Bring it up all the same?')) === 'yes') return
+    if (problems.length === 0 || (await agree('Bring it up anyway?')) === 'yes') return
   }
   throw new LabError('preflight', problems.map(({ problem }) => problem).join('\n'), {
     hint: problems.map(({ hint }) => hint).join('\n'),

@@ -17,7 +17,7 @@ export const healFirst = async (session: Session, notice: (text: string) => void
   const left = open.filter(({ kind }) => kind !== 'fence' && kind !== 'hand')
   for (const by of new Set(left.map((entry) => entry.by))) notice(`${by} was killed: undoing what it left`)
   for (const node of new Set(fenced.map(({ undo }) => undo.machine)))
-    notice(`${node} was fenced: it comes back by a fresh boot`)
+    notice(`${node} was fenced: it comes back with a fresh boot`)
   for (const { by } of byHand) notice(`undoing what was done by hand: ${by}`)
   for (const problem of await undoAll(session, registry)) notice(`not undone: ${problem}`)
   await refuseWhileFenced(session.lab)

@@ -80,7 +80,7 @@ const parsedLab = async (id: LabId, text: string): Promise<Lab | undefined> => {
   }
 }
 
-const danger = 'lab would bring up what somebody else wrote'
+const danger = 'lab would bring up a file that somebody else can change'
 
 /** The lab file that a user named, or the copy of one. @throws LabError if another user could have written it */
 const fromFile = async (path: string): Promise<LabText> => {

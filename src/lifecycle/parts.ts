@@ -53,9 +53,9 @@ const takeFromBundle = async (
   preparation: Preparation,
 ): Promise<void> => {
   if (!provider.machines?.parts) {
-    preparation.notice(`${provider.name} makes its machines of other parts than a bundle has`)
+    preparation.notice(`${provider.name} makes its machines from other parts than those in a bundle`)
     if (source.offline)
-      throw new LabError('offline-missing', `${provider.name} cannot say what it would have to fetch`, {
+      throw new LabError('offline-missing', `${provider.name} cannot tell what it would have to download`, {
         hint: `lab up ${lab.name} --provider uml --offline`,
         exitCode: exitCodes.host,
       })

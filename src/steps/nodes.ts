@@ -173,7 +173,7 @@ const judgeReady = async ({ metadata: { name }, status }: Node, context: Context
   const ready = status.conditions.find(({ type }) => type === 'Ready')
   if (!ready) return { ok: false, saw: 'no Ready condition' }
   if (!(Date.parse(ready.lastHeartbeatTime ?? '') >= Number(started)))
-    return { ok: false, saw: 'its kubelet was not heard since it was started' }
+    return { ok: false, saw: 'its kubelet has not reported since it was started' }
   const ok = ready.status === 'True'
   return {
     ok,
