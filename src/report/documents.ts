@@ -67,7 +67,7 @@ const markdownOf = (report: RunReport): string[] => {
     '',
     ...section('Measured', [
       ...table(
-        ['', 'Budget', 'Measured', 'In the walkthrough'],
+        ['', 'Limit', 'Measured', 'In the walkthrough'],
         words.budgets.map(({ title, wanted, measured, walkthrough }) => [
           title,
           wanted,

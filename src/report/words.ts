@@ -10,7 +10,7 @@ const groups = {
   faults: 'Faults',
   claims: 'Claims',
   data: 'Data',
-  budgets: 'Budgets',
+  budgets: 'Limits',
   after: 'Steady state after',
 } as const satisfies Readonly<Record<RunCheck['group'], string>>
 
