@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 /**
- * The project's figures: `npm run bench`, `npm run bench -- --runs 3`, `npm run bench -- --cold` (with an empty
- * cache, a quarter of an hour), `--slow` (a power cut with Kubernetes' own settings too, a quarter of an hour),
- * `--only up` or `--only faults`. Prints a table, and JSON behind it. Nothing here passes or fails by time.
- * `--only course` measures time and memory of the course's labs, a quarter of an hour.
- * `--only vagrant` compares with Vagrant itself, on libvirt: `sudo npm run test:vagrant -- --bench` gives it one.
+ * The project's figures: `npm run bench`, `npm run bench -- --runs 3`, `npm run bench -- --cold` (with an empty cache,
+ * a quarter of an hour), `--slow` (also a power cut with Kubernetes' own settings, a quarter of an hour), `--only up`
+ * or `--only faults`. Prints a table, and then JSON. Nothing here passes or fails by time. `--only course` measures
+ * time and memory of the course's labs, a quarter of an hour. `--only vagrant` compares with Vagrant itself, on
+ * libvirt: `sudo npm run test:vagrant -- --bench` provides a libvirt.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -40,7 +40,7 @@ const note = (name, goal, seconds, unit = 's') => {
   return row
 }
 
-/** Seconds until the row was written through the node port, as the events say it. */
+/** Seconds until the row was written through the node port, according to the events. */
 const upToRow = async (env) => {
   let row
   const result = await must(['up', 'iscsi-ha', '--events'], {
@@ -63,12 +63,12 @@ if (values.cold) {
 }
 
 /**
- * Breaks a lab, and notes the longest time without an acknowledged write. A budget that was missed and two servers
- * that wrote at once are figures as well; anything else that is not as it should be ends the benchmark.
+ * Breaks a lab, and records the longest time without an acknowledged write. A missed limit and two servers that wrote
+ * at once are figures as well; any other failure ends the benchmark.
  */
 const noteGap = async (name, goal, args) => {
   const result = await lab(['run', ...args, '-o', 'json'])
-  // A run that failed on its way prints no report.
+  // A run that failed early prints no report.
   const [report] = result.stdout.startsWith('{') ? JSON.parse(result.stdout).runs : []
   const gap = report?.budgets.find((budget) => budget.name === 'writeGap')
   const well =
@@ -84,7 +84,9 @@ const noteGap = async (name, goal, args) => {
   row.doubleWriters = (row.doubleWriters ?? 0) + (report.data.findings.length > 0 ? 1 : 0)
 }
 
-/** The same for a power cut of the database's node in a changed copy of iscsi-ha, which comes and goes for it. */
+/**
+ * The same for a power cut of the database's node in a changed copy of iscsi-ha, which is made and removed for this.
+ */
 const noteGapOf = async (name, goal, copy, change, options = []) => {
   const file = variant('iscsi-ha', copy, change)
   await must(['up', file])
@@ -129,7 +131,7 @@ const ups = async () => {
   note('down', null, (await must(['down', 'iscsi-ha'])).seconds)
 }
 
-/** What each lab of the course takes, when its parts are there. */
+/** What each lab of the course needs, once its parts are there. */
 const course = async () => {
   for (const name of courseHosts) {
     await must(['prepare', name])
@@ -139,7 +141,7 @@ const course = async () => {
   }
 }
 
-/** Vagrant itself, in a folder with a Vagrantfile; anything but success ends the benchmark. @returns seconds */
+/** Runs Vagrant itself, in a folder with a Vagrantfile; anything but success ends the benchmark. @returns seconds */
 const vagrant = async (folder, ...args) => {
   const begun = performance.now()
   const { status, stdout, stderr } = spawnSync('vagrant', args, {
@@ -163,9 +165,9 @@ const upToSsh = async () => {
   return Math.max(...reached)
 }
 
-/** The same machines of libvirt: made by `lab up`, and by Vagrant alone from the Vagrantfile of `lab render`. */
+/** The same libvirt machines, made by `lab up`, and by Vagrant alone from the Vagrantfile of `lab render`. */
 const againstVagrant = async () => {
-  // The first to make machines of a box has Vagrant add it, and libvirt copy it: not to be compared.
+  // For the first machines of a box, Vagrant adds the box and libvirt copies it: this run is not comparable.
   await upToSsh()
   const { files } = JSON.parse((await must(['status', 'iscsi', '-o', 'json'])).stdout)
   const [ours, theirs] = [[], []]

@@ -38,7 +38,7 @@ export const lab = (args, { env = {}, onLine, started, detached = false } = {}) 
     )
   })
 
-/** Ends the benchmark: a figure of a failed run is none. */
+/** Ends the benchmark: a failed run has no figures. */
 export const giveUp = async (args, result) => {
   console.error(`lab ${args.join(' ')}: exit code ${result.code}\n${result.stdout}\n${result.stderr}`)
   if ((await lab(['down', args[1] ?? ''])).code === 0) tidy()
@@ -65,7 +65,9 @@ export const variant = (from, name, change) => {
 /** Labs of the course that have machines of their own. */
 export const courseHosts = ['statefulset', 'deployment-ha', 'wordpress', 'zookeeper', 'cassandra']
 
-/** MiB that the machines of a lab hold on this host: what they share counts once for each, as nothing is shared. */
+/**
+ * MiB that the machines of a lab use on this host. Nothing is shared between machines, so their memory is added up.
+ */
 export const heldMemory = (name) => {
   let kib = 0
   for (const pid of readdirSync('/proc')) {
@@ -75,13 +77,13 @@ export const heldMemory = (name) => {
       if (!command.includes(join(state, name)) || !command.includes('umid=')) continue
       kib += Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0)
     } catch {
-      // It ended meanwhile.
+      // It ended in the meantime.
     }
   }
   return Math.round(kib / 1024)
 }
 
-/** Of an option's text; anything else ends the program with a sentence. */
+/** Parses the text of an option; invalid text ends the program with a message. */
 export const whole = (option, text, most) => {
   const number = Number(text)
   if (Number.isInteger(number) && number >= 1 && number <= most) return number

@@ -1,17 +1,18 @@
 #!/usr/bin/env node
 /**
- * `npm run soak:faults -- --runs 50 --seed 1 --lab iscsi-ha`: power cuts, partitions, hangs, drains, reboots and faults
- * of the target, at random moments, the ledger running. Nothing acknowledged may be lost, every fault must be healed,
- * and the lab must be as it was after every run. Every seventh run, on average, is killed at a random moment, and the
- * lab is healed by `lab heal` at once. Budgets are measured, but do not decide: seconds are what the benchmark is for.
+ * `npm run soak:faults -- --runs 50 --seed 1 --lab iscsi-ha`: power cuts, partitions, hangs, drains, reboots and
+ * faults of the target, at random moments, while the ledger is written. Nothing acknowledged may be lost, every fault
+ * must be healed, and the lab must be as before after every run. Every seventh run, on average, is killed at a random
+ * moment, and `lab heal` heals the lab at once. Limits are measured, but do not decide: times are the job of the
+ * benchmark.
  *
- * Every round begins on a lab that is well, as `lab verify` says. On a busy host the agent may fence a node whose kubelet
- * is late, in or between runs. That is no defect, and is counted by itself; that `lab heal` does not make the lab well
- * again is one.
+ * Every round begins on a lab that is healthy according to `lab verify`. On a busy host the agent may fence a node
+ * whose kubelet is late, in or between runs. That is not a defect, and is counted separately; it is a defect if `lab
+ * heal` does not make the lab healthy again.
  *   --of power-cut,partition  only these kinds; also scenarios of the lab file by name
- *   --each 50                 so many of every kind, in random order, instead of --runs
- *   --keep                    leaves the lab as it is at the end, and ends at once where data was harmed
- * Ctrl-C ends the run that goes on, prints the tally, and takes the lab down.
+ *   --each 50                 this many of every kind, in random order, instead of --runs
+ *   --keep                    leaves the lab as it is at the end, and stops at once if data was harmed
+ * Ctrl-C ends the current run, prints the tally, and takes the lab down.
  */
 import {
   cpSync,
@@ -28,7 +29,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { generator, lab, mostSeed, state, tidy, whole } from './lab.mjs'
 
-/** How often each kind is drawn, relative to the others, and the scenarios that are of it. */
+/** How often each kind is drawn, relative to the others, and its scenarios. */
 const kinds = {
   'power-cut': { weight: 3, scenarios: ['power-cut'] },
   partition: { weight: 3, scenarios: ['partition', 'api-partition', 'storage-partition'] },
@@ -37,11 +38,11 @@ const kinds = {
   reboot: { weight: 1, scenarios: ['reboot'] },
   target: { weight: 2, scenarios: ['target-loss', 'target-power-cut'] },
 }
-/** Of the runs, so many are killed. */
+/** The share of runs that are killed. */
 const killed = 1 / 7
-/** Seconds into a run after which it is killed, at most: it is healing itself by then. */
+/** The latest second of a run at which it is killed: it is healing itself by then. */
 const latestKill = 60
-/** Seconds, at most, between a run and the next. */
+/** The longest pause between runs, in seconds. */
 const longestPause = 10
 
 const { values } = parseArgs({
@@ -82,7 +83,7 @@ const drawn =
           chosen.map(({ kind, scenarios }) => ({ kind, scenario: scenarios[index % scenarios.length] })),
         ).flat(),
       )
-// All of it beforehand: what a run comes to changes nothing about the runs that follow.
+// The whole sequence is drawn in advance, so that the outcome of a run does not change the runs after it.
 const plan = drawn.map((one) => ({
   ...one,
   pause: random() * longestPause,
@@ -91,7 +92,7 @@ const plan = drawn.map((one) => ({
 
 const stop = new AbortController()
 let child
-// Detached: a terminal sends Ctrl-C to all of its programs, and `lab` takes a second one as a wish to end at once.
+// Detached: a terminal sends Ctrl-C to all of its programs, and `lab` takes a second one as a request to stop at once.
 const run = (args) => lab(args, { detached: true, started: (process) => (child = process) })
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
   process.on(signal, () => {
@@ -100,7 +101,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
   })
 
 let folder
-/** Brings the lab up; what it is called and where it is kept, it says itself. */
+/** Brings the lab up; its name and its folder are in the output. */
 const bringUp = async () => {
   const up = await run(['up', values.lab])
   if (up.code !== 0) {
@@ -112,7 +113,7 @@ const bringUp = async () => {
 }
 let left = 0
 const takeDown = async () => {
-  // Not to be interrupted.
+  // This must not be interrupted.
   child = undefined
   const down = await lab(['down', values.lab], { detached: true })
   if (down.code === 0) return true
@@ -125,7 +126,7 @@ const latest = () => {
   const link = join(folder, 'runs', 'latest')
   return existsSync(link) ? join(folder, 'runs', readlinkSync(link)) : undefined
 }
-/** What it printed, else what it saved before it failed. */
+/** The report that it printed, or else the one that it saved before it failed. */
 const reportOf = (stdout, saved) => {
   for (const text of [() => stdout, () => readFileSync(join(saved, 'report.json'), 'utf8')])
     try {
@@ -133,7 +134,7 @@ const reportOf = (stdout, saved) => {
       const report = value.runs ? value.runs[0] : value
       if (report) return report
     } catch {
-      // Then the other one; where there is neither, nobody knows what happened, and that is counted.
+      // Then the other one; if there is neither, the result is unknown, and is counted as such.
     }
   return undefined
 }
@@ -141,7 +142,7 @@ const openFaults = () => {
   const journal = join(folder, 'faults')
   return existsSync(journal) ? readdirSync(journal).filter((name) => name.endsWith('.json')) : []
 }
-/** Whether it is the fence of a node that was late, and not what a run left behind. */
+/** Whether it is the fence of a late node, and not something that a run left behind. */
 const isByAgent = (name) => {
   try {
     const { by, kind } = JSON.parse(readFileSync(join(folder, 'faults', name), 'utf8'))
@@ -151,10 +152,10 @@ const isByAgent = (name) => {
   }
 }
 
-/** What a run comes to. `report` is undefined where there is none, `open` the journal of faults afterwards. */
+/** The result of a run. `report` is undefined if there is none; `open` is the journal of faults afterwards. */
 const outcomeOf = (report, open) => {
   const left = open.filter((name) => !isByAgent(name))
-  // The checks of a lab with a fenced node say no, and rightly.
+  // If a node is fenced, the checks fail, and rightly so.
   const fenced = open.length > left.length
   const checks = report?.checks ?? []
   const after = checks.filter(({ group }) => group === 'after')
@@ -170,7 +171,7 @@ const outcomeOf = (report, open) => {
     lost: writes('LOST'),
     corrupt: writes('CORRUPT'),
     doubleWriters: findings.some(({ kind }) => kind === 'DOUBLE WRITER') ? 1 : 0,
-    // A verdict FAIL, of a budget perhaps, may hide what nobody knows.
+    // A verdict FAIL, for a missed limit perhaps, may hide an unknown result.
     unknown:
       !report ||
       report.data === null ||
@@ -200,11 +201,11 @@ const tally = Object.fromEntries(
 )
 const done = []
 let kept
-/** Copies what explains a run to where `lab down` does not reach. */
+/** Copies the files that explain a run to a place that `lab down` does not remove. */
 const keep = (round, scenario, saved, stderr) => {
   kept ??= mkdtempSync(join('/var/tmp', `lab-soak-${seed}-`))
   const place = join(kept, `${round}-${scenario}`)
-  // The agent goes on writing: its notes, not its lock and its state.
+  // The agent goes on writing: copy its log, but not its lock and its state.
   const notes = ['fencing/log', 'fencing/fenced.ndjson', ...openFaults().map((name) => `faults/${name}`)]
   if (saved) cpSync(saved, place, { recursive: true })
   mkdirSync(place, { recursive: true })
@@ -237,8 +238,8 @@ const printTally = () => {
 }
 
 /**
- * A run that is killed, and `lab heal` right after it: no verdict, but the lab must be whole.
- * @returns what is wrong with it, a sentence each
+ * A run that is killed, followed by `lab heal`: there is no verdict, but the lab must be healthy.
+ * @returns the problems, one sentence each
  */
 const killedRun = async (scenario, after) => {
   const running = run(['run', values.lab, scenario, '-o', 'json'])
@@ -247,7 +248,7 @@ const killedRun = async (scenario, after) => {
   await running
   clearTimeout(timer)
   const healed = await run(['heal', values.lab])
-  // Asked before `verify`, since the agent may fence a late node any time.
+  // Read before `verify`, because the agent may fence a late node at any time.
   const open = openFaults().filter((name) => !isByAgent(name))
   const said = await complaints()
   const fenced = openFaults().some(isByAgent)
@@ -258,7 +259,7 @@ const killedRun = async (scenario, after) => {
   ]
 }
 
-/** What `lab verify` complains about, a line each; a component may be busy for a moment. */
+/** The complaints of `lab verify`, one per line; a component may be busy for a moment. */
 const complaints = async () => {
   let said = []
   for (let tries = 0; tries < 5 && !stop.signal.aborted; tries++) {
@@ -274,10 +275,10 @@ const complaints = async () => {
   return said.length > 0 ? said : ['lab verify gave no answer']
 }
 
-/** Makes sure that the lab is well. @returns whether the soak can go on */
+/** Makes sure that the lab is healthy. @returns whether the soak can continue */
 const makeWell = async (round) => {
   let said = await complaints()
-  // A busy host's node may be late, and fenced, again.
+  // On a busy host, a node may be late again, and be fenced.
   for (let tries = 0; said.length > 0 && tries < 3 && !stop.signal.aborted; tries++) {
     const fences = openFaults().filter(isByAgent)
     if (fences.length > 0) tally.fencedLate += 1
@@ -297,7 +298,7 @@ const makeWell = async (round) => {
   return (await takeDown()) && (await bringUp())
 }
 
-/** @returns whether the soak can go on */
+/** @returns whether the soak can continue */
 const soak = async () => {
   for (const [index, { kind, scenario, pause, killAfter }] of plan.entries()) {
     const round = index + 1
@@ -326,7 +327,7 @@ const soak = async () => {
     const report = reportOf(result.stdout, saved)
     const outcome = outcomeOf(report, open)
     const cutShort = stop.signal.aborted && (report === undefined || report.interrupted)
-    // A run that was cut short did not look at the end; what it found it did find.
+    // An interrupted run did not check the end, but its findings count.
     if (cutShort)
       Object.assign(outcome, {
         unknown: 0,
@@ -353,7 +354,7 @@ const soak = async () => {
       console.log(`  kept: ${keep(round, scenario, saved, result.stderr)}`)
     if (stop.signal.aborted) return false
     if (!harmed) continue
-    // So that the runs that follow say something about their own fault.
+    // So that the following runs only show effects of their own fault.
     if (values.keep) return false
     console.log('  a lab from new')
     if (!(await takeDown()) || !(await bringUp())) return false
@@ -365,7 +366,7 @@ console.log(`seed ${seed}`)
 const complete = await bringUp()
   .then((up) => up && soak())
   .catch((error) => {
-    // A lab and a tally are there all the same.
+    // The lab and the tally must be printed in any case.
     console.error(error)
     return false
   })

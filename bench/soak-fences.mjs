@@ -1,11 +1,11 @@
 #!/usr/bin/env node
 /**
- * `npm run soak:fences -- --runs 200 --seed 1`: a node is fenced while its fence is undone, processes are killed and
- * the target loses its power, all at random moments, on the machines of a lab. After each round whatever was done to
- * the node has its undo in the journal; and after one more undo the lab is whole.
+ * `npm run soak:fences -- --runs 200 --seed 1`: on the machines of a lab, a node is fenced while its fence is undone,
+ * processes are killed and the target loses its power, all at random moments. After each round, everything that was
+ * done to the node must have its undo in the journal; after one more undo the lab must be healthy.
  *   --of storage,power   the kinds of fence that are tried
  *   --lab iscsi-ha       a shipped lab with two workers and a target; it is brought up with fencing: none
- *   --keep               leaves the lab as it is where something was wrong
+ *   --keep               leaves the lab as it is if something was wrong
  */
 import { spawn } from 'node:child_process'
 import { dirname } from 'node:path'
@@ -39,7 +39,7 @@ const open = `
   const context = await sessionFor(lab, provider, new AbortController().signal)
   const [node, method] = process.argv.slice(1)`
 const programs = {
-  /** What the agent does about one node, until it is confirmed or somebody undid it. */
+  /** What the agent does about one node, until the fence is confirmed or was undone. */
   fence: `${open}
   const { attemptFence } = await import(${from('fencing/fence.js')})
   const { holderOf } = await import(${from('lock.js')})
@@ -66,7 +66,7 @@ const programs = {
   await release()
   for (const line of failed) console.error(line)
   process.exit(failed.length === 0 ? 0 : 1)`,
-  /** A power cut of the target, and a while later somebody switches it on. */
+  /** A power cut of the target, which is switched on again a while later. */
   target: `${open}
   const { boot, fileOptions } = await import(${from('steps/machines.js')})
   const target = lab.machines.find(({ role }) => role === 'target')
@@ -75,7 +75,7 @@ const programs = {
   if (!(await provider.states(lab)).some((each) => each.name === target.name && each.status === 'running'))
     await boot(lab, target, await fileOptions(lab, provider)).apply(context, () => undefined)
   process.exit(0)`,
-  /** What is true of a node: its access list, its taint, its machine, and what the journal says of it. */
+  /** The state of a node: its access list, its taint, its machine, and its entries in the journal. */
   look: `${open}
   const { readJournal } = await import(${from('journal.js')})
   const { iqn } = lab.machines.find((machine) => machine.name === node)
@@ -111,7 +111,7 @@ const begin = (program, ...words) => {
   return { child, ended }
 }
 
-/** An API server that is busy with a target's return may hang up once; one that never answers ends the soak. */
+/** An API server that is busy because a target came back may hang up once; one that never answers ends the soak. */
 const look = async (node) => {
   let said = ''
   for (let tries = 0; tries < 5; tries++) {
@@ -125,7 +125,7 @@ const look = async (node) => {
   }
   throw new Error(`nobody could look: ${said}`)
 }
-/** What was done to the node and has no undo in the journal. */
+/** What was done to the node without an undo in the journal. */
 const orphaned = ({ access, tainted, on, journal }) => [
   ...(!access && !journal.includes('readmit') ? ['no access list'] : []),
   ...(tainted && !journal.includes('untaint') ? ['tainted'] : []),
@@ -185,7 +185,7 @@ for (let round = 1; round <= runs && !stopped; round++) {
   await Promise.all(all)
   const between = await look(node)
   const left = orphaned(between)
-  // What could not be undone because a machine was on its way is undone by the next try, as by the next command.
+  // If an undo failed because a machine was booting, the next try succeeds, as the next command would.
   let last
   for (let tries = 0; tries < 5; tries++) {
     last = await begin('undo', node).ended

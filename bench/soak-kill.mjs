@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * `npm run soak:kill -- --runs 20 --lab iscsi-ha --seed 1`: lab is killed (kill -9 and Ctrl-C in turn) at random
+ * `npm run soak:kill -- --runs 20 --lab iscsi-ha --seed 1`: lab is killed (kill -9 and Ctrl-C alternately) at random
  * moments of `up`, and must converge when it is started again; then `down` must leave nothing.
  */
 import { parseArgs } from 'node:util'
@@ -11,7 +11,7 @@ const { values } = parseArgs({
     runs: { type: 'string', default: '20' },
     lab: { type: 'string', default: 'iscsi-ha' },
     seed: { type: 'string', default: String((Date.now() % 100_000) + 1) },
-    // Seconds within which the kill falls: about as long as an undisturbed up takes.
+    // The kill falls within this many seconds: about the duration of an undisturbed `up`.
     within: { type: 'string', default: '65' },
   },
 })
@@ -22,7 +22,7 @@ const tally = { converged: 0, failed: 0, left: 0 }
 let fresh = true
 console.log(`seed ${values.seed}`)
 for (let run = 1; run <= runs; run++) {
-  // A lab that is there takes 5 s to see that.
+  // `lab up` needs 5 s to see that a lab is already up.
   const after = random() * (fresh ? within : 5)
   const signal = run % 2 === 0 ? 'SIGINT' : 'SIGKILL'
   let timer
@@ -38,7 +38,7 @@ for (let run = 1; run <= runs; run++) {
     `${run}: ${signal} after ${after.toFixed(1)} s (${killed.signal ?? `exit ${killed.code}`}); up again ${again.seconds.toFixed(1)} s, exit ${again.code}; ${verified.stdout.trim().split('\n').at(-1)}`,
   )
   if (!good) console.log(`${again.stdout}\n${again.stderr}\n${verified.stdout}`)
-  // Every fourth run begins with the lab that the one before it left; the others begin with nothing.
+  // Every fourth run begins with the lab that the run before it left; the others begin with nothing.
   fresh = run % 4 !== 0
   if (fresh) {
     const down = await lab(['down', values.lab])

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 const code = (value) => `\`${typeof value === 'string' ? value : JSON.stringify(value)}\``
 const cell = (text) => text.replaceAll('|', '\\|').replaceAll('\n', ' ')
 
-/** What a value looks like, in a few words. */
+/** Describes a value in a few words. */
 const form = (schema) => {
   if (schema.const !== undefined) return code(schema.const)
   if (schema.enum) return schema.enum.map(code).join(', ')
@@ -25,7 +25,7 @@ const form = (schema) => {
   return schema.type ?? 'anything'
 }
 
-/** Mappings with fields of their own that a field holds: itself, the items of its list, or its alternatives. */
+/** The mappings that a field contains: itself, the items of its list, or its alternatives. */
 const parts = (schema) => {
   if (schema.properties) return [schema]
   if (schema.items) return parts(schema.items)
@@ -48,7 +48,7 @@ const table = ({ properties, required = [] }) => [
   '',
 ]
 
-/** A chapter for each mapping, below the path that leads to it. */
+/** A chapter for each mapping, with the path that leads to it. */
 const chapters = (path, schema) =>
   Object.entries(schema.properties).flatMap(([name, field]) =>
     parts(field).flatMap((part, _, all) => {

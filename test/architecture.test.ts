@@ -1,4 +1,7 @@
-/** ARCHITECTURE.md and docs/design say what is so. What eslint.config.js enforces by itself is not asked again. */
+/**
+ * ARCHITECTURE.md and docs/design match the sources. Rules that eslint.config.js enforces by itself are not tested
+ * again.
+ */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -42,7 +45,7 @@ describe('ARCHITECTURE.md', () => {
     const inSrc = readdirSync(join(root, 'src'), { withFileTypes: true }).map((entry) =>
       entry.isDirectory() ? `src/${entry.name}/` : entry.name,
     )
-    // The first of several files that share a line is written with its folder.
+    // If several files share a row, the first is written with its folder.
     const wanted = named.filter((name) => name.startsWith('src/') || /^[a-z]+\.ts$/.test(name))
     expect(wanted.map((name) => name.replace(/^src\/([a-z]+\.ts)$/, '$1')).sort()).toEqual(inSrc.sort())
   })
@@ -55,7 +58,8 @@ describe('ARCHITECTURE.md', () => {
     const named = code(read(document)).filter((word) =>
       /^[\w.-]*\/?(?:[\w.-]+\/)*[\w.-]+\.(?:ts|js|ya?ml|json|hbs)$|^[a-z/]+\/$/.test(word),
     )
-    // By its end, since a table row or a paragraph says where one is: `up.ts`, in the row of src/plan.
+    // Matched by its end, because a table row or a paragraph says in which folder a file is: `up.ts`, in the row of
+    // src/plan.
     expect(
       named.filter((word) => !everything.some((path) => `/${path}`.endsWith(`/${word.replace(/\/$/, '')}`))),
     ).toEqual([])
@@ -64,7 +68,7 @@ describe('ARCHITECTURE.md', () => {
   })
 })
 
-/** Lines; a longer file has to say in its first comment why it is not two. */
+/** Lines; the first comment of a longer file must say why it is not split. */
 const longest = 400
 
 test('No source file has more than 400 lines, unless its first comment says why', () => {
@@ -86,8 +90,8 @@ test('docs/design/dependencies.md explains every package and names no other', ()
 })
 
 /**
- * The modules that a source file loads when it runs, those that it loads later included.
- * @param types whether those that it takes only types from count, too
+ * The modules that a source file loads when it runs, also later ones.
+ * @param types whether modules count from which it only takes types
  */
 const importsOf = (path: string, types = false): readonly string[] => {
   const file = ts.createSourceFile(path, read(path), ts.ScriptTarget.ES2022, true)
@@ -115,13 +119,13 @@ const ownImports = (path: string, types: boolean): readonly string[] =>
     .filter((specifier) => specifier.startsWith('.'))
     .map((specifier) => join(dirname(path), specifier.replace(/\.js$/, '.ts')))
 
-/** Which of our own files a file loads. */
+/** The files of this project that a file loads. */
 const loads = new Map(sources.map((path) => [path, ownImports(path, false)]))
 
-/** Folders that still take types from above them. */
+/** Folders that still import types from folders above them. */
 const upwardTypes = ['fault', 'trial', 'course']
 
-/** Which of our own files a file imports, types included. */
+/** The files of this project that a file imports, types included. */
 const imported = new Map(
   sources.map((path) => [
     path,
@@ -129,13 +133,13 @@ const imported = new Map(
   ]),
 )
 
-/** What a file counts as in the rules: its folder, or itself; `machine/sh` has rules of its own. */
+/** The unit that a file belongs to in the rules: its folder, or itself; `machine/sh` has its own rules. */
 const unitOf = (path: string): string => {
   const inside = relative('src', path).replace(/\.ts$/, '')
   return inside === 'machine/sh' ? inside : (inside.split(sep)[0] ?? inside)
 }
 
-/** A way that leads back to where it began; undefined: there is none. */
+/** A path of imports that forms a circle; undefined: there is none. */
 const circle = (graph: ReadonlyMap<string, readonly string[]>): readonly string[] | undefined => {
   const done = new Set<string>()
   const walk = (node: string, way: readonly string[]): readonly string[] | undefined => {
@@ -156,7 +160,7 @@ const circle = (graph: ReadonlyMap<string, readonly string[]>): readonly string[
 }
 
 describe('imports', () => {
-  /** The list of docs/design/imports.md: each unit with those that it may import. */
+  /** The list of docs/design/imports.md: each unit with the units that it may import. */
   const rules = new Map<string, readonly string[]>()
   for (const [, rule = ''] of imports.matchAll(/^- (`.*)$/gm)) {
     const [who = '', whom = ''] = rule.replace(/ \(.*\)/, '').split(' ← ')
@@ -171,7 +175,7 @@ describe('imports', () => {
     expect([...loads.values()].flat().filter((path) => !sources.includes(path))).toEqual([])
   })
 
-  // The programs that soaks and end-to-end tests start are texts, which no compiler reads.
+  // The programs that soaks and end-to-end tests start are strings, which no compiler checks.
   test('programs embedded as text in bench and test/e2e import only what src exports', () => {
     const imported = ['bench', join('test', 'e2e')]
       .flatMap((folder) => readdirSync(join(root, folder)).map((name) => join(folder, name)))

@@ -1,4 +1,4 @@
-/** The documents say what is so: links, commands, exit codes, labs, generated parts. */
+/** The documents are true: links, commands, exit codes, labs, generated parts. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -39,7 +39,7 @@ const anchorsOf = (text: string): readonly string[] =>
       .replace(/\s/g, '-'),
   )
 
-/** Links that lead nowhere: to a file that is not there, or to a heading that its file does not have. */
+/** Dead links: to a file that does not exist, or to a heading that the file does not have. */
 const deadLinks = (file: string, text = read(file)): readonly string[] =>
   [...text.replace(/^```[^]*?^```$/gm, '').matchAll(/\]\(([^)\s]+)\)/g)]
     .map(([, link = '']) => link)
@@ -51,7 +51,7 @@ const deadLinks = (file: string, text = read(file)): readonly string[] =>
       return anchor !== undefined && !anchorsOf(path === '' ? text : read(target)).includes(anchor)
     })
 
-/** The words of `lab --help`, the command `help` left out. */
+/** The commands that `lab --help` lists, except `help`. */
 let commands: readonly string[] = []
 beforeAll(async () => {
   const { stdout } = await execa(process.execPath, [cli, '--help'], { env: { COLUMNS: '200' } })
@@ -95,7 +95,7 @@ describe('command blocks', () => {
     const typed = [...read(file).matchAll(/(?:^|`|&& |npx |Hint: )lab ([a-z]+)\b/gm)].map(
       ([, name = '']) => name,
     )
-    // `cannot` is what messages say of lab itself.
+    // In messages, `lab cannot` is not a command.
     const known = [...commands, 'help', 'cannot']
     expect([...new Set(typed)].filter((name) => !known.includes(name))).toEqual([])
   })
@@ -110,7 +110,10 @@ describe('command blocks', () => {
   })
 })
 
-/** What two languages share: the levels of headings, the rows of tables, the items of lists, and all code. */
+/**
+ * What both languages must have in common: the levels of headings, the rows of tables, the items of lists, and all
+ * code.
+ */
 const shapeOf = (text: string): readonly string[] =>
   text.split('\n').flatMap((line) => {
     const [heading] = /^#+(?= )/.exec(line) ?? []
@@ -141,7 +144,7 @@ describe('what is translated', () => {
       ...['サーバー', 'クラスター', 'フォルダー', 'コンピューター', 'ブラウザー', 'ユーザ名'],
     ]
     expect(banned.filter((word) => text.includes(word))).toEqual([])
-    // A Latin word is set off from Japanese ones by a space.
+    // There must be a space between a Latin word and Japanese text.
     expect(text.match(/(?:Pod|box)(?=[ぁ-んァ-ヶ一-龠])/g) ?? []).toEqual([])
   })
 })

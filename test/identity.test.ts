@@ -1,4 +1,4 @@
-/** A lab is named by its name and its seat: nothing of two seats of one lab has the same name on a host. */
+/** A name and a seat identify a lab: two seats of one lab share no name on a host. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, test, vi } from 'vitest'

@@ -13,7 +13,7 @@ beforeEach(async () => {
   path = join(folder, 'deep', 'lock')
 })
 
-/** Another `lab`, as a process of its own: it says what happens to it, and gives the lock back when its input ends. */
+/** Another `lab`, as a separate process: it reports what happens, and releases the lock when its input ends. */
 const program = `
   import { takeLock } from '${join(dist, 'lock.js')}'
   const say = (word, more = '') => process.stdout.write(word + ' ' + more + '\\n')
@@ -60,7 +60,7 @@ class Other {
     return this.child.pid ?? 0
   }
 
-  /** What follows this word on the first line that begins with it, as soon as it is there. */
+  /** The rest of the first line that begins with this word, as soon as it is there. */
   async says(word: string): Promise<string> {
     for (const until = Date.now() + 20_000; Date.now() < until;) {
       const line = this.said.find((said) => said.startsWith(`${word} `))
@@ -120,7 +120,7 @@ describe('a lock', () => {
     await one.says('has')
     const two = new Other('lab down a', { WAIT: 'yes' })
     expect(await two.says('waits')).toMatch(new RegExp(`^lab up a \\(pid ${one.pid}, since `))
-    // Several times as long as it takes to look again.
+    // Several times the interval of its polling.
     await delay(700)
     expect(two.said).toHaveLength(1)
     await one.gives()
@@ -174,7 +174,7 @@ describe('a lock whose holder is gone', () => {
   })
 
   test('takes over the lock of a zombie process', async () => {
-    // The holder's parent never waits for it, so its pid stays in /proc: as under a container's first process.
+    // The holder's parent never waits for it, so its pid stays in /proc, as under the first process of a container.
     const parent = execa(
       'bash',
       ['-c', '"$NODE" --input-type=module --eval "$PROGRAM" <&0 & exec sleep 60'],
@@ -208,7 +208,7 @@ describe('a lock whose holder is gone', () => {
     await one.says('has')
     const holder = JSON.parse(await readFile(path, 'utf8'))
     await one.kill('SIGKILL')
-    // This process lives, and began at another time than the one that took the lock.
+    // This process lives, but began at another time than the one that took the lock.
     await writeFile(path, JSON.stringify({ ...holder, pid: process.pid }))
     const two = new Other('lab up b')
     await two.says('has')
@@ -227,7 +227,8 @@ describe('a lock whose holder is gone', () => {
   })
 
   test('never gives the lock of a dead holder to two processes at once', async () => {
-    // Each takes the lock, sees that it is alone, and leaves it as a killed process would: all others then find it at once.
+    // Each takes the lock, checks that it is alone, and leaves the lock as a killed process would: all others then
+    // find it at once.
     const racer = `
       import { mkdirSync, renameSync, rmdirSync, writeFileSync } from 'node:fs'
       import { setTimeout as delay } from 'node:timers/promises'

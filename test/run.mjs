@@ -1,11 +1,11 @@
 #!/usr/bin/env node
 /**
- * Everything that `npm test` means, with what each part took: what the tests need of this host, unit tests, the parts
- * that machines are made of, labs on real machines, lint and types, and the real VBoxManage. Labs on libvirt, and the
- * whole course, take longer: `npm run test:vagrant`, `test:course`.
+ * Everything that `npm test` runs, with the time of each part: what the tests need of this host, unit tests, the parts
+ * of machines, labs on real machines, lint and types, and the real VBoxManage. Labs on libvirt, and the whole course,
+ * take longer: `npm run test:vagrant`, `test:course`.
  *
- * Building parts takes all that two processors have; labs leave much of it, but must not be kept waiting. So what
- * waits for others itself runs beside the parts, and what only computes beside the labs, with what they leave.
+ * Building parts keeps two processors busy; labs use less, but must not wait. So tests that mostly wait run at the
+ * same time as the parts, and tests that mostly compute run at the same time as the labs, with low priority.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
@@ -19,25 +19,25 @@ let good = true
 const root = process.getuid() === 0
 
 /**
- * Starts a command with what others leave of the processors. The kernel may count niceness within a session only, and
- * share between sessions: it is to have one of its own, which is made as nice.
+ * Starts a command with low priority. The kernel may count niceness only within a session, and divide time between
+ * sessions: so the command gets a session of its own, which is made as nice.
  */
 const modestly = [
   ...['setpriv', '--pdeathsig=KILL', 'nice', '-n', '19', 'sh', '-c'],
   'if [ -w /proc/self/autogroup ]; then nice > /proc/self/autogroup; fi; exec "$@"',
   'sh',
 ]
-/** Ctrl-C does not reach them by itself. */
+/** Ctrl-C does not reach these processes by itself. */
 const sessions = new Set()
-/** By this the folders of labs that are ours are told; see test/e2e/lab.ts. */
+/** Marks the folders of labs that belong to this run; see test/e2e/lab.ts. */
 process.env.LAB_TEST_RUN = `${process.pid}-`
-/** What was being tested is gone, and did not tidy up: its labs are still there. */
+/** The test's process is gone and did not clean up: its labs are still there. */
 const removeLabs = () => {
   const folders = readdirSync('/var/tmp').filter((name) => name.startsWith(`lab-e2e-${process.pid}-`))
   for (const path of folders.map((name) => join('/var/tmp', name))) {
     const env = { ...process.env, LAB_STATE: join(path, 'state') }
     const entries = existsSync(env.LAB_STATE) ? readdirSync(env.LAB_STATE) : []
-    // Beside their folders are their locks, `.NAME.lock`.
+    // Next to the folders of labs are their locks, `.NAME.lock`.
     for (const lab of entries.filter((name) => !name.startsWith('.')))
       spawnSync(process.execPath, ['dist/cli.js', 'down', lab, '--wait'], { env, stdio: 'inherit' })
     rmSync(path, { recursive: true, force: true })
@@ -58,8 +58,8 @@ for (const signal of ['SIGINT', 'SIGTERM'])
   })
 
 /**
- * @param held its output is printed when it is done: it runs beside another
- * @param modest it is in no hurry, and others are
+ * @param held its output is printed when it ends, because it runs at the same time as another
+ * @param modest it is in no hurry, but others are
  */
 const run = async (title, command, args, { held = false, modest = false } = {}) => {
   console.log(`\n=== ${title}: ${[command, ...args].join(' ')}`)
@@ -84,7 +84,7 @@ const run = async (title, command, args, { held = false, modest = false } = {}) 
   return status === 0
 }
 
-/** @param runner what starts vitest, with its first words */
+/** @param runner the command that starts vitest, with its first words */
 const tests = async (title, args = [], { runner = ['npx', 'vitest', 'run'], ...options } = {}) => {
   const file = join(folder, `${title}.json`)
   const [command, ...words] = runner
@@ -94,7 +94,7 @@ const tests = async (title, args = [], { runner = ['npx', 'vitest', 'run'], ...o
     const { numPassedTests, numFailedTests, success } = JSON.parse(readFileSync(file, 'utf8'))
     totals.passed += numPassedTests
     totals.failed += numFailedTests
-    // A file that could not even be loaded has no tests to count, and is a failure all the same.
+    // A file that could not be loaded has no tests to count, but is still a failure.
     if (!success && numFailedTests === 0) totals.failed += 1
   } catch (error) {
     console.error(`${title}: no result: ${error.message}`)
@@ -102,7 +102,7 @@ const tests = async (title, args = [], { runner = ['npx', 'vitest', 'run'], ...o
   }
 }
 
-/** What the tests use beside the product: the program, or the path of a file, and the package that has it. */
+/** What the tests use in addition to the product: the program, or the path of a file, and its package. */
 const programs = {
   vagrant: 'vagrant',
   '/usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json': 'vagrant-libvirt',
@@ -143,18 +143,20 @@ const labs = (title, files, options) =>
 /** The real programs behind the providers of virtual machines, in namespaces of their own. */
 const vagrant = (title, words, options) =>
   tests(title, [], { runner: [process.execPath, 'test/vagrant/run.mjs', ...words], ...options })
-/** Nothing is started later than this, in milliseconds: a slow host needs half an hour for what may still be under way. */
+/**
+ * Nothing is started later than this, in milliseconds: on a slow host, what is still running may take half an hour.
+ */
 const latestStart = 55 * 60_000
 const leftOut = []
-/** @param how to run it by itself @returns whether there is time for it; else it is named at the end */
+/** @param how to run it by itself @returns whether there is time for it; otherwise it is named at the end */
 const hasTime = (what, how) => {
   if (performance.now() < latestStart) return true
   leftOut.push(`${what}, for which no time was left: ${how}`)
   return false
 }
-/** Labs with Kubernetes, by worth; a file of test/e2e that is named nowhere comes last. */
+/** Labs with Kubernetes, the most valuable first; files of test/e2e that are not listed come last. */
 const byWorth = ['iscsi-ha.test.ts', 'faults.test.ts']
-/** Together they take half an hour and more: they are for who changes what they try, and run by themselves. */
+/** Together they take at least half an hour: run them by themselves if you change what they test. */
 const apart = [
   'class.test.ts',
   'breakages.test.ts',

@@ -1,4 +1,4 @@
-/** Snapshots of a lab, with files as disks. Real labs are in test/e2e/snapshot.test.ts. */
+/** Snapshots of a lab, with files as disks. test/e2e/snapshot.test.ts uses real labs. */
 import { existsSync } from 'node:fs'
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -1,4 +1,4 @@
-/** Whose files and folders are believed, and how folders are made. Most of it can be tried by root alone. */
+/** Which files and folders are trusted, and how folders are made. Most of it can be tested by root only. */
 import { chmod, chown, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execa } from 'execa'
@@ -10,7 +10,7 @@ import { temporaryFolder } from './helpers/folder.js'
 
 const place = { variable: 'LAB_STATE', danger: 'lab would do what it says' }
 const root = process.getuid?.() === 0
-/** Somebody else, who has no name here. */
+/** Another user, who has no name here. */
 const stranger = 4321
 
 describe.runIf(root)('trusting a folder', () => {

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * `npm run docs:pictures`: makes the pictures of README from the product itself, so that they cannot show what it does
- * not do: the topology from the lab file, recordings of `lab up` and `lab run` on real machines, and the report page in
+ * `npm run docs:pictures`: makes the pictures of README from the product itself, so that they show what it really
+ * does: the topology from the lab file, recordings of `lab up` and `lab run` on real machines, and the report page in
  * a browser. It takes five minutes once the parts are there. `-- --only topology` needs no lab.
  */
 import { spawnSync } from 'node:child_process'
@@ -73,7 +73,7 @@ const record = (file, command, rows) => {
     ['rec', '--quiet', '--overwrite', '--cols', '100', '--rows', String(rows), '--command', command, cast],
     { env },
   )
-  // The folder of this try is gone afterwards: a reader's is the usual one.
+  // The temporary folder is removed afterwards; readers use the default folder.
   const seen = readFileSync(cast, 'utf8').replaceAll(env.LAB_STATE, '~/.local/state/lab')
   writeFileSync(join(here, `${file}.svg`), recording(seen, { command }))
 }

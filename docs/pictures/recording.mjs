@@ -1,11 +1,11 @@
-/** A recording of a terminal as an animated SVG: text, so it is small and sharp, and needs no player. */
+/** A recording of a terminal as an animated SVG: it is text, so it is small and sharp, and needs no player. */
 
 const escapeText = (text) => text.replace(/[&<>]/g, (sign) => `&#${String(sign.codePointAt(0))};`)
 
-/** Sequences that a terminal obeys, and characters that it shows. */
+/** Escape sequences, and visible characters. */
 const sequence = new RegExp(`${String.fromCharCode(27)}\\[(\\??)([\\d;]*)([A-Za-z])|.`, 'gsu')
 
-/** A terminal that understands what `lab` and its view write: lines, colours, going up, clearing. */
+/** A terminal that understands what `lab` and its view write: lines, colours, moving up, clearing. */
 class Terminal {
   #rows
   #columns
@@ -104,16 +104,17 @@ const character = 8.4
 const pad = 14
 const bar = 30
 
-/** Seconds of a pause beyond this are left out. */
+/** Longer pauses are shortened to this many seconds. */
 const longestPause = 1.2
-/** Seconds between two pictures at least. */
+/** The shortest time between two frames, in seconds. */
 const interval = 0.25
-/** Seconds for which the end stays. */
+/** How long the last frame stays, in seconds. */
 const hold = 6
 
 /**
- * @param cast what `asciinema rec` wrote, in its format of version 2: a header, then `[seconds, "o", output]` a line
- * @param seconds how long the playing may take; what took longer is played faster, and the title says so
+ * @param cast what `asciinema rec` wrote, in its format of version 2: a header, then `[seconds, "o", output]` on each
+ * line
+ * @param seconds the longest duration; a longer recording is played faster, and the title says so
  */
 export const recording = (cast, { command, seconds = 20 }) => {
   const [header = '{}', ...rest] = cast.trim().split('\n')
@@ -135,7 +136,7 @@ export const recording = (cast, { command, seconds = 20 }) => {
   const speed = Math.max(1, clock / seconds)
   const shown = clock / speed
   const total = shown + hold
-  // A long recording is played faster: what would be seen for less than that is left out.
+  // A long recording is played faster; frames that would be shorter than this are left out.
   let drawnAt = -1
   const pictures = frames.filter(({ at }, index) => {
     if (index < frames.length - 1 && at / speed - drawnAt < interval) return false
@@ -143,7 +144,7 @@ export const recording = (cast, { command, seconds = 20 }) => {
     return true
   })
 
-  // Each line that was ever on the screen is written once, and each picture names its lines.
+  // Each line that was ever on the screen is written once, and each frame refers to its lines.
   const ids = new Map()
   const drawn = pictures.map(({ screen }, index) => {
     const uses = screen.flatMap((runs, row) => {

@@ -1,4 +1,4 @@
-/** The machines of a lab as a drawing: a pure function of the lab file, so that it cannot show another lab. */
+/** The machines of a lab as a drawing: a pure function of the lab file, so that it always shows this lab. */
 
 const escape = (text) => String(text).replace(/[&<>"]/g, (sign) => `&#${String(sign.codePointAt(0))};`)
 
@@ -14,7 +14,7 @@ const isStorage = ({ role }) => role === 'target' || role === 'nfs'
 const box = { width: 150, height: 92, gap: 24 }
 const margin = 30
 
-/** Machines in a row, those that serve disks last; below them the disk, and who uses it. */
+/** Machines in a row, those that serve disks last; below them the disk, and the machines that use it. */
 const machineBox = (machine, x, y) => `
 <g transform="translate(${x} ${y})"><rect class="machine ${machine.role}" width="${box.width}" height="${box.height}" rx="8"/>
 <text class="name" x="12" y="25">${escape(machine.name)}</text><text class="dim" x="12" y="44">${escape(roles[machine.role] ?? machine.role)}</text>

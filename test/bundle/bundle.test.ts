@@ -1,4 +1,4 @@
-/** A bundle from one cache into another: whole, damaged, interrupted, by a stranger. */
+/** Copies a bundle from one cache into another: complete, damaged, interrupted, from a stranger. */
 import { createHash, generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
 import {

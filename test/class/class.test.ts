@@ -1,4 +1,4 @@
-/** What of a class needs no seat: budget, tokens, cookies, terminals' lines, progress, cards. */
+/** The parts of a class that need no seat: budget, tokens, cookies, terminal lines, progress, cards. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'

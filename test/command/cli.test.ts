@@ -1,4 +1,4 @@
-/** The built command line as users run it: what they get wrong, what they are told, and what is left behind. */
+/** The built command line as users run it: their mistakes, what it tells them, and what it leaves behind. */
 import { copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { createServer, connect, type AddressInfo } from 'node:net'
 import { once } from 'node:events'
@@ -9,7 +9,7 @@ import { afterAll, describe, expect, test, vi } from 'vitest'
 import { cli, Desk, dist, type Ran } from '../helpers/cli.js'
 import { underTerminal } from '../view/terminal.js'
 
-// Each is a process or several, half a second of a processor each, and many times that on a busy machine.
+// Each test starts one or more processes, which take half a second of CPU each, and many times that on a busy machine.
 vi.setConfig({ testTimeout: 120_000 })
 
 const repository = fileURLToPath(new URL('../..', import.meta.url))
@@ -25,7 +25,7 @@ afterAll(async () => {
   await Promise.all(desks.map((desk) => desk.close()))
 })
 
-/** One error for people: on standard error alone, no stack, nothing printed for programs. */
+/** One error for people: on standard error only, without a stack trace, and nothing on standard output. */
 const expectOneError = ({ stdout, stderr }: Ran, says: string | RegExp): void => {
   expect(stderr).toMatch(says)
   expect(stderr.split('\n').filter((line) => /^(✖|error:)/.test(line))).toHaveLength(1)
@@ -33,7 +33,7 @@ const expectOneError = ({ stdout, stderr }: Ran, says: string | RegExp): void =>
   expect(stdout).toBe('')
 }
 
-/** Every command that takes a lab, with the words that it needs beside the lab's name. */
+/** Every command that takes a lab, with the words that it needs after the lab's name. */
 const commandsOfLabs: readonly (readonly [command: string, ...more: string[]])[] = [
   ['up'],
   ['down'],
@@ -251,7 +251,7 @@ describe.concurrent('a lab that is not up', () => {
 })
 
 describe.concurrent('a box that does not exist yet', () => {
-  /** Stand-ins: a host that has Vagrant and libvirt, and nothing to build a box with. */
+  /** Stand-ins for a host that has Vagrant and libvirt, but nothing to build a box with. */
   const withLibvirt = async () => {
     const desk = newDesk()
     const bin = join(desk.folder, 'bin')
@@ -500,7 +500,7 @@ describe.concurrent('JSON for programs', () => {
       schema: 'lab.status/v1',
       has: ['name', 'provider', 'up', 'network', 'machines', 'files'],
     },
-    // No machine answers: the checks say no, and the report says so.
+    // No machine answers, so the checks fail, and the report says so.
     { line: 'verify iscsi', schema: 'lab.report/v1', exitCode: 1, has: ['summary', 'results'] },
     { line: 'stop iscsi', schema: 'lab.stop/v1', has: ['name', 'machines'] },
     { line: 'down iscsi', schema: 'lab.down/v1', has: ['name', 'existed', 'left'] },
@@ -528,7 +528,8 @@ describe.concurrent('JSON for programs', () => {
     expect(json).toMatchObject({ schema: 'lab.forward/v1', name: 'iscsi', to: 'target:3260' })
     const [host, port] = (json.listen as string).split(':')
     const told = once(forward.stderr, 'data') as Promise<[Buffer]>
-    // Nothing is behind it here: who connects is let go, and the reason is told; it goes on.
+    // There is nothing behind the port here: a client is disconnected, the reason is printed, and the command
+    // continues.
     const socket = connect(Number(port), host)
     socket.on('error', () => {})
     await once(socket, 'close')
@@ -674,14 +675,14 @@ describe.concurrent('lab render', () => {
       if (inside.length > 0 || text.includes('bootstrapToken') || path.includes('/manifests/'))
         expect(`${path} ${(mode & 0o077).toString(8)}`).toBe(`${path} 0`)
     }
-    // Or the test would not see them where they are.
+    // Otherwise the test would not see them there.
     expect([...found].sort()).toEqual(Object.values(secrets).sort())
     const modeOf = async (path: string): Promise<string> =>
       ((await stat(join(desk.here, 'out', path))).mode & 0o777).toString(8)
     expect(await modeOf('machines/target/etc/lab/boot.d/50-target')).toBe('700')
     expect(await modeOf('machines/master/etc/lab/kubeadm.yaml')).toBe('600')
     expect(await modeOf('machines/master/etc/hostname')).toBe('644')
-    // Nothing is made up for good, and no lab was made.
+    // No command has changed anything, and no lab was made.
     expect(desk.contents().filter((path) => !path.startsWith('here/'))).toEqual([])
   })
 
@@ -725,7 +726,7 @@ describe.concurrent('lab render', () => {
 })
 
 describe.concurrent('secrets', () => {
-  // The first is what a check says when it looks for the network: wherever it is printed, it shows.
+  // The first is printed by a check that looks for the network: wherever it appears, it is shown.
   const [chap, user, root] = ['no supervisor is running', 'Zebra-user-48', 'Zebra-root-49']
 
   test.each([
@@ -749,7 +750,7 @@ describe.concurrent('secrets', () => {
     await desk.madeBefore('mine', { 'lab.yaml': text })
     const ran = await desk.lab(line.split(' '))
     expect(ran.stdout.length).toBeGreaterThan(40)
-    // Of a lab's state, `status` shows what the supervisor says, and nothing that was in the lab file.
+    // Of a lab's state, `status` shows what the supervisor reports, and no text of the lab file.
     const secrets = line.startsWith('status') ? [user, root] : [chap, user, root]
     for (const secret of secrets) expect(`${ran.stdout}${ran.stderr}`).not.toContain(secret)
   })
@@ -773,7 +774,7 @@ describe.concurrent('a completion script', () => {
     },
   )
 
-  /** What bash would offer for the last word. */
+  /** The words that bash offers to complete the last one. */
   const offered = async (desk: Desk, ...words: readonly string[]): Promise<readonly string[]> => {
     const { stdout, stderr } = await desk.shell(
       `eval "$(lab completion bash)"

@@ -14,7 +14,7 @@ import { keepSecret } from '../../src/view/secrets.js'
 const secret = 'correct-horse-7!'
 keepSecret([secret])
 
-/** A process whose output is kept. */
+/** A process whose output is recorded. */
 const fakeIo = (): { readonly io: Io; readonly out: () => string; readonly err: () => string } => {
   const printed = { out: '', err: '' }
   const stream = (name: 'out' | 'err'): NodeJS.WriteStream =>

@@ -1,4 +1,4 @@
-/** Folders of labs and parts that cannot be created, read, written or believed: one clear error, or it works. */
+/** Folders of labs and parts that cannot be created, read, written or trusted: either one clear error, or success. */
 import { chmod, chown, mkdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execa } from 'execa'
@@ -10,7 +10,7 @@ import { umlProvider } from '../../src/provider/uml/uml.js'
 import { cli, Desk, type Ran } from '../helpers/cli.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
-// Each is a process or several, half a second of a processor each, and many times that on a busy machine.
+// Each test starts one or more processes, which take half a second of CPU each, and many times that on a busy machine.
 vi.setConfig({ testTimeout: 120_000 })
 
 const root = process.getuid?.() === 0
@@ -25,7 +25,7 @@ afterAll(async () => {
   await Promise.all(desks.map((desk) => desk.close()))
 })
 
-/** One error for people, that is the host's: no stack. */
+/** One error that blames the host, without a stack trace. */
 const expectHostError = ({ exitCode, stdout, stderr }: Ran, says: RegExp): void => {
   expect(stderr).toMatch(says)
   expect(stderr).toMatch(/\n +Hint: /)
@@ -34,7 +34,7 @@ const expectHostError = ({ exitCode, stdout, stderr }: Ran, says: RegExp): void 
   expect(exitCode).toBe(3)
 }
 
-/** The built command line in mounts of its own, which end with it. */
+/** The built command line in a mount namespace of its own, which ends with it. */
 const inMounts = (desk: Desk, mounts: string, line: string): Promise<Ran> =>
   desk.run('unshare', [
     '--mount',
@@ -75,7 +75,7 @@ describe.concurrent('an unusable folder of labs', () => {
       hint: 'use another place: LAB_STATE=',
     },
     { mount: 'mount -t tmpfs -o nr_inodes=1 tmpfs', says: 'its file system is full', hint: 'df -h ' },
-    // Files can be made there, with nothing in them.
+    // Files can be created there, but stay empty.
     {
       mount:
         'fill() { mount -t tmpfs -o size=64k tmpfs "$1"; cat /dev/zero > "$1/fill" 2>/dev/null || :; }; fill',
@@ -103,7 +103,7 @@ describe.concurrent('an unusable folder of labs', () => {
       'LAB_STATE',
       process.execPath,
       '--eval',
-      // Whoever is not in /etc/passwd has no home folder.
+      // A user who is not in /etc/passwd has no home folder.
       `import('${join(cli, '..', 'state.js')}').then(({ stateRoot }) => console.log(stateRoot())).catch((error) => console.log(error.message, error.hint))`,
     ])
     if (root) expect(ran.stdout).toMatch(/HOME is not set name the folder: LAB_STATE=/)
@@ -239,14 +239,14 @@ describe('a path with odd characters', () => {
         const lab = await loadLab('iscsi')
         await writeAccess(lab, umlProvider)
         const folder = join(process.env['LAB_STATE'], 'iscsi')
-        // ssh tells which files it opened, and the shell that runs ProxyCommand which words it was given.
+        // ssh prints which files it opened, and the shell that runs ProxyCommand prints the words that it got.
         const config = join(folder, 'ssh_config')
         const { stdout } = await execa('ssh', ['-G', '-F', config, 'target'])
         expect(stdout).toContain('hostname 192.168.56.70')
         const { stderr } = await execa('ssh', ['-v', '-F', config, '-o', 'BatchMode=yes', 'target', 'true'], {
           reject: false,
         })
-        // The type of the key that it read; -1 where there is no such file.
+        // The type of the key that it read; -1 if the file does not exist.
         expect(stderr).toMatch(/identity file .*id_ed25519 type 3$/m)
         const [, proxy = ''] = /^proxycommand (.*)$/m.exec(stdout) ?? []
         const words = await execa('sh', ['-c', `printf '%s\\n' ${proxy.replaceAll('%%', '%')}`])

@@ -1,4 +1,4 @@
-/** A terminal that is closed while a command works: it ends as on Ctrl-C, in good order. */
+/** A terminal is closed while a command works: the command ends cleanly, as on Ctrl-C. */
 import { spawn } from 'node:child_process'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -40,7 +40,7 @@ test.runIf(process.platform === 'linux')(
   async () => {
     const desk = await busyDesk()
     const [code, told] = [join(desk.folder, 'code'), join(desk.folder, 'told')]
-    // As a shell does for its jobs: it hands the signal on, and sees how they end.
+    // As a shell does for its jobs: it passes the signal on, and waits for them to end.
     const line = `${quote(process.execPath)} ${quote(cli)} up iscsi --wait & trap "kill -HUP $!" HUP; wait $!; wait $!; echo $? > ${code}`
     const terminal = spawn('script', ['--quiet', '--flush', '--command', line, told], {
       env: desk.env,
@@ -48,7 +48,7 @@ test.runIf(process.platform === 'linux')(
       stdio: 'ignore',
     })
     await until(async () => ((await readFile(told, 'utf8')).includes('waiting for') ? true : undefined))
-    // With it goes the terminal: whoever reads or writes there is told so.
+    // The terminal disappears with it: a process that reads or writes there gets an error.
     terminal.kill('SIGKILL')
     expect(await until(async () => (await readFile(code, 'utf8')) || undefined)).toBe('130\n')
     expect(await readdir(desk.state)).toEqual(['.iscsi.lock'])

@@ -1,4 +1,4 @@
-/** What a command holds while it works on a lab, and in which order it lets go of it. */
+/** What a command holds while it works on a lab, and the order in which it lets go. */
 import { describe, expect, test, vi } from 'vitest'
 import type { Lab } from '../../src/lab/lab.js'
 import type { Provider } from '../../src/provider/provider.js'

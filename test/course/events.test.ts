@@ -1,4 +1,4 @@
-/** Who revived the pods: Events as Kubernetes 1.36 writes them, and what must not pass for them. */
+/** Who replaced the pods: Events as Kubernetes 1.36 writes them, and Events that must not be mistaken for them. */
 import { describe, expect, test } from 'vitest'
 import { type EventObject, eventSeen, revivedInTurn, saidNotReady } from '../../src/course/events.js'
 import { Story } from '../trial/story.js'
@@ -21,7 +21,7 @@ const event = (
 })
 
 const pod = (name: string) => ({ kind: 'Pod', name, uid: name })
-/** The eviction of tainted nodes says of a pod its name only. */
+/** The eviction of tainted nodes names only the pod. */
 const nameless = (name: string) => ({ kind: 'Pod', name })
 
 const story = new Story()
@@ -45,7 +45,7 @@ const right: readonly EventObject[] = [
     { kind: 'ReplicaSet', name: 'replicaset-exp', uid: 'set' },
     'Created pod: new-1',
   ),
-  // The scheduler's recorder is of the newer kind.
+  // The scheduler uses the newer kind of recorder.
   {
     reason: 'Scheduled',
     message: 'Successfully assigned x/new-1 to worker2',

@@ -1,4 +1,4 @@
-/** A drain that a disruption budget refuses, told from one that fails for another reason. */
+/** A drain that a disruption budget refuses, and one that fails for another reason. */
 import { describe, expect, test } from 'vitest'
 import {
   allows,

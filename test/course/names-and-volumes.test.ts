@@ -1,4 +1,4 @@
-/** What names lead to, and which volume a claim has: that a name came back is not yet what is claimed. */
+/** What names resolve to, and which volume a claim has: a name that came back does not prove either. */
 import { describe, expect, test } from 'vitest'
 import { addressesIn, recordsLeadTo, targetsIn } from '../../src/course/dns.js'
 import { boundClaims, sameVolumes, type VolumeClaim } from '../../src/course/volumes.js'

@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 /**
- * `npm run test:course`: every experiment of the course, and one report of all. Labs come up one after the other, and
- * a lab whose experiments another's machines can do has none of its own. A lab that fails does not keep the others
- * from being tried.
+ * `npm run test:course`: every experiment of the course, and one report of all. Labs come up one after the other; a
+ * lab whose experiments can use another lab's machines does not get its own. If a lab fails, the others are still
+ * tried.
  *   --labs wordpress,cassandra  only these
- *   --into FOLDER               where the report goes: without it, `course-report/all` in the current folder
- * Exit code: 0, when every experiment of every lab passed; 2, when a lab has no such name; 130 after Ctrl-C, which ends
- * the experiment in its own way, removes the lab, and reports what there is.
+ *   --into FOLDER               where the report goes; default: `course-report/all` in the current folder
+ * Exit code: 0 if every experiment of every lab passed; 2 if a lab has no such name; 130 after Ctrl-C, which ends the
+ * experiment cleanly, removes the lab, and reports the results so far.
  */
 import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
@@ -14,7 +14,7 @@ import { parseArgs } from 'node:util'
 import { saveRun } from '../../dist/report/folder.js'
 import { courseHosts, heldMemory, lab, tidy } from '../../bench/lab.mjs'
 
-/** Who lends its machines to whom; a lab that is not here has its own. */
+/** Which lab lends its machines to which others; a lab that is not listed has its own. */
 const guests = { statefulset: ['statefulset', 'deployment', 'replicaset'] }
 const known = courseHosts.flatMap((host) => guests[host] ?? [host])
 
@@ -32,7 +32,7 @@ if (unknown.length > 0) {
   process.exit(2)
 }
 
-// Labs are no part of the terminal's group: each is told once, and only one that is at work.
+// Labs are not in the terminal's process group: only the one that works is told, once.
 let interrupted = false
 let working
 for (const signal of ['SIGINT', 'SIGTERM'])

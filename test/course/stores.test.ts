@@ -1,4 +1,4 @@
-/** The port through which a client library of an experiment goes: for this program, and for nobody else of the host. */
+/** The port through which the client library of an experiment connects: for this process only. */
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { afterEach, expect, it } from 'vitest'
@@ -12,7 +12,7 @@ afterEach(() => {
   for (const each of cleanUp.splice(0)) each()
 })
 
-/** A server that greets, behind an entrance. */
+/** A server that sends a greeting, behind that port. */
 const entrance = async () => {
   let visits = 0
   const server = createServer((socket) => {

@@ -1,4 +1,7 @@
-/** Every breakage of the table by hand on real machines: who names it, with what evidence, and what helps. */
+/**
+ * Makes every breakage of the table by hand on real machines: which check names it, with what evidence, and what
+ * repairs it.
+ */
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -31,13 +34,13 @@ const handsOn = (lab: string, standby: string): Hands => ({
   remove: (file) => rm(join(bench.env.LAB_STATE, lab, file)),
 })
 
-/** The checks that say no, in the order in which `verify` prints them. */
+/** The checks that failed, in the order in which `verify` prints them. */
 const failing = async (lab: string): Promise<readonly CheckLine[]> => {
   const report = await bench.json<ReportJson>('verify', lab)
   return report.results.flatMap(({ checks }) => checks.filter(({ ok }) => !ok))
 }
 
-/** What a hint says, as one would type it. */
+/** The command of a hint, as one would type it. */
 const type = async (command: string): Promise<string> => {
   const lab = `lab() { '${process.execPath}' '${cli}' "$@"; }`
   const options = { env: bench.env, cwd: bench.folder, stdin: 'ignore', reject: false, all: true } as const
@@ -45,16 +48,19 @@ const type = async (command: string): Promise<string> => {
   return all
 }
 
-/** Minutes after which nothing more is begun, counted from when the lab was up; absent: all of it. */
+/** Minutes after which no breakage is started, counted from when the lab was up; undefined: all are tried. */
 const limit = Number(process.env['LAB_TEST_MINUTES'] ?? Infinity)
 
 const shown = (checks: readonly CheckLine[]): string =>
   checks.map(({ id, saw }) => `${id}: ${saw}`).join('\n') || 'no check says no'
 
-/** Milliseconds for a busy host's API server to answer again: while it does not, that comes before what was broken. */
+/**
+ * How long a busy host's API server may take to answer again, in milliseconds: until then, its failure hides what was
+ * broken.
+ */
 const busy = 60_000
 
-/** What `verify` names first, once that is what is wanted, or the time is over. */
+/** What `verify` names first, once it is the expected check, or the time is over. */
 const named = async (lab: string, wanted: string, behind: readonly string[]) => {
   const deadline = performance.now() + busy
   for (;;) {
@@ -106,7 +112,7 @@ describe.skipIf(onACluster.length === 0)(
     let file = ''
     let since = 0
     beforeAll(async () => {
-      // Nobody here waits for a takeover, and on a busy host a node that is only late must not be fenced.
+      // Nothing here waits for a takeover, and on a busy host a node that is only late must not be fenced.
       file = await bench.variant('iscsi-ha', 'ha', (lab) => {
         Object.assign(lab, { failover: 'default' })
       })

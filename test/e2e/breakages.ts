@@ -1,37 +1,37 @@
 /**
- * What people break, and how they are told: one record for each breakage. Who does it, which check names it, what
- * that check has seen, which command it says to type next, and what typing that does.
+ * What people break, and how it is recognized: one record for each breakage. How to make it, which check names it, the
+ * check's evidence, the command that its hint names, and the effect of that command.
  */
 
-/** What a hand can reach. */
+/** What can be changed by hand. */
 export interface Hands {
   /** A script on a machine. */
   readonly on: (machine: string, script: string) => Promise<string>
   readonly kubectl: (...words: readonly string[]) => Promise<string>
-  /** The worker that the database does not run on; in a lab without a database nobody. */
+  /** The worker that the database does not run on; undefined in a lab without a database. */
   readonly standby: string
-  /** The process on this host that is the machine. */
+  /** The process on this host that runs the machine. */
   readonly signal: (machine: string, signal: NodeJS.Signals) => Promise<void>
   /** Removes a file of the lab's folder on this host. */
   readonly remove: (file: string) => Promise<void>
 }
 
 export interface Breakage {
-  /** What was done. */
+  /** What was broken. */
   readonly what: string
   readonly breaks: (hands: Hands) => Promise<unknown>
   /** The id of the check that names it, and words of its title. STANDBY stands for that worker's name. */
   readonly check: string
   readonly title: RegExp
-  /** Words of its evidence: they name the thing that is wrong. */
+  /** Words of its evidence: they name the cause. */
   readonly saw: RegExp
-  /** Checks that come before it in the plan and fail as well, since they look at the same thing in another way. */
+  /** Checks that come before it in the plan and fail as well, because they see the same cause in another way. */
   readonly behind?: readonly string[]
-  /** The command that it says to type. */
+  /** The command that its hint names. */
   readonly hint: RegExp
-  /** What typing that does: it mends the lab, or it prints the cause, and `lab up` mends it. */
+  /** The effect of that command: it repairs the lab, or it prints the cause and `lab up` repairs it. */
   readonly typed: 'mends' | RegExp
-  /** What a person does then, who has seen the cause; absent: nothing, `lab up` mends it. */
+  /** What a person who has seen the cause does next; undefined: nothing, `lab up` repairs it. */
   readonly then?: (hands: Hands) => Promise<unknown>
 }
 
@@ -46,7 +46,7 @@ const on =
   (hands) =>
     hands.on(machine.replace('STANDBY', hands.standby), script)
 
-/** What ends the connection over which it was asked for. */
+/** The command breaks the connection that it came through. */
 const fatal =
   (machine: string, script: string): Breakage['breaks'] =>
   (hands) =>
@@ -288,7 +288,7 @@ const ofMachines: readonly Breakage[] = [
     breaks: (hands) => hands.signal('initiator', 'SIGSTOP'),
     check: 'initiator-running',
     title: /runs/,
-    // Its processes are stopped by hand: whether all of them are, nobody knows.
+    // Its processes are stopped by hand, perhaps not all of them.
     saw: /it is paused|no SSH/,
     hint: labUp,
     typed: 'mends',
@@ -319,7 +319,7 @@ const ofMachines: readonly Breakage[] = [
     saw: /0 MiB|full/,
     hint: /du|df/,
     typed: /large/,
-    // It is somebody's data: lab removes nothing.
+    // This is user data: lab removes nothing.
     then: on('initiator', 'rm /root/large'),
   },
   {
@@ -348,7 +348,7 @@ export const onTwoMachines: readonly Breakage[] = [...atTarget, ...atInitiator, 
 const ofTheControlPlane: readonly Breakage[] = [
   {
     what: 'the kubelet is stopped',
-    // That of a worker would be fenced for it.
+    // A worker would be fenced for this.
     breaks: on('master', 'systemctl stop kubelet'),
     check: 'master-kubelet',
     title: /kubelet runs/,
@@ -451,7 +451,7 @@ const ofNodes: readonly Breakage[] = [
   },
   {
     what: 'the initiator of a node is stopped and masked',
-    // One that is only stopped is started by the next iscsiadm, which may be another check's.
+    // If it is only stopped, the next iscsiadm starts it, perhaps that of another check.
     breaks: on('STANDBY', 'systemctl mask --now iscsid.socket iscsid.service'),
     check: 'STANDBY-iscsid',
     title: /iscsid/,
@@ -470,7 +470,7 @@ const ofNodes: readonly Breakage[] = [
   },
 ]
 
-/** As root, in the database's own pod. */
+/** Runs SQL as root, in the database's own pod. */
 const sql =
   (statement: string): Breakage['breaks'] =>
   ({ kubectl }) =>
@@ -575,7 +575,7 @@ const ofItsHeart: readonly Breakage[] = [
 
 /**
  * On the lab `iscsi-ha`: Kubernetes, and a database on the disk. STANDBY is the worker that the database does not run
- * on. In the order of their worth: what is first is tried first, where time is short.
+ * on. The most valuable ones come first, in case time is short.
  */
 export const onACluster: readonly Breakage[] = [
   ...ofTheControlPlane,

@@ -1,6 +1,6 @@
 /**
- * CHAP against a real target: every name and password that a lab file may have logs in, and what it may not have
- * would not. Each case is an access list of its own at the target, and a login under that list's name.
+ * CHAP with a real target: every name and password that a lab file may have can log in, and those that it may not have
+ * cannot. Each case is an access list at the target, and a login under that list's name.
  */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -22,7 +22,7 @@ interface Case {
   readonly mutual?: { readonly username: string; readonly password: string }
 }
 
-/** What `lab validate` says about it; undefined: it is good. */
+/** The problem that `lab validate` finds; undefined: none. */
 const refusal = (chap: Case): string | undefined => {
   const file = {
     apiVersion: 'lab/v1',
@@ -39,7 +39,7 @@ const refusal = (chap: Case): string | undefined => {
   }
 }
 
-/** Writes a script to a machine and runs it there: as an argument, it would be too long. */
+/** Writes a script to a machine and runs it there: it would be too long for an argument. */
 const runOn = async (machine: string, script: string, ...shell: readonly string[]): Promise<string> => {
   const file = join(bench.folder, 'script')
   await writeFile(file, script)
@@ -47,7 +47,7 @@ const runOn = async (machine: string, script: string, ...shell: readonly string[
   return bench.ok('exec', 'iscsi', machine, '--', ...shell, 'sh', '/root/script')
 }
 
-/** Which of the cases log in. */
+/** The cases that can log in. */
 const tried = async (cases: readonly Case[]): Promise<readonly boolean[]> => {
   const list = (index: number): string => `iqn.2016-04.world.srv:case-${String(index)}`
   await runOn(
@@ -109,7 +109,7 @@ const tried = async (cases: readonly Case[]): Promise<readonly boolean[]> => {
   return cases.map((_, index) => said.split('\n').includes(`yes ${String(index)}`))
 }
 
-/** Texts that are made of what has a meaning somewhere on the way, more often than of letters. */
+/** Texts of characters that have a meaning somewhere on the way, more often than letters. */
 const word = fc
   .array(
     fc.oneof(

@@ -1,4 +1,7 @@
-/** A class of two seats on this host: through the cards, apart from each other, killed in the middle, and gone. */
+/**
+ * A class of two seats on this host: reached through the cards, isolated from each other, killed in the middle, and
+ * removed.
+ */
 import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { request } from 'node:https'
@@ -33,7 +36,7 @@ const classFile = async (): Promise<{ teacher: string; seats: { id: string; toke
 const pidOf = async (seat: string): Promise<string> =>
   (await readFile(join(classes, 'iscsi/seats', seat, 'pid'), 'utf8')).split(' ')[0] ?? ''
 
-/** What a student's own processes at a seat come to. */
+/** The number of a student's own processes at a seat. */
 const atSeat = async (seat: string, script: string): Promise<string> => {
   const { stdout: account } = await execa('getent', ['passwd', `lab-iscsi-${seat}`])
   const [, , uid = '', gid = ''] = account.split(':')

@@ -1,4 +1,7 @@
-/** What a lab's processes may do on the host, as /proc shows it, and what its supervisor bears. As built. */
+/**
+ * What a lab's processes may do on the host, according to /proc, and what its supervisor withstands. Uses the built
+ * program.
+ */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
@@ -44,7 +47,7 @@ afterAll(async () => {
 const supervisor = (): number => processesOf(socket)[0]!.pid
 const namespace = (pid: number | 'self', kind: string): string =>
   readlinkSync(`/proc/${String(pid)}/ns/${kind}`)
-/** Of every machine: all that is in a PID namespace of its own. */
+/** All processes of all machines: those in PID namespaces of their own. */
 const machineProcesses = (): readonly number[] => {
   const labs = namespace(supervisor(), 'pid')
   return familyOf(supervisor(), allProcesses())
@@ -54,7 +57,7 @@ const machineProcesses = (): readonly number[] => {
       try {
         return namespace(pid, 'pid') !== labs
       } catch {
-        // It ended while we looked.
+        // It ended in the meantime.
         return false
       }
     })
@@ -63,7 +66,7 @@ const field = (pid: number, name: string): string =>
   new RegExp(`^${name}:[ \\t]*(.*)$`, 'm').exec(readFileSync(`/proc/${String(pid)}/status`, 'utf8'))?.[1] ??
   ''
 
-/** Each process of a machine that is there long enough to be looked at. */
+/** Each process of a machine that lives long enough to be examined. */
 const eachProcess = (look: (pid: number) => void): number => {
   const seen = machineProcesses().filter((pid) => {
     try {
@@ -78,7 +81,7 @@ const eachProcess = (look: (pid: number) => void): number => {
       throw error
     }
   })
-  // Two machines: a shell, a kernel and some programs each.
+  // Two machines, each with a shell, a kernel and some programs.
   expect(seen.length).toBeGreaterThan(6)
   return seen.length
 }
@@ -108,7 +111,7 @@ describe('the processes of a machine', () => {
     eachProcess((pid) => {
       expect(field(pid, 'NoNewPrivs')).toBe('1')
       for (const name of ['CapInh', 'CapPrm', 'CapEff', 'CapAmb']) {
-        // Who cannot be given a tap device needs raw sockets, in a network of its own.
+        // Without a tap device, a machine needs raw sockets, in a network namespace of its own.
         const allowed = isRoot ? [0n] : [0n, 1n << 13n]
         expect(allowed).toContain(BigInt(`0x${field(pid, name)}`))
       }
@@ -131,7 +134,7 @@ describe('the processes of a machine', () => {
       for (const name of readdirSync(root)) seen.add(name)
       expect(readdirSync(`${root}/dev`).sort()).toEqual(expect.arrayContaining(['null', 'shm']))
       expect(readdirSync(`${root}/proc`)).toEqual(['cpuinfo'])
-      // Neither is the host's own root in reach by a way out of there.
+      // No path leads from there to the host's own root folder.
       const mounts = readFileSync(`/proc/${String(pid)}/mountinfo`, 'utf8')
       expect(
         mounts
@@ -185,7 +188,7 @@ const ask = (method: string, path: string, body?: string): Promise<Answer> =>
     call.end(body)
   })
 
-/** Bytes as they are, for what no client would send. */
+/** Sends raw bytes that no client would send. */
 const say = async (bytes: string): Promise<string> => {
   const line = connect(socket)
   let text = ''
@@ -250,7 +253,7 @@ describe('the supervisor of a lab', () => {
     'the supervisor rejects a malformed request and keeps running: %s %s %.60s',
     async (method, path, body?: string) => {
       const pid = supervisor()
-      // Of one that is too long the client may see the connection close before it has said all.
+      // If a request is too long, the client may see the connection close before it has sent everything.
       const { status } = await ask(method, path, body).catch(() => ({ status: 400 }))
       expect(status).toBeGreaterThanOrEqual(400)
       expect(status).toBeLessThan(500)
@@ -306,7 +309,7 @@ describe('the supervisor of a lab', () => {
       await delay(10)
     }
     for (const line of lines) line.destroy()
-    // The SSH server of a small machine has to get over three thousand callers, too.
+    // The SSH server of a small machine also has to recover from three thousand connections.
     let answered = ''
     for (const until = Date.now() + 60_000; answered === '' && Date.now() < until;) {
       answered = (await bench.lab('exec', 'iscsi', 'target', '--', 'hostname')).stdout
@@ -330,7 +333,7 @@ describe('the supervisor of a lab', () => {
   it('the supervisor ends the requested run of a machine and leaves a later run alone', async () => {
     const detail = async () => (await provider.states(lab)).find(({ name }) => name === 'initiator')!
     const first = (await detail()).detail
-    // A start that is asked for while its end is under way comes after it.
+    // A start that is requested while the machine is being stopped happens after the stop.
     const spec = lab.machines.find(({ name }) => name === 'initiator')!
     await Promise.all([
       provider.power!.cut(lab, 'initiator', { run: first }),

@@ -1,6 +1,6 @@
 /**
- * Experiments of the course on real machines: those of two labs that fit into the time, on the machines of one.
- * All of them: `npm run test:course`.
+ * Experiments of the course on real machines: those of two labs, which fit into the time, on the machines of one. `npm
+ * run test:course` runs all.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'

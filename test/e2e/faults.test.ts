@@ -1,4 +1,7 @@
-/** Faults on real machines: what stands them, what does not, and that each finding is found where it is true. */
+/**
+ * Faults on real machines: which the lab withstands, which it does not, and that every finding is reported if it is
+ * true.
+ */
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -24,7 +27,7 @@ interface File {
   scenarios: Scenario[]
 }
 
-/** The shipped lab, but a partition lasts no longer than it takes to see what comes of it. */
+/** The shipped lab, but with a partition that lasts no longer than the test needs. */
 const variant = (name: string, change: (lab: File) => void): Promise<string> =>
   bench.variant('iscsi-ha', name, (shipped) => {
     const lab = shipped as unknown as File
@@ -47,14 +50,14 @@ const until = async (what: string, wanted: () => Promise<boolean>): Promise<void
   }
 }
 
-/** As root, in the database's own pod. */
+/** Runs SQL as root, in the database's own pod. */
 const sql = (lab: string, statements: string): Promise<string> =>
   bench.ok(
     ...['kubectl', lab, '--', 'exec', 'deploy/mysql-server', '-c', 'mysql', '--'],
     ...['mariadb', '-uroot', '-proot', '--skip-column-names', 'test', '-e', statements],
   )
 
-/** Changes the first row of the run that is under way; fails where there is none. */
+/** Changes the first row of the current run; fails if there is none. */
 const changing = `
   ask() { mariadb -uroot -proot --skip-column-names test -e "$1"; }
   table=$(ask "SHOW TABLES LIKE 'lab\\_run\\_%'" | sort | tail -n 1)
@@ -64,14 +67,14 @@ describe('a lab with fast failover and fencing at its target', () => {
   beforeAll(async () => {
     await bench.up(
       await variant('faults', ({ iscsi }) => {
-        // Its whole content is compared.
+        // The whole content is compared.
         for (const lun of iscsi.targets.flatMap(({ luns }) => luns)) lun.size = '1GiB'
       }),
     )
   })
 
   it('an unattended soak of power cut, partition and drain loses no acknowledged write', async () => {
-    // A node that comes back after the first must not touch the disk that the second takes over.
+    // A node that comes back after the first fault must not touch the disk that the second node takes over.
     const { exitCode, runs, stderr } = await bench.run('faults', 'power-cut', 'api-partition', 'drain')
     expect(runComplaints(runs), stderr).toEqual([])
     expect({ exitCode, verdicts: runs.map(({ verdict }) => verdict) }, stderr).toEqual({
@@ -84,7 +87,7 @@ describe('a lab with fast failover and fencing at its target', () => {
       expect(data?.tally.row.acknowledged).toBeGreaterThan(50)
       expect(data?.tally.file.acknowledged).toBeGreaterThan(50)
     }
-    // The partition lasts until the deadline, as its scenario says.
+    // As its scenario says, the partition lasts until the deadline.
     expect(runs.map(({ recovery }) => recovery?.by)).toEqual(['itself', 'heal', 'itself'])
     const [cut] = runs
     expect(cut?.moments.filter(({ ms }) => ms !== null).map(({ name }) => name)).toEqual(
@@ -100,14 +103,14 @@ describe('a lab with fast failover and fencing at its target', () => {
   })
 
   it('lab run reports lost writes when durability is switched off, and a row that was changed by hand', async () => {
-    // Answered at once, and on the disk some other day.
+    // The server answers at once, and writes to the disk much later.
     await sql(
       'faults',
       'SET GLOBAL innodb_flush_log_at_trx_commit = 0; SET GLOBAL innodb_flush_log_at_timeout = 2700',
     )
     const running = bench.run('faults', 'power-cut')
     await until('a fault in the journal', async () => (await bench.openFaults('faults')).length > 0)
-    // On the other node, as soon as the database is there: the first row that was not lost.
+    // Deletes the first row, on the other node, as soon as the database runs there: that row was acknowledged.
     const change = async (): Promise<boolean> => {
       const { exitCode } = await bench.lab(
         ...['kubectl', 'faults', '--', 'exec', 'deploy/mysql-server', '-c', 'mysql', '--'],
@@ -143,7 +146,7 @@ describe('a lab with fast failover and fencing at its target', () => {
   it('a fenced node cannot write to its disk after it resumes, even if its target lost power meanwhile', async () => {
     const pod = ['get', 'pod', '-l', 'app=mysql-server', '-o', 'jsonpath={.items[*].spec.nodeName}']
     const node = (await bench.ok('kubectl', 'faults', '--', ...pod)).trim()
-    // It has something to write, and goes on having it: pages that wait in its memory, and a program that makes more.
+    // A node with unwritten data: pages that wait in its memory, and a program that produces more.
     const fill =
       'cd "$(findmnt --raw --noheadings --output TARGET | grep --max-count=1 /kubernetes.io/iscsi/)" && while :; do date +%N >> lab-fence-probe; done'
     await bench.ok('exec', 'faults', node, '--', 'sh', '-c', `nohup sh -c '${fill}' >/dev/null 2>&1 &`)
@@ -151,7 +154,7 @@ describe('a lab with fast failover and fencing at its target', () => {
     await bench.power('faults', node, 'pause')
     const status = () => bench.json<{ fencing: { fenced: readonly string[] } }>('status', 'faults')
     await until(`${node} fenced`, async () => (await status()).fencing.fenced.includes(node))
-    // The other node takes the disk, and gives it back: from here on nobody is to write to it.
+    // The other node takes over the disk and gives it back: from here on, no node may write to it.
     const server = ['deployment/mysql-server', '--timeout=120s']
     await bench.ok('kubectl', 'faults', '--', 'rollout', 'status', ...server)
     await bench.ok('kubectl', 'faults', '--', 'scale', 'deployment/mysql-server', '--replicas=0')
@@ -172,7 +175,7 @@ describe('a lab with fast failover and fencing at its target', () => {
     }
     const before = await disk()
     await bench.power('faults', node, 'resume')
-    // Three times as long as an initiator takes to try a login again.
+    // Three times as long as an initiator waits before it tries to log in again.
     await delay(15_000)
     const lists = await bench.ok(
       ...['exec', 'faults', 'target', '--', 'sh', '-c', 'ls /sys/kernel/config/target/iscsi/*/tpgt_1/acls'],
@@ -214,7 +217,7 @@ describe('a lab with fast failover and no fencing', () => {
   })
 
   it('the verdict is UNKNOWN, not PASS, when no client ever reached the database', async () => {
-    // The run ends the database to read back, and this with it.
+    // Reading back stops the database, and this with it.
     const locked = sql('unsafe', 'FLUSH TABLES WITH READ LOCK; DO SLEEP(40)').catch(() => undefined)
     await delay(2000)
     const { exitCode, stderr } = await bench.run('unsafe', 'drain')

@@ -8,7 +8,7 @@ import { password, World } from '../hosts/world.js'
 const secret = { PI_PASSWORD: password }
 let world: World
 
-/** Writes hosts.yaml for both machines, with what each needs to be reached. */
+/** Writes hosts.yaml for both machines, with the settings that each needs. */
 const write = async (target: string, initiator: string): Promise<void> => {
   const text = `apiVersion: lab.hosts/v1\ndefaults: { user: pi, password: $PI_PASSWORD }\nhosts:\n  target: ${target}\n  initiator: ${initiator}\n`
   await writeFile(join(world.folder, 'hosts.yaml'), text)
@@ -95,7 +95,7 @@ describe('lab hosts check', () => {
   })
 })
 
-/** What the owner of a machine sees of it, by other means than lab's own list. */
+/** What the owner of a machine sees on it, without using lab's own list. */
 const seen = (address: string): Promise<string> =>
   world.owner(
     address,

@@ -1,4 +1,4 @@
-/** labs/iscsi-ha.yaml on real machines: the main job, ten breakages by hand, edits, stop and start, the end. */
+/** labs/iscsi-ha.yaml on real machines: the main job, ten breakages by hand, edits, stop and start, removal. */
 import { once } from 'node:events'
 import { readFile, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -33,7 +33,7 @@ describe('lab up iscsi-ha', () => {
   let file = ''
   beforeAll(async () => {
     await bench.readme('start')
-    // To edit: the lab keeps its name.
+    // A copy to edit: the lab keeps its name.
     file = await bench.variant('iscsi-ha', 'iscsi-ha', () => undefined)
   })
 
@@ -95,12 +95,12 @@ describe('lab up iscsi-ha', () => {
     readonly repairedBy: string
   }
 
-  /** Together where one does not hide another: each round costs two looks and an `up`. */
+  /** Several at once, if none hides another: each round costs two checks and an `up`. */
   const breakages: Readonly<Record<string, readonly Breakage[]>> = {
     'a stopped kubelet, another initiator name, CHAP switched off': [
       {
         what: 'a stopped kubelet',
-        // That of a worker would be fenced for it, sooner than a busy host comes to `up`.
+        // A worker would be fenced for this, before `up` starts on a busy host.
         break_: () => on('master', 'systemctl stop kubelet'),
         named: 'master-kubelet',
         repairedBy: 'init-control-plane',
@@ -218,7 +218,7 @@ describe('lab up iscsi-ha', () => {
     const { stdout } = await execa('pgrep', ['-f', `umid=worker1 .*${bench.env.LAB_STATE}`])
     for (const pid of stdout.split('\n')) process.kill(Number(pid), 'SIGKILL')
     expect(await bench.complaints('iscsi-ha')).toContain('worker1-running')
-    // The fencing agent sees it go, and what it did is undone first: by a fresh boot.
+    // The fencing agent fences the node, and `up` first undoes that, by a fresh boot.
     await bench.up(file)
     expect(await bench.complaints('iscsi-ha')).toEqual([])
     const again = await execa('pgrep', ['-f', `umid=worker1 .*${bench.env.LAB_STATE}`])

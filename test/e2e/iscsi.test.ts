@@ -1,4 +1,4 @@
-/** labs/iscsi.yaml on real machines: the story without a fault, the door's lock, and leaving nothing behind. */
+/** labs/iscsi.yaml on real machines: the whole story without a fault, access control, and leaving nothing behind. */
 import { readFile, rm } from 'node:fs/promises'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -8,7 +8,7 @@ import { Bench, cli } from './lab.js'
 
 const bench = new Bench()
 
-/** What any user of this host can read about its processes. */
+/** What every user of this host can read about its processes. */
 const commandLines = (): string =>
   readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
@@ -260,7 +260,7 @@ describe('a LUN whose size changes in the lab file', () => {
   const mountPoint = '/mnt/target00-lun-0'
   const onInitiator = (script: string): Promise<string> =>
     bench.ok('exec', 'grown', 'initiator', '--', 'sh', '-c', script)
-  /** Bytes of the disk, and of the file system on it. */
+  /** Bytes of the disk, and of its file system. */
   const sizes = async (): Promise<readonly number[]> =>
     (
       await onInitiator(
@@ -282,7 +282,7 @@ describe('a LUN whose size changes in the lab file', () => {
     const [disk, after = 0] = await sizes()
     expect(disk).toBe(192 * 1024 ** 2)
     expect(after).toBeGreaterThan(before + 80 * 1024 ** 2)
-    // The same process, the same open file, no line lost.
+    // The process and the open file are the same as before, and no line is lost.
     expect(
       await onInitiator(
         `kill $(cat /root/writer) && test ! -e /root/refused && sha256sum --check --quiet /root/sum

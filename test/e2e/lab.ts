@@ -1,4 +1,4 @@
-/** The built command line as a user runs it, with a state folder of its own; parts come from the real cache. */
+/** The built command line as a user runs it, with its own state folder; parts come from the real cache. */
 import { setMaxListeners } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
 import { cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
@@ -12,18 +12,18 @@ import type { ReportJson } from '../../src/plan/report.js'
 import type { RunReport } from '../../src/report/schema.js'
 import { readmeBlock } from '../helpers/readme.js'
 
-/** LAB_CLI: another build of it, for trying things. */
+/** LAB_CLI: another build of it, to try something out. */
 export const cli = process.env['LAB_CLI'] ?? fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 const shipped = (name: string): string => fileURLToPath(new URL(`../../labs/${name}.yaml`, import.meta.url))
 
-/** What became of a `lab run`. */
+/** The result of a `lab run`. */
 export interface Ran {
   readonly exitCode: number
   readonly runs: readonly RunReport[]
   readonly stderr: string
 }
 
-/** What did not pass, for a message that says it. */
+/** The checks that did not pass, for a failure message. */
 export const runComplaints = (runs: readonly RunReport[]): readonly string[] =>
   runs.flatMap(({ scenario, checks }) =>
     checks
@@ -32,16 +32,16 @@ export const runComplaints = (runs: readonly RunReport[]): readonly string[] =>
   )
 
 export class Bench {
-  // /var/tmp: a lab's folder holds Unix sockets, whose names must be short, and gigabytes, which a tmpfs need not hold.
-  // Whoever runs many of these tests finds by its name what one leaves that is interrupted.
+  // /var/tmp, because a lab's folder holds Unix sockets, whose paths must be short, and gigabytes, which may not fit
+  // into a tmpfs. The name lets the runner of many tests find what an interrupted test left.
   readonly folder = mkdtempSync(join('/var/tmp', `lab-e2e-${process.env['LAB_TEST_RUN'] ?? ''}`))
   readonly env = { LAB_STATE: join(this.folder, 'state'), NO_COLOR: '1' }
 
-  /** Ends what a test that ran out of time has left running: it would go on with a lab that is being removed. */
+  /** Ends the processes that a timed-out test left running: they would work on a lab that is being removed. */
   readonly #ending = new AbortController()
 
   constructor() {
-    // A test of many machines asks many of them at once.
+    // A test of many machines talks to many of them at once.
     setMaxListeners(0, this.#ending.signal)
   }
 
@@ -61,7 +61,7 @@ export class Bench {
     return { exitCode, stdout, stderr }
   }
 
-  /** Runs a command that must succeed; everything it printed is in the error when it does not. */
+  /** Runs a command that must succeed; if it fails, everything it printed is in the error. */
   async ok(...args: readonly string[]): Promise<string> {
     const result = await this.lab(...args)
     if (result.exitCode !== 0)
@@ -72,8 +72,8 @@ export class Bench {
   }
 
   /**
-   * Types a command block of README.md, with a home folder of its own. The block "start" is typed in a fresh copy of
-   * this repository, as a new user would; the others have `lab` as a command.
+   * Runs a command block of README.md, with its own home folder. The block "start" runs in a fresh copy of this
+   * repository, as for a new user; for the others, `lab` is a command.
    */
   async readme(block: string): Promise<string> {
     const [copy, home, bin] = ['copy', 'home', 'bin'].map((name) => join(this.folder, name)) as [
@@ -108,7 +108,7 @@ export class Bench {
     return JSON.parse((await this.lab(...args, '-o', 'json')).stdout) as T
   }
 
-  /** Ids of the checks that say no. What they saw is printed: a test that wanted none shows ids only. */
+  /** Ids of the checks that fail. Their evidence is printed: a test that expects none shows ids only. */
   async complaints(lab: string): Promise<readonly string[]> {
     const report = await this.json<ReportJson>('verify', lab)
     const complaining = report.results.flatMap(({ checks }) => checks.filter(({ ok }) => !ok))
@@ -117,8 +117,8 @@ export class Bench {
   }
 
   /**
-   * Waits until no check says no, 90 s at most: a session that was lost comes back by itself, and on a busy host a
-   * machine may be late for a moment. For where a test is about what the lab comes to, not about how soon.
+   * Waits up to 90 s until no check fails: a lost session comes back by itself, and on a busy host a machine may be
+   * late for a moment. For tests of the final state of a lab, not of the time that it takes.
    */
   async whole(lab: string): Promise<void> {
     const deadline = performance.now() + 90_000
@@ -136,14 +136,14 @@ export class Bench {
     return { exitCode, runs, stderr }
   }
 
-  /** A run that goes on while the test does something else. */
+  /** A run that continues while the test does something else. */
   begin(lab: string, ...words: readonly string[]) {
     return this.#start(['run', lab, ...words])
   }
 
   /**
-   * The power switch of a machine, by the provider itself: nothing of it is in the journal, as when a person pulls a
-   * plug. `pause` lets it stand still with its memory kept.
+   * The power switch of a machine, used through the provider: nothing is recorded in the journal, as when a person
+   * pulls the plug. `pause` stops the machine and keeps its memory.
    */
   async power(lab: string, machine: string, what: 'cut' | 'on' | 'pause' | 'resume'): Promise<void> {
     const program = `
@@ -168,7 +168,7 @@ export class Bench {
     })
   }
 
-  /** What is still to be undone. */
+  /** The faults that must still be undone. */
   async openFaults(lab: string): Promise<readonly string[]> {
     const folder = join(this.env.LAB_STATE, lab, 'faults')
     return existsSync(folder) ? readdir(folder) : []
@@ -196,11 +196,14 @@ export class Bench {
     return file
   }
 
-  /** Ends whatever still runs, takes every lab down, and removes the folder; keeps it where a lab is still there. */
+  /**
+   * Ends all remaining processes, takes every lab down, and removes the folder; keeps the folder if a lab is still
+   * there.
+   */
   async close(): Promise<void> {
     this.#ending.abort()
     const made = existsSync(this.env.LAB_STATE) ? await readdir(this.env.LAB_STATE) : []
-    // Beside the folders of labs are their locks, `.NAME.lock`.
+    // Next to the folders of labs are their locks, `.NAME.lock`.
     for (const name of made.filter((entry) => !entry.startsWith('.'))) {
       const down = await execa(process.execPath, [cli, 'down', name, '--wait'], {
         env: this.env,

@@ -1,4 +1,4 @@
-/** An exercise on a real lab, from beginning to end; and the snapshots that a reset goes back to. */
+/** An exercise on a real lab, from beginning to end, and the snapshots that a reset uses. */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'

@@ -1,6 +1,6 @@
 /**
- * What a lab lives through that nobody breaks on purpose: a host that sleeps, a year in a drawer, a target that is
- * away for longer than an initiator waits. About 10 minutes on two idle cores; 200 s of them are the target's absence.
+ * What a lab survives without being broken on purpose: a host that sleeps, a year in a drawer, a target that is away
+ * for longer than an initiator waits. About 10 minutes on two idle cores; the target is away for 200 s of them.
  */
 import { readFile, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, expect, it } from 'vitest'
@@ -22,7 +22,7 @@ const nodes = ['master', 'worker1', 'worker2']
 let file = ''
 
 beforeAll(async () => {
-  // Nobody is to be fenced while a kubelet is down for its certificate.
+  // No node may be fenced while a kubelet is down for its certificate.
   file = await bench.variant('iscsi-ha', 'life', (lab) => {
     Object.assign(lab, { failover: 'default', fencing: 'none' })
   })
@@ -30,13 +30,13 @@ beforeAll(async () => {
 })
 
 it('lab up corrects the clocks of all machines after the host slept, and changes nothing else', async () => {
-  // A machine counts a clock of the host's that stands still while the host sleeps.
-  // Four minutes: the certificates of a new cluster are valid from five minutes before they were made.
+  // A machine follows a clock of the host that stands still while the host sleeps. Four minutes, because the
+  // certificates of a new cluster are valid from five minutes before they were made.
   await on('all', "date -s '-4 min'")
   const machines = ['target', ...nodes]
   expect(await bench.complaints('life')).toEqual([
     ...machines.map((name) => `${name}-clock`),
-    // The database has made its own certificate a moment ago, and clients find it not yet valid.
+    // The database has just made its own certificate, which clients would not accept yet.
     ...['worker1', 'worker2'].map((name) => `${name}-row-inside`),
   ])
   expect(await bench.up('life')).toEqual(machines.map((name) => `reach-${name}`))
@@ -44,8 +44,8 @@ it('lab up corrects the clocks of all machines after the host slept, and changes
 })
 
 it('lab up renews certificates that have all expired, as after 400 days on a shelf', async () => {
-  // The host's clock cannot be moved. So its certificates are made to end in a minute; the authorities, which are
-  // good for ten years, stay: to the cluster that is the same as a year that has passed.
+  // The host's clock cannot be changed. So its certificates are made to expire in a minute; the authorities, which are
+  // valid for ten years, stay. For the cluster this is the same as a year that has passed.
   await on(
     'master',
     `sed 's/^encryptionAlgorithm.*/&\\ncertificateValidityPeriod: 1m0s/' /etc/lab/kubeadm.yaml > /run/short.yaml
@@ -76,7 +76,7 @@ it('lab up renews certificates that have all expired, as after 400 days on a she
   await bench.ok('start', 'life')
   await bench.whole('life')
   expect(await kubectl('get', 'nodes', '-o', 'name')).toBe(nodes.map((name) => `node/${name}`).join('\n'))
-  // They renew theirs by themselves from now on.
+  // From now on the kubelets renew their certificates by themselves.
   for (const node of nodes)
     expect(await on(node, 'cat /etc/kubernetes/kubelet.conf')).not.toContain('client-certificate-data')
 })
@@ -84,9 +84,9 @@ it('lab up renews certificates that have all expired, as after 400 days on a she
 it('lab verify names a file system of the database that was shut down, and lab up mounts it again', async () => {
   const node = await nodeOfDatabase()
   const group = '/sys/kernel/config/target/iscsi/iqn*/tpgt_1/enable'
-  // As with an initiator that waits for 5 s only.
+  // As with an initiator that waits only 5 s.
   await on(node, 'for each in /sys/class/iscsi_session/*/recovery_tmo; do echo 5 > "$each"; done')
-  // Only a write that fails shuts a file system down, and a database that nobody uses writes nothing.
+  // Only a failed write shuts a file system down, and an idle database writes nothing.
   const probe =
     'probe=$(findmnt --raw --noheadings --output TARGET | grep --max-count=1 /kubernetes.io/iscsi/)/lab-probe; for i in $(seq 40); do date > "$probe" && sync "$probe"; sleep 1; done'
   await on(node, `nohup sh -c '${probe}' >/dev/null 2>&1 &`)

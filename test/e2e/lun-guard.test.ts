@@ -1,6 +1,6 @@
 /**
- * One node at a time may write to a LUN, whatever Kubernetes is told by mistake: tried on real machines, without
- * fencing, with the target's own count of blocks as the witness. About 5 minutes on two idle cores.
+ * Only one node at a time may write to a LUN, whatever Kubernetes is told by mistake: on real machines, without
+ * fencing; the target's own count of blocks is the witness. About 5 minutes on two idle cores.
  */
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -29,8 +29,8 @@ const nodeOfDatabase = async (): Promise<string> =>
 const standbyOf = (node: string): string => workers.find((name) => name !== node) ?? ''
 
 /**
- * When a worker had a LUN mounted, by the workers' clocks, which are the same host's: seconds since 1970, each 0.1 s for
- * 90 s. It starts no process meanwhile: on a busy host these would take minutes.
+ * When a worker had a LUN mounted, according to the workers' clocks, which all follow the host's: seconds since 1970,
+ * sampled every 0.1 s for 90 s. No process is started meanwhile: on a busy host that would take minutes.
  */
 const watching = (path: string): string =>
   `bash -c ${quote(`exec 9<> <(:)

@@ -1,6 +1,6 @@
 /**
- * One target, 29 initiators and 13 LUNs: every initiator sees the LUNs that it is meant to have, and no others. About
- * 10 minutes on two idle cores, and 4 GiB of memory.
+ * One target, 29 initiators and 13 LUNs: every initiator sees exactly the LUNs that it should. About 10 minutes on two
+ * idle cores, and 4 GiB of memory.
  */
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { Bench } from './lab.js'
@@ -19,7 +19,7 @@ const seenBy = (lun: number): readonly string[] =>
   lun === 12 ? initiators : initiators.filter((_, index) => index % 12 === lun)
 const lunsOf = (initiator: string): readonly number[] => luns.filter((lun) => seenBy(lun).includes(initiator))
 
-/** @param masked whether each LUN is for some; otherwise all are for all, which are 377 mappings */
+/** @param masked whether each LUN is for some initiators; otherwise every LUN is for all, which makes 377 mappings */
 const lab = (masked: boolean): Promise<string> =>
   bench.variant('iscsi', 'many', (file) => {
     const { iscsi } = file as unknown as { iscsi: { targets: readonly { luns: unknown }[] } }
@@ -39,7 +39,7 @@ const lab = (masked: boolean): Promise<string> =>
           memory: '192MiB',
         })),
       ],
-      // One writer for each LUN: the first who sees it.
+      // One writer for each LUN: the first initiator that sees it.
       filesystems: luns
         .slice(0, 12)
         .map((lun) => ({ initiator: seenBy(lun)[0], lun, directory: 'data', mode: '0777' })),

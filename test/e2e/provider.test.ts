@@ -1,4 +1,4 @@
-/** The contract of a provider, held to on real machines. As built: what it starts are programs of their own. */
+/** The contract of a provider, on real machines. Uses the built program, because it starts programs of its own. */
 import { mkdtempSync } from 'node:fs'
 import { mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -13,7 +13,8 @@ type Uml = typeof import('../../src/provider/uml/uml.js')
 type Parts = typeof import('../../src/parts/parts.js')
 const built = <T>(module: string): Promise<T> => import(pathToFileURL(join(dist, module)).href) as Promise<T>
 
-// /var/tmp: a lab's folder holds Unix sockets, whose names must be short, and disks, which a tmpfs need not hold.
+// /var/tmp, because a lab's folder holds Unix sockets, whose paths must be short, and disks, which may not fit into a
+// tmpfs.
 const folder = mkdtempSync(join('/var/tmp', 'lab-contract-'))
 const before = process.env['LAB_STATE']
 beforeAll(() => {

@@ -1,4 +1,4 @@
-/** Images pulled from a registry: Debian's, a real one, on loopback, in a root directory of its own. */
+/** Images pulled from a registry: Debian's real one, on loopback, in its own root directory. */
 import { createHash } from 'node:crypto'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
@@ -57,7 +57,7 @@ const startRegistry = async (root: string): Promise<void> => {
   }
 }
 
-/** An image of one file, in the registry. @returns its layer's digest. */
+/** Puts an image of one file into the registry. @returns the digest of its layer */
 const push = async (name: string, of: string): Promise<string> => {
   const [layer, archive] = [join(folder, 'layer.tar'), join(folder, 'image.tar')]
   const digest = await writeLayer(layer, [{ path: `/${name}`, content: `${name} of others\n` }])
@@ -78,7 +78,7 @@ const push = async (name: string, of: string): Promise<string> => {
   return digest
 }
 
-/** Of an image of the registry, or of whatever it has under that name. */
+/** The digest of an image in the registry, or of whatever it has under that name. */
 const manifestDigest = async (reference: string): Promise<string> => {
   const [, name = '', tag = ''] = /^[^/]*\/(.*):(.*)$/.exec(reference) ?? []
   const answer = await fetch(`http://${address}/v2/${name}/manifests/${tag}`, {
@@ -109,7 +109,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true })
 })
 
-/** Everything as it is, but an image that is built in no time: what is asked is whether it comes to that. */
+/** The real parts, but with an image that builds instantly: the question is only whether it gets built. */
 const withQuickBuild = (id: string): readonly Part[] =>
   catalog(pins(), cache.root).map((part) =>
     part.id === id
@@ -117,7 +117,7 @@ const withQuickBuild = (id: string): readonly Part[] =>
       : part,
   )
 
-/** What the try to pull it said. */
+/** The log of the attempt to pull it. */
 const pullLog = async (id: string): Promise<string> => {
   const folder = join(cache.root, 'logs')
   const name = (await readdir(folder)).find((log) => log.startsWith(`${id}-fetch-`))

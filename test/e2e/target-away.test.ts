@@ -1,5 +1,6 @@
 /**
- * A target that is away for longer than open-iscsi waits by default (120 s). About 5 min: 200 s are its absence.
+ * A target that is away for longer than open-iscsi waits by default (120 s). About 5 min; the target is away for 200 s
+ * of them.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, it } from 'vitest'

@@ -1,6 +1,6 @@
 /**
- * What happens to a lab of two machines that nobody breaks on purpose: its terminal is closed, its host sleeps, a
- * program on it fails and prints what it was given, a console never stops printing.
+ * What a lab of two machines goes through without being broken on purpose: its terminal is closed, its host sleeps, a
+ * program on it fails and prints its arguments, a console never stops printing.
  */
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -18,7 +18,7 @@ afterAll(async () => {
 const on = (machine: string, script: string): Promise<string> =>
   bench.ok('exec', 'two', machine, '--', 'sh', '-c', script)
 
-/** Everything that has a meaning for a shell, a regular expression, YAML, JSON, a URL or printf. */
+/** Characters that have a meaning in a shell, a regular expression, YAML, JSON, a URL or printf. */
 const secrets = [
   `it's "quoted" $HOME \`id\` \\ #1`,
   'ünï-コード 100%41 $&',
@@ -27,7 +27,7 @@ const secrets = [
 ]
 const [username = '', password = '', mutualName = '', mutualPassword = ''] = secrets
 
-/** As a secret would show: as it is, in JSON, in the quotes of a shell, in a URL, in base64. */
+/** The forms in which a secret could appear: as it is, in JSON, quoted for a shell, in a URL, in base64. */
 const forms = (secret: string): readonly string[] => [
   secret,
   JSON.stringify(secret).slice(1, -1),
@@ -50,14 +50,14 @@ beforeAll(async () => {
 })
 
 describe('a terminal that is closed', () => {
-  /** Whether a process has something to do when SIGHUP comes; Node itself ends at once. */
+  /** Whether a process handles SIGHUP; Node itself ends at once. */
   const minds = async (pid: number): Promise<boolean> => {
     const [, caught = '0'] =
       /^SigCgt:\s*([0-9a-f]+)/m.exec(await readFile(`/proc/${String(pid)}/status`, 'utf8')) ?? []
     return (BigInt(`0x${caught}`) & 1n) === 1n
   }
 
-  /** SIGHUP, which is what the kernel sends when a terminal goes, so many milliseconds after lab has begun. */
+  /** Sends SIGHUP, as the kernel does when a terminal disappears, this many milliseconds after lab has started. */
   const hungUp = async (after: number, ...words: readonly string[]) => {
     const child = execa(process.execPath, [cli, ...words], {
       env: bench.env,
@@ -75,7 +75,7 @@ describe('a terminal that is closed', () => {
   it('lab up exits with 130 and a message at any moment, and the next lab up continues from there', async () => {
     for (const after of [0, 2000, 5000]) {
       const { exitCode, stderr } = await hungUp(after, 'up', file)
-      // A quick host may have been done by then.
+      // A quick host may be done by then.
       if (exitCode !== 0) {
         expect(stderr).toContain('interrupted')
         expect(exitCode).toBe(130)
@@ -105,7 +105,7 @@ describe('secrets of every sort', () => {
   })
 
   it('up, verify, plan and logs mask secrets when a failing program prints everything it was given', async () => {
-    // As a tool that quotes the line of its configuration that it cannot read.
+    // Like a tool that quotes the line of its configuration that it cannot parse.
     await on(
       'initiator',
       `umount /mnt/*; iscsiadm -m node --logout; cp -a /usr/sbin/iscsiadm /root/iscsiadm
@@ -124,7 +124,7 @@ describe('secrets of every sort', () => {
       const { stdout, stderr, exitCode } = await bench.lab(...words)
       const printed = `${stdout}\n${stderr}`
       expect(shownIn(printed), words.join(' ')).toEqual([])
-      // They would stand there: what the program printed is the evidence.
+      // The secrets would be in there: the program's output is the evidence.
       if (words[0] === 'up' || words[0] === 'verify') {
         expect(printed, words.join(' ')).toContain('***')
         expect(exitCode).toBe(1)
@@ -150,7 +150,7 @@ describe('secrets of every sort', () => {
 
 describe('a lab that lives long', () => {
   it('lab up corrects the clocks after the host slept for an hour, and changes nothing else', async () => {
-    // A machine counts a clock of the host's that stands still while the host sleeps.
+    // A machine follows a clock of the host that stands still while the host sleeps.
     await on('all', "date -s '-1 hour'")
     expect(await bench.complaints('two')).toEqual(['target-clock', 'initiator-clock'])
     expect(await bench.up('two')).toEqual(['reach-target', 'reach-initiator'])

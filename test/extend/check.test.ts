@@ -1,4 +1,4 @@
-/** A check that a lab file can name is one file and one line in a list: this adds one for Jobs, and asks it. */
+/** A check that a lab file can name is one file and one line in a list: this test adds one for Jobs, and uses it. */
 import { expect, test, vi } from 'vitest'
 import type { Context } from '../../src/context.js'
 import { loadLab, parseLab } from '../../src/registry.js'

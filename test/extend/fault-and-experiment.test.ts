@@ -1,4 +1,4 @@
-/** A fault and an experiment that this program does not know, each one record: a lab file names them, and they run. */
+/** A fault and an experiment that this program does not have, each one record: a lab file names them, and they run. */
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, expect, test, vi } from 'vitest'
@@ -21,7 +21,7 @@ import type { Registry } from '../../src/trial/registry.js'
 import { undoAll } from '../../src/trial/undo.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
-/** Which fans stand still, as the world has it. */
+/** The fans that stand still in this world. */
 const still = new Set<string>()
 
 const startingFan = undoAct('start-fan', { fan: z.int() }, (_context, { machine }) => {

@@ -1,4 +1,7 @@
-/** A provider is one module and one entry in a list: this adds one, of machines that only answer SSH, and runs a plan. */
+/**
+ * A provider is one module and one entry in a list: this test adds one whose machines only answer SSH, and runs a
+ * plan.
+ */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { Context, Plan, Step } from '../../src/context.js'
 import type { Lab, ProviderName } from '../../src/lab/lab.js'
@@ -52,7 +55,7 @@ const planFor = async (lab: Lab): Promise<Plan> => planUp(lab, provider, await f
 const ids = ({ steps }: { readonly steps: readonly Pick<Step, 'id'>[] }): readonly string[] =>
   steps.map(({ id }) => id)
 
-/** The lab's machines are this host's shell behind a real SSH server, which nobody but the lab's key gets into. */
+/** The lab's machines are this host's shell behind a real SSH server, which only the lab's key can enter. */
 const reachable = async (lab: Lab): Promise<Context & { close(): Promise<void> }> => {
   const server = await TestSshServer.start()
   vi.stubEnv('LAB_TEST_SSH', server.path)
@@ -120,7 +123,7 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
       expect(looked.results.map(({ step }) => step.id)).toEqual(ids(plan))
       for (const { step, checks } of looked.results)
         expect([step.id, checks.length]).toEqual([step.id, step.checks.length])
-      // Applied is only what changes nothing on a machine that is in order, since the machine is this host.
+      // Only steps that change nothing on a correct machine are applied, because the machine is this host.
       const reached = {
         title: 'Reach them',
         steps: plan.steps

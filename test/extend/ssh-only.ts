@@ -1,6 +1,6 @@
 /**
- * A provider of machines that exist already and answer SSH: no way to make, switch or pause them, no network and no
- * disks of its own. Every machine of its labs is the one SSH server at `LAB_TEST_SSH`, a Unix socket.
+ * A provider of machines that exist already and answer SSH: it cannot make, switch or pause them, and has no network
+ * and no disks. Every machine of its labs is the one SSH server at `LAB_TEST_SSH`, a Unix socket.
  */
 import { once } from 'node:events'
 import { connect } from 'node:net'

@@ -6,7 +6,7 @@ import { runCommandLine } from '../../src/command/command-line.js'
 import { asJson, type Io, line, type Options, type Verb } from '../../src/command/verb.js'
 import { verbs } from '../../src/command/verbs.js'
 
-/** What would be src/command/greet.ts. */
+/** Stands in for src/command/greet.ts. */
 const verb: Verb = {
   words: { who: 'whom to greet' },
   options: [asJson],

@@ -1,4 +1,6 @@
-/** That every fault is seen: what the sign says of a machine on which it acts, and of one on which it does not. */
+/**
+ * The signs of every fault: what they say about a machine on which the fault acts, and about one on which it does not.
+ */
 import { mkdir } from 'node:fs/promises'
 import { beforeEach, describe, expect, it, test, vi } from 'vitest'
 import type { FaultSpec } from '../../src/lab/lab.js'
@@ -22,10 +24,10 @@ beforeEach(async () => {
   await mkdir(pathsOf(lab).root, { recursive: true })
 })
 
-/** Nobody answers. */
+/** The machine does not answer. */
 const silence = { silent: true } as const
 
-/** What a command answers: its output, or with an exit code; or it does not answer. */
+/** The answer of a command: its output, or output with an exit code, or no answer. */
 type Answer =
   | string
   | { readonly exitCode: number; readonly stdout?: string }
@@ -33,7 +35,7 @@ type Answer =
   | typeof silence
 
 interface World {
-  /** The first whose words are in the command. */
+  /** The first entry whose words are in the command. */
   readonly answers?: readonly (readonly [words: string, answer: Answer])[]
   readonly states?: Readonly<Record<string, Partial<MachineState>>>
   readonly node?: object
@@ -41,7 +43,7 @@ interface World {
   readonly drain?: () => Promise<string>
 }
 
-/** A lab that can be made another one: by changing `world.now`. */
+/** A lab that can be changed through `world.now`. */
 const labOf = (first: World) => {
   const world = { now: first }
   const commands: string[] = []
@@ -59,7 +61,7 @@ const labOf = (first: World) => {
     lab,
     signal: new AbortController().signal,
     provider: {
-      // All deadlines are over at once.
+      // All deadlines expire at once.
       slowdown: 0,
       states: async () =>
         Promise.resolve(
@@ -98,7 +100,7 @@ const groups = (enabled: number, sessions: number): string =>
   `${String(enabled)} iqn.2016-04.world.srv:target00/tpgt_1 ${String(sessions)}`
 const counters = (dropped: number): string =>
   `table inet lab_fault_0 {\n oifname != "lo" counter packets 402 bytes 9\n numgen counter packets ${String(dropped)} bytes 9 drop\n}`
-/** What a clock says that is so many milliseconds ahead when it is asked. */
+/** The output of a clock that is this many milliseconds ahead when it is read. */
 const clock = (ahead: number): Answer => ({ ahead })
 const daemon = { metadata: { name: 'kube-proxy', ownerReferences: [{ kind: 'DaemonSet' }] }, status: {} }
 const server = { metadata: { name: 'mysql-server-a', ownerReferences: [{ kind: 'ReplicaSet' }] }, status: {} }
@@ -109,9 +111,9 @@ interface Case {
   readonly before: World
   /** While it acts, and what that shows. */
   readonly acting: World
-  /** Worlds in which it only was typed. */
+  /** Worlds in which the fault's command ran, but the fault does not act. */
   readonly typed: readonly World[]
-  /** Worlds in which it was undone in name only. */
+  /** Worlds in which the undo ran, but the fault still acts. */
   readonly stays: readonly World[]
   /** After it was undone. */
   readonly gone: World
@@ -186,7 +188,7 @@ const cases: readonly Case[] = [
     spec: { fault: 'partition', between: [['worker1'], ['target']], protocol: 'storage' },
     before: {},
     acting: { answers: [['/dev/tcp', { exitCode: 124 }]] },
-    // Who is refused was heard.
+    // A machine that refuses a connection was still reached.
     typed: [{}, { answers: [['/dev/tcp', { exitCode: 1, stdout: 'bash: connect: Connection refused' }]] }],
     stays: [{}],
     gone: { answers: [['list table', { exitCode: 1 }]] },

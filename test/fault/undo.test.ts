@@ -1,4 +1,4 @@
-/** The journal of faults, and how it is worked off. */
+/** The journal of faults, and how its entries are undone. */
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, expect, test, vi } from 'vitest'

@@ -1,4 +1,4 @@
-/** Who is fenced, and when: provider, API server and target are made up, to fail at a chosen moment. */
+/** Which node is fenced, and when: provider, API server and target are fakes that fail at a chosen moment. */
 import { mkdir } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
@@ -27,12 +27,12 @@ const watched = async (method: FenceMethod) => {
   const abort = new AbortController()
   ending.push(abort)
   const world = {
-    /** Which run of a machine it is; absent: it is off. */
+    /** The id of the machine's run; undefined: it is off. */
     runs: new Map(lab.machines.map(({ name }) => [name, 1])),
     suspended: false,
     targetAnswers: true,
     cutWorks: true,
-    /** In their order. */
+    /** In order. */
     done: [] as string[],
     fenced: [] as Fenced[],
     armed: [] as readonly string[],
@@ -69,7 +69,7 @@ const watched = async (method: FenceMethod) => {
       machines: {
         start: async (_lab: unknown, { name }: { name: string }) => {
           world.done.push(`start ${name}`)
-          // Never one that there was before.
+          // A value that never occurred before.
           world.runs.set(name, (begun += 1))
         },
       },
@@ -118,7 +118,7 @@ const watched = async (method: FenceMethod) => {
   return { world, node, context }
 }
 
-/** Longer than three looks. */
+/** Longer than three checks. */
 const aWhile = (): Promise<void> => delay(700)
 const oneIsFenced = (world: { readonly fenced: readonly Fenced[] }): Promise<void> =>
   vi.waitFor(() => expect(world.fenced).toHaveLength(1), { timeout: 3000 })
@@ -147,7 +147,7 @@ test('the agent believes a kubelet that reports it is not ready only after 15 s'
   const { world, node } = await watched('power')
   node('worker1', 'says that it is not', 1)
   await aWhile()
-  // Its runtime was away, and is back: the word was an old one.
+  // Its runtime was away and is back: the report was an old one.
   node('worker1', true, 1)
   const clock = vi.spyOn(performance, 'now')
   const later = performance.now() + 15_000
@@ -155,7 +155,7 @@ test('the agent believes a kubelet that reports it is not ready only after 15 s'
   node('worker1', 'says that it is not', 1)
   await aWhile()
   expect(world.done).toEqual([])
-  // It says so again, in other words: that does not begin anew.
+  // It reports the same in other words: that does not start the time again.
   clock.mockReturnValue(later + 14_000)
   node('worker1', 'says that it is not', 1)
   await aWhile()
@@ -219,7 +219,7 @@ test('the agent ignores what Kubernetes reports about an earlier boot, however o
     world.fenced.length = 0
     world.runs.delete('worker1')
     await oneIsFenced(world)
-    // It is switched on; until its kubelet has said so, Kubernetes calls it ready for what it was.
+    // The machine is switched on; until its kubelet reports, Kubernetes calls it ready because it was ready before.
     expect(await undoAll(context, registry)).toEqual([])
     expect(world.runs.get('worker1')).toBe(run)
     await aWhile()

@@ -1,9 +1,9 @@
 /**
  * A fence and its undo in every order: agents, `lab heal`, answers and kills interleave at every await.
  *
- * The target, the API server, the provider, the journal and the locks are a model: the real ones cannot be made to
- * answer in a chosen order. Each call is two events, its arrival and its answer; a killed process waits for ever, and
- * what it sent before arrives all the same. The code that is tried is that of fences and of undos, as it is.
+ * The target, the API server, the provider, the journal and the locks are a model, because the real ones cannot be
+ * made to answer in a chosen order. Each call is two events, its arrival and its answer; a killed process waits for
+ * ever, but the requests that it sent before still arrive. The code of fences and undos is the real one.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import fc, { type Scheduler } from 'fast-check'
@@ -48,39 +48,39 @@ class World {
   access = true
   version = 1
   tainted = false
-  /** What must never be, as soon as it was. */
+  /** A violation, recorded as soon as it happened. */
   harm: string | undefined
   #notes = 0
   #asked = 0
   readonly #delays: readonly number[]
   readonly without: Guard | undefined
 
-  /** @param delays how many other events, at least, happen before each request arrives, in turn */
+  /** @param delays the least numbers of other events before each request arrives, one after the other */
   constructor(scheduler: Scheduler, delays: readonly number[], without?: Guard) {
     this.scheduler = scheduler
     this.#delays = delays
     this.without = without
   }
 
-  /** So many events go by, and more where others have their turn. */
+  /** This many events happen first, and more if others get their turn. */
   async pass(events: number): Promise<void> {
     for (let count = 0; count < events; count++)
       await this.scheduler.schedule(Promise.resolve(), 'time goes by')
   }
 
-  /** An event of the model, at a moment that the scheduler chooses. A killed process does not live to see it. */
+  /** An event of the model, at a moment that the scheduler chooses. A killed process does not get that far. */
   async #event(what: string): Promise<void> {
     const mine = inProcess.getStore()
     await this.scheduler.schedule(Promise.resolve(), what)
     if (mine?.dead) await never
   }
 
-  /** What a process asks of the world: it arrives even when the process was killed meanwhile. */
+  /** A request of a process to the world: it arrives even if the process was killed meanwhile. */
   async ask<T>(what: string, happen: () => T): Promise<T> {
     const mine = inProcess.getStore()
     if (mine?.dead) await never
     const name = `${mine?.name ?? '?'}: ${what}`
-    // Some are long on their way: a whole heal may happen meanwhile.
+    // Some requests take long: a whole heal may happen meanwhile.
     await this.pass(this.#delays[(this.#asked += 1) % this.#delays.length] ?? 0)
     await this.scheduler.schedule(Promise.resolve(), `${name} arrives`)
     let answer: { readonly value: T } | { readonly error: unknown }
@@ -96,7 +96,7 @@ class World {
     return answer.value
   }
 
-  /** The node may write: it runs, and the target lets it in. */
+  /** Whether the node can write: it runs, and the target gives it access. */
   get mayWrite(): boolean {
     return this.run !== undefined && this.access && this.targetOn
   }
@@ -135,7 +135,7 @@ class World {
   kill(victim: Process): void {
     victim.dead = true
     this.log.push(`${victim.name} is killed`)
-    // It may have been dead already, and another may hold what it held.
+    // The process may have been dead already, and another one may hold its locks.
     for (const path of victim.held) if (this.locks.get(path) === victim) this.locks.delete(path)
     for (const wake of this.waiting.splice(0)) wake()
   }
@@ -172,7 +172,7 @@ vi.mock('../../src/journal.js', async (original) => ({
     }),
 }))
 
-// What a boot writes to a machine is not what is tried here.
+// The files that a boot writes to a machine do not matter here.
 vi.mock('../../src/steps/machines.js', () => ({
   fileOptions: () => Promise.resolve({}),
   boot: (_lab: unknown, machine: { name: string }) => ({
@@ -232,7 +232,7 @@ const contextOf = (signal: AbortSignal): Context =>
             throw new LabError(conflict, 'the object has been modified')
           world.version += 1
           const taint = wanted.spec.taints !== null
-          // Kubernetes replaces the pods from here on: nobody may write any more.
+          // From here on, Kubernetes replaces the pods: the old node must not write any more.
           if (taint && !world.tainted && world.mayWrite)
             world.harm ??= `tainted while ${node} could write: ${world.log.slice(-12).join('; ')}`
           world.tainted = taint
@@ -260,11 +260,11 @@ const contextOf = (signal: AbortSignal): Context =>
     },
   }) as unknown as Context
 
-/** Whether somebody who changes the lab holds its lock. */
+/** Whether a command that changes the lab holds its lock. */
 let changing: Process | undefined
 const suspended = (): boolean => changing !== undefined && !changing.dead
 
-/** What the agent does about one node, as often as a real one would in a minute. */
+/** What the agent does about one node, as often as a real agent would in a minute. */
 const agent = async (method: FenceMethod, signal: AbortSignal, confirmed: Set<string>): Promise<void> => {
   for (let round = 0; round < 3; round++) {
     const done = await attemptFence(
@@ -286,7 +286,7 @@ const agent = async (method: FenceMethod, signal: AbortSignal, confirmed: Set<st
   }
 }
 
-/** `lab heal`, `up` and the end of a run: with the lab's lock, the journal is worked off. */
+/** `lab heal`, `up` and the end of a run: they hold the lab's lock and undo the entries of the journal. */
 const heal = async (mine: Process): Promise<void> => {
   while (suspended()) await world.ask('waits for the lab', () => undefined)
   changing = mine
@@ -318,21 +318,21 @@ const isWhole = (): string[] => [
 
 interface Plan {
   readonly method: FenceMethod
-  /** Heals are typed one after the other, each so many events after the one before. */
+  /** Heals start one after the other, each this many events after the one before. */
   readonly heals: readonly number[]
   readonly second: boolean
-  /** Who is killed, and after how many events. */
+  /** Which process is killed, and after how many events. */
   readonly kills: readonly { readonly who: 'agent' | 'second' | 'heal'; readonly after: number }[]
-  /** The agent's attempt is ended after so many events. */
+  /** The agent's attempt is aborted after this many events. */
   readonly timeout: number | undefined
-  /** The target loses its power after so many events, and is switched on a while later. */
+  /** The target loses its power after this many events, and is switched on later. */
   readonly cutTarget: number | undefined
   readonly delays: readonly number[]
 }
 
 const moment = fc.integer({ min: 0, max: 50 })
 
-/** The agent is killed while one of its first requests is on its way, for as long as a heal takes. */
+/** The agent is killed while one of its first requests is in transit, which takes as long as a heal. */
 const leftBehind = (method?: FenceMethod) =>
   fc.record<Plan>({
     method: method === undefined ? fc.constantFrom<FenceMethod>('storage', 'power') : fc.constant(method),
@@ -365,7 +365,7 @@ const spawn = (mine: Process, body: () => Promise<void>): void => {
   inProcess.run(mine, body).catch(() => undefined)
 }
 
-/** Lets everything happen that will: timers of the code itself are waited for, too. */
+/** Runs until nothing happens any more; timers of the code itself are waited for, too. */
 const settle = async (scheduler: Scheduler): Promise<void> => {
   for (let quiet = 0; quiet < 3;) {
     if (scheduler.count() === 0) quiet += 1
@@ -377,7 +377,7 @@ const settle = async (scheduler: Scheduler): Promise<void> => {
   }
 }
 
-/** A guard that is taken away, to see that the model notices. */
+/** Removes a guard, to check that the model notices. */
 type Guard = 'target' | 'API server' | 'provider' | 'lock'
 
 const play = async (scheduler: Scheduler, plan: Plan, without?: Guard): Promise<void> => {
@@ -411,8 +411,7 @@ const play = async (scheduler: Scheduler, plan: Plan, without?: Guard): Promise<
     })
   await settle(scheduler)
   expect(undone(), world.log.join('\n')).toEqual([])
-  // Nobody is at work any more, and somebody types `lab heal`: what was left on its way has arrived by then, or
-  // arrives in the middle of it.
+  // No process works any more, and somebody runs `lab heal`: late requests have arrived by then, or arrive during it.
   const last = new Process('last heal')
   spawn(last, () => heal(last))
   await settle(scheduler)

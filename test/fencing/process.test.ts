@@ -1,4 +1,4 @@
-/** The agent and its keeper as processes, by the built command line, for a lab of which no machine runs. */
+/** The agent and its keeper as processes of the built command line, for a lab whose machines do not run. */
 import { readFileSync } from 'node:fs'
 import { appendFile, mkdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ import { temporaryFolder } from '../helpers/folder.js'
 
 const lab = { name: 'iscsi-ha' }
 
-// The sources start what is built: the tests run from the sources.
+// The tests run the sources, which start the built program.
 vi.mock('node:child_process', async (original) => {
   const real = await original<typeof import('node:child_process')>()
   return {
@@ -39,7 +39,9 @@ afterEach(() => stopAgent(lab))
 const agent = async (): Promise<number | undefined> => (await holderOf(filesOf(lab).lock))?.pid
 const keeper = async (): Promise<number | undefined> => (await holderOf(filesOf(lab).keeperLock))?.pid
 
-/** Until both are there, and neither is one of these; the time is for starting Node.js twice on a busy host. */
+/**
+ * Waits until both are there and neither is one of these; the time allows for starting Node.js twice on a busy host.
+ */
 const both = (...but: readonly (number | undefined)[]): Promise<{ agent: number; keeper: number }> =>
   vi.waitFor(
     async () => {
@@ -74,7 +76,7 @@ it('stopping the agent ends it and its keeper for good, even right after one was
   const { keeper: killed } = await both()
   process.kill(killed, 'SIGKILL')
   await stopAgent(lab)
-  // Longer than an agent would take to be there again.
+  // Longer than an agent would take to come back.
   await new Promise((resolve) => setTimeout(resolve, 3000))
   expect(await agent()).toBeUndefined()
   expect(await keeper()).toBeUndefined()

@@ -1,7 +1,7 @@
 /**
- * Who a target lets in, by the very scripts that run on a target machine. The kernel's configfs is a stand-in, a tmpfs
- * in a mount namespace: what is tried is which access lists there are afterwards. It needs root; on real machines the
- * same is tried by test/e2e/fences.test.ts.
+ * Which initiators a target admits, by the very scripts that run on a target machine. The kernel's configfs is
+ * replaced by a tmpfs in a mount namespace: the test is which access lists exist afterwards. It needs root;
+ * test/e2e/fences.test.ts does the same on real machines.
  */
 import { execa } from 'execa'
 import { readFile } from 'node:fs/promises'
@@ -21,11 +21,11 @@ const script = machineFiles(lab, machineNamed(lab, 'target'), {
 const worker1 = machineNamed(lab, 'worker1').iqn ?? ''
 const worker2 = machineNamed(lab, 'worker2').iqn ?? ''
 
-/** A reboot: configfs is empty again, the disk is as it was. */
+/** A reboot: configfs is empty again, and the disk is unchanged. */
 const reboot = 'umount /sys/kernel/config; mount -t tmpfs none /sys/kernel/config; /etc/lab/boot.d/50-target'
 const lists = `ls /sys/kernel/config/target/iscsi/*/tpgt_1/acls`
 
-/** Runs lines of shell on the stand-in of a target machine. @returns the access lists at its end */
+/** Runs shell commands on the stand-in for a target machine. @returns the access lists afterwards */
 const onTarget = async (...lines: readonly string[]): Promise<readonly string[]> => {
   const prelude = [
     'set -e',
@@ -33,7 +33,7 @@ const onTarget = async (...lines: readonly string[]): Promise<readonly string[]>
     'mkdir -p /var/lib/lab; mount -t tmpfs none /var/lib/lab',
     'mount -t tmpfs none /etc; mkdir -p /etc/lab/boot.d /etc/target',
     'printf %s "$SCRIPT" > /etc/lab/boot.d/50-target; chmod +x /etc/lab/boot.d/50-target',
-    // configfs makes the attributes of whatever is made, and removes them with it.
+    // configfs creates the attributes of a new folder, and removes them with it.
     'mount -t tmpfs none /run; mkdir /run/bin',
     `printf '%s\n' '#!/bin/sh' '/bin/mkdir "$@"' 'shift; for each in "$@"; do /bin/mkdir -p "$each"/attrib "$each"/auth "$each"/wwn "$each"/discovery_auth; done' > /run/bin/mkdir`,
     `printf '%s\n' '#!/bin/sh' 'exec rm -r "$@"' > /run/bin/rmdir`,

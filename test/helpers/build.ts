@@ -1,14 +1,14 @@
-/** Builds dist/ once before the tests: commands, locks and supervisors are tested as processes of their own. */
+/** Builds dist/ once before the tests: commands, locks and supervisors are tested as separate processes. */
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { execa } from 'execa'
 
 const root = join(import.meta.dirname, '..', '..')
-/** Beside what it describes: several worktrees may share node_modules. */
+/** Next to the build that it describes: several worktrees may share node_modules. */
 const stamp = join(root, 'dist', '.built-from')
 
-/** By content and not by time: an edit that is made while the compiler runs must not count as built. */
+/** By content and not by time: an edit during the compilation must not count as built. */
 const hashOfSources = (): string => {
   const hash = createHash('sha256')
   const sources = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
@@ -28,7 +28,7 @@ export default async (): Promise<void> => {
     reject: false,
     stdin: 'ignore',
   })
-  // It writes JavaScript for what has type errors, too; finding those is the work of `tsc --noEmit`.
+  // The compiler writes JavaScript even if there are type errors; finding those is the job of `tsc --noEmit`.
   if (exitCode !== 0) process.stderr.write(`dist/ was built from sources with type errors:\n${stdout}\n`)
   if (!existsSync(join(root, 'dist', 'cli.js'))) throw new Error(`tsc wrote no dist/cli.js:\n${stdout}`)
   writeFileSync(stamp, sources)

@@ -1,14 +1,14 @@
-/** The built command line as a user runs it, in folders of its own: nothing of the real ones is read or changed. */
+/** The built command line as a user runs it, in its own folders: it neither reads nor changes the real ones. */
 import { mkdirSync, mkdtempSync, readdirSync } from 'node:fs'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { execa } from 'execa'
 
-/** LAB_CLI: another build of it, for trying things. */
+/** LAB_CLI: another build of it, to try something out. */
 export const cli = process.env['LAB_CLI'] ?? join(import.meta.dirname, '..', '..', 'dist', 'cli.js')
 
-/** Where its modules lie, for programs that use one of them by itself. */
+/** The folder of its modules, for programs that use a single one. */
 export const dist = dirname(cli)
 
 export interface Ran {
@@ -21,10 +21,10 @@ export class Desk {
   readonly folder = mkdtempSync(join(tmpdir(), 'lab-cli-'))
   readonly state = join(this.folder, 'state')
   readonly cache = join(this.folder, 'cache')
-  /** Where it is run. */
+  /** The folder in which it runs. */
   readonly here = join(this.folder, 'here')
   readonly env: Readonly<Record<string, string>> = {
-    // Without the developer's own settings; HOME, too, because that is where it goes without LAB_STATE.
+    // Without the developer's own settings; HOME is replaced as well, because it is the default without LAB_STATE.
     PATH: process.env['PATH'] ?? '',
     HOME: join(this.folder, 'home'),
     LAB_STATE: this.state,
@@ -39,7 +39,7 @@ export class Desk {
     return this.run(process.execPath, [cli, ...args], env)
   }
 
-  /** Under bash, as it would be typed; `lab` is the command line. */
+  /** Under bash, as a user would type it; `lab` is the command line. */
   async shell(script: string, env: Readonly<Record<string, string>> = {}): Promise<Ran> {
     const lab = `lab() { '${process.execPath}' '${cli}' "$@"; }`
     return this.run('bash', ['-c', `${lab}\n${script}`], env)
@@ -62,7 +62,7 @@ export class Desk {
     return { exitCode: result.exitCode ?? 128, stdout: result.stdout, stderr: result.stderr }
   }
 
-  /** Everything that is there now, whoever made it: relative paths, without the folders it began with. */
+  /** All files that exist now, as relative paths, without the folders that existed at first. */
   contents(): readonly string[] {
     return readdirSync(this.folder, { recursive: true, encoding: 'utf8' })
       .filter((path) => path.includes('/'))
@@ -70,8 +70,8 @@ export class Desk {
   }
 
   /**
-   * The mark that `lab up` leaves in a lab's folder: a stand-in for a lab that is up. Commands then look for its
-   * machines, and find that none is there. The real thing is in test/e2e.
+   * The mark that `lab up` leaves in a lab's folder: it makes a lab look up. Commands then look for its machines, and
+   * find none. test/e2e has real labs.
    */
   async madeBefore(lab: string, files: Readonly<Record<string, string>> = {}): Promise<void> {
     await mkdir(join(this.state, lab), { recursive: true })

@@ -1,8 +1,8 @@
-/** A stand-in for the database: it speaks MySQL's protocol, keeps one table of rows, and has moods. */
+/** A fake of the database: it speaks MySQL's protocol, keeps one table of rows, and has moods. */
 import type { AddressInfo, Server } from 'node:net'
 import mysql from 'mysql2'
 
-/** How a server takes a question. */
+/** How a server treats a query. */
 export type Mood = 'answers' | 'refuses' | 'is silent' | 'has no table'
 
 export interface Row {
@@ -18,7 +18,7 @@ export interface FakeDatabase {
   readonly close: () => void
 }
 
-/** The types of mysql2 know little of its servers. */
+/** The types of mysql2 hardly cover its servers. */
 interface FakeServer {
   readonly _server: Server
   on(event: 'connection', listener: (connection: FakeConnection) => void): void
@@ -49,7 +49,7 @@ const column = (name: string): object => ({
   decimals: 0,
 })
 
-/** @param podOf who answers, asked anew for each question */
+/** @param podOf the pod that answers; called for each query */
 export const databaseServer = async (
   podOf: () => string,
   moodOf: () => Mood = () => 'answers',
@@ -58,7 +58,7 @@ export const databaseServer = async (
   const server = (mysql.createServer as unknown as () => FakeServer)()
   server.on('connection', (connection) => {
     connection.on('error', () => {})
-    // Each question and its answer are counted from 0, which mysql2's servers do not see to.
+    // Packets of each query and its answer are numbered from 0, which mysql2's servers do not take care of.
     const writeOk = connection.writeOk.bind(connection)
     connection.writeOk = () => {
       writeOk()

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 
-/** A folder of the test's own, gone when it ends. Its path is short: Unix sockets go in there. */
+/** A folder for one test, removed when the test ends. Its path is short, because Unix sockets go in there. */
 export const temporaryFolder = async (): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'lab-'))
   onTestFinished(() => rm(folder, { recursive: true, force: true }))

@@ -1,4 +1,4 @@
-/** The server of the plain file, as it runs in the database's pod: the same program, on a folder of this host. */
+/** The server of the plain file, as it runs in the database's pod: the same program, with a folder of this host. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
@@ -9,11 +9,11 @@ export interface LedgerServer {
   readonly process: ChildProcess
   /** On 127.0.0.1. */
   readonly port: number
-  /** SIGTERM, as Kubernetes ends a container. @returns its exit status, or the signal that ended it */
+  /** Sends SIGTERM, as Kubernetes does to end a container. @returns its exit status, or the signal that ended it */
   readonly stop: () => Promise<number | string>
 }
 
-/** @param before words of a command that runs the rest of its words, such as `nice` */
+/** @param before a command that runs the rest of its words as a command, such as `nice` */
 export const ledgerServer = async (
   folder: string,
   pod = 'pod-1',
@@ -22,7 +22,7 @@ export const ledgerServer = async (
   const words = [...before, 'perl', ledgerScript, folder, '127.0.0.1:0']
   const process = spawn(words[0] ?? '', words.slice(1), {
     stdio: ['ignore', 'ignore', 'pipe'],
-    // A group of its own, so that nothing outlives the test.
+    // A process group of its own, so that nothing outlives the test.
     detached: true,
     env: { PATH: globalThis.process.env['PATH'], HOSTNAME: pod },
   })

@@ -1,13 +1,13 @@
-/** What tests read from documents. */
+/** Functions with which tests read documents. */
 
-/** The text below a heading, without what belongs to the next one. */
+/** The text below a heading, up to the next heading. */
 export const section = (text: string, heading: string): string => {
   const [, found] = new RegExp(`^## ${heading}\n([^]*?)(?=^## |$(?![^]))`, 'm').exec(text) ?? []
   if (found === undefined) throw new Error(`no section ${heading}`)
   return found
 }
 
-/** The cells of the rows of a section's tables, head and rule left out. */
+/** The cells of the rows of a section's tables, without head and rule. */
 export const rows = (text: string): readonly (readonly string[])[] =>
   text
     .split('\n')

@@ -1,4 +1,4 @@
-/** The command blocks of README.md and README.ja.md: what a reader will type. */
+/** The command blocks of README.md and README.ja.md, which readers will type. */
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 

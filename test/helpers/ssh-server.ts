@@ -1,4 +1,4 @@
-/** A real SSH server on a Unix socket. It lets one key in, and runs what it is told in a real shell. */
+/** A real SSH server on a Unix socket. It admits one key, and runs commands in a real shell. */
 import { makeKeyPair } from '../../src/machine/keys.js'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,7 +9,7 @@ import { onTestFinished } from 'vitest'
 import type { SshEndpoint } from '../../src/machine/ssh.js'
 import { temporaryFolder } from './folder.js'
 
-/** Made once: a lab has one key, too. */
+/** Made once: a lab has only one key, too. */
 export const clientKeys = makeKeyPair('test')
 const hostKeys = makeKeyPair('test')
 
@@ -24,16 +24,16 @@ export interface Ran {
 
 export class TestSshServer {
   readonly path: string
-  /** Connections that were opened, ever. */
+  /** All connections so far. */
   connections = 0
-  /** Clients that proved who they are, ever. */
+  /** All clients that authenticated so far. */
   logins = 0
-  /** Attempts to log in, good or bad. */
+  /** All attempts to log in so far, good or bad. */
   attempts = 0
   readonly ran: Ran[] = []
-  /** Further channels are refused, as by OpenSSH's MaxSessions. */
+  /** The server refuses further channels, like OpenSSH with MaxSessions. */
   full = false
-  /** Set: what the client asks for is given here instead of to a shell. */
+  /** If set, this handles the client's commands instead of a shell. */
   instead: ((channel: ssh2.ServerChannel, command: string) => void) | undefined
   readonly #ssh: ssh2.Server
   readonly #listener: Server
@@ -70,7 +70,7 @@ export class TestSshServer {
     return this.#sockets.size
   }
 
-  /** Every connection ends, without a word: the machine lost its power. */
+  /** Ends every connection without notice, as if the machine lost its power. */
   drop(): void {
     for (const socket of this.#sockets) socket.destroy()
   }
@@ -133,14 +133,14 @@ export class TestSshServer {
     channel.on('error', () => undefined)
     const loseClient = (): void => {
       ran.channelClosed = true
-      // As OpenSSH does it without a terminal: the command loses its pipes, and may go on.
+      // Like OpenSSH without a terminal: the command loses its pipes, and may continue.
       child.stdin.end()
       child.stdout.destroy()
       child.stderr.destroy()
     }
     channel.on('close', loseClient)
     client.on('close', loseClient)
-    // A program that does not read its input is no error: sshd says nothing about it either.
+    // A program that does not read its input is not an error: sshd does not report it either.
     child.stdin.on('error', () => undefined)
     channel.pipe(child.stdin)
     child.stdout.pipe(channel, { end: false })
@@ -153,12 +153,12 @@ export class TestSshServer {
   }
 }
 
-/** The process with all that it started: each is the first of a process group of its own. */
+/** Kills the process and its children: each is the first of its own process group. */
 const end = (child: ChildProcess): void => {
   if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
   try {
     process.kill(-child.pid, 'SIGKILL')
   } catch {
-    // It ended while we looked.
+    // It ended in the meantime.
   }
 }

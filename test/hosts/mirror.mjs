@@ -1,7 +1,7 @@
 /**
- * A way to a package mirror for machines in a namespace, as an HTTP proxy. Two processes share a Unix socket, since one
- * process is in one network namespace only:
- *   mirror.mjs outside SOCKET FOLDER   asks the web, and keeps packages, which never change, in FOLDER
+ * An HTTP proxy that gives machines in a namespace access to a package mirror. Two processes share a Unix socket,
+ * because a process is in one network namespace only:
+ *   mirror.mjs outside SOCKET FOLDER   fetches from the web, and keeps packages, which never change, in FOLDER
  *   mirror.mjs inside SOCKET ADDRESS   listens there, on port 3142, and passes everything on
  */
 import { createHash } from 'node:crypto'

@@ -1,6 +1,6 @@
 /**
- * Machines that somebody else made, for tests: User-Mode Linux with plain Debian, in a network namespace of their own,
- * reached over SSH alone. `lab` runs in that namespace, as on a computer in the machines' network. Root's.
+ * Machines that somebody else made, for tests: User-Mode Linux with plain Debian, in their own network namespace,
+ * reached over SSH alone. `lab` runs in that namespace, like on a computer in the machines' network. Needs root.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -19,11 +19,11 @@ import type { RunningMachine, StartRequest } from '../../src/provider/uml/reques
 import { callSupervisor } from '../../src/provider/uml/tunnel.js'
 import { cli } from '../e2e/lab.js'
 
-/** The network of the machines: not one that any lab file names. */
+/** The network of the machines, which no lab file names. */
 export const subnet = '10.20.30.0/24'
 const gateway = '10.20.30.1'
 
-/** Who may log in to every machine, and become root with the same password. */
+/** The user that can log in to every machine, and become root with the same password. */
 export const user = 'pi'
 export const password = 'raspberry'
 
@@ -33,13 +33,13 @@ export interface ForeignMachine {
   readonly address: string
   /** Mebibytes. */
   readonly memory: number
-  /** A host key that another machine has as well, as after cards were cloned. Default: one of its own. */
+  /** A host key that another machine has as well, as cloned cards have. Default: a key of its own. */
   readonly hostKey?: { readonly privateKey: string; readonly publicKey: string }
 }
 
 const here = (name: string): string => fileURLToPath(new URL(name, import.meta.url))
 
-/** The disk that all machines begin with: made once, kept beside the parts under the hash of what makes it. */
+/** The disk that all machines start from: made once, and kept with the parts under the hash of its inputs. */
 const foreignDisk = async (): Promise<string> => {
   const script = here('foreign-disk.sh')
   const hash = createHash('sha256').update(readFileSync(script)).digest('hex').slice(0, 12)
@@ -63,7 +63,7 @@ export class World {
 
   readonly #socket = join(this.folder, 'supervisor.sock')
 
-  /** Makes the network, a way to a package mirror, and the machines; returns once all of them answer SSH. */
+  /** Makes the network, the access to a package mirror, and the machines; returns once all of them answer SSH. */
   static async start(machines: readonly ForeignMachine[]): Promise<World> {
     const world = new World()
     try {
@@ -81,7 +81,7 @@ export class World {
     const [program, ...words] = command
     const child = spawn(program, words, { stdio: ['ignore', 'pipe', 'inherit'] })
     this.#processes.push(child)
-    // It says when it is ready.
+    // It prints a line when it is ready.
     await once(child.stdout, 'data')
   }
 
@@ -128,7 +128,7 @@ export class World {
     ])
   }
 
-  /** Words before a command that shall run in the machines' network. */
+  /** Words before a command that should run in the machines' network. */
   inside(): readonly [string, ...string[]] {
     return ['nsenter', `--net=${links(this.#supervisor)}`, '--']
   }
@@ -196,12 +196,12 @@ export class World {
     await callSupervisor(this.#socket, 'PUT', `/machines/${name}`, this.#machines.get(name))
   }
 
-  /** Off, without telling it. */
+  /** Switches it off without warning. */
   async cut(name: string): Promise<void> {
     await callSupervisor(this.#socket, 'DELETE', `/machines/${name}`)
   }
 
-  /** Off and on again; returns when it answers. */
+  /** Switches it off and on again; returns when it answers. */
   async reboot(name: string, address: string): Promise<void> {
     await this.cut(name)
     await this.switchOn(name)
@@ -213,7 +213,7 @@ export class World {
     return machines.filter(({ running }) => running).map(({ name }) => name)
   }
 
-  /** Starts `lab` in the machines' network. @param env variables beside those of every command */
+  /** Starts `lab` in the machines' network. @param env variables in addition to those of every command */
   begin(args: readonly string[], env: NodeJS.ProcessEnv = {}, input = '') {
     const [program, ...before] = this.inside()
     return execa(program, [...before, process.execPath, cli, ...args], {
@@ -224,7 +224,7 @@ export class World {
     })
   }
 
-  /** A command as root on a machine, with the password, as its owner would give it. */
+  /** Runs a command as root on a machine, with the password, as its owner would. */
   async owner(address: string, command: string): Promise<string> {
     const askpass = join(this.folder, 'askpass')
     await writeFile(askpass, `#!/bin/sh\necho ${password}\n`, { mode: 0o700 })

@@ -35,7 +35,7 @@ const problemsOf = (text: string, file = 'lab.yaml'): LabFileError => {
 const yamlIn = (folder: string): string[] =>
   readdirSync(join(here, folder)).filter((file) => file.endsWith('.yaml'))
 
-/** Where the lab was read from differs from one clone to the next. */
+/** The path of a lab file differs between clones. */
 const withoutFile = (lab: Lab): object => ({
   ...lab,
   file: undefined,
@@ -141,7 +141,7 @@ describe('input that is hard to report on', () => {
     const { problems } = problemsOf(many(30_000, (index) => `k${String(index)}: 1`))
     expect(problems).toHaveLength(201)
     expect(problems.at(-1)?.message).toBe('and 29803 more problems')
-    // Two seconds alone, ten times that beside other tests; every key compared with every other, minutes.
+    // Two seconds alone, ten times that next to other tests; comparing every key with every other took minutes.
   }, 60_000)
 
   test('more than a hundred aliases are refused', () => {
@@ -204,7 +204,7 @@ describe('input that is hard to report on', () => {
 })
 
 describe('any mutation of a lab file is reported as an error in the file', { timeout: 60_000 }, () => {
-  // Every fault is in one file; the many scenarios of iscsi-ha would only take time.
+  // One file has every fault; the many scenarios of iscsi-ha would only take time.
   const text = [
     readFileSync(join(schemaFile, '..', 'iscsi-ha.yaml'), 'utf8').replace(/^scenarios:[^]*/m, ''),
     ...['two-targets', 'every-fault'].map((name) =>
@@ -225,7 +225,7 @@ describe('any mutation of a lab file is reported as an error in the file', { tim
     }
   }
 
-  /** Every path in a value, so that `set` can put something else there. */
+  /** Every path in a value, so that `set` can replace what is there. */
   const pathsOf = (value: unknown, path: string[] = []): string[][] =>
     typeof value === 'object' && value !== null
       ? [path, ...Object.entries(value).flatMap(([key, child]) => pathsOf(child, [...path, key]))]

@@ -1,4 +1,4 @@
-/** Attempts at an exercise, on a lab that is a few variables. */
+/** Attempts at an exercise, on a lab that consists of a few variables. */
 import { mkdir } from 'node:fs/promises'
 import { beforeEach, expect, test, vi } from 'vitest'
 import type { Context } from '../../src/context.js'
@@ -15,7 +15,7 @@ const lab = await loadLab('iscsi')
 const shipped = loadExercise(folderOfExercise(exercisesFolder('iscsi'), 'iscsi', 'chap-login'), lab, [])
 const hidden = loadExercise(folderOfExercise(exercisesFolder('iscsi'), 'iscsi', 'find-the-fault'), lab, [])
 
-/** What a machine answers; undefined: it is silent. */
+/** The answer of a machine; undefined: it does not answer. */
 let world: { value: string; silent: boolean }
 
 const small = (change: Partial<Exercise> = {}): Exercise => ({

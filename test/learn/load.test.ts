@@ -60,7 +60,7 @@ describe.each(exercises)('the exercise %s', (_, { folder, lab, checks }) => {
         )
         expect(screen.length, `${step.id}\n${screen.join('\n')}`).toBeLessThanOrEqual(23)
         expect(screen.filter((line) => widthOf(line) > 80)).toEqual([])
-        // Nothing of the task, and nothing of what is learned from it, is cut off.
+        // Neither the task nor its explanation is cut off.
         const after = exercise.words[language].steps.get(step.id)?.after.replaceAll(/\s/g, '') ?? ''
         if (done) expect(screen.join('').replaceAll(/\s/g, '')).toContain(after)
       }

@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 /**
- * `npm run test:learn`: proves every exercise on its lab, one lab after another, and writes a JUnit file for each.
- * A lab that fails does not keep the others from being tried.
+ * `npm run test:learn`: proves every exercise on its lab, one lab after another, and writes a JUnit file for each. If
+ * a lab fails, the others are still tried.
  *   --labs iscsi,iscsi-ha  only the exercises of these
- *   --into FOLDER          where the results go: without it, `learn-report` in the current folder
- * Exit code: 0 when every exercise passed; 2 when a lab has no exercises; 130 after Ctrl-C, which removes the lab.
+ *   --into FOLDER          where the results go; default: `learn-report` in the current folder
+ * Exit code: 0 if every exercise passed; 2 if a lab has no exercises; 130 after Ctrl-C, which removes the lab.
  */
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'

@@ -1,4 +1,4 @@
-/** What commands that look know of a lab: the parsed lab file that is kept beside its copy. */
+/** What read-only commands know of a lab: the parsed lab file that is kept next to its copy. */
 import { readdirSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -36,7 +36,7 @@ describe('the copy of the parsed lab file', () => {
 
   const kept = (): string => join(folder, 'lab.json')
   const remember = async () => rememberLab(await readLab('iscsi'))
-  /** Changes what is kept, in a way that shows whether it was used. */
+  /** Changes the kept file in a way that shows whether it was used. */
   const edit = async (
     change: (parsed: { program: string; text: string; lab: { description: string } }) => void,
   ) => {

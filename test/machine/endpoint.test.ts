@@ -1,4 +1,7 @@
-/** What control planes are told about the address that they share, and the watch beside keepalived at work. */
+/**
+ * The configuration of control planes for their shared address, and the program that watches the API server next to
+ * keepalived.
+ */
 import { readFile, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
@@ -33,7 +36,7 @@ describe('kubeadm', () => {
     const [, cluster] = documents(contentOf(lab, 'master2', '/etc/lab/kubeadm.yaml'))
     expect(cluster).toMatchObject({ controlPlaneEndpoint: '192.168.56.10:6443' })
     expect(JSON.stringify(cluster?.['controllerManager'])).not.toContain('"leader-elect","value":"false"')
-    // Which API server answers, its certificate tells: it names no machine but its own.
+    // The certificate shows which API server answers: it names only its own machine.
     expect(cluster?.['apiServer']?.['certSANs']).toEqual(['127.0.0.1', 'localhost'])
   })
 
@@ -100,7 +103,7 @@ describe('the watch beside keepalived', () => {
     try {
       await becomes('0')
       const before = connections
-      // A number with a line break would do for keepalived: what counts is that it is one number.
+      // keepalived would accept a number with a line break; the test is that it is a single number.
       expect(await readFile(state, 'utf8')).toBe('0\n')
       await delay(5000)
       expect(connections).toBe(before)

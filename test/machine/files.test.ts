@@ -75,7 +75,7 @@ describe.each(names)('the files of %s', (name) => {
 
   test('no file contains a template expression', () => {
     for (const { path, content } of allFiles(labNamed(name))) {
-      // What the nasty lab file says itself is not a template's.
+      // Text from the nasty lab file does not come from a template.
       const ours = content.replaceAll(/\{\{(x|mustaches)\}\}/g, '')
       for (const trace of ['{{', 'undefined', '[object', 'NaN', '&quot;', '&#x'])
         expect(ours.includes(trace), `${path} has ${trace}`).toBe(false)
@@ -242,7 +242,7 @@ describe('settings of the lab file', () => {
         readinessProbe: { periodSeconds: 20, timeoutSeconds: 300 },
       }),
     )
-    // A patch cannot make the probe that is not there.
+    // A patch cannot add a probe that does not exist.
     expect(documents('master', patchOf('kube-controller-manager'), 20)).toEqual(
       patched('kube-controller-manager', { livenessProbe }),
     )
@@ -305,8 +305,8 @@ describe('settings of the lab file', () => {
 })
 
 /**
- * The kernel's configfs makes the insides of a folder when the folder is made, and takes them away with it.
- * These shell functions do as much on an ordinary file system.
+ * The kernel's configfs creates the contents of a folder when the folder is made, and removes them with it. These
+ * shell functions do the same on an ordinary file system.
  */
 const asConfigfs = `
 mountpoint() { :; }
@@ -384,7 +384,7 @@ describe('the script of a target, run on a stand-in for configfs', () => {
     expect(devices).toEqual(['/dev/ubdc', '/dev/ubdd', '/dev/ubde'])
   })
 
-  // An initiator knows disks by it: with one number twice, by-id links and multipath take two disks for one.
+  // Initiators identify disks by it: if two had the same number, by-id links and multipath would take them for one.
   test('every disk of a lab has its own serial number, whichever machine serves it', () => {
     const lab = labNamed('nasty')
     const targets = lab.targets.map((target) => ({ ...target, luns: [{ lun: 0, size: 1024 ** 3 }] }))
@@ -482,7 +482,7 @@ describe('the script of a target, run on a stand-in for configfs', () => {
       expect(await valueOf(folder, 'iscsi', place, 'userid_mutual')).toBe(mutual.username)
       expect(await valueOf(folder, 'iscsi', place, 'password_mutual')).toBe(mutual.password)
     }
-    // The kernel says so itself once it has both; without them in the lab file it must forget them.
+    // The kernel enables it once it has both; if they are not in the lab file, it must forget them.
     const says = join(folder, 'config', 'target', 'iscsi', acl, 'authenticate_target')
     await writeFile(says, '1\n')
     await runTarget(folder, labNamed('iscsi'), 'target')
@@ -549,7 +549,8 @@ describe('the script of a target, run on a stand-in for configfs', () => {
     const acls = join(folder, 'config', 'target', group, 'acls')
     const lun = (number: number): string =>
       join(folder, 'config', 'target', group, 'lun', `lun_${String(number)}`)
-    // LUN 0 for c2, the database's disk; LUN 1 of c1 leads to the database's, too; a link of another name.
+    // LUN 0 is for c2, the database's disk; LUN 1 of c1 leads to the database's disk as well; the link has another
+    // name.
     await mkdir(join(acls, 'iqn.2016-04.world.srv:c2', 'lun_0'))
     await symlink(lun(0), join(acls, 'iqn.2016-04.world.srv:c2', 'lun_0', 'mine'))
     await rm(join(acls, 'iqn.2016-04.world.srv:c1', 'lun_1', 'lun'))

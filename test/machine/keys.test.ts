@@ -26,7 +26,7 @@ describe('a pair of keys', () => {
   test('a pair of keys can be read, although ssh2 sometimes makes one that cannot', () => {
     const make = () => ssh2.utils.generateKeyPairSync('ed25519', { comment: 'lab demo' })
     let unreadable = make()
-    // One in 250: 10,000 tries without one would mean that ssh2 was repaired, and this test may go.
+    // One in 250: if 10,000 tries find none, ssh2 was repaired, and this test can go.
     for (let tries = 0; !(ssh2.utils.parseKey(unreadable.private) instanceof Error); tries++) {
       expect(tries).toBeLessThan(10_000)
       unreadable = make()

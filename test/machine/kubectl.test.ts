@@ -6,7 +6,7 @@ import { LabError, tooBusy } from '../../src/error.js'
 import { type Kubectl, kubectlWith } from '../../src/machine/kubectl.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
-/** A program in kubectl's place: the body of a shell script. */
+/** A program in place of kubectl: the body of a shell script. */
 const kubectlThat = async (
   body: string,
   signal = new AbortController().signal,
@@ -76,7 +76,7 @@ describe('kubectl', () => {
     const folder = await temporaryFolder()
     const pod = (name: string, version = 1) =>
       JSON.stringify({ metadata: { name, uid: `uid-${name}`, version } })
-    // The first watch tells of b and breaks; by the second list a is gone, and b is another version.
+    // The first watch reports b and breaks; in the second list a is gone, and b has another version.
     const kubectl = await kubectlThat(`
 case "$*" in
   *watch=1*resourceVersion=7*) echo '{"type":"ADDED","object":${pod('b')}}'

@@ -121,7 +121,7 @@ describe('write', () => {
     const { server, machine } = await machineOf()
     const path = join(await temporaryFolder(), 'file')
     await writeFile(path, 'old')
-    // The connection drops with half of the content sent: on the machine that looks like its end.
+    // The connection drops when half of the content is sent: for the machine, that looks like its end.
     const writing = expect(machine.write(path, { content: 'x'.repeat(50_000_000) })).rejects.toMatchObject({
       code: 'ssh-lost',
     })

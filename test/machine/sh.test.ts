@@ -2,7 +2,7 @@ import { execa } from 'execa'
 import { describe, expect, test } from 'vitest'
 import { quote, secret, shell } from '../../src/machine/sh.js'
 
-/** Words that mean something to a shell, or that a careless quoting would lose. */
+/** Words that have a meaning for a shell, or that careless quoting would lose. */
 const nasty: readonly (readonly [what: string, word: string])[] = [
   ['plain', 'worker1'],
   ['an IQN', 'iqn.2016-04.world.srv:target00'],
@@ -42,7 +42,7 @@ const nasty: readonly (readonly [what: string, word: string])[] = [
   ['a long word', "'$x ".repeat(5000)],
 ]
 
-/** What a real shell makes of it: each word, and a zero byte behind it. */
+/** The words that a real shell makes of it, each followed by a zero byte. */
 const wordsOf = async (command: string): Promise<string[]> => {
   const { stdout } = await execa('/bin/sh', ['-c', command], { stripFinalNewline: false })
   return stdout.split('\0').slice(0, -1)

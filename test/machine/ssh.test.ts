@@ -20,7 +20,7 @@ const reach = async (
   return { server, transport }
 }
 
-/** The code of the LabError with which it fails; anything else is a failure of the test. */
+/** The code of the LabError with which it fails; any other error fails the test. */
 const codeOf = async (promise: Promise<unknown>): Promise<string> => {
   const error: unknown = await promise.then(
     () => new Error('it did not fail'),
@@ -32,12 +32,12 @@ const codeOf = async (promise: Promise<unknown>): Promise<string> => {
 
 const sha256 = (data: Buffer | string): string => createHash('sha256').update(data).digest('hex')
 
-/** Every byte there is, in every order of two. */
+/** Every byte value, in every order of two. */
 const everyByte = Buffer.from(
   Array.from({ length: 256 * 256 * 2 }, (_, n) => (n % 2 ? n >> 1 : n >> 9) & 255),
 )
 
-/** It takes connections and says nothing: a machine that hangs. */
+/** A server that accepts connections and does not answer: a machine that hangs. */
 const mute = async (): Promise<SshEndpoint['dial']> => {
   const path = join(await temporaryFolder(), 'mute.sock')
   const sockets: Socket[] = []
@@ -115,7 +115,7 @@ describe('standard input', () => {
   test('sends input that is larger than every SSH window', async () => {
     const { transport } = await reach()
     const input = Buffer.concat(Array.from({ length: 60 }, () => everyByte))
-    // The command is slow to begin, so the input has to wait.
+    // The command starts slowly, so its input has to wait.
     const { stdout } = await transport.exec('sleep 0.2; sha256sum', { input })
     expect(stdout).toBe(`${sha256(input)}  -\n`)
   })

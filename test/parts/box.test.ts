@@ -1,4 +1,4 @@
-/** What Vagrant is told about a box. That it takes one, and boots it: test/vagrant. */
+/** What Vagrant is told about a box. test/vagrant checks that Vagrant accepts and boots it. */
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -92,7 +92,7 @@ describe('whether Vagrant has it', () => {
   ])('a box that is stored $where is found by Vagrant: $has', async ({ folder, has }) => {
     const home = await temporaryFolder()
     set('VAGRANT_HOME', home)
-    // Nothing is built there.
+    // Nothing is built in it.
     set('LAB_CACHE', join(home, 'cache'))
     await mkdir(join(home, 'boxes', 'lab-VAGRANTSLASH-debian-13', ...folder), { recursive: true })
     if (has) await prepare()

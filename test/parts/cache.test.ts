@@ -19,7 +19,7 @@ const parts = (): readonly string[] => readdirSync(join(cache.root, 'parts')).so
 
 const quiet = { busy: () => undefined, lost: () => undefined, signal: new AbortController().signal }
 
-/** Another process that takes the lock of a part, begins to make it, and stays. */
+/** Another process that takes the lock of a part, starts to make it, and stays. */
 const otherBuilder = async (key: string) => {
   const child = execa(
     process.execPath,
@@ -99,7 +99,7 @@ describe('the lock of a part', () => {
     })
     await vi.waitFor(() => expect([...told]).toEqual([`process ${pid}`]), 5000)
     child.stdin.end()
-    // And when it is free, the part is there.
+    // And once the lock is free, the part is there.
     expect(await mine).toBe(true)
     expect(readdirSync(cache.path('a-1')).sort()).toEqual(['half', 'whole'])
   })

@@ -1,4 +1,7 @@
-/** Parts for another processor than this host's. That they are built, and that a machine of them boots: test/vagrant. */
+/**
+ * Parts for another kind of processor than this host's. test/vagrant checks that they can be built, and that a machine
+ * of them boots.
+ */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { copyFile, mkdir, writeFile } from 'node:fs/promises'
@@ -13,7 +16,7 @@ import { partsFolder, pins } from '../../src/parts/pins.js'
 import { runInSandbox } from '../../src/parts/sandbox.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
-// Only on amd64 are there parts for another processor.
+// Parts for another kind of processor exist only on amd64.
 describe.skipIf(hostArchitecture() !== 'amd64')('parts for arm64', () => {
   const parts = foreignCatalog(pins(), '/cache', 'arm64')
 
@@ -21,7 +24,7 @@ describe.skipIf(hostArchitecture() !== 'amd64')('parts for arm64', () => {
     const here = new Set(catalog(pins(), '/cache').map(({ id }) => id))
     const ids = parts.map(({ id }) => id)
     expect(hashesOf(parts).size).toBe(ids.length)
-    // The compilers for Go are the same.
+    // The Go compilers are the same.
     expect(ids.filter((id) => here.has(id))).toEqual(['builder', 'registry-client'])
     expect(ids.filter((id) => !id.endsWith('-arm64'))).toEqual(['builder', 'registry-client'])
     expect(ids).toEqual(expect.arrayContaining(['box-libvirt-arm64', 'box-virtualbox-arm64', 'cross-arm64']))
@@ -46,7 +49,7 @@ describe.skipIf(hostArchitecture() !== 'amd64')('parts for arm64', () => {
   })
 })
 
-// From Linux 6.7 on a user namespace can have a binfmt_misc of its own.
+// Since Linux 6.7, a user namespace can have its own binfmt_misc.
 const [major = 0, minor = 0] = release()
   .split('.')
   .map((part) => Number.parseInt(part, 10))
@@ -60,7 +63,7 @@ test.skipIf(!emulates)(
     const folder = await temporaryFolder()
     const known = join(folder, 'usr', 'aarch64-linux-gnu', 'lib', 'ld-linux-aarch64.so.1')
     await mkdir(join(known, '..'), { recursive: true })
-    // In the place of a program for arm64: it runs in another user namespace than the sandbox's only.
+    // In place of a program for arm64: only this one runs in another user namespace than the sandbox.
     const outside = '[ "$(readlink /proc/self/ns/user)" != "$OUTSIDE" ]'
     await writeFile(known, `#!/bin/sh\n${outside}\n`, { mode: 0o755 })
     const emulate = join(partsFolder, 'cross', 'emulate.sh')

@@ -11,13 +11,13 @@ test('a suite that is gone from a mirror is explained, with the place to which D
     code: 'debian-suite',
     hint: expect.stringMatching('archive.debian.org') as unknown,
   })
-  // Of a mirror that is not reached the same is said.
+  // A mirror that cannot be reached gives the same message.
   expect(diagnose([said[0] ?? '', '  Could not connect to deb.debian.org:80', said[2] ?? ''])?.code).toBe(
     'debian-mirror',
   )
 })
 
-/** What programs really printed. */
+/** The real output of programs. */
 test.each<{ said: string; code: string; reason: RegExp; hint: RegExp }>([
   {
     said: "cp: error writing '/lab/out/linux': No space left on device",

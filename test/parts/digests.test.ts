@@ -1,4 +1,4 @@
-/** Upstreams on loopback, and a copy of parts.yaml that their digests are written into. */
+/** Upstreams on loopback, and a copy of parts.yaml into which their digests are written. */
 import { createHash } from 'node:crypto'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -25,7 +25,7 @@ beforeEach(async () => {
   all.digests = {}
 })
 
-/** Whoever is asked for a file gives its address, and asks for a token before it gives an image. */
+/** Each server returns the requested file, and requires a token before it returns an image. */
 const serve = async (given: { checksum?: string; image?: string } = {}): Promise<void> => {
   const server = createServer((request, response) => {
     const path = request.url ?? ''
@@ -63,7 +63,7 @@ describe('npm run digests', () => {
     expect(digests[`https://${kubelet}`]).toBe(digestOf(`/${kubelet}`))
     expect(digests['registry.k8s.io/kube-proxy:v1.36.3']).toBe(digestOf(index))
     expect(digests['docker.io/rancher/local-path-provisioner:v0.0.30']).toBe(digestOf(index))
-    // Seven programs, two archives, for two processors each; eight images.
+    // Seven programs and two archives, for two processors each; eight images.
     expect(Object.keys(digests)).toHaveLength(2 * (7 + 2) + 8)
   })
 

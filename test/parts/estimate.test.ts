@@ -1,10 +1,16 @@
-/** What is said of the time left is right within a factor of two, or nothing is said: with a model of builds that share processors. */
+/**
+ * The estimate of the time left is right within a factor of two, or absent: with a model of builds that share
+ * processors.
+ */
 import { describe, expect, test } from 'vitest'
 import { Progress } from '../../src/parts/estimate.js'
 
 const before = { seconds: 240, lines: 3000 }
 
-/** A build that gets this share of what it had when it was measured, by the second; and what was said, with the truth. */
+/**
+ * A build that gets this share, for each second, of the processor time that it had when it was measured; the
+ * estimates, with the truth.
+ */
 const built = (shareAt: (second: number) => number, lines = before.lines) => {
   const done: number[] = [0]
   for (let at = 0; (done.at(-1) ?? 0) < before.seconds; at++) done.push((done.at(-1) ?? 0) + shareAt(at))
@@ -17,7 +23,7 @@ const built = (shareAt: (second: number) => number, lines = before.lines) => {
   }))
 }
 
-/** By how much what was said was wrong: 1 for nothing. The last seconds do not count. */
+/** The factor by which the estimate was wrong; 1 if there was none. The last seconds do not count. */
 const errors = (said: ReturnType<typeof built>): readonly number[] =>
   said.flatMap(({ left, remaining }) =>
     remaining === undefined || left < 5 ? [] : [Math.max(remaining / left, left / remaining)],
@@ -39,7 +45,7 @@ describe('the estimate of the time left in a build', () => {
   test.each([
     [2, 60, true],
     [7, 60, true],
-    // So little was left that the pace of before counts to the end: nobody can tell.
+    // So little was left that the earlier pace decides to the end: no estimate is possible.
     [10, 200, false],
   ])(
     'the estimate is within a factor of two, or absent, once %i other builds have started after %i s',

@@ -10,7 +10,7 @@ import { dist } from '../helpers/cli.js'
 
 export interface FakePart extends Partial<Part> {
   readonly id: string
-  /** What a shell runs; `$OUT`, `$WORK` and `$NEEDS` are set. */
+  /** The script of a shell; `$OUT`, `$WORK` and `$NEEDS` are set. */
   readonly script?: string
 }
 
@@ -80,8 +80,8 @@ const program = `
 `
 
 /**
- * The part that `fake({ id, script })` is, built by another process: its progress, or its error, a JSON object a line.
- * @param before words before the command line: what runs it.
+ * The part `fake({ id, script })`, built by another process: its progress, or its error, one JSON object per line.
+ * @param before words before the command line that runs it
  */
 export const buildElsewhere = (
   cache: string,

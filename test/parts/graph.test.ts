@@ -84,7 +84,7 @@ describe('fetching published parts', () => {
     server.close()
   })
 
-  /** A program that takes a compiler, and an image that takes a client to pull and a program to build. */
+  /** A program that needs a compiler, and an image that needs a client to pull and a program to build. */
   const graph = (published: Readonly<Record<string, string>>, from = address): Part[] => {
     const fetch = (id: string, needs: readonly string[] = []): Fetch => ({
       from: () => (from ? new URL(from) : undefined),
@@ -129,7 +129,7 @@ describe('fetching published parts', () => {
   ])('every part is fetched or built when $what', async ({ there, ended, content }) => {
     expect(ends(await build(graph(there)))).toEqual(ended)
     expect(await outputOf(graph(there), 'disk')).toBe(content)
-    // Where it came from makes no other part: it is there for those as well who would build it.
+    // Its origin does not make it another part: it is also there for hosts that would build it.
     expect(ends(await build(graph({})))).toEqual({ disk: 'cached' })
   })
 
@@ -205,7 +205,7 @@ describe('building', () => {
 
   test('parts of one lane are built one after another, and lanes run side by side', async () => {
     const together = join(folder, 'together')
-    // Each waits for the other to have started: that ends only if both run.
+    // Each waits for the other to start: this ends only if both run at once.
     const meet = (id: string, other: string): Part =>
       fake({ id, script: `touch ${together}-${id}; until [ -e ${together}-${other} ]; do sleep 0.05; done` })
     const alone = (id: string): Part =>
@@ -245,7 +245,7 @@ describe('building', () => {
     expect(seen.length).toBeGreaterThanOrEqual(3)
     expect(seen.at(-1)?.note).toMatch(/^line \d$/)
     expect(seen.at(-1)?.fraction).toBeGreaterThan(0.3)
-    // So few lines tell nobody how long it takes.
+    // So few lines give no estimate of the time.
     expect(seen.at(-1)).not.toHaveProperty('remaining')
     expect(await readFile(seen.at(-1)?.log ?? '', 'utf8')).toContain('line 1\nline 2\n')
   })
@@ -306,7 +306,7 @@ describe('two processes at once', () => {
     const building = build([part]).catch((error: unknown) => error)
     const locks = join(cache.root, 'locks')
     await vi.waitFor(() => expect(readdirSync(locks)).toHaveLength(1), 5000)
-    // What another process does after ours was stopped for long, as a laptop's is under a closed lid.
+    // What another process does after ours was suspended for long, like a laptop with its lid closed.
     await rm(join(locks, readdirSync(locks)[0] ?? ''), { recursive: true })
     expect(await building).toMatchObject({
       code: 'part-lock-lost',
@@ -399,7 +399,7 @@ describe('failures', () => {
   test('a disk that fills up under lab itself is named as the reason', async () => {
     const full = join(folder, 'full')
     await mkdir(full)
-    // In a mount namespace of its own, which takes the small disk along when it ends.
+    // In a mount namespace of its own, which removes the small disk when it ends.
     const inSmallDisk = [
       'unshare',
       ...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']),
@@ -409,7 +409,7 @@ describe('failures', () => {
       ...inSmallDisk,
       'sh',
       '-c',
-      // Room for the folders that come before the part, and for not one more.
+      // Room for the folders that come before the part, and for no other.
       `mount -t tmpfs -o nr_inodes=6 lab ${full} && mkdir ${full}/logs ${full}/locks ${full}/parts && exec "$@"`,
       'sh',
     ])
@@ -421,7 +421,8 @@ describe('failures', () => {
   })
 
   test('a network that is missing for a build is named as the reason', async () => {
-    // Nobody listens there, and no name is asked for: apt says what it says of a mirror that is not reached.
+    // Nothing listens there, and no name is looked up: apt prints what it prints about a mirror that cannot be
+    // reached.
     const script = `
       mkdir -p $WORK/lists/partial $WORK/empty
       echo 'deb [trusted=yes] http://127.0.0.1:1/debian trixie main' > $WORK/sources
@@ -543,7 +544,7 @@ describe('being ended', () => {
     expect(await alive(`sleep ${marker}`)).toBe(false)
     expect(await readFile('/proc/mounts', 'utf8')).not.toContain(mounted)
 
-    // The lock of the dead process passes on by itself.
+    // The lock of the dead process becomes free by itself.
     await writeFile(join(folder, 'again'), '')
     const parts = [fake({ id: 'x', script })]
     await build(parts)

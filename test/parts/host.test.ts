@@ -1,6 +1,6 @@
 /**
- * What is missing on a host. A host that lacks something is made of a PATH with links to some of the real programs;
- * apt-get is a stand-in, since the real one would change this host.
+ * What is missing on a host. A host that lacks something is a PATH with links to some of the real programs; apt-get is
+ * a stand-in, because the real one would change this host.
  */
 import { readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -14,7 +14,7 @@ import { setEnvironment } from '../provider/vagrant-tools.js'
 const root = process.getuid?.() === 0
 const all = ['mmdebstrap', 'unshare', 'setpriv', 'chroot', 'tar', 'mount', 'apt-get', 'newuidmap']
 
-/** This host with these programs only; those that it lacks itself are stood in for. */
+/** This host with only these programs; stand-ins replace those that it lacks itself. */
 const hostWith = async (
   names: readonly string[],
   scripts: Readonly<Record<string, string>> = {},
@@ -31,11 +31,11 @@ const hostWith = async (
   return folder
 }
 
-/** The keys of Debian are a file; where they are missing here, they are missing in every answer. */
+/** Debian's keys are a file; if they are missing here, they are missing in every answer. */
 const keys = existsSync(keyring()) ? [] : ['debian-archive-keyring']
 
 const as = (user: number): void => {
-  // Nobody can become another user and come back; what is asked of it is only who it is.
+  // A process cannot become another user and come back; only its user id matters here.
   const spy = vi.spyOn(process, 'getuid').mockReturnValue(user)
   onTestFinished(() => spy.mockRestore())
 }

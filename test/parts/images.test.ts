@@ -1,4 +1,4 @@
-/** Programs of the images. Small ones stand in for `nc` and `apache2`, which this host need not have. */
+/** Programs of the images. Small ones replace `nc` and `apache2`, which this host may not have. */
 import { chmod, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execa } from 'execa'
@@ -24,7 +24,7 @@ test.each([
       env: { PATH: `${folder}:${process.env['PATH'] ?? ''}` },
     })
     expect(exitCode).toBe(wanted)
-    // ZooKeeper reads four; a byte that is left makes its kernel reset the connection, and the answer is lost with it.
+    // ZooKeeper reads four bytes; a byte that is left makes its kernel reset the connection, and the answer is lost.
     expect((await execa('cat', [asked], { stripFinalNewline: false })).stdout).toBe('ruok')
   },
 )

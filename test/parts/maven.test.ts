@@ -43,7 +43,7 @@ describe('fetching jars with Maven', () => {
   })
 })
 
-/** Runs the real script against a server of our own. */
+/** Runs the real script against a local server. */
 const fetchJars = async (given: string) => {
   const server = createServer((_, response) => void response.end(given))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))

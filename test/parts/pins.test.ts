@@ -62,13 +62,13 @@ const rebuiltBy = (change: (copy: Pins) => void): string[] => {
   return [...after].filter(([id, hash]) => before.get(id) !== hash).map(([id]) => id)
 }
 
-/** Every part that is made without asking for more, but these. */
+/** Every part that is made without an explicit request, except these. */
 const idsBut = (...left: readonly string[]): string[] =>
   catalog(pins(), '/cache')
     .map(({ id }) => id)
     .filter((id) => !left.includes(id))
 
-/** What is made from the base disk's parts beside itself. */
+/** What is made from the base disk's parts in addition to the base disk. */
 const boxes = ['box-disk', 'box-libvirt', 'box-virtualbox']
 
 test.each<{ change: string; edit: (copy: Pins) => void; rebuilt: readonly string[] }>([
@@ -208,7 +208,7 @@ const filesBelow = (folder: string): string[] =>
     .filter((entry) => entry.isFile())
     .map(({ parentPath, name }) => relative(root, join(parentPath, name)))
 
-/** The parts that an edit of this file rebuilds by itself; those that need them follow. */
+/** The parts that an edit of this file rebuilds directly; the parts that need them follow. */
 const rebuiltByFile = (file: string, images: readonly string[] = []): string[] =>
   catalog(pins(), '/cache', images)
     .filter(({ files }) => files.some((input) => `${join(root, file)}/`.startsWith(`${input}/`)))
@@ -233,7 +233,7 @@ test.each([
 })
 
 test('every file under parts is an input of a part', () => {
-  // Where a part comes from does not make it another part.
+  // The origin of a part does not make it another part.
   const files = [...filesBelow('parts'), ...filesBelow('templates/base')].filter(
     (file) => file !== 'parts/parts.yaml' && !file.startsWith('parts/upstream/'),
   )

@@ -1,4 +1,4 @@
-/** What a step of a build may do that needs no rights: asked of a real process in a real sandbox. */
+/** What a build step that needs no rights may do: tried by a real process in a real sandbox. */
 import { mkdir, readFile, readlink, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from 'vitest'
@@ -63,7 +63,7 @@ describe('a build step that needs no rights', () => {
     expect(etc).not.toMatch(/shadow|sudoers|ssh\b|machine-id/)
     expect(await readFile(join(folder, 'out', 'file'), 'utf8')).toBe('made\n')
     const made = await stat(join(folder, 'out', 'file'))
-    // Nobody who builds later is the same user and can change it; and it gives nobody rights.
+    // No later build runs as the same user and can change it; and the file gives no rights.
     expect({ uid: made.uid, mode: made.mode & 0o7777 }).toEqual({ uid: process.getuid?.(), mode: 0o755 })
     expect((await stat(join(folder, 'out', 'folder'))).uid).toBe(process.getuid?.())
   })

@@ -62,7 +62,7 @@ describe('a command', () => {
     expect(lines).toEqual(words)
   })
 
-  // Its session as well: a kernel that shares between sessions counts niceness within each only.
+  // Its session as well: a kernel that divides time between sessions counts niceness only within each.
   test.each([undefined, 10])('the niceness of a command is that of its options: %s', async (niceness) => {
     const wanted = String(Math.min(19, getPriority() + (niceness ?? 0)))
     const lines: string[] = []
@@ -107,7 +107,7 @@ describe('what a command sees', () => {
     const [pid, count, user] = lines.map(Number)
     expect(pid).toBe(1)
     expect(count).toBeLessThan(6)
-    // Root's rights, whoever runs this.
+    // The rights of root, whoever runs this test.
     expect(user).toBe(0)
   })
 

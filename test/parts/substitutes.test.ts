@@ -1,6 +1,6 @@
 /**
- * Pins that others withdraw. Debian stands on loopback: a small mirror with a key of its own; apt, its signatures, and the
- * package of the source are real.
+ * Pins that others withdraw. A small Debian mirror with its own key is on loopback; apt, its signatures, and the
+ * source package are real.
  */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -99,7 +99,7 @@ describe('the version that is taken', () => {
   })
 })
 
-/** A source package of the kernel that has one file, `Makefile`, and a signed mirror that has it under this version. */
+/** A kernel source package with one file, `Makefile`, and a signed mirror that has it with this version. */
 const mirrorWith = async (packages: readonly { name: string; version: string }[]): Promise<void> => {
   const folder = await temporaryFolder()
   const dist = join(folder, 'dists', 'trixie-backports')
@@ -156,7 +156,7 @@ const mirrorWith = async (packages: readonly { name: string; version: string }[]
   })
 }
 
-/** As parts.yaml, but nothing is looked for in other suites. */
+/** Like parts.yaml, but without other suites. */
 const ours = (): Pins => {
   const copy = structuredClone(pins())
   copy.kernel.otherSuites = []
@@ -208,7 +208,7 @@ describe.skipIf(process.arch !== 'x64')('a mirror that has only another version 
         `Debian no longer has the pinned ${source.package} ${source.version}. Using 7.2.14-1~bpo13+1 of trixie-backports, which Debian signs: the patches must apply to it, and it must boot`,
       ])
       expect(rememberedSubstitutes(ours(), cacheRoot)).toEqual(found)
-      // Nothing is said twice, and of other pins it is nothing.
+      // Nothing is reported twice, and nothing about other pins.
       expect((await find(cacheRoot)).notices).toEqual([])
       const others = ours()
       others.kernel.source.version = '7.2.15-1'
@@ -241,7 +241,7 @@ describe.skipIf(process.arch !== 'x64')('a mirror that has only another version 
   it('a kernel source with a foreign signature is rejected', { timeout: 240_000 }, async () => {
     await mirrorWith([{ name: source.package, version: '7.2.14-1~bpo13+1' }])
     const right = process.env['LAB_DEBIAN_KEYRING'] ?? ''
-    // The next one has another key.
+    // The next mirror has another key.
     await mirrorWith([{ name: source.package, version: '7.2.99-1' }])
     setEnvironment({ LAB_DEBIAN_KEYRING: right })
     const told = await find(await temporaryFolder()).then(
@@ -274,7 +274,7 @@ test('a patch that a newer kernel source already contains is skipped, and the ot
   await mkdir(join(folder, 'src'))
   await writeFile(join(folder, 'linux', 'arch', 'fixed.c'), 'new\n')
   await writeFile(join(folder, 'linux', 'arch', 'open.c'), 'old\n')
-  // As the patch of the kernel that makes it static: what it leaves is found around what it takes away, too.
+  // Like the kernel patch that makes it static: the lines that it keeps are also around those that it removes.
   await writeFile(join(folder, 'linux', 'arch', 'less.c'), '1\n2\nbool\nselect\nhelp\n3\n')
   await writeFile(
     join(folder, 'src', 'less.patch'),

@@ -1,7 +1,7 @@
 /**
- * Parts as their projects publish them. No upstream can be reached from every host that runs these tests, so a server
- * of our own stands in for one; apt's downloader, the archives and the sandbox are real. A real registry, and the
- * client that pulls from it: test/e2e/registry.test.ts.
+ * Parts as their projects publish them. Hosts that run these tests may not reach any upstream, so a local server
+ * stands in for one; apt's downloader, the archives and the sandbox are real. test/e2e/registry.test.ts uses a real
+ * registry, and the client that pulls from it.
  */
 import { createHash } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
@@ -26,7 +26,7 @@ const { releases, modules } = pins()
 const contentOf = (program: string): string => `#!/bin/sh\necho ${program}\n`
 const digestOf = (content: string | Buffer): string => createHash('sha256').update(content).digest('hex')
 
-/** Where upstream has it, without `https://`: what a mirror has it below. */
+/** The upstream address without `https://`: a mirror has the file below this path. */
 const addressOf = (id: string): string => upstreamOf(id).replace('https://', '/')
 
 const upstreamOf = (id: string): string => {
@@ -37,7 +37,7 @@ const upstreamOf = (id: string): string => {
     .replaceAll('{architecture}', architecture)
 }
 
-/** An archive as projects release them, in a folder or not. */
+/** An archive like those that projects release, in a folder or not. */
 const archiveOf = async (programs: readonly string[], folder: string): Promise<Buffer> => {
   const work = await temporaryFolder()
   await mkdir(join(work, 'all', folder), { recursive: true })
@@ -47,7 +47,7 @@ const archiveOf = async (programs: readonly string[], folder: string): Promise<B
   return readFile(join(work, 'it.tgz'))
 }
 
-/** As parts.yaml, but with the digests of what the stand-in has. */
+/** Like parts.yaml, but with the digests of the stand-in's files. */
 let pinned: Pins
 let served: Map<string, string | Buffer>
 let server: Server

@@ -1,4 +1,4 @@
-/** Who needs which part: `prepare --prune` must not take the base disk of another user, seat or state folder. */
+/** Which parts are in use: `prepare --prune` must not remove the base disk of another user, seat or state folder. */
 import { chmod, mkdir, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, test } from 'vitest'

@@ -1,6 +1,6 @@
 /**
- * When a node counts as ready. Kubernetes and the machine are stand-ins that say what the table has: a kubelet that
- * was started and has not spoken yet lasts for moments only, which no real one can be asked to stretch.
+ * When a node counts as ready. Kubernetes and the machine are stand-ins that answer with the table: the moment between
+ * the start of a kubelet and its first report is too short to be tested with a real one.
  */
 import { beforeAll, describe, expect, test } from 'vitest'
 import { type Lab, machineNamed } from '../../src/lab/lab.js'
@@ -13,10 +13,10 @@ const name = 'worker1'
 const started = Date.parse('2026-01-01T12:00:00Z')
 
 interface Now {
-  /** What Kubernetes has last heard of the kubelet. */
+  /** The last report of the kubelet to Kubernetes. */
   readonly status?: string
   readonly heard?: string
-  /** The boot that Kubernetes knows of, where the machine is in its second. */
+  /** The boot that Kubernetes knows, while the machine is in its second. */
   readonly boot?: string
   readonly answers?: boolean
 }

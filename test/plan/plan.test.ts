@@ -1,4 +1,4 @@
-/** Plans as lists: what is left out, what comes in turn, and the way back. */
+/** Plans as lists: what is left out, in which order steps come, and the reverse. */
 import { describe, expect, test } from 'vitest'
 import { backwards, inTurn, leftOutLines, planOf } from '../../src/plan/plan.js'
 import { runPlan } from '../../src/plan/runner.js'
@@ -6,7 +6,7 @@ import type { Step, Surroundings } from '../../src/plan/step.js'
 
 type AnyStep = Step<Surroundings>
 
-/** Where steps put what they make; a step whose name is in `broken` cannot be undone. */
+/** The place where steps put what they make; a step whose name is in `broken` cannot be undone. */
 const stepsIn = (world: Set<string>, broken: readonly string[] = []) => {
   const order: string[] = []
   const step = (id: string, needs: readonly string[] = [], rest: Partial<AnyStep> = {}): AnyStep => ({

@@ -38,12 +38,12 @@ const mixed: Report = reportOf('Verify iscsi-ha', [
     [false, notReady],
     [true, 'v1.36.3'],
   ),
-  // A command failed after its check had said no: the check's words are not the reason.
+  // A command failed after its check had failed: the check's words are not the reason.
   saw(resultOf(route, 'failed', { reason: 'ip route: exit code 2', hint: 'lab ssh iscsi-ha worker1' }), [
     false,
     'no route',
   ]),
-  // Its command failed: what its checks had seen before is not in the report.
+  // Its command failed: the earlier evidence of its checks is not in the report.
   {
     ...resultOf(join, 'failed', { reason: 'kubeadm join: exit code 1', hint: 'lab up iscsi-ha' }),
     checks: [],
@@ -71,7 +71,7 @@ const lastLine = (report: Report, color = false): string =>
 describe('the last line of the table', () => {
   test.each([
     { name: 'all good', report: good, want: '4 passed, 0 failed' },
-    // A step that failed by itself counts, or the line would call a failed run good.
+    // A step that failed without checks counts, or the line would call a failed run good.
     { name: 'mixed', report: mixed, want: '3 passed, 3 failed' },
     { name: 'nothing to verify', report: reportOf('Empty', []), want: '0 passed, 0 failed' },
     { name: 'interrupted', report: { ...good, interrupted: true }, want: '4 passed, 0 failed' },

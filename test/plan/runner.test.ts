@@ -6,14 +6,14 @@ import { type Mode, runPlan, succeeded } from '../../src/plan/runner.js'
 import type { Check, Context, Step } from '../../src/context.js'
 import type { Report, RunEvent, StepResult, Verdict } from '../../src/plan/step.js'
 
-/** The runner looks at the signal and the provider's slowdown; the rest is for steps, and these need none of it. */
+/** The runner uses only the signal and the provider's slowdown; the rest is for steps, which need none of it here. */
 const contextWith = (signal: AbortSignal, slowdown?: number): Context =>
   ({ signal, slowdown }) as unknown as Context
 
 const yes: Verdict = { ok: true, saw: 'it is' }
 const no: Verdict = { ok: false, saw: 'it is not' }
 
-/** What is so, by the name of the step that makes it so. */
+/** The state of the world, by the name of the step that makes it. */
 type World = Set<string>
 
 interface Wish extends Partial<Omit<Step, 'checks' | 'apply'>> {
@@ -29,7 +29,7 @@ const checkOf = (id: string, probe: Check['probe'], rest: Partial<Check> = {}): 
   ...rest,
 })
 
-/** A step that is so once it was applied, unless the test wishes otherwise. */
+/** A step that is done once it was applied, unless the test says otherwise. */
 const stepIn = (world: World, { id, ...wish }: Wish): Step => {
   const [first, ...more] = wish.checks ?? [
     checkOf(`${id}-check`, () => Promise.resolve(world.has(id) ? yes : no), { within: 1 }),
@@ -78,7 +78,7 @@ const runSteps = async (
   }
 }
 
-/** `started a`, `finished a`: what happened, in the order in which it was told. */
+/** `started a`, `finished a`: the events, in the order in which they were reported. */
 const story = (events: readonly RunEvent[]): readonly string[] =>
   events.flatMap((event) => {
     if (event.type === 'step-finished') return [`finished ${event.result.step.id}`]
@@ -86,8 +86,8 @@ const story = (events: readonly RunEvent[]): readonly string[] =>
   })
 
 /**
- * Seconds that what ends at once may take, also on a machine that builds a kernel meanwhile. Whatever these tests see
- * not waited for would take longer.
+ * How many seconds an immediate end may take, also on a machine that builds a kernel meanwhile. If one of these tests
+ * had to wait for something, it would take longer.
  */
 const soon = 8
 
@@ -126,7 +126,7 @@ describe('the order of steps', () => {
     await runSteps([
       stepIn(world, {
         id: 'slow',
-        // It begins, and is so later.
+        // It starts at once, and is done later.
         apply: () => Promise.resolve(void setTimeout(() => world.add('slow'), 250)),
         checks: [checkOf('slow-check', () => Promise.resolve(world.has('slow') ? yes : no), { within: 5 })],
       }),
@@ -147,7 +147,7 @@ describe('the order of steps', () => {
     let waiting = 0
     let open: () => void = () => undefined
     const all = new Promise<void>((resolve) => (open = resolve))
-    // Each waits for the four others: one after the other they would wait for ever.
+    // Each waits for the four others: in sequence they would wait for ever.
     const steps = ['a', 'b', 'c', 'd', 'e'].map((id) =>
       stepIn(world, {
         id,
@@ -593,7 +593,7 @@ describe('waiting', () => {
     await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })])
     expect(most).toBe(1)
     const pauses = times.slice(2).map((time, n) => time - (times[n + 1] ?? 0))
-    // The first comes soon; a thing that takes long is not asked all the time.
+    // The first check comes soon; a slow step is not checked all the time.
     expect(Math.min(...pauses)).toBeGreaterThan(150)
     expect(pauses.at(-1)).toBeGreaterThan(pauses[0] ?? 0)
   })
@@ -612,7 +612,7 @@ describe('waiting', () => {
       { within: 1 },
     )
     await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { slowdown: 20 })
-    // The one before it follows on the look that decides whether there is anything to do.
+    // The one before it reports the check that decides whether there is anything to do.
     expect(pauses[1]).toBeGreaterThan(650)
   })
 })
@@ -750,7 +750,7 @@ describe('checking without applying', () => {
           checks: [check('b1', false), check('b2', true)],
           apply: () => Promise.reject(new Error()),
         }),
-        // What it needs is broken; its own state is worth knowing all the same.
+        // A step that it needs is broken, but its own state is still useful.
         stepIn(world, { id: 'c', needs: ['b'], checks: [check('c1', true)] }),
         stepIn(world, { id: 'd', needs: ['c'], checks: [check('d1', false)], apply: undefined }),
       ],

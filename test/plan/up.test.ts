@@ -21,7 +21,7 @@ const versions = { built: '1.36.3', minors: ['1.35', '1.36', '1.37'] }
 const folder = join(import.meta.dirname, '..', 'lab', 'valid')
 const parsed = (file: string, text = readFileSync(file, 'utf8')): Lab => parseLab(text, file, versions)
 
-/** The shipped ones, and those that only a reader of the whole schema writes. */
+/** The shipped labs, and those that only a reader of the whole schema would write. */
 const labs: readonly (readonly [name: string, lab: () => Promise<Lab>])[] = [
   ...shipped.map(({ name }) => [name, () => loadLab(name)] as const),
   ['nasty', () => Promise.resolve(parsed(join(import.meta.dirname, '..', 'machine', 'nasty.yaml')))],
@@ -156,7 +156,7 @@ describe('the plan of a lab', () => {
   })
 
   test('has distinct check names even when a machine is named like a part of the cluster', async () => {
-    // Scenarios have words of their own that a machine must not have for a name.
+    // Scenarios have words of their own, which machines must not use as names.
     const text = readFileSync((await loadLab('iscsi-ha')).file, 'utf8').replace(/^scenarios:[^]*/m, '')
     for (const name of [
       'database',

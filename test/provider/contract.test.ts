@@ -1,4 +1,4 @@
-/** What of the contract needs no machine, for every provider there is. For those that boot them: test/e2e. */
+/** The parts of the contract that need no machine, for every provider. test/e2e has those that boot machines. */
 import { describe, expect, test, vi } from 'vitest'
 import { loadLab } from '../../src/registry.js'
 import { allProviders, chooseProvider, providerNamed } from '../../src/provider/registry.js'
@@ -35,7 +35,7 @@ describe('the choice of a provider', () => {
   )
 
   test('the next provider is chosen when one does not work', async () => {
-    // Stand-ins: a host with VirtualBox, and nothing that User-Mode Linux or libvirt need.
+    // Stand-ins for a host with VirtualBox, and without what User-Mode Linux or libvirt need.
     await onlyPrograms({ vagrant: 'echo Vagrant 2.4.9', VBoxManage: 'echo 7.2.22r175245' })
     const signal = new AbortController().signal
     expect((await chooseProvider(undefined, { provider: undefined }, signal)).name).toBe('virtualbox')

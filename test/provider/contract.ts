@@ -1,6 +1,6 @@
 /**
- * What every provider must keep to, whatever it makes machines of. One that boots machines is held to all of it, on
- * real machines; one that does not, to what it is without them.
+ * The contract that every provider must keep, whatever its machines are. A provider that boots machines must pass all
+ * of it, on real machines; one that does not boot any must pass the parts that need none.
  */
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
@@ -26,8 +26,9 @@ import { pathsOf } from '../../src/state.js'
 const MiB = 1024 ** 2
 
 /**
- * The lab that the contract is held to on real machines.
- * @param memory of each machine: a box has a larger kernel @param file the path of the lab file that this stands for
+ * The lab for the contract on real machines.
+ * @param memory of each machine: a box has a larger kernel
+ * @param file the path of the lab file that this stands for
  */
 export const contractLab = (memory: string, file: string): Lab =>
   parseLab(
@@ -47,7 +48,7 @@ iscsi:
     file,
   )
 
-/** Every member of the core, and of each group; the compiler sees to it that none is missing here. */
+/** Every member of the core, and of each group; the compiler makes sure that none is missing here. */
 const core = {
   name: 1,
   probe: 1,
@@ -71,7 +72,7 @@ const groups = {
   loan: ['taken', 'take', 'equipped', 'equip', 'giveBack', 'returned'],
 } satisfies { [Name in keyof Groups]: readonly (keyof Groups[Name])[] }
 
-/** What can be asked of a provider without a machine. */
+/** The questions to a provider that need no machine. */
 export const contractOfAny = (
   name: string,
   makeProvider: () => Provider,
@@ -117,30 +118,33 @@ export const contractOfAny = (
   })
 }
 
-/** One that makes machines has these groups, too. */
+/** A provider that makes machines has these groups, too. */
 type MachineMaker = Provider & Pick<Groups, 'machines' | 'power' | 'network' | 'disks' | 'console'>
 
 export interface Bench {
   readonly provider: Provider
   /** Two small machines; the first one has a LUN. */
   readonly lab: Lab
-  /** Breaks a machine that was never started, so that it cannot boot: its disk is no disk. Absent: it ends not then. */
+  /**
+   * Breaks a machine that was never started, so that it cannot boot, by destroying its disk. Undefined: it does not
+   * end then.
+   */
   breakDisk?(machine: string): Promise<void>
-  /** Takes away for good what machines of the lab were made from. Absent: they stand on nothing of ours. */
+  /** Permanently removes what machines of the lab were made from. Undefined: they depend on nothing of ours. */
   loseBase?(machine: string): Promise<void>
-  /** How many times longer everything takes than on User-Mode Linux. Default: 1. */
+  /** How many times slower everything is than on User-Mode Linux. Default: 1. */
   readonly slowdown?: number
-  /** Bytes of a machine's memory that its kernel takes before it counts. Default: 48 MiB. */
+  /** Bytes of a machine's memory that its kernel reserves before it counts. Default: 48 MiB. */
   readonly kernelTakes?: number
-  /** It cuts one run of a machine and no later one. */
+  /** A power cut ends one run of a machine, and no later one. */
   readonly tellsRuns?: boolean
-  /** What a lab that runs consists of. */
+  /** What a running lab consists of. */
   readonly runsAs: readonly Leftover['kind'][]
   /** The network costs nothing, and stays while the machines are off. */
   readonly networkStays?: boolean
 }
 
-/** All of it, on real machines. The tests are one story: each begins where the one before it ended. */
+/** The whole contract, on real machines. The tests are one story: each begins where the one before it ended. */
 export const contract = (name: string, makeBench: () => Promise<Bench>): void => {
   describe(`the provider ${name}`, () => {
     let bench: Bench
@@ -172,7 +176,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
           lunDevice: (index) => provider.disks.lunDevice(index),
         }),
       )
-    /** Had it a control plane: nothing else of the lab matters to it. */
+    /** If it had a control plane; nothing else of the lab matters to the test. */
     const apiEndpoint = (): Promise<string> =>
       apiEndpointOf(provider, { ...lab, machines: [{ ...first, role: 'control-plane' }, second] })
     const stateOf = async (machine: string, of = lab): Promise<MachineState | undefined> =>
@@ -239,7 +243,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await provider.leftovers(lab)).toEqual(before)
       expect(await apiEndpoint()).toBe(endpoint)
       expect(endpoint).toMatch(/^https:\/\/[\d.]+:\d+$/)
-      // A port of this host is answered; where it leads is the cluster's business.
+      // A port of this host answers; what it leads to is up to the cluster.
       if (!endpoint.includes('//127.')) return
       const socket = connect(Number(new URL(endpoint).port), '127.0.0.1')
       await once(socket, 'connect')
@@ -263,7 +267,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     test('gives the machine the requested memory', async () => {
       const has = Number(await run(`awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo`))
       expect(has).toBeLessThanOrEqual(first.memory)
-      // The kernel keeps some for itself.
+      // The kernel reserves some memory for itself.
       expect(has).toBeGreaterThan(first.memory - kernelTakes)
     })
 
@@ -301,7 +305,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       const edited = { ...lab, machines: [wanted, second] }
       expect((await stateOf(first.name, edited))?.differs).toMatch(/mem/)
       expect(await stateOf(first.name)).not.toHaveProperty('differs')
-      // One that is no longer in the file at all is told, too.
+      // It also reports a machine that is no longer in the file at all.
       expect(await provider.states({ ...lab, machines: [second] })).toContainEqual(
         expect.objectContaining({ name: first.name, status: 'running' }),
       )
@@ -325,7 +329,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await expect(ssh.exec('true', { timeout: 5 })).rejects.toThrow()
       await provider.power.cut(lab, first.name)
 
-      // And it comes back as the lab file wants it by now.
+      // And it comes back with the settings that the lab file has by now.
       const wanted = { ...first, memory: first.memory + 64 * MiB }
       lab = { ...lab, machines: [wanted, second] }
       first = wanted
@@ -384,7 +388,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await answers(first)
       expect(await stateOf(first.name)).toEqual(before)
       expect(await bootId()).toBe(id)
-      // One that does not run is left alone.
+      // A machine that does not run is left alone.
       for (const act of [pause, resume]) await act(second.name)
       expect((await stateOf(second.name))?.status).toBe('absent')
     })
@@ -423,7 +427,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       const log = provider.console.log(lab, second.name)
       expect(log.startsWith('/')).toBe(true)
       expect(await readFile(log, 'utf8')).toContain(/console: (.*)$/.exec(detail)?.[1] ?? 'nothing')
-      // The other one does not mind.
+      // The other machine is not affected.
       expect(await run('echo fine')).toBe('fine')
     })
 

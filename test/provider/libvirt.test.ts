@@ -1,10 +1,12 @@
-/** What libvirt says of its domains; on real machines: test/vagrant. */
+/** What libvirt reports about its domains; test/vagrant has real machines. */
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { libvirt } from '../../src/provider/vagrant/libvirt.js'
 import { onlyPrograms } from './vagrant-tools.js'
 
-/** As virsh 9.0 answered for four domains of QEMU: one that runs, one suspended, one destroyed, one of another lab. */
+/**
+ * The answers of virsh 9.0 for four domains of QEMU: one running, one suspended, one destroyed, one of another lab.
+ */
 const recorded = join(import.meta.dirname, '..', 'golden', 'virsh', 'machines.txt')
 
 describe('the machines of a lab', () => {

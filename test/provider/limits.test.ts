@@ -1,4 +1,4 @@
-/** Limits of memory and processes, from files as kernels and containers really show them. */
+/** Limits of memory and processes, from real files of kernels and containers. */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { describe, expect, test } from 'vitest'

@@ -1,4 +1,4 @@
-/** What the three programs say when something is wrong, in their own words, and what lab makes of it. */
+/** The error messages of the three programs, and what lab makes of them. */
 import { describe, expect, test } from 'vitest'
 import { explain } from '../../src/provider/vagrant/tools.js'
 
@@ -8,9 +8,9 @@ interface Complaint {
   readonly code: string
   /** The reason in plain words. */
   readonly reason: RegExp
-  /** What to type. */
+  /** The command to type. */
   readonly hint: RegExp
-  /** Their own words that must be shown. */
+  /** Their own words, which must be shown. */
   readonly words: string
 }
 

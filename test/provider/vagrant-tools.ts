@@ -6,7 +6,7 @@ import { execa } from 'execa'
 import { onTestFinished } from 'vitest'
 import { shipped } from '../helpers/shipped.js'
 
-/** The real programs that these tests run; Debian's vagrant brings ruby along. */
+/** The real programs that these tests run; Debian's vagrant depends on ruby. */
 const programs = ['vagrant', 'ruby'] as const
 
 const missing = programs.filter(
@@ -15,10 +15,10 @@ const missing = programs.filter(
 
 const plugin = '/usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json'
 
-/** On a developer's machine tests may do without Vagrant; in CI they fail instead, through `needVagrant`. */
+/** On a developer's machine, tests are skipped without Vagrant; in CI they fail instead, through `needVagrant`. */
 export const skipWithoutVagrant = missing.length > 0 && process.env['CI'] !== 'true'
 
-/** Debian packages the plugin as well. `vagrant plugin install` would be found elsewhere, and takes minutes. */
+/** Debian packages the plugin as well. `vagrant plugin install` would put it elsewhere, and takes minutes. */
 export const skipWithoutPlugin = !existsSync(plugin) && process.env['CI'] !== 'true'
 
 if (skipWithoutVagrant || skipWithoutPlugin)
@@ -39,7 +39,7 @@ export const temporaryFolder = async (): Promise<string> => {
   return folder
 }
 
-/** A folder with a Vagrantfile, and a home in which Vagrant may do as it likes. */
+/** A folder with a Vagrantfile, and a home folder that Vagrant may write to. */
 export const vagrantFolder = async (vagrantfile: string): Promise<string> => {
   const folder = await temporaryFolder()
   await mkdir(join(folder, 'home'))
@@ -47,7 +47,7 @@ export const vagrantFolder = async (vagrantfile: string): Promise<string> => {
   return folder
 }
 
-/** What a developer's own settings must not decide. */
+/** A developer's own settings must not have an effect. */
 const neutral = {
   LAB_BOX: undefined,
   LAB_EMULATE: undefined,
@@ -91,7 +91,7 @@ export const setEnvironment = (values: Readonly<Record<string, string>>): void =
   })
 }
 
-/** A folder of programs of a test's own. Each is the body of a shell script. */
+/** A folder with a test's own programs. Each is the body of a shell script. */
 const folderOf = async (scripts: Readonly<Record<string, string>>): Promise<string> => {
   const folder = await temporaryFolder()
   for (const [name, body] of Object.entries(scripts))
@@ -99,12 +99,12 @@ const folderOf = async (scripts: Readonly<Record<string, string>>): Promise<stri
   return folder
 }
 
-/** No other programs are there until the test ends. */
+/** Only these programs can be found until the test ends. */
 export const onlyPrograms = async (scripts: Readonly<Record<string, string>>): Promise<void> => {
   setEnvironment({ PATH: await folderOf(scripts) })
 }
 
-/** These are found before any others until the test ends. */
+/** These programs are found before any others until the test ends. */
 export const firstPrograms = async (scripts: Readonly<Record<string, string>>): Promise<void> => {
   setEnvironment({ PATH: `${await folderOf(scripts)}${delimiter}${process.env['PATH'] ?? ''}` })
 }
@@ -114,7 +114,7 @@ const kinds = ['virtualbox', 'libvirt'] as const
 /** Every shipped lab, with either provider. */
 export const both = shipped.flatMap(({ name }) => kinds.map((kind) => ({ name, kind })))
 
-/** A call that the Vagrantfile made on Vagrant, with the calls that its block made. Symbols are `:name`. */
+/** A call that the Vagrantfile made to Vagrant, with the calls in its block. Symbols are `:name`. */
 export interface Call {
   readonly name: string
   readonly args: readonly unknown[]
@@ -129,7 +129,7 @@ export interface Evaluated {
   readonly calls: readonly Call[]
 }
 
-/** Notes every call instead of making machines; what it notes is printed as JSON. */
+/** Records every call instead of making machines; the record is printed as JSON. */
 const stub = String.raw`
 require 'json'
 
@@ -159,7 +159,7 @@ load 'Vagrantfile'
 puts JSON.generate(lab: LAB, netmask: NETMASK, machines: MACHINES, calls: CALLS)
 `
 
-/** Runs the Vagrantfile of the folder in Ruby, with a Vagrant that only takes notes. */
+/** Runs the Vagrantfile of the folder in Ruby, with a Vagrant that only records. */
 export const evaluate = async (
   folder: string,
   env: Readonly<Record<string, string>> = {},
@@ -189,6 +189,6 @@ export const settings = (calls: readonly Call[]): Readonly<Record<string, unknow
     calls.filter(({ name }) => name.endsWith('=')).map(({ name, args }) => [name.slice(0, -1), args[0]]),
   )
 
-/** The VBoxManage command lines, as one text each. */
+/** The VBoxManage command lines, each as one text. */
 export const customizations = (calls: readonly Call[]): readonly string[] =>
   calls.filter(({ name }) => name === 'customize').map(({ args }) => (args[0] as unknown[]).join(' '))

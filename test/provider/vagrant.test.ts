@@ -154,7 +154,7 @@ describe.skipIf(skipWithoutVagrant)('the Vagrantfile', () => {
     expect(vagrantProvider('virtualbox').disks?.lunDevice(0)).toBe('/dev/disk/by-id/ata-VBOX_HARDDISK_lab0')
   })
 
-  /** What VirtualBox 7.2.22 printed about a machine that had come up in this way, around the disks. */
+  /** The output of VirtualBox 7.2.22 about a machine that was made in this way, around the disks. */
   const controller = [
     'chipset="piix3"',
     'storagecontrollername0="VirtIO Controller"',
@@ -427,7 +427,7 @@ describe('the probe', () => {
   })
 
   test('rejects VirtualBox without its kernel driver, about which it only warns', async () => {
-    // As VirtualBox 7.2.22 of Debian printed it.
+    // The output of Debian's VirtualBox 7.2.22.
     const warning =
       'WARNING: The character device /dev/vboxdrv does not exist.\n\t Please install the virtualbox-dkms package'
     await onlyPrograms({ vagrant, VBoxManage: `echo '${warning}' >&2\n${virtualBox}` })
@@ -480,7 +480,7 @@ describe('the probe', () => {
   })
 
   describe.skipIf(skipWithoutVagrant)('the probe with the real Vagrant', () => {
-    /** The scripts come before everything else on PATH; what Vagrant writes goes to folders of the test's own. */
+    /** The scripts come first on PATH; Vagrant writes to folders of the test. */
     const probeWith = async (kind: VagrantKind, scripts: Readonly<Record<string, string>>) => {
       needVagrant()
       const [home, temporary] = [await temporaryFolder(), await temporaryFolder()]
@@ -530,7 +530,7 @@ describe('the probe', () => {
       network: { subnet },
     })
     const conf = 'etc/vbox/networks.conf'
-    // Stand-ins: a host on which all of them work.
+    // Stand-ins for a host on which all of them work.
     const programs = { vagrant: 'echo Vagrant 2.4.9', virsh: 'echo 9.0.0', VBoxManage: 'echo 7.2.22r175245' }
     beforeEach(() => onlyPrograms(programs))
 
@@ -590,7 +590,7 @@ describe('the probe', () => {
           (range) => `VirtualBox allows host-only networks in ${range} only; the lab's subnet is 10.9.8.0/24`,
         ),
       )
-      // The file has decided already, so its own lines stay as they are.
+      // The file has decided already, so its own lines do not change.
       for (const { hint } of problems) expect(hint).toContain(`printf '%s\\n' '* 10.9.8.0/24' |`)
     })
 

@@ -29,7 +29,7 @@ describe('the Vagrantfile of a shipped lab', () => {
     async ({ name, kind }) => {
       needVagrant()
       const folder = await vagrantFolder(renderVagrantfile(await loadLab(name), kind))
-      // Without a word of the provider: VirtualBox need not be there, and its block is checked all the same.
+      // The output does not mention the provider: VirtualBox may be missing, and its block is checked anyway.
       const validated = await run(folder, ['vagrant', 'validate', '--ignore-provider'], {
         VAGRANT_DEFAULT_PROVIDER: 'virtualbox',
       })
@@ -44,7 +44,7 @@ describe('the Vagrantfile of a shipped lab', () => {
     async ({ name }) => {
       needVagrant()
       const folder = await vagrantFolder(renderVagrantfile(await loadLab(name), 'libvirt'))
-      // The plugin says no to what it does not know; and a block that is never looked at would be good, too.
+      // The plugin rejects unknown settings; a block that is never evaluated would pass, too.
       const validate = () => run(folder, ['vagrant', 'validate'])
       expect(await validate()).toEqual({
         exitCode: 0,

@@ -131,7 +131,7 @@ describe('the verdict', () => {
   const [cut] = facts().faults as [
     ScenarioFacts['faults'][number] & Readonly<Record<'acting' | 'gone', Seen>>,
   ]
-  /** A ledger in which nothing was answered for a while after the fault, and what that comes to. */
+  /** A ledger in which nothing was answered for a while after the fault, and the resulting report. */
   const silentFor = (length: number, by?: 'heal'): Partial<ScenarioFacts> => {
     const ledger = ledgerFacts(ledgerOf(length))
     const healed = recoveryOf(ledger.records, 'heal')

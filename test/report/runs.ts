@@ -1,4 +1,4 @@
-/** Runs as they could have been, to report on. */
+/** Plausible runs, to report on. */
 import type { ScenarioSpec } from '../../src/lab/lab.js'
 import type { ExperimentFacts, ScenarioFacts } from '../../src/trial/facts.js'
 import { runReport } from '../../src/report/run.js'
@@ -26,7 +26,10 @@ export const powerCut: ScenarioSpec = {
 
 const contentOf = (seq: number): string => `row ${String(seq)}`
 
-/** A writer and a reader of rows and a writer of lines, twice a second, from 10 s before the fault until 40 s after it, silent for a while. */
+/**
+ * A writer and a reader of rows and a writer of lines, twice a second, from 10 s before the fault until 40 s after it,
+ * with a pause.
+ */
 export const ledgerOf = (silentUntil: number): { records: LedgerRecord[]; rows: ReadBack[] } => {
   const records: LedgerRecord[] = [{ type: 'mark', mark: 'begin', at: at(-10_000), ms: 0 }]
   const rows: ReadBack[] = []
@@ -95,7 +98,7 @@ const clock = (ms: number, uncertainty: number) => ({ ms, uncertainty, zero: fau
 
 export const clocks = { master: clock(0.4, 1.5), worker2: clock(250, 2) }
 
-/** What was seen of a fault, so many milliseconds after it. */
+/** What was seen of a fault, this many milliseconds after it. */
 const sign = (title: string, ok: boolean, saw: string, ms: number): Seen => ({
   title,
   ok,
@@ -108,7 +111,7 @@ export const ledgerFacts = (
   { records, rows }: ReturnType<typeof ledgerOf>,
   readBack: readonly ReadBack[] | undefined = rows,
 ): NonNullable<ScenarioFacts['ledger']> => {
-  // Nothing ever happens to the file.
+  // Nothing happens to the file.
   const lines = records.flatMap((record): ReadBack[] =>
     record.type === 'acknowledged' && record.medium === 'file'
       ? [{ seq: record.seq, content: contentOf(record.seq), server: record.server }]
@@ -182,7 +185,7 @@ export const facts = (changes: Partial<ScenarioFacts> = {}): ScenarioFacts => ({
 
 export const good: RunReport = runReport(facts())
 
-/** Everything that can go wrong in words: markup, escapes, lines, bars. */
+/** Everything that can go wrong in texts: markup, escapes, line breaks, bars. */
 const nastyText =
   '</td><script>alert("1")</script> & \u001b[31mred\u001b[0m \u0000 `tick` | bar\nnext [a](b) \'q\' ]]> \u{1f4be}'
 
@@ -266,7 +269,7 @@ const experimentFacts = (
   return { ...common, kind: 'experiment', ...changes }
 }
 
-/** An experiment of the course, done on the machines of another lab. */
+/** An experiment of the course, run on the machines of another lab. */
 export const borrowed: RunReport = runReport(
   experimentFacts({
     lab: 'statefulset',

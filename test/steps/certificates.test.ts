@@ -1,4 +1,7 @@
-/** How long certificates are good for. Time is a parameter: what a host that was off for 400 days finds is a year-old date. */
+/**
+ * How long certificates are valid. Time is a parameter: for a host that was off for 400 days, a certificate has
+ * expired.
+ */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -46,7 +49,7 @@ it.each([
 ])('a certificate that is valid for a year %s', (_, days, ok) => {
   const verdict = judgeCertificates(authority + shown, 2, Date.now() + days * day)
   expect(verdict.ok).toBe(ok)
-  // It can be made anew.
+  // lab can renew it.
   expect(verdict.final).toBeUndefined()
   if (days > 365) expect(verdict.saw).toMatch(/expired 3[56] days ago$/)
 })

@@ -1,4 +1,4 @@
-/** What is asked of several control planes, against members of etcd that answer as the test says. */
+/** Checks of several control planes, with members of etcd that answer as the test says. */
 import { describe, expect, it } from 'vitest'
 import type { Context } from '../../src/context.js'
 import { loadLab } from '../../src/registry.js'
@@ -15,10 +15,10 @@ interface Member {
 }
 
 interface Etcd {
-  /** Absent: it does not answer. */
+  /** Undefined: it does not answer. */
   readonly leader?: string
   readonly members?: readonly Member[]
-  /** What `ip` says of the address of the API server. */
+  /** The output of `ip` about the address of the API server. */
   readonly address?: string
 }
 
@@ -30,7 +30,7 @@ const member = (number: number, more: Partial<Member> = {}): Member => ({
 })
 const three = [member(1), member(2), member(3)]
 
-/** @param states of the machines; @param removed gets the ids of members that are taken out */
+/** @param states of the machines; @param removed gets the ids of members that are removed */
 const contextWith = (states: Readonly<Record<string, Etcd>>, removed: string[] = []): Context => {
   const machine = (name: string) => {
     const { leader, members = three, address = '' } = states[name] ?? {}

@@ -1,6 +1,6 @@
 /**
- * The checks of a database on a LUN, with machines and a cluster that say what the table has. Nobody else's pods, LUNs
- * and sessions are the database's business; what is wrong with its own is named.
+ * The checks of a database on a LUN, with machines and a cluster that answer with the table. Other pods, LUNs and
+ * sessions do not matter to the database; problems with its own are named.
  */
 import { beforeAll, describe, expect, it } from 'vitest'
 import type { Lab } from '../../src/lab/lab.js'
@@ -13,7 +13,7 @@ import { deployDatabase } from '../../src/steps/database.js'
 import { targetSees } from '../../src/steps/lun-use.js'
 
 interface Now {
-  /** What each worker says of its disks. */
+  /** What each worker reports about its disks. */
   readonly disks?: Readonly<Record<string, readonly string[]>>
   /** Names of the initiators that the target sees. */
   readonly loggedIn?: readonly string[]
@@ -40,7 +40,7 @@ const contextOf = (
   { disks = {}, loggedIn = [], pods = {}, events = [] }: Now,
   ran: string[][] = [],
   of = lab,
-  /** What was run on machines to change them. */
+  /** The commands that ran on machines to change them. */
   did: string[] = [],
 ): Context => {
   const items = Object.entries(pods).map(([name, [node, ready]]) => ({
@@ -91,7 +91,7 @@ const checkOf = (id: string, { checks }: Step = stepOf()): Check => {
 }
 const ask = (id: string, now: Now): Promise<Verdict> => checkOf(id).probe(contextOf(now))
 
-/** The database on worker1, and somebody's own pod on worker2, with another LUN of the same target. */
+/** The database on worker1, and an unrelated pod on worker2, with another LUN of the same target. */
 const shared = (): Now => ({
   disks: {
     worker1: [`disk sda 1 running ${ours}`, mounted('sda')],

@@ -1,4 +1,4 @@
-/** What the checks of a target make of what a target machine says. */
+/** How the checks of a target judge the answers of a target machine. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -18,7 +18,7 @@ const masking = parseLab(
 const target = masking.targets[0]!
 const name = (machine: string): string => `iqn.2016-04.world.srv:${machine}`
 
-/** A machine that gives one answer, whatever it is asked. */
+/** A machine that always gives the same answer. */
 const answering = (stdout: string, exitCode = 0): Context =>
   ({
     lab: masking,

@@ -28,7 +28,7 @@ const ten = (): Story => {
 describe('a rollout of 10 with 25 % and 25 %', () => {
   const budget = { ready: 8, there: 13 }
 
-  /** Two go, three come, and so on, as the Deployment's controller does it. */
+  /** Two pods end, three start, and so on, as the Deployment's controller does it. */
   const rollout = (story: Story): Story => {
     story.ending('old-0').ending('old-1')
     for (let n = 0; n < 5; n++) story.made(`new-${String(n)}`, { image: 'nginx:1.26' })
@@ -218,7 +218,7 @@ describe('pods that are created in order', () => {
   test('an earlier ready pod with the same name does not count for the new one', () => {
     const story = new Story().there('web-0').there('web-1')
     const from = story.now
-    // Something of it changes, while it is ready still, before it is told to end.
+    // Something about it changes while it is still ready, before it is told to end.
     story.changed('web-0', { labels: { app: 'nginx' } })
     for (const name of names) story.ending(name).gone(name)
     story.made('web-0', { uid: 'new-0' }).made('web-1', { uid: 'new-1' }).ready('web-0').ready('web-1')

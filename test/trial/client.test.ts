@@ -1,4 +1,4 @@
-/** The client against servers that speak MySQL's protocol, and against the silences of real ones. */
+/** The client with servers that speak MySQL's protocol, and with the silences of real ones. */
 import { readdir, writeFile } from 'node:fs/promises'
 import { connect, createServer as createTcpServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -35,7 +35,7 @@ const serverOf = async (pod: string, moodOf: () => Mood = () => 'answers'): Prom
   return port
 }
 
-/** Accepts, and never says a word: a node port that leads to a pod that is gone. */
+/** Accepts connections and never answers: a node port that leads to a pod that is gone. */
 const silentServer = async (): Promise<number> => {
   const server = createTcpServer()
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -47,7 +47,7 @@ const lab = await loadLab('iscsi-ha')
 const database = lab.database!
 const endpoint = databaseDoor(database)
 
-/** @param ports what lies behind the address of each node; undefined: it does not answer at all */
+/** @param ports the port behind the address of each node; undefined: it does not answer at all */
 const dialerOf = (ports: Readonly<Record<string, number | undefined>>): Dialer => ({
   lab,
   provider: {

@@ -1,4 +1,4 @@
-/** Trials whose actor is a person, on a lab that is made up. */
+/** Trials whose actor is a person, on a fake lab. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { expect, test, vi } from 'vitest'
 import { noteUndo, readJournal } from '../../src/journal.js'
@@ -30,7 +30,7 @@ const requestFor = async (exercise: Partial<Exercise>, options: Parameters<typeo
   return { ...fake, request }
 }
 
-/** The person pulls the plug, as `lab power` does: how it is undone is written down before. */
+/** The person pulls the plug, as `lab power` does: the undo is written down first. */
 const pullThePlug = async ({ context }: ExerciseRequest): Promise<void> => {
   await noteUndo(lab, 'lab power iscsi-ha worker1 off', 'power', [switchingOn.of('worker1', {})], 'hand')
   await context.provider.power?.cut(lab, 'worker1')

@@ -1,4 +1,4 @@
-/** Whole experiments against a cluster that is made up: what is claimed, what is reported, what is left behind. */
+/** Whole experiments with a fake cluster: what is claimed, what is reported, what is left behind. */
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -28,7 +28,7 @@ afterEach(() => {
   vi.unstubAllEnvs()
 })
 
-/** A cluster that remembers what it was told. */
+/** A cluster that remembers its commands. */
 const fakeCluster = () => {
   const abort = new AbortController()
   const said: string[] = []
@@ -88,9 +88,9 @@ const fakeCluster = () => {
     unwell: () => {
       well = false
     },
-    /** How often what the plan wants was brought about. */
+    /** How often the plan's state was restored. */
     deployed: () => deployed,
-    /** Busy for a while with what was done to it last. */
+    /** Busy for a while with the last command. */
     wellLater: (milliseconds: number) => {
       well = false
       setTimeout(() => (well = true), milliseconds)
@@ -291,7 +291,7 @@ test.each([
   const cluster = fakeCluster()
   const running = cluster.run({
     ...doing(async (context) => {
-      // As where a StatefulSet is deleted, to be applied again.
+      // Like an experiment that deletes a StatefulSet and applies it again.
       cluster.unwell()
       await ends(context, () => {
         cluster.abort.abort()
@@ -338,7 +338,7 @@ test('a change is reported once, in words', () => {
   expect(change({})).toBeUndefined()
 })
 
-/** Members that take turns, and keep what they acknowledge; what is read back may be something else. */
+/** Members that take turns and keep what they acknowledge; reading back may return something else. */
 const memory = (readBack: (there: readonly ReadBack[]) => readonly ReadBack[]) => {
   const there: ReadBack[] = []
   const removed: string[] = []

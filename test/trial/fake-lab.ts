@@ -1,4 +1,4 @@
-/** A lab with a database that is made up: its database, its watches and its provider are stand-ins. */
+/** A fake lab with a database: its database, its watches and its provider are stand-ins. */
 import { mkdir } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
@@ -32,7 +32,7 @@ const conditions = (ready: boolean): object => ({
   conditions: [{ type: 'Ready', status: ready ? 'True' : 'Unknown', reason: 'NodeStatusUnknown' }],
 })
 
-/** What a file system is like that was unmounted in an orderly way, as its check says it. */
+/** The output of the check of a file system that was unmounted cleanly. */
 const clean = {
   exitCode: 0,
   stdout: 'Filesystem state:         clean\nlun: 12/262144 files (0.0% non-contiguous), 9/1048576 blocks',
@@ -46,7 +46,7 @@ interface FakeOptions {
   readonly slowdown?: number
 }
 
-/** A lab of which a power cut moves the database to worker2 after a while. */
+/** A lab in which a power cut moves the database to worker2 after a while. */
 export const fakeLab = async ({ moveAfter = 1500, healed = 'is silent', slowdown = 1 }: FakeOptions = {}) => {
   const abort = new AbortController()
   const state = {
@@ -60,10 +60,10 @@ export const fakeLab = async ({ moveAfter = 1500, healed = 'is silent', slowdown
     replicas: 1,
     scaled: [] as number[],
     boots: new Map(lab.machines.map(({ name }) => [name, 1])),
-    /** What a machine answers to `systemctl reboot`, and whether it does it. */
+    /** The answer of a machine to `systemctl reboot`, and whether it reboots. */
     reboot: { exitCode: 0, happens: true },
     fileSystem: clean,
-    /** By what the clocks of the machines are ahead, in milliseconds. */
+    /** How far the clocks of the machines are ahead, in milliseconds. */
     ahead: 0,
   }
   // The disk of both pods.
@@ -88,7 +88,7 @@ export const fakeLab = async ({ moveAfter = 1500, healed = 'is silent', slowdown
     spec: { nodeName },
     status: {
       ...conditions(ready),
-      // In the order of their names, as Kubernetes tells them; the other container is no news.
+      // In the order of their names, as Kubernetes lists them; the other container does not matter.
       containerStatuses: [
         { name: 'ledger', state: { running: { startedAt: new Date().toISOString() } } },
         { name: 'mysql', state: ready ? { running: { startedAt: created } } : {} },

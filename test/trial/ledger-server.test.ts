@@ -17,7 +17,7 @@ interface Talk {
   readonly ask: (request: string) => Promise<string>
 }
 
-/** A connection that was greeted. */
+/** A connection that got its greeting. */
 const talkTo = async (port: number): Promise<Talk> => {
   const socket = connect(port, '127.0.0.1')
   socket.on('error', () => undefined)
@@ -26,7 +26,7 @@ const talkTo = async (port: number): Promise<Talk> => {
   })
   const lines = createInterface({ input: socket })[Symbol.asyncIterator]()
   const next = async (): Promise<string> => {
-    // Whoever hangs up on something unread says so with a reset.
+    // A client that hangs up with unread data sends a reset.
     const { value, done } = await lines.next().catch(() => ({ value: '', done: true }))
     return done ? 'hung up' : value
   }
@@ -62,7 +62,7 @@ test('the server acknowledges a line with its number and writer once it is in th
   expect(await readdir(folder)).toEqual([])
 })
 
-/** The one process that another one started. */
+/** The only child process of another one. */
 const childOf = async ({ pid }: { readonly pid?: number | undefined }): Promise<number> =>
   Number((await readFile(`/proc/${String(pid)}/task/${String(pid)}/children`, 'utf8')).trim())
 
@@ -101,7 +101,7 @@ test('a connection that ends in the middle of a request writes nothing and distu
   torn.socket.end('append run 1 half of a li')
   await once(torn.socket, 'close')
   expect(await talk.ask('append run 2 whole')).toBe('ok 2 pod-1')
-  // Gone before it could be answered: the line may be there, and the server still is.
+  // Gone before it could be answered: the line may be there, and the server still runs.
   const rude = await talkTo(port)
   rude.socket.write('append run 3 whole\nread run\nread run\n')
   rude.socket.resetAndDestroy()
@@ -114,7 +114,7 @@ test('a connection that ends in the middle of a request writes nothing and distu
 test('every line acknowledged over many connections is in the file once and whole', async () => {
   const folder = await temporaryFolder()
   const { port } = await serverIn(folder)
-  // One that says nothing, and one that never reads its answers, keep nobody waiting.
+  // A client that sends nothing, and one that never reads its answers, delay no other client.
   await talkTo(port)
   const deaf = await talkTo(port)
   deaf.socket.pause()
@@ -181,10 +181,10 @@ test('a line that a power cut shortened stays on a line of its own', async () =>
 test('after a failed fsync the server acknowledges nothing more for that file, but does for others', async () => {
   const folder = await temporaryFolder()
   const { talk, port } = await serverIn(folder)
-  // Takes every byte, and cannot sync.
+  // Accepts every byte, but cannot sync.
   await symlink('/dev/null', join(folder, 'run'))
   expect(await talk.ask('append run 1 x')).toBe('error fsync: Invalid argument')
-  // Well again, as it seems: a new file in its place.
+  // It seems healthy again: a new file is in its place.
   await unlink(join(folder, 'run'))
   const wanted = 'error nothing is promised for run any more, after fsync: Invalid argument'
   expect(await talk.ask('append run 2 x')).toBe(wanted)
@@ -192,7 +192,7 @@ test('after a failed fsync the server acknowledges nothing more for that file, b
   expect(await talk.ask('append other 1 x')).toBe('ok 1 pod-1')
 })
 
-/** Whether this user may mount in a namespace of its own. */
+/** Whether this user may mount in a namespace of their own. */
 const mayMount = execaSync('unshare', ['--mount', 'true'], { reject: false }).exitCode === 0
 
 test.skipIf(!mayMount)(

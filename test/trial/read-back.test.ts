@@ -1,4 +1,4 @@
-/** Ending the server before its rows are read back: what is proved by it, and what is not. */
+/** Stopping the server before its rows are read back: what that proves, and what it does not. */
 import { mkdir } from 'node:fs/promises'
 import { beforeEach, describe, expect, it, vi } from 'vitest'
 import { readJournal } from '../../src/journal.js'
@@ -28,7 +28,7 @@ interface World {
   readonly stays?: boolean
   readonly mounted?: string
   readonly check?: { readonly exitCode: number; readonly stdout: string }
-  /** So many times the API server does not take a wish. */
+  /** How many times the API server rejects a request. */
   readonly deaf?: number
 }
 
@@ -38,7 +38,7 @@ const labThat = ({ stays = false, mounted, check = { exitCode: 0, stdout: clean 
   let replicas = 1
   let wishes = 0
   const scaled: number[] = []
-  /** What the journal would undo at each wish. */
+  /** What the journal would undo at each request. */
   const noted: unknown[] = []
   const checked: string[] = []
   const context = {

@@ -1,4 +1,4 @@
-/** A whole run against a lab that is made up: its database, its watches and its provider are stand-ins. */
+/** A whole run with a fake lab: its database, its watches and its provider are stand-ins. */
 import { appendFile, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it, test, vi } from 'vitest'
@@ -42,12 +42,12 @@ test('a power cut with a takeover passes with every moment recorded, and leaves 
     ['after', []],
     ['after', []],
   ])
-  // The server was ended before its rows were read, and there is one again.
+  // The server was stopped before its rows were read, and one runs again.
   expect(state.scaled).toEqual([0, 1])
   expect(report.data?.readBack).toMatchObject({ fromDisk: true })
-  // Nothing was found, so nothing is kept.
+  // There were no findings, so nothing is kept.
   expect(await readdir(folder)).toEqual([])
-  // What was kept on the way says that it is not yet all.
+  // The intermediate report says that it is not complete.
   expect(saved[0]?.interrupted).toBe(true)
   expect(state.off.size).toBe(0)
   expect(await readJournal(lab)).toEqual([])
@@ -131,7 +131,7 @@ test('data that cannot be read back is UNKNOWN with a reason, and not a crash', 
   const ask = kubectl.run.bind(kubectl)
   Object.assign(kubectl, {
     run: async (...given: Parameters<typeof ask>) => {
-      // The lab is well; once its database was ended, nobody answers any more.
+      // The lab is healthy, but after its database was stopped, no server answers any more.
       if (given[0][0] === 'scale') {
         state.mood = 'refuses'
         state.ledgerPort = undefined
@@ -203,7 +203,7 @@ test('with --fence, a node is tainted only after the provider confirms that it i
   expect(await readJournal(lab)).toEqual([])
 })
 
-/** Without a budget, only recovery can tell. */
+/** Without a limit, only recovery can decide. */
 const bare = { ...scenarioNamed('power-cut'), expect: {}, deadline: 8000 }
 const complaintsOf = (report: RunReport): readonly string[] =>
   report.checks
@@ -305,7 +305,7 @@ describe('a run during which the clock of this host is set back by 30 s', () => 
       cut: async (...given: Parameters<typeof cut>) => {
         await cut(...given)
         back = 30_000
-        // The machines go by their own.
+        // The machines' own clocks count.
         state.ahead = 30_000
       },
     })
@@ -314,7 +314,7 @@ describe('a run during which the clock of this host is set back by 30 s', () => 
     expect(ms['t6']).toBeGreaterThan(1400)
     expect(ms['t6']).toBeLessThan(6000)
     expect(report.budgets.find(({ name }) => name === 'takeover')?.measured).toBe(ms['t6'])
-    // Of worker2 both clocks went on as before: its mount has its place.
+    // Both clocks of worker2 ran on as before, so its mount can be dated.
     expect(ms['t4']).toBeGreaterThan(0)
     expect(report.skews['operator']).toEqual({ ms: 0, uncertainty: 0 })
   })

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest'
 import type { Context, Plan } from '../../src/context.js'
 import { steadyDeadline, steadyState } from '../../src/trial/steady.js'
 
-/** A lab of which one check says no so many times. */
+/** A lab in which one check fails this many times. */
 const labThat = (saysNo: number) => {
   let asked = 0
   const abort = new AbortController()

@@ -2,7 +2,7 @@ import { PodHistory, type PodObject } from '../../src/trial/history.js'
 
 interface Pod {
   readonly uid?: string
-  /** Where it is: on worker1, if nothing is said; on no node, if the text is empty. */
+  /** Its node: worker1 by default; none, if the text is empty. */
   readonly node?: string
   readonly ready?: boolean
   readonly ending?: boolean
@@ -33,7 +33,7 @@ const object = (name: string, pod: Pod): PodObject => ({
   },
 })
 
-/** A history that is told: each line takes a second. */
+/** A history as a story: each line takes a second. */
 export class Story {
   readonly history = new PodHistory()
   #ms = 0
@@ -46,7 +46,7 @@ export class Story {
     return this
   }
 
-  /** Now, in milliseconds: what is told later happens after it. */
+  /** Now, in milliseconds: later lines happen after it. */
   get now(): number {
     return this.#ms
   }
@@ -75,7 +75,7 @@ export class Story {
     return this.#tell('DELETED', name, this.#known.get(name) ?? {})
   }
 
-  /** What is there now. */
+  /** The pods that exist now. */
   pods(...names: readonly string[]) {
     return this.history.pods.filter(({ name }) => names.includes(name))
   }

@@ -247,7 +247,7 @@ describe('the answer of a clock', () => {
       { ms: 1000, uncertainty: 2 },
     ],
   ])('is parsed: %j', (samples, wanted) => {
-    // Of this host, 1970 and the monotonic clock began together.
+    // On this host, 1970 and the monotonic clock began together.
     expect(clockOf(samples, { ms: 0, uncertainty: 0, zero: 0 })).toEqual(
       wanted && { ...wanted, zero: wanted.ms },
     )

@@ -1,6 +1,6 @@
 /**
- * A box for arm64 that was built on amd64: its disk boots by itself in a machine with such a processor, emulated by
- * QEMU, and what a lab needs of it runs there.
+ * A box for arm64 that was built on amd64: its disk boots by itself in an arm64 machine, emulated by QEMU, and what a
+ * lab needs of it runs there.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync } from 'node:fs'
@@ -46,7 +46,7 @@ describe.skipIf(!long || hostArchitecture() !== 'amd64')('a box for arm64, built
     const { box, architecture } = JSON.parse(stdout) as { box: string; architecture: string }
     expect(architecture).toBe('arm64')
     await execa('tar', ['-xf', box, '-C', folder, 'box.img'])
-    // The key that everybody has, with which Vagrant logs in for the first time.
+    // The public key pair with which Vagrant logs in for the first time.
     const files = (await execa('dpkg', ['-L', 'vagrant'])).stdout.split('\n')
     await execa('install', ['-m', '600', files.find((path) => path.endsWith('/keys/vagrant')) ?? '', key])
     const server = createServer()
@@ -98,7 +98,7 @@ describe.skipIf(!long || hostArchitecture() !== 'amd64')('a box for arm64, built
   test('the images of a box for arm64 are there, and containers run from them', async () => {
     const images = (
       await ssh(
-        // The first as lab does with a machine that is to be a node.
+        // The first commands are what lab does with a machine that will be a node.
         'sudo touch /etc/lab/node && sudo systemctl start containerd && sudo ctr -n k8s.io images ls -q',
       )
     ).split('\n')

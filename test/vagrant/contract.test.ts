@@ -1,6 +1,6 @@
 /**
- * The contract of a provider, held to by real machines of libvirt, emulated by QEMU; and of VirtualBox, where a
- * stand-in starts machines that the real VBoxManage put together.
+ * The contract of a provider, with real libvirt machines, emulated by QEMU; and with VirtualBox, where a stand-in
+ * starts machines that the real VBoxManage defined.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -11,11 +11,11 @@ import { vagrantProvider } from '../../src/provider/vagrant/vagrant.js'
 import { type Bench, contract, contractLab } from '../provider/contract.js'
 import { vboxFolder } from './worlds.js'
 
-/** Emulation, and a kernel with modules. */
+/** Emulated, and with a kernel that has modules. */
 const emulated = { slowdown: 15, kernelTakes: 110 * 1024 ** 2 }
 const lab = contractLab('512MiB', '/contract.yaml')
 
-/** With the box, whichever test was the first to need it. */
+/** With the box, whichever test needed it first. */
 const ready = async (kind: VagrantKind): Promise<Provider> => {
   const provider = vagrantProvider(kind)
   await provider.prepare(lab, {

@@ -1,4 +1,4 @@
-/** A lab on libvirt, as a user has it: the built command line, the real Vagrant and libvirtd, emulated machines. */
+/** A lab on libvirt, as a user sees it: the built command line, the real Vagrant and libvirtd, emulated machines. */
 import { mkdtempSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -104,7 +104,7 @@ const story = (name: string): void => {
     const report = await json<ReportJson>('up', name)
     note(`up ${name} after a power cut of ${victim}`, begun)
     expect(good(report)).toBe(true)
-    // Whoever booted it: a worker that was fenced is switched on before the steps begin.
+    // However it was booted: a fenced worker is switched on before the steps begin.
     const { stdout } = await lab('ssh', name, victim, 'cat', '/proc/uptime')
     const uptime = Number.parseFloat(stdout)
     expect(uptime).toBeGreaterThan(0)
@@ -128,7 +128,7 @@ const story = (name: string): void => {
     note(`down ${name}`, begun)
     expect(await virsh('list', '--all', '--name')).toEqual([])
     expect((await virsh('net-list', '--all', '--name')).filter((each) => each.startsWith('lab_'))).toEqual([])
-    // The copy of the box stays, as Vagrant means it: the next machine stands on it.
+    // The copy of the box stays, as Vagrant intends: the next machine uses it.
     expect(
       (await virsh('vol-list', 'default')).filter((each) => !each.includes('vagrant_box_image')),
     ).toEqual([])

@@ -1,11 +1,11 @@
 #!/usr/bin/env node
 /**
  * `npm run test:vagrant`: the providers of virtual machines, with the real Vagrant, libvirtd and VBoxManage, in
- * namespaces in which nothing of the host can be disturbed. Machines are emulated, so it takes an hour.
+ * namespaces in which they cannot disturb the host. Machines are emulated, so it takes an hour.
  *   --short       VBoxManage, and lab iscsi on libvirt: seven minutes on two cores, and two more for the box
  *   --vboxmanage  VBoxManage alone: a minute, and another one the first time
  *   --bench       no tests: `lab` against Vagrant itself, for the same machines
- * Every other word is vitest's, or the benchmark's.
+ * All other words go to vitest, or to the benchmark.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -16,7 +16,7 @@ const [short, vboxmanage, bench] = own.map((word) => process.argv.includes(word)
 const rest = process.argv.slice(2).filter((word) => !own.includes(word))
 const whole = !short && !vboxmanage && !bench
 const files = rest.filter((word) => word.includes('.test'))
-// Its box takes twenty minutes: not where other tests are asked for by the names of their files.
+// Its box takes twenty minutes, so it is left out if other test files are named.
 const arm64 = whole && (files.length === 0 || files.some((file) => file.includes('arm64')))
 const here = import.meta.dirname
 
@@ -32,7 +32,7 @@ if (process.getuid() !== 0) {
   console.error('It needs root, for namespaces of its own: sudo npm run test:vagrant')
   process.exit(1)
 }
-// Each, and the Debian package that has it.
+// Each program, and its Debian package.
 const programs = {
   vagrant: 'vagrant vagrant-libvirt',
   mmdebstrap: 'mmdebstrap',
@@ -56,7 +56,7 @@ if (missing.length > 0) {
   process.exit(1)
 }
 
-// Here, since the worlds of the tests have no way out.
+// Here, because the tests' namespaces have no internet.
 const boxes = []
 if (!vboxmanage) boxes.push(['--provider', 'libvirt'])
 if (whole) boxes.push(['--provider', 'virtualbox'])
@@ -81,7 +81,7 @@ const status = run(
     LAB_TEST_LONG: short || vboxmanage ? '0' : '1',
     LAB_STATE: join(folder, 'virtualbox', 'state'),
     VAGRANT_HOME: join(folder, 'virtualbox', 'vagrant'),
-    // libvirt's user may not use a KVM that is there for us alone.
+    // libvirt's user may not use a KVM that only this user may use.
     ...(bench ? { LAB_EMULATE: '1' } : {}),
   },
 )

@@ -26,12 +26,12 @@ const folder = process.env.LAB_STAND_IN_FOLDER
 mkdirSync(folder, { recursive: true })
 const args = process.argv.slice(2)
 
-/** What the real one says. */
+/** The output of the real one. */
 const ask = (...words) => {
   const said = spawnSync(real, words, { encoding: 'utf8' })
   return { ...said, stdout: said.stdout.replace(/^WARNING: The character device [^]*? is fixed\.\n/, '') }
 }
-/** Answers as the real one does. */
+/** Answers like the real one. */
 const pass = (change = (stdout) => stdout) => {
   const { status, stdout, stderr } = ask(...args)
   process.stdout.write(change(stdout))
@@ -62,7 +62,7 @@ const alive = (uuid) => {
   if (!existsSync(pidFile(uuid))) return undefined
   const pid = Number(readFileSync(pidFile(uuid), 'utf8'))
   try {
-    // A zombie is still a process, but no machine.
+    // A zombie is still a process, but not a running machine.
     const [, state] = /^\d+ \(.*\) (\S)/.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))
     return state === 'Z' ? undefined : { pid, state: state === 'T' ? 'paused' : 'running' }
   } catch {
@@ -152,7 +152,7 @@ const control = (vm, what) => {
   process.stdout.write('0%...10%...20%...30%...40%...50%...60%...70%...80%...90%...100%\n')
 }
 
-/** Bridges that play host-only interfaces. */
+/** Bridges that stand in for host-only interfaces. */
 const interfaces = () =>
   JSON.parse(ip('-json', 'address', 'show', 'type', 'bridge')).filter(({ ifname }) =>
     /^vboxnet\d+$/.test(ifname ?? ''),
@@ -205,7 +205,7 @@ VBoxNetworkName: HostInterfaceNetworking-${ifname}
   }
 }
 
-/** With the state of the machine as it is. */
+/** With the actual state of the machine. */
 const withState = (stdout) => {
   const uuid = /^(?:UUID="?|UUID: +)([0-9a-f-]+)/m.exec(stdout)?.[1]
   const machine = uuid && alive(uuid)

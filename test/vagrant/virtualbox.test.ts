@@ -1,6 +1,6 @@
 /**
- * What the Vagrantfile and the provider ask of VirtualBox, asked of the real VBoxManage. It runs here without its
- * kernel driver: everything but starting a machine and making a host-only interface.
+ * What the Vagrantfile and the provider ask of VirtualBox, with the real VBoxManage. It runs here without its kernel
+ * driver: everything works except starting a machine and making a host-only interface.
  */
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
@@ -38,7 +38,7 @@ describe('the real VBoxManage', () => {
   let folder: string
   let uuid: string
 
-  /** A machine as Vagrant has it just after it took it from the box: the box's controller, and a first card. */
+  /** A machine as Vagrant has it right after the import of the box: the box's controller, and a first card. */
   const makeLikeVagrant = async (): Promise<void> => {
     const vm = 'lab_iscsi_target'
     await manage('createvm', '--name', vm, '--ostype', 'Debian_64', '--register')
@@ -50,7 +50,10 @@ describe('the real VBoxManage', () => {
     await writeFile(join(memory, 'id'), uuid)
   }
 
-  /** As Vagrant does at every up: each customization in its order, `:id` replaced. What the real program refuses throws. */
+  /**
+   * As Vagrant does at every up: each customization in its order, with `:id` replaced. Throws if the real program
+   * refuses one.
+   */
   const customize = async (of = lab): Promise<readonly string[]> => {
     await writeFile(join(folder, 'Vagrantfile'), renderVagrantfile(of, 'virtualbox'))
     const calls = callsFor(await evaluate(folder), 'target', 'virtualbox')
@@ -156,7 +159,7 @@ describe('the real VBoxManage', () => {
         `VirtualBox disk ${join(folder, '.vagrant/disks/target-0.vdi')}`,
       ]),
     )
-    // Of another lab whose name begins alike there is nothing.
+    // Nothing of another lab whose name begins the same way.
     expect(await virtualbox.machines({ name: 'isc' })).toEqual([])
   })
 
@@ -190,7 +193,7 @@ describe('the real VBoxManage', () => {
       code: 'name-clash',
       hint: 'lab down iscsi',
     })
-    // The same disk at another place, as after copying a folder.
+    // The same disk at another path, as after copying a folder.
     const disk = join(folder, '.vagrant/disks/target-0.vdi')
     const copy = join(vboxFolder(), 'copy.vdi')
     await execa('cp', [disk, copy])
@@ -237,7 +240,7 @@ describe('the appliance of a box, imported by the real VBoxManage', () => {
       await mkdir(folder, { recursive: true })
       const size = 16 * 1024 ** 2
       const disk = join(folder, 'box-disk001.vmdk')
-      // Without gaps: the importer ends with VERR_EOF where nothing follows one.
+      // Without gaps: the importer fails with VERR_EOF if nothing follows one.
       await writeFile(join(folder, 'disk.raw'), randomBytes(size))
       await execa('qemu-img', [
         ...['convert', '-O', 'vmdk', '-o', 'subformat=streamOptimized', join(folder, 'disk.raw'), disk],

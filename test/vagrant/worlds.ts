@@ -1,4 +1,6 @@
-/** Where the tests of this folder run: see virtualbox-world.sh and libvirt-world.sh, which test/vagrant/run.mjs starts. */
+/**
+ * Where the tests of this folder run: see virtualbox-world.sh and libvirt-world.sh, which test/vagrant/run.mjs starts.
+ */
 
 const variable = (name: string): string => {
   const value = process.env[name]
@@ -6,5 +8,5 @@ const variable = (name: string): string => {
   return value
 }
 
-/** What VirtualBox and the tests see under the same name. */
+/** A folder that VirtualBox and the tests see under the same name. */
 export const vboxFolder = (): string => variable('LAB_TEST_VBOX')

@@ -1,6 +1,6 @@
 import { Writable } from 'node:stream'
 
-/** A stream that keeps what is written to it; a terminal only as far as it says so. */
+/** A stream that keeps its input; a terminal only as far as it claims to be one. */
 export class Captured extends Writable {
   readonly isTTY: boolean
   text = ''

@@ -88,7 +88,7 @@ describe('the kept events of a lab', () => {
     expect(sizes.filter((size) => size <= longest)).toEqual([])
     expect((await readdir(folder)).sort()).toEqual(['events.1.ndjson', 'events.ndjson'])
     const texts = await kept()
-    // The last record of each is there, whoever wrote the last of all.
+    // The last record of each process is there, whichever wrote last.
     expect(texts.filter((text) => text.endsWith(' 1999')).length).toBeGreaterThan(0)
     expect(new Set(texts).size).toBe(texts.length)
   })

@@ -20,7 +20,7 @@ const timeless = (lines: readonly string[]): string[] =>
 
 const escape = '\u001b'
 
-/** Each frame by itself. */
+/** Each frame on its own. */
 const framesOf = (output: string): string[] =>
   output.split(`${escape}[?7l`).map((frame) => new Screen(100, 200).write(frame).everything.join('\n'))
 

@@ -1,7 +1,4 @@
-/**
- * A program for the tests under a pseudo-terminal: plays one scene through the real view.
- * `node stage.js SCENE`
- */
+/** A program for tests with a pseudo-terminal: plays one scene through the real view. `node stage.js SCENE` */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Report, Step, StepResult } from '../../src/plan/step.js'
 import { createView, wantsColor, type View } from '../../src/view/view.js'
@@ -19,7 +16,7 @@ process.stdout.write = ((...words: Parameters<typeof write>) => {
   return write(...words)
 }) as typeof process.stdout.write
 
-/** Waits until the view has drawn what it knows now: a busy host may draw later than any fixed time. */
+/** Waits until the view has drawn its present state: a busy host may draw later than any fixed time. */
 const nextFrame = (): Promise<void> =>
   new Promise((resolve) => {
     const call = (): void => {
@@ -194,14 +191,14 @@ const scenes: Record<string, () => Promise<unknown>> = {
     setTimeout(() => process.kill(process.pid, 'SIGINT'), 400)
     return delay(60_000)
   },
-  /** Forgets to close: nothing of the view may keep the process alive. */
+  /** Does not close the view: nothing of it may keep the process alive. */
   forgotten: async () => {
     const step = stepOf('long', 'Wait for a long time', 'waits', 'cp')
     view.event({ type: 'run-started', plan: { title: 'Wait', steps: [step] } })
     view.event({ type: 'step-started', step })
     await wait(300)
   },
-  /** An error nobody expects, in the middle of a drawing. */
+  /** An unexpected error in the middle of a drawing. */
   defect: async () => {
     const step = stepOf('long', 'Wait for a long time', 'waits', 'cp')
     view.event({ type: 'run-started', plan: { title: 'Wait', steps: [step] } })

@@ -45,7 +45,7 @@ export interface Played {
   readonly exitCode: number
 }
 
-/** Runs a shell command under util-linux `script`, on a terminal of this size. */
+/** Runs a shell command with util-linux `script`, on a terminal of this size. */
 export const underTerminal = (
   command: string,
   { rows = 24, columns = 80, env = {} }: { rows?: number; columns?: number; env?: NodeJS.ProcessEnv } = {},
@@ -68,11 +68,11 @@ export const underTerminal = (
 
 const escape = '\u001b'
 
-/** Understands what the view writes, and throws at anything else. */
+/** Understands what the view writes, and throws on anything else. */
 export class Screen {
   readonly #rows: number
   readonly #columns: number
-  /** All lines there ever were: the last `rows` of them are on the screen. */
+  /** All lines so far: the last `rows` of them are on the screen. */
   #lines: string[][] = [[]]
   #row = 0
   /** The first line that is on the screen. */
@@ -94,7 +94,7 @@ export class Screen {
     return this
   }
 
-  /** What scrolled away, and what is on the screen. */
+  /** The lines that scrolled away, and those on the screen. */
   get everything(): string[] {
     return this.#lines.map((line) => line.join('').trimEnd())
   }

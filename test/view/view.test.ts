@@ -47,7 +47,7 @@ const playRun = async (view: View): Promise<void> => {
   view.event({ type: 'step-progress', step: join, note: 'kubeadm join' })
   await pass(1)
   view.event(finished(awaited, 'ok', { seconds: 3.5, saw: 'one session' }))
-  // Two checks at once, asked every half second; one of them sees something new after a while.
+  // Two checks at once, asked every half second; one of them reports something new after a while.
   for (let half = 0; half < 24; half += 1) {
     const saw = half < 12 ? 'NotReady' : 'NotReady, \u001b[31mpassword=hunter2hunter2\u001b[0m'
     view.event({ type: 'step-waiting', step: join, waitingFor: 'node worker1 is Ready', saw })
@@ -98,7 +98,7 @@ const playParts = async (view: View): Promise<void> => {
       log,
     })
   }
-  // A builder that says nothing any more still has its line every 15 seconds.
+  // A builder that has stopped printing still has its line every 15 seconds.
   await vi.advanceTimersByTimeAsync(100_000)
   part('kernel', 1, 'built', { elapsed: 140, log })
   part('kubernetes', 2, 'building', { elapsed: 0 })
@@ -157,7 +157,7 @@ describe('events', () => {
     await playRun(view)
     await view.close()
     const lines = stream.text.trimEnd().split('\n')
-    // The same waiting and building, over and over, proves nothing twice.
+    // Repeating the same waiting and building proves nothing more.
     const seen = new Set<string>()
     const kept = lines.filter((line) => {
       const same = line.replace(/"time":"[^"]+"/, '').replace(/"(fraction|remaining|elapsed)":[\d.]+/g, '')

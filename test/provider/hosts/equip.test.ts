@@ -1,4 +1,4 @@
-/** A host gets what the base disk has, as far as its role needs it. */
+/** A host gets the contents of the base disk that its role needs. */
 import { execFileSync } from 'node:child_process'
 import { describe, expect, test } from 'vitest'
 import type { Lab } from '../../../src/lab/lab.js'
@@ -17,7 +17,7 @@ describe('the equipment of a host', () => {
       const lab = await loadLab(name)
       for (const machine of lab.machines) {
         const { packages } = await equipmentFor(lab, machine)
-        // What comes with Debian's own system is not listed a second time.
+        // Packages of Debian's own system are not listed a second time.
         expect(pins().system.packages).toEqual(expect.arrayContaining([...packages]))
       }
     },
@@ -37,7 +37,7 @@ describe('the equipment of a host', () => {
     expect(script).toContain('ln -sfn "$loop" /dev/lab/lun0')
     expect(enabled).toEqual(['lab-boot.service'])
     const unit = files.find(({ path }) => path.endsWith('lab-boot.service'))?.content ?? ''
-    // Portals need the host's own network, which the base disk's unit comes before.
+    // Portals need the host's own network, which starts after the base disk's unit.
     expect(unit).toMatch(/^After=network-online\.target/m)
     expect(unit).not.toMatch(/^Before=.*network-online/m)
   })

@@ -1,4 +1,4 @@
-/** A lab on hosts: their own addresses take the place of those in the lab file before anything is planned. */
+/** A lab on hosts: the hosts' own addresses replace those of the lab file before anything is planned. */
 import { expect, test } from 'vitest'
 import { machineNamed, podRangeOf, portalOf } from '../../../src/lab/lab.js'
 import { machineFiles } from '../../../src/machine/files.js'

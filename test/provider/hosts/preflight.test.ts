@@ -1,4 +1,4 @@
-/** The preflight of hosts, computed from what they say of themselves: a good one, and one thing wrong at a time. */
+/** The preflight of hosts, computed from what they report: a good host, and one problem at a time. */
 import { describe, expect, test } from 'vitest'
 import { hostArchitecture } from '../../../src/parts/architecture.js'
 import type { HostSpec } from '../../../src/lab/hosts-file.js'

@@ -1,4 +1,7 @@
-/** What was on a host is written down before it is changed, and undone from the last to the first: on this computer's own shell, in a folder. */
+/**
+ * The state of a host is written down before it is changed, and restored from the last change to the first: with this
+ * computer's own shell, in a folder.
+ */
 import { execFileSync } from 'node:child_process'
 import {
   existsSync,
@@ -18,9 +21,9 @@ import { temporaryFolder } from '../../helpers/folder.js'
 
 let root: string
 let commands: string[]
-/** A host whose /var/lib/lab is in a folder of this test; nobody is root there. */
+/** A host whose /var/lib/lab is in a folder of this test; nothing runs as root there. */
 let host: Transport
-/** What a command must contain that kills this host's connection. */
+/** A part of the command that breaks this host's connection. */
 let killAt: ((command: string) => boolean) | undefined
 
 beforeEach(async () => {
@@ -97,7 +100,7 @@ describe('the record of a host', () => {
     writeFileSync(at('lab/boot.d/10'), 'changed')
     await undoRecord(host, () => undefined)
     expect(readFileSync(at('hosts'), 'utf8')).toBe('mine\n')
-    // It was there before the lab asked for it.
+    // It existed before the lab asked for it.
     expect(readFileSync(at('lab/boot.d/10'), 'utf8')).toBe('came\n')
   })
 

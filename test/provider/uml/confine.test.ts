@@ -1,4 +1,4 @@
-/** Whom a machine runs as, and the small files that this is made of. What the kernel makes of it: test/e2e. */
+/** The user that a machine runs as, and the small files for that. test/e2e checks the effect in the kernel. */
 import { appendFile, readFile, stat, truncate, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -13,7 +13,7 @@ describe('the user that a machine runs as', () => {
   it('is never the id of a person or a container', () => {
     for (const place of [0, 1, 12_345, 2 ** 32 - 1]) {
       const user = userNumber(host, place, new Set())!
-      // systemd gives containers what is below, and what is above is negative for some programs.
+      // systemd gives the lower ids to containers, and higher ids are negative for some programs.
       expect(user).toBeGreaterThanOrEqual(1_879_048_192)
       expect(user).toBeLessThan(2_147_352_576)
     }
@@ -94,7 +94,7 @@ describe('an empty copy-on-write disk', () => {
     await utimes(base, 1_700_000_000, 1_700_000_000)
     await makeCow(join(folder, 'root.cow'), base, '/base')
     const { size, blocks, mode } = await stat(join(folder, 'root.cow'))
-    // As one that User-Mode Linux 7.2 made for a disk of 20 GiB: header, bitmap, data, on pages of 4 KiB.
+    // Like a file that User-Mode Linux 7.2 made for a disk of 20 GiB: header, bitmap, data, in pages of 4 KiB.
     expect(size).toBe(21_480_087_552)
     expect(blocks * 512).toBeLessThan(64 * 1024)
     expect(mode & 0o777).toBe(0o600)

@@ -1,4 +1,7 @@
-/** What the host learns of a lab's supervisor. The test's server ends at moments at which a real one cannot be made to end. */
+/**
+ * What the host learns from a lab's supervisor. The test's server ends at moments at which a real one cannot be made
+ * to end.
+ */
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'

@@ -8,7 +8,7 @@ const iscsiHa = await loadLab('iscsi-ha')
 const iscsi = await loadLab('iscsi')
 const cpus = (count: number): readonly number[] => Array.from({ length: count }, (_, index) => index)
 
-/** How many machines each processor has, of machines that were dealt out. */
+/** How many of the distributed machines each processor has. */
 const countsOf = (dealt: readonly number[]): readonly number[] => {
   const counts = new Map<number, number>()
   for (const cpu of dealt) counts.set(cpu, (counts.get(cpu) ?? 0) + 1)
@@ -20,7 +20,7 @@ const folderIn =
   (machine: string): string =>
     join('/state', lab, 'machines', machine)
 
-/** Starts all machines of a lab, one after the other, on a host that has these already. */
+/** Starts all machines of a lab, one after the other, on a host that already has these. */
 const started = (lab: Lab, count: number, running: readonly HostMachine[]): readonly HostMachine[] => {
   const folder = folderIn(lab.seat === undefined ? lab.name : `${lab.name}@${lab.seat}`)
   return lab.machines.reduce(

@@ -1,4 +1,4 @@
-/** The power switches as programs in the lab see them: over HTTPS, with the certificate that the lab made itself. */
+/** The power switches as programs in the lab see them: over HTTPS, with the lab's own certificate. */
 import { X509Certificate } from 'node:crypto'
 import { request } from 'node:https'
 import type { AddressInfo } from 'node:net'
