@@ -71,7 +71,7 @@ describe('ARCHITECTURE.md', () => {
 /** Lines; the first comment of a longer file must say why it is not split. */
 const longest = 400
 
-test('No source file has more than 400 lines, unless its first comment says why', () => {
+test('no source file has more than 400 lines, unless its first comment says why', () => {
   const long = sources.filter((path) => read(path).trimEnd().split('\n').length > longest)
   const saysWhy = (path: string): boolean =>
     read(path).slice(0, read(path).indexOf('*/')).includes('Over 400 lines because ')

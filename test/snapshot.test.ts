@@ -58,7 +58,7 @@ const contextWith = (
 const off = [{ status: 'stopped' }, { status: 'stopped' }] as const
 const on = [{ status: 'running' }, { status: 'running' }] as const
 
-test('puts the disks and the lab file of a stopped lab back, and leaves the copy as it was', async () => {
+test('restores the disks and the lab file of a stopped lab, and leaves the copy unchanged', async () => {
   const context = contextWith(off)
   await takeSnapshot(context, 'one')
   await write('second')
@@ -74,7 +74,7 @@ test('puts the disks and the lab file of a stopped lab back, and leaves the copy
   expect(done).toEqual([])
 })
 
-test('writes out and pauses the machines of a running lab for the copy, and notes how they go on', async () => {
+test('syncs and pauses the machines of a running lab for the copy, and records how they resume', async () => {
   const noted: string[] = []
   const context = contextWith(on, {
     save: async (of, into) => {
@@ -95,7 +95,7 @@ test('writes out and pauses the machines of a running lab for the copy, and note
   expect(await readJournal(lab)).toEqual([])
 })
 
-test('leaves nothing behind when the copy fails, and lets the machines go on', async () => {
+test('leaves nothing behind when the copy fails, and resumes the machines', async () => {
   const context = contextWith(on, {
     save: async (_, into) => {
       await writeFile(join(into, 'half'), '')
@@ -107,13 +107,13 @@ test('leaves nothing behind when the copy fails, and lets the machines go on', a
   expect(done.slice(-2)).toEqual(['resume target', 'resume initiator'])
 })
 
-test('keeps the note of a machine that could not go on', async () => {
+test('keeps the record of a machine that could not resume', async () => {
   const context = contextWith(on, {}, { end: async () => Promise.reject(new Error('no answer')) })
   await takeSnapshot(context, 'one')
   expect((await readJournal(lab)).map(({ undo }) => undo.do)).toEqual(['resume', 'resume'])
 })
 
-test('refuses while a fault is open', async () => {
+test('refuses while a fault is active', async () => {
   await noteUndo(lab, 'lab run iscsi x', 'drain', [{ do: 'uncordon', machine: 'target' }])
   await expect(takeSnapshot(contextWith(off), 'one')).rejects.toMatchObject({
     code: 'fault-open',
@@ -140,7 +140,7 @@ test.each([
   expect(existsSync(pathsOf(lab).snapshots)).toBe(false)
 })
 
-test('refuses a second one of the same name unless it is to be replaced', async () => {
+test('refuses a second one of the same name unless it should be replaced', async () => {
   await takeSnapshot(contextWith(off), 'one')
   await write('second')
   await expect(takeSnapshot(contextWith(off), 'one')).rejects.toMatchObject({ code: 'snapshot-exists' })
@@ -150,7 +150,7 @@ test('refuses a second one of the same name unless it is to be replaced', async 
   expect(await readFile(disk('target'), 'utf8')).toBe('second')
 })
 
-test('does not count one that was never finished', async () => {
+test('does not count one that was never completed', async () => {
   await mkdir(join(pathsOf(lab).snapshots, '.one.new', 'disks'), { recursive: true })
   await mkdir(join(pathsOf(lab).snapshots, 'two', 'disks'), { recursive: true })
   expect(await snapshotsOf(lab)).toEqual([])
@@ -164,7 +164,7 @@ test('removes one, and no path that its name might lead to', async () => {
   expect(await readdir(pathsOf(lab).snapshots)).toEqual([])
 })
 
-test('says of a lab whose restore was killed that it is to be restored again', async () => {
+test('says of a lab whose restore was killed that it must be restored again', async () => {
   await takeSnapshot(contextWith(off), 'one')
   const { provider } = contextWith(off, { load: async () => Promise.reject(new Error('killed')) })
   await expect(putBack(lab, provider, 'one')).rejects.toThrow('killed')
@@ -173,7 +173,7 @@ test('says of a lab whose restore was killed that it is to be restored again', a
   await expect(refuseHalfRestored(lab)).resolves.toBeUndefined()
 })
 
-test('tells a lab file that has changed from one that has not', async () => {
+test('distinguishes a lab file that has changed from one that has not', async () => {
   await takeSnapshot(contextWith(off), 'clean')
   expect(await fits(lab, 'clean')).toBe(true)
   await writeFile(pathsOf(lab).source, 'name: iscsi\nfailover: fast\n')

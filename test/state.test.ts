@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { writePrivate } from '../src/state.js'
 import { temporaryFolder } from './helpers/folder.js'
 
-test('keeps one whole version of a file that several steps write at once, and leaves nothing beside it', async () => {
+test('keeps one complete version of a file that several steps write at once, and leaves nothing next to it', async () => {
   const folder = await temporaryFolder()
   const file = join(folder, 'made', 'Vagrantfile')
   const texts = Array.from({ length: 50 }, (_, index) => String(index).repeat(10_000))

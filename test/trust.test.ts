@@ -49,7 +49,7 @@ describe.runIf(root)('trusting a folder', () => {
       hint: /^chmod go-w .*state\n/,
     },
     {
-      why: 'may be written by a group of others',
+      why: 'is writable by a group of others',
       change: async (folder) => {
         await chown(folder, 0, stranger)
         await chmod(folder, 0o770)
@@ -168,7 +168,7 @@ describe('making a folder', () => {
     { where: '/dev/null', says: /^\/dev\/null cannot be created: a file is in the way$/ },
     { where: '/dev/null/x', says: /^\/dev\/null\/x cannot be created: .*a part of its path is a file/ },
     { where: `/tmp/${'x'.repeat(300)}`, says: /a name in it is too long/ },
-  ])('refuses at once to make a folder where none can be: $where', async ({ where, says }) => {
+  ])('refuses at once to make a folder where that is impossible: $where', async ({ where, says }) => {
     const begun = performance.now()
     await expect(makeFolder(where)).rejects.toMatchObject({
       exitCode: 3,

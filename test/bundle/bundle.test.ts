@@ -155,7 +155,7 @@ describe('a bundle', () => {
     expect(asked.length).toBe(count + 1)
   })
 
-  test('that is damaged gives nothing, and check names the chunk', async () => {
+  test('that is damaged gives nothing, and lab bundle check names the chunk', async () => {
     const chunk = manifest.parts[0]!.files[0]!.chunks[0]!
     const path = join(bundle, chunkPath(chunk.sha256))
     const whole = await readFile(path)
@@ -183,14 +183,14 @@ describe('a manifest', () => {
     return { bytes, signature: signManifest(bytes, privateKey), maker }
   }
 
-  test('is believed as its maker signed it', () => {
+  test('is trusted as its maker signed it', () => {
     expect(readManifest('here', signed(manifest))).toEqual({
       manifest,
       fingerprint: fingerprintOf(publicKey),
     })
   })
 
-  test('is refused when one byte is another', () => {
+  test('is refused when one byte differs', () => {
     const { bytes, ...rest } = signed(manifest)
     bytes[bytes.length - 3]! ^= 1
     expect(() => readManifest('here', { bytes, ...rest })).toThrow(/not what its maker signed/)
@@ -207,7 +207,7 @@ describe('a manifest', () => {
     expect(() => readManifest('here', signed(changed))).toThrow(LabError)
   })
 
-  test('of a later kind is refused with both names', () => {
+  test('of a later version is refused, and the message names both versions', () => {
     expect(() => readManifest('here', signed({ ...manifest, schema: 'lab.bundle/v2' }))).toThrow(
       'it is a lab.bundle/v2, but this lab reads lab.bundle/v1',
     )
@@ -222,7 +222,7 @@ describe('the maker of a bundle', () => {
     expect(ask).toHaveBeenCalledTimes(1)
   })
 
-  test('is not believed where nobody can be asked, nor where another one was named', async () => {
+  test('is not trusted without a terminal to ask at, or if another maker was named', async () => {
     await expect(trustMaker('SHA256:abc', 'here', {})).rejects.toMatchObject({ code: 'unknown-maker' })
     await expect(trustMaker('SHA256:abc', 'here', { given: 'SHA256:x' })).rejects.toMatchObject({
       code: 'other-maker',
@@ -230,14 +230,14 @@ describe('the maker of a bundle', () => {
     await expect(trustMaker('SHA256:abc', 'here', { ask: async () => false })).rejects.toThrow(LabError)
   })
 
-  test('is believed at once where it is the user', async () => {
+  test('is trusted at once if it is the user', async () => {
     const { fingerprint } = await ownMaker()
     await trustMaker(fingerprint, 'here', {})
     expect((await ownMaker()).fingerprint).toBe(fingerprint)
   })
 })
 
-test('a bundle server serves ranges, and nothing that is not in the manifest', async () => {
+test('a bundle server serves byte ranges, and nothing that is not in the manifest', async () => {
   const { url } = await served()
   await writeFile(join(bundle, 'private'), 'x')
   for (const path of ['private', '', 'chunks', '..%2f..%2fetc%2fpasswd', '%2e%2e/x'])

@@ -70,7 +70,7 @@ describe('a token', () => {
     expect(newToken().split('-')).toHaveLength(4)
   })
 
-  test('is known as somebody typed it, and opens the seat that it belongs to', () => {
+  test('is accepted as people type it, and opens the seat that it belongs to', () => {
     const now = wanted()
     const [, second] = now.seats
     expect(tokenOf(' Maple  OTTER.clock-garden ')).toBe('maple-otter-clock-garden')
@@ -89,7 +89,7 @@ describe('a token', () => {
     expect(holderOfToken(now, now.teacher, later)).toBeUndefined()
   })
 
-  test('that is replaced ends the cookie of the one before; a cookie of another seat is none', () => {
+  test('that is replaced invalidates the cookie of the old one, and a cookie of another seat is invalid', () => {
     const now = wanted()
     const cookie = `${cookieName}=${cookieFor(now, { seat: '01' })}`
     const [first, ...others] = now.seats
@@ -101,7 +101,7 @@ describe('a token', () => {
     expect(holderOfCookie(now, undefined)).toBeUndefined()
   })
 
-  test('can be guessed ten times a minute from one address, and a hundred times from all', () => {
+  test('can be guessed ten times a minute from one address, and a hundred times from all together', () => {
     const guesses = new Guesses()
     for (let count = 0; count < 10; count++) guesses.wrong('10.0.0.1', 0)
     expect([guesses.may('10.0.0.1', 1), guesses.may('10.0.0.2', 1), guesses.may('10.0.0.1', 60_001)]).toEqual(
@@ -127,7 +127,7 @@ describe('a terminal', () => {
   })
 })
 
-test('progress is read from the lines of lab learn, torn ones left out', () => {
+test('progress is read from the lines of lab learn, and incomplete lines are left out', () => {
   const line = (minute: number, what: string, more: object = {}): string =>
     JSON.stringify({
       at: `2026-11-29T10:${String(minute).padStart(2, '0')}:00.000Z`,
@@ -159,7 +159,7 @@ test('progress is read from the lines of lab learn, torn ones left out', () => {
 })
 
 describe('cards', () => {
-  test('have number, address, words and code of every seat, in English and in Japanese', () => {
+  test('have the number, address, words and code of every seat, in English and in Japanese', () => {
     const now = wanted(9)
     const page = cardsPage(now, 'AB:CD')
     expect(page.match(/<section>/g)).toHaveLength(9)
@@ -173,7 +173,7 @@ describe('cards', () => {
   })
 })
 
-test('seats keep their tokens when a class grows, and have accounts that Linux takes', () => {
+test('seats keep their tokens when a class grows, and have account names that Linux accepts', () => {
   const before = seatsOf(2)
   expect(seatsOf(3, before).slice(0, 2)).toEqual(before)
   expect(accountOf('iscsi', '07')).toBe('lab-iscsi-07')
@@ -188,7 +188,7 @@ test('a small lab has the same machines with less memory, and is a lab file', ()
   expect({ ...small, machines: [] }).toEqual({ ...full, machines: [] })
 })
 
-test('results know seats by their numbers, as CSV and as JUnit', () => {
+test('results identify seats by their numbers, as CSV and as JUnit', () => {
   const progress = {
     exercise: 'chap',
     step: 'file',

@@ -268,7 +268,7 @@ describe.concurrent('a box that does not exist yet', () => {
   const asked = /^Vagrant has no box lab\/debian-13 [\d.]+ for libvirt\. Build it now, .* \[Y\/n\] /m
   const began = /✖ (missing on this host|this host lacks).* mmdebstrap/
 
-  test('lab up says what to type and builds nothing when nobody can be asked', async () => {
+  test('lab up says what to type and builds nothing when there is no terminal', async () => {
     const { desk, env } = await withLibvirt()
     const ran = await desk.lab(['up', 'iscsi', '--provider', 'libvirt'], env)
     expectOneError(

@@ -101,7 +101,7 @@ describe('a secret that the process knows', () => {
     expect(err()).not.toContain(secret)
   })
 
-  test('is masked in -o json, also where the command passes data unmasked', () => {
+  test('is masked in -o json, even if the command passes data unmasked', () => {
     const { io, out } = fakeIo()
     printJson(io, 'lab.report/v1', {
       ...reportJson(report, (text) => text),

@@ -83,7 +83,7 @@ describe('what a command holds while it works on a lab', () => {
     expect(done).toEqual(['lock taken', 'view closed', 'broken closed', 'first closed', 'lock released'])
   })
 
-  test('has no lock where the command needs none', async () => {
+  test('has no lock if the command needs none', async () => {
     const { lock: _lock, ...without } = needs
     expect(await afterwards(() => withLab(lab, without, async () => undefined))).toEqual(['view closed'])
   })

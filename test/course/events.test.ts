@@ -104,9 +104,9 @@ describe('who recreated the pods', () => {
       ),
       'marked for deletion by the eviction',
     ],
-    ['nobody said that it was made', without(1), "made by the ReplicaSet's controller"],
+    ['no Event says that it was made', without(1), "made by the ReplicaSet's controller"],
     [
-      'the controller made a pod whose name only begins so',
+      'the controller made a pod whose name only begins the same way',
       instead(
         1,
         event(
@@ -118,7 +118,7 @@ describe('who recreated the pods', () => {
       ),
       "made by the ReplicaSet's controller",
     ],
-    ['nobody scheduled it', without(2), 'the scheduler gave each of them its node'],
+    ['no Event says that it was scheduled', without(2), 'the scheduler gave each of them its node'],
     [
       'it was scheduled to another node than it is on',
       instead(
@@ -182,7 +182,7 @@ describe('a node that is not ready', () => {
     ],
     ['about its return', event('NodeReady', 'node-controller', node, 'status is now: NodeReady')],
     ['about a pod of it', { ...notReady, involvedObject: { kind: 'Pod', name: 'worker1' } }],
-    ['at no time', { ...notReady, lastTimestamp: null }],
+    ['without a time', { ...notReady, lastTimestamp: null }],
   ])('an Event %s does not count as evidence', (_what, one) => {
     expect(said(one)).toBe(false)
   })

@@ -36,7 +36,7 @@ describe('a drain that the disruption budget refuses', () => {
   })
 
   test.each([
-    ['came to its end', { ...gaveUp, said: undefined }, facts, 'the drain completed'],
+    ['completed', { ...gaveUp, said: undefined }, facts, 'the drain completed'],
     [
       'timed out, while the pod may well be evicted',
       gaveUp,
@@ -44,19 +44,19 @@ describe('a drain that the disruption budget refuses', () => {
       'the API server says: yes',
     ],
     [
-      'failed since the API server is too busy',
+      'failed because the API server is too busy',
       gaveUp,
       { ...facts, answer: 'Error from server (TooManyRequests): etcdserver: too many requests' },
       'etcdserver: too many requests',
     ],
     [
-      'failed since nobody answers',
+      'failed because there was no answer',
       { ...gaveUp, said: 'Unable to connect to the server: net/http: TLS handshake timeout' },
       { ...facts, answer: 'Unable to connect to the server: net/http: TLS handshake timeout' },
       'TLS handshake timeout',
     ],
     [
-      'failed since it may not evict',
+      'failed because evictions are forbidden',
       gaveUp,
       { ...facts, answer: 'Error from server (Forbidden): pods "zk-2" is forbidden' },
       'forbidden',
@@ -68,13 +68,13 @@ describe('a drain that the disruption budget refuses', () => {
       '1 disruptions allowed',
     ],
     [
-      'is refused since the ensemble is broken',
+      'is refused because the ensemble is broken',
       gaveUp,
       { ...facts, budget: budget(0, 1) },
       'for another reason',
     ],
     [
-      'is refused since nobody has counted the pods yet',
+      'is refused because the pods have not been counted yet',
       gaveUp,
       {
         ...facts,
@@ -85,9 +85,9 @@ describe('a drain that the disruption budget refuses', () => {
       },
       'for another reason',
     ],
-    ['took the pod away all the same', { ...gaveUp, left: [] }, facts, 'zk-2 is gone'],
+    ['removed the pod anyway', { ...gaveUp, left: [] }, facts, 'zk-2 is gone'],
     [
-      'took it away, and another has its name',
+      'removed the pod, and another has its name',
       { ...gaveUp, left: [{ ...before, uid: 'other' }] },
       facts,
       'zk-2 is gone',
@@ -129,7 +129,7 @@ describe('the group of a volume', () => {
   })
 
   test.each([
-    ['a hostPath, which nobody gives to a group', 'drwxrwxrwx root root\ndrwxr-xr-x zookeeper zookeeper'],
+    ['a hostPath, which is not given to any group', 'drwxrwxrwx root root\ndrwxr-xr-x zookeeper zookeeper'],
     ['a group without setgid', 'drwxrwxrwx root zookeeper\ndrwxr-xr-x zookeeper zookeeper'],
     ['a volume of another group', 'drwxrwsrwx root root\ndrwxr-sr-x zookeeper root'],
     ['a folder that is not there', 'drwxrwsrwx root zookeeper'],

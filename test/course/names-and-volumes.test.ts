@@ -26,17 +26,17 @@ describe('records of a headless Service', () => {
 
   test.each([
     ['has no SRV records', srvOf(), answers],
-    ['leads to one of two only', srvOf('web-0'), answers],
+    ['leads to only one of two', srvOf('web-0'), answers],
     ['leads to a third as well', srvOf('web-0', 'web-1', 'web-2'), answers],
     ['names the same one twice', srvOf('web-0', 'web-0'), answers],
     ['has no A record for one', srvOf('web-0', 'web-1'), new Map([['web-0', aOf('web-0', '10.244.21.5')]])],
     [
-      'leads to the address that the pod had before',
+      'leads to the old address of the pod',
       srvOf('web-0', 'web-1'),
       new Map(answers).set('web-1', aOf('web-1', '10.244.22.4')),
     ],
     [
-      'leads to the earlier address as well',
+      'leads to the old address as well',
       srvOf('web-0', 'web-1'),
       new Map(answers).set('web-1', aOf('web-1', '10.244.22.6', '10.244.22.4')),
     ],
@@ -78,7 +78,11 @@ describe('persistent volume claims', () => {
 
   test.each([
     ['one is gone', before.slice(1), 'www-web-0 is gone'],
-    ['one was made anew under its name', [claim('www-web-0', { uid: 'other' }), before[1]!], 'another claim'],
+    [
+      'one was created again under its name',
+      [claim('www-web-0', { uid: 'other' }), before[1]!],
+      'another claim',
+    ],
     [
       'one has another volume',
       [claim('www-web-0', { volume: 'pvc-empty' }), before[1]!],
@@ -90,7 +94,7 @@ describe('persistent volume claims', () => {
     expect(sameVolumes(before, after)).toMatchObject({ ok: false, saw: expect.stringContaining(saw) })
   })
 
-  test('an absence of claims before and after is not accepted as the same claims', () => {
+  test('no claims before and after do not count as the same claims', () => {
     expect(sameVolumes([], []).ok).toBe(false)
   })
 

@@ -88,7 +88,7 @@ describe.runIf(root)('lab class', () => {
     await rm(classes, { recursive: true, force: true })
   })
 
-  it('refuses no seats, and more than fit, and makes nothing', async () => {
+  it('refuses zero seats, and more than fit, and makes nothing', async () => {
     expect(await lab('up', 'iscsi', '--count', '0')).toMatchObject({ exitCode: 2 })
     const many = await lab('up', 'iscsi', '--count', '99')
     expect(many.exitCode).toBe(3)
@@ -96,7 +96,7 @@ describe.runIf(root)('lab class', () => {
     expect(existsSync(join(classes, 'iscsi'))).toBe(false)
   })
 
-  it('brings up two seats, also when class up is killed in the middle', async () => {
+  it('brings up two seats, even if class up is killed in the middle', async () => {
     const words = ['up', 'iscsi', '--count', '2', '--size', 'small', '--listen', `127.0.0.1:${port}`]
     const first = execa(process.execPath, [cli, 'class', ...words], {
       env: { LAB_CLASSES: classes },
@@ -192,7 +192,7 @@ describe.runIf(root)('lab class', () => {
     },
   )
 
-  it('brings a seat back that was killed, and resets one', async () => {
+  it('restarts a seat that was killed, and resets one', async () => {
     process.kill(Number(await pidOf('02')), 'SIGKILL')
     await expect
       .poll(async () => (await lab('status')).stdout, { timeout: 300_000, interval: 1000 })

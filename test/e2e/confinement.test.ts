@@ -265,7 +265,7 @@ describe('the supervisor of a lab', () => {
     ['no HTTP', 'SSH-2.0-x\r\n\r\n'],
     ['no path', 'GET\r\n\r\n'],
     ['a body that ends early', 'PUT /machines/new HTTP/1.1\r\nContent-Length: 10\r\n\r\n{'],
-    ['a body of a length that cannot be', 'PUT /machines/new HTTP/1.1\r\nContent-Length: -1\r\n\r\n'],
+    ['a body with an impossible length', 'PUT /machines/new HTTP/1.1\r\nContent-Length: -1\r\n\r\n'],
     ['an upgrade', 'GET /machines HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n'],
     ['a CONNECT to nowhere', 'CONNECT  HTTP/1.1\r\n\r\n'],
     ['a CONNECT to a port of six digits', 'CONNECT 192.168.56.70:700000 HTTP/1.1\r\nHost: x\r\n\r\n'],

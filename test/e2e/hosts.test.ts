@@ -64,7 +64,7 @@ describe('lab hosts check', () => {
     expect(await check()).toMatchObject({ good: true })
   })
 
-  it('says all that is wrong with all hosts at once', async () => {
+  it('reports all problems of all hosts at once', async () => {
     await write(`{ address: 10.20.30.70, hostKey: ${keys[1] ?? ''} }`, '{ address: 10.20.30.99 }')
     expect(await refused()).toEqual([
       'target: 10.20.30.70: the host key differs from the pinned one',
@@ -85,7 +85,7 @@ describe('lab hosts check', () => {
     expect(wrong.join()).not.toContain('wrong-one')
   })
 
-  it('gets through a jump host, with its own key pinned, and says where that one does not answer', async () => {
+  it('connects through a jump host, with its own pinned key, and names the jump host if it does not answer', async () => {
     const jump = (address: string): string =>
       `{ address: 10.20.30.71, hostKey: ${keys[1] ?? ''}, via: gate }\njumpHosts:\n  gate: { address: ${address}, hostKey: ${keys[0] ?? ''}, password: $PI_PASSWORD }`
     await write(`{ address: 10.20.30.70, hostKey: ${keys[0] ?? ''} }`, jump('10.20.30.70'))
@@ -112,7 +112,7 @@ describe('lab up --hosts', () => {
     return { exitCode, stdout, stderr }
   }
 
-  it('makes a lab of machines that somebody else made, which passes every check', async () => {
+  it('makes a lab, which passes every check, of machines that somebody else made', async () => {
     await write('{ address: 10.20.30.70 }', '{ address: 10.20.30.71 }')
     before.push(await seen('10.20.30.70'), await seen('10.20.30.71'))
     const begun = performance.now()
@@ -129,7 +129,7 @@ describe('lab up --hosts', () => {
     expect((await lab('up', 'iscsi')).stdout).toContain('nothing to do')
   })
 
-  it('lets no other lab take the same machines, and says who has them', async () => {
+  it('lets no other lab use the same machines, and says who uses them', async () => {
     const { exitCode, stderr } = await world.begin(['up', 'iscsi', '--hosts', 'hosts.yaml'], {
       ...secret,
       LAB_STATE: join(world.folder, 'other'),
@@ -138,7 +138,7 @@ describe('lab up --hosts', () => {
     expect(stderr).toMatch(/has been using it for the lab iscsi since/)
   })
 
-  it('reports a machine that is away at down, and gives it back later, after its reboot', async () => {
+  it('names a machine that down cannot reach, and gives it back later, after its reboot', async () => {
     await world.cut('second')
     const away = await lab('down', 'iscsi')
     expect(away.exitCode).toBe(1)

@@ -10,7 +10,7 @@ beforeAll(async () => {
 }, 180_000)
 afterAll(() => bench.close(), 60_000)
 
-test('lab up keeps a snapshot called clean, and lab restore brings the lab back to it, well', async () => {
+test('lab up saves a snapshot called clean, and lab restore brings the lab back to it, healthy', async () => {
   const { snapshots } = await bench.json<{ snapshots: readonly { name: string }[] }>('snapshots', 'iscsi')
   expect(snapshots.map(({ name }) => name)).toEqual(['clean'])
   await bench.ok('exec', 'iscsi', 'all', '--', 'touch', '/root/mine')
@@ -27,7 +27,7 @@ test('lab learn --test proves the exercise about CHAP: before, after, wrong atte
   expect(await readFile(junit, 'utf8')).toMatch(/<testsuite name="chap-login" tests="\d+" failures="0"/)
 }, 240_000)
 
-test('lab learn in a pipe says in plain lines what is to be done, and in the language that is asked for', async () => {
+test('lab learn in a pipe describes the task in plain lines, in the requested language', async () => {
   const { stdout } = await bench.lab('learn', 'iscsi', 'chap-login', '--lang', 'ja')
   expect(stdout).toContain('ステップ 1/5: ディスクを取り外す')
   expect(stdout).not.toContain('\u001b')

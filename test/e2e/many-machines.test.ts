@@ -53,12 +53,12 @@ beforeAll(async () => {
   await bench.up(await lab(true))
 }, 1_800_000)
 
-it('is up with nothing to complain about, and a second up does nothing', async () => {
+it('is up with every check passed, and a second lab up does nothing', async () => {
   await bench.whole('many')
   expect(await bench.up('many')).toEqual([])
 })
 
-it('maps to each initiator the LUNs that are meant for it, at the target itself', async () => {
+it('maps to each initiator its LUNs and no others, at the target itself', async () => {
   const acls = '/sys/kernel/config/target/iscsi/iqn.2016-04.world.srv:target00/tpgt_1/acls'
   const mapped = await on(
     'target',
@@ -73,7 +73,7 @@ it('maps to each initiator the LUNs that are meant for it, at the target itself'
   expect(seen).toEqual(new Map([...initiators].sort().map((name) => [name, lunsOf(name)])))
 })
 
-it('shows an initiator that is logged in no disk but its own', async () => {
+it('shows an initiator that is logged in no disks but its own', async () => {
   const seen = await Promise.all(
     initiators
       .slice(0, 12)
@@ -84,7 +84,7 @@ it('shows an initiator that is logged in no disk but its own', async () => {
   )
 })
 
-it('names a LUN that an initiator sees and is not meant to, and takes it away again', async () => {
+it('names a LUN that an initiator should not see, and removes it again', async () => {
   await on(
     'target',
     `cd /sys/kernel/config/target/iscsi/iqn.2016-04.world.srv:target00/tpgt_1 && acl=$(echo acls/*:i28) && mkdir $acl/lun_0 && ln -s $PWD/lun/lun_0 $acl/lun_0/lun`,
@@ -94,11 +94,11 @@ it('names a LUN that an initiator sees and is not meant to, and takes it away ag
   await bench.whole('many')
 })
 
-it('serves all 13 LUNs to all 29 initiators as well, where the lab file says so', async () => {
+it('also serves all 13 LUNs to all 29 initiators, if the lab file says so', async () => {
   await bench.up(await lab(false))
   await bench.whole('many')
 }, 1_800_000)
 
-it('goes with nothing left', async () => {
+it('is removed with nothing left', async () => {
   expect(await bench.ok('down', 'many')).toContain('nothing left')
 })

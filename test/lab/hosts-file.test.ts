@@ -17,7 +17,7 @@ const messageOf = (text: string): string => {
 }
 
 describe('a hosts.yaml', () => {
-  test('gives each host what defaults say, unless the host says otherwise', () => {
+  test('gives each host the defaults, unless the host has its own settings', () => {
     const { hosts, jumpHosts } = parseHosts(
       file(
         `  one: { address: 10.0.0.11 }\n  two: { address: two.local, port: 2222, user: root, key: /k, via: bastion, interface: eth0 }\n`,
@@ -83,17 +83,17 @@ describe('a hosts.yaml', () => {
       'hosts.yaml:3:10  hosts.one.adress: unknown field; did you mean address?',
     ],
     [
-      'an address that is none',
+      'an invalid address',
       file('  one: { address: 10.0.0.256, user: pi }\n'),
       'hosts.yaml:3:19  hosts.one.address: "10.0.0.256": expected four numbers up to 255, such as 10.0.0.11',
     ],
     [
-      'a host key that is none',
+      'an invalid host key',
       file('  one: { address: 10.0.0.11, user: pi, hostKey: AAAA }\n'),
       'hosts.yaml:3:49  hosts.one.hostKey: expected the kind and the key',
     ],
     [
-      'the name of a machine that none can have',
+      'a name that no machine can have',
       file('  One_Pi: { address: 10.0.0.11, user: pi }\n'),
       'hosts.yaml:3:3  hosts.One_Pi: the name of a machine: ',
     ],
@@ -104,17 +104,17 @@ describe('a hosts.yaml', () => {
     ],
     ['no host at all', file('  {}\n'), 'hosts.yaml:3:3  hosts: is empty; expected at least one host'],
     ['nothing', '', 'hosts.yaml  is empty; lab hosts init USER@ADDRESS… writes such a file'],
-    ['what is no YAML', 'hosts: [', 'hosts.yaml:1:'],
+    ['a file that is not YAML', 'hosts: [', 'hosts.yaml:1:'],
   ])('is refused with a place and a reason for %s', (_, text, message) => {
     expect(messageOf(text)).toContain(message)
     expect(messageOf(text)).not.toMatch(/hunter22/)
   })
 
-  test('that is not there is refused with what writes one', () => {
+  test('that does not exist is refused with the command that writes one', () => {
     expect(() => loadHosts('/nowhere/hosts.yaml')).toThrow('/nowhere/hosts.yaml  there is no such file')
   })
 
-  test('gets the host keys that were looked at, and keeps its comments', async () => {
+  test('gets the host keys that were checked, and keeps its comments', async () => {
     const path = join(await temporaryFolder(), 'hosts.yaml')
     writeFileSync(path, file('  # on the shelf\n  one: { address: 10.0.0.11, user: pi }\n'))
     pinHostKeys(path, new Map([['one', key]]))
@@ -124,7 +124,7 @@ describe('a hosts.yaml', () => {
 })
 
 describe('lab hosts init', () => {
-  test('takes a range for the last number of an address', () => {
+  test('accepts a range for the last number of an address', () => {
     expect(expandLogins('pi@10.0.0.[11-13]').map(({ address }) => address)).toEqual([
       '10.0.0.11',
       '10.0.0.12',

@@ -84,7 +84,7 @@ beforeEach(async () => {
   world = { value: 'bad', silent: false }
 })
 
-test('says yes, not yet, or that it could not ask, which is nobody’s mistake', async () => {
+test('says yes, not yet, or that it could not ask, which is not the learner’s mistake', async () => {
   const attempt = await Attempt.begin(small(), around())
   const [one] = small().steps
   await attempt.beginStep(one!)
@@ -95,13 +95,13 @@ test('says yes, not yet, or that it could not ask, which is nobody’s mistake',
   expect(await attempt.ask(one!)).toEqual({ is: 'yes', saw: 'good' })
 })
 
-test('takes a command that the machine does not have for a check that could not be asked', async () => {
+test('treats a command that the machine does not have as a check that could not be asked', async () => {
   const step = { ...small().steps[0]!, check: { run: { on: 'target', command: 'no such' } } }
   const attempt = await Attempt.begin(small({ steps: [step] }), around())
   expect((await attempt.ask(step)).is).toBe('could not ask')
 })
 
-test('is done only when the check has held without a break, and an answer that could not be had breaks it', async () => {
+test('is done only when the check has held without interruption, and a check that could not be asked interrupts it', async () => {
   const step = { ...small().steps[0]!, for: 40 }
   const attempt = await Attempt.begin(small({ steps: [step] }), around())
   await attempt.beginStep(step)
@@ -116,7 +116,7 @@ test('is done only when the check has held without a break, and an answer that c
   expect((await attempt.look(step)).done).toBe(true)
 })
 
-test('is gone on with by another process, which knows what is done and that it no longer is so', async () => {
+test('continues in another process, which knows what is done and what no longer holds', async () => {
   const exercise = small()
   const attempt = await Attempt.begin(exercise, around())
   const [one, two] = exercise.steps
@@ -134,7 +134,7 @@ test('is gone on with by another process, which knows what is done and that it n
   expect(await events()).toEqual(['begun', 'step one', 'saw one', 'done one', 'begun', 'no-longer one'])
 })
 
-test('measures the answer to a question in the learner’s own run, but does not tell it', async () => {
+test('measures the answer to a question in the learner’s own run, but does not reveal it', async () => {
   const exercise = small()
   const [one, two] = exercise.steps
   const attempt = await Attempt.begin(exercise, around())
@@ -151,7 +151,7 @@ test('measures the answer to a question in the learner’s own run, but does not
   expect((await attempt.ask(two!)).is).toBe('yes')
 })
 
-test('chooses a hint by what the lab looks like, and otherwise one after another', async () => {
+test('chooses a hint by the state of the lab, and otherwise one after another', async () => {
   const attempt = await Attempt.begin(small(), around())
   const [one] = small().steps
   expect([await attempt.hint(one!), await attempt.hint(one!), await attempt.hint(one!)]).toEqual([
@@ -163,7 +163,7 @@ test('chooses a hint by what the lab looks like, and otherwise one after another
   expect(await attempt.hint(one!)).toBe('nearly')
 })
 
-test('draws the same for the same seed, and everything for some seed', async () => {
+test('draws the same for the same seed, and every choice for some seed', async () => {
   const drawn = new Set<string>()
   for (let seed = 0; seed < 30; seed++) {
     const attempt = await Attempt.begin(hidden, around(), seed)
@@ -175,7 +175,7 @@ test('draws the same for the same seed, and everything for some seed', async () 
   expect([...drawn].sort()).toEqual(['firewall', 'password', 'target-off'])
 })
 
-test('does what was drawn once, also when the step is begun again', async () => {
+test('does what was drawn once, even if the step is started again', async () => {
   const attempt = await Attempt.begin(hidden, around(), 1)
   const [find] = hidden.steps
   await attempt.beginStep(find!)
@@ -185,7 +185,7 @@ test('does what was drawn once, also when the step is begun again', async () => 
   expect(world.value).toBe('repaired')
 })
 
-test('proves an exercise that is as it should be', async () => {
+test('proves a correct exercise', async () => {
   const proofs = await prove(small(), around(), 1, () => undefined)
   expect(proofs.filter(({ outcome }) => outcome !== 'passed')).toEqual([])
   expect(proofs.map(({ title }) => title)).toContain(
@@ -217,7 +217,7 @@ test.each([
   expect(proofs.filter(({ outcome }) => outcome === 'failed').map((proof) => proof.title)).toContain(title)
 })
 
-test('fails an exercise whose wrong attempt gets another hint than it names', async () => {
+test('fails an exercise whose wrong attempt gets another hint than the one it names', async () => {
   const proofs = await prove(
     small({ wrong: [{ at: 'one', run: 'other', hint: 'nearly' }] }),
     around(),

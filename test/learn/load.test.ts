@@ -29,12 +29,12 @@ const all = await Promise.all(
 )
 const exercises = all.flat().map((each) => [each.folder.split('/').at(-1) ?? '', each] as const)
 
-test('finds every folder of shipped exercises, each for a lab that is shipped', () => {
+test('finds every folder of shipped exercises, each for a shipped lab', () => {
   expect(exercises.map(([name]) => name).sort()).toEqual(readdirSync(shipped).sort())
 })
 
 describe.each(exercises)('the exercise %s', (_, { folder, lab, checks }) => {
-  test('can be read, in both languages', () => {
+  test('can be loaded in both languages', () => {
     const { words, steps } = loadExercise(folder, lab, checks)
     expect([...words.ja.steps.keys()]).toEqual([...words.en.steps.keys()])
     expect([...words.en.steps.keys()]).toEqual(steps.map(({ id }) => id))
@@ -154,7 +154,7 @@ test.each([
     'ja.md  has no words for the step log-in: expected a heading ## log-in: and its title',
   ],
   [
-    'Japanese words for what is no step',
+    'Japanese words for a heading that is not a step',
     'ja.md',
     '## write-it',
     '## write-that',
@@ -179,10 +179,10 @@ test('says that the Japanese words are missing', async () => {
   expect(complaint(folder)).toBe('ja.md  there is no such file: an exercise has its words in en and ja')
 })
 
-test('names the exercises that there are where one is not there', () => {
+test('names the existing exercises if one does not exist', () => {
   expect(() => folderOfExercise(shipped, 'iscsi', 'chap-logim')).toThrow('did you mean chap-login?')
 })
 
-test('looks for the exercises of a file of one’s own beside it', () => {
+test('looks for the exercises of a user’s own file next to it', () => {
   expect(exercisesFolder('labs/mine.yaml')).toBe('labs/learn')
 })

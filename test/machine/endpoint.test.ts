@@ -32,7 +32,7 @@ const documents = (text: string): Record<string, Record<string, unknown>>[] =>
   parseAllDocuments(text).map((document) => document.toJS() as Record<string, Record<string, unknown>>)
 
 describe('kubeadm', () => {
-  it('is told of the shared address, and lets controllers elect a leader', () => {
+  it('gets the shared address, and lets controllers elect a leader', () => {
     const [, cluster] = documents(contentOf(lab, 'master2', '/etc/lab/kubeadm.yaml'))
     expect(cluster).toMatchObject({ controlPlaneEndpoint: '192.168.56.10:6443' })
     expect(JSON.stringify(cluster?.['controllerManager'])).not.toContain('"leader-elect","value":"false"')
@@ -40,7 +40,7 @@ describe('kubeadm', () => {
     expect(cluster?.['apiServer']?.['certSANs']).toEqual(['127.0.0.1', 'localhost'])
   })
 
-  it('joins a master as a control plane, and a worker as none', () => {
+  it('joins a master as a control plane, and a worker as a worker', () => {
     const [master] = documents(contentOf(lab, 'master3', '/etc/lab/kubeadm-join.yaml'))
     expect(master).toMatchObject({
       controlPlane: { localAPIEndpoint: { advertiseAddress: '192.168.56.13' } },
@@ -51,75 +51,79 @@ describe('kubeadm', () => {
 })
 
 describe('keepalived', () => {
-  it('speaks with the two others only, and is written by a script that a shell can read', async () => {
+  it('speaks only with the two others, and is written by a script that a shell can parse', async () => {
     const script = contentOf(lab, 'master2', '/etc/lab/boot.d/20-endpoint')
     const [, peers = ''] = /unicast_peer \{([^}]*)\}/.exec(script) ?? []
     expect(peers.trim().split(/\s+/)).toEqual(['192.168.56.11', '192.168.56.13'])
     await execa('sh', ['-n'], { input: script })
   })
 
-  it('is not needed by a control plane that is alone: it has the address', () => {
+  it('is not needed by a single control plane, which has the address itself', () => {
     const alone: Lab = { ...lab, machines: lab.machines.filter(({ name }) => !/^master[23]/.test(name)) }
     const script = contentOf(alone, 'master1', '/etc/lab/boot.d/20-endpoint')
     expect(script).toContain('ip address replace 192.168.56.10/32')
     expect(script).not.toContain('unicast_peer')
   })
 
-  it('is no part of a lab with one control plane and no shared address', async () => {
+  it('is not part of a lab with one control plane and no shared address', async () => {
     const paths = filesOf(await loadLab('iscsi-ha'), 'master').map(({ path }) => path)
     expect(paths.filter((path) => /endpoint|join/.test(path))).toEqual([])
   })
 })
 
-describe('the watch beside keepalived', () => {
-  it('says ready, not ready, and not ready for long, over one connection', { timeout: 120_000 }, async () => {
-    const folder = await temporaryFolder()
-    const state = join(folder, 'state')
-    let status = 200
-    let connections = 0
-    const { key, certificate } = selfSigned('test', '127.0.0.1')
-    const server = createServer({ key, cert: certificate }, (_, response) => {
-      response.writeHead(status, { 'content-length': 2 }).end('ok')
-    })
-    server.on('secureConnection', () => (connections += 1))
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    const script = join(folder, 'watch.sh')
-    await writeFile(
-      script,
-      contentOf(lab, 'master1', '/etc/lab/endpoint-watch.sh')
-        .replaceAll('/run/lab-endpoint', state)
-        .replaceAll('192.168.56.11:6443', `127.0.0.1:${String((server.address() as AddressInfo).port)}`)
-        .replaceAll('192.168.56.11/6443', `127.0.0.1/${String((server.address() as AddressInfo).port)}`),
-    )
-    const watching = execa('bash', [script], { reject: false })
-    const becomes = async (wanted: string): Promise<void> => {
-      for (let tries = 0; ; tries += 1) {
-        const is = (await readFile(state, 'utf8').catch(() => '')).trim()
-        if (is === wanted) return
-        if (tries > 200) throw new Error(`is ${is}; it should be ${wanted}`)
-        await delay(200)
+describe('the watch next to keepalived', () => {
+  it(
+    'reports ready, not ready, and not ready for long, over one connection',
+    { timeout: 120_000 },
+    async () => {
+      const folder = await temporaryFolder()
+      const state = join(folder, 'state')
+      let status = 200
+      let connections = 0
+      const { key, certificate } = selfSigned('test', '127.0.0.1')
+      const server = createServer({ key, cert: certificate }, (_, response) => {
+        response.writeHead(status, { 'content-length': 2 }).end('ok')
+      })
+      server.on('secureConnection', () => (connections += 1))
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+      const script = join(folder, 'watch.sh')
+      await writeFile(
+        script,
+        contentOf(lab, 'master1', '/etc/lab/endpoint-watch.sh')
+          .replaceAll('/run/lab-endpoint', state)
+          .replaceAll('192.168.56.11:6443', `127.0.0.1:${String((server.address() as AddressInfo).port)}`)
+          .replaceAll('192.168.56.11/6443', `127.0.0.1/${String((server.address() as AddressInfo).port)}`),
+      )
+      const watching = execa('bash', [script], { reject: false })
+      const becomes = async (wanted: string): Promise<void> => {
+        for (let tries = 0; ; tries += 1) {
+          const is = (await readFile(state, 'utf8').catch(() => '')).trim()
+          if (is === wanted) return
+          if (tries > 200) throw new Error(`is ${is}; it should be ${wanted}`)
+          await delay(200)
+        }
       }
-    }
-    try {
-      await becomes('0')
-      const before = connections
-      // keepalived would accept a number with a line break; the test is that it is a single number.
-      expect(await readFile(state, 'utf8')).toBe('0\n')
-      await delay(5000)
-      expect(connections).toBe(before)
-      status = 500
-      await becomes('-50')
-      await becomes('-254')
-      status = 200
-      await becomes('0')
-      server.closeAllConnections()
-      server.close()
-      await becomes('-254')
-    } finally {
-      watching.kill()
-      server.closeAllConnections()
-      server.close()
-      await watching
-    }
-  })
+      try {
+        await becomes('0')
+        const before = connections
+        // keepalived would accept a number with a line break; the test is that it is a single number.
+        expect(await readFile(state, 'utf8')).toBe('0\n')
+        await delay(5000)
+        expect(connections).toBe(before)
+        status = 500
+        await becomes('-50')
+        await becomes('-254')
+        status = 200
+        await becomes('0')
+        server.closeAllConnections()
+        server.close()
+        await becomes('-254')
+      } finally {
+        watching.kill()
+        server.closeAllConnections()
+        server.close()
+        await watching
+      }
+    },
+  )
 })

@@ -490,7 +490,7 @@ describe('the script of a target, run on a stand-in for configfs', () => {
     expect(await valueOf(folder, 'iscsi', acl, 'password_mutual')).toBe('NULL')
   })
 
-  test('a value with a superfluous line end is rewritten, and one as the kernel shows it is left alone', async () => {
+  test('a value with an extra line end is rewritten, and one in the kernel’s own form is left alone', async () => {
     const folder = await temporaryFolder()
     const lab = labNamed('iscsi')
     await runTarget(folder, lab, 'target')

@@ -338,7 +338,7 @@ describe('the identity of the other end', () => {
     await vi.waitFor(() => expect(server.open).toBe(0))
   })
 
-  test.each(['', 'AAAA', 'not base64 at all'])('refuses the host key %j as no key', async (hostKey) => {
+  test.each(['', 'AAAA', 'not base64 at all'])('refuses %j, which is not a host key', async (hostKey) => {
     const { server, transport } = await reach({ hostKey })
     expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable')
     expect(server.attempts).toBe(0)

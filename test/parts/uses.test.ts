@@ -20,7 +20,7 @@ beforeEach(async () => {
 })
 
 describe('parts that machines need', () => {
-  test('are kept for a machine of another state folder, until its folder is gone', async () => {
+  test('are kept for a machine of another state folder, until that folder is gone', async () => {
     const machine = join(state, 'iscsi', 'machines', 'target')
     await mkdir(machine, { recursive: true })
     expect(await noteUse(machine, [disk()])).toBe(true)
@@ -40,7 +40,7 @@ describe('parts that machines need', () => {
   })
 
   test.runIf(process.getuid?.() === 0)(
-    'are kept for a machine of another user, who may not write to the cache',
+    'are kept for a machine of another user, who cannot write to the cache',
     async () => {
       await chmod(join(root, '..'), 0o755)
       const folder = await temporaryFolder()
@@ -58,7 +58,7 @@ describe('parts that machines need', () => {
     },
   )
 
-  test('are none of those that a link, a long file or nonsense in the folder of notes names', async () => {
+  test('do not include parts that a link, a long file or garbage in the folder of notes names', async () => {
     await writeFile(join(state, 'note'), JSON.stringify({ folder: state, parts: ['base-disk-1'] }))
     await symlink(join(state, 'note'), join(root, 'uses', 'link.json'))
     await writeFile(join(root, 'uses', 'long.json'), 'x'.repeat(10_000))

@@ -49,24 +49,29 @@ describe('whether a node is ready', () => {
   })
 
   test.each<[what: string, now: Now, ok: boolean, saw: string]>([
-    ['said so after its kubelet was started', { heard: '2026-01-01T12:00:03Z' }, true, 'Ready=True, said'],
-    ['said so in the second of the start', { heard: '2026-01-01T12:00:00Z' }, true, 'Ready=True, said'],
+    ['reported after its kubelet was started', { heard: '2026-01-01T12:00:03Z' }, true, 'Ready=True, said'],
+    ['reported in the second of the start', { heard: '2026-01-01T12:00:00Z' }, true, 'Ready=True, said'],
     [
-      'said so before',
+      'reported before the start',
       { heard: '2026-01-01T11:59:59Z' },
       false,
       'its kubelet has not reported since it was started',
     ],
-    ['never said anything', {}, false, 'its kubelet has not reported since it was started'],
-    ['says no', { status: 'False', heard: '2026-01-01T12:00:03Z' }, false, 'Ready=False, said: why'],
+    ['never reported anything', {}, false, 'its kubelet has not reported since it was started'],
     [
-      'said so before its machine was switched on',
+      'reports that it is not ready',
+      { status: 'False', heard: '2026-01-01T12:00:03Z' },
+      false,
+      'Ready=False, said: why',
+    ],
+    [
+      'reported before its machine was switched on',
       { heard: '2026-01-01T12:00:03Z', boot: 'first' },
       false,
       'its kubelet has not reported since worker1 was switched on',
     ],
     [
-      'whose machine is silent',
+      'whose machine does not answer',
       { heard: '2026-01-01T12:00:03Z', answers: false },
       false,
       'worker1 does not answer: no answer',

@@ -61,11 +61,11 @@ test('a page of several runs begins with a table of them', async () => {
 test('compares two runs in one table', () =>
   expect(`${compareRuns(good, nasty)}\n`).toMatchFileSnapshot('golden/compared.md'))
 
-test('schemas/run.schema.json is what the schema says: npm run generate writes it', async () => {
+test('schemas/run.schema.json matches the schema, and npm run generate writes it', async () => {
   expect(JSON.parse(await readFile(runSchemaFile, 'utf8'))).toEqual(runJsonSchema())
 })
 
-test('labs/run.schema.json, where the schema used to be, leads to it', async () => {
+test('labs/run.schema.json, where the schema used to be, refers to it', async () => {
   const old = fileURLToPath(new URL('../../labs/run.schema.json', import.meta.url))
   const { $ref } = JSON.parse(await readFile(old, 'utf8')) as { $ref: string }
   expect(join(dirname(old), $ref)).toBe(runSchemaFile)
@@ -303,7 +303,7 @@ describe('the verdict', () => {
     else expect(first?.saw).toContain(saw)
   })
 
-  test('shows the figure of the walkthrough beside ours when it has the same fault alone', () => {
+  test('shows the figure of the walkthrough next to ours if it has the same single fault', () => {
     expect(good.seed?.ms).toBe(325_000)
     expect(
       runReport(facts({ scenario: { ...powerCut, inject: [{ fault: 'reboot', machine: 'x' }] } })).seed,

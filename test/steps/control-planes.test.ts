@@ -67,7 +67,7 @@ const ask = async (id: string, context: Context) => {
 }
 
 describe('the members of etcd', () => {
-  it('are good where every machine knows all three, each with a vote', async () => {
+  it('are good if every machine knows all three, each with a vote', async () => {
     expect(await ask('etcd-members', contextWith(all({ leader: '1' })))).toEqual({
       ok: true,
       saw: 'master1, master2, master3',
@@ -87,13 +87,13 @@ describe('the members of etcd', () => {
       'one that never started',
     ],
     ['there is a stranger', { leader: '1', members: [...three, { ID: '9', name: 'old' }] }, 'old'],
-  ])('are not good where %s', async (_, etcd, saw) => {
+  ])('are not good if %s', async (_, etcd, saw) => {
     const verdict = await ask('etcd-members', contextWith(all(etcd)))
     expect(verdict.ok).toBe(false)
     expect(verdict.saw).toContain(saw)
   })
 
-  it('are not good where two machines know different ones', async () => {
+  it('are not good if two machines know different ones', async () => {
     const states = { ...all({ leader: '1' }), master3: { leader: '3', members: [member(3)] } }
     expect((await ask('etcd-members', contextWith(states))).ok).toBe(false)
   })
@@ -109,13 +109,13 @@ describe('the leader of etcd', () => {
   })
 
   it.each([
-    ['nobody leads', all({ leader: '0' })],
-    ['two are followed', { ...all({ leader: '2' }), master3: { leader: '3' } }],
-  ])('is not good where %s', async (_, states) => {
+    ['no member leads', all({ leader: '0' })],
+    ['two members are followed', { ...all({ leader: '2' }), master3: { leader: '3' } }],
+  ])('is not good if %s', async (_, states) => {
     expect((await ask('etcd-leader', contextWith(states))).ok).toBe(false)
   })
 
-  it('is nobody where nobody answers', async () => {
+  it('is unknown if no member answers', async () => {
     expect(await leaderOf(contextWith({}))).toBeUndefined()
   })
 })
@@ -123,7 +123,7 @@ describe('the leader of etcd', () => {
 describe('the address of the API server', () => {
   const has = { leader: '1', address: 'vec0 UNKNOWN 192.168.56.10/32' }
 
-  it('is good with exactly one, and not with none or two', async () => {
+  it('is good on exactly one machine, and not on none or two', async () => {
     const one = contextWith({ ...all({ leader: '1' }), master2: has })
     expect(await ask('endpoint-holder', one)).toEqual({ ok: true, saw: 'master2' })
     expect(await holdersOf(one)).toEqual(['master2'])
@@ -137,20 +137,20 @@ describe('the address of the API server', () => {
 })
 
 describe('a member that is gone', () => {
-  it('is taken out by its name', async () => {
+  it('is removed by its name', async () => {
     const removed: string[] = []
     expect(await removeMember(contextWith(all({ leader: '1' }), removed), 'master3', 'master1')).toBe(true)
     expect(removed).toEqual(['3'])
   })
 
-  it('is taken out by the address of its machine where it never started', async () => {
+  it('is removed by the address of its machine if it never started', async () => {
     const removed: string[] = []
     const members = [member(1), member(2), member(3, { name: '' })]
     await removeMember(contextWith(all({ leader: '1', members }), removed), 'master3', 'master1')
     expect(removed).toEqual(['3'])
   })
 
-  it('is left alone where it is none', async () => {
+  it('is not removed if etcd does not have it', async () => {
     const removed: string[] = []
     const members = [member(1), member(2)]
     expect(
@@ -159,13 +159,13 @@ describe('a member that is gone', () => {
     expect(removed).toEqual([])
   })
 
-  it('is taken out through one that has a leader', async () => {
+  it('is removed through a member that has a leader', async () => {
     const states = { master1: {}, master2: { leader: '0' }, master3: { leader: '3' } }
     expect(await controlPlanesAtWork(contextWith(states), lab)).toEqual(['master3'])
     expect(await controlPlanesAtWork(contextWith(states), lab, 'master3')).toEqual([])
   })
 })
 
-it('asks nothing of a lab whose API server has no address of its own', async () => {
+it('is not looked for in a lab whose API server has no address of its own', async () => {
   expect(proveEndpoint(await loadLab('iscsi-ha'))).toEqual([])
 })

@@ -229,8 +229,8 @@ it('the check names a disk that does not answer', async () => {
 })
 
 it.each<[string, Now['pods'], string]>([
-  ['no pod is there', {}, 'there is no pod of mysql-server to mount it for'],
-  ['its pod still waits', { one: ['worker1', false] }, 'Pending, on worker1'],
+  ['there is no pod', {}, 'there is no pod of mysql-server to mount it for'],
+  ['its pod is still waiting', { one: ['worker1', false] }, 'Pending, on worker1'],
 ])('the check says why no node has mounted the LUN when %s', async (_, waiting, why) => {
   expect(await ask('volume-writable', { pods: waiting ?? {} })).toEqual({
     ok: false,

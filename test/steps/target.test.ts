@@ -96,9 +96,13 @@ describe('which initiator sees which LUN', () => {
   })
 
   it.each([
-    ['anybody may log in', listed().replace('open 0', 'open 1'), 'every initiator may'],
+    ['every initiator may log in', listed().replace('open 0', 'open 1'), 'every initiator may'],
     ['a stranger is on the list', `${listed()}\nacl ${name('idle')}`, `left over: ${name('idle')}`],
-    ['somebody is not on it', listed().replace(`acl ${name('w2')}\n`, ''), `missing: ${name('w2')}`],
+    [
+      'an initiator is missing from it',
+      listed().replace(`acl ${name('w2')}\n`, ''),
+      `missing: ${name('w2')}`,
+    ],
   ])('the check fails when %s', async (_, output, word) => {
     const { ok, saw } = await checked('target00-acl', output)
     expect(ok).toBe(false)
@@ -106,7 +110,7 @@ describe('which initiator sees which LUN', () => {
   })
 })
 
-describe('a target to which nobody logs in', () => {
+describe('a target to which no initiator logs in', () => {
   const alone: Lab = {
     ...masking,
     machines: masking.machines.filter(({ role }) => role === 'target'),

@@ -455,7 +455,7 @@ describe('pods that fit on no node but the lost one', () => {
           why: '0/3 nodes are available: 3 Insufficient memory.',
         }),
     ],
-    ['one waits and nobody said why', (story: Story) => waiting(story, 'x', 'y').made('z', { node: '' })],
+    ['one waits and no Event says why', (story: Story) => waiting(story, 'x', 'y').made('z', { node: '' })],
     [
       'one was not told to end',
       (story: Story) => waiting(story, 'x', 'y', 'z').gone('a').there('a2', { node: 'worker2' }),

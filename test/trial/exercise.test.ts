@@ -93,7 +93,7 @@ test('an exercise measures what a person broke, undoes it, reads everything back
   }
 })
 
-test('an exercise that the person has to repair fails when the lab is not well afterwards', async () => {
+test('an exercise that the person has to repair fails when the lab is unhealthy afterwards', async () => {
   const fake = await requestFor({
     record: false,
     repair: 'person',
@@ -114,7 +114,7 @@ test('an exercise that the person has to repair fails when the lab is not well a
   expect(report.moments).toEqual([])
 })
 
-test('a claim that nobody could ask makes the verdict of an exercise UNKNOWN', async () => {
+test('a claim that could not be asked makes the verdict of an exercise UNKNOWN', async () => {
   const { request } = await requestFor({
     record: false,
     run: async (exercise) => {
@@ -126,7 +126,7 @@ test('a claim that nobody could ask makes the verdict of an exercise UNKNOWN', a
   expect(report.checks.find(({ group }) => group === 'claims')).toMatchObject({ outcome: 'unknown' })
 })
 
-test('an exercise in which nothing was claimed and nothing recorded proves nothing', async () => {
+test('an exercise without claims and records proves nothing', async () => {
   const { request } = await requestFor({ record: false })
   expect(runReport(await runExercise(request)).verdict).toBe('UNKNOWN')
 })

@@ -112,13 +112,13 @@ describe('reading back', () => {
       { exitCode: 0, stdout: 'Filesystem state:         clean with errors' },
     ],
     ['it was never unmounted', { exitCode: 0, stdout: 'Filesystem state:         not clean' }],
-    ['nobody could look', { exitCode: 1, stdout: '' }],
+    ['it could not be checked', { exitCode: 1, stdout: '' }],
   ])('reports an unclean file system when %s', async (_, check) => {
     const { context } = labThat({ check })
     expect((await putOnDisk(context, database, by)).fileSystem?.ok).toBe(false)
   })
 
-  it('restores the server although the API server was away when it was to end', async () => {
+  it('restores the server although the API server was away when the server should stop', async () => {
     const { context, scaled } = labThat({ deaf: 2 })
     const proof = await putOnDisk(context, database, by)
     expect(proof.ok).toBe(false)

@@ -54,7 +54,7 @@ test('a power cut with a takeover passes with every moment recorded, and leaves 
   expect(await readFile(request.ledgerPath, 'utf8')).toContain('"mark":"fault"')
 })
 
-test('a run tells every moment of its trial as data, with the fault, its machines and whether it was so', async () => {
+test('a run reports every moment of its trial as data, with the fault, its machines and the result', async () => {
   const { request } = await fakeLab()
   const events: TrialEvent[] = []
   await runScenario({ ...request, event: (event) => events.push(event) })

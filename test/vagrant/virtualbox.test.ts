@@ -81,7 +81,7 @@ describe('the real VBoxManage', () => {
 
   const version = async (): Promise<string> => (await manage('--version')).trim().split('\n').at(-1) ?? ''
 
-  test('VBoxManage is the real one and no stand-in', async () => {
+  test('VBoxManage is the real one and not a stand-in', async () => {
     expect(await version()).toMatch(/^7\.[2-9].*Debian/)
   })
 

@@ -64,7 +64,7 @@ describe('the kept events of a lab', () => {
     expect(new Set(await kept()).size).toBe(300)
   })
 
-  test('processes that rotate the file at the same instant never put a short file in the place of a full one', async () => {
+  test('processes that rotate the file at the same instant never replace a full file with a short one', async () => {
     const stage = await compileStage()
     onTestFinished(() => stage.remove())
     const longest = 3000
@@ -125,7 +125,7 @@ test('lab events --follow continues when the file is rotated', async () => {
   await following
 })
 
-test('a lab without events has none, and lines that are no records are skipped', async () => {
+test('a lab without events has none, and lines that are not records are skipped', async () => {
   expect(await kept()).toEqual([])
   await writeFile(path, 'null\n[]\n{"type":"notice"}\n\n')
   expect(await kept()).toEqual([])

@@ -21,7 +21,7 @@ test('portals, the network and the files of machines follow from the addresses o
   expect(JSON.stringify(files)).not.toContain('192.168.56.')
 })
 
-test('nodes get ranges of pods by their order, so that equal last numbers do not clash', async () => {
+test('nodes get pod ranges by their order, so that equal last numbers do not clash', async () => {
   const written = await loadLab('iscsi-ha')
   const lab = onHosts(written, {
     machines: written.machines.map(({ name }, index) => placed(name, `10.0.${String(index)}.7`)),

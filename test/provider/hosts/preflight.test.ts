@@ -54,7 +54,7 @@ const second: Partial<Facts> = {
 }
 
 describe('the preflight of one host', () => {
-  test('has nothing to say against a good one', () => {
+  test('finds no problem with a good one', () => {
     expect(found([asked('worker1')])).toEqual([])
   })
 
@@ -125,7 +125,7 @@ describe('the preflight of one host', () => {
     if (level !== 'change') expect(finding?.fix).toBeTruthy()
   })
 
-  test('finds a clock that is off, and hosts that it does not reach', () => {
+  test('finds a clock that is off, and hosts that cannot reach each other', () => {
     expect(found([asked('worker1', {}, { skew: -5_000_000 })])).toMatchObject([
       { what: 'clock', level: 'change' },
     ])
@@ -136,7 +136,7 @@ describe('the preflight of one host', () => {
 })
 
 describe('the preflight of the hosts of a lab', () => {
-  test('finds too little memory, swap, a taken port and a kernel without LIO by what each machine is to be', async () => {
+  test('finds too little memory, swap, a port in use and a kernel without LIO, depending on the role of each machine', async () => {
     const lab = await loadLab('iscsi-ha')
     const names = ['target', 'master', 'worker1']
     const of = (name: string, facts: Partial<Facts>): readonly string[] =>
@@ -167,12 +167,12 @@ describe('the preflight of the hosts of a lab', () => {
       'refuse',
     ],
     ['the same host name', { ...second, hostname: 'pi1' }, 'host name', 'change'],
-  ])('finds two hosts with %s, as after cards were cloned', (_, facts, what, level) => {
+  ])('finds two hosts with %s, as cloned cards have', (_, facts, what, level) => {
     const two = asked('worker2', facts, { spec: spec('worker2', { address: '10.0.0.12' }) })
     expect(found([asked('worker1'), two])).toMatchObject([{ host: 'worker2', what, level }])
   })
 
-  test('refuses nodes of two networks, since pods of one would not reach those of the other', async () => {
+  test('refuses nodes in two networks, because their pods could not reach each other', async () => {
     const far = { ...second, interfaces: [{ ...second.interfaces![0]!, address: '10.0.9.12' }] }
     const lab = await loadLab('iscsi-ha')
     const hosts = [
@@ -182,7 +182,7 @@ describe('the preflight of the hosts of a lab', () => {
     expect(found(hosts, lab)).toMatchObject([{ host: 'worker1', what: 'network', level: 'refuse' }])
   })
 
-  test('takes the interface that hosts.yaml names for the address in the lab', async () => {
+  test('uses the interface that hosts.yaml names for the address in the lab', async () => {
     const lab = await loadLab('iscsi-ha')
     const two = {
       ...second,
@@ -199,7 +199,7 @@ describe('the preflight of the hosts of a lab', () => {
   })
 })
 
-test('what the script prints reads back, with values that hold spaces and several of a kind', () => {
+test('the output of the script can be parsed, including values with spaces and repeated ones', () => {
   const facts = readFacts(
     [
       'machine\taarch64',

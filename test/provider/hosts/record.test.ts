@@ -83,7 +83,7 @@ describe('the record of a host', () => {
     expect(readdirSync(at('')).sort()).toEqual(['hosts', 'iscsi', 'link'])
   }
 
-  test('brings back files with their modes, and takes away files and folders that came', async () => {
+  test('restores files with their modes, and removes new files and folders', async () => {
     await record('hosts', 'iscsi', 'lab/boot.d/10', 'link')
     change()
     await undoRecord(host, () => undefined)
@@ -91,7 +91,7 @@ describe('the record of a host', () => {
     expect(await readRecord(host)).toEqual([])
   })
 
-  test('keeps what was there the first time, however often it is asked for, and learns of new paths', async () => {
+  test('keeps the first state, however often it is asked for, and adds new paths', async () => {
     await record('hosts', 'iscsi')
     change()
     await record('hosts', 'iscsi', 'iscsi/name')
@@ -104,7 +104,7 @@ describe('the record of a host', () => {
     expect(readFileSync(at('lab/boot.d/10'), 'utf8')).toBe('came\n')
   })
 
-  test('is on the disk before it counts: a connection that is lost meanwhile leaves nothing half recorded', async () => {
+  test('is on disk before it counts, so that a lost connection leaves nothing half recorded', async () => {
     killAt = (command) => command.includes('.json.new')
     await expect(record('hosts')).rejects.toThrow('the connection was lost')
     killAt = undefined
@@ -116,7 +116,7 @@ describe('the record of a host', () => {
   })
 
   test.each(['undone', 'taken out of the record'])(
-    'is undone to its end by the next attempt where one was killed before a change was %s',
+    'is undone completely by the next attempt, if one was killed before a change was %s',
     async (moment) => {
       await record('hosts', 'iscsi', 'lab/boot.d/10')
       await record('link')
@@ -143,7 +143,7 @@ describe('the script that undoes a change', () => {
   const scriptOf = (before: Parameters<typeof undoScript>[0]['before']): string =>
     undoScript({ number: '001', key: 'x', before })
 
-  test('purges the packages that came, and no others, and removes only system users that came', () => {
+  test('purges the packages that were installed, and no others, and removes only new system users', () => {
     const script = scriptOf({
       kind: 'packages',
       names: ['open-iscsi', 'libisns0t64'],
@@ -160,7 +160,7 @@ describe('the script that undoes a change', () => {
     ['disabled', false, ['systemctl stop x.service', 'systemctl disable --quiet x.service']],
     ['masked', false, ['systemctl stop x.service', 'systemctl mask --quiet x.service']],
     ['not-found', false, ['systemctl stop x.service', 'systemctl disable --quiet x.service']],
-  ])('brings a unit back to %s, active %s', (enabled, active, wanted) => {
+  ])('restores a unit to %s, active %s', (enabled, active, wanted) => {
     const script = scriptOf({ kind: 'units', units: [{ name: 'x.service', enabled, active }] })
     for (const line of wanted) expect(script).toContain(line)
   })
@@ -176,7 +176,7 @@ describe('the script that undoes a change', () => {
     { kind: 'packages', names: ['a'], users: ['root'], groups: ['root'] },
     { kind: 'files', saved: ["/etc/it's"], absent: [] },
     { kind: 'units', units: [] },
-  ] as const)('is one that a shell can read, for $kind', (before) => {
+  ] as const)('can be parsed by a shell, for $kind', (before) => {
     expect(() => execFileSync('sh', ['-n'], { input: scriptOf(before) })).not.toThrow()
   })
 })
@@ -184,7 +184,7 @@ describe('the script that undoes a change', () => {
 describe('the difference of two manifests', () => {
   test.each([
     ['nothing changed', 'package a 1 ii\nmount / ext4', 'mount / ext4\npackage a 1 ii\n', []],
-    ['a package came', 'package a 1 ii', 'package a 1 ii\npackage b 2 ii', ['+ package b 2 ii']],
+    ['a package was installed', 'package a 1 ii', 'package a 1 ii\npackage b 2 ii', ['+ package b 2 ii']],
     [
       'a file changed',
       'content aa  /etc/hosts',
@@ -192,9 +192,9 @@ describe('the difference of two manifests', () => {
       ['+ content bb  /etc/hosts', '- content aa  /etc/hosts'],
     ],
     ['a rule stayed', '', 'nftables table ip kube-proxy {', ['+ nftables table ip kube-proxy {']],
-    ['lab’s own folder goes last', '', 'name lab', []],
+    ['lab’s own folder is removed last', '', 'name lab', []],
     ['useradd kept a copy', 'content aa  /etc/passwd-', 'content bb  /etc/passwd-', []],
-  ])('shows what is different and no more where %s', (_, before, after, wanted) => {
+  ])('shows exactly what differs when %s', (_, before, after, wanted) => {
     expect(manifestDifference(before, after)).toEqual(wanted)
   })
 })

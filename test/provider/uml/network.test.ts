@@ -30,7 +30,7 @@ const listen = (answer: Parameters<typeof createServer>[1]): Promise<void> =>
     server = createServer(answer).listen(socketOf(lab), resolve)
   })
 
-it('a supervisor that closes a connection while it ends counts as none', async () => {
+it('a supervisor that closes a connection while it ends counts as gone', async () => {
   await listen((socket) => {
     server?.close()
     socket.destroy()
@@ -38,7 +38,7 @@ it('a supervisor that closes a connection while it ends counts as none', async (
   expect(await runningMachines(lab)).toBeUndefined()
 })
 
-it('a supervisor that goes on after it closed a connection is asked again', async () => {
+it('a supervisor that continues after it closed a connection is asked again', async () => {
   let connections = 0
   await listen((socket) => {
     connections += 1

@@ -44,7 +44,7 @@ describe('processors', () => {
     [iscsiHa, 3],
     [iscsiHa, 32],
   ])(
-    'of thirty seats of $0.name on $1 processors have equally much to do, but for one control plane',
+    'of thirty seats of $0.name on $1 processors have the same load, except for one control plane',
     (lab, count) => {
       const load = new Map(cpus(count).map((cpu) => [cpu, 0]))
       const machines = new Map(cpus(count).map((cpu) => [cpu, 0]))
@@ -78,7 +78,7 @@ describe('processors', () => {
     expect(two.filter(({ cpu }) => cpu === master?.cpu)).toHaveLength(1)
   })
 
-  test('that another lab leaves free are taken first, whatever the labs are called', () => {
+  test('that another lab leaves free are used first, whatever the labs are called', () => {
     const both = ['one', 'two', 'three', 'four'].reduce<readonly HostMachine[]>(
       (running, name) => started({ ...iscsi, name }, 8, running),
       [],
@@ -86,14 +86,14 @@ describe('processors', () => {
     expect(countsOf(both.map(({ cpu }) => cpu))).toEqual([1, 1, 1, 1, 1, 1, 1, 1])
   })
 
-  test('are chosen for a machine that starts again without moving those that run', () => {
+  test('are chosen for a machine that starts again without moving running ones', () => {
     const running = started(iscsi, 2, [])
     const [first, second] = running
     const again = assignCpu(iscsi, iscsi.machines[0]!, cpus(2), [second!], folderIn('iscsi'))
     expect(again).toBe(first?.cpu)
   })
 
-  test('are read from what /proc says of a machine, and of nothing that only looks like one', () => {
+  test('are read from /proc for a machine, and for nothing that only looks like one', () => {
     const words = ['/linux', 'mem=512M', 'umid=target', 'labfolder=/s%20t/iscsi/machines/target']
     const status = 'Name:\tlinux\nCpus_allowed_list:\t5\n'
     expect(hostMachine(words, status)).toEqual({

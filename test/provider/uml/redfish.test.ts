@@ -79,7 +79,7 @@ const system = '/redfish/v1/Systems/target1'
 const reset = `${system}/Actions/ComputerSystem.Reset`
 
 describe('the certificate', () => {
-  it('signs itself for the address, from yesterday on and for 20 years', () => {
+  it('is self-signed for the address, valid from yesterday for 20 years', () => {
     const certificate = new X509Certificate(identity.certificate)
     expect(certificate.verify(certificate.publicKey)).toBe(true)
     expect(certificate.checkIssued(certificate)).toBe(true)
@@ -125,7 +125,7 @@ describe('the Redfish service', () => {
     ['a wrong password', { auth: 'lab:another' }, 401],
     ['a wrong user', { auth: `root:${access.password}` }, 401],
     ['no JSON', { body: '{' }, 400],
-    ['an action that there is not', { body: '{"ResetType":"GracefulShutdown"}' }, 400],
+    ['an action that does not exist', { body: '{"ResetType":"GracefulShutdown"}' }, 400],
     ['a property of every object', { body: '{"ResetType":"constructor"}' }, 400],
     ['null', { body: 'null' }, 400],
     ['a body that is far too long', { body: JSON.stringify({ ResetType: 'x'.repeat(5000) }) }, 413],
@@ -141,7 +141,7 @@ describe('the Redfish service', () => {
     expect((await ask('GET', reset)).status).toBe(405)
   })
 
-  it('tells a client that a switch failed, and only the lab why', async () => {
+  it('tells a client that a switch failed, but tells only the lab why', async () => {
     const { status, body } = await ask('POST', reset.replace('target1', 'target2'), {
       body: '{"ResetType":"On"}',
     })
@@ -150,7 +150,7 @@ describe('the Redfish service', () => {
     expect(complaints).toHaveLength(1)
   })
 
-  it('is not made of anything but a user, a password, a key and a certificate', () => {
+  it('can be made only of a user, a password, a key and a certificate', () => {
     expect(redfishService({ ...access, ...identity })).toEqual({ ...access, ...identity })
     for (const wrong of [undefined, null, 7, {}, { ...access }, { ...access, ...identity, password: '' }])
       expect(redfishService(wrong)).toBeUndefined()
