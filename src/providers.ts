@@ -8,13 +8,15 @@ interface ProviderEntry {
   readonly module: string
   /** Where its machines get Kubernetes from: lab builds one version, or packages exist for each supported version. */
   readonly kubernetes: 'built' | 'packages'
+  /** Whether programs in the lab can use the machines' power switches, by Redfish. */
+  readonly powerSwitches?: boolean
   /** The most LUNs that one of its machines can serve. Absent: any number. */
   readonly mostLuns?: number
 }
 
 export const providers = {
   // User-Mode Linux has 16 disks, of which two are the machine's own.
-  uml: { module: 'uml/uml', kubernetes: 'built', mostLuns: 14 },
+  uml: { module: 'uml/uml', kubernetes: 'built', powerSwitches: true, mostLuns: 14 },
   libvirt: { module: 'vagrant/vagrant', kubernetes: 'packages' },
   // The controller that lab adds to a VirtualBox machine has 30 ports.
   virtualbox: { module: 'vagrant/vagrant', kubernetes: 'packages', mostLuns: 30 },

@@ -237,14 +237,17 @@ export const syncFolder = async (folder: string): Promise<void> => {
 export interface LabSecrets {
   /** A kubeadm bootstrap token, `[a-z0-9]{6}.[a-z0-9]{16}`. */
   readonly bootstrapToken: string
+  /** What clusters of two target machines derive their keys from: 64 hexadecimal digits. */
+  readonly clusterKey: string
 }
 
 /** The secrets in a file; undefined for invalid content, as after a power cut. */
 const secretsIn = (text: string): LabSecrets | undefined => {
   try {
-    const { bootstrapToken } = JSON.parse(text) as Partial<LabSecrets>
+    const { bootstrapToken, clusterKey } = JSON.parse(text) as Partial<LabSecrets>
     return bootstrapToken !== undefined && /^[a-z0-9]{6}\.[a-z0-9]{16}$/.test(bootstrapToken)
-      ? { bootstrapToken }
+      ? // A lab of an earlier version has no key, and no cluster that would need the same one.
+        { bootstrapToken, clusterKey: clusterKey ?? randomBytes(32).toString('hex') }
       : undefined
   } catch {
     return undefined
@@ -262,7 +265,10 @@ export const secretsOf = async (paths: LabPaths): Promise<LabSecrets> => {
   const kept = await keptSecrets(paths)
   if (kept) return kept
   const letters = randomBytes(11).toString('hex')
-  return { bootstrapToken: `${letters.slice(0, 6)}.${letters.slice(6, 22)}` }
+  return {
+    bootstrapToken: `${letters.slice(0, 6)}.${letters.slice(6, 22)}`,
+    clusterKey: randomBytes(32).toString('hex'),
+  }
 }
 
 /**

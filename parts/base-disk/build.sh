@@ -37,6 +37,8 @@ for unit in lab-network lab-boot containerd kubelet; do
 done
 # Keys and identities are a machine's own: they come with its seed, or are made at its first boot.
 rm -f etc/ssh/ssh_host_* etc/hostname var/lib/dbus/machine-id etc/iscsi/initiatorname.iscsi
+# Keys that Debian made when it installed: every machine of every lab would have the same.
+rm -rf etc/corosync/qnetd/nssdb etc/corosync/qdevice/net/nssdb etc/pacemaker/authkey
 : > etc/machine-id
 : > etc/fstab
 mkdir -p etc/lab/boot.d etc/cni/net.d etc/kubernetes/manifests var/lib/kubelet

@@ -40,7 +40,7 @@ const run = async (
   await write('Vagrantfile', renderVagrantfile(lab, kind === 'libvirt' ? 'libvirt' : 'virtualbox'))
   for (const machine of lab.machines)
     for (const { path, content, mode } of machineFiles(lab, machine, {
-      secrets: { bootstrapToken: 'aaaaaa.made-up-by-lab00' },
+      secrets: { bootstrapToken: 'aaaaaa.made-up-by-lab00', clusterKey: 'made-up-by-lab' },
       lunDevice: provider.disks?.lunDevice,
       slowdown: provider.slowdown ?? 1,
     }))

@@ -6,7 +6,7 @@
  * The undo records the id, so that a request for this fence that arrives after its undo is refused. All three hold
  * one lock while they act.
  */
-import { type Lab, machineNamed } from '../lab/lab.js'
+import { type Lab, machineNamed, serversOf } from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
 
@@ -28,7 +28,7 @@ const undoneBefore = 4
 
 /** The machines whose targets a node uses; none if it is not an initiator. */
 export const targetMachinesOf = (lab: Lab, node: string): readonly string[] =>
-  machineNamed(lab, node).iqn === undefined ? [] : [...new Set(lab.targets.map(({ machine }) => machine))]
+  machineNamed(lab, node).iqn === undefined ? [] : [...new Set(lab.targets.flatMap(serversOf))]
 
 /** The command that ends an initiator's access at one target machine, for the fence with this id. Idempotent. */
 export const throwOutCommand = (initiator: string, id: string): Command =>

@@ -55,7 +55,9 @@ function* endpointRules(file: File, controlPlanes: number): Found {
     return
   }
   const { subnet, text } = labSubnet(file)
-  const addresses = items(file.machines).flatMap(([, { address }]) => address ?? [])
+  const addresses = [...items(file.machines), ...items(file.iscsi?.targets)].flatMap(
+    ([, { address }]) => address ?? [],
+  )
   if (
     subnet &&
     file.kubernetes !== undefined &&

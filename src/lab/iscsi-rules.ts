@@ -3,6 +3,7 @@ import { providerEntry, providerNames } from '../providers.js'
 import { type DraftFile, type Found, type Path, items, lacks, pathText, Taken } from './draft.js'
 import { defaults, iqnProblem } from './fields.js'
 import { byPathLink, type ProviderName } from './lab.js'
+import { wantedServer } from './sections.js'
 import { didYouMean, shown } from './suggest.js'
 import { bytesOf, sizeText } from './units.js'
 
@@ -42,14 +43,16 @@ const leastFilesystem = 16 * 1024 ** 2
 function* diskRules(file: File): Found {
   if (!lacks(file, 'provider') && file.provider === undefined) return
   const served = new Map<string, number>()
-  for (const [index, { machine, luns }] of items(file.iscsi?.targets)) {
+  // Both machines of a pair have the same disks, and serve nothing else: its first one stands for both.
+  for (const [index, { machine: alone, machines, luns }] of items(file.iscsi?.targets)) {
+    const machine = alone ?? machines?.[0]
     if (machine === undefined || luns === undefined) continue
     const before = served.get(machine) ?? 0
     served.set(machine, before + luns.length)
     const problem = disksProblem(machine, before + luns.length, file.provider)
     if (problem === undefined || disksProblem(machine, before, file.provider) !== undefined) continue
     const total = items(file.iscsi?.targets)
-      .filter(([, other]) => other.machine === machine)
+      .filter(([, other]) => (other.machine ?? other.machines?.[0]) === machine)
       .reduce((sum, [, other]) => sum + (other.luns?.length ?? 0), 0)
     yield {
       path: ['iscsi', 'targets', index, 'luns'],
@@ -109,22 +112,35 @@ export function* lunInitiatorRules(file: File): Found {
     }
 }
 
+/** The machines that a target names, each with its place below the target. */
+export const serversOf = (target: {
+  readonly machine?: string | undefined
+  readonly machines?: readonly (string | undefined)[] | undefined
+}): readonly (readonly [place: Path, name: string])[] => [
+  ...(target.machine === undefined ? [] : [[['machine'], target.machine] as const]),
+  ...items(target.machines).map(([index, name]) => [['machines', index], name] as const),
+]
+
 export function* targetRules(file: File): Found {
   const machines = items(file.machines).map(([, machine]) => machine)
   const iqns = new Taken<string>()
   for (const [index, target] of items(file.iscsi?.targets)) {
     const at = (...rest: Path): Path => ['iscsi', 'targets', index, ...rest]
-    if (target.machine !== undefined) {
-      const machine = machines.find(({ name }) => name === target.machine)
+    if (lacks(target, 'machine') && lacks(target, 'machines'))
+      yield { path: at('machine'), message: `missing; expected ${wantedServer}, or machines, two of them` }
+    for (const [place, name] of serversOf(target)) {
+      const machine = machines.find((candidate) => candidate.name === name)
       if (machine?.role && machine.role !== 'target') {
         yield {
-          path: at('machine'),
-          message: `${target.machine} has the role ${machine.role}; expected a machine with the role target`,
+          path: at(...place),
+          message: `${name} has the role ${machine.role}; expected a machine with the role target`,
         }
-      } else if (!machine && machines.every(({ name }) => name !== undefined)) {
-        const names = machines.filter(({ role }) => role === 'target').map(({ name }) => String(name))
-        const wanted = didYouMean(target.machine, names) || '; expected one with the role target'
-        yield { path: at('machine'), message: `no machine is named ${shown(target.machine)}${wanted}` }
+      } else if (!machine && machines.every((candidate) => candidate.name !== undefined)) {
+        const names = machines
+          .filter(({ role }) => role === 'target')
+          .map((candidate) => String(candidate.name))
+        const wanted = didYouMean(name, names) || '; expected one with the role target'
+        yield { path: at(...place), message: `no machine is named ${shown(name)}${wanted}` }
       }
     }
     const same = target.iqn === undefined ? undefined : iqns.by(target.iqn.toLowerCase(), at('iqn'))
@@ -139,7 +155,8 @@ export function* targetRules(file: File): Found {
         path: at('port'),
         message: `${String(target.port)} is taken on the machine by ${inUse}; choose another port, such as ${String(defaults.port)}`,
       }
-    const portal = `${machines.find(({ name }) => name === target.machine)?.address ?? '192.168.56.70'}:${String(target.port ?? defaults.port)}`
+    const address = target.address ?? machines.find(({ name }) => name === target.machine)?.address
+    const portal = `${address ?? '192.168.56.70'}:${String(target.port ?? defaults.port)}`
     for (const [, { lun }] of items(target.luns)) {
       const link = byPathLink(portal, target.iqn ?? '', lun ?? 0)
       if (link.length <= longestFileName) continue
@@ -174,10 +191,14 @@ export function* targetRules(file: File): Found {
   }
   yield* diskRules(file)
   const targetsKnown =
-    lacks(file, 'iscsi') || file.iscsi?.targets?.every((target) => target?.machine !== undefined)
+    lacks(file, 'iscsi') ||
+    file.iscsi?.targets?.every((target) => target?.machine !== undefined || target?.machines !== undefined)
   for (const [index, machine] of items(file.machines)) {
     if (machine.role !== 'target' || machine.name === undefined || !targetsKnown) continue
-    if (!items(file.iscsi?.targets).some(([, target]) => target.machine === machine.name)) {
+    const serves = items(file.iscsi?.targets).some(([, target]) =>
+      serversOf(target).some(([, name]) => name === machine.name),
+    )
+    if (!serves) {
       yield {
         path: ['machines', index, 'role'],
         message: `${machine.name} serves nothing; add a target to iscsi.targets with machine: ${machine.name}`,

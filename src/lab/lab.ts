@@ -26,7 +26,22 @@ export interface MachineSpec extends Item<'machines'> {
   readonly podRange?: string | undefined
 }
 
-export type TargetSpec = Written<'iscsi'>['targets'][number]
+type WrittenTarget = Written<'iscsi'>['targets'][number]
+
+/** Two machines that serve one target: each has a copy of its disks, and one of them at a time serves. */
+export interface PairSpec {
+  readonly machines: readonly [string, string]
+  /** IPv4 address of the portal, which moves between the two. */
+  readonly address: string
+  /** The machine whose vote decides which of the two goes on when they no longer hear each other. */
+  readonly quorum: string
+}
+
+export interface TargetSpec extends Omit<WrittenTarget, 'machine' | 'machines' | 'address' | 'quorum'> {
+  /** Name of the machine that serves it; of a pair, the first one. See `serversOf`. */
+  readonly machine: string
+  readonly pair?: PairSpec | undefined
+}
 /** See `initiatorsOfLun` for a LUN without `initiators`. */
 export type LunSpec = TargetSpec['luns'][number]
 export type Chap = TargetSpec['chap']
@@ -175,7 +190,7 @@ export const accessTo = (
  * @throws for a machine without a target; the loader has checked that it has one
  */
 export const discoveryChapOf = (lab: Lab, machine: string): Chap => {
-  const first = lab.targets.find((target) => target.machine === machine)
+  const [first] = targetsOn(lab, machine)
   if (!first) throw new Error(`no target on ${machine} in lab ${lab.name}`)
   return first.chap
 }
@@ -183,9 +198,38 @@ export const discoveryChapOf = (lab: Lab, machine: string): Chap => {
 /** The machine whose file system every node mounts. */
 export const nfsServerOf = (lab: Lab): MachineSpec | undefined => machinesWith(lab, 'nfs')[0]
 
+/** The machines that have the disks of a target: one, or a pair. */
+export const serversOf = ({ machine, pair }: TargetSpec): readonly string[] => pair?.machines ?? [machine]
+
+/** The targets whose disks a machine has. */
+export const targetsOn = (lab: Lab, machine: string): readonly TargetSpec[] =>
+  lab.targets.filter((target) => serversOf(target).includes(machine))
+
+export type PairedTarget = TargetSpec & { readonly pair: PairSpec }
+
+/** Targets that two machines serve. */
+export const isPaired = (target: TargetSpec): target is PairedTarget => target.pair !== undefined
+
+export const pairsOf = (lab: Lab): readonly PairedTarget[] => lab.targets.filter(isPaired)
+
+/** The pair that a machine belongs to. */
+export const pairWith = (lab: Lab, machine: string): PairedTarget | undefined =>
+  pairsOf(lab).find(({ pair }) => pair.machines.includes(machine))
+
+/**
+ * Bytes of the disk behind a LUN. DRBD keeps its own notes at the end of each copy: 4 KiB for 128 MiB, and some more
+ * (drbd.conf(5), "internal"); this leaves it room to spare.
+ */
+export const diskSizeOf = ({ pair }: TargetSpec, { size }: LunSpec): number =>
+  pair ? Math.ceil((size + size / 16_384) / 1024 ** 2 + 1) * 1024 ** 2 : size
+
+/** The address at which initiators find a target. */
+export const portalAddressOf = (lab: Lab, { machine, pair }: TargetSpec): string =>
+  pair?.address ?? machineNamed(lab, machine).address
+
 /** `192.168.56.70:3260` */
 export const portalOf = (lab: Lab, target: TargetSpec): string =>
-  `${machineNamed(lab, target.machine).address}:${String(target.port)}`
+  `${portalAddressOf(lab, target)}:${String(target.port)}`
 
 /** The link below `/dev/disk/by-path` that udev makes for a LUN on an initiator. */
 export const byPathLink = (portal: string, iqn: string, lun: number): string =>

@@ -9,7 +9,8 @@ import type { Supported } from './cluster-rules.js'
 import { pathText, type Path } from './draft.js'
 import { optionalImages } from './images.js'
 import { initiatorName } from './iscsi-rules.js'
-import type { DatabaseSpec, Lab } from './lab.js'
+import { defaultQuorum } from './pair-rules.js'
+import type { DatabaseSpec, Lab, TargetSpec } from './lab.js'
 import { explain, valueAt } from './explain.js'
 import { crossCheck } from './rules.js'
 import { labSchemaOf, type CompleteLabFile } from './schema.js'
@@ -112,19 +113,35 @@ const endpointOf = ({
   kubernetes,
   machines,
   network,
-}: Pick<CompleteLabFile, 'kubernetes' | 'machines' | 'network'>): { readonly endpoint?: string } => {
+  iscsi,
+}: Pick<CompleteLabFile, 'kubernetes' | 'machines' | 'network' | 'iscsi'>): {
+  readonly endpoint?: string
+} => {
   if (kubernetes?.endpoint !== undefined) return { endpoint: kubernetes.endpoint }
-  const endpoint = freeAddress(
-    network.subnet,
-    machines.map(({ address }) => address),
-  )
+  const endpoint = freeAddress(network.subnet, [
+    ...machines.map(({ address }) => address),
+    ...(iscsi?.targets ?? []).flatMap(({ address }) => address ?? []),
+  ])
   const several = machines.filter(({ role }) => role === 'control-plane').length > 1
   return several && endpoint !== undefined ? { endpoint } : {}
 }
 
 /** Fills in what one part of a file takes from another. */
 const complete = ({ apiVersion: _, iscsi, ...file }: CompleteLabFile, path: string): Lab => {
-  const targets = iscsi?.targets ?? []
+  const targets: TargetSpec[] = (iscsi?.targets ?? []).map(
+    ({ machine, machines, address, quorum, ...target }) => ({
+      // The rules have seen to it that there is either.
+      machine: machines?.[0] ?? machine ?? '',
+      ...(machines && {
+        pair: {
+          machines,
+          address: address ?? '',
+          quorum: quorum ?? defaultQuorum(file.machines, machines) ?? '',
+        },
+      }),
+      ...target,
+    }),
+  )
   const [first] = targets
   const targetOf = (user: { readonly target?: string | undefined }): string => user.target ?? first?.iqn ?? ''
   return {
@@ -138,7 +155,7 @@ const complete = ({ apiVersion: _, iscsi, ...file }: CompleteLabFile, path: stri
     })),
     targets,
     filesystems: file.filesystems.map((filesystem) => ({ ...filesystem, target: targetOf(filesystem) })),
-    kubernetes: file.kubernetes && { ...file.kubernetes, ...endpointOf(file) },
+    kubernetes: file.kubernetes && { ...file.kubernetes, ...endpointOf({ ...file, iscsi }) },
     database: file.database && completeDatabase(file.database, targetOf(file.database)),
     manifests: file.manifests === undefined ? undefined : join(dirname(path), file.manifests),
   }

@@ -79,11 +79,32 @@ const lun = mapping(
   'a LUN: lun, size',
 )
 
+/** What `machine` and `machines` of a target should be. */
+export const wantedServer = 'the name of a machine with the role target'
+
 export const target = mapping(
   {
-    machine: z
-      .string({ error: 'the name of a machine with the role target' })
-      .meta({ description: 'Name of the machine that serves it; its role is target.' }),
+    machine: z.string({ error: wantedServer }).optional().meta({
+      description: 'Name of the machine that serves it; its role is target. Either this or machines.',
+    }),
+    machines: z
+      .tuple([z.string({ error: wantedServer }), z.string({ error: wantedServer })], {
+        error: 'two machines with the role target, such as [target1, target2]',
+      })
+      .optional()
+      .meta({
+        description:
+          'Two machines that each have a copy of the disks. One of them serves, and the other takes over when it is lost. Either this or machine.',
+        examples: [['target1', 'target2']],
+      }),
+    address: ipv4(
+      '192.168.56.70',
+      'Address of the lab subnet at which the target is found, whichever of its two machines serves it. Only with machines.',
+    ).optional(),
+    quorum: z.string({ error: 'the name of a third machine' }).optional().meta({
+      description:
+        'Machine whose vote decides which of the two goes on when they no longer hear each other. Only with machines. Without it: the first other machine, a control plane if there is one.',
+    }),
     iqn: iqn('Name of the target.'),
     port: whole('a TCP port from 1 to 65535', 1, 65535, { description: 'TCP port of the portal.' }).default(
       defaults.port,
@@ -121,7 +142,7 @@ export const target = mapping(
       .max(256, 'at most 256 LUNs')
       .meta({ description: 'The disks that the target serves.' }),
   },
-  'a target: machine, iqn, chap, luns',
+  'a target: machine or machines, iqn, chap, luns',
 )
 
 export const filesystem = mapping(

@@ -1,13 +1,13 @@
 /** Everything that brings a lab up, in order: nothing is made before the preflight is passed. */
 import { existsSync } from 'node:fs'
 import { exitCodes, LabError } from '../error.js'
-import type { Lab } from '../lab/lab.js'
+import { type Lab, pairsOf } from '../lab/lab.js'
 import type { LabText } from '../lab/load.js'
 import type { Agreement, PartProgress } from '../parts/preparation.js'
 import { leftOutLines } from '../plan/plan.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Report, RunEvent } from '../plan/step.js'
-import { lacks, type Provider } from '../provider/provider.js'
+import { lacks, lacksSwitches, type Provider } from '../provider/provider.js'
 import type { Session } from '../session.js'
 import { cleanName, exerciseMark, fits, hasSnapshot, refuseHalfRestored, takeSnapshot } from '../snapshot.js'
 import { keepSecrets, pathsOf } from '../state.js'
@@ -30,6 +30,13 @@ export interface Audience {
 
 /** Stops before anything is made and reports every problem. Somebody has to agree to one that may be harmless. */
 const refuseProblems = async (lab: Lab, provider: Provider, { agree, notice }: Audience): Promise<void> => {
+  const switches = pairsOf(lab).length > 0 ? lacksSwitches(provider) : undefined
+  if (switches !== undefined)
+    throw new LabError(
+      'not-offered',
+      `two machines that serve one target switch each other off before a takeover: ${switches}`,
+      { hint: `lab up ${lab.name} --provider uml`, exitCode: exitCodes.host },
+    )
   const problems = await provider.preflight(lab)
   if (problems.every(({ may }) => may)) {
     for (const { problem } of problems) notice(problem)

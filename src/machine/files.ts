@@ -11,14 +11,17 @@ import {
   machinesWith,
   nfsServerOf,
   nodesOf,
+  pairWith,
   podRangeOf,
   portalOf,
   targetNamed,
+  targetsOn,
   type TargetSpec,
 } from '../lab/lab.js'
 import { render } from '../render.js'
 import type { LabSecrets } from '../state.js'
 import { controlPlaneKubelet, dnsReplicas, kubernetesData, slowStaticPods } from './kubeadm.js'
+import { mirrorDevice, pairFiles } from './pair.js'
 
 /** A file of a machine, owned by root. */
 export interface MachineFile {
@@ -68,18 +71,16 @@ export const serialOf = (target: TargetSpec, lun: number): string =>
 /** What a machine serves: each target with its portal, its numbered disks, its initiators, and the LUNs they see. */
 const served = (lab: Lab, machine: MachineSpec) => {
   let disks = 0
-  return lab.targets
-    .filter((target) => target.machine === machine.name)
-    .map((target) => ({
-      ...target,
-      portal: portalOf(lab, target),
-      luns: target.luns.map(({ lun }) => {
-        const serial = serialOf(target, lun)
-        const disk = disks++
-        return { lun, disk, serial, store: `iblock_${String(disk)}/${serial}` }
-      }),
-      initiators: accessTo(lab, target).map(({ initiator, luns }) => ({ iqn: initiator.iqn, luns })),
-    }))
+  return targetsOn(lab, machine.name).map((target) => ({
+    ...target,
+    portal: portalOf(lab, target),
+    luns: target.luns.map(({ lun }) => {
+      const serial = serialOf(target, lun)
+      const disk = disks++
+      return { lun, disk, serial, store: `iblock_${String(disk)}/${serial}` }
+    }),
+    initiators: accessTo(lab, target).map(({ initiator, luns }) => ({ iqn: initiator.iqn, luns })),
+  }))
 }
 
 /** The folders that a target machine should have in configfs, below `target`; any others are leftovers. */
@@ -100,12 +101,18 @@ export const targetFolders = (lab: Lab, machine: MachineSpec): readonly string[]
 /** Data for templates, which may test for an absent value only if its key exists. */
 const chapData = (chap: Chap): object => ({ ...chap, mutual: chap.mutual })
 
-const targetScript = (lab: Lab, machine: MachineSpec, lunDevice: (index: number) => string): string =>
+/** @param nothing whether it is to serve nothing, whatever the lab file says */
+const targetScript = (
+  lab: Lab,
+  machine: MachineSpec,
+  lunDevice: (index: number) => string,
+  { nothing = false }: { readonly nothing?: boolean } = {},
+): string =>
   render('machine/target.sh', {
-    folders: targetFolders(lab, machine),
+    folders: nothing ? [] : targetFolders(lab, machine),
     // A machine with this role serves something; the loader has checked it.
     discovery: chapData(discoveryChapOf(lab, machine.name)),
-    targets: served(lab, machine).map((target) => ({
+    targets: (nothing ? [] : served(lab, machine)).map((target) => ({
       ...target,
       chap: chapData(target.chap),
       luns: target.luns.map((lun) => ({ ...lun, device: lunDevice(lun.disk) })),
@@ -279,13 +286,24 @@ export const machineFiles = (
       path: '/etc/systemd/system/iscsid.service.d/lab.conf',
       content: '[Service]\nExecStartPre=\n',
     })
-  if (machine.role === 'target' && options.lunDevice) {
+  if (machine.role === 'target' && options.lunDevice && !pairWith(lab, machine.name)) {
     files.push({
       path: '/etc/lab/boot.d/50-target',
       content: targetScript(lab, machine, options.lunDevice),
       mode: 0o700,
     })
   }
+  files.push(
+    ...pairFiles(lab, machine, {
+      lunDevice: options.lunDevice,
+      secret: options.secrets.clusterKey,
+      slowdown: options.slowdown,
+      scripts: () => ({
+        serve: targetScript(lab, machine, mirrorDevice),
+        serveNothing: targetScript(lab, machine, mirrorDevice, { nothing: true }),
+      }),
+    }),
+  )
   if (machine.role === 'nfs') files.push(...nfsServerFiles(lab))
   const server = nfsServerOf(lab)
   if (nodesOf(lab).includes(machine)) {

@@ -257,6 +257,10 @@ export const lacksSwitch = (provider: Provider): string | undefined =>
   lacks(provider, 'power') ??
   (lacksStart(provider) === undefined ? undefined : `${provider.name} cannot switch on a machine that is off`)
 
+/** Why programs in the lab cannot use the power switches of its machines; undefined if they can. */
+export const lacksSwitches = (provider: Provider): string | undefined =>
+  provider.power?.redfish ? undefined : `${provider.name} has no power switches for programs in the lab`
+
 /**
  * The address at which this host's kubectl reaches the API server of a lab.
  * @throws if the lab has no control plane

@@ -4,21 +4,27 @@ import type { Seconds, Verdict } from '../plan/step.js'
 import type { Lab, MachineSpec } from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
 
+/** Where a check asks: at a machine, or at the one that does something at that moment. */
+export type Place =
+  | { readonly machine: string; readonly at?: never }
+  | { readonly machine?: never; readonly at: (context: Context) => Promise<string> }
+
 /** A check whose evidence is the output of one command on a machine. */
 export const machineCheck = (
-  check: Omit<Check, 'probe'> & {
-    readonly machine: string
+  check: Omit<Check, 'probe' | 'machine'> & {
     readonly command: Command
     /** Judges the trimmed standard output; a non-zero exit code always fails the check. */
     readonly judge: (output: string) => Verdict
-  },
+  } & Place,
 ): Check => {
-  const { command, judge, ...rest } = check
+  const { command, judge, at, machine, ...rest } = check
+  const where = at ?? ((): Promise<string> => Promise.resolve(machine))
   return {
     ...rest,
+    ...(machine === undefined ? {} : { machine }),
     probe: async (context) => {
       const result = await context
-        .machine(check.machine)
+        .machine(await where(context))
         .try(command, { signal: context.signal, timeout: 30 })
       const output = result.stdout.trim()
       if (result.exitCode !== 0)

@@ -1,5 +1,5 @@
 /** Running machines: reached over SSH, checked, and configured with the files that follow from the lab file. */
-import { type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../lab/lab.js'
+import { type Lab, type MachineSpec, nfsServerOf, nodesOf, pairWith } from '../lab/lab.js'
 import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
@@ -90,6 +90,7 @@ const sysctlCheck = (lab: Lab, machine: MachineSpec): Check =>
 /** The kernel features that a machine needs, built in or as a loadable module; by the name of the module. */
 const kernelFeatures = (lab: Lab, machine: MachineSpec): readonly string[] => [
   ...(machine.role === 'target' ? ['target_core_mod', 'iscsi_target_mod'] : []),
+  ...(pairWith(lab, machine.name) ? ['drbd'] : []),
   ...(machine.iqn === undefined ? [] : ['iscsi_tcp', 'sd_mod']),
   ...(machine.role === 'nfs' ? ['nfsd'] : []),
   ...(nfsServerOf(lab) && nodesOf(lab).includes(machine) ? ['nfs4'] : []),
@@ -99,6 +100,7 @@ const kernelFeatures = (lab: Lab, machine: MachineSpec): readonly string[] => [
 const kernelProbes: Readonly<Record<string, string>> = {
   target_core_mod: 'test -d /sys/kernel/config/target/core',
   iscsi_target_mod: 'test -d /sys/kernel/config/target/iscsi',
+  drbd: 'test -e /proc/drbd',
   iscsi_tcp: 'test -d /sys/class/iscsi_transport/tcp',
   sd_mod: 'test -d /sys/bus/scsi/drivers/sd',
   nfsd: 'grep -qw nfsd /proc/filesystems',

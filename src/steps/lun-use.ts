@@ -3,7 +3,14 @@
  * target.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { type DatabaseSpec, type Lab, machinesWith, type TargetSpec, targetNamed } from '../lab/lab.js'
+import {
+  type DatabaseSpec,
+  isPaired,
+  type Lab,
+  machinesWith,
+  type TargetSpec,
+  targetNamed,
+} from '../lab/lab.js'
 import { serialOf } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
@@ -11,6 +18,7 @@ import { shared } from './checks.js'
 import { nodeOfDatabase, serverPods } from './database-pods.js'
 import { whyNoWrites } from './filesystem.js'
 import type { OnLun } from './iscsi-volume.js'
+import { servingMachine } from './pair-members.js'
 import { describePod, isReady } from './pods.js'
 
 const phase = 'database'
@@ -213,18 +221,18 @@ export const targetSees = (lab: Lab, database: DatabaseSpec, volume: OnLun): Ste
     id: 'prove-one-session',
     title: 'Check at the target who is logged in',
     phase,
-    machine: target.machine,
+    ...(isPaired(target) ? {} : { machine: target.machine }),
     needs: ['deploy-database'],
     checks: [
       {
         id: loggedInCheck,
         title: `at ${target.iqn} the node of the database is logged in${alone ? ', and no other machine' : ''}`,
-        machine: target.machine,
+        ...(isPaired(target) ? {} : { machine: target.machine }),
         within: 60,
         hint: `lab exec ${lab.name} ${target.machine} -- grep -r LOGGED_IN ${acls}`,
         probe: async (context) => {
           const output = await context
-            .machine(target.machine)
+            .machine(isPaired(target) ? await servingMachine(context, target) : target.machine)
             .run(shell`for acl in ${acls}/*/; do ! grep -q LOGGED_IN "$acl"info || basename "$acl"; done`, {
               signal: context.signal,
               timeout: 30,

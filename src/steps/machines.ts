@@ -1,7 +1,7 @@
 /** The network and the machines: how they are created, booted, shut down and removed. */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { LabId } from '../identity.js'
-import { type Lab, type MachineSpec, machinesWith } from '../lab/lab.js'
+import { type Lab, type MachineSpec, machinesWith, pairWith } from '../lab/lab.js'
 import { type FileOptions, machineFiles } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
@@ -83,12 +83,21 @@ const running = (lab: Lab, machine: MachineSpec, isFresh: () => boolean): Check 
 /** Seconds that an orderly shutdown may take before the power is cut. */
 const shutdownDeadline = 20
 
+/** Seconds for Pacemaker to stop what it runs on a machine, or to move it. */
+const handOverDeadline = 60
+
 /** Asks the machine to switch itself off, and cuts its power if it does not. */
 const shutDown = async (context: Context, name: string): Promise<void> => {
   const { lab, provider } = context
   const isOff = async (): Promise<boolean> =>
     (await provider.states(lab)).find((state) => state.name === name)?.status !== 'running'
   if (await isOff()) return
+  // Pacemaker hands over what it runs here; a machine of a pair that only vanishes would be fenced.
+  if (pairWith(lab, name))
+    await context
+      .machine(name)
+      .try(shell`systemctl stop pacemaker corosync-qdevice corosync`, { timeout: handOverDeadline })
+      .catch(() => undefined)
   // --force: the machine is off at once after the sync, without stopping every unit. LUNs are idle by then.
   await context
     .machine(name)

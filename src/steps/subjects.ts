@@ -5,6 +5,7 @@
 import type { Step } from '../context.js'
 import {
   initiatorsOf,
+  isPaired,
   type Lab,
   type MachineSpec,
   machinesWith,
@@ -13,7 +14,7 @@ import {
   targetNamed,
 } from '../lab/lab.js'
 import type { FileOptions } from '../machine/files.js'
-import { lacks, lacksStart, type Provider } from '../provider/provider.js'
+import { lacks, lacksStart, lacksSwitches, type Provider } from '../provider/provider.js'
 import * as addons from './addons.js'
 import * as configuration from './configuration.js'
 import * as controlPlane from './control-plane.js'
@@ -30,6 +31,7 @@ import * as lunGuard from './lun-guard.js'
 import * as lunUse from './lun-use.js'
 import * as machines from './machines.js'
 import * as nodes from './nodes.js'
+import * as pair from './pair.js'
 import * as podNetwork from './pod-network.js'
 import * as refusal from './refusal.js'
 import * as routes from './routes.js'
@@ -84,7 +86,11 @@ export const machineSteps = (
 ]
 
 export const iscsiSteps = (lab: Lab, provider: Provider): readonly Step[] => [
-  ...lab.targets.map((each) => without(lacks(provider, 'disks'), target.serveTarget(lab, each))),
+  ...lab.targets.flatMap((each) =>
+    isPaired(each)
+      ? pair.pairSteps(lab, each).map((step) => without(lacksSwitches(provider), step))
+      : [without(lacks(provider, 'disks'), target.serveTarget(lab, each))],
+  ),
   ...initiatorsOf(lab).map((machine) => initiator.prepareInitiator(lab, machine)),
   ...lab.targets.map((each) => refusal.proveRefusal(lab, each)).filter((step) => step !== undefined),
   ...lab.filesystems.flatMap((filesystem) => [

@@ -14,7 +14,7 @@ import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
 import { fencedFolder } from '../fencing/access.js'
 import { forgetUnknownFences, keptOutAt } from '../fencing/fence.js'
-import { equals, machineCheck, shared } from './checks.js'
+import { equals, machineCheck, type Place, shared } from './checks.js'
 
 const phase = 'iscsi'
 
@@ -36,9 +36,24 @@ export const shortName = (lab: Lab, { iqn }: TargetSpec): string => {
   return names.get(iqn) ?? lastPart(iqn)
 }
 
+/** Where a target is asked, and how its checks are called. */
+export interface Served {
+  readonly place: Place
+  /** The first part of the ids of checks about a whole machine, and the subject of their titles. */
+  readonly id: string
+  readonly by: string
+  readonly hint: string
+}
+
+const whereOf = async (context: Context, { machine, at }: Place): Promise<string> =>
+  at ? at(context) : machine
+
 /** Checks all targets of a machine together: a check of one target would not notice a superfluous one. */
-const nothingElse = (lab: Lab, machine: string, hint: string): Check => {
-  const wanted = targetFolders(lab, machineNamed(lab, machine))
+const nothingElse = (
+  wanted: readonly string[],
+  { place, id, by, hint }: Served,
+  serves = 'serves what the lab file says, and nothing else',
+): Check => {
   const groups = 'iscsi/*/tpgt_*'
   const patterns = [
     'core/iblock_*/*',
@@ -48,9 +63,9 @@ const nothingElse = (lab: Lab, machine: string, hint: string): Check => {
     ),
   ]
   return machineCheck({
-    id: `${machine}-targets`,
-    title: `${machine} serves what the lab file says, and nothing else`,
-    machine,
+    id: `${id}-targets`,
+    title: `${by} ${serves}`,
+    ...place,
     hint,
     command: {
       text: `cd ${configfs} && { ls -d ${patterns.map((pattern) => `${pattern}/`).join(' ')} 2>/dev/null; true; }`,
@@ -110,11 +125,11 @@ const readAccess = (output: string): Access => {
 }
 
 /** Reads the access of all initiators with one command, since there may be many. */
-const accessSeen = (target: TargetSpec): ((context: Context) => Promise<Access>) =>
+const accessSeen = (target: TargetSpec, place: Place): ((context: Context) => Promise<Access>) =>
   shared(async (context) =>
     readAccess(
       await context
-        .machine(target.machine)
+        .machine(await whereOf(context, place))
         .run(
           shell`cd ${groupOf(target)} && sed 's/^/open /' attrib/generate_node_acls attrib/demo_mode_discovery && find acls -maxdepth 3 -type l -printf 'map %P %l\n' -o -type d -path 'acls/*' ! -path 'acls/*/*' -printf 'acl %f\n' && { grep -l 1 acls/*/lun_*/write_protect 2>/dev/null | sed 's/^/read-only /'; ls ${fencedFolder} 2>/dev/null | sed 's/^/fenced /'; true; }`,
           { signal: context.signal, timeout: 30 },
@@ -122,12 +137,12 @@ const accessSeen = (target: TargetSpec): ((context: Context) => Promise<Access>)
     ),
   )
 
-const accessChecks = (lab: Lab, target: TargetSpec, hint: string): readonly Check[] => {
+const accessChecks = (lab: Lab, target: TargetSpec, { place, hint }: Served): readonly Check[] => {
   const id = shortName(lab, target)
-  const { machine } = target
+  const about = place.machine === undefined ? { hint } : { machine: place.machine, hint }
   const allowed = accessTo(lab, target)
   const wanted = allowed.map(({ initiator }) => initiator.iqn)
-  const seen = accessSeen(target)
+  const seen = accessSeen(target, place)
   const who =
     wanted.length === 0
       ? 'nobody'
@@ -136,8 +151,7 @@ const accessChecks = (lab: Lab, target: TargetSpec, hint: string): readonly Chec
     {
       id: `${id}-acl`,
       title: `${who} may log in`,
-      machine,
-      hint,
+      ...about,
       probe: async (context) => {
         const { open, lists, fenced } = await seen(context)
         const names = [...lists.keys()].sort()
@@ -154,8 +168,7 @@ const accessChecks = (lab: Lab, target: TargetSpec, hint: string): readonly Chec
     ...allowed.map(({ initiator: { name, iqn }, luns }): Check => ({
       id: `${id}-acl-${name}`,
       title: `${name} sees ${lunsText(luns)} of ${target.iqn}, and no other`,
-      machine,
-      hint,
+      ...about,
       probe: async (context) => {
         const { lists, fenced } = await seen(context)
         const list = lists.get(iqn)
@@ -190,13 +203,12 @@ const chapHashes = (chap: Chap): readonly string[] =>
 const mutualText = (chap: Chap): string => (chap.mutual ? ', and answers with its own' : '')
 
 /** Discovery credentials are the same for all targets of a machine. */
-const discoveryCheck = (lab: Lab, machine: string, hint: string): Check => {
-  const chap = discoveryChapOf(lab, machine)
+const discoveryCheck = (chap: Chap, { place, id, by, hint }: Served): Check => {
   const files = chapFiles(chap)
   return machineCheck({
-    id: `${machine}-discovery`,
-    title: `${machine} demands CHAP for discovery${mutualText(chap)}`,
-    machine,
+    id: `${id}-discovery`,
+    title: `${by} demands CHAP for discovery${mutualText(chap)}`,
+    ...place,
     hint,
     command: shell`cd ${configfs}/iscsi/discovery_auth && cat enforce_discovery_auth authenticate_target && sha256sum ${files} | cut -c1-64`,
     judge: (output) => {
@@ -231,17 +243,16 @@ const nobodyKeptOut = (lab: Lab, machine: string): Check => ({
   },
 })
 
-export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
-  const machine = target.machine
+/** What initiators find at the portal of a target. */
+export const targetChecks = (lab: Lab, target: TargetSpec, served: Served): readonly [Check, ...Check[]] => {
+  const { place, hint } = served
   const portal = portalOf(lab, target)
   const group = groupOf(target)
   const id = shortName(lab, target)
-  // Without -x, which would print the password.
-  const hint = `lab exec ${lab.name} ${machine} -- /etc/lab/boot.d/50-target`
   const listening = machineCheck({
     id: `${id}-portal`,
     title: `${target.iqn} listens on ${portal}`,
-    machine,
+    ...place,
     within: 10,
     hint,
     command: shell`cd ${group} && cat enable && ls np && ss --no-header -ltn sport = ${target.port}`,
@@ -262,7 +273,7 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
     machineCheck({
       id: `${id}-lun-${String(lun)}`,
       title: `LUN ${String(lun)} of ${target.iqn} has ${String(size)} bytes and its serial number`,
-      machine,
+      ...place,
       hint,
       command: shell`test -d ${group}/lun/lun_${lun}/store/ || { echo no backing device >&2; exit 1; }; cd ${group}/lun/lun_${lun}/store && blockdev --getsize64 "$(cat udev_path)" && sed 's/.*: //' wwn/vpd_unit_serial`,
       judge: equals(`${String(size)}\n${serialOf(target, lun)}`, (output) =>
@@ -273,7 +284,7 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
   const chap: Check = machineCheck({
     id: `${id}-chap`,
     title: `${target.iqn} demands CHAP with the lab file's name and password${mutualText(target.chap)}`,
-    machine,
+    ...place,
     hint,
     // A list of file names, and one process for all of them: with 29 initiators, one for each took 30 s.
     command: shell`cd ${group} && cat attrib/authentication; set --; for acl in acls/*/auth; do test ! -d "$acl" || for file in ${['authenticate_target', ...chapFiles(target.chap)]}; do set -- "$@" "$acl/$file"; done; done; test $# = 0 || sha256sum "$@" | cut -c1-64`,
@@ -289,6 +300,25 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
       }
     },
   })
+  return [listening, ...luns, ...accessChecks(lab, target, served), chap]
+}
+
+/** What a machine serves on the whole. @param machine any machine that has the disks of its targets */
+export const machineChecks = (lab: Lab, machine: string, served: Served): readonly Check[] => [
+  discoveryCheck(discoveryChapOf(lab, machine), served),
+  nothingElse(targetFolders(lab, machineNamed(lab, machine)), served),
+]
+
+/** A machine that has the disks of targets serves nothing at the moment. */
+export const servesNothing = (served: Served): Check => nothingElse([], served, 'serves nothing')
+
+export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
+  const { machine } = target
+  const id = shortName(lab, target)
+  // Without -x, which would print the password.
+  const hint = `lab exec ${lab.name} ${machine} -- /etc/lab/boot.d/50-target`
+  const served: Served = { place: { machine }, id: machine, by: machine, hint }
+  const first = lab.targets.find((each) => each.machine === machine) === target
   return {
     id: `serve-${id}`,
     title: `Serve ${target.iqn}`,
@@ -300,13 +330,8 @@ export const serveTarget = (lab: Lab, target: TargetSpec): Step => {
       await context.machine(machine).run(shell`/etc/lab/boot.d/50-target`, { signal: context.signal })
     },
     checks: [
-      listening,
-      ...luns,
-      ...accessChecks(lab, target, hint),
-      chap,
-      ...(lab.targets.find((first) => first.machine === machine) === target
-        ? [discoveryCheck(lab, machine, hint), nothingElse(lab, machine, hint), nobodyKeptOut(lab, machine)]
-        : []),
+      ...targetChecks(lab, target, served),
+      ...(first ? [...machineChecks(lab, machine, served), nobodyKeptOut(lab, machine)] : []),
     ],
   }
 }

@@ -14,7 +14,7 @@ import { machineFiles } from '../../src/machine/files.js'
 
 const lab = await loadLab('iscsi-ha')
 const script = machineFiles(lab, machineNamed(lab, 'target'), {
-  secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },
+  secrets: { bootstrapToken: 'abcdef.0123456789abcdef', clusterKey: 'key-of-clusters' },
   lunDevice: () => '/dev/null',
   slowdown: 1,
 }).find(({ path }) => path.endsWith('50-target'))

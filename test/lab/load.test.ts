@@ -69,6 +69,7 @@ describe('valid files', () => {
       'deployment-ha',
       'iscsi',
       'iscsi-ha',
+      'iscsi-pair',
       'replicaset',
       'statefulset',
       'wordpress',

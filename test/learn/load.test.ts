@@ -17,7 +17,7 @@ const shipped = exercisesFolder('iscsi')
 const provider = await providerNamed('uml')
 const checksOf = async (name: string): Promise<readonly string[]> =>
   planUp(await loadLab(name), provider, {
-    secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },
+    secrets: { bootstrapToken: 'abcdef.0123456789abcdef', clusterKey: 'key-of-clusters' },
     lunDevice: () => '/dev/ubdc',
   }).steps.flatMap((step) => step.checks.map(({ id }) => id))
 

@@ -16,7 +16,7 @@ import {
 import { temporaryFolder } from '../helpers/folder.js'
 
 const options: FileOptions = {
-  secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },
+  secrets: { bootstrapToken: 'abcdef.0123456789abcdef', clusterKey: 'key-of-clusters' },
   lunDevice: (index) => `/dev/ubd${'cdefg'.charAt(index)}`,
 }
 

@@ -10,7 +10,7 @@ import { providerNamed } from '../../src/provider/registry.js'
 import { planUp } from '../../src/up.js'
 
 const options: FileOptions = {
-  secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },
+  secrets: { bootstrapToken: 'abcdef.0123456789abcdef', clusterKey: 'key-of-clusters' },
   lunDevice: (index) => `/dev/ubd${'cdefgh'.charAt(index)}`,
 }
 
@@ -47,7 +47,7 @@ const listing = ({ title, steps }: Plan): string =>
     '',
   ].join('\n')
 
-describe.each(['iscsi', 'iscsi-ha', 'deployment-ha'])('the plan of %s', (name) => {
+describe.each(['iscsi', 'iscsi-pair', 'iscsi-ha', 'deployment-ha'])('the plan of %s', (name) => {
   test('matches the golden plan', async () => {
     await expect(listing(planUp(await loadLab(name), provider, options))).toMatchFileSnapshot(
       `../golden/plan/${name}.txt`,

@@ -172,7 +172,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
         of,
         machine,
         machineFiles(of, machine, {
-          secrets: { bootstrapToken: 'abcdef.0123456789abcdef' },
+          secrets: { bootstrapToken: 'abcdef.0123456789abcdef', clusterKey: 'key-of-clusters' },
           lunDevice: (index) => provider.disks.lunDevice(index),
         }),
       )

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { hostNumber, parseAddress } from '../../lab/address.js'
-import type { Lab, MachineSpec } from '../../lab/lab.js'
+import { diskSizeOf, type Lab, type MachineSpec, targetsOn } from '../../lab/lab.js'
 import { serialOf } from '../../machine/files.js'
 import { forgetUse, noteUse } from '../../parts/parts.js'
 import { madeLabs, pathsOf } from '../../state.js'
@@ -26,16 +26,14 @@ export interface Lun {
 }
 
 export const lunsOf = (lab: Lab, machine: MachineSpec): readonly Lun[] =>
-  lab.targets
-    .filter((target) => target.machine === machine.name)
-    .flatMap((target) =>
-      target.luns.map(({ lun, size }) => ({
-        path: join(machineFolder(lab, machine.name), `lun-${serialOf(target, lun)}.raw`),
-        size,
-        target: target.iqn,
-        lun,
-      })),
-    )
+  targetsOn(lab, machine.name).flatMap((target) =>
+    target.luns.map((spec) => ({
+      path: join(machineFolder(lab, machine.name), `lun-${serialOf(target, spec.lun)}.raw`),
+      size: diskSizeOf(target, spec),
+      target: target.iqn,
+      lun: spec.lun,
+    })),
+  )
 
 /** `ubda` is the root disk, `ubdb` the seed; LUNs follow. */
 export const lunDevice = (index: number): string =>

@@ -2,7 +2,7 @@
 import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { execa } from 'execa'
-import { type Lab, type MachineSpec, nodesOf } from '../../lab/lab.js'
+import { diskSizeOf, type Lab, type MachineSpec, nodesOf, serversOf } from '../../lab/lab.js'
 import { cacheRoot, noexecMountOf, preparedParts, trialBoot, trialEnd } from '../../parts/parts.js'
 import { freeSpace, pathsOf } from '../../state.js'
 import type { Problem, Usability } from '../provider.js'
@@ -172,9 +172,15 @@ export interface LabNeeds {
   readonly diskAtMost: number
 }
 
+/** Bytes of every disk behind a LUN: of a pair, both copies. */
+const diskSizesOf = (lab: Lab): readonly number[] =>
+  lab.targets.flatMap((target) =>
+    serversOf(target).flatMap(() => target.luns.map((lun) => diskSizeOf(target, lun))),
+  )
+
 export const labNeeds = (lab: Lab): LabNeeds => {
   const disks = sum(lab.machines.map((machine) => rootGrowth(lab, machine)))
-  const sizes = lab.targets.flatMap((target) => target.luns.map(({ size }) => size))
+  const sizes = diskSizesOf(lab)
   return {
     memory: sum(lab.machines.map(({ memory }) => memory)),
     tasks: sum(lab.machines.map((machine) => tasksOf(lab, machine))) + ownTasks,
@@ -215,7 +221,7 @@ export const preflight = async (lab: Lab, running: boolean): Promise<readonly Pr
   const free = await freeSpace(place)
   const there = written(join(root, 'machines'))
   const disks = sum(lab.machines.map((machine) => rootGrowth(lab, machine)))
-  const sizes = lab.targets.flatMap((target) => target.luns.map(({ size }) => size))
+  const sizes = diskSizesOf(lab)
   const luns = sum(sizes)
   const certain = Math.max(0, disks + sum(sizes.map(lunAtOnce)) - there)
   const atMost = Math.max(0, disks + luns - there)

@@ -1,7 +1,7 @@
 /** The Vagrantfile of a lab. */
 import { wordOf } from '../../identity.js'
 import { addressText, sizeOf } from '../../lab/address.js'
-import type { Lab, MachineSpec } from '../../lab/lab.js'
+import { diskSizeOf, type Lab, type MachineSpec, targetsOn } from '../../lab/lab.js'
 import { boxName } from '../../parts/parts.js'
 import { render } from '../../render.js'
 import { subnetOf, type VagrantKind } from './hypervisor.js'
@@ -36,6 +36,6 @@ export interface Disk {
 
 /** A disk per LUN, in the order of the lab file. */
 export const disksOf = (lab: Lab, machine: MachineSpec): readonly Disk[] =>
-  lab.targets
-    .filter((target) => target.machine === machine.name)
-    .flatMap((target) => target.luns.map((lun) => ({ target: target.iqn, ...lun })))
+  targetsOn(lab, machine.name).flatMap((target) =>
+    target.luns.map((lun) => ({ target: target.iqn, ...lun, size: diskSizeOf(target, lun) })),
+  )

@@ -1,0 +1,169 @@
+/** The files of two machines that serve one target: DRBD, Corosync, Pacemaker, and of the third, which votes. */
+import { createHmac } from 'node:crypto'
+import { parseSubnet } from '../lab/address.js'
+import { type Lab, machineNamed, type MachineSpec, type PairedTarget, pairsOf, pairWith } from '../lab/lab.js'
+import { render } from '../render.js'
+import type { MachineFile } from './files.js'
+
+/** TCP port on which the two copies of the disks talk. */
+export const replicationPort = 7788
+
+/** TCP port of the machine that votes (corosync-qnetd). */
+export const votingPort = 5403
+
+/** Milliseconds of silence until Corosync takes a machine for lost; its default is 3000. It notices after 2.2 times that. */
+const token = 2000
+
+/** Milliseconds within which the machine that votes must answer; corosync-qdevice's default is 10000. */
+const voting = 3000
+
+/** Seconds for which DRBD believes that a machine is still off that Pacemaker has switched off. */
+const fenceTolerance = 8
+
+/** The resource of DRBD, and a part of the cluster's name. */
+export const resourceOf = (target: PairedTarget): string => `r-${target.pair.machines.join('-')}`
+
+export const clusterOf = (lab: Lab, target: PairedTarget): string => `${lab.name}-${resourceOf(target)}`
+
+/** A key for one purpose, of the one that the lab has for its clusters. */
+const keyFor = (secret: string, purpose: string): string =>
+  createHmac('sha512', secret).update(purpose).digest('hex')
+
+const membersOf = (lab: Lab, { pair }: PairedTarget) =>
+  pair.machines.map((name, index) => ({
+    name,
+    number: index + 1,
+    address: machineNamed(lab, name).address,
+  }))
+
+/** The volumes of DRBD: one for each LUN, in the order of the lab file. */
+const volumesOf = (target: PairedTarget, lunDevice: (index: number) => string) =>
+  target.luns.map(({ lun, size }, number) => ({
+    lun,
+    number,
+    disk: lunDevice(number),
+    sectors: size / 512,
+  }))
+
+/** The block device of a pair's n-th LUN, on the machine that serves it. */
+export const mirrorDevice = (index: number): string => `/dev/drbd${String(index)}`
+
+/**
+ * What Pacemaker is to do, as XML for `cibadmin`.
+ * @param power where the switches are, and for whom
+ */
+export const clusterConfiguration = (
+  lab: Lab,
+  target: PairedTarget,
+  power: { readonly gateway: string; readonly username: string },
+): string =>
+  render('machine/pair/cluster.xml', {
+    cluster: clusterOf(lab, target),
+    name: resourceOf(target),
+    machines: membersOf(lab, target),
+    address: target.pair.address,
+    prefix: parseSubnet(lab.network.subnet)?.prefix ?? 24,
+    ...power,
+  })
+
+export const pairFolder = '/etc/lab/pair'
+
+interface Scripts {
+  /** Makes the kernel's target what the lab file says. */
+  readonly serve: string
+  /** Makes it serve nothing. */
+  readonly serveNothing: string
+}
+
+const memberFiles = (
+  lab: Lab,
+  target: PairedTarget,
+  machine: MachineSpec,
+  {
+    lunDevice,
+    secret,
+    slowdown,
+    scripts,
+  }: {
+    readonly lunDevice: (index: number) => string
+    readonly secret: string
+    readonly slowdown: number
+    readonly scripts: Scripts
+  },
+): readonly MachineFile[] => {
+  const machines = membersOf(lab, target)
+  const name = resourceOf(target)
+  const cluster = clusterOf(lab, target)
+  const volumes = volumesOf(target, lunDevice)
+  const peer = target.pair.machines.find((other) => other !== machine.name) ?? ''
+  const data = {
+    machines,
+    name,
+    cluster,
+    volumes,
+    peer,
+    port: replicationPort,
+    secret: keyFor(secret, `${cluster} replication`).slice(0, 48),
+    quorum: machineNamed(lab, target.pair.quorum).address,
+    token: Math.round(token * slowdown),
+    voting: Math.round(voting * slowdown),
+    votingSync: Math.round(5 * voting * slowdown),
+    tolerance: fenceTolerance,
+    iqn: target.iqn,
+    portal: `${target.pair.address}:${String(target.port)}`,
+  }
+  return [
+    { path: '/etc/drbd.conf', content: '# Written by lab.\ninclude "/etc/drbd.d/lab.res";\n' },
+    { path: '/etc/drbd.d/lab.res', content: render('machine/pair/drbd.res', data), mode: 0o600 },
+    { path: '/etc/corosync/corosync.conf', content: render('machine/pair/corosync.conf', data) },
+    // As corosync-keygen writes it: 256 bytes are the most that it takes.
+    { path: '/etc/corosync/authkey', content: keyFor(secret, `${cluster} corosync`), mode: 0o400 },
+    // fence_redfish believes this certificate and no other.
+    {
+      path: '/etc/default/pacemaker',
+      content: `# Written by lab.\nPCMK_logfile=none\nREQUESTS_CA_BUNDLE=${pairFolder}/power.pem\n`,
+    },
+    // The target listens at an address that comes after it.
+    { path: '/etc/sysctl.d/91-lab-pair.conf', content: 'net.ipv4.ip_nonlocal_bind = 1\n' },
+    {
+      path: '/usr/lib/ocf/resource.d/lab/target',
+      content: render('machine/pair/resource.sh', data),
+      mode: 0o755,
+    },
+    { path: `${pairFolder}/fence-peer`, content: render('machine/pair/fence-peer.sh', data), mode: 0o755 },
+    { path: `${pairFolder}/serve`, content: scripts.serve, mode: 0o700 },
+    { path: `${pairFolder}/serve-nothing`, content: scripts.serveNothing, mode: 0o700 },
+    { path: '/etc/lab/boot.d/50-pair', content: render('machine/pair/start.sh', data), mode: 0o755 },
+  ]
+}
+
+/** @returns the files that a machine has as one of a pair, or as the one that votes */
+export const pairFiles = (
+  lab: Lab,
+  machine: MachineSpec,
+  {
+    lunDevice,
+    secret,
+    slowdown = 1,
+    scripts,
+  }: {
+    readonly lunDevice: ((index: number) => string) | undefined
+    readonly secret: string
+    readonly slowdown?: number | undefined
+    readonly scripts: () => Scripts
+  },
+): readonly MachineFile[] => {
+  const target = pairWith(lab, machine.name)
+  if (target && lunDevice)
+    return memberFiles(lab, target, machine, { lunDevice, secret, slowdown, scripts: scripts() })
+  if (!pairsOf(lab).some(({ pair }) => pair.quorum === machine.name)) return []
+  return [
+    // Without TLS: the machines of a lab are in a network of their own, and a vote is all that can be asked for.
+    { path: '/etc/default/corosync-qnetd', content: '# Written by lab.\nCOROSYNC_QNETD_OPTIONS="-s off"\n' },
+    {
+      path: '/etc/lab/boot.d/50-quorum',
+      content: '#!/bin/sh\n# Written by lab.\nexec systemctl --no-block start corosync-qnetd\n',
+      mode: 0o755,
+    },
+  ]
+}

@@ -1,0 +1,117 @@
+/** The files of two machines that serve one target, and what their scripts do. */
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, it } from 'vitest'
+import { diskSizeOf, machineNamed, pairsOf } from '../../src/lab/lab.js'
+import { machineFiles, type MachineFile } from '../../src/machine/files.js'
+import { loadLab } from '../../src/registry.js'
+
+const lab = await loadLab('iscsi-pair')
+const pair = pairsOf(lab)[0]!
+
+const filesOf = (machine: string, clusterKey = 'key-of-clusters'): readonly MachineFile[] =>
+  machineFiles(lab, machineNamed(lab, machine), {
+    secrets: { bootstrapToken: 'abcdef.0123456789abcdef', clusterKey },
+    lunDevice: (index) => `/dev/ubd${'cdefgh'.charAt(index)}`,
+  })
+
+const file = (machine: string, path: string, clusterKey?: string): string =>
+  filesOf(machine, clusterKey).find((each) => each.path === path)?.content ?? ''
+
+const folder = mkdtempSync(join(tmpdir(), 'lab-pair-'))
+afterAll(() => {
+  rmSync(folder, { recursive: true })
+})
+
+describe('the files of a pair', () => {
+  it('are the same on both machines, but for what names the other one', () => {
+    const different = filesOf('target1')
+      .filter(({ path, content }) => file('target2', path) !== content)
+      .map(({ path }) => path)
+    expect(different).toEqual(['/etc/hostname', '/etc/lab/pair/fence-peer', '/etc/lab/boot.d/50-pair'])
+  })
+
+  it('start no target at boot: Pacemaker does, on one of the two', () => {
+    expect(filesOf('target1').map(({ path }) => path)).not.toContain('/etc/lab/boot.d/50-target')
+  })
+
+  it('serve the mirrored disk, never the one below it', () => {
+    const script = file('target1', '/etc/lab/pair/serve')
+    expect(script).toContain("udev_path=/dev/drbd0'")
+    expect(script).not.toContain('/dev/ubd')
+  })
+
+  it('leave DRBD room for its notes: the disk is larger than the LUN', () => {
+    const [lun] = pair.luns
+    const drbd = file('target1', '/etc/drbd.d/lab.res')
+    expect(drbd).toContain(`size ${String(lun!.size / 512)}s;`)
+    // drbd.conf(5): one bit for 4 KiB, and 36 KiB more.
+    expect(diskSizeOf(pair, lun!) - lun!.size).toBeGreaterThan(lun!.size / 4096 / 8 + 36 * 1024)
+  })
+
+  it('have keys of their own lab, which nobody may read', () => {
+    for (const path of ['/etc/corosync/authkey', '/etc/drbd.d/lab.res']) {
+      expect(file('target1', path)).not.toBe(file('target1', path, 'another'))
+      expect((filesOf('target1').find((each) => each.path === path)?.mode ?? 0o644) & 0o077).toBe(0)
+    }
+    // Corosync wants 1024 bits at least.
+    expect(file('target1', '/etc/corosync/authkey').length).toBeGreaterThanOrEqual(128)
+  })
+
+  it('start the voting service on the third machine only', () => {
+    const votes = (machine: string): boolean =>
+      filesOf(machine).some(({ path }) => path === '/etc/lab/boot.d/50-quorum')
+    expect(['target1', 'target2', 'initiator'].map(votes)).toEqual([false, false, true])
+  })
+
+  it('are scripts that a shell can read', () => {
+    for (const { path, content } of filesOf('target1').filter((each) => each.content.startsWith('#!')))
+      expect([path, spawnSync('sh', ['-n'], { input: content }).stderr.toString()]).toEqual([path, ''])
+  })
+
+  it('describe the resource agent to Pacemaker', () => {
+    const agent = join(folder, 'target')
+    writeFileSync(agent, file('target1', '/usr/lib/ocf/resource.d/lab/target'), { mode: 0o755 })
+    expect(execFileSync(agent, ['meta-data']).toString()).toContain('<action name="monitor"')
+  })
+})
+
+describe('what DRBD is told of the other machine', () => {
+  /** Runs the handler with other programs than the real ones. */
+  const fencePeer = ({ member = false, quorate = true, fenced = true }): number | null => {
+    const program = (name: string, text: string): void => {
+      writeFileSync(join(folder, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 })
+    }
+    program(
+      'corosync-quorumtool',
+      `[ "$1" = -l ] && { echo '1 1 target1 (local)'; ${member ? "echo '2 1 target2'" : ':'}; exit; }
+echo 'Quorate:          ${quorate ? 'Yes' : 'No'}'`,
+    )
+    program('stonith_admin', `echo "$@" >> ${folder}/fenced; exit ${fenced ? '0' : '1'}`)
+    program('sleep', ':')
+    const script = file('target1', '/etc/lab/pair/fence-peer').replace('/run/', `${folder}/`)
+    return spawnSync('sh', ['-c', script], {
+      env: { PATH: `${folder}:${process.env['PATH'] ?? ''}` },
+      // As the kernel calls it: no file is open.
+      stdio: ['ignore', 'ignore', 'ignore'],
+    }).status
+  }
+
+  it('is that it is off, once its power switch says so', () => {
+    expect(fencePeer({})).toBe(7)
+  })
+
+  it('is that it is off where only the replication was cut', () => {
+    expect(fencePeer({ member: true })).toBe(7)
+  })
+
+  it('is nothing without a quorum, so that only one of two that are apart is switched off', () => {
+    expect(fencePeer({ quorate: false })).toBe(1)
+  })
+
+  it('is nothing where the power switch does not answer, so that nobody writes', () => {
+    expect(fencePeer({ fenced: false })).toBe(1)
+  })
+})
