@@ -21,7 +21,9 @@ const lab = await loadLab('control-planes')
 const filesOf = (of: Lab, name: string): readonly MachineFile[] => {
   const machine = of.machines.find((each) => each.name === name)
   if (!machine) throw new Error(`no machine ${name}`)
-  return machineFiles(of, machine, { secrets: { bootstrapToken: 'abcdef.0123456789abcdef', clusterKey: 'key-of-clusters' } })
+  return machineFiles(of, machine, {
+    secrets: { bootstrapToken: 'abcdef.0123456789abcdef', clusterKey: 'key-of-clusters' },
+  })
 }
 const contentOf = (of: Lab, name: string, path: string): string => {
   const file = filesOf(of, name).find((each) => each.path === path)

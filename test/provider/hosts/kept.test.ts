@@ -16,7 +16,9 @@ test('portals, the network and the files of machines follow from the addresses o
   expect(lab.provider).toBe('hosts')
   expect(lab.network.subnet).toBe('10.0.9.0/24')
   expect(portalOf(lab, lab.targets[0]!)).toBe('10.0.9.70:3260')
-  const files = machineFiles(lab, machineNamed(lab, 'initiator'), { secrets: { bootstrapToken: '', clusterKey: 'key-of-clusters' } })
+  const files = machineFiles(lab, machineNamed(lab, 'initiator'), {
+    secrets: { bootstrapToken: '', clusterKey: 'key-of-clusters' },
+  })
   expect(files.find(({ path }) => path === '/etc/hosts')?.content).toContain('10.0.9.70 target')
   expect(JSON.stringify(files)).not.toContain('192.168.56.')
 })
