@@ -76,7 +76,7 @@ const layers = {
       'state',
       'steps',
     ],
-    packages: ['mysql2/promise', 'zod'],
+    packages: ['mysql2/promise', 'yaml', 'zod'],
   },
   course: {
     src: ['context', 'error', 'fault', 'journal', 'lab', 'machine', 'plan', 'state', 'steps', 'trial'],

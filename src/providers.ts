@@ -6,8 +6,11 @@
 interface ProviderEntry {
   /** Its module below src/provider, without the extension: it exports `makeProvider(name): Provider`. */
   readonly module: string
-  /** Where its machines get Kubernetes from: lab builds one version, or packages exist for each supported version. */
-  readonly kubernetes: 'built' | 'packages'
+  /**
+   * Where its machines get Kubernetes from: lab builds one version, packages exist for each
+   * supported version, or it is there already, of whatever version.
+   */
+  readonly kubernetes: 'built' | 'packages' | 'given'
   /** Whether programs in the lab can use the machines' power switches, by Redfish. */
   readonly powerSwitches?: boolean
   /** The most LUNs that one of its machines can serve. Absent: any number. */
@@ -22,6 +25,8 @@ export const providers = {
   virtualbox: { module: 'vagrant/vagrant', kubernetes: 'packages', mostLuns: 30 },
   // Machines that exist already; never tried unless somebody names them.
   hosts: { module: 'hosts/hosts', kubernetes: 'built' },
+  // A cluster that exists already; never tried unless somebody names it.
+  cluster: { module: 'cluster/cluster', kubernetes: 'given' },
 } as const satisfies Readonly<Record<string, ProviderEntry>>
 
 export type ProviderName = keyof typeof providers

@@ -6,7 +6,7 @@ import { hasKeys, labKeys, machineKeys } from './machine/keys.js'
 import { kubectlWith } from './machine/kubectl.js'
 import { Machine, type Transport } from './machine/machine.js'
 import type { Context } from './context.js'
-import type { Provider } from './provider/provider.js'
+import { lacksSsh, type Provider } from './provider/provider.js'
 import { pathsOf } from './state.js'
 
 /** A transport that is opened when a step first uses its machine. */
@@ -77,6 +77,8 @@ export const openSession = (
           })
         const address = `${name} (${spec.address})`
         const open = async (): Promise<Transport> => {
+          const why = lacksSsh(provider)
+          if (why !== undefined) throw new LabError('not-offered', `${address}: ${why}`)
           if (!provider.sshServer && !hasKeys(lab, name))
             throw new LabError('ssh-unreachable', `${address}: no SSH connection was ever made`)
           return transportTo(lab, spec, provider)

@@ -139,6 +139,8 @@ export interface LabPaths {
   machine(name: string): string
   /** Which machines that exist already the lab has; absent where `lab` made them. */
   readonly hosts: string
+  /** Which existing cluster the lab uses; absent where `lab` made the cluster. */
+  readonly cluster: string
   /** What learners did: their progress, and ledgers. It outlives a restore. */
   readonly learn: string
   /** Copies of the whole lab, a folder each. */
@@ -179,6 +181,7 @@ export const pathsOf = (lab: LabId): LabPaths => {
     fenceLock: (node) => join(dirname(lock), `.${word}.fence-${node}.lock`),
     machine: (machine) => join(root, 'machines', machine),
     hosts: join(root, 'hosts.json'),
+    cluster: join(root, 'cluster.json'),
     learn: join(root, 'learn'),
     snapshots: join(root, 'snapshots'),
     snapshotDisks: (name) => join(root, 'snapshots', name, 'disks'),

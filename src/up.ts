@@ -7,6 +7,7 @@ import { backwards, inTurn, planOf } from './plan/plan.js'
 import type { Plan as AnyPlan, Surroundings } from './plan/step.js'
 import type { Leftover, Provider } from './provider/provider.js'
 import { endAgent, watchWorkers } from './steps/fencing.js'
+import { existingClusterSteps } from './steps/existing-cluster.js'
 import { destroy, fileOptions } from './steps/machines.js'
 import * as steps from './steps/subjects.js'
 
@@ -20,14 +21,19 @@ export const planUp = (
   options: FileOptions,
   gone: readonly string[] = [],
 ): Plan =>
-  planOf(`Bring up ${lab.name}`, [
-    ...steps.machineSteps(lab, provider, options, gone),
-    ...steps.iscsiSteps(lab, provider),
-    ...steps.kubernetesSteps(lab),
-    ...steps.storageSteps(lab, provider),
-    ...steps.workloadSteps(lab),
-    ...steps.databaseSteps(lab),
-  ])
+  planOf(
+    `Bring up ${lab.name}`,
+    lab.cluster
+      ? existingClusterSteps(lab)
+      : [
+          ...steps.machineSteps(lab, provider, options, gone),
+          ...steps.iscsiSteps(lab, provider),
+          ...steps.kubernetesSteps(lab, provider),
+          ...steps.storageSteps(lab, provider),
+          ...steps.workloadSteps(lab),
+          ...steps.databaseSteps(lab),
+        ],
+  )
 
 /** `planUp` for the machines that exist at this moment. */
 export const planNow = async (lab: Lab, provider: Provider): Promise<Plan> => {

@@ -11,6 +11,7 @@ import { maskKnown } from '../view/secrets.js'
 import { printFailures } from './fail.js'
 import { loadRunning } from '../lifecycle/kept-lab.js'
 import { askForHosts } from './lab-on-hosts.js'
+import { healFirst } from '../lifecycle/heal.js'
 import { providerInUse } from '../lifecycle/provider-in-use.js'
 import { type Held, withLab } from './with-lab.js'
 import { printJson } from './json.js'
@@ -43,6 +44,13 @@ const giveBack = async (name: string, provider: Provider, { open, view }: Held, 
   const lab = await loadRunning(name).catch(() => undefined)
   if (!lab) return true
   await askForHosts(lab, io)
+  if (lab.cluster) {
+    const session = await open(lab, provider)
+    // What runs have left goes; what cannot be undone now stays in the journal, and is said to be left.
+    await healFirst(session, (text) => view.notice(text))
+    await session.close()
+    return true
+  }
   const plan = planGiveBack(lab, provider, await fileOptions(lab, provider))
   const session = await open(lab, provider)
   const report = await runPlan(plan, 'undo', session, (event) => view.event(event))

@@ -35,7 +35,8 @@ export const loginsFor = async (file: HostsFile, io: Io): Promise<Logins> => {
  */
 export const withPinnedKeys = async (file: HostsFile, options: Options, io: Io): Promise<HostsFile> => {
   const { unpinned } = await import('../provider/hosts/survey.js')
-  const { dialDirectly, placeOf } = await import('../provider/hosts/login.js')
+  const { placeOf } = await import('../provider/hosts/login.js')
+  const { dialDirectly } = await import('../machine/dial.js')
   const { shownHostKey } = await import('../machine/ssh.js')
   let current = file
   // Jump hosts first: the others are reached through them.

@@ -27,6 +27,11 @@ export const labOnHosts = async (lab: Lab, options: Options, io: Io, view: View)
     await askForHosts(lab, io)
     return lab
   }
+  if (options.kubeconfig !== undefined)
+    throw new LabError('bad-options', '--hosts and --kubeconfig exclude each other', {
+      hint: 'machines with SSH: --hosts FILE; a cluster: --kubeconfig FILE',
+      exitCode: exitCodes.usage,
+    })
   const inUse = await providerInUse(lab)
   const asked = options.provider ?? inUse?.name ?? 'hosts'
   if (asked !== 'hosts')

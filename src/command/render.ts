@@ -1,6 +1,8 @@
 import { rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { exitCodes, type ExitCode } from '../error.js'
+import { Option } from 'commander'
+import { exitCodes, type ExitCode, LabError } from '../error.js'
+import type { Lab } from '../lab/lab.js'
 import { machineFiles } from '../machine/files.js'
 import { renderVagrantfile } from '../provider/vagrant/vagrantfile.js'
 import { providerNamed } from '../provider/registry.js'
@@ -13,13 +15,45 @@ import { loadLab } from '../lifecycle/kept-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withProvider } from './verb.js'
 
+/** Prints the least that lab needs on an existing cluster, for whoever may grant it. */
+const printRbac = async (lab: Lab, io: Io): Promise<ExitCode> => {
+  const [{ rbacManifest }, { refusalOf }, { faultNamed }, { registry }] = await Promise.all([
+    import('../trial/rights.js'),
+    import('../fault/fault.js'),
+    import('../trial/injection.js'),
+    import('../registry.js'),
+  ])
+  const provider = await providerNamed('cluster')
+  const needsMore = (fault: string): boolean => refusalOf(faultNamed(registry, fault), provider) !== undefined
+  const experiments = lab.experiments.flatMap(({ name }) =>
+    registry.experiments.filter(
+      (experiment) =>
+        experiment.name === name &&
+        experiment.workload !== true &&
+        !(experiment.faults ?? []).some(needsMore),
+    ),
+  )
+  if (experiments.length === 0)
+    throw new LabError(
+      'no-experiments',
+      `${lab.name} has no experiments that an existing cluster could have`,
+      {
+        hint: 'lab list',
+        exitCode: exitCodes.usage,
+      },
+    )
+  io.stdout.write(rbacManifest(lab, experiments))
+  return exitCodes.ok
+}
+
 /** Writes every generated file as it would be on the machines; generated secrets are shown as placeholders. */
 const run = async (
   nameOrPath: string,
   folder: string | undefined,
-  options: Options,
+  options: Options & { readonly rbac?: boolean },
   io: Io,
 ): Promise<ExitCode> => {
+  if (options.rbac) return printRbac(await loadLab(nameOrPath), io)
   const into = folder ?? 'rendered'
   const lab = await loadLab(nameOrPath)
   const kind = options.provider ?? lab.provider ?? 'uml'
@@ -56,7 +90,11 @@ const run = async (
 
 export const verb: Verb = {
   words: { folder: 'where to; default: ./rendered' },
-  options: [withProvider, asJson],
+  options: [
+    withProvider,
+    new Option('--rbac', 'print the least rights that it needs on an existing cluster, as manifests'),
+    asJson,
+  ],
   looks: true,
   run,
 }

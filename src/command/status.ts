@@ -112,7 +112,9 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     io.stdout.write(
       [
         `${lab.name}  ${lab.description}`,
-        `provider ${provider.name}, network ${lab.network.subnet}: ${network.saw}`,
+        lab.cluster
+          ? `provider ${provider.name}: ${lab.cluster.context} at ${lab.cluster.server}`
+          : `provider ${provider.name}, network ${lab.network.subnet}: ${network.saw}`,
         ...rows.map(({ name, address, role, status: is, detail, differs }) =>
           `  ${name.padEnd(width)}  ${address.padEnd(15)}  ${role.padEnd(13)}  ${is}  ${is === 'running' ? (differs ?? '') : detail}`.trimEnd(),
         ),
@@ -121,7 +123,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
           (name) => `switched off by hand: ${name}; to switch it on: lab power ${lab.name} ${name} on`,
         ),
         ...(files.kubeconfig === undefined ? [] : [`kubectl --kubeconfig ${quote(files.kubeconfig)}`]),
-        `ssh -F ${quote(files.sshConfig)} ${rows[0]?.name ?? ''}`,
+        ...(lab.cluster ? [] : [`ssh -F ${quote(files.sshConfig)} ${rows[0]?.name ?? ''}`]),
         '',
       ].join('\n'),
     )

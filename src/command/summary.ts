@@ -8,6 +8,17 @@ import { nodeVersionCheck } from '../steps/nodes.js'
 /** The next steps, in the order in which a new user needs them. */
 export const summary = (lab: Lab, report: Report): string => {
   const width = Math.max(...lab.machines.map(({ name }) => name.length))
+  if (lab.cluster)
+    return [
+      '',
+      `${lab.name} uses ${lab.cluster.context} at ${lab.cluster.server} (${report.seconds.toFixed(1)} s).`,
+      '',
+      'Try next',
+      `  lab run ${lab.name} --all`,
+      `  lab verify ${lab.name}`,
+      `  lab down ${lab.name}, which leaves the cluster as it was`,
+      '',
+    ].join('\n')
   const saw = (id: string): string =>
     report.results.flatMap(({ checks }) => checks).find(({ check }) => check.id === id)?.saw ?? ''
   const worker = machinesWith(lab, 'worker')[0]

@@ -9,6 +9,7 @@ import type { Report } from '../plan/step.js'
 import { maskKnown } from '../view/secrets.js'
 import { concluded, printFailures } from './fail.js'
 import { printJson } from './json.js'
+import { labOnCluster } from './lab-on-cluster.js'
 import { labOnHosts } from './lab-on-hosts.js'
 import { summary } from './summary.js'
 import {
@@ -16,6 +17,7 @@ import {
   type Io,
   type Options,
   type Verb,
+  withCluster,
   withEvents,
   withHosts,
   withProvider,
@@ -37,7 +39,7 @@ export const up = async (
 ): Promise<ExitCode> => {
   const read = await readLab(nameOrPath, 'file')
   return withLab(read.lab, { io, options, lock: title, keepEvents: true }, async ({ view, open }) => {
-    const lab = await labOnHosts(read.lab, options, io, view)
+    const lab = await labOnCluster(await labOnHosts(read.lab, options, io, view), options, io, view)
     const report = await bringUp(
       {
         lab,
@@ -66,11 +68,12 @@ export const up = async (
 
 const printReport = (lab: Lab, report: Report, io: Io): void => {
   if (!succeeded(report)) printFailures(lab, report, io)
-  else if (report.results.some(({ outcome }) => outcome === 'changed')) io.stdout.write(summary(lab, report))
+  else if (lab.cluster !== undefined || report.results.some(({ outcome }) => outcome === 'changed'))
+    io.stdout.write(summary(lab, report))
   else io.stdout.write(`${lab.name} is up already: nothing to do (${report.seconds.toFixed(1)} s).\n`)
 }
 
 export const verb: Verb = {
-  options: [withProvider, withHosts, asJson, withEvents, withWait, withYes, ...withSource],
+  options: [withProvider, withHosts, ...withCluster, asJson, withEvents, withWait, withYes, ...withSource],
   run: (lab: string, options: Options, io: Io) => up(lab, options, io),
 }

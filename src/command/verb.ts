@@ -10,6 +10,12 @@ export interface Options {
   readonly wait?: boolean
   /** A hosts.yaml: the machines are those, and are not made. */
   readonly hosts?: string
+  /** A kubeconfig: the cluster is that one, and is not made. */
+  readonly kubeconfig?: string
+  /** A context of that kubeconfig; absent: its current one. */
+  readonly context?: string
+  /** The storage class of claims on that cluster; absent: its default. */
+  readonly storageClass?: string
   /** All questions are answered with yes. */
   readonly yes?: boolean
   /** A bundle, folder or URL, from which parts are taken before any are built. */
@@ -78,6 +84,11 @@ export const withHosts = new Option(
   '--hosts <file>',
   'machines that exist already: a hosts.yaml (lab hosts init writes one)',
 )
+export const withCluster: readonly Option[] = [
+  new Option('--kubeconfig <file>', 'a cluster that exists already, in namespaces of their own'),
+  new Option('--context <name>', 'the context of that kubeconfig; default: its current one'),
+  new Option('--storage-class <name>', 'the storage class of claims there; default: that of the cluster'),
+]
 export const withEvents = new Option('--events', 'print events as NDJSON while they happen')
 export const withWait = new Option('--wait', 'wait while another lab command holds the lab')
 export const withYes = new Option('--yes', 'answer every question with yes')

@@ -139,6 +139,7 @@ export const memberLost: Experiment = {
   name: 'member-lost',
   description: 'A member of a Cassandra ring is lost: rows are still written and read at QUORUM',
   workers: 3,
+  faults: ['power-cut'],
   workload: true,
   run: async (context) => {
     await makeTable(context, 'cassandra-0')

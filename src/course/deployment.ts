@@ -187,6 +187,7 @@ export const nodeLost: Experiment = {
   name: 'node-lost',
   description: "A Deployment's pod returns on another node after its node is stopped; a bare pod does not",
   workers: 2,
+  faults: ['power-cut'],
   run: async (context) => {
     await deploy(context, 'apply a Deployment of 3', 3, 'nginx:1.26')
     const node = deploymentPods(context)[0]?.node ?? ''

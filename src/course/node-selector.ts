@@ -28,6 +28,7 @@ export const nodeSelector: Experiment = {
   description:
     'Pods for the nodes of one type stay Pending when their only node is lost, say why, and run there when it is back',
   workers: 2,
+  faults: ['power-cut'],
   undos: [unlabelling],
   run: async (context) => {
     await applyThree(

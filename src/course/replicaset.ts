@@ -190,6 +190,7 @@ export const nodeOff: Experiment = {
   description:
     'A node is powered off: its pods stay Terminating, as many others take their place, and Events say who made them',
   workers: 2,
+  faults: ['power-cut'],
   run: async (context) => {
     await applyFive(context)
     await fiveReady(context)

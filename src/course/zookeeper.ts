@@ -1,5 +1,5 @@
 /** Text 004: an ensemble of ZooKeeper servers, which outlives failures and updates. */
-import { deletingNamespace } from '../trial/undo.js'
+import { deletingNamespace } from '../trial/own-namespace.js'
 import { machinesWith } from '../lab/lab.js'
 import type { Verdict } from '../plan/step.js'
 import type { ExperimentContext, Experiment } from '../trial/experiment-context.js'

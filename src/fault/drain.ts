@@ -78,6 +78,7 @@ export const drain = faultOfMachine({
   name: 'drain',
   description: 'Cordons a node and evicts its pods. Healed by uncordoning it.',
   fields,
+  byKubectl: true,
   sensible: [['control-plane', 'worker'], 'only Kubernetes nodes have pods to move'],
   undos: [uncordoning],
   aim: ({ on, names, each, undo }) => ({

@@ -6,7 +6,7 @@ import { type Role, roles } from '../lab/roles.js'
 import type { FaultForm } from '../lab/vocabulary.js'
 import { machinesAt, type Roles, rolesAt, type where, whereProblem } from '../lab/where.js'
 import type { Context } from '../context.js'
-import type { Provider } from '../provider/provider.js'
+import { lacksSsh, type Provider } from '../provider/provider.js'
 import type { Sign } from './sign.js'
 import type { UndoAct } from './undo-act.js'
 import type { Undo } from '../journal.js'
@@ -43,6 +43,8 @@ export interface AimAt extends Roles {
 interface Doing {
   /** Why the provider does not support the fault; undefined if it does. Known before anything is touched. */
   readonly refusal?: (provider: Provider) => string | undefined
+  /** It acts by kubectl alone, so its machines need not answer SSH. */
+  readonly byKubectl?: boolean
   /** Every kind of undo that the fault may record in the journal. */
   readonly undos: readonly UndoAct[]
   /** The fault sets clocks, so timestamps of its machines are not trusted. */
@@ -86,6 +88,12 @@ export interface Hit<Spec> {
   /** The undo of each machine. */
   readonly undo: (of: (machine: string) => Undo) => readonly Undo[]
 }
+
+/** Why the provider does not support a fault; undefined if it does. */
+export const refusalOf = (
+  { refusal, byKubectl }: Pick<FaultRecord, 'refusal' | 'byKubectl'>,
+  provider: Provider,
+): string | undefined => refusal?.(provider) ?? (byKubectl ? undefined : lacksSsh(provider))
 
 /** The faults with a field `machine`. */
 type FaultOfMachine = {

@@ -4,10 +4,11 @@ import { join } from 'node:path'
 import { parse } from 'yaml'
 import { LabError } from '../error.js'
 import { projectRoot } from '../render.js'
-import type { Lab } from './lab.js'
+import type { Lab, MachineSpec } from './lab.js'
 import { didYouMean } from './suggest.js'
 
 interface Image {
+  readonly name: string
   readonly reference: string
   readonly aliases?: readonly string[]
   readonly optional?: boolean
@@ -65,6 +66,27 @@ export const commonImages = (): readonly string[] =>
   known()
     .filter(({ optional }) => !optional)
     .map(({ reference }) => reference)
+
+/** Images whose pods run on control planes alone, and those that only a lab with a database uses. */
+const ofControlPlanes = ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'etcd']
+const ofDatabases = ['debian', 'mariadb']
+
+/**
+ * References of the images that one node uses. A base disk has them all, since it is one for all nodes; to a machine
+ * that somebody else made, no more than these are sent.
+ */
+export const imagesUsedOn = (
+  lab: Pick<Lab, 'images' | 'storage' | 'database'>,
+  { role }: Pick<MachineSpec, 'role'>,
+): readonly string[] => {
+  const isControlPlane = role === 'control-plane'
+  const common = known()
+    .filter(({ optional }) => !optional)
+    .filter(({ name }) => isControlPlane || !ofControlPlanes.includes(name))
+    .filter(({ name }) => !ofDatabases.includes(name) || (!isControlPlane && lab.database !== undefined))
+    .map(({ reference }) => reference)
+  return isControlPlane ? common : [...new Set([...common, ...imagesOf(lab)])]
+}
 
 /** The image that provisions volumes and the one with which it makes their folders. */
 export const storageImages = { provisioner: 'local-path-provisioner', helper: 'busybox' } as const

@@ -94,11 +94,25 @@ type AsWritten =
   | 'experiments'
   | 'scenarios'
 
+/** A cluster that somebody else made. */
+export interface ExistingCluster {
+  /** Name of the context in the kubeconfig. */
+  readonly context: string
+  /** `https://10.0.0.11:6443` */
+  readonly server: string
+  /** Says whose a namespace is: no other lab has it. */
+  readonly owner: string
+  /** The storage class of claims. Absent: the cluster's default. */
+  readonly storageClass?: string | undefined
+}
+
 export interface Lab extends LabId, Pick<File, AsWritten> {
   /** Absolute path of the file it was read from. */
   readonly file: string
   /** The provider in the file; absent: the first that works here. */
   readonly provider?: ProviderName | undefined
+  /** The cluster whose nodes are the machines. Absent: the machines and the cluster are the lab's own. */
+  readonly cluster?: ExistingCluster | undefined
   readonly machines: readonly MachineSpec[]
   readonly targets: readonly TargetSpec[]
   readonly filesystems: readonly FilesystemSpec[]

@@ -7,7 +7,7 @@ import type { Agreement, PartProgress } from '../parts/preparation.js'
 import { leftOutLines } from '../plan/plan.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Report, RunEvent } from '../plan/step.js'
-import { lacks, lacksSwitches, type Provider } from '../provider/provider.js'
+import { lacks, lacksSsh, lacksSwitches, type Provider } from '../provider/provider.js'
 import type { Session } from '../session.js'
 import { cleanName, exerciseMark, fits, hasSnapshot, refuseHalfRestored, takeSnapshot } from '../snapshot.js'
 import { keepSecrets, pathsOf } from '../state.js'
@@ -73,7 +73,7 @@ const remember = async (read: LabText, lab: Lab, provider: Provider): Promise<vo
   await keepManifests(lab)
   await rememberProvider(lab, provider)
   await keepSecrets(pathsOf(lab))
-  await writeAccess(lab, provider)
+  if (lacksSsh(provider) === undefined) await writeAccess(lab, provider)
 }
 
 /** A lab that is to be brought up. */

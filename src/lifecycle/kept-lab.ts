@@ -41,10 +41,15 @@ const keptManifests = ({ root, manifests }: LabPaths, named: string): string => 
 
 /**
  * A lab as this process means it: its file says the name, and not the seat; and on hosts, it has the addresses that
- * they have.
+ * they have; on an existing cluster, its nodes.
  */
 const seated = async (written: Lab): Promise<Lab> => {
   const lab = { ...written, ...labHere(written.name) }
+  if (existsSync(pathsOf(lab).cluster)) {
+    const { keptCluster, onCluster } = await import('../provider/cluster/kept.js')
+    const kept = await keptCluster(lab)
+    return kept ? onCluster(lab, kept) : lab
+  }
   if (!existsSync(pathsOf(lab).hosts)) return lab
   const { keptHosts, onHosts } = await import('../provider/hosts/kept.js')
   const kept = await keptHosts(lab)

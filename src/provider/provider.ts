@@ -29,9 +29,9 @@ export interface Problem {
   readonly may?: boolean
 }
 
-/** Something of a lab that still exists: a process, a namespace, an interface, a mount, a file. */
+/** Something of a lab that still exists: a process, a namespace, an interface, a mount, a file, an object of a cluster. */
 export interface Leftover {
-  readonly kind: 'process' | 'namespace' | 'interface' | 'mount' | 'file' | 'machine'
+  readonly kind: 'process' | 'namespace' | 'interface' | 'mount' | 'file' | 'machine' | 'object'
   readonly what: string
 }
 
@@ -61,6 +61,8 @@ export interface SshServer {
 
 export interface Provider extends Partial<Groups> {
   readonly name: ProviderName
+  /** Why commands cannot be run on its machines: `reaches no node over SSH`. Absent: they answer SSH. */
+  readonly withoutSsh?: string
   /** How a machine is reached that lab did not make. Absent: at its address, with the host key that lab gave it. */
   readonly sshServer?: (lab: Lab, machine: string) => Promise<SshServer>
   /**
@@ -247,6 +249,10 @@ export const groupOf = <Name extends keyof Groups>(provider: Provider, name: Nam
     throw new LabError('not-offered', `${provider.name} ${sentences[name]}`, { exitCode: exitCodes.host })
   return group
 }
+
+/** Why no command can be run on a machine; undefined if one can. */
+export const lacksSsh = ({ name, withoutSsh }: Provider): string | undefined =>
+  withoutSsh === undefined ? undefined : `${name} ${withoutSsh}`
 
 /** Why a machine that is off cannot be switched on; undefined if it can. */
 export const lacksStart = (provider: Provider): string | undefined =>

@@ -1,11 +1,12 @@
 /** Volumes: the NFS server and its clients, the images that nodes need, and the provisioner of claims. */
 import { readFile } from 'node:fs/promises'
 import { LabError } from '../error.js'
-import { commonImages, imageReference, imagesOf, storageImages } from '../lab/images.js'
+import { commonImages, imageReference, imagesOf, imagesUsedOn, storageImages } from '../lab/images.js'
 import { type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../lab/lab.js'
 import { nfsFolder, sha256 } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Context, Step } from '../context.js'
+import type { Provider } from '../provider/provider.js'
 import { render } from '../render.js'
 import { apply, machineCheck } from './checks.js'
 import { describePod, isReady, pods } from './pods.js'
@@ -75,8 +76,10 @@ export const mountNfs = (lab: Lab, machine: MachineSpec): Step => {
  * Loads images that a node's base disk lacks, because the lab was up before its file asked for them, and common
  * images that somebody removed: a node without them cannot take over.
  */
-export const loadImages = (lab: Lab, machine: MachineSpec): Step => {
-  const wanted = [...new Set([...commonImages(), ...imagesOf(lab)])]
+export const loadImages = (lab: Lab, machine: MachineSpec, provider: Provider): Step => {
+  const wanted = provider.loan
+    ? imagesUsedOn(lab, machine)
+    : [...new Set([...commonImages(), ...imagesOf(lab)])]
   const missing = async (context: Context): Promise<readonly string[]> => {
     const names = await context
       .machine(machine.name)

@@ -100,17 +100,24 @@ export const iscsiSteps = (lab: Lab, provider: Provider): readonly Step[] => [
   ]),
 ]
 
-export const kubernetesSteps = (lab: Lab): readonly Step[] => {
+/** On machines that somebody else made there are no images yet, and nothing of a cluster starts without them. */
+const withImages = (provider: Provider, machine: MachineSpec | undefined, step: Step): Step =>
+  provider.loan && machine ? { ...step, needs: [...step.needs, `load-images-${machine.name}`] } : step
+
+export const kubernetesSteps = (lab: Lab, provider: Provider): readonly Step[] => {
   const spec = lab.kubernetes
   if (!spec) return []
+  const [first, ...controlPlanes] = machinesWith(lab, 'control-plane')
   return [
     ...nodesOf(lab).map((machine) => nodes.startContainerd(lab, machine)),
-    controlPlane.initControlPlane(lab),
-    ...machinesWith(lab, 'control-plane')
-      .slice(1)
-      .map((machine) => controlPlane.joinControlPlane(lab, machine)),
+    withImages(provider, first, controlPlane.initControlPlane(lab)),
+    ...controlPlanes.map((machine) =>
+      withImages(provider, machine, controlPlane.joinControlPlane(lab, machine)),
+    ),
     nodes.forgetNodes(lab),
-    ...machinesWith(lab, 'worker').map((machine) => workers.joinWorker(lab, machine)),
+    ...machinesWith(lab, 'worker').map((machine) =>
+      withImages(provider, machine, workers.joinWorker(lab, machine)),
+    ),
     ...nodesOf(lab).map((machine) => routes.routePods(lab, machine)),
     ...nodesOf(lab).map((machine) => nodes.readyNode(lab, machine, spec)),
     addons.installDns(lab),
@@ -127,7 +134,9 @@ export const storageSteps = (lab: Lab, provider: Provider): readonly Step[] => {
   return [
     ...(server ? [storage.serveNfs(lab, server)] : []),
     ...(server ? nodesOf(lab).map((machine) => storage.mountNfs(lab, machine)) : []),
-    ...nodesOf(lab).map((machine) => unless(lacks(provider, 'images'), storage.loadImages(lab, machine))),
+    ...nodesOf(lab).map((machine) =>
+      unless(lacks(provider, 'images'), storage.loadImages(lab, machine, provider)),
+    ),
     ...(lab.storage.length > 0 ? [storage.provideStorage(lab)] : []),
   ]
 }

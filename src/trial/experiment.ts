@@ -5,17 +5,21 @@
 import type { Duplex } from 'node:stream'
 import type { Experiment, ExperimentContext, Members } from './experiment-context.js'
 import { setTimeout as delay } from 'node:timers/promises'
-import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
+import { Interrupted, LabError, messageOf } from '../error.js'
 import { noteUndo, type Undo } from '../journal.js'
 import { type FaultSpec, type Lab, machinesWith } from '../lab/lab.js'
 import type { Verdict } from '../plan/step.js'
+import { refusalOf } from '../fault/fault.js'
 import { see } from '../fault/sign.js'
 import type { CommonFacts, ExperimentFacts, Facts, TextFigure } from './facts.js'
 import { type Body, Ended, refuseUnlessUp, Trial, type TrialRequest } from './trial.js'
 import { faultNamed, type Injections } from './injection.js'
 import type { Dialer, Store } from './store.js'
 import { StoreLedger } from './store-ledger.js'
-import { deletingNamespace, undoAll } from './undo.js'
+import { hindrancesOf, refuseHindered } from './hindrances.js'
+import { namespaceOf } from './namespace.js'
+import { takeNamespace } from './own-namespace.js'
+import { undoAll } from './undo.js'
 import { manifestText, renderedManifest } from '../steps/workloads.js'
 import { PodHistory, type PodObject, type PodSeen, describeChange } from './history.js'
 
@@ -52,7 +56,7 @@ class Run implements ExperimentContext {
     this.#request = request
     this.#trial = trial
     this.#ledger = new StoreLedger(this, trial)
-    this.namespace = request.experiment.workload ? 'default' : `lab-${request.experiment.name}`
+    this.namespace = namespaceOf(request.context.lab, request.experiment)
   }
 
   get #faults(): Injections {
@@ -177,7 +181,7 @@ class Run implements ExperimentContext {
 
   async fault(spec: FaultSpec): Promise<void> {
     const { context, notice, registry } = this.#request
-    const why = faultNamed(registry, spec.fault).refusal?.(context.provider)
+    const why = refusalOf(faultNamed(registry, spec.fault), context.provider)
     if (why !== undefined) throw new LabError('fault-impossible', `${spec.fault}: ${why}`)
     const injection = await this.#faults.aim(context, spec, '')
     const { fault } = injection
@@ -237,8 +241,7 @@ class Run implements ExperimentContext {
 
   async #makeNamespace(machine: string): Promise<void> {
     const { healer } = this.#request
-    await this.undoLater(deletingNamespace.of(machine, { namespace: this.namespace }))
-    await healer.kubectl.run(['create', 'namespace', this.namespace])
+    await takeNamespace(healer, this.namespace, machine, (undo) => this.undoLater(undo))
     // A pod cannot be created before its namespace has the service account that it uses.
     const seen = await see(
       {
@@ -312,14 +315,7 @@ class Run implements ExperimentContext {
  */
 export const runExperiment = async (request: ExperimentRequest): Promise<Facts> => {
   const { experiment, context } = request
-  const { lab } = context
-  const workers = machinesWith(lab, 'worker').length
-  if (workers < experiment.workers)
-    throw new LabError(
-      'too-few-workers',
-      `${experiment.name} needs ${String(experiment.workers)} workers, ${lab.name} has ${String(workers)}`,
-      { exitCode: exitCodes.usage, hint: `add a worker to ${lab.file}` },
-    )
+  refuseHindered(experiment.name, await hindrancesOf(context, request.registry, experiment))
   await refuseUnlessUp(context, 'an experiment')
   const trial = new Trial(request, experiment.name)
   return trial.run(new Run(request, trial).body)

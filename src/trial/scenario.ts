@@ -9,7 +9,8 @@ import type { DatabaseSpec, Lab, ScenarioSpec } from '../lab/lab.js'
 import type { CommonFacts, Facts, ScenarioFacts } from './facts.js'
 import { type Body, refuseUnlessUp, Trial, type TrialRequest } from './trial.js'
 import { fenceMeanwhile, fenceSeen } from './fence-meanwhile.js'
-import { faultNamed, type Injections } from './injection.js'
+import { refuseHindered, scenarioHindrances } from './hindrances.js'
+import type { Injections } from './injection.js'
 import { type JournalEntry, readJournal } from '../journal.js'
 import { switchingOn } from '../fault/power.js'
 import type { FenceMethod } from '../fencing/fence.js'
@@ -31,13 +32,7 @@ export interface ScenarioRequest extends TrialRequest {
 /** @throws LabError if the scenario cannot be run at all; nothing was touched */
 const refuse = async ({ scenario, context, registry }: ScenarioRequest): Promise<DatabaseSpec> => {
   const { lab, provider } = context
-  for (const { fault } of scenario.inject) {
-    const why = faultNamed(registry, fault).refusal?.(provider)
-    if (why !== undefined)
-      throw new LabError('fault-impossible', `${scenario.name}: ${fault}: ${why}`, {
-        exitCode: exitCodes.usage,
-      })
-  }
+  refuseHindered(scenario.name, scenarioHindrances(lab, provider, registry, scenario))
   if (!lab.database)
     throw new LabError(
       'no-database',

@@ -1,25 +1,13 @@
 /** Undoes the entries of the journal: faults, fences, and what runs themselves have made. */
-import { z } from 'zod'
 import { bootingAfresh, fenceUndos } from '../fault/fence.js'
-import { undoAct, type UndoAct } from '../fault/undo-act.js'
+import type { UndoAct } from '../fault/undo-act.js'
 import { LabError, messageOf } from '../error.js'
 import { whileFencing } from '../fencing/fence.js'
 import { type JournalEntry, readJournal, strike } from '../journal.js'
 import type { Context } from '../context.js'
+import { deletingNamespace, emptyingNamespace } from './own-namespace.js'
 import { scalingBack } from './read-back.js'
 import type { Registry } from './registry.js'
-
-/** Seconds for everything in a namespace to end. */
-const longest = 180
-
-/** Deletes a namespace with its content. The machine in the journal is that of the API server. */
-export const deletingNamespace = undoAct(
-  'delete-namespace',
-  { namespace: z.string() },
-  async ({ kubectl }, { namespace }) => {
-    await kubectl.run(['delete', 'namespace', namespace, '--ignore-not-found'], { timeout: longest })
-  },
-)
 
 /** Every kind of undo that a journal of this program may contain. */
 const undosOf = ({ faults, experiments }: Registry): ReadonlyMap<string, UndoAct> =>
@@ -29,6 +17,7 @@ const undosOf = ({ faults, experiments }: Registry): ReadonlyMap<string, UndoAct
       ...experiments.flatMap(({ undos }) => undos ?? []),
       ...fenceUndos,
       deletingNamespace,
+      emptyingNamespace,
       scalingBack,
     ].map((act) => [act.do, act]),
   )

@@ -3,6 +3,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
+import { seenByOwner } from '../hosts/owner.js'
 import { password, World } from '../hosts/world.js'
 
 const secret = { PI_PASSWORD: password }
@@ -95,16 +96,6 @@ describe('lab hosts check', () => {
   })
 })
 
-/** What the owner of a machine sees on it, without using lab's own list. */
-const seen = (address: string): Promise<string> =>
-  world.owner(
-    address,
-    `dpkg-query -W -f '\${Package} \${Version} \${db:Status-Abbrev}\\n'
-find /etc /root /usr/local /opt -type f ! -name '*-' ! -path /etc/ld.so.cache -exec sha256sum {} + | sort -k 2
-ls /usr/bin /usr/sbin /var/lib /mnt; systemctl list-unit-files --no-legend --no-pager | sort
-cut -d' ' -f1-3 /proc/mounts | sort; ss -ltn; hostname; cut -d: -f1 /etc/passwd /etc/group`,
-  )
-
 describe('lab up --hosts', () => {
   const before: string[] = []
   const lab = async (...args: readonly string[]) => {
@@ -114,7 +105,7 @@ describe('lab up --hosts', () => {
 
   it('makes a lab, which passes every check, of machines that somebody else made', async () => {
     await write('{ address: 10.20.30.70 }', '{ address: 10.20.30.71 }')
-    before.push(await seen('10.20.30.70'), await seen('10.20.30.71'))
+    before.push(await seenByOwner(world, '10.20.30.70'), await seenByOwner(world, '10.20.30.71'))
     const begun = performance.now()
     const { exitCode, stderr } = await lab('up', 'iscsi', '--hosts', 'hosts.yaml', '--yes')
     expect(stderr).not.toMatch(/^✖/m)
@@ -155,6 +146,6 @@ describe('lab up --hosts', () => {
 
   it('leaves both machines as their owner had them', async () => {
     for (const [index, address] of ['10.20.30.70', '10.20.30.71'].entries())
-      expect(await seen(address)).toBe(before[index])
+      expect(await seenByOwner(world, address)).toBe(before[index])
   })
 })

@@ -14,6 +14,7 @@ import { openSession } from '../../src/session.js'
 import { pathsOf, writePrivate } from '../../src/state.js'
 import { fileOptions } from '../../src/steps/machines.js'
 import { planDown, planGiveBack, planStop, planUp } from '../../src/up.js'
+import { refusalOf } from '../../src/fault/fault.js'
 import { faultNamed } from '../../src/trial/injection.js'
 import { temporaryFolder } from '../helpers/folder.js'
 import { clientKeys, TestSshServer } from '../helpers/ssh-server.js'
@@ -76,6 +77,7 @@ describe('a provider of machines that only answer over SSH', () => {
       'libvirt',
       'virtualbox',
       'hosts',
+      'cluster',
       name,
     ])
     expect((await chooseProvider(name, { provider: undefined }, never)).name).toBe(name)
@@ -139,7 +141,7 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
   }, 60_000)
 
   test('refuses faults that need a network or a pause, and says what it lacks', () => {
-    const refused = (fault: string) => faultNamed(registry, fault).refusal?.(provider)
+    const refused = (fault: string) => refusalOf(faultNamed(registry, fault), provider)
     expect(refused('power-cut')).toBe('ssh-only cannot switch a machine off')
     expect(refused('hang')).toBe('ssh-only cannot pause a machine')
     expect(refused('packet-loss')).toBeUndefined()

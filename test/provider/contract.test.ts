@@ -19,7 +19,7 @@ for (const provider of providers)
 
 describe('the choice of a provider', () => {
   test('every provider is registered under its own name', async () => {
-    expect(providers.map(({ name }) => name)).toEqual(['uml', 'libvirt', 'virtualbox', 'hosts'])
+    expect(providers.map(({ name }) => name)).toEqual(['uml', 'libvirt', 'virtualbox', 'hosts', 'cluster'])
     for (const provider of providers) expect(await providerNamed(provider.name)).toBe(provider)
   })
 

@@ -58,7 +58,7 @@ const core = {
   dial: 1,
   destroy: 1,
   leftovers: 1,
-} satisfies Record<Exclude<keyof Provider, keyof Groups | 'slowdown' | 'sshServer'>, 1>
+} satisfies Record<Exclude<keyof Provider, keyof Groups | 'slowdown' | 'sshServer' | 'withoutSsh'>, 1>
 
 const groups = {
   machines: ['start', 'remove', 'parts', 'partsInUse'],

@@ -125,7 +125,8 @@ const folders = (lab: Lab, machine: MachineSpec): readonly string[] => [
     ? [
         ...['/etc/kubernetes', '/etc/cni', '/var/lib/kubelet', '/var/lib/etcd', '/var/lib/containerd'],
         ...['/var/lib/cni', '/opt/cni', '/var/log/pods', '/var/log/containers', '/root/.kube'],
-        '/opt/local-path-provisioner',
+        ...['/opt/local-path-provisioner', '/opt/containerd', '/usr/libexec/kubernetes'],
+        ...['/var/lib/lab-initialised', '/var/lib/lab-manifests'],
       ]
     : []),
 ]
@@ -137,6 +138,12 @@ const sysctlNames = async (): Promise<readonly string[]> =>
   [...(await baseFile('etc/sysctl.d/90-lab.conf')).matchAll(/^([a-z][\w.-]*) = /gm)].map(
     ([, name = '']) => name,
   )
+
+/** What the kubelet sets by itself. */
+const kubeletSysctls = [
+  ...['kernel.panic', 'kernel.panic_on_oops', 'vm.overcommit_memory', 'vm.panic_on_oom'],
+  ...['kernel.keys.root_maxkeys', 'kernel.keys.root_maxbytes'],
+]
 
 const marker = `${hostFolder}/equipped`
 
@@ -280,7 +287,7 @@ export const equip = async (
   // In the order in which they are undone, from the last to the first: services, their files, packages, the rest.
   await record.hostname()
   await record.modules(equipment.modules)
-  if (isNode) await record.sysctls(await sysctlNames())
+  if (isNode) await record.sysctls([...(await sysctlNames()), ...kubeletSysctls])
   await record.files('users', userFiles)
   await installPackages(root, record, equipment.packages, progress)
   await record.files('configuration', [
@@ -289,6 +296,8 @@ export const equip = async (
     ...equipment.programs.map(({ to }) => to),
     ...folders(lab, machine),
   ])
+  // kube-proxy mounts it, and it is made where a kernel has no modules.
+  if (isNode) await record.newFolders('modules', ['/usr/lib/modules'])
   if (equipment.units.length > 0) await record.units(equipment.units)
   if (equipment.noSwap) await record.swap()
   if (machine.role === 'target') await record.target()
@@ -305,7 +314,7 @@ export const equip = async (
     root,
     `${equipment.modules.map((name) => `modprobe -q ${name} 2>/dev/null || true`).join('\n')}
 ${isNode ? 'sysctl -q -p /etc/sysctl.d/90-lab.conf\nmkdir -p /etc/kubernetes/manifests /var/lib/kubelet' : ''}
-${equipment.noSwap ? 'swapoff -a' : ''}
+${equipment.noSwap ? '[ ! -e /proc/swaps ] || swapoff -a' : ''}
 mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config 2>/dev/null || true
 set -e
 systemctl daemon-reload

@@ -92,7 +92,7 @@ say memory "$(awk '/^MemTotal/ { print $2 }' /proc/meminfo)"
 say cpus "$(nproc)"
 say free "$(df --output=avail -k /var | tail -n 1)"
 say root "$(findmnt --noheadings --output OPTIONS / | cut -d, -f1)"
-awk 'NR > 1 { print "swap\\t" $1 }' /proc/swaps
+awk 'NR > 1 { print "swap\\t" $1 }' /proc/swaps 2>/dev/null
 say machineId "$(cat /etc/machine-id 2>/dev/null)"
 say hostname "$(hostname)"
 ip -o -4 address show scope global 2>/dev/null | while read -r _ name _ address rest; do

@@ -2,34 +2,16 @@
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
-import { connect } from 'node:net'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { LabError, messageOf } from '../../error.js'
 import type { HostsFile, HostSpec, LoginSpec, PasswordSource } from '../../lab/hosts-file.js'
+import { dialDirectly } from '../../machine/dial.js'
 import type { Transport } from '../../machine/machine.js'
 import { dialThrough, type SshEndpoint, sshTransport, throughSudo } from '../../machine/ssh.js'
 
 /** Asks whoever sits at the terminal, without showing what is typed; absent: nobody does. */
 export type AskPassword = (question: string) => Promise<string>
-
-/** Milliseconds: who does not answer within these is off, or not there. */
-const dialDeadline = 10_000
-
-/** A TCP connection from this computer. */
-export const dialDirectly = (host: string, port: number): Promise<Duplex> =>
-  new Promise((resolve, reject) => {
-    const socket = connect({ host, port, noDelay: true })
-    const fail = (error: Error): void => {
-      socket.destroy()
-      reject(error)
-    }
-    socket.setTimeout(dialDeadline, () => fail(new Error(`no answer from ${host}:${String(port)}`)))
-    socket.once('error', fail).once('connect', () => {
-      socket.setTimeout(0).removeListener('error', fail)
-      resolve(socket)
-    })
-  })
 
 export const placeOf = ({ address, port }: LoginSpec): string =>
   port === 22 ? address : `${address}:${String(port)}`

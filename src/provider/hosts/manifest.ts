@@ -43,7 +43,7 @@ ip -o link 2>/dev/null | awk -F': ' '{ print $2 }' | each interface
 ip -4 route show 2>/dev/null | each route
 ip -o -4 address show 2>/dev/null | awk '{ print $2, $4 }' | each address
 ls /run/netns 2>/dev/null | each netns
-awk 'NR > 1 { print $1 }' /proc/swaps | each swap
+awk 'NR > 1 { print $1 }' /proc/swaps 2>/dev/null | each swap
 losetup --noheadings --output NAME,BACK-FILE 2>/dev/null | each loop
 ls -d /sys/kernel/config/target/iscsi/iqn.* /sys/class/iscsi_session/* 2>/dev/null | each iscsi
 [ -e /etc/kubernetes ] && echo kubernetes there

@@ -154,6 +154,17 @@ done`
     })
   }
 
+  /** Folders that may come: all that is in them goes then. Those that are there are not touched, and not saved. */
+  newFolders(what: string, paths: readonly string[]): Promise<void> {
+    return this.#keep(`files: ${what}`, async () => ({
+      kind: 'files',
+      saved: [],
+      absent: linesOf(
+        await this.#ask(`for path in ${words(paths)}; do [ -e "$path" ] || echo "$path"; done`),
+      ),
+    }))
+  }
+
   /** @param names packages that are to come, with all that they bring */
   packages(names: readonly string[]): Promise<void> {
     return this.#keep(`packages: ${names.join(' ')}`, async () => {
@@ -215,7 +226,7 @@ done`
   swap(): Promise<void> {
     return this.#keep('swap', async () => ({
       kind: 'swap',
-      devices: linesOf(await this.#ask("awk 'NR > 1 { print $1 }' /proc/swaps")),
+      devices: linesOf(await this.#ask("awk 'NR > 1 { print $1 }' /proc/swaps 2>/dev/null || true")),
     }))
   }
 
@@ -340,7 +351,7 @@ if [ -n "$(ls /sys/class/iscsi_session 2>/dev/null)" ]; then echo 'sessions are 
     case 'containers':
       return `systemctl stop kubelet containerd 2>/dev/null || true
 for round in 1 2 3 4 5 6 7 8 9 10; do
-  pids=$(pgrep -f '/usr/bin/containerd-shim-runc-v2 ' || true)
+  pids=$(pgrep -f '^/usr/bin/containerd-shim-runc-v2 ' || true)
   groups=$(find /sys/fs/cgroup/kubepods.slice -name cgroup.procs -exec cat {} + 2>/dev/null || true)
   [ -n "$pids$groups" ] || break
   kill -9 $pids $groups 2>/dev/null || true

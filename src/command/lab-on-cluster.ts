@@ -1,0 +1,177 @@
+/** A lab on a cluster that exists already: found out and listed before anything of it is begun. */
+import { randomUUID } from 'node:crypto'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { exitCodes, LabError, messageOf } from '../error.js'
+import type { Lab } from '../lab/lab.js'
+import { quote } from '../machine/sh.js'
+import type { ClusterNode, KeptCluster, NodeObject } from '../provider/cluster/kept.js'
+import type { Hindrance } from '../trial/hindrances.js'
+import { pathsOf, readIfThere, writePrivate } from '../state.js'
+import type { View } from '../view/view.js'
+import { providerInUse } from '../lifecycle/provider-in-use.js'
+import type { Io, Options } from './verb.js'
+
+const field = (kubeconfig: string, name: string): string =>
+  new RegExp(`^\\s*${name}: (\\S+)$`, 'm').exec(kubeconfig)?.[1] ?? ''
+
+/** What was found out about a cluster. */
+interface Seen {
+  readonly version: string
+  readonly nodes: readonly ClusterNode[]
+}
+
+/** Whether a run of the lab is possible there, and what it lacks. */
+interface Possible {
+  readonly name: string
+  readonly hindrances: readonly Hindrance[]
+}
+
+/** The table that is printed beforehand: what can be run, and what rules out the rest. */
+export const possibleTable = (found: readonly Possible[]): readonly string[] => {
+  const width = Math.max(0, ...found.map(({ name }) => name.length))
+  return found.map(({ name, hindrances }) =>
+    hindrances.length === 0
+      ? `✔ ${name}`
+      : `✖ ${name.padEnd(width)}  ${hindrances.map(({ why }) => why).join('; ')}`,
+  )
+}
+
+/**
+ * The lab on the nodes of the cluster. The cluster is asked for its nodes, rights, storage classes and images, and what
+ * is missing is listed with what it rules out.
+ * @throws LabError `preflight` where nothing of the lab can be run there; nothing was touched
+ */
+export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: View): Promise<Lab> => {
+  const { keepCluster, keptCluster, nodeOf, onCluster } = await import('../provider/cluster/kept.js')
+  const kept = await keptCluster(lab)
+  if (options.kubeconfig === undefined && !kept) {
+    if (options.context !== undefined || options.storageClass !== undefined)
+      throw new LabError(
+        'bad-kubeconfig',
+        '--context and --storage-class are about a cluster of --kubeconfig',
+        {
+          hint: `lab up ${lab.name} --kubeconfig FILE`,
+          exitCode: exitCodes.usage,
+        },
+      )
+    return lab
+  }
+  const inUse = await providerInUse(lab)
+  const asked = options.hosts === undefined ? (options.provider ?? inUse?.name ?? 'cluster') : 'hosts'
+  if (asked !== 'cluster')
+    throw new LabError(
+      'other-provider',
+      `--kubeconfig names a cluster that exists already, and ${asked} makes its own`,
+      {
+        hint: inUse ? `lab down ${lab.name}` : 'one of the two: --kubeconfig FILE, or --provider NAME',
+        exitCode: exitCodes.usage,
+      },
+    )
+  if (!lab.kubernetes)
+    throw new LabError('no-kubernetes', `${lab.name} has no Kubernetes: nothing of it can be on a cluster`, {
+      hint: `lab up ${lab.name}`,
+      exitCode: exitCodes.usage,
+    })
+  const { builtKubectl } = await import('../parts/parts.js')
+  const { minifiedKubeconfig } = await import('../provider/cluster/kubeconfig.js')
+  const program = builtKubectl() ?? 'kubectl'
+  const kubeconfig =
+    options.kubeconfig === undefined
+      ? ((await readIfThere(pathsOf(lab).kubeconfig)) ?? '')
+      : await minifiedKubeconfig(program, options.kubeconfig, options.context)
+  const [server, context] = [field(kubeconfig, 'server'), field(kubeconfig, 'current-context')]
+  if (kept && kept.server !== server)
+    throw new LabError('other-cluster', `${lab.name} is up on ${kept.server}, and not on ${server}`, {
+      hint: `lab down ${lab.name}`,
+      exitCode: exitCodes.usage,
+    })
+  const [
+    { kubectlWith },
+    { hindrancesOf, imagesToFetch, scenarioHindrances },
+    { registry },
+    { providerNamed },
+  ] = await Promise.all([
+    import('../machine/kubectl.js'),
+    import('../trial/hindrances.js'),
+    import('../registry.js'),
+    import('../provider/registry.js'),
+  ])
+  const folder = await mkdtemp(join(tmpdir(), 'lab-cluster-'))
+  try {
+    const file = join(folder, 'kubeconfig')
+    await writeFile(file, kubeconfig, { mode: 0o600 })
+    const kubectl = kubectlWith(program, file, io.signal)
+    const ask = async <T>(what: string, question: () => Promise<T>, hint: string): Promise<T> => {
+      try {
+        return await question()
+      } catch (error) {
+        io.signal.throwIfAborted()
+        throw new LabError('cluster-silent', `${server}: ${what}: ${messageOf(error)}`, {
+          hint,
+          exitCode: exitCodes.host,
+          cause: error,
+        })
+      }
+    }
+    const look = `kubectl --kubeconfig ${quote(options.kubeconfig ?? pathsOf(lab).kubeconfig)} get nodes`
+    const seen: Seen = {
+      version: await ask(
+        'it does not answer',
+        async () =>
+          (
+            JSON.parse(await kubectl.run(['get', '--raw', '/version'])) as { gitVersion: string }
+          ).gitVersion.replace(/^v/, ''),
+        look,
+      ),
+      nodes: await ask(
+        'its nodes are not to be seen',
+        async () => (await kubectl.get<{ items: readonly NodeObject[] }>('nodes')).items.map(nodeOf),
+        `lab render ${lab.name} --rbac, for whoever may grant it`,
+      ),
+    }
+    const cluster: KeptCluster = {
+      context,
+      server,
+      owner: kept?.owner ?? randomUUID(),
+      ...((options.storageClass ?? kept?.storageClass) === undefined
+        ? {}
+        : { storageClass: options.storageClass ?? kept?.storageClass }),
+      version: seen.version,
+      nodes: seen.nodes.map(({ images: _images, ...node }) => node),
+    }
+    const placed = onCluster(lab, cluster)
+    const provider = await providerNamed('cluster')
+    const found: Possible[] = placed.scenarios.map((scenario) => ({
+      name: scenario.name,
+      hindrances: scenarioHindrances(placed, provider, registry, scenario),
+    }))
+    for (const { name } of placed.experiments) {
+      const experiment = registry.experiments.find((each) => each.name === name)
+      if (experiment)
+        found.push({
+          name,
+          hindrances: await hindrancesOf({ lab: placed, provider, kubectl }, registry, experiment),
+        })
+    }
+    const lines = possibleTable(found)
+    if (found.every(({ hindrances }) => hindrances.length > 0))
+      throw new LabError('preflight', `nothing of ${lab.name} can be run on ${server}\n${lines.join('\n')}`, {
+        hint:
+          [...new Set(found.flatMap(({ hindrances }) => hindrances.flatMap(({ fix }) => fix ?? [])))].join(
+            '\n',
+          ) || 'lab list',
+        exitCode: exitCodes.host,
+      })
+    view.notice(`Kubernetes ${seen.version} at ${server}: only kubectl, no power switches, no SSH, no iSCSI`)
+    for (const text of lines) view.notice(text)
+    for (const { image, nodes } of imagesToFetch(placed, seen.nodes))
+      view.notice(`${image} has to be fetched by ${nodes.join(', ')}`)
+    await keepCluster(lab, cluster)
+    await writePrivate(pathsOf(lab).kubeconfig, kubeconfig)
+    return placed
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}

@@ -1,0 +1,92 @@
+/**
+ * A cluster that exists already: its nodes are the lab's machines, and only kubectl reaches it. Nothing is made but
+ * what runs and faults make, in namespaces of their own.
+ */
+import { existsSync } from 'node:fs'
+import { readdir } from 'node:fs/promises'
+import type { LabId } from '../../identity.js'
+import type { Lab } from '../../lab/lab.js'
+import { dialDirectly } from '../../machine/dial.js'
+import { kubectlWith } from '../../machine/kubectl.js'
+import { builtKubectl } from '../../parts/parts.js'
+import { pathsOf, removeState } from '../../state.js'
+import type { Leftover, MachineState, Provider } from '../provider.js'
+import { keptCluster } from './kept.js'
+
+interface NodeStatus {
+  readonly metadata: { readonly name: string }
+  readonly status: {
+    readonly conditions: readonly {
+      readonly type: string
+      readonly status: string
+      readonly message?: string
+    }[]
+    readonly nodeInfo: { readonly bootID: string }
+  }
+}
+
+const states = async (lab: Lab): Promise<readonly MachineState[]> => {
+  const kubectl = kubectlWith(
+    builtKubectl() ?? 'kubectl',
+    pathsOf(lab).kubeconfig,
+    new AbortController().signal,
+  )
+  const { items } = await kubectl.get<{ items: readonly NodeStatus[] }>('nodes')
+  return lab.machines.map(({ name }): MachineState => {
+    const node = items.find(({ metadata }) => metadata.name === name)
+    if (!node) return { name, status: 'absent', detail: 'the cluster has no such node' }
+    const ready = node.status.conditions.find(({ type }) => type === 'Ready')
+    return ready?.status === 'True'
+      ? { name, status: 'running', detail: `boot ${node.status.nodeInfo.bootID}` }
+      : { name, status: 'stopped', detail: `not ready: ${ready?.message ?? 'no condition Ready'}` }
+  })
+}
+
+/** What runs have left on the cluster, by the journal. */
+const leftOnCluster = async (lab: LabId): Promise<readonly Leftover[]> => {
+  const { faults, root } = pathsOf(lab)
+  const open = (await readdir(faults).catch(() => [])).filter((name) => name.endsWith('.json'))
+  return open.length === 0
+    ? []
+    : [
+        {
+          kind: 'object',
+          what: `${String(open.length)} things of a run are still on the cluster: lab heal ${lab.name}; if the cluster is gone for good: rm -r ${root}`,
+        },
+      ]
+}
+
+export const clusterProvider: Provider = {
+  name: 'cluster',
+  withoutSsh: 'reaches no node over SSH',
+  probe: () =>
+    Promise.resolve({
+      usable: false,
+      evidence: 'an existing cluster is used where somebody names it',
+      remedy: 'lab up LAB --kubeconfig FILE',
+    }),
+  preflight: async (lab) =>
+    (await keptCluster(lab))
+      ? []
+      : [
+          {
+            problem: `nobody has said which cluster ${lab.name} uses`,
+            hint: `lab up ${lab.name} --kubeconfig FILE`,
+          },
+        ],
+  prepare: () => Promise.resolve(),
+  states,
+  dial: (_lab, host, port) => dialDirectly(host, port),
+  destroy: async (lab) => {
+    if ((await keptCluster(lab)) && (await leftOnCluster(lab)).length === 0) await removeState(pathsOf(lab))
+  },
+  leftovers: async (lab) =>
+    (await keptCluster(lab))
+      ? [
+          ...(await leftOnCluster(lab)),
+          ...(existsSync(pathsOf(lab).root) ? [{ kind: 'file', what: pathsOf(lab).root } as const] : []),
+        ]
+      : [],
+}
+
+export const makeProvider = (): Provider => clusterProvider

@@ -1,0 +1,93 @@
+/** Which existing cluster a lab uses, as the lab's folder keeps it. The kubeconfig beside it has the credentials. */
+import { LabError } from '../../error.js'
+import type { LabId } from '../../identity.js'
+import type { ExistingCluster, Lab, MachineSpec } from '../../lab/lab.js'
+import { pathsOf, readIfThere, writePrivate } from '../../state.js'
+
+/** A node as it becomes a machine of the lab. */
+export interface ClusterNode {
+  readonly name: string
+  /** Its internal address. */
+  readonly address: string
+  /** Whether it accepts pods: no taint keeps them away, and it is not cordoned. */
+  readonly takesPods: boolean
+  readonly cpus: number
+  /** Bytes. */
+  readonly memory: number
+  /** References of the images that it has, as far as it reports them: it lists 50. */
+  readonly images: readonly string[]
+}
+
+export interface KeptCluster extends ExistingCluster {
+  /** Without a leading v. */
+  readonly version: string
+  readonly nodes: readonly Omit<ClusterNode, 'images'>[]
+}
+
+/** Undefined: the lab uses no existing cluster. */
+export const keptCluster = async (lab: LabId): Promise<KeptCluster | undefined> => {
+  const file = pathsOf(lab).cluster
+  const text = await readIfThere(file)
+  if (text === undefined) return undefined
+  try {
+    return JSON.parse(text) as KeptCluster
+  } catch (cause) {
+    throw new LabError('bad-state', `${file} should say which cluster ${lab.name} uses, and does not`, {
+      hint: `lab up ${lab.name} --kubeconfig FILE`,
+      cause,
+    })
+  }
+}
+
+export const keepCluster = (lab: LabId, kept: KeptCluster): Promise<void> =>
+  writePrivate(pathsOf(lab).cluster, JSON.stringify(kept, null, 2))
+
+/** The node object of the API, as far as it is read here. */
+export interface NodeObject {
+  readonly metadata: { readonly name: string }
+  readonly spec: {
+    readonly unschedulable?: boolean
+    readonly taints?: readonly { readonly key: string; readonly effect: string }[]
+  }
+  readonly status: {
+    readonly addresses?: readonly { readonly type: string; readonly address: string }[]
+    readonly capacity?: Readonly<Record<string, string>>
+    readonly images?: readonly { readonly names?: readonly string[] }[]
+  }
+}
+
+/** `2039Ki` as bytes. */
+const bytesOf = (quantity: string | undefined): number => {
+  const [, number = '0', unit = ''] = /^(\d+)([KMGT]i)?$/.exec(quantity ?? '') ?? []
+  return Number(number) * 1024 ** ['', 'Ki', 'Mi', 'Gi', 'Ti'].indexOf(unit)
+}
+
+export const nodeOf = ({ metadata, spec, status }: NodeObject): ClusterNode => ({
+  name: metadata.name,
+  address: status.addresses?.find(({ type }) => type === 'InternalIP')?.address ?? '',
+  takesPods:
+    spec.unschedulable !== true &&
+    !(spec.taints ?? []).some(({ effect }) => effect === 'NoSchedule' || effect === 'NoExecute'),
+  cpus: Number(status.capacity?.['cpu'] ?? 1),
+  memory: bytesOf(status.capacity?.['memory']),
+  images: (status.images ?? []).flatMap(({ names }) => names ?? []),
+})
+
+/**
+ * The lab on the nodes of the cluster. Nodes that accept pods are its workers. What `lab` would make itself, such as
+ * targets, storage classes and a quick failover, the cluster has or lacks.
+ */
+export const onCluster = (lab: Lab, { nodes, version, ...cluster }: KeptCluster): Lab => ({
+  ...lab,
+  provider: 'cluster',
+  cluster,
+  machines: nodes.map(({ takesPods, ...node }): MachineSpec => ({
+    ...node,
+    role: takesPods ? 'worker' : 'control-plane',
+  })),
+  targets: [],
+  filesystems: [],
+  fencing: 'none',
+  failover: 'default',
+  ...(lab.kubernetes ? { kubernetes: { ...lab.kubernetes, version, endpoint: undefined } } : {}),
+})

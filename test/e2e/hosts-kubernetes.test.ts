@@ -1,0 +1,76 @@
+/** Kubernetes on machines that somebody else made: plain Debian, reached over SSH alone, and given back as it was. */
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { seenByOwner } from '../hosts/owner.js'
+import { type ForeignMachine, password, World } from '../hosts/world.js'
+
+const secret = { PI_PASSWORD: password }
+
+/** The hosts of each lab, by the names of its machines. */
+const labs: Readonly<Record<string, readonly ForeignMachine[]>> = {
+  deployment: [
+    { name: 'master', address: '10.20.30.11', memory: 2048 },
+    { name: 'worker1', address: '10.20.30.21', memory: 1024 },
+    { name: 'worker2', address: '10.20.30.22', memory: 1024 },
+    { name: 'worker3', address: '10.20.30.23', memory: 1024 },
+  ],
+  'iscsi-ha': [
+    { name: 'target', address: '10.20.30.70', memory: 512 },
+    { name: 'master', address: '10.20.30.11', memory: 3072 },
+    { name: 'worker1', address: '10.20.30.21', memory: 2048 },
+    { name: 'worker2', address: '10.20.30.22', memory: 2048 },
+  ],
+}
+
+/** What runs on each without a power switch. */
+const possible: Readonly<Record<string, string>> = { deployment: 'scale', 'iscsi-ha': 'drain' }
+
+for (const [name, machines] of Object.entries(labs))
+  describe(`lab up ${name} --hosts`, () => {
+    let world: World
+    const before = new Map<string, string>()
+
+    const lab = async (...args: readonly string[]) => {
+      const begun = performance.now()
+      const { exitCode, stdout, stderr } = await world.begin(args, secret)
+      const seconds = (performance.now() - begun) / 1000
+      console.log(`lab ${args.join(' ')}: ${seconds.toFixed(1)} s, exit code ${String(exitCode)}`)
+      if (exitCode !== 0) console.log(`${stdout}\n${stderr}`)
+      return { exitCode, stdout, stderr }
+    }
+
+    beforeAll(async () => {
+      world = await World.start(machines)
+      await writeFile(
+        join(world.folder, 'hosts.yaml'),
+        `apiVersion: lab.hosts/v1\ndefaults: { user: pi, password: $PI_PASSWORD }\nhosts:\n${machines.map((each) => `  ${each.name}: { address: ${each.address} }\n`).join('')}`,
+      )
+      for (const { address } of machines) before.set(address, await seenByOwner(world, address))
+    })
+
+    afterAll(() => world.close())
+
+    it('makes a cluster of machines that somebody else made, which passes every check', async () => {
+      expect(await lab('up', name, '--hosts', 'hosts.yaml', '--yes')).toMatchObject({ exitCode: 0 })
+      expect(await lab('verify', name)).toMatchObject({ exitCode: 0 })
+    })
+
+    it('has nothing to do the second time', async () => {
+      expect((await lab('up', name)).stdout).toContain('nothing to do')
+    })
+
+    it('runs what needs no power switch', async () => {
+      const { exitCode, stdout } = await lab('run', name, possible[name] ?? '')
+      expect(stdout).toMatch(/^PASS /m)
+      expect(exitCode).toBe(0)
+    })
+
+    it('gives every machine back as its owner had it', async () => {
+      const { exitCode, stdout, stderr } = await lab('down', name)
+      expect(stderr).not.toMatch(/^✖/m)
+      expect(stdout).toContain('nothing left')
+      expect(exitCode).toBe(0)
+      for (const { address } of machines) expect(await seenByOwner(world, address)).toBe(before.get(address))
+    })
+  })
