@@ -83,7 +83,7 @@ export const contractOfAny = (
 
     test('has the whole core, its own name, and no member that the contract does not know', () => {
       expect(provider.name).toBe(name)
-      const known = [...Object.keys(core), 'slowdown', 'sshServer', ...Object.keys(groups)]
+      const known = [...Object.keys(core), 'slowdown', 'sshServer', 'withoutSsh', ...Object.keys(groups)]
       expect(Object.keys(provider)).toEqual(expect.arrayContaining(Object.keys(core)))
       expect(known).toEqual(expect.arrayContaining(Object.keys(provider)))
     })

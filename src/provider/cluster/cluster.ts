@@ -70,7 +70,7 @@ export const clusterProvider: Provider = {
       ? []
       : [
           {
-            problem: `nobody has said which cluster ${lab.name} uses`,
+            problem: `nobody has said which cluster ${lab.name} uses, nor how much memory its nodes have`,
             hint: `lab up ${lab.name} --kubeconfig FILE`,
           },
         ],

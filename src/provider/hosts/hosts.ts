@@ -22,7 +22,8 @@ import { keepReturned, keepTaken, type KeptHosts, keptHosts } from './kept.js'
 import { type Holder, holderIn, holderText, lockFile } from './lock.js'
 import { Logins } from './login.js'
 import { askManifest, manifestDifference, manifestFile } from './manifest.js'
-import { hostFolder, runAsRoot, undoRecord } from './record.js'
+import { hostFolder, runAsRoot } from './record.js'
+import { undoRecord } from './undo.js'
 
 /** Who logs in where the lab's key is not let in yet, or not any more; a command that may ask for passwords says who. */
 let givenLogins: Logins | undefined

@@ -15,7 +15,8 @@ import {
 import { join } from 'node:path'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { manifestDifference } from '../../../src/provider/hosts/manifest.js'
-import { Recorder, undoRecord, undoScript, readRecord } from '../../../src/provider/hosts/record.js'
+import { Recorder, readRecord } from '../../../src/provider/hosts/record.js'
+import { undoRecord, undoScript } from '../../../src/provider/hosts/undo.js'
 import type { Transport } from '../../../src/machine/machine.js'
 import { temporaryFolder } from '../../helpers/folder.js'
 
