@@ -166,6 +166,9 @@ const apart = [
   'interrupted.test.ts',
   'many-machines.test.ts',
   'hosts.test.ts',
+  'hosts-kubernetes.test.ts',
+  'hosts-soak.test.ts',
+  'existing-cluster.test.ts',
 ]
 // Labs without Kubernetes leave a processor to others.
 const light = ['iscsi.test.ts', 'provider.test.ts', 'confinement.test.ts', 'chap.test.ts', 'registry.test.ts']

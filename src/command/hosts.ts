@@ -8,6 +8,8 @@ import { expandLogins, type HostsFile, hostsText, loadHosts, pinHostKeys } from 
 import type { Lab } from '../lab/lab.js'
 import { quote } from '../machine/sh.js'
 import { keepSecret, maskKnown } from '../view/secrets.js'
+import type { Transport } from '../machine/machine.js'
+import type { Holder } from '../provider/hosts/lock.js'
 import type { Logins } from '../provider/hosts/login.js'
 import type { Finding } from '../provider/hosts/preflight.js'
 import type { Survey } from '../provider/hosts/survey.js'
@@ -182,6 +184,97 @@ const init = async (
   return exitCodes.ok
 }
 
+/** A host that some lab has. */
+interface Held {
+  readonly name: string
+  readonly root: Transport
+  readonly holder: Holder
+}
+
+/** Whether a lab of this computer has it, and can give it back itself. */
+const isKnownHere = async (holder: Holder): Promise<string | undefined> => {
+  const [{ madeLabs, pathsOf, readIfThere }, { wordOf }] = await Promise.all([
+    import('../state.js'),
+    import('../identity.js'),
+  ])
+  for (const lab of await madeLabs()) {
+    if (wordOf(lab) !== holder.lab) continue
+    const key = await readIfThere(`${pathsOf(lab).privateKey}.pub`)
+    if (key?.split(' ')[1] === holder.key) return lab.name
+  }
+  return undefined
+}
+
+/**
+ * Gives hosts back whose lab is lost: its folder was removed, or it was made on another computer. What was recorded on
+ * each host is enough.
+ */
+const release = async (
+  named: string,
+  names: readonly string[],
+  options: Options,
+  io: Io,
+): Promise<ExitCode> => {
+  const file = await withPinnedKeys(loadHosts(named), options, io)
+  const unknown = names.find((name) => !file.hosts.some((host) => host.name === name))
+  if (unknown !== undefined)
+    throw new LabError('no-host', `${named} has no host ${unknown}`, {
+      hint: `its hosts: ${file.hosts.map(({ name }) => name).join(', ')}`,
+      exitCode: exitCodes.usage,
+    })
+  const logins = await loginsFor(file, io)
+  const { handBack, readHolder } = await import('../provider/hosts/give-back.js')
+  const { holderText } = await import('../provider/hosts/lock.js')
+  const open: Transport[] = []
+  try {
+    const held: Held[] = []
+    for (const spec of file.hosts.filter(({ name }) => names.length === 0 || names.includes(name))) {
+      const user = await logins.asUser(spec)
+      open.push(user)
+      const root = await logins.asRoot(spec, user)
+      const holder = await readHolder(root)
+      if (!holder) io.stdout.write(`${spec.name}: nobody has it\n`)
+      else {
+        const known = await isKnownHere(holder)
+        if (known !== undefined)
+          throw new LabError('lab-known', `${spec.name}: the lab ${known} of this computer has it`, {
+            hint: `lab down ${known}`,
+            exitCode: exitCodes.usage,
+          })
+        held.push({ name: spec.name, root, holder })
+      }
+    }
+    if (held.length === 0) return exitCodes.ok
+    io.stderr.write(held.map(({ name, holder }) => `${name}: ${holderText(holder)}\n`).join(''))
+    const agreed = options.yes ?? (await io.ask?.('Take them from whoever has them, and undo what was done?'))
+    if (agreed !== true)
+      throw new LabError('not-agreed', `${String(held.length)} hosts are somebody's: nothing was touched`, {
+        hint: `lab hosts release ${quote(named)} --yes`,
+        exitCode: exitCodes.host,
+      })
+    const all = await Promise.all(
+      held.map(async ({ name, root, holder }) => {
+        const different = await handBack(root, holder, () => undefined)
+        io.stdout.write(
+          different.length === 0
+            ? `${name}: as it was before\n`
+            : `${name}: different: ${different.join('; ')}\n`,
+        )
+        return different.length
+      }),
+    )
+    return all.every((count) => count === 0) ? exitCodes.ok : exitCodes.failed
+  } finally {
+    await Promise.all(open.map((transport) => transport.close()))
+  }
+}
+
+const releaseVerb: Verb = {
+  words: { file: 'a hosts.yaml', hosts: 'names of hosts; default: all' },
+  options: [withYes],
+  run: release,
+}
+
 const withLabName = new Option('--lab <lab>', 'whose machines they are to be')
 
 const checkVerb: Verb = {
@@ -205,6 +298,11 @@ const initVerb: Verb = {
 export const verbs: readonly VerbLine[] = [
   line('init [options] <hosts...>', 'write hosts.yaml for machines that exist already', () =>
     Promise.resolve({ verb: initVerb }),
+  ),
+  line(
+    'release [options] <file> [hosts...]',
+    'give hosts back whose lab is lost: undo what was recorded on them',
+    () => Promise.resolve({ verb: releaseVerb }),
   ),
   line('check [options] <file>', 'look at all hosts of a file at once, and change nothing on them', () =>
     Promise.resolve({ verb: checkVerb }),

@@ -19,11 +19,11 @@ import { pathsOf, removeState } from '../../state.js'
 import type { Leftover, MachineState, Provider } from '../provider.js'
 import { equip, lookEquipped, lunLink } from './equip.js'
 import { keepReturned, keepTaken, type KeptHosts, keptHosts } from './kept.js'
-import { type Holder, holderIn, holderText, lockFile } from './lock.js'
+import { handBack, keyLineOf, readHolder } from './give-back.js'
+import { type Holder, holderText, lockFile } from './lock.js'
 import { Logins } from './login.js'
-import { askManifest, manifestDifference, manifestFile } from './manifest.js'
+import { askManifest, manifestFile } from './manifest.js'
 import { hostFolder, runAsRoot } from './record.js'
-import { undoRecord } from './undo.js'
 
 /** Who logs in where the lab's key is not let in yet, or not any more; a command that may ask for passwords says who. */
 let givenLogins: Logins | undefined
@@ -101,13 +101,10 @@ const anyRoot = async (
 
 // The lock of a host
 
-const readHolder = async (root: Transport): Promise<Holder | undefined> =>
-  holderIn(await runAsRoot(root, `cat ${lockFile} 2>/dev/null; true`, { what: 'reading the lock' }))
-
 const keyOf = async (lab: LabId): Promise<string> => (await labKeys(lab)).publicKey.split(' ')[1] ?? ''
 
-/** The line that lets the lab in; its end says whose it is. */
-const keyLine = async (lab: LabId): Promise<string> => `ssh-ed25519 ${await keyOf(lab)} lab ${wordOf(lab)}`
+/** The line that lets the lab in. */
+const keyLine = async (lab: LabId): Promise<string> => keyLineOf({ key: await keyOf(lab), lab: wordOf(lab) })
 
 const taken = async (lab: Lab, machine: MachineSpec): Promise<{ ok: boolean; saw: string }> => {
   const holder = await readHolder(await asRoot(lab, await need(lab), machine.name))
@@ -177,38 +174,7 @@ const giveBack = async (lab: Lab, machine: MachineSpec, progress: (note: string)
     const mine = await keyOf(lab)
     if (holder && holder.key !== mine)
       throw new LabError('host-taken', `${machine.name}: ${holderText(holder)}, and not this lab`)
-    if (holder) {
-      await undoRecord(root, progress)
-      progress('comparing with the state before')
-      const before = await runAsRoot(root, `cat ${manifestFile} 2>/dev/null; true`, {
-        what: 'reading the list',
-      })
-      const now = await askManifest(root)
-      const line = await keyLine(lab)
-      const different =
-        before === ''
-          ? []
-          : manifestDifference(before, now).filter(
-              // The lab's own key goes with the last command, below.
-              (each) =>
-                !each.startsWith('+ root-login ') ||
-                !(each.includes(line) || /^\+ root-login \d+ 0 /.test(each)),
-            )
-      differences.set(`${wordOf(lab)} ${machine.name}`, different)
-      // The key last of all: with it goes the way in. What it was found with decides what stays of the folder.
-      await runAsRoot(
-        root,
-        `set -e; cd /root; had=$(cat ${hostFolder}/ssh-before 2>/dev/null || true)
-if [ -e .ssh/authorized_keys ]; then
-  grep -vxF ${quote(line)} .ssh/authorized_keys > .ssh/authorized_keys.lab-new || true
-  cat .ssh/authorized_keys.lab-new > .ssh/authorized_keys; rm .ssh/authorized_keys.lab-new
-  case "$had" in *file*) ;; *) [ -s .ssh/authorized_keys ] || rm .ssh/authorized_keys ;; esac
-  case "$had" in *folder*) ;; *) rmdir .ssh 2>/dev/null || true ;; esac
-fi
-rm -rf --one-file-system ${hostFolder}; sync`,
-        { what: 'removing the lab’s access' },
-      )
-    }
+    if (holder) differences.set(`${wordOf(lab)} ${machine.name}`, await handBack(root, holder, progress))
     await keepReturned(lab, machine.name)
   } finally {
     await close()
