@@ -104,6 +104,13 @@ const run = async (
     throw new LabError('not-offered', `${name} cannot be switched ${action}: ${problem}`, {
       exitCode: exitCodes.host,
     })
+  if (provider.power?.onlyReboots?.(name) === true) {
+    const { staysOff, switchHint } = await import('../fault/power-cut.js')
+    throw new LabError('not-offered', staysOff([name]), {
+      hint: `lab exec ${lab.name} ${name} -- systemctl reboot; or ${switchHint}`,
+      exitCode: exitCodes.host,
+    })
+  }
   return withLab(lab, { io, options, lock: 'power', keepEvents: true }, async ({ view, open }) => {
     const before = await stateOf(lab, provider, name)
     if (before.status === 'absent')

@@ -1,18 +1,30 @@
-import { BootIds, described, isBack, stateOf, switchingOn } from './power.js'
+import { exitCodes, LabError } from '../error.js'
+import { bootIdOf, BootIds, described, isBack, stateOf, switchingOn } from './power.js'
 import { groupOf, lacksSwitch } from '../provider/provider.js'
 import { lasting, where } from '../lab/where.js'
 import { faultOfMachine } from './fault.js'
 import { ofAll, type Sign, soon } from './sign.js'
 
-const isOff = (names: readonly string[]): Sign => ({
+/** @param boots boot ids from before: a machine that was only forced to reboot may be back already */
+const isOff = (names: readonly string[], boots: BootIds): Sign => ({
   title: `${names.join(', ')} is off, as the provider reports it`,
   within: soon,
   probe: (context) =>
     ofAll(names, async (name) => {
       const state = await stateOf(context, name)
-      return { ok: state.status === 'stopped' || state.status === 'absent', saw: described(state) }
+      const off = state.status === 'stopped' || state.status === 'absent'
+      if (off || context.provider.power?.onlyReboots?.(name) !== true)
+        return { ok: off, saw: described(state) }
+      const bootId = await bootIdOf(context, name)
+      return { ok: bootId !== boots.of(name), saw: `${described(state)}, boot ${bootId}` }
     }),
 })
+
+/** Why a power cut that has to last is impossible on these machines. */
+export const staysOff = (forced: readonly string[]): string =>
+  `${forced.join(', ')} has no power switch: it can only be forced to reboot, and does not stay off`
+
+export const switchHint = 'power: { agent: fence_… } in hosts.yaml'
 
 const fields = { machine: where(), for: lasting }
 
@@ -29,14 +41,25 @@ export const powerCut = faultOfMachine({
   silences: () => true,
   refusal: lacksSwitch,
   undos: [switchingOn],
-  aim: ({ context: { lab }, on, names, each, undo }) => {
+  aim: ({ context: { lab, provider }, spec, on, names, each, undo }) => {
     const boots = new BootIds()
+    const forced = on.filter((name) => provider.power?.onlyReboots?.(name) === true)
     return {
-      detail: `power of ${names} cut`,
+      detail:
+        forced.length === 0
+          ? `power of ${names} cut`
+          : `${names} forced to reboot by sysrq, which is less than a power cut: ${forced.join(', ')} has no power switch, keeps its power, and comes back by itself`,
       undo: undo((machine) => switchingOn.of(machine, {})),
-      possible: (context) => boots.note(context, on),
+      possible: async (context) => {
+        if (forced.length > 0 && spec.for !== undefined)
+          throw new LabError('fault-impossible', staysOff(forced), {
+            exitCode: exitCodes.usage,
+            hint: switchHint,
+          })
+        await boots.note(context, on)
+      },
       act: ({ provider }) => each(({ name }) => groupOf(provider, 'power').cut(lab, name)),
-      acting: isOff(on),
+      acting: isOff(on, boots),
       gone: isBack(on, boots),
     }
   },

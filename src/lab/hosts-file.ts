@@ -34,6 +34,15 @@ export interface LoginSpec {
   readonly hostKey?: string | undefined
 }
 
+/** The power switch of a machine: one of Debian's fence-agents, with its options by the names of its manual page. */
+export interface PowerSpec {
+  /** `fence_redfish` */
+  readonly agent: string
+  readonly options: Readonly<Record<string, string>>
+  /** Options whose values are secret. */
+  readonly secrets: Readonly<Record<string, PasswordSource>>
+}
+
 export interface HostSpec extends LoginSpec {
   /** Name of the machine in lab files. */
   readonly name: string
@@ -43,6 +52,8 @@ export interface HostSpec extends LoginSpec {
   readonly via?: string | undefined
   /** The network interface that has the machine's address in the lab. Absent: the one with the address that SSH uses. */
   readonly interface?: string | undefined
+  /** Absent: it can only be forced to reboot. */
+  readonly power?: PowerSpec | undefined
 }
 
 export interface JumpHostSpec extends LoginSpec {
@@ -118,6 +129,42 @@ const withAddress = {
   ).optional(),
 }
 
+/** Options of fence-agents whose values are secret: `password`, `snmp-priv-passwd`. */
+const isSecretOption = (name: string): boolean => /pass(?:wd|word)|secret|token/.test(name)
+
+const power = z
+  .record(
+    z.string(),
+    z.union([z.string(), z.number(), z.boolean()], { error: 'a word, a number, true or false' }),
+    {
+      error: 'a mapping: agent, and its options',
+    },
+  )
+  .check((context) => {
+    const problem = (name: string, message: string): void => {
+      context.issues.push({ code: 'custom', message, path: [name], input: context.value })
+    }
+    const { agent } = context.value
+    if (typeof agent !== 'string' || !/^fence_[a-z0-9_]+$/.test(agent))
+      problem(
+        'agent',
+        `${shown(String(agent ?? ''))}: wanted one of Debian's fence-agents, such as fence_redfish`,
+      )
+    for (const [name, value] of Object.entries(context.value))
+      if (name === 'action') problem(name, 'is what lab says itself; wanted no action')
+      else if (!/^[a-z][a-z0-9_-]*$/.test(name) || /[\n=]/.test(name) || String(value).includes('\n'))
+        problem(name, `${shown(name)}: wanted an option of the agent, such as ip`)
+      else if (isSecretOption(name) && !passwordPattern.test(String(value)))
+        problem(
+          name,
+          'a password does not belong into this file; wanted `ask`, or the name of a variable with a `$` before it, such as $BMC_PASSWORD',
+        )
+  })
+  .meta({
+    description:
+      "The power switch: `agent` is one of Debian's fence-agents, such as fence_redfish; all else are its options.",
+  })
+
 const host = mapping(
   {
     ...withAddress,
@@ -125,6 +172,7 @@ const host = mapping(
     via: text('the name of a jump host', () => undefined, {
       description: 'The jump host that the connection goes through.',
     }).optional(),
+    power: power.optional(),
     interface: text(
       'a network interface, such as eth0',
       (value) =>
@@ -170,6 +218,23 @@ const sourceOf = (written: string | undefined): PasswordSource | undefined =>
     : written === 'ask'
       ? { from: 'terminal' }
       : { from: 'variable', name: written.slice(1) }
+
+const powerOf = (written: Written['hosts'][string]['power']): PowerSpec | undefined => {
+  if (!written) return undefined
+  const { agent, ...options } = written
+  const secret = ([name]: readonly [string, unknown]): boolean => isSecretOption(name)
+  const all = Object.entries(options).map(([name, value]) => [name, String(value)] as const)
+  return {
+    agent: String(agent),
+    options: Object.fromEntries(all.filter((option) => !secret(option))),
+    secrets: Object.fromEntries(
+      all.filter(secret).flatMap(([name, value]) => {
+        const source = sourceOf(value)
+        return source ? [[name, source] as const] : []
+      }),
+    ),
+  }
+}
 
 const expanded = (path: string | undefined): string | undefined =>
   path === undefined ? undefined : path.startsWith('~/') ? join(homedir(), path.slice(2)) : path
@@ -251,6 +316,7 @@ export const parseHosts = (content: string, file: string): HostsFile => {
       sudoPassword: sourceOf(written.sudoPassword) ?? shared.sudoPassword,
       via: written.via ?? defaults.via,
       interface: written.interface,
+      power: powerOf(written.power),
     })),
     jumpHosts: Object.entries(jumpHosts).map(([name, written]) => ({ name, ...loginOf(written) })),
   }

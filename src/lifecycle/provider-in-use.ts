@@ -24,10 +24,13 @@ export const providerNameInUse = async (lab: LabId): Promise<ProviderName | unde
   return name
 }
 
+const forLab = async (provider: Provider, lab: LabId): Promise<Provider> =>
+  provider.forLab ? provider.forLab(lab) : provider
+
 /** The provider that a lab was brought up with; undefined if it is not up. */
 export const providerInUse = async (lab: LabId): Promise<Provider | undefined> => {
   const name = await providerNameInUse(lab)
-  return name && providerNamed(name)
+  return name && forLab(await providerNamed(name), lab)
 }
 
 /** The provider for `up`: the one in use, else the requested one, else the first that works. */
@@ -43,7 +46,7 @@ export const providerForUp = async (
       hint: `lab down ${lab.name}`,
       exitCode: exitCodes.usage,
     })
-  return inUse ?? chooseProvider(asked, lab, signal)
+  return inUse ?? forLab(await chooseProvider(asked, lab, signal), lab)
 }
 
 export const rememberProvider = (lab: Lab, provider: Provider): Promise<void> =>

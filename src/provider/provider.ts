@@ -70,6 +70,8 @@ export interface Provider extends Partial<Groups> {
    * deadline is multiplied by it. Default: 1.
    */
   readonly slowdown?: number
+  /** The provider as one lab can use it. Absent: it is the same for all labs. */
+  readonly forLab?: (lab: LabId) => Promise<Provider>
   /** Tries the provider, or says why it cannot be used. May take seconds. */
   probe(signal: AbortSignal): Promise<Usability>
   /** Everything that this host lacks for the lab, each with a command to type. */
@@ -125,6 +127,11 @@ export interface Power {
   cut(lab: Lab, machine: string, only?: { readonly run: string }): Promise<void>
   /** Switches on a machine that is off. Absent: `machines.start` does. */
   readonly on?: (lab: Lab, machine: MachineSpec) => Promise<void>
+  /**
+   * Whether a machine has no switch, and can only be forced to reboot: it loses what it has not written, as in a power
+   * cut, and comes back by itself at once. Absent: all have one.
+   */
+  readonly onlyReboots?: (machine: string) => boolean
   /** The same switches as a Redfish service inside the lab, for programs such as fence_redfish. Absent: there is none. */
   readonly redfish?: (lab: Lab) => Promise<RedfishEndpoint>
 }

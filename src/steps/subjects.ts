@@ -54,7 +54,11 @@ export const networked = (lab: Lab, provider: Provider): Step =>
 
 /** A running machine, if the provider can switch it on. */
 export const booted = (lab: Lab, provider: Provider, machine: MachineSpec, options: FileOptions): Step =>
-  unless(lacksStart(provider), machines.boot(lab, machine, options))
+  // Machines that somebody else made are switched on by whoever they belong to.
+  unless(
+    provider.loan ? lacks(provider, 'machines') : lacksStart(provider),
+    machines.boot(lab, machine, options),
+  )
 
 /** A machine whose power is cut, where the provider can. */
 export const cut = (lab: Lab, provider: Provider, name: string): Step =>

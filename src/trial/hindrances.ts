@@ -2,6 +2,7 @@
 import type { Context } from '../context.js'
 import { exitCodes, LabError } from '../error.js'
 import { refusalOf } from '../fault/fault.js'
+import { staysOff, switchHint } from '../fault/power-cut.js'
 import { imageReference } from '../lab/images.js'
 import { type Lab, machinesWith, type ScenarioSpec } from '../lab/lab.js'
 import type { Provider } from '../provider/provider.js'
@@ -29,6 +30,14 @@ const faultsRefused = (
     return why === undefined ? [] : [{ why: `${name}: ${why}` }]
   })
 
+/** Machines that would have to stay off, and can only be forced to reboot. */
+const doNotStayOff = (lab: Lab, provider: Provider): readonly Hindrance[] => {
+  const forced = machinesWith(lab, 'worker')
+    .map(({ name }) => name)
+    .filter((name) => provider.power?.onlyReboots?.(name) === true)
+  return forced.length === 0 ? [] : [{ why: `power-cut: ${staysOff(forced)}`, fix: switchHint }]
+}
+
 /** What the provider, the machines and the lab file rule out; nobody is asked. */
 const known = (
   lab: Lab,
@@ -39,6 +48,8 @@ const known = (
   const workers = machinesWith(lab, 'worker').length
   return [
     ...faultsRefused(registry, experiment.faults ?? [], provider),
+    // Experiments wait until Kubernetes has given the node up.
+    ...(experiment.faults?.includes('power-cut') ? doNotStayOff(lab, provider) : []),
     ...(workers < experiment.workers
       ? [
           {
@@ -130,6 +141,11 @@ export const scenarioHindrances = (
     scenario.inject.map(({ fault }) => fault),
     provider,
   ),
+  ...(scenario.inject.some(
+    (fault) => fault.fault === 'power-cut' && (fault.for !== undefined || scenario.heal === 'deadline'),
+  )
+    ? doNotStayOff(lab, provider)
+    : []),
   ...(lab.cluster
     ? [{ why: 'it needs the database of lab up, and lab up deploys nothing on an existing cluster' }]
     : []),

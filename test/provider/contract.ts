@@ -58,11 +58,14 @@ const core = {
   dial: 1,
   destroy: 1,
   leftovers: 1,
-} satisfies Record<Exclude<keyof Provider, keyof Groups | 'slowdown' | 'sshServer' | 'withoutSsh'>, 1>
+} satisfies Record<
+  Exclude<keyof Provider, keyof Groups | 'slowdown' | 'sshServer' | 'withoutSsh' | 'forLab'>,
+  1
+>
 
 const groups = {
   machines: ['start', 'remove', 'parts', 'partsInUse'],
-  power: ['cut', 'on', 'redfish'],
+  power: ['cut', 'on', 'onlyReboots', 'redfish'],
   pause: ['begin', 'end'],
   network: ['create', 'release', 'observe', 'apiEndpoint', 'proxyCommand'],
   disks: ['lunDevice'],
@@ -83,7 +86,14 @@ export const contractOfAny = (
 
     test('has the whole core, its own name, and no member that the contract does not know', () => {
       expect(provider.name).toBe(name)
-      const known = [...Object.keys(core), 'slowdown', 'sshServer', 'withoutSsh', ...Object.keys(groups)]
+      const known = [
+        ...Object.keys(core),
+        'slowdown',
+        'sshServer',
+        'withoutSsh',
+        'forLab',
+        ...Object.keys(groups),
+      ]
       expect(Object.keys(provider)).toEqual(expect.arrayContaining(Object.keys(core)))
       expect(known).toEqual(expect.arrayContaining(Object.keys(provider)))
     })

@@ -8,7 +8,7 @@ import { LabError, messageOf } from '../../error.js'
 import { type LabId, wordOf } from '../../identity.js'
 import type { HostSpec } from '../../lab/hosts-file.js'
 import { imagesOf } from '../../lab/images.js'
-import type { Lab, MachineSpec } from '../../lab/lab.js'
+import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
 import { labKeys } from '../../machine/keys.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
@@ -16,13 +16,14 @@ import { defaultSessions, sshTransport } from '../../machine/ssh.js'
 import { needHostPackages } from '../../parts/host.js'
 import { imageArchive, prepareNodes } from '../../parts/parts.js'
 import { pathsOf, removeState } from '../../state.js'
-import type { Leftover, MachineState, Provider } from '../provider.js'
+import type { Leftover, MachineState, Power, Problem, Provider } from '../provider.js'
 import { equip, lookEquipped, lunLink } from './equip.js'
 import { keepReturned, keepTaken, type KeptHosts, keptHosts } from './kept.js'
 import { handBack, keyLineOf, readHolder } from './give-back.js'
 import { type Holder, holderText, lockFile } from './lock.js'
 import { Logins } from './login.js'
 import { askManifest, manifestFile } from './manifest.js'
+import { runAgent } from './power.js'
 import { hostFolder, runAsRoot } from './record.js'
 
 /** Who logs in where the lab's key is not let in yet, or not any more; a command that may ask for passwords says who. */
@@ -218,6 +219,57 @@ const stillTaken = async (lab: LabId): Promise<readonly string[]> => {
   return (kept?.machines ?? []).map(({ name }) => name).filter((name) => !kept?.returned.includes(name))
 }
 
+/** Seconds after which a machine that was told to reboot at once is given up as still running. */
+const rebootTimeout = 20
+
+/** The switches of hosts.yaml; a machine without one is forced to reboot. */
+const switchesOf = (kept: KeptHosts): Power => ({
+  onlyReboots: (machine) => specOf(kept, machine).power === undefined,
+  cut: async (lab, machine, only) => {
+    const spec = specOf(kept, machine)
+    if (spec.power) {
+      await runAgent(spec, spec.power, 'off', loginsOf(kept))
+      if (await runAgent(spec, spec.power, 'status', loginsOf(kept)))
+        throw new LabError('power-failed', `${machine}: ${spec.power.agent} says that it is on, after off`)
+      return
+    }
+    // A fence must be sure that the machine writes no more; a reboot that was only asked for is not.
+    if (only)
+      throw new LabError(
+        'not-offered',
+        `${machine} has no power switch, so nobody can be sure that it is off`,
+        {
+          hint: `power: { agent: fence_… } for ${machine} in ${kept.file.file}`,
+        },
+      )
+    const root = await asRoot(lab, kept, machine)
+    // It gives no answer once it has done it.
+    await root
+      .exec(
+        'echo 1 > /proc/sys/kernel/sysrq; nohup sh -c "sleep 0.3; echo b > /proc/sysrq-trigger" >/dev/null 2>&1 &',
+        {
+          timeout: rebootTimeout,
+        },
+      )
+      .catch(() => undefined)
+  },
+  on: async (_lab, { name }) => {
+    const spec = specOf(kept, name)
+    if (spec.power) await runAgent(spec, spec.power, 'on', loginsOf(kept))
+  },
+})
+
+/** Workers that fencing by power could not switch off. */
+const fencingProblems = (lab: Lab, kept: KeptHosts): readonly Problem[] =>
+  lab.fencing === 'power'
+    ? machinesWith(lab, 'worker')
+        .filter(({ name }) => kept.file.hosts.find((host) => host.name === name)?.power === undefined)
+        .map(({ name }) => ({
+          problem: `fencing: power switches lost nodes off, and ${name} has no power switch`,
+          hint: `power: { agent: fence_… } for ${name} in ${kept.file.file}, or fencing: none in the lab file`,
+        }))
+    : []
+
 export const hostsProvider: Provider = {
   name: 'hosts',
   probe: () =>
@@ -227,15 +279,21 @@ export const hostsProvider: Provider = {
       remedy: "lab hosts init 'USER@ADDRESS' and lab up LAB --hosts hosts.yaml",
     }),
   // What hosts lack is found before they become a lab's, by the survey; from then on the steps of the plan say it.
-  preflight: async (lab) =>
-    (await keptHosts(lab))
-      ? []
+  preflight: async (lab) => {
+    const kept = await keptHosts(lab)
+    return kept
+      ? fencingProblems(lab, kept)
       : [
           {
             problem: `${lab.name} has no hosts yet: neither they nor their memory are known`,
             hint: `lab up ${lab.name} --hosts FILE`,
           },
-        ],
+        ]
+  },
+  forLab: async (lab) => {
+    const kept = await keptHosts(lab)
+    return kept ? { ...hostsProvider, power: switchesOf(kept) } : hostsProvider
+  },
   prepare: async (lab, preparation) => {
     if (!lab.kubernetes) return
     await needHostPackages(preparation)

@@ -47,6 +47,11 @@ export class Logins {
     return password
   }
 
+  /** A secret that is no login: of a power switch. */
+  secret(source: PasswordSource, what: string): Promise<string> {
+    return this.#password(source, what)
+  }
+
   /** What is asked for: of which hosts, where several share it. */
   #nameOf(source: PasswordSource, { user, address }: LoginSpec): string {
     const sharing = this.#file.hosts.filter((host) => [host.password, host.sudoPassword].includes(source))

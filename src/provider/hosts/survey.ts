@@ -6,6 +6,7 @@ import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
 import { askFacts } from './facts.js'
 import type { Logins } from './login.js'
+import { runAgent } from './power.js'
 import { type Asked, type Finding, interfaceOf, judgeHosts } from './preflight.js'
 
 export interface Survey {
@@ -40,6 +41,7 @@ export const surveyHosts = async (
     : file.hosts
   const open: Transport[] = []
   const failed: Finding[] = []
+  const switches: Finding[] = []
   const asked: (Asked & { readonly root: Transport })[] = []
   const ask = async (spec: HostSpec): Promise<void> => {
     try {
@@ -51,11 +53,23 @@ export const surveyHosts = async (
       // The host was asked somewhere between the two, and says its time at the end of a script of a second or so.
       const skew = facts.time - (before + Date.now()) / 2000
       asked.push({ spec, facts, skew, unreached: [], root })
+      if (spec.power) {
+        const on = await runAgent(spec, spec.power, 'status', logins)
+        switches.push({
+          host: spec.name,
+          what: 'power switch',
+          level: 'ok',
+          saw: `${spec.power.agent} says that it is ${on ? 'on' : 'off'}`,
+        })
+      }
     } catch (error) {
       signal.throwIfAborted()
       failed.push({
         host: spec.name,
-        what: 'login',
+        what:
+          error instanceof LabError && ['power-failed', 'no-program'].includes(error.code)
+            ? 'power switch'
+            : 'login',
         level: 'refuse',
         saw: messageOf(error),
         fix: fixOf(error, spec, file.file),
@@ -91,7 +105,7 @@ export const surveyHosts = async (
         fix: `${name}: { address: … } below hosts in ${file.file}`,
       }))
     const inOrder = wanted.flatMap(({ name }) => hosts.filter(({ spec }) => spec.name === name))
-    const findings = [...missing, ...failed, ...judgeHosts(inOrder, lab)]
+    const findings = [...missing, ...failed, ...judgeHosts(inOrder, lab), ...switches]
     const order = (lab?.machines ?? wanted).map(({ name }) => name)
     return { hosts: inOrder, findings: order.flatMap((name) => findings.filter(({ host }) => host === name)) }
   } finally {
