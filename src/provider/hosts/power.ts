@@ -4,7 +4,8 @@
  */
 import { execa } from 'execa'
 import { exitCodes, LabError } from '../../error.js'
-import type { HostSpec, PowerSpec } from '../../lab/hosts-file.js'
+import type { HostSpec } from '../../lab/hosts-file.js'
+import type { PowerSpec } from '../../lab/power-switch.js'
 import type { Logins } from './login.js'
 
 /** Seconds: a BMC takes its time, and the agents wait until the switch has done what it was told. */
