@@ -159,6 +159,8 @@ const byWorth = ['iscsi-ha.test.ts', 'faults.test.ts']
 /** Together they take at least half an hour: run them by themselves if you change what they test. */
 const apart = [
   'class.test.ts',
+  'class-isolation.test.ts',
+  'bundle.test.ts',
   'breakages.test.ts',
   'long-life.test.ts',
   'lun-guard.test.ts',

@@ -87,6 +87,8 @@ export interface ClassPaths {
     readonly emptyRoot: string
     readonly pid: string
     readonly log: string
+    /** There while the seat's lab is still to be made anew. */
+    readonly reset: string
   }
 }
 
@@ -112,6 +114,7 @@ export const classPaths = (name: string): ClassPaths => {
         emptyRoot: join(folder, 'root'),
         pid: join(folder, 'pid'),
         log: join(folder, 'up.log'),
+        reset: join(folder, 'reset'),
       }
     },
   }

@@ -57,6 +57,9 @@ const policy = [
   "frame-ancestors 'none'",
 ].join('; ')
 
+/** The terminals of a seat: two of the student's, and one for `lab class verify`. */
+const sessions = ['desk', 'second', 'check'] as const
+
 /** Terminals at once: of a student with several windows, and of the teacher. */
 const mostTerminals = 8
 /** Bytes that may wait for a slow browser before its terminal is held back. */
@@ -241,7 +244,7 @@ export const openGateway = (
     session: string,
   ): Promise<void> => {
     const desk = deskOf(seat)
-    const mine = mode === 'own' && session === 'desk'
+    const mine = mode === 'own' && session !== 'check'
     if (mine) desk.own.add(socket)
     if (mode !== 'own') desk.guests.set(socket, mode)
     let terminal: Terminal | undefined
@@ -331,7 +334,7 @@ export const openGateway = (
     const mode: TerminalMode =
       who === 'teacher' ? (url.searchParams.get('mode') === 'join' ? 'join' : 'watch') : 'own'
     const seat = who === 'teacher' ? asked : who.seat
-    const session = who !== 'teacher' && url.searchParams.get('session') === 'check' ? 'check' : 'desk'
+    const session = sessions.find((name) => name === url.searchParams.get('session')) ?? 'desk'
     const { own, guests } = deskOf(seat)
     if (!wanted().seats.some(({ id }) => id === seat) || own.size + guests.size >= mostTerminals) {
       refuse()

@@ -7,6 +7,7 @@ import { appendFile, mkdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { availableParallelism } from 'node:os'
 import { LabError, messageOf } from '../error.js'
+import { writePrivate } from '../state.js'
 import type { ClassFile } from './class.js'
 import { classPaths } from './class.js'
 import { type Progress, progressIn } from './progress.js'
@@ -84,7 +85,8 @@ export class Keeper {
           detail: 'waiting for its turn',
           next: 0,
           busy: false,
-          reset: false,
+          // It was asked for before this process began.
+          reset: existsSync(classPaths(wanted.lab).seat(id).reset),
           tries: 0,
         })
   }
@@ -111,10 +113,11 @@ export class Keeper {
     clearInterval(this.#timer)
   }
 
-  /** The seat's lab and its terminals are made anew; its home folder stays. */
-  reset(id: string): void {
+  /** The seat's lab and its terminals are made anew; its home folder stays. That is noted first. */
+  async reset(id: string): Promise<void> {
     const seat = this.#seats.get(id)
     if (!seat) throw new LabError('no-seat', `there is no seat ${id}`, { hint: 'lab class status' })
+    await writePrivate(classPaths(this.#wanted.lab).seat(id).reset, '')
     Object.assign(seat, { reset: true, next: 0, status: 'waiting', detail: 'it is being reset' })
   }
 
@@ -153,6 +156,7 @@ export class Keeper {
     if (seat.reset) {
       await closeSeat(of)
       await removeLab(of)
+      await rm(classPaths(of.class.lab).seat(of.id).reset, { force: true })
       seat.reset = false
     }
     await makeAccount(of)

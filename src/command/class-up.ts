@@ -5,6 +5,8 @@ import { existsSync } from 'node:fs'
 import { chmod, open, readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname, join } from 'node:path'
+import { once } from 'node:events'
+import { createServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { budget } from '../class/budget.js'
 import { cardsPage } from '../class/cards.js'
@@ -26,7 +28,7 @@ import { seatProcess } from '../class/seat.js'
 import { projectRoot } from '../class/class.js'
 import { smallLab } from '../class/small.js'
 import { newToken } from '../class/words.js'
-import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { exitCodes, type ExitCode, LabError, messageOf } from '../error.js'
 import { holderOf, takeLock } from '../lock.js'
 import { forgetUse, neededParts, noteUse } from '../parts/parts.js'
 import { imagesOf } from '../lab/images.js'
@@ -103,6 +105,23 @@ const refuseTooMany = async (
   )
 }
 
+/** @throws LabError where nobody can listen there: before anything is made */
+const refuseTaken = async ({ lab, host, port, seats }: ClassFile): Promise<void> => {
+  const server = createServer()
+  try {
+    server.listen(port, host)
+    await once(server, 'listening')
+  } catch (error) {
+    throw new LabError('cannot-listen', `${host}:${String(port)}: ${messageOf(error)}`, {
+      hint: `lab class up ${lab} --count ${String(seats.length)} --listen ADDRESS:PORT`,
+      exitCode: exitCodes.host,
+      cause: error,
+    })
+  } finally {
+    server.close()
+  }
+}
+
 /** Starts the process that keeps the class, and starts it again whenever it ends other than on purpose. */
 const startGateway = async (lab: string): Promise<void> => {
   const paths = classPaths(lab)
@@ -135,8 +154,8 @@ const startGateway = async (lab: string): Promise<void> => {
 const lastLines = async (path: string): Promise<string> =>
   (await readFile(path, 'utf8').catch(() => '')).trim().split('\n').slice(-3).join('\n')
 
-/** Waits for the gateway to answer. @throws LabError `no-gateway` */
-const firstBoard = async (lab: string, signal: AbortSignal): Promise<Board> => {
+/** What the gateway says, once it answers: it may just be starting again. @throws LabError `no-gateway` */
+export const boardSoon = async (lab: string, signal: AbortSignal): Promise<Board> => {
   const paths = classPaths(lab)
   for (const until = Date.now() + 60_000; ;) {
     signal.throwIfAborted()
@@ -172,6 +191,12 @@ const wantedClass = (lab: Lab, options: UpOptions, before: ClassFile | undefined
         hint: `lab class down --lab ${lab.name}`,
         exitCode: exitCodes.usage,
       },
+    )
+  if (before && (host !== before.host || port !== before.port))
+    throw new LabError(
+      'other-address',
+      `the gateway of ${lab.name} listens at ${before.host}, port ${String(before.port)}, and cards say so`,
+      { hint: `lab class down --lab ${lab.name}`, exitCode: exitCodes.usage },
     )
   if (before && options.size !== undefined && options.size !== before.size)
     throw new LabError('other-size', `the seats of ${lab.name} have the size ${before.size}`, {
@@ -220,6 +245,8 @@ export const up = async (name: string, options: UpOptions, io: Io): Promise<Exit
       signal: io.signal,
     })
     try {
+      const serving = (await holderOf(paths.gatewayLock)) !== undefined
+      if (!serving) await refuseTaken(wanted)
       const small = wanted.size === 'small' ? smallLab(await readFile(full.file, 'utf8')) : undefined
       const { parseLab } = await import('../registry.js')
       await refuseTooMany(small === undefined ? full : parseLab(small, full.file), wanted, view)
@@ -238,8 +265,10 @@ export const up = async (name: string, options: UpOptions, io: Io): Promise<Exit
       )
       const { fingerprint } = await certificateFor(wanted.lab, wanted.address)
       await writePrivate(paths.cards, cardsPage(wanted, fingerprint))
-      if (await holderOf(paths.gatewayLock)) await callControl(paths.socket, 'POST', '/reload')
-      else await startGateway(wanted.lab)
+      if (await holderOf(paths.gatewayLock)) {
+        await boardSoon(wanted.lab, io.signal)
+        await callControl(paths.socket, 'POST', '/reload')
+      } else await startGateway(wanted.lab)
     } finally {
       await release()
     }
@@ -257,7 +286,7 @@ const untilReady = async (
 ): Promise<ExitCode> => {
   const began = Date.now()
   const told = new Map<string, string>()
-  let board = await firstBoard(wanted.lab, io.signal)
+  let board = await boardSoon(wanted.lab, io.signal)
   for (;;) {
     for (const { id, status, detail } of board.seats) {
       const now = `${status}: ${detail}`
@@ -267,7 +296,7 @@ const untilReady = async (
     if (board.seats.every(({ status }) => status === 'ready' || status === 'failed')) break
     await delay(1000, undefined, { signal: io.signal })
     board = await callControl<Board>(classPaths(wanted.lab).socket, 'GET', '/board').catch(() =>
-      firstBoard(wanted.lab, io.signal),
+      boardSoon(wanted.lab, io.signal),
     )
   }
   await view.close()

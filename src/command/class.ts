@@ -15,7 +15,7 @@ import { syncFolder } from '../state.js'
 import { dirname } from 'node:path'
 import { printJson } from './json.js'
 import { loadLab } from '../lifecycle/kept-lab.js'
-import { forgetParts, needRoot, up } from './class-up.js'
+import { boardSoon, forgetParts, needRoot, up } from './class-up.js'
 import { serve } from './class-serve.js'
 import {
   asJson,
@@ -130,7 +130,7 @@ const reset = async (typed: string, options: ClassOptions, io: Io): Promise<Exit
   await callControl(classPaths(wanted.lab).socket, 'POST', '/reset', { seat: id })
   for (;;) {
     await delay(500, undefined, { signal: io.signal })
-    const seat = (await boardOf(wanted)).seats.find((one) => one.id === id)
+    const seat = (await boardSoon(wanted.lab, io.signal)).seats.find((one) => one.id === id)
     if (seat?.status === 'ready') break
     if (seat?.status === 'failed')
       throw new LabError('not-reset', `seat ${id}: ${seat.detail}`, {

@@ -54,8 +54,11 @@ const alone = (section: string, chap: Chap | undefined, more: string, ...lines: 
   }
 }
 
+/** Seconds: those of one attempt of open-iscsi to connect. */
+const discoveryDeadline = 15
+
 /**
- * Asks a portal for its targets.
+ * Asks a portal for its targets. Exit code 124: it did not answer in time.
  * @param chap absent: without credentials
  */
 export const discover = (portal: string, chap: Chap | undefined): Said => {
@@ -67,7 +70,8 @@ export const discover = (portal: string, chap: Chap | undefined): Said => {
     shell`iscsiadm ${at} -o new >/dev/null`,
     shell`file=$(find /etc/iscsi/send_targets /var/lib/iscsi/send_targets -name st_config 2>/dev/null | head -n 1)`,
     merge(discovery),
-    shell`iscsiadm ${at} -o nonpersistent --discover`,
+    // A portal that is silent would be tried again for longer than a check waits, and the next ones wait for this one.
+    shell`timeout ${String(discoveryDeadline)} iscsiadm ${at} -o nonpersistent --discover`,
   )
 }
 

@@ -12,18 +12,27 @@ const cell = (row, text, name) => {
 const minutesSince = (at, now) => (at ? String(Math.max(0, Math.floor((Date.parse(now) - Date.parse(at)) / 60000))) : '')
 
 let guest
-const visit = (seat, mode) => {
-  element('guest-title').textContent =
-    mode === 'join' ? `Seat ${seat}: you can type, and the student sees that` : `Seat ${seat}: you watch, and the student sees that`
-  element('guest').showModal()
-  guest = joinTerminal(element('terminal'), `?seat=${seat}&mode=${mode}`, { state: () => undefined,
-    message: () => undefined })
-}
-element('guest').addEventListener('close', () => {
+const leave = () => {
   guest?.close()
   guest = undefined
   element('terminal').replaceChildren()
-})
+}
+const visit = (seat, mode, session = 'desk') => {
+  leave()
+  const which = session === 'desk' ? 'first' : 'second'
+  element('guest-title').textContent =
+    mode === 'join'
+      ? `Seat ${seat}, ${which} terminal: you can type, and the student sees that`
+      : `Seat ${seat}, ${which} terminal: you watch, and the student sees that`
+  if (!element('guest').open) element('guest').showModal()
+  guest = joinTerminal(element('terminal'), `?seat=${seat}&mode=${mode}&session=${session}`, {
+    state: () => undefined,
+    message: () => undefined,
+  })
+  element('guest-other').onclick = () => visit(seat, mode, session === 'desk' ? 'second' : 'desk')
+  window.shownText = guest.shownText
+}
+element('guest').addEventListener('close', leave)
 element('guest-close').onclick = () => element('guest').close()
 
 const visitButton = (seat, mode, text) => {

@@ -4,6 +4,7 @@
 const words = {
   en: {
     seat: (id) => `Seat ${id}`,
+    two: 'Second terminal',
     hand: 'Raise hand',
     raised: 'Hand is up',
     watch: 'The teacher is watching',
@@ -14,6 +15,7 @@ const words = {
   },
   ja: {
     seat: (id) => `座席 ${id}`,
+    two: '2 つ目の端末',
     hand: '手を挙げる',
     raised: '挙手中',
     watch: '講師が画面を見ています',
@@ -44,7 +46,7 @@ const start = async () => {
     element('notice').textContent = text ?? ''
     element('notice').hidden = text === undefined
   }
-  const joined = joinTerminal(element('terminal'), '', {
+  const told = {
     state: (open) => notice(open ? undefined : say.away),
     message: (said) => {
       if (said.ended !== undefined) notice(say.ended(said.ended))
@@ -57,12 +59,24 @@ const start = async () => {
         element('guest').textContent = say[said.guest] ?? ''
       }
     },
-  })
-  // For who drives this page by a program: what the terminal shows.
-  window.shownText = () => {
-    const { active } = joined.terminal.buffer
-    return Array.from({ length: active.length }, (_, row) => active.getLine(row)?.translateToString(true) ?? '').join('\n')
   }
+  const joined = joinTerminal(element('terminal'), '', told)
+  let second
+  const two = element('two')
+  two.textContent = say.two
+  two.onclick = () => {
+    // What runs in it goes on when it is not shown.
+    const open = second === undefined
+    element('second').hidden = !open
+    two.setAttribute('aria-pressed', String(open))
+    if (open) second = joinTerminal(element('second'), '?session=second', told)
+    else {
+      second.close()
+      second = undefined
+      joined.terminal.focus()
+    }
+  }
+  window.shownText = (which) => (which === 'second' ? (second?.shownText() ?? '') : joined.shownText())
   hand.onclick = () => {
     joined.send(JSON.stringify({ hand: !raised }))
     joined.terminal.focus()

@@ -52,6 +52,12 @@ globalThis.joinTerminal = (element, query, told) => {
   return {
     terminal,
     send,
+    /** For who drives this page by a program: what the terminal shows. */
+    shownText: () => {
+      const { active } = terminal.buffer
+      const lines = Array.from({ length: active.length }, (_, row) => active.getLine(row))
+      return lines.map((line) => line?.translateToString(true) ?? '').join('\n')
+    },
     close: () => {
       closed = true
       watching.disconnect()
