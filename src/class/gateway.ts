@@ -300,6 +300,7 @@ export const openGateway = (
           })
           if (socket.bufferedAmount > mostWaiting) terminal?.pause()
         },
+        sized: (columns, rows) => say(socket, { columns, rows }),
         ended: (why) => {
           say(socket, { ended: why })
           socket.close(1000)

@@ -36,6 +36,8 @@ export const keyCommands = (data: Buffer): readonly string[] => {
 export interface TerminalEvents {
   /** What the terminal shows. */
   output(data: Buffer): void
+  /** To who looks on: the size that the student's terminal has, or has now. */
+  sized(columns: number, rows: number): void
   /** The shell ended, or the seat. */
   ended(why: string): void
 }
@@ -52,6 +54,8 @@ export interface Terminal {
 
 /** `watch`: keys are not taken. Neither who watches nor who joins changes the size. */
 export type TerminalMode = 'own' | 'watch' | 'join'
+
+type Asked = 'other' | 'size' | 'capture' | 'cursor'
 
 const configuration = [
   'set -g default-terminal xterm-256color',
@@ -81,13 +85,13 @@ export const openTerminal = async (
     ...(mode === 'own' ? ['-x', '80', '-y', '24'] : []),
   ])
   let rest = Buffer.alloc(0)
-  /** The answer that is being received: `capture` is drawn, `cursor` puts the cursor where it was. */
-  const asked: ('other' | 'capture' | 'cursor')[] = ['other']
+  /** Whose answers are to come: `capture` is drawn, `cursor` puts the cursor where it was. */
+  const asked: Asked[] = ['other']
   let answer: Buffer[] | undefined
   let drawn = false
   let over = false
 
-  const command = (line: string, kind: 'other' | 'capture' | 'cursor' = 'other'): void => {
+  const command = (line: string, kind: Asked = 'other'): void => {
     if (over) return
     asked.push(kind)
     child.stdin?.write(`${line}\n`)
@@ -100,6 +104,10 @@ export const openTerminal = async (
   const answered = (lines: readonly Buffer[], good: boolean): void => {
     const kind = asked.shift()
     if (!good) return
+    if (kind === 'size') {
+      const [columns = 80, rows = 24] = (lines[0]?.toString() ?? '').split(' ').map(Number)
+      events.sized(columns, rows)
+    }
     if (kind === 'capture') {
       const screen = lines.flatMap((line, index) => (index === 0 ? [line] : [Buffer.from('\r\n'), line]))
       events.output(Buffer.concat([Buffer.from('\u001bc'), ...screen]))
@@ -121,6 +129,7 @@ export const openTerminal = async (
     }
     const [word = ''] = text.toString('latin1', 0, 32).split(' ')
     if (word === '%begin') answer = []
+    else if (word === '%layout-change' && mode !== 'own') draw()
     else if (word === '%output') {
       // `%output %3 TEXT`
       const start = text.indexOf(' ', '%output '.length) + 1
@@ -143,6 +152,7 @@ export const openTerminal = async (
 
   const draw = (): void => {
     drawn = false
+    if (mode !== 'own') command('display-message -p "#{window_width} #{window_height}"', 'size')
     command('capture-pane -p -e', 'capture')
     command('display-message -p "#{cursor_x} #{cursor_y}"', 'cursor')
   }

@@ -161,8 +161,7 @@ describe.runIf(root)('lab class', () => {
       const guest = (): Promise<string> =>
         desk.$eval('#guest', (element) => (element as unknown as { textContent: string }).textContent)
       const visit = async (mode: string): Promise<void> => {
-        const [button] = await teacher.$$(`tr[data-seat="01"] button ::-p-text(${mode})`)
-        await (button ?? (await teacher.waitForSelector(`tr[data-seat="01"] ::-p-text(${mode})`)))!.click()
+        await teacher.click(`tr[data-seat="01"] ::-p-text(${mode})`)
         await shows(teacher, 'seat-01')
       }
       await visit('Watch')
@@ -172,6 +171,8 @@ describe.runIf(root)('lab class', () => {
       await desk.keyboard.type('echo "sees"" it"\n')
       await teacher.bringToFront()
       await shows(teacher, 'sees it')
+      // All of it, from the first line on, though the teacher's window has another size.
+      await shows(teacher, 'echo seat-$LAB_SEAT')
       await picture(teacher, 'watch')
       expect(await desk.evaluate('globalThis.shownText("first")')).not.toContain('typed-by-who-watches')
       await teacher.click('#guest-close')

@@ -2,13 +2,6 @@
 'use strict'
 
 const element = (id) => document.getElementById(id)
-const cell = (row, text, name) => {
-  const made = document.createElement('td')
-  made.textContent = text
-  if (name) made.className = name
-  row.append(made)
-  return made
-}
 const minutesSince = (at, now) => (at ? String(Math.max(0, Math.floor((Date.parse(now) - Date.parse(at)) / 60000))) : '')
 
 let guest
@@ -43,33 +36,50 @@ const visitButton = (seat, mode, text) => {
   return made
 }
 
+/** A row stays, so that a button that is being pressed, or text that is marked, is not taken away. */
+const rowOf = (id) => {
+  const found = document.querySelector(`tr[data-seat="${id}"]`)
+  if (found) return found
+  const row = document.createElement('tr')
+  row.dataset.seat = id
+  for (let count = 0; count < 10; count++) row.append(document.createElement('td'))
+  row.lastChild.append(visitButton(id, 'watch', 'Watch'), visitButton(id, 'join', 'Join'))
+  element('seats').append(row)
+  return row
+}
+const update = (row, seat, now) => {
+  const { progress } = seat
+  const working = progress && !progress.finished
+  const step = progress && (progress.finished ? ': finished' : progress.step ? `: ${progress.step}` : '')
+  const cells = [
+    [seat.id],
+    [seat.hand ? 'up' : ''],
+    [`${seat.status}: ${seat.detail}`, seat.status],
+    [progress ? `${progress.exercise}${step}` : ''],
+    [working ? minutesSince(progress.since, now) : '', 'number'],
+    [progress ? String(progress.done) : '', 'number'],
+    [progress ? String(progress.hints) : '', 'number'],
+    [working ? (progress.saw ?? '') : ''],
+    [seat.seen ? `${minutesSince(seat.seen, now)} min ago` : ''],
+  ]
+  row.className = seat.hand ? 'hand' : ''
+  for (const [index, [text, name = '']] of cells.entries()) {
+    const cell = row.children[index]
+    if (cell.textContent !== text) cell.textContent = text
+    cell.className = name
+  }
+}
+
 const show = (board) => {
   document.title = `Board · ${board.lab}`
   element('lab').textContent = board.lab
   const ready = board.seats.filter(({ status }) => status === 'ready').length
   const hands = board.seats.filter(({ hand }) => hand).length
-  element('count').textContent = `${ready} of ${board.seats.length} seats ready, ${hands} hands up`
+  element('count').textContent = `${ready} of ${board.seats.length} seats ready, ${hands} ${hands === 1 ? 'hand' : 'hands'} up`
   element('host').textContent =
     `load ${board.load.toFixed(1)}, ${(board.memoryFree / 2 ** 30).toFixed(1)} of ${(board.memory / 2 ** 30).toFixed(1)} GiB free`
   element('time').textContent = `until ${new Date(board.until).toLocaleTimeString()}`
-  const rows = board.seats.map((seat) => {
-    const row = document.createElement('tr')
-    row.dataset.seat = seat.id
-    if (seat.hand) row.className = 'hand'
-    const { progress } = seat
-    cell(row, seat.id)
-    cell(row, seat.hand ? '✋' : '')
-    cell(row, `${seat.status}: ${seat.detail}`, seat.status)
-    cell(row, progress ? `${progress.exercise}${progress.finished ? ': finished' : progress.step ? `: ${progress.step}` : ''}` : '')
-    cell(row, progress && !progress.finished ? minutesSince(progress.since, board.now) : '', 'number')
-    cell(row, progress ? String(progress.done) : '', 'number')
-    cell(row, progress ? String(progress.hints) : '', 'number')
-    cell(row, progress?.saw ?? '')
-    cell(row, seat.seen ? `${minutesSince(seat.seen, board.now)} min ago` : '')
-    cell(row, '').append(visitButton(seat.id, 'watch', 'Watch'), visitButton(seat.id, 'join', 'Join'))
-    return row
-  })
-  element('seats').replaceChildren(...rows)
+  for (const seat of board.seats) update(rowOf(seat.id), seat, board.now)
   element('commands').textContent = [
     `lab class verify --lab ${board.lab}        every seat, as a student comes in`,
     `lab class reset 01 --lab ${board.lab}      a seat's lab, made anew; its home folder stays`,

@@ -19,7 +19,16 @@ globalThis.joinTerminal = (element, query, told) => {
   const send = (data) => {
     if (socket?.readyState === WebSocket.OPEN) socket.send(data)
   }
+  /** Of the student's terminal, for who looks on: letters become so small that it fits. */
+  let size
   const resize = () => {
+    if (size) {
+      const { cols, rows } = fit.proposeDimensions() ?? size
+      const scale = Math.min(cols / size.columns, rows / size.rows)
+      terminal.options.fontSize = Math.min(15, Math.max(6, Math.floor(terminal.options.fontSize * scale)))
+      terminal.resize(size.columns, size.rows)
+      return
+    }
     fit.fit()
     send(JSON.stringify({ columns: terminal.cols, rows: terminal.rows }))
   }
@@ -32,8 +41,16 @@ globalThis.joinTerminal = (element, query, told) => {
       resize()
     }
     socket.onmessage = ({ data }) => {
-      if (typeof data === 'string') told.message(JSON.parse(data))
-      else terminal.write(new Uint8Array(data))
+      if (typeof data !== 'string') {
+        terminal.write(new Uint8Array(data))
+        return
+      }
+      const said = JSON.parse(data)
+      if (said.columns === undefined) told.message(said)
+      else {
+        size = said
+        resize()
+      }
     }
     socket.onclose = () => {
       if (closed) return
