@@ -32,6 +32,8 @@ const classFile = z.strictObject({
   from: z.string(),
   size: z.enum(['full', 'small']),
   language: z.enum(['en', 'ja']),
+  /** Bytes that a seat may hold, where systemd limits it. */
+  seatMemory: z.int().positive().optional(),
   seats: z.array(seat),
   teacher: z.string(),
   /** Signs what a browser keeps; 32 bytes in hexadecimal. */

@@ -30,6 +30,12 @@ export const seatNeeds = (lab: Lab): SeatNeeds => {
   }
 }
 
+/** Bytes for what a student starts beyond that, before the seat's own processes are ended: an estimate. */
+const beyond = 512 * MiB
+
+/** The most memory of a seat, in bytes. */
+export const mostMemory = (lab: Lab): number => seatNeeds(lab).memory + beyond
+
 const numberIn = (path: string): number => {
   try {
     return Number(readFileSync(path, 'utf8'))

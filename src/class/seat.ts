@@ -13,6 +13,7 @@ import { execa } from 'execa'
 import { exitCodes, LabError } from '../error.js'
 import { type ClassFile, classPaths } from './class.js'
 import { type Account, inside, openingCommand } from './namespaces.js'
+import { besideProcess, inScope } from './scope.js'
 
 /** As Linux knows a user: `lab-iscsi-07`, at most 32 letters. */
 export const accountOf = (lab: string, seat: string): string =>
@@ -98,12 +99,14 @@ export const openSeat = async (seat: SeatOf): Promise<number> => {
   const paths = pathsOfSeat(seat)
   const { lab, size } = seat.class
   await mkdir(paths.emptyRoot, { recursive: true, mode: 0o700 })
-  const [program = '', ...words] = await openingCommand({
+  const opening = await openingCommand({
     root: paths.emptyRoot,
     home: paths.home,
     account,
     labFile: size === 'full' ? undefined : { path: classPaths(lab).labFile, lab },
   })
+  const limits = { memory: seat.class.seatMemory, tasks: mostTasks }
+  const [program = '', ...words] = inScope(`lab-seat-${lab}-${seat.id}`, limits, opening)
   const log = await open(paths.log, 'a', 0o600)
   const number = await open(`${paths.pid}.new`, 'w', 0o600)
   const child = spawn(program, words, {
@@ -196,7 +199,7 @@ export const runAtSeat = async (
   }: { readonly signal?: AbortSignal; readonly timeout: number; readonly input?: string },
 ): Promise<Ran> => {
   const { pid, account } = await entrance(seat)
-  const [program, ...words] = atSeat(seat, pid, account, command)
+  const [program, ...words] = besideProcess(pid, atSeat(seat, pid, account, command))
   const result = await execa(program, words, {
     reject: false,
     timeout,
@@ -214,7 +217,7 @@ export const runAtSeat = async (
 /** Starts a command at a seat, with pipes. */
 export const startAtSeat = async (seat: SeatOf, command: readonly string[]): Promise<ChildProcess> => {
   const { pid, account } = await entrance(seat)
-  const [program, ...words] = atSeat(seat, pid, account, command)
+  const [program, ...words] = besideProcess(pid, atSeat(seat, pid, account, command))
   return spawn(program, words, { stdio: ['pipe', 'pipe', 'pipe'] })
 }
 

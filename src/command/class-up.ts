@@ -23,7 +23,8 @@ import {
 } from '../class/class.js'
 import { callControl } from '../class/control.js'
 import type { Board } from '../class/gateway.js'
-import { roomHere, seatNeeds } from '../class/needs.js'
+import { mostMemory, roomHere, seatNeeds } from '../class/needs.js'
+import { inScope } from '../class/scope.js'
 import { seatProcess } from '../class/seat.js'
 import { projectRoot } from '../class/class.js'
 import { smallLab } from '../class/small.js'
@@ -128,25 +129,9 @@ const startGateway = async (lab: string): Promise<void> => {
   if (await holderOf(paths.gatewayLock)) return
   const log = await open(paths.gatewayLog, 'a', 0o600)
   const loop = 'while :; do "$@"; code=$?; [ $code -ne 0 ] && [ $code -ne 4 ] || exit 0; sleep 1; done'
-  const child = spawn(
-    'sh',
-    [
-      '-c',
-      loop,
-      'lab-class',
-      process.execPath,
-      join(projectRoot, 'dist', 'cli.js'),
-      'class',
-      'serve',
-      '--lab',
-      lab,
-    ],
-    {
-      stdio: ['ignore', log.fd, log.fd],
-      detached: true,
-      cwd: '/',
-    },
-  )
+  const serve = [process.execPath, join(projectRoot, 'dist', 'cli.js'), 'class', 'serve', '--lab', lab]
+  const [program = '', ...words] = inScope(`lab-class-${lab}`, {}, ['sh', '-c', loop, 'lab-class', ...serve])
+  const child = spawn(program, words, { stdio: ['ignore', log.fd, log.fd], detached: true, cwd: '/' })
   child.unref()
   await log.close()
 }
@@ -249,10 +234,11 @@ export const up = async (name: string, options: UpOptions, io: Io): Promise<Exit
       if (!serving) await refuseTaken(wanted)
       const small = wanted.size === 'small' ? smallLab(await readFile(full.file, 'utf8')) : undefined
       const { parseLab } = await import('../registry.js')
-      await refuseTooMany(small === undefined ? full : parseLab(small, full.file), wanted, view)
+      const lab = small === undefined ? full : parseLab(small, full.file)
+      await refuseTooMany(lab, wanted, view)
       await prepareParts(full, provider, { ...options, ask: io.ask }, preparationOf(io, view))
       // Everything that can go wrong before has gone well: only now is anything made.
-      await writeClass(wanted)
+      await writeClass({ ...wanted, seatMemory: mostMemory(lab) })
       if (small !== undefined) {
         await writePrivate(paths.labFile, small)
         // Seats read it; it lies in a folder that they cannot look into.

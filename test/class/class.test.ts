@@ -9,6 +9,7 @@ import { cardUrl, type ClassFile, newSecret, seatsOf } from '../../src/class/cla
 import type { Board } from '../../src/class/gateway.js'
 import { progressIn } from '../../src/class/progress.js'
 import { resultsCsv, resultsJunit } from '../../src/class/results.js'
+import { inScope, scopeOf } from '../../src/class/scope.js'
 import { accountOf } from '../../src/class/seat.js'
 import { smallLab } from '../../src/class/small.js'
 import { keyCommands, unescaped } from '../../src/class/terminal.js'
@@ -30,6 +31,33 @@ const wanted = (count = 3): ClassFile => ({
   port: 8443,
   address: '192.168.1.5',
   until: new Date(Date.now() + 3_600_000).toISOString(),
+})
+
+describe('a scope of systemd', () => {
+  test('is where a command runs in place, with limits, where systemd runs the host', () => {
+    const command = inScope('lab-seat-iscsi-07', { memory: GiB, tasks: 4000 }, ['unshare', '--pid'], true)
+    expect(command.slice(0, 5)).toEqual([
+      'systemd-run',
+      '--scope',
+      '--quiet',
+      '--collect',
+      '--slice=lab-class.slice',
+    ])
+    expect(command[5]).toMatch(/^--unit=lab-seat-iscsi-07-[a-z0-9]+$/)
+    expect(command.slice(6)).toEqual([
+      ...['--property=CPUWeight=100', '--property=MemoryMax=1073741824', '--property=TasksMax=4000'],
+      ...['--', 'unshare', '--pid'],
+    ])
+    expect(inScope('x', { tasks: 1 }, ['true'], false)).toEqual(['true'])
+  })
+
+  test('is joined by what runs at the seat later, and by nothing else', () => {
+    expect(scopeOf('0::/lab-class.slice/lab-seat-iscsi-07-a.scope\n')).toBe(
+      '/sys/fs/cgroup/lab-class.slice/lab-seat-iscsi-07-a.scope/cgroup.procs',
+    )
+    expect(scopeOf('0::/user.slice/user-0.slice/session-1.scope\n')).toBeUndefined()
+    expect(scopeOf('4:memory:/lab-class.slice/x\n0::/\n')).toBeUndefined()
+  })
 })
 
 describe('the budget of a class', () => {

@@ -1,0 +1,56 @@
+/**
+ * Where systemd runs a host, a seat and the gateway are scopes of `lab-class.slice`: each seat has an equal share of the
+ * processors, and no more memory and processes than it was reckoned with. Elsewhere only the limits of the machines and
+ * of the account hold.
+ */
+import { existsSync, readFileSync } from 'node:fs'
+
+const slice = 'lab-class.slice'
+
+const isSystemd = (): boolean => existsSync('/run/systemd/system')
+
+export interface Limits {
+  /** Bytes. */
+  readonly memory?: number | undefined
+  /** Processes and threads. */
+  readonly tasks?: number
+}
+
+/**
+ * The command in a scope of its own. It is executed in place, so its process, its file descriptors and its exit code are
+ * the command's own.
+ */
+export const inScope = (
+  name: string,
+  { memory, tasks }: Limits,
+  command: readonly string[],
+  systemd = isSystemd(),
+): readonly string[] =>
+  systemd
+    ? [
+        'systemd-run',
+        ...['--scope', '--quiet', '--collect', `--slice=${slice}`],
+        // A scope whose last process has not ended yet keeps its name.
+        `--unit=${name}-${Date.now().toString(36)}`,
+        ...['--property=CPUWeight=100'],
+        ...(memory === undefined ? [] : [`--property=MemoryMax=${String(memory)}`]),
+        ...(tasks === undefined ? [] : [`--property=TasksMax=${String(tasks)}`]),
+        '--',
+        ...command,
+      ]
+    : command
+
+/** The file that takes processes into the control group of a scope of the class; undefined: it is in none. */
+export const scopeOf = (groups: string): string | undefined => {
+  const path = /^0::(.*)$/m.exec(groups)?.[1]
+  return path?.startsWith(`/${slice}/`) === true ? `/sys/fs/cgroup${path}/cgroup.procs` : undefined
+}
+
+/** The command, as a process of the scope that `pid` is in. */
+export const besideProcess = (
+  pid: number,
+  command: readonly [string, ...string[]],
+): readonly [string, ...string[]] => {
+  const file = scopeOf(readFileSync(`/proc/${String(pid)}/cgroup`, 'utf8'))
+  return file === undefined ? command : ['sh', '-c', 'echo $$ > "$0" && exec "$@"', file, ...command]
+}
