@@ -280,7 +280,7 @@ describe.runIf(root)('lab class', () => {
       }
     })()
     const [said] = await Promise.all([reset, watching])
-    expect(said.stdout + said.stderr).toContain('seat 01 is as new')
+    expect(said.stdout + said.stderr).toContain('seat 01 is new again')
     expect([...seen]).toContain('01 starting')
     expect((await working).exitCode).toBe(0)
     expect((await room.student('01', 'cat ~/note; lab exec iscsi initiator -- ls /root/broken')).stdout).toBe(
@@ -295,7 +295,7 @@ describe.runIf(root)('lab class', () => {
     expect(Date.parse((await room.file()).until) - Date.parse(until)).toBe(30 * 60_000)
     expect(await room.run('extend', 'soon')).toMatchObject({ exitCode: 2 })
     expect(await room.run('reset', '7')).toMatchObject({ exitCode: 2 })
-    expect(await room.ok('forget')).toContain('nothing here knows a name')
+    expect(await room.ok('forget')).toContain('lab keeps no names')
   }, 60_000)
 
   it('ends with nothing left', async () => {
