@@ -14,7 +14,7 @@ const layers = {
     packages: ['yaml', 'zod', 'fastest-levenshtein'],
   },
   machine: {
-    src: ['error', 'identity', 'lab', 'render', 'state'],
+    src: ['concurrent', 'error', 'identity', 'lab', 'render', 'state'],
     packages: ['execa', 'node-ssh', 'ssh2', 'tar-stream'],
   },
   parts: {

@@ -1,25 +1,45 @@
 /** Work on many things, of which only some are under way at once. */
 
 /**
- * Runs `work` for each item, `atOnce` of them at once. The first failure is thrown; what was under way is told through
- * its signal and waited for, and nothing more is begun.
+ * Runs `work` for each item, `atOnce` of them at once. An item is asked for when there is time for it. The first
+ * failure is thrown; what was under way is told through its signal and waited for, and nothing more is begun.
  */
 export const forEachAtOnce = async <T>(
-  items: readonly T[],
+  items: Iterable<T> | AsyncIterable<T>,
   atOnce: number,
   work: (item: T, stopped: AbortSignal) => Promise<void>,
 ): Promise<void> => {
   const stop = new AbortController()
-  const left = [...items]
+  const left = Symbol.asyncIterator in items ? items[Symbol.asyncIterator]() : items[Symbol.iterator]()
   const one = async (): Promise<void> => {
-    for (let item = left.shift(); item !== undefined && !stop.signal.aborted; item = left.shift())
-      await work(item, stop.signal).catch((error: unknown) => {
-        stop.abort(error)
-        throw error
-      })
+    try {
+      for (let next = await left.next(); !next.done && !stop.signal.aborted; next = await left.next())
+        await work(next.value, stop.signal)
+    } catch (error) {
+      stop.abort(error)
+      throw error
+    }
   }
   const ended = await Promise.allSettled(Array.from({ length: atOnce }, one))
   if (stop.signal.aborted) throw stop.signal.reason
   const failed = ended.find((result) => result.status === 'rejected')
   if (failed) throw failed.reason
+}
+
+/** Runs at most `most` of what it is given at once, and the rest in the order in which it came. */
+export const inTurns = (most: number): (<T>(work: () => Promise<T>) => Promise<T>) => {
+  let running = 0
+  const waiting: (() => void)[] = []
+  return async (work) => {
+    if (running < most) running += 1
+    else await new Promise<void>((resolve) => waiting.push(resolve))
+    try {
+      return await work()
+    } finally {
+      // The one that waited longest takes the place over.
+      const next = waiting.shift()
+      if (next) next()
+      else running -= 1
+    }
+  }
 }

@@ -11,6 +11,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { installing, missingOf } from './host-programs.mjs'
 
 const folder = mkdtempSync(join(tmpdir(), 'lab-test-'))
 const spent = []
@@ -102,37 +103,30 @@ const tests = async (title, args = [], { runner = ['npx', 'vitest', 'run'], ...o
   }
 }
 
-/** What the tests use in addition to the product: the program, or the path of a file, and its package. */
-const programs = {
-  vagrant: 'vagrant',
-  '/usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json': 'vagrant-libvirt',
-  virsh: 'libvirt-clients',
-  libvirtd: 'libvirt-daemon-system',
-  'qemu-system-x86_64': 'qemu-system-x86',
-  'qemu-img': 'qemu-utils',
-  dnsmasq: 'dnsmasq-base',
-  ssh: 'openssh-client',
-  ss: 'iproute2',
-  pgrep: 'procps',
-  script: 'bsdutils',
-}
-const missing = Object.entries(programs).filter(
-  ([program]) => spawnSync('sh', ['-c', `command -v ${program}`]).status !== 0,
-)
+/** What the tests use in addition to the product. A test is left out if something that it uses is missing. */
+const missing = missingOf([
+  'vagrant',
+  '/usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json',
+  'virsh',
+  'libvirtd',
+  'qemu-system-x86_64',
+  'qemu-img',
+  'dnsmasq',
+  'ssh',
+  'ss',
+  'pgrep',
+  'script',
+])
 if (missing.length > 0) {
-  const install = ['install', '--yes', '--no-install-recommends', ...new Set(missing.map(([, name]) => name))]
+  const install = installing(missing)
   if (root) {
-    console.log(
-      `The tests need ${missing.map(([program]) => program).join(', ')}: apt-get ${install.join(' ')}`,
-    )
+    console.log(`The tests need ${missing.join(', ')}: apt-get ${install.join(' ')}`)
     await run('host packages', 'sh', [
       '-c',
       `apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 ${install.join(' ')} >/dev/null`,
     ])
   } else {
-    console.log(
-      `Tests that need ${missing.map(([program]) => program).join(', ')} are left out: sudo apt-get ${install.join(' ')}`,
-    )
+    console.log(`Tests that need ${missing.join(', ')} are left out: sudo apt-get ${install.join(' ')}`)
   }
 }
 

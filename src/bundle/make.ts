@@ -1,9 +1,20 @@
 /** Makes a bundle of parts that are in the cache. */
-import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { createHash } from 'node:crypto'
+import {
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises'
+import { createHash, type Hash } from 'node:crypto'
 import { join, relative } from 'node:path'
 import { promisify } from 'node:util'
 import { brotliCompress, constants } from 'node:zlib'
+import { forEachAtOnce } from '../concurrent.js'
 import { exitCodes, Interrupted, LabError } from '../error.js'
 import { makeFolder } from '../trust.js'
 import { version } from '../version.js'
@@ -82,41 +93,47 @@ const storeChunk = async (at: number, data: Buffer, { into, used }: Making): Pro
   return { at, bytes: data.length, sha256, stored: stored.length }
 }
 
+/** The chunks of an open file that are not all zeros, each with its place. They go into the hash in their order. */
+async function* chunksOf(
+  handle: FileHandle,
+  size: number,
+  path: string,
+  hash: Hash,
+  { signal, tell }: Making,
+): AsyncGenerator<{ readonly at: number; readonly data: Buffer }> {
+  for (let at = 0; at < size; at += chunkSize) {
+    if (signal.aborted) throw new Interrupted()
+    const data = Buffer.alloc(Math.min(chunkSize, size - at))
+    let has = 0
+    while (has < data.length) {
+      const { bytesRead } = await handle.read(data, has, data.length - has, at + has)
+      if (bytesRead === 0) throw new Error(`${path} became shorter while it was read`)
+      has += bytesRead
+    }
+    tell(at, size)
+    if (data.equals(zeros.subarray(0, data.length))) continue
+    hash.update(data)
+    yield { at, data }
+  }
+}
+
 const storeFile = async (folder: string, name: string, making: Making): Promise<BundleFile> => {
-  const handle = await open(join(folder, name), 'r')
+  const path = join(folder, name)
+  const handle = await open(path, 'r')
   try {
     const { size, mode, mtimeMs } = await handle.stat()
     const hash = createHash('sha256')
-    const chunks: Promise<Chunk>[] = []
-    let waiting: Promise<Chunk>[] = []
-    for (let at = 0; at < size; at += chunkSize) {
-      if (making.signal.aborted) throw new Interrupted()
-      const length = Math.min(chunkSize, size - at)
-      const buffer = Buffer.alloc(length)
-      let has = 0
-      while (has < length) {
-        const { bytesRead } = await handle.read(buffer, has, length - has, at + has)
-        if (bytesRead === 0) throw new Error(`${join(folder, name)} became shorter while it was read`)
-        has += bytesRead
-      }
-      making.tell(at, size)
-      if (buffer.equals(zeros.subarray(0, length))) continue
-      hash.update(buffer)
-      const storing = storeChunk(at, buffer, making)
-      chunks.push(storing)
-      waiting.push(storing)
-      if (waiting.length >= atOnce) {
-        await Promise.all(waiting)
-        waiting = []
-      }
-    }
+    const chunks: Chunk[] = []
+    await forEachAtOnce(chunksOf(handle, size, path, hash, making), atOnce, async ({ at, data }) => {
+      chunks.push(await storeChunk(at, data, making))
+    })
     return {
       path: name,
       size,
       mode: mode & 0o777,
       modified: Math.floor(mtimeMs / 1000),
       sha256: hash.digest('hex'),
-      chunks: await Promise.all(chunks),
+      chunks: chunks.sort((a, b) => a.at - b.at),
     }
   } finally {
     await handle.close()

@@ -237,6 +237,12 @@ export const pairWith = (lab: Lab, machine: string): PairedTarget | undefined =>
 export const diskSizeOf = ({ pair }: TargetSpec, { size }: LunSpec): number =>
   pair ? Math.ceil((size + size / 16_384) / 1024 ** 2 + 1) * 1024 ** 2 : size
 
+/** The disks that a machine serves as LUNs, in the order of the lab file. `size` is the size of the disk. */
+export const disksOn = (lab: Lab, machine: string): readonly (LunSpec & { readonly target: TargetSpec })[] =>
+  targetsOn(lab, machine).flatMap((target) =>
+    target.luns.map((lun) => ({ ...lun, size: diskSizeOf(target, lun), target })),
+  )
+
 /** The address at which initiators find a target. */
 export const portalAddressOf = (lab: Lab, { machine, pair }: TargetSpec): string =>
   pair?.address ?? machineNamed(lab, machine).address

@@ -2,6 +2,7 @@ import { timingSafeEqual } from 'node:crypto'
 import { type Duplex, Readable } from 'node:stream'
 import { NodeSSH } from 'node-ssh'
 import type { Algorithms, ConnectConfig, ServerHostKeyAlgorithm } from 'ssh2'
+import { inTurns } from '../concurrent.js'
 import { Interrupted, LabError, messageOf, unlessAborted } from '../error.js'
 import type { CommandResult, ExecOptions, Transport } from './machine.js'
 import { quote } from './sh.js'
@@ -121,24 +122,6 @@ const within = async <T>(seconds: number, work: Promise<T>, late: () => LabError
     return await Promise.race([work, deadline])
   } finally {
     clearTimeout(timer)
-  }
-}
-
-/** Runs so many at once, and the others in the order in which they came. */
-const inTurns = (most: number): (<T>(work: () => Promise<T>) => Promise<T>) => {
-  let running = 0
-  const waiting: (() => void)[] = []
-  return async (work) => {
-    if (running < most) running += 1
-    else await new Promise<void>((resolve) => waiting.push(resolve))
-    try {
-      return await work()
-    } finally {
-      // Who waited longest takes the place over.
-      const next = waiting.shift()
-      if (next) next()
-      else running -= 1
-    }
   }
 }
 

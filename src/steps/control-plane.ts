@@ -4,6 +4,7 @@
  */
 import { readFile } from 'node:fs/promises'
 import { apiAddressOf, type Lab, type MachineSpec, machinesWith } from '../lab/lab.js'
+import type { Machine } from '../machine/machine.js'
 import { machineFiles, sha256 } from '../machine/files.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
@@ -101,6 +102,12 @@ const manifestsKept = '/var/lib/lab-manifests'
 
 const keepManifests: Command = shell`rm -rf ${manifestsKept}; cp -a ${manifests} ${manifestsKept}`
 
+/** Notes that kubeadm is done, with which settings, and what it wrote. */
+const settle = async (there: Machine): Promise<void> => {
+  await there.run(setMark)
+  await there.run(keepManifests)
+}
+
 /** Restores only the manifests that differ, each by one rename: the kubelet restarts a pod whose manifest changes. */
 const restoreManifests: Command = shell`cd ${manifestsKept} 2>/dev/null || exit 0; for file in *; do cmp -s "$file" ${manifests}/"$file" || { cp -a "$file" ${manifests}/."$file".new && mv ${manifests}/."$file".new ${manifests}/"$file"; }; done`
 
@@ -157,8 +164,7 @@ const initialise = async (
   await eventually(context, apiDeadline, () => context.kubectl.run(['get', '--raw=/readyz'], { timeout: 5 }))
   progress('controller manager, scheduler, bootstrap token, kube-proxy')
   await kubeadm([...earlierPhases, 'wait-control-plane', 'addon/coredns'])
-  await there.run(setMark)
-  await there.run(keepManifests)
+  await settle(there)
 }
 
 /** What the certificates of every control plane are signed with, and what tokens are. */
@@ -193,8 +199,7 @@ const join = async (
     timeout: 420,
     signal,
   })
-  await there.run(setMark)
-  await there.run(keepManifests)
+  await settle(there)
 }
 
 /** A control plane that the machine can join; undefined: there is no cluster yet. @throws where nobody can know */
@@ -266,8 +271,7 @@ const moveToEndpoint = async (
   await eventually(context, apiDeadline, () => phase('bootstrap-token', '--skip-token-print'))
   await phase('addon', 'kube-proxy')
   await context.kubectl.run(['-n', 'kube-system', 'rollout', 'restart', 'daemonset/kube-proxy'])
-  await there.run(setMark)
-  await there.run(keepManifests)
+  await settle(there)
 }
 
 const refuseChange = (lab: Lab): never => {

@@ -5,8 +5,9 @@ import { once } from 'node:events'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { execa } from 'execa'
-import { afterAll, describe, expect, test, vi } from 'vitest'
-import { cli, Desk, dist, type Ran } from '../helpers/cli.js'
+import { describe, expect, test, vi } from 'vitest'
+import { shippedNames } from '../../src/lab/shipped.js'
+import { cli, type Desk, desks, dist, type Ran } from '../helpers/cli.js'
 import { underTerminal } from '../view/terminal.js'
 
 // Each test starts one or more processes, which take half a second of CPU each, and many times that on a busy machine.
@@ -15,15 +16,7 @@ vi.setConfig({ testTimeout: 120_000 })
 const repository = fileURLToPath(new URL('../..', import.meta.url))
 const labFile = (path: string): string => join(repository, path)
 
-const desks: Desk[] = []
-const newDesk = (): Desk => {
-  const desk = new Desk()
-  desks.push(desk)
-  return desk
-}
-afterAll(async () => {
-  await Promise.all(desks.map((desk) => desk.close()))
-})
+const newDesk = desks()
 
 /** One error for people: on standard error only, without a stack trace, and nothing on standard output. */
 const expectOneError = ({ stdout, stderr }: Ran, says: string | RegExp): void => {
@@ -791,19 +784,7 @@ describe.concurrent('a completion script', () => {
     await desk.madeBefore('iscsi')
     await writeFile(join(desk.here, 'mine.yaml'), '')
     expect(await offered(desk, 'lab', 'st')).toEqual(['stop', 'start', 'status'])
-    expect(await offered(desk, 'lab', 'up', '')).toEqual([
-      'cassandra',
-      'control-planes',
-      'deployment',
-      'deployment-ha',
-      'iscsi',
-      'iscsi-ha',
-      'replicaset',
-      'statefulset',
-      'wordpress',
-      'zookeeper',
-      'mine.yaml',
-    ])
+    expect(await offered(desk, 'lab', 'up', '')).toEqual([...shippedNames(), 'mine.yaml'])
     expect(await offered(desk, 'lab', 'ssh', 'iscsi', '')).toEqual(
       expect.arrayContaining(['target', 'initiator']),
     )

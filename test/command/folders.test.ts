@@ -2,12 +2,12 @@
 import { chmod, chown, mkdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execa } from 'execa'
-import { afterAll, describe, expect, test, vi } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { writeAccess } from '../../src/lifecycle/access.js'
 import { loadLab } from '../../src/lifecycle/kept-lab.js'
 import { quote } from '../../src/machine/sh.js'
 import { umlProvider } from '../../src/provider/uml/uml.js'
-import { cli, Desk, type Ran } from '../helpers/cli.js'
+import { cli, type Desk, desks, type Ran } from '../helpers/cli.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 // Each test starts one or more processes, which take half a second of CPU each, and many times that on a busy machine.
@@ -15,15 +15,7 @@ vi.setConfig({ testTimeout: 120_000 })
 
 const root = process.getuid?.() === 0
 const stranger = 4321
-const desks: Desk[] = []
-const newDesk = (): Desk => {
-  const desk = new Desk()
-  desks.push(desk)
-  return desk
-}
-afterAll(async () => {
-  await Promise.all(desks.map((desk) => desk.close()))
-})
+const newDesk = desks()
 
 /** One error that blames the host, without a stack trace. */
 const expectHostError = ({ exitCode, stdout, stderr }: Ran, says: RegExp): void => {

@@ -11,10 +11,7 @@ import { type Breakage, type Hands, onACluster, onTwoMachines } from './breakage
 import { Bench, cli } from './lab.js'
 
 const bench = new Bench()
-afterAll(async () => {
-  for (const lab of ['iscsi', 'ha']) await bench.lab('down', lab)
-  await bench.close()
-})
+afterAll(() => bench.close())
 
 /** The worker that the database does not run on. */
 const standbyOf = async (lab: string): Promise<string> => {

@@ -38,7 +38,6 @@ beforeAll(async () => {
 })
 afterAll(async () => {
   bystander?.kill('SIGKILL')
-  await bench.lab('down', 'iscsi')
   await bench.close()
   if (before === undefined) Reflect.deleteProperty(process.env, 'LAB_STATE')
   else process.env['LAB_STATE'] = before

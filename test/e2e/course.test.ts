@@ -7,10 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Bench, runComplaints } from './lab.js'
 
 const bench = new Bench()
-afterAll(async () => {
-  await bench.lab('down', 'deployment')
-  await bench.close()
-})
+afterAll(() => bench.close())
 
 describe('the experiments of the course', () => {
   beforeAll(async () => {

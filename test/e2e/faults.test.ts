@@ -11,10 +11,7 @@ import type { RunReport } from '../../src/report/schema.js'
 import { Bench, type Ran, runComplaints } from './lab.js'
 
 const bench = new Bench()
-afterAll(async () => {
-  for (const lab of ['faults', 'unsafe']) await bench.lab('down', lab)
-  await bench.close()
-})
+afterAll(() => bench.close())
 
 interface Scenario {
   name: string

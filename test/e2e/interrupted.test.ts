@@ -12,10 +12,7 @@ import type { RunReport } from '../../src/report/schema.js'
 import { Bench, cli } from './lab.js'
 
 const bench = new Bench()
-afterAll(async () => {
-  await bench.lab('down', 'odd')
-  await bench.close()
-})
+afterAll(() => bench.close())
 
 /** All that shells, YAML, SQL, URLs, HTML and Kubernetes' own variables could trip over, with a word to look for. */
 const odd = (word: string): string => `it's <${word}> & "$HOME" $(${word}) \`${word}\` 100%n \\ /?@: ü`

@@ -7,10 +7,7 @@ import { parse, stringify } from 'yaml'
 import { Bench, cli } from './lab.js'
 
 const bench = new Bench()
-afterAll(async () => {
-  for (const lab of ['iscsi-ha', 'other']) await bench.lab('down', lab)
-  await bench.close()
-})
+afterAll(() => bench.close())
 
 interface File {
   machines: { name: string; role: string; address: string; memory: string }[]

@@ -21,10 +21,7 @@ const commandLines = (): string =>
     })
     .join('\n')
 
-afterAll(async () => {
-  for (const lab of ['iscsi', 'nasty', 'twin', 'grown']) await bench.lab('down', lab)
-  await bench.close()
-})
+afterAll(() => bench.close())
 
 describe('lab up iscsi', () => {
   beforeAll(async () => {

@@ -7,10 +7,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import { Bench, runComplaints } from './lab.js'
 
 const bench = new Bench()
-afterAll(async () => {
-  await bench.lab('down', 'life')
-  await bench.close()
-})
+afterAll(() => bench.close())
 
 const on = (machine: string, script: string): Promise<string> =>
   bench.ok('exec', 'life', machine, '--', 'sh', '-c', script)

@@ -9,10 +9,7 @@ import { quote } from '../../src/machine/sh.js'
 import { Bench, cli } from './lab.js'
 
 const bench = new Bench()
-afterAll(async () => {
-  await bench.lab('down', 'guard')
-  await bench.close()
-})
+afterAll(() => bench.close())
 
 const on = (machine: string, script: string): Promise<string> =>
   bench.ok('exec', 'guard', machine, '--', 'sh', '-c', script)

@@ -6,10 +6,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import { Bench } from './lab.js'
 
 const bench = new Bench()
-afterAll(async () => {
-  await bench.lab('down', 'many')
-  await bench.close()
-})
+afterAll(() => bench.close())
 
 const numbers = (count: number): readonly number[] => Array.from({ length: count }, (_, index) => index)
 const initiators = numbers(29).map((index) => `i${String(index)}`)

@@ -7,10 +7,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import { Bench } from './lab.js'
 
 const bench = new Bench()
-afterAll(async () => {
-  await bench.lab('down', 'iscsi')
-  await bench.close()
-})
+afterAll(() => bench.close())
 
 beforeAll(async () => {
   await bench.up('iscsi')

@@ -10,10 +10,7 @@ import { execa } from 'execa'
 import { Bench, cli } from './lab.js'
 
 const bench = new Bench()
-afterAll(async () => {
-  await bench.lab('down', 'two')
-  await bench.close()
-})
+afterAll(() => bench.close())
 
 const on = (machine: string, script: string): Promise<string> =>
   bench.ok('exec', 'two', machine, '--', 'sh', '-c', script)

@@ -4,6 +4,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { execa } from 'execa'
+import { afterAll } from 'vitest'
 
 /** LAB_CLI: another build of it, to try something out. */
 export const cli = process.env['LAB_CLI'] ?? join(import.meta.dirname, '..', '..', 'dist', 'cli.js')
@@ -81,5 +82,18 @@ export class Desk {
 
   async close(): Promise<void> {
     await rm(this.folder, { recursive: true, force: true })
+  }
+}
+
+/** Makes desks for the tests of a file, which are closed after its last one. */
+export const desks = (): (() => Desk) => {
+  const made: Desk[] = []
+  afterAll(async () => {
+    await Promise.all(made.map((desk) => desk.close()))
+  })
+  return () => {
+    const desk = new Desk()
+    made.push(desk)
+    return desk
   }
 }

@@ -10,6 +10,7 @@
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { installing, missingOf } from '../host-programs.mjs'
 
 const own = ['--short', '--vboxmanage', '--bench']
 const [short, vboxmanage, bench] = own.map((word) => process.argv.includes(word))
@@ -32,27 +33,15 @@ if (process.getuid() !== 0) {
   console.error('It needs root, for namespaces of its own: sudo npm run test:vagrant')
   process.exit(1)
 }
-// Each program, and its Debian package.
-const programs = {
-  vagrant: 'vagrant vagrant-libvirt',
-  mmdebstrap: 'mmdebstrap',
-  ...(vboxmanage
-    ? {}
-    : {
-        virsh: 'libvirt-clients',
-        libvirtd: 'libvirt-daemon-system dnsmasq-base',
-        'qemu-img': 'qemu-utils',
-        'qemu-system-x86_64': 'qemu-system-x86',
-      }),
-  ...(arm64 ? { 'qemu-system-aarch64': 'qemu-system-arm qemu-efi-aarch64' } : {}),
-}
-const missing = Object.keys(programs).filter(
-  (program) => run('sh', ['-c', `command -v ${program} > /dev/null`]) !== 0,
-)
+const missing = missingOf([
+  'vagrant',
+  '/usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json',
+  'mmdebstrap',
+  ...(vboxmanage ? [] : ['virsh', 'libvirtd', 'dnsmasq', 'qemu-img', 'qemu-system-x86_64']),
+  ...(arm64 ? ['qemu-system-aarch64'] : []),
+])
 if (missing.length > 0) {
-  console.error(
-    `Not there: ${missing.join(', ')}: apt-get install -y --no-install-recommends ${missing.map((program) => programs[program]).join(' ')}`,
-  )
+  console.error(`Not there: ${missing.join(', ')}: apt-get ${installing(missing).join(' ')}`)
   process.exit(1)
 }
 

@@ -1,6 +1,6 @@
 /** Makes a host what the base disk is, as far as its machine needs it: each change is recorded before it is made. */
 import { readFile } from 'node:fs/promises'
-import { diskSizeOf, type Lab, type MachineSpec, nfsServerOf, nodesOf, targetsOn } from '../../lab/lab.js'
+import { disksOn, type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../../lab/lab.js'
 import { type MachineFile, serialOf, sha256, tarOf } from '../../machine/files.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
@@ -27,9 +27,10 @@ export interface Equipment {
 export const lunLink = (index: number): string => `/dev/lab/lun${String(index)}`
 
 const lunsScript = (lab: Lab, machine: MachineSpec): string => {
-  const luns = targetsOn(lab, machine.name).flatMap((target) =>
-    target.luns.map((lun) => ({ serial: serialOf(target, lun.lun), size: diskSizeOf(target, lun) })),
-  )
+  const luns = disksOn(lab, machine.name).map(({ lun, size, target }) => ({
+    serial: serialOf(target, lun),
+    size,
+  }))
   return `#!/bin/sh
 # Written by lab: a file, a loop device and a link to it for each LUN.
 set -e

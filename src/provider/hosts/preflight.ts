@@ -1,14 +1,6 @@
 /** What is wrong with hosts for a lab, and what `up` would change on them: computed from what they say of themselves. */
 import { hostNumber, parseAddress, parseSubnet, subnetText } from '../../lab/address.js'
-import {
-  diskSizeOf,
-  type Lab,
-  type MachineSpec,
-  nfsServerOf,
-  nodesOf,
-  type Role,
-  targetsOn,
-} from '../../lab/lab.js'
+import { disksOn, type Lab, type MachineSpec, nfsServerOf, nodesOf, type Role } from '../../lab/lab.js'
 import { anyOf } from '../../lab/suggest.js'
 import { sizeText } from '../../lab/units.js'
 import type { HostSpec } from '../../lab/hosts-file.js'
@@ -161,9 +153,7 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
         level: 'ok',
         saw: `${String(Math.round(facts.memory / 1024 ** 2))} MiB, ${String(facts.cpus)} processors`,
       }
-  const luns = (lab ? targetsOn(lab, spec.name) : [])
-    .flatMap((target) => target.luns.map((lun) => diskSizeOf(target, lun)))
-    .reduce((sum, size) => sum + size, 0)
+  const luns = (lab ? disksOn(lab, spec.name) : []).reduce((sum, { size }) => sum + size, 0)
   const room = roomFor(isNode) + luns
   yield facts.free < room
     ? {

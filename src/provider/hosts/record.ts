@@ -171,10 +171,7 @@ done`
       const said = await this.#ask(
         "cut -d: -f1 /etc/passwd | sed 's/^/u /'; cut -d: -f1 /etc/group | sed 's/^/g /'",
       )
-      const of = (kind: string): readonly string[] =>
-        linesOf(said)
-          .filter((line) => line.startsWith(`${kind} `))
-          .map((line) => line.slice(2))
+      const of = byKind(said)
       return { kind: 'packages', names, users: of('u'), groups: of('g') }
     })
   }
@@ -243,11 +240,16 @@ done`
       const said = await this.#ask(
         "ls /sys/class/net | sed 's/^/i /'; nft list tables 2>/dev/null | sed 's/^table /t /'; awk '{ print \"m\", $5 }' /proc/self/mountinfo",
       )
-      const of = (kind: string): readonly string[] =>
-        linesOf(said)
-          .filter((line) => line.startsWith(`${kind} `))
-          .map((line) => line.slice(2))
+      const of = byKind(said)
       return { kind: 'containers', interfaces: of('i'), tables: of('t'), mounts: of('m') }
     })
   }
 }
+
+/** The lines of an answer whose kind is a letter at their beginning. */
+const byKind =
+  (said: string) =>
+  (kind: string): readonly string[] =>
+    linesOf(said)
+      .filter((line) => line.startsWith(`${kind} `))
+      .map((line) => line.slice(2))

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { hostNumber, parseAddress } from '../../lab/address.js'
-import { diskSizeOf, type Lab, type MachineSpec, targetsOn } from '../../lab/lab.js'
+import { disksOn, type Lab, type MachineSpec } from '../../lab/lab.js'
 import { serialOf } from '../../machine/files.js'
 import { forgetUse, noteUse } from '../../parts/parts.js'
 import { madeLabs, pathsOf } from '../../state.js'
@@ -26,14 +26,12 @@ export interface Lun {
 }
 
 export const lunsOf = (lab: Lab, machine: MachineSpec): readonly Lun[] =>
-  targetsOn(lab, machine.name).flatMap((target) =>
-    target.luns.map((spec) => ({
-      path: join(machineFolder(lab, machine.name), `lun-${serialOf(target, spec.lun)}.raw`),
-      size: diskSizeOf(target, spec),
-      target: target.iqn,
-      lun: spec.lun,
-    })),
-  )
+  disksOn(lab, machine.name).map(({ lun, size, target }) => ({
+    path: join(machineFolder(lab, machine.name), `lun-${serialOf(target, lun)}.raw`),
+    size,
+    target: target.iqn,
+    lun,
+  }))
 
 /** `ubda` is the root disk, `ubdb` the seed; LUNs follow. */
 export const lunDevice = (index: number): string =>

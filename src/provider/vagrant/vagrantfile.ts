@@ -1,7 +1,7 @@
 /** The Vagrantfile of a lab. */
 import { wordOf } from '../../identity.js'
 import { addressText, sizeOf } from '../../lab/address.js'
-import { diskSizeOf, type Lab, type MachineSpec, targetsOn } from '../../lab/lab.js'
+import { disksOn, type Lab, type MachineSpec } from '../../lab/lab.js'
 import { boxName } from '../../parts/parts.js'
 import { render } from '../../render.js'
 import { subnetOf, type VagrantKind } from './hypervisor.js'
@@ -36,6 +36,4 @@ export interface Disk {
 
 /** A disk per LUN, in the order of the lab file. */
 export const disksOf = (lab: Lab, machine: MachineSpec): readonly Disk[] =>
-  targetsOn(lab, machine.name).flatMap((target) =>
-    target.luns.map((lun) => ({ target: target.iqn, ...lun, size: diskSizeOf(target, lun) })),
-  )
+  disksOn(lab, machine.name).map(({ target, ...lun }) => ({ target: target.iqn, ...lun }))
