@@ -1,7 +1,8 @@
 /**
  * Estimates the progress of a build. Its number of output lines tells how much is done, since a part prints about the
- * same every time. The time left is shown only if it is known: the duration of an earlier build means nothing while
- * other builds take processor time away.
+ * same every time. The time left is shown only if it is right within a factor of two. The pace up to now holds while
+ * whatever shares the processors goes on, and the pace of an earlier build once it has ended; nobody knows which of
+ * them the rest will have.
  */
 
 /** Measurements of an earlier build of the same part, here or elsewhere. */
@@ -23,8 +24,14 @@ const justNow = 15
 /** The fraction of the elapsed time that counts as the recent period. */
 const lately = 0.25
 
-/** The largest ratio between the pace of these periods and of the whole build. Beyond it, the pace is unknown. */
+/** The largest ratio between the paces of these periods and of the whole build. Beyond it, the pace is unknown. */
 const agreement = 1.6
+
+/**
+ * The largest ratio between the longest and the shortest time that the rest may take. Their geometric mean is then
+ * wrong by its square root at most, which leaves some room below two.
+ */
+const uncertainty = 3.6
 
 export interface Estimate {
   /** 0 to 0.99. */
@@ -61,8 +68,10 @@ export class Progress {
       return ((elapsed - since.elapsed) / (lines - since.lines)) * (all - lines)
     }
     const paces = [atPaceOf(justNow), atPaceOf(Math.max(justNow, elapsed * lately)), atPaceOf(elapsed)]
-    const [least, most] = [Math.min(...paces), Math.max(...paces)]
-    if (!(most <= agreement * least)) return { fraction }
+    if (!(Math.max(...paces) <= agreement * Math.min(...paces))) return { fraction }
+    const rests = [...paces, seconds * (1 - printed)]
+    const [least, most] = [Math.min(...rests), Math.max(...rests)]
+    if (most > uncertainty * least) return { fraction }
     return { fraction, remaining: Math.max(1, Math.round(Math.sqrt(least * most))) }
   }
 }
