@@ -2,7 +2,7 @@
 import type { LabId } from './identity.js'
 import type { Plan, Step } from './context.js'
 import type { Lab, Role } from './lab/lab.js'
-import type { FileOptions } from './machine/files.js'
+import type { FileOptions } from './machine/machine-file.js'
 import { backwards, inTurn, planOf } from './plan/plan.js'
 import type { Plan as AnyPlan, Surroundings } from './plan/step.js'
 import type { Leftover, Provider } from './provider/provider.js'

@@ -19,17 +19,9 @@ import {
   type TargetSpec,
 } from '../lab/lab.js'
 import { render } from '../render.js'
-import type { LabSecrets } from '../state.js'
 import { controlPlaneKubelet, dnsReplicas, kubernetesData, slowStaticPods } from './kubeadm.js'
+import type { FileOptions, MachineFile } from './machine-file.js'
 import { mirrorDevice, pairFiles } from './pair.js'
-
-/** A file of a machine, owned by root. */
-export interface MachineFile {
-  readonly path: string
-  readonly content: string
-  /** Octal, default 0644. */
-  readonly mode?: number
-}
 
 /** A tar archive of the files, reproducible byte for byte. */
 export const tarOf = async (files: readonly MachineFile[]): Promise<Buffer> => {
@@ -40,14 +32,6 @@ export const tarOf = async (files: readonly MachineFile[]): Promise<Buffer> => {
   const chunks: Buffer[] = []
   for await (const chunk of pack) chunks.push(chunk as Buffer)
   return Buffer.concat(chunks)
-}
-
-export interface FileOptions {
-  readonly secrets: LabSecrets
-  /** The block device of a target machine's n-th LUN. Absent: the machine has none and serves nothing. */
-  readonly lunDevice?: ((index: number) => string) | undefined
-  /** Factor for every timeout on slow machines. Default: 1. */
-  readonly slowdown?: number
 }
 
 const hostsFile = (lab: Lab): string =>

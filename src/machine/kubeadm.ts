@@ -1,7 +1,7 @@
 /** Settings of kubeadm and the kubelets that differ from their defaults. */
 import { type ExtraArgs, type KubernetesSpec, type Lab, type MachineSpec } from '../lab/lab.js'
 import { render } from '../render.js'
-import type { FileOptions, MachineFile } from './files.js'
+import type { FileOptions, MachineFile } from './machine-file.js'
 
 type Args = Readonly<Record<'apiServer' | 'controllerManager' | 'scheduler' | 'etcd', ExtraArgs>>
 

@@ -3,7 +3,7 @@ import { createHmac } from 'node:crypto'
 import { parseSubnet } from '../lab/address.js'
 import { type Lab, machineNamed, type MachineSpec, type PairedTarget, pairsOf, pairWith } from '../lab/lab.js'
 import { render } from '../render.js'
-import type { MachineFile } from './files.js'
+import type { MachineFile } from './machine-file.js'
 
 /** TCP port on which the two copies of the disks talk. */
 export const replicationPort = 7788

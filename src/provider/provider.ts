@@ -7,7 +7,7 @@ import type { Duplex } from 'node:stream'
 import type { LabId } from '../identity.js'
 import { exitCodes, LabError } from '../error.js'
 import { apiAddressOf, type Lab, type MachineSpec, type ProviderName } from '../lab/lab.js'
-import type { MachineFile } from '../machine/files.js'
+import type { MachineFile } from '../machine/machine-file.js'
 import type { NeededPart } from '../parts/parts.js'
 import type { Preparation } from '../parts/preparation.js'
 

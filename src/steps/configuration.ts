@@ -1,6 +1,7 @@
 /** Running machines: reached over SSH, checked, and configured with the files that follow from the lab file. */
 import { type Lab, type MachineSpec, nfsServerOf, nodesOf, pairWith } from '../lab/lab.js'
-import { type FileOptions, type MachineFile, machineFiles, sha256, tarOf } from '../machine/files.js'
+import { machineFiles, sha256, tarOf } from '../machine/files.js'
+import type { FileOptions, MachineFile } from '../machine/machine-file.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
 import { answerDeadline, equals, eventually, machineCheck } from './checks.js'

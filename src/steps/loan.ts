@@ -1,7 +1,8 @@
 /** Machines that somebody else made: taken for the lab, equipped for their role, and given back as they were. */
 import type { Step } from '../context.js'
 import type { Lab, MachineSpec } from '../lab/lab.js'
-import { type FileOptions, machineFiles } from '../machine/files.js'
+import { machineFiles } from '../machine/files.js'
+import type { FileOptions } from '../machine/machine-file.js'
 import { groupOf } from '../provider/provider.js'
 
 const phase = 'machines'

@@ -13,7 +13,7 @@ import {
   nodesOf,
   targetNamed,
 } from '../lab/lab.js'
-import type { FileOptions } from '../machine/files.js'
+import type { FileOptions } from '../machine/machine-file.js'
 import { lacks, lacksStart, lacksSwitches, type Provider } from '../provider/provider.js'
 import * as addons from './addons.js'
 import * as configuration from './configuration.js'

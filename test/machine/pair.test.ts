@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { diskSizeOf, machineNamed, pairsOf } from '../../src/lab/lab.js'
-import { machineFiles, type MachineFile } from '../../src/machine/files.js'
+import { machineFiles } from '../../src/machine/files.js'
+import type { MachineFile } from '../../src/machine/machine-file.js'
 import { loadLab } from '../../src/registry.js'
 
 const lab = await loadLab('iscsi-pair')

@@ -1,7 +1,8 @@
 /** Makes a host what the base disk is, as far as its machine needs it: each change is recorded before it is made. */
 import { readFile } from 'node:fs/promises'
 import { disksOn, type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../../lab/lab.js'
-import { type MachineFile, serialOf, sha256, tarOf } from '../../machine/files.js'
+import { serialOf, sha256, tarOf } from '../../machine/files.js'
+import type { MachineFile } from '../../machine/machine-file.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
 import { baseFile } from '../../parts/base-disk.js'
