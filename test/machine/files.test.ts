@@ -6,13 +6,8 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { parseAllDocuments } from 'yaml'
 import { type Lab, machineNamed } from '../../src/lab/lab.js'
 import { loadLab, parseLab } from '../../src/registry.js'
-import {
-  type FileOptions,
-  type MachineFile,
-  machineFiles,
-  tarOf,
-  targetFolders,
-} from '../../src/machine/files.js'
+import { machineFiles, tarOf, targetFolders } from '../../src/machine/files.js'
+import type { FileOptions, MachineFile } from '../../src/machine/machine-file.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const options: FileOptions = {
