@@ -12,7 +12,10 @@ import type { RunReport } from '../../src/report/schema.js'
 import { Bench, cli } from './lab.js'
 
 const bench = new Bench()
-afterAll(() => bench.close())
+afterAll(async () => {
+  await bench.lab('down', 'odd')
+  await bench.close()
+})
 
 /** All that shells, YAML, SQL, URLs, HTML and Kubernetes' own variables could trip over, with a word to look for. */
 const odd = (word: string): string => `it's <${word}> & "$HOME" $(${word}) \`${word}\` 100%n \\ /?@: ü`
