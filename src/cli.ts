@@ -25,14 +25,14 @@ const ask = async (question: string): Promise<boolean> => {
     lines.close()
   }
 }
-/** A line that is typed unseen. @throws Interrupted on Ctrl-C, or an end of input */
+/** A line that is not shown while it is typed. @throws Interrupted on Ctrl-C, or at the end of input */
 const askSecret = async (question: string): Promise<string> => {
   const [{ createInterface }, { Writable }] = await Promise.all([
     import('node:readline'),
     import('node:stream'),
   ])
   process.stderr.write(question)
-  // Node echoes what is typed into the output that it is given: here that is nowhere.
+  // Node echoes typed characters to this output, which discards them.
   const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
   const lines = createInterface({ input: process.stdin, output: nowhere, terminal: true })
   try {

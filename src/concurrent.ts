@@ -1,4 +1,4 @@
-/** Work on many things, of which only some are under way at once. */
+/** Work on many things with a limit on parallel work. */
 
 /**
  * Runs `work` for each item, `atOnce` of them at once. An item is asked for when there is time for it. The first

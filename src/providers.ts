@@ -23,7 +23,7 @@ export const providers = {
   libvirt: { module: 'vagrant/vagrant', kubernetes: 'packages' },
   // The controller that lab adds to a VirtualBox machine has 30 ports.
   virtualbox: { module: 'vagrant/vagrant', kubernetes: 'packages', mostLuns: 30 },
-  // Machines that exist already; never tried unless somebody names them.
+  // Machines that exist already; they are used only if the user names them.
   hosts: { module: 'hosts/hosts', kubernetes: 'built' },
   // A cluster that exists already; never tried unless somebody names it.
   cluster: { module: 'cluster/cluster', kubernetes: 'given' },

@@ -1,6 +1,6 @@
 /**
- * Snapshots: a whole lab at one moment, kept in its folder. A set is complete or there is none: it is written under
- * another name, and gets its own when all of it is on the disk.
+ * Snapshots: a whole lab at one moment, kept in its folder. A snapshot is complete or does not exist: it is written
+ * under another name, and renamed when all of it is on disk.
  */
 import { cp, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -14,10 +14,10 @@ import { shell } from './machine/sh.js'
 import { groupOf, lacks, type Provider } from './provider/provider.js'
 import { freeSpace, pathsOf, readIfThere, syncFolder, writePrivate } from './state.js'
 
-/** The one that `lab up` keeps of a lab as its file says. */
+/** The snapshot of a lab as its file says, which `lab up` takes. */
 export const cleanName = 'clean'
 
-/** What a snapshot says of itself; its file is written last. */
+/** The description of a snapshot; its file is written last. */
 export interface Snapshot {
   readonly name: string
   /** ISO 8601. */
@@ -25,9 +25,9 @@ export interface Snapshot {
   readonly machines: readonly string[]
   /** How the machines were kept from writing meanwhile. */
   readonly while: 'off' | 'paused'
-  /** On the disk, without holes. */
+  /** Size on disk, without holes. */
   readonly bytes: number
-  /** Seconds for which no machine wrote: 0 for one that was off. */
+  /** Seconds during which no machine wrote: 0 for a lab that was off. */
   readonly pausedFor: number
 }
 
@@ -35,13 +35,13 @@ const about = 'snapshot.json'
 
 const folderOf = (lab: LabId): string => pathsOf(lab).snapshots
 
-/** There while a lab is half restored. */
+/** Exists while a lab is half restored. */
 const markOf = (lab: LabId): string => join(pathsOf(lab).root, 'restoring')
 
-/** What the disks fit to, of the lab's own folder: as it was last brought up, and its ways in. */
+/** Files of the lab's folder that belong to the disks: the lab file as last applied, and the keys. */
 const ownEntries = ['lab.yaml', 'lab.json', 'secrets.json', 'kubeconfig', 'manifests', 'rendered'] as const
 
-/** Seconds for a machine to write to its disk what it holds in memory. */
+/** Seconds for a machine to write its memory's data to disk. */
 const syncDeadline = 30
 
 const refuseName = (name: string): void => {
@@ -58,13 +58,13 @@ const read = async (lab: LabId, name: string): Promise<Snapshot | undefined> => 
   return text === undefined ? undefined : (JSON.parse(text) as Snapshot)
 }
 
-/** There while an exercise is gone through: `lab up` then leaves the snapshot for a reset as it is. */
+/** Exists during an exercise: `lab up` then leaves the snapshot for a reset alone. */
 export const exerciseMark = (lab: LabId): string => join(pathsOf(lab).learn, 'open')
 
 export const hasSnapshot = async (lab: LabId, name: string): Promise<boolean> =>
   (await read(lab, name)) !== undefined
 
-/** Those that a lab has, the oldest first. */
+/** The snapshots of a lab, the oldest first. */
 export const snapshotsOf = async (lab: LabId): Promise<readonly Snapshot[]> => {
   const names = await readdir(folderOf(lab)).catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
@@ -84,11 +84,11 @@ const noSuch = async (lab: LabId, name: string): Promise<LabError> => {
   })
 }
 
-/** @throws LabError where there is none of this name */
+/** @throws LabError if there is none of this name */
 export const removeSnapshot = async (lab: LabId, name: string): Promise<void> => {
   refuseName(name)
   if (!(await read(lab, name))) throw await noSuch(lab, name)
-  // Under another name first: half of one must not be taken for a whole.
+  // Under another name first: an incomplete one must not look complete.
   const gone = join(folderOf(lab), `.${name}.old`)
   await rm(gone, { recursive: true, force: true })
   await rename(join(folderOf(lab), name), gone)
@@ -100,7 +100,7 @@ const gib = (bytes: number): string =>
 
 export const sizeOf = ({ bytes }: Snapshot): string => gib(bytes)
 
-/** A tenth more than the copy itself: what the lab writes meanwhile needs room, too. */
+/** A tenth more than the copy itself, because the lab also writes meanwhile. */
 const refuseFull = async (lab: LabId, bytes: number): Promise<void> => {
   const { root } = pathsOf(lab)
   const free = await freeSpace(root)
@@ -111,7 +111,7 @@ const refuseFull = async (lab: LabId, bytes: number): Promise<void> => {
   })
 }
 
-/** @throws LabError where a copy would be of a lab that is broken on purpose, or partly off */
+/** @throws LabError if the lab is broken on purpose, or partly off */
 const refuseUnlessWhole = async (lab: Lab, provider: Provider): Promise<'off' | 'running'> => {
   const faults = await readJournal(lab)
   if (faults.length > 0)
@@ -140,9 +140,10 @@ const refuseUnlessWhole = async (lab: Lab, provider: Provider): Promise<'off' | 
 }
 
 /**
- * Keeps the machines from writing while `copy` works: what they hold in memory is written, then all are paused. To the
- * copy it is as if all had lost their power at one moment, which their file systems and databases are made for.
- * @returns seconds for which they stood still
+ * Keeps the machines from writing while `copy` works: they write their memory's data to disk, and then all are paused.
+ * In the copy, all machines seem to have lost their power at one moment, which their file systems and databases can
+ * handle.
+ * @returns the seconds for which they were paused
  */
 const whilePaused = async (context: Context, copy: () => Promise<void>): Promise<number> => {
   const { lab, provider, signal } = context
@@ -172,9 +173,9 @@ const whilePaused = async (context: Context, copy: () => Promise<void>): Promise
 }
 
 /**
- * Takes a snapshot of a lab that is off, or that runs. Whoever calls holds the lab.
- * @param replace whether one of the same name may be replaced
- * @throws LabError where the provider cannot, a fault is open, or there is no room; then nothing has changed
+ * Takes a snapshot of a lab that is off or running. The caller holds the lab's lock.
+ * @param replace whether a snapshot of the same name may be replaced
+ * @throws LabError if the provider cannot do it, a fault is active, or there is no space; then nothing has changed
  */
 export const takeSnapshot = async (
   context: Context,
@@ -212,7 +213,7 @@ export const takeSnapshot = async (
     if (state === 'running') pausedFor = await whilePaused(context, copy)
     else await copy()
     signal.throwIfAborted()
-    // Not while the machines stand still: to write it all out takes longer than to copy it.
+    // Not while the machines are paused: writing everything to disk takes longer than copying it.
     await syncAll(disks)
     const snapshot: Snapshot = {
       name,
@@ -257,8 +258,8 @@ const copyEntries = async (from: string, into: string): Promise<void> => {
 }
 
 /**
- * Whether what the lab file wants is what this snapshot was taken of. Then a repaired lab keeps its snapshot: what was
- * done to the lab since then is what a reset is to take away.
+ * Whether the lab file is the one of this snapshot. Then a repaired lab keeps its snapshot: a reset should remove what
+ * was done to the lab since.
  */
 export const fits = async (lab: LabId, name: string): Promise<boolean> => {
   const { root } = pathsOf(lab)
@@ -280,7 +281,7 @@ export const fits = async (lab: LabId, name: string): Promise<boolean> => {
   return (await text(root)) === (await text(own))
 }
 
-/** @throws LabError where a restore was killed half-way: the disks are those of two moments */
+/** @throws LabError if a restore was killed halfway: the disks are from two different moments */
 export const refuseHalfRestored = async (lab: LabId): Promise<void> => {
   const name = await readIfThere(markOf(lab))
   if (name === undefined) return
@@ -291,7 +292,7 @@ export const refuseHalfRestored = async (lab: LabId): Promise<void> => {
   )
 }
 
-/** @throws LabError where the provider keeps no snapshots, or there is none of this name */
+/** @throws LabError if the provider has no snapshots, or there is none of this name */
 export const refuseUnlessThere = async (lab: LabId, provider: Provider, name: string): Promise<void> => {
   refuseName(name)
   groupOf(provider, 'snapshots')
@@ -299,8 +300,8 @@ export const refuseUnlessThere = async (lab: LabId, provider: Provider, name: st
 }
 
 /**
- * Puts a snapshot in the place of a lab that is off. What the journal still wanted to undo is gone with the disks and
- * the memory that it was on. Whoever calls holds the lab, and brings it up afterwards.
+ * Restores a lab that is off from a snapshot. Open entries of the journal are dropped, because their effects are gone
+ * with the disks and the memory. The caller holds the lab's lock, and brings the lab up afterwards.
  */
 export const putBack = async (lab: LabId, provider: Provider, name: string): Promise<Snapshot> => {
   refuseName(name)
@@ -332,7 +333,7 @@ export const putBack = async (lab: LabId, provider: Provider, name: string): Pro
   return snapshot
 }
 
-/** A sentence for who lists them. */
+/** A sentence for the list of snapshots. */
 export const describe = (snapshot: Snapshot): string =>
   snapshot.while === 'off'
     ? 'taken while the lab was off'

@@ -137,15 +137,15 @@ export interface LabPaths {
   /** Held while a node is fenced and while its fence is undone; outside the folder like `lock`. */
   fenceLock(node: string): string
   machine(name: string): string
-  /** Which machines that exist already the lab has; absent where `lab` made them. */
+  /** Which existing machines the lab uses; missing if `lab` made its machines. */
   readonly hosts: string
   /** Which existing cluster the lab uses; absent where `lab` made the cluster. */
   readonly cluster: string
   /** What learners did: their progress, and ledgers. It outlives a restore. */
   readonly learn: string
-  /** Copies of the whole lab, a folder each. */
+  /** Copies of the whole lab, one folder each. */
   readonly snapshots: string
-  /** The disks in one of these copies, a folder for each machine. */
+  /** The disks in one of these copies, one folder per machine. */
   readonly snapshotDisks: (name: string) => string
 }
 
@@ -188,7 +188,7 @@ export const pathsOf = (lab: LabId): LabPaths => {
   }
 }
 
-/** Bytes that may still be written where this folder is. */
+/** Free bytes in the file system of this folder. */
 export const freeSpace = async (folder: string): Promise<number> => {
   const { bavail, bsize } = await statfs(folder)
   return bavail * bsize

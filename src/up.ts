@@ -67,8 +67,8 @@ export const planStop = (lab: Lab, provider: Provider, options: FileOptions): Pl
 }
 
 /**
- * Before a snapshot is put back: all machines lose their power at once, the ones that are no longer in the lab file,
- * too. An orderly end would take time, and nothing that they would write is wanted.
+ * For restoring a snapshot: all machines lose their power at once, including those that are no longer in the lab file.
+ * An orderly shutdown would take time, and what the machines would write is not needed.
  */
 export const planCut = (lab: Lab, provider: Provider, names: readonly string[]): Plan =>
   planOf(
@@ -81,8 +81,8 @@ export const planCut = (lab: Lab, provider: Provider, names: readonly string[]):
   )
 
 /**
- * `down`: needs only the name and no lab file, since it ends a lab whatever state its files are in.
- * @param looked told what is left, each time that a provider is asked: before its end, and after it
+ * `down`: needs only the name and no lab file, because it ends a lab whatever state its files are in.
+ * @param looked called with what is left, each time that a provider is asked: before its end, and after it
  */
 export const planDown = (
   lab: LabId,

@@ -1,9 +1,9 @@
-/** Looks through a whole bundle: every chunk, and every file of the program. */
+/** Checks a whole bundle: every chunk, and every file of the program. */
 import type { Source } from './source.js'
 import { chunkPath, type Manifest, sha256Of } from './manifest.js'
 import { LabError, messageOf } from '../error.js'
 
-/** @returns what is missing or damaged, a line for each */
+/** @returns what is missing or damaged, one line each */
 export const damageOf = async (
   source: Source,
   manifest: Manifest,

@@ -36,10 +36,13 @@ import type { ProgramFile } from './program.js'
 
 const compress = promisify(brotliCompress)
 
-/** Of 0 to 11: a base disk becomes 26 % of its size at 54 MiB/s a core; with 5 it would be 24 % at 29 MiB/s. */
+/**
+ * Brotli's quality, 0 to 11: with this one, a base disk shrinks to 26 % of its size at 54 MiB/s per core; with 5 it
+ * would be 24 % at 29 MiB/s.
+ */
 const quality = 4
 
-/** Chunks that are compressed at once. */
+/** Chunks that are compressed at the same time. */
 const atOnce = 4
 
 const zeros = Buffer.alloc(chunkSize)
@@ -51,7 +54,7 @@ export interface WantedPart {
   readonly path: string
 }
 
-/** Files of a folder, in all its depth, in the order of their names. @throws for what is no ordinary file */
+/** All files of a folder, at any depth, sorted by name. @throws for anything but an ordinary file */
 const filesIn = async (folder: string): Promise<readonly string[]> => {
   const entries = await readdir(folder, { withFileTypes: true, recursive: true })
   return entries
@@ -67,7 +70,7 @@ const filesIn = async (folder: string): Promise<readonly string[]> => {
 interface Making {
   readonly into: string
   readonly signal: AbortSignal
-  /** Digests of chunks that belong to this bundle. */
+  /** Digests of the chunks that belong to this bundle. */
   readonly used: Set<string>
   /** Called with a file's size and how much of it is done, in bytes. */
   readonly tell: (done: number, size: number) => void
@@ -140,14 +143,17 @@ const storeFile = async (folder: string, name: string, making: Making): Promise<
   }
 }
 
-/** @throws LabError `not-a-bundle` for a folder with something else in it: chunks that no bundle needs are removed */
+/**
+ * @throws LabError `not-a-bundle` for a folder that contains something else, because chunks that no bundle needs are
+ * removed
+ */
 const refuseOther = async (into: string): Promise<void> => {
   const entries: readonly string[] = await readdir(into).catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
     throw error
   })
   if (entries.length === 0 || entries.includes(manifestFile)) return
-  // One that was interrupted has chunks, and no manifest yet.
+  // An interrupted run leaves chunks, but no manifest.
   if (entries.every((name) => ['chunks', 'lab'].includes(name))) return
   throw new LabError('not-a-bundle', `${into} already contains something else`, {
     hint: `use another folder: --into ${into.replace(/\/$/, '')}/lab-bundle`,
@@ -166,14 +172,14 @@ const sweep = async (into: string, used: ReadonlySet<string>): Promise<void> => 
 
 export interface Made {
   readonly manifest: Manifest
-  /** Of everything in the bundle. */
+  /** The size of the whole bundle. */
   readonly bytes: number
 }
 
 /**
- * Writes a bundle. The manifest is written last: a folder without it is none. What an earlier, or an interrupted, run
- * has compressed already is found by its digest; it is compressed again, and not written.
- * @param tell called with the part, what of it is done (0 to 1), and a word about it
+ * Writes a bundle. The manifest is written last: without it, the folder is not a bundle. A chunk that an earlier or
+ * interrupted run wrote is found by its digest: it is compressed again, but not written again.
+ * @param tell called with the part, the fraction that is done (0 to 1), and a word about it
  */
 export const makeBundle = async (
   into: string,
@@ -196,7 +202,7 @@ export const makeBundle = async (
 ): Promise<Made> => {
   await refuseOther(into)
   await makeFolder(into, 0o755)
-  // From now on it is no bundle until it is complete.
+  // From now on it is not a bundle until it is complete.
   for (const name of [manifestFile, signatureFile]) await rm(join(into, name), { force: true })
   const used = new Set<string>()
   const made: BundlePart[] = []

@@ -1,6 +1,6 @@
 /**
- * Whose bundles are believed. Parts hold programs that this host runs, so a bundle is as good as its maker: the maker
- * has a key, and who takes the bundle knows the key's fingerprint from the maker, by another way than the bundle.
+ * Which makers of bundles are trusted. Parts contain programs that this host runs, so a bundle is as good as its
+ * maker. The maker has a key, and its users learn the key's fingerprint from the maker, separately from the bundle.
  */
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { join } from 'node:path'
@@ -31,7 +31,7 @@ export interface Maker {
   readonly fingerprint: string
 }
 
-/** This user's own key; undefined: none was made yet. */
+/** This user's own key; undefined if none was made yet. */
 const keptKey = async (): Promise<KeyObject | undefined> => {
   const text = await readIfThere(keyFile())
   if (text === undefined) return undefined
@@ -48,7 +48,7 @@ const keptKey = async (): Promise<KeyObject | undefined> => {
 
 const publicOf = (privateKey: KeyObject): KeyObject => createPublicKey(privateKey)
 
-/** The key that bundles of this user are signed with; made the first time. */
+/** The key that signs this user's bundles; it is made when it is first needed. */
 export const ownMaker = async (): Promise<Maker> => {
   let privateKey = await keptKey()
   if (!privateKey) {
@@ -63,7 +63,7 @@ export const ownMaker = async (): Promise<Maker> => {
   }
 }
 
-/** Fingerprints that this user trusts, one a line; what comes behind is a note. */
+/** Fingerprints that this user trusts, one per line; the rest of a line is a note. */
 const trustedMakers = async (): Promise<readonly string[]> => {
   const listed = ((await readIfThere(makersFile())) ?? '').split('\n').map((line) => line.split(' ')[0] ?? '')
   const own = await keptKey()
@@ -76,9 +76,10 @@ const remember = async (fingerprint: string, where: string): Promise<void> => {
 }
 
 /**
- * Returns if the maker of a bundle is trusted: by what was typed, from last time, or by the answer to a question.
+ * Returns if the maker of a bundle is trusted: because the user typed the fingerprint, trusted it earlier, or answers
+ * yes now.
  * @param given the fingerprint that the user typed
- * @param ask whom to ask; absent: nobody is there
+ * @param ask asks the user; undefined if there is no terminal
  * @throws LabError `unknown-maker`, `other-maker`
  */
 export const trustMaker = async (

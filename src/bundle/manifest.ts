@@ -13,26 +13,26 @@ export const manifestFile = 'manifest.json'
 export const signatureFile = 'manifest.sig'
 export const makerFile = 'maker.pub'
 
-/** Bytes of a file's content in one chunk: what is fetched again where something is wrong. */
+/** Bytes of a file's content in one chunk, which is fetched again if it is damaged. */
 export const chunkSize = 8 * 1024 ** 2
 
-/** Compressed, a chunk of noise is slightly larger than it was. */
+/** A compressed chunk of noise is slightly larger than the chunk. */
 const longestStored = chunkSize + 64 * 1024
 
 const whole = z.number().int().nonnegative()
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/)
 
-/** A relative path that stays in its folder. */
+/** A relative path that stays inside its folder. */
 const path = z
   .string()
   .max(400)
   .regex(/^(?!.*(?:^|\/)\.\.?(?:\/|$))[A-Za-z0-9._@+-]+(?:\/[A-Za-z0-9._@+-]+)*$/)
 
 const chunk = z.strictObject({
-  /** Where in the file it begins. */
+  /** The offset of its first byte in the file. */
   at: whole,
   bytes: whole.min(1).max(chunkSize),
-  /** Of what lies in `chunks/`: compressed by Brotli. */
+  /** Size of the file in `chunks/`, compressed by Brotli. */
   sha256,
   stored: whole.min(1).max(longestStored),
 })
@@ -41,15 +41,15 @@ const file = z.strictObject({
   path,
   size: whole,
   mode: z.number().int().min(0).max(0o777),
-  /** Seconds since the epoch: User-Mode Linux knows a base disk by it. */
+  /** Seconds since the epoch: User-Mode Linux identifies a base disk by this time. */
   modified: whole,
-  /** Of all chunks' content, one after the other: of the file without its holes. */
+  /** SHA-256 of the content of all chunks, one after the other: of the file without its holes. */
   sha256,
   chunks: z.array(chunk),
 })
 
 const part = z.strictObject({
-  /** `base-disk-10271e22895f`: its name, and the hash of what it was made from. */
+  /** `base-disk-10271e22895f`: its name, and the hash of its inputs. */
   key: z.string().regex(/^[a-z0-9][a-z0-9.-]*-[0-9a-f]{12}$/),
   title: z.string().max(200),
   files: z.array(file),
@@ -57,12 +57,12 @@ const part = z.strictObject({
 
 const manifest = z.strictObject({
   schema: z.literal('lab.bundle/v1'),
-  /** Of the `lab` that made it. */
+  /** Version of the `lab` that made it. */
   version: z.string().max(60),
   made: z.iso.datetime(),
   labs: z.array(z.string().max(64)),
   parts: z.array(part),
-  /** `lab` itself and its npm packages, as they lie in the bundle. */
+  /** `lab` itself and its npm packages, as they are in the bundle. */
   program: z.array(z.strictObject({ path, size: whole, sha256 })),
 })
 
@@ -73,10 +73,10 @@ export type Chunk = z.infer<typeof chunk>
 
 export const sha256Of = (data: Uint8Array): string => createHash('sha256').update(data).digest('hex')
 
-/** Where a chunk lies in a bundle. */
+/** The path of a chunk in a bundle. */
 export const chunkPath = (digest: string): string => `chunks/${digest.slice(0, 2)}/${digest}`
 
-/** Bytes that have to be fetched for these parts; what two of them share is fetched once. */
+/** Bytes that must be fetched for these parts; a chunk that two of them share is fetched once. */
 export const storedBytes = (parts: readonly BundlePart[]): number => {
   const sizes = new Map<string, number>()
   for (const { files } of parts)
@@ -84,7 +84,7 @@ export const storedBytes = (parts: readonly BundlePart[]): number => {
   return [...sizes.values()].reduce((sum, stored) => sum + stored, 0)
 }
 
-/** What a person compares: `SHA256:` and the hash of the public key, as ssh writes it. */
+/** The fingerprint that people compare: `SHA256:` and the hash of the public key, in the form that ssh uses. */
 export const fingerprintOf = (key: KeyObject): string =>
   `SHA256:${createHash('sha256')
     .update(key.export({ type: 'spki', format: 'der' }))
@@ -102,7 +102,7 @@ const damaged = (where: string, why: string, cause?: unknown): LabError =>
   })
 
 /**
- * Reads a manifest, and looks whether its maker signed it. Whether that maker is trusted, the caller decides.
+ * Reads a manifest, and checks the signature of its maker. The caller decides whether that maker is trusted.
  * @param where for messages: the folder or URL
  * @throws LabError `bad-bundle`
  */

@@ -1,6 +1,6 @@
 /**
- * `lab` itself in a bundle, so that a computer that has Node and nothing else can have it: the package, and those that
- * it needs as the tarballs that npm publishes. `npm ci` compares each with the digest of the lock file.
+ * `lab` itself in a bundle, so that a computer that has only Node can install it: the package, and its dependencies as
+ * the tarballs that npm publishes. `npm ci` compares each with the digest in the lock file.
  */
 import { existsSync } from 'node:fs'
 import { chmod, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
@@ -12,7 +12,7 @@ import { projectRoot } from '../render.js'
 import { sha256Of } from './manifest.js'
 
 export interface ProgramFile {
-  /** In the bundle. */
+  /** Paths in the bundle. */
   readonly path: string
   readonly size: number
   readonly sha256: string
@@ -27,20 +27,20 @@ interface LockEntry {
   resolved?: string
 }
 
-/** What of npm's lock file counts here. */
+/** The fields of npm's lock file that matter here. */
 export interface LockFile {
   readonly packages: Record<string, LockEntry>
 }
 
-/** `@xterm/xterm` of `node_modules/x/node_modules/@xterm/xterm`. */
+/** `@xterm/xterm` for `node_modules/x/node_modules/@xterm/xterm`. */
 const nameOf = (place: string): string =>
   place.slice(place.lastIndexOf('node_modules/') + 'node_modules/'.length)
 
-/** The file that `npm pack` gives a package. */
+/** The file name that `npm pack` gives a package. */
 const tarballOf = (name: string, version: string): string =>
   `${name.replace(/^@/, '').replace('/', '-')}-${version}.tgz`
 
-/** The packages that run `lab`, each once: those for its development are left out. */
+/** The packages that `lab` needs to run, each once, without those for its development. */
 export const neededPackages = (
   lock: LockFile,
 ): readonly { readonly spec: string; readonly tarball: string; readonly integrity: string }[] => {
@@ -58,7 +58,7 @@ export const neededPackages = (
   return [...found.values()]
 }
 
-/** The same lock file, without what is for development only, and with every package beside it. */
+/** The same lock file, without development packages, and with every package as a file next to it. */
 export const lockBeside = (lock: LockFile): LockFile => ({
   ...lock,
   packages: Object.fromEntries(
@@ -85,7 +85,7 @@ const digestFits = (data: Buffer, integrity: string): boolean =>
     )
   })
 
-/** Puts `lab` into a folder of one's choice. The signature of the bundle is looked at by the `lab` that comes out. */
+/** Installs `lab` into a folder of the user's choice. The installed `lab` checks the signature of the bundle. */
 const installScript = `#!/bin/sh
 # Installs lab from this folder, without a network: sh install.sh [FOLDER]
 set -eu
@@ -108,7 +108,7 @@ echo "So that it is called lab: ln -s $into/dist/cli.js /usr/local/bin/lab"
 `
 
 /**
- * Adds the folder `lab` to a bundle. npm fetches the packages, from its own cache where they are there.
+ * Adds the folder `lab` to a bundle. npm fetches the packages, from its own cache if possible.
  * @returns its files, by their path in the bundle
  * @throws LabError `no-lock-file`, `npm-pack`
  */

@@ -1,14 +1,14 @@
-/** Offers a bundle to the other computers of a room. Any web server would do; this one serves nothing else. */
+/** Offers a bundle to the other computers of a room. Any web server would do; this one serves only the bundle. */
 import { createReadStream, type Stats } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { chunkPath, makerFile, type Manifest, manifestFile, signatureFile } from './manifest.js'
 
-/** Connections at once: thirty computers with four each, and as many again. */
+/** Concurrent connections: four for each of thirty computers, and as many again. */
 const mostConnections = 256
 
-/** `bytes=5-`, `bytes=5-9`, `bytes=-5` of a file; undefined: the whole, `'none'`: nothing of it. */
+/** The range `bytes=5-`, `bytes=5-9` or `bytes=-5` of a file; undefined: the whole file; `'none'`: an empty range. */
 export const rangeOf = (
   header: string | undefined,
   size: number,
@@ -20,7 +20,7 @@ export const rangeOf = (
   return first > last ? 'none' : { first, last }
 }
 
-/** Everything that the bundle consists of, and nothing that merely lies in its folder. */
+/** Everything that belongs to the bundle, but no other files of its folder. */
 const filesOf = ({ parts, program }: Manifest): ReadonlySet<string> =>
   new Set([
     manifestFile,
@@ -32,7 +32,7 @@ const filesOf = ({ parts, program }: Manifest): ReadonlySet<string> =>
     ),
   ])
 
-/** @param told called for each answer: who asked for what, and what came of it */
+/** @param told called for each answer, with the client, the request and the result */
 export const bundleServer = (
   folder: string,
   manifest: Manifest,

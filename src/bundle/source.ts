@@ -1,4 +1,4 @@
-/** Where a bundle lies, a folder or any web server, and how what it holds is read. */
+/** The location of a bundle, a folder or any web server, and how to read its files. */
 import { open, stat } from 'node:fs/promises'
 import { isAbsolute, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -6,25 +6,27 @@ import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
 import { makerFile, type Manifest, manifestFile, readManifest, signatureFile } from './manifest.js'
 
 export interface Source {
-  /** For people: what was typed. */
+  /** For people: as it was typed. */
   readonly name: string
-  /** Whether what is read should be kept for the next try: it came over a network. */
+  /** Whether to keep what was read for the next attempt, because it came over a network. */
   readonly remote: boolean
   /**
    * The bytes of a file of the bundle.
-   * @param longest more than these are not read
+   * @param longest the most bytes that are read
    * @throws LabError `bundle-unreachable`, `bundle-file-missing`
    */
   read(path: string, longest: number, signal: AbortSignal): Promise<Buffer>
 }
 
-/** Milliseconds without a byte after which a server is asked again. */
+/** Milliseconds without a byte after which a request is repeated. */
 const silence = 20_000
-/** How often a server is asked again that did not answer, or stopped in the middle; and the first pause between, in ms. */
+/**
+ * How often a request is repeated if the server did not answer or stopped in the middle; and the first pause, in ms.
+ */
 const attempts = 5
 const firstPause = 500
 
-/** Bytes of a manifest: one of 3 GiB of parts has 150 KiB. */
+/** Limit in bytes for a manifest: that of 3 GiB of parts has 150 KiB. */
 const longestManifest = 64 * 1024 ** 2
 
 const unreachable = (name: string, why: string, cause?: unknown): LabError =>
@@ -70,7 +72,7 @@ const folderSource = (folder: string): Source => ({
   },
 })
 
-/** Why a fetch failed: Node hides it in the cause. */
+/** Why a fetch failed: Node hides the reason in the cause. */
 const reasonOf = (error: unknown): string => {
   const { cause } = error as { cause?: unknown }
   return cause instanceof Error ? messageOf(cause) : messageOf(error)
@@ -121,7 +123,7 @@ const urlSource = (base: string): Source => {
   }
 }
 
-/** @throws LabError for what is neither a folder nor an http or https URL */
+/** @throws LabError for anything but a folder or an http or https URL */
 export const sourceOf = async (where: string): Promise<Source> => {
   if (/^https?:\/\//i.test(where)) {
     const url = URL.canParse(where) ? new URL(where) : undefined
@@ -140,7 +142,7 @@ export const sourceOf = async (where: string): Promise<Source> => {
   })
 }
 
-/** The manifest of a bundle, as its maker signed it. Whether that maker is trusted, the caller decides. */
+/** The manifest of a bundle, with its signature checked. The caller decides whether the maker is trusted. */
 export const openBundle = async (
   source: Source,
   signal: AbortSignal,

@@ -1,4 +1,4 @@
-/** Parts from a bundle into the cache: every chunk is compared with its digest before anything is made of it. */
+/** Copies parts from a bundle into the cache: every chunk is compared with its digest before it is used. */
 import { chmod, mkdir, open, readFile, rename, rm, utimes, writeFile } from 'node:fs/promises'
 import { createHash } from 'node:crypto'
 import { dirname, join } from 'node:path'
@@ -14,11 +14,11 @@ import type { Source } from './source.js'
 
 const decompress = promisify(brotliDecompress)
 
-/** Chunks that are under way at once: decompressing them takes more than one processor. */
+/** Chunks that are processed at the same time: decompressing them can use more than one processor. */
 const atOnce = 4
-/** How often a chunk is asked for that is not what the manifest says. */
+/** How often a chunk that does not match the manifest is fetched again. */
 const attempts = 3
-/** What is written is left out where it is zero: a base disk is mostly holes. */
+/** Zeros are not written: a base disk is mostly holes. */
 const block = 64 * 1024
 const zeros = Buffer.alloc(block)
 
@@ -31,10 +31,12 @@ const badChunk = (source: Source, { sha256 }: Chunk): LabError =>
     },
   )
 
-/** Where chunks from a network wait until their part is complete, so that the next try need not fetch them again. */
+/**
+ * Where chunks from a network wait until their part is complete, so that the next attempt need not fetch them again.
+ */
 const incoming = (cache: Cache): string => join(cache.root, 'incoming')
 
-/** The compressed chunk, as the manifest has it. */
+/** The compressed chunk, as in the manifest. */
 const fetchChunk = async (
   source: Source,
   chunk: Chunk,
@@ -62,7 +64,7 @@ interface Taking {
   readonly source: Source
   readonly cache: Cache
   readonly signal: AbortSignal
-  /** Called with the bytes that a chunk had in the bundle. */
+  /** Called with the size of each chunk in the bundle. */
   readonly took: (stored: number) => void
 }
 
@@ -91,7 +93,7 @@ const writeFileOf = async (
       }
       took(chunk.stored)
     })
-    // Read again, as it is on the disk: a chunk that was written to the wrong place would be noticed by nobody else.
+    // Read back from the disk: nothing else would notice a chunk that was written to the wrong place.
     const hash = createHash('sha256')
     for (const { at, bytes } of file.chunks) {
       const buffer = Buffer.alloc(bytes)
@@ -114,8 +116,8 @@ const writeFileOf = async (
 }
 
 /**
- * Puts parts of a bundle into the cache, one after the other. What is there already is left alone; what was fetched
- * before an interruption is not fetched again.
+ * Copies parts of a bundle into the cache, one after the other. Parts that exist are left alone, and chunks fetched
+ * before an interruption are not fetched again.
  * @returns the bytes that were read from the bundle
  */
 export const takeParts = async (

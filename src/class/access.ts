@@ -1,4 +1,4 @@
-/** Who may come in: a token opens, a cookie keeps the door open, and whoever guesses has to wait. */
+/** Who may enter: a token logs in, a cookie keeps the login, and wrong guesses are limited. */
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { ClassFile } from './class.js'
 import { tokenOf } from './words.js'
@@ -13,12 +13,12 @@ const equal = (a: string, b: string): boolean => {
 
 const isOver = ({ until }: ClassFile, now: number): boolean => now > Date.parse(until)
 
-/** Who has this token; undefined: nobody, or the class is over. */
+/** The owner of this token; undefined if there is none, or the class is over. */
 export const holderOfToken = (wanted: ClassFile, typed: string, now = Date.now()): Who | undefined => {
   const token = tokenOf(typed)
   if (isOver(wanted, now)) return undefined
   let found: Who | undefined
-  // All are compared: how long it takes tells nothing.
+  // All are compared, so that the time it takes reveals nothing.
   for (const { id, token: own } of wanted.seats) if (equal(token, own)) found = { seat: id }
   if (equal(token, wanted.teacher)) found = 'teacher'
   return found
@@ -29,7 +29,7 @@ const nameOf = (who: Who): string => (who === 'teacher' ? 'teacher' : who.seat)
 const tokenFor = (wanted: ClassFile, name: string): string | undefined =>
   name === 'teacher' ? wanted.teacher : wanted.seats.find(({ id }) => id === name)?.token
 
-/** It depends on the token: a new token ends what was opened with the old one. */
+/** It depends on the token, so a new token invalidates cookies made with the old one. */
 const macOf = (wanted: ClassFile, name: string): string =>
   createHmac('sha256', wanted.secret)
     .update(`${name} ${tokenFor(wanted, name) ?? ''}`)
@@ -37,7 +37,7 @@ const macOf = (wanted: ClassFile, name: string): string =>
 
 export const cookieName = '__Host-seat'
 
-/** What a browser keeps; good after a restart of the gateway, until the class is over. */
+/** The cookie in a browser, valid across restarts of the gateway, until the class is over. */
 export const cookieFor = (wanted: ClassFile, who: Who): string =>
   `${nameOf(who)}.${macOf(wanted, nameOf(who))}`
 
@@ -59,8 +59,8 @@ export const holderOfCookie = (
 }
 
 /**
- * Wrong tokens: of one address, and of all together, since addresses are cheap. With 32 bits a token and 100 tries a
- * minute, thirty seats stand it for years.
+ * Limits of wrong tokens: from one address, and from all together, because addresses are cheap. At 32 bits per token
+ * and 100 attempts per minute, thirty seats are safe for years.
  */
 export class Guesses {
   readonly #wrong = new Map<string, number[]>()
@@ -70,7 +70,7 @@ export class Guesses {
   /** Milliseconds. */
   readonly within = 60_000
 
-  /** Whether this address may try now. */
+  /** Whether this address may make an attempt now. */
   may(address: string, now = Date.now()): boolean {
     const recent = (this.#wrong.get(address) ?? []).filter((at) => now - at < this.within)
     this.#all = this.#all.filter((at) => now - at < this.within)

@@ -1,19 +1,19 @@
-/** Whether a host has room for a class, and for how many seats it has. */
+/** Whether a host has room for a class, and for how many seats. */
 
-/** What one seat takes. */
+/** The needs of one seat. */
 export interface SeatNeeds {
-  /** Bytes: what its machines may hold at most, and what runs beside them. */
+  /** Bytes: the most that its machines can use, and the memory of its other processes. */
   readonly memory: number
   /** Processes and threads. */
   readonly tasks: number
-  /** Bytes on the disk at once, and if its LUNs are filled. */
+  /** Bytes on disk at once, and if its LUNs get full. */
   readonly disk: number
   readonly diskAtMost: number
-  /** Processors that its machines use when nobody works on them. */
+  /** Processors that its machines use when they are idle. */
   readonly processors: number
 }
 
-/** What the host has left. */
+/** What is free on the host. */
 export interface Room {
   readonly memory: number
   readonly tasks: number
@@ -22,20 +22,20 @@ export interface Room {
 }
 
 export interface Verdict {
-  /** How many more seats there is room for. */
+  /** How many more seats fit. */
   readonly fits: number
-  /** What is short for the number that was asked for, a sentence each. */
+  /** What is insufficient for the requested number, one sentence each. */
   readonly short: readonly string[]
-  /** What may become short later. */
+  /** What may become insufficient later. */
   readonly warnings: readonly string[]
 }
 
-/** Share of the processors that machines may use at rest, so that something is left for who works. */
+/** The share of the processors that idle machines may use, so that the rest is free for work. */
 const restShare = 0.75
 
 const gib = (bytes: number): string => `${(bytes / 1024 ** 3).toFixed(1)} GiB`
 
-/** @param count seats that do not run yet */
+/** @param count seats that are not running yet */
 export const budget = (count: number, seat: SeatNeeds, room: Room): Verdict => {
   const resources = [
     { what: 'memory', each: seat.memory, has: room.memory, text: gib },

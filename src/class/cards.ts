@@ -1,4 +1,4 @@
-/** Cards for the tables: one page to print, eight on a sheet of A4. */
+/** Cards for the tables: a page to print, with eight cards on a sheet of A4. */
 import { encode } from 'uqr'
 import { cardUrl, type ClassFile } from './class.js'
 
@@ -22,7 +22,7 @@ const texts = {
   },
 } as const
 
-/** A QR code as SVG: one path, without anything that a content policy would refuse. */
+/** A QR code as SVG: a single path, with nothing that a content security policy would refuse. */
 export const qrSvg = (text: string): string => {
   const { data, size } = encode(text, { ecc: 'M', border: 2 })
   const squares = data.flatMap((row, y) =>

@@ -1,4 +1,4 @@
-/** The gateway's certificate: its own, unless the teacher has one that browsers know. */
+/** The gateway's certificate: self-signed, unless the teacher provides one that browsers trust. */
 import { X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
 import { execa } from 'execa'
@@ -21,7 +21,7 @@ const kept = async (lab: string): Promise<Certificate | undefined> => {
 }
 
 /**
- * The certificate for an address; made with openssl where there is none for it yet. It signs itself: browsers warn once.
+ * The certificate for an address; openssl makes one if there is none yet. It is self-signed, so browsers warn once.
  * @throws LabError `no-certificate`
  */
 export const certificateFor = async (lab: string, address: string): Promise<Certificate> => {

@@ -28,7 +28,7 @@ const classFile = z.strictObject({
   schema: z.literal('lab.class/v1'),
   /** The lab's name, which is also the name of the class. */
   lab: z.string().regex(/^[a-z0-9-]+$/),
-  /** What `lab up` is given at each seat: the name of a shipped lab. */
+  /** The argument of `lab up` at each seat: the name of a shipped lab. */
   from: z.string(),
   size: z.enum(['full', 'small']),
   language: z.enum(['en', 'ja']),
@@ -36,20 +36,20 @@ const classFile = z.strictObject({
   seatMemory: z.int().positive().optional(),
   seats: z.array(seat),
   teacher: z.string(),
-  /** Signs what a browser keeps; 32 bytes in hexadecimal. */
+  /** The key that signs cookies; 32 bytes in hexadecimal. */
   secret: z.string().regex(/^[0-9a-f]{64}$/),
   host: z.string(),
   port: z.int().min(1).max(65_535),
-  /** What cards say: a name or an address of this host. */
+  /** The address on the cards: a name or an address of this host. */
   address: z.string(),
-  /** After that no token is good for anything. */
+  /** After this time no token is valid. */
   until: z.iso.datetime(),
 })
 
 export type ClassFile = z.infer<typeof classFile>
 export type Seat = z.infer<typeof seat>
 
-/** The most seats of a class: numbers have two digits on the cards. */
+/** The most seats of a class: numbers on the cards have two digits. */
 export const mostSeats = 99
 
 /** Where classes are kept: LAB_CLASSES, else /var/lib/lab/classes. */
@@ -75,17 +75,17 @@ export interface ClassPaths {
   /** Held by the gateway. */
   readonly gatewayLock: string
   readonly gatewayLog: string
-  /** Where commands talk to the gateway. */
+  /** The socket through which commands talk to the gateway. */
   readonly socket: string
   readonly certificate: string
   readonly key: string
   readonly cards: string
-  /** The lab file as seats see it in the place of the shipped one; only of a class that has another size. */
+  /** The lab file that replaces the shipped one at the seats; only for a class with another size. */
   readonly labFile: string
   seat(id: string): {
     readonly root: string
     readonly home: string
-    /** Empty here; at the seat, its root folder. */
+    /** Empty on the host; the root folder at the seat. */
     readonly emptyRoot: string
     readonly pid: string
     readonly log: string
@@ -151,7 +151,7 @@ export const classNames = async (): Promise<readonly string[]> =>
     .filter((entry) => entry.isDirectory())
     .map(({ name }) => name)
 
-/** The one that is meant. @throws LabError `no-class`, `which-class` */
+/** The class that is meant. @throws LabError `no-class`, `which-class` */
 export const theClass = async (named: string | undefined): Promise<ClassFile> => {
   const names = await classNames()
   const [only] = names
@@ -183,6 +183,6 @@ export const seatsOf = (count: number, before: readonly Seat[] = []): readonly S
 
 export const newSecret = (): string => randomBytes(32).toString('hex')
 
-/** The address of a card: it logs in. */
+/** The address on a card, which logs in. */
 export const cardUrl = ({ address, port }: ClassFile, token: string): string =>
   `https://${address.includes(':') ? `[${address}]` : address}:${String(port)}/${token}`

@@ -40,7 +40,7 @@ export const serveControl = async (socket: string, handlers: Handlers): Promise<
   return server
 }
 
-/** @throws LabError `no-gateway` where none listens; what the other side threw */
+/** @throws LabError `no-gateway` if no gateway listens; or the error of the other side */
 export const callControl = <T>(
   socket: string,
   method: 'GET' | 'POST',

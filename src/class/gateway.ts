@@ -1,6 +1,7 @@
 /**
- * What students and the teacher reach with a browser: a terminal at their seat, and the board. One process, on HTTPS;
- * nothing is answered without a token. Terminals are tmux's at the seats, so this process may end at any time.
+ * What students and the teacher reach with a browser: a terminal at their seat, and the board. One process serves
+ * HTTPS, and answers nothing without a token. The terminals are tmux sessions at the seats, so this process may end at
+ * any time.
  */
 import { fileURLToPath } from 'node:url'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -21,7 +22,7 @@ const pages = join(projectRoot, 'templates', 'class')
 const packageFolder = (name: string): string =>
   dirname(fileURLToPath(import.meta.resolve(`${name}/package.json`)))
 
-/** What the pages load, by address. There are seven files: no part of a request is ever taken as a path on the disk. */
+/** The files that pages load, by address. There are seven: no part of a request is ever used as a path on disk. */
 const pageFiles = (): ReadonlyMap<string, { readonly type: string; readonly text: string }> => {
   const packages = [
     ['@xterm/xterm', 'lib/xterm.js'],
@@ -43,11 +44,11 @@ const pageFiles = (): ReadonlyMap<string, { readonly type: string; readonly text
   )
 }
 
-/** Nothing but what this process serves, and no page of somebody else around it. */
+/** Allows only content from this process, and no embedding in other pages. */
 const policy = [
   "default-src 'none'",
   "script-src 'self'",
-  // xterm.js sets colours and sizes in elements of its own.
+  // xterm.js sets colours and sizes as styles of elements.
   "style-src 'self' 'unsafe-inline'",
   "img-src 'self' data:",
   "connect-src 'self'",
@@ -62,9 +63,9 @@ const sessions = ['desk', 'second', 'check'] as const
 
 /** Terminals at once: of a student with several windows, and of the teacher. */
 const mostTerminals = 8
-/** Bytes that may wait for a slow browser before its terminal is held back. */
+/** Bytes that may be queued for a slow browser before its terminal is paused. */
 const mostWaiting = 1024 ** 2
-/** Bytes of one message of a browser: a large paste. */
+/** The largest message of a browser in bytes: a large paste. */
 const longestMessage = 256 * 1024
 
 export interface Board {
@@ -77,7 +78,7 @@ export interface Board {
   readonly memory: number
   readonly seats: readonly (SeatState & {
     readonly hand: boolean
-    /** When its terminal was used last: ISO 8601. */
+    /** When its terminal was last used: ISO 8601. */
     readonly seen?: string
     readonly windows: number
   })[]
@@ -93,7 +94,7 @@ const memoryOf = (): { readonly free: number; readonly all: number } => {
 interface Desk {
   hand: boolean
   seen: number | undefined
-  /** Sockets of the student, and of the teacher who looks on. */
+  /** Sockets of the student, and of a teacher who watches. */
   readonly own: Set<WebSocket>
   readonly guests: Map<WebSocket, 'watch' | 'join'>
 }
@@ -151,7 +152,7 @@ export const openGateway = (
     forceCloseConnections: true,
     routerOptions: { maxParamLength: 200 },
   })
-  /** Not even that something is there. */
+  /** The answer does not even reveal that something is there. */
   const nothing = (reply: FastifyReply): FastifyReply => reply.code(404).send()
   app.setNotFoundHandler((_, reply) => nothing(reply))
   app.setErrorHandler((error: Error & { statusCode?: number }, _, reply) =>
@@ -232,7 +233,7 @@ export const openGateway = (
   const say = (socket: WebSocket, what: unknown): void => {
     if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(what))
   }
-  /** A student sees who looks on. */
+  /** A student is told who watches. */
   const tellGuests = ({ own, guests }: Desk): void => {
     const joined = [...guests.values()].includes('join')
     for (const socket of own) say(socket, { guest: guests.size === 0 ? 'none' : joined ? 'join' : 'watch' })
@@ -321,7 +322,7 @@ export const openGateway = (
     stream.on('error', () => stream.destroy())
     const url = new URL(request.url ?? '/', 'https://gateway')
     const who = whoIs(request)
-    // A page of somebody else may open sockets to here, and the browser sends the cookie along.
+    // Another site's page may open sockets to this server, and the browser sends the cookie along.
     const origin = request.headers.origin
     if (
       !who ||

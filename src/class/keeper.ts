@@ -1,6 +1,7 @@
 /**
- * Keeps the seats of a class as they are wanted. It asks the world what is there, a few seats at a time: one whose
- * first process is gone is opened again, and its lab brought up. So whoever ends in the middle is gone on from.
+ * Keeps the seats of a class in their desired state. It observes which seats exist and works on a few at a time: if
+ * the first process of a seat is gone, the seat is opened again and its lab brought up. So an interrupted run simply
+ * continues.
  */
 import { existsSync } from 'node:fs'
 import { appendFile, mkdir, rename, rm } from 'node:fs/promises'
@@ -13,43 +14,45 @@ import { classPaths } from './class.js'
 import { type Progress, progressIn } from './progress.js'
 import { closeSeat, labFolder, makeAccount, openSeat, runAtSeat, seatProcess, type SeatOf } from './seat.js'
 
-/** `waiting`: its turn has not come yet. `failed`: it is tried again after a while. */
+/** `waiting`: its turn has not come yet. `failed`: it will be tried again later. */
 export type SeatStatus = 'waiting' | 'starting' | 'ready' | 'failed'
 
 export interface SeatState {
   readonly id: string
   readonly status: SeatStatus
-  /** What is so, in a few words: how long it took, or what failed. */
+  /** The state in a few words: how long it took, or what failed. */
   readonly detail: string
   readonly progress?: Progress
 }
 
-/** Milliseconds for `lab up` at one seat: an iSCSI lab takes 20 s on a quiet host, one with Kubernetes 2 min. */
+/**
+ * Timeout of `lab up` at one seat in milliseconds: an iSCSI lab takes 20 s on an idle host, one with Kubernetes 2 min.
+ */
 const upDeadline = 30 * 60_000
-/** How often a seat is tried before it counts as failed: on a host that has much to do, the second try succeeds. */
+/** Attempts before a seat counts as failed: on a busy host, the second attempt succeeds. */
 const tries = 3
-/** Milliseconds after which a seat that failed is tried again, and between two looks at a seat that is ready. */
+/** Milliseconds until a failed seat is tried again, and between two checks of a seat that is ready. */
 const tryAgain = 30_000
 const lookAgain = 5000
 
 interface Kept {
   status: SeatStatus
   detail: string
-  /** When it is looked at next. */
+  /** When it is checked next. */
   next: number
   busy: boolean
-  /** How often it was tried in a row. */
+  /** Consecutive attempts. */
   tries: number
-  /** Its lab is removed before it is brought up. */
+  /** Whether its lab is removed before it is brought up. */
   reset: boolean
   progress?: Progress | undefined
 }
 
-/** What a failed command gives as its reason; where it gives none, its last line. */
+/** The reason that a failed command prints, or else its last line. */
 const reasonIn = (text: string): string =>
   /^✖ (.*)$/m.exec(text)?.[1]?.trim() ?? text.trim().split('\n').at(-1)?.trim() ?? ''
 
-/** It may have been asked for while the lab came up. */
+/** The reset may have been requested while the lab came up. */
 const isReset = ({ reset }: Kept): boolean => reset
 
 const failed = (seat: Kept, why: string): void => {
@@ -124,7 +127,7 @@ export class Keeper {
   #deal(): void {
     for (const [id, seat] of this.#seats) {
       if (this.#ended || seat.busy || seat.next > Date.now()) continue
-      // A look takes little; of labs that come up, only some at a time.
+      // Checks are cheap; only a few labs come up at the same time.
       const heavy = seat.status !== 'ready'
       if (heavy && this.#running >= this.#parallel) continue
       seat.busy = true
@@ -161,7 +164,7 @@ export class Keeper {
     }
     await makeAccount(of)
     await openSeat(of)
-    // A `lab up` that was begun before this process ended goes on; it is waited for.
+    // A `lab up` that was started before this process ended continues, so it is waited for.
     const up = await runAtSeat(of, ['lab', 'up', of.class.from, '--offline', '--yes', '--wait'], {
       timeout: upDeadline,
     })
@@ -182,7 +185,7 @@ export class Keeper {
   }
 }
 
-/** At once, so that whoever ends in the middle leaves all of the lab or nothing. Nothing runs at the seat. */
+/** In one step, so that an interruption leaves either the whole lab or nothing. Nothing is running at the seat. */
 const removeLab = async ({ class: { lab }, id }: SeatOf): Promise<void> => {
   const { root, home } = classPaths(lab).seat(id)
   const removed = join(root, 'removed')
@@ -192,7 +195,7 @@ const removeLab = async ({ class: { lab }, id }: SeatOf): Promise<void> => {
   await rm(removed, { recursive: true, force: true })
 }
 
-/** As the seat's own user: a link that a student lays leads nowhere that the student could not go. */
+/** As the seat's own user: a student's links cannot lead anywhere that the student cannot go. */
 const readProgress = async (seat: SeatOf): Promise<Progress | undefined> => {
   const file = join(labFolder(seat), 'learn', 'progress.ndjson')
   const { exitCode, stdout } = await runAtSeat(seat, ['tail', '-c', '200000', file], { timeout: 10_000 })

@@ -1,8 +1,7 @@
 /**
- * The namespaces of a seat, and what is in its root folder. That folder is made of what a student needs, and of nothing
- * else of this host: programs, a few files of /etc, Node, `lab`, the parts, and the seat's home folder. Only the last
- * can be written to. There is no network but the seat's own, whose only interface is its loopback, and no process but
- * those of the seat.
+ * The namespaces of a seat, and the contents of its root folder. That folder contains only what a student needs of
+ * this host: programs, a few files of /etc, Node, `lab`, the parts, and the seat's home folder. Only the last is
+ * writable. The only network interface is the seat's own loopback, and the only processes are those of the seat.
  */
 import { realpath } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -16,14 +15,14 @@ export interface Account {
   readonly gid: number
 }
 
-/** Where things are at a seat. `lab` itself is where it is on this host. */
+/** Paths at a seat. `lab` itself is at the same path as on this host. */
 export const inside = {
   cache: '/run/lab/cache',
   bin: '/run/lab/bin',
   home: (account: string) => `/home/${account}`,
 }
 
-/** What programs look up in /etc. Users, groups and names of hosts are a seat's own. */
+/** Files that programs read in /etc. Users, groups and host names are the seat's own. */
 const settings = [
   ...['alternatives', 'bash.bashrc', 'bash_completion.d', 'debian_version', 'inputrc', 'ld.so.cache'],
   ...['ld.so.conf', 'ld.so.conf.d', 'localtime', 'login.defs', 'magic', 'manpath.config', 'nsswitch.conf'],
@@ -97,7 +96,7 @@ exec setpriv --reuid "$uid" --regid "$gid" --clear-groups --no-new-privs --inh-c
   sh -c 'trap : TERM HUP INT; while :; do sleep 3600 & wait; done'
 `
 
-/** The folder that has the packages of `lab`: its own, or the one of the project that it is a package of. */
+/** The folder with the packages of `lab`: its own, or that of the project in which it is installed. */
 const packagesFolder = async (): Promise<string> => {
   const [above = ''] = (await realpath(fileURLToPath(import.meta.resolve('commander')))).split(
     '/node_modules/',
@@ -110,11 +109,14 @@ export interface Place {
   readonly root: string
   readonly home: string
   readonly account: Account
-  /** A lab file that takes the place of the shipped one of this lab. */
+  /** A lab file that replaces the shipped one of this lab. */
   readonly labFile: { readonly path: string; readonly lab: string } | undefined
 }
 
-/** The command that opens a seat's namespaces, and stays. Its number goes to its file descriptor 3 when all is there. */
+/**
+ * The command that opens a seat's namespaces, and stays. It writes its pid to file descriptor 3 when everything is
+ * ready.
+ */
 export const openingCommand = async ({ root, home, account, labFile }: Place): Promise<readonly string[]> => {
   const program = await realpath(projectRoot)
   const packages = await packagesFolder()

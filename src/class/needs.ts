@@ -1,4 +1,4 @@
-/** What a seat of a lab takes, and what the host has: for the budget of a class. */
+/** The needs of a seat of a lab, and the resources of the host: for the budget of a class. */
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import type { Lab } from '../lab/lab.js'
@@ -9,13 +9,15 @@ import type { Room, SeatNeeds } from './budget.js'
 
 const MiB = 1024 ** 2
 
-/** Bytes at a seat beside its machines: the supervisor, tmux and a shell, and a `lab` command now and then. */
+/** Bytes at a seat in addition to its machines: the supervisor, tmux, a shell, and an occasional `lab` command. */
 const beside = 160 * MiB
 
-/** Bytes that are left to the host and to the gateway. */
+/** Bytes that are reserved for the host and the gateway. */
 const reserve = 768 * MiB
 
-/** Processors that a machine uses at rest: an estimate for nodes of Kubernetes, of which a lab of three used 0.3. */
+/**
+ * Processors that an idle machine uses: an estimate for nodes of Kubernetes, based on a lab of three that used 0.3.
+ */
 const atRest = { node: 0.1, other: 0.005 }
 
 export const seatNeeds = (lab: Lab): SeatNeeds => {

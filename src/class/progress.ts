@@ -1,4 +1,4 @@
-/** How far a student is, from the lines that `lab learn` adds to the progress file of the seat's lab. */
+/** How far a student is, according to the lines that `lab learn` adds to the progress file of the seat's lab. */
 import { z } from 'zod'
 
 const event = z.looseObject({
@@ -11,19 +11,19 @@ const event = z.looseObject({
 
 export interface Progress {
   readonly exercise: string
-  /** The step that is worked on; absent: the exercise is finished, or was left. */
+  /** The current step; undefined if the exercise is finished, or was left. */
   readonly step?: string
-  /** When that step became the present one: ISO 8601. */
+  /** When that step became the current one: ISO 8601. */
   readonly since: string
   readonly done: number
   /** Hints and solutions that were asked for. */
   readonly hints: number
-  /** What the last check saw. */
+  /** The last evidence of a check. */
   readonly saw?: string
   readonly finished: boolean
 }
 
-/** Undefined: nothing was begun yet. What is no event, as a line torn by a power cut, is left out. */
+/** Undefined if nothing was begun yet. Invalid lines, such as one that a power cut shortened, are left out. */
 export const progressIn = (text: string): Progress | undefined => {
   const events = text.split('\n').flatMap((line) => {
     try {

@@ -1,4 +1,4 @@
-/** What came of a class, by seat numbers: names are in a file of their own. */
+/** The results of a class, by seat number: names are in a file of their own. */
 import type { Board } from './gateway.js'
 
 const quoted = (text: string): string => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
@@ -26,7 +26,7 @@ export const resultsCsv = (board: Board): string =>
 const escaped = (text: string): string =>
   text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;')
 
-/** A test case for each seat: passed where its exercise is finished, skipped where none was begun. */
+/** A test case for each seat: passed if its exercise is finished, skipped if none was begun. */
 export const resultsJunit = (board: Board): string => {
   const cases = board.seats.map(({ id, progress }) => {
     const inside = !progress

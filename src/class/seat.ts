@@ -15,7 +15,7 @@ import { type ClassFile, classPaths } from './class.js'
 import { type Account, inside, openingCommand } from './namespaces.js'
 import { besideProcess, inScope } from './scope.js'
 
-/** As Linux knows a user: `lab-iscsi-07`, at most 32 letters. */
+/** A Linux user name: `lab-iscsi-07`, at most 32 characters. */
 export const accountOf = (lab: string, seat: string): string =>
   `lab-${lab.slice(0, 32 - 4 - 1 - seat.length)}-${seat}`
 
@@ -27,7 +27,7 @@ const findAccount = async (name: string): Promise<Account | undefined> => {
     : undefined
 }
 
-/** Processes and threads that a seat may have; those of a lab with four nodes are about 1500. */
+/** The limit of processes and threads of a seat; a lab with four nodes uses about 1500. */
 const mostTasks = 4000
 
 export interface SeatOf {
@@ -37,26 +37,26 @@ export interface SeatOf {
 
 const pathsOfSeat = ({ class: { lab }, id }: SeatOf) => classPaths(lab).seat(id)
 
-/** Field 22 of /proc/PID/stat: with its number, that is one process and no later one. */
+/** Field 22 of /proc/PID/stat: together with the pid it identifies one process. */
 const beganAt = async (pid: number): Promise<string | undefined> => {
   const text = await readFile(`/proc/${String(pid)}/stat`, 'utf8').catch(() => '')
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
   return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19]
 }
 
-/** The first process of a seat, as this host counts; undefined: the seat does not run. */
+/** The first process of a seat, with its pid on this host; undefined if the seat does not run. */
 export const seatProcess = async (seat: SeatOf): Promise<number | undefined> => {
   const text = await readFile(pathsOfSeat(seat).pid, 'utf8').catch(() => '')
   const [pid = '', began = ''] = text.trim().split(/\s+/)
   return began !== '' && (await beganAt(Number(pid))) === began ? Number(pid) : undefined
 }
 
-/** Makes the account, where it is not there, and its folders. */
+/** Creates the account and its folders, if they do not exist. */
 export const makeAccount = async (seat: SeatOf): Promise<Account> => {
   const name = accountOf(seat.class.lab, seat.id)
   let account = await findAccount(name)
   if (!account) {
-    // --system: no mail spool, no range of subordinate users, a number below those of people.
+    // --system: no mail spool, no range of subordinate users, and a number below those of people.
     const made = await execa(
       'useradd',
       [
@@ -154,7 +154,7 @@ const environment = ({ class: { lab }, id }: SeatOf): Readonly<Record<string, st
   }
 }
 
-/** The words that run a command at a seat, as the student would, with nothing of this process's environment. */
+/** The command line that runs a command at a seat, as the student would, without this process's environment. */
 export const atSeat = (
   seat: SeatOf,
   pid: number,
@@ -167,11 +167,11 @@ export const atSeat = (
   ...['setpriv', '--reuid', String(account.uid), '--regid', String(account.gid), '--clear-groups'],
   ...['--no-new-privs', '--inh-caps=-all', '--bounding-set=-all', '--'],
   ...['env', '-i', ...Object.entries(environment(seat)).map(([name, value]) => `${name}=${value}`)],
-  // Each in a session of its own: no terminal of ours is within reach.
+  // Each in its own session, so that our terminal is out of reach.
   ...['setsid', '--wait', 'sh', '-c', 'cd "$HOME" && exec "$@"', 'seat', ...command],
 ]
 
-/** Where a seat can be entered. @throws LabError `seat-gone` */
+/** A process through which a seat can be entered. @throws LabError `seat-gone` */
 const entrance = async (seat: SeatOf): Promise<{ readonly pid: number; readonly account: Account }> => {
   const pid = await seatProcess(seat)
   const account = await findAccount(accountOf(seat.class.lab, seat.id))
@@ -188,7 +188,7 @@ export interface Ran {
   readonly stderr: string
 }
 
-/** Runs a command at a seat to its end. */
+/** Runs a command at a seat and waits for its end. */
 export const runAtSeat = async (
   seat: SeatOf,
   command: readonly string[],
@@ -230,14 +230,14 @@ const processesOfUser = async (uid: number): Promise<readonly number[]> => {
     .flatMap(([pid = 0, user]) => (user === uid ? [pid] : []))
 }
 
-/** Ends everything that runs at a seat. The kernel ends a PID namespace with its first process. */
+/** Ends everything that runs at a seat. The kernel ends a PID namespace together with its first process. */
 export const closeSeat = async (seat: SeatOf): Promise<void> => {
   const pid = await seatProcess(seat)
   if (pid !== undefined) {
     try {
       process.kill(pid, 'SIGKILL')
     } catch {
-      // It ended just now.
+      // It has just ended.
     }
     for (const until = Date.now() + 20_000; Date.now() < until && (await seatProcess(seat)) !== undefined;)
       await delay(50)
@@ -258,7 +258,7 @@ export const removeSeat = async (seat: SeatOf): Promise<void> => {
         try {
           process.kill(pid, 'SIGKILL')
         } catch {
-          // It ended just now.
+          // It has just ended.
         }
       await delay(100)
     }
@@ -268,7 +268,7 @@ export const removeSeat = async (seat: SeatOf): Promise<void> => {
   await rm(pathsOfSeat(seat).root, { recursive: true, force: true })
 }
 
-/** What of a seat is still there: looked for afresh. */
+/** What is left of a seat, observed anew. */
 export const leftOfSeat = async (seat: SeatOf): Promise<readonly string[]> => {
   const name = accountOf(seat.class.lab, seat.id)
   const account = await findAccount(name)

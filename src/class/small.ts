@@ -1,7 +1,7 @@
 /** A lab file with less memory for every machine, for many seats on one host. */
 import { isMap, isSeq, parseDocument } from 'yaml'
 
-/** MiB by role: the least that a lab file may give. */
+/** MiB by role: the least that a lab file may have. */
 const smallMemory: Readonly<Record<string, number>> = { 'control-plane': 1536, worker: 768 }
 const otherMemory = 256
 
@@ -10,7 +10,7 @@ const mebibytes = (text: string): number => {
   return Number(value) * (unit === 'GiB' ? 1024 : 1)
 }
 
-/** The same file, comments and all; memory that is smaller already stays. */
+/** The same file with its comments; memory that is already smaller stays. */
 export const smallLab = (text: string): string => {
   const document = parseDocument(text)
   const machines = document.get('machines')

@@ -1,11 +1,11 @@
 /**
- * A terminal at a seat: tmux keeps it, so that a browser that is closed loses nothing. It is spoken to in its control
- * mode, as lines on pipes: no pseudo-terminal is needed here, and the end of this process is only a client that left.
+ * A terminal at a seat, kept by tmux, so that nothing is lost when a browser is closed. It is used in tmux's control
+ * mode, as lines on pipes: no pseudo-terminal is needed here, and if this process ends, tmux only loses a client.
  */
 import type { ChildProcess } from 'node:child_process'
 import { startAtSeat, type SeatOf } from './seat.js'
 
-/** As `%output` writes bytes: what is not printable, and the backslash, are three octal digits. */
+/** The escaping of bytes in `%output`: unprintable bytes and the backslash are three octal digits. */
 export const unescaped = (text: Buffer): Buffer => {
   const out = Buffer.alloc(text.length)
   let length = 0
@@ -20,7 +20,7 @@ export const unescaped = (text: Buffer): Buffer => {
   return out.subarray(0, length)
 }
 
-/** Bytes that one `send-keys` is given: a command line of tmux must not be too long. */
+/** Bytes per `send-keys`, because a command line of tmux must not be too long. */
 const keysAtOnce = 256
 
 /** The commands that type these bytes into the pane. */
@@ -34,7 +34,7 @@ export const keyCommands = (data: Buffer): readonly string[] => {
 }
 
 export interface TerminalEvents {
-  /** What the terminal shows. */
+  /** The screen of the terminal. */
   output(data: Buffer): void
   /** To who looks on: the size that the student's terminal has, or has now. */
   sized(columns: number, rows: number): void
@@ -45,14 +45,14 @@ export interface TerminalEvents {
 export interface Terminal {
   type(data: Buffer): void
   resize(columns: number, rows: number): void
-  /** Output is held back by the pipe until it is resumed. */
+  /** The pipe holds output back until it is resumed. */
   pause(): void
   resume(): void
-  /** Leaves; the shell goes on. */
+  /** Detaches; the shell continues. */
   close(): void
 }
 
-/** `watch`: keys are not taken. Neither who watches nor who joins changes the size. */
+/** `watch`: keys are ignored. Neither watching nor joining changes the size. */
 export type TerminalMode = 'own' | 'watch' | 'join'
 
 type Asked = 'other' | 'size' | 'capture' | 'cursor'
@@ -60,10 +60,10 @@ type Asked = 'other' | 'size' | 'capture' | 'cursor'
 const configuration = [
   'set -g default-terminal xterm-256color',
   'set -g history-limit 5000',
-  // No login shell: /etc/profile would take lab from the path.
+  // Not a login shell: /etc/profile would remove lab from the path.
   'set -g default-command /bin/bash',
   'set -g escape-time 10',
-  // A size that was given stays, whoever else looks.
+  // A size that was set stays, whoever else watches.
   'set -g window-size latest',
   '',
 ].join('\n')
@@ -71,7 +71,7 @@ const configuration = [
 const startScript =
   'printf %s "$1" > "$HOME/.tmux.lab.conf"; shift; exec tmux -L lab -f "$HOME/.tmux.lab.conf" "$@"'
 
-/** @param session a name: `desk` is the student's */
+/** @param session its name: `desk` is the student's */
 export const openTerminal = async (
   seat: SeatOf,
   session: string,

@@ -1,4 +1,6 @@
-/** Goes in as a student does: through the address of the card, with its words, into the terminal; and types. */
+/**
+ * Visits a seat the way a student does: through the address on the card, with its words, into the terminal, and types.
+ */
 import { request } from 'node:https'
 import { WebSocket } from 'ws'
 import { LabError } from '../error.js'
@@ -9,7 +11,7 @@ export interface Visit {
   readonly seconds: number
 }
 
-/** The cookie that the address of a card gives. @throws LabError `not-let-in` */
+/** The cookie from the address on a card. @throws LabError `not-let-in` */
 export const logIn = (url: string, ca: string): Promise<string> =>
   new Promise((resolve, reject) => {
     const call = request(url, { ca, timeout: 20_000, agent: false }, (response) => {
@@ -29,7 +31,7 @@ export const logIn = (url: string, ca: string): Promise<string> =>
   })
 
 /**
- * Types a command into a terminal of the seat that is not the student's own, and reads what comes of it.
+ * Types a command into a terminal of the seat other than the student's, and reads its output.
  * @param deadline milliseconds
  */
 export const visitSeat = async (
@@ -49,7 +51,7 @@ export const visitSeat = async (
   }
   const { host, origin } = new URL(url)
   const socket = new WebSocket(`wss://${host}/terminal?session=check`, { ca, headers: { cookie, origin } })
-  // Split, so that the command as it is typed does not look like its answer.
+  // Split, so that the echo of the command does not look like its output.
   const mark = `seat-${String(began)}`
   return new Promise((resolve) => {
     let shown = ''

@@ -1,7 +1,7 @@
-/** Tokens that a person can type: four words of 256, so 32 bits, which the gateway's limit makes enough for a day. */
+/** Tokens that a person can type: four of 256 words, so 32 bits, which the gateway's limits make safe for a day. */
 import { randomBytes } from 'node:crypto'
 
-/** Short, of everyday English, and none that sounds like another. */
+/** Short words of everyday English that do not sound alike. */
 export const words: readonly string[] = (
   'acorn actor adult agent album alley amber angel ankle apple april apron arena armor arrow atlas ' +
   'attic audio autumn bacon badge baker bamboo banana banjo barrel basil basket beach beacon beard bench ' +
@@ -27,7 +27,7 @@ export const words: readonly string[] = (
 export const newToken = (count = 4): string =>
   [...randomBytes(count)].map((byte) => words[byte] ?? '').join('-')
 
-/** As somebody typed it: in capitals, with blanks or dots between. */
+/** As people type it: in capitals, with blanks or dots in between. */
 export const tokenOf = (typed: string): string =>
   typed
     .toLowerCase()

@@ -97,7 +97,7 @@ export const listenAddress = (text: string): { readonly host: string; readonly p
   return { host: bracketed ?? plain ?? '127.0.0.1', port }
 }
 
-/** The addresses under which others reach what listens there. */
+/** The addresses at which other computers reach a server that listens there. */
 export const reachableAt = (host: string): readonly string[] => {
   if (host !== '0.0.0.0' && host !== '::') return [host]
   return Object.values(networkInterfaces())

@@ -1,4 +1,4 @@
-/** The process that keeps a class: the gateway, and whoever looks after the seats. Started by `lab class up`. */
+/** The process that keeps a class: the gateway, and the keeper of the seats. Started by `lab class up`. */
 import { once } from 'node:events'
 import { certificateFor } from '../class/certificate.js'
 import { classPaths, readClass, theClass } from '../class/class.js'

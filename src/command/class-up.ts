@@ -1,4 +1,7 @@
-/** `lab class up`: says what is wanted, and sees that the process which keeps the class runs; that one does the rest. */
+/**
+ * `lab class up`: writes the desired state, and makes sure that the process that keeps the class is running; that
+ * process does the rest.
+ */
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
@@ -74,10 +77,10 @@ const wholeNumber = (text: string, what: string, most: number): number => {
   return value
 }
 
-/** The nearest folder above, or itself, that is there. */
+/** The nearest existing folder: the path itself, or one above it. */
 const nearest = (path: string): string => (existsSync(path) || path === '/' ? path : nearest(dirname(path)))
 
-/** @throws LabError `no-room`, with how many seats there is room for */
+/** @throws LabError `no-room`, with the number of seats that fit */
 const refuseTooMany = async (
   lab: Lab,
   wanted: ClassFile,
@@ -159,7 +162,7 @@ export const boardSoon = async (lab: string, signal: AbortSignal): Promise<Board
   }
 }
 
-/** What a class of seats is to be now: what was so before, and what was typed. */
+/** The desired state of a class: its present state, changed by what was typed. */
 const wantedClass = (lab: Lab, options: UpOptions, before: ClassFile | undefined): ClassFile => {
   const count = wholeNumber(options.count, '--count', mostSeats)
   const { host, port } = listenAddress(
@@ -241,10 +244,10 @@ export const up = async (name: string, options: UpOptions, io: Io): Promise<Exit
       await writeClass({ ...wanted, seatMemory: mostMemory(lab) })
       if (small !== undefined) {
         await writePrivate(paths.labFile, small)
-        // Seats read it; it lies in a folder that they cannot look into.
+        // Seats read it, but it is in a folder that they cannot open.
         await chmod(paths.labFile, 0o644)
       }
-      // Seats cannot write to the cache, so it is noted for them.
+      // Seats cannot write to the cache, so their use of parts is recorded here.
       await noteUse(
         paths.root,
         neededParts({ images: imagesOf(full) }).map(({ path }) => join(path, 'x')),
@@ -264,7 +267,7 @@ export const up = async (name: string, options: UpOptions, io: Io): Promise<Exit
   }
 }
 
-/** Tells how seats come up, until none has still to come. */
+/** Reports how seats come up, until none is outstanding. */
 const untilReady = async (
   wanted: ClassFile,
   io: Io,
@@ -309,7 +312,7 @@ const untilReady = async (
   return ready === all ? exitCodes.ok : exitCodes.failed
 }
 
-/** The parts that a class needed are nobody's any more. */
+/** No machine of the class needs its parts any more. */
 export const forgetParts = async (lab: Lab): Promise<void> =>
   forgetUse(
     classPaths(lab.name).root,

@@ -66,10 +66,10 @@ const board = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
   return exitCodes.ok
 }
 
-/** Milliseconds for `lab verify` at a seat, on a host where others work. */
+/** Timeout of `lab verify` at a seat in milliseconds, on a busy host. */
 const verifyDeadline = 300_000
 
-/** Seats that are visited at once: each asks all its machines. */
+/** Seats that are visited at the same time: each queries all its machines. */
 const visitsAtOnce = 2
 
 const verify = async (options: ClassOptions, io: Io): Promise<ExitCode> => {

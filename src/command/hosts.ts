@@ -1,4 +1,4 @@
-/** Machines that exist already: the file that says how they are reached, and whether they can be a lab's. */
+/** Machines that exist already: the file that says how to reach them, and whether a lab can use them. */
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
@@ -17,23 +17,23 @@ import { cannotWrite } from './cannot-write.js'
 import { printJson } from './json.js'
 import { asJson, type Io, line, type Options, type Verb, type VerbLine, withYes } from './verb.js'
 
-/** As `ssh-keygen -l` prints it. */
+/** In the form that `ssh-keygen -l` prints. */
 const fingerprint = (hostKey: string): string => {
   const [kind = '', blob = ''] = hostKey.split(' ')
   const digest = createHash('sha256').update(Buffer.from(blob, 'base64')).digest('base64').replace(/=+$/, '')
   return `SHA256:${digest} (${kind.replace(/^ssh-|^ecdsa-sha2-/, '').toUpperCase()})`
 }
 
-/** Who logs in to the hosts of a file, for a command. */
+/** The logins to the hosts of a file, for a command. */
 export const loginsFor = async (file: HostsFile, io: Io): Promise<Logins> => {
   const { Logins } = await import('../provider/hosts/login.js')
   return new Logins(file, io.askSecret, (password) => keepSecret([password]))
 }
 
 /**
- * The file with a pinned key for every host that answers. Keys that nobody has looked at yet are shown, asked about
- * once, and written into the file.
- * @throws LabError `host-key-unknown` where nobody says that they are right
+ * The file with a pinned key for every host that answers. New keys are shown, confirmed by the user, and written into
+ * the file.
+ * @throws LabError `host-key-unknown` if they are not confirmed
  */
 export const withPinnedKeys = async (file: HostsFile, options: Options, io: Io): Promise<HostsFile> => {
   const { unpinned } = await import('../provider/hosts/survey.js')
@@ -41,7 +41,7 @@ export const withPinnedKeys = async (file: HostsFile, options: Options, io: Io):
   const { dialDirectly } = await import('../machine/dial.js')
   const { shownHostKey } = await import('../machine/ssh.js')
   let current = file
-  // Jump hosts first: the others are reached through them.
+  // Jump hosts first, because the others are reached through them.
   for (const isJump of [true, false]) {
     const logins = await loginsFor(current, io)
     const found = new Map<string, string>()
@@ -52,7 +52,7 @@ export const withPinnedKeys = async (file: HostsFile, options: Options, io: Io):
           const dial = () => ('via' in login ? logins.dial(login) : dialDirectly(login.address, login.port))
           found.set(login.name, await shownHostKey(placeOf(login), dial))
         } catch {
-          // It is said with all else that is wrong, when it is asked.
+          // The problem is reported with all others when the host is checked.
           io.signal.throwIfAborted()
         }
       }),
@@ -87,7 +87,7 @@ const signs: Readonly<Record<Finding['level'], string>> = { refuse: '✖', warn:
 /** A finding in one line. */
 export const describe = ({ host, what, saw }: Finding): string => `${host}: ${what}: ${maskKnown(saw)}`
 
-/** A table: a line for each finding, and below it what is to be done. */
+/** A table: one line per finding, and below it what to do. */
 export const findingsTable = (findings: readonly Finding[]): string => {
   const width = (of: (finding: Finding) => string): number =>
     Math.max(0, ...findings.map((each) => of(each).length))
@@ -100,7 +100,7 @@ export const findingsTable = (findings: readonly Finding[]): string => {
     .join('')
 }
 
-/** Pins what is not pinned yet, and asks all hosts. */
+/** Pins the keys that are not pinned yet, and checks all hosts. */
 export const survey = async (
   named: string,
   lab: Lab | undefined,

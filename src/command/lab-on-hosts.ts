@@ -1,11 +1,11 @@
-/** A lab whose machines exist already: found out and checked before anything of it is begun. */
+/** A lab whose machines exist already: its hosts are checked before anything is changed. */
 import { exitCodes, LabError } from '../error.js'
 import type { Lab } from '../lab/lab.js'
 import type { View } from '../view/view.js'
 import { providerInUse } from '../lifecycle/provider-in-use.js'
 import type { Io, Options } from './verb.js'
 
-/** Whoever sits at the terminal may be asked for passwords, where the lab's own key does not open a host. */
+/** If the lab's key does not work at a host, a person at the terminal may be asked for passwords. */
 export const askForHosts = async (lab: Lab, io: Io): Promise<void> => {
   if (lab.provider !== 'hosts') return
   const [{ keptHosts }, { useLogins }, { loginsFor }] = await Promise.all([
@@ -18,9 +18,9 @@ export const askForHosts = async (lab: Lab, io: Io): Promise<void> => {
 }
 
 /**
- * The lab with the addresses and the memory that its hosts really have. The first time all of them are asked, and
- * nothing is begun where one of them cannot be a lab's.
- * @throws LabError `preflight` with everything that is wrong with all of them
+ * The lab with the addresses and the memory that its hosts really have. The first time, all hosts are checked, and
+ * nothing is changed if a lab cannot use one of them.
+ * @throws LabError `preflight` with every problem of every host
  */
 export const labOnHosts = async (lab: Lab, options: Options, io: Io, view: View): Promise<Lab> => {
   if (options.hosts === undefined) {

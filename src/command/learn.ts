@@ -39,7 +39,7 @@ interface LearnOptions extends Options {
   readonly seed?: string
 }
 
-/** The namespaces whose pods a claim of the exercise is about. */
+/** The namespaces of the pods that the exercise's claims are about. */
 const namespacesOf = (exercise: Exercise): readonly string[] => [
   ...new Set(
     exercise.steps.flatMap(({ check }) =>
@@ -48,7 +48,7 @@ const namespacesOf = (exercise: Exercise): readonly string[] => [
   ),
 ]
 
-/** Everything that an attempt works with, for as long as `body` takes. */
+/** Everything that an attempt works with, while `body` runs. */
 const withSurroundings = async <T>(
   session: Session,
   exercise: Exercise,
@@ -100,7 +100,7 @@ const withSurroundings = async <T>(
   }
 }
 
-/** @throws LabError where an exercise could not be reset */
+/** @throws LabError if an exercise could not be reset */
 const refuseWithoutClean = async (lab: Lab): Promise<void> => {
   if ((await snapshotsOf(lab)).some(({ name }) => name === cleanName)) return
   throw new LabError('no-clean', `${lab.name} has no snapshot called ${cleanName} to go back to`, {

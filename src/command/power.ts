@@ -24,7 +24,7 @@ const stateOf = async (lab: Lab, provider: Provider, name: string): Promise<Mach
     detail: 'the provider does not know the machine',
   }
 
-/** Cuts the power. That it is to be switched on again is on the disk before. */
+/** Cuts the power. The undo is on disk first. */
 const switchOff = async ({ lab, provider }: Session, name: string): Promise<void> => {
   const { noteUndo } = await import('../journal.js')
   const { switchingOn } = await import('../fault/power.js')
@@ -35,8 +35,8 @@ const switchOff = async ({ lab, provider }: Session, name: string): Promise<void
 }
 
 /**
- * Switches a machine on, and returns when it runs, before it answers SSH. What was noted when it was switched off is
- * struck out, and a fence that hit it while it was off is undone.
+ * Switches a machine on, and returns when it runs, before it answers SSH. The entry of its switching off is removed,
+ * and a fence that hit the machine while it was off is undone.
  */
 const switchOn = async (session: Session, view: View, name: string): Promise<void> => {
   const { lab, signal } = session

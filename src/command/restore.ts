@@ -11,8 +11,8 @@ import { asJson, type Io, type Options, type Verb, withEvents, withWait } from '
 import { withLab } from './with-lab.js'
 
 /**
- * The lab as a snapshot has it. Machines that run lose their power: what they would still write is not wanted. Then
- * the lab is started, and asked whether it is well.
+ * Restores a lab from a snapshot. Running machines lose their power, because their unwritten data is not needed. Then
+ * the lab is started and checked.
  */
 const run = async (nameOrPath: string, snapshot: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)

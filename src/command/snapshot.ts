@@ -7,7 +7,7 @@ import { providerOf } from '../lifecycle/provider-in-use.js'
 import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
 import { withLab } from './with-lab.js'
 
-/** A copy of a whole lab at one moment. One that runs stands still meanwhile, and goes on. */
+/** A copy of a whole lab at one moment. A running lab is paused meanwhile. */
 const run = async (
   nameOrPath: string,
   name: string,

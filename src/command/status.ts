@@ -31,7 +31,7 @@ const fencingStatus = async (lab: Lab) => {
   }
 }
 
-/** The machines that somebody switched off by hand, and nobody has switched on since. */
+/** The machines that were switched off by hand and are still off. */
 const offByHand = async (lab: Lab): Promise<readonly string[]> => {
   if (!existsSync(pathsOf(lab).faults)) return []
   const { readJournal } = await import('../journal.js')

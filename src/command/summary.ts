@@ -1,4 +1,4 @@
-/** What people read once a lab is up. */
+/** The text that people read once a lab is up. */
 import { machinesWith, type Lab, nfsServerOf, nodesOf, portalOf } from '../lab/lab.js'
 import { sizeText } from '../lab/units.js'
 import type { Report } from '../plan/step.js'

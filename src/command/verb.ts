@@ -18,11 +18,11 @@ export interface Options {
   readonly storageClass?: string
   /** All questions are answered with yes. */
   readonly yes?: boolean
-  /** A bundle, folder or URL, from which parts are taken before any are built. */
+  /** A bundle, as a folder or URL, from which parts are taken before any are built. */
   readonly from?: string
-  /** The fingerprint of whoever made it. */
+  /** The fingerprint of its maker. */
   readonly maker?: string
-  /** Nothing is built or fetched from anywhere else. */
+  /** Nothing is built or fetched from elsewhere. */
   readonly offline?: boolean
 }
 
@@ -35,7 +35,7 @@ export interface Io {
   readonly signal: AbortSignal
   /** Asks the person at the terminal; absent if there is none. */
   readonly ask?: (question: string) => Promise<boolean>
-  /** Asks for a line that is not shown while it is typed; absent: nobody sits there. */
+  /** Asks for a line that is not shown while it is typed; undefined if there is no terminal. */
   readonly askSecret?: (question: string) => Promise<string>
   /** Aborted when the parent process, if it is connected by an IPC channel, has ended. */
   readonly orphaned: () => AbortSignal
@@ -93,7 +93,7 @@ export const withEvents = new Option('--events', 'print events as NDJSON while t
 export const withWait = new Option('--wait', 'wait while another lab command holds the lab')
 export const withYes = new Option('--yes', 'answer every question with yes')
 
-/** Where parts come from, for verbs that may have to make some. */
+/** The sources of parts, for verbs that may have to make some. */
 export const withSource: readonly Option[] = [
   new Option('--from <bundle>', 'a folder or URL with parts, which are taken before any are built').env(
     'LAB_PARTS',

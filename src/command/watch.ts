@@ -23,10 +23,13 @@ import { shortReport, versionsOf } from './run.js'
 import { asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
 import { withLab } from './with-lab.js'
 
-/** Milliseconds between two looks at what a person may have done. */
+/** Milliseconds between two checks for changes made by a person. */
 const pause = 250
 
-/** What a person did, as far as the journal and the provider show it: in words that stay the same while it is so. */
+/**
+ * What a person has changed, according to the journal and the provider: in words that stay the same as long as it
+ * does.
+ */
 const actsIn = async ({ context: { lab, provider }, watch }: ExerciseContext): Promise<readonly string[]> => {
   const [journal, states] = await Promise.all([readJournal(lab), provider.states(lab)])
   return [
@@ -42,7 +45,7 @@ const actsIn = async ({ context: { lab, provider }, watch }: ExerciseContext): P
   ]
 }
 
-/** Records what comes until Ctrl-C, which is how a person says that it is enough. */
+/** Records until Ctrl-C, with which a person says that it is enough. */
 const untilEnough = async (exercise: ExerciseContext, view: View, signal: AbortSignal): Promise<void> => {
   const known = new Set(await actsIn(exercise))
   while (!signal.aborted) {
@@ -65,7 +68,7 @@ const run = async (
   const provider = await providerOf(lab)
   const host = await measureHost()
   const reportOf = (facts: Facts): RunReport => runReport({ ...facts, host }, maskKnown)
-  // Without the lock: whoever acts meanwhile takes it, with `lab power` for instance.
+  // Without the lock: a person who changes the lab needs it, with `lab power` for instance.
   return withLab(lab, { io, options, keepEvents: true }, async ({ view, open, hold }) => {
     const session = await open(lab, provider, new AbortController().signal)
     const plan = await planNow(lab, provider)

@@ -25,7 +25,7 @@ export const viewFor = (io: Io, options: Options, changed?: LabId): View =>
     mask: maskKnown,
   })
 
-/** How something long is prepared that the user has asked for: progress is shown, and nobody is asked. */
+/** How something long that the user has requested is prepared: progress is shown, and no question is asked. */
 export const preparationOf = (io: Io, view: View): Preparation => ({
   signal: io.signal,
   notice: (text) => view.notice(text),
@@ -72,7 +72,7 @@ export interface Held {
    * @param signal ends the session's work; default: Ctrl-C
    */
   readonly open: (lab: Lab, provider: Provider, signal?: AbortSignal) => Promise<Session>
-  /** Takes the lab's lock from now on, and waits for whoever has it: for a command that let others act until now. */
+  /** Takes the lab's lock from now on, and waits for its holder: for a command that let others work until now. */
   readonly hold: (command: string) => Promise<void>
 }
 

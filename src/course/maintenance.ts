@@ -7,7 +7,7 @@ import { stayedWithin, untouched } from '../trial/claims.js'
 import type { PodSeen } from '../trial/history.js'
 import { forget, podNamed, put, read, servers, threeReady, withLedger, zk } from './zookeeper-servers.js'
 
-/** Empties a node as the text does. @returns what kubectl said when it did not come to its end in time */
+/** Drains a node as the text does. @returns kubectl's output if it did not complete in time */
 const drain = async (
   context: ExperimentContext,
   node: string,
@@ -29,13 +29,13 @@ const drain = async (
     .then(() => undefined, messageOf)
 }
 
-/** What is known of a drain and of what is to be drained, after it came to its end or gave up. */
+/** The result of a drain, and the state of the node and the pods afterwards. */
 export interface DrainSeen {
-  /** What kubectl said when it gave up; undefined where it came to its end. */
+  /** kubectl's output if it gave up; undefined if it completed. */
   readonly said: string | undefined
-  /** The node takes no pods. */
+  /** The node is unschedulable. */
   readonly cordoned: boolean
-  /** Pods of the ensemble that are on the node still. */
+  /** Pods of the ensemble that are still on the node. */
   readonly left: readonly PodSeen[]
 }
 
@@ -52,7 +52,7 @@ const drainSeen = async (
   }
 }
 
-/** It came to its end: the node takes no pods, and none of the ensemble's is left on it. */
+/** The drain completed: the node is unschedulable, and no pod of the ensemble is left on it. */
 export const drained = ({ said, cordoned, left }: DrainSeen): Verdict => ({
   ok: said === undefined && cordoned && left.length === 0,
   saw: [
@@ -62,7 +62,7 @@ export const drained = ({ said, cordoned, left }: DrainSeen): Verdict => ({
   ].join('; '),
 })
 
-/** What the API server keeps of a disruption budget. */
+/** The fields of a disruption budget in the API server. */
 export interface DisruptionBudget {
   readonly spec: { readonly maxUnavailable?: number | string }
   readonly status: {
@@ -79,10 +79,10 @@ export const allows = ({ status }: DisruptionBudget, disruptions: number): Verdi
 })
 
 /**
- * A drain was refused by a disruption budget, and failed for no other reason: it did not come to its end, the API
- * server answers an eviction of that pod with the budget, the budget allows none, the pod is as it was, and the node
- * takes no pods.
- * @param answer to a question for the eviction of the pod, which changes nothing
+ * A disruption budget refused the drain, and nothing else did: the drain did not complete, the API server refuses an
+ * eviction of that pod because of the budget, the budget allows none, the pod is unchanged, and the node is
+ * unschedulable.
+ * @param answer to a dry run of the pod's eviction
  */
 export const refusedByBudget = (
   { said, cordoned, left }: DrainSeen,
@@ -149,7 +149,7 @@ export const maintenance: Experiment = {
         await context.act(title, async () => {
           said = await drain(context, node, 90)
         })
-        // The last change of a pod may be on its way still.
+        // The last change of a pod may still be on its way.
         await context.until(claimed, 15, async () => drained(await drainSeen(context, node, said)))
       }
       await empty(`drain ${first}, the node of zk-0`, first, 'the first drain completes')

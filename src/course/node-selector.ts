@@ -1,4 +1,4 @@
-/** Text 003: pods that may run on the nodes of one type only, and their only node is lost. */
+/** Text 003: pods that may run only on nodes of one type, and their only node is lost. */
 import { z } from 'zod'
 import { undoAct } from '../fault/undo-act.js'
 import { machinesWith } from '../lab/lab.js'

@@ -1,4 +1,4 @@
-/** The StatefulSet `web` of text 004: how experiments apply it, change it, and look at its pods. */
+/** The StatefulSet `web` of text 004: how experiments apply it, change it, and observe its pods. */
 import type { Verdict } from '../plan/step.js'
 import type { ExperimentContext } from '../trial/experiment-context.js'
 import type { PodSeen } from '../trial/history.js'
@@ -12,7 +12,7 @@ export const podNamed = (context: ExperimentContext, name: string): PodSeen | un
 export const ordinals = (from: number, to: number): readonly string[] =>
   Array.from({ length: to - from + 1 }, (_, index) => `web-${String(from + index)}`)
 
-/** The pods web-0 to web-(n-1) are ready, and no others are there. */
+/** The pods web-0 to web-(n-1) are ready, and there are no others. */
 export const complete = (pods: readonly PodSeen[], count: number): Verdict => {
   const wanted = ordinals(0, count - 1)
   const ready = pods.filter((pod) => pod.ready && wanted.includes(pod.name))
@@ -54,13 +54,13 @@ interface Options {
   readonly parallel?: boolean
 }
 
-/** Milliseconds: the moment before an act, and how long it took until the pods were as wanted. */
+/** Milliseconds: the moment before a change, and how long it took until the pods were as desired. */
 interface Settled {
   readonly from: number
   readonly took: number
 }
 
-/** Applies the StatefulSet, and waits until its pods, and no others, are ready. */
+/** Applies the StatefulSet, and waits until exactly its pods are ready. */
 export const applyWeb = async (
   context: ExperimentContext,
   { replicas = 2, nginx = 'nginx:1.22', parallel = false }: Options = {},
@@ -72,7 +72,7 @@ export const applyWeb = async (
   return { from, took: await untilComplete(context, replicas, from) }
 }
 
-/** Scales the StatefulSet, and waits until so many pods, and no others, are ready. */
+/** Scales the StatefulSet, and waits until exactly that many pods are ready. */
 export const scaleTo = async (context: ExperimentContext, replicas: number): Promise<Settled> => {
   const from = await context.act(`scale to ${String(replicas)}`, () =>
     context.kubectl(['scale', 'statefulset/web', `--replicas=${String(replicas)}`]),
@@ -93,7 +93,7 @@ export const remove = (context: ExperimentContext, pod: string): Promise<number>
 
 const claimNames = (count: number): readonly string[] => ordinals(0, count - 1).map((name) => `www-${name}`)
 
-/** @returns them, so that it can be said later whether they are the same */
+/** @returns the pods, so that they can be compared later */
 export const claimsThere = async (
   context: ExperimentContext,
   title: string,
@@ -112,7 +112,7 @@ export const claimsKept = async (
   context.claim(title, sameVolumes(before, await volumeClaims(context)))
 }
 
-/** Each writes its name into its volume, as the text does. */
+/** Each pod writes its name into its volume, as in the text. */
 export const writeNames = async (context: ExperimentContext, count: number): Promise<void> => {
   await context.act('let each pod write its name into its volume', async () => {
     for (const pod of ordinals(0, count - 1))
@@ -135,7 +135,7 @@ export const namesServed = async (
 }
 
 export const image = async (context: ExperimentContext, name: string): Promise<string> => {
-  // As the lab's manifests ask for it, so that both spellings are the same.
+  // In the form that the lab's manifests use, so that both spellings mean the same.
   const text = context.manifest('web.yaml', { replicas: 0, nginx: name, parallel: false })
   return Promise.resolve(/image: (\S+)/.exec(text)?.[1] ?? name)
 }

@@ -1,4 +1,4 @@
-/** The three ZooKeeper servers that `lab up` deploys, as experiments look at them and write to them. */
+/** The three ZooKeeper servers that `lab up` deploys, as experiments observe them and write to them. */
 import type { Verdict } from '../plan/step.js'
 import type { ExperimentContext } from '../trial/experiment-context.js'
 import type { PodSeen } from '../trial/history.js'
@@ -20,7 +20,7 @@ export const threeReady = (context: ExperimentContext): Verdict => {
   }
 }
 
-/** One command for each server, its output in one line. */
+/** One command for each server, with its output on one line. */
 export const ofEach = async (
   context: ExperimentContext,
   command: readonly string[],
@@ -30,7 +30,7 @@ export const ofEach = async (
   return said
 }
 
-/** zkCli.sh prints what it asks and what it hears; the value is a line by itself. */
+/** zkCli.sh echoes the request and prints messages; the value is on a line of its own. */
 export const valueIn = (output: string, wanted: string): boolean =>
   output.split('\n').some((line) => line.trim() === wanted)
 
@@ -67,7 +67,7 @@ export const read = (
     return { ok: valueIn(said, value), saw: said.split('\n').at(-1)?.trim() ?? 'nothing' }
   })
 
-/** The server with the number of an ordinal and one. */
+/** The number of a server is its ordinal plus one. */
 const serverOf = (context: ExperimentContext, id: number) => {
   const pod = `zk-${String(id - 1)}`
   return { pod, node: podNamed(context, pod)?.node ?? 'no node' }

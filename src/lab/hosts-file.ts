@@ -1,6 +1,6 @@
 /**
- * hosts.yaml: which real machine is which machine of a lab file, and how one logs in to it. It holds no secret: a
- * password is asked for, or comes from a variable.
+ * hosts.yaml: which real machine is which machine of a lab file, and how to log in to it. It contains no secret: a
+ * password is typed, or is in an environment variable.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
@@ -31,21 +31,21 @@ export interface LoginSpec {
   readonly address: string
   readonly port: number
   readonly user: string
-  /** Absolute path of a private key. Absent, like `password`: what the agent has, or the user's own keys. */
+  /** Absolute path of a private key. Without it and `password`: the agent's keys, or the user's own. */
   readonly key?: string | undefined
   readonly password?: PasswordSource | undefined
-  /** `ssh-ed25519 AAAA…`: the only host key that is accepted. Absent: nobody has looked at it yet. */
+  /** `ssh-ed25519 AAAA…`: the only host key that is accepted. Undefined: none was confirmed yet. */
   readonly hostKey?: string | undefined
 }
 
 export interface HostSpec extends LoginSpec {
   /** Name of the machine in lab files. */
   readonly name: string
-  /** For sudo. Absent: the password of the login, where there is one, else none is needed. */
+  /** For sudo. Default: the login's password if there is one; otherwise sudo must not ask. */
   readonly sudoPassword?: PasswordSource | undefined
-  /** Name of the jump host that the way leads through. */
+  /** Name of the jump host that the connection goes through. */
   readonly via?: string | undefined
-  /** The network interface that has the machine's address in the lab. Absent: the one with the address that SSH uses. */
+  /** The network interface with the machine's address in the lab. Default: the one with the address that SSH uses. */
   readonly interface?: string | undefined
   /** Absent: it can only be forced to reboot. */
   readonly power?: PowerSpec | undefined
@@ -56,7 +56,7 @@ export interface JumpHostSpec extends LoginSpec {
 }
 
 export interface HostsFile {
-  /** As its user named it. */
+  /** Its path as the user typed it. */
   readonly file: string
   readonly hosts: readonly HostSpec[]
   readonly jumpHosts: readonly JumpHostSpec[]
@@ -76,7 +76,7 @@ const password = (description: string) =>
     (value) =>
       passwordPattern.test(value)
         ? undefined
-        : // Whatever it is may be the password itself.
+        : // The value may be the password itself.
           'a password does not belong in this file; write `ask`, or the name of an environment variable with a leading `$`, such as $PI_PASSWORD',
     { description, pattern: passwordPattern.source, writeOnly: true },
   )
@@ -203,7 +203,7 @@ function* rulesOf({ hosts, jumpHosts, defaults }: Written): Generator<Found> {
       yield { path: ['jumpHosts', name], message: 'has no user; set user, here or in defaults' }
 }
 
-/** @throws LabFileError with everything that is wrong, one problem a line */
+/** @throws LabFileError with every problem, one per line */
 export const parseHosts = (content: string, file: string): HostsFile => {
   const fail = (problems: readonly LabFileProblem[]): never => {
     throw new LabFileError(file, problems, `lab hosts check ${quote(file)}`)
@@ -227,10 +227,11 @@ export const parseHosts = (content: string, file: string): HostsFile => {
   ].sort((a, b) => a.line - b.line || a.column - b.column)
   if (!parsed.success || problems.length > 0) return fail(problems)
   const { hosts, jumpHosts = {}, defaults = {} } = parsed.data
-  // Made once: who shares one is asked for it once.
+  // One object per source: hosts that share it ask for the password once.
   const shared = { password: sourceOf(defaults.password), sudoPassword: sourceOf(defaults.sudoPassword) }
   const loginOf = (written: Written['hosts'][string]): LoginSpec => {
-    // Whoever says how to log in says all of it: a key of `defaults` is not tried beside a password of the host's own.
+    // A host that has its own login uses all of it: a key of `defaults` is not tried together with the host's own
+    // password.
     const own = written.key !== undefined || written.password !== undefined
     return {
       address: written.address,
@@ -255,7 +256,7 @@ export const parseHosts = (content: string, file: string): HostsFile => {
   }
 }
 
-/** @throws LabFileError, also where there is no such file */
+/** @throws LabFileError, also if the file does not exist */
 export const loadHosts = (file: string): HostsFile => {
   let content: string
   try {
@@ -272,7 +273,7 @@ export const loadHosts = (file: string): HostsFile => {
 }
 
 /**
- * Writes host keys into a file that has none for them yet; all else in it, comments as well, stays.
+ * Writes missing host keys into a file; everything else in it stays, including comments.
  * @param keys by the name of the host, or of the jump host
  */
 export const pinHostKeys = (file: string, keys: ReadonlyMap<string, string>): void => {
@@ -283,7 +284,7 @@ export const pinHostKeys = (file: string, keys: ReadonlyMap<string, string>): vo
   writeFileSync(file, document.toString({ lineWidth: 0 }))
 }
 
-/** `pi@10.0.0.[11-14]` as the logins that it stands for: a range may stand for the last number. */
+/** `pi@10.0.0.[11-14]` as the logins that it stands for: the last number may be a range. */
 export const expandLogins = (
   word: string,
 ): readonly { readonly user: string; readonly address: string }[] => {

@@ -108,7 +108,7 @@ const completeDatabase = (
 /** LIO knows initiators by lower-case names, and hexadecimal digits may be written in either case. */
 const canonicalName = (iqn: string): string => (/^(?:eui|naa)\./.test(iqn) ? iqn.toLowerCase() : iqn)
 
-/** What the lab file says, else, where there are several control planes, an address that no machine has. */
+/** The endpoint of the lab file, or else, with several control planes, an address that no machine has. */
 const endpointOf = ({
   kubernetes,
   machines,
@@ -126,7 +126,7 @@ const endpointOf = ({
   return several && endpoint !== undefined ? { endpoint } : {}
 }
 
-/** Fills in what one part of a file takes from another. */
+/** Fills in fields that depend on other parts of the file. */
 const complete = ({ apiVersion: _, iscsi, ...file }: CompleteLabFile, path: string): Lab => {
   const targets: TargetSpec[] = (iscsi?.targets ?? []).map(
     ({ machine, machines, address, quorum, ...target }) => ({

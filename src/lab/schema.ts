@@ -257,7 +257,7 @@ const buildSchema = ({ faults, experiments }: Words) =>
         (value) =>
           !new RegExp(filePattern).test(value)
             ? `${shown(value)}: expected the name of a folder: letters, digits, "_", "-" and ".", without a path`
-            : // `up` keeps a copy beside its copy of the lab file.
+            : // `up` keeps a copy next to its copy of the lab file.
               ['machines', 'rendered', 'runs', 'ssh'].includes(value)
               ? `${shown(value)} is a name that lab reserves; choose another`
               : undefined,

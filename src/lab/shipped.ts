@@ -1,6 +1,6 @@
 /**
- * The lab files that come with lab, and the list of them. Parsing them all takes half a second, so `lab list` reads
- * labs/list.json; a file that is not as it was when the list was written is parsed.
+ * The lab files that come with lab, and their list. Parsing them all takes half a second, so `lab list` reads
+ * labs/list.json; a file that has changed since the list was written is parsed.
  */
 import { createHash } from 'node:crypto'
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
@@ -23,7 +23,7 @@ export interface ShippedLab {
   /** Absolute path. */
   readonly file: string
   readonly description: string
-  /** The scenarios and experiments that can be run on it. */
+  /** The scenarios and experiments that it can run. */
   readonly runs: ReturnType<typeof runsOf>
 }
 
@@ -47,7 +47,7 @@ const listed = (): Readonly<Record<string, Listed>> => {
 
 const digestOf = (text: string): string => createHash('sha256').update(text).digest('hex')
 
-/** @param parser loaded only where a lab file is not as it is in the list */
+/** @param parser loaded only if a lab file differs from the list */
 export const shippedLabs = (
   parser: () => Promise<Parse>,
   list: Readonly<Record<string, Listed>> = listed(),
@@ -64,7 +64,7 @@ export const shippedLabs = (
     }),
   )
 
-/** What belongs into `labs/list.json`. */
+/** The content of `labs/list.json`. */
 export const listOf = (parse: Parse): Readonly<Record<string, Listed>> =>
   Object.fromEntries(
     shippedNames().map((name) => {

@@ -16,7 +16,7 @@ export const subnetAt = (file: File, section: 'network' | 'kubernetes', key: str
 export const labSubnet = (file: File) => subnetAt(file, 'network', 'subnet', defaults.subnet)
 export const podSubnet = (file: File) => subnetAt(file, 'kubernetes', 'podSubnet', defaults.podSubnet)
 
-/** Why nothing of the lab can have this address of its network; undefined: it can, or nobody knows. */
+/** Why nothing in the lab can have this address of its network; undefined if it can, or if this is unknown. */
 export const addressProblem = (file: File, address: string): string | undefined => {
   const { subnet, text = '' } = labSubnet(file)
   if (!subnet) return undefined
@@ -29,12 +29,12 @@ export const addressProblem = (file: File, address: string): string | undefined 
   return undefined
 }
 
-/** Host numbers below this one are left to routers and hosts as long as there are others. */
+/** Addresses with host numbers below this one are left to routers and hosts, as long as there are others. */
 const firstFree = 10
 
 /**
- * The lowest address of a subnet that is not taken, from host 10 on; without one there, from host 2 on.
- * @returns undefined where every address is taken, or the subnet is none
+ * The lowest free address of a subnet, from host 10 on, or else from host 2 on.
+ * @returns undefined if every address is taken, or the subnet is invalid
  */
 export const freeAddress = (subnetText: string, taken: readonly string[]): string | undefined => {
   const subnet = parseSubnet(subnetText)

@@ -16,7 +16,7 @@ export interface FaultForm extends FaultWords {
   readonly rules: (file: DraftFile, fault: DraftFault, path: Path) => Found
   /** The words for every machine it touches; undefined for an invalid word. */
   readonly touches: (fault: DraftFault) => readonly (string | undefined)[]
-  /** Whether it makes the kubelets of the workers it touches go unheard. */
+  /** Whether the control plane stops hearing the kubelets of the workers it hits. */
   readonly silences: (fault: DraftFault, file: DraftFile) => boolean
 }
 

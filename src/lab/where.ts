@@ -12,7 +12,7 @@ export const where = (description = 'What it happens to') =>
     examples: ['database', 'standby', 'worker1', 'target'],
   })
 
-/** Control planes that are known by what they do at a moment, and how. */
+/** Control planes that are named by what they do at the moment. */
 const moving = {
   'etcd-leader': 'the control plane that leads etcd',
   endpoint: 'the control plane that has the address of the API server',
@@ -22,7 +22,7 @@ type Moving = keyof typeof moving
 
 const isMoving = (word: string): word is Moving => Object.hasOwn(moving, word)
 
-/** Who did what when a fault was aimed. */
+/** Which machine did what when a fault was aimed. */
 export interface Roles extends Readonly<Partial<Record<Moving, string>>> {
   /** The worker that runs the database. */
   readonly server: string

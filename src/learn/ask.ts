@@ -1,4 +1,6 @@
-/** How a check of an exercise is asked of a real lab. There are three answers, and the third is nobody's mistake. */
+/**
+ * How a check of an exercise is asked of a real lab. There are three answers; the third is not the learner's mistake.
+ */
 import type { Context, Plan } from '../context.js'
 import { LabError, messageOf, unlessAborted } from '../error.js'
 import { readJournal } from '../journal.js'
@@ -12,29 +14,29 @@ import { type CheckSpec, checksOf, type OneCheck } from './schema.js'
 
 export interface Answer {
   readonly is: 'yes' | 'not yet' | 'could not ask'
-  /** Evidence, in a line. */
+  /** Evidence on one line. */
   readonly saw: string
 }
 
-/** What checks are asked with. */
+/** What checks need to be asked. */
 export interface Asking {
   readonly context: Context
   readonly plan: Plan
-  /** The worker that ran the database when the step began; undefined: there is none, or nobody knew. */
+  /** The worker that ran the database when the step began; undefined if there is none, or it is unknown. */
   readonly database: string | undefined
-  /** Every pod of a namespace since the exercise was begun, and the moment the step began. */
+  /** Every pod of a namespace since the start of the exercise, and the moment at which the step began. */
   readonly historyOf: (
     namespace: string,
   ) => { readonly history: PodHistory; readonly from: number } | undefined
   readonly ledger: Ledger | undefined
-  /** When the first of the step and those that it needs was begun, by `performance.now`; undefined: not in this process. */
+  /** When the first of this step and its needs began, by `performance.now`; undefined if not in this process. */
   readonly ledgerFrom: number | undefined
 }
 
-/** Seconds for a command of a check. */
+/** Timeout of a command of a check, in seconds. */
 const commandDeadline = 10
 
-/** More of what was seen than this does not fit on a screen. */
+/** Longer evidence does not fit on a screen. */
 const longestSaw = 300
 
 const short = (text: string): string => {
@@ -45,7 +47,7 @@ const short = (text: string): string => {
 const yesOr = (ok: boolean, saw: string): Answer => ({ is: ok ? 'yes' : 'not yet', saw: short(saw) })
 const unknown = (saw: string): Answer => ({ is: 'could not ask', saw: short(saw) })
 
-/** Puts the node of the database where a command says `{database}`. */
+/** Replaces `{database}` in a command by the node of the database. */
 const filled = ({ database }: Asking, text: string): string => {
   if (!text.includes('{database}')) return text
   if (database === undefined)
@@ -59,7 +61,7 @@ const machinesOf = ({ context: { lab }, database }: Asking, word: string): reado
   return machinesAt(lab, word, { server: database ?? '' }).map(({ name }) => name)
 }
 
-/** Output of a command on each machine; undefined where it said no. */
+/** The output of a command on each machine; undefined if the answer is no. */
 export const outputOf = async (
   asking: Asking,
   { on, command }: { readonly on: string; readonly command: string },
@@ -81,7 +83,7 @@ export const outputOf = async (
   }
 }
 
-/** Words as a shell would split them: quotes keep spaces together. */
+/** Splits a text into words as a shell does: quotes keep spaces together. */
 export const wordsOf = (line: string): readonly string[] =>
   [...line.matchAll(/(?:'[^']*'|"[^"]*"|[^\s'"]+)+/g)].map(([word]) =>
     word.replace(/'([^']*)'|"([^"]*)"/g, (_, single?: string, double?: string) => single ?? double ?? ''),
@@ -125,7 +127,7 @@ const askKubectl = async (
     })
     return yesOr(says === undefined || new RegExp(says, 'm').test(out), out.trim() || '(nothing)')
   } catch (error) {
-    // What is not there is an answer; an API server that is silent is none.
+    // A missing object is an answer; a silent API server is not.
     if (error instanceof LabError && /\(NotFound\)|not found/.test(error.message))
       return yesOr(false, error.message)
     throw error

@@ -1,4 +1,4 @@
-/** One attempt at an exercise: which step is on, what it looks like, what was done. Nothing here knows a terminal. */
+/** One attempt at an exercise: the current step, its state, and what was done. Nothing here knows a terminal. */
 import { randomInt } from 'node:crypto'
 import type { Context, Plan } from '../context.js'
 import { LabError, messageOf } from '../error.js'
@@ -14,18 +14,18 @@ import type { DrawnSpec, StepSpec } from './schema.js'
 export interface Surroundings {
   readonly context: Context
   readonly plan: Plan
-  /** Milliseconds of the histories' clock, and the pods of a namespace. */
+  /** Milliseconds on the histories' clock, and the pods of a namespace. */
   readonly histories: ReadonlyMap<string, PodHistory>
   readonly clock: () => number
   readonly ledger: Ledger | undefined
-  /** Commands as somebody types them in a shell that has `lab`. @returns exit code, and all that was printed */
+  /** Runs commands as typed in a shell that has `lab`. @returns the exit code and all output */
   readonly type: (commands: string) => Promise<{ readonly exitCode: number; readonly out: string }>
-  /** Puts the lab back to its snapshot. @throws LabError where that did not work */
+  /** Restores the lab from its snapshot. @throws LabError if that failed */
   readonly reset: () => Promise<void>
 }
 
 export interface Look extends Answer {
-  /** Milliseconds for which it was yes without a break, and for which it must be. */
+  /** How long it has been yes without interruption, and how long it must be, in milliseconds. */
   readonly held: number
   readonly wanted: number
   readonly done: boolean
@@ -53,7 +53,7 @@ export class Attempt {
     this.#standing = standing
   }
 
-  /** @param seed for what is drawn; absent: that of an attempt that is gone on with, or a new one */
+  /** @param seed for draws; default: that of the attempt that is continued, or a new one */
   static async begin(exercise: Exercise, around: Surroundings, seed?: number): Promise<Attempt> {
     const standing = standingIn(await readProgress(around.context.lab), exercise.name)
     const attempt = new Attempt(exercise, around, standing)
@@ -78,7 +78,7 @@ export class Attempt {
 
   drawnFor({ id, draw }: StepSpec): DrawnSpec | undefined {
     if (!draw) return undefined
-    // Multiplied by a large odd number, so that seeds that follow one another draw differently.
+    // Multiplied by a large odd number, so that consecutive seeds draw differently.
     const place = Array.from(id).reduce(
       (sum, letter) => sum * 31 + letter.charCodeAt(0),
       this.#standing.seed ?? 0,
@@ -86,7 +86,7 @@ export class Attempt {
     return draw[Math.abs(Math.imul(place, 0x9e3779b1) >>> 7) % draw.length]
   }
 
-  /** @throws LabError where what is to be drawn could not be done */
+  /** @throws LabError if what was drawn could not be done */
   async beginStep(step: StepSpec): Promise<void> {
     const { context, clock, type } = this.#around
     const drawn = this.drawnFor(step)
@@ -125,7 +125,7 @@ export class Attempt {
     }
   }
 
-  /** What the check of a step says now, without a word of it being kept. */
+  /** What the check of a step says now; nothing of it is recorded. */
   async ask(step: StepSpec): Promise<Answer> {
     const missing = step.needs.find((id) => !this.#standing.done.has(id))
     if (missing !== undefined) return { is: 'not yet', saw: `${missing} comes first` }
@@ -136,12 +136,12 @@ export class Attempt {
     return step.check ? askCheck(this.#asking(step), step.check) : { is: 'could not ask', saw: 'no check' }
   }
 
-  /** Looks at the step that is on, and notes what is new. */
+  /** Asks the current step, and records what is new. */
   async look(step: StepSpec): Promise<Look> {
     const answer = await this.ask(step)
     const now = performance.now()
     const wanted = step.ask ? 0 : step.for
-    // Somebody who could not ask knows nothing about the time between.
+    // After a check that could not be asked, the time before is unknown.
     if (answer.is === 'yes') this.#yesSince ??= now
     else this.#yesSince = undefined
     const held = this.#yesSince === undefined ? 0 : now - this.#yesSince
@@ -155,7 +155,7 @@ export class Attempt {
     return { ...answer, held, wanted, done }
   }
 
-  /** The right answer to a question; undefined: any will do. @throws where it could not be measured */
+  /** The right answer to a question; undefined if any is right. @throws if it could not be measured */
   async truth(step: StepSpec): Promise<string | number | undefined> {
     const truth = step.ask?.truth
     if (!truth) return undefined
@@ -197,7 +197,7 @@ export class Attempt {
         ask.for === 'seconds' || ask.for === 'number'
           ? Math.abs(number - Number(truth)) <= near + 1e-9
           : text.toLowerCase() === String(truth).trim().toLowerCase()
-      // What is right is not told to who has not found it.
+      // The right answer is not revealed to a learner who has not found it.
       return right
         ? { is: 'yes', saw: `${text} is right${near > 0 ? `; measured: ${String(truth)}` : ''}` }
         : { is: 'not yet', saw: `${text} is not what was measured in your run` }
@@ -211,7 +211,7 @@ export class Attempt {
     await this.#note({ what: 'answer', step: step.id, saw: given.trim() })
   }
 
-  /** The hint that fits what the lab looks like: those with a condition first, then the others, one after another. */
+  /** The hint that fits the state of the lab: those with a condition first, then the others, one after another. */
   async hint(step: StepSpec): Promise<string | undefined> {
     const asking = this.#asking(step)
     let say: string | undefined
@@ -227,7 +227,7 @@ export class Attempt {
     return say
   }
 
-  /** Commands that do it, as they would be typed. */
+  /** Commands that solve the step, as they would be typed. */
   solutionOf(step: StepSpec): string | undefined {
     return this.drawnFor(step)?.solution ?? step.solution
   }
@@ -237,14 +237,17 @@ export class Attempt {
     return this.solutionOf(step)
   }
 
-  /** What says that only a reset helps; undefined: nothing does. */
+  /** The text that says that only a reset helps; undefined if other things help. */
   async broken(step: StepSpec): Promise<string | undefined> {
     for (const { when, say } of this.exercise.broken)
       if ((await askCheck(this.#asking(step), when)).is === 'yes') return say
     return undefined
   }
 
-  /** Steps that were done, and no longer are: what they asked for was taken back. History cannot be. */
+  /**
+   * Steps that were done and no longer hold, because their effect was reverted. Steps about history cannot be
+   * reverted.
+   */
   async recheck(): Promise<void> {
     for (const step of this.exercise.steps) {
       if (!this.#standing.done.has(step.id) || step.ask || !step.check) continue

@@ -8,7 +8,7 @@ interface Pods {
   }[]
 }
 
-/** The node whose database pod is ready; undefined: the lab has none, or nobody could say. */
+/** The node whose database pod is ready; undefined if the lab has none, or it is unknown. */
 export const databaseNode = async ({ lab, kubectl, signal }: Context): Promise<string | undefined> => {
   if (!lab.database) return undefined
   try {

@@ -1,4 +1,4 @@
-/** Where a learner's commands are typed for tests and hidden faults: a shell that has `lab`. */
+/** Where a learner's commands are run for tests and hidden faults: in a shell that has `lab`. */
 import { spawn } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -9,12 +9,12 @@ import { quote } from '../machine/sh.js'
 const cli = fileURLToPath(new URL('../cli.js', import.meta.url))
 
 export interface Desk {
-  /** Runs commands to their end, and nothing is asked. @returns exit code, and the end of all that was printed */
+  /** Runs commands without asking questions. @returns the exit code, and the end of the output */
   type(commands: string): Promise<{ readonly exitCode: number; readonly out: string }>
   close(): Promise<void>
 }
 
-/** Characters of what was printed that are kept. */
+/** How many characters of output are kept. */
 const longest = 4000
 
 export const openDesk = async (signal: AbortSignal): Promise<Desk> => {

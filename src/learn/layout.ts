@@ -1,6 +1,8 @@
-/** Text in a terminal's columns. */
+/** Text in columns of a terminal. */
 
-/** Characters that take two columns: those of Chinese, Japanese and Korean, and their punctuation (East Asian Wide). */
+/**
+ * Characters that are two columns wide: Chinese, Japanese and Korean ones, and their punctuation (East Asian Wide).
+ */
 const isWide = (code: number): boolean =>
   (code >= 0x1100 && code <= 0x115f) ||
   (code >= 0x2e80 && code <= 0xa4cf) ||
@@ -11,11 +13,11 @@ const isWide = (code: number): boolean =>
   (code >= 0xffe0 && code <= 0xffe6) ||
   (code >= 0x1f300 && code <= 0x1faff)
 
-/** Columns that a text takes. */
+/** The width of a text in columns. */
 export const widthOf = (text: string): number =>
   Array.from(text).reduce((sum, letter) => sum + (isWide(letter.codePointAt(0) ?? 0) ? 2 : 1), 0)
 
-/** What must not begin a line, in Japanese: closing brackets, and punctuation. */
+/** What must not begin a line in Japanese: closing brackets and punctuation. */
 const notFirst = new Set('、。，．・：；？！」』）］｝〉》】ーっゃゅょッャュョ,.:;?!)]}')
 
 /** Pieces that stay together: a word with the space before it, or one wide character with what must follow it. */
@@ -33,7 +35,7 @@ const pieces = (line: string): readonly string[] => {
   return found
 }
 
-/** Breaks a paragraph into lines of so many columns. What cannot be broken is cut. */
+/** Breaks a paragraph into lines of this many columns. Pieces that are too long are cut. */
 const wrapLine = (line: string, columns: number): readonly string[] => {
   const lines: string[] = []
   let now = ''
@@ -57,13 +59,13 @@ const wrapLine = (line: string, columns: number): readonly string[] => {
   return [...lines, now.trimEnd()]
 }
 
-/** Joins what an author broke over lines: in Japanese, no space stands between. */
+/** Joins lines that an author has broken: in Japanese, without a space. */
 const join = (one: string, other: string): string => {
   const wide = (letter: string | undefined): boolean => isWide(letter?.codePointAt(0) ?? 0)
   return wide(Array.from(one).at(-1)) && wide(Array.from(other)[0]) ? one + other : `${one} ${other}`
 }
 
-/** Markdown as plain lines: paragraphs and items of lists are wrapped, blocks of code stay as they are, indented. */
+/** Markdown as plain lines: paragraphs and list items are wrapped, code blocks are only indented. */
 export const wrapText = (markdown: string, columns: number): readonly string[] => {
   const out: string[] = []
   let fenced = false
@@ -93,7 +95,7 @@ export const wrapText = (markdown: string, columns: number): readonly string[] =
   return out
 }
 
-/** Cuts at the end what is wider. */
+/** Cuts lines that are too wide at the end. */
 export const cut = (text: string, columns: number): string => {
   if (widthOf(text) <= columns) return text
   let head = ''

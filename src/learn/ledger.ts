@@ -1,4 +1,4 @@
-/** The ledger of an exercise: a client writes to the database while a person acts. */
+/** The ledger of an exercise: a client writes to the database while a person works on the lab. */
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Context } from '../context.js'
@@ -15,26 +15,26 @@ import { watchLab } from '../trial/watch.js'
 export interface WriteGap {
   /** Milliseconds between two acknowledged writes of the step, or since the last one if that is longer. */
   readonly length: number
-  /** Whether the longest is the one that still goes on. */
+  /** Whether the longest gap has not ended yet. */
   readonly open: boolean
   /** Milliseconds since the last answer. */
   readonly now: number
 }
 
 export interface Ledger {
-  /** Since a moment of `performance.now`. Undefined: nothing was acknowledged yet. */
+  /** Since a moment of `performance.now`. Undefined if nothing has been acknowledged yet. */
   longestWriteGap(from: number): WriteGap | undefined
-  /** The server that answers now, where it is another than at that moment. */
+  /** The server that answers now, if it differs from the one at that moment. */
   takenOver(from: number): string | undefined
-  /** Reads all rows back. @throws where nobody answers in time */
+  /** Reads all rows back. @throws if no server answers in time */
   readBack(): Promise<{ readonly lost: number; readonly turns: boolean; readonly acknowledged: number }>
   close(): Promise<void>
 }
 
-/** Seconds for the table to be made, and for all rows to be read back. */
+/** Seconds for creating the table, and for reading all rows back. */
 const deadline = 20
 
-/** @throws LabError where the database cannot be written to */
+/** @throws LabError if the database cannot be written to */
 export const openLedger = async (context: Context, database: DatabaseSpec): Promise<Ledger> => {
   const { lab } = context
   const ending = new AbortController()
@@ -75,7 +75,7 @@ export const openLedger = async (context: Context, database: DatabaseSpec): Prom
       return before && now && now.pod !== before.pod ? `${now.pod} on ${now.node}` : undefined
     },
     readBack: async () => {
-      // What is acknowledged while it is read back is not looked at; a row that was sent may be there.
+      // Writes that are acknowledged during the reading are ignored; unacknowledged rows may be present.
       const until = records.length
       const there = await store.readBack(soon())
       const { findings, tally } = judge(records.slice(0, until), there, undefined)

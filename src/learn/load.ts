@@ -1,4 +1,4 @@
-/** Exercises on the disk: every mistake of an author is named with its file, line and column. */
+/** Exercises on disk: every mistake of an author is reported with its file, line and column. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
@@ -21,7 +21,7 @@ export interface Exercise extends ExerciseSpec {
   readonly words: Readonly<Record<Language, Words>>
 }
 
-/** What a claim must be told. */
+/** The fields that a claim needs. */
 const claimNeeds: Readonly<Record<string, readonly string[]>> = {
   'stayed-within': ['ready', 'there'],
   reached: ['ready', 'there'],
@@ -33,7 +33,7 @@ const claimNeeds: Readonly<Record<string, readonly string[]>> = {
   'ended-together': ['order'],
 }
 
-/** Where the exercises of a lab lie: in the folder `learn` beside its file. */
+/** The exercises of a lab are in the folder `learn` next to its file. */
 export const exercisesFolder = (nameOrPath: string): string =>
   /[/]|\.ya?ml$/i.test(nameOrPath) ? join(dirname(nameOrPath), 'learn') : join(projectRoot, 'labs', 'learn')
 
@@ -129,7 +129,7 @@ function* crossCheck(spec: ExerciseSpec, lab: Lab, checks: readonly string[]): G
   }
 }
 
-/** Ids of all that is said beside the steps. */
+/** Ids of all texts that do not belong to a step. */
 const saidIn = (spec: ExerciseSpec): readonly string[] => [
   ...new Set([
     ...spec.steps.flatMap(({ hints, ask }) => [...hints.map(({ say }) => say), ...(ask?.choices ?? [])]),
@@ -142,11 +142,7 @@ const textOf = (file: string): string | undefined => {
   return readFileSync(file, 'utf8')
 }
 
-/**
- * One exercise.
- * @param checks ids of the checks of `lab verify`
- * @throws LabFileError with all that is wrong with it
- */
+/** One exercise. @param checks ids of the checks of `lab verify` @throws LabFileError with all of its problems */
 export const loadExercise = (folder: string, lab: Lab, checks: readonly string[]): Exercise => {
   const file = join(folder, 'exercise.yaml')
   const hint = 'docs/teaching.md explains how to write an exercise'
@@ -162,7 +158,7 @@ export const loadExercise = (folder: string, lab: Lab, checks: readonly string[]
   const problems: Problem[] = parsed.success
     ? [...crossCheck(parsed.data, lab, checks)]
     : parsed.error.issues
-        // A check with an unknown field is missing a known one, too: that is the same mistake.
+        // A check with an unknown field lacks a known one as well: that is one mistake.
         .filter(
           ({ code, path }, _, all) =>
             code !== 'custom' ||
@@ -216,7 +212,7 @@ export const loadExercise = (folder: string, lab: Lab, checks: readonly string[]
   }
 }
 
-/** The lab that an exercise says it is for; undefined where its file cannot be read so far. */
+/** The lab that an exercise names; undefined if its file cannot be read that far. */
 const labOf = (folder: string): string | undefined =>
   /^lab:\s*([a-z0-9-]+)/m.exec(textOf(join(folder, 'exercise.yaml')) ?? '')?.[1]
 
@@ -229,7 +225,7 @@ export const exerciseFolders = (folder: string, lab: string): readonly string[] 
         .sort()
     : []
 
-/** @throws LabError with the exercises there are, where this one is not among them */
+/** @throws LabError with the existing exercises, if this one is not among them */
 export const folderOfExercise = (folder: string, lab: string, name: string): string => {
   const folders = exerciseFolders(folder, lab)
   const names = folders.map((each) => each.split('/').at(-1) ?? '')

@@ -1,4 +1,4 @@
-/** What a learner did, as lines that are only ever added to a file: done stays done, and any step can be gone on with. */
+/** What a learner did, as lines that are only added to a file: done stays done, and every step can be continued. */
 import { appendFile, mkdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
@@ -9,9 +9,9 @@ const eventSchema = z.looseObject({
   /** ISO 8601. */
   at: z.string(),
   exercise: z.string(),
-  /** From 1; each reset begins another. */
+  /** Counts from 1; each reset begins another attempt. */
   attempt: z.int(),
-  /** Absent: the whole exercise is meant. */
+  /** Undefined: the event is about the whole exercise. */
   step: z.string().optional(),
   what: z.enum([
     'begun',
@@ -26,9 +26,9 @@ const eventSchema = z.looseObject({
     'left',
     'finished',
   ]),
-  /** Evidence, the hint, or the answer given. */
+  /** Evidence, the hint, or the given answer. */
   saw: z.string().optional(),
-  /** Of what is drawn. */
+  /** The seed of draws. */
   seed: z.int().optional(),
 })
 
@@ -36,7 +36,7 @@ export type ProgressEvent = z.output<typeof eventSchema>
 
 export const progressFile = (lab: LabId): string => join(pathsOf(lab).learn, 'progress.ndjson')
 
-/** A line that a power cut has torn is no event. */
+/** A line that a power cut has shortened is not an event. */
 const eventOf = (line: string): readonly ProgressEvent[] => {
   try {
     const read = eventSchema.safeParse(JSON.parse(line))
@@ -46,7 +46,7 @@ const eventOf = (line: string): readonly ProgressEvent[] => {
   }
 }
 
-/** All that is kept of a lab's exercises, in order. */
+/** All recorded events of a lab's exercises, in order. */
 export const readProgress = async (lab: LabId): Promise<readonly ProgressEvent[]> =>
   ((await readIfThere(progressFile(lab))) ?? '').split('\n').flatMap(eventOf)
 
@@ -56,18 +56,18 @@ export const addProgress = async (lab: LabId, event: Omit<ProgressEvent, 'at'>):
   await appendFile(file, `${JSON.stringify({ at: new Date().toISOString(), ...event })}\n`, { mode: 0o600 })
 }
 
-/** Where somebody stands in an exercise. */
+/** A learner's progress in an exercise. */
 export interface Standing {
   readonly attempt: number
   readonly seed: number | undefined
-  /** Steps that were done in this attempt, and are not known to be undone since. */
+  /** Steps that were done in this attempt, unless they are known to be undone since. */
   readonly done: ReadonlySet<string>
-  /** Steps that were ever done. */
+  /** Steps that were done in any attempt. */
   readonly ever: ReadonlySet<string>
-  /** The last answer to each question, in this attempt. */
+  /** The last answer to each question in this attempt. */
   readonly answers: ReadonlyMap<string, string>
   readonly hints: number
-  /** What was seen when a step was done, in this attempt. */
+  /** The evidence when a step was done in this attempt. */
   readonly seen: ReadonlyMap<string, string>
 }
 
@@ -81,7 +81,7 @@ export const standingIn = (events: readonly ProgressEvent[], exercise: string): 
   const seen = new Map<string, string>()
   for (const event of events) {
     if (event.what === 'reset') {
-      // It takes back what was done to the lab, whichever exercise it was for.
+      // A reset reverts what was done to the lab, for any exercise.
       done.clear()
       answers.clear()
       seen.clear()

@@ -1,6 +1,6 @@
 /**
- * Whether an exercise teaches: each check says not yet before the work, yes after the solution, yes once more, and not
- * yet after a reset; each wrong attempt stays not yet, and gets the hint that it names.
+ * Whether an exercise teaches: each check must say not yet before the work, yes after the solution, yes once more, and
+ * not yet after a reset; each wrong attempt must stay not yet, and get the hint that it names.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { LabError, messageOf } from '../error.js'
@@ -13,21 +13,21 @@ import type { StepSpec } from './schema.js'
 export interface Proof {
   readonly exercise: string
   readonly step: string
-  /** What was to be seen, in the present tense. */
+  /** The expectation, in the present tense. */
   readonly title: string
   readonly outcome: 'passed' | 'failed' | 'not reached'
   readonly saw: string
   readonly seconds: number
 }
 
-/** Milliseconds between two looks. */
+/** Milliseconds between two checks. */
 const pause = 1000
-/** Milliseconds for which a wrong attempt is looked at. */
+/** How long a wrong attempt is observed, in milliseconds. */
 const wrongLooks = 4000
-/** Milliseconds until a machine that could not be asked must have answered. */
+/** Milliseconds within which a machine that could not be asked must answer. */
 const patience = 60_000
 
-/** Looks until it is known: an answer other than `could not ask`. */
+/** Repeats the check until the answer is not `could not ask`. */
 const known = async (attempt: Attempt, step: StepSpec, signal: AbortSignal): Promise<Answer> => {
   const until = performance.now() + patience
   for (;;) {
@@ -37,7 +37,7 @@ const known = async (attempt: Attempt, step: StepSpec, signal: AbortSignal): Pro
   }
 }
 
-/** Looks until the step is done, or the time for it is over. */
+/** Repeats the check until the step is done, or the time is over. */
 const awaitDone = async (
   attempt: Attempt,
   step: StepSpec,
@@ -51,11 +51,11 @@ const awaitDone = async (
   }
 }
 
-/** What a test answers to a question. */
+/** The answer that a test gives to a question. */
 const rightAnswer = async (attempt: Attempt, step: StepSpec): Promise<string> =>
   String((await attempt.truth(step)) ?? step.ask?.example ?? '')
 
-/** The seeds to try: so many that everything that may be drawn is drawn. */
+/** The seeds to try: enough that every possible draw occurs. */
 export const seedsFor = async (exercise: Exercise, around: Surroundings): Promise<readonly number[]> => {
   const drawing = exercise.steps.filter(({ draw }) => draw)
   if (drawing.length === 0) return [1]
@@ -73,7 +73,7 @@ export const seedsFor = async (exercise: Exercise, around: Surroundings): Promis
   return seeds
 }
 
-/** Tries an exercise from beginning to end. The lab is put back before and after it. */
+/** Tests an exercise from beginning to end. The lab is restored before and after. */
 export const prove = async (
   exercise: Exercise,
   around: Surroundings,
@@ -83,7 +83,7 @@ export const prove = async (
   const { signal } = around.context
   const proofs: Proof[] = []
   let stopped = false
-  /** @returns whether it was as it should be */
+  /** @returns whether it met the expectation */
   const proof = async (
     step: string,
     title: string,
@@ -141,7 +141,7 @@ export const prove = async (
         `the check says not yet after a wrong attempt, which gets the hint ${wrong.hint}`,
         async () => {
           if (wrong.answer !== undefined) await attempt.answer(step, String(wrong.answer))
-          // What is wrong may well be refused: that is no failure of the test.
+          // A wrong command may well be refused: that is not a failure of the test.
           if (wrong.run !== undefined) await around.type(wrong.run)
           const until = performance.now() + wrongLooks
           let last: Answer
@@ -152,7 +152,7 @@ export const prove = async (
           } while (performance.now() < until)
           const hint = await attempt.hint(step)
           if (wrong.undo !== undefined) await type(wrong.undo)
-          // What went wrong is history: the next try is not held against it.
+          // A wrong attempt is in the history: the next attempt must not be judged by it.
           await attempt.beginStep(step)
           return { ok: hint === wrong.hint, saw: `${last.saw}; hint: ${hint ?? 'none'}` }
         },

@@ -1,6 +1,6 @@
 /**
- * The logic of an exercise: `learn/NAME/exercise.yaml` beside a lab file. Its words are in `en.md` and `ja.md`, under
- * headings that are the ids used here, so whoever translates never touches a check.
+ * The logic of an exercise: `learn/NAME/exercise.yaml` next to a lab file. Its words are in `en.md` and `ja.md`, under
+ * headings that are the ids used here, so translators never touch a check.
  */
 import { z } from 'zod'
 import { duration } from '../lab/fields.js'
@@ -97,7 +97,7 @@ const inCluster = z.strictObject(
   { error: 'words for kubectl: { args: get pod web-0, says: Running }' },
 )
 
-/** Every way to ask. A check has exactly one of these fields. */
+/** Every kind of check. A check has exactly one of these fields. */
 export const checkKinds = ['verify', 'run', 'kubectl', 'state', 'fault', 'claim', 'ledger'] as const
 
 const kinds = {
@@ -264,5 +264,5 @@ export type StepSpec = z.output<typeof step>
 export type DrawnSpec = z.output<typeof drawn>
 export type ExerciseSpec = z.output<typeof exerciseSchema>
 
-/** A check, and those that must hold with it. */
+/** A check, and others that must hold as well. */
 export const checksOf = ({ and = [], ...first }: CheckSpec): readonly OneCheck[] => [first, ...and]

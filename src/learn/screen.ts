@@ -6,7 +6,7 @@ import type { Standing } from './progress.js'
 import type { StepSpec } from './schema.js'
 import type { Language } from './words.js'
 
-/** The words of the program itself. */
+/** The texts of the program itself. */
 export const interfaceWords = {
   en: {
     step: (number: number, of: number) => `step ${String(number)} of ${String(of)}`,
@@ -81,10 +81,10 @@ export interface View {
   readonly language: Language
   readonly step: StepSpec
   readonly look: Look | undefined
-  /** Seconds since the exercise was begun here. */
+  /** Seconds since the exercise was begun in this process. */
   readonly seconds: number
   readonly below: Below | undefined
-  /** What is being typed. */
+  /** The line that is being typed. */
   readonly typed: string
 }
 
@@ -103,14 +103,14 @@ const said = (words: InterfaceWords, look: Look | undefined): string => {
 const belowTitle = (words: InterfaceWords, kind: Below['kind']): string =>
   kind === 'notice' ? '' : `${words[kind]}: `
 
-/** The title line: what it is on the left, where one is and the time on the right. */
+/** The title line: the exercise on the left, the position and the time on the right. */
 const header = (left: string, right: string, columns: number): string => {
   const room = columns - widthOf(right) - 2
   const shown = cut(left, room)
   return `${shown}${' '.repeat(Math.max(2, columns - widthOf(shown) - widthOf(right)))}${right}`
 }
 
-/** The screen of a step. What is long is cut from what matters least: what was seen, then the hint. */
+/** The screen of a step. If it is too long, the least important text is cut first: the evidence, then the hint. */
 export const stepScreen = (
   { exercise, language, step, look, seconds, below, typed }: View,
   { columns, rows }: { readonly columns: number; readonly rows: number },
@@ -174,7 +174,7 @@ export const listLines = (
   })
 }
 
-/** The same as sentences, one a line, for who hears it read: only what is new. */
+/** The same as sentences, one per line, for people who hear it read: only what is new. */
 export const spokenStep = ({
   exercise,
   language,

@@ -1,4 +1,4 @@
-/** `lab learn` for a person: a screen that is drawn again in place, or plain lines. */
+/** `lab learn` for a person: a screen that is redrawn in place, or plain lines. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf } from '../error.js'
 import { Canvas } from '../view/canvas.js'
@@ -24,11 +24,11 @@ export interface TerminalOptions {
   readonly signal: AbortSignal
 }
 
-/** Milliseconds between two looks, and between two drawings. */
+/** Milliseconds between two checks, and between two drawings. */
 const lookPause = 1500
 const drawPause = 250
 
-/** Lines that were typed, whatever kind of terminal it is; and what is being typed. */
+/** Lines that were typed on any kind of terminal, and the line that is being typed. */
 class Typed {
   text = ''
   ended = false
@@ -60,7 +60,7 @@ class Typed {
     this.ended = true
   }
 
-  /** The next whole line; undefined: none yet. */
+  /** The next complete line; undefined if there is none yet. */
   next(): string | undefined {
     return this.#lines.shift()
   }
@@ -86,14 +86,14 @@ const commands = {
   q: 'quit',
 } as const
 
-/** The command that a line means; undefined: it is an answer, or nothing. */
+/** The command that a line means; undefined: it is an answer, or empty. */
 const commandIn = (line: string): (typeof commands)[keyof typeof commands] | undefined => {
   const word = line.trim().toLowerCase()
   const found = Object.entries(commands).find(([letter, name]) => word === letter || word === name)
   return found?.[1]
 }
 
-/** Goes through an exercise until it is finished, or the learner leaves. */
+/** Runs an exercise until it is finished, or the learner leaves. */
 export const learnAtTerminal = async (attempt: Attempt, options: TerminalOptions): Promise<void> => {
   const { input, output, language, plain, signal } = options
   const words = interfaceWords[language]
@@ -112,7 +112,7 @@ export const learnAtTerminal = async (attempt: Attempt, options: TerminalOptions
   let look: Look | undefined
   let below: Below | undefined
   let spoken = ''
-  /** A look that is under way: only one at a time. */
+  /** A check in progress: only one at a time. */
   let looking: Promise<void> | undefined
 
   const draw = (): void => {
@@ -138,7 +138,7 @@ export const learnAtTerminal = async (attempt: Attempt, options: TerminalOptions
     const broken = found.done ? undefined : await attempt.broken(at)
     if (broken !== undefined && below?.kind !== 'broken')
       tell({ kind: 'broken', text: own.said.get(broken) ?? broken })
-    // Spoken only when the answer is another: what was seen may change every second.
+    // Announced only when the answer changes: the evidence may change every second.
     if (plain && spoken !== found.is + String(found.done)) {
       spoken = found.is + String(found.done)
       say([spokenLook(language, found)])
@@ -157,7 +157,7 @@ export const learnAtTerminal = async (attempt: Attempt, options: TerminalOptions
     below = undefined
   }
 
-  /** A line that is awaited by a question of ours. */
+  /** A line that one of our questions waits for. */
   const nextLine = async (): Promise<string> => {
     for (;;) {
       const line = typed.next()
@@ -234,7 +234,7 @@ export const learnAtTerminal = async (attempt: Attempt, options: TerminalOptions
         draw()
         const line = typed.next()
         if (line !== undefined) {
-          // Nobody is hurried on: the next step begins when the learner says so.
+          // The next step begins when the learner says so, and not before.
           if (look?.done === true && commandIn(line) === undefined) break
           if ((await act(line, at)) === 'leave') {
             await attempt.leave()

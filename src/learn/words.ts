@@ -6,9 +6,9 @@ export type Language = (typeof languages)[number]
 export interface StepWords {
   readonly title: string
   readonly task: string
-  /** What is awaited, in a sentence. */
+  /** The expected result, in a sentence. */
   readonly awaited: string
-  /** What is to be learned from it, shown once it is done; empty: nothing. */
+  /** What to learn from it, shown once the step is done; empty if there is nothing. */
   readonly after: string
 }
 
@@ -17,19 +17,19 @@ export interface Words {
   readonly introduction: string
   /** By step. */
   readonly steps: ReadonlyMap<string, StepWords>
-  /** Hints, choices, and what is broken, by id. */
+  /** Texts of hints, choices and broken states, by id. */
   readonly said: ReadonlyMap<string, string>
 }
 
 interface Section {
   readonly id: string
-  /** What stands behind the id: `## cut: Pull the plug`. */
+  /** The text after the id: `## cut: Pull the plug`. */
   readonly title: string
   readonly text: string
   readonly line: number
 }
 
-/** Splits at headings of a level; headings in blocks of code are none. */
+/** Splits at headings of a level; lines in code blocks are not headings. */
 const sectionsOf = (text: string, marks: string): readonly [before: string, ...Section[]] => {
   let fenced = false
   const parts: { head: string; lines: string[]; line: number }[] = [{ head: '', lines: [], line: 1 }]
@@ -49,17 +49,13 @@ const sectionsOf = (text: string, marks: string): readonly [before: string, ...S
   ]
 }
 
-/** What a file lacks, or has too much, as sentences; each with its line where there is one. */
+/** What a file lacks or has too much of, as sentences, each with its line if there is one. */
 export interface WordProblem {
   readonly line?: number
   readonly message: string
 }
 
-/**
- * Reads the words.
- * @param steps ids of the steps, in order
- * @param ids of all that is said beside the steps
- */
+/** Reads the words. @param steps ids of the steps, in order @param ids of all texts that do not belong to a step */
 export const readWords = (
   markdown: string,
   steps: readonly string[],

@@ -1,4 +1,4 @@
-/** Everything that brings a lab up, in order: nothing is made before the preflight is passed. */
+/** Everything that brings a lab up, in order: nothing is made before the preflight has passed. */
 import { existsSync } from 'node:fs'
 import { exitCodes, LabError } from '../error.js'
 import { type Lab, pairsOf } from '../lab/lab.js'
@@ -18,17 +18,19 @@ import { keepManifests, rememberLab } from './kept-lab.js'
 import { type PartsSource, prepareParts } from './parts.js'
 import { rememberProvider } from './provider-in-use.js'
 
-/** Who is told how it goes, and asked. */
+/** Shows progress and asks questions. */
 export interface Audience {
   readonly signal: AbortSignal
-  /** Consents, or not, to something that may turn out harmless, or takes long. */
+  /** Asks for consent to something that may be harmless, or takes long. */
   readonly agree: (question: string) => Promise<Agreement>
   readonly notice: (text: string) => void
   readonly part: (progress: PartProgress) => void
   readonly event: (event: RunEvent) => void
 }
 
-/** Stops before anything is made and reports every problem. Somebody has to agree to one that may be harmless. */
+/**
+ * Stops before anything is made and reports every problem. A problem that may be harmless needs the user's consent.
+ */
 const refuseProblems = async (lab: Lab, provider: Provider, { agree, notice }: Audience): Promise<void> => {
   const switches = pairsOf(lab).length > 0 ? lacksSwitches(provider) : undefined
   if (switches !== undefined)
@@ -49,15 +51,15 @@ const refuseProblems = async (lab: Lab, provider: Provider, { agree, notice }: A
 }
 
 /**
- * Keeps a snapshot of the lab as its file says, for a reset: where machines were made, or the file has changed since
- * the last one. A lab that was only repaired keeps the one it has, which nobody has worked on.
+ * Saves a snapshot of the lab as its file says, for a reset: if machines were made, or the file has changed since the
+ * last one. A lab that was only repaired keeps its snapshot, because that one is unused.
  */
 const keepClean = async (session: Session, report: Report, notice: (text: string) => void): Promise<void> => {
   const { lab, provider } = session
   const why = lacks(provider, 'snapshots') ?? lacks(provider, 'pause')
   if (why !== undefined || report.results.every(({ outcome }) => outcome !== 'changed')) return
   if (await fits(lab, cleanName)) return
-  // A learner whose exercise changes the lab file goes back to what it was before.
+  // A learner whose exercise changes the lab file goes back to the file from before.
   if (existsSync(exerciseMark(lab)) && (await hasSnapshot(lab, cleanName))) return
   try {
     await takeSnapshot(session, cleanName, { replace: true })
@@ -67,7 +69,7 @@ const keepClean = async (session: Session, report: Report, notice: (text: string
   }
 }
 
-/** The lab's folder: what later commands know of it, whatever happens to its file. */
+/** The lab's folder: what later commands know of the lab, whatever happens to its file. */
 const remember = async (read: LabText, lab: Lab, provider: Provider): Promise<void> => {
   await rememberLab(read)
   await keepManifests(lab)
@@ -76,14 +78,14 @@ const remember = async (read: LabText, lab: Lab, provider: Provider): Promise<vo
   if (lacksSsh(provider) === undefined) await writeAccess(lab, provider)
 }
 
-/** A lab that is to be brought up. */
+/** A lab that should be brought up. */
 export interface Wanted {
   readonly lab: Lab
-  /** The lab as its file says, and the file's text. */
+  /** The lab as its file says, and the text of the file. */
   readonly read: LabText
   readonly provider: Provider
   readonly source: PartsSource
-  /** Whether a snapshot of the new lab is kept, for a reset. */
+  /** Whether to save a snapshot of the new lab, for a reset. */
   readonly keepClean: boolean
 }
 

@@ -61,8 +61,8 @@ const asKept = (lab: Lab): Lab =>
   lab.manifests === undefined ? lab : { ...lab, manifests: keptManifests(pathsOf(lab), lab.manifests) }
 
 /**
- * Keeps the applied lab file for the time when the original is gone, and its parsed form for read-only commands.
- * @param read the lab as it is applied, with the text that says so: the file may have changed since
+ * Keeps the applied lab file in case the original is lost, and its parsed form for read-only commands.
+ * @param read the lab as it is applied, with its text: the file may have changed since
  */
 export const rememberLab = async ({ lab, text }: LabText): Promise<void> => {
   const copy = pathsOf(lab).source
@@ -101,7 +101,7 @@ const fromFile = async (path: string): Promise<LabText> => {
   return { lab: own, text }
 }
 
-/** The lab as it was last brought up; undefined: there is none of this name. */
+/** The lab as it was last brought up; undefined if there is none of this name. */
 const fromCopy = async (id: LabId): Promise<LabText | undefined> => {
   const copy = pathsOf(id).source
   const text = await readIfThere(copy)

@@ -1,4 +1,4 @@
-/** The parts of a lab's machines: what it lacks is taken from a bundle, if there is one, and else built. */
+/** The parts of a lab's machines: missing ones are taken from a bundle, if there is one, or else built. */
 import { openPartsCache } from '../parts/parts.js'
 import { trustMaker } from '../bundle/makers.js'
 import { openBundle, sourceOf } from '../bundle/source.js'
@@ -12,13 +12,13 @@ import { version } from '../version.js'
 
 /** Where parts come from. */
 export interface PartsSource {
-  /** A bundle, folder or URL, from which parts are taken before any are built. */
+  /** A bundle, as a folder or URL, from which parts are taken before any are built. */
   readonly from?: string | undefined
-  /** The fingerprint of whoever made it. */
+  /** The fingerprint of its maker. */
   readonly maker?: string | undefined
-  /** Nothing is built or fetched from anywhere else. */
+  /** Nothing is built or fetched from elsewhere. */
   readonly offline?: boolean | undefined
-  /** Asks whether a maker that is not known yet is trusted; absent: there is nobody to ask. */
+  /** Asks whether to trust a new maker; undefined if there is no terminal. */
   readonly ask?: ((question: string) => Promise<boolean>) | undefined
 }
 
@@ -42,9 +42,9 @@ const open = async (where: string, { maker, ask }: PartsSource, signal: AbortSig
 }
 
 /**
- * Asks nobody where nothing is missing. What the bundle lacks is left to be built.
- * @throws LabError `offline-missing` with everything that is nowhere to be had, before anything is taken; and what
- *   reading a bundle throws
+ * Does not contact the source if nothing is missing. Parts that the bundle lacks are built later.
+ * @throws LabError `offline-missing` with everything that is available nowhere, before anything is taken; and errors
+ * of reading a bundle
  */
 const takeFromBundle = async (
   lab: Lab,
@@ -86,7 +86,7 @@ const takeFromBundle = async (
   await offered?.take(found, preparation)
 }
 
-/** Makes every part that the lab lacks. Returns when its machines can be made. */
+/** Makes every part that the lab lacks. When it returns, the lab's machines can be made. */
 export const prepareParts = async (
   lab: Lab,
   provider: Provider,

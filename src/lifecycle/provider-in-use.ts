@@ -33,7 +33,7 @@ export const providerInUse = async (lab: LabId): Promise<Provider | undefined> =
   return name && forLab(await providerNamed(name), lab)
 }
 
-/** The provider for `up`: the one in use, else the requested one, else the first that works. */
+/** The provider for `up`: the one in use, or the requested one, or the first that works. */
 export const providerForUp = async (
   lab: Lab,
   requested: ProviderName | undefined,

@@ -215,8 +215,8 @@ const lunGuardFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] =
 }
 
 /**
- * The address of the API server, which belongs to no machine. The control planes agree by VRRP on who holds it, with
- * keepalived. One that is alone simply has it.
+ * The address of the API server, which belongs to no machine. The control planes agree by VRRP on which of them has
+ * it, with keepalived. A single control plane simply has it.
  */
 const endpointFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] => {
   const endpoint = lab.kubernetes?.endpoint
@@ -240,7 +240,7 @@ const endpointFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] =
         name,
         address,
         endpoint,
-        // 1 to 255, and nobody else in the lab's network has one.
+        // 1 to 255; it must be unique in the lab's network.
         router: endpoint.split('.')[3],
         peers: peers.map((peer) => peer.address),
       }),

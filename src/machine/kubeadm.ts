@@ -99,7 +99,7 @@ const kubeadmTimeouts = {
   controlPlaneComponentHealthCheck: 240,
   kubeletHealthCheck: 240,
   kubernetesAPICall: 60,
-  // As long as a member may take to start beside others on a busy host.
+  // As long as a member may take to start next to others on a busy host.
   etcdAPICall: 300,
   tlsBootstrap: 300,
   discovery: 300,

@@ -11,7 +11,7 @@ export interface SshEndpoint {
   /** For messages: `worker1 (192.168.56.21)`. */
   readonly address: string
   readonly user: string
-  /** What the user proves who he is with: one of these. */
+  /** How the user authenticates: one of these. */
   readonly privateKey?: string
   readonly password?: string
   /** The socket of an SSH agent. */
@@ -20,13 +20,13 @@ export interface SshEndpoint {
   readonly hostKey: string
   /** The factor for all timeouts. Default: 1. */
   readonly slowdown?: number
-  /** Commands at once on one connection; more wait. Default: as many as there are. */
+  /** Concurrent commands on one connection; more wait. Default: as many as there are. */
   readonly sessions?: number
   /** A fresh TCP connection to the SSH server. */
   dial(): Promise<Duplex>
 }
 
-/** Half of OpenSSH's default of MaxSessions: the server counts a session for a moment after it has ended. */
+/** Half of OpenSSH's default MaxSessions: the server counts a session for a moment after its end. */
 export const defaultSessions = 5
 
 /** Seconds. A busy machine may need several for its banner and the key exchange. */
@@ -48,7 +48,7 @@ const signaturesOf = (blob: Buffer): ServerHostKeyAlgorithm[] => {
   return kind === 'ssh-rsa' ? ['rsa-sha2-512', 'rsa-sha2-256'] : [kind as ServerHostKeyAlgorithm]
 }
 
-/** Why a login failed: its code decides what is to be done. */
+/** The reason why a login failed; its code decides what to do. */
 const loginFailure = (address: string, user: string, denied: boolean, cause: unknown): LabError => {
   if (denied)
     return new LabError('host-key-changed', `${address}: the host key differs from the pinned one`, { cause })
@@ -206,7 +206,7 @@ export const sshTransport = (endpoint: SshEndpoint): Transport => {
   }
 }
 
-/** A TCP connection from a machine that one can log in to. Closing it closes the login, too. */
+/** A TCP connection from a machine to which one can log in. Closing it ends the login, too. */
 export const dialThrough = async (endpoint: SshEndpoint, host: string, port: number): Promise<Duplex> => {
   const { ready, end } = connect(endpoint, () => undefined)
   const ssh = await ready
@@ -223,7 +223,7 @@ export const dialThrough = async (endpoint: SshEndpoint, host: string, port: num
   }
 }
 
-/** The kinds of host keys that are asked for, in this order: what OpenSSH makes by itself. */
+/** The kinds of host keys to request, in this order: those that OpenSSH generates by itself. */
 const hostKeyKinds: ServerHostKeyAlgorithm[] = [
   'ssh-ed25519',
   'ecdsa-sha2-nistp256',
@@ -233,8 +233,7 @@ const hostKeyKinds: ServerHostKeyAlgorithm[] = [
 ]
 
 /**
- * The key that a server shows to whoever asks, `ssh-ed25519 AAAA…`: nothing proves that it is the right one. Nobody
- * logs in.
+ * The key that a server presents, `ssh-ed25519 AAAA…`: nothing proves that it is the right one. No login is attempted.
  */
 export const shownHostKey = async (address: string, dial: () => Promise<Duplex>): Promise<string> => {
   const { default: ssh2 } = await import('ssh2')
@@ -262,21 +261,18 @@ export const shownHostKey = async (address: string, dial: () => Promise<Duplex>)
   } catch (error) {
     throw new LabError('ssh-unreachable', `${address}: no SSH: ${messageOf(error)}`, { cause: error })
   } finally {
-    // What the closed connection still has to say concerns nobody.
+    // Late messages of the closed connection do not matter.
     client.on('error', () => undefined).destroy()
   }
 }
 
-/**
- * Runs everything as root although the user that logs in is another one.
- * @param password what sudo asks for; absent: it must not ask
- */
+/** Runs everything as root although another user logs in. @param password for sudo; undefined: sudo must not ask */
 export const throughSudo = (transport: Transport, password?: string): Transport => ({
   ...transport,
   exec: (command, options) => {
     const inner = `sh -c ${quote(command)}`
     if (password === undefined) return transport.exec(`sudo -n -- ${inner}`, options)
-    // -k: asked every time, so that the password is never taken for the command's own input.
+    // -k: sudo always asks, so that the password is never read as the command's own input.
     const input = Buffer.concat([Buffer.from(`${password}\n`), Buffer.from(options.input ?? '')])
     return transport.exec(`sudo -k -S -p '' -- ${inner}`, { ...options, input })
   },

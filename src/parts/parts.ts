@@ -147,7 +147,7 @@ export interface NeededPart {
   readonly there: boolean
 }
 
-/** What `prepareParts` makes, without what is only on the way to it. */
+/** Everything that `prepareParts` makes, without intermediate parts. */
 export const neededParts = (options: PartsOptions = {}): readonly NeededPart[] => {
   const from = known(options.images)
   return targets.map((id) => {
@@ -313,7 +313,7 @@ export const prepareNodes = async (
   )
 }
 
-/** Selects what to keep besides the parts of the present pins. */
+/** Selects what to keep in addition to the parts of the present pins. */
 export interface PruneOptions {
   /** Paths in use, such as the base disks of existing machines. */
   readonly keep?: readonly string[]

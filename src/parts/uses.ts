@@ -1,23 +1,23 @@
 /**
- * Who needs which part of a cache. Machines of other users, seats and state folders lie where whoever tidies up the
- * cache cannot look, so each machine is noted down in the cache itself: a small file in `uses/`, which everybody may
- * write to, and which nobody but its owner may remove. It names the machine's folder and the parts, and nothing in it
- * is ever executed or opened.
+ * Which machines need which part of a cache. Machines of other users, seats and state folders are in places that the
+ * user who tidies up the cache cannot read, so each machine is recorded in the cache itself: as a small file in
+ * `uses/`, a folder in which everybody can create files, but can remove only their own. The file names the machine's
+ * folder and the parts; its content is never executed, and no path in it is opened.
  */
 import { constants } from 'node:fs'
 import { chmod, lstat, mkdir, open, readdir, rename, rm } from 'node:fs/promises'
 import { createHash } from 'node:crypto'
 import { basename, dirname, join } from 'node:path'
 
-/** As /tmp: everybody may add files, and remove only their own. */
+/** Like /tmp: everybody may add files, and remove only their own. */
 const everybody = 0o1777
 
-/** Bytes of a note: a longer one is none of ours. */
+/** The size limit of a note in bytes: lab writes no longer ones. */
 const longestNote = 8192
 
 const usesFolder = (root: string): string => join(root, 'uses')
 
-/** The cache and the part that a file lies in: `ROOT/parts/KEY/disk.ext4`; undefined: it is no file of a part. */
+/** The cache and the part that contain a file: `ROOT/parts/KEY/disk.ext4`; undefined if it is not a file of a part. */
 const partOf = (file: string): { readonly root: string; readonly key: string } | undefined => {
   const part = dirname(file)
   const parts = dirname(part)
@@ -34,13 +34,13 @@ export const openUses = async (root: string): Promise<void> => {
     // mkdir is subject to the umask.
     await chmod(usesFolder(root), everybody)
   } catch {
-    // It is there; or the cache is not ours, and noteUse says whether that matters.
+    // It exists; or the cache is not ours, and noteUse decides whether that matters.
   }
 }
 
 /**
- * Notes down that the machine in this folder needs these files of a cache.
- * @returns whether it is noted: not where the cache is read-only for this user and has no folder for notes
+ * Records that the machine in this folder needs these files of a cache.
+ * @returns whether it is recorded: it cannot be if the cache is read-only for this user and has no folder for notes
  */
 export const noteUse = async (folder: string, files: readonly string[]): Promise<boolean> => {
   const keys = new Map<string, string[]>()
@@ -69,7 +69,7 @@ export const noteUse = async (folder: string, files: readonly string[]): Promise
   return noted
 }
 
-/** The machine is gone. A note that stays does no harm: it counts only as long as the machine's folder is there. */
+/** The machine is gone. A note that stays does no harm, because it counts only while the machine's folder exists. */
 export const forgetUse = async (folder: string, files: readonly string[]): Promise<void> => {
   for (const root of new Set(files.flatMap((file) => partOf(file)?.root ?? [])))
     await rm(noteFile(root, folder), { force: true }).catch(() => undefined)
@@ -80,7 +80,7 @@ interface Note {
   readonly parts: readonly string[]
 }
 
-/** Anybody may have written it, so a link or a pipe is not opened, and what is no note counts as none. */
+/** Anybody may have written it, so links and pipes are not opened, and invalid notes are ignored. */
 const readNote = async (path: string): Promise<Note | undefined> => {
   try {
     const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
@@ -98,7 +98,7 @@ const readNote = async (path: string): Promise<Note | undefined> => {
   }
 }
 
-/** Whether the machine's folder is gone for certain: one that we may not look at may be there. */
+/** Whether the machine's folder is certainly gone: a folder that we may not read may exist. */
 const isGone = (folder: string): Promise<boolean> =>
   lstat(folder).then(
     () => false,

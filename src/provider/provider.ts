@@ -25,7 +25,7 @@ export interface Problem {
   readonly problem: string
   /** A command to type. */
   readonly hint: string
-  /** Whether it may work all the same: with `--yes` the user tries it. */
+  /** Whether it may work anyway: with `--yes` the user tries it. */
   readonly may?: boolean
 }
 
@@ -55,7 +55,7 @@ export interface SshServer {
   readonly port: number
   /** `ssh-ed25519 AAAA…` */
   readonly hostKey: string
-  /** What a user's own ssh needs as its ProxyCommand. Absent: it reaches the machine by itself. */
+  /** The ProxyCommand for a user's own ssh. Undefined: ssh reaches the machine directly. */
   readonly proxyCommand?: string
 }
 
@@ -111,7 +111,10 @@ export interface Machines {
   start(lab: Lab, machine: MachineSpec, files: readonly MachineFile[]): Promise<void>
   /** Removes a machine with its disks. */
   remove(lab: Lab, machine: string): Promise<void>
-  /** The parts of the cache that machines of a lab are made of, there or not. Absent: it has them from elsewhere. */
+  /**
+   * The parts of the cache that machines of a lab are made of, whether they exist or not. Undefined: they come from
+   * elsewhere.
+   */
   readonly parts?: (lab: Lab) => readonly NeededPart[]
   /** Files in the parts cache that machines of any lab depend on. Absent: none. */
   readonly partsInUse?: () => Promise<readonly string[]>
@@ -136,13 +139,13 @@ export interface Power {
   readonly redfish?: (lab: Lab) => Promise<RedfishEndpoint>
 }
 
-/** Where the power switches of a lab are offered, and to whom. */
+/** Where a lab's power switches are offered, and with which credentials. */
 export interface RedfishEndpoint {
   /** `https://192.168.56.1/redfish/v1` */
   readonly url: string
   readonly username: string
   readonly password: string
-  /** PEM: it signs itself. */
+  /** PEM, self-signed. */
   readonly certificate: string
   /** The file on this host with all of this. */
   readonly file: string
@@ -190,24 +193,24 @@ export interface Console {
   log(lab: Lab, machine: string): string
 }
 
-/** It copies the disks of a lab. The machines write nothing meanwhile: they are off, or paused. */
+/** Copies the disks of a lab. The machines must not write meanwhile: they are off, or paused. */
 export interface Snapshots {
-  /** Bytes that a copy takes, without its holes. */
+  /** The size of a copy in bytes, without its holes. */
   size(lab: Lab): Promise<number>
-  /** Copies all that makes the machines what they are into a folder that is there and empty. */
+  /** Copies everything that defines the machines into an existing empty folder. */
   save(lab: Lab, into: string): Promise<void>
-  /** Puts such a copy in the place of the machines of the lab, all of which are off. The copy stays as it is. */
+  /** Replaces the machines of the lab, all of which are off, by such a copy. The copy stays unchanged. */
   load(lab: LabId, from: string): Promise<void>
 }
 
 /**
- * Its machines belong to somebody: they are taken for a lab, changed with a record of what was there, and given back as
- * they were.
+ * Its machines belong to somebody else: they are reserved for a lab, changed with a record of their earlier state, and
+ * given back as they were.
  */
 export interface Loan {
-  /** Whether the lab has the machine. */
+  /** Whether the lab uses the machine. */
   taken(lab: Lab, machine: MachineSpec): Promise<{ readonly ok: boolean; readonly saw: string }>
-  /** Locks it for the lab, and lets the lab's key in. @throws LabError `host-taken`, which says who has it */
+  /** Locks it for the lab, and gives the lab's key access. @throws LabError `host-taken`, which names the holder */
   take(lab: Lab, machine: MachineSpec, progress: (note: string) => void): Promise<void>
   /** Whether it has what its role needs. @param files of the lab file, which `configure` writes later */
   equipped(
@@ -221,7 +224,7 @@ export interface Loan {
     files: readonly MachineFile[],
     progress: (note: string) => void,
   ): Promise<void>
-  /** Undoes all that was recorded, and looks whether the machine is as it was. */
+  /** Undoes everything that was recorded, and compares the machine with its earlier state. */
   giveBack(lab: Lab, machine: MachineSpec, progress: (note: string) => void): Promise<void>
   /** Whether it was given back. */
   returned(lab: Lab, machine: MachineSpec): Promise<{ readonly ok: boolean; readonly saw: string }>

@@ -147,7 +147,7 @@ export const connect = (lab: Lab, machine: MachineSpec): Step => ({
   ],
 })
 
-/** The files whose content or mode on the machine is not as wanted. */
+/** The files whose content or mode on the machine is wrong. */
 const differing = async (
   context: Context,
   machine: MachineSpec,

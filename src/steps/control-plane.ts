@@ -128,7 +128,7 @@ const manifestsCheck = (lab: Lab, machine: MachineSpec, id = 'manifests'): Check
 /** Seconds for etcd and the API server: 20 were measured on two cores. */
 const apiDeadline = 180
 
-/** Goes on with a control plane that was made before: the kubelet starts it if its certificates are still good. */
+/** Continues with a control plane that was made before: the kubelet starts it if its certificates are still valid. */
 const restore = async (context: Context, name: string, progress: (note: string) => void): Promise<void> => {
   const there = context.machine(name)
   await there.run(restoreManifests)
@@ -167,14 +167,14 @@ const initialise = async (
   await settle(there)
 }
 
-/** What the certificates of every control plane are signed with, and what tokens are. */
+/** The keys that sign the certificates and tokens of every control plane. */
 const authorityFiles = ['ca', 'front-proxy-ca', 'etcd/ca'].flatMap((name) => [`${name}.crt`, `${name}.key`])
 const handedOver = [...authorityFiles, 'sa.key', 'sa.pub']
 
 /**
- * Makes a machine one more control plane of the cluster. The keys of the cluster go from machine to machine over SSH,
- * through standard input and output only; kubeadm's own way would leave them in a Secret for two hours.
- * @param via a control plane at work
+ * Makes a machine another control plane of the cluster. The keys of the cluster go from machine to machine over SSH,
+ * only through standard input and output; kubeadm's own way would leave them in a Secret for two hours.
+ * @param via a working control plane
  */
 const join = async (
   context: Context,
@@ -202,7 +202,7 @@ const join = async (
   await settle(there)
 }
 
-/** A control plane that the machine can join; undefined: there is no cluster yet. @throws where nobody can know */
+/** A control plane that the machine can join; undefined if there is no cluster yet. @throws if this is unknown */
 const clusterBeside = async (context: Context, lab: Lab, name: string): Promise<string | undefined> => {
   const others = machinesWith(lab, 'control-plane').filter((other) => other.name !== name)
   const made = await Promise.all(
@@ -225,7 +225,7 @@ const clusterBeside = async (context: Context, lab: Lab, name: string): Promise<
 }
 
 /**
- * Whether a control plane was made alone, at its own address, and differs from the lab file in nothing else: then it
+ * Whether a control plane was made alone, with its own address, and differs from the lab file only in this: then it
  * can become the first of several.
  */
 const wasAlone = async (context: Context, lab: Lab, machine: MachineSpec): Promise<boolean> => {
@@ -242,8 +242,8 @@ const wasAlone = async (context: Context, lab: Lab, machine: MachineSpec): Promi
 }
 
 /**
- * Gives a cluster whose control plane was alone an address of its own for the API server. Certificates, manifests,
- * kubeconfigs and what the cluster says of itself are made anew by kubeadm; data stays.
+ * Gives the API server of a cluster with a single control plane an address of its own. kubeadm makes certificates,
+ * manifests, kubeconfigs and the cluster's own settings again; data stays.
  */
 const moveToEndpoint = async (
   context: Context,
@@ -284,7 +284,7 @@ const refuseChange = (lab: Lab): never => {
   )
 }
 
-/** The first control plane. Where it has lost its disk, and others have a cluster, it joins that one. */
+/** The first control plane. If it has lost its disk, and others have a cluster, it joins that one. */
 export const initControlPlane = (lab: Lab): Step => {
   const machine = controlPlaneOf(lab)
   const others = machinesWith(lab, 'control-plane').filter((other) => other !== machine)
@@ -355,9 +355,9 @@ const machineBefore = (lab: Lab, machine: MachineSpec): MachineSpec => {
 }
 
 /**
- * One more control plane, after the one before it in the lab file. Side by side they would be no sooner: on two
- * processors each waited for the other until kubeadm gave up. Where it has lost its disk, its former member of etcd makes place
- * for a new one.
+ * Another control plane, after the one before it in the lab file. In parallel they would not be faster: on two
+ * processors each waited for the other until kubeadm gave up. If it has lost its disk, its former member of etcd is
+ * removed first.
  */
 export const joinControlPlane = (lab: Lab, machine: MachineSpec): Step => ({
   id: memberStepOf(lab, machine),

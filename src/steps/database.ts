@@ -20,7 +20,7 @@ import { describePod, isReady, type Pod } from './pods.js'
 
 const phase = 'database'
 
-/** The script that writes a plain file on the database's volume, in a container beside the database. */
+/** The script that writes a plain file on the database's volume, in a container next to the database. */
 export const ledgerScript = join(projectRoot, 'templates', 'manifests', 'ledger.pl')
 
 const claimOf = (database: DatabaseSpec): string => `${database.name}-data`

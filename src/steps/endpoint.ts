@@ -9,7 +9,7 @@ import { controlPlanesAtWork, membersSeenBy, removeMember, statusOf } from './et
 
 const phase = 'kubernetes'
 
-/** The control planes that have the address of the API server on an interface, as they say themselves. */
+/** The control planes that have the address of the API server on an interface, according to themselves. */
 export const holdersOf = async (context: Context): Promise<readonly string[]> => {
   const { lab, signal } = context
   const endpoint = lab.kubernetes?.endpoint ?? ''
@@ -26,7 +26,7 @@ export const holdersOf = async (context: Context): Promise<readonly string[]> =>
 
 const holders = shared(holdersOf)
 
-/** Members by the machine that was asked; those that are in no lab file are strangers. */
+/** Members by the machine that was asked; members that are not in the lab file are unexpected. */
 const strangers = async (context: Context, lab: Lab): Promise<readonly string[]> => {
   const [via] = await controlPlanesAtWork(context, lab)
   if (via === undefined) return []
@@ -99,7 +99,7 @@ const holderCheck = (lab: Lab, endpoint: string): Check => ({
   },
 })
 
-/** The API server of one machine, and what answers at the address of all: each asked by somebody in the lab. */
+/** The API server of one machine, and the one that answers at the shared address: each asked from inside the lab. */
 const answers = (lab: Lab, id: string, title: string, machine: string, address: string): Check =>
   machineCheck({
     id,
@@ -107,12 +107,12 @@ const answers = (lab: Lab, id: string, title: string, machine: string, address: 
     machine,
     within: 60,
     hint: `lab exec ${lab.name} ${machine} -- curl --insecure https://${address}:6443/readyz?verbose`,
-    // It says so to anybody: no name and no key is needed.
+    // This endpoint needs no authentication.
     command: shell`curl --silent --show-error --insecure --max-time 10 https://${address}:6443/readyz`,
     judge: (output) => ({ ok: output === 'ok', saw: output.slice(0, 200) || 'no answer' }),
   })
 
-/** @returns the step, where the lab has an address of its own for the API server */
+/** @returns the step, if the lab has an address of its own for the API server */
 export const proveEndpoint = (lab: Lab): readonly Step[] => {
   const endpoint = lab.kubernetes?.endpoint
   if (endpoint === undefined) return []

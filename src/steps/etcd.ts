@@ -1,6 +1,6 @@
 /**
- * etcd's members, as they say it themselves. They are asked over etcd's own JSON gateway with the certificates that
- * kubeadm gave them, from the machine that they run on: that works without an API server, and without a quorum.
+ * etcd's members, as etcd itself reports them. They are asked through etcd's JSON gateway with kubeadm's certificates,
+ * from the machine that they run on: this works without an API server, and without a quorum.
  */
 import { type Lab, machinesWith } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
@@ -8,10 +8,13 @@ import type { Context } from '../context.js'
 
 const certificates = '/etc/kubernetes/pki/etcd'
 
-/** Seconds for an answer; without a leader etcd itself gives up after 7 s (its default election time-out + 5 s). */
+/**
+ * Timeout of a request in seconds; without a leader, etcd itself gives up after 7 s (its default election timeout + 5
+ * s).
+ */
 const patience = 8
 
-/** A 64-bit number, as JSON has it: in a string. */
+/** A 64-bit number, which JSON has as a string. */
 type Id = string
 
 interface Member {
@@ -24,14 +27,14 @@ interface Member {
 
 interface Status {
   readonly header: { readonly member_id: Id }
-  /** Absent or `0`: it knows of none. */
+  /** Undefined or `0`: it knows of none. */
   readonly leader?: Id
   readonly raftTerm?: string
   readonly isLearner?: boolean
   readonly errors?: readonly string[]
 }
 
-/** @throws LabError where etcd of that machine does not answer, or says no */
+/** @throws LabError if etcd on that machine does not answer, or refuses */
 const ask = async <T>(context: Context, machine: string, path: string, body: object = {}): Promise<T> =>
   JSON.parse(
     await context
@@ -42,7 +45,7 @@ const ask = async <T>(context: Context, machine: string, path: string, body: obj
       ),
   ) as T
 
-/** The members, as the etcd of this machine knows them; `quorum`: as most of them do. */
+/** The members, as etcd on this machine knows them; `quorum`: as most of them do. */
 export const membersSeenBy = async (
   context: Context,
   machine: string,
@@ -54,11 +57,11 @@ export const membersSeenBy = async (
     })
   ).members ?? []
 
-/** What the member of this machine says about itself. */
+/** What the member on this machine reports about itself. */
 export const statusOf = (context: Context, machine: string): Promise<Status> =>
   ask(context, machine, 'maintenance/status')
 
-/** The machine whose member leads; undefined: nobody says so. The first one that answers is believed. */
+/** The machine whose member leads; undefined if unknown. The first answer is used. */
 export const leaderOf = async (context: Context): Promise<string | undefined> => {
   for (const { name } of machinesWith(context.lab, 'control-plane')) {
     try {
@@ -72,15 +75,15 @@ export const leaderOf = async (context: Context): Promise<string | undefined> =>
   return undefined
 }
 
-/** How a member is called before and after it has started: by its name, or by the address of its machine. */
+/** How a member is named before and after its first start: by the address of its machine, or by its name. */
 const isOf = ({ name, peerURLs = [] }: Member, machine: string, address: string | undefined): boolean =>
   name === machine || (address !== undefined && peerURLs.includes(`https://${address}:2380`))
 
 /**
- * Takes the member of a machine out of the cluster, where it is one: its disk is gone, or its machine is to go.
- * @param via a machine whose member is well
- * @returns whether it was one
- * @throws LabError where most of the members do not agree, as when they are off
+ * Removes the member of a machine from the cluster, if there is one: its disk is lost, or the machine will be removed.
+ * @param via a machine with a healthy member
+ * @returns whether there was one
+ * @throws LabError if most members do not agree, for example because they are off
  */
 export const removeMember = async (context: Context, machine: string, via: string): Promise<boolean> => {
   const address = context.lab.machines.find(({ name }) => name === machine)?.address
@@ -92,7 +95,7 @@ export const removeMember = async (context: Context, machine: string, via: strin
   return true
 }
 
-/** Control planes other than this one whose etcd answers, and has a leader. */
+/** Control planes other than this one whose etcd answers and has a leader. */
 export const controlPlanesAtWork = async (
   context: Context,
   lab: Lab,

@@ -198,8 +198,8 @@ const recorded = (where: Where): Check => {
 }
 
 /**
- * Scans for LUNs that were added to the target of a session, and waits for udev to have named their disks: to take one
- * for missing would cost the file systems their session. Returns false if a new session is needed.
+ * Scans for LUNs that were added to the target of a session, and waits until udev has named their disks: if one seemed
+ * to be missing, the file systems would lose their session. Returns false if a new session is needed.
  */
 const lookAgain = async (context: Context, where: Where): Promise<boolean> => {
   const machine = context.machine(where.filesystem.initiator)

@@ -1,4 +1,4 @@
-/** What a machine needs to join a cluster, as a worker or as a control plane: a token, and whom to believe. */
+/** What a machine needs to join a cluster, as a worker or as a control plane: a token, and the cluster's authority. */
 import { apiAddressOf } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'

@@ -1,4 +1,4 @@
-/** Machines that somebody else made: taken for the lab, equipped for their role, and given back as they were. */
+/** Machines that somebody else made: reserved for the lab, equipped for their role, and given back as they were. */
 import type { Step } from '../context.js'
 import type { Lab, MachineSpec } from '../lab/lab.js'
 import { machineFiles } from '../machine/files.js'

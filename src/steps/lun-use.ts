@@ -173,11 +173,11 @@ export const logOutIdle = async (context: Context, database: DatabaseSpec): Prom
             context
               .machine(node)
               .run(
-                // Refused where somebody has mounted it by now, or checks it.
+                // Refused if it was mounted meanwhile, or is being checked.
                 shell`perl -MFcntl -e 'sysopen(my $disk, shift, O_RDONLY | O_EXCL) or die "$!\n"' ${`/dev/${name}`} && iscsiadm -m session -r ${session} --logout`,
                 { signal, timeout: 30 },
               )
-              // Then the check says what is left.
+              // The check then reports what is left.
               .catch(() => undefined),
           ),
         ),

@@ -264,7 +264,7 @@ export const remove = (lab: Lab, name: string): Step => ({
         { timeout: 90 },
       )
     if (lab.kubernetes) {
-      // A control plane leaves etcd first: one that is only gone would count as a member that is lost.
+      // A control plane leaves etcd first: one that is merely gone would count as a lost member.
       const [via] = await controlPlanesAtWork(context, lab, name)
       if (via !== undefined && (await removeMember(context, name, via))) progress('it left etcd')
     }
@@ -288,8 +288,8 @@ export const remove = (lab: Lab, name: string): Step => ({
 })
 
 /**
- * Ends everything that a provider has of a lab, of which only the name need be known.
- * @param looked told what is left, each time that the provider is asked
+ * Removes everything that a provider has of a lab, which needs only its name.
+ * @param looked called with what is left, each time that the provider is asked
  */
 export const destroy = (
   lab: LabId,

@@ -61,12 +61,12 @@ export class Silence {
 }
 
 /**
- * Seconds that a node gets for a short answer. All checks of a machine ask at the same time, and on two processors with
- * a load of 15 a node was late within 5 s; a node without power would delay every look for longer with more.
+ * Timeout of a node's short answer in seconds. All checks of a machine ask at the same time, and on two processors
+ * with a load of 15 a node was late within 5 s; with a longer timeout, a node without power would delay every check.
  */
 const answerWithin = 10
 
-/** The output of a command on each node, by name; of a node that does not answer, why. */
+/** The output of a command on each node, by name; or why a node did not answer. */
 export const onNodes = async <T>(
   context: Context,
   command: Command,

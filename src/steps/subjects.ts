@@ -60,7 +60,7 @@ export const booted = (lab: Lab, provider: Provider, machine: MachineSpec, optio
     machines.boot(lab, machine, options),
   )
 
-/** A machine whose power is cut, where the provider can. */
+/** A machine whose power is cut, if the provider can do that. */
 export const cut = (lab: Lab, provider: Provider, name: string): Step =>
   without(lacks(provider, 'power'), machines.cutPower(lab, name))
 

@@ -194,7 +194,7 @@ const chapFiles = (chap: Chap): readonly string[] => [
   ...(chap.mutual ? ['userid_mutual', 'password_mutual'] : []),
 ]
 
-/** The hashes that `sha256sum` prints if the values are as wanted; the kernel ends each value with a newline. */
+/** The hashes that `sha256sum` prints if the values are correct; the kernel ends each value with a newline. */
 const chapHashes = (chap: Chap): readonly string[] =>
   [chap.username, chap.password, ...(chap.mutual ? [chap.mutual.username, chap.mutual.password] : [])].map(
     (value) => sha256(`${value}\n`),

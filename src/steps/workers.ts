@@ -11,8 +11,8 @@ import { registered } from './nodes.js'
 const phase = 'kubernetes'
 
 /**
- * Whether the kubelet asks where the lab file now has the API server: only a lab that got an address of its own for it
- * later has nodes that do not.
+ * Whether the kubelet uses the API server's address in the lab file: in a lab that got a shared address later, nodes
+ * may use the old one.
  */
 const kubeletServer = (lab: Lab, machine: MachineSpec): Check =>
   machineCheck({

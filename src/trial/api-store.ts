@@ -1,4 +1,4 @@
-/** ConfigMaps, written at the address of the API server, as any controller outside a pod would write them. */
+/** ConfigMaps, written through the address of the API server, as a controller outside a pod would write them. */
 import type { Duplex } from 'node:stream'
 import { readFile } from 'node:fs/promises'
 import { Agent, type RequestOptions, request } from 'node:https'
@@ -8,7 +8,7 @@ import { pathsOf } from '../state.js'
 import { type Dialer, longTimeout, retryUntilAborted, type Session, type Store } from './store.js'
 import type { ReadBack, Server } from './ledger.js'
 
-/** Milliseconds for one request; etcd itself gives up after 7 s without a leader. */
+/** Timeout of one request in milliseconds; etcd itself gives up after 7 s without a leader. */
 const patience = 1500
 
 const port = 6443
@@ -19,7 +19,7 @@ interface Credentials {
   readonly key: string
 }
 
-/** Who may do what `kubectl` of this host may, from its kubeconfig. */
+/** The credentials of this host's `kubectl`, from its kubeconfig. */
 const credentialsIn = (kubeconfig: string): Credentials => {
   const text = (field: string): string =>
     Buffer.from(new RegExp(`^ *${field}: (\\S+)$`, 'm').exec(kubeconfig)?.[1] ?? '', 'base64').toString()
@@ -31,7 +31,7 @@ const credentialsIn = (kubeconfig: string): Credentials => {
 }
 
 /**
- * Which API server it is: its certificate names its machine, and none of the others.
+ * Which API server answered: its certificate names its own machine, and no other.
  * @param machines names of the control planes
  */
 export const serverOf = (names: string | undefined, machines: readonly string[]): Server => {
@@ -46,7 +46,7 @@ interface Answer {
   readonly server: Server
 }
 
-/** One connection to the address of the API server; requests follow each other on it. */
+/** One connection to the address of the API server, with one request at a time. */
 class ApiConnection {
   readonly #socket: TLSSocket
   readonly #agent: Agent
@@ -60,7 +60,7 @@ class ApiConnection {
     this.#agent.createConnection = () => socket
   }
 
-  /** @throws where nobody answers in time */
+  /** @throws if no server answers in time */
   static async open(dialer: Dialer, credentials: Credentials): Promise<ApiConnection> {
     const { lab, provider } = dialer
     const host = apiAddressOf(lab)
@@ -88,7 +88,7 @@ class ApiConnection {
     })
   }
 
-  /** @throws when no whole answer came within so many milliseconds, or the connection was lost */
+  /** @throws if no complete answer came within this many milliseconds, or the connection was lost */
   ask(method: string, path: string, body?: object, milliseconds = patience): Promise<Answer> {
     const server = serverOf(this.#socket.getPeerCertificate().subjectaltname, this.#machines)
     return new Promise((resolve, reject) => {
@@ -119,7 +119,7 @@ class ApiConnection {
     })
   }
 
-  /** @throws with what the API server says, where it does not do it */
+  /** @throws with the API server's message, if it refuses */
   async must(method: string, path: string, body?: object, milliseconds?: number): Promise<Answer> {
     const answer = await this.ask(method, path, body, milliseconds)
     if (answer.status < 200 || answer.status > 299)
@@ -143,16 +143,13 @@ interface ConfigMaps {
 /** `write-12` */
 const named = (seq: number): string => `write-${String(seq)}`
 
-/** A ConfigMap that no write made has the number that no write has. */
+/** A ConfigMap that was not written by this run gets a number that no write has. */
 export const configRead = ({ metadata, data }: ConfigMaps['items'][number]): ReadBack => ({
   seq: Number(/^write-(\d{1,15})$/.exec(metadata.name)?.[1] ?? 0),
   content: data?.content ?? '',
 })
 
-/**
- * A namespace for a run, with a ConfigMap for each write.
- * @param run letters, digits and `_`
- */
+/** A namespace for a run, with a ConfigMap for each write. @param run letters, digits and `_` */
 export const configStore = (dialer: Dialer, run: string): Store => {
   const namespace = run.replaceAll('_', '-')
   const maps = `/api/v1/namespaces/${namespace}/configmaps`
@@ -187,7 +184,7 @@ export const configStore = (dialer: Dialer, run: string): Store => {
           last = seq
           return server
         },
-        // From etcd, not from the cache of the server that is asked.
+        // From etcd, not from the cache of the API server.
         read: async () =>
           (await api.must('GET', last > 0 ? `${maps}/${named(last)}` : `${maps}?limit=1`)).server,
         close: () => {

@@ -15,14 +15,14 @@ const staying = (pods: readonly PodSeen[], which: Which): readonly PodSeen[] =>
   pods.filter((pod) => !pod.terminating && which(pod))
 
 /**
- * Milliseconds for a ReplicaSet to tell the pods to end that it is no longer to have. A Deployment counts what its
- * ReplicaSets are to have, and makes new pods meanwhile: on a busy host, there is one too many for a moment.
+ * Milliseconds in which a ReplicaSet must tell surplus pods to end. A Deployment counts the pods that its ReplicaSets
+ * should have, and makes new ones at once: on a busy host, there is one too many for a moment.
  */
 const surplusLag = 2000
 
 /**
- * From a moment on, never fewer ready pods than the minimum, and never more pods than the maximum, but for those that
- * are told to end within 2 s.
+ * From a moment on, never fewer ready pods than the minimum, and never more pods than the maximum, except for pods
+ * that are told to end within 2 s.
  */
 export const stayedWithin = (
   history: PodHistory,

@@ -1,6 +1,6 @@
 /**
- * An exercise: a trial whose actor is a person. The engine asks the steady state, records what happens, and reads back
- * what was written, as it does for a scenario; what is done in between, a person does.
+ * An exercise: a trial whose actor is a person. The engine checks the steady state, records what happens, and reads
+ * back what was written, as for a scenario; in between, a person acts.
  */
 import type { Context } from '../context.js'
 import { LabError } from '../error.js'
@@ -12,23 +12,20 @@ import type { Observation } from './timeline.js'
 import { type Body, refuseUnlessUp, Trial, type TrialRequest } from './trial.js'
 import type { Watch } from './watch.js'
 
-/** What an exercise is told, and how it says what a person did. */
+/** What an exercise gets from the engine, and how it reports what a person did. */
 export interface ExerciseContext {
   readonly context: Context
   /** Milliseconds since the trial began. */
   now(): number
-  /** Records that the person did something. The first act is the moment that gaps and takeovers are counted from. */
+  /** Records that the person did something. Gaps and takeovers are counted from the first act. */
   acted(detail: string): Promise<void>
-  /** Records an answer: yes, no, or that nobody could ask, which makes the verdict UNKNOWN. */
+  /** Records an answer: yes, no, or could not ask, which makes the verdict UNKNOWN. */
   claim(title: string, answer: { readonly ok: boolean | undefined; readonly saw: string }): void
-  /**
-   * Records something measured, in milliseconds.
-   * @param text what a text measured for the same
-   */
+  /** Records a measurement in milliseconds. @param text what a text measured for the same */
   figure(title: string, ms: number, text?: TextFigure): void
-  /** Reads and writes of a client outside the cluster so far; empty where nothing is recorded. */
+  /** Reads and writes of a client outside the cluster so far; empty if nothing is recorded. */
   readonly records: readonly LedgerRecord[]
-  /** Nodes and pods of the database; undefined where nothing is recorded. */
+  /** Nodes and pods of the database; undefined if nothing is recorded. */
   readonly watch: Watch | undefined
 }
 
@@ -36,11 +33,13 @@ export interface Exercise {
   readonly name: string
   /** What it shows, in a sentence. */
   readonly description: string
-  /** Records a ledger of the lab's database, and what nodes and pods do meanwhile. */
+  /** Records a ledger of the lab's database, and the changes of nodes and pods meanwhile. */
   readonly record: boolean
-  /** Who brings the lab back afterwards: `lab`, by undoing what its journal says; or the person, whose task it is. */
+  /**
+   * Who repairs the lab afterwards: `lab`, by undoing the entries of its journal; or the person, as part of the task.
+   */
   readonly repair: 'lab' | 'person'
-  /** Returns when the person has done it, or has had enough: it is no interruption that a person ends an exercise. */
+  /** Returns when the person is done, or has had enough: ending an exercise is not an interruption. */
   run(exercise: ExerciseContext): Promise<void>
 }
 
@@ -137,7 +136,7 @@ class Run implements Body, ExerciseContext {
       notice('healing: restoring the lab to what its file says')
       await undo()
       await this.#trial.restore()
-      // What needed the lab to be up: a node is uncordoned by an API server.
+      // Undos that need the lab to be up: only an API server can uncordon a node.
       for (const text of await undo()) notice(`not undone: ${text}`)
       this.#observe('healed', 'the changes were undone')
     }
@@ -155,8 +154,8 @@ class Run implements Body, ExerciseContext {
 
 /**
  * Runs one exercise.
- * @returns what is to be reported, already saved
- * @throws LabError where a machine is off, or where there is no database to record
+ * @returns the facts for its report, already saved
+ * @throws LabError if a machine is off, or there is no database to record
  */
 export const runExercise = async (request: ExerciseRequest): Promise<Facts> => {
   const { exercise, context, verb } = request

@@ -14,7 +14,7 @@ import { leaderOf } from '../steps/etcd.js'
 import type { TrialEvent, TrialEventName } from './trial-event.js'
 import { undoAll } from './undo.js'
 
-/** Who can be meant by a word of a fault at this moment. */
+/** The machines that a word of a fault can mean at this moment. */
 const rolesNow = async (context: Context, server: string): Promise<Roles> => {
   if (context.lab.kubernetes?.endpoint === undefined) return { server }
   const [leader, holders] = await Promise.all([leaderOf(context), holdersOf(context)])
@@ -69,10 +69,7 @@ export class Injections {
   readonly #all: Injection[] = []
   readonly #tell: Tell
 
-  /**
-   * @param by the command that the journal names as who did it
-   * @param tell told of every moment of each fault
-   */
+  /** @param by the command, for the journal @param tell called with every moment of each fault */
   constructor(lab: LabId, by: string, registry: Registry, tell: Tell) {
     this.#tell = tell
     this.#lab = lab

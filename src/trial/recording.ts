@@ -1,6 +1,6 @@
 /**
- * What is written down while something is done to a lab with a database: the ledger of a client outside the cluster,
- * what the machines and the API server saw, and at the end what of it can be read back.
+ * What is recorded while something is done to a lab with a database: the ledger of a client outside the cluster, the
+ * observations of machines and the API server, and finally what can be read back.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, Interrupted, LabError, messageOf } from '../error.js'
@@ -33,7 +33,7 @@ const baseline = 5000
 /** Seconds for each later phase: the ledger's first row, answers after the heal, and reading back. */
 const answerDeadline = 60
 
-/** Reads and writes of a database, from before something is done to its lab until all of it was read back. */
+/** Reads and writes of a database, from before something is done to its lab until everything was read back. */
 export class Recording {
   readonly answers: Answers
   readonly #trial: Trial
@@ -41,7 +41,7 @@ export class Recording {
   readonly #records: LedgerRecord[] = []
   readonly #ending = new AbortController()
   #volumes: readonly Observation[] = []
-  /** What the watches saw, once what was done is over. */
+  /** The observations of the watches, once the action is over. */
   #watched: readonly Observation[] | undefined
   #clocks: Clocks = {}
   #diskProof: DiskProof | undefined
@@ -73,7 +73,7 @@ export class Recording {
     return this.#records.filter(isRowWritten).findLast(({ ms }) => ms <= (fault?.ms ?? 0))?.server.pod
   }
 
-  /** @param own what was done, and what else was seen, by other means than the watches */
+  /** @param own the actions, and what was observed by other means than the watches */
   facts(own: readonly Observation[]): Pick<CommonFacts, 'diskProof' | 'ledger'> & { timeline: Timeline } {
     const seen = [...(this.#watched ?? this.#watch?.observations ?? []), ...own]
     return {
@@ -86,14 +86,14 @@ export class Recording {
     }
   }
 
-  /** Writes a mark into the ledger; nothing where it has not begun. */
+  /** Writes a mark into the ledger; does nothing if the ledger has not begun. */
   async mark(mark: Mark): Promise<void> {
     await this.#client?.mark(mark)
   }
 
   /**
-   * Begins to watch and to write, and returns when that has gone on undisturbed for a while.
-   * @throws LabError where the database does not answer
+   * Starts the watches and the writing, and returns when that has continued undisturbed for a while.
+   * @throws LabError if the database does not answer
    */
   async begin(): Promise<Watch> {
     const { context, healer, ledgerPath, notice } = this.#trial.request
@@ -163,7 +163,7 @@ export class Recording {
     await this.mark('end')
   }
 
-  /** Ends the ledger and the watches, and reads back all that was written. */
+  /** Ends the ledger and the watches, and reads back everything that was written. */
   async end(): Promise<void> {
     const { healer, notice } = this.#trial.request
     const { aborted } = this.#trial.signal

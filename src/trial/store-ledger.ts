@@ -1,4 +1,4 @@
-/** The ledger of an experiment: of a database whose members may all take writes, and which is no part of every lab. */
+/** The ledger of an experiment: of a database whose members may all accept writes, and which not every lab has. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf } from '../error.js'
 import { noteUndo, strike } from '../journal.js'
@@ -79,9 +79,9 @@ export class StoreLedger {
   }
 
   /**
-   * Keeps a ledger while something is done, and reads back and judges all that was acknowledged.
-   * @param storeOf given the name that is to be used for what is written
-   * @param members all of them end before it is read back; absent: what they answer may come from their memory
+   * Keeps a ledger while something is done, and reads back and judges everything that was acknowledged.
+   * @param storeOf given the name to use for what is written
+   * @param members all of them end before reading back; absent: their answers may come from memory
    */
   async keep(storeOf: (run: string) => Store, during: () => Promise<void>, members?: Members): Promise<void> {
     const { ledgerPath, notice } = this.#trial.request

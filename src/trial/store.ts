@@ -1,7 +1,7 @@
 /**
- * The media to which a client outside the cluster writes: rows of the database, and lines of a plain file on the same
- * LUN; and where the API server has an address of its own, ConfigMaps (`api-store.ts`). Rows and lines are reached
- * through any node's address.
+ * The media to which a client outside the cluster writes: rows of the database, lines of a plain file on the same LUN,
+ * and if the API server has an address of its own, ConfigMaps (`api-store.ts`). Rows and lines are reached through any
+ * node's address.
  */
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'

@@ -1,4 +1,4 @@
-/** What a trial tells while it goes on: every moment of it, as data. */
+/** The events of a trial while it runs, as data. */
 
 /**
  * | what             | when                                                                                     |
@@ -47,7 +47,7 @@ export interface TrialEvent {
   /** Name of the fault; null: it is about none. */
   readonly fault: string | null
   readonly machines: readonly string[]
-  /** Whether it was so; null: it is no question, or nobody could answer it. */
+  /** The result; null if the event has none, or it is unknown. */
   readonly ok: boolean | null
   readonly detail: string
 }

@@ -87,7 +87,7 @@ export class Trial {
     return performance.now() - this.begun
   }
 
-  /** Tells whoever follows the trial what happens at this moment. */
+  /** Reports an event of this moment to whoever follows the trial. */
   tell(
     what: TrialEventName,
     detail: string,

@@ -47,8 +47,8 @@ const conditionOf = (
 ) => object.status.conditions?.find((condition) => condition.type === type)
 
 /**
- * Watches nodes and the database's pods until the signal. What is so when it begins is no news.
- * @param news told of each observation when it is made
+ * Watches nodes and the database's pods until the signal. The initial state is not reported.
+ * @param news called with each observation when it is made
  */
 export const watchLab = (
   context: Context,

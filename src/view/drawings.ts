@@ -1,11 +1,14 @@
-/** What is drawn of a run and of a preparation: their rows, and what each record changes in them. */
+/** The rows of a run and of a preparation, and what each record changes in them. */
 import { type ListrTask } from 'listr2'
 import { clip } from './canvas.js'
 import type { EventRecord, PartRecord, RunStartedRecord, StepFields, StepFinishedRecord } from './events.js'
 import { duration, elapsed, oneLine, partEnd, partLabel, partProgress, type Paint } from './wording.js'
 import { Phase, type Renderer, Row } from './rows.js'
 
-/** Checks of one step are waited for together; one is shown this long after its last sight, or they would flicker. */
+/**
+ * The checks of a step are awaited together; a check stays visible for this long after its last event, since it would
+ * flicker otherwise.
+ */
 const staysShown = 5_000
 
 export interface Drawing {
@@ -15,10 +18,10 @@ export interface Drawing {
   /** Whether this part has a row here. */
   shows(part: PartRecord): boolean
   take(record: EventRecord): void
-  /** Brings the rows up to now. */
+  /** Updates the rows to the present. */
   refresh(): void
   isOver(): boolean
-  /** Whatever has not ended ends now. */
+  /** Ends everything that has not ended. */
   abandon(): void
 }
 
@@ -27,7 +30,7 @@ export interface Surroundings {
   readonly columns: () => number
 }
 
-/** Room for the icon and the indentation. */
+/** Space for the icon and the indentation. */
 const margin = 8
 
 export const drawRun = (run: RunStartedRecord, { paint, columns }: Surroundings): Drawing => {
@@ -114,7 +117,7 @@ export const drawRun = (run: RunStartedRecord, { paint, columns }: Surroundings)
   const does = (step: string, subject: string, text: string, patient = false): void => {
     const now = performance.now()
     const shown = details.get(step)
-    // Of several checks that are waited for, the one that is shown stays until it is heard of no more.
+    // Of several awaited checks, the visible one stays until it has no more events.
     if (patient && shown && shown.subject !== subject && shown.subject.startsWith('waiting '))
       if (now - shown.seen < staysShown) return
     details.set(step, { text: oneLine(text), subject, seen: now })

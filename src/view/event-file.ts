@@ -40,8 +40,8 @@ const endsInLine = (path: string): boolean => {
 }
 
 /**
- * Puts the file aside if it is full. Another process may do the same at this instant: then this one has taken the new,
- * short file, which must not replace the full one that was just put aside, and gives it back.
+ * Renames the file if it is full. Another process may do the same at the same instant: then this one has renamed the
+ * new, short file, which must not replace the full one, so it gives the short file back.
  */
 const rotate = (path: string, longest: number): void => {
   if (sizeOf(path) <= longest) return

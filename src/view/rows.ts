@@ -1,10 +1,10 @@
-/** The rows of a drawing: a step or a part each, and phases that hold the rows of their steps. */
+/** The rows of a drawing: one for each step or part, and phases that contain the rows of their steps. */
 import type { DefaultRenderer } from 'listr2'
 import { type ListrTask, type ListrTaskWrapper } from 'listr2'
 import type { StepFinishedRecord } from './events.js'
 import { counted, duration, elapsed, oneLine } from './wording.js'
 
-/** The renderer of listr2 that the rows are drawn by. */
+/** The listr2 renderer that draws the rows. */
 export type Renderer = typeof DefaultRenderer
 type RowTask = ListrTaskWrapper<unknown, Renderer, Renderer>
 
@@ -21,8 +21,8 @@ interface Ending {
 }
 
 /**
- * One row of the drawing. The row's listr task does nothing but wait until the row has ended; what is drawn
- * meanwhile is asked for anew for each frame.
+ * One row of the drawing. The row's listr task only waits until the row has ended; meanwhile, each frame asks for what
+ * to draw.
  */
 export class Row {
   heading: () => string = () => ''
@@ -45,13 +45,13 @@ export class Row {
     this.#ended.resolve(ending)
   }
 
-  /** Nothing more will come. A row that never began is not shown any longer. */
+  /** No more events will come. A row that never began is removed. */
   abandon(text: string): void {
     this.#begun.resolve(false)
     this.end({ as: 'skipped', text })
   }
 
-  /** Brings the row up to now. */
+  /** Updates the row to the present. */
   refresh(): void {
     if (!this.#task || this.ending) return
     this.#task.title = this.heading()
@@ -61,8 +61,8 @@ export class Row {
   asTask(): ListrTask<unknown, Renderer, Renderer> {
     return {
       title: this.heading(),
-      // listr asks twice: first of all whether to show the row, and when it is to run, whether to run it.
-      // The second answer waits, and until it comes listr draws the row as one that waits.
+      // listr asks twice: first whether to show the row, and later, when it would run, whether to run it. The second
+      // answer waits, and until it comes listr draws the row as waiting.
       enabled: () => {
         if (this.#announced) return this.#begun.promise
         return (this.#announced = true)
@@ -159,7 +159,7 @@ export class Phase {
     return [`${name}  ${counted(all, 'step')}${already}`, ...bad, duration(time)].join(', ')
   }
 
-  /** Called before the listr task of a row ends, so that the phase has its last title before it is closed. */
+  /** Called before the listr task of a row ends, so that the phase gets its last title before it is closed. */
   #settle(): void {
     if (!this.#task || this.#rows.some((row) => !row.ending)) return
     if (this.#outcomes.length < this.#rows.length) this.#task.skip(`${this.#heading()}, stopped`)

@@ -1,4 +1,6 @@
-/** Makes a host what the base disk is, as far as its machine needs it: each change is recorded before it is made. */
+/**
+ * Turns a host into what the base disk is, as far as its machine needs it: each change is recorded before it is made.
+ */
 import { readFile } from 'node:fs/promises'
 import { disksOn, type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../../lab/lab.js'
 import { serialOf, sha256, tarOf } from '../../machine/files.js'
@@ -9,22 +11,22 @@ import { baseFile } from '../../parts/base-disk.js'
 import { nodePrograms } from '../../parts/parts.js'
 import { hostFolder, Recorder, runAsRoot } from './record.js'
 
-/** What a host gets, besides the files of the lab file. */
+/** What a host gets in addition to the files of the lab file. */
 export interface Equipment {
-  /** Of Debian; the base disk has each of them as well (`system.packages` in parts/parts.yaml). */
+  /** Debian packages, all of which the base disk has as well (`system.packages` in parts/parts.yaml). */
   readonly packages: readonly string[]
   readonly files: readonly MachineFile[]
-  /** Programs, by their place on the host. */
+  /** Programs, by their path on the host. */
   readonly programs: readonly { readonly from: string; readonly to: string }[]
   readonly modules: readonly string[]
-  /** Units that start with the host. */
+  /** Units that start at boot. */
   readonly enabled: readonly string[]
   /** Units whose state the lab changes. */
   readonly units: readonly string[]
   readonly noSwap: boolean
 }
 
-/** Where the block devices of LUNs are: links to loop devices, made at every boot. */
+/** The folder of the LUNs' block devices: links to loop devices, made at every boot. */
 export const lunLink = (index: number): string => `/dev/lab/lun${String(index)}`
 
 const lunsScript = (lab: Lab, machine: MachineSpec): string => {
@@ -50,7 +52,7 @@ ln -sfn "$loop" ${lunLink(index)}
   .join('')}`
 }
 
-/** The base disk's unit waits for the base disk's own network; a host has its own, with an address that comes later. */
+/** The base disk's unit waits for the base disk's own network; a host has its own, and gets its address later. */
 const bootUnit = async (): Promise<string> =>
   (await baseFile('etc/systemd/system/lab-boot.service')).replace(
     'Before=network-online.target ',
@@ -118,7 +120,7 @@ export const equipmentFor = async (lab: Lab, machine: MachineSpec): Promise<Equi
   }
 }
 
-/** Folders in which a lab keeps what nobody can name beforehand. */
+/** Folders in which a lab keeps files whose names are not known in advance. */
 const folders = (lab: Lab, machine: MachineSpec): readonly string[] => [
   ...(machine.iqn === undefined ? [] : ['/etc/iscsi', '/var/lib/iscsi', '/mnt']),
   ...(machine.role === 'target' ? ['/etc/target'] : []),
@@ -133,7 +135,7 @@ const folders = (lab: Lab, machine: MachineSpec): readonly string[] => [
     : []),
 ]
 
-/** What `useradd` and its like leave beside the files that they change. */
+/** Backup files that `useradd` and similar programs leave. */
 const userFiles = ['passwd', 'group', 'shadow', 'gshadow', 'subuid', 'subgid'].map((name) => `/etc/${name}-`)
 
 const sysctlNames = async (): Promise<readonly string[]> =>
@@ -149,7 +151,7 @@ const kubeletSysctls = [
 
 const marker = `${hostFolder}/equipped`
 
-/** Names all that a host is equipped with. */
+/** A name for all of a host's equipment. */
 const nameOf = async (
   { programs, ...equipment }: Equipment,
   files: readonly MachineFile[],
@@ -164,7 +166,7 @@ const nameOf = async (
 
 const names = new Map<string, Promise<string>>()
 
-/** Whether a host has its equipment, as it shows now. */
+/** Whether a host has its equipment at present. */
 export const lookEquipped = async (
   root: Transport,
   lab: Lab,
@@ -197,10 +199,10 @@ true`,
     : { ok: false, saw: wrong.join('; ') }
 }
 
-/** Seconds for apt: a slow card and a slow mirror. */
+/** Timeout of apt in seconds: for a slow card and a slow mirror. */
 const aptDeadline = 1200
 
-/** Packages that are missing: which would come with them, recorded; then they are installed. */
+/** Missing packages: those that would be installed with them are recorded, and then all are installed. */
 const installPackages = async (
   root: Transport,
   record: Recorder,
@@ -222,7 +224,7 @@ const installPackages = async (
   progress(`packages: ${missing.join(', ')}`)
   const install = `${apt} --no-install-recommends -o Dpkg::Options::=--force-confold`
   const simulate = `dpkg --configure -a >/dev/null 2>&1 || true; ${install} --simulate install ${missing.join(' ')} | sed -n 's/^Inst \\([^ ]*\\) .*/\\1/p'`
-  // Lists that were fetched some time ago may name packages that are gone.
+  // Older package lists may name packages that no longer exist.
   await runAsRoot(
     root,
     `[ -n "$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mtime -1 2>/dev/null)" ] || ${apt} update >/dev/null`,
@@ -249,7 +251,7 @@ const installPackages = async (
   )
 }
 
-/** Sends programs that are not there yet with this content. @returns bytes that were sent */
+/** Sends programs that the host does not have with this content. @returns the bytes that were sent */
 const sendPrograms = async (
   root: Transport,
   programs: Equipment['programs'],
@@ -275,7 +277,7 @@ const sendPrograms = async (
   return sent
 }
 
-/** @param files what the lab file asks for on it: written later, by `configure`, and recorded here */
+/** @param files that the lab file requires: `configure` writes them later, and they are recorded here */
 export const equip = async (
   root: Transport,
   lab: Lab,
@@ -286,7 +288,7 @@ export const equip = async (
   const equipment = await equipmentFor(lab, machine)
   const isNode = nodesOf(lab).includes(machine)
   const record = await Recorder.open(root)
-  // In the order in which they are undone, from the last to the first: services, their files, packages, the rest.
+  // In the reverse order of undoing, which is from last to first: services, their files, packages, the rest.
   await record.hostname()
   await record.modules(equipment.modules)
   if (isNode) await record.sysctls([...(await sysctlNames()), ...kubeletSysctls])

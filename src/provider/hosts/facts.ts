@@ -1,9 +1,9 @@
-/** What a host says of itself, by one script that changes nothing. */
+/** What a host reports about itself, through one script that changes nothing. */
 import type { Transport } from '../../machine/machine.js'
 
 export interface HostInterface {
   readonly name: string
-  /** IPv4, without a length. */
+  /** IPv4, without a prefix length. */
   readonly address: string
   readonly prefix: number
   readonly mac: string
@@ -12,59 +12,62 @@ export interface HostInterface {
   readonly dynamic: boolean
 }
 
-/** A program or service that would be in the way, with what it has. */
+/** A program or service that is in the way, and what it uses. */
 export interface Facts {
-  /** `aarch64`, as the kernel says. */
+  /** `aarch64`, according to the kernel. */
   readonly machine: string
-  /** `arm64`, as dpkg says; empty: there is no dpkg. */
+  /** `arm64`, according to dpkg; empty if there is no dpkg. */
   readonly architecture: string
   /** Bytes. */
   readonly page: number
-  /** `debian 13`, of os-release. */
+  /** `debian 13`, from os-release. */
   readonly system: { readonly id: string; readonly version: string; readonly pretty: string }
-  /** `Raspberry Pi 4 Model B Rev 1.4`; empty where nothing says so. */
+  /** `Raspberry Pi 4 Model B Rev 1.4`; empty if unknown. */
   readonly model: string
   readonly kernel: string
   /** Bytes. */
   readonly memory: number
   readonly cpus: number
-  /** Bytes that are free below /var. */
+  /** Free bytes below /var. */
   readonly free: number
   readonly readOnlyRoot: boolean
-  /** Devices that are swapped to. */
+  /** Swap devices in use. */
   readonly swap: readonly string[]
   readonly machineId: string
   readonly hostname: string
   readonly interfaces: readonly HostInterface[]
-  /** The interface of the default route; empty: there is none. */
+  /** The interface of the default route; empty if there is none. */
   readonly defaultInterface: string
   /** Seconds since the epoch. */
   readonly time: number
   readonly controllers: readonly string[]
-  /** Features of the kernel that are there, or that a module would bring. */
+  /** Features that the kernel has, or that a module would add. */
   readonly features: readonly string[]
-  /** Whether the kernel has no modules at all: then not all of its features show before they are used. */
+  /** Whether the kernel has no modules at all: then some features show only once they are used. */
   readonly monolithic: boolean
   readonly openIscsi: string
-  /** Firewalls that are at work. */
+  /** Active firewalls. */
   readonly firewalls: readonly string[]
-  /** What would be in the way: `k3s is at work`. */
+  /** What is in the way: `k3s is at work`. */
   readonly taken: readonly string[]
-  /** What the lock of a lab says; empty: no lab has it. */
+  /** The content of a lab's lock; empty if no lab uses the host. */
   readonly lock: string
-  /** Of `vcgencmd get_throttled`: 0x0; empty where there is none. */
+  /** The output of `vcgencmd get_throttled`: 0x0; empty if there is none. */
   readonly throttled: string
-  /** Lines of the kernel's log about the SD card or the supply. */
+  /** Lines of the kernel's log about the SD card or the power supply. */
   readonly complaints: readonly string[]
-  /** Whether the host knows an address for its own name. */
+  /** Whether the host can resolve its own name. */
   readonly knowsItself: boolean
-  /** As sshd takes it: `prohibit-password`. */
+  /** The effective setting of sshd: `prohibit-password`. */
   readonly rootLogin: string
-  /** TCP ports that somebody listens on. */
+  /** TCP ports in use. */
   readonly ports: readonly number[]
 }
 
-/** What nodes, targets and initiators want of a kernel; how it is seen without a module, and the module that brings it. */
+/**
+ * The kernel features that nodes, targets and initiators need; how to detect each without a module, and the module
+ * that adds it.
+ */
 export const kernelFeatures = {
   iscsi_tcp: 'test -d /sys/class/iscsi_transport/tcp',
   target_core_mod: 'test -d /sys/kernel/config/target',
@@ -130,7 +133,7 @@ say rootLogin "$(sshd -T 2>/dev/null | sed -n 's/^permitrootlogin //p')"
 ss -Hltn 2>/dev/null | awk '{ n = split($4, part, ":"); print "port\\t" part[n] }' | sort -u
 `
 
-/** Reads what the script printed. */
+/** Parses the output of the script. */
 export const readFacts = (output: string): Facts => {
   const all = new Map<string, string[]>()
   for (const line of output.split('\n')) {
@@ -185,6 +188,6 @@ export const readFacts = (output: string): Facts => {
   }
 }
 
-/** @param root commands as root on the host */
+/** @param root runs commands as root on the host */
 export const askFacts = async (root: Transport, signal: AbortSignal): Promise<Facts> =>
   readFacts((await root.exec(script, { signal, timeout: 60 })).stdout)

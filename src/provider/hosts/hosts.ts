@@ -1,6 +1,6 @@
 /**
- * Machines that exist already, reached over SSH: the hosts that a hosts.yaml names. They are taken for a lab, equipped,
- * and given back. `lab` makes neither machines nor networks there, and switches nothing off.
+ * Machines that exist already, reached over SSH: the hosts that a hosts.yaml names. They are reserved for a lab,
+ * equipped, and given back. `lab` makes neither machines nor networks there, and switches nothing off.
  */
 import { hostname, userInfo } from 'node:os'
 import { existsSync } from 'node:fs'
@@ -26,13 +26,16 @@ import { askManifest, manifestFile } from './manifest.js'
 import { runAgent } from './power.js'
 import { hostFolder, runAsRoot } from './record.js'
 
-/** Who logs in where the lab's key is not let in yet, or not any more; a command that may ask for passwords says who. */
+/**
+ * The logins for hosts on which the lab's key is not installed yet, or no longer; a command that may ask for passwords
+ * provides them.
+ */
 let givenLogins: Logins | undefined
 export const useLogins = (logins: Logins): void => void (givenLogins = logins)
 
 const loginsOf = ({ file }: KeptHosts): Logins => givenLogins ?? new Logins(file, undefined, () => undefined)
 
-/** @throws LabError where the lab has no hosts */
+/** @throws LabError if the lab has no hosts */
 const need = async (lab: LabId): Promise<KeptHosts> => {
   const kept = await keptHosts(lab)
   if (kept) return kept
@@ -54,7 +57,7 @@ const specOf = (kept: KeptHosts, machine: string): HostSpec => {
   return spec
 }
 
-/** Commands as root with the lab's key; kept open as long as this process lives. */
+/** Runs commands as root with the lab's key; the connection stays open as long as this process lives. */
 const opened = new Map<string, Promise<Transport>>()
 
 const asRoot = (lab: LabId, kept: KeptHosts, machine: string): Promise<Transport> => {
@@ -76,7 +79,7 @@ const asRoot = (lab: LabId, kept: KeptHosts, machine: string): Promise<Transport
   return transport
 }
 
-/** As root, with the lab's key, or where that does not open it, as the user of hosts.yaml. Whoever opens it closes it. */
+/** Connects as root with the lab's key, or if that fails, as the user of hosts.yaml. The caller closes it. */
 const anyRoot = async (
   lab: LabId,
   kept: KeptHosts,
@@ -124,7 +127,7 @@ const take = async (lab: Lab, machine: MachineSpec, progress: (note: string) => 
       key: await keyOf(lab),
       since: new Date().toISOString(),
     }
-    // A file that is there is never overwritten: exactly one gets it, with its content complete.
+    // An existing file is never overwritten: exactly one lab gets the lock, with its complete content.
     await runAsRoot(
       root,
       `set -e; mkdir -p ${hostFolder}; chmod 700 ${hostFolder}; cat > ${lockFile}.$$; sync ${lockFile}.$$
@@ -163,7 +166,7 @@ grep -qxF ${line} .ssh/authorized_keys 2>/dev/null || { [ ! -s .ssh/authorized_k
   }
 }
 
-/** What is different from before, of hosts that were given back by this process. */
+/** The differences on hosts that this process gave back. */
 const differences = new Map<string, readonly string[]>()
 
 const giveBack = async (lab: Lab, machine: MachineSpec, progress: (note: string) => void): Promise<void> => {
@@ -200,7 +203,7 @@ const states = async (lab: Lab): Promise<readonly MachineState[]> => {
         const spec = specOf(kept, name)
         ;(await loginsOf(kept).dial(spec)).destroy()
         const root = await asRoot(lab, kept, name)
-        // The same as long as it runs, and another one after its next start.
+        // The same as long as the host runs, and another one after its next boot.
         const { stdout } = await root.exec('cat /proc/sys/kernel/random/boot_id', { timeout: 15 })
         return { name, status: 'running', detail: `boot ${stdout.trim()}` }
       } catch (error) {
@@ -213,7 +216,7 @@ const states = async (lab: Lab): Promise<readonly MachineState[]> => {
   )
 }
 
-/** Hosts that the lab still has. */
+/** Hosts that the lab still uses. */
 const stillTaken = async (lab: LabId): Promise<readonly string[]> => {
   const kept = await keptHosts(lab)
   return (kept?.machines ?? []).map(({ name }) => name).filter((name) => !kept?.returned.includes(name))
@@ -320,7 +323,7 @@ export const hostsProvider: Provider = {
       kept.file.hosts.find(({ name, address }) => name === placed?.name || address === host) ??
       kept.file.hosts[0]
     if (!spec) throw new Error(`${kept.file.file} has no hosts`)
-    // From outside its network, a host is where its SSH server is; its other ports are at the same address.
+    // Outside its network, a host has the address of its SSH server; its other ports are at the same address.
     return loginsOf(kept).dial(spec, host, port)
   },
   destroy: async (lab) => {

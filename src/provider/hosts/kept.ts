@@ -1,4 +1,4 @@
-/** Which hosts a lab has, as the lab's folder keeps it: with what is needed to reach them, and no secret. */
+/** Which hosts a lab has, as recorded in the lab's folder: with what is needed to reach them, and without secrets. */
 import type { LabId } from '../../identity.js'
 import { LabError } from '../../error.js'
 import { nthRange, parseSubnet, subnetText } from '../../lab/address.js'
@@ -7,10 +7,10 @@ import { type Lab, nodesOf } from '../../lab/lab.js'
 import { pathsOf, readIfThere, writePrivate } from '../../state.js'
 import { type Asked, interfaceOf } from './preflight.js'
 
-/** What a machine of the lab is in truth. */
+/** The real properties of a machine of the lab. */
 export interface Placed {
   readonly name: string
-  /** Its address in the lab, with the length of its network's prefix. */
+  /** Its address in the lab, with the prefix length of its network. */
   readonly address: string
   readonly prefix: number
   /** Bytes. */
@@ -46,14 +46,14 @@ export const keptHosts = async (lab: LabId): Promise<KeptHosts | undefined> => {
 export const keepHosts = (lab: LabId, kept: KeptHosts): Promise<void> =>
   writePrivate(pathsOf(lab).hosts, JSON.stringify(kept, null, 2))
 
-/** Notes down that a host was given back; so that a later `down` looks only for the others. */
+/** Records that a host was given back, so that a later `down` tries only the others. */
 export const keepReturned = async (lab: LabId, machine: string): Promise<void> => {
   const kept = await keptHosts(lab)
   if (kept && !kept.returned.includes(machine))
     await keepHosts(lab, { ...kept, returned: [...kept.returned, machine] })
 }
 
-/** Before a host is taken again that was given back already. */
+/** Before a host that was given back is used again. */
 export const keepTaken = async (lab: LabId, machine: string): Promise<void> => {
   const kept = await keptHosts(lab)
   if (kept?.returned.includes(machine))
@@ -78,7 +78,7 @@ export const placedHosts = (file: HostsFile, hosts: readonly Asked[]): KeptHosts
 
 /**
  * The lab with the addresses that its hosts really have. Its network is that of its first node, or of its first
- * machine; nodes get ranges of pods by their order, since their last numbers may be the same.
+ * machine; nodes get pod ranges in their order, because their last numbers may be the same.
  */
 export const onHosts = (lab: Lab, { machines }: Pick<KeptHosts, 'machines'>): Lab => {
   const placed = (name: string): Placed | undefined => machines.find((each) => each.name === name)

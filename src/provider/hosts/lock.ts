@@ -1,4 +1,4 @@
-/** Who has a host: a file on the host itself, so that two people cannot take the same one. */
+/** Which lab uses a host: a file on the host itself, so that two people cannot use the same one. */
 import { hostFolder } from './record.js'
 
 export const lockFile = `${hostFolder}/lock`
@@ -6,15 +6,15 @@ export const lockFile = `${hostFolder}/lock`
 export interface Holder {
   /** `alice@desk`, for people. */
   readonly who: string
-  /** The lab, and its seat. */
+  /** The lab and its seat. */
   readonly lab: string
-  /** The lab's public key: no other lab has it. */
+  /** The lab's public key, which no other lab has. */
   readonly key: string
   /** ISO 8601. */
   readonly since: string
 }
 
-/** Undefined: nobody has it. */
+/** Undefined: the host is free. */
 export const holderIn = (text: string): Holder | undefined => {
   try {
     return JSON.parse(text) as Holder

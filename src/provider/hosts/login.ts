@@ -1,4 +1,4 @@
-/** Logging in to a host as hosts.yaml says, and becoming root there. */
+/** Logs in to a host as hosts.yaml says, and becomes root there. */
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
@@ -11,7 +11,7 @@ import { dialDirectly } from '../../machine/dial.js'
 import type { Transport } from '../../machine/machine.js'
 import { dialThrough, type SshEndpoint, sshTransport, throughSudo } from '../../machine/ssh.js'
 
-/** Asks whoever sits at the terminal, without showing what is typed; absent: nobody does. */
+/** Asks at the terminal for a password, without showing it; undefined if there is no terminal. */
 export type AskPassword = (question: string) => Promise<string>
 
 export const placeOf = ({ address, port }: LoginSpec): string =>
@@ -22,17 +22,17 @@ const ownKeys = ['id_ed25519', 'id_ecdsa', 'id_rsa'].map((name) => join(homedir(
 
 const blobOf = (hostKey: string): string => hostKey.split(' ')[1] ?? ''
 
-/** Whoever logs in, and knows the passwords: each is asked for once. */
+/** Logs in, and remembers the passwords: each is asked for once. */
 export class Logins {
   readonly #file: HostsFile
   readonly #ask: AskPassword | undefined
   readonly #learned: (secret: string) => void
-  /** By where they come from: hosts that share a line of the file share its password. */
+  /** Passwords by their source: hosts that share a line of the file share its password. */
   readonly #passwords = new Map<PasswordSource, Promise<string>>()
-  /** One question at a time: two at once could not be told apart. */
+  /** One question at a time: two could not be told apart. */
   #asked: Promise<unknown> = Promise.resolve()
 
-  /** @param learned is told every password, so that no output shows it */
+  /** @param learned called with every password, so that no output shows it */
   constructor(file: HostsFile, ask: AskPassword | undefined, learned: (secret: string) => void) {
     this.#file = file
     this.#ask = ask
@@ -115,7 +115,7 @@ export class Logins {
     }
   }
 
-  /** @throws LabError `host-key-unknown` where none is pinned */
+  /** @throws LabError `host-key-unknown` if none is pinned */
   async #endpoint(login: LoginSpec, dial: () => Promise<Duplex>): Promise<SshEndpoint> {
     if (login.hostKey === undefined)
       throw new LabError('host-key-unknown', `${placeOf(login)}: its host key is not known yet`, {
@@ -130,7 +130,7 @@ export class Logins {
     }
   }
 
-  /** A TCP connection as the host is reached: directly, or through its jump host. */
+  /** A TCP connection to the host: direct, or through its jump host. */
   async dial(host: HostSpec, address = host.address, port = host.port): Promise<Duplex> {
     const jump = this.#file.jumpHosts.find(({ name }) => name === host.via)
     if (!jump) return dialDirectly(address, port)
@@ -138,14 +138,14 @@ export class Logins {
     return dialThrough(endpoint, address, port)
   }
 
-  /** Commands as the user that logs in. Whoever opens it closes it. */
+  /** Runs commands as the user that logs in. The caller closes it. */
   async asUser(host: HostSpec): Promise<Transport> {
     return sshTransport(await this.#endpoint(host, () => this.dial(host)))
   }
 
   /**
-   * Commands as root, over a connection of that user.
-   * @throws LabError `no-sudo` where that user cannot become root
+   * Runs commands as root, over a connection of that user.
+   * @throws LabError `no-sudo` if that user cannot become root
    */
   async asRoot(host: HostSpec, user: Transport): Promise<Transport> {
     if (host.user === 'root') return user

@@ -1,6 +1,6 @@
 /**
- * What can be told of a host from outside its files' contents: a list of lines, the same as long as nothing changes.
- * Compared before a lab had the host and after it gave the host back.
+ * The observable state of a host as a list of lines, which stays the same as long as nothing changes. It is compared
+ * before and after a lab has used the host.
  */
 import type { Transport } from '../../machine/machine.js'
 import { hostFolder, runAsRoot } from './record.js'
@@ -9,8 +9,8 @@ import { hostFolder, runAsRoot } from './record.js'
 export const manifestFile = `${hostFolder}/manifest`
 
 /**
- * Every line begins with what it is about. Left out is what changes by itself: times, counters, leases, logs and what is
- * below /run, /tmp and /var/cache.
+ * Every line begins with its subject. What changes by itself is left out: times, counters, leases, logs, and
+ * everything below /run, /tmp and /var/cache.
  */
 export const manifestScript = `
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
@@ -51,10 +51,10 @@ cat /proc/cmdline | each cmdline
 true
 `
 
-/** What stays different, and why that is right. Documented in docs/hosts.md. */
+/** Differences that stay, and why that is right. Documented in docs/hosts.md. */
 export const stays: readonly { readonly line: RegExp; readonly why: string }[] = [
   { line: /^name lab$/, why: 'lab’s own folder, which goes last' },
-  // useradd, userdel and the like keep the last state of the files of users beside them.
+  // useradd, userdel and similar programs keep the last version of the user files next to them.
   {
     line: /^(?:file|content) .*\/etc\/(?:passwd|group|shadow|gshadow|subuid|subgid)-/,
     why: 'copies that useradd makes',
@@ -64,13 +64,13 @@ export const stays: readonly { readonly line: RegExp; readonly why: string }[] =
     line: /^active (?:systemd-udevd-|modprobe@|systemd-logind|dbus)/,
     why: 'units that come when somebody asks for them',
   },
-  // Such as ldconfig.service, which runs at a first boot alone.
+  // Such as ldconfig.service, which runs only at a first boot.
   { line: /^active \S+\.service exited$/, why: 'units that are done, and that a reboot may not do again' },
 ]
 
 const linesOf = (text: string): readonly string[] => text.split('\n').filter((line) => line.trim() !== '')
 
-/** Lines that came, with a +, and lines that went, with a -; without what may stay different. */
+/** New lines with a +, and missing ones with a -, without those that may differ. */
 export const manifestDifference = (before: string, after: string): readonly string[] => {
   const [was, is] = [new Set(linesOf(before)), new Set(linesOf(after))]
   const may = (line: string): boolean => stays.some((each) => each.line.test(line))
@@ -80,6 +80,6 @@ export const manifestDifference = (before: string, after: string): readonly stri
   ].filter((line) => !may(line.slice(2)))
 }
 
-/** @param root commands as root on the host */
+/** @param root runs commands as root on the host */
 export const askManifest = (root: Transport): Promise<string> =>
   runAsRoot(root, manifestScript, { what: 'listing the present state', timeout: 300 })

@@ -1,4 +1,4 @@
-/** What is wrong with hosts for a lab, and what `up` would change on them: computed from what they say of themselves. */
+/** The problems of hosts for a lab, and what `up` would change on them: computed from what they report. */
 import { hostNumber, parseAddress, parseSubnet, subnetText } from '../../lab/address.js'
 import { disksOn, type Lab, type MachineSpec, nfsServerOf, nodesOf, type Role } from '../../lab/lab.js'
 import { anyOf } from '../../lab/suggest.js'
@@ -9,33 +9,33 @@ import { holderIn, holderText } from './lock.js'
 import type { Facts, HostInterface, KernelFeature } from './facts.js'
 
 /**
- * - `refuse`: nothing is begun · `warn`: it may go well all the same
- * - `change`: `up` does it, and `down` takes it back · `ok`: as it should be
+ * - `refuse`: nothing is changed · `warn`: it may still work - `change`: `up` does it, and `down` reverts it · `ok`:
+ * nothing to do
  */
 export type Level = 'refuse' | 'warn' | 'change' | 'ok'
 
 export interface Finding {
   /** Name of the machine. */
   readonly host: string
-  /** What was looked at: `architecture`. */
+  /** The subject: `architecture`. */
   readonly what: string
   readonly level: Level
   readonly saw: string
-  /** What to type, or to do; absent where nothing is to be done. */
+  /** What to type, or to do; undefined if there is nothing to do. */
   readonly fix?: string
 }
 
-/** A host that could be asked. */
+/** A host that answered. */
 export interface Asked {
   readonly spec: HostSpec
   readonly facts: Facts
-  /** Seconds that its clock is ahead of this computer's. */
+  /** Seconds by which its clock is ahead of this computer's. */
   readonly skew: number
-  /** Names of hosts that it does not reach over SSH. */
+  /** Names of hosts that it cannot reach over SSH. */
   readonly unreached: readonly string[]
 }
 
-/** The releases that a lab is made on, by the id of os-release; Raspberry Pi OS calls itself debian. */
+/** The supported releases, by the id of os-release; Raspberry Pi OS calls itself debian. */
 const systems: Readonly<Record<string, readonly string[]>> = {
   debian: ['12', '13'],
   raspbian: [],
@@ -44,13 +44,13 @@ const systems: Readonly<Record<string, readonly string[]>> = {
 
 const gibibyte = 1024 ** 3
 
-/** Bytes that equipping takes: packages alone, or with containerd, Kubernetes and its images. */
+/** Bytes that the equipment needs: packages alone, or with containerd, Kubernetes and its images. */
 const roomFor = (isNode: boolean): number => (isNode ? 4 * gibibyte : gibibyte / 4)
 
-/** Seconds of skew that is left alone. */
+/** Seconds of skew that are tolerated. */
 const mostSkew = 2
 
-/** TCP ports that a machine of a role must have for itself. */
+/** TCP ports that a machine of a role needs. */
 const portsOf: Readonly<Record<Role, readonly number[]>> = {
   'control-plane': [6443, 2379, 2380, 10250, 10257, 10259],
   worker: [10250],
@@ -67,7 +67,7 @@ export const interfaceOf = ({ spec, facts }: Pick<Asked, 'spec' | 'facts'>): Hos
       facts.interfaces[0])
     : facts.interfaces.find(({ name }) => name === spec.interface)
 
-/** What the bits of `vcgencmd get_throttled` mean that concern a lab. */
+/** The bits of `vcgencmd get_throttled` that matter to a lab. */
 const throttling = (hexadecimal: string): readonly string[] => {
   const bits = Number(hexadecimal)
   const meanings: Readonly<Record<number, string>> = {
@@ -195,7 +195,7 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       saw: holderText(holder),
       fix: `run lab down ${holder.lab} there; or use another host for ${spec.name}`,
     }
-  // What that lab does on it is no news.
+  // The effects of that lab on the host are expected.
   for (const saw of holder ? [] : facts.taken)
     yield {
       what: 'taken',
@@ -299,7 +299,7 @@ const subnetOf = (asked: Pick<Asked, 'spec' | 'facts'>): string | undefined => {
   return subnet && subnetText(subnet)
 }
 
-/** What only shows when all hosts are seen together. */
+/** Problems that show only when all hosts are compared. */
 function* together(hosts: readonly Asked[], lab: Lab | undefined): Generator<Finding> {
   const same = function* (
     what: string,
@@ -355,7 +355,7 @@ function* together(hosts: readonly Asked[], lab: Lab | undefined): Generator<Fin
     () => 'each will get the name of its machine',
   )
   if (!lab) return
-  // A route to the pods of a node leads over that node's address, which must be on the same network.
+  // A route to the pods of a node leads over that node's address, which must be in the same network.
   const nodes = hosts.filter(({ spec }) => nodesOf(lab).some(({ name }) => name === spec.name))
   const [first] = nodes
   for (const node of nodes.slice(1)) {
@@ -372,7 +372,7 @@ function* together(hosts: readonly Asked[], lab: Lab | undefined): Generator<Fin
   }
 }
 
-/** Everything that is to be said of these hosts. @param lab whose machines they are to be; absent: of any */
+/** All findings about these hosts. @param lab whose machines they will be; undefined: any lab */
 export const judgeHosts = (hosts: readonly Asked[], lab: Lab | undefined): readonly Finding[] => {
   const all = [
     ...hosts.flatMap((asked) =>

@@ -1,21 +1,21 @@
 /**
- * What was on a host before `lab` changed it, kept on the host itself: `/var/lib/lab/undo/NNN.json`, written and synced
- * before each change. `lab down` undoes them from the last to the first, and removes each once it is undone, so that it
- * may be ended at any moment, by `kill -9` or a power cut, and go on later.
+ * The state of a host before `lab` changed it, kept on the host itself: `/var/lib/lab/undo/NNN.json`, written and
+ * synced before each change. `lab down` undoes the entries from the last to the first and removes each once it is
+ * undone, so that it may be interrupted at any moment, by `kill -9` or a power cut, and continue later.
  */
 import { LabError } from '../../error.js'
 import type { CommandResult, Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
 
-/** Everything of lab's own on a host. */
+/** The folder with everything that belongs to lab on a host. */
 export const hostFolder = '/var/lib/lab'
 export const undoFolder = `${hostFolder}/undo`
 
-/** What there was before a change, as the undo needs it. */
+/** The state before a change, as the undo needs it. */
 export type Before =
-  /** Files and folders with all that is in them. Saved are those that were there, in NNN.tar. */
+  /** Files and folders with their content. Those that existed are saved in NNN.tar. */
   | { readonly kind: 'files'; readonly saved: readonly string[]; readonly absent: readonly string[] }
-  /** Packages that come, and the users and groups that there were. */
+  /** Packages that will be installed, and the users and groups that existed. */
   | {
       readonly kind: 'packages'
       readonly names: readonly string[]
@@ -24,15 +24,15 @@ export type Before =
     }
   | { readonly kind: 'units'; readonly units: readonly UnitState[] }
   | { readonly kind: 'sysctls'; readonly values: readonly (readonly [name: string, value: string])[] }
-  /** Modules that are loaded, and those that were. */
+  /** Modules that will be loaded, and those that were loaded. */
   | { readonly kind: 'modules'; readonly names: readonly string[]; readonly loaded: readonly string[] }
   | { readonly kind: 'hostname'; readonly name: string }
   | { readonly kind: 'swap'; readonly devices: readonly string[] }
-  /** What the kernel serves by iSCSI, and the files behind it, were not there. */
+  /** What the kernel serves over iSCSI, and the files behind it, did not exist. */
   | { readonly kind: 'target' }
-  /** Sessions with these targets were not there. */
+  /** Sessions with these targets did not exist. */
   | { readonly kind: 'sessions'; readonly targets: readonly string[] }
-  /** No containers: these network interfaces, tables of nftables, and mounts. */
+  /** There were no containers; and these network interfaces, nftables tables, and mounts. */
   | {
       readonly kind: 'containers'
       readonly interfaces: readonly string[]
@@ -42,21 +42,21 @@ export type Before =
 
 export interface UnitState {
   readonly name: string
-  /** As `systemctl is-enabled` says: `enabled`, `masked`, `not-found`. */
+  /** The output of `systemctl is-enabled`: `enabled`, `masked`, `not-found`. */
   readonly enabled: string
   readonly active: boolean
 }
 
 /** One file of the record. */
 export interface Entry {
-  /** Orders them, and names the file: `007`. */
+  /** Defines the order, and names the file: `007`. */
   readonly number: string
-  /** What it is about: the same change is recorded once. */
+  /** The subject: the same change is recorded once. */
   readonly key: string
   readonly before: Before
 }
 
-/** Runs a script as root. @throws LabError with the end of what it said, where it fails */
+/** Runs a script as root. @throws LabError with the end of its output, if it fails */
 export const runAsRoot = async (
   root: Transport,
   script: string,
@@ -89,7 +89,7 @@ export const readRecord = async (root: Transport): Promise<readonly Entry[]> => 
 const numberOf = (entries: readonly Entry[]): string =>
   String(Math.max(0, ...entries.map(({ number }) => Number(number))) + 1).padStart(3, '0')
 
-/** The record of one host, as long as a command works on it. */
+/** The record of one host, while a command works on it. */
 export class Recorder {
   readonly #root: Transport
   #entries: readonly Entry[]
@@ -107,7 +107,7 @@ export class Recorder {
     return runAsRoot(this.#root, script, { what: 'reading the present state', timeout: 120 })
   }
 
-  /** Keeps what there is before a change: once, however often it is asked for. It is on the disk when this returns. */
+  /** Records the state before a change: once, however often it is called. It is on disk when this returns. */
   async #keep(key: string, look: (number: string) => Promise<Before>): Promise<void> {
     if (this.#entries.some((entry) => entry.key === key)) return
     const number = numberOf(this.#entries)
@@ -121,7 +121,10 @@ export class Recorder {
     this.#entries = [...this.#entries, entry]
   }
 
-  /** Files that are written, and folders in which anything may come. Those that are recorded already are left out. */
+  /**
+   * Files that will be written, and folders in which anything may appear. Those that are already recorded are left
+   * out.
+   */
   async files(what: string, paths: readonly string[]): Promise<void> {
     const known = new Set(
       this.#entries.flatMap(({ before }) =>

@@ -1,4 +1,4 @@
-/** Asks all hosts of a hosts.yaml at once, and says everything that is wrong with them. Changes nothing on them. */
+/** Checks all hosts of a hosts.yaml at once, and reports every problem. Changes nothing on them. */
 import { LabError, messageOf } from '../../error.js'
 import type { HostsFile, HostSpec } from '../../lab/hosts-file.js'
 import type { Lab } from '../../lab/lab.js'
@@ -14,7 +14,7 @@ export interface Survey {
   readonly findings: readonly Finding[]
 }
 
-/** What is to be done where a host could not be asked. */
+/** What to do if a host could not be reached. */
 const fixOf = (error: unknown, { address, port, user, via }: HostSpec, file: string): string => {
   const ssh = `ssh ${port === 22 ? '' : `-p ${String(port)} `}${via === undefined ? '' : `-J ${via} `}${user}@${address}`
   switch (error instanceof LabError ? error.code : '') {
@@ -29,7 +29,7 @@ const fixOf = (error: unknown, { address, port, user, via }: HostSpec, file: str
   }
 }
 
-/** @param lab whose machines they are to be; absent: of any */
+/** @param lab whose machines they will be; undefined: any lab */
 export const surveyHosts = async (
   file: HostsFile,
   logins: Logins,
@@ -50,7 +50,8 @@ export const surveyHosts = async (
       const root = await logins.asRoot(spec, user)
       const before = Date.now()
       const facts = await askFacts(root, signal)
-      // The host was asked somewhere between the two, and says its time at the end of a script of a second or so.
+      // The host was asked at some time between the two, and reports its time at the end of a script of about a
+      // second.
       const skew = facts.time - (before + Date.now()) / 2000
       asked.push({ spec, facts, skew, unreached: [], root })
       if (spec.power) {
@@ -83,7 +84,7 @@ export const surveyHosts = async (
         const others = asked.filter(({ spec }) => spec !== from.spec)
         const tests = others.map((other) => {
           const address = interfaceOf(other)?.address ?? other.spec.address
-          // Its own SSH server listens where this computer reaches it, unless a router is between.
+          // Its own SSH server listens at the address that this computer uses, unless there is a router in between.
           const port = other.facts.ports.includes(other.spec.port) ? other.spec.port : 22
           return `timeout 15 bash -c ${quote(`exec 3<>/dev/tcp/${address}/${String(port)}`)} 2>/dev/null || echo ${other.spec.name}`
         })
@@ -113,6 +114,6 @@ export const surveyHosts = async (
   }
 }
 
-/** Hosts, and the jump hosts on the way to them, whose keys nobody has looked at yet. */
+/** Hosts, and the jump hosts on the way to them, whose keys are not confirmed yet. */
 export const unpinned = (file: HostsFile): readonly (HostSpec | HostsFile['jumpHosts'][number])[] =>
   [...file.jumpHosts, ...file.hosts].filter(({ hostKey }) => hostKey === undefined)

@@ -1,4 +1,4 @@
-/** The bridge of a lab's network, and the cables of its machines. */
+/** The bridge of a lab's network, and the network cables of its machines. */
 import { execFileSync } from 'node:child_process'
 import { accessSync, constants as fileModes, readFileSync, statSync } from 'node:fs'
 import type { StartRequest } from './requests.js'
@@ -13,13 +13,13 @@ const removeLink = (name: string): void => {
   try {
     ip('link', 'delete', name)
   } catch {
-    // It is not there on the first start.
+    // It does not exist at the first start.
   }
 }
 
 /**
- * The device that machines open their end of the network with, without any capability: a tap belongs to a user.
- * Undefined: this host has none that they could open, and a machine gets a network namespace of its own instead.
+ * The device through which machines open their end of the network without any capability: a tap belongs to a user.
+ * Undefined: this host has none that they could open, and each machine gets a network namespace instead.
  */
 const tapDevice = (): string | undefined => {
   const attempt = (device: string, make: () => void): string | undefined => {
@@ -32,14 +32,14 @@ const tapDevice = (): string | undefined => {
       return undefined
     }
   }
-  // Root makes one that the machines' users may open; the host's own may be for root alone.
+  // Root makes a device node that the machines' users may open; only root may open the host's own.
   return (
     attempt('/dev/shm/tun', () => {
       execFileSync('mknod', ['-m', '666', '/dev/shm/tun', 'c', '10', '200'], { stdio: 'ignore' })
       accessSync('/dev/shm/tun', fileModes.R_OK | fileModes.W_OK)
     }) ??
     attempt('/dev/net/tun', () => {
-      // Where machines run as the one user that there is here, what that one may is enough.
+      // If machines run as the only user that there is, that user's own permissions are enough.
       const alone = /^\s*\d+\s+\d+\s+1\s*$/.test(readFileSync('/proc/self/uid_map', 'utf8'))
       if (!alone && (statSync('/dev/net/tun').mode & 0o6) !== 0o6) throw new Error('only root could open it')
       accessSync('/dev/net/tun', fileModes.R_OK | fileModes.W_OK)
@@ -48,17 +48,19 @@ const tapDevice = (): string | undefined => {
 }
 
 export interface Bridge {
-  /** The device that machines open their end of the network with; undefined: their end is an interface of its own. */
+  /**
+   * The device through which machines open their end of the network; undefined: their end is an interface of its own.
+   */
   readonly tap: string | undefined
   /**
-   * Makes both ends of a machine's cable anew.
-   * @param user whom the machine runs as; undefined: whoever runs the supervisor
-   * @returns how the machine's kernel is told: an argument for its command line
+   * Makes both ends of a machine's cable again.
+   * @param user that the machine runs as; undefined: the user of the supervisor
+   * @returns the argument for the kernel's command line
    */
   plug(link: StartRequest['link'], user: number | undefined): string
 }
 
-/** @param address the bridge's own, with the length of its prefix: `10.77.0.1/24` */
+/** @param address of the bridge, with its prefix length: `10.77.0.1/24` */
 export const makeBridge = (address: string): Bridge => {
   ip('link', 'set', 'lo', 'up')
   ip('link', 'add', bridge, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0')

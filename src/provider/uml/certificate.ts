@@ -1,10 +1,10 @@
 /**
- * A certificate that signs itself, for a service of one lab. Node signs, but writes no certificates: they are a few
- * nested lists of X.690 (DER), as RFC 5280 has them.
+ * A self-signed certificate for a service of one lab. Node can sign, but cannot write certificates: they are a few
+ * nested lists of X.690 (DER), as defined in RFC 5280.
  */
 import { generateKeyPairSync, randomBytes, sign } from 'node:crypto'
 
-/** Of RFC 5280 and RFC 5758, each as DER has it. */
+/** From RFC 5280 and RFC 5758, each in DER. */
 const oids = {
   ecdsaWithSha256: '06082a8648ce3d040302',
   commonName: '0603550403',
@@ -22,7 +22,7 @@ const tags = {
   set: 0x31,
 } as const
 
-/** One value: its kind, its length and its content. */
+/** One value: its tag, its length and its content. */
 const der = (tag: number, ...content: readonly Buffer[]): Buffer => {
   const body = Buffer.concat(content)
   const digits = body.length.toString(16)
@@ -38,10 +38,10 @@ const der = (tag: number, ...content: readonly Buffer[]): Buffer => {
 
 const list = (...content: readonly Buffer[]): Buffer => der(tags.list, ...content)
 const oid = (name: keyof typeof oids): Buffer => Buffer.from(oids[name], 'hex')
-/** A field of a list that is known by its number. */
+/** A field of a list that is identified by its number. */
 const numbered = (number: number, ...content: readonly Buffer[]): Buffer => der(0xa0 + number, ...content)
 
-/** Until 2049, which is as far as two digits of a year go. */
+/** Valid until 2049, which is as far as a year of two digits goes. */
 const utcTime = (date: Date): Buffer =>
   der(
     tags.utcTime,
@@ -65,8 +65,10 @@ export interface Identity {
 }
 
 /**
- * A new key and a certificate for it, good from yesterday, since clocks of labs are set wrong on purpose, for 20 years.
- * @param name its common name @param address the IPv4 address at which its owner answers
+ * A new key and a certificate for it, valid from yesterday, because clocks of labs are set wrong on purpose, and for
+ * 20 years.
+ * @param name its common name
+ * @param address the IPv4 address of its owner
  */
 export const selfSigned = (name: string, address: string, now = Date.now()): Identity => {
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
@@ -80,7 +82,7 @@ export const selfSigned = (name: string, address: string, now = Date.now()): Ide
     ),
   )
   const serial = randomBytes(8)
-  // Positive and without a zero in front.
+  // Positive, and without a leading zero.
   serial[0] = ((serial[0] ?? 0) & 0x7f) | 0x40
   const body = list(
     numbered(0, der(tags.integer, Buffer.from([2]))),

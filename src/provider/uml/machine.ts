@@ -37,7 +37,7 @@ export const lunsOf = (lab: Lab, machine: MachineSpec): readonly Lun[] =>
 export const lunDevice = (index: number): string =>
   `/dev/ubd${String.fromCharCode('c'.charCodeAt(0) + index)}`
 
-/** The base disk and kernel a machine was made with: its copy-on-write disk is of no use with others. */
+/** The base disk and kernel that a machine was made with: its copy-on-write disk is useless with others. */
 export interface MachineBase {
   readonly kernel: string
   readonly baseDisk: string
@@ -52,12 +52,12 @@ const baseIn = async (folder: string): Promise<MachineBase | undefined> => {
     const { kernel, baseDisk } = JSON.parse(text) as Partial<MachineBase>
     return kernel === undefined || baseDisk === undefined ? undefined : { kernel, baseDisk }
   } catch {
-    // Not there, or a power cut has emptied it: the machine counts as absent, and is made anew.
+    // It is missing, or a power cut has emptied it: the machine counts as absent, and is made again.
     return undefined
   }
 }
 
-/** Folders of the machines of a lab, as they are and as snapshots have them. */
+/** Folders of the machines of a lab, in use and in snapshots. */
 const machineFolders = async (lab: LabId): Promise<readonly string[]> => {
   const names = (folder: string): Promise<readonly string[]> => readdir(folder).catch(() => [])
   const { snapshots: kept, snapshotDisks } = pathsOf(lab)
@@ -67,7 +67,7 @@ const machineFolders = async (lab: LabId): Promise<readonly string[]> => {
   ).flat()
 }
 
-/** Of every lab there is: a copy-on-write disk is worthless without the base disk below it. */
+/** Of every lab: a copy-on-write disk is worthless without its base disk. */
 export const partsInUse = async (): Promise<readonly string[]> => {
   const used: string[] = []
   for (const lab of await madeLabs())
@@ -78,7 +78,7 @@ export const partsInUse = async (): Promise<readonly string[]> => {
   return used
 }
 
-/** Notes down in the cache what a machine is made of, before it is. */
+/** Records in the cache what a machine is made of, before it is made. */
 export const noteMachine = (lab: LabId, machine: string, base: MachineBase): Promise<boolean> =>
   noteUse(machineFolder(lab, machine), [base.kernel, base.baseDisk])
 
@@ -89,8 +89,8 @@ export const forgetMachine = async (lab: LabId, machine: string): Promise<void> 
 }
 
 /**
- * The same at every boot: neighbours remember it for half a minute, and would send to the machine's former
- * self. 02 marks an address that nobody else has given out.
+ * The same at every boot: neighbours remember it for half a minute, and would otherwise send to the machine's former
+ * address. The prefix 02 marks a locally assigned address.
  */
 export const macOf = (machine: MachineSpec): string =>
   ['02', '4c', ...machine.address.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))].join(
@@ -102,7 +102,7 @@ export const linkOf = (lab: Lab, machine: MachineSpec): StartRequest['link'] => 
   return [`b${host}`, `v${host}`, macOf(machine)]
 }
 
-/** In the machine's root folder, which has nothing else of the host. */
+/** In the machine's root folder, which contains nothing else of the host. */
 export const seen = {
   kernel: '/linux',
   base: '/base',
@@ -122,7 +122,7 @@ export const bindsOf = (lab: Lab, machine: MachineSpec, base: MachineBase): read
   ]
 }
 
-/** What the supervisor adds is the network; and what it lists, the address there. */
+/** The supervisor adds the network and the address in it. */
 export const argvOf = (lab: Lab, machine: MachineSpec): readonly string[] => [
   seen.kernel,
   `mem=${String(Math.floor(machine.memory / 1024 ** 2))}M`,
@@ -140,12 +140,13 @@ export const argvOf = (lab: Lab, machine: MachineSpec): readonly string[] => [
   'panic=-1',
   // DRBD reserves 1 MiB at boot for each minor device, 32 by default. A target has one for each LUN that it mirrors.
   'drbd.minor_count=8',
-  // For who looks at the host's processes: the machine itself makes nothing of it.
+  // Identifies the process for people who look at the host's process list; the machine itself ignores it.
   `labfolder=${encodeURI(machineFolder(lab, machine.name))}`,
 ]
 
 /**
- * Who a machine runs as, where `lab` may choose: machines of other labs are other users, and so are those of this one.
+ * The user that a machine runs as, if `lab` can choose one: machines of other labs run as other users, and so do the
+ * other machines of this one.
  */
 export const userOf = (lab: LabId, machine: string): number | undefined =>
   machineUser(createHash('sha256').update(machineFolder(lab, machine)).digest().readUInt32BE(0))
@@ -153,7 +154,7 @@ export const userOf = (lab: LabId, machine: string): number | undefined =>
 export const cpuOf = async (lab: Lab, machine: MachineSpec): Promise<number> =>
   assignCpu(lab, machine, ownCpus(), await machinesOnHost(), (name) => machineFolder(lab, name))
 
-/** What differs between how a machine runs and how it is wanted, in words; undefined: nothing. */
+/** How a machine's running settings differ from the desired ones, in words; undefined if they do not. */
 export const differenceOf = (runs: readonly string[], wanted: readonly string[]): string | undefined => {
   const gone = runs.filter((word) => !wanted.includes(word))
   const come = wanted.filter((word) => !runs.includes(word))
@@ -161,7 +162,7 @@ export const differenceOf = (runs: readonly string[], wanted: readonly string[])
   return `runs with ${gone.join(' ') || 'less'}; it should run with ${come.join(' ') || 'nothing in its place'}`
 }
 
-/** A LUN that the lab file made larger: the machine sees it when it boots again. */
+/** A LUN that became larger in the lab file: the machine sees the new size when it boots again. */
 export const smallLun = async (lab: Lab, machine: MachineSpec): Promise<string | undefined> => {
   for (const [index, { path, size }] of lunsOf(lab, machine).entries()) {
     const has = (await stat(path).catch(() => undefined))?.size ?? 0
@@ -174,7 +175,7 @@ export const networkFile = (lab: Lab, machine: MachineSpec): string =>
   [
     'INTERFACE=vec0',
     `ADDRESS=${machine.address}/${String(subnetOf(lab).prefix)}`,
-    // Nothing is routed out of the lab; kubeadm and kube-proxy want a default route all the same.
+    // Nothing is routed out of the lab, but kubeadm and kube-proxy require a default route.
     `GATEWAY=${gatewayOf(lab)}`,
     '',
   ].join('\n')

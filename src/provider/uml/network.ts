@@ -1,4 +1,4 @@
-/** The namespaces of a lab, and the supervisor in them, as the host sees them. */
+/** The namespaces of a lab, and the supervisor in them, as seen from the host. */
 import { type LabId } from '../../identity.js'
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
@@ -17,14 +17,14 @@ import type { RunningMachine } from './requests.js'
 import { callSupervisor, SupervisorRefusal } from './tunnel.js'
 import { addressText, parseSubnet, type Subnet } from '../../lab/address.js'
 
-/** @throws when the lab's subnet is none: the loader has checked it. */
+/** @throws for an invalid subnet; the loader has checked it */
 export const subnetOf = (lab: Lab): Subnet => {
   const subnet = parseSubnet(lab.network.subnet)
   if (!subnet) throw new Error(`${lab.network.subnet} is not a subnet`)
   return subnet
 }
 
-/** The bridge's address in the lab's network: the first one of the subnet. */
+/** The bridge's address in the lab's network: the first of the subnet. */
 export const gatewayOf = (lab: Lab): string => addressText(subnetOf(lab).base + 1)
 
 const supervisorScript = fileURLToPath(new URL('./supervisor.js', import.meta.url))
@@ -32,18 +32,18 @@ const supervisorScript = fileURLToPath(new URL('./supervisor.js', import.meta.ur
 export const socketOf = (lab: LabId): string => join(pathsOf(lab).root, 'supervisor.sock')
 const supervisorLog = (lab: LabId): string => join(pathsOf(lab).root, 'supervisor.log')
 
-/** Where the host's 127.0.0.1 leads into the lab: the API server's port there. */
+/** The port to which the host's 127.0.0.1 leads in the lab: that of the API server. */
 export const portFile = (lab: LabId): string => join(pathsOf(lab).root, 'api-port')
 
 /** Seconds for the namespaces and the bridge: 0.2 s were measured. */
 const supervisorDeadline = 15
 
-/** Seconds until a supervisor that was told to end accepts no connection any more; it is a matter of milliseconds. */
+/** Seconds until a supervisor that is ending accepts no more connections; it takes milliseconds. */
 const endDeadline = 5
 
 const isRoot = (): boolean => process.getuid?.() === 0
 
-/** Namespaces of our own: network, processes, mounts; and users, where we are not root. */
+/** Own namespaces: network, processes, mounts; and users, unless we are root. */
 export const unshareArgs = (): readonly string[] => [
   ...(isRoot() ? [] : ['--user', '--map-root-user']),
   '--net',
@@ -55,8 +55,8 @@ export const unshareArgs = (): readonly string[] => [
 ]
 
 /**
- * A machine's memory is a file that User-Mode Linux maps: on a tmpfs, or its pages would be written to disk,
- * and on one that allows execution, which a host's /dev/shm need not.
+ * A machine's memory is a file that User-Mode Linux maps: it must be on a tmpfs, since its pages would otherwise be
+ * written to disk, and on one that allows execution, which a host's /dev/shm may not.
  */
 export const inNamespace = 'mount -t tmpfs -o mode=1777,size=100% lab /dev/shm && exec "$@"'
 
@@ -74,14 +74,14 @@ export const runningMachines = async (lab: LabId): Promise<readonly RunningMachi
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code
       if (code === 'ENOENT' || code === 'ECONNREFUSED') return undefined
-      // A supervisor that is ending closes a connection that it had accepted; the next one is refused.
+      // A supervisor that is ending closes a connection that it has accepted; it refuses the next one.
       if ((code !== 'ECONNRESET' && code !== 'EPIPE') || Date.now() > until) throw error
       await delay(50)
     }
   }
 }
 
-/** Listens on the port of last time, so that a kubeconfig stays valid; on another where that one is taken. */
+/** Listens on the previous port, so that a kubeconfig stays valid, or on another one if that is in use. */
 const listenOnLoopback = async (lab: Lab): Promise<Server> => {
   const kept = Number(await readFile(portFile(lab), 'utf8').catch(() => '0'))
   const listen = (port: number): Promise<Server> =>
@@ -123,7 +123,7 @@ const forwardApi = async (lab: Lab): Promise<void> => {
     await callSupervisor(socketOf(lab), 'PUT', '/forward', { host: apiAddressOf(lab), port: 6443 })
 }
 
-/** The wrong address to which that port leads, if the lab's API server has been given another one; else undefined. */
+/** The wrong address to which that port leads, if the lab's API server has another one by now; otherwise undefined. */
 export const wrongForward = async (lab: Lab): Promise<string | undefined> => {
   if (!lab.kubernetes) return undefined
   const { host } = await callSupervisor<{ host?: string }>(socketOf(lab), 'GET', '/forward').catch(
@@ -143,7 +143,7 @@ export const createNetwork = async (lab: Lab): Promise<void> => {
   await rm(socketOf(lab), { force: true })
   const listener = await listenOnLoopback(lab)
   const log = await open(supervisorLog(lab), 'a', 0o600)
-  // Not through execa: it would tie the process to this one, which it must outlive.
+  // Not through execa, which would tie the process to this one; it must outlive this one.
   const child = spawn(
     'unshare',
     [
@@ -161,7 +161,7 @@ export const createNetwork = async (lab: Lab): Promise<void> => {
     { stdio: ['ignore', log.fd, log.fd, 'ipc'], detached: true, cwd: '/' },
   )
   child.unref()
-  // Where it has ended already, there is nobody to tell, and what it said is in the log.
+  // If it has already ended, there is no process to tell, and its output is in the log.
   child.send('listener', listener, () => undefined)
   const until = Date.now() + supervisorDeadline * 1000
   let ended = false as boolean
@@ -184,7 +184,7 @@ export const createNetwork = async (lab: Lab): Promise<void> => {
   await callSupervisor(socketOf(lab), 'PUT', '/redfish', await redfishOf(lab))
 }
 
-/** Of a supervisor that an earlier `lab` has started, and that runs machines otherwise. */
+/** The supervisor was started by an earlier version of `lab`, which runs machines differently. */
 export const needNewSupervisor = async (lab: Lab): Promise<void> => {
   try {
     await callSupervisor(socketOf(lab), 'GET', '/version')
@@ -198,6 +198,6 @@ export const needNewSupervisor = async (lab: Lab): Promise<void> => {
   }
 }
 
-/** It answers before it ends, or is not there: what counts is whether it is gone, and the caller looks. */
+/** It may answer before it ends, or not at all: the caller checks whether it is gone. */
 export const endSupervisor = (lab: LabId): Promise<unknown> =>
   callSupervisor(socketOf(lab), 'DELETE', '/').catch(() => undefined)

@@ -161,13 +161,13 @@ const written = (folder: string): number => {
   }
 }
 
-/** What a lab takes of a host. */
+/** The resources that a lab needs of a host. */
 export interface LabNeeds {
-  /** Bytes: all that its machines may hold. */
+  /** Bytes: the most that its machines can use. */
   readonly memory: number
   /** Processes and threads. */
   readonly tasks: number
-  /** Bytes on the disk after `lab up`, and if its LUNs are filled. */
+  /** Bytes on disk after `lab up`, and if its LUNs get full. */
   readonly diskAtOnce: number
   readonly diskAtMost: number
 }

@@ -1,6 +1,6 @@
 /**
- * Which of the host's processors each machine runs on. Machines are dealt out over all labs of the host: each goes to
- * the processor that has the least to do.
+ * Which of the host's processors each machine runs on. Machines are distributed over all labs of the host: each goes
+ * to the least loaded processor.
  */
 import { readFileSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
@@ -8,7 +8,7 @@ import { basename } from 'node:path'
 import { type LabId, labOf, turnOf } from '../../identity.js'
 import type { Lab, MachineSpec } from '../../lab/lab.js'
 
-/** A machine that runs on this host, of whatever lab and user. */
+/** A machine that runs on this host, of any lab and user. */
 export interface HostMachine {
   /** The machine's folder, which no other machine of this host has. */
   readonly folder: string
@@ -24,15 +24,17 @@ export const cpuList = (text: string): readonly number[] =>
     return Array.from({ length: last - first + 1 }, (_, index) => first + index)
   })
 
-/** A control plane keeps a processor to itself beside one to three other machines, as it did when it was measured. */
+/**
+ * A control plane shares a processor only if there are four or more other machines for it, as in the measured setup.
+ */
 const controlPlaneWeight = 3
 
-/** Bytes: every shipped lab gives its control plane as much, and few of its other machines. */
+/** Bytes: every shipped lab gives its control plane this much, and few of its other machines. */
 const controlPlaneMemory = 2 * 1024 ** 3
 
 const weightOf = ({ role }: MachineSpec): number => (role === 'control-plane' ? controlPlaneWeight : 1)
 
-/** Of another lab's machine, the role is not known. */
+/** The role of another lab's machine is unknown. */
 const weightByMemory = ({ memory }: HostMachine): number =>
   memory >= controlPlaneMemory ? controlPlaneWeight : 1
 
@@ -42,7 +44,10 @@ const add = (loads: Loads, cpu: number, weight: number): void => {
   loads.set(cpu, (loads.get(cpu) ?? 0) + weight)
 }
 
-/** Deals out machines, the heaviest first, and adds them to `loads`. Of processors that are equal, the first from `from` on. */
+/**
+ * Distributes machines, the heaviest first, and adds them to `loads`. Among equal processors, the first one from
+ * `from` on is chosen.
+ */
 const deal = (
   machines: readonly MachineSpec[],
   cpus: readonly number[],
@@ -60,7 +65,7 @@ const deal = (
   return dealt
 }
 
-/** The number of a seat; undefined: it has a name, or the lab has no seat. */
+/** The number of a seat; undefined if its name is not a number, or the lab has no seat. */
 const numberOf = ({ seat }: LabId): number | undefined =>
   seat !== undefined && /^\d{1,5}$/.test(seat) ? Number(seat) : undefined
 
@@ -89,7 +94,7 @@ export const assignCpu = (
   for (const other of running)
     if (!own.has(other.folder) && !ofOtherSeat(other)) add(loads, other.cpu, weightByMemory(other))
   const number = numberOf(lab)
-  // A step for each seat: where all are equally busy, not every control plane goes to the same one.
+  // One step per seat: if all are equally busy, not every control plane goes to the same processor.
   const first = turnOf(number === undefined ? lab : { name: lab.name }, lab.machines.length)
   for (let seat = 1; seat < (number ?? 0); seat++) deal(lab.machines, cpus, loads, first + seat)
   const from = first + (number ?? 0)
@@ -112,7 +117,10 @@ export const ownCpus = (): readonly number[] => {
   return cpuList(/^Cpus_allowed_list:\s*(\S+)/m.exec(status)?.[1] ?? '0')
 }
 
-/** One machine from the words of its kernel's command line and from /proc/PID/status; undefined: it is no machine. */
+/**
+ * One machine, from the words of its kernel's command line and from /proc/PID/status; undefined if it is not a
+ * machine.
+ */
 export const hostMachine = (words: readonly string[], status: string): HostMachine | undefined => {
   const value = (name: string): string | undefined =>
     words.find((word) => word.startsWith(`${name}=`))?.slice(name.length + 1)
@@ -122,7 +130,7 @@ export const hostMachine = (words: readonly string[], status: string): HostMachi
   try {
     return { folder: decodeURI(folder), cpu: Number(allowed), memory: Number(memory) * 1024 ** 2 }
   } catch {
-    // Somebody else's process with an argument that looks like ours.
+    // A process of somebody else with an argument that looks like ours.
     return undefined
   }
 }
@@ -137,7 +145,7 @@ export const machinesOnHost = async (): Promise<readonly HostMachine[]> => {
       const machine = hostMachine(words, await readFile(`/proc/${pid}/status`, 'utf8'))
       if (machine) found.set(machine.folder, machine)
     } catch {
-      // It ended while we looked.
+      // It ended in the meantime.
     }
   }
   return [...found.values()]

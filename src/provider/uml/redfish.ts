@@ -1,7 +1,7 @@
 /**
- * The power switches of a lab as Redfish, the interface that servers' management controllers have: programs inside the
- * lab, such as Pacemaker's fence_redfish, switch machines off and on as they would real ones. Only what they need is
- * there: the service root, the systems, their power states, and ComputerSystem.Reset (DMTF DSP0266).
+ * The power switches of a lab as Redfish, the interface of servers' management controllers: programs inside the lab,
+ * such as Pacemaker's fence_redfish, switch machines off and on as they would real ones. Only what they need is
+ * implemented: the service root, the systems, their power states, and ComputerSystem.Reset (DMTF DSP0266).
  */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
@@ -13,13 +13,13 @@ export interface RedfishAccess {
   readonly password: string
 }
 
-/** What the service is made with, and where it answers. */
+/** What the service is made of, and its address. */
 export type RedfishService = RedfishAccess & Identity
 
-/** Of HTTPS: where management controllers are asked unless somebody says otherwise. */
+/** The HTTPS port: the default of management controllers. */
 export const redfishPort = 443
 
-/** @returns undefined: it is none */
+/** @returns undefined if it is not valid */
 export const redfishService = (value: unknown): RedfishService | undefined => {
   const { username, password, key, certificate } = (value ?? {}) as Partial<Record<string, unknown>>
   return typeof username === 'string' &&
@@ -33,7 +33,7 @@ export const redfishService = (value: unknown): RedfishService | undefined => {
 
 /** The switches. Each returns when it is done: a machine that was switched off is off. */
 export interface Switches {
-  /** Machines that can be switched, with whether they are on. */
+  /** Machines that can be switched, and whether they are on. */
   readonly list: () => readonly { readonly name: string; readonly on: boolean }[]
   readonly on: (name: string) => Promise<void>
   readonly off: (name: string) => Promise<void>
@@ -44,7 +44,7 @@ const root = '/redfish/v1'
 /** Bytes of a request's body. */
 const longestBody = 4096
 
-/** What the action may be asked for. There is nobody in the machine who would be told: all of it is by force. */
+/** The supported reset types. No program in the machine would react to a polite request, so all of them are forced. */
 const resets: Readonly<Record<string, (switches: Switches, name: string) => Promise<void>>> = {
   On: ({ on }, name) => on(name),
   ForceOn: ({ on }, name) => on(name),
@@ -59,7 +59,7 @@ const resets: Readonly<Record<string, (switches: Switches, name: string) => Prom
   },
 }
 
-/** An answer other than success, as Redfish words it. */
+/** A response other than success, in the form of Redfish. */
 class Refusal extends Error {
   readonly status: number
   readonly code: string
@@ -73,7 +73,7 @@ class Refusal extends Error {
 
 const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
 
-/** HTTP Basic, compared in a time that tells nothing. */
+/** HTTP Basic, compared in constant time. */
 const isLetIn = ({ username, password }: RedfishAccess, header: string | undefined): boolean =>
   timingSafeEqual(
     digest(header ?? ''),
@@ -128,7 +128,7 @@ const answerTo = async (
 ): Promise<object | undefined> => {
   const path = (request.url ?? '/').split('?', 1)[0]?.replace(/\/+$/, '') ?? ''
   const reads = request.method === 'GET' || request.method === 'HEAD'
-  // By the standard, whoever looks for the service needs no name.
+  // By the standard, the service root needs no authentication.
   if (path === '/redfish' && reads) return { v1: `${root}/` }
   if (path === root && reads) return serviceRoot
   if (!isLetIn(access, request.headers.authorization))
@@ -173,7 +173,7 @@ const handler =
         'content-type': 'application/json; charset=utf-8',
         'odata-version': '4.0',
         ...(status === 401 ? { 'www-authenticate': 'Basic realm="lab"' } : {}),
-        // What is left of a body that was refused is not read.
+        // The rest of a refused body is not read.
         ...(status >= 400 ? { connection: 'close' } : {}),
       })
       response.end(value === undefined ? undefined : JSON.stringify(value))
@@ -197,8 +197,8 @@ const handler =
   }
 
 /**
- * The service as an HTTPS server, which does not listen yet.
- * @param failed told of what went wrong here; a client is told no more than that something did
+ * The service as an HTTPS server that does not listen yet.
+ * @param failed called with internal errors; a client learns only that there was one
  */
 export const redfishServer = (
   { key, certificate, ...access }: RedfishService,
@@ -209,7 +209,7 @@ export const redfishServer = (
     { key, cert: certificate, minVersion: 'TLSv1.2' },
     handler(access, switches, failed),
   )
-  // Machines are not trusted: who connects and says nothing is not waited for.
+  // Machines are not trusted: a silent connection is not waited for.
   server.headersTimeout = 5000
   server.requestTimeout = 30_000
   server.keepAliveTimeout = 5000

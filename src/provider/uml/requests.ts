@@ -1,4 +1,4 @@
-/** What may be asked of the supervisor, and what it answers. Nothing of a request is believed before it was looked at. */
+/** The requests to the supervisor, and its answers. No part of a request is used before it was checked. */
 import { type IncomingMessage } from 'node:http'
 import { type Bind } from './confine.js'
 
@@ -9,28 +9,28 @@ export interface StartRequest {
   readonly cpu: number
   /** Console output is appended to this file. */
   readonly console: string
-  /** Names of the interfaces on the bridge and of the machine, made anew for every start; and its address there. */
+  /** Names of the interfaces on the bridge and of the machine, new at every start; and its address there. */
   readonly link: readonly [bridgeEnd: string, machineEnd: string, mac: string]
   /** All that it sees of the host. */
   readonly binds: readonly Bind[]
-  /** The host's user that it runs as. Absent: whoever runs the supervisor. */
+  /** The user of the host that it runs as. Undefined: the user of the supervisor. */
   readonly user?: number
 }
 
 export interface RunningMachine {
   readonly name: string
   readonly running: boolean
-  /** As it was asked for, the address of its interface last. */
+  /** As requested, with the address of its interface last. */
   readonly argv: readonly string[]
-  /** Milliseconds since the epoch; no two runs have the same. */
+  /** Milliseconds since the epoch; different for every run. */
   readonly started: number
   /** How it ended: `exit code 1`, `SIGKILL`. */
   readonly ended?: string
-  /** All its processes stand still. */
+  /** All its processes are stopped. */
   readonly paused?: boolean
 }
 
-/** A request that cannot be done, and why. */
+/** A request that cannot be fulfilled, and why. */
 export class Refusal extends Error {
   readonly status: number
 
@@ -40,7 +40,7 @@ export class Refusal extends Error {
   }
 }
 
-/** Bytes of a request: that of a machine with many LUNs has some thousand. */
+/** The size limit of a request in bytes: that of a machine with many LUNs has a few thousand. */
 const longestBody = 1024 ** 2
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
@@ -115,7 +115,7 @@ export const bodyOf = async (request: IncomingMessage): Promise<unknown> => {
   }
 }
 
-/** What a request is about: a route as `PUT machines NAME`, the machine's name, and which run of it. */
+/** The subject of a request: a route such as `PUT machines NAME`, the machine's name, and which run of it. */
 export interface Asked {
   readonly route: string
   readonly name?: string

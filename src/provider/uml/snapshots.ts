@@ -1,4 +1,4 @@
-/** Copies of the disks of a lab's machines: sparse, or sharing their blocks where the file system of the host can. */
+/** Copies of the disks of a lab's machines: sparse, or with shared blocks if the host's file system supports it. */
 import { execa } from 'execa'
 import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -7,9 +7,8 @@ import { pathsOf } from '../../state.js'
 import type { Snapshots } from '../provider.js'
 
 /**
- * What a machine is: its disks, what they lie over, and who it is for SSH. The rest of its folder is written at every
- * boot. The base disk is no part of it: a copy-on-write disk remembers the time of its base's last change, and of
- * what is not copied, that stays.
+ * What defines a machine: its disks, their base, and its SSH keys. The rest of its folder is written at every boot.
+ * The base disk is not copied: a copy-on-write disk remembers the modification time of its base, which must stay.
  */
 const isKept = (name: string): boolean =>
   name === 'root.cow' || name === 'base.json' || name.startsWith('host_key') || /^lun-.*\.raw$/.test(name)
@@ -24,7 +23,7 @@ const filesIn = async (folder: string): Promise<readonly (readonly [string, read
     ),
   )
 
-/** Owners, modes and times stay; holes stay holes. */
+/** Owners, modes, times and holes are kept. */
 const copyMachines = async (from: string, into: string): Promise<void> => {
   await Promise.all(
     (await filesIn(from)).map(async ([machine, files]) => {

@@ -60,19 +60,19 @@ export const forward = (
     const address = to()
     if (!address) return void near.destroy()
     const far = dial(address.host, address.port)
-    // The address may have moved to another control plane, which knows nothing of this connection and says so when it is
+    // The address may have moved to another control plane, which does not know this connection and says so when it is
     // probed. A client that only listens, like kubectl --watch, would otherwise wait forever.
     far.setKeepAlive(true, 2000)
     join(near, far)
   })
 }
 
-/** However many connect, there are descriptors left for machines and their consoles. */
+/** However many clients connect, there are descriptors left for machines and their consoles. */
 export const limitConnections = (listener: Server): void => {
   listener.maxConnections = Math.max(64, Math.min(2000, Math.floor((openFiles() - 256) / 5)))
 }
 
-/** Who has connected and asks nothing may not keep out those who do. */
+/** A client that connects and sends nothing must not keep others out. */
 export const limitWaiting = (server: HttpServer): void => {
   const waiting = new Set<Socket>()
   const heard = ({ socket }: { socket: Socket }): void => void waiting.delete(socket)
