@@ -141,7 +141,7 @@ export interface LabPaths {
   readonly hosts: string
   /** Which existing cluster the lab uses; absent where `lab` made the cluster. */
   readonly cluster: string
-  /** What learners did: their progress, and ledgers. It outlives a restore. */
+  /** What learners did: their progress and ledgers. It outlives a restore. */
   readonly learn: string
   /** Copies of the whole lab, one folder each. */
   readonly snapshots: string

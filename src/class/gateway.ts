@@ -61,7 +61,7 @@ const policy = [
 /** The terminals of a seat: two of the student's, and one for `lab class verify`. */
 const sessions = ['desk', 'second', 'check'] as const
 
-/** Terminals at once: of a student with several windows, and of the teacher. */
+/** Concurrent terminals: of a student with several windows, and of the teacher. */
 const mostTerminals = 8
 /** Bytes that may be queued for a slow browser before its terminal is paused. */
 const mostWaiting = 1024 ** 2

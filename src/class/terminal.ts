@@ -38,7 +38,7 @@ export interface TerminalEvents {
   output(data: Buffer): void
   /** To who looks on: the size that the student's terminal has, or has now. */
   sized(columns: number, rows: number): void
-  /** The shell ended, or the seat. */
+  /** The shell or the seat has ended. */
   ended(why: string): void
 }
 

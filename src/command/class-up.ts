@@ -126,7 +126,7 @@ const refuseTaken = async ({ lab, host, port, seats }: ClassFile): Promise<void>
   }
 }
 
-/** Starts the process that keeps the class, and starts it again whenever it ends other than on purpose. */
+/** Starts the process that keeps the class, and restarts it whenever it ends unexpectedly. */
 const startGateway = async (lab: string): Promise<void> => {
   const paths = classPaths(lab)
   if (await holderOf(paths.gatewayLock)) return
@@ -240,7 +240,7 @@ export const up = async (name: string, options: UpOptions, io: Io): Promise<Exit
       const lab = small === undefined ? full : parseLab(small, full.file)
       await refuseTooMany(lab, wanted, view)
       await prepareParts(full, provider, { ...options, ask: io.ask }, preparationOf(io, view))
-      // Everything that can go wrong before has gone well: only now is anything made.
+      // Everything that can fail early has succeeded: only now is anything made.
       await writeClass({ ...wanted, seatMemory: mostMemory(lab) })
       if (small !== undefined) {
         await writePrivate(paths.labFile, small)

@@ -25,7 +25,7 @@ import {
 } from './power-switch.js'
 import { shown } from './suggest.js'
 
-/** How one logs in somewhere. */
+/** How to log in to a host. */
 export interface LoginSpec {
   /** IPv4 address or name. */
   readonly address: string

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { shown } from './suggest.js'
 
-/** A password: asked of whoever sits at the terminal, or in a variable of the environment. */
+/** Where a password comes from: typed at the terminal, or in an environment variable. */
 export type PasswordSource =
   { readonly from: 'terminal' } | { readonly from: 'variable'; readonly name: string }
 

@@ -2,7 +2,7 @@
 import { connect } from 'node:net'
 import type { Duplex } from 'node:stream'
 
-/** Milliseconds: who does not answer within these is off, or not there. */
+/** Milliseconds: a host that does not answer within this time is off, or does not exist. */
 const dialDeadline = 10_000
 
 /** A TCP connection from this computer. */

@@ -135,7 +135,10 @@ export interface Power {
    * cut, and comes back by itself at once. Absent: all have one.
    */
   readonly onlyReboots?: (machine: string) => boolean
-  /** The same switches as a Redfish service inside the lab, for programs such as fence_redfish. Absent: there is none. */
+  /**
+   * The same switches as a Redfish service inside the lab, for programs such as fence_redfish. Undefined: there is
+   * none.
+   */
   readonly redfish?: (lab: Lab) => Promise<RedfishEndpoint>
 }
 

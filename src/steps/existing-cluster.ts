@@ -29,7 +29,7 @@ export const existingClusterSteps = (lab: Lab): readonly Step[] => [
   },
   ...lab.machines.map((machine): Step => ({
     id: `ready-${machine.name}`,
-    title: `See node ${machine.name} ready`,
+    title: `Check that node ${machine.name} is ready`,
     phase,
     machine: machine.name,
     needs: ['reach-cluster'],

@@ -28,7 +28,8 @@ export const handBack = async (
   const before = await runAsRoot(root, `cat ${manifestFile} 2>/dev/null; true`, { what: 'reading the list' })
   const now = await askManifest(root)
   const line = keyLineOf(holder)
-  // The key last of all: with it goes the way in. What it was found with decides what stays of the folder.
+  // The key is removed last, because it gives access. The state in which it was found decides what stays of the
+  // folder.
   await runAsRoot(
     root,
     `set -e; cd /root; had=$(cat ${hostFolder}/ssh-before 2>/dev/null || true)

@@ -281,7 +281,7 @@ export const hostsProvider: Provider = {
       evidence: 'machines that exist already are used only if they are named',
       remedy: "lab hosts init 'USER@ADDRESS' and lab up LAB --hosts hosts.yaml",
     }),
-  // What hosts lack is found before they become a lab's, by the survey; from then on the steps of the plan say it.
+  // The survey finds what hosts lack before the lab uses them; later, the steps of the plan report it.
   preflight: async (lab) => {
     const kept = await keptHosts(lab)
     return kept

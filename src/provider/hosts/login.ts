@@ -53,7 +53,7 @@ export class Logins {
     return this.#password(source, what)
   }
 
-  /** What is asked for: of which hosts, where several share it. */
+  /** The name of a password in a question, with its hosts if several share it. */
   #nameOf(source: PasswordSource, { user, address }: LoginSpec): string {
     const sharing = this.#file.hosts.filter((host) => [host.password, host.sudoPassword].includes(source))
     return `Password of ${user} at ${(sharing.length > 1 ? sharing.map((host) => host.address) : [address]).join(', ')}`

@@ -168,7 +168,7 @@ done`
     }))
   }
 
-  /** @param names packages that are to come, with all that they bring */
+  /** @param names packages that will be installed, together with everything that they bring */
   packages(names: readonly string[]): Promise<void> {
     return this.#keep(`packages: ${names.join(' ')}`, async () => {
       const said = await this.#ask(

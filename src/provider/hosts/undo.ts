@@ -7,7 +7,7 @@ import { type Entry, hostFolder, readRecord, runAsRoot, undoFolder, words } from
 /** Lines for a `case` of the shell that looks for one of them: names of users, mounts, tables. */
 const among = (lines: readonly string[]): string => quote(`\n${lines.join('\n')}\n`)
 
-/** The script that undoes one change. It does no harm where it ran before, to its end or not. */
+/** The script that undoes one change. It does no harm if it has run before, completely or not. */
 export const undoScript = ({ number, before }: Entry): string => {
   switch (before.kind) {
     case 'files': {
@@ -135,8 +135,8 @@ find /sys/fs/cgroup/kubepods.slice -depth -type d -exec rmdir {} + 2>/dev/null |
 }
 
 /**
- * Undoes all that is recorded, from the last to the first, and takes each out of the record once it is undone.
- * @throws LabError for the first that does not go; those before it stay recorded
+ * Undoes all entries, from the last to the first, and removes each once it is undone.
+ * @throws LabError for the first that fails; it and the earlier ones stay recorded
  */
 export const undoRecord = async (root: Transport, progress: (note: string) => void): Promise<void> => {
   for (const entry of [...(await readRecord(root))].reverse()) {
