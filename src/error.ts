@@ -66,6 +66,9 @@ export const conflict = 'conflict'
 /** The API server's phrase for HTTP 409, reason Conflict. */
 const conflictWords = 'the object has been modified'
 
+/** The code of a request for something that is not there. */
+export const notThere = 'not-there'
+
 /** The code for the output of a failed program: `too-busy`, `conflict`, or else the given one. */
 export const codeOf = (said: string, otherwise: string): string =>
   busyWords.test(said) ? tooBusy : said.includes(conflictWords) ? conflict : otherwise

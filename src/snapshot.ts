@@ -36,7 +36,7 @@ const about = 'snapshot.json'
 const folderOf = (lab: LabId): string => pathsOf(lab).snapshots
 
 /** Exists while a lab is half restored. */
-const markOf = (lab: LabId): string => join(pathsOf(lab).root, 'restoring')
+const markOf = (lab: LabId): string => pathsOf(lab).restoring
 
 /** Files of the lab's folder that belong to the disks: the lab file as last applied, and the keys. */
 const ownEntries = ['lab.yaml', 'lab.json', 'secrets.json', 'kubeconfig', 'manifests', 'rendered'] as const

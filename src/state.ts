@@ -136,6 +136,7 @@ export interface LabPaths {
   readonly lock: string
   /** Held while a node is fenced and while its fence is undone; outside the folder like `lock`. */
   fenceLock(node: string): string
+  readonly machines: string
   machine(name: string): string
   /** Which existing machines the lab uses; missing if `lab` made its machines. */
   readonly hosts: string
@@ -143,6 +144,21 @@ export interface LabPaths {
   readonly cluster: string
   /** What learners did: their progress and ledgers. It outlives a restore. */
   readonly learn: string
+  /** The name of the provider that the lab was brought up with. */
+  readonly provider: string
+  /** The parsed lab file, for commands that have no time to parse it. */
+  readonly parsed: string
+  /** Exists while a snapshot is being restored. */
+  readonly restoring: string
+  /** Files of the provider uml: its supervisor's socket and log, the port of the API server, and its power switches. */
+  readonly uml: {
+    readonly socket: string
+    readonly log: string
+    readonly apiPort: string
+    readonly redfish: string
+  }
+  /** Files of the providers of virtual machines: the lab's network for libvirt, and its interface for VirtualBox. */
+  readonly vagrant: { readonly network: string; readonly hostOnly: string }
   /** Copies of the whole lab, one folder each. */
   readonly snapshots: string
   /** The disks in one of these copies, one folder per machine. */
@@ -179,10 +195,21 @@ export const pathsOf = (lab: LabId): LabPaths => {
     fencing: join(root, 'fencing'),
     lock,
     fenceLock: (node) => join(dirname(lock), `.${word}.fence-${node}.lock`),
+    machines: join(root, 'machines'),
     machine: (machine) => join(root, 'machines', machine),
     hosts: join(root, 'hosts.json'),
     cluster: join(root, 'cluster.json'),
     learn: join(root, 'learn'),
+    provider: join(root, 'provider'),
+    parsed: join(root, 'lab.json'),
+    restoring: join(root, 'restoring'),
+    uml: {
+      socket: join(root, 'supervisor.sock'),
+      log: join(root, 'supervisor.log'),
+      apiPort: join(root, 'api-port'),
+      redfish: join(root, 'redfish.json'),
+    },
+    vagrant: { network: join(root, 'network.xml'), hostOnly: join(root, 'host-only') },
     snapshots: join(root, 'snapshots'),
     snapshotDisks: (name) => join(root, 'snapshots', name, 'disks'),
   }

@@ -1,14 +1,14 @@
 /** The table of contents: every command that changes or checks a whole lab uses one of these plans. */
 import type { LabId } from './identity.js'
-import type { Plan, Step } from './context.js'
-import type { Lab, Role } from './lab/lab.js'
+import type { Plan } from './context.js'
+import type { Lab } from './lab/lab.js'
 import type { FileOptions } from './machine/machine-file.js'
 import { backwards, inTurn, planOf } from './plan/plan.js'
 import type { Plan as AnyPlan, Surroundings } from './plan/step.js'
 import type { Leftover, Provider } from './provider/provider.js'
-import { endAgent, watchWorkers } from './steps/fencing.js'
+import { endAgent } from './steps/fencing.js'
 import { existingClusterSteps } from './steps/existing-cluster.js'
-import { destroy, fileOptions } from './steps/machines.js'
+import { destroy, fileOptions, goneFrom } from './steps/machines.js'
 import * as steps from './steps/subjects.js'
 
 /**
@@ -36,49 +36,16 @@ export const planUp = (
   )
 
 /** `planUp` for the machines that exist at this moment. */
-export const planNow = async (lab: Lab, provider: Provider): Promise<Plan> => {
-  const gone = (await provider.states(lab))
-    .map(({ name }) => name)
-    .filter((name) => !lab.machines.some((machine) => machine.name === name))
-  return planUp(lab, provider, await fileOptions(lab, provider), gone)
-}
+export const planNow = async (lab: Lab, provider: Provider): Promise<Plan> =>
+  planUp(lab, provider, await fileOptions(lab, provider), await goneFrom(lab, provider))
 
-/**
- * `stop`: undoes running machines in reverse order and keeps all disks. Targets go off last, since they serve the
- * disks of others.
- */
-export const planStop = (lab: Lab, provider: Provider, options: FileOptions): Plan => {
-  const of = (...roles: readonly Role[]): readonly Step[] =>
-    lab.machines
-      .filter(({ role }) => roles.includes(role))
-      .map((machine) => steps.booted(lab, provider, machine, options))
-  return backwards(
-    planOf(
-      `Stop ${lab.name}`,
-      inTurn(
-        [steps.networked(lab, provider)],
-        of('target'),
-        of('control-plane', 'nfs'),
-        of('worker', 'initiator'),
-        [watchWorkers(lab)],
-      ),
-    ),
-  )
-}
+/** `stop`: switches the machines off in reverse order and keeps all disks. */
+export const planStop = (lab: Lab, provider: Provider, options: FileOptions): Plan =>
+  backwards(planOf(`Stop ${lab.name}`, steps.runningSteps(lab, provider, options)))
 
-/**
- * For restoring a snapshot: all machines lose their power at once, including those that are no longer in the lab file.
- * An orderly shutdown would take time, and what the machines would write is not needed.
- */
+/** Before a snapshot is put back: cuts the power of all machines, also of those that are no longer in the lab file. */
 export const planCut = (lab: Lab, provider: Provider, names: readonly string[]): Plan =>
-  planOf(
-    `Switch ${lab.name} off at once`,
-    inTurn(
-      [endAgent(lab)],
-      names.map((name) => steps.cut(lab, provider, name)),
-      backwards(planOf('', [steps.networked(lab, provider)])).steps,
-    ),
-  )
+  planOf(`Switch ${lab.name} off at once`, steps.cutSteps(lab, provider, names))
 
 /**
  * `down`: needs only the name and no lab file, because it ends a lab whatever state its files are in.

@@ -282,6 +282,11 @@ describe('imports', () => {
     }
   })
 
+  test('the names of the files in the folder of a lab are in src/state.ts only', () => {
+    const others = sources.filter((path) => path !== 'src/state.ts')
+    expect(others.filter((path) => /join\(\s*pathsOf\([^)]*\)\.root,/.test(read(path)))).toEqual([])
+  })
+
   test('package.json declares exactly the packages that src imports', () => {
     const used = sources
       .flatMap((path) => importsOf(path))

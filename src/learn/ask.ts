@@ -2,7 +2,7 @@
  * How a check of an exercise is asked of a real lab. There are three answers; the third is not the learner's mistake.
  */
 import type { Context, Plan } from '../context.js'
-import { LabError, messageOf, unlessAborted } from '../error.js'
+import { LabError, messageOf, notThere, unlessAborted } from '../error.js'
 import { readJournal } from '../journal.js'
 import { durationText } from '../lab/units.js'
 import { machinesAt } from '../lab/where.js'
@@ -128,8 +128,7 @@ const askKubectl = async (
     return yesOr(says === undefined || new RegExp(says, 'm').test(out), out.trim() || '(nothing)')
   } catch (error) {
     // A missing object is an answer; a silent API server is not.
-    if (error instanceof LabError && /\(NotFound\)|not found/.test(error.message))
-      return yesOr(false, error.message)
+    if (error instanceof LabError && error.code === notThere) return yesOr(false, error.message)
     throw error
   }
 }

@@ -20,8 +20,6 @@ interface ParsedLab {
   readonly lab: Lab
 }
 
-const parsedFile = (lab: LabId): string => join(pathsOf(lab).root, 'lab.json')
-
 /** Changes with every build of the program. */
 const program = (): string => String(statSync(fileURLToPath(import.meta.url)).mtimeMs)
 
@@ -70,11 +68,11 @@ export const rememberLab = async ({ lab, text }: LabText): Promise<void> => {
   // As it would be read from the copy.
   const manifests = lab.manifests && join(dirname(copy), relative(dirname(lab.file), lab.manifests))
   const parsed: ParsedLab = { program: program(), text, lab: { ...lab, file: copy, manifests } }
-  await writePrivate(parsedFile(lab), JSON.stringify(parsed))
+  await writePrivate(pathsOf(lab).parsed, JSON.stringify(parsed))
 }
 
 const parsedLab = async (id: LabId, text: string): Promise<Lab | undefined> => {
-  const kept = await readIfThere(parsedFile(id))
+  const kept = await readIfThere(pathsOf(id).parsed)
   if (kept === undefined) return undefined
   try {
     const parsed = JSON.parse(kept) as ParsedLab

@@ -1,6 +1,5 @@
 /** The provider that a lab was brought up with, as recorded in its folder. */
 import type { LabId } from '../identity.js'
-import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
 import type { Lab, ProviderName } from '../lab/lab.js'
 import type { Provider } from '../provider/provider.js'
@@ -8,7 +7,7 @@ import { chooseProvider, providerNamed } from '../provider/registry.js'
 import { providerNames } from '../providers.js'
 import { pathsOf, readIfThere, writePrivate } from '../state.js'
 
-const providerFile = (lab: LabId): string => join(pathsOf(lab).root, 'provider')
+const providerFile = (lab: LabId): string => pathsOf(lab).provider
 
 /** The name of the provider that a lab was brought up with; undefined if it is not up. */
 export const providerNameInUse = async (lab: LabId): Promise<ProviderName | undefined> => {

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
-import { codeOf, LabError } from '../error.js'
+import { codeOf, LabError, notThere } from '../error.js'
 
 /** The fields of a Kubernetes object that checks use. */
 export interface KubeObject {
@@ -10,7 +10,7 @@ export interface KubeObject {
 
 /** kubectl with the lab's kubeconfig. */
 export interface Kubectl {
-  /** @throws LabError `kubectl-failed` or `too-busy`, with kubectl's own message */
+  /** @throws LabError `kubectl-failed`, `not-there`, `conflict` or `too-busy`, with kubectl's own message */
   run(args: readonly string[], options?: { input?: string; timeout?: number }): Promise<string>
   get<T = KubeObject>(...args: readonly string[]): Promise<T>
   /**
@@ -40,6 +40,9 @@ export interface WatchEvent {
 /** Milliseconds before a watch that ended is restarted. */
 const watchPause = 500
 
+/** The API server's phrase for HTTP 404, and kubectl's own for what a list does not contain. */
+const notThereWords = /\(NotFound\)|not found/
+
 /** @param slowdown the factor for all timeouts */
 export const kubectlWith = (
   binary: string,
@@ -67,7 +70,10 @@ export const kubectlWith = (
       // The first line of a script is enough, and does not hide the error.
       const [line = '', ...more] = args.join(' ').split('\n')
       const asked = more.length > 0 ? `${line} …` : line
-      throw new LabError(codeOf(said, 'kubectl-failed'), `kubectl ${asked}: ${said}`)
+      throw new LabError(
+        codeOf(said, notThereWords.test(said) ? notThere : 'kubectl-failed'),
+        `kubectl ${asked}: ${said}`,
+      )
     }
     return result.stdout
   }

@@ -154,6 +154,12 @@ const forgetPods = async ({ lab, kubectl, provider }: Context, node: string): Pr
       ])
 }
 
+/** The names of the machines that exist but are no longer in the lab file. */
+export const goneFrom = async (lab: Lab, provider: Provider): Promise<readonly string[]> =>
+  (await provider.states(lab))
+    .map(({ name }) => name)
+    .filter((name) => !lab.machines.some((machine) => machine.name === name))
+
 /** What the files of a lab's machines depend on besides the lab file. */
 export const fileOptions = async (lab: Lab, provider: Provider): Promise<FileOptions> => ({
   secrets: await secretsOf(pathsOf(lab)),

@@ -11,9 +11,11 @@ import {
   machinesWith,
   nfsServerOf,
   nodesOf,
+  type Role,
   targetNamed,
 } from '../lab/lab.js'
 import type { FileOptions } from '../machine/machine-file.js'
+import { backwards, inTurn, planOf } from '../plan/plan.js'
 import { lacks, lacksStart, lacksSwitches, type Provider } from '../provider/provider.js'
 import * as addons from './addons.js'
 import * as configuration from './configuration.js'
@@ -60,9 +62,26 @@ export const booted = (lab: Lab, provider: Provider, machine: MachineSpec, optio
     machines.boot(lab, machine, options),
   )
 
-/** A machine whose power is cut, if the provider can do that. */
-export const cut = (lab: Lab, provider: Provider, name: string): Step =>
-  without(lacks(provider, 'power'), machines.cutPower(lab, name))
+/** The running machines in the order of their start. Targets come first, since they serve the disks of others. */
+export const runningSteps = (lab: Lab, provider: Provider, options: FileOptions): readonly Step[] => {
+  const of = (...roles: readonly Role[]): readonly Step[] =>
+    machinesWith(lab, ...roles).map((machine) => booted(lab, provider, machine, options))
+  return inTurn(
+    [networked(lab, provider)],
+    of('target'),
+    of('control-plane', 'nfs'),
+    of('worker', 'initiator'),
+    [fencing.watchWorkers(lab)],
+  )
+}
+
+/** Cuts the power of all machines at once, where the provider can: an orderly end would take time, and write. */
+export const cutSteps = (lab: Lab, provider: Provider, names: readonly string[]): readonly Step[] =>
+  inTurn(
+    [fencing.endAgent(lab)],
+    names.map((name) => without(lacks(provider, 'power'), machines.cutPower(lab, name))),
+    backwards(planOf('', [networked(lab, provider)])).steps,
+  )
 
 export const machineSteps = (
   lab: Lab,

@@ -138,6 +138,13 @@ esac`)
     })
   })
 
+  test('a request for something that is not there has a code of its own', async () => {
+    const kubectl = await kubectlThat(
+      `echo 'Error from server (NotFound): pods "web-9" not found' >&2; exit 1`,
+    )
+    expect((await errorOf(kubectl.run(['get', 'pod', 'web-9']))).code).toBe('not-there')
+  })
+
   test('a missing kubectl is an error that names it', async () => {
     const kubectl = kubectlWith('/nowhere/kubectl', '/state/demo/kubeconfig', new AbortController().signal)
     const error = await errorOf(kubectl.run(['get', 'nodes']))

@@ -12,6 +12,12 @@ export interface HostInterface {
   readonly dynamic: boolean
 }
 
+/** What already uses a host. What it is decides how it is removed. */
+export interface Occupant {
+  readonly by: 'k3s' | 'kubernetes' | 'other'
+  readonly saw: string
+}
+
 /** A program or service that is in the way, and what it uses. */
 export interface Facts {
   /** `aarch64`, according to the kernel. */
@@ -49,7 +55,7 @@ export interface Facts {
   /** Active firewalls. */
   readonly firewalls: readonly string[]
   /** What is in the way: `k3s is at work`. */
-  readonly taken: readonly string[]
+  readonly taken: readonly Occupant[]
   /** The content of a lab's lock; empty if no lab uses the host. */
   readonly lock: string
   /** The output of `vcgencmd get_throttled`: 0x0; empty if there is none. */
@@ -119,12 +125,13 @@ say openIscsi "$(dpkg-query -W -f '\${Version}' open-iscsi 2>/dev/null)"
 [ -z "$(nft list ruleset 2>/dev/null | grep -E 'policy (drop|reject)|[[:space:]](drop|reject)')" ] || say firewall nftables
 [ -z "$(iptables-save 2>/dev/null | grep -E '^:(INPUT|FORWARD) DROP|-j (DROP|REJECT)')" ] || say firewall iptables
 for unit in k3s k3s-agent rke2-server rke2-agent k0scontroller k0sworker snap.microk8s.daemon-kubelite docker crio kubelet containerd tgt; do
-  ! systemctl is-active --quiet "$unit" 2>/dev/null || say taken "$unit is at work"
+  case $unit in k3s*) by=k3s ;; *) by=other ;; esac
+  ! systemctl is-active --quiet "$unit" 2>/dev/null || say taken "$by $unit is at work"
 done
-[ ! -e /etc/kubernetes/admin.conf ] && [ ! -e /etc/kubernetes/kubelet.conf ] || say taken 'it is a node of a cluster (/etc/kubernetes)'
-[ ! -d /var/lib/rancher/k3s ] || say taken 'k3s was installed on it (/var/lib/rancher/k3s)'
-[ -z "$(ls /sys/kernel/config/target/iscsi 2>/dev/null | grep '^iqn')" ] || say taken 'it serves iSCSI targets'
-[ -z "$(ls /sys/class/iscsi_session 2>/dev/null)" ] || say taken 'it is logged in to iSCSI targets'
+[ ! -e /etc/kubernetes/admin.conf ] && [ ! -e /etc/kubernetes/kubelet.conf ] || say taken 'kubernetes it is a node of a cluster (/etc/kubernetes)'
+[ ! -d /var/lib/rancher/k3s ] || say taken 'k3s k3s was installed on it (/var/lib/rancher/k3s)'
+[ -z "$(ls /sys/kernel/config/target/iscsi 2>/dev/null | grep '^iqn')" ] || say taken 'other it serves iSCSI targets'
+[ -z "$(ls /sys/class/iscsi_session 2>/dev/null)" ] || say taken 'other it is logged in to iSCSI targets'
 say lock "$(cat /var/lib/lab/lock 2>/dev/null)"
 say throttled "$(vcgencmd get_throttled 2>/dev/null | cut -d= -f2)"
 dmesg 2>/dev/null | grep -iE 'under-?voltage|mmc[0-9].*(error|timeout)|I/O error, dev (mmcblk|sd)' | tail -n 3 | while read -r line; do say complaint "$line"; done
@@ -178,7 +185,10 @@ export const readFacts = (output: string): Facts => {
     monolithic: one('modules') === 'none',
     openIscsi: one('openIscsi'),
     firewalls: list('firewall'),
-    taken: list('taken'),
+    taken: list('taken').map((line) => {
+      const [by, saw = ''] = line.split(/ (.*)/s)
+      return { by: by === 'k3s' || by === 'kubernetes' ? by : 'other', saw }
+    }),
     lock: one('lock'),
     throttled: one('throttled'),
     complaints: list('complaint'),

@@ -6,7 +6,7 @@ import { sizeText } from '../../lab/units.js'
 import type { HostSpec } from '../../lab/hosts-file.js'
 import { hostArchitecture } from '../../parts/architecture.js'
 import { holderIn, holderText } from './lock.js'
-import type { Facts, HostInterface, KernelFeature } from './facts.js'
+import type { Facts, HostInterface, KernelFeature, Occupant } from './facts.js'
 
 /**
  * - `refuse`: nothing is changed · `warn`: it may still work - `change`: `up` does it, and `down` reverts it · `ok`:
@@ -90,6 +90,13 @@ const needed = (lab: Lab, machine: MachineSpec): readonly KernelFeature[] => {
     ...(nfsServerOf(lab) && isNode ? (['nfs4'] as const) : []),
     ...(isNode ? (['overlay', 'br_netfilter', 'nf_tables'] as const) : []),
   ]
+}
+
+/** How a host is freed of what already uses it. */
+const freeing: Readonly<Record<Occupant['by'], string>> = {
+  k3s: '/usr/local/bin/k3s-uninstall.sh',
+  kubernetes: 'kubeadm reset; rm -r /etc/kubernetes',
+  other: 'use a machine that nobody else uses, or remove what is there',
 }
 
 function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding, 'host'>> {
@@ -196,16 +203,12 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       fix: `run lab down ${holder.lab} there; or use another host for ${spec.name}`,
     }
   // The effects of that lab on the host are expected.
-  for (const saw of holder ? [] : facts.taken)
+  for (const { by, saw } of holder ? [] : facts.taken)
     yield {
       what: 'taken',
       level: 'refuse',
       saw,
-      fix: saw.includes('k3s')
-        ? '/usr/local/bin/k3s-uninstall.sh'
-        : saw.includes('kubernetes')
-          ? 'kubeadm reset; rm -r /etc/kubernetes'
-          : 'use a machine that nobody else uses, or remove what is there',
+      fix: freeing[by],
     }
   const held = machine ? portsOf[machine.role].filter((port) => facts.ports.includes(port)) : []
   if (held.length > 0 && facts.taken.length === 0 && !holder)

@@ -4,7 +4,6 @@ import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdir, open, readFile, rm } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
-import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { setTimeout as delay } from 'node:timers/promises'
 import { LabError } from '../../error.js'
@@ -29,11 +28,10 @@ export const gatewayOf = (lab: Lab): string => addressText(subnetOf(lab).base + 
 
 const supervisorScript = fileURLToPath(new URL('./supervisor.js', import.meta.url))
 
-export const socketOf = (lab: LabId): string => join(pathsOf(lab).root, 'supervisor.sock')
-const supervisorLog = (lab: LabId): string => join(pathsOf(lab).root, 'supervisor.log')
+export const socketOf = (lab: LabId): string => pathsOf(lab).uml.socket
 
 /** The port to which the host's 127.0.0.1 leads in the lab: that of the API server. */
-export const portFile = (lab: LabId): string => join(pathsOf(lab).root, 'api-port')
+export const portFile = (lab: LabId): string => pathsOf(lab).uml.apiPort
 
 /** Seconds for the namespaces and the bridge: 0.2 s were measured. */
 const supervisorDeadline = 15
@@ -97,7 +95,7 @@ const listenOnLoopback = async (lab: Lab): Promise<Server> => {
   return server
 }
 
-export const redfishFile = (lab: LabId): string => join(pathsOf(lab).root, 'redfish.json')
+export const redfishFile = (lab: LabId): string => pathsOf(lab).uml.redfish
 
 /** Credentials and certificate of the lab's power switches: created once, and kept as long as the lab exists. */
 export const redfishOf = async (lab: Lab): Promise<RedfishService> => {
@@ -142,7 +140,7 @@ export const createNetwork = async (lab: Lab): Promise<void> => {
   await mkdir(root, { recursive: true, mode: 0o700 })
   await rm(socketOf(lab), { force: true })
   const listener = await listenOnLoopback(lab)
-  const log = await open(supervisorLog(lab), 'a', 0o600)
+  const log = await open(pathsOf(lab).uml.log, 'a', 0o600)
   // Not through execa, which would tie the process to this one; it must outlive this one.
   const child = spawn(
     'unshare',
@@ -156,7 +154,7 @@ export const createNetwork = async (lab: Lab): Promise<void> => {
       supervisorScript,
       socketOf(lab),
       `${gatewayOf(lab)}/${String(subnetOf(lab).prefix)}`,
-      supervisorLog(lab),
+      pathsOf(lab).uml.log,
     ],
     { stdio: ['ignore', log.fd, log.fd, 'ipc'], detached: true, cwd: '/' },
   )
@@ -169,9 +167,9 @@ export const createNetwork = async (lab: Lab): Promise<void> => {
   try {
     while (!(await runningMachines(lab))) {
       if (ended || Date.now() > until)
-        throw new LabError('namespace-failed', `the lab's network: ${await lastLine(supervisorLog(lab))}`, {
+        throw new LabError('namespace-failed', `the lab's network: ${await lastLine(pathsOf(lab).uml.log)}`, {
           hint: 'lab doctor',
-          log: supervisorLog(lab),
+          log: pathsOf(lab).uml.log,
         })
       await delay(20)
     }

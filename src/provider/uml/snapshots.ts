@@ -13,7 +13,7 @@ import type { Snapshots } from '../provider.js'
 const isKept = (name: string): boolean =>
   name === 'root.cow' || name === 'base.json' || name.startsWith('host_key') || /^lun-.*\.raw$/.test(name)
 
-const machinesOf = (lab: LabId): string => join(pathsOf(lab).root, 'machines')
+const machinesOf = (lab: LabId): string => pathsOf(lab).machines
 
 /** The files of a folder of machines, by machine. */
 const filesIn = async (folder: string): Promise<readonly (readonly [string, readonly string[]])[]> =>

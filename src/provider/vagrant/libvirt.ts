@@ -1,7 +1,6 @@
 /** libvirt, through virsh. */
 import { type LabId, wordOf } from '../../identity.js'
 import { availableParallelism } from 'node:os'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { addressText, sizeOf } from '../../lab/address.js'
 import type { Lab } from '../../lab/lab.js'
@@ -162,7 +161,7 @@ const createNetwork: Hypervisor['createNetwork'] = async (lab) => {
   const { defined, active } = await networkState(lab)
   if (!defined) {
     // virsh opens the file by name, which does not work for a socket as its standard input.
-    const file = join(pathsOf(lab).root, 'network.xml')
+    const file = pathsOf(lab).vagrant.network
     await writePrivate(file, networkXml(lab))
     await virsh(lab, undefined, 'net-define', file)
   }

@@ -115,7 +115,7 @@ const hostOnly = async (lab: Lab): Promise<string | undefined> =>
     ?.get('Name')
 
 /** The file with the name of the host-only interface that was created for this lab. */
-const ownInterface = (lab: LabId): string => join(pathsOf(lab).root, 'host-only')
+const ownInterface = (lab: LabId): string => pathsOf(lab).vagrant.hostOnly
 
 /** Removes the interface unless another machine uses it meanwhile. */
 const removeOwnInterface = async (lab: LabId): Promise<void> => {

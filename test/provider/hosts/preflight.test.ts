@@ -99,12 +99,12 @@ describe('the preflight of one host', () => {
       'power supply',
       /under-voltage since.*throttled since/,
     ],
-    ['k3s on it', { taken: ['k3s is at work'] }, 'refuse', 'taken', /k3s/],
+    ['k3s on it', { taken: [{ by: 'k3s' as const, saw: 'k3s is at work' }] }, 'refuse', 'taken', /k3s/],
     [
       'another lab on it',
       {
         lock: JSON.stringify({ who: 'alice@desk', lab: 'iscsi', key: 'A', since: '2026-11-29' }),
-        taken: ['it serves iSCSI targets'],
+        taken: [{ by: 'other' as const, saw: 'it serves iSCSI targets' }],
       },
       'refuse',
       'taken',
@@ -209,14 +209,20 @@ test('the output of the script can be parsed, including values with spaces and r
       'interface\teth0 10.0.0.11/24 02:00:00:00:00:11 1500 no yes',
       'interface\twlan0 10.0.1.11/24 02:00:00:00:00:12 1500 yes yes',
       'controllers\tcpu io memory pids',
-      'taken\tk3s is at work',
+      'taken\tk3s k3s is at work',
       'port\t22',
       'port\t6443',
       'lock\t',
     ].join('\n'),
   )
   expect(facts).toMatchObject({
-    ...{ architecture: 'arm64', memory: 948204 * 1024, free: 1024000, lock: '', taken: ['k3s is at work'] },
+    ...{
+      architecture: 'arm64',
+      memory: 948204 * 1024,
+      free: 1024000,
+      lock: '',
+      taken: [{ by: 'k3s', saw: 'k3s is at work' }],
+    },
     ...{ controllers: ['cpu', 'io', 'memory', 'pids'], ports: [22, 6443] },
   })
   expect(facts.interfaces.map(({ name, wireless, dynamic }) => [name, wireless, dynamic])).toEqual([
