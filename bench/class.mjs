@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /**
- * What a class takes: for each number of seats, how long it takes to come up and to be verified through its cards,
- * memory and processor time of a seat at rest, and students' scripts at work while a seat is reset. As root.
+ * The needs of a class: for each number of seats, how long it takes to come up and to be verified through its cards,
+ * memory and processor time of an idle seat, and students' scripts that run while a seat is reset. Needs root.
  *   --lab iscsi --size small --seats 1,5,15,30 --students 5
- * Prints a line per number, and JSON as the last line. What other programs do meanwhile is in the figures.
+ * Prints a line per number, and JSON as the last line. Other programs on the host affect the figures.
  */
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
@@ -34,7 +34,10 @@ const run = (...words) =>
     child.once('close', (code) => resolve({ code, said, seconds: (performance.now() - begun) / 1000 }))
   })
 
-/** Processes of the class's accounts: bytes of memory, each shared page once; and seconds of processor time. */
+/**
+ * Processes of the class's accounts: bytes of memory, with each shared page counted once; and seconds of processor
+ * time.
+ */
 const used = () => {
   const accounts = new Map(
     readFileSync('/etc/passwd', 'utf8')
@@ -58,7 +61,7 @@ const used = () => {
       ticks += Number(fields[11]) + Number(fields[12])
       processes++
     } catch {
-      // It ended meanwhile, or is a zombie.
+      // It ended in the meantime, or is a zombie.
     }
   }
   return { memory, cpu: ticks / 100, processes }
@@ -86,7 +89,7 @@ for (const count of values.seats.split(',').map(Number)) {
   const after = used()
   const rest = (after.cpu - before.cpu) / ((performance.now() - from) / 1000) / count
   const verify = await run('verify')
-  // Students at work at once, and a seat that is reset meanwhile.
+  // Students who work at the same time, and a seat that is reset meanwhile.
   const file = await readClass(values.lab)
   const workers = file.seats.slice(0, Math.min(Number(values.students), count - 1))
   const script =

@@ -1,8 +1,8 @@
 /** Work on many things with a limit on parallel work. */
 
 /**
- * Runs `work` for each item, `atOnce` of them at once. An item is asked for when there is time for it. The first
- * failure is thrown; what was under way is told through its signal and waited for, and nothing more is begun.
+ * Runs `work` for each item, `atOnce` of them at the same time. An item is requested only when its work can start. The
+ * first failure is thrown: the others are told through their signal and waited for, and no further ones start.
  */
 export const forEachAtOnce = async <T>(
   items: Iterable<T> | AsyncIterable<T>,
@@ -26,7 +26,7 @@ export const forEachAtOnce = async <T>(
   if (failed) throw failed.reason
 }
 
-/** Runs at most `most` of what it is given at once, and the rest in the order in which it came. */
+/** Runs at most `most` of the given functions at the same time, and the rest in the order in which they came. */
 export const inTurns = (most: number): (<T>(work: () => Promise<T>) => Promise<T>) => {
   let running = 0
   const waiting: (() => void)[] = []
@@ -36,7 +36,7 @@ export const inTurns = (most: number): (<T>(work: () => Promise<T>) => Promise<T
     try {
       return await work()
     } finally {
-      // The one that waited longest takes the place over.
+      // The one that has waited longest takes the place.
       const next = waiting.shift()
       if (next) next()
       else running -= 1

@@ -9,7 +9,7 @@ export const exitCodes = {
   host: 3,
   /** Another `lab` holds the lab. */
   busy: 4,
-  /** A scenario ended, and nobody can say whether the lab survived it. */
+  /** A scenario ended, and it is unknown whether the lab survived it. */
   unknown: 5,
   /** Ctrl-C, SIGTERM, or a terminal that was closed. */
   interrupted: 130,

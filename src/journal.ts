@@ -18,7 +18,7 @@ export interface Undo {
 
 const undoSchema = z.looseObject({ do: z.string(), machine: z.string() })
 
-/** Who made what is to be undone: a fault, a fence, something that a run itself does, or a person by hand. */
+/** The author of an entry: a fault, a fence, a run itself, or a person by hand. */
 const kindSchema = z.enum(['fault', 'fence', 'run', 'hand'])
 
 export type EntryKind = z.output<typeof kindSchema>

@@ -6,9 +6,9 @@ import { exitCodes, LabError, unlessAborted } from './error.js'
 import { cannotWrite, makeFolder } from './trust.js'
 
 /**
- * Why a lock is held. `change`: the lab is changed on purpose, so a machine that goes away is not lost. `run`: the
- * lab is broken on purpose, and a machine that goes away is to be fenced. `fence`: a node is being fenced or its
- * fence undone. `watch`: the fencing agent's own lock.
+ * Why a lock is held. `change`: the lab is changed on purpose, so a machine that goes away is not lost. `run`: the lab
+ * is broken on purpose, and a machine that goes away must be fenced. `fence`: a node is being fenced or its fence
+ * undone. `watch`: the fencing agent's own lock.
  */
 export type LockPurpose = 'change' | 'run' | 'fence' | 'watch'
 

@@ -7,11 +7,11 @@ interface ProviderEntry {
   /** Its module below src/provider, without the extension: it exports `makeProvider(name): Provider`. */
   readonly module: string
   /**
-   * Where its machines get Kubernetes from: lab builds one version, packages exist for each
-   * supported version, or it is there already, of whatever version.
+   * Where its machines get Kubernetes from: lab builds one version, packages exist for each supported version, or it
+   * exists already, in any version.
    */
   readonly kubernetes: 'built' | 'packages' | 'given'
-  /** Whether programs in the lab can use the machines' power switches, by Redfish. */
+  /** Whether programs in the lab can use the machines' power switches through Redfish. */
   readonly powerSwitches?: boolean
   /** The most LUNs that one of its machines can serve. Absent: any number. */
   readonly mostLuns?: number
@@ -25,7 +25,7 @@ export const providers = {
   virtualbox: { module: 'vagrant/vagrant', kubernetes: 'packages', mostLuns: 30 },
   // Machines that exist already; they are used only if the user names them.
   hosts: { module: 'hosts/hosts', kubernetes: 'built' },
-  // A cluster that exists already; never tried unless somebody names it.
+  // An existing cluster; it is used only if the user names it.
   cluster: { module: 'cluster/cluster', kubernetes: 'given' },
 } as const satisfies Readonly<Record<string, ProviderEntry>>
 

@@ -140,7 +140,7 @@ export interface LabPaths {
   machine(name: string): string
   /** Which existing machines the lab uses; missing if `lab` made its machines. */
   readonly hosts: string
-  /** Which existing cluster the lab uses; absent where `lab` made the cluster. */
+  /** Which existing cluster the lab uses; missing if `lab` made the cluster. */
   readonly cluster: string
   /** What learners did: their progress and ledgers. It outlives a restore. */
   readonly learn: string

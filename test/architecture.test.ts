@@ -91,8 +91,8 @@ test('docs/design/dependencies.md explains every package and names no other', ()
 
 /**
  * The modules that a source file imports.
- * @param which those that it loads when it runs, later ones included; or only those that it loads at its start; or
- *   also those that it takes only types from
+ * @param which those that it loads when it runs, also later; or only those that it loads at its start; or also those
+ * from which it only takes types
  */
 const importsOf = (path: string, which: 'runs' | 'at-start' | 'types' = 'runs'): readonly string[] => {
   const types = which === 'types'

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { forEachAtOnce, inTurns } from '../src/concurrent.js'
 
-/** Work that counts how many of it are under way. */
+/** Work that counts how many of its calls run at the same time. */
 const counted = () => {
   const seen = { now: 0, most: 0, done: [] as number[] }
   const work = async (item: number): Promise<void> => {

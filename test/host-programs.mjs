@@ -18,7 +18,7 @@ const packagesOf = {
   script: ['bsdutils'],
 }
 
-/** The programs of these that are not there. */
+/** The missing ones of these programs. */
 export const missingOf = (programs) =>
   programs.filter(
     (program) => spawnSync('sh', ['-c', 'test -e "$0" || command -v "$0"', program]).status !== 0,

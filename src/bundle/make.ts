@@ -96,7 +96,7 @@ const storeChunk = async (at: number, data: Buffer, { into, used }: Making): Pro
   return { at, bytes: data.length, sha256, stored: stored.length }
 }
 
-/** The chunks of an open file that are not all zeros, each with its place. They go into the hash in their order. */
+/** The chunks of an open file that are not all zeros, each with its offset. They are hashed in their order. */
 async function* chunksOf(
   handle: FileHandle,
   size: number,

@@ -32,7 +32,7 @@ const classFile = z.strictObject({
   from: z.string(),
   size: z.enum(['full', 'small']),
   language: z.enum(['en', 'ja']),
-  /** Bytes that a seat may hold, where systemd limits it. */
+  /** Limit of a seat's memory in bytes, if systemd can enforce it. */
   seatMemory: z.int().positive().optional(),
   seats: z.array(seat),
   teacher: z.string(),
@@ -89,7 +89,7 @@ export interface ClassPaths {
     readonly emptyRoot: string
     readonly pid: string
     readonly log: string
-    /** There while the seat's lab is still to be made anew. */
+    /** Exists while the seat's lab must still be rebuilt. */
     readonly reset: string
   }
 }

@@ -88,7 +88,7 @@ export class Keeper {
           detail: 'waiting for its turn',
           next: 0,
           busy: false,
-          // It was asked for before this process began.
+          // The reset was requested before this process began.
           reset: existsSync(classPaths(wanted.lab).seat(id).reset),
           tries: 0,
         })
@@ -116,7 +116,7 @@ export class Keeper {
     clearInterval(this.#timer)
   }
 
-  /** The seat's lab and its terminals are made anew; its home folder stays. That is noted first. */
+  /** The seat's lab and its terminals are rebuilt; its home folder is kept. The request is recorded first. */
   async reset(id: string): Promise<void> {
     const seat = this.#seats.get(id)
     if (!seat) throw new LabError('no-seat', `there is no seat ${id}`, { hint: 'lab class status' })

@@ -32,7 +32,7 @@ export const seatNeeds = (lab: Lab): SeatNeeds => {
   }
 }
 
-/** Bytes for what a student starts beyond that, before the seat's own processes are ended: an estimate. */
+/** Bytes for a student's other programs, beyond which the seat's own processes are killed: an estimate. */
 const beyond = 512 * MiB
 
 /** The most memory of a seat, in bytes. */

@@ -1,7 +1,7 @@
 /**
- * Where systemd runs a host, a seat and the gateway are scopes of `lab-class.slice`: each seat has an equal share of the
- * processors, and no more memory and processes than it was reckoned with. Elsewhere only the limits of the machines and
- * of the account hold.
+ * If systemd runs the host, a seat and the gateway are scopes of `lab-class.slice`: each seat has an equal share of
+ * the processors, and no more memory and processes than were budgeted for it. Otherwise only the limits of the
+ * machines and of the account apply.
  */
 import { existsSync, readFileSync } from 'node:fs'
 
@@ -17,8 +17,8 @@ export interface Limits {
 }
 
 /**
- * The command in a scope of its own. It is executed in place, so its process, its file descriptors and its exit code are
- * the command's own.
+ * The command in a scope of its own. It is executed in place, so its process, file descriptors and exit code are the
+ * command's own.
  */
 export const inScope = (
   name: string,
@@ -40,13 +40,13 @@ export const inScope = (
       ]
     : command
 
-/** The file that takes processes into the control group of a scope of the class; undefined: it is in none. */
+/** The file that moves processes into the control group of a scope of the class; undefined if there is none. */
 export const scopeOf = (groups: string): string | undefined => {
   const path = /^0::(.*)$/m.exec(groups)?.[1]
   return path?.startsWith(`/${slice}/`) === true ? `/sys/fs/cgroup${path}/cgroup.procs` : undefined
 }
 
-/** The command, as a process of the scope that `pid` is in. */
+/** The command, run as a process of the scope of `pid`. */
 export const besideProcess = (
   pid: number,
   command: readonly [string, ...string[]],

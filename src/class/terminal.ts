@@ -36,7 +36,7 @@ export const keyCommands = (data: Buffer): readonly string[] => {
 export interface TerminalEvents {
   /** The screen of the terminal. */
   output(data: Buffer): void
-  /** To who looks on: the size that the student's terminal has, or has now. */
+  /** For a teacher who watches: the size of the student's terminal, at first and after each change. */
   sized(columns: number, rows: number): void
   /** The shell or the seat has ended. */
   ended(why: string): void
@@ -85,7 +85,7 @@ export const openTerminal = async (
     ...(mode === 'own' ? ['-x', '80', '-y', '24'] : []),
   ])
   let rest = Buffer.alloc(0)
-  /** Whose answers are to come: `capture` is drawn, `cursor` puts the cursor where it was. */
+  /** The answers that are expected: `capture` is drawn, `cursor` moves the cursor to its place. */
   const asked: Asked[] = ['other']
   let answer: Buffer[] | undefined
   let drawn = false

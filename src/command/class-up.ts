@@ -109,7 +109,7 @@ const refuseTooMany = async (
   )
 }
 
-/** @throws LabError where nobody can listen there: before anything is made */
+/** @throws LabError if it is impossible to listen there: before anything is made */
 const refuseTaken = async ({ lab, host, port, seats }: ClassFile): Promise<void> => {
   const server = createServer()
   try {
@@ -142,7 +142,7 @@ const startGateway = async (lab: string): Promise<void> => {
 const lastLines = async (path: string): Promise<string> =>
   (await readFile(path, 'utf8').catch(() => '')).trim().split('\n').slice(-3).join('\n')
 
-/** What the gateway says, once it answers: it may just be starting again. @throws LabError `no-gateway` */
+/** The gateway's answer, once it answers: it may be restarting. @throws LabError `no-gateway` */
 export const boardSoon = async (lab: string, signal: AbortSignal): Promise<Board> => {
   const paths = classPaths(lab)
   for (const until = Date.now() + 60_000; ;) {

@@ -46,7 +46,7 @@ const giveBack = async (name: string, provider: Provider, { open, view }: Held, 
   await askForHosts(lab, io)
   if (lab.cluster) {
     const session = await open(lab, provider)
-    // What runs have left goes; what cannot be undone now stays in the journal, and is said to be left.
+    // Removes what runs have left; what cannot be undone now stays in the journal, and is reported as left.
     await healFirst(session, (text) => view.notice(text))
     await session.close()
     return true

@@ -184,14 +184,14 @@ const init = async (
   return exitCodes.ok
 }
 
-/** A host that some lab has. */
+/** A host that a lab uses. */
 interface Held {
   readonly name: string
   readonly root: Transport
   readonly holder: Holder
 }
 
-/** Whether a lab of this computer has it, and can give it back itself. */
+/** Whether a lab of this computer uses it, and can give it back itself. */
 const isKnownHere = async (holder: Holder): Promise<string | undefined> => {
   const [{ madeLabs, pathsOf, readIfThere }, { wordOf }] = await Promise.all([
     import('../state.js'),
@@ -206,8 +206,8 @@ const isKnownHere = async (holder: Holder): Promise<string | undefined> => {
 }
 
 /**
- * Gives hosts back whose lab is lost: its folder was removed, or it was made on another computer. What was recorded on
- * each host is enough.
+ * Gives back hosts whose lab is lost: its folder was removed, or it was made on another computer. The record on each
+ * host is enough.
  */
 const release = async (
   named: string,

@@ -1,4 +1,4 @@
-/** A lab on a cluster that exists already: found out and listed before anything of it is begun. */
+/** A lab on an existing cluster: the cluster is examined before anything is changed. */
 import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -16,19 +16,19 @@ import type { Io, Options } from './verb.js'
 const field = (kubeconfig: string, name: string): string =>
   new RegExp(`^\\s*${name}: (\\S+)$`, 'm').exec(kubeconfig)?.[1] ?? ''
 
-/** What was found out about a cluster. */
+/** The findings about a cluster. */
 interface Seen {
   readonly version: string
   readonly nodes: readonly ClusterNode[]
 }
 
-/** Whether a run of the lab is possible there, and what it lacks. */
+/** Whether the lab can run there, and what the cluster lacks. */
 interface Possible {
   readonly name: string
   readonly hindrances: readonly Hindrance[]
 }
 
-/** The table that is printed beforehand: what can be run, and what rules out the rest. */
+/** The table that is printed in advance: what can run, and what prevents the rest. */
 export const possibleTable = (found: readonly Possible[]): readonly string[] => {
   const width = Math.max(0, ...found.map(({ name }) => name.length))
   return found.map(({ name, hindrances }) =>
@@ -39,9 +39,9 @@ export const possibleTable = (found: readonly Possible[]): readonly string[] => 
 }
 
 /**
- * The lab on the nodes of the cluster. The cluster is asked for its nodes, rights, storage classes and images, and what
- * is missing is listed with what it rules out.
- * @throws LabError `preflight` where nothing of the lab can be run there; nothing was touched
+ * The lab on the nodes of the cluster. It asks the cluster for its nodes, rights, storage classes and images, and
+ * lists what is missing and what that prevents.
+ * @throws LabError `preflight` if nothing of the lab can run there; nothing was touched
  */
 export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: View): Promise<Lab> => {
   const { keepCluster, keptCluster, nodeOf, onCluster } = await import('../provider/cluster/kept.js')

@@ -15,7 +15,7 @@ import { loadLab } from '../lifecycle/kept-lab.js'
 import { printJson } from './json.js'
 import { asJson, type Io, type Options, type Verb, withProvider } from './verb.js'
 
-/** Prints the least that lab needs on an existing cluster, for whoever may grant it. */
+/** Prints the least rights that lab needs on an existing cluster, for its administrator. */
 const printRbac = async (lab: Lab, io: Io): Promise<ExitCode> => {
   const [{ rbacManifest }, { refusalOf }, { faultNamed }, { registry }] = await Promise.all([
     import('../trial/rights.js'),

@@ -10,11 +10,11 @@ export interface Options {
   readonly wait?: boolean
   /** A hosts.yaml: the machines are those, and are not made. */
   readonly hosts?: string
-  /** A kubeconfig: the cluster is that one, and is not made. */
+  /** A kubeconfig: that cluster is used, and none is made. */
   readonly kubeconfig?: string
-  /** A context of that kubeconfig; absent: its current one. */
+  /** A context of that kubeconfig; default: its current one. */
   readonly context?: string
-  /** The storage class of claims on that cluster; absent: its default. */
+  /** The storage class of claims on that cluster; default: the cluster's own. */
   readonly storageClass?: string
   /** All questions are answered with yes. */
   readonly yes?: boolean

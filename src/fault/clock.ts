@@ -71,7 +71,7 @@ export const measureClocks = async (context: Context, machines: readonly string[
 const drift = 250
 
 /**
- * The clocks that agree before and after a run. A clock that was set in between dates nothing, since nobody knows
+ * The clocks that agree before and after a run. A clock that was set in between dates nothing, because it is unknown
  * which timestamps precede the change.
  */
 export const keptClocks = (before: Clocks, after: Clocks): Clocks =>

@@ -32,18 +32,18 @@ export interface AimedFault {
 }
 
 /**
- * Who does what when the fault is aimed, and the index of the fault in its run, from 0, which becomes part of table
- * names.
+ * Which machine has which job when the fault is aimed, and the index of the fault in its run, from 0, which becomes
+ * part of table names.
  */
 export interface AimAt extends Roles {
   readonly index: number
 }
 
-/** What the engine does with a fault besides reading it. */
+/** What the engine does with a fault in addition to reading it. */
 interface Doing {
   /** Why the provider does not support the fault; undefined if it does. Known before anything is touched. */
   readonly refusal?: (provider: Provider) => string | undefined
-  /** It acts by kubectl alone, so its machines need not answer SSH. */
+  /** It acts only through kubectl, so its machines need not answer SSH. */
   readonly byKubectl?: boolean
   /** Every kind of undo that the fault may record in the journal. */
   readonly undos: readonly UndoAct[]

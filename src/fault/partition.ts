@@ -37,8 +37,8 @@ declare module '../lab/fault-spec.js' {
 type Protocol = SpecOf<'partition'>['protocol']
 
 /**
- * All addresses that machines send from: their own, and where they are nodes, their pods'; and the address of the API
- * server, where every control plane that may have it is among them.
+ * All addresses from which machines send: their own, those of the pods of nodes, and the address of the API server if
+ * one of the control planes may have it.
  */
 const addressesOf = (lab: Lab, machines: readonly MachineSpec[]): string => {
   const endpoint = lab.kubernetes?.endpoint
@@ -95,7 +95,7 @@ const cut = (
   if (protocol === 'all')
     return [
       ...one.map((at) => ({ at, others: other })),
-      // Any of them may have the address of the API server: whoever has it drops the packets to it.
+      // Any of them may have the address of the API server: the one that has it drops the packets to it.
       ...(lab.kubernetes?.endpoint === undefined
         ? []
         : other.filter(({ role }) => role === 'control-plane').map((at) => ({ at, others: one }))),

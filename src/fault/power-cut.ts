@@ -5,7 +5,7 @@ import { lasting, where } from '../lab/where.js'
 import { faultOfMachine } from './fault.js'
 import { ofAll, type Sign, soon } from './sign.js'
 
-/** @param boots boot ids from before: a machine that was only forced to reboot may be back already */
+/** @param boots boot ids from before: a machine that was only forced to reboot may already be back */
 const isOff = (names: readonly string[], boots: BootIds): Sign => ({
   title: `${names.join(', ')} is off, as the provider reports it`,
   within: soon,
@@ -20,7 +20,7 @@ const isOff = (names: readonly string[], boots: BootIds): Sign => ({
     }),
 })
 
-/** Why a power cut that has to last is impossible on these machines. */
+/** Why a lasting power cut is impossible on these machines. */
 export const staysOff = (forced: readonly string[]): string =>
   `${forced.join(', ')} has no power switch: it can only be forced to reboot, and does not stay off`
 

@@ -47,7 +47,7 @@ export interface HostSpec extends LoginSpec {
   readonly via?: string | undefined
   /** The network interface with the machine's address in the lab. Default: the one with the address that SSH uses. */
   readonly interface?: string | undefined
-  /** Absent: it can only be forced to reboot. */
+  /** Absent: the machine can only be forced to reboot. */
   readonly power?: PowerSpec | undefined
 }
 

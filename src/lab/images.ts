@@ -67,13 +67,13 @@ export const commonImages = (): readonly string[] =>
     .filter(({ optional }) => !optional)
     .map(({ reference }) => reference)
 
-/** Images whose pods run on control planes alone, and those that only a lab with a database uses. */
+/** Images whose pods run only on control planes, and those that only a lab with a database uses. */
 const ofControlPlanes = ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'etcd']
 const ofDatabases = ['debian', 'mariadb']
 
 /**
- * References of the images that one node uses. A base disk has them all, since it is one for all nodes; to a machine
- * that somebody else made, no more than these are sent.
+ * References of the images that one node uses. A base disk has all images, because all nodes share it; a machine that
+ * somebody else made gets only these.
  */
 export const imagesUsedOn = (
   lab: Pick<Lab, 'images' | 'storage' | 'database'>,

@@ -43,7 +43,7 @@ const leastFilesystem = 16 * 1024 ** 2
 function* diskRules(file: File): Found {
   if (!lacks(file, 'provider') && file.provider === undefined) return
   const served = new Map<string, number>()
-  // Both machines of a pair have the same disks, and serve nothing else: its first one stands for both.
+  // Both machines of a pair have the same disks, and serve nothing else: the first one stands for both.
   for (const [index, { machine: alone, machines, luns }] of items(file.iscsi?.targets)) {
     const machine = alone ?? machines?.[0]
     if (machine === undefined || luns === undefined) continue
@@ -112,7 +112,7 @@ export function* lunInitiatorRules(file: File): Found {
     }
 }
 
-/** The machines that a target names, each with its place below the target. */
+/** The machines that a target names, each with its path below the target. */
 export const serversOf = (target: {
   readonly machine?: string | undefined
   readonly machines?: readonly (string | undefined)[] | undefined

@@ -28,17 +28,17 @@ export interface MachineSpec extends Item<'machines'> {
 
 type WrittenTarget = Written<'iscsi'>['targets'][number]
 
-/** Two machines that serve one target: each has a copy of its disks, and one of them at a time serves. */
+/** Two machines that serve one target: each has a copy of its disks, and one of them serves at a time. */
 export interface PairSpec {
   readonly machines: readonly [string, string]
   /** IPv4 address of the portal, which moves between the two. */
   readonly address: string
-  /** The machine whose vote decides which of the two goes on when they no longer hear each other. */
+  /** The machine whose vote decides which of the two continues when they cannot reach each other. */
   readonly quorum: string
 }
 
 export interface TargetSpec extends Omit<WrittenTarget, 'machine' | 'machines' | 'address' | 'quorum'> {
-  /** Name of the machine that serves it; of a pair, the first one. See `serversOf`. */
+  /** Name of the machine that serves it; for a pair, the first one. See `serversOf`. */
   readonly machine: string
   readonly pair?: PairSpec | undefined
 }
@@ -100,9 +100,9 @@ export interface ExistingCluster {
   readonly context: string
   /** `https://10.0.0.11:6443` */
   readonly server: string
-  /** Says whose a namespace is: no other lab has it. */
+  /** Identifies the owner of a namespace: no other lab has it. */
   readonly owner: string
-  /** The storage class of claims. Absent: the cluster's default. */
+  /** The storage class of claims. Default: the cluster's own. */
   readonly storageClass?: string | undefined
 }
 
@@ -111,7 +111,7 @@ export interface Lab extends LabId, Pick<File, AsWritten> {
   readonly file: string
   /** The provider in the file; absent: the first that works here. */
   readonly provider?: ProviderName | undefined
-  /** The cluster whose nodes are the machines. Absent: the machines and the cluster are the lab's own. */
+  /** The cluster whose nodes are the machines. Absent: the machines and the cluster belong to the lab. */
   readonly cluster?: ExistingCluster | undefined
   readonly machines: readonly MachineSpec[]
   readonly targets: readonly TargetSpec[]
@@ -231,8 +231,8 @@ export const pairWith = (lab: Lab, machine: string): PairedTarget | undefined =>
   pairsOf(lab).find(({ pair }) => pair.machines.includes(machine))
 
 /**
- * Bytes of the disk behind a LUN. DRBD keeps its own notes at the end of each copy: 4 KiB for 128 MiB, and some more
- * (drbd.conf(5), "internal"); this leaves it room to spare.
+ * Bytes of the disk behind a LUN. DRBD keeps its metadata at the end of each copy: 4 KiB for 128 MiB, and some more
+ * (drbd.conf(5), "internal"); this leaves room to spare.
  */
 export const diskSizeOf = ({ pair }: TargetSpec, { size }: LunSpec): number =>
   pair ? Math.ceil((size + size / 16_384) / 1024 ** 2 + 1) * 1024 ** 2 : size

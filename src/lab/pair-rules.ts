@@ -11,7 +11,10 @@ type File = DraftFile
 /** The fields of a target that only a pair has. */
 const fieldsOfPairs = ['address', 'quorum'] as const
 
-/** The machine that votes where the lab file names none: a control plane, else the first that is not of the pair. */
+/**
+ * The machine that votes if the lab file names none: a control plane, or else the first machine that is not in the
+ * pair.
+ */
 export const defaultQuorum = (
   machines: readonly { readonly name?: string | undefined; readonly role?: Role | undefined }[],
   pair: readonly (string | undefined)[],
@@ -80,7 +83,7 @@ function* quorumRules(file: File, index: number, pair: readonly string[]): Found
     yield { path: at('quorum'), message: `${quorum} is a target; name a machine with another role` }
 }
 
-/** The two fence each other by power, and a node that was thrown out at one of them could come in at the other. */
+/** The two fence each other by power, and a node that was shut out by one of them could log in at the other. */
 function* powerRules(file: File, index: number): Found {
   const path = ['iscsi', 'targets', index, 'machines']
   const switched = providerNames.filter((name) => providerEntry(name).powerSwitches)

@@ -53,7 +53,7 @@ export class LabFileError extends LabError {
   }
 }
 
-/** A file with more problems is probably no lab file, and nobody would read more. */
+/** A file with more problems is probably not a lab file, and such a list would not be read. */
 const mostProblems = 200
 
 let known: Supported | undefined
@@ -130,7 +130,7 @@ const endpointOf = ({
 const complete = ({ apiVersion: _, iscsi, ...file }: CompleteLabFile, path: string): Lab => {
   const targets: TargetSpec[] = (iscsi?.targets ?? []).map(
     ({ machine, machines, address, quorum, ...target }) => ({
-      // The rules have seen to it that there is either.
+      // The rules have made sure that one of them is set.
       machine: machines?.[0] ?? machine ?? '',
       ...(machines && {
         pair: {

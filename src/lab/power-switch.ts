@@ -1,4 +1,4 @@
-/** Secrets of a hosts.yaml, which says only where they come from, and the power switches of its hosts. */
+/** Secrets of a hosts.yaml, which only says where they come from, and the power switches of its hosts. */
 import { z } from 'zod'
 import { shown } from './suggest.js'
 

@@ -79,7 +79,7 @@ const lun = mapping(
   'a LUN: lun, size',
 )
 
-/** What `machine` and `machines` of a target should be. */
+/** The expected values of a target's `machine` and `machines`. */
 export const wantedServer = 'the name of a machine with the role target'
 
 export const target = mapping(

@@ -38,8 +38,8 @@ const keptManifests = ({ root, manifests }: LabPaths, named: string): string => 
 }
 
 /**
- * A lab as this process means it: its file says the name, and not the seat; and on hosts, it has the addresses that
- * they have; on an existing cluster, its nodes.
+ * A lab as this process means it: its file gives the name, but not the seat; on hosts, it has the hosts' addresses,
+ * and on an existing cluster, its nodes.
  */
 const seated = async (written: Lab): Promise<Lab> => {
   const lab = { ...written, ...labHere(written.name) }

@@ -85,7 +85,7 @@ export const targetFolders = (lab: Lab, machine: MachineSpec): readonly string[]
 /** Data for templates, which may test for an absent value only if its key exists. */
 const chapData = (chap: Chap): object => ({ ...chap, mutual: chap.mutual })
 
-/** @param nothing whether it is to serve nothing, whatever the lab file says */
+/** @param nothing whether it should serve nothing, whatever the lab file says */
 const targetScript = (
   lab: Lab,
   machine: MachineSpec,

@@ -8,7 +8,7 @@ export interface MachineFile {
   readonly mode?: number
 }
 
-/** What the files of a machine depend on besides the lab file. */
+/** What the files of a machine depend on in addition to the lab file. */
 export interface FileOptions {
   readonly secrets: LabSecrets
   /** The block device of a target machine's n-th LUN. Absent: the machine has none and serves nothing. */

@@ -1,31 +1,37 @@
-/** The files of two machines that serve one target: DRBD, Corosync, Pacemaker, and of the third, which votes. */
+/**
+ * The files of two machines that serve one target: DRBD, Corosync and Pacemaker; and of the third machine, which
+ * votes.
+ */
 import { createHmac } from 'node:crypto'
 import { parseSubnet } from '../lab/address.js'
 import { type Lab, machineNamed, type MachineSpec, type PairedTarget, pairsOf, pairWith } from '../lab/lab.js'
 import { render } from '../render.js'
 import type { MachineFile } from './machine-file.js'
 
-/** TCP port on which the two copies of the disks talk. */
+/** TCP port that connects the two copies of the disks. */
 export const replicationPort = 7788
 
 /** TCP port of the machine that votes (corosync-qnetd). */
 export const votingPort = 5403
 
-/** Milliseconds of silence until Corosync takes a machine for lost; its default is 3000. It notices after 2.2 times that. */
+/**
+ * Milliseconds of silence after which Corosync takes a machine for lost; its default is 3000. It notices after 2.2
+ * times that.
+ */
 const token = 2000
 
 /** Milliseconds within which the machine that votes must answer; corosync-qdevice's default is 10000. */
 const voting = 3000
 
-/** Seconds for which DRBD believes that a machine is still off that Pacemaker has switched off. */
+/** Seconds for which DRBD assumes that a machine that Pacemaker has switched off is still off. */
 const fenceTolerance = 8
 
-/** The resource of DRBD, and a part of the cluster's name. */
+/** The resource of DRBD, and part of the cluster's name. */
 export const resourceOf = (target: PairedTarget): string => `r-${target.pair.machines.join('-')}`
 
 export const clusterOf = (lab: Lab, target: PairedTarget): string => `${lab.name}-${resourceOf(target)}`
 
-/** A key for one purpose, of the one that the lab has for its clusters. */
+/** A key for one purpose, derived from the one that the lab has for its clusters. */
 const keyFor = (secret: string, purpose: string): string =>
   createHmac('sha512', secret).update(purpose).digest('hex')
 
@@ -48,10 +54,7 @@ const volumesOf = (target: PairedTarget, lunDevice: (index: number) => string) =
 /** The block device of a pair's n-th LUN, on the machine that serves it. */
 export const mirrorDevice = (index: number): string => `/dev/drbd${String(index)}`
 
-/**
- * What Pacemaker is to do, as XML for `cibadmin`.
- * @param power where the switches are, and for whom
- */
+/** Pacemaker's configuration, as XML for `cibadmin`. @param power address and credentials of the switches */
 export const clusterConfiguration = (
   lab: Lab,
   target: PairedTarget,
@@ -69,7 +72,7 @@ export const clusterConfiguration = (
 export const pairFolder = '/etc/lab/pair'
 
 interface Scripts {
-  /** Makes the kernel's target what the lab file says. */
+  /** Makes the kernel's target match the lab file. */
   readonly serve: string
   /** Makes it serve nothing. */
   readonly serveNothing: string
@@ -116,14 +119,14 @@ const memberFiles = (
     { path: '/etc/drbd.conf', content: '# Written by lab.\ninclude "/etc/drbd.d/lab.res";\n' },
     { path: '/etc/drbd.d/lab.res', content: render('machine/pair/drbd.res', data), mode: 0o600 },
     { path: '/etc/corosync/corosync.conf', content: render('machine/pair/corosync.conf', data) },
-    // As corosync-keygen writes it: 256 bytes are the most that it takes.
+    // In the form of corosync-keygen: 256 bytes are the most that it accepts.
     { path: '/etc/corosync/authkey', content: keyFor(secret, `${cluster} corosync`), mode: 0o400 },
-    // fence_redfish believes this certificate and no other.
+    // fence_redfish accepts only this certificate.
     {
       path: '/etc/default/pacemaker',
       content: `# Written by lab.\nPCMK_logfile=none\nREQUESTS_CA_BUNDLE=${pairFolder}/power.pem\n`,
     },
-    // The target listens at an address that comes after it.
+    // The target listens at an address that is added after it.
     { path: '/etc/sysctl.d/91-lab-pair.conf', content: 'net.ipv4.ip_nonlocal_bind = 1\n' },
     {
       path: '/usr/lib/ocf/resource.d/lab/target',
@@ -137,7 +140,7 @@ const memberFiles = (
   ]
 }
 
-/** @returns the files that a machine has as one of a pair, or as the one that votes */
+/** @returns the files of a machine that is in a pair, or that votes */
 export const pairFiles = (
   lab: Lab,
   machine: MachineSpec,
@@ -158,7 +161,7 @@ export const pairFiles = (
     return memberFiles(lab, target, machine, { lunDevice, secret, slowdown, scripts: scripts() })
   if (!pairsOf(lab).some(({ pair }) => pair.quorum === machine.name)) return []
   return [
-    // Without TLS: the machines of a lab are in a network of their own, and a vote is all that can be asked for.
+    // Without TLS: the machines of a lab are in their own network, and the only service is a vote.
     { path: '/etc/default/corosync-qnetd', content: '# Written by lab.\nCOROSYNC_QNETD_OPTIONS="-s off"\n' },
     {
       path: '/etc/lab/boot.d/50-quorum',

@@ -1,8 +1,8 @@
 /**
  * Estimates the progress of a build. Its number of output lines tells how much is done, since a part prints about the
- * same every time. The time left is shown only if it is right within a factor of two. The pace up to now holds while
- * whatever shares the processors goes on, and the pace of an earlier build once it has ended; nobody knows which of
- * them the rest will have.
+ * same every time. The time left is shown only if it is right within a factor of two. The pace so far holds while
+ * other builds share the processors, and the pace of an earlier build holds once they have ended; which of them
+ * applies to the rest is unknown.
  */
 
 /** Measurements of an earlier build of the same part, here or elsewhere. */
@@ -28,8 +28,8 @@ const lately = 0.25
 const agreement = 1.6
 
 /**
- * The largest ratio between the longest and the shortest time that the rest may take. Their geometric mean is then
- * wrong by its square root at most, which leaves some room below two.
+ * The largest ratio between the longest and the shortest possible rest. Their geometric mean is then wrong by the
+ * square root of this at most, which leaves some room below two.
  */
 const uncertainty = 3.6
 

@@ -12,7 +12,7 @@ export interface Preparation {
   progress(update: PartProgress): void
 }
 
-/** `nobody`: there was nobody to ask. */
+/** `nobody`: there was no terminal to ask at. */
 export type Agreement = 'yes' | 'no' | 'nobody'
 
 export interface PartProgress {

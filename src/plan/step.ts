@@ -56,7 +56,7 @@ export interface Step<in Around extends Surroundings = never> {
   readonly needs: readonly string[]
   /** Absent: the step only has checks. */
   readonly apply?: Act<Around>
-  /** At least one, since nobody could tell otherwise whether the step is done. */
+  /** At least one: without a check, it is unknown whether the step is done. */
   readonly checks: readonly [Check<Around>, ...Check<Around>[]]
   /** How to undo the step. Absent: there is nothing to undo. */
   readonly undo?: Undo<Around>

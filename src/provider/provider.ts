@@ -61,7 +61,7 @@ export interface SshServer {
 
 export interface Provider extends Partial<Groups> {
   readonly name: ProviderName
-  /** Why commands cannot be run on its machines: `reaches no node over SSH`. Absent: they answer SSH. */
+  /** Why commands cannot run on its machines: `reaches no node over SSH`. Absent: they answer SSH. */
   readonly withoutSsh?: string
   /** How a machine is reached that lab did not make. Absent: at its address, with the host key that lab gave it. */
   readonly sshServer?: (lab: Lab, machine: string) => Promise<SshServer>
@@ -70,7 +70,7 @@ export interface Provider extends Partial<Groups> {
    * deadline is multiplied by it. Default: 1.
    */
   readonly slowdown?: number
-  /** The provider as one lab can use it. Absent: it is the same for all labs. */
+  /** The provider for one lab. Absent: it is the same for all labs. */
   readonly forLab?: (lab: LabId) => Promise<Provider>
   /** Tries the provider, or says why it cannot be used. May take seconds. */
   probe(signal: AbortSignal): Promise<Usability>
@@ -131,8 +131,8 @@ export interface Power {
   /** Switches on a machine that is off. Absent: `machines.start` does. */
   readonly on?: (lab: Lab, machine: MachineSpec) => Promise<void>
   /**
-   * Whether a machine has no switch, and can only be forced to reboot: it loses what it has not written, as in a power
-   * cut, and comes back by itself at once. Absent: all have one.
+   * Whether a machine has no switch and can only be forced to reboot: it loses unwritten data, as in a power cut, and
+   * comes back by itself at once. Absent: all have a switch.
    */
   readonly onlyReboots?: (machine: string) => boolean
   /**
@@ -263,7 +263,7 @@ export const groupOf = <Name extends keyof Groups>(provider: Provider, name: Nam
   return group
 }
 
-/** Why no command can be run on a machine; undefined if one can. */
+/** Why no command can run on a machine; undefined if commands can. */
 export const lacksSsh = ({ name, withoutSsh }: Provider): string | undefined =>
   withoutSsh === undefined ? undefined : `${name} ${withoutSsh}`
 

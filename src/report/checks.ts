@@ -41,7 +41,7 @@ const momentAt = (timeline: Timeline | undefined, name: MomentName): Measured =>
   return { measured: ms === undefined ? null : Math.round(ms), atLeast: false }
 }
 
-/** What a trial is measured by: what it was allowed, where that is said, and what it took. */
+/** How a trial is measured: its limits, if it has any, and its measurements. */
 export const budgetsOf = (facts: Facts): RunReport['budgets'] => {
   if (facts.kind === 'experiment' || (facts.kind === 'exercise' && !facts.ledger)) return []
   const { ledger, timeline } = facts

@@ -1,4 +1,4 @@
-/** Two runs beside each other. */
+/** Two runs next to each other. */
 import { allMedia } from '../trial/ledger.js'
 import { cell } from '../plan/report.js'
 import { budgetTitles, spanText } from './checks.js'

@@ -186,7 +186,7 @@ export const wordsOf = (report: RunReport) => ({
   }),
 })
 
-/** A table in Markdown; no lines where there are no rows. */
+/** A table in Markdown; no lines if there are no rows. */
 export const table = (head: readonly string[], rows: readonly (readonly string[])[]): string[] =>
   rows.length === 0
     ? []

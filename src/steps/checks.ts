@@ -4,7 +4,7 @@ import type { Seconds, Verdict } from '../plan/step.js'
 import type { Lab, MachineSpec } from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
 
-/** Where a check asks: at a machine, or at the one that does something at that moment. */
+/** Where a check is asked: at a machine, or at the one that has a certain job at the moment. */
 export type Place =
   | { readonly machine: string; readonly at?: never }
   | { readonly machine?: never; readonly at: (context: Context) => Promise<string> }

@@ -102,7 +102,7 @@ const manifestsKept = '/var/lib/lab-manifests'
 
 const keepManifests: Command = shell`rm -rf ${manifestsKept}; cp -a ${manifests} ${manifestsKept}`
 
-/** Notes that kubeadm is done, with which settings, and what it wrote. */
+/** Records that kubeadm is done, its settings, and the files that it wrote. */
 const settle = async (there: Machine): Promise<void> => {
   await there.run(setMark)
   await there.run(keepManifests)

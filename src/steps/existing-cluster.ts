@@ -1,4 +1,4 @@
-/** The steady state of a cluster that somebody else made: its API server answers, and its nodes are as they were. */
+/** The steady state of a cluster that somebody else made: its API server answers, and its nodes are as before. */
 import type { Step } from '../context.js'
 import type { Lab } from '../lab/lab.js'
 import { shared } from './checks.js'

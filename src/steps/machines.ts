@@ -93,7 +93,7 @@ const shutDown = async (context: Context, name: string): Promise<void> => {
   const isOff = async (): Promise<boolean> =>
     (await provider.states(lab)).find((state) => state.name === name)?.status !== 'running'
   if (await isOff()) return
-  // Pacemaker hands over what it runs here; a machine of a pair that only vanishes would be fenced.
+  // Pacemaker hands over what it runs here; if a machine of a pair merely vanished, it would be fenced.
   if (pairWith(lab, name))
     await context
       .machine(name)

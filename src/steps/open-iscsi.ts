@@ -54,7 +54,7 @@ const alone = (section: string, chap: Chap | undefined, more: string, ...lines: 
   }
 }
 
-/** Seconds: those of one attempt of open-iscsi to connect. */
+/** Seconds for one attempt of open-iscsi to connect. */
 const discoveryDeadline = 15
 
 /**
@@ -70,7 +70,7 @@ export const discover = (portal: string, chap: Chap | undefined): Said => {
     shell`iscsiadm ${at} -o new >/dev/null`,
     shell`file=$(find /etc/iscsi/send_targets /var/lib/iscsi/send_targets -name st_config 2>/dev/null | head -n 1)`,
     merge(discovery),
-    // A portal that is silent would be tried again for longer than a check waits, and the next ones wait for this one.
+    // A silent portal would be tried for longer than a check waits, and the next checks wait for this one.
     shell`timeout ${String(discoveryDeadline)} iscsiadm ${at} -o nonpersistent --discover`,
   )
 }

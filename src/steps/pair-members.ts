@@ -1,11 +1,11 @@
-/** Which machine of a pair serves, and how the two are asked. */
+/** Which machine of a pair serves, and how to ask the two. */
 import type { Context } from '../context.js'
 import type { PairedTarget } from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
 import { shared } from './checks.js'
 import { type ClusterState, readClusterState } from './pair-state.js'
 
-/** The machines of a pair that have its address on an interface, as they say themselves. */
+/** The machines of a pair that have its address on an interface, according to themselves. */
 export const holdersOfPortal = async (
   context: Context,
   { pair }: PairedTarget,
@@ -22,7 +22,7 @@ export const holdersOfPortal = async (
   return found.flat()
 }
 
-/** Asks once for many checks, for each pair by itself. */
+/** Asks once for many checks, separately for each pair. */
 const sharedFor = <T>(
   ask: (context: Context, target: PairedTarget) => Promise<T>,
 ): ((context: Context, target: PairedTarget) => Promise<T>) => {

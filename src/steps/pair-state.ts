@@ -1,7 +1,7 @@
-/** What Corosync, DRBD and Pacemaker say of a pair of machines. */
+/** What Corosync, DRBD and Pacemaker report about a pair of machines. */
 import type { Verdict } from '../plan/step.js'
 
-/** @param output of `corosync-quorumtool -s` @param machines that must be there, besides the quorum device */
+/** @param output of `corosync-quorumtool -s` @param machines that must be members, in addition to the quorum device */
 export const votesIn = (output: string, machines: readonly string[]): Verdict => {
   const value = (name: string): string =>
     new RegExp(`^${name}: +(.*)$`, 'm').exec(output)?.[1]?.trim() ?? 'unknown'
@@ -54,7 +54,7 @@ export interface ClusterState {
     readonly failed: boolean
     readonly on: readonly string[]
   }[]
-  /** A sentence for each. */
+  /** One sentence for each. */
   readonly failures: readonly string[]
 }
 
@@ -102,11 +102,11 @@ const tagsIn = (xml: string): readonly string[] =>
     [tag, ...[...attributesOf(text)].map(([name, value]) => `${name}=${value}`).sort()].join(' '),
   )
 
-/** What Pacemaker writes into its configuration itself. */
+/** Parts of the configuration that Pacemaker writes itself. */
 const itsOwn = (tag: string): boolean =>
   tag.includes('id=cib-bootstrap-options') || tag.startsWith('configuration')
 
-/** Compares a configuration with the one that is wanted, element by element. */
+/** Compares a configuration with the expected one, element by element. */
 export const configurationDiffers = (wanted: string, has: string): Verdict => {
   const [there, should] = [tagsIn(has), tagsIn(wanted)]
   const missing = should.filter((tag) => !there.includes(tag)).map((tag) => `missing: ${tag}`)

@@ -1,6 +1,6 @@
 /**
- * Two machines that serve one target: Corosync knows who is there, DRBD copies the disks, and Pacemaker moves disks,
- * target and address together. Before one takes over, the other is switched off.
+ * Two machines that serve one target: Corosync knows which of them are alive, DRBD copies the disks, and Pacemaker
+ * moves disks, target and address together. Before one takes over, the other is switched off.
  */
 import type { Check, Context, Step } from '../context.js'
 import { type Lab, machineNamed, type PairedTarget } from '../lab/lab.js'
@@ -15,7 +15,7 @@ import { machineChecks, type Served, servesNothing, shortName, targetChecks } fr
 
 const phase = 'iscsi'
 
-/** Seconds until both copies are the same again: 1 GiB takes half a minute on a slow host. */
+/** Seconds until both copies are identical again: 1 GiB takes half a minute on a slow host. */
 const resyncDeadline = 600
 
 /** Seconds until Pacemaker has moved or started everything. */
@@ -98,8 +98,8 @@ const copiesCheck = (lab: Lab, target: PairedTarget, name: string): Check =>
 const blankMebibytes = 8
 
 /**
- * Copies that are both new have nothing to copy: they are declared the same, which saves a copy of every block.
- * @throws where one has data, since nobody knows then which is right
+ * If both copies are new, there is nothing to copy: they are declared identical, which saves copying every block.
+ * @throws if one has data, because it is then unknown which one is right
  */
 const declareSame = async (context: Context, target: PairedTarget): Promise<void> => {
   const { signal } = context
@@ -137,7 +137,7 @@ const mirrorDisks = (lab: Lab, target: PairedTarget): Step => {
       const { signal } = context
       await Promise.all(
         machines.map((machine) =>
-          // Where it runs already, this connects what is not connected, and changes what the lab file changed.
+          // If it runs already, this connects what is not connected, and applies changes of the lab file.
           context.machine(machine).run(shell`drbdadm adjust ${name}`, { signal, timeout: 60 }),
         ),
       )
@@ -182,7 +182,7 @@ const powerCheck = (lab: Lab, target: PairedTarget, name: string): Check => {
   }
 }
 
-/** What Pacemaker is told to do, and with which switches. */
+/** Pacemaker's configuration, and its switches. */
 const directCluster = (lab: Lab, target: PairedTarget): Step => {
   const id = shortName(lab, target)
   const { machines } = target.pair
@@ -230,7 +230,7 @@ const directCluster = (lab: Lab, target: PairedTarget): Step => {
   }
 }
 
-/** Pacemaker's view: both are there, each resource is where it should be, and nothing has failed. */
+/** Pacemaker's view: both are members, each resource is where it should be, and nothing has failed. */
 const resourcesCheck = (lab: Lab, target: PairedTarget): Check => ({
   id: `${shortName(lab, target)}-resources`,
   title: `disks, target and address of ${target.iqn} are on one machine, and each of the two watches the other's switch`,
@@ -279,7 +279,7 @@ const failuresCheck = (lab: Lab, target: PairedTarget): Check => ({
   },
 })
 
-/** Pacemaker starts everything by itself, in its own time; what failed before is forgotten first. */
+/** Pacemaker starts everything by itself, in its own time; earlier failures are cleared first. */
 const startResources = (lab: Lab, target: PairedTarget): Step => {
   const id = shortName(lab, target)
   return {

@@ -56,7 +56,7 @@ export const networked = (lab: Lab, provider: Provider): Step =>
 
 /** A running machine, if the provider can switch it on. */
 export const booted = (lab: Lab, provider: Provider, machine: MachineSpec, options: FileOptions): Step =>
-  // Machines that somebody else made are switched on by whoever they belong to.
+  // The owners of machines that somebody else made switch them on.
   unless(
     provider.loan ? lacks(provider, 'machines') : lacksStart(provider),
     machines.boot(lab, machine, options),
@@ -123,7 +123,7 @@ export const iscsiSteps = (lab: Lab, provider: Provider): readonly Step[] => [
   ]),
 ]
 
-/** On machines that somebody else made there are no images yet, and nothing of a cluster starts without them. */
+/** Machines that somebody else made have no images yet, and nothing of a cluster starts without them. */
 const withImages = (provider: Provider, machine: MachineSpec | undefined, step: Step): Step =>
   provider.loan && machine ? { ...step, needs: [...step.needs, `load-images-${machine.name}`] } : step
 

@@ -36,7 +36,7 @@ export const shortName = (lab: Lab, { iqn }: TargetSpec): string => {
   return names.get(iqn) ?? lastPart(iqn)
 }
 
-/** Where a target is asked, and how its checks are called. */
+/** Where a target is asked, and the ids of its checks. */
 export interface Served {
   readonly place: Place
   /** The first part of the ids of checks about a whole machine, and the subject of their titles. */
@@ -303,13 +303,13 @@ export const targetChecks = (lab: Lab, target: TargetSpec, served: Served): read
   return [listening, ...luns, ...accessChecks(lab, target, served), chap]
 }
 
-/** What a machine serves on the whole. @param machine any machine that has the disks of its targets */
+/** Everything that a machine serves. @param machine any machine that has disks of targets */
 export const machineChecks = (lab: Lab, machine: string, served: Served): readonly Check[] => [
   discoveryCheck(discoveryChapOf(lab, machine), served),
   nothingElse(targetFolders(lab, machineNamed(lab, machine)), served),
 ]
 
-/** A machine that has the disks of targets serves nothing at the moment. */
+/** A machine that has disks of targets serves nothing at the moment. */
 export const servesNothing = (served: Served): Check => nothingElse([], served, 'serves nothing')
 
 export const serveTarget = (lab: Lab, target: TargetSpec): Step => {

@@ -86,7 +86,7 @@ export interface Experiment {
   readonly description: string
   /** The number of workers that it needs. */
   readonly workers: number
-  /** Names of the faults that it injects: without one of them it is refused before it begins. */
+  /** Names of the faults that it injects: if one is unavailable, the experiment is refused before it starts. */
   readonly faults?: readonly string[]
   /**
    * It works in the namespace default on what `lab up` has deployed, and restores what it changes; other experiments

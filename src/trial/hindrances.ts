@@ -1,4 +1,4 @@
-/** Why an experiment or a scenario cannot run where the lab is, known before anything is touched. */
+/** Why an experiment or a scenario cannot run with this lab, known before anything is touched. */
 import type { Context } from '../context.js'
 import { exitCodes, LabError } from '../error.js'
 import { refusalOf } from '../fault/fault.js'
@@ -13,7 +13,7 @@ import { namespaceState } from './own-namespace.js'
 import type { Registry } from './registry.js'
 import { missingRights, namespaceMaking, namespaceRights } from './rights.js'
 
-/** A reason, and what would remove it where something does. */
+/** A reason, and how to remove it if that is possible. */
 export interface Hindrance {
   readonly why: string
   /** A command to type, or something to do. */
@@ -30,7 +30,7 @@ const faultsRefused = (
     return why === undefined ? [] : [{ why: `${name}: ${why}` }]
   })
 
-/** Machines that would have to stay off, and can only be forced to reboot. */
+/** Machines that would have to stay off, but can only be forced to reboot. */
 const doNotStayOff = (lab: Lab, provider: Provider): readonly Hindrance[] => {
   const forced = machinesWith(lab, 'worker')
     .map(({ name }) => name)
@@ -38,7 +38,7 @@ const doNotStayOff = (lab: Lab, provider: Provider): readonly Hindrance[] => {
   return forced.length === 0 ? [] : [{ why: `power-cut: ${staysOff(forced)}`, fix: switchHint }]
 }
 
-/** What the provider, the machines and the lab file rule out; nobody is asked. */
+/** What the provider, the machines and the lab file prevent; nothing is queried. */
 const known = (
   lab: Lab,
   provider: Provider,
@@ -48,7 +48,7 @@ const known = (
   const workers = machinesWith(lab, 'worker').length
   return [
     ...faultsRefused(registry, experiment.faults ?? [], provider),
-    // Experiments wait until Kubernetes has given the node up.
+    // Experiments wait until Kubernetes gives up the node.
     ...(experiment.faults?.includes('power-cut') ? doNotStayOff(lab, provider) : []),
     ...(workers < experiment.workers
       ? [
@@ -70,7 +70,7 @@ interface StorageClasses {
   }[]
 }
 
-/** What an existing cluster rules out: it is asked for its storage classes, its namespaces and our rights. */
+/** What an existing cluster prevents: it is asked for its storage classes, its namespaces and our rights. */
 const onCluster = async (
   { lab, kubectl }: Pick<Context, 'lab' | 'kubectl'>,
   experiment: Experiment,
@@ -118,7 +118,7 @@ const summed = (rights: readonly string[]): string => {
   return [...verbs].map(([what, list]) => `${list.join(', ')} ${what}`).join('; ')
 }
 
-/** Everything that keeps an experiment from running; none: it can be tried. */
+/** Everything that prevents an experiment; if nothing does, it can be tried. */
 export const hindrancesOf = async (
   context: Pick<Context, 'lab' | 'provider' | 'kubectl'>,
   registry: Registry,
@@ -161,7 +161,7 @@ export const refuseHindered = (name: string, found: readonly Hindrance[]): void 
   })
 }
 
-/** Images that the nodes of an existing cluster do not report: they have to fetch them. */
+/** Images that the nodes of an existing cluster do not report: they have to pull them. */
 export const imagesToFetch = (
   lab: Lab,
   nodes: readonly {

@@ -1,6 +1,6 @@
 /**
- * The namespace of an experiment. On a cluster that somebody else made, nothing is touched but what this lab made:
- * a namespace says whose it is, and one that was made beforehand is emptied instead of deleted.
+ * The namespace of an experiment. On a cluster that somebody else made, only objects of this lab are touched: a
+ * namespace names its owner, and one that was made in advance is emptied instead of deleted.
  */
 import { z } from 'zod'
 import type { Context } from '../context.js'
@@ -14,7 +14,7 @@ import { givenLabels } from './rights.js'
 /** Seconds for everything in a namespace to end. */
 const longest = 180
 
-/** The annotation of a namespace, and the name of a ConfigMap in one that was given, which say whose it is. */
+/** The annotation of a namespace, and the name of a ConfigMap in one that was provided, that name the owner. */
 const ownerAnnotation = 'lab/owner'
 const ownerMap = 'lab-owner'
 
@@ -35,7 +35,7 @@ interface NamespaceObject {
   }
 }
 
-/** Undefined: there is none. */
+/** Undefined: it does not exist. */
 const objectIfThere = async <T>(kubectl: Kubectl, args: readonly string[]): Promise<T | undefined> => {
   const said = await kubectl.run(['get', ...args, '--ignore-not-found', '-o', 'json'])
   return said.trim() === '' ? undefined : (JSON.parse(said) as T)
@@ -64,7 +64,7 @@ export const deletingNamespace = undoAct(
   },
 )
 
-/** Deletes what experiments made in a namespace that was there before. */
+/** Deletes what experiments made in a namespace that existed before. */
 export const emptyingNamespace = undoAct(
   'empty-namespace',
   { namespace: z.string(), owner: z.string() },
@@ -81,7 +81,7 @@ const refuse = (namespace: string, why: string, hint: string): LabError =>
     exitCode: exitCodes.host,
   })
 
-/** What a namespace of somebody else's cluster is to this lab. */
+/** The relation of a namespace of somebody else's cluster to this lab. */
 export type NamespaceState = 'absent' | 'given' | 'foreign'
 
 export const namespaceState = async (kubectl: Kubectl, namespace: string): Promise<NamespaceState> => {
@@ -139,9 +139,9 @@ const takeOfCluster = async (
 }
 
 /**
- * Makes the namespace of an experiment, or takes one that was made for it.
- * @param machine of the API server, for the journal; empty: it is on none of the lab's machines
- * @throws LabError `namespace-taken` where it is somebody else's; then nothing was touched
+ * Makes the namespace of an experiment, or uses one that was provided.
+ * @param machine of the API server, for the journal; empty: it is not on one of the lab's machines
+ * @throws LabError `namespace-taken` if it belongs to somebody else; then nothing was touched
  */
 export const takeNamespace = async (
   context: Context,

@@ -1,6 +1,6 @@
 /**
- * What experiments may have to do on a cluster that somebody else made, as RBAC says it: the same list is asked for
- * before a run, and rendered for whoever grants it.
+ * The rights that experiments need on a cluster that somebody else made, in terms of RBAC: the same list is checked
+ * before a run, and rendered for the administrator.
  */
 import { stringify } from 'yaml'
 import type { Kubectl } from '../machine/kubectl.js'
@@ -8,9 +8,9 @@ import type { Experiment } from './experiment-context.js'
 import { namespaceOf } from './namespace.js'
 import type { Lab } from '../lab/lab.js'
 
-/** Verbs on kinds of one group. */
+/** Verbs on kinds of one API group. */
 export interface Right {
-  /** Of the API; empty: the core group. */
+  /** The API group; empty: the core group. */
   readonly group: '' | 'apps' | 'storage.k8s.io' | 'policy'
   readonly resources: readonly string[]
   readonly verbs: readonly string[]
@@ -33,13 +33,13 @@ export const namespaceRights: readonly Right[] = [
   { group: 'apps', resources: ['controllerrevisions'], verbs: look },
 ]
 
-/** In the whole cluster: nothing is changed there. */
+/** In the whole cluster: read-only. */
 export const clusterRights: readonly Right[] = [
   { group: '', resources: ['nodes'], verbs: look },
   { group: 'storage.k8s.io', resources: ['storageclasses'], verbs: ['get', 'list'] },
 ]
 
-/** To make and remove a namespace. Not needed where it was made beforehand, as the rendered manifest does. */
+/** To make and remove a namespace. Not needed if it was made in advance, as the rendered manifest does. */
 export const namespaceMaking: Right = {
   group: '',
   resources: ['namespaces'],
@@ -67,8 +67,8 @@ interface Review {
 }
 
 /**
- * The rights that whoever runs kubectl does not have, as `kubectl auth can-i` says: `create pods/exec`. All are asked
- * for in one call.
+ * The rights that the user of kubectl lacks, according to `kubectl auth can-i`: `create pods/exec`. All are checked in
+ * one call.
  */
 export const missingRights = async (
   kubectl: Kubectl,
@@ -96,14 +96,14 @@ export const missingRights = async (
     input: JSON.stringify({ apiVersion: 'v1', kind: 'List', items: reviews }),
     timeout: 60,
   })
-  // One object is printed as itself, several are printed as a list, or one after the other.
+  // A single object is printed as such; several are printed as a list, or one after the other.
   const answers = readObjects(said)
   return questions.flatMap(({ verb, resource }, index) =>
     answers[index]?.status.allowed === true ? [] : [`${verb} ${resource}`],
   )
 }
 
-/** What `kubectl create -o json` prints of several objects. */
+/** The output of `kubectl create -o json` for several objects. */
 export const readObjects = (text: string): readonly Review[] => {
   const parsed = JSON.parse(`[${text.trim().replaceAll(/\n\}\s*\n?\{/g, '\n},\n{')}]`) as readonly (
     Review | { readonly items: readonly Review[] }
@@ -117,8 +117,8 @@ export const givenLabels = { 'app.kubernetes.io/managed-by': 'lab', 'lab/given':
 const ruleOf = ({ group, resources, verbs }: Right): object => ({ apiGroups: [group], resources, verbs })
 
 /**
- * Manifests for whoever may grant rights: a namespace for each experiment, a service account, and the least that it
- * needs. Nothing in them lets it change anything outside these namespaces.
+ * Manifests for the administrator: a namespace for each experiment, a service account, and the least rights that it
+ * needs. None of them allow changes outside these namespaces.
  */
 export const rbacManifest = (lab: Lab, experiments: readonly Experiment[]): string => {
   const home = `lab-${lab.name}`

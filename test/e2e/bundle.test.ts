@@ -1,4 +1,6 @@
-/** A lab from a bundle: made once, served, taken into an empty cache, damaged on the way, and installed without npm. */
+/**
+ * A lab from a bundle: made once, served, copied into an empty cache, damaged in transit, and installed without npm.
+ */
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import { once } from 'node:events'
@@ -11,7 +13,7 @@ let folder = ''
 let maker = ''
 const servers: Server[] = []
 const inFolder = (...names: readonly string[]): string => join(folder, ...names)
-/** LAB_BUNDLE: one that was made before, since that takes minutes. */
+/** LAB_BUNDLE: one that was made earlier, because that takes minutes. */
 const ready = process.env['LAB_BUNDLE']
 const inBundle = (...names: readonly string[]): string => join(ready ?? inFolder('bundle'), ...names)
 
@@ -29,7 +31,7 @@ const lab = async (words: readonly string[], env: Readonly<Record<string, string
   return { exitCode, stdout, stderr, all: `lab ${words.join(' ')}\n${stdout}\n${stderr}` }
 }
 
-/** Serves the bundle as any web server does. @param damage whether a request's answer is to be damaged */
+/** Serves the bundle like any web server. @param damage whether to damage the answer to a request */
 const serve = async (
   damage: (path: string, times: number) => boolean,
 ): Promise<{ readonly url: string; readonly asked: Map<string, number> }> => {
@@ -101,7 +103,7 @@ describe('a bundle of iscsi', () => {
     const verified = await lab(['verify', 'iscsi'], env)
     expect(verified.exitCode, verified.all).toBe(0)
     expect((await lab(['down', 'iscsi'], env)).exitCode).toBe(0)
-    // Now all is there: neither bundle nor network are needed.
+    // Everything is here now: neither the bundle nor a network is needed.
     expect((await lab(['prepare', 'iscsi', '--offline'], { LAB_CACHE: inFolder('cache') })).exitCode).toBe(0)
   }, 400_000)
 
@@ -139,7 +141,7 @@ describe('a bundle of iscsi', () => {
   it('installs lab itself without a network, and that lab takes its parts from the same folder', async () => {
     const home = inFolder('home')
     const installed = await execa('sh', [inBundle('lab', 'install.sh'), inFolder('installed')], {
-      // Nothing that npm has kept, and no registry.
+      // Without npm's cache, and without a registry.
       env: { HOME: home, npm_config_cache: inFolder('npm'), npm_config_registry: 'http://127.0.0.1:9' },
       reject: false,
       stdin: 'ignore',

@@ -1,6 +1,6 @@
 /**
- * A student is root on the machines of the seat, and nobody elsewhere. Each attempt is one that succeeds where it is
- * allowed: the same command is seen to work at the student's own seat, or on the host.
+ * A student is root on the machines of the seat, and has no rights elsewhere. Each attempt would succeed if it were
+ * allowed: the same command works at the student's own seat, or on the host.
  */
 import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
@@ -15,7 +15,7 @@ const root = process.getuid?.() === 0
 const port = 8644
 const [own, other] = ['01', '02'] as const
 
-/** A shell function that says whether a connection is answered: `open`, or the error's code. */
+/** A shell function that prints whether a connection is accepted: `open`, or the error's code. */
 const connects = (to: string): string =>
   `node -e 'require("net").connect(${to}).on("connect",function(){console.log("open");this.destroy()}).on("error",(e)=>console.log(e.code))'`
 
@@ -23,7 +23,7 @@ describe.runIf(root)(
   'a student at a seat',
   () => {
     let room: Classroom
-    /** In a folder that everybody on the host may read. */
+    /** In a folder that everybody on the host can read. */
     let hosts: string
     const servers: Server[] = []
 
@@ -39,7 +39,7 @@ describe.runIf(root)(
       await rm(hosts, { recursive: true, force: true })
     }, 120_000)
 
-    /** What a script at the student's own seat prints, and its exit code as the last line. */
+    /** The output of a script at the student's own seat, with its exit code as the last line. */
     const tries = async (script: string, seat: string = own): Promise<string> => {
       const { stdout, stderr, exitCode } = await room.student(seat, script)
       return `${stdout}\n${stderr}\nexit ${String(exitCode)}`
@@ -122,7 +122,7 @@ describe.runIf(root)(
       ])
       expect(await tries(`cat ${hosts}/of-the-host ${room.root}/class.json`)).toMatch(/exit [1-9]/)
       expect((await room.student(own, 'ls /home; cat /etc/passwd')).stdout).not.toContain('iscsi-02')
-      // The root of a process of root's would be another one; there is none.
+      // The root folder of a process of root would be another one; there is no such process.
       expect((await room.student(own, 'ls /proc/1/root/')).stdout).not.toContain('boot')
     })
 
@@ -140,7 +140,7 @@ describe.runIf(root)(
       ]
       for (const place of [...places, process.cwd()]) {
         expect(await tries(`touch ${place}/x`), place).toMatch(/exit [1-9]/)
-        // As root of a user namespace of the student's own, too.
+        // Also as root of a user namespace of the student's own.
         const asRoot = `mount -o remount,bind,rw ${place} ${place} 2>/dev/null; touch ${place}/x`
         expect(await tries(`unshare --user --map-root-user --mount sh -c '${asRoot}'`), place).toMatch(
           /exit [1-9]/,
@@ -188,7 +188,7 @@ describe.runIf(root)(
       const mac = student.slice(student.indexOf('.') + 1)
       for (const name of ['teacher', other, '03', ''])
         expect([name, (await room.get('/me', `__Host-seat=${name}.${mac}`)).status]).toEqual([name, 404])
-      // What a student asks for beyond that is not taken for granted.
+      // What a student requests beyond that is not trusted.
       for (const query of [`?seat=${other}`, `?seat=${other}&mode=join`, `?seat=${other}&mode=watch`])
         expect([query, await seatShown(`/terminal${query}`, student)]).toEqual([query, 'seat-01'])
       expect(await seatShown(`/terminal?seat=${other}&mode=join`, teacher)).toBe('seat-02')
@@ -196,7 +196,7 @@ describe.runIf(root)(
       expect(await seatShown('/terminal', '')).toBe('refused')
     })
 
-    /** Which seat a terminal is at, by what it answers. */
+    /** The seat of a terminal, according to its answer. */
     const seatShown = async (
       path: string,
       cookie: string,
@@ -220,7 +220,7 @@ describe.runIf(root)(
         socket.on('error', () => done('refused'))
         socket.on('open', () => {
           socket.send(JSON.stringify({ columns: 100, rows: 30 }))
-          // Split, so that what is typed is not taken for its answer.
+          // Split, so that the echo of the command is not mistaken for its output.
           setTimeout(() => socket.send(Buffer.from('clear; echo "sits"" at $LAB_SEAT."\r')), 1500)
         })
         socket.on('message', (data, binary) => {

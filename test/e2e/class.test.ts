@@ -26,7 +26,7 @@ const picture = async (page: Page, name: string): Promise<void> => {
   await page.screenshot({ path: join(folder, `${name}.png`) })
 }
 
-/** Whether the text is shown in a terminal of the page: `first` or `second`. */
+/** Whether a terminal of the page, `first` or `second`, shows the text. */
 const shows = (page: Page, text: string, which = 'first', timeout = 120_000): Promise<unknown> =>
   page.waitForFunction(`globalThis.shownText?.(${JSON.stringify(which)}).includes(${JSON.stringify(text)})`, {
     timeout,
@@ -125,7 +125,7 @@ describe.runIf(root)('lab class', () => {
     const answers: (number | undefined)[] = []
     for (let count = 0; count < 12; count++) answers.push(await guess('127.0.0.9'))
     expect(answers).toEqual([...Array.from({ length: 10 }, () => 404), 429, 429])
-    // Others are not kept waiting.
+    // Others are not delayed.
     expect((await room.get('/me', await room.cookie('01'))).status).toBe(200)
   }, 60_000)
 
@@ -171,7 +171,7 @@ describe.runIf(root)('lab class', () => {
       await desk.keyboard.type('echo "sees"" it"\n')
       await teacher.bringToFront()
       await shows(teacher, 'sees it')
-      // All of it, from the first line on, though the teacher's window has another size.
+      // Complete, from the first line on, although the teacher's window has another size.
       await shows(teacher, 'echo seat-$LAB_SEAT')
       await picture(teacher, 'watch')
       expect(await desk.evaluate('globalThis.shownText("first")')).not.toContain('typed-by-who-watches')

@@ -29,7 +29,7 @@ export class Classroom {
 
   static async open(lab: string, port: number): Promise<Classroom> {
     const folder = await mkdtemp('/var/tmp/lab-class-')
-    // What of the product runs in this process is to find it, too.
+    // The product's code in this process must find it, too.
     process.env['LAB_CLASSES'] = folder
     return new Classroom(folder, lab, port)
   }
@@ -79,7 +79,7 @@ export class Classroom {
     return readFile(join(this.root, 'certificate.pem'), 'utf8')
   }
 
-  /** The number of a seat's first process, as this host counts. */
+  /** The pid of a seat's first process on this host. */
   async pidOf(seat: string): Promise<number> {
     return Number((await readFile(join(this.root, 'seats', seat, 'pid'), 'utf8')).split(' ')[0])
   }
@@ -89,12 +89,12 @@ export class Classroom {
     return pid
   }
 
-  /** A script of the student's at a seat. */
+  /** Runs a script as the student at a seat. */
   async student(seat: string, script: string): Promise<Said> {
     return runAtSeat({ class: await this.file(), id: seat }, ['sh', '-c', script], { timeout: 120_000 })
   }
 
-  /** What the gateway answers: a status, and the beginning of the body. */
+  /** The gateway's answer: a status, and the beginning of the body. */
   async get(path: string, cookie?: string): Promise<{ readonly status: number; readonly body: string }> {
     const ca = await this.certificate()
     return new Promise((resolve, reject) => {

@@ -1,6 +1,6 @@
 /**
- * A cluster that somebody else made: that of a lab, which another lab knows by a kubeconfig alone, made for a service
- * account with the rights of `lab render --rbac` and no others.
+ * A cluster that somebody else made: that of a lab, which another lab knows only by a kubeconfig for a service account
+ * that has the rights of `lab render --rbac` and no others.
  */
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -11,7 +11,7 @@ import { kubectlWith } from '../../src/machine/kubectl.js'
 import { builtKubectl } from '../../src/parts/parts.js'
 import { Bench, runComplaints } from './lab.js'
 
-/** Whoever has the cluster, and whoever gets to use it. */
+/** The owner of the cluster, and the guest who uses it. */
 const owner = new Bench()
 const guest = new Bench()
 const never = new AbortController().signal
@@ -19,7 +19,7 @@ const kubectl = builtKubectl() ?? 'kubectl'
 const admin = join(owner.env.LAB_STATE, 'statefulset', 'kubeconfig')
 const asAdmin = kubectlWith(kubectl, admin, never)
 
-/** Everything of the cluster that a guest could change outside its namespaces. */
+/** Everything in the cluster that a guest could change outside its namespaces. */
 const outside = async (): Promise<string> =>
   JSON.stringify(
     await Promise.all([

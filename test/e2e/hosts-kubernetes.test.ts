@@ -23,7 +23,7 @@ const labs: Readonly<Record<string, readonly ForeignMachine[]>> = {
   ],
 }
 
-/** What runs on each without a power switch. */
+/** The processes on each machine without a power switch. */
 const possible: Readonly<Record<string, string>> = { deployment: 'scale', 'iscsi-ha': 'drain' }
 
 for (const [name, machines] of Object.entries(labs))

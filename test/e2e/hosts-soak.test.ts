@@ -1,7 +1,7 @@
 /**
  * `npm run soak:hosts`: lab is killed (`kill -9`) at random moments of `up` and of `down` on machines that somebody
- * else made; a later `down` must leave each machine as its owner had it. LAB_SOAK_RUNS, LAB_SOAK_SEED: how many, and
- * which moments.
+ * else made; a later `down` must leave each machine as its owner had it. LAB_SOAK_RUNS is the number of runs,
+ * LAB_SOAK_SEED decides the moments.
  */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -67,7 +67,7 @@ it(`gives machines back as they were after each of ${String(runs)} kills, seed $
     const down = await lab(['down', 'iscsi'])
     const now = await Promise.all(machines.map(({ address }) => seenByOwner(world, address)))
     const same = now.every((text, index) => text === before[index])
-    // A lab of which nothing was begun is not known yet.
+    // A lab that was not begun is not known yet.
     const good = same && (down.exitCode === 0 || /no such lab|was not up/.test(down.stderr + down.stdout))
     if (!good) changed++
     console.log(

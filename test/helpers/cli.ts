@@ -85,7 +85,7 @@ export class Desk {
   }
 }
 
-/** Makes desks for the tests of a file, which are closed after its last one. */
+/** Makes desks for the tests of a file, which are closed after its last test. */
 export const desks = (): (() => Desk) => {
   const made: Desk[] = []
   afterAll(async () => {

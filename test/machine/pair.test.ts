@@ -57,7 +57,7 @@ describe('the files of a pair', () => {
       expect(file('target1', path)).not.toBe(file('target1', path, 'another'))
       expect((filesOf('target1').find((each) => each.path === path)?.mode ?? 0o644) & 0o077).toBe(0)
     }
-    // Corosync wants 1024 bits at least.
+    // Corosync requires at least 1024 bits.
     expect(file('target1', '/etc/corosync/authkey').length).toBeGreaterThanOrEqual(128)
   })
 
@@ -80,7 +80,7 @@ describe('the files of a pair', () => {
 })
 
 describe('what DRBD is told of the other machine', () => {
-  /** Runs the handler with other programs than the real ones. */
+  /** Runs the handler with stand-ins for the real programs. */
   const fencePeer = ({ member = false, quorate = true, fenced = true }): number | null => {
     const program = (name: string, text: string): void => {
       writeFileSync(join(folder, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 })
@@ -95,7 +95,7 @@ echo 'Quorate:          ${quorate ? 'Yes' : 'No'}'`,
     const script = file('target1', '/etc/lab/pair/fence-peer').replace('/run/', `${folder}/`)
     return spawnSync('sh', ['-c', script], {
       env: { PATH: `${folder}:${process.env['PATH'] ?? ''}` },
-      // As the kernel calls it: no file is open.
+      // As the kernel calls it: with no file open.
       stdio: ['ignore', 'ignore', 'ignore'],
     }).status
   }

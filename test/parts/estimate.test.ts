@@ -96,7 +96,7 @@ describe('the estimate of the time left in a build', () => {
   )
 })
 
-/** A build of which a log has, every 15 s, the seconds since its start and the percentage that is done. */
+/** A build as a log recorded it: every 15 s, the seconds since its start and the percentage that is done. */
 interface Logged {
   readonly reference: { readonly seconds: number; readonly lines: number }
   readonly seen: readonly (readonly [elapsed: number, percent: number])[]
@@ -104,9 +104,9 @@ interface Logged {
   readonly took: number
 }
 
-/** From one run of the preparation in CI, on two processors with the unit tests beside it. */
+/** From one run of the preparation in CI, on two processors, at the same time as the unit tests. */
 const logged: Readonly<Record<string, Logged>> = {
-  // The others were built one after the other beside it, until it had taken 13 min.
+  // The others were built one after the other at the same time, until it had taken 13 min.
   kernel: {
     reference: { seconds: 500, lines: 1900 },
     seen: [
@@ -192,7 +192,7 @@ test.each(Object.entries(logged))(
   'the estimate of %s in the log of a real preparation is within a factor of two, or absent',
   (_, { reference, seen, took }) => {
     const progress = new Progress(reference)
-    // The percentage counts lines for nine tenths, and the clock for one.
+    // Nine tenths of the percentage are from lines, and one tenth is from the clock.
     const linesAt = ([elapsed, percent]: readonly [number, number]): number =>
       ((percent / 100 - 0.1 * Math.min(1, elapsed / reference.seconds)) / 0.9) * reference.lines
     let before: readonly [number, number] = [0, 0]

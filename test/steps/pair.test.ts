@@ -1,4 +1,4 @@
-/** What the checks of a pair of target machines make of what Corosync, DRBD and Pacemaker say. */
+/** How the checks of a pair of target machines judge the output of Corosync, DRBD and Pacemaker. */
 import { describe, expect, it } from 'vitest'
 import type { Context } from '../../src/context.js'
 import { pairsOf } from '../../src/lab/lab.js'
@@ -89,7 +89,7 @@ built-in
   })
 })
 
-/** As crm_mon of Pacemaker 3.0.0 prints it, shortened. */
+/** The output of crm_mon of Pacemaker 3.0.0, shortened. */
 const monitor = ({ address = 'target2', failures = '', standby = 'false' } = {}): string =>
   `<pacemaker-result api-version="2.38" request="crm_mon --one-shot --output-as=xml">
   <nodes>
@@ -126,7 +126,7 @@ const monitor = ({ address = 'target2', failures = '', standby = 'false' } = {})
   <failures>${failures}</failures>
 </pacemaker-result>`
 
-/** Machines that answer by what they are asked. */
+/** Machines that answer according to the question. */
 const answering = (answers: (machine: string, command: string) => string | undefined): Context =>
   ({
     lab,

@@ -1,6 +1,6 @@
 /**
- * A cluster that exists already: its nodes are the lab's machines, and only kubectl reaches it. Nothing is made but
- * what runs and faults make, in namespaces of their own.
+ * An existing cluster: its nodes are the lab's machines, and only kubectl reaches it. Nothing is made but the objects
+ * of runs and faults, in their own namespaces.
  */
 import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
@@ -42,7 +42,7 @@ const states = async (lab: Lab): Promise<readonly MachineState[]> => {
   })
 }
 
-/** What runs have left on the cluster, by the journal. */
+/** What runs have left on the cluster, according to the journal. */
 const leftOnCluster = async (lab: LabId): Promise<readonly Leftover[]> => {
   const { faults, root } = pathsOf(lab)
   const open = (await readdir(faults).catch(() => [])).filter((name) => name.endsWith('.json'))

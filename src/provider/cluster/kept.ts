@@ -1,20 +1,22 @@
-/** Which existing cluster a lab uses, as the lab's folder keeps it. The kubeconfig beside it has the credentials. */
+/**
+ * Which existing cluster a lab uses, as recorded in the lab's folder. The kubeconfig next to it has the credentials.
+ */
 import { LabError } from '../../error.js'
 import type { LabId } from '../../identity.js'
 import type { ExistingCluster, Lab, MachineSpec } from '../../lab/lab.js'
 import { pathsOf, readIfThere, writePrivate } from '../../state.js'
 
-/** A node as it becomes a machine of the lab. */
+/** A node as a machine of the lab. */
 export interface ClusterNode {
   readonly name: string
   /** Its internal address. */
   readonly address: string
-  /** Whether it accepts pods: no taint keeps them away, and it is not cordoned. */
+  /** Whether it accepts pods: it has no taint against them, and is not cordoned. */
   readonly takesPods: boolean
   readonly cpus: number
   /** Bytes. */
   readonly memory: number
-  /** References of the images that it has, as far as it reports them: it lists 50. */
+  /** References of its images, as far as it reports them: it lists 50. */
   readonly images: readonly string[]
 }
 
@@ -42,7 +44,7 @@ export const keptCluster = async (lab: LabId): Promise<KeptCluster | undefined> 
 export const keepCluster = (lab: LabId, kept: KeptCluster): Promise<void> =>
   writePrivate(pathsOf(lab).cluster, JSON.stringify(kept, null, 2))
 
-/** The node object of the API, as far as it is read here. */
+/** The fields of a node object in the API that are used here. */
 export interface NodeObject {
   readonly metadata: { readonly name: string }
   readonly spec: {
@@ -74,8 +76,8 @@ export const nodeOf = ({ metadata, spec, status }: NodeObject): ClusterNode => (
 })
 
 /**
- * The lab on the nodes of the cluster. Nodes that accept pods are its workers. What `lab` would make itself, such as
- * targets, storage classes and a quick failover, the cluster has or lacks.
+ * The lab on the nodes of the cluster. Nodes that accept pods are its workers. What `lab` would otherwise make, such
+ * as targets, storage classes and a quick failover, the cluster has or lacks.
  */
 export const onCluster = (lab: Lab, { nodes, version, ...cluster }: KeptCluster): Lab => ({
   ...lab,

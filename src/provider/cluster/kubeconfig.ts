@@ -6,8 +6,8 @@ import { exitCodes, LabError } from '../../error.js'
 import { quote } from '../../machine/sh.js'
 
 /**
- * The kubeconfig of one context alone, with all that it names.
- * @throws LabError `bad-kubeconfig` where there is no such file or context
+ * The kubeconfig of one context, with everything that it refers to.
+ * @throws LabError `bad-kubeconfig` if there is no such file or context
  */
 export const minifiedKubeconfig = async (
   kubectl: string,

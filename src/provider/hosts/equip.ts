@@ -300,7 +300,7 @@ export const equip = async (
     ...equipment.programs.map(({ to }) => to),
     ...folders(lab, machine),
   ])
-  // kube-proxy mounts it, and it is made where a kernel has no modules.
+  // kube-proxy mounts it, and it is created if a kernel has no modules.
   if (isNode) await record.newFolders('modules', ['/usr/lib/modules'])
   if (equipment.units.length > 0) await record.units(equipment.units)
   if (equipment.noSwap) await record.swap()

@@ -1,4 +1,6 @@
-/** Gives a host back as it was found: everything recorded is undone, and the list of what was there is compared. */
+/**
+ * Gives a host back as it was found: every recorded change is undone, and the host is compared with its earlier state.
+ */
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
 import { type Holder, holderIn, lockFile } from './lock.js'
@@ -6,18 +8,15 @@ import { askManifest, manifestDifference, manifestFile } from './manifest.js'
 import { hostFolder, runAsRoot } from './record.js'
 import { undoRecord } from './undo.js'
 
-/** Undefined: nobody has the host. */
+/** Undefined: the host is free. */
 export const readHolder = async (root: Transport): Promise<Holder | undefined> =>
   holderIn(await runAsRoot(root, `cat ${lockFile} 2>/dev/null; true`, { what: 'reading the lock' }))
 
-/** The line that lets a lab in as root; its end says whose it is. */
+/** The line that gives a lab access as root; its end names the lab. */
 export const keyLineOf = ({ key, lab }: Pick<Holder, 'key' | 'lab'>): string =>
   `ssh-ed25519 ${key} lab ${lab}`
 
-/**
- * @param holder who has it
- * @returns what is different from before, one line each
- */
+/** @param holder the lab that uses it @returns the differences from before, one line each */
 export const handBack = async (
   root: Transport,
   holder: Holder,

@@ -107,7 +107,7 @@ const anyRoot = async (
 
 const keyOf = async (lab: LabId): Promise<string> => (await labKeys(lab)).publicKey.split(' ')[1] ?? ''
 
-/** The line that lets the lab in. */
+/** The line that gives the lab access. */
 const keyLine = async (lab: LabId): Promise<string> => keyLineOf({ key: await keyOf(lab), lab: wordOf(lab) })
 
 const taken = async (lab: Lab, machine: MachineSpec): Promise<{ ok: boolean; saw: string }> => {
@@ -222,7 +222,7 @@ const stillTaken = async (lab: LabId): Promise<readonly string[]> => {
   return (kept?.machines ?? []).map(({ name }) => name).filter((name) => !kept?.returned.includes(name))
 }
 
-/** Seconds after which a machine that was told to reboot at once is given up as still running. */
+/** Seconds after which a machine that was told to reboot at once counts as still running. */
 const rebootTimeout = 20
 
 /** The switches of hosts.yaml; a machine without one is forced to reboot. */
@@ -236,7 +236,7 @@ const switchesOf = (kept: KeptHosts): Power => ({
         throw new LabError('power-failed', `${machine}: ${spec.power.agent} says that it is on, after off`)
       return
     }
-    // A fence must be sure that the machine writes no more; a reboot that was only asked for is not.
+    // After a fence, the machine must certainly write no more; a reboot that was only requested is not certain.
     if (only)
       throw new LabError(
         'not-offered',
@@ -246,7 +246,7 @@ const switchesOf = (kept: KeptHosts): Power => ({
         },
       )
     const root = await asRoot(lab, kept, machine)
-    // It gives no answer once it has done it.
+    // It does not answer any more once it has done so.
     await root
       .exec(
         'echo 1 > /proc/sys/kernel/sysrq; nohup sh -c "sleep 0.3; echo b > /proc/sysrq-trigger" >/dev/null 2>&1 &',

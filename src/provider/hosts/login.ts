@@ -48,7 +48,7 @@ export class Logins {
     return password
   }
 
-  /** A secret that is no login: of a power switch. */
+  /** A secret other than a login: of a power switch. */
   secret(source: PasswordSource, what: string): Promise<string> {
     return this.#password(source, what)
   }

@@ -8,16 +8,16 @@ import type { HostSpec } from '../../lab/hosts-file.js'
 import type { PowerSpec } from '../../lab/power-switch.js'
 import type { Logins } from './login.js'
 
-/** Seconds: a BMC takes its time, and the agents wait until the switch has done what it was told. */
+/** Seconds: a BMC takes its time, and the agents wait until the switch has acted. */
 const deadline = 120
 
-/** What `status` ends with: 0 on, 2 off; everything else is a failure. */
+/** The exit code of `status`: 0 on, 2 off; everything else is a failure. */
 const isOffCode = 2
 
 /**
  * Runs the agent of a host.
  * @returns whether its power is on, for `status`; true for actions that succeeded
- * @throws LabError `no-program` where the agent is not installed, `power-failed` with the end of what it said
+ * @throws LabError `no-program` if the agent is not installed, `power-failed` with the end of its output
  */
 export const runAgent = async (
   { name }: Pick<HostSpec, 'name'>,
@@ -32,7 +32,7 @@ export const runAgent = async (
     input: `${lines.join('\n')}\n`,
     reject: false,
     timeout: deadline * 1000,
-    // Agents are in /usr/sbin, which a user's PATH may lack.
+    // Agents are in /usr/sbin, which may be missing in a user's PATH.
     env: { PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
   })
   if (result.code === 'ENOENT')

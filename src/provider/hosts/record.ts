@@ -157,7 +157,9 @@ done`
     })
   }
 
-  /** Folders that may come: all that is in them goes then. Those that are there are not touched, and not saved. */
+  /**
+   * Folders that may appear: they are removed with everything in them. Existing ones are neither touched nor saved.
+   */
   newFolders(what: string, paths: readonly string[]): Promise<void> {
     return this.#keep(`files: ${what}`, async () => ({
       kind: 'files',
@@ -249,7 +251,7 @@ done`
   }
 }
 
-/** The lines of an answer whose kind is a letter at their beginning. */
+/** The lines of an answer whose first letter is this kind. */
 const byKind =
   (said: string) =>
   (kind: string): readonly string[] =>

@@ -1,4 +1,4 @@
-/** Undoes what was recorded on a host: a script of the shell for each change. */
+/** Undoes what was recorded on a host, with a shell script for each change. */
 import { LabError, messageOf } from '../../error.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'

@@ -172,7 +172,7 @@ export interface LabNeeds {
   readonly diskAtMost: number
 }
 
-/** Bytes of every disk behind a LUN: of a pair, both copies. */
+/** Bytes of every disk behind a LUN; both copies for a pair. */
 const diskSizesOf = (lab: Lab): readonly number[] =>
   lab.targets.flatMap((target) =>
     serversOf(target).flatMap(() => target.luns.map((lun) => diskSizeOf(target, lun))),

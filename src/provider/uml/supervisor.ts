@@ -87,7 +87,7 @@ class Turns {
 
 const main = (socketPath: string, address: string, logPath: string): void => {
   const machines = new Map<string, Entry>()
-  /** How each machine was last started, for whoever only has its power switch. */
+  /** How each machine was last started, for clients that only have its power switch. */
   const requests = new Map<string, StartRequest>()
   const turns = new Turns()
   let forwardTo: { host: string; port: number } | undefined

@@ -153,7 +153,7 @@ const start: Machines['start'] = async (lab, machine, files) => {
   const binds = bindsOf(lab, machine, base)
   await giveFiles(user, binds)
   await noteMachine(lab, machine.name, base)
-  // Written last: without this file the machine counts as absent and is made anew.
+  // Written last: without this file the machine counts as absent and is made again.
   await writePrivate(join(folder, 'base.json'), JSON.stringify(base))
   const request: StartRequest = {
     argv: argvOf(lab, machine),

@@ -1,4 +1,4 @@
-/** Power switches of hosts: fence-agents, tried with a stand-in that keeps a switch in a file. */
+/** Power switches of hosts: fence-agents, tested with a stand-in that keeps a switch in a file. */
 import { chmod, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -17,7 +17,8 @@ let folder: string
 beforeEach(async () => {
   folder = await temporaryFolder()
   await writeFile(join(folder, 'switch'), 'on')
-  // As fence_redfish and the others: options by standard input, 0 on, 2 off, 1 for everything else.
+  // Like fence_redfish and the others: options on standard input, exit code 0 for on, 2 for off, 1 for everything
+  // else.
   await writeFile(
     join(folder, 'fence_standin'),
     `#!/bin/sh
