@@ -1,7 +1,6 @@
 /**
- * A run that fails, and one that is interrupted, on real machines: however it ends, the lab is healed or lab says how
- * to heal it, and no secret of the lab file is in anything that was printed or kept. About 8 minutes on two idle
- * cores.
+ * A run that fails, and one that is interrupted, on real machines: whatever ends it, the lab is healed or says how, and
+ * no secret of the lab file is in anything that was printed or kept. About 8 minutes on two idle cores.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readdir, readFile } from 'node:fs/promises'
@@ -18,16 +17,13 @@ afterAll(async () => {
   await bench.close()
 })
 
-/**
- * Characters that have a meaning in shells, YAML, SQL, URLs, HTML or Kubernetes' own variables, with a word to look
- * for.
- */
+/** All that shells, YAML, SQL, URLs, HTML and Kubernetes' own variables could trip over, with a word to look for. */
 const odd = (word: string): string => `it's <${word}> & "$HOME" $(${word}) \`${word}\` 100%n \\ /?@: ü`
 const words = ['zebraQuilt47', 'yodelGnome58', 'xenonMarsh69', 'walrusPlum70', 'vortexLamp81', 'umberNudge92']
 const [chapName, chapPassword, mutualName, mutualPassword, userPassword, rootPassword] = words.map(odd)
 
 const folder = join(bench.env.LAB_STATE, 'odd')
-/** The output of all commands in this file. */
+/** What was printed, by all commands of this file. */
 let printed = ''
 
 const lab = async (...args: readonly string[]) => {
@@ -49,7 +45,7 @@ beforeAll(async () => {
       mutual: { username: mutualName, password: mutualPassword },
     })
     Object.assign(spec.database, { password: userPassword, rootPassword })
-    // No node fails here, and on a busy host a node that is only late must not be fenced.
+    // No node is lost here, and on a busy host one that is only late must not be fenced.
     Object.assign(spec, { failover: 'default' })
     spec.scenarios.push({
       name: 'hopeless',
@@ -73,8 +69,8 @@ const until = async (what: string, wanted: () => Promise<boolean> | boolean): Pr
 }
 
 /**
- * A run in a terminal of its own, below a shell that keeps its exit code. If the terminal disappears, the shell gets
- * the signal and passes it to its jobs; typed input goes to the job in the foreground.
+ * A run in a terminal of its own, below a shell that stays for its exit code. A terminal that goes tells the shell, which
+ * hands it on to its jobs; what is typed goes to the job that is in front.
  */
 class Terminal {
   readonly #child: ChildProcess
@@ -109,12 +105,12 @@ class Terminal {
     this.#child.stdin?.write(keys)
   }
 
-  /** The terminal disappears with its process. */
+  /** With its process the terminal is gone. */
   close(): void {
     this.#child.kill('SIGKILL')
   }
 
-  /** Kills `lab` itself, and no other process. */
+  /** Kills `lab` itself, and nothing else. */
   kill(): void {
     const found = spawn('pkill', ['-KILL', '--full', `^${process.execPath} ${cli} run odd `])
     found.unref()
@@ -127,7 +123,7 @@ class Terminal {
   }
 }
 
-/** The fault acts and was seen to act; from now on the ledger counts. */
+/** The fault acts: it was seen, and what the ledger says from now on counts. */
 const inFault = async (): Promise<void> => {
   await until('a fault in the journal', async () => (await bench.openFaults('odd')).length > 0)
   await delay(2000)
@@ -186,7 +182,7 @@ it('lab heal restores a database that a run killed while reading back had scaled
 })
 
 it('a failing run masks the secrets that a program on a worker prints', async () => {
-  // Like a tool that quotes the line of its configuration that it cannot parse.
+  // As a tool that quotes the line of its configuration that it cannot read.
   const on = (script: string) => bench.ok('exec', 'odd', 'worker1', '--', 'sh', '-c', script)
   await on(
     `cp -a /usr/sbin/iscsiadm /root/iscsiadm
@@ -219,8 +215,7 @@ it('no printed or kept output contains a secret', async () => {
   const texts = new Map([['printed', printed]])
   for (const { parentPath, name } of kept)
     texts.set(join(parentPath, name), await readFile(join(parentPath, name), 'latin1'))
-  // In base64, a word has one of three forms, depending on the bytes before it; its first and last characters depend
-  // on its neighbours.
+  // In base64 a word looks one of three ways, by what is before it; its first and last signs depend on its neighbours.
   const forms = words.flatMap((word) => [
     word,
     ...['', 'x', 'xx'].map((before) =>
@@ -233,7 +228,7 @@ it('no printed or kept output contains a secret', async () => {
     forms.filter((form) => text.includes(form)).map((form) => `${where}: ${form}`),
   )
   expect(found).toEqual([])
-  // The secrets must be found where they belong: in the lab's own copy of its file.
+  // They are found where they must be: in the lab's own copy of its file.
   const source = await readFile(join(folder, 'lab.yaml'), 'utf8')
   for (const word of words) expect(source).toContain(word)
 })
