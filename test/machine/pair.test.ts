@@ -61,6 +61,13 @@ describe('the files of a pair', () => {
     expect(file('target1', '/etc/corosync/authkey').length).toBeGreaterThanOrEqual(128)
   })
 
+  it('count three votes, and wait for all of them at boot', () => {
+    const corosync = file('target2', '/etc/corosync/corosync.conf')
+    // Without expected_votes, Corosync counts the two machines only: one of them and the third would be all.
+    expect(corosync).toContain('expected_votes: 3')
+    expect(corosync).toContain('wait_for_all: 1')
+  })
+
   it('start the voting service on the third machine only', () => {
     const votes = (machine: string): boolean =>
       filesOf(machine).some(({ path }) => path === '/etc/lab/boot.d/50-quorum')
