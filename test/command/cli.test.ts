@@ -540,6 +540,7 @@ describe.concurrent('JSON for programs', () => {
       'libvirt',
       'virtualbox',
       'hosts',
+      'cluster',
     ])
     for (const { usable, evidence, remedy } of json.providers) {
       expect(evidence).not.toBe('')

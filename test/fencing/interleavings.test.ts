@@ -430,7 +430,7 @@ describe('a fence and its undo', () => {
       fc.asyncProperty(fc.scheduler(), plans, (scheduler, plan) => play(scheduler, plan)),
       { numRuns: 1500, endOnFailure: false },
     )
-  }, 240_000)
+  }, 480_000)
 
   it.each<[Guard, FenceMethod]>([
     ['target', 'storage'],
@@ -447,7 +447,7 @@ describe('a fence and its undo', () => {
       )
       expect(failed).toBe(true)
     },
-    240_000,
+    480_000,
   )
 
   it('a node that only has its taint left to undo does not count as fenced', () => {

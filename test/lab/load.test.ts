@@ -204,7 +204,7 @@ describe('input that is hard to report on', () => {
   })
 })
 
-describe('any mutation of a lab file is reported as an error in the file', { timeout: 60_000 }, () => {
+describe('any mutation of a lab file is reported as an error in the file', { timeout: 180_000 }, () => {
   // One file has every fault; the many scenarios of iscsi-ha would only take time.
   const text = [
     readFileSync(join(schemaFile, '..', 'iscsi-ha.yaml'), 'utf8').replace(/^scenarios:[^]*/m, ''),

@@ -33,7 +33,7 @@ test('a power cut with a takeover passes with every moment recorded, and leaves 
   ])
   expect(
     report.events.filter(({ type }) => type === 'container-running').map(({ detail }) => detail),
-  ).toEqual(['container of mysql-server-b runs since 2026-11-21T10:00:00Z'])
+  ).toEqual(['container of mysql-server-b has been running since 2026-11-21T10:00:00Z'])
   expect(report.faults[0]?.acting).toMatchObject({ ok: true, saw: 'worker1: stopped' })
   expect(report.faults[0]?.gone).toMatchObject({ ok: true, saw: 'worker1: boot boot-2, before boot-1' })
   expect(report.recovery?.by).toBe('itself')
