@@ -3,7 +3,7 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, expect, test, vi } from 'vitest'
 import { z } from 'zod'
-import type { Context, Plan } from '../../src/context.js'
+import type { Context } from '../../src/context.js'
 import { faultOfMachine } from '../../src/fault/fault.js'
 import { undoAct } from '../../src/fault/undo-act.js'
 import { noteUndo, readJournal } from '../../src/journal.js'
@@ -20,6 +20,7 @@ import { runExperiment } from '../../src/trial/experiment.js'
 import type { Registry } from '../../src/trial/registry.js'
 import { undoAll } from '../../src/trial/undo.js'
 import { temporaryFolder } from '../helpers/folder.js'
+import { planWith } from '../helpers/plan.js'
 
 /** The fans that stand still in this world. */
 const still = new Set<string>()
@@ -102,18 +103,9 @@ const context = {
   },
 } as unknown as Context
 
-const plan: Plan = {
-  title: 'the lab',
-  steps: [
-    {
-      id: 'well',
-      title: 'See that it is well',
-      phase: 'x',
-      needs: [],
-      checks: [{ id: 'well', title: 'it is well', probe: () => Promise.resolve({ ok: true, saw: 'yes' }) }],
-    },
-  ],
-}
+const plan = planWith({
+  checks: [{ id: 'well', title: 'it is well', probe: () => Promise.resolve({ ok: true, saw: 'yes' }) }],
+})
 
 beforeEach(async () => {
   vi.stubEnv('LAB_STATE', await temporaryFolder())

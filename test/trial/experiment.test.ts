@@ -8,7 +8,7 @@ import { describeChange } from '../../src/trial/history.js'
 import { runExperiment } from '../../src/trial/experiment.js'
 import { loadLab, registry } from '../../src/registry.js'
 import type { WatchEvent } from '../../src/machine/kubectl.js'
-import type { Context, Plan } from '../../src/context.js'
+import type { Context } from '../../src/context.js'
 import { runMarkdown, runPage } from '../../src/report/documents.js'
 import type { Facts } from '../../src/trial/facts.js'
 import { runReport } from '../../src/report/run.js'
@@ -17,6 +17,7 @@ import type { Store } from '../../src/trial/store.js'
 import { readJournal } from '../../src/journal.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
+import { planWith } from '../helpers/plan.js'
 
 const lab = await loadLab('deployment')
 
@@ -57,29 +58,20 @@ const fakeCluster = () => {
           Promise.resolve(lab.machines.map(({ name }) => ({ name, status: 'running', detail: '' }))),
       },
     }) as unknown as Context
-  const plan: Plan = {
-    title: 'the lab',
-    steps: [
+  const plan = planWith({
+    apply: async () => {
+      deployed++
+      well = true
+      return Promise.resolve()
+    },
+    checks: [
       {
         id: 'well',
-        title: 'See that it is well',
-        phase: 'x',
-        needs: [],
-        apply: async () => {
-          deployed++
-          well = true
-          return Promise.resolve()
-        },
-        checks: [
-          {
-            id: 'well',
-            title: 'it is well',
-            probe: async () => Promise.resolve({ ok: well, saw: well ? 'yes' : 'no' }),
-          },
-        ],
+        title: 'it is well',
+        probe: async () => Promise.resolve({ ok: well, saw: well ? 'yes' : 'no' }),
       },
     ],
-  }
+  })
   const saved: Facts[] = []
   return {
     said,

@@ -1,39 +1,31 @@
 import { expect, it } from 'vitest'
-import type { Context, Plan } from '../../src/context.js'
+import type { Context } from '../../src/context.js'
 import { steadyDeadline, steadyState } from '../../src/trial/steady.js'
+import { planWith } from '../helpers/plan.js'
 
 /** A lab in which one check fails this many times. */
 const labThat = (saysNo: number) => {
   let asked = 0
   const abort = new AbortController()
   const context = { signal: abort.signal, provider: {} } as unknown as Context
-  const plan: Plan = {
-    title: 'the lab',
-    steps: [
+  const plan = planWith({
+    checks: [
       {
-        id: 'well',
-        title: 'See that it is well',
-        phase: 'x',
-        needs: [],
-        checks: [
-          {
-            id: 'node',
-            title: 'the node is ready',
-            probe: async () => Promise.resolve({ ok: true, saw: 'Ready' }),
-          },
-          {
-            id: 'api',
-            title: 'the API server is ready',
-            machine: 'master',
-            probe: async () => {
-              const ok = asked++ >= saysNo
-              return Promise.resolve({ ok, saw: ok ? 'ok' : 'etcd: not ready' })
-            },
-          },
-        ],
+        id: 'node',
+        title: 'the node is ready',
+        probe: async () => Promise.resolve({ ok: true, saw: 'Ready' }),
+      },
+      {
+        id: 'api',
+        title: 'the API server is ready',
+        machine: 'master',
+        probe: async () => {
+          const ok = asked++ >= saysNo
+          return Promise.resolve({ ok, saw: ok ? 'ok' : 'etcd: not ready' })
+        },
       },
     ],
-  }
+  })
   return { context, plan, abort }
 }
 
