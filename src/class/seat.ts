@@ -230,6 +230,19 @@ const processesOfUser = async (uid: number): Promise<readonly number[]> => {
     .flatMap(([pid = 0, user]) => (user === uid ? [pid] : []))
 }
 
+/** Bytes of memory that the processes of a seat hold; what several of them share counts once. */
+export const heldBySeat = async (seat: SeatOf): Promise<number> => {
+  const account = await findAccount(accountOf(seat.class.lab, seat.id))
+  const held = await Promise.all(
+    (account ? await processesOfUser(account.uid) : []).map(async (pid) => {
+      // It may have ended meanwhile.
+      const text = await readFile(`/proc/${String(pid)}/smaps_rollup`, 'utf8').catch(() => '')
+      return Number(/^Pss:\s+(\d+) kB/m.exec(text)?.[1] ?? 0) * 1024
+    }),
+  )
+  return held.reduce((sum, bytes) => sum + bytes, 0)
+}
+
 /** Ends everything that runs at a seat. The kernel ends a PID namespace together with its first process. */
 export const closeSeat = async (seat: SeatOf): Promise<void> => {
   const pid = await seatProcess(seat)

@@ -28,7 +28,7 @@ import { callControl } from '../class/control.js'
 import type { Board } from '../class/gateway.js'
 import { mostMemory, roomHere, seatNeeds } from '../class/needs.js'
 import { inScope } from '../class/scope.js'
-import { seatProcess } from '../class/seat.js'
+import { heldBySeat, seatProcess } from '../class/seat.js'
 import { projectRoot } from '../class/class.js'
 import { smallLab } from '../class/small.js'
 import { newToken } from '../class/words.js'
@@ -86,14 +86,21 @@ const refuseTooMany = async (
   wanted: ClassFile,
   view: { notice(text: string): void },
 ): Promise<void> => {
+  const needs = seatNeeds(lab)
   let running = 0
-  for (const { id } of wanted.seats) if ((await seatProcess({ class: wanted, id })) !== undefined) running++
-  const more = wanted.seats.length - running
-  const { fits, short, warnings } = budget(
-    more,
-    seatNeeds(lab),
-    await roomHere(nearest(classPaths(lab.name).root)),
-  )
+  /** Bytes that the seats which run may still come to hold. */
+  let promised = 0
+  for (const { id } of wanted.seats) {
+    const seat = { class: wanted, id }
+    if ((await seatProcess(seat)) === undefined) continue
+    running++
+    promised += Math.max(0, needs.memory - (await heldBySeat(seat)))
+  }
+  const room = await roomHere(nearest(classPaths(lab.name).root))
+  const { fits, short, warnings } = budget(wanted.seats.length - running, needs, {
+    ...room,
+    memory: Math.max(0, room.memory - promised),
+  })
   for (const warning of warnings) view.notice(warning)
   if (short.length === 0) return
   throw new LabError(

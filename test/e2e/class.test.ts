@@ -30,6 +30,8 @@ const picture = async (page: Page, name: string): Promise<void> => {
 const shows = (page: Page, text: string, which = 'first', timeout = 120_000): Promise<unknown> =>
   page.waitForFunction(`globalThis.shownText?.(${JSON.stringify(which)}).includes(${JSON.stringify(text)})`, {
     timeout,
+    // Not with its frames: a page behind another one draws none.
+    polling: 200,
   })
 
 describe.runIf(root)('lab class', () => {
@@ -189,8 +191,15 @@ describe.runIf(root)('lab class', () => {
       expect(faults).toEqual([])
 
       process.kill(await room.gatewayPid(), 'SIGKILL')
-      await desk.waitForFunction('!document.querySelector(`#notice`).hidden', { timeout: 60_000 })
-      await desk.waitForFunction('document.querySelector(`#notice`).hidden', { timeout: 120_000 })
+      await desk.bringToFront()
+      await desk.waitForFunction('!document.querySelector(`#notice`).hidden', {
+        timeout: 60_000,
+        polling: 200,
+      })
+      await desk.waitForFunction('document.querySelector(`#notice`).hidden', {
+        timeout: 120_000,
+        polling: 200,
+      })
       await desk.click('#terminal')
       await desk.keyboard.type('clear; echo $remembered\n')
       await shows(desk, 'still-01')
