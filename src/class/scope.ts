@@ -43,7 +43,8 @@ export const inScope = (
 /** The file that moves processes into the control group of a scope of the class; undefined if there is none. */
 export const scopeOf = (groups: string): string | undefined => {
   const path = /^0::(.*)$/m.exec(groups)?.[1]
-  return path?.startsWith(`/${slice}/`) === true ? `/sys/fs/cgroup${path}/cgroup.procs` : undefined
+  // A slice with a dash in its name lies in the one before the dash.
+  return path?.includes(`/${slice}/`) === true ? `/sys/fs/cgroup${path}/cgroup.procs` : undefined
 }
 
 /** The command, run as a process of the scope of `pid`. */

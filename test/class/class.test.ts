@@ -52,8 +52,8 @@ describe('a scope of systemd', () => {
   })
 
   test('is joined by what runs at the seat later, and by nothing else', () => {
-    expect(scopeOf('0::/lab-class.slice/lab-seat-iscsi-07-a.scope\n')).toBe(
-      '/sys/fs/cgroup/lab-class.slice/lab-seat-iscsi-07-a.scope/cgroup.procs',
+    expect(scopeOf('0::/lab.slice/lab-class.slice/lab-seat-iscsi-07-a.scope\n')).toBe(
+      '/sys/fs/cgroup/lab.slice/lab-class.slice/lab-seat-iscsi-07-a.scope/cgroup.procs',
     )
     expect(scopeOf('0::/user.slice/user-0.slice/session-1.scope\n')).toBeUndefined()
     expect(scopeOf('4:memory:/lab-class.slice/x\n0::/\n')).toBeUndefined()
