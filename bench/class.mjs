@@ -10,7 +10,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { availableParallelism, loadavg } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { cli } from './lab.mjs'
+import { cli, tidy } from './lab.mjs'
 
 const { values } = parseArgs({
   options: {
@@ -128,5 +128,6 @@ for (const count of values.seats.split(',').map(Number)) {
   good &&= verify.code === 0 && down.code === 0 && (reset?.code ?? 0) === 0 && row.worked === workers.length
 }
 rmSync(classes, { recursive: true, force: true })
+tidy()
 console.log(JSON.stringify({ processors: availableParallelism(), lab: values.lab, size: values.size, rows }))
 process.exit(good ? 0 : 1)
