@@ -28,9 +28,18 @@ export const undoScript = ({ number, before }: Entry): string => {
     }
     case 'packages':
       return `export DEBIAN_FRONTEND=noninteractive
-dpkg --configure -a >/dev/null 2>&1 || true
+# An apt-get that a killed lab started goes on: it is waited for, five minutes at most.
+when_free() {
+  for round in $(seq 150); do
+    said=$(dpkg "$@" 2>&1) && return 0
+    case $said in *'lock'*) sleep 2 ;; *) break ;; esac
+  done
+  echo "$said" >&2
+  return 1
+}
+when_free --configure -a 2>/dev/null || true
 here=$(dpkg-query -W -f '\${db:Status-Status} \${Package}\\n' ${words(before.names)} 2>/dev/null | sed -n '/^not-installed /d; s/^[^ ]* //p')
-[ -z "$here" ] || dpkg --purge $here
+[ -z "$here" ] || when_free --purge $here
 cut -d: -f1,3 /etc/passwd | while IFS=: read -r name id; do
   case ${among(before.users)} in *"
 $name

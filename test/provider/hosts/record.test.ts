@@ -12,6 +12,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { manifestDifference } from '../../../src/provider/hosts/manifest.js'
@@ -154,6 +155,22 @@ describe('the script that undoes a change', () => {
     expect(script).toContain('open-iscsi libisns0t64')
     expect(script).not.toContain('autoremove')
     expect(script).toMatch(/-ge 1000 \] && .*-lt 60000 \] \|\| userdel/)
+  })
+
+  test('waits for an apt-get that a killed lab left at work, and purges the packages then', async () => {
+    const folder = await temporaryFolder()
+    const program = async (name: string, text: string): Promise<void> => {
+      await writeFile(join(folder, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 })
+    }
+    await program('dpkg-query', 'echo installed open-iscsi')
+    await program(
+      'dpkg',
+      `case $* in --purge*) [ -e ${folder}/free ] || { touch ${folder}/free; echo 'dpkg: error: dpkg frontend lock was locked by apt-get' >&2; exit 2; }; echo "$*" >> ${folder}/did ;; esac`,
+    )
+    for (const name of ['userdel', 'groupdel', 'ldconfig']) await program(name, 'exit 0')
+    const script = scriptOf({ kind: 'packages', names: ['open-iscsi'], users: [], groups: [] })
+    execFileSync('sh', ['-e'], { input: script, env: { PATH: `${folder}:${process.env['PATH'] ?? ''}` } })
+    expect(await readFile(join(folder, 'did'), 'utf8')).toBe('--purge open-iscsi\n')
   })
 
   test.each([
