@@ -190,7 +190,7 @@ const wantedClass = (lab: Lab, options: UpOptions, before: ClassFile | undefined
   if (before && (host !== before.host || port !== before.port))
     throw new LabError(
       'other-address',
-      `the gateway of ${lab.name} listens at ${before.host}, port ${String(before.port)}, and cards say so`,
+      `the gateway of ${lab.name} listens at ${before.host}, port ${String(before.port)}, which is also the address on the cards`,
       { hint: `lab class down --lab ${lab.name}`, exitCode: exitCodes.usage },
     )
   if (before && options.size !== undefined && options.size !== before.size)

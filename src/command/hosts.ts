@@ -233,11 +233,11 @@ const release = async (
       open.push(user)
       const root = await logins.asRoot(spec, user)
       const holder = await readHolder(root)
-      if (!holder) io.stdout.write(`${spec.name}: nobody has it\n`)
+      if (!holder) io.stdout.write(`${spec.name}: no lab uses it\n`)
       else {
         const known = await isKnownHere(holder)
         if (known !== undefined)
-          throw new LabError('lab-known', `${spec.name}: the lab ${known} of this computer has it`, {
+          throw new LabError('lab-known', `${spec.name}: the lab ${known} of this computer uses it`, {
             hint: `lab down ${known}`,
             exitCode: exitCodes.usage,
           })
@@ -246,9 +246,9 @@ const release = async (
     }
     if (held.length === 0) return exitCodes.ok
     io.stderr.write(held.map(({ name, holder }) => `${name}: ${holderText(holder)}\n`).join(''))
-    const agreed = options.yes ?? (await io.ask?.('Take them from whoever has them, and undo what was done?'))
+    const agreed = options.yes ?? (await io.ask?.('Take them from their labs, and undo what was done?'))
     if (agreed !== true)
-      throw new LabError('not-agreed', `${String(held.length)} hosts are somebody's: nothing was touched`, {
+      throw new LabError('not-agreed', `${String(held.length)} hosts are in use: nothing was touched`, {
         hint: `lab hosts release ${quote(named)} --yes`,
         exitCode: exitCodes.host,
       })
@@ -301,7 +301,7 @@ export const verbs: readonly VerbLine[] = [
   ),
   line(
     'release [options] <file> [hosts...]',
-    'give hosts back whose lab is lost: undo what was recorded on them',
+    'give back hosts whose lab is lost: undo the changes recorded on them',
     () => Promise.resolve({ verb: releaseVerb }),
   ),
   line('check [options] <file>', 'look at all hosts of a file at once, and change nothing on them', () =>

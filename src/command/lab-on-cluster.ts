@@ -48,14 +48,10 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
   const kept = await keptCluster(lab)
   if (options.kubeconfig === undefined && !kept) {
     if (options.context !== undefined || options.storageClass !== undefined)
-      throw new LabError(
-        'bad-kubeconfig',
-        '--context and --storage-class are about a cluster of --kubeconfig',
-        {
-          hint: `lab up ${lab.name} --kubeconfig FILE`,
-          exitCode: exitCodes.usage,
-        },
-      )
+      throw new LabError('bad-kubeconfig', '--context and --storage-class need a cluster from --kubeconfig', {
+        hint: `lab up ${lab.name} --kubeconfig FILE`,
+        exitCode: exitCodes.usage,
+      })
     return lab
   }
   const inUse = await providerInUse(lab)
@@ -63,14 +59,14 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
   if (asked !== 'cluster')
     throw new LabError(
       'other-provider',
-      `--kubeconfig names a cluster that exists already, and ${asked} makes its own`,
+      `--kubeconfig names a cluster that exists already, but ${asked} makes its own`,
       {
-        hint: inUse ? `lab down ${lab.name}` : 'one of the two: --kubeconfig FILE, or --provider NAME',
+        hint: inUse ? `lab down ${lab.name}` : 'use either --kubeconfig FILE or --provider NAME',
         exitCode: exitCodes.usage,
       },
     )
   if (!lab.kubernetes)
-    throw new LabError('no-kubernetes', `${lab.name} has no Kubernetes: nothing of it can be on a cluster`, {
+    throw new LabError('no-kubernetes', `${lab.name} has no Kubernetes: nothing of it can run on a cluster`, {
       hint: `lab up ${lab.name}`,
       exitCode: exitCodes.usage,
     })
@@ -83,7 +79,7 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
       : await minifiedKubeconfig(program, options.kubeconfig, options.context)
   const [server, context] = [field(kubeconfig, 'server'), field(kubeconfig, 'current-context')]
   if (kept && kept.server !== server)
-    throw new LabError('other-cluster', `${lab.name} is up on ${kept.server}, and not on ${server}`, {
+    throw new LabError('other-cluster', `${lab.name} is up on ${kept.server}, not on ${server}`, {
       hint: `lab down ${lab.name}`,
       exitCode: exitCodes.usage,
     })
@@ -126,9 +122,9 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
         look,
       ),
       nodes: await ask(
-        'its nodes are not to be seen',
+        'its nodes are not visible',
         async () => (await kubectl.get<{ items: readonly NodeObject[] }>('nodes')).items.map(nodeOf),
-        `lab render ${lab.name} --rbac, for whoever may grant it`,
+        `lab render ${lab.name} --rbac prints the rights, for the cluster's administrator`,
       ),
     }
     const cluster: KeptCluster = {
@@ -157,7 +153,7 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
     }
     const lines = possibleTable(found)
     if (found.every(({ hindrances }) => hindrances.length > 0))
-      throw new LabError('preflight', `nothing of ${lab.name} can be run on ${server}\n${lines.join('\n')}`, {
+      throw new LabError('preflight', `nothing of ${lab.name} can run on ${server}\n${lines.join('\n')}`, {
         hint:
           [...new Set(found.flatMap(({ hindrances }) => hindrances.flatMap(({ fix }) => fix ?? [])))].join(
             '\n',
@@ -167,7 +163,7 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
     view.notice(`Kubernetes ${seen.version} at ${server}: only kubectl, no power switches, no SSH, no iSCSI`)
     for (const text of lines) view.notice(text)
     for (const { image, nodes } of imagesToFetch(placed, seen.nodes))
-      view.notice(`${image} has to be fetched by ${nodes.join(', ')}`)
+      view.notice(`${nodes.join(', ')} must pull ${image}`)
     await keepCluster(lab, cluster)
     await writePrivate(pathsOf(lab).kubeconfig, kubeconfig)
     return placed

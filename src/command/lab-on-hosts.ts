@@ -28,8 +28,8 @@ export const labOnHosts = async (lab: Lab, options: Options, io: Io, view: View)
     return lab
   }
   if (options.kubeconfig !== undefined)
-    throw new LabError('bad-options', '--hosts and --kubeconfig exclude each other', {
-      hint: 'machines with SSH: --hosts FILE; a cluster: --kubeconfig FILE',
+    throw new LabError('bad-options', '--hosts and --kubeconfig cannot be combined', {
+      hint: 'for machines with SSH: --hosts FILE; for a cluster: --kubeconfig FILE',
       exitCode: exitCodes.usage,
     })
   const inUse = await providerInUse(lab)

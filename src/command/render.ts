@@ -36,7 +36,7 @@ const printRbac = async (lab: Lab, io: Io): Promise<ExitCode> => {
   if (experiments.length === 0)
     throw new LabError(
       'no-experiments',
-      `${lab.name} has no experiments that an existing cluster could have`,
+      `${lab.name} has no experiments that can run on an existing cluster`,
       {
         hint: 'lab list',
         exitCode: exitCodes.usage,

@@ -85,9 +85,12 @@ export const withHosts = new Option(
   'machines that exist already: a hosts.yaml (lab hosts init writes one)',
 )
 export const withCluster: readonly Option[] = [
-  new Option('--kubeconfig <file>', 'a cluster that exists already, in namespaces of their own'),
+  new Option('--kubeconfig <file>', 'a cluster that exists already; lab works in its own namespaces'),
   new Option('--context <name>', 'the context of that kubeconfig; default: its current one'),
-  new Option('--storage-class <name>', 'the storage class of claims there; default: that of the cluster'),
+  new Option(
+    '--storage-class <name>',
+    'the storage class of claims there; default: the default class of the cluster',
+  ),
 ]
 export const withEvents = new Option('--events', 'print events as NDJSON while they happen')
 export const withWait = new Option('--wait', 'wait while another lab command holds the lab')

@@ -48,7 +48,7 @@ export const powerCut = faultOfMachine({
       detail:
         forced.length === 0
           ? `power of ${names} cut`
-          : `${names} forced to reboot by sysrq, which is less than a power cut: ${forced.join(', ')} has no power switch, keeps its power, and comes back by itself`,
+          : `${names} forced to reboot by sysrq, which is less than a power cut: ${forced.join(', ')} has no power switch, stays under power, and comes back by itself`,
       undo: undo((machine) => switchingOn.of(machine, {})),
       possible: async (context) => {
         if (forced.length > 0 && spec.for !== undefined)

@@ -46,7 +46,7 @@ function* portalRules(file: File, index: number): Found {
   if (taken)
     yield {
       path,
-      message: `${address} is taken by ${pathText(taken)}; choose an address that nothing else has`,
+      message: `${address} is taken by ${pathText(taken)}; choose an unused address`,
     }
 }
 
@@ -62,7 +62,7 @@ function* quorumRules(file: File, index: number, pair: readonly string[]): Found
       yield {
         path: at('machines'),
         message:
-          'when two machines no longer hear each other, a third has to say which of them goes on, and the lab has none; add a machine that is not a target',
+          'a third machine must decide which of the two continues when they cannot reach each other, but the lab has none; add a machine that is not a target',
       }
     return
   }
@@ -91,12 +91,12 @@ function* powerRules(file: File, index: number): Found {
   if (provider !== undefined && !switched.includes(provider))
     yield {
       path,
-      message: `the two machines switch each other off before one takes over, and the provider ${provider} gives programs in the lab no power switches; choose provider: ${anyOf(switched)}, or one machine`,
+      message: `each of the two machines switches the other off before it takes over, but the provider ${provider} has no power switches for programs in the lab; choose provider: ${anyOf(switched)}, or use one machine`,
     }
   if (file.fencing === 'storage')
     yield {
       path: ['fencing'],
-      message: `${pathText(path)} are two machines, and a node that one of them throws out could come in again at the other; write power`,
+      message: `${pathText(path)} has two machines, and a node that one of them shuts out could log in at the other; write power`,
     }
 }
 
@@ -108,7 +108,7 @@ export function* pairRules(file: File): Found {
         if (!lacks(target, field))
           yield {
             path: at(field),
-            message: 'is for a target with two machines; remove it, or write machines',
+            message: 'is only for a target with two machines; remove it, or write machines',
             atKey: true,
           }
       continue
@@ -116,7 +116,7 @@ export function* pairRules(file: File): Found {
     if (!lacks(target, 'machine'))
       yield {
         path: at('machine'),
-        message: 'machines names them already; remove one of the two',
+        message: 'machines already names them; remove one of the two',
         atKey: true,
       }
     const pair = items(target.machines)
@@ -124,7 +124,7 @@ export function* pairRules(file: File): Found {
     if (pair.length === 2 && names[0] === names[1])
       yield {
         path: at('machines', 1),
-        message: `${String(names[1])} is the first of the two already; name another machine`,
+        message: `${String(names[1])} is already the first of the two; name another machine`,
       }
     // DRBD copies disk by disk, so both need the same ones.
     for (const [place, name] of pair) {
@@ -138,8 +138,8 @@ export function* pairRules(file: File): Found {
       yield {
         path: at('machines', place),
         message: same
-          ? `${names.join(' and ')} serve ${pathText(['iscsi', 'targets', where])} already; add these LUNs to it`
-          : `${name} has the disks of ${pathText(['iscsi', 'targets', where])} as well, so the two machines would have different disks; name a machine that serves nothing else`,
+          ? `${names.join(' and ')} already serve ${pathText(['iscsi', 'targets', where])}; add these LUNs to it`
+          : `${name} also has the disks of ${pathText(['iscsi', 'targets', where])}, so the two machines would have different disks; name a machine that serves nothing else`,
       }
       if (same) break
     }

@@ -43,21 +43,21 @@ export const power = z
     if (typeof agent !== 'string' || !/^fence_[a-z0-9_]+$/.test(agent))
       problem(
         'agent',
-        `${shown(String(agent ?? ''))}: wanted one of Debian's fence-agents, such as fence_redfish`,
+        `${shown(String(agent ?? ''))}: expected one of Debian's fence-agents, such as fence_redfish`,
       )
     for (const [name, value] of Object.entries(context.value))
-      if (name === 'action') problem(name, 'is what lab says itself; wanted no action')
+      if (name === 'action') problem(name, 'is set by lab itself; remove it')
       else if (!/^[a-z][a-z0-9_-]*$/.test(name) || /[\n=]/.test(name) || String(value).includes('\n'))
-        problem(name, `${shown(name)}: wanted an option of the agent, such as ip`)
+        problem(name, `${shown(name)}: expected an option of the agent, such as ip`)
       else if (isSecretOption(name) && !passwordPattern.test(String(value)))
         problem(
           name,
-          'a password does not belong into this file; wanted `ask`, or the name of a variable with a `$` before it, such as $BMC_PASSWORD',
+          'a password does not belong in this file; write `ask`, or the name of an environment variable with a leading `$`, such as $BMC_PASSWORD',
         )
   })
   .meta({
     description:
-      "The power switch: `agent` is one of Debian's fence-agents, such as fence_redfish; all else are its options.",
+      "The power switch: `agent` is one of Debian's fence-agents, such as fence_redfish; all other fields are its options.",
   })
 
 export const powerOf = (

@@ -99,11 +99,11 @@ export const target = mapping(
       }),
     address: ipv4(
       '192.168.56.70',
-      'Address of the lab subnet at which the target is found, whichever of its two machines serves it. Only with machines.',
+      "Address in the lab's subnet at which the target is found, whichever of its two machines serves it. Only with machines.",
     ).optional(),
     quorum: z.string({ error: 'the name of a third machine' }).optional().meta({
       description:
-        'Machine whose vote decides which of the two goes on when they no longer hear each other. Only with machines. Without it: the first other machine, a control plane if there is one.',
+        'Machine whose vote decides which of the two continues when they cannot reach each other. Only with machines. Default: the first other machine, a control plane if there is one.',
     }),
     iqn: iqn('Name of the target.'),
     port: whole('a TCP port from 1 to 65535', 1, 65535, { description: 'TCP port of the portal.' }).default(

@@ -81,7 +81,7 @@ const takeFromBundle = async (
     )
   if (nowhere.length > 0)
     preparation.notice(
-      `${source.from ?? ''} does not have ${nowhere.map(({ title }) => title).join(', ')}: built here. It was made by lab ${offered?.version ?? ''}, this is lab ${version}`,
+      `${source.from ?? ''} does not have ${nowhere.map(({ title }) => title).join(', ')}, so lab builds it here. The bundle was made by lab ${offered?.version ?? ''}; this is lab ${version}`,
     )
   await offered?.take(found, preparation)
 }

@@ -57,7 +57,7 @@ const formCluster = (lab: Lab, target: PairedTarget): Step => {
       ...machines.map((name) =>
         machineCheck({
           id: `${name}-votes`,
-          title: `${name} sees ${peerOf(target, name)}, and has all three votes, that of ${quorum} among them`,
+          title: `${name} sees ${peerOf(target, name)}, and all three votes are present, including that of ${quorum}`,
           machine: name,
           within: 60,
           hint: `lab exec ${lab.name} ${name} -- corosync-quorumtool -s`,
@@ -88,7 +88,7 @@ const copiesCheck = (lab: Lab, target: PairedTarget, name: string): Check =>
             ({ connection, disks }) => connection === 'Connected' && disks === 'UpToDate/UpToDate',
           ),
         saw: copies.some(({ connection }) => connection === 'StandAlone')
-          ? `${saw}; the two have gone separate ways (split brain), or do not know each other: see docs/troubleshooting.md`
+          ? `${saw}; the two copies have diverged (split brain), or do not know each other: see docs/troubleshooting.md`
           : saw,
       }
     },
@@ -150,7 +150,7 @@ const mirrorDisks = (lab: Lab, target: PairedTarget): Step => {
         return found
       })
       if (copies.every(({ disks }) => disks === 'Inconsistent/Inconsistent')) {
-        progress('both copies are new, and empty')
+        progress('both copies are new and empty')
         await declareSame(context, target)
       }
     },
@@ -163,7 +163,7 @@ const powerCheck = (lab: Lab, target: PairedTarget, name: string): Check => {
   const peer = peerOf(target, name)
   return {
     id: `${name}-fences-${peer}`,
-    title: `${name} reaches the power switch of ${peer}, which says that it is on`,
+    title: `${name} reaches the power switch of ${peer}, which reports it as on`,
     machine: name,
     within: 60,
     hint: `lab power ${lab.name} ${peer} status`,
@@ -188,7 +188,7 @@ const directCluster = (lab: Lab, target: PairedTarget): Step => {
   const { machines } = target.pair
   return {
     id: `direct-cluster-${id}`,
-    title: `Tell Pacemaker to serve ${target.iqn} on one of ${machines.join(' and ')}`,
+    title: `Configure Pacemaker to serve ${target.iqn} on one of ${machines.join(' and ')}`,
     phase,
     needs: [`mirror-${id}`],
     apply: async (context) => {
@@ -216,7 +216,7 @@ const directCluster = (lab: Lab, target: PairedTarget): Step => {
     checks: [
       {
         id: `${id}-cluster`,
-        title: `Pacemaker is told what the lab file says, and nothing else`,
+        title: `Pacemaker is configured as the lab file says, and nothing else`,
         within: 30,
         hint: `lab exec ${lab.name} ${machines[0]} -- cibadmin --query --scope configuration`,
         probe: async (context) =>
@@ -233,7 +233,7 @@ const directCluster = (lab: Lab, target: PairedTarget): Step => {
 /** Pacemaker's view: both are members, each resource is where it should be, and nothing has failed. */
 const resourcesCheck = (lab: Lab, target: PairedTarget): Check => ({
   id: `${shortName(lab, target)}-resources`,
-  title: `disks, target and address of ${target.iqn} are on one machine, and each of the two watches the other's switch`,
+  title: `disks, target and address of ${target.iqn} are on one machine, and each of the two monitors the other's switch`,
   within: clusterDeadline,
   hint: `lab exec ${lab.name} ${target.pair.machines[0]} -- crm_mon -1`,
   probe: async (context) => {
@@ -253,7 +253,7 @@ const resourcesCheck = (lab: Lab, target: PairedTarget): Check => ({
         .map((id) => `${id} is elsewhere`),
       ...machines
         .filter((name) => at(`power-${name}`, 'Started').join() !== peerOf(target, name))
-        .map((name) => `nobody watches the switch of ${name}`),
+        .map((name) => `no machine monitors the switch of ${name}`),
     ]
     return {
       ok: wrong.length === 0,
@@ -284,7 +284,7 @@ const startResources = (lab: Lab, target: PairedTarget): Step => {
   const id = shortName(lab, target)
   return {
     id: `start-resources-${id}`,
-    title: `Wait until Pacemaker has started what serves ${target.iqn}`,
+    title: `Wait until Pacemaker has started everything that serves ${target.iqn}`,
     phase,
     needs: [`direct-cluster-${id}`],
     apply: async (context) => {
@@ -302,13 +302,13 @@ const servePair = (lab: Lab, target: PairedTarget): Step => {
   const serving: Served = {
     place: { at: (context) => servingMachine(context, target) },
     id,
-    by: 'the machine that serves',
+    by: 'the active machine',
     hint,
   }
   const waiting: Served = {
     place: { at: async (context) => peerOf(target, await servingMachine(context, target)) },
     id: `${id}-waiting`,
-    by: 'the machine that waits',
+    by: 'the standby machine',
     hint,
   }
   return {

@@ -53,7 +53,7 @@ const outdated = (
   const { nodeName } = pod.spec
   if (nodeName === undefined) return undefined
   const there = running.get(nodeName)
-  if (!there) return `${nodeName} is no node of this lab`
+  if (!there) return `${nodeName} is not a node of this lab`
   if (there instanceof Silence) return `${nodeName} does not answer: ${there.reason}`
   const said = (pod.status.containerStatuses ?? []).filter(({ state }) => state.running !== undefined)
   return said.some(({ containerID = '' }) => !there.has(containerID.replace('containerd://', '')))

@@ -59,7 +59,7 @@ const known = (
         ]
       : []),
     ...(lab.cluster && experiment.workload
-      ? [{ why: 'it works on what lab up deploys, and lab up deploys nothing on an existing cluster' }]
+      ? [{ why: 'it needs what lab up deploys, but lab up deploys nothing on an existing cluster' }]
       : []),
   ]
 }
@@ -76,7 +76,7 @@ const onCluster = async (
   experiment: Experiment,
 ): Promise<readonly Hindrance[]> => {
   const found: Hindrance[] = []
-  const rbac = `lab render ${lab.name} --rbac, for whoever may grant it`
+  const rbac = `lab render ${lab.name} --rbac prints the rights, for the cluster's administrator`
   if (lab.storage.length > 0) {
     const { items } = await kubectl.get<StorageClasses>('storageclasses')
     const names = items.map(({ metadata }) => metadata.name)
@@ -97,7 +97,7 @@ const onCluster = async (
   const state = await namespaceState(kubectl, namespace)
   if (state === 'foreign')
     found.push({
-      why: `the namespace ${namespace} is there already, and nobody made it for lab`,
+      why: `the namespace ${namespace} exists already, and was not made for lab`,
       fix: `kubectl get all --namespace ${namespace}`,
     })
   const missing = [
@@ -147,7 +147,7 @@ export const scenarioHindrances = (
     ? doNotStayOff(lab, provider)
     : []),
   ...(lab.cluster
-    ? [{ why: 'it needs the database of lab up, and lab up deploys nothing on an existing cluster' }]
+    ? [{ why: 'it needs the database of lab up, but lab up deploys nothing on an existing cluster' }]
     : []),
 ]
 

@@ -100,7 +100,7 @@ const takeOfCluster = async (
 ): Promise<void> => {
   const state = await namespaceState(kubectl, namespace)
   if (state === 'foreign')
-    throw refuse(namespace, 'is there already', `kubectl get all --namespace ${namespace}`)
+    throw refuse(namespace, 'exists already', `kubectl get all --namespace ${namespace}`)
   if (state === 'absent') {
     await undoLater(deletingNamespace.of('', { namespace, owner }))
     await kubectl.run(['create', '-f', '-'], {
@@ -126,7 +126,7 @@ const takeOfCluster = async (
       `already has ${String(items.length)} objects`,
       `kubectl get all --namespace ${namespace}`,
     )
-  if (holder === owner) throw refuse(namespace, 'has what an earlier run left', `lab heal ${lab.name}`)
+  if (holder === owner) throw refuse(namespace, 'has objects of an earlier run', `lab heal ${lab.name}`)
   await undoLater(emptyingNamespace.of('', { namespace, owner }))
   await kubectl.run(['create', '-f', '-'], {
     input: JSON.stringify({

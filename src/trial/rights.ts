@@ -156,9 +156,9 @@ export const rbacManifest = (lab: Lab, experiments: readonly Experiment[]): stri
       binding('Role', { name: 'lab', namespace: name }, 'lab'),
     ]),
   ]
-  return `# The least that lab needs for ${lab.name} on an existing cluster. Whoever may grant it:
+  return `# The least rights that lab needs for ${lab.name} on an existing cluster. Its administrator runs:
 #   lab render ${lab.name} --rbac | kubectl apply -f -
-# Then a kubeconfig for the service account, with the server and the authority of your own one:
+# Then make a kubeconfig for the service account, with the server and the authority of your own:
 #   kubectl create token ${account.name} --namespace ${home} --duration 8h
 ${objects.map((each) => stringify(each, { aliasDuplicateObjects: false })).join('---\n')}`
 }

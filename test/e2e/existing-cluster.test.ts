@@ -79,7 +79,7 @@ describe('a cluster that somebody else made', () => {
       await kubeconfigFor('deployment'),
     )
     expect(exitCode).toBe(3)
-    expect(stderr).toMatch(/its nodes are not to be seen/)
+    expect(stderr).toMatch(/its nodes are not visible/)
     expect(stderr).toContain('lab render deployment --rbac')
     await asAdmin.run(['delete', 'namespace', 'lab-deployment'])
   })

@@ -183,7 +183,7 @@ describe("Pacemaker's view of a pair", () => {
   })
 })
 
-describe('the machine that serves', () => {
+describe('the active machine', () => {
   const has =
     (...names: readonly string[]) =>
     (machine: string): string =>

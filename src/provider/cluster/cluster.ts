@@ -51,18 +51,18 @@ const leftOnCluster = async (lab: LabId): Promise<readonly Leftover[]> => {
     : [
         {
           kind: 'object',
-          what: `${String(open.length)} things of a run are still on the cluster: lab heal ${lab.name}; if the cluster is gone for good: rm -r ${root}`,
+          what: `${String(open.length)} objects of a run are still on the cluster: lab heal ${lab.name}; if the cluster is gone for good: rm -r ${root}`,
         },
       ]
 }
 
 export const clusterProvider: Provider = {
   name: 'cluster',
-  withoutSsh: 'reaches no node over SSH',
+  withoutSsh: 'cannot reach nodes over SSH',
   probe: () =>
     Promise.resolve({
       usable: false,
-      evidence: 'an existing cluster is used where somebody names it',
+      evidence: 'an existing cluster is used only if it is named',
       remedy: 'lab up LAB --kubeconfig FILE',
     }),
   preflight: async (lab) =>
@@ -70,7 +70,7 @@ export const clusterProvider: Provider = {
       ? []
       : [
           {
-            problem: `nobody has said which cluster ${lab.name} uses, nor how much memory its nodes have`,
+            problem: `${lab.name} has no cluster yet: neither it nor the memory of its nodes is known`,
             hint: `lab up ${lab.name} --kubeconfig FILE`,
           },
         ],

@@ -34,7 +34,7 @@ export const keptCluster = async (lab: LabId): Promise<KeptCluster | undefined> 
   try {
     return JSON.parse(text) as KeptCluster
   } catch (cause) {
-    throw new LabError('bad-state', `${file} should say which cluster ${lab.name} uses, and does not`, {
+    throw new LabError('bad-state', `${file} should say which cluster ${lab.name} uses, but does not`, {
       hint: `lab up ${lab.name} --kubeconfig FILE`,
       cause,
     })

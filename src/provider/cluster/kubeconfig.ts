@@ -26,7 +26,7 @@ export const minifiedKubeconfig = async (
   )
   if (said.exitCode === 0 && /^\s+server: /m.test(said.stdout)) return `${said.stdout}\n`
   if (said.code === 'ENOENT')
-    throw new LabError('no-program', 'kubectl: there is no such program here, and lab has built none', {
+    throw new LabError('no-program', 'kubectl: not found on this host, and lab has built none', {
       hint: 'lab prepare deployment, or install kubectl',
       exitCode: exitCodes.host,
     })

@@ -233,16 +233,19 @@ const switchesOf = (kept: KeptHosts): Power => ({
     if (spec.power) {
       await runAgent(spec, spec.power, 'off', loginsOf(kept))
       if (await runAgent(spec, spec.power, 'status', loginsOf(kept)))
-        throw new LabError('power-failed', `${machine}: ${spec.power.agent} says that it is on, after off`)
+        throw new LabError(
+          'power-failed',
+          `${machine}: ${spec.power.agent} reports it as on, after it was switched off`,
+        )
       return
     }
     // After a fence, the machine must certainly write no more; a reboot that was only requested is not certain.
     if (only)
       throw new LabError(
         'not-offered',
-        `${machine} has no power switch, so nobody can be sure that it is off`,
+        `${machine} has no power switch, so it is uncertain whether it is off`,
         {
-          hint: `power: { agent: fence_… } for ${machine} in ${kept.file.file}`,
+          hint: `set power: { agent: fence_… } for ${machine} in ${kept.file.file}`,
         },
       )
     const root = await asRoot(lab, kept, machine)
@@ -268,8 +271,8 @@ const fencingProblems = (lab: Lab, kept: KeptHosts): readonly Problem[] =>
     ? machinesWith(lab, 'worker')
         .filter(({ name }) => kept.file.hosts.find((host) => host.name === name)?.power === undefined)
         .map(({ name }) => ({
-          problem: `fencing: power switches lost nodes off, and ${name} has no power switch`,
-          hint: `power: { agent: fence_… } for ${name} in ${kept.file.file}, or fencing: none in the lab file`,
+          problem: `fencing: power switches lost nodes off, but ${name} has no power switch`,
+          hint: `set power: { agent: fence_… } for ${name} in ${kept.file.file}, or fencing: none in the lab file`,
         }))
     : []
 

@@ -38,7 +38,7 @@ export const runAgent = async (
   if (result.code === 'ENOENT')
     throw new LabError(
       'no-program',
-      `${agent}: there is no such program here, and ${name} is switched by it`,
+      `${agent}: not found on this host, but it is the power switch of ${name}`,
       {
         hint: 'sudo apt-get install fence-agents',
         exitCode: exitCodes.host,
@@ -49,7 +49,7 @@ export const runAgent = async (
   const said = `${result.stderr}\n${result.stdout}`.trim().split('\n').slice(-2).join(' | ')
   throw new LabError(
     'power-failed',
-    `${name}: ${agent} ${action}: ${result.timedOut ? `no answer within ${String(deadline)} s` : said || 'it failed and said nothing'}`,
+    `${name}: ${agent} ${action}: ${result.timedOut ? `no answer within ${String(deadline)} s` : said || 'it failed without any output'}`,
     { hint: `echo action=status | ${agent} …, with the options of ${name} in hosts.yaml` },
   )
 }

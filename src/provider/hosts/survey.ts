@@ -60,7 +60,7 @@ export const surveyHosts = async (
           host: spec.name,
           what: 'power switch',
           level: 'ok',
-          saw: `${spec.power.agent} says that it is ${on ? 'on' : 'off'}`,
+          saw: `${spec.power.agent} reports it as ${on ? 'on' : 'off'}`,
         })
       }
     } catch (error) {

@@ -82,10 +82,10 @@ describe('a power switch by a fence-agent', () => {
   })
 
   test.each([
-    ['{ ip: 10.0.0.5 }', /power\.agent: .*wanted one of Debian's fence-agents/],
-    ['{ agent: reboot.sh }', /power\.agent: .*wanted one of Debian's fence-agents/],
+    ['{ ip: 10.0.0.5 }', /power\.agent: .*expected one of Debian's fence-agents/],
+    ['{ agent: reboot.sh }', /power\.agent: .*expected one of Debian's fence-agents/],
     ['{ agent: fence_ipmilan, password: hunter2 }', /power\.password: a password does not belong/],
-    ['{ agent: fence_ipmilan, action: off }', /power\.action: is what lab says itself/],
+    ['{ agent: fence_ipmilan, action: off }', /power\.action: is set by lab itself/],
   ])('is refused in hosts.yaml as %s', (power, says) => {
     expect(() => fileWith(power)).toThrow(says)
     expect(() => fileWith(power)).not.toThrow(/hunter2/)
