@@ -165,6 +165,8 @@ const apart = [
   'hosts-kubernetes.test.ts',
   'hosts-soak.test.ts',
   'existing-cluster.test.ts',
+  'two-targets.test.ts',
+  'control-planes.test.ts',
 ]
 // Labs without Kubernetes leave a processor to others.
 const light = ['iscsi.test.ts', 'provider.test.ts', 'confinement.test.ts', 'chap.test.ts', 'registry.test.ts']

@@ -55,7 +55,11 @@ const runnables = (lab: Lab): readonly Runnable[] => [
   ),
 ]
 
-const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readonly Runnable[] => {
+/** The end of the name of a series of scenarios, which are run one after another. */
+const seriesEnd = '-any'
+
+/** @throws LabError for names that the lab does not have */
+export const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readonly Runnable[] => {
   const there = runnables(lab)
   const known = there.map(({ name }) => name)
   const listed = there.map(({ name, description }) => `  ${name.padEnd(20)}  ${description}`).join('\n')
@@ -76,9 +80,12 @@ const chosen = (lab: Lab, names: readonly string[], { all }: RunOptions): readon
       hint: `lab run ${lab.name} ${known[0] ?? ''}, or --all`,
       exitCode: exitCodes.usage,
     })
-  return names.map((name) => {
-    const found = there.find((candidate) => candidate.name === name)
-    if (!found)
+  return names.flatMap((name) => {
+    const found = there.filter((candidate) => candidate.name === name)
+    // `power-cut-any` is a series: every scenario whose name begins with it.
+    if (found.length === 0 && name.endsWith(seriesEnd))
+      found.push(...there.filter((candidate) => candidate.name.startsWith(`${name}-`)))
+    if (found.length === 0)
       throw new LabError(
         'no-scenario',
         `${lab.name} has no scenario ${name}${didYouMean(name, known)}\n${listed}`,
@@ -306,7 +313,7 @@ const run = async (
 }
 
 export const verb: Verb = {
-  words: { scenarios: 'names of scenarios of the lab file' },
+  words: { scenarios: 'names of scenarios of the lab file, or NAME-any for all whose names begin with it' },
   options: [
     new Option('--all', 'run every scenario of the lab file, with one report'),
     new Option('--on <lab>', 'run experiments on the machines of another lab that is up'),

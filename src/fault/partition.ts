@@ -1,11 +1,22 @@
 import { z } from 'zod'
 import { LabError } from '../error.js'
 import { type Draft, items, type DraftFile, type Found, type Path } from '../lab/draft.js'
-import { type Lab, type MachineSpec, machinesWith, nodesOf, podRangeOf, type Role } from '../lab/lab.js'
+import {
+  type Lab,
+  type MachineSpec,
+  machinesWith,
+  nodesOf,
+  pairsOf,
+  pairWith,
+  podRangeOf,
+  type Role,
+  serversOf,
+} from '../lab/lab.js'
 import type { SpecOf, WrittenOf } from '../lab/fault-spec.js'
 import { list } from '../lab/fields.js'
 import { shown } from '../lab/suggest.js'
 import { lasting, machinesAt, rolesAt, shares, where, whereProblem } from '../lab/where.js'
+import { replicationPort } from '../machine/pair.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
 import { faultOf, tableOf } from './fault.js'
@@ -21,10 +32,13 @@ const fields = {
       error: 'two lists of machines, such as [[database], [control-plane]]',
     })
     .meta({ description: 'The two sides: two lists of machines.' }),
-  protocol: z.enum(['all', 'api', 'storage'], { error: 'all, api or storage' }).default('all').meta({
-    description:
-      'What is cut: `api`, only the way to the API server; `storage`, only iSCSI; `all`, everything.',
-  }),
+  protocol: z
+    .enum(['all', 'api', 'storage', 'replication'], { error: 'all, api, storage or replication' })
+    .default('all')
+    .meta({
+      description:
+        'What is cut: `api`, only the way to the API server; `storage`, only iSCSI; `replication`, only what keeps the copies of a target on two machines the same; `all`, everything.',
+    }),
   for: lasting,
 }
 
@@ -37,8 +51,8 @@ declare module '../lab/fault-spec.js' {
 type Protocol = SpecOf<'partition'>['protocol']
 
 /**
- * All addresses from which machines send: their own, those of the pods of nodes, and the address of the API server if
- * one of the control planes may have it.
+ * All addresses from which machines send: their own, those of the pods of nodes, and the address of the API server or
+ * of a target if every machine that may have it is among them.
  */
 const addressesOf = (lab: Lab, machines: readonly MachineSpec[]): string => {
   const endpoint = lab.kubernetes?.endpoint
@@ -49,6 +63,9 @@ const addressesOf = (lab: Lab, machines: readonly MachineSpec[]): string => {
       ...(nodesOf(lab).includes(machine) ? [podRangeOf(lab, machine)] : []),
     ]),
     ...(endpoint !== undefined && all ? [endpoint] : []),
+    ...pairsOf(lab)
+      .filter(({ pair }) => pair.machines.every((name) => machines.some((machine) => machine.name === name)))
+      .map(({ pair }) => pair.address),
   ].join(', ')
 }
 
@@ -82,6 +99,10 @@ const partitionTable = (
 
 type Sides = readonly [readonly MachineSpec[], readonly MachineSpec[]]
 
+/** Whether a machine may have an address besides its own: one that moves between several. */
+const mayHaveAnother = (lab: Lab, { name, role }: MachineSpec): boolean =>
+  (lab.kubernetes?.endpoint !== undefined && role === 'control-plane') || pairWith(lab, name) !== undefined
+
 /** Which machines drop what, so that two sets of machines cannot reach each other. */
 const cut = (
   lab: Lab,
@@ -95,18 +116,26 @@ const cut = (
   if (protocol === 'all')
     return [
       ...one.map((at) => ({ at, others: other })),
-      // Any of them may have the address of the API server: the one that has it drops the packets to it.
-      ...(lab.kubernetes?.endpoint === undefined
-        ? []
-        : other.filter(({ role }) => role === 'control-plane').map((at) => ({ at, others: one }))),
+      // Any of them may have an address that moves, of the API server or a target: the one that has it drops the packets to it.
+      ...other.filter((machine) => mayHaveAnother(lab, machine)).map((at) => ({ at, others: one })),
     ]
+  // Each copy of the disks may have called the other.
+  if (protocol === 'replication') {
+    const port = { remote: replicationPort }
+    const mirrors = (side: readonly MachineSpec[]) => side.filter(({ name }) => pairWith(lab, name))
+    return [
+      ...mirrors(one).map((at) => ({ at, others: mirrors(other), port })),
+      ...mirrors(other).map((at) => ({ at, others: mirrors(one), port })),
+    ]
+  }
   // For a single protocol, its clients drop it, since they know the server.
   const role = protocol === 'api' ? 'control-plane' : 'target'
   const port =
     protocol === 'api'
       ? 6443
-      : (lab.targets.find(({ machine }) => [...one, ...other].some(({ name }) => name === machine))?.port ??
-        3260)
+      : (lab.targets.find((target) =>
+          serversOf(target).some((server) => [...one, ...other].some(({ name }) => name === server)),
+        )?.port ?? 3260)
   const clients = (side: readonly MachineSpec[], servers: readonly MachineSpec[]) => {
     const asked = servers.filter((machine) => machine.role === role)
     return asked.length === 0
@@ -227,6 +256,12 @@ function* partitionRules(file: DraftFile, fault: Draft<WrittenOf<'partition'>>, 
       message:
         'api is the traffic between nodes and the control plane; put the control plane on one side and nodes on the other',
     }
+  } else if (fault.protocol === 'replication' && !faces('target', ['target'])) {
+    yield {
+      path: [...path, 'protocol'],
+      message:
+        'replication is the traffic between the two machines of a target; put one of them on each side',
+    }
   } else if (fault.protocol === 'storage' && !faces('target', ['worker', 'initiator'])) {
     yield {
       path: [...path, 'protocol'],
@@ -246,6 +281,7 @@ export const partition = faultOf({
   // A node that is cut off from the API server is no longer heard.
   silences: ({ between, protocol }, file) =>
     protocol !== 'storage' &&
+    protocol !== 'replication' &&
     (between ?? [undefined])
       .flatMap((side) => side ?? [undefined])
       .some((word) => word === undefined || rolesAt(file, word).includes('control-plane')),

@@ -8,15 +8,17 @@ import { didYouMean, shown } from './suggest.js'
 
 export const where = (description = 'What it happens to') =>
   z.string({ error: 'a machine, a role, database or standby' }).meta({
-    description: `${description}: a machine by its name, all machines of a role, \`database\` (the worker that runs the database at that moment), \`standby\` (the workers that do not), \`etcd-leader\` (the control plane that leads etcd) or \`endpoint\` (the control plane that has the API server's address).`,
+    description: `${description}: a machine by its name, all machines of a role, \`database\` (the worker that runs the database at that moment), \`standby\` (the workers that do not), \`etcd-leader\` (the control plane that leads etcd), \`endpoint\` (the control plane that has the API server's address), \`target-serving\` or \`target-waiting\` (of the two machines of a target, the one that serves, or the other).`,
     examples: ['database', 'standby', 'worker1', 'target'],
   })
 
-/** Control planes that are named by what they do at the moment. */
+/** Machines that are named by what they do at the moment: their role, and what that is. */
 const moving = {
-  'etcd-leader': 'the control plane that leads etcd',
-  endpoint: 'the control plane that has the address of the API server',
-} as const
+  'etcd-leader': { role: 'control-plane', is: 'the control plane that leads etcd' },
+  endpoint: { role: 'control-plane', is: 'the control plane that has the address of the API server' },
+  'target-serving': { role: 'target', is: 'the machine that serves a target of two machines' },
+  'target-waiting': { role: 'target', is: 'the machine that waits to serve a target of two machines' },
+} as const satisfies Readonly<Record<string, { readonly role: Role; readonly is: string }>>
 
 type Moving = keyof typeof moving
 
@@ -48,7 +50,7 @@ export const rolesAt = (file: DraftFile, where: string): readonly Role[] => {
   if (where === 'database' || where === 'standby') return ['worker']
   const machine = items(file.machines).find(([, { name }]) => name === where)?.[1]
   if (machine) return machine.role ? [machine.role] : []
-  if (isMoving(where)) return ['control-plane']
+  if (isMoving(where)) return [moving[where].role]
   return roles.filter((role) => role === where)
 }
 
@@ -68,10 +70,14 @@ export const whereProblem = (file: DraftFile, where: string): string | undefined
   const names = machines.map(({ name }) => String(name))
   if (names.includes(where)) return undefined
   if (isMoving(where)) {
-    const several = machines.filter(({ role }) => role === 'control-plane').length > 1
-    return several
+    const { role, is } = moving[where]
+    if (role === 'target')
+      return items(file.iscsi?.targets).some(([, { machines: two }]) => two !== undefined)
+        ? undefined
+        : `${where} is ${is}, so a target with machines is required`
+    return machines.filter((machine) => machine.role === role).length > 1
       ? undefined
-      : `${where} is ${moving[where]}, so several machines with the role control-plane are required`
+      : `${where} is ${is}, so several machines with the role control-plane are required`
   }
   if ((roles as readonly string[]).includes(where)) {
     return machines.some(({ role }) => role === where) ? undefined : `no machine has the role ${where}`

@@ -5,23 +5,32 @@ import type { AimedFault, FaultRecord } from '../fault/fault.js'
 import { see, type Seen } from '../fault/sign.js'
 import type { LabId } from '../identity.js'
 import { type JournalEntry, noteUndo, readJournal } from '../journal.js'
-import type { FaultSpec } from '../lab/lab.js'
+import { type FaultSpec, pairsOf } from '../lab/lab.js'
 import type { Roles } from '../lab/where.js'
 import type { FaultFact } from './facts.js'
 import type { Registry } from './registry.js'
 import { holdersOf } from '../steps/endpoint.js'
 import { leaderOf } from '../steps/etcd.js'
+import { peerOf, servingMachine } from '../steps/pair-members.js'
 import type { TrialEvent, TrialEventName } from './trial-event.js'
 import { undoAll } from './undo.js'
 
 /** The machines that a word of a fault can mean at this moment. */
 const rolesNow = async (context: Context, server: string): Promise<Roles> => {
-  if (context.lab.kubernetes?.endpoint === undefined) return { server }
-  const [leader, holders] = await Promise.all([leaderOf(context), holdersOf(context)])
+  const { lab } = context
+  const [pair] = pairsOf(lab)
+  const [leader, [holder], serving] = await Promise.all([
+    lab.kubernetes?.endpoint === undefined ? undefined : leaderOf(context),
+    lab.kubernetes?.endpoint === undefined ? [] : holdersOf(context),
+    pair && servingMachine(context, pair),
+  ])
+  const waiting = pair && serving !== undefined ? peerOf(pair, serving) : undefined
   return {
     server,
     ...(leader === undefined ? {} : { 'etcd-leader': leader }),
-    ...(holders[0] === undefined ? {} : { endpoint: holders[0] }),
+    ...(holder === undefined ? {} : { endpoint: holder }),
+    ...(serving === undefined ? {} : { 'target-serving': serving }),
+    ...(waiting === undefined ? {} : { 'target-waiting': waiting }),
   }
 }
 

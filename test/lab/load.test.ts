@@ -67,6 +67,7 @@ describe('valid files', () => {
       'control-planes',
       'deployment',
       'deployment-ha',
+      'hacmp',
       'iscsi',
       'iscsi-ha',
       'iscsi-pair',

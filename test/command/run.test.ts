@@ -1,0 +1,25 @@
+/** Which scenarios `lab run` takes for the names that it is given. */
+import { describe, expect, it } from 'vitest'
+import { chosen } from '../../src/command/run.js'
+import { loadLab } from '../../src/registry.js'
+
+const hacmp = await loadLab('hacmp')
+
+const names = (...words: readonly string[]): readonly string[] =>
+  chosen(hacmp, words, {}).map(({ name }) => name)
+
+describe('the scenarios that are run', () => {
+  it('are those that are named, in that order', () => {
+    expect(names('targets-apart', 'target-hang')).toEqual(['targets-apart', 'target-hang'])
+  })
+
+  it('are each machine in turn for a series', () => {
+    const found = names('power-cut-any')
+    expect(found).toHaveLength(hacmp.machines.length)
+    expect(found.every((name) => name.startsWith('power-cut-any-'))).toBe(true)
+  })
+
+  it('are none where a name is only the beginning of another, and the message lists them', () => {
+    expect(() => names('target')).toThrow('hacmp has no scenario target')
+  })
+})
