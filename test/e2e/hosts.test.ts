@@ -80,8 +80,8 @@ describe('lab hosts check', () => {
     await world.owner('10.20.30.71', 'userdel -r guest 2>/dev/null; true')
     const wrong = await refused([], { PI_PASSWORD: 'wrong-one' })
     expect(wrong).toEqual([
-      expect.stringMatching(/^target: .*no login as pi/),
-      expect.stringMatching(/^initiator: .*no login as guest/),
+      expect.stringMatching(/^target: .*cannot log in as pi/),
+      expect.stringMatching(/^initiator: .*cannot log in as guest/),
     ])
     expect(wrong.join()).not.toContain('wrong-one')
   })
