@@ -58,7 +58,8 @@ export const writeRow = (lab: Lab, database: DatabaseSpec): Step => ({
   id: 'write-row',
   title: `Write a row through node port ${String(database.nodePort)} from this host`,
   phase,
-  needs: ['deploy-database'],
+  // The row is read back through every node, and a node port leads nowhere before kube-proxy runs there.
+  needs: ['deploy-database', 'prove-kube-proxy'],
   apply: async (context) => {
     const node = machinesWith(lab, 'worker')[0]
     if (!node) throw new Error('a database without a worker')
