@@ -192,12 +192,13 @@ it('lab heal restores a database that a run killed while reading back had scaled
 })
 
 it('a failing run masks the secrets that a program on a worker prints', async () => {
-  // As a tool that quotes its configuration, and at last the lines that it cannot read.
+  // As a tool that quotes its configuration, and at last the line that it cannot read.
+  const line = `node.session.auth.password = ${chapPassword ?? ''}`
   const on = (script: string) => bench.ok('exec', 'odd', 'worker1', '--', 'sh', '-c', script)
   await on(
     `cp -a /usr/sbin/iscsiadm /root/iscsiadm
-     printf '%s\\n' '#!/bin/sh' 'cat $(find /etc/iscsi /var/lib/iscsi -type f) >&2; cat >&2
-       grep -rh "^node.session.auth.password = " /etc/iscsi /var/lib/iscsi >&2; exit 7' > /usr/sbin/iscsiadm`,
+     printf '%s\\n' ${quote(line)} > /root/line
+     printf '%s\\n' '#!/bin/sh' 'cat $(find /etc/iscsi /var/lib/iscsi -type f) >&2; cat - /root/line >&2; exit 7' > /usr/sbin/iscsiadm`,
   )
   for (const how of [[], ['-o', 'json']]) {
     const { exitCode, stdout, stderr } = await lab('run', 'odd', 'hopeless', ...how)
@@ -206,7 +207,7 @@ it('a failing run masks the secrets that a program on a worker prints', async ()
   }
   expect((await latest()).verdict).not.toBe('PASS')
   expect(await readFile(join(folder, 'runs', 'latest', 'report.html'), 'utf8')).toContain('***')
-  await on('cp -a /root/iscsiadm /usr/sbin/iscsiadm')
+  await on('cp -a /root/iscsiadm /usr/sbin/iscsiadm; rm /root/iscsiadm /root/line')
   expect((await lab('heal', 'odd')).exitCode).toBe(0)
   await bench.whole('odd')
 })
