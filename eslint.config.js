@@ -107,7 +107,7 @@ const layers = {
   },
   class: {
     src: ['error', 'lab', 'parts', 'provider/uml', 'render', 'state', 'trust'],
-    packages: ['@fastify/static', 'execa', 'fastify', 'uqr', 'ws', 'yaml', 'zod'],
+    packages: ['execa', 'fastify', 'uqr', 'ws', 'yaml', 'zod'],
   },
   lifecycle: {
     src: [

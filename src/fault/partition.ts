@@ -116,7 +116,8 @@ const cut = (
   if (protocol === 'all')
     return [
       ...one.map((at) => ({ at, others: other })),
-      // Any of them may have an address that moves, of the API server or a target: the one that has it drops the packets to it.
+      // Any of them may have an address that moves, of the API server or a target: the one that has it drops the
+      // packets to it.
       ...other.filter((machine) => mayHaveAnother(lab, machine)).map((at) => ({ at, others: one })),
     ]
   // Each copy of the disks may have called the other.
