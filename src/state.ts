@@ -228,6 +228,22 @@ export const readIfThere = (path: string): Promise<string | undefined> =>
     throw error
   })
 
+/**
+ * A record that lab keeps as JSON; undefined if there is none.
+ * @param says what it should say, after its path
+ * @param hint the command that writes it again
+ * @throws LabError `bad-state` if it is damaged
+ */
+export const recordIfThere = async <T>(path: string, says: string, hint: string): Promise<T | undefined> => {
+  const text = await readIfThere(path)
+  if (text === undefined) return undefined
+  try {
+    return JSON.parse(text) as T
+  } catch (cause) {
+    throw new LabError('bad-state', `${path} should say ${says}, but does not`, { hint, cause })
+  }
+}
+
 let written = 0
 
 /** Writes a file as a whole, readable only by its owner. Several writers may run at once: the last one wins. */

@@ -1,10 +1,9 @@
 /**
  * Which existing cluster a lab uses, as recorded in the lab's folder. The kubeconfig next to it has the credentials.
  */
-import { LabError } from '../../error.js'
 import type { LabId } from '../../identity.js'
 import type { ExistingCluster, Lab, MachineSpec } from '../../lab/lab.js'
-import { pathsOf, readIfThere, writePrivate } from '../../state.js'
+import { pathsOf, recordIfThere, writePrivate } from '../../state.js'
 
 /** A node as a machine of the lab. */
 export interface ClusterNode {
@@ -27,19 +26,12 @@ export interface KeptCluster extends ExistingCluster {
 }
 
 /** Undefined: the lab uses no existing cluster. */
-export const keptCluster = async (lab: LabId): Promise<KeptCluster | undefined> => {
-  const file = pathsOf(lab).cluster
-  const text = await readIfThere(file)
-  if (text === undefined) return undefined
-  try {
-    return JSON.parse(text) as KeptCluster
-  } catch (cause) {
-    throw new LabError('bad-state', `${file} should say which cluster ${lab.name} uses, but does not`, {
-      hint: `lab up ${lab.name} --kubeconfig FILE`,
-      cause,
-    })
-  }
-}
+export const keptCluster = (lab: LabId): Promise<KeptCluster | undefined> =>
+  recordIfThere(
+    pathsOf(lab).cluster,
+    `which cluster ${lab.name} uses`,
+    `lab up ${lab.name} --kubeconfig FILE`,
+  )
 
 export const keepCluster = (lab: LabId, kept: KeptCluster): Promise<void> =>
   writePrivate(pathsOf(lab).cluster, JSON.stringify(kept, null, 2))

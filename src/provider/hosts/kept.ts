@@ -1,10 +1,9 @@
 /** Which hosts a lab has, as recorded in the lab's folder: with what is needed to reach them, and without secrets. */
 import type { LabId } from '../../identity.js'
-import { LabError } from '../../error.js'
 import { nthRange, parseSubnet, subnetText } from '../../lab/address.js'
 import type { HostsFile } from '../../lab/hosts-file.js'
 import { type Lab, nodesOf } from '../../lab/lab.js'
-import { pathsOf, readIfThere, writePrivate } from '../../state.js'
+import { pathsOf, recordIfThere, writePrivate } from '../../state.js'
 import { type Asked, interfaceOf } from './preflight.js'
 
 /** The real properties of a machine of the lab. */
@@ -26,22 +25,8 @@ export interface KeptHosts {
 }
 
 /** Undefined: the lab has no hosts. */
-export const keptHosts = async (lab: LabId): Promise<KeptHosts | undefined> => {
-  const text = await readIfThere(pathsOf(lab).hosts)
-  if (text === undefined) return undefined
-  try {
-    return JSON.parse(text) as KeptHosts
-  } catch (cause) {
-    throw new LabError(
-      'bad-state',
-      `${pathsOf(lab).hosts} should say which hosts ${lab.name} has, but does not`,
-      {
-        hint: `lab up ${lab.name} --hosts FILE`,
-        cause,
-      },
-    )
-  }
-}
+export const keptHosts = (lab: LabId): Promise<KeptHosts | undefined> =>
+  recordIfThere(pathsOf(lab).hosts, `which hosts ${lab.name} has`, `lab up ${lab.name} --hosts FILE`)
 
 export const keepHosts = (lab: LabId, kept: KeptHosts): Promise<void> =>
   writePrivate(pathsOf(lab).hosts, JSON.stringify(kept, null, 2))
