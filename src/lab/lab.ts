@@ -230,6 +230,10 @@ export const pairsOf = (lab: Lab): readonly PairedTarget[] => lab.targets.filter
 export const pairWith = (lab: Lab, machine: string): PairedTarget | undefined =>
   pairsOf(lab).find(({ pair }) => pair.machines.includes(machine))
 
+/** The other machine of a pair. */
+export const peerOf = ({ pair }: PairedTarget, machine: string): string =>
+  pair.machines.find((name) => name !== machine) ?? ''
+
 /**
  * Bytes of the disk behind a LUN. DRBD keeps its metadata at the end of each copy: 4 KiB for 128 MiB, and some more
  * (drbd.conf(5), "internal"); this leaves room to spare.

@@ -4,7 +4,15 @@
  */
 import { createHmac } from 'node:crypto'
 import { parseSubnet } from '../lab/address.js'
-import { type Lab, machineNamed, type MachineSpec, type PairedTarget, pairsOf, pairWith } from '../lab/lab.js'
+import {
+  type Lab,
+  machineNamed,
+  type MachineSpec,
+  type PairedTarget,
+  pairsOf,
+  pairWith,
+  peerOf,
+} from '../lab/lab.js'
 import { render } from '../render.js'
 import type { MachineFile } from './machine-file.js'
 
@@ -98,7 +106,7 @@ const memberFiles = (
   const name = resourceOf(target)
   const cluster = clusterOf(lab, target)
   const volumes = volumesOf(target, lunDevice)
-  const peer = target.pair.machines.find((other) => other !== machine.name) ?? ''
+  const peer = peerOf(target, machine.name)
   const data = {
     machines,
     name,

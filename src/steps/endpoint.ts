@@ -6,20 +6,18 @@ import { messageOf } from '../error.js'
 import { machineCheck, shared } from './checks.js'
 import { memberStepOf } from './control-plane.js'
 import { controlPlanesAtWork, membersSeenBy, removeMember, statusOf } from './etcd.js'
+import { hasAddress } from './moving-address.js'
 
 const phase = 'kubernetes'
 
 /** The control planes that have the address of the API server on an interface, according to themselves. */
 export const holdersOf = async (context: Context): Promise<readonly string[]> => {
-  const { lab, signal } = context
+  const { lab } = context
   const endpoint = lab.kubernetes?.endpoint ?? ''
   const found = await Promise.all(
-    machinesWith(lab, 'control-plane').map(async ({ name }) => {
-      const { stdout } = await context
-        .machine(name)
-        .try(shell`ip -brief -4 address show to ${endpoint}/32`, { signal, timeout: 10 })
-      return stdout.trim() === '' ? [] : [name]
-    }),
+    machinesWith(lab, 'control-plane').map(async ({ name }) =>
+      (await hasAddress(context, name, endpoint)) ? [name] : [],
+    ),
   )
   return found.flat()
 }

@@ -3,21 +3,18 @@ import type { Context } from '../context.js'
 import type { PairedTarget } from '../lab/lab.js'
 import { type Command, shell } from '../machine/sh.js'
 import { shared } from './checks.js'
+import { hasAddress } from './moving-address.js'
 import { type ClusterState, readClusterState } from './pair-state.js'
 
-/** The machines of a pair that have its address on an interface, according to themselves. */
+/** The machines of a pair that have its address on an interface; a machine that does not answer has none. */
 export const holdersOfPortal = async (
   context: Context,
   { pair }: PairedTarget,
 ): Promise<readonly string[]> => {
   const found = await Promise.all(
-    pair.machines.map(async (name) => {
-      const said = await context
-        .machine(name)
-        .try(shell`ip -brief -4 address show to ${pair.address}/32`, { signal: context.signal, timeout: 10 })
-        .catch(() => undefined)
-      return said === undefined || said.stdout.trim() === '' ? [] : [name]
-    }),
+    pair.machines.map(async (name) =>
+      (await hasAddress(context, name, pair.address).catch(() => false)) ? [name] : [],
+    ),
   )
   return found.flat()
 }
@@ -49,10 +46,6 @@ export const servingMachine = async (context: Context, target: PairedTarget): Pr
       : `both ${target.pair.machines.join(' and ')} have the address ${target.pair.address}`,
   )
 }
-
-/** The other machine of a pair. */
-export const peerOf = ({ pair }: PairedTarget, machine: string): string =>
-  pair.machines.find((name) => name !== machine) ?? ''
 
 /** Asks the first machine of the pair that answers, since each knows the state of both. */
 export const askEither = async (

@@ -3,13 +3,13 @@
  * moves disks, target and address together. Before one takes over, the other is switched off.
  */
 import type { Check, Context, Step } from '../context.js'
-import { type Lab, machineNamed, type PairedTarget } from '../lab/lab.js'
+import { type Lab, machineNamed, type PairedTarget, peerOf } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import { clusterConfiguration, pairFolder, resourceOf } from '../machine/pair.js'
 import { groupOf, type RedfishEndpoint } from '../provider/provider.js'
 import type { Verdict } from '../plan/step.js'
 import { eventually, machineCheck, serviceCheck } from './checks.js'
-import { askEither, clusterState, peerOf, servingMachine } from './pair-members.js'
+import { askEither, clusterState, servingMachine } from './pair-members.js'
 import { configurationDiffers, copiesIn, votesIn } from './pair-state.js'
 import { machineChecks, type Served, servesNothing, shortName, targetChecks } from './target.js'
 
