@@ -36,7 +36,11 @@ it('lab up corrects the clocks of all machines after the host slept, and changes
     // The database has just made its own certificate, which clients would not accept yet.
     ...['worker1', 'worker2'].map((name) => `${name}-row-inside`),
   ])
-  expect(await bench.up('life')).toEqual(machines.map((name) => `reach-${name}`))
+  const changed = await bench.up('life')
+  // For a moment the node controller may take every lease for four minutes old, and every node for lost.
+  expect(changed.filter((step) => !step.startsWith('ready-'))).toEqual(
+    machines.map((name) => `reach-${name}`),
+  )
   await bench.whole('life')
 })
 
