@@ -316,7 +316,10 @@ const main = (socketPath: string, address: string, logPath: string): void => {
     listener.on('error', (error) => say('the way to the API server', error))
     forward(listener, () => forwardTo)
     process.off('disconnect', nobody)
-    process.disconnect()
+    // Not within this handler: Node.js has not finished with the message yet.
+    setImmediate(() => {
+      process.disconnect()
+    })
     server.listen(socketPath, () => chmodSync(socketPath, 0o600))
   })
 }
