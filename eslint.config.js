@@ -134,8 +134,25 @@ const layers = {
     ],
     packages: [],
   },
+  'command-line': {
+    src: [
+      'error',
+      'identity',
+      'lab',
+      'lock',
+      'parts',
+      'plan',
+      'provider',
+      'providers',
+      'session',
+      'state',
+      'view',
+    ],
+    packages: ['commander'],
+  },
   command: {
     src: [
+      'command-line',
       'concurrent',
       'bundle',
       'class',

@@ -31,9 +31,9 @@ const pick = (list) => list[Math.floor(random() * list.length)]
 const name = 'fences'
 const from = (module) => JSON.stringify(`${dirname(cli)}/${module}`)
 const open = `
-  const { loadRunning } = await import(${from('lifecycle/kept-lab.js')})
+  const { loadRunning } = await import(${from('lifecycle/load-lab.js')})
   const { providerOf } = await import(${from('lifecycle/provider-in-use.js')})
-  const { sessionFor } = await import(${from('command/with-lab.js')})
+  const { sessionFor } = await import(${from('command-line/with-lab.js')})
   const lab = await loadRunning('${name}')
   const provider = await providerOf(lab)
   const context = await sessionFor(lab, provider, new AbortController().signal)

@@ -2,8 +2,8 @@
 /** The only place that touches the process, its signals and its exit code. */
 import { closeSync, openSync } from 'node:fs'
 import { isatty } from 'node:tty'
-import { runCommandLine } from './command/command-line.js'
-import type { Io } from './command/verb.js'
+import { runCommandLine } from './command-line/command-line.js'
+import type { Io } from './command-line/verb.js'
 import { verbs } from './command/verbs.js'
 import { exitCodes, Interrupted, LabError } from './error.js'
 import { version } from './version.js'
@@ -117,7 +117,8 @@ process.stderr.on('error', (error: NodeJS.ErrnoException) => {
 })
 
 /** Prints an error. The code for this is loaded only when needed, since most commands never need it. */
-const fail = async (error: unknown): Promise<number> => (await import('./command/fail.js')).fail(io, error)
+const fail = async (error: unknown): Promise<number> =>
+  (await import('./command-line/fail.js')).fail(io, error)
 
 /** Ends the process once its output has been written, and reports output that was lost. */
 const endOf = async (code: number): Promise<void> => {

@@ -1,6 +1,6 @@
 /**
  * Every fault and experiment of this program, and the lab-file readers that know them: no module below this one knows
- * them by name. Providers have a list of their own, `provider/registry.ts`.
+ * them by name. Providers have a list of their own, `provider/load.ts`.
  */
 import { experiments } from './course/experiments.js'
 import { faults } from './fault/faults.js'

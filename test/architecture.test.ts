@@ -56,7 +56,7 @@ describe('ARCHITECTURE.md', () => {
     'docs/contributing.md',
   ])('every file and folder that %s names exists', (document) => {
     const named = code(read(document)).filter((word) =>
-      /^[\w.-]*\/?(?:[\w.-]+\/)*[\w.-]+\.(?:ts|js|ya?ml|json|hbs)$|^[a-z/]+\/$/.test(word),
+      /^[\w.-]*\/?(?:[\w.-]+\/)*[\w.-]+\.(?:ts|js|ya?ml|json|hbs)$|^[a-z/-]+\/$/.test(word),
     )
     // Matched by its end, because a table row or a paragraph says in which folder a file is: `up.ts`, in the row of
     // src/plan.
@@ -89,6 +89,11 @@ test('docs/design/dependencies.md explains every package and names no other', ()
   )
 })
 
+/** Every source file, parsed once. */
+const parsed = new Map(
+  sources.map((path) => [path, ts.createSourceFile(path, read(path), ts.ScriptTarget.ES2022, true)]),
+)
+
 /**
  * The modules that a source file imports.
  * @param which those that it loads when it runs, also later; or only those that it loads at its start; or also those
@@ -96,7 +101,6 @@ test('docs/design/dependencies.md explains every package and names no other', ()
  */
 const importsOf = (path: string, which: 'runs' | 'at-start' | 'types' = 'runs'): readonly string[] => {
   const types = which === 'types'
-  const file = ts.createSourceFile(path, read(path), ts.ScriptTarget.ES2022, true)
   const found: string[] = []
   const add = (specifier: ts.Node | undefined): void => {
     if (specifier && ts.isStringLiteral(specifier)) found.push(specifier.text)
@@ -116,7 +120,8 @@ const importsOf = (path: string, which: 'runs' | 'at-start' | 'types' = 'runs'):
       add(node.arguments[0])
     ts.forEachChild(node, visit)
   }
-  visit(file)
+  const file = parsed.get(path)
+  if (file) visit(file)
   return found
 }
 
@@ -223,7 +228,7 @@ describe('imports', () => {
     for (const { files, rules: set } of configs) {
       const rule = set?.['@typescript-eslint/no-restricted-imports'] as
         readonly [string, { patterns: readonly { regex: string }[] }] | undefined
-      const folder = /^src\/([a-z]+)\/\*\*/.exec(String(files?.[0]))?.[1]
+      const folder = /^src\/([a-z-]+)\/\*\*/.exec(String(files?.[0]))?.[1]
       const allowed = /\(\?!\\\.\\\.\/\|\(\?:(.*?)\)\(\?:/.exec(rule?.[1].patterns[0]?.regex ?? '')?.[1]
       if (folder !== undefined && allowed !== undefined)
         enforced.set(

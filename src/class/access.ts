@@ -1,7 +1,7 @@
 /** Who may enter: a token logs in, a cookie keeps the login, and wrong guesses are limited. */
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { ClassFile } from './class.js'
-import { tokenOf } from './words.js'
+import { tokenOf } from './tokens.js'
 
 /** A seat's number, or the teacher. */
 export type Who = { readonly seat: string } | 'teacher'

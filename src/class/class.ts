@@ -14,7 +14,7 @@ import { z } from 'zod'
 import { exitCodes, LabError } from '../error.js'
 import { folderFrom, readIfThere, writePrivate } from '../state.js'
 import { makeFolder, refuseForeign } from '../trust.js'
-import { newToken } from './words.js'
+import { newToken } from './tokens.js'
 
 export { projectRoot } from '../render.js'
 

@@ -13,7 +13,7 @@ import { execa } from 'execa'
 import { exitCodes, LabError } from '../error.js'
 import { type ClassFile, classPaths } from './class.js'
 import { type Account, inside, openingCommand } from './namespaces.js'
-import { besideProcess, inScope } from './scope.js'
+import { besideProcess, inScope } from './systemd-scope.js'
 
 /** A Linux user name: `lab-iscsi-07`, at most 32 characters. */
 export const accountOf = (lab: string, seat: string): string =>

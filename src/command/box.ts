@@ -5,9 +5,17 @@ import { exitCodes, type ExitCode } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { type Architecture, boxName, boxOf, hostArchitecture, prepareBox } from '../parts/parts.js'
 import { needHostPackages } from '../parts/host.js'
-import { viewFor } from './with-lab.js'
-import { printJson } from './json.js'
-import { line, type VerbLine, asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
+import { viewFor } from '../command-line/with-lab.js'
+import { printJson } from '../command-line/json.js'
+import {
+  line,
+  type VerbLine,
+  asJson,
+  type Io,
+  type Options,
+  type Verb,
+  withEvents,
+} from '../command-line/verb.js'
 
 /** Builds the box for VirtualBox or libvirt machines, and says how to distribute it. */
 const run = async (

@@ -11,12 +11,20 @@ import { bundleServer } from '../bundle/serve.js'
 import { openBundle, sourceOf } from '../bundle/source.js'
 import { exitCodes, type ExitCode, LabError, messageOf } from '../error.js'
 import { quote } from '../machine/sh.js'
-import { chooseProvider } from '../provider/registry.js'
+import { chooseProvider } from '../provider/load.js'
 import { prepareParts } from '../lifecycle/parts.js'
-import { printJson } from './json.js'
-import { loadLab } from '../lifecycle/kept-lab.js'
-import { asJson, type Io, line, type Options, type Verb, type VerbLine, withEvents } from './verb.js'
-import { preparationOf, viewFor } from './with-lab.js'
+import { printJson } from '../command-line/json.js'
+import { loadLab } from '../lifecycle/load-lab.js'
+import {
+  asJson,
+  type Io,
+  line,
+  type Options,
+  type Verb,
+  type VerbLine,
+  withEvents,
+} from '../command-line/verb.js'
+import { preparationOf, viewFor } from '../command-line/with-lab.js'
 
 const mebibytes = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(0)} MiB`
 

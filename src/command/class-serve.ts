@@ -2,12 +2,12 @@
 import { once } from 'node:events'
 import { certificateFor } from '../class/certificate.js'
 import { classPaths, readClass, theClass } from '../class/class.js'
-import { serveControl } from '../class/control.js'
+import { serveControl } from '../class/control-socket.js'
 import { openGateway } from '../class/gateway.js'
 import { Keeper } from '../class/keeper.js'
 import { exitCodes, type ExitCode, LabError, messageOf } from '../error.js'
 import { takeLock } from '../lock.js'
-import type { Io } from './verb.js'
+import type { Io } from '../command-line/verb.js'
 
 export const serve = async (options: { readonly lab?: string }, io: Io): Promise<ExitCode> => {
   const wanted = await theClass(options.lab)

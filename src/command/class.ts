@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { forEachAtOnce } from '../concurrent.js'
 import { certificateFor } from '../class/certificate.js'
 import { cardUrl, type ClassFile, classPaths, theClass, writeClass } from '../class/class.js'
-import { callControl } from '../class/control.js'
+import { callControl } from '../class/control-socket.js'
 import type { Board } from '../class/gateway.js'
 import { resultsCsv, resultsJunit } from '../class/results.js'
 import { leftOfSeat, removeSeat } from '../class/seat.js'
@@ -13,8 +13,8 @@ import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { holderOf, takeLock } from '../lock.js'
 import { syncFolder } from '../state.js'
 import { dirname } from 'node:path'
-import { printJson } from './json.js'
-import { loadLab } from '../lifecycle/kept-lab.js'
+import { printJson } from '../command-line/json.js'
+import { loadLab } from '../lifecycle/load-lab.js'
 import { boardSoon, forgetParts, needRoot, up } from './class-up.js'
 import { serve } from './class-serve.js'
 import {
@@ -26,7 +26,7 @@ import {
   type VerbLine,
   withSource,
   withWait,
-} from './verb.js'
+} from '../command-line/verb.js'
 
 interface ClassOptions extends Options {
   readonly lab?: string

@@ -1,5 +1,5 @@
 import { exitCodes, type ExitCode, LabError } from '../error.js'
-import { type Io, type Options, type Verb } from './verb.js'
+import { type Io, type Options, type Verb } from '../command-line/verb.js'
 
 /** The words for completion: commands first, then labs. They come from the description of the command line. */
 const scripts: Readonly<Record<string, (commands: readonly string[]) => string>> = {

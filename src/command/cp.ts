@@ -1,9 +1,9 @@
 import { exitCodes, LabError } from '../error.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { machineOf } from './machines.js'
-import { handOver, sshArgs } from './hand-over.js'
-import { type Io, type Options, type Verb } from './verb.js'
+import { machineOf } from '../command-line/machines.js'
+import { handOver, sshArgs } from '../command-line/hand-over.js'
+import { type Io, type Options, type Verb } from '../command-line/verb.js'
 
 /** Runs scp with the lab's keys; `MACHINE:PATH` may be on either side. */
 const run = async (

@@ -1,10 +1,10 @@
 import { exitCodes, type ExitCode } from '../error.js'
-import { printJson } from './json.js'
-import { asJson, type Io, type Options, type Verb } from './verb.js'
+import { printJson } from '../command-line/json.js'
+import { asJson, type Io, type Options, type Verb } from '../command-line/verb.js'
 
 /** Reports for each provider whether it is usable, what was tried, and what would make it usable. */
 const run = async (options: Options, io: Io): Promise<ExitCode> => {
-  const { allProviders } = await import('../provider/registry.js')
+  const { allProviders } = await import('../provider/load.js')
   const { hostPackages } = await import('../parts/host.js')
   const found = await Promise.all(
     (await allProviders()).map(async (provider) => ({

@@ -3,9 +3,9 @@ import { exitCodes, type ExitCode, Interrupted } from '../error.js'
 import { pathsOf } from '../state.js'
 import { type KeptRecord, readEvents } from '../view/event-file.js'
 import { maskKnown } from '../view/secrets.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { asJson, type Io, type Options, type Verb } from './verb.js'
+import { asJson, type Io, type Options, type Verb } from '../command-line/verb.js'
 
 /** The line for people about a record. */
 const textOf = (record: KeptRecord): string => {

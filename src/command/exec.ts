@@ -1,11 +1,11 @@
 import { exitCodes, LabError } from '../error.js'
 import { quote } from '../machine/sh.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { withLab } from './with-lab.js'
-import { printJson } from './json.js'
-import { select } from './machines.js'
-import { asJson, type Io, type Options, type Verb, theirs } from './verb.js'
+import { withLab } from '../command-line/with-lab.js'
+import { printJson } from '../command-line/json.js'
+import { select } from '../command-line/machines.js'
+import { asJson, type Io, type Options, type Verb, theirs } from '../command-line/verb.js'
 
 /** Runs a command on one machine, a role or all at the same time; each line starts with the machine's name. */
 const run = async (

@@ -6,10 +6,10 @@ import { keepAgent, runAgent, startKeeper } from '../fencing/process.js'
 import { pathsOf } from '../state.js'
 import { eventFile } from '../view/event-file.js'
 import { maskKnown } from '../view/secrets.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { sessionFor } from './with-lab.js'
-import { type Io, type Verb } from './verb.js'
+import { sessionFor } from '../command-line/with-lab.js'
+import { type Io, type Verb } from '../command-line/verb.js'
 
 export interface AgentOptions {
   /** Starts the agent itself rather than its keeper. */

@@ -2,12 +2,12 @@ import { Option } from 'commander'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { exitCodes, LabError, messageOf } from '../error.js'
-import { fail } from './fail.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { fail } from '../command-line/fail.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { printJson } from './json.js'
-import { machineOf } from './machines.js'
-import { asJson, type Io, type Options, type Verb } from './verb.js'
+import { printJson } from '../command-line/json.js'
+import { machineOf } from '../command-line/machines.js'
+import { asJson, type Io, type Options, type Verb } from '../command-line/verb.js'
 
 const isPort = (text: string): boolean => /^\d{1,5}$/.test(text) && Number(text) < 65_536
 

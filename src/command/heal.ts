@@ -1,10 +1,10 @@
 import { type ExitCode } from '../error.js'
 import { readJournal } from '../journal.js'
 import { pathsOf } from '../state.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
 import { up } from './up.js'
-import { asJson, type Io, type Options, type Verb, withEvents, withWait } from './verb.js'
+import { asJson, type Io, type Options, type Verb, withEvents, withWait } from '../command-line/verb.js'
 
 /** `up` first undoes what a run has left, and then restores the lab to its last applied state. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {

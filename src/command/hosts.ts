@@ -13,9 +13,17 @@ import type { Holder } from '../provider/hosts/lock.js'
 import type { Logins } from '../provider/hosts/login.js'
 import type { Finding } from '../provider/hosts/preflight.js'
 import type { Survey } from '../provider/hosts/survey.js'
-import { cannotWrite } from './cannot-write.js'
-import { printJson } from './json.js'
-import { asJson, type Io, line, type Options, type Verb, type VerbLine, withYes } from './verb.js'
+import { cannotWrite } from '../command-line/cannot-write.js'
+import { printJson } from '../command-line/json.js'
+import {
+  asJson,
+  type Io,
+  line,
+  type Options,
+  type Verb,
+  type VerbLine,
+  withYes,
+} from '../command-line/verb.js'
 
 /** In the form that `ssh-keygen -l` prints. */
 const fingerprint = (hostKey: string): string => {
@@ -121,7 +129,7 @@ const check = async (
   const lab =
     options.lab === undefined
       ? undefined
-      : await (await import('../lifecycle/kept-lab.js')).loadLab(options.lab)
+      : await (await import('../lifecycle/load-lab.js')).loadLab(options.lab)
   const { hosts, findings } = await survey(named, lab, options, io)
   const refused = findings.filter(({ level }) => level === 'refuse')
   if (options.output === 'json')
@@ -159,7 +167,7 @@ const init = async (
   const machines =
     options.lab === undefined
       ? undefined
-      : (await (await import('../lifecycle/kept-lab.js')).loadLab(options.lab)).machines.map(
+      : (await (await import('../lifecycle/load-lab.js')).loadLab(options.lab)).machines.map(
           ({ name }) => name,
         )
   if (machines && machines.length !== logins.length)

@@ -3,8 +3,8 @@ import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { initLab } from '../lab/load.js'
-import { cannotWrite } from './cannot-write.js'
-import { type Io, type Options, type Verb } from './verb.js'
+import { cannotWrite } from '../command-line/cannot-write.js'
+import { type Io, type Options, type Verb } from '../command-line/verb.js'
 
 const run = async (
   name: string,

@@ -1,10 +1,10 @@
 import { exitCodes, LabError } from '../error.js'
 import { imagesOf } from '../lab/images.js'
 import { pathsOf } from '../state.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { handOver } from './hand-over.js'
-import { type Io, type Options, type Verb, theirs } from './verb.js'
+import { handOver } from '../command-line/hand-over.js'
+import { type Io, type Options, type Verb, theirs } from '../command-line/verb.js'
 
 const run = async (
   nameOrPath: string,

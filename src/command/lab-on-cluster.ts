@@ -6,12 +6,12 @@ import { join } from 'node:path'
 import { exitCodes, LabError, messageOf } from '../error.js'
 import type { Lab } from '../lab/lab.js'
 import { quote } from '../machine/sh.js'
-import type { ClusterNode, KeptCluster, NodeObject } from '../provider/cluster/kept.js'
+import type { ClusterNode, KeptCluster, NodeObject } from '../provider/cluster/lab-record.js'
 import type { Hindrance } from '../trial/hindrances.js'
 import { pathsOf, readIfThere, writePrivate } from '../state.js'
 import type { View } from '../view/view.js'
 import { providerInUse } from '../lifecycle/provider-in-use.js'
-import type { Io, Options } from './verb.js'
+import type { Io, Options } from '../command-line/verb.js'
 
 const field = (kubeconfig: string, name: string): string =>
   new RegExp(`^\\s*${name}: (\\S+)$`, 'm').exec(kubeconfig)?.[1] ?? ''
@@ -44,7 +44,7 @@ export const possibleTable = (found: readonly Possible[]): readonly string[] => 
  * @throws LabError `preflight` if nothing of the lab can run there; nothing was touched
  */
 export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: View): Promise<Lab> => {
-  const { keepCluster, keptCluster, nodeOf, onCluster } = await import('../provider/cluster/kept.js')
+  const { keepCluster, keptCluster, nodeOf, onCluster } = await import('../provider/cluster/lab-record.js')
   const kept = await keptCluster(lab)
   if (options.kubeconfig === undefined && !kept) {
     if (options.context !== undefined || options.storageClass !== undefined)
@@ -92,7 +92,7 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
     import('../machine/kubectl.js'),
     import('../trial/hindrances.js'),
     import('../registry.js'),
-    import('../provider/registry.js'),
+    import('../provider/load.js'),
   ])
   const folder = await mkdtemp(join(tmpdir(), 'lab-cluster-'))
   try {

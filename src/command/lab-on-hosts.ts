@@ -3,13 +3,13 @@ import { exitCodes, LabError } from '../error.js'
 import type { Lab } from '../lab/lab.js'
 import type { View } from '../view/view.js'
 import { providerInUse } from '../lifecycle/provider-in-use.js'
-import type { Io, Options } from './verb.js'
+import type { Io, Options } from '../command-line/verb.js'
 
 /** If the lab's key does not work at a host, a person at the terminal may be asked for passwords. */
 export const askForHosts = async (lab: Lab, io: Io): Promise<void> => {
   if (lab.provider !== 'hosts') return
   const [{ keptHosts }, { useLogins }, { loginsFor }] = await Promise.all([
-    import('../provider/hosts/kept.js'),
+    import('../provider/hosts/lab-record.js'),
     import('../provider/hosts/hosts.js'),
     import('./hosts.js'),
   ])
@@ -45,7 +45,7 @@ export const labOnHosts = async (lab: Lab, options: Options, io: Io, view: View)
     )
   const [{ keepHosts, keptHosts, onHosts, placedHosts }, { useLogins }, { survey, describe }] =
     await Promise.all([
-      import('../provider/hosts/kept.js'),
+      import('../provider/hosts/lab-record.js'),
       import('../provider/hosts/hosts.js'),
       import('./hosts.js'),
     ])

@@ -4,7 +4,7 @@ import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import type { Lab } from '../lab/lab.js'
-import { openDesk } from '../learn/desk.js'
+import { openDesk } from '../learn/learner-shell.js'
 import { Attempt, type Surroundings } from '../learn/attempt.js'
 import { learnAtTerminal } from '../learn/terminal.js'
 import {
@@ -25,10 +25,10 @@ import type { Session } from '../session.js'
 import { cleanName, exerciseMark, snapshotsOf } from '../snapshot.js'
 import { pathsOf, writePrivate } from '../state.js'
 import { PodHistory, type PodObject } from '../trial/history.js'
-import { loadLab, loadRunning } from '../lifecycle/kept-lab.js'
+import { loadLab, loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import type { Io, Options, Verb } from './verb.js'
-import { withLab } from './with-lab.js'
+import type { Io, Options, Verb } from '../command-line/verb.js'
+import { withLab } from '../command-line/with-lab.js'
 
 interface LearnOptions extends Options {
   readonly lang: Language

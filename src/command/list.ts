@@ -3,8 +3,8 @@ import { labHere, seatHere } from '../identity.js'
 import { madeLabs, pathsOf } from '../state.js'
 import { shippedLabs } from '../lab/shipped.js'
 import { providerNameInUse } from '../lifecycle/provider-in-use.js'
-import { printJson } from './json.js'
-import { asJson, type Io, type Options, type Verb } from './verb.js'
+import { printJson } from '../command-line/json.js'
+import { asJson, type Io, type Options, type Verb } from '../command-line/verb.js'
 
 /** Lists the shipped labs and those that are up. */
 const run = async (options: Options, io: Io): Promise<ExitCode> => {

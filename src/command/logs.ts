@@ -3,10 +3,10 @@ import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { groupOf } from '../provider/provider.js'
 import { readIfThere } from '../state.js'
 import { maskKnown } from '../view/secrets.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { withLab } from './with-lab.js'
-import { type Io, type Options, type Verb } from './verb.js'
+import { withLab } from '../command-line/with-lab.js'
+import { type Io, type Options, type Verb } from '../command-line/verb.js'
 
 /** Prints the end of a machine's console or its whole journal. */
 const run = async (

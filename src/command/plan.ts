@@ -3,11 +3,11 @@ import { leftOutLines } from '../plan/plan.js'
 import { runPlan } from '../plan/runner.js'
 import { planNow } from '../up.js'
 import { maskKnown } from '../view/secrets.js'
-import { loadLab } from '../lifecycle/kept-lab.js'
+import { loadLab } from '../lifecycle/load-lab.js'
 import { providerForUp } from '../lifecycle/provider-in-use.js'
-import { withLab } from './with-lab.js'
-import { printJson } from './json.js'
-import { asJson, type Io, type Options, type Verb, withProvider } from './verb.js'
+import { withLab } from '../command-line/with-lab.js'
+import { printJson } from '../command-line/json.js'
+import { asJson, type Io, type Options, type Verb, withProvider } from '../command-line/verb.js'
 
 /** Prints what `up` would do now, and why. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {

@@ -5,12 +5,12 @@ import type { Lab } from '../lab/lab.js'
 import type { Session } from '../session.js'
 import { maskKnown } from '../view/secrets.js'
 import type { View } from '../view/view.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
-import { printJson } from './json.js'
-import { machineOf } from './machines.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
+import { printJson } from '../command-line/json.js'
+import { machineOf } from '../command-line/machines.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
-import { withLab } from './with-lab.js'
+import { asJson, type Io, type Options, type Verb, withWait } from '../command-line/verb.js'
+import { withLab } from '../command-line/with-lab.js'
 
 const actions = ['on', 'off', 'cycle', 'status'] as const
 type Action = (typeof actions)[number]

@@ -1,10 +1,18 @@
 import { Option } from 'commander'
 import { exitCodes, type ExitCode } from '../error.js'
-import { allProviders, chooseProvider } from '../provider/registry.js'
-import { loadLab } from '../lifecycle/kept-lab.js'
-import { preparationOf, withLab } from './with-lab.js'
+import { allProviders, chooseProvider } from '../provider/load.js'
+import { loadLab } from '../lifecycle/load-lab.js'
+import { preparationOf, withLab } from '../command-line/with-lab.js'
 import { prepareParts } from '../lifecycle/parts.js'
-import { type Io, type Options, type Verb, withEvents, withProvider, withSource, withWait } from './verb.js'
+import {
+  type Io,
+  type Options,
+  type Verb,
+  withEvents,
+  withProvider,
+  withSource,
+  withWait,
+} from '../command-line/verb.js'
 
 /** Does the slow part in advance: for a workshop, a flight or CI. */
 const run = async (

@@ -6,9 +6,9 @@ import { runMarkdown } from '../report/documents.js'
 import { readRuns, runFiles } from '../report/folder.js'
 import type { RunReport } from '../report/schema.js'
 import { pathsOf } from '../state.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
-import { printJson } from './json.js'
-import { asJson, type Io, type Options, type Verb } from './verb.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
+import { printJson } from '../command-line/json.js'
+import { asJson, type Io, type Options, type Verb } from '../command-line/verb.js'
 
 const run = async (
   nameOrPath: string,

@@ -3,12 +3,12 @@ import { runPlan } from '../plan/runner.js'
 import { putBack, refuseUnlessThere } from '../snapshot.js'
 import { pathsOf } from '../state.js'
 import { planCut } from '../up.js'
-import { concluded, printFailures } from './fail.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { concluded, printFailures } from '../command-line/fail.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
 import { up } from './up.js'
-import { asJson, type Io, type Options, type Verb, withEvents, withWait } from './verb.js'
-import { withLab } from './with-lab.js'
+import { asJson, type Io, type Options, type Verb, withEvents, withWait } from '../command-line/verb.js'
+import { withLab } from '../command-line/with-lab.js'
 
 /**
  * Restores a lab from a snapshot. Running machines lose their power, because their unwritten data is not needed. Then

@@ -27,12 +27,12 @@ import type { Session } from '../session.js'
 import { planNow } from '../up.js'
 import { version } from '../version.js'
 import { maskKnown } from '../view/secrets.js'
-import { loadLab, loadRunning } from '../lifecycle/kept-lab.js'
+import { loadLab, loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { withLab } from './with-lab.js'
+import { withLab } from '../command-line/with-lab.js'
 import { exitCodeOf } from './report.js'
-import { printJson } from './json.js'
-import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
+import { printJson } from '../command-line/json.js'
+import { asJson, type Io, type Options, type Verb, withWait } from '../command-line/verb.js'
 
 export interface RunOptions extends Options {
   readonly all?: boolean

@@ -1,11 +1,11 @@
 import { Option } from 'commander'
 import { exitCodes, type ExitCode } from '../error.js'
 import { describe, sizeOf, takeSnapshot } from '../snapshot.js'
-import { printJson } from './json.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { printJson } from '../command-line/json.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
-import { withLab } from './with-lab.js'
+import { asJson, type Io, type Options, type Verb, withWait } from '../command-line/verb.js'
+import { withLab } from '../command-line/with-lab.js'
 
 /** A copy of a whole lab at one moment. A running lab is paused meanwhile. */
 const run = async (

@@ -1,9 +1,9 @@
 import { quote } from '../machine/sh.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { machineOf } from './machines.js'
-import { handOver, sshArgs } from './hand-over.js'
-import { type Io, type Options, type Verb, theirs } from './verb.js'
+import { machineOf } from '../command-line/machines.js'
+import { handOver, sshArgs } from '../command-line/hand-over.js'
+import { type Io, type Options, type Verb, theirs } from '../command-line/verb.js'
 
 /** Opens a shell on a machine, or runs one command with the terminal as its input. ssh itself does not know roles. */
 const run = async (

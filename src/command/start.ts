@@ -1,9 +1,9 @@
 import { type ExitCode } from '../error.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
 import { pathsOf } from '../state.js'
 import { up } from './up.js'
-import { asJson, type Io, type Options, type Verb, withEvents, withWait } from './verb.js'
+import { asJson, type Io, type Options, type Verb, withEvents, withWait } from '../command-line/verb.js'
 
 /** Starts a stopped lab as it was last brought up; later edits of its file take effect with `up`. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {

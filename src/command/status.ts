@@ -5,10 +5,10 @@ import { quote } from '../machine/sh.js'
 import { lacks } from '../provider/provider.js'
 import { pathsOf } from '../state.js'
 import { maskKnown } from '../view/secrets.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { printJson } from './json.js'
-import { asJson, type Io, type Options, type Verb } from './verb.js'
+import { printJson } from '../command-line/json.js'
+import { asJson, type Io, type Options, type Verb } from '../command-line/verb.js'
 
 /** Which nodes are watched, being fenced and fenced; undefined if the lab has no fencing. */
 const fencingStatus = async (lab: Lab) => {

@@ -4,12 +4,12 @@ import { leftOutLines } from '../plan/plan.js'
 import { runPlan } from '../plan/runner.js'
 import { fileOptions } from '../steps/machines.js'
 import { planStop } from '../up.js'
-import { concluded, printFailures } from './fail.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { concluded, printFailures } from '../command-line/fail.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerInUse } from '../lifecycle/provider-in-use.js'
-import { withLab } from './with-lab.js'
-import { printJson } from './json.js'
-import { asJson, type Io, type Options, type Verb, withWait } from './verb.js'
+import { withLab } from '../command-line/with-lab.js'
+import { printJson } from '../command-line/json.js'
+import { asJson, type Io, type Options, type Verb, withWait } from '../command-line/verb.js'
 
 /** Shuts down all machines in order and keeps their disks. Targets go last, since they serve the disks of others. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {

@@ -1,14 +1,14 @@
 import type { ExitCode } from '../error.js'
 import type { Lab } from '../lab/lab.js'
 import { bringUp } from '../lifecycle/bring-up.js'
-import { readLab } from '../lifecycle/kept-lab.js'
+import { readLab } from '../lifecycle/load-lab.js'
 import { providerForUp } from '../lifecycle/provider-in-use.js'
 import { reportJson } from '../plan/report.js'
 import { succeeded } from '../plan/runner.js'
 import type { Report } from '../plan/step.js'
 import { maskKnown } from '../view/secrets.js'
-import { concluded, printFailures } from './fail.js'
-import { printJson } from './json.js'
+import { concluded, printFailures } from '../command-line/fail.js'
+import { printJson } from '../command-line/json.js'
 import { labOnCluster } from './lab-on-cluster.js'
 import { labOnHosts } from './lab-on-hosts.js'
 import { summary } from './summary.js'
@@ -24,8 +24,8 @@ import {
   withSource,
   withWait,
   withYes,
-} from './verb.js'
-import { withLab } from './with-lab.js'
+} from '../command-line/verb.js'
+import { withLab } from '../command-line/with-lab.js'
 
 /** The verbs that bring a lab up. Only after `up` is its state the one that its file says. */
 type Title = 'up' | 'start' | 'heal' | 'restore'

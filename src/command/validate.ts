@@ -1,7 +1,7 @@
 import { exitCodes, type ExitCode } from '../error.js'
-import { loadLab } from '../lifecycle/kept-lab.js'
-import { printJson } from './json.js'
-import { asJson, type Io, type Options, type Verb } from './verb.js'
+import { loadLab } from '../lifecycle/load-lab.js'
+import { printJson } from '../command-line/json.js'
+import { asJson, type Io, type Options, type Verb } from '../command-line/verb.js'
 
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadLab(nameOrPath)

@@ -1,4 +1,4 @@
-import { line, type VerbLine } from './verb.js'
+import { line, type VerbLine } from '../command-line/verb.js'
 
 /** Every verb, in the order of `lab --help`. A new verb is a module and a line here. */
 export const verbs: readonly VerbLine[] = [

@@ -4,12 +4,12 @@ import { runPlan } from '../plan/runner.js'
 import { planNow } from '../up.js'
 import { maskKnown } from '../view/secrets.js'
 import { wantsColor } from '../view/view.js'
-import { concluded } from './fail.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { concluded } from '../command-line/fail.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { withLab } from './with-lab.js'
-import { printJson } from './json.js'
-import { asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
+import { withLab } from '../command-line/with-lab.js'
+import { printJson } from '../command-line/json.js'
+import { asJson, type Io, type Options, type Verb, withEvents } from '../command-line/verb.js'
 
 /** Runs every check on the running lab. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {

@@ -15,13 +15,13 @@ import type { Facts } from '../trial/facts.js'
 import { planNow } from '../up.js'
 import { maskKnown } from '../view/secrets.js'
 import type { View } from '../view/view.js'
-import { printJson } from './json.js'
-import { loadRunning } from '../lifecycle/kept-lab.js'
+import { printJson } from '../command-line/json.js'
+import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
 import { exitCodeOf } from './report.js'
 import { shortReport, versionsOf } from './run.js'
-import { asJson, type Io, type Options, type Verb, withEvents } from './verb.js'
-import { withLab } from './with-lab.js'
+import { asJson, type Io, type Options, type Verb, withEvents } from '../command-line/verb.js'
+import { withLab } from '../command-line/with-lab.js'
 
 /** Milliseconds between two checks for changes made by a person. */
 const pause = 250

@@ -1,7 +1,7 @@
 import { skew } from '../lab/fields.js'
 import { shell } from '../machine/sh.js'
 import { measureClocks } from './clock.js'
-import { lasting, where } from '../lab/where.js'
+import { lasting, where } from '../lab/fault-machines.js'
 import { faultOfMachine } from './fault.js'
 import { ofAll, type Sign, soon } from './sign.js'
 import { onRunning, undoAct } from './undo-act.js'

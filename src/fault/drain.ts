@@ -1,5 +1,5 @@
 import type { Context } from '../context.js'
-import { where } from '../lab/where.js'
+import { where } from '../lab/fault-machines.js'
 import { faultOfMachine } from './fault.js'
 import { ofAll, reunion, type Sign, soon } from './sign.js'
 import { undoAct } from './undo-act.js'

@@ -4,7 +4,7 @@ import type { FaultFields, FaultName, FaultSpec, SpecOf, WrittenOf } from '../la
 import type { MachineSpec } from '../lab/lab.js'
 import { type Role, roles } from '../lab/roles.js'
 import type { FaultForm } from '../lab/vocabulary.js'
-import { machinesAt, type Roles, rolesAt, type where, whereProblem } from '../lab/where.js'
+import { machinesAt, type Roles, rolesAt, type where, whereProblem } from '../lab/fault-machines.js'
 import type { Context } from '../context.js'
 import { lacksSsh, type Provider } from '../provider/provider.js'
 import type { Sign } from './sign.js'

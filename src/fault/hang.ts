@@ -1,7 +1,7 @@
 import { LabError, messageOf } from '../error.js'
 import { shell } from '../machine/sh.js'
 import { groupOf, lacks } from '../provider/provider.js'
-import { lasting, where } from '../lab/where.js'
+import { lasting, where } from '../lab/fault-machines.js'
 import { faultOfMachine } from './fault.js'
 import { bootIdOf, described, stateOf } from './power.js'
 import { comeback, ofAll, type Sign, soon } from './sign.js'

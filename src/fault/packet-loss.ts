@@ -1,6 +1,6 @@
 import { percentage } from '../lab/fields.js'
 import { shell } from '../machine/sh.js'
-import { lasting, where } from '../lab/where.js'
+import { lasting, where } from '../lab/fault-machines.js'
 import { faultOfMachine } from './fault.js'
 import { hasTable, loadTable, removingTable } from './packet-filter.js'
 import { ofAll, printed, type Sign, soon } from './sign.js'

@@ -15,7 +15,7 @@ import {
 import type { SpecOf, WrittenOf } from '../lab/fault-spec.js'
 import { list } from '../lab/fields.js'
 import { shown } from '../lab/suggest.js'
-import { lasting, machinesAt, rolesAt, shares, where, whereProblem } from '../lab/where.js'
+import { lasting, machinesAt, rolesAt, shares, where, whereProblem } from '../lab/fault-machines.js'
 import { replicationPort } from '../machine/pair.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'

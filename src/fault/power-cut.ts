@@ -1,7 +1,7 @@
 import { exitCodes, LabError } from '../error.js'
 import { bootIdOf, BootIds, described, isBack, stateOf, switchingOn } from './power.js'
 import { groupOf, lacksSwitch } from '../provider/provider.js'
-import { lasting, where } from '../lab/where.js'
+import { lasting, where } from '../lab/fault-machines.js'
 import { faultOfMachine } from './fault.js'
 import { ofAll, type Sign, soon } from './sign.js'
 

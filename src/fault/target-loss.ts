@@ -1,4 +1,4 @@
-import { lasting, where } from '../lab/where.js'
+import { lasting, where } from '../lab/fault-machines.js'
 import { faultOfMachine } from './fault.js'
 import { enablingTargets, withoutTargets } from './targets.js'
 

@@ -4,7 +4,7 @@ import { defaults } from './fields.js'
 import type { LabFile } from './schema.js'
 import { durationOf } from './units.js'
 import type { DraftFault, FaultForm, Vocabulary } from './vocabulary.js'
-import { rolesAt } from './where.js'
+import { rolesAt } from './fault-machines.js'
 
 /** The rules of scenarios: which machines a fault can hit, and which limits can be measured. */
 

@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { LabError, messageOf } from '../error.js'
-import type { Answer } from './ask.js'
+import type { Answer } from './check.js'
 import { Attempt, type Surroundings } from './attempt.js'
 import type { Exercise } from './load.js'
 import type { StepSpec } from './schema.js'

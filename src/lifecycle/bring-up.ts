@@ -14,7 +14,7 @@ import { keepSecrets, pathsOf } from '../state.js'
 import { planNow } from '../up.js'
 import { writeAccess } from './access.js'
 import { healFirst } from './heal.js'
-import { keepManifests, rememberLab } from './kept-lab.js'
+import { keepManifests, rememberLab } from './load-lab.js'
 import { type PartsSource, prepareParts } from './parts.js'
 import { rememberProvider } from './provider-in-use.js'
 

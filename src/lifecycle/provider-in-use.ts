@@ -3,7 +3,7 @@ import type { LabId } from '../identity.js'
 import { exitCodes, LabError } from '../error.js'
 import type { Lab, ProviderName } from '../lab/lab.js'
 import type { Provider } from '../provider/provider.js'
-import { chooseProvider, providerNamed } from '../provider/registry.js'
+import { chooseProvider, providerNamed } from '../provider/load.js'
 import { providerNames } from '../providers.js'
 import { pathsOf, readIfThere, writePrivate } from '../state.js'
 

@@ -16,7 +16,7 @@ import type { Cache } from './cache.js'
 import { diagnose } from './diagnose.js'
 import type { Build, Fetch, Part } from './part.js'
 import { proxies, runInSandbox } from './sandbox.js'
-import { checkSpace } from './space.js'
+import { checkSpace } from './disk-space.js'
 
 /** Milliseconds after which a silent host counts as unreachable. */
 const connectTimeout = 5000

@@ -9,11 +9,11 @@ import { cardUrl, type ClassFile, newSecret, seatsOf } from '../../src/class/cla
 import type { Board } from '../../src/class/gateway.js'
 import { progressIn } from '../../src/class/progress.js'
 import { resultsCsv, resultsJunit } from '../../src/class/results.js'
-import { inScope, scopeOf } from '../../src/class/scope.js'
+import { inScope, scopeOf } from '../../src/class/systemd-scope.js'
 import { accountOf } from '../../src/class/seat.js'
-import { smallLab } from '../../src/class/small.js'
+import { smallLab } from '../../src/class/smaller-lab.js'
 import { keyCommands, unescaped } from '../../src/class/terminal.js'
-import { newToken, tokenOf, words } from '../../src/class/words.js'
+import { newToken, tokenOf, words } from '../../src/class/tokens.js'
 import { parseLab } from '../../src/registry.js'
 
 const GiB = 1024 ** 3

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { execa } from 'execa'
 import { describe, expect, test, vi } from 'vitest'
 import { writeAccess } from '../../src/lifecycle/access.js'
-import { loadLab } from '../../src/lifecycle/kept-lab.js'
+import { loadLab } from '../../src/lifecycle/load-lab.js'
 import { quote } from '../../src/machine/sh.js'
 import { umlProvider } from '../../src/provider/uml/uml.js'
 import { cli, type Desk, desks, type Ran } from '../helpers/cli.js'
@@ -287,7 +287,7 @@ describe.concurrent('files of a lab that a power cut emptied or cut short', () =
 })
 
 test("a lab file cannot reach lab's own files through a folder of manifests with the same name", async () => {
-  const { keepManifests } = await import('../../src/lifecycle/kept-lab.js')
+  const { keepManifests } = await import('../../src/lifecycle/load-lab.js')
   const state = await temporaryFolder()
   const before = process.env['LAB_STATE']
   process.env['LAB_STATE'] = state

@@ -147,9 +147,9 @@ export class Bench {
    */
   async power(lab: string, machine: string, what: 'cut' | 'on' | 'pause' | 'resume'): Promise<void> {
     const program = `
-      const { loadRunning } = await import(process.env.DIST + '/lifecycle/kept-lab.js')
+      const { loadRunning } = await import(process.env.DIST + '/lifecycle/load-lab.js')
       const { providerOf } = await import(process.env.DIST + '/lifecycle/provider-in-use.js')
-      const { sessionFor } = await import(process.env.DIST + '/command/with-lab.js')
+      const { sessionFor } = await import(process.env.DIST + '/command-line/with-lab.js')
       const { boot, fileOptions } = await import(process.env.DIST + '/steps/machines.js')
       const [name, machine, what] = process.argv.slice(1)
       const lab = await loadRunning(name)

@@ -2,8 +2,8 @@
 import { PassThrough } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { expect, test } from 'vitest'
-import { runCommandLine } from '../../src/command/command-line.js'
-import { asJson, type Io, line, type Options, type Verb } from '../../src/command/verb.js'
+import { runCommandLine } from '../../src/command-line/command-line.js'
+import { asJson, type Io, line, type Options, type Verb } from '../../src/command-line/verb.js'
 import { verbs } from '../../src/command/verbs.js'
 
 /** Stands in for src/command/greet.ts. */

@@ -7,7 +7,7 @@ import { exerciseFolders, exercisesFolder, folderOfExercise, loadExercise } from
 import { widthOf } from '../../src/learn/layout.js'
 import { stepScreen } from '../../src/learn/screen.js'
 import { languages } from '../../src/learn/words.js'
-import { providerNamed } from '../../src/provider/registry.js'
+import { providerNamed } from '../../src/provider/load.js'
 import { loadLab } from '../../src/registry.js'
 import { shipped as labs } from '../helpers/shipped.js'
 import { planUp } from '../../src/up.js'

@@ -10,7 +10,7 @@ import { LabError } from '../../src/error.js'
 import { Cache } from '../../src/parts/cache.js'
 import { buildParts, hashesOf } from '../../src/parts/graph.js'
 import type { Fetch, Part } from '../../src/parts/part.js'
-import { spaceNeeded } from '../../src/parts/space.js'
+import { spaceNeeded } from '../../src/parts/disk-space.js'
 import type { PartProgress } from '../../src/parts/preparation.js'
 import { build as buildIn, buildElsewhere, fake, outputOf as outputIn, states } from './fake.js'
 

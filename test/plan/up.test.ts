@@ -6,7 +6,7 @@ import { loadLab, parseLab } from '../../src/registry.js'
 import { shipped } from '../helpers/shipped.js'
 import type { FileOptions } from '../../src/machine/machine-file.js'
 import type { Plan } from '../../src/context.js'
-import { providerNamed } from '../../src/provider/registry.js'
+import { providerNamed } from '../../src/provider/load.js'
 import { planUp } from '../../src/up.js'
 
 const options: FileOptions = {

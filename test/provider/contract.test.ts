@@ -1,7 +1,7 @@
 /** The parts of the contract that need no machine, for every provider. test/e2e has those that boot machines. */
 import { describe, expect, test, vi } from 'vitest'
 import { loadLab } from '../../src/registry.js'
-import { allProviders, chooseProvider, providerNamed } from '../../src/provider/registry.js'
+import { allProviders, chooseProvider, providerNamed } from '../../src/provider/load.js'
 import { contractOfAny } from './contract.js'
 import { onlyPrograms } from './vagrant-tools.js'
 

@@ -7,7 +7,7 @@ import { parseLab } from '../../src/registry.js'
 import { sha256 } from '../../src/machine/files.js'
 import type { Context } from '../../src/context.js'
 import type { Verdict } from '../../src/plan/step.js'
-import { proveRefusal } from '../../src/steps/refusal.js'
+import { proveRefusal } from '../../src/steps/refused-logins.js'
 import { serveTarget } from '../../src/steps/target.js'
 
 const masking = parseLab(

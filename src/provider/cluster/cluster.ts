@@ -11,7 +11,7 @@ import { kubectlWith } from '../../machine/kubectl.js'
 import { builtKubectl } from '../../parts/parts.js'
 import { pathsOf, removeState } from '../../state.js'
 import type { Leftover, MachineState, Provider } from '../provider.js'
-import { keptCluster } from './kept.js'
+import { keptCluster } from './lab-record.js'
 
 interface NodeStatus {
   readonly metadata: { readonly name: string }

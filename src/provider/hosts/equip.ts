@@ -9,7 +9,7 @@ import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
 import { baseFile } from '../../parts/base-disk.js'
 import { nodePrograms } from '../../parts/parts.js'
-import { hostFolder, Recorder, runAsRoot } from './record.js'
+import { hostFolder, Recorder, runAsRoot } from './undo-record.js'
 
 /** What a host gets in addition to the files of the lab file. */
 export interface Equipment {

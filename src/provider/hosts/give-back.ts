@@ -5,7 +5,7 @@ import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
 import { type Holder, holderIn, lockFile } from './lock.js'
 import { askManifest, manifestDifference, manifestFile } from './manifest.js'
-import { hostFolder, runAsRoot } from './record.js'
+import { hostFolder, runAsRoot } from './undo-record.js'
 import { undoRecord } from './undo.js'
 
 /** Undefined: the host is free. */

@@ -18,13 +18,13 @@ import { imageArchive, prepareNodes } from '../../parts/parts.js'
 import { pathsOf, removeState } from '../../state.js'
 import type { Leftover, MachineState, Power, Problem, Provider } from '../provider.js'
 import { equip, lookEquipped, lunLink } from './equip.js'
-import { keepReturned, keepTaken, type KeptHosts, keptHosts } from './kept.js'
+import { keepReturned, keepTaken, type KeptHosts, keptHosts } from './lab-record.js'
 import { handBack, keyLineOf, readHolder } from './give-back.js'
 import { type Holder, holderText, lockFile } from './lock.js'
 import { Logins } from './login.js'
 import { askManifest, manifestFile } from './manifest.js'
 import { runAgent } from './power.js'
-import { hostFolder, runAsRoot } from './record.js'
+import { hostFolder, runAsRoot } from './undo-record.js'
 
 /**
  * The logins for hosts on which the lab's key is not installed yet, or no longer; a command that may ask for passwords

@@ -1,5 +1,5 @@
 /** Which lab uses a host: a file on the host itself, so that two people cannot use the same one. */
-import { hostFolder } from './record.js'
+import { hostFolder } from './undo-record.js'
 
 export const lockFile = `${hostFolder}/lock`
 

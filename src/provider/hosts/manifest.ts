@@ -3,7 +3,7 @@
  * before and after a lab has used the host.
  */
 import type { Transport } from '../../machine/machine.js'
-import { hostFolder, runAsRoot } from './record.js'
+import { hostFolder, runAsRoot } from './undo-record.js'
 
 /** The manifest of a host before it was changed, kept on the host itself. */
 export const manifestFile = `${hostFolder}/manifest`

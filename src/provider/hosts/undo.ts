@@ -2,7 +2,7 @@
 import { LabError, messageOf } from '../../error.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
-import { type Entry, hostFolder, readRecord, runAsRoot, undoFolder, words } from './record.js'
+import { type Entry, hostFolder, readRecord, runAsRoot, undoFolder, words } from './undo-record.js'
 
 /** Lines for a `case` of the shell that looks for one of them: names of users, mounts, tables. */
 const among = (lines: readonly string[]): string => quote(`\n${lines.join('\n')}\n`)

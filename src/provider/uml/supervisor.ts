@@ -43,7 +43,7 @@ import {
   type StartRequest,
   startRequest,
 } from './requests.js'
-import { forward, limitConnections, limitWaiting, tunnel } from './traffic.js'
+import { forward, limitConnections, limitWaiting, tunnel } from './connections.js'
 import { redfishPort, redfishServer, redfishService, type Switches } from './redfish.js'
 
 interface Entry extends StartRequest {

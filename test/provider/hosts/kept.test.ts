@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest'
 import { machineNamed, podRangeOf, portalOf } from '../../../src/lab/lab.js'
 import { machineFiles } from '../../../src/machine/files.js'
-import { onHosts } from '../../../src/provider/hosts/kept.js'
+import { onHosts } from '../../../src/provider/hosts/lab-record.js'
 import { loadLab } from '../../../src/registry.js'
 
 const placed = (name: string, address: string) => ({

@@ -44,12 +44,12 @@ const keptManifests = ({ root, manifests }: LabPaths, named: string): string => 
 const seated = async (written: Lab): Promise<Lab> => {
   const lab = { ...written, ...labHere(written.name) }
   if (existsSync(pathsOf(lab).cluster)) {
-    const { keptCluster, onCluster } = await import('../provider/cluster/kept.js')
+    const { keptCluster, onCluster } = await import('../provider/cluster/lab-record.js')
     const kept = await keptCluster(lab)
     return kept ? onCluster(lab, kept) : lab
   }
   if (!existsSync(pathsOf(lab).hosts)) return lab
-  const { keptHosts, onHosts } = await import('../provider/hosts/kept.js')
+  const { keptHosts, onHosts } = await import('../provider/hosts/lab-record.js')
   const kept = await keptHosts(lab)
   return kept ? onHosts(lab, kept) : lab
 }

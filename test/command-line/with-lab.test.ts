@@ -2,8 +2,8 @@
 import { describe, expect, test, vi } from 'vitest'
 import type { Lab } from '../../src/lab/lab.js'
 import type { Provider } from '../../src/provider/provider.js'
-import { withLab } from '../../src/command/with-lab.js'
-import type { Io } from '../../src/command/verb.js'
+import { withLab } from '../../src/command-line/with-lab.js'
+import type { Io } from '../../src/command-line/verb.js'
 
 const order = vi.hoisted((): string[] => [])
 
