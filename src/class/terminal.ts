@@ -33,6 +33,42 @@ export const keyCommands = (data: Buffer): readonly string[] => {
   return commands
 }
 
+/** What tmux says in control mode. */
+export interface ControlEvents {
+  /** The answer to a command that was written to its input. @param good whether the command succeeded */
+  readonly answered: (lines: readonly Buffer[], good: boolean) => void
+  /** A line that is not part of an answer: `%output %3 text`. */
+  readonly notified: (line: Buffer) => void
+}
+
+/**
+ * Reads the output of `tmux -C`, in pieces of any size. A block is `%begin TIME NUMBER FLAGS`, lines, and `%end` or
+ * `%error` with the same three fields. FLAGS is 1 for commands from the input. It is 0 for the command line of tmux
+ * itself, whose block may come after the first answers.
+ */
+export const controlReader = ({ answered, notified }: ControlEvents): ((data: Buffer) => void) => {
+  let rest = Buffer.alloc(0)
+  let block: { readonly id: string; readonly lines: Buffer[] } | undefined
+  const read = (line: Buffer): void => {
+    const [, word, id = ''] = /^%(begin|end|error) (\d+ \d+ \d+)$/.exec(line.toString('latin1', 0, 80)) ?? []
+    if (!block) {
+      if (word === 'begin') block = { id, lines: [] }
+      else notified(line)
+    } else if (word !== undefined && word !== 'begin' && id === block.id) {
+      const { lines } = block
+      block = undefined
+      if (id.endsWith(' 1')) answered(lines, word === 'end')
+    } else block.lines.push(line)
+  }
+  return (data) => {
+    rest = Buffer.concat([rest, data])
+    for (let at = rest.indexOf(10); at >= 0; at = rest.indexOf(10)) {
+      read(rest.subarray(0, at))
+      rest = rest.subarray(at + 1)
+    }
+  }
+}
+
 export interface TerminalEvents {
   /** The screen of the terminal. */
   output(data: Buffer): void
@@ -84,10 +120,8 @@ export const openTerminal = async (
     ...flags,
     ...(mode === 'own' ? ['-x', '80', '-y', '24'] : []),
   ])
-  let rest = Buffer.alloc(0)
   /** The answers that are expected: `capture` is drawn, `cursor` moves the cursor to its place. */
-  const asked: Asked[] = ['other']
-  let answer: Buffer[] | undefined
+  const asked: Asked[] = []
   let drawn = false
   let over = false
 
@@ -118,18 +152,9 @@ export const openTerminal = async (
       drawn = true
     }
   }
-  const line = (text: Buffer): void => {
-    if (answer) {
-      if (/^%(end|error) \d+ \d+ \d+$/.test(text.toString('latin1'))) {
-        const lines = answer
-        answer = undefined
-        answered(lines, text.toString('latin1', 0, 4) === '%end')
-      } else answer.push(text)
-      return
-    }
+  const notified = (text: Buffer): void => {
     const [word = ''] = text.toString('latin1', 0, 32).split(' ')
-    if (word === '%begin') answer = []
-    else if (word === '%layout-change' && mode !== 'own') draw()
+    if (word === '%layout-change' && mode !== 'own') draw()
     else if (word === '%output') {
       // `%output %3 TEXT`
       const start = text.indexOf(' ', '%output '.length) + 1
@@ -137,13 +162,7 @@ export const openTerminal = async (
     } else if (word === '%exit')
       end(text.toString('utf8').slice('%exit'.length).trim() || 'the shell has ended')
   }
-  child.stdout?.on('data', (data: Buffer) => {
-    rest = Buffer.concat([rest, data])
-    for (let at = rest.indexOf(10); at >= 0; at = rest.indexOf(10)) {
-      line(rest.subarray(0, at))
-      rest = rest.subarray(at + 1)
-    }
-  })
+  child.stdout?.on('data', controlReader({ answered, notified }))
   let said = ''
   child.stderr?.on('data', (data: Buffer) => (said = `${said}${data.toString()}`.slice(-500)))
   child.stdin?.on('error', () => end('the seat does not run'))

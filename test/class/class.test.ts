@@ -12,7 +12,7 @@ import { resultsCsv, resultsJunit } from '../../src/class/results.js'
 import { inScope, scopeOf } from '../../src/class/systemd-scope.js'
 import { accountOf } from '../../src/class/seat.js'
 import { smallLab } from '../../src/class/smaller-lab.js'
-import { keyCommands, unescaped } from '../../src/class/terminal.js'
+import { controlReader, keyCommands, unescaped } from '../../src/class/terminal.js'
 import { newToken, tokenOf, words } from '../../src/class/tokens.js'
 import { parseLab } from '../../src/registry.js'
 
@@ -141,6 +141,22 @@ describe('a token', () => {
 })
 
 describe('a terminal', () => {
+  test('takes only blocks with the flag 1 for answers, since the block of tmux itself may come after them', () => {
+    const output =
+      '%begin 1795989817 276 1\n120 30\n%end 1795989817 276 1\n%begin 1795989817 279 0\n%end 1795989817 279 0\n' +
+      '%output %0 hello\n%begin 1795989817 280 1\n%end 1795989817 276 1\n%error 1795989817 280 1\n'
+    for (const size of [1, 7, output.length]) {
+      const seen: string[] = []
+      const read = controlReader({
+        answered: (lines, good) => seen.push(`${good ? 'good' : 'bad'}: ${lines.join('|')}`),
+        notified: (line) => seen.push(line.toString()),
+      })
+      for (let at = 0; at < output.length; at += size) read(Buffer.from(output.slice(at, at + size)))
+      // A line of the screen that looks like the end of another block is text.
+      expect(seen).toEqual(['good: 120 30', '%output %0 hello', 'bad: %end 1795989817 276 1'])
+    }
+  })
+
   test('shows the bytes that tmux writes as octal digits', () => {
     expect(unescaped(Buffer.from('a\\033[1mb\\134\\015\\012é')).toString()).toBe('a\u001b[1mb\\\r\né')
     expect(unescaped(Buffer.from('\\9 \\0')).toString()).toBe('\\9 \\0')

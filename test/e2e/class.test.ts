@@ -26,13 +26,21 @@ const picture = async (page: Page, name: string): Promise<void> => {
   await page.screenshot({ path: join(folder, `${name}.png`) })
 }
 
-/** Whether a terminal of the page, `first` or `second`, shows the text. */
-const shows = (page: Page, text: string, which = 'first', timeout = 120_000): Promise<unknown> =>
-  page.waitForFunction(`globalThis.shownText?.(${JSON.stringify(which)}).includes(${JSON.stringify(text)})`, {
-    timeout,
-    // Not with its frames: a page behind another one draws none.
-    polling: 200,
-  })
+/** Waits until a terminal of the page, `first` or `second`, shows the text. */
+const shows = async (page: Page, text: string, which = 'first', timeout = 120_000): Promise<void> => {
+  const shown = `globalThis.shownText?.(${JSON.stringify(which)})`
+  try {
+    // `polling`: not with its frames, because a page behind another one draws none.
+    await page.waitForFunction(`${shown}?.includes(${JSON.stringify(text)})`, { timeout, polling: 200 })
+  } catch (error) {
+    throw new Error(
+      `the ${which} terminal does not show ${text}, but:\n${String(await page.evaluate(shown))}`,
+      {
+        cause: error,
+      },
+    )
+  }
+}
 
 describe.runIf(root)('lab class', () => {
   let room: Classroom
