@@ -69,6 +69,9 @@ const conflictWords = 'the object has been modified'
 /** The code of a request for something that is not there. */
 export const notThere = 'not-there'
 
+/** The code of a command that ran in a container, and ended with an exit code other than 0. */
+export const commandFailed = 'command-failed'
+
 /** The code for the output of a failed program: `too-busy`, `conflict`, or else the given one. */
 export const codeOf = (said: string, otherwise: string): string =>
   busyWords.test(said) ? tooBusy : said.includes(conflictWords) ? conflict : otherwise

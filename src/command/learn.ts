@@ -14,7 +14,7 @@ import {
   folderOfExercise,
   loadExercise,
 } from '../learn/load.js'
-import { openLedger } from '../learn/ledger.js'
+import { type Ledger, openLedger } from '../learn/ledger.js'
 import { readProgress, standingIn } from '../learn/progress.js'
 import { prove, type Proof, proofsJunit, seedsFor } from '../learn/prove.js'
 import { checksOf } from '../learn/schema.js'
@@ -74,21 +74,29 @@ const withSurroundings = async <T>(
         },
         until,
       )
-    const ledger = exercise.ledger && lab.database ? await openLedger(session, lab.database) : undefined
+    const open = async (): Promise<Ledger | undefined> =>
+      exercise.ledger && lab.database ? openLedger(session, lab.database) : undefined
+    let ledger = await open()
     try {
       return await body({
         context: session,
         plan,
         histories,
         clock,
-        ledger,
+        get ledger() {
+          return ledger
+        },
         type: (commands) => desk.type(commands),
         reset: async () => {
+          // Its rows go with the disks. Afterwards a new one begins.
+          await ledger?.close()
+          ledger = undefined
           const { exitCode, out } = await desk.type(`lab restore ${quote(lab.name)} ${cleanName} --wait`)
           if (exitCode !== 0)
             throw new LabError('not-restored', `the lab could not be restored: ${out.slice(-600)}`, {
               hint: `lab restore ${lab.name} ${cleanName}`,
             })
+          ledger = await open()
         },
       })
     } finally {

@@ -2,7 +2,7 @@
  * How a check of an exercise is asked of a real lab. There are three answers; the third is not the learner's mistake.
  */
 import type { Context, Plan } from '../context.js'
-import { LabError, messageOf, notThere, unlessAborted } from '../error.js'
+import { commandFailed, LabError, messageOf, notThere, unlessAborted } from '../error.js'
 import { readJournal } from '../journal.js'
 import { durationText } from '../lab/units.js'
 import { machinesAt } from '../lab/fault-machines.js'
@@ -127,8 +127,9 @@ const askKubectl = async (
     })
     return yesOr(says === undefined || new RegExp(says, 'm').test(out), out.trim() || '(nothing)')
   } catch (error) {
-    // A missing object is an answer; a silent API server is not.
-    if (error instanceof LabError && error.code === notThere) return yesOr(false, error.message)
+    // A missing object, or a command that says no, is an answer; a silent API server is not.
+    if (error instanceof LabError && (error.code === notThere || error.code === commandFailed))
+      return yesOr(false, error.message)
     throw error
   }
 }

@@ -177,6 +177,8 @@ export const prove = async (
   })
   for (const step of exercise.steps)
     await proof(step.id, 'the check says not yet after a reset', async () => {
+      // The machines that a check is about are those of the moment at which its step began. A draw changes the lab.
+      if (!step.draw) await attempt.beginStep(step)
       const { is, saw } = await known(attempt, step, signal)
       return { ok: is === 'not yet', saw: `${is}: ${saw}` }
     })

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
-import { codeOf, LabError, notThere } from '../error.js'
+import { codeOf, commandFailed, LabError, notThere } from '../error.js'
 
 /** The fields of a Kubernetes object that checks use. */
 export interface KubeObject {
@@ -10,7 +10,10 @@ export interface KubeObject {
 
 /** kubectl with the lab's kubeconfig. */
 export interface Kubectl {
-  /** @throws LabError `kubectl-failed`, `not-there`, `conflict` or `too-busy`, with kubectl's own message */
+  /**
+   * @throws LabError `kubectl-failed`, `not-there`, `conflict`, `too-busy`, or `command-failed` of `kubectl exec`, with
+   * kubectl's own message
+   */
   run(args: readonly string[], options?: { input?: string; timeout?: number }): Promise<string>
   get<T = KubeObject>(...args: readonly string[]): Promise<T>
   /**
@@ -43,6 +46,15 @@ const watchPause = 500
 /** The API server's phrase for HTTP 404, and kubectl's own for what a list does not contain. */
 const notThereWords = /\(NotFound\)|not found/
 
+/** kubectl's phrase for the exit code of what it ran in a container. 126 and 127: it could not be started there. */
+const commandFailedWords = /^command terminated with exit code (?!126$|127$)\d+$/m
+
+const failureOf = (said: string): string =>
+  codeOf(
+    said,
+    commandFailedWords.test(said) ? commandFailed : notThereWords.test(said) ? notThere : 'kubectl-failed',
+  )
+
 /** @param slowdown the factor for all timeouts */
 export const kubectlWith = (
   binary: string,
@@ -66,14 +78,11 @@ export const kubectlWith = (
     if (result.isCanceled) throw new LabError('interrupted', 'interrupted')
     if (result.exitCode !== 0) {
       const words = result.stderr || result.stdout || (result.originalMessage ?? 'no answer')
-      const said = words.trim().split('\n').slice(-2).join(' | ')
+      const lines = words.trim().split('\n').slice(-2)
       // The first line of a script is enough, and does not hide the error.
       const [line = '', ...more] = args.join(' ').split('\n')
       const asked = more.length > 0 ? `${line} …` : line
-      throw new LabError(
-        codeOf(said, notThereWords.test(said) ? notThere : 'kubectl-failed'),
-        `kubectl ${asked}: ${said}`,
-      )
+      throw new LabError(failureOf(lines.join('\n')), `kubectl ${asked}: ${lines.join(' | ')}`)
     }
     return result.stdout
   }

@@ -5,6 +5,7 @@ import type { Context } from '../../src/context.js'
 import { Attempt, type Surroundings } from '../../src/learn/attempt.js'
 import { wordsOf } from '../../src/learn/check.js'
 import { exercisesFolder, folderOfExercise, loadExercise, type Exercise } from '../../src/learn/load.js'
+import { commandFailed, LabError, notThere } from '../../src/error.js'
 import { readProgress } from '../../src/learn/progress.js'
 import { prove, proofsJunit } from '../../src/learn/prove.js'
 import { loadLab } from '../../src/registry.js'
@@ -99,6 +100,21 @@ test('treats a command that the machine does not have as a check that could not 
   const step = { ...small().steps[0]!, check: { run: { on: 'target', command: 'no such' } } }
   const attempt = await Attempt.begin(small({ steps: [step] }), around())
   expect((await attempt.ask(step)).is).toBe('could not ask')
+})
+
+test.each([
+  [commandFailed, 'not yet'],
+  [notThere, 'not yet'],
+  ['kubectl-failed', 'could not ask'],
+] as const)('answers a kubectl check that fails with the code %s by %s', async (code, is) => {
+  const step = { ...small().steps[0]!, check: { kubectl: { args: 'exec db -- mariadb' } } }
+  const { context, ...others } = around()
+  const kubectl = { run: () => Promise.reject(new LabError(code, 'no')) }
+  const attempt = await Attempt.begin(small({ steps: [step] }), {
+    ...others,
+    context: { ...context, kubectl } as unknown as Context,
+  })
+  expect(await attempt.ask(step)).toEqual({ is, saw: 'no' })
 })
 
 test('is done only when the check has held without interruption, and a check that could not be asked interrupts it', async () => {
@@ -215,6 +231,16 @@ test.each([
   const [one] = exercise.steps
   const proofs = await prove({ ...exercise, steps: [{ ...one!, check }] }, around(), 1, () => undefined)
   expect(proofs.filter(({ outcome }) => outcome === 'failed').map((proof) => proof.title)).toContain(title)
+})
+
+test('begins each step again after the reset, since its check may be about the worker that ran the database then', async () => {
+  const { context, ...others } = around()
+  const surroundings = { ...others, context: { ...context, lab: { ...lab, database: undefined } } as Context }
+  const exercise = small()
+  await prove(exercise, surroundings, 1, () => undefined)
+  const told = await events()
+  const after = told.slice(told.lastIndexOf('reset'))
+  for (const { id } of exercise.steps) expect(after).toContain(`step ${id}`)
 })
 
 test('fails an exercise whose wrong attempt gets another hint than the one it names', async () => {

@@ -145,6 +145,21 @@ esac`)
     expect((await errorOf(kubectl.run(['get', 'pod', 'web-9']))).code).toBe('not-there')
   })
 
+  test.each([
+    [1, 'command-failed'],
+    [137, 'command-failed'],
+    [126, 'kubectl-failed'],
+    [127, 'kubectl-failed'],
+  ])('a command in a container that ends with exit code %i has the code %s', async (exitCode, code) => {
+    const kubectl = await kubectlThat(
+      `echo 'ERROR 1146 (42S02)' >&2; echo 'command terminated with exit code ${exitCode}' >&2; exit ${exitCode}`,
+    )
+    expect(await errorOf(kubectl.run(['exec', 'db', '--', 'mariadb']))).toMatchObject({
+      code,
+      message: `kubectl exec db -- mariadb: ERROR 1146 (42S02) | command terminated with exit code ${exitCode}`,
+    })
+  })
+
   test('a missing kubectl is an error that names it', async () => {
     const kubectl = kubectlWith('/nowhere/kubectl', '/state/demo/kubeconfig', new AbortController().signal)
     const error = await errorOf(kubectl.run(['get', 'nodes']))
