@@ -175,6 +175,36 @@ describe('a bundle', () => {
   })
 })
 
+test('a bundle that is made again keeps the parts of the earlier one that its own maker signed', async () => {
+  const folder = await temporaryFolder()
+  const part = join(folder, key)
+  const into = join(folder, 'bundle')
+  await mkdir(part)
+  await writeFile(join(part, 'disk.ext4'), disk.subarray(0, 9 * MiB))
+  const make = async (): Promise<{ readonly compressed: boolean; readonly chunks: readonly string[] }> => {
+    let compressed = false
+    const { manifest } = await makeBundle(into, {
+      labs: ['iscsi'],
+      parts: [{ key, title: 'Base disk', path: part }],
+      maker: await ownMaker(),
+      addProgram: async () => [],
+      signal,
+      tell: (title) => (compressed ||= title === 'Base disk'),
+    })
+    const files = manifest.parts.flatMap(({ files }) => files)
+    return { compressed, chunks: files.flatMap(({ chunks }) => chunks.map(({ sha256 }) => sha256)) }
+  }
+  const { chunks } = await make()
+  expect(await make()).toEqual({ compressed: false, chunks })
+  await writeFile(join(into, chunkPath(chunks[0]!)), 'damaged')
+  expect(await make()).toEqual({ compressed: true, chunks })
+  const source = await sourceOf(into)
+  expect(await damageOf(source, (await openBundle(source, signal)).manifest, signal)).toEqual([])
+  // Another maker signs only what it has compressed itself.
+  vi.stubEnv('LAB_CONFIG', join(folder, 'another'))
+  expect(await make()).toEqual({ compressed: true, chunks })
+})
+
 describe('a manifest', () => {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519')
   const maker = publicKey.export({ type: 'spki', format: 'pem' }).toString()
