@@ -364,6 +364,22 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await answers(first)
     })
 
+    test.for([
+      ['in an orderly way', 'systemctl reboot'],
+      ['at once', 'echo b > /proc/sysrq-trigger'],
+    ] as const)('brings a machine that restarts itself %s back to its network', async ([, command]) => {
+      const before = await bootId()
+      // The connection ends with the machine.
+      await ssh.exec(command, { timeout: 20 * slowdown }).catch(() => undefined)
+      await vi.waitFor(
+        async () => {
+          await answers(first)
+          expect(await bootId()).not.toBe(before)
+        },
+        { timeout: 60_000 * slowdown },
+      )
+    })
+
     test('ends the requested run of a machine and spares a later one, where runs can be distinguished', async ({
       skip,
     }) => {
