@@ -3,7 +3,8 @@
  * The project's figures: `npm run bench`, `npm run bench -- --runs 3`, `npm run bench -- --cold` (with an empty cache,
  * a quarter of an hour), `--slow` (also a power cut with Kubernetes' own settings, a quarter of an hour), `--only up`
  * or `--only faults`. Prints a table, and then JSON. Nothing here passes or fails by time. `--only course` measures
- * time and memory of the course's labs, a quarter of an hour. `--only vagrant` compares with Vagrant itself, on
+ * time and memory of the course's labs, a quarter of an hour. `--only ha` compares hacmp, which has no single point of
+ * failure, with iscsi-ha, ten minutes. `--only vagrant` compares with Vagrant itself, on
  * libvirt: `sudo npm run test:vagrant -- --bench` provides a libvirt.
  */
 import { spawnSync } from 'node:child_process'
@@ -11,7 +12,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { courseHosts, giveUp, heldMemory, lab, must, tidy, variant, whole } from './lab.mjs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { courseHosts, giveUp, heldMemory, lab, must, tidy, usedCpu, variant, whole } from './lab.mjs'
 
 const { values } = parseArgs({
   options: {
@@ -21,7 +23,7 @@ const { values } = parseArgs({
     only: { type: 'string' },
   },
 })
-const parts = ['up', 'faults', 'course', 'vagrant']
+const parts = ['up', 'faults', 'course', 'ha', 'vagrant']
 if (values.only !== undefined && !parts.includes(values.only)) {
   console.error(`--only ${values.only}: expected ${parts.join(' or ')}`)
   tidy()
@@ -141,6 +143,46 @@ const course = async () => {
   }
 }
 
+/** Seconds after `up` until a lab counts as idle, and seconds for which it is watched. */
+const [settling, watched] = [30, 60]
+
+/** Time, idle CPU and memory of a lab, and where the seconds of its `up` go. */
+const costOf = async (name) => {
+  const steps = []
+  const { seconds } = await must(['up', name, '--events'], {
+    onLine: (line) => {
+      const { type, step, seconds: took } = JSON.parse(line)
+      if (type === 'step-finished') steps.push({ step, took })
+    },
+  })
+  await delay(settling * 1000)
+  const before = usedCpu(name)
+  await delay(watched * 1000)
+  const cpu = ((usedCpu(name) - before) / watched) * 100
+  const memory = heldMemory(name)
+  await must(['down', name])
+  note(`up ${name}`, null, seconds)
+  note(`${name}, idle: CPU of all machines`, null, cpu, '% of one core')
+  note(`${name}, idle: memory of all machines`, null, memory, 'MiB')
+  const longest = steps.sort((a, b) => b.took - a.took).slice(0, 8)
+  console.error(longest.map(({ step, took }) => `  ${step}: ${took.toFixed(1)} s`).join('\n'))
+  return { seconds, cpu, memory }
+}
+
+/** What it costs that any machine may be lost. */
+const highAvailability = async () => {
+  const one = await costOf('iscsi-ha')
+  const all = await costOf('hacmp')
+  note(
+    'up hacmp takes so many times longer than up iscsi-ha (goal: or less)',
+    2.5,
+    all.seconds / one.seconds,
+    'x',
+  )
+  note('hacmp uses so many times the CPU when idle (goal: or less)', 2, all.cpu / one.cpu, 'x')
+  note('hacmp uses so many times the memory (goal: or less)', 2, all.memory / one.memory, 'x')
+}
+
 /** Runs Vagrant itself, in a folder with a Vagrantfile; anything but success ends the benchmark. @returns seconds */
 const vagrant = async (folder, ...args) => {
   const begun = performance.now()
@@ -198,9 +240,10 @@ for (let run = 0; run < runs; run++) {
   if (wanted('up')) await ups()
   if (wanted('faults')) await faults()
   if (wanted('course')) await course()
+  if (wanted('ha')) await highAvailability()
   if (wanted('vagrant')) await againstVagrant()
 }
-await lab(['down', 'iscsi-ha'])
+for (const name of ['iscsi-ha', 'hacmp']) await lab(['down', name])
 tidy()
 
 const host = { cpus: cpus().length, model: cpus()[0]?.model, memory: totalmem(), node: process.version }

@@ -83,6 +83,40 @@ export const heldMemory = (name) => {
   return Math.round(kib / 1024)
 }
 
+/** Clock ticks of the kernel in a second: 100 on every Linux that Node.js runs on. */
+const ticks = 100
+
+/**
+ * Seconds of CPU time that the machines of a lab have used: their kernels, what these have waited for, and the
+ * processes of theirs that are alive.
+ */
+export const usedCpu = (name) => {
+  const processes = new Map()
+  const kernels = new Set()
+  for (const pid of readdirSync('/proc')) {
+    if (!/^\d+$/.test(pid)) continue
+    try {
+      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+        .replace(/^.*\) /s, '')
+        .split(' ')
+      const [parent, user, system, childUser, childSystem] = [1, 11, 12, 13, 14].map((place) =>
+        Number(fields[place]),
+      )
+      processes.set(pid, { parent: String(parent), own: user + system, children: childUser + childSystem })
+      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+      if (command.includes(join(state, name)) && command.includes('umid=')) kernels.add(pid)
+    } catch {
+      // It ended in the meantime.
+    }
+  }
+  let sum = 0
+  for (const [pid, { parent, own, children }] of processes) {
+    if (kernels.has(pid)) sum += own + children
+    else if (kernels.has(parent)) sum += own
+  }
+  return sum / ticks
+}
+
 /** Parses the text of an option; invalid text ends the program with a message. */
 export const whole = (option, text, most) => {
   const number = Number(text)

@@ -40,8 +40,11 @@ export const transportTo = async (lab: Lab, machine: MachineSpec, provider: Prov
     user: 'root',
     privateKey,
     hostKey: hostKey.split(' ')[1] ?? '',
-    // The server of a machine that lab made allows as many as lab needs.
-    ...(server ? { sessions: defaultSessions } : {}),
+    // The server of a machine that lab made allows as many as lab needs. One of several control planes is not asked
+    // everything at once: the others would miss its answers meanwhile.
+    ...(server || (lab.kubernetes?.endpoint !== undefined && machine.role === 'control-plane')
+      ? { sessions: defaultSessions }
+      : {}),
     ...(provider.slowdown === undefined ? {} : { slowdown: provider.slowdown }),
     dial: () => provider.dial(lab, server?.address ?? machine.address, server?.port ?? 22),
   })

@@ -19,7 +19,13 @@ import {
   type TargetSpec,
 } from '../lab/lab.js'
 import { render } from '../render.js'
-import { controlPlaneKubelet, dnsReplicas, kubernetesData, slowStaticPods } from './kubeadm.js'
+import {
+  controlPlaneKubelet,
+  dnsReplicas,
+  kubernetesData,
+  sharedStaticPods,
+  slowStaticPods,
+} from './kubeadm.js'
 import type { FileOptions, MachineFile } from './machine-file.js'
 import { mirrorDevice, pairFiles } from './pair.js'
 
@@ -218,6 +224,18 @@ const lunGuardFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] =
  * The address of the API server, which belongs to no machine. The control planes agree by VRRP on which of them has
  * it, with keepalived. A single control plane simply has it.
  */
+/**
+ * Weights of control groups; 100 is the default. The questions of `lab` may come all at once, and must not take the CPU
+ * from what they are about; nor may the system's services, next to which the pods have a weight of 39.
+ */
+const weights = { 'system.slice': 50, 'ssh.service': 20 } as const
+
+const weightFiles = (): readonly MachineFile[] =>
+  Object.entries(weights).map(([unit, weight]) => ({
+    path: `/etc/systemd/system/${unit}.d/20-lab-share.conf`,
+    content: `# Written by lab.\n[${unit.endsWith('.slice') ? 'Slice' : 'Service'}]\nCPUWeight=${String(weight)}\n`,
+  }))
+
 const endpointFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] => {
   const endpoint = lab.kubernetes?.endpoint
   if (endpoint === undefined) return []
@@ -226,7 +244,7 @@ const endpointFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] =
   return [
     {
       path: '/etc/lab/endpoint-watch.sh',
-      content: render('machine/endpoint-watch.sh', { address }),
+      content: render('machine/endpoint-watch.sh', { address, peers: peers.map((peer) => peer.address) }),
       mode: 0o755,
     },
     {
@@ -310,6 +328,9 @@ export const machineFiles = (
               content: render('machine/coredns-patch.yaml', { replicas: dnsReplicas }),
             },
             ...(slowdown === 1 ? [] : slowStaticPods(slowdown)),
+            ...(lab.kubernetes?.endpoint === undefined
+              ? []
+              : [...sharedStaticPods(slowdown), ...weightFiles()]),
             ...endpointFiles(lab, machine),
             ...(lab.kubernetes?.endpoint === undefined
               ? []

@@ -17,18 +17,21 @@ const defaultArgs: Args = {
 /**
  * Arguments of a control plane that is, or may become, one of several. Members of etcd elect another leader after 2 s
  * without a heartbeat; the default of 1 s is less than a busy host may keep a machine waiting. Four members may join at
- * once instead of one. With `failover: fast`, a dead controller manager or scheduler is replaced by another one after
- * 8 s instead of 15 s.
+ * once instead of one.
+ *
+ * A controller manager or scheduler that cannot renew its lease for 10 s exits and starts again. This costs a machine
+ * seconds of its CPU, and while etcd elects a leader it happens to all at once. So these times are not shortened by
+ * `failover: fast`; they are Kubernetes' own, which apply to a provider that is not slow.
  */
-const sharedArgs = (lab: Lab, slowdown: number): Args => {
+const sharedArgs = (slowdown: number): Args => {
   const lease: ExtraArgs =
-    lab.failover === 'fast'
-      ? {
-          'leader-elect-lease-duration': `${String(8 * slowdown)}s`,
-          'leader-elect-renew-deadline': `${String(5 * slowdown)}s`,
-          'leader-elect-retry-period': `${String(slowdown)}s`,
+    slowdown === 1
+      ? {}
+      : {
+          'leader-elect-lease-duration': `${String(15 * slowdown)}s`,
+          'leader-elect-renew-deadline': `${String(10 * slowdown)}s`,
+          'leader-elect-retry-period': `${String(2 * slowdown)}s`,
         }
-      : {}
   return {
     apiServer: {},
     controllerManager: { 'allocate-node-cidrs': 'false', ...lease },
@@ -124,11 +127,52 @@ export const slowStaticPods = (slowdown: number): readonly MachineFile[] =>
     }),
   }))
 
-/** How long the API server waits for etcd before it reports itself as unhealthy; the default is 2 s. */
-const slowArgs = (slowdown: number): ExtraArgs => ({
-  'etcd-healthcheck-timeout': `${String(2 * slowdown)}s`,
-  'etcd-readycheck-timeout': `${String(2 * slowdown)}s`,
-})
+/**
+ * How a machine that is busy divides its CPU between the parts of a control plane that is one of several: the share of
+ * each follows from what it requests, in thousandths of a CPU. kubeadm requests 100 for etcd, 250, 200 and 100, which is
+ * a twentieth of a machine next to the services of the system. With that, etcd lost its leader and took seconds for an
+ * fsync of milliseconds while `lab verify` asked all its questions; with these, it did neither, under the same load. A
+ * single etcd may be slow without any harm.
+ */
+const cpuRequests = {
+  etcd: 450,
+  'kube-apiserver': 250,
+  'kube-controller-manager': 100,
+  'kube-scheduler': 50,
+} as const
+
+/**
+ * Seconds between two questions whether a component is ready. kubeadm has 1, and each question is a new TLS connection:
+ * with three control planes on one host, nine of them every second.
+ */
+const sharedReadyPeriod = 5
+
+/** Patches for these requests and questions; their names sort after those of `slowStaticPods`. */
+export const sharedStaticPods = (slowdown: number): readonly MachineFile[] =>
+  Object.entries(cpuRequests).map(([component, millis]) => ({
+    path: `/etc/lab/kubeadm-patches/${component}1+strategic.yaml`,
+    content: render('machine/static-pod-share.yaml', {
+      component,
+      cpu: `${String(millis)}m`,
+      // kubeadm configures no such probe for this component.
+      readyPeriod: component === 'kube-controller-manager' ? undefined : sharedReadyPeriod * slowdown,
+    }),
+  }))
+
+/**
+ * How long the API server waits for etcd before it reports itself as unhealthy. The default is 2 s, in which several
+ * members on a busy host cannot always agree; with more than 4 s, one that is cut off would keep the shared address
+ * for too long.
+ */
+const patientArgs = (lab: Lab, slowdown: number): ExtraArgs => {
+  const seconds = (lab.kubernetes?.endpoint === undefined ? 2 : 4) * slowdown
+  return seconds === 2
+    ? {}
+    : {
+        'etcd-healthcheck-timeout': `${String(seconds)}s`,
+        'etcd-readycheck-timeout': `${String(seconds)}s`,
+      }
+}
 
 /** The data for the kubeadm templates. */
 export const kubernetesData = (
@@ -154,10 +198,10 @@ export const kubernetesData = (
       (['apiServer', 'controllerManager', 'scheduler', 'etcd'] as const).map((component) => [
         component,
         Object.entries({
-          ...(lab.kubernetes?.endpoint === undefined ? defaultArgs : sharedArgs(lab, slowdown))[component],
+          ...(lab.kubernetes?.endpoint === undefined ? defaultArgs : sharedArgs(slowdown))[component],
           ...(lab.failover === 'fast' ? fastArgs(slowdown)[component] : {}),
           ...(lab.fencing !== 'none' && component === 'apiServer' ? fencedArgs : {}),
-          ...(slowdown !== 1 && component === 'apiServer' ? slowArgs(slowdown) : {}),
+          ...(component === 'apiServer' ? patientArgs(lab, slowdown) : {}),
           ...lab.kubernetes?.[component],
         }).map(([name, value]) => ({
           name,

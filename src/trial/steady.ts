@@ -10,8 +10,14 @@ import type { Report } from '../plan/step.js'
 /** Seconds until every check must hold at one moment, multiplied by the provider's factor for slow machines. */
 export const steadyDeadline = 60
 
-/** Milliseconds between two rounds of checks. */
+/** Milliseconds between two rounds of checks, at least. */
 const pause = 500
+
+/**
+ * A round that takes long keeps the machines from what they should do: they are left in peace for half of its time,
+ * up to this many milliseconds.
+ */
+const longestPause = 8000
 
 export type When = 'before' | 'after'
 
@@ -75,6 +81,9 @@ export const steadyState = async (
     })
     const ok = succeeded(report)
     if (ok || report.interrupted || performance.now() - begun >= limit) return { ok, checks, looks }
-    await delay(pause, undefined, { signal: context.signal }).catch(() => undefined)
+    const took = performance.now() - begun - ms
+    await delay(Math.max(pause, Math.min(took / 2, longestPause)), undefined, {
+      signal: context.signal,
+    }).catch(() => undefined)
   }
 }

@@ -2,7 +2,7 @@
  * The configuration of control planes for their shared address, and the program that watches the API server next to
  * keepalived.
  */
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -41,6 +41,25 @@ describe('kubeadm', () => {
     expect(JSON.stringify(cluster?.['controllerManager'])).not.toContain('"leader-elect","value":"false"')
     // The certificate shows which API server answers: it names only its own machine.
     expect(cluster?.['apiServer']?.['certSANs']).toEqual(['127.0.0.1', 'localhost'])
+  })
+
+  it('gives etcd most of a busy machine, since a late heartbeat costs the cluster its leader', () => {
+    const requestOf = (component: string): number => {
+      const [pod] = documents(
+        contentOf(lab, 'master1', `/etc/lab/kubeadm-patches/${component}1+strategic.yaml`),
+      )
+      const [container] = (pod?.['spec'] as unknown as { containers: Record<string, unknown>[] }).containers
+      expect(container?.['name']).toBe(component)
+      return parseInt((container?.['resources'] as { requests: { cpu: string } }).requests.cpu)
+    }
+    const others = ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler'].map(requestOf)
+    expect(requestOf('etcd')).toBeGreaterThan(others.reduce((sum, each) => sum + each, 0))
+    // A pod of CoreDNS, which requests 100, fits on the one CPU as well.
+    expect(requestOf('etcd') + others.reduce((sum, each) => sum + each, 0)).toBeLessThanOrEqual(900)
+  })
+
+  it('leaves the leases of controllers as Kubernetes has them, also for a fast failover', () => {
+    expect(contentOf(lab, 'master1', '/etc/lab/kubeadm.yaml')).not.toContain('leader-elect-')
   })
 
   it('joins a master as a control plane, and a worker as a worker', () => {
@@ -97,7 +116,13 @@ describe('the watch next to keepalived', () => {
           .replaceAll('192.168.56.11:6443', `127.0.0.1:${String((server.address() as AddressInfo).port)}`)
           .replaceAll('192.168.56.11/6443', `127.0.0.1/${String((server.address() as AddressInfo).port)}`),
       )
-      const watching = execa('bash', [script], { reject: false })
+      // The two others: nobody is there, until the file is.
+      const peers = join(folder, 'peers')
+      await writeFile(join(folder, 'timeout'), `#!/bin/sh\ntest -e ${peers}\n`, { mode: 0o755 })
+      const watching = execa('bash', [script], {
+        reject: false,
+        env: { PATH: `${folder}:${process.env['PATH'] ?? ''}` },
+      })
       const becomes = async (wanted: string): Promise<void> => {
         for (let tries = 0; ; tries += 1) {
           const is = (await readFile(state, 'utf8').catch(() => '')).trim()
@@ -115,6 +140,16 @@ describe('the watch next to keepalived', () => {
         expect(connections).toBe(before)
         status = 500
         await becomes('-50')
+        await becomes('-254')
+        status = 200
+        await becomes('0')
+        await writeFile(peers, '')
+        status = 500
+        await becomes('-50')
+        await delay(10_000)
+        // The others are there, and hear it: it hands the address over if one of them is ready, and not to nobody.
+        expect((await readFile(state, 'utf8')).trim()).toBe('-50')
+        await rm(peers)
         await becomes('-254')
         status = 200
         await becomes('0')
