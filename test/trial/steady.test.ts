@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { expect, it } from 'vitest'
 import type { Context } from '../../src/context.js'
 import { steadyDeadline, steadyState } from '../../src/trial/steady.js'
@@ -52,6 +53,26 @@ it('the lab is not steady when an API server stays unready until the time is ove
   expect(checks.filter((check) => !check.ok).map(({ saw }) => saw)).toEqual(['etcd: not ready'])
   expect(looks.length).toBeGreaterThan(1)
   expect(looks.every(({ no }) => no.length === 1)).toBe(true)
+})
+
+it('a lab whose checks take long is left in peace for half of that time before the next round', async () => {
+  const { context, plan } = labThat(1)
+  const slow = {
+    ...plan,
+    steps: plan.steps.map((step) => ({
+      ...step,
+      checks: step.checks.map((check) => ({
+        ...check,
+        probe: async (around: Context) => {
+          await delay(1400)
+          return check.probe(around)
+        },
+      })),
+    })),
+  } as unknown as typeof plan
+  const { ok, looks } = await steadyState(slow, 'after', context, 10_000)
+  expect(ok).toBe(true)
+  expect(looks[1]?.ms).toBeGreaterThanOrEqual(1400 + 700)
 })
 
 it('the check runs once when no time is given, and for a minute by default', async () => {
