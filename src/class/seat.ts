@@ -302,3 +302,16 @@ export const leftOfSeat = async (seat: SeatOf): Promise<readonly string[]> => {
 /** The folder of the seat's lab, as the student's processes see it. */
 export const labFolder = ({ class: { lab }, id }: SeatOf): string =>
   join(inside.home(accountOf(lab, id)), '.lab', `${lab}@${id}`)
+
+/** @throws LabError `not-root` */
+export const needRoot = (): void => {
+  if (process.getuid?.() !== 0)
+    throw new LabError(
+      'not-root',
+      'a class gives every seat a user account of its own, which only root can make',
+      {
+        hint: 'sudo lab class up LAB --count N',
+        exitCode: exitCodes.usage,
+      },
+    )
+}

@@ -1,6 +1,5 @@
 import { Option } from 'commander'
 import { once } from 'node:events'
-import { networkInterfaces } from 'node:os'
 import { resolve } from 'node:path'
 import { damageOf } from '../bundle/check.js'
 import { makeBundle, type WantedPart } from '../bundle/make.js'
@@ -9,12 +8,13 @@ import { ownMaker, trustMaker } from '../bundle/makers.js'
 import { storedBytes } from '../bundle/manifest.js'
 import { bundleServer } from '../bundle/serve.js'
 import { openBundle, sourceOf } from '../bundle/source.js'
-import { exitCodes, type ExitCode, LabError, messageOf } from '../error.js'
+import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { quote } from '../machine/sh.js'
 import { chooseProvider } from '../provider/load.js'
 import { prepareParts } from '../lifecycle/parts.js'
 import { printJson } from '../command-line/json.js'
 import { loadLab } from '../lifecycle/load-lab.js'
+import { listenAddress, listenAt, reachableAt } from '../listen.js'
 import {
   asJson,
   type Io,
@@ -43,7 +43,7 @@ const make = async (
       const lab = await loadLab(name)
       const provider = await chooseProvider('uml', lab, io.signal)
       await prepareParts(lab, provider, { ...options, ask: io.ask }, preparationOf(io, view))
-      for (const part of provider.machines?.parts?.(lab) ?? []) parts.set(part.key, part)
+      for (const part of (await provider.machines?.parts?.(lab)) ?? []) parts.set(part.key, part)
       labs.push(lab.name)
     }
     const maker = await ownMaker()
@@ -92,30 +92,6 @@ const make = async (
   }
 }
 
-/** `0.0.0.0:8080`, `[::]:8080`, `8080`. @throws LabError `bad-listen` */
-export const listenAddress = (text: string): { readonly host: string; readonly port: number } => {
-  const [, bracketed, plain, digits = ''] =
-    /^(?:\[([0-9a-fA-F:]+)\]:|([0-9A-Za-z.-]+):)?(\d{1,5})$/.exec(text) ?? []
-  const port = Number(digits)
-  if (digits === '' || port > 65_535)
-    throw new LabError('bad-listen', `${text}: no ADDRESS:PORT`, {
-      hint: '--listen 127.0.0.1:8080, or --listen 0.0.0.0:8080 for everybody in the network',
-      exitCode: exitCodes.usage,
-    })
-  return { host: bracketed ?? plain ?? '127.0.0.1', port }
-}
-
-/** The addresses at which other computers reach a server that listens there. */
-export const reachableAt = (host: string): readonly string[] => {
-  if (host !== '0.0.0.0' && host !== '::') return [host]
-  return Object.values(networkInterfaces())
-    .flatMap((addresses) => addresses ?? [])
-    .filter(
-      ({ internal, family, scopeid }) => !internal && (family === 'IPv4' || (host === '::' && scopeid === 0)),
-    )
-    .map(({ address }) => address)
-}
-
 const serve = async (
   folder: string,
   options: Options & { readonly listen: string },
@@ -129,18 +105,11 @@ const serve = async (
   const { manifest, fingerprint } = await openBundle(source, io.signal)
   const { host, port } = listenAddress(options.listen)
   const server = bundleServer(source.name, manifest, (told) => io.stderr.write(`${told}\n`))
-  server.listen(port, host)
-  try {
-    await once(server, 'listening')
-  } catch (error) {
-    throw new LabError('cannot-listen', `${options.listen}: ${messageOf(error)}`, {
-      hint: 'lab bundle serve FOLDER --listen 127.0.0.1:0 takes any port that is free',
-      exitCode: exitCodes.host,
-      cause: error,
-    })
-  }
-  const address = server.address()
-  const open = typeof address === 'object' && address !== null ? address.port : port
+  const open = await listenAt(
+    server,
+    { host, port },
+    'lab bundle serve FOLDER --listen 127.0.0.1:0 takes any port that is free',
+  )
   const at = reachableAt(host).map(
     (name) => `http://${name.includes(':') ? `[${name}]` : name}:${String(open)}`,
   )

@@ -5,18 +5,19 @@ import { forEachAtOnce } from '../concurrent.js'
 import { certificateFor } from '../class/certificate.js'
 import { cardUrl, type ClassFile, classPaths, theClass, writeClass } from '../class/class.js'
 import { callControl } from '../class/control-socket.js'
-import type { Board } from '../class/gateway.js'
 import { resultsCsv, resultsJunit } from '../class/results.js'
-import { leftOfSeat, removeSeat } from '../class/seat.js'
+import { boardOf, boardSoon } from '../class/gateway-process.js'
+import { keepClass } from '../class/serve.js'
+import { removeClass, removeSeats } from '../class/make.js'
+import { needRoot } from '../class/seat.js'
 import { visitSeat } from '../class/visit.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
-import { holderOf, takeLock } from '../lock.js'
+import { takeLock } from '../lock.js'
 import { syncFolder } from '../state.js'
 import { dirname } from 'node:path'
 import { printJson } from '../command-line/json.js'
 import { loadLab } from '../lifecycle/load-lab.js'
-import { boardSoon, forgetParts, needRoot, up } from './class-up.js'
-import { serve } from './class-serve.js'
+import { up } from './class-up.js'
 import {
   asJson,
   type Io,
@@ -33,9 +34,6 @@ interface ClassOptions extends Options {
 }
 
 const withClass = new Option('--lab <lab>', 'which class; default: the only one there is')
-
-const boardOf = (wanted: ClassFile): Promise<Board> =>
-  callControl<Board>(classPaths(wanted.lab).socket, 'GET', '/board')
 
 const status = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
   needRoot()
@@ -187,8 +185,7 @@ const forget = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
 const down = async (options: ClassOptions & { readonly results?: string }, io: Io): Promise<ExitCode> => {
   needRoot()
   const wanted = await theClass(options.lab)
-  const paths = classPaths(wanted.lab)
-  const release = await takeLock(paths.lock, {
+  const release = await takeLock(classPaths(wanted.lab).lock, {
     command: `lab class down ${wanted.lab}`,
     purpose: 'change',
     wait: options.wait ? () => undefined : undefined,
@@ -199,32 +196,8 @@ const down = async (options: ClassOptions & { readonly results?: string }, io: I
       await writeFile(options.results, resultsCsv(await boardOf(wanted)))
       io.stdout.write(`${options.results} has the results\n`)
     }
-    if (await holderOf(paths.gatewayLock)) {
-      await callControl(paths.socket, 'POST', '/stop').catch(() => undefined)
-      const until = Date.now() + 15_000
-      while (Date.now() < until) {
-        await delay(100)
-        const holder = await holderOf(paths.gatewayLock)
-        if (!holder) break
-        if (Date.now() > until - 5000) process.kill(holder.pid, 'SIGKILL')
-      }
-    }
-    await forEachAtOnce(wanted.seats, 4, ({ id }) => removeSeat({ class: wanted, id }))
-    const found = (await Promise.all(wanted.seats.map(({ id }) => leftOfSeat({ class: wanted, id })))).flat()
-    const holder = await holderOf(paths.gatewayLock)
-    if (holder) found.push(`the gateway, process ${String(holder.pid)}`)
-    if (found.length > 0)
-      throw new LabError(
-        'left-over',
-        [`${String(wanted.seats.length)} seats; this is left:`, ...found.map((what) => `  ${what}`)].join(
-          '\n',
-        ),
-        {
-          hint: `lab class down --lab ${wanted.lab}`,
-        },
-      )
-    await forgetParts(await loadLab(wanted.lab))
-    await rm(paths.root, { recursive: true, force: true })
+    await removeSeats(wanted)
+    await removeClass(await loadLab(wanted.lab))
     io.stdout.write(
       `${String(wanted.seats.length)} seats, 0 left: no accounts, processes, namespaces, mounts or files\n`,
     )
@@ -232,6 +205,12 @@ const down = async (options: ClassOptions & { readonly results?: string }, io: I
   } finally {
     await release()
   }
+}
+
+/** The process that keeps a class, which `lab class up` starts. */
+const serve = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
+  await keepClass(await theClass(options.lab), io.signal)
+  return exitCodes.ok
 }
 
 const lines = (usage: string, does: string, verb: Verb): VerbLine =>
