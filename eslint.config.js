@@ -78,6 +78,10 @@ const layers = {
     ],
     packages: ['mysql2/promise', 'yaml', 'zod'],
   },
+  snapshot: {
+    src: ['context', 'error', 'fault', 'identity', 'journal', 'lab', 'machine', 'provider/provider', 'state'],
+    packages: [],
+  },
   course: {
     src: ['context', 'error', 'fault', 'journal', 'lab', 'machine', 'plan', 'state', 'steps', 'trial'],
     packages: ['cassandra-driver', 'node-zookeeper-client', 'zod'],
@@ -106,7 +110,18 @@ const layers = {
     packages: ['execa', 'zod'],
   },
   class: {
-    src: ['error', 'lab', 'parts', 'provider/uml', 'render', 'state', 'trust'],
+    src: [
+      'concurrent',
+      'error',
+      'lab',
+      'listen',
+      'lock',
+      'parts',
+      'provider/uml',
+      'render',
+      'state',
+      'trust',
+    ],
     packages: ['execa', 'fastify', 'uqr', 'ws', 'yaml', 'zod'],
   },
   lifecycle: {
@@ -166,6 +181,7 @@ const layers = {
       'learn',
       'lab',
       'lifecycle',
+      'listen',
       'lock',
       'machine',
       'parts',

@@ -1,6 +1,6 @@
 import { exitCodes, LabError } from '../error.js'
 import { loadRunning } from '../lifecycle/load-lab.js'
-import { providerOf } from '../lifecycle/provider-in-use.js'
+import { refuseNotUp } from '../lifecycle/provider-in-use.js'
 import { machineOf } from '../command-line/machines.js'
 import { handOver, sshArgs } from '../command-line/hand-over.js'
 import { type Io, type Options, type Verb } from '../command-line/verb.js'
@@ -13,7 +13,7 @@ const run = async (
   io: Io,
 ): Promise<number> => {
   const lab = await loadRunning(nameOrPath)
-  await providerOf(lab)
+  await refuseNotUp(lab)
   const remote = paths.filter((path) => /^[a-z0-9-]+:/.test(path))
   if (paths.length < 2 || remote.length === 0)
     throw new LabError(

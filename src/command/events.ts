@@ -4,7 +4,7 @@ import { pathsOf } from '../state.js'
 import { type KeptRecord, readEvents } from '../view/event-file.js'
 import { maskKnown } from '../view/secrets.js'
 import { loadRunning } from '../lifecycle/load-lab.js'
-import { providerOf } from '../lifecycle/provider-in-use.js'
+import { refuseNotUp } from '../lifecycle/provider-in-use.js'
 import { asJson, type Io, type Options, type Verb } from '../command-line/verb.js'
 
 /** The line for people about a record. */
@@ -45,7 +45,7 @@ const run = async (
   io: Io,
 ): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
-  await providerOf(lab)
+  await refuseNotUp(lab)
   for await (const record of readEvents(pathsOf(lab).events, options.follow ?? false, io.signal))
     io.stdout.write(
       maskKnown(

@@ -2,7 +2,7 @@ import { exitCodes, LabError } from '../error.js'
 import { imagesOf } from '../lab/images.js'
 import { pathsOf } from '../state.js'
 import { loadRunning } from '../lifecycle/load-lab.js'
-import { providerOf } from '../lifecycle/provider-in-use.js'
+import { refuseNotUp } from '../lifecycle/provider-in-use.js'
 import { handOver } from '../command-line/hand-over.js'
 import { type Io, type Options, type Verb, theirs } from '../command-line/verb.js'
 
@@ -13,7 +13,7 @@ const run = async (
   io: Io,
 ): Promise<number> => {
   const lab = await loadRunning(nameOrPath)
-  await providerOf(lab)
+  await refuseNotUp(lab)
   if (!lab.kubernetes)
     throw new LabError('no-kubernetes', `${lab.name} has no Kubernetes`, { exitCode: exitCodes.usage })
   const { preparedParts } = await import('../parts/parts.js')

@@ -5,7 +5,6 @@ import { readIfThere } from '../state.js'
 import { maskKnown } from '../view/secrets.js'
 import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'
-import { withLab } from '../command-line/with-lab.js'
 import { type Io, type Options, type Verb } from '../command-line/verb.js'
 
 /** Prints the end of a machine's console or its whole journal. */
@@ -28,6 +27,7 @@ const run = async (
     })
   if (options.journal) {
     const { shell } = await import('../machine/sh.js')
+    const { withLab } = await import('../command-line/with-lab.js')
     const printed = await withLab(lab, { io, options, keepEvents: false }, async ({ open }) =>
       (await open(lab, provider)).machine(machine).run(shell`journalctl --no-pager --lines=${options.lines}`),
     )

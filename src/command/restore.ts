@@ -1,6 +1,7 @@
 import type { ExitCode } from '../error.js'
 import { runPlan } from '../plan/runner.js'
-import { putBack, refuseUnlessThere } from '../snapshot.js'
+import { putBack } from '../snapshot/restore.js'
+import { refuseUnlessThere } from '../snapshot/snapshot.js'
 import { pathsOf } from '../state.js'
 import { planCut } from '../up.js'
 import { concluded, printFailures } from '../command-line/fail.js'

@@ -1,6 +1,7 @@
 import { Option } from 'commander'
 import { exitCodes, type ExitCode } from '../error.js'
-import { describe, sizeOf, takeSnapshot } from '../snapshot.js'
+import { describe, sizeOf } from '../snapshot/snapshot.js'
+import { takeSnapshot } from '../snapshot/take.js'
 import { printJson } from '../command-line/json.js'
 import { loadRunning } from '../lifecycle/load-lab.js'
 import { providerOf } from '../lifecycle/provider-in-use.js'

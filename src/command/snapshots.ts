@@ -1,11 +1,10 @@
 import { Option } from 'commander'
 import { exitCodes, type ExitCode } from '../error.js'
-import { describe, removeSnapshot, sizeOf, snapshotsOf } from '../snapshot.js'
+import { describe, removeSnapshot, sizeOf, snapshotsOf } from '../snapshot/snapshot.js'
 import { printJson } from '../command-line/json.js'
 import { loadRunning } from '../lifecycle/load-lab.js'
-import { providerOf } from '../lifecycle/provider-in-use.js'
+import { refuseNotUp } from '../lifecycle/provider-in-use.js'
 import { asJson, type Io, type Options, type Verb, withWait } from '../command-line/verb.js'
-import { withLab } from '../command-line/with-lab.js'
 
 const run = async (
   nameOrPath: string,
@@ -13,11 +12,13 @@ const run = async (
   io: Io,
 ): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
-  await providerOf(lab)
-  if (options.remove)
+  await refuseNotUp(lab)
+  if (options.remove) {
+    const { withLab } = await import('../command-line/with-lab.js')
     await withLab(lab, { io, options, lock: 'snapshots', keepEvents: true }, async () => {
       for (const name of options.remove ?? []) await removeSnapshot(lab, name)
     })
+  }
   const snapshots = await snapshotsOf(lab)
   if (options.output === 'json') printJson(io, 'lab.snapshots/v1', { name: lab.name, snapshots })
   else if (snapshots.length === 0)

@@ -1,6 +1,6 @@
 import { quote } from '../machine/sh.js'
 import { loadRunning } from '../lifecycle/load-lab.js'
-import { providerOf } from '../lifecycle/provider-in-use.js'
+import { refuseNotUp } from '../lifecycle/provider-in-use.js'
 import { machineOf } from '../command-line/machines.js'
 import { handOver, sshArgs } from '../command-line/hand-over.js'
 import { type Io, type Options, type Verb, theirs } from '../command-line/verb.js'
@@ -15,7 +15,7 @@ const run = async (
 ): Promise<number> => {
   const command = theirs(words)
   const lab = await loadRunning(nameOrPath)
-  await providerOf(lab)
+  await refuseNotUp(lab)
   machineOf(lab, machine)
   return handOver(
     'ssh',

@@ -1,6 +1,6 @@
 import { type ExitCode } from '../error.js'
 import { loadRunning } from '../lifecycle/load-lab.js'
-import { providerOf } from '../lifecycle/provider-in-use.js'
+import { refuseNotUp } from '../lifecycle/provider-in-use.js'
 import { pathsOf } from '../state.js'
 import { up } from './up.js'
 import { asJson, type Io, type Options, type Verb, withEvents, withWait } from '../command-line/verb.js'
@@ -8,7 +8,7 @@ import { asJson, type Io, type Options, type Verb, withEvents, withWait } from '
 /** Starts a stopped lab as it was last brought up; later edits of its file take effect with `up`. */
 const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCode> => {
   const lab = await loadRunning(nameOrPath)
-  await providerOf(lab)
+  await refuseNotUp(lab)
   return up(pathsOf(lab).source, options, io, 'start')
 }
 

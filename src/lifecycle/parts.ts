@@ -61,7 +61,7 @@ const takeFromBundle = async (
       })
     return
   }
-  const missing = provider.machines.parts(lab).filter(({ there }) => !there)
+  const missing = (await provider.machines.parts(lab)).filter(({ there }) => !there)
   if (missing.length === 0) return
   const offered = source.from === undefined ? undefined : await open(source.from, source, preparation.signal)
   const found = missing.flatMap(({ key }) => offered?.parts.find((part) => part.key === key) ?? [])

@@ -51,13 +51,17 @@ export const providerForUp = async (
 export const rememberProvider = (lab: Lab, provider: Provider): Promise<void> =>
   writePrivate(providerFile(lab), `${provider.name}\n`)
 
+const notUp = ({ name }: LabId): LabError =>
+  new LabError('not-up', `${name} is not up`, { hint: `lab up ${name}`, exitCode: exitCodes.failed })
+
 /** @throws LabError `not-up` with the command that brings the lab up */
 export const providerOf = async (lab: LabId): Promise<Provider> => {
   const provider = await providerInUse(lab)
-  if (!provider)
-    throw new LabError('not-up', `${lab.name} is not up`, {
-      hint: `lab up ${lab.name}`,
-      exitCode: exitCodes.failed,
-    })
+  if (!provider) throw notUp(lab)
   return provider
+}
+
+/** For commands that need a lab which is up, but not its provider, whose code takes long to load. */
+export const refuseNotUp = async (lab: LabId): Promise<void> => {
+  if ((await providerNameInUse(lab)) === undefined) throw notUp(lab)
 }

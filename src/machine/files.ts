@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import tar from 'tar-stream'
 import {
   apiAddressOf,
@@ -16,9 +15,9 @@ import {
   portalOf,
   targetNamed,
   targetsOn,
-  type TargetSpec,
 } from '../lab/lab.js'
 import { render } from '../render.js'
+import { serialOf } from './digest.js'
 import {
   controlPlaneKubelet,
   dnsReplicas,
@@ -47,16 +46,6 @@ const hostsFile = (lab: Lab): string =>
     ...lab.machines.map((machine) => `${machine.address} ${machine.name}`),
     '',
   ].join('\n')
-
-/** In hexadecimal, as `sha256sum` prints it on a machine. */
-export const sha256 = (content: Buffer | string): string => createHash('sha256').update(content).digest('hex')
-
-/**
- * The serial number of a LUN, the same at every boot: initiators identify the disk by it. The kernel makes the disk's
- * WWN of its first 25 hexadecimal digits, so these must be unique as well.
- */
-export const serialOf = (target: TargetSpec, lun: number): string =>
-  sha256(`${target.iqn} ${String(lun)}`).slice(0, 32)
 
 /** What a machine serves: each target with its portal, its numbered disks, its initiators, and the LUNs they see. */
 const served = (lab: Lab, machine: MachineSpec) => {

@@ -115,7 +115,7 @@ export interface Machines {
    * The parts of the cache that machines of a lab are made of, whether they exist or not. Undefined: they come from
    * elsewhere.
    */
-  readonly parts?: (lab: Lab) => readonly NeededPart[]
+  readonly parts?: (lab: Lab) => Promise<readonly NeededPart[]>
   /** Files in the parts cache that machines of any lab depend on. Absent: none. */
   readonly partsInUse?: () => Promise<readonly string[]>
 }

@@ -1,6 +1,7 @@
 /** Running machines: reached over SSH, checked, and configured with the files that follow from the lab file. */
 import { type Lab, type MachineSpec, nfsServerOf, nodesOf, pairWith } from '../lab/lab.js'
-import { machineFiles, sha256, tarOf } from '../machine/files.js'
+import { sha256 } from '../machine/digest.js'
+import { machineFiles, tarOf } from '../machine/files.js'
 import type { FileOptions, MachineFile } from '../machine/machine-file.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'

@@ -1,6 +1,6 @@
 /** A file system on a LUN: created, mounted, and read back after a new login. */
 import type { FilesystemSpec, Lab } from '../lab/lab.js'
-import { sha256 } from '../machine/files.js'
+import { sha256 } from '../machine/digest.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Step } from '../context.js'
 import { machineCheck } from './checks.js'

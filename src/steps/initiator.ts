@@ -9,7 +9,7 @@ import {
   portalOf,
   targetNamed,
 } from '../lab/lab.js'
-import { sha256 } from '../machine/files.js'
+import { sha256 } from '../machine/digest.js'
 import { type Command, shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
 import { equals, machineCheck } from './checks.js'

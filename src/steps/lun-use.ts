@@ -11,7 +11,7 @@ import {
   type TargetSpec,
   targetNamed,
 } from '../lab/lab.js'
-import { serialOf } from '../machine/files.js'
+import { serialOf } from '../machine/digest.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
 import { shared } from './checks.js'

@@ -8,7 +8,7 @@ import {
   portalOf,
   type TargetSpec,
 } from '../lab/lab.js'
-import { sha256 } from '../machine/files.js'
+import { sha256 } from '../machine/digest.js'
 import type { Command } from '../machine/sh.js'
 import type { Check, Step } from '../context.js'
 import { discover, refusedByInitiator, refusedByTarget, tryLogin } from './open-iscsi.js'

@@ -9,7 +9,8 @@ import {
   type TargetSpec,
 } from '../lab/lab.js'
 import { numbering } from '../plan/names.js'
-import { serialOf, sha256, targetFolders } from '../machine/files.js'
+import { serialOf, sha256 } from '../machine/digest.js'
+import { targetFolders } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
 import { fencedFolder } from '../fencing/access.js'

@@ -3,21 +3,16 @@ import { existsSync } from 'node:fs'
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, expect, test, vi } from 'vitest'
-import type { Context } from '../src/context.js'
-import { noteUndo, readJournal } from '../src/journal.js'
-import type { MachineState } from '../src/provider/provider.js'
-import { snapshots as ofFiles } from '../src/provider/uml/snapshots.js'
-import { loadLab } from '../src/registry.js'
-import {
-  fits,
-  putBack,
-  refuseHalfRestored,
-  removeSnapshot,
-  snapshotsOf,
-  takeSnapshot,
-} from '../src/snapshot.js'
-import { pathsOf } from '../src/state.js'
-import { temporaryFolder } from './helpers/folder.js'
+import type { Context } from '../../src/context.js'
+import { noteUndo, readJournal } from '../../src/journal.js'
+import type { MachineState } from '../../src/provider/provider.js'
+import { snapshots as ofFiles } from '../../src/provider/uml/snapshots.js'
+import { loadLab } from '../../src/registry.js'
+import { putBack } from '../../src/snapshot/restore.js'
+import { fits, refuseHalfRestored, removeSnapshot, snapshotsOf } from '../../src/snapshot/snapshot.js'
+import { takeSnapshot } from '../../src/snapshot/take.js'
+import { pathsOf } from '../../src/state.js'
+import { temporaryFolder } from '../helpers/folder.js'
 
 const lab = await loadLab('iscsi')
 const names = lab.machines.map(({ name }) => name)

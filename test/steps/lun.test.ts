@@ -5,7 +5,7 @@
 import { beforeAll, describe, expect, it } from 'vitest'
 import type { Lab } from '../../src/lab/lab.js'
 import { loadLab } from '../../src/registry.js'
-import { serialOf } from '../../src/machine/files.js'
+import { serialOf } from '../../src/machine/digest.js'
 import type { Command } from '../../src/machine/sh.js'
 import type { Check, Context, Step } from '../../src/context.js'
 import type { Verdict } from '../../src/plan/step.js'

@@ -3,7 +3,8 @@
  */
 import { readFile } from 'node:fs/promises'
 import { disksOn, type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../../lab/lab.js'
-import { serialOf, sha256, tarOf } from '../../machine/files.js'
+import { serialOf, sha256 } from '../../machine/digest.js'
+import { tarOf } from '../../machine/files.js'
 import type { MachineFile } from '../../machine/machine-file.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'

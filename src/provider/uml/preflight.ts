@@ -1,11 +1,15 @@
 /** Whether this host can run machines, found by trying, and whether it has room for those of a lab. */
 import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs'
+import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { execa } from 'execa'
 import { diskSizeOf, type Lab, type MachineSpec, nodesOf, serversOf } from '../../lab/lab.js'
 import { cacheRoot, noexecMountOf, preparedParts, trialBoot, trialEnd } from '../../parts/parts.js'
+import { disksProblem } from '../../lab/iscsi-rules.js'
+import { sizeText } from '../../lab/units.js'
 import { freeSpace, pathsOf } from '../../state.js'
 import type { Problem, Usability } from '../provider.js'
+import { lunsOf } from './machine.js'
 import { availableMemory, taskLimits } from './limits.js'
 
 const isRoot = (): boolean => process.getuid?.() === 0
@@ -237,5 +241,25 @@ export const preflight = async (lab: Lab, running: boolean): Promise<readonly Pr
       hint: `reduce luns: in ${lab.file}; or ${remedy}; or, if they stay small enough: lab up ${lab.name} --yes`,
       may: true,
     })
+  return problems
+}
+
+/** Problems with the LUNs of a lab before anything is made: too many for a machine, or made smaller. */
+export const lunProblems = async (lab: Lab): Promise<readonly Problem[]> => {
+  const problems: Problem[] = []
+  for (const machine of lab.machines) {
+    const luns = lunsOf(lab, machine)
+    const tooMany = disksProblem(machine.name, luns.length, 'uml')
+    if (tooMany !== undefined)
+      problems.push({ problem: tooMany, hint: `use another machine with the role target in ${lab.file}` })
+    for (const { path, size, target, lun } of luns) {
+      const has = (await stat(path).catch(() => undefined))?.size ?? 0
+      if (has > size)
+        problems.push({
+          problem: `LUN ${String(lun)} of ${target} has ${sizeText(has)}, but the lab file says ${sizeText(size)}: a disk that shrinks loses the data at its end`,
+          hint: `write size: ${sizeText(has)} in ${lab.file}; or remove the lab with all its data: lab down ${lab.name}`,
+        })
+    }
+  }
   return problems
 }

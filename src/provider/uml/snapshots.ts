@@ -1,5 +1,4 @@
 /** Copies of the disks of a lab's machines: sparse, or with shared blocks if the host's file system supports it. */
-import { execa } from 'execa'
 import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { LabId } from '../../identity.js'
@@ -29,6 +28,7 @@ const copyMachines = async (from: string, into: string): Promise<void> => {
     (await filesIn(from)).map(async ([machine, files]) => {
       await mkdir(join(into, machine), { recursive: true, mode: 0o700 })
       if (files.length === 0) return
+      const { execa } = await import('execa')
       await execa('cp', [
         '--archive',
         '--sparse=auto',

@@ -1,45 +1,25 @@
 import { existsSync, readFileSync, readlinkSync, readdirSync } from 'node:fs'
-import { chmod, lchown, mkdir, open, readdir, readFile, rm, stat, truncate } from 'node:fs/promises'
+import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { setTimeout as delay } from 'node:timers/promises'
-import { LabError } from '../../error.js'
-import { imagesOf } from '../../lab/images.js'
 import { apiAddressOf, type Lab, type MachineSpec } from '../../lab/lab.js'
-import { disksProblem } from '../../lab/iscsi-rules.js'
-import { sizeText } from '../../lab/units.js'
-import { tarOf } from '../../machine/files.js'
 import { quote } from '../../machine/sh.js'
-import { needHostPackages } from '../../parts/host.js'
-import { imageArchive, neededParts, preparedParts, prepareParts } from '../../parts/parts.js'
-import { labKeys, machineKeys } from '../../machine/keys.js'
-import { pathsOf, removeState, writePrivate } from '../../state.js'
-import type { Leftover, Machines, MachineState, Provider } from '../provider.js'
-import { type Bind } from './confine.js'
-import { makeCow } from './cow.js'
-import { preflight, probe } from './preflight.js'
+import { pathsOf, removeState } from '../../state.js'
+import type { Leftover, MachineState, Provider } from '../provider.js'
 import { lives, processAt, processesOf } from './processes.js'
-import type { StartRequest } from './requests.js'
 import { snapshots } from './snapshots.js'
 import { callSupervisor, connectThrough, SupervisorRefusal } from './tunnel.js'
 import {
   argvOf,
   baseOf,
-  bindsOf,
-  cpuOf,
   differenceOf,
   forgetMachine,
-  linkOf,
   lunDevice,
-  lunsOf,
   macOf,
   machineFolder,
-  networkFile,
-  noteMachine,
   partsInUse,
-  seen,
   smallLun,
-  userOf,
 } from './machine.js'
 import {
   createNetwork,
@@ -47,7 +27,6 @@ import {
   gatewayOf,
   inNamespace,
   lastLine,
-  needNewSupervisor,
   portFile,
   redfishFile,
   redfishOf,
@@ -89,81 +68,6 @@ const states = async (lab: Lab): Promise<readonly MachineState[]> => {
     ...lab.machines.map((spec) => state(spec.name, spec)),
     ...extra.map((name) => state(name, undefined)),
   ])
-}
-
-/** Gives the files of a machine to its user alone. In a lab of an earlier version they belong to root. */
-const giveFiles = async (user: number | undefined, binds: readonly Bind[]): Promise<void> => {
-  for (const { from, writable } of binds) {
-    const own = writable === true || from.endsWith('/seed.tar')
-    // For a link, the link itself: nothing else may change its owner.
-    if (own && user !== undefined) await lchown(from, user, user)
-    if (!own && user !== undefined) {
-      // Parts contain no secrets, and the mode of their folder stays as it is.
-      const { mode } = await stat(from)
-      const readable = mode | 0o444 | (mode & 0o100 ? 0o111 : 0)
-      if (mode !== readable) await chmod(from, readable & 0o777)
-    }
-  }
-}
-
-const start: Machines['start'] = async (lab, machine, files) => {
-  await needNewSupervisor(lab)
-  const folder = machineFolder(lab, machine.name)
-  await mkdir(folder, { recursive: true, mode: 0o700 })
-  let base = await baseOf(lab, machine.name)
-  if (!base) {
-    const parts = await preparedParts({ images: imagesOf(lab) })
-    if ('missing' in parts)
-      throw new LabError('not-prepared', `parts are missing: ${parts.missing.join(', ')}`, {
-        hint: `lab prepare ${lab.name}`,
-      })
-    base = { kernel: parts.kernel, baseDisk: parts.baseDisk }
-    // The rest of a machine that was partly made, on an unknown base disk.
-    await rm(join(folder, 'root.cow'), { force: true })
-  } else if (!existsSync(base.baseDisk) || !existsSync(base.kernel)) {
-    throw new LabError(
-      'base-gone',
-      `${machine.name}: ${base.baseDisk} is gone, and the machine's disk is useless without it`,
-      {
-        hint: `lab down ${lab.name}, then lab up ${lab.name}`,
-      },
-    )
-  }
-  const keys = await labKeys(lab)
-  const own = await machineKeys(lab, machine.name)
-  await writePrivate(
-    join(folder, 'seed.tar'),
-    await tarOf([
-      ...files,
-      { path: '/etc/lab/network', content: networkFile(lab, machine) },
-      { path: '/root/.ssh/authorized_keys', content: `${keys.publicKey}\n`, mode: 0o600 },
-      { path: '/etc/ssh/ssh_host_ed25519_key', content: own.privateKey, mode: 0o600 },
-      { path: '/etc/ssh/ssh_host_ed25519_key.pub', content: `${own.publicKey}\n` },
-    ]),
-  )
-  for (const { path, size } of lunsOf(lab, machine)) {
-    const disk = await open(path, 'a', 0o600)
-    const { size: has } = await disk.stat()
-    await disk.close()
-    // A LUN may grow but never shrinks, since there may be data at its end.
-    if (has < size) await truncate(path, size)
-  }
-  if (!existsSync(join(folder, 'root.cow'))) await makeCow(join(folder, 'root.cow'), base.baseDisk, seen.base)
-  const user = userOf(lab, machine.name)
-  const binds = bindsOf(lab, machine, base)
-  await giveFiles(user, binds)
-  await noteMachine(lab, machine.name, base)
-  // Written last: without this file the machine counts as absent and is made again.
-  await writePrivate(join(folder, 'base.json'), JSON.stringify(base))
-  const request: StartRequest = {
-    argv: argvOf(lab, machine),
-    cpu: await cpuOf(lab, machine),
-    console: join(folder, 'console.log'),
-    link: linkOf(lab, machine),
-    binds,
-    ...(user === undefined ? {} : { user }),
-  }
-  await callSupervisor(socketOf(lab), 'PUT', `/machines/${machine.name}`, request)
 }
 
 const leftovers: Provider['leftovers'] = (lab) => {
@@ -222,55 +126,35 @@ const setPaused = async (lab: Lab, machine: string, method: 'PUT' | 'DELETE'): P
   }
 }
 
-/** Problems with the LUNs of a lab before anything is made: too many for a machine, or made smaller. */
-const lunProblems = async (lab: Lab): Promise<readonly { problem: string; hint: string }[]> => {
-  const problems: { problem: string; hint: string }[] = []
-  for (const machine of lab.machines) {
-    const luns = lunsOf(lab, machine)
-    const tooMany = disksProblem(machine.name, luns.length, 'uml')
-    if (tooMany !== undefined)
-      problems.push({ problem: tooMany, hint: `use another machine with the role target in ${lab.file}` })
-    for (const { path, size, target, lun } of luns) {
-      const has = (await stat(path).catch(() => undefined))?.size ?? 0
-      if (has > size)
-        problems.push({
-          problem: `LUN ${String(lun)} of ${target} has ${sizeText(has)}, but the lab file says ${sizeText(size)}: a disk that shrinks loses the data at its end`,
-          hint: `write size: ${sizeText(has)} in ${lab.file}; or remove the lab with all its data: lab down ${lab.name}`,
-        })
-    }
-  }
-  return problems
-}
-
 /**
  * User-Mode Linux: every machine is a Linux kernel that runs as an ordinary process. It needs neither KVM nor a
  * hypervisor, and `kill -9` is a power cut. The machines of a lab run in namespaces of their own.
  */
 export const umlProvider: Provider = {
   name: 'uml',
-  probe: (signal) => probe(['unshare', ...unshareArgs(), 'sh', '-c', inNamespace, 'lab'], signal),
+  probe: async (signal) =>
+    (await import('./preflight.js')).probe(
+      ['unshare', ...unshareArgs(), 'sh', '-c', inNamespace, 'lab'],
+      signal,
+    ),
   preflight: async (lab) => {
     const running = ((await runningMachines(lab)) ?? []).some((machine) => machine.running)
+    const { lunProblems, preflight } = await import('./preflight.js')
     return [...(await preflight(lab, running)), ...(await lunProblems(lab))]
   },
-  prepare: async (lab, preparation) => {
-    const images = imagesOf(lab)
-    if (!('missing' in (await preparedParts({ images })))) return
-    await needHostPackages(preparation)
-    await prepareParts({ preparation, images })
-  },
+  prepare: async (lab, preparation) => (await import('./make.js')).prepare(lab, preparation),
   states,
   dial: (lab, host, port) => connectThrough(socketOf(lab), host, port),
   destroy,
   leftovers,
   machines: {
-    start,
+    start: async (lab, machine, files) => (await import('./make.js')).start(lab, machine, files),
     remove: async (lab, machine) => {
       if (await runningMachines(lab)) await callSupervisor(socketOf(lab), 'DELETE', `/machines/${machine}`)
       await forgetMachine(lab, machine)
       await rm(machineFolder(lab, machine), { recursive: true, force: true })
     },
-    parts: (lab) => neededParts({ images: imagesOf(lab) }),
+    parts: async (lab) => (await import('./make.js')).partsOf(lab),
     partsInUse,
   },
   power: {
@@ -317,7 +201,7 @@ export const umlProvider: Provider = {
       `${[process.execPath, dialScript, socketOf(lab)].map((word) => quote(word).replaceAll('%', '%%')).join(' ')} %h %p`,
   },
   disks: { lunDevice },
-  images: { archive: (reference) => Promise.resolve(imageArchive(reference)) },
+  images: { archive: async (reference) => (await import('../../parts/parts.js')).imageArchive(reference) },
   console: { log: (lab, machine) => join(machineFolder(lab, machine), 'console.log') },
   snapshots,
 }
