@@ -288,6 +288,10 @@ const refuseChange = (lab: Lab): never => {
   )
 }
 
+/** The parts that an API server's answer calls not ready; of the 40, those that are ready say nothing. */
+export const notReadyYet = (readyz: string): readonly string[] =>
+  [...readyz.matchAll(/\[-\](\S+) failed/g)].map(([, part = '']) => part)
+
 /** The first control plane. If it has lost its disk, and others have a cluster, it joins that one. */
 export const initControlPlane = (lab: Lab): Step => {
   const machine = controlPlaneOf(lab)
@@ -343,9 +347,13 @@ export const initControlPlane = (lab: Lab): Step => {
         hint: `lab exec ${lab.name} ${machine.name} -- sh -c 'tail -n 15 /var/log/pods/kube-system_kube-apiserver-*/*/*.log'`,
         probe: async (context) => {
           const endpoint = await apiEndpointOf(context.provider, lab)
-          return {
-            ok: (await context.kubectl.run(['get', '--raw=/readyz'])) === 'ok',
-            saw: `${endpoint}/readyz says ok`,
+          try {
+            const said = await context.kubectl.run(['get', '--raw=/readyz'])
+            return { ok: said === 'ok', saw: `${endpoint}/readyz says ${said}` }
+          } catch (error) {
+            const parts = notReadyYet(messageOf(error))
+            if (parts.length === 0) throw error
+            return { ok: false, saw: `${endpoint}/readyz: not ready: ${parts.join(', ')}` }
           }
         },
       },

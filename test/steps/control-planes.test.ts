@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Context } from '../../src/context.js'
 import { loadLab } from '../../src/registry.js'
+import { notReadyYet } from '../../src/steps/control-plane.js'
 import { holdersOf, proveEndpoint } from '../../src/steps/endpoint.js'
 import { controlPlanesAtWork, leaderOf, removeMember } from '../../src/steps/etcd.js'
 
@@ -168,4 +169,11 @@ describe('a member that is gone', () => {
 
 it('is not looked for in a lab whose API server has no address of its own', async () => {
   expect(proveEndpoint(await loadLab('iscsi-ha'))).toEqual([])
+})
+
+it('names only those parts of an API server that are not ready', () => {
+  const words =
+    'kubectl get --raw=/readyz: Error from server (InternalError): an error on the server ("[+]ping ok\\n[-]etcd failed: reason withheld\\n[+]informer-sync ok\\n[-]poststarthook/rbac/bootstrap-roles failed: reason withheld\\nreadyz check failed") has prevented the request from succeeding'
+  expect(notReadyYet(words)).toEqual(['etcd', 'poststarthook/rbac/bootstrap-roles'])
+  expect(notReadyYet('Unable to connect to the server: EOF')).toEqual([])
 })
