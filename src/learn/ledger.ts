@@ -2,6 +2,7 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Context } from '../context.js'
+import { LabError, messageOf } from '../error.js'
 import type { DatabaseSpec } from '../lab/lab.js'
 import { pathsOf } from '../state.js'
 import { isRowWritten } from '../trial/answers.js'
@@ -32,10 +33,21 @@ export interface Ledger {
 }
 
 /** Seconds for creating the table, and for reading all rows back. */
-const deadline = 20
+const usualDeadline = 20
 
-/** @throws LabError if the database cannot be written to */
-export const openLedger = async (context: Context, database: DatabaseSpec): Promise<Ledger> => {
+/** A deadline that has passed looks like an interruption. */
+const whyNot = (error: unknown, deadline: number): string =>
+  (error instanceof LabError && error.code === 'interrupted') ||
+  (error instanceof DOMException && error.name === 'TimeoutError')
+    ? `no answer within ${String(deadline)} s`
+    : messageOf(error)
+
+/** @throws LabError `no-ledger` if the database does not answer in time */
+export const openLedger = async (
+  context: Context,
+  database: DatabaseSpec,
+  deadline = usualDeadline,
+): Promise<Ledger> => {
   const { lab } = context
   const ending = new AbortController()
   const records: LedgerRecord[] = []
@@ -47,7 +59,21 @@ export const openLedger = async (context: Context, database: DatabaseSpec): Prom
   const file = await createLedger(join(learn, `${run}.ledger.ndjson`))
   const store = rowStore({ dialer: context, database, run, nodeOf: (pod) => watch.nodeOf(pod) })
   const soon = (): AbortSignal => AbortSignal.any([context.signal, AbortSignal.timeout(deadline * 1000)])
-  await store.create(soon())
+  try {
+    await store.create(soon())
+  } catch (error) {
+    ending.abort()
+    await file.close()
+    context.signal.throwIfAborted()
+    throw new LabError(
+      'no-ledger',
+      `the database of ${lab.name} cannot be written to: ${whyNot(error, deadline)}`,
+      {
+        hint: `lab up ${lab.name}, or lab restore ${lab.name} clean`,
+        cause: error,
+      },
+    )
+  }
   const client = ledgerClient({ stores: [store], ledger: file, seen: (record) => records.push(record) })
   await client.mark('begin')
   client.start()
