@@ -1,12 +1,12 @@
 #!/bin/bash
-# Makes the disk that every machine boots from. Runs as root in mount and process namespaces of its own.
-# One per line:
+# Makes the disk that every machine boots from. Runs as root in its own mount and process namespaces.
+# Variables with one entry per line:
 #   PROGRAMS  files for /usr/bin                    PLUGINS  files for /opt/cni/bin
 #   IMAGES    reference=archive, for containerd     MASKED   units that must not start
-# and:
-#   SYSTEM    root directory of a Debian system     FILES    the project's own files, laid over it
-#   RELEASE   what /etc/lab/base-release says       SIZE     of the disk
-#   WORK      a scratch directory                   OUT      where disk.ext4 goes
+# Other variables:
+#   SYSTEM    root directory of a Debian system     FILES    the project's own files, copied over it
+#   RELEASE   content of /etc/lab/base-release      SIZE     of the disk
+#   WORK      a scratch directory                   OUT      the folder for disk.ext4
 set -euo pipefail
 root=$WORK/root
 mapfile -t programs <<< "$PROGRAMS"
@@ -24,7 +24,7 @@ cd "$root"
 ln -sf ../local/sbin/lab-init usr/sbin/init
 ln -sf /usr/lib/systemd/system/multi-user.target etc/systemd/system/default.target
 for unit in "${masked[@]}"; do
-  # `target/unit`: not started by that target, though somebody else may start it; `unit`: by nobody.
+  # `target/unit`: that target does not start the unit, but other units may. `unit`: nothing may start it.
   case $unit in
     */*) mkdir -p "etc/systemd/system/${unit%/*}.wants"; ln -sfn /dev/null "etc/systemd/system/${unit%/*}.wants/${unit#*/}" ;;
     *) ln -sfn /dev/null "etc/systemd/system/$unit" ;;
@@ -35,9 +35,9 @@ for unit in lab-network lab-boot containerd kubelet; do
   mkdir -p "etc/systemd/system/$target.wants"
   ln -sf "../$unit.service" "etc/systemd/system/$target.wants/"
 done
-# Keys and identities are a machine's own: they come with its seed, or are made at its first boot.
+# Each machine needs its own keys and identities. They come with its seed, or it makes them at its first boot.
 rm -f etc/ssh/ssh_host_* etc/hostname var/lib/dbus/machine-id etc/iscsi/initiatorname.iscsi
-# Keys that Debian made when it installed: every machine of every lab would have the same.
+# Debian's packages made these keys during their installation. Every machine of every lab would share them.
 rm -rf etc/corosync/qnetd/nssdb etc/corosync/qdevice/net/nssdb etc/pacemaker/authkey
 : > etc/machine-id
 : > etc/fstab
@@ -47,7 +47,7 @@ echo "$RELEASE" > etc/lab/base-release
 ldconfig -r .
 
 echo 'Importing the images'
-# Nothing is pulled or unpacked when a lab comes up: the disk carries containerd's own storage.
+# Import the images into containerd's storage on the disk, so that `lab up` neither pulls nor unpacks them.
 mount --bind . .
 cd "$root"
 mount -t proc proc proc
@@ -55,7 +55,7 @@ mount --rbind /sys sys
 mount --rbind /dev dev
 mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs tmp
-# A mistake in it would lock everybody out of every machine.
+# Test sshd's configuration, because a mistake in it would lock everybody out of every machine.
 mkdir run/sshd tmp/images
 chroot . ssh-keygen -q -t ed25519 -N '' -f /tmp/key
 chroot . sshd -t -h /tmp/key
@@ -73,22 +73,23 @@ for image in "${images[@]}"; do
     { cat "$WORK/containerd.log"; exit 1; }
   umount tmp/images/archive
 done
-# Into a variable: `grep -q` closes a pipe before ctr has written it all, and with pipefail that is an error.
+# Use a variable instead of a pipe: `grep -q` closes the pipe before ctr has written everything, and pipefail makes that
+# an error.
 imported=$(chroot . ctr --namespace k8s.io images ls -q)
 for image in "${images[@]}"; do
   grep -qxF "${image%%=*}" <<< "$imported" || { echo "error: ${image%%=*} is not there"; exit 1; }
 done
 kill $containerd
 wait $containerd || true
-# Lazily: where a mount came from another user namespace, those below it cannot be taken away one by one.
+# Unmount lazily, because mounts that came from another user namespace cannot be unmounted one by one.
 umount --lazy sys dev proc run tmp
 cd "$WORK"
 umount "$root"
 
 echo 'Making the file system'
 truncate -s "$SIZE" "$OUT/disk.ext4"
-# With the storage known to be zero the inode tables are neither written here nor by the machine later.
-# The journal is what makes a machine survive a power cut: without one, files that the kubelet had just renamed
-# into place were empty after it, and the kubelet never started again.
+# The storage is known to be zero, so neither mke2fs here nor the machine later has to write the inode tables.
+# The file system needs a journal to survive a power cut. Without one, files that the kubelet had just renamed into
+# place were empty afterwards, and the kubelet never started again.
 mke2fs -q -F -t ext4 -L lab -m 0 -J size=32 -E assume_storage_prezeroed=1,nodiscard -d "$root" "$OUT/disk.ext4"
 du --block-size=1M "$OUT/disk.ext4"

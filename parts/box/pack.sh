@@ -1,5 +1,5 @@
 #!/bin/bash
-# Packs the disk as a box of Vagrant. Runs in the tools' root.
+# Packs the disk as a Vagrant box. Runs in the tools' root.
 #   PROVIDER  libvirt or virtualbox    /lab/disk/disk.raw  the disk    /lab/work/box  the box's other files
 #   NAME      of the file in /lab/out
 set -euo pipefail
@@ -14,5 +14,5 @@ case $PROVIDER in
     qemu-img convert -f raw -O vmdk -o subformat=streamOptimized /lab/disk/disk.raw box-disk001.vmdk
     ;;
 esac
-# In one order, with one date and owner: the same box of the same parts.
+# A fixed order, date and owner, so that the same parts always make the same box.
 tar --create --file "/lab/out/$NAME" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@1767225600 -- *

@@ -1,8 +1,8 @@
 #!/bin/bash
 # enter.sh ROOT [FROM:TO[:ro]]... -- COMMAND...
-# Runs a command inside the builder root, which stays read-only, with files and directories of the host
-# bound into it; those below /lab get their mount points by themselves. In the mount and process
-# namespaces that the caller made, so that everything mounted here goes with the command.
+# Runs a command inside the builder root, which stays read-only, with files and directories of the host bound into it.
+# Mount points below /lab are created automatically. The caller has made new mount and process namespaces, so everything
+# mounted here disappears with the command.
 set -euo pipefail
 root=$1
 shift

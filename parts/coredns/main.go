@@ -1,6 +1,6 @@
-// CoreDNS with the plugins that a kubeadm Corefile and this project's checks use, chosen as
-// CoreDNS documents it for builds from source: the upstream set links three cloud SDKs more,
-// and takes twice as long to compile.
+// CoreDNS with only the plugins that kubeadm's Corefile and this project's checks use, selected in the way that CoreDNS
+// documents for builds from source. The upstream selection links three cloud SDKs in addition, and takes twice as long
+// to compile.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 	_ "github.com/coredns/coredns/plugin/reload"
 )
 
-// The order is the order of execution, as in CoreDNS's own plugin.cfg.
+// This order is the order of execution, as in CoreDNS's own plugin.cfg.
 func init() {
 	dnsserver.Directives = []string{
 		"reload", "ready", "health", "prometheus", "errors", "log", "cache",

@@ -1,16 +1,17 @@
 #!/bin/bash
 # emulate.sh ARCHITECTURE EMULATOR COMMAND...
-# Runs a command among whose programs some are for another processor. The kernel is told who runs those (binfmt_misc)
-# in a user namespace of the command's own, in which everybody is who they are outside: nothing of the host changes.
+# Runs a command that needs programs for another architecture. It registers the emulator with the kernel (binfmt_misc)
+# in a new user namespace with the same user IDs as outside, so nothing changes for the host.
 set -euo pipefail
 architecture=$1 emulator=$2
 shift 2
 case $architecture in
-  # What ELF files of it begin with, and which bits of that count: the table of QEMU's qemu-binfmt-conf.sh.
+  # The first bytes of this architecture's ELF files, and a mask of the bits that matter, from the table in QEMU's
+  # qemu-binfmt-conf.sh.
   arm64)
     magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
     mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
-    # A program of it that comes with the compiler.
+    # A program for this architecture that comes with the compiler.
     known=${emulator%/usr/bin/*}/usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1
     ;;
   *) echo "error: nobody here emulates $architecture"; exit 1 ;;
@@ -18,8 +19,8 @@ esac
 export known
 if "$known" --version > /dev/null 2>&1; then exec "$@"; fi
 
-# O and F: the emulator is opened here and now, so that it need not be in a root directory that is entered later.
-# C: a program may be one that changes its user.
+# O and F: the kernel opens the emulator now, so a root directory that is entered later need not contain it.
+# C: a program may change its user (setuid).
 rule=":lab:M::$magic:$mask:$emulator:OCF"
 export rule
 inside='
@@ -38,8 +39,8 @@ unshare --user --keep-caps bash -euc '
     unshare --mount --pid --fork --kill-child=KILL --mount-proc bash -uc "$inside" emulated "$@"
 ' unshare "$gate" "$inside" "$@" &
 child=$!
-# Only from outside can more than one user be made known in it: all that are known out here, range by range.
-# unshare has entered it when its namespace is another.
+# Only a process outside a user namespace can map more than one user into it. Map all users that exist here, range by
+# range. The namespace is ready for this as soon as unshare is in a namespace other than ours.
 until [ "$(readlink "/proc/$child/ns/user")" != "$(readlink /proc/self/ns/user)" ]; do
   kill -0 "$child" 2> /dev/null || { echo 'error: user namespaces cannot be made here'; exit 1; }
   sleep 0.01

@@ -1,6 +1,7 @@
 #!/bin/bash
-# jars.sh REPOSITORY: fetches the jars of /lab/jars.sha256, a digest and a path in a Maven repository each, into
-# /lab/out/lib. Nothing that is fetched is run or unpacked here. /lab/auth: who we are there, as apt reads it.
+# jars.sh REPOSITORY: fetches the jars of /lab/jars.sha256 into /lab/out/lib. Each line of that file has a digest and a
+# path in a Maven repository. Nothing that is fetched is run or unpacked here. /lab/auth has our credentials for the
+# repository, in the format of apt's auth.conf.
 set -euo pipefail
 mkdir /lab/work/jars
 cd /lab/work/jars

@@ -1,6 +1,6 @@
 #!/bin/bash
-# python.sh: fetches the Python packages of requirements.txt, each with its digest, for the Python of Debian
-# bookworm. Inside the fetcher root; requirements.txt is in /lab.
+# python.sh: fetches the Python packages of /lab/requirements.txt, each with its digest, for the Python of Debian
+# bookworm. It runs inside the fetcher root.
 set -euo pipefail
 pip install --quiet --no-cache-dir --disable-pip-version-check --cert /etc/ssl/certs/ca-certificates.crt \
   --require-hashes --no-deps --only-binary=:all: --no-compile \

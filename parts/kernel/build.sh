@@ -1,12 +1,12 @@
 #!/bin/bash
-# Builds the User-Mode Linux kernel, inside the builder root: /lab/src is this folder, /lab/work a scratch
-# directory, /lab/out the result.
-#   ARCHIVE  tar of the kernel's source      PATCHES  files of this folder, in order      JOBS  at once
+# Builds the User-Mode Linux kernel inside the builder root. /lab/src is this folder, /lab/work a scratch directory,
+# /lab/out the result.
+#   ARCHIVE  tar of the kernel's source      PATCHES  files of this folder, in order      JOBS  parallel compilers
 set -euo pipefail
 mkdir /lab/work/linux
 cd /lab/work/linux
 echo 'Unpacking the source'
-# Of what this kernel cannot use only the Kconfig files and Makefiles are read.
+# Leave out what this kernel cannot use. Of the excluded drivers it needs only the Kconfig files and Makefiles.
 tar -xf "$ARCHIVE" --strip-components=1 --wildcards \
   --exclude='*/Documentation/*/*.rst' --exclude='*/Documentation/devicetree/*.yaml' --exclude='*/tools/testing/*' --exclude='*/samples/*.[ch]' --exclude='*/arch/[!ux]*/*.[chS]' --exclude='*/arch/*/*.dts*' \
   --exclude='*/sound/*.[ch]' --exclude='*/rust/*.rs' \
@@ -16,7 +16,7 @@ for file in $PATCHES; do
   patch --strip=1 --batch --forward < "/lab/src/$file"
 done
 KCONFIG_ALLCONFIG=/lab/src/uml.config make ARCH=um allnoconfig
-# An option that was renamed or lost a dependency would otherwise be missed only by a lab that breaks.
+# An option may have been renamed, or may lack a new dependency. Without this check, only a broken lab would show it.
 missing=$(grep -E '^CONFIG_.*=' /lab/src/uml.config | grep -vxFf .config || true)
 if [ -n "$missing" ]; then
   printf 'This kernel does not take these options of uml.config:\n%s\n' "$missing"

@@ -1,6 +1,7 @@
 #!/bin/bash
-# build.sh fetch | compile: fetches the source of the pause program, which comes with the Kubernetes module of /lab/src,
-# inside the builder root; or compiles it by CC, inside whatever root has that compiler.
+# build.sh fetch | build.sh compile
+# "fetch" takes the source of the pause program from the Kubernetes module of /lab/src; it runs inside the builder root.
+# "compile" compiles it with CC; it runs inside the root that has that compiler.
 set -euo pipefail
 case $1 in
   fetch)

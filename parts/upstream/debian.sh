@@ -1,8 +1,8 @@
 #!/bin/bash
-# debian.sh offers PATTERN | fetch PACKAGE=VERSION DIGEST FILE
-# Asks the suites of /lab/debian.list, whose signatures apt checks. offers: prints `offer NAME VERSION SHA256` of every
-# version of the packages whose name matches. fetch: fetches a package, compares it with DIGEST unless that is empty, and
-# puts FILE of it into /lab/work/source.
+# debian.sh offers PATTERN | debian.sh fetch PACKAGE=VERSION DIGEST FILE
+# Asks the suites of /lab/debian.list; apt checks their signatures.
+# "offers" prints `offer NAME VERSION SHA256` for every version of the packages whose names match PATTERN.
+# "fetch" fetches a package, compares it with DIGEST unless that is empty, and puts its file FILE into /lab/work/source.
 set -euo pipefail
 mkdir -p /lab/work/apt/{lists,cache/archives}/partial /lab/work/apt/none
 cat > /lab/work/apt/apt.conf <<EOF
@@ -20,7 +20,7 @@ Dir::Etc::preferences "/lab/work/apt/none/preferences";
 Dir::Etc::preferencesparts "/lab/work/apt/none";
 EOF
 export APT_CONFIG=/lab/work/apt/apt.conf
-# A list that cannot be fetched is an error: its packages are not there, but nobody knows what is.
+# Fail if a package list cannot be fetched. Without it, a package would seem to be gone from Debian.
 apt-get update --error-on=any -q
 case $1 in
   offers)

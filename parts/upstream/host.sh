@@ -1,7 +1,7 @@
 #!/bin/bash
 # host.sh ROOT [FROM:TO[:ro]]... -- COMMAND...
-# Runs a program of the host in a root directory of its own, made at ROOT: it sees the host's programs, how the host
-# reaches the network, and what is bound for it. In the mount and process namespaces that the caller made.
+# Runs a program of the host in its own root directory, made at ROOT. The program sees the host's programs, the host's
+# network settings, and the files that are bound for it. The caller has made new mount and process namespaces for it.
 set -euo pipefail
 root=$1
 shift
@@ -14,7 +14,8 @@ read_only() {
   local to=$root${2:-$1}
   if [ -d "$1" ]; then mkdir -p "$to"; else mkdir -p "${to%/*}"; touch "$to"; fi
   mount --rbind "$1" "$to"
-  # In a user namespace a mount keeps what it had to be without, which an older mount has to say.
+  # In a user namespace, a remount must repeat the restrictions that the original mount has (nosuid, nodev, noexec), and
+  # not every mount has the same ones.
   for without in '' ,nosuid,nodev ,nosuid,nodev,noexec; do
     if mount -o "remount,bind,ro$without" "$to" 2> /dev/null; then return 0; fi
   done
@@ -23,7 +24,7 @@ read_only() {
 }
 read_only /usr
 for folder in /bin /lib /lib32 /lib64 /libx32 /sbin; do
-  # Where they are links into /usr they are links here, too.
+  # On a host where these are links into /usr, make the same links here.
   if [ -L "$folder" ]; then cp -P "$folder" "$root$folder"; else read_only "$folder"; fi
 done
 for path in /etc/{alternatives,apt,ca-certificates,ld.so.cache,pki,ssl} /etc/{hosts,nsswitch.conf,passwd,group,resolv.conf}; do

@@ -1,13 +1,14 @@
 #!/bin/bash
-# programs.sh [--archive ADDRESS DIGEST PROGRAM... | ADDRESS PROGRAM=DIGEST...]
-# Fetches into /lab/out programs as their own project released and built them: each by itself, below ADDRESS, or out of
-# an archive. DIGEST: the sha256 that is pinned, whoever is asked. Where one cannot be had, /lab/out is empty and the
-# exit code 0: they can be compiled as well. Where one is another than the pinned one, it is 1.
+# programs.sh --archive ADDRESS DIGEST PROGRAM... | programs.sh ADDRESS PROGRAM=DIGEST...
+# Fetches programs into /lab/out as their own project released them: each as a file below ADDRESS, or all from one
+# archive. DIGEST is the pinned sha256, and any server may deliver the file.
+# If a program is not available, this leaves /lab/out empty and exits with 0, because the caller can compile it instead.
+# If a file differs from its digest, it exits with 1.
 set -euo pipefail
 cd /lab/out
 # fetch ADDRESS FILE DIGEST
 fetch() {
-  # apt's own downloader: it is there wherever Debian packages are fetched, and knows the host's proxies.
+  # apt's own downloader is there wherever Debian packages are fetched, and it knows the host's proxies.
   /usr/lib/apt/apt-helper -o APT::Sandbox::User=root -o Acquire::Retries=2 -o Dir::State=/lab/work -o Dir::Cache=/lab/work \
     -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10 download-file "$1" "$2" || return
   local found

@@ -38,7 +38,7 @@ const settings = [
 const firstProcess = `
 set -eu
 umask 022
-# As the host's /proc, which is still the one there is here, counts.
+# The process number as the host counts, because /proc here is still the host's.
 read -r pid _ < /proc/self/stat
 root=$1 home=$2 cache=$3 node=$4 program=$5 account=$6 uid=$7 gid=$8 file=$9 place=\${10}
 shift 10
@@ -61,13 +61,13 @@ printf 'root:x:0:0:root:/:/usr/sbin/nologin\\n%s:x:%s:%s:%s:/home/%s:/bin/bash\\
   "$account" "$uid" "$gid" "$account" "$account" > "$root/etc/passwd"
 printf 'root:x:0:\\ntty:x:5:\\n%s:x:%s:\\n' "$account" "$gid" > "$root/etc/group"
 printf '127.0.0.1 localhost seat-%s\\n::1 localhost\\n' "\${account##*-}" > "$root/etc/hosts"
-# Who uses up the memory of a folder in memory takes none from the others' root folder.
+# Each folder in memory is a file system of its own, so that filling one leaves the root folder usable.
 mkdir -p "$root/proc" "$root/dev/pts" "$root/dev/shm" "$root/dev/net" "$root/tmp" "$root/var/tmp" "$root/run/lab/bin"
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
 for device in null zero full random urandom tty net/tun; do
   [ ! -e "/dev/$device" ] || { : > "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"; }
 done
-# Terminals of other seats are not to be seen.
+# A new instance, which does not show the terminals of other seats.
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$root/dev/pts"
 ln -s pts/ptmx "$root/dev/ptmx"
 ln -s /proc/self/fd "$root/dev/fd"
@@ -88,7 +88,7 @@ mount -o remount,ro "$root"
 cd "$root"
 pivot_root . .
 umount -l .
-# The number last: whoever reads it finds everything in place.
+# Print the number last, because its reader expects everything to be in place.
 echo "$pid" >&3
 exec 3>&- > /dev/null 2>&1
 # Processes that lose their parent become its children; wait collects them.

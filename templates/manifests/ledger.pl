@@ -1,16 +1,18 @@
-# ledger.pl FOLDER ADDRESS:PORT: a plain file on the disk, for clients outside the cluster to write to.
+# ledger.pl FOLDER ADDRESS:PORT: keeps plain files on the disk, to which clients outside the cluster write.
 #
-# It greets with `ready HOST`. A request is a line, and so is its answer, except that of read:
-#   append RUN SEQ CONTENT   ok SEQ HOST, once the line `SEQ HOST CONTENT` is at the end of the file and on the disk
+# The server greets with `ready HOST`. Each request is one line, and each answer is one line, except that of read:
+#   append RUN SEQ CONTENT   ok SEQ HOST, when the line `SEQ HOST CONTENT` is at the end of the file and on the disk
 #   last RUN                 last HOST BYTES LINE: the file's size, and its last line, if it has one
 #   read RUN                 line …, for every line of the file, and then end COUNT
 #   remove RUN               removed RUN
-# Whatever fails is answered with `error WHY`, and never with ok. A line that was not acknowledged may be there or
-# not, or its beginning only. One process serves everybody in turn, so there is one writer to a file and no lock.
+# If a request fails, the answer is `error WHY`, and never ok. A line that was not acknowledged may be in the file
+# completely, partly, or not at all. A single process serves all clients in turn, so each file has one writer and needs
+# no lock.
 use strict;
 use warnings;
 
-# Before anything else is loaded: the first process of a container is not ended by a signal that it does not handle.
+# Set this before anything else is loaded, because the first process of a container ignores signals that it does not
+# handle.
 BEGIN { $SIG{TERM} = $SIG{INT} = sub { exit 0 } }
 use Errno;
 use Fcntl qw(O_APPEND O_CREAT O_RDWR SEEK_END SEEK_SET);
@@ -20,15 +22,16 @@ use IO::Socket::INET;
 use POSIX ();
 
 my ($folder, $address) = @ARGV;
-# As the runtime tells every container: the name of the pod.
+# The name of the pod, which the runtime passes to every container.
 my $host = $ENV{HOSTNAME} // (POSIX::uname())[1];
-# A longer request is none: in bytes.
+# The longest request, in bytes.
 my $longest = 10_000;
 
-# By run: its open file; and why nothing is promised for it any more.
+# For each run: its open file, and the reason why writes to it are refused after an error.
 my (%files, %doubts);
 
-# After a failed fsync the kernel may take for clean what never reached the disk, and the next fsync would succeed.
+# After a failed fsync, the kernel may treat pages as clean that never reached the disk, and the next fsync would
+# succeed.
 sub on_disk {
     my ($run, $handle) = @_;
     return if $handle->sync;
@@ -36,7 +39,7 @@ sub on_disk {
     die "$doubts{$run}\n";
 }
 
-# A file is there after a power cut only once its folder, too, is on the disk.
+# A new file survives a power cut only if its folder was synced, too.
 sub sync_folder {
     my ($run) = @_;
     open my $handle, '<', $folder or die "open $folder: $!\n";
@@ -57,7 +60,7 @@ sub append {
     my $file = file_of($run);
     my $end = -s $file;
     my $line = "$seq $host $content\n";
-    # A power cut may have torn the last line: it must not become the beginning of this one.
+    # If a power cut has torn the last line, end it, so that it does not become the beginning of this one.
     my $last = "\n";
     if ($end > 0) {
         defined sysseek $file, -1, SEEK_END and sysread $file, $last, 1 or die "read: $!\n";
@@ -125,7 +128,7 @@ my $listener = IO::Socket::INET->new(LocalAddr => $address, Listen => 128, Reuse
   or die "cannot listen on $address: $@\n";
 print STDERR 'listening on ' . $listener->sockhost . ':' . $listener->sockport . "\n";
 
-# Of each connection: what came and is not yet a whole line, and what it has not yet taken of its answers.
+# For each connection: input that is not a complete line yet, and output that the client has not taken yet.
 my (%came, %due);
 my ($readers, $writers) = (IO::Select->new($listener), IO::Select->new);
 
@@ -157,7 +160,7 @@ sub take {
 sub welcome {
     my $client = $listener->accept or return;
     $client->blocking(0);
-    # Who lost its power does not hang up: it is found out.
+    # A client that lost its power does not close its connection; keepalive detects that.
     $client->sockopt(SO_KEEPALIVE, 1);
     $came{$client} = '';
     $due{$client}  = "ready $host\n";
@@ -171,6 +174,6 @@ while (1) {
     for my $socket (@{ $readable // [] }) {
         $socket == $listener ? welcome() : take($socket);
     }
-    # Some of them may just have hung up.
+    # Some of these clients may just have been disconnected.
     for my $client (grep { exists $due{$_} } @{ $writable // [] }) { send_due($client) }
 }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# customize.sh ROOT: one static program under all its names; the root directory has nothing else beside it.
+# customize.sh ROOT: installs one static program under all its names. The root directory contains nothing else.
 set -euo pipefail
 root=$1
 for folder in bin sbin; do

@@ -1,5 +1,5 @@
 #!/bin/bash
-# customize.sh ROOT: Cassandra of Maven Central with cqlsh of PyPI, under the paths of the upstream image.
+# customize.sh ROOT: installs Cassandra from Maven Central and cqlsh from PyPI under the paths of the upstream image.
 set -euo pipefail
 root=$1 files=$(dirname "$0")
 echo 'cassandra:x:999:' >> "$root/etc/group"

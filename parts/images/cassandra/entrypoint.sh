@@ -1,13 +1,13 @@
 #!/bin/bash
-# The first process of the container. It writes cassandra.yaml from what the upstream image and the image of the
-# Kubernetes tutorial call CASSANDRA_…: SEEDS, CLUSTER_NAME, DC, RACK, NUM_TOKENS, LISTEN_ADDRESS (default POD_IP),
-# BROADCAST_ADDRESS, RPC_ADDRESS, BROADCAST_RPC_ADDRESS, ENDPOINT_SNITCH, DATA (default /cassandra_data where there
-# is one, else /var/lib/cassandra).
+# The first process of the container. It writes cassandra.yaml from these environment variables of the upstream image
+# and of the Kubernetes tutorial's image, each with the prefix CASSANDRA_: SEEDS, CLUSTER_NAME, DC, RACK, NUM_TOKENS,
+# LISTEN_ADDRESS (default: POD_IP), BROADCAST_ADDRESS, RPC_ADDRESS, BROADCAST_RPC_ADDRESS, ENDPOINT_SNITCH, DATA
+# (default: /cassandra_data if it exists, otherwise /var/lib/cassandra).
 set -euo pipefail
 [[ ${1-} != -* ]] || set -- cassandra "$@"
 [[ ${1-} = cassandra ]] || exec "$@"
 
-# A value as YAML spells it, whatever it holds.
+# Quotes any value for YAML.
 text() { local s=${1//\'/\'\'}; printf "'%s'" "${s//$'\n'/ }"; }
 
 [[ -n ${CASSANDRA_DATA-} || ! -d /cassandra_data ]] || export CASSANDRA_DATA=/cassandra_data
@@ -45,7 +45,7 @@ commitlog_segment_size: 8MiB
 commitlog_total_space: 64MiB
 disk_failure_policy: stop
 commit_failure_policy: stop
-# A small server: little memory for what is not yet on the disk, few threads.
+# Settings for a small server: little memory for data that is not on the disk yet, and few threads.
 memtable_heap_space: 32MiB
 memtable_offheap_space: 32MiB
 memtable_flush_writers: 1
@@ -60,7 +60,7 @@ concurrent_compactors: 1
 native_transport_max_threads: 16
 hinted_handoff_enabled: true
 max_hint_window: 3h
-# A machine of a lab is slower than most.
+# Long timeouts, because a machine of a lab is slower than most.
 read_request_timeout: 10000ms
 write_request_timeout: 10000ms
 range_request_timeout: 20000ms

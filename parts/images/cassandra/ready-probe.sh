@@ -1,6 +1,6 @@
 #!/bin/bash
-# Ready: it answers clients, and calls itself up and normal. `nodetool` starts a JVM each time it is asked, which
-# on a small machine takes longer than a probe may: cqlsh's own driver is quicker, and the ring is in a table.
+# Succeeds if this server answers clients and considers itself up and normal. It reads the ring from a table with
+# cqlsh's driver, because `nodetool` starts a JVM each time, which takes longer than a probe may on a small machine.
 exec python3 -S -c '
 import socket, struct, sys
 def ask(s, opcode, body):

@@ -1,6 +1,6 @@
 #!/bin/bash
-# customize.sh ROOT: ZooKeeper of Maven Central, with the programs and the user that the Kubernetes tutorial's image
-# has: zkServer.sh, zkCli.sh, start-zookeeper, zookeeper-ready; 1000 is zookeeper.
+# customize.sh ROOT: installs ZooKeeper from Maven Central with the programs of the Kubernetes tutorial's image
+# (zkServer.sh, zkCli.sh, start-zookeeper, zookeeper-ready) and its user zookeeper, 1000.
 set -euo pipefail
 root=$1 files=$(dirname "$0")
 echo 'zookeeper:x:1000:' >> "$root/etc/group"
@@ -12,6 +12,6 @@ for program in zkServer.sh zkCli.sh start-zookeeper zookeeper-ready; do
 done
 install -m 644 "$files/logback.xml" "$root/opt/zookeeper/conf/logback.xml"
 install -d "$root/var/lib/zookeeper" "$root/var/log/zookeeper"
-# The tutorial removes a program to see a probe fail, as this user.
+# In the tutorial, this user removes a program to make a probe fail.
 chroot "$root" chown -R zookeeper: /opt/zookeeper/bin /opt/zookeeper/conf /var/lib/zookeeper /var/log/zookeeper
 chroot "$root" /opt/zookeeper/bin/zkServer.sh version

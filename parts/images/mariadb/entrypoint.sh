@@ -1,15 +1,15 @@
 #!/bin/bash
-# The first process of the container, with the environment variables of the upstream image: each is
-# MARIADB_… or MYSQL_…, and each may instead be given as …_FILE.
+# The first process of the container. It takes the environment variables of the upstream image. Each has the prefix
+# MARIADB_ or MYSQL_, and may be given as …_FILE instead:
 #   ROOT_PASSWORD, or ALLOW_EMPTY_ROOT_PASSWORD, or RANDOM_ROOT_PASSWORD; ROOT_HOST (default %)
 #   DATABASE, USER, PASSWORD
-# They matter only while the data directory is empty; a restart with others changes and breaks nothing.
+# They apply only while the data directory is empty. A later start with other values changes nothing.
 set -euo pipefail
 
 data=/var/lib/mysql
 say() { printf 'lab: %s\n' "$*" >&2; }
 
-# setting NAME: prints the value of MARIADB_NAME, MYSQL_NAME, or the content of the file they name.
+# setting NAME: prints the value of MARIADB_NAME or MYSQL_NAME, or the content of the file that …_FILE names.
 setting() {
   local prefix variable
   for prefix in MARIADB MYSQL; do
@@ -20,7 +20,7 @@ setting() {
   done
 }
 
-# A string and an identifier as SQL spells them.
+# Quote a string and an identifier for SQL.
 string() { local s=${1//\\/\\\\}; s=${s//\'/\\\'}; printf "'%s'" "${s//$'\n'/\\n}"; }
 name() { printf '`%s`' "${1//\`/\`\`}"; }
 
@@ -30,8 +30,8 @@ case ${1-} in
   *) exec "$@" ;;
 esac
 
-# The image carries a data directory that is initialised already. A power cut may end the copying at any
-# moment: until it is complete and on the disk a marker says so, and the next start begins anew.
+# The image contains an initialised data directory. A power cut may interrupt the copying at any moment, so a marker
+# stays until the copy is complete and on the disk. If the next start finds the marker, it copies again.
 if [[ ! -d $data/mysql || -e $data/.lab-copying ]]; then
   password=$(setting ROOT_PASSWORD)
   if [[ -z $password && -z $(setting ALLOW_EMPTY_ROOT_PASSWORD) && -z $(setting RANDOM_ROOT_PASSWORD) ]]; then
@@ -41,14 +41,14 @@ if [[ ! -d $data/mysql || -e $data/.lab-copying ]]; then
   say 'filling the empty data directory'
   : > $data/.lab-copying
   find $data -mindepth 1 -maxdepth 1 ! -name lost+found ! -name .lab-copying -exec rm -rf {} +
-  # Not the directory itself: its owner and mode are the business of whoever made the volume.
+  # Copy the content only: the directory's owner and mode were chosen by whoever made the volume.
   cp -a /usr/share/lab/mysql/* $data/
   sync -f $data
   rm $data/.lab-copying
 fi
 
-# Databases and users are made by the server itself before it answers anybody, so that it starts once
-# only. The last statement says that all were made; every one of them can be run a second time.
+# The server itself creates databases and users before it accepts clients, so it has to start only once. Each of these
+# statements can be repeated, and the last one records that all of them were executed.
 if [[ ! -e $data/lab-users ]]; then
   [[ -z ${password-} ]] && password=$(setting ROOT_PASSWORD)
   if [[ -z $password && -n $(setting RANDOM_ROOT_PASSWORD) ]]; then
@@ -70,7 +70,7 @@ if [[ ! -e $data/lab-users ]]; then
     if [[ -n $user && -n $word ]]; then
       account="$(string "$user")@'%'"
       printf 'CREATE USER IF NOT EXISTS %s IDENTIFIED BY %s;\n' "$account" "$(string "$word")"
-      # In GRANT an underscore stands for any character, unless it is escaped.
+      # In GRANT, an underscore matches any character unless it is escaped.
       [[ -z $database ]] || printf 'GRANT ALL ON %s.* TO %s;\n' "$(name "${database//_/\\_}")" "$account"
     fi
     printf "SELECT 'made' INTO OUTFILE '%s/lab-users';\n" $data
@@ -81,7 +81,7 @@ fi
 
 if [[ $EUID = 0 ]]; then install -d -o mysql -g mysql /run/mysqld; fi
 
-# Passwords stay out of the server's environment, where crash reports and child processes could show them.
+# Remove the passwords from the server's environment, where crash reports and child processes could reveal them.
 unset "${!MARIADB_@}" "${!MYSQL_@}"
 if [[ $EUID = 0 ]]; then
   exec setpriv --reuid=mysql --regid=mysql --clear-groups -- "$@"

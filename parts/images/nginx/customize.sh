@@ -1,5 +1,6 @@
 #!/bin/bash
-# customize.sh ROOT: Debian's nginx where the upstream image has it: its folders, its user, logs to the container.
+# customize.sh ROOT: gives Debian's nginx the folders and the user of the upstream image, and logs to the container's
+# output.
 set -euo pipefail
 root=$1 files=$(dirname "$0")
 echo 'nginx:x:101:' >> "$root/etc/group"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# customize.sh ROOT: the upstream image's user, folder and first process.
+# customize.sh ROOT: gives Debian's Redis the user, the folder and the entrypoint of the upstream image.
 set -euo pipefail
 root=$1
 sed -i '/^redis:/d' "$root/etc/passwd" "$root/etc/group"
@@ -8,11 +8,12 @@ echo 'redis:x:999:999::/data:/usr/sbin/nologin' >> "$root/etc/passwd"
 install -d -o 999 -g 999 "$root/data"
 cat > "$root/usr/local/bin/docker-entrypoint.sh" << 'SH'
 #!/bin/sh
-# With only flags or a file, they are the server's. As root, the folder is given to redis, and so is the process.
+# If the first argument is a flag or a configuration file, the arguments belong to redis-server. As root, hand the
+# folder over to the user redis and run the server as that user.
 set -e
 case $1 in -* | *.conf) set -- redis-server "$@" ;; esac
 if [ "$1" = redis-server ]; then
-  # There is no password: like upstream's, it listens to everybody, and the network is its guard.
+  # Like the upstream image, the server has no password and accepts every client; only the network protects it.
   [ $# -gt 1 ] || set -- "$@" --protected-mode no
   if [ "$(id -u)" = 0 ]; then
     find . ! -user redis -exec chown redis {} +

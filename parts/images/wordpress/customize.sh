@@ -1,9 +1,9 @@
 #!/bin/bash
-# customize.sh ROOT: Debian's WordPress in one tree under /usr/src/wordpress, as the upstream image has it, from
-# which a container fills its empty /var/www/html.
+# customize.sh ROOT: puts Debian's WordPress into one tree under /usr/src/wordpress, as in the upstream image. A
+# container copies it from there into an empty /var/www/html.
 set -euo pipefail
 root=$1 files=$(dirname "$0")
-# Debian shares files with other packages by symbolic links: a volume must have them all.
+# Debian's package links to files of other packages. Copy those files, because the links would be broken in a volume.
 mkdir -p "$root/usr/src"
 chroot "$root" cp -rL /usr/share/wordpress /usr/src/wordpress 2> /tmp/dangling ||
   { grep -v 'No such file' /tmp/dangling && exit 1; }
@@ -19,13 +19,13 @@ chroot "$root" a2enconf -q lab
 chroot "$root" a2enmod -q rewrite expires
 ln -sf /dev/stdout "$root/var/log/apache2/access.log"
 ln -sf /dev/stderr "$root/var/log/apache2/error.log"
-# Debian's WordPress wants a database client beside it: fifty megabytes of programs that nobody starts here.
+# Debian's WordPress depends on a database client: fifty megabytes of programs that this image never runs.
 find "$root/usr/bin" \( -name 'mariadb*' -o -name perror -o -name replace -o -name resolve_stack_dump \
   -o -name my_print_defaults -o -name innochecksum -o -name resolveip \) -delete
 rm -rf "$root/var/www/html"
 install -d -m 1777 "$root/var/www/html"
 chroot "$root" apache2ctl configtest
-# What is missing would be a fatal error at the first page.
+# Without one of these extensions, the first page would end in a fatal error.
 for extension in mysqli curl gd mbstring xml; do
   chroot "$root" php -m | grep -x "$extension" > /dev/null || { echo "error: PHP has no $extension"; exit 1; }
 done

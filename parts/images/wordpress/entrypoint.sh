@@ -1,7 +1,8 @@
 #!/bin/bash
-# The first process of the container. WordPress is copied into /var/www/html where there is none yet; its settings
-# come from WORDPRESS_DB_HOST, _USER, _PASSWORD, _NAME, _CHARSET, _COLLATE, WORDPRESS_TABLE_PREFIX and
-# WORDPRESS_DEBUG, each also as …_FILE, and its keys from WORDPRESS_AUTH_KEY and its like, or from the volume.
+# The first process of the container. It copies WordPress into /var/www/html if there is none yet. Its settings come
+# from WORDPRESS_DB_HOST, _USER, _PASSWORD, _NAME, _CHARSET, _COLLATE, WORDPRESS_TABLE_PREFIX and WORDPRESS_DEBUG, each
+# of which may be given as …_FILE instead. Its keys come from WORDPRESS_AUTH_KEY and similar variables, or from the
+# volume.
 set -euo pipefail
 case ${1-} in
   apache2*) ;;
@@ -13,7 +14,7 @@ if [[ ! -e index.php || ! -e wp-includes/version.php ]]; then
   chown -R www-data:www-data . || true
   echo "Complete! WordPress has been successfully copied to $PWD" >&2
 fi
-# Whoever has the volume has the sessions too: two containers of one site must agree on these.
+# Keep the keys in the volume, because all containers of a site need the same ones to accept each other's sessions.
 if [[ ! -e wp-salts.php ]]; then
   {
     echo '<?php'

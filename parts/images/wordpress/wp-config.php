@@ -1,5 +1,5 @@
 <?php
-/** What the container was told, in the upstream image's words. */
+/** Reads a setting of the container from the environment variables of the upstream image. */
 function lab_setting(string $name, string $otherwise): string
 {
     $file = getenv("{$name}_FILE");
@@ -19,7 +19,7 @@ define('DB_COLLATE', lab_setting('WORDPRESS_DB_COLLATE', ''));
 $table_prefix = lab_setting('WORDPRESS_TABLE_PREFIX', 'wp_');
 require __DIR__ . '/wp-salts.php';
 define('WP_DEBUG', lab_setting('WORDPRESS_DEBUG', '') !== '');
-// Nothing leads out of a lab: neither updates nor Debian's own ways for them.
+// A lab has no access to the Internet, so turn off WordPress's updates and other requests to other hosts.
 define('WP_HTTP_BLOCK_EXTERNAL', true);
 define('AUTOMATIC_UPDATER_DISABLED', true);
 define('DISABLE_WP_CRON', true);

@@ -36,7 +36,7 @@ const lunsScript = (lab: Lab, machine: MachineSpec): string => {
     size,
   }))
   return `#!/bin/sh
-# Written by lab: a file, a loop device and a link to it for each LUN.
+# Written by lab: makes a file, a loop device and a link to that device for each LUN.
 set -e
 mkdir -p ${hostFolder}/luns /dev/lab
 ${luns

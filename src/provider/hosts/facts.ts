@@ -114,7 +114,7 @@ say default "$(ip -4 route show default 2>/dev/null | sed -n 's/.* dev \\([^ ]*\
 say time "$(date +%s.%N)"
 say controllers "$(cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null)"
 feature() { if { eval "$2" || modprobe -qn "$1"; } >/dev/null 2>&1; then say feature "$1"; fi; }
-# A kernel without any modules has built in what it has, and shows not all of it: that is tried where it is used.
+# A kernel without modules does not show everything that is built in, so each feature is tried when it is needed.
 [ -d "/lib/modules/$(uname -r)" ] || say modules none
 ${Object.entries(kernelFeatures)
   .map(([name, probe]) => `feature ${name} '${probe}'`)

@@ -15,7 +15,7 @@ export const manifestFile = `${hostFolder}/manifest`
 export const manifestScript = `
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 each() { sed "s/^/$1 /"; }
-# A busy host may not answer at once; a list without its answer would be a wrong one.
+# Try several times, because systemd may not answer at once on a busy host, and the list would be wrong without it.
 ask() {
   for round in 1 2 3 4; do
     if said=$(systemctl --no-legend --no-pager "$@"); then [ -z "$said" ] || echo "$said"; return 0; fi

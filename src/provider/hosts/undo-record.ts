@@ -139,7 +139,7 @@ export class Recorder {
       const script = `
 for path in ${words(fresh)}; do
   if [ -e "$path" ] || [ -L "$path" ]; then echo "there $path"; continue; fi
-  # Of a folder that does not exist either, all goes.
+  # If its folder does not exist either, record the topmost missing folder.
   while above=$(dirname "$path"); [ ! -e "$above" ]; do path=$above; done
   echo "absent $path"
 done`

@@ -28,7 +28,7 @@ export const undoScript = ({ number, before }: Entry): string => {
     }
     case 'packages':
       return `export DEBIAN_FRONTEND=noninteractive
-# An apt-get that a killed lab started goes on: it is waited for, five minutes at most.
+# An apt-get that a killed lab started keeps running. Wait for it, five minutes at most.
 when_free() {
   for round in $(seq 150); do
     said=$(dpkg "$@" 2>&1) && return 0

@@ -94,14 +94,14 @@ shift 2
 machine=$root/machine
 mount -t tmpfs -o mode=755 machine "$root"
 mkdir -p "$machine/dev/shm" "$machine/proc" "$machine/run" "$root/old"
-# A machine's memory is a file that its kernel maps and executes.
+# A machine's memory is a file that its kernel maps and executes, so this file system must allow execution.
 mount -t tmpfs -o mode=1777,size=100% memory "$machine/dev/shm"
 cat /proc/cpuinfo > "$machine/proc/cpuinfo"
 while [ $# -gt 0 ]; do
   mkdir -p "$machine\${3%/*}"
   : > "$machine$3"
   mount --bind "$2" "$machine$3"
-  # Where the host's file system is nosuid and nodev, a user may not take that away.
+  # If the host's file system is nosuid and nodev, a user may not remount it without these options.
   [ "$1" = rw ] || mount -o remount,bind,ro "$machine$3" 2>/dev/null ||
     mount -o remount,bind,ro,nosuid,nodev "$machine$3" 2>/dev/null || :
   shift 3
@@ -119,7 +119,7 @@ ln -s old/proc "$root/proc"
 [ -z "$MACHINE_USER" ] || chown "$MACHINE_USER:$MACHINE_USER" "$machine/run"
 mkfifo "$root/ready" "$root/go"
 exec 8<>"$root/ready" 9<>"$root/go"
-# As the host's /proc, which is the one there is here, counts.
+# The process number as the host counts, because /proc here is still the host's.
 read -r pid _ < /proc/self/stat
 {
   trap 'echo >&9' EXIT
@@ -133,21 +133,21 @@ read -r pid _ < /proc/self/stat
     if [ -L ".$dir" ]; then rm ".$dir"; else umount -l ".$dir"; rmdir ".$dir"; fi
   done
   cd ..
-  # A host whose root is its initial RAM disk cannot: there the root folder alone must do.
+  # pivot_root fails on a host whose root is its initial RAM disk. There, changing the root folder has to suffice.
   pivot_root . old 2>/dev/null || exit 0
   cd /
   umount -l /old
 } &
 set -- setpriv --no-new-privs
-# A host may keep user namespaces from those without this capability. It ends with the step after.
+# A host may forbid user namespaces to users without this capability. The next command drops it.
 [ -z "$MACHINE_USER" ] || set -- "$@" --reuid "$MACHINE_USER" --regid "$MACHINE_USER" --clear-groups \\
   --inh-caps=+sys_admin --ambient-caps=+sys_admin
 set -- "$@" unshare --user --map-user=65534 --map-group=65534
-# To be root there is not needed, so that exec takes all capabilities; but for this one, where there is no tap.
+# The user is not root in the namespace, so exec drops all capabilities. A machine with a cable keeps net_raw.
 [ -z "$MACHINE_CABLE" ] || set -- "$@" --net --keep-caps
 set -- "$@" --root="$machine"
 [ -z "$MACHINE_CABLE" ] || set -- "$@" setpriv --bounding-set=-all,+net_raw --inh-caps=-all,+net_raw --ambient-caps=-all,+net_raw
-# Else its kernel would look for itself in /proc, to start again without.
+# With address randomization, User-Mode Linux would start itself again through /proc, which is not there.
 exec setarch "$(uname -m)" --addr-no-randomize "$@" sh -c "$inside"
 `
 

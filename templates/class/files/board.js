@@ -36,7 +36,7 @@ const visitButton = (seat, mode, text) => {
   return made
 }
 
-/** A row stays, so that a button that is being pressed, or text that is marked, is not taken away. */
+/** The row of a seat. Each row is made once and then kept, so that a pressed button or selected text does not vanish. */
 const rowOf = (id) => {
   const found = document.querySelector(`tr[data-seat="${id}"]`)
   if (found) return found

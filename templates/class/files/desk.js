@@ -65,7 +65,7 @@ const start = async () => {
   const two = element('two')
   two.textContent = say.two
   two.onclick = () => {
-    // What runs in it goes on when it is not shown.
+    // Programs in the second terminal keep running while it is hidden.
     const open = second === undefined
     element('second').hidden = !open
     two.setAttribute('aria-pressed', String(open))

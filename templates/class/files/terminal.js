@@ -2,8 +2,8 @@
 'use strict'
 
 /**
- * A terminal on this page that is joined to one at a seat. When the way there is cut, it is opened again: what runs at
- * the seat goes on meanwhile.
+ * A terminal on this page that is connected to one at a seat. It reconnects when the connection is lost; meanwhile the
+ * programs at the seat keep running.
  * @param {HTMLElement} element
  * @param {string} query of the address `/terminal`
  * @param {{ message(said: object): void, state(open: boolean): void }} told
@@ -19,7 +19,7 @@ globalThis.joinTerminal = (element, query, told) => {
   const send = (data) => {
     if (socket?.readyState === WebSocket.OPEN) socket.send(data)
   }
-  /** Of the student's terminal, for who looks on: letters become so small that it fits. */
+  /** For an observer, the size of the student's terminal; the font shrinks until that fits. */
   let size
   const resize = () => {
     if (size) {
@@ -69,7 +69,7 @@ globalThis.joinTerminal = (element, query, told) => {
   return {
     terminal,
     send,
-    /** For who drives this page by a program: what the terminal shows. */
+    /** For programs that drive this page: the text on the terminal. */
     shownText: () => {
       const { active } = terminal.buffer
       const lines = Array.from({ length: active.length }, (_, row) => active.getLine(row))
