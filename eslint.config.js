@@ -127,6 +127,7 @@ const layers = {
   lifecycle: {
     src: [
       'bundle',
+      'context',
       'error',
       'fencing',
       'identity',
@@ -138,9 +139,11 @@ const layers = {
       'provider',
       'providers',
       'registry',
+      'report',
       'session',
       'snapshot',
       'state',
+      'steps',
       'trial',
       'trust',
       'up',

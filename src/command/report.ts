@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { type ExitCode, exitCodes, LabError } from '../error.js'
 import { compareRuns } from '../report/compare.js'
 import { runMarkdown } from '../report/documents.js'
+import { exitCodeOf } from '../report/exit-code.js'
 import { readRuns, runFiles } from '../report/folder.js'
 import type { RunReport } from '../report/schema.js'
 import { pathsOf } from '../state.js'
@@ -34,20 +35,6 @@ const run = async (
   if (options.output === 'json') printJson(io, 'lab.runs/v1', { runs: reports })
   else io.stdout.write(`${runMarkdown(reports)}\nreport: ${join(latest, runFiles.page)}\n`)
   return exitCodeOf(reports)
-}
-
-const verdictCodes: Readonly<Record<RunReport['verdict'], ExitCode>> = {
-  PASS: exitCodes.ok,
-  FAIL: exitCodes.failed,
-  UNKNOWN: exitCodes.unknown,
-}
-
-/** The worst verdict of all: FAIL before UNKNOWN before PASS. */
-export const exitCodeOf = (reports: readonly RunReport[]): ExitCode => {
-  const worst = (['FAIL', 'UNKNOWN'] as const).find((verdict) =>
-    reports.some((report) => report.verdict === verdict),
-  )
-  return verdictCodes[worst ?? 'PASS']
 }
 
 export const verb: Verb = {

@@ -1,12 +1,12 @@
 /** Which scenarios `lab run` takes for the names that it is given. */
 import { describe, expect, it } from 'vitest'
-import { chosen } from '../../src/command/run.js'
-import { loadLab } from '../../src/registry.js'
+import { chosen } from '../../src/trial/runnable.js'
+import { loadLab, registry } from '../../src/registry.js'
 
 const hacmp = await loadLab('hacmp')
 
 const names = (...words: readonly string[]): readonly string[] =>
-  chosen(hacmp, words, {}).map(({ name }) => name)
+  chosen(hacmp, registry, words, false).map(({ name }) => name)
 
 describe('the scenarios that are run', () => {
   it('are those that are named, in that order', () => {
