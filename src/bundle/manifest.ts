@@ -1,6 +1,6 @@
 /**
- * What a bundle says about itself: every part with its files, each in chunks, and who made it. The manifest is signed
- * as the bytes that it consists of; what it names is known by its SHA-256, so the signature covers all of it.
+ * The manifest of a bundle: its maker, and every part with its files, each in chunks. The signature covers the
+ * manifest's bytes. Since the manifest identifies all content by SHA-256, the signature covers the whole bundle.
  *
  * A bundle is a folder of plain files, for a USB stick or any web server:
  *   manifest.json, manifest.sig (64 bytes, Ed25519), maker.pub (PEM), chunks/AA/SHA256, lab/…
@@ -41,9 +41,9 @@ const file = z.strictObject({
   path,
   size: whole,
   mode: z.number().int().min(0).max(0o777),
-  /** Seconds since the epoch: User-Mode Linux identifies a base disk by this time. */
+  /** Seconds since the epoch. It must be kept, because User-Mode Linux identifies a base disk by this time. */
   modified: whole,
-  /** SHA-256 of the content of all chunks, one after the other: of the file without its holes. */
+  /** SHA-256 of all chunks' content in order, which is the file without its holes. */
   sha256,
   chunks: z.array(chunk),
 })

@@ -1,11 +1,12 @@
 /**
- * A class: one lab, many seats. What is wanted is one file that only root can read; what is there, the world is asked.
+ * A class: one lab, and many seats. One file, which only root can read, has the desired state. The actual state is
+ * observed, never stored.
  *
- *   LAB_CLASSES/NAME/            root's; nobody else may look in
+ *   LAB_CLASSES/NAME/            belongs to root; other users cannot read it
  *     class.json                 ClassFile: the seats with their tokens
- *     names.csv                  who sits where, if the teacher writes it down; `lab class forget` removes it
- *     seats/07/home              the seat's home folder, its lab's state in it; the seat's user's own
- *     seats/07/up.log, pid       what the last attempt to bring it up said; the first process of its namespaces
+ *     names.csv                  the students' names, if the teacher writes them down; `lab class forget` removes it
+ *     seats/07/home              the seat's home folder with its lab's state; belongs to the seat's user
+ *     seats/07/up.log, pid       output of the last attempt to bring the seat up; the first process of its namespaces
  */
 import { randomBytes } from 'node:crypto'
 import { readdir } from 'node:fs/promises'

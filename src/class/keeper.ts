@@ -1,6 +1,6 @@
 /**
- * Keeps the seats of a class in their desired state. It observes which seats exist and works on a few at a time: if
- * the first process of a seat is gone, the seat is opened again and its lab brought up. So an interrupted run simply
+ * Keeps the seats of a class in their desired state. It checks which seats exist, and works on a few at a time. If the
+ * first process of a seat has ended, it opens the seat again and brings its lab up. So an interrupted run simply
  * continues.
  */
 import { existsSync } from 'node:fs'
@@ -52,7 +52,7 @@ interface Kept {
 const reasonIn = (text: string): string =>
   /^✖ (.*)$/m.exec(text)?.[1]?.trim() ?? text.trim().split('\n').at(-1)?.trim() ?? ''
 
-/** The reset may have been requested while the lab came up. */
+/** A reset may be requested while the lab comes up. */
 const isReset = ({ reset }: Kept): boolean => reset
 
 const failed = (seat: Kept, why: string): void => {
@@ -185,7 +185,10 @@ export class Keeper {
   }
 }
 
-/** In one step, so that an interruption leaves either the whole lab or nothing. Nothing is running at the seat. */
+/**
+ * Removes the lab by renaming its folder first, so that an interruption leaves either the whole lab or nothing. Nothing
+ * is running at the seat.
+ */
 const removeLab = async ({ class: { lab }, id }: SeatOf): Promise<void> => {
   const { root, home } = classPaths(lab).seat(id)
   const removed = join(root, 'removed')
@@ -195,7 +198,9 @@ const removeLab = async ({ class: { lab }, id }: SeatOf): Promise<void> => {
   await rm(removed, { recursive: true, force: true })
 }
 
-/** As the seat's own user: a student's links cannot lead anywhere that the student cannot go. */
+/**
+ * Reads as the seat's own user, so that a student's symbolic links cannot lead to files that the student cannot read.
+ */
 const readProgress = async (seat: SeatOf): Promise<Progress | undefined> => {
   const file = join(labFolder(seat), 'learn', 'progress.ndjson')
   const { exitCode, stdout } = await runAtSeat(seat, ['tail', '-c', '200000', file], { timeout: 10_000 })

@@ -1,8 +1,8 @@
 import type { Lab } from './lab.js'
 
 /**
- * Every secret in a lab file: passwords, and the CHAP names that go with them. The name of a database user is no
- * secret, since its users need to see it.
+ * Every secret in a lab file: passwords, and the CHAP names that go with them. The name of a database user is not a
+ * secret, because users need to see it.
  */
 export const secretsIn = (lab: Lab): readonly string[] => {
   const found = new Set<string>()

@@ -1,24 +1,24 @@
-/** The events of a trial while it runs, as data. */
+/** The events of a running trial, as data. */
 
 /**
- * | what             | when                                                                                     |
- * |------------------|------------------------------------------------------------------------------------------|
- * | `started`        | before the steady state is asked for                                                     |
- * | `steady`         | the steady state was asked, before or after; `ok`: every check said yes                  |
- * | `writing`        | a client is answered, and writes and reads from now on                                   |
- * | `fault-started`  | right before a fault                                                                     |
- * | `fault-acting`   | it was looked for; `ok`: it was seen to act                                              |
- * | `fault-undone`   | its undo has run                                                                         |
- * | `fault-gone`     | it was looked for once more; `ok`: it was seen to be gone                                |
- * | `seen`           | a watch saw something: a node that is not ready, a pod that goes or comes, a fence       |
- * | `acted`          | an experiment or a person did something                                                  |
- * | `claimed`        | something was claimed; `ok`: it held; null: nobody could ask                             |
- * | `recovered`      | writes are answered again, before anything was healed; `ok` false: not by the deadline   |
- * | `healing`        | the lab is brought back to what its file says                                            |
- * | `healed`         | it was                                                                                   |
- * | `read-back`      | what was written was read back; `ok`: nothing was found missing, changed or written twice |
- * | `finished`       | nothing more is done; `ok` false: the trial was interrupted                              |
- * | `judged`         | the report is written; `ok`: the verdict is PASS; null: it is UNKNOWN                    |
+ * | event            | when it is reported, and what `ok` means                                              |
+ * |------------------|---------------------------------------------------------------------------------------|
+ * | `started`        | before the first check of the steady state                                            |
+ * | `steady`         | the steady state was checked, before or after; `ok`: every check held                 |
+ * | `writing`        | a client got its first answer, and writes and reads from now on                       |
+ * | `fault-started`  | right before a fault                                                                  |
+ * | `fault-acting`   | the fault's effect was looked for; `ok`: it was seen                                  |
+ * | `fault-undone`   | the fault's undo has run                                                              |
+ * | `fault-gone`     | the effect was looked for again; `ok`: it is gone                                     |
+ * | `seen`           | a watch saw a change: a node that is not ready, a new or removed pod, a fence         |
+ * | `acted`          | an experiment or a person did something                                               |
+ * | `claimed`        | a claim was checked; `ok`: it held; null: it could not be checked                     |
+ * | `recovered`      | writes are answered again before healing; `ok` false: they were not by the deadline   |
+ * | `healing`        | `lab` begins to bring the lab back to the state of its file                           |
+ * | `healed`         | `lab` has finished that                                                               |
+ * | `read-back`      | all writes were read back; `ok`: none is missing, changed or duplicated               |
+ * | `finished`       | the trial is over; `ok` false: it was interrupted                                     |
+ * | `judged`         | the report is written; `ok`: the verdict is PASS; null: it is UNKNOWN                 |
  */
 export type TrialEventName =
   | 'started'
@@ -44,7 +44,7 @@ export interface TrialEvent {
   readonly what: TrialEventName
   /** Milliseconds since the trial began. */
   readonly ms: number
-  /** Name of the fault; null: it is about none. */
+  /** Name of the fault; null if the event does not concern one. */
   readonly fault: string | null
   readonly machines: readonly string[]
   /** The result; null if the event has none, or it is unknown. */

@@ -1,21 +1,22 @@
 /**
- * Masking of secrets in whatever is printed.
+ * Masks secrets in everything that is printed.
  *
- * A lab's secrets come from its lab file, and there they are often words: `password`, `root`, `dev`. To
- * blot out every `root` would wreck the output, and the holes would spell the secret. So there are two kinds:
+ * A lab's secrets come from its lab file, and they are often ordinary words: `password`, `root`, `dev`. Masking every
+ * `root` would make the output unreadable, and the gaps would reveal the secret. So there are two kinds:
  *
- * - **Distinctive**: 8 characters or more, or 4 or more that mix letters with digits or signs, or 3 with a sign
- *   that no shell and no sentence has; and not a common word or a name with a number (`password123`, `node1`).
- *   Masked wherever it occurs; one shorter than 8 only where it stands alone, not inside a longer word.
- * - **Weak**: all others. Masked only where the text itself presents it as a secret's value:
- *   `password=…`, `"rootPassword": "…"`, `--password …`, `-p…`, `IDENTIFIED BY '…'`, `user:…@host`,
- *   `incominguser NAME …`. Elsewhere it is a word like any other, and is left alone.
+ * - **Distinctive**: at least 8 characters, or at least 4 that mix letters with digits or signs, or 3 with a sign that
+ *   occurs in no shell and no sentence; and neither a common word nor a name with a number (`password123`, `node1`). It
+ *   is masked everywhere. One with fewer than 8 characters is masked only as a word of its own, not inside a longer
+ *   word.
+ * - **Weak**: all others. It is masked only where the text presents it as the value of a secret: `password=…`,
+ *   `"rootPassword": "…"`, `--password …`, `-p…`, `IDENTIFIED BY '…'`, `user:…@host`, `incominguser NAME …`. Elsewhere
+ *   it is an ordinary word and is printed.
  *
- * Both kinds are also masked as base64 (as `Secret` objects hold them), a distinctive one also inside
- * longer base64, JSON-escaped, shell-quoted, doubled-quoted (YAML, SQL) and percent-encoded; of a secret of
- * several lines, each line by itself too, since output is often shown line by line.
+ * Both kinds are also masked in these forms: base64 (as in `Secret` objects), JSON-escaped, shell-quoted, with doubled
+ * quotes (YAML, SQL), and percent-encoded. A distinctive one is also masked inside longer base64. Each line of a secret
+ * with several lines is masked separately, too, because output is often printed line by line.
  *
- * Not covered: a secret that was cut or otherwise transformed before it got here, and a weak one in free text.
+ * Not covered: a secret that was truncated or transformed in another way before, and a weak secret in free text.
  */
 
 export type Mask = (text: string) => string
@@ -35,7 +36,9 @@ const commonWords = new Set(
   ).split(' '),
 )
 
-/** `password123` and `control-plane` are common; with more than four digits and signs, nobody would guess it. */
+/**
+ * `password123` and `control-plane` are common. With more than four digits and signs, a word is no longer guessable.
+ */
 const isCommon = (secret: string): boolean => {
   const words = secret
     .toLowerCase()
@@ -45,7 +48,7 @@ const isCommon = (secret: string): boolean => {
   return words.length > 0 && others <= 4 && words.every((word) => commonWords.has(word))
 }
 
-/** `abcd`, `eth0`: probably a word or a name, though not one of the common words. */
+/** Whether it is probably a word or a name (`abcd`, `eth0`), though it is not in the list of common words. */
 const isLikeName = (secret: string): boolean => /^[a-z]+[-_.]?\d{0,3}$/i.test(secret)
 
 const isDistinctive = (secret: string): boolean =>
@@ -58,13 +61,13 @@ const literal = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, 
 
 const alone = (pattern: string): string => `(?<![A-Za-z0-9])${pattern}(?![A-Za-z0-9])`
 
-/** A base64 word may lack its `=`; a letter more on either side would make it another word. */
+/** A base64 word may lack its `=`. Another letter on either side would make it a different word. */
 const base64Word = (text: string): string =>
   `(?<![A-Za-z0-9+/])${literal(Buffer.from(text).toString('base64').replace(/=+$/, ''))}(?![A-Za-z0-9+/])={0,2}`
 
 /**
- * The possible forms of a secret inside longer base64, where it may start at any of three positions in a group:
- * characters that also depend on its neighbours are left off.
+ * The possible forms of a secret inside longer base64, where it may start at any of three positions in a group of
+ * characters. Characters that also depend on the secret's neighbours are left out.
  */
 const insideBase64 = (secret: string): string[] =>
   [0, 1, 2].flatMap((shift) => {

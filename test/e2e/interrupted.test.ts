@@ -1,6 +1,7 @@
 /**
- * A run that fails, and one that is interrupted, on real machines: whatever ends it, the lab is healed or says how, and
- * no secret of the lab file is in anything that was printed or kept. About 8 minutes on two idle cores.
+ * Runs that fail and runs that are interrupted, on real machines. However a run ends, the lab is healed, or `lab` says
+ * how to heal it, and no secret of the lab file appears in anything that was printed or kept. Takes about 8 minutes on
+ * two idle cores.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readdir, readFile } from 'node:fs/promises'
@@ -17,13 +18,16 @@ afterAll(async () => {
   await bench.close()
 })
 
-/** All that shells, YAML, SQL, URLs, HTML and Kubernetes' own variables could trip over, with a word to look for. */
+/**
+ * Characters with a special meaning in shells, YAML, SQL, URLs, HTML or Kubernetes' variables, and a word to search
+ * for.
+ */
 const odd = (word: string): string => `it's <${word}> & "$HOME" $(${word}) \`${word}\` 100%n \\ /?@: ü`
 const words = ['zebraQuilt47', 'yodelGnome58', 'xenonMarsh69', 'walrusPlum70', 'vortexLamp81', 'umberNudge92']
 const [chapName, chapPassword, mutualName, mutualPassword, userPassword, rootPassword] = words.map(odd)
 
 const folder = join(bench.env.LAB_STATE, 'odd')
-/** What was printed, by all commands of this file. */
+/** The output of all commands in this file. */
 let printed = ''
 
 const lab = async (...args: readonly string[]) => {
@@ -45,7 +49,7 @@ beforeAll(async () => {
       mutual: { username: mutualName, password: mutualPassword },
     })
     Object.assign(spec.database, { password: userPassword, rootPassword })
-    // No node is lost here, and on a busy host one that is only late must not be fenced.
+    // No node is lost here. On a busy host, a node that is only late must not be fenced.
     Object.assign(spec, { failover: 'default' })
     spec.scenarios.push({
       name: 'hopeless',
@@ -69,8 +73,8 @@ const until = async (what: string, wanted: () => Promise<boolean> | boolean): Pr
 }
 
 /**
- * A run in a terminal of its own, below a shell that stays for its exit code. A terminal that goes tells the shell, which
- * hands it on to its jobs; what is typed goes to the job that is in front.
+ * A run in a terminal of its own, below a shell that waits for its exit code. When the terminal is closed, the shell
+ * gets the signal and passes it on to its jobs. Typed keys go to the foreground job.
  */
 class Terminal {
   readonly #child: ChildProcess
@@ -105,18 +109,18 @@ class Terminal {
     this.#child.stdin?.write(keys)
   }
 
-  /** With its process the terminal is gone. */
+  /** Ends this process, and with it the terminal. */
   close(): void {
     this.#child.kill('SIGKILL')
   }
 
-  /** Kills `lab` itself, and nothing else. */
+  /** Kills only `lab` itself. */
   kill(): void {
     const found = spawn('pkill', ['-KILL', '--full', `^${process.execPath} ${cli} run odd `])
     found.unref()
   }
 
-  /** What it has said, if it has ended. */
+  /** What the run printed, if it has ended. */
   async ended(): Promise<string | undefined> {
     return (await this.#read('code')).trim() === '' ? undefined : this.#read('told')
   }
@@ -128,10 +132,10 @@ class Terminal {
   }
 }
 
-/** The fault acts: it was seen, and what the ledger says from now on counts. */
+/** Waits until the fault was seen to act; from then on, the ledger counts. */
 const inFault = async (terminal: Terminal): Promise<void> => {
   await until('a fault in the journal', async () => {
-    // A run that has ended never breaks anything: what it said is the reason.
+    // A run that has ended cannot break anything any more, so its output is the reason.
     const ended = await terminal.ended()
     if (ended !== undefined) throw new Error(`the run ended before its fault: ${ended}`)
     return (await bench.openFaults('odd')).length > 0
@@ -192,7 +196,7 @@ it('lab heal restores a database that a run killed while reading back had scaled
 })
 
 it('a failing run masks the secrets that a program on a worker prints', async () => {
-  // As a tool that quotes its configuration, and at last the line that it cannot read.
+  // It prints its configuration, as tools do, and finally the line that it cannot read.
   const line = `node.session.auth.password = ${chapPassword ?? ''}`
   const on = (script: string) => bench.ok('exec', 'odd', 'worker1', '--', 'sh', '-c', script)
   await on(
@@ -227,7 +231,8 @@ it('no printed or kept output contains a secret', async () => {
   const texts = new Map([['printed', printed]])
   for (const { parentPath, name } of kept)
     texts.set(join(parentPath, name), await readFile(join(parentPath, name), 'latin1'))
-  // In base64 a word looks one of three ways, by what is before it; its first and last signs depend on its neighbours.
+  // In base64, a word has three possible forms, depending on its position. Its first and last characters also depend on
+  // its neighbours.
   const forms = words.flatMap((word) => [
     word,
     ...['', 'x', 'xx'].map((before) =>
@@ -240,7 +245,7 @@ it('no printed or kept output contains a secret', async () => {
     forms.filter((form) => text.includes(form)).map((form) => `${where}: ${form}`),
   )
   expect(found).toEqual([])
-  // They are found where they must be: in the lab's own copy of its file.
+  // The secrets must occur in one place: the lab's own copy of its file.
   const source = await readFile(join(folder, 'lab.yaml'), 'utf8')
   for (const word of words) expect(source).toContain(word)
 })

@@ -1,21 +1,21 @@
 #!/usr/bin/env node
 /**
- * A stand-in for VBoxManage where VirtualBox has no kernel driver, and so cannot start a machine or make a host-only
- * interface. Everything else it leaves to the real VBoxManage (of LAB_REAL_VBOXMANAGE): which machines there are, of
- * which disks at which ports, with how much memory, which cards and which ports forwarded, is VirtualBox's own doing.
+ * A stand-in for VBoxManage, for hosts on which VirtualBox has no kernel driver and so can neither start a machine nor
+ * make a host-only interface. It leaves everything else to the real VBoxManage (LAB_REAL_VBOXMANAGE): VirtualBox itself
+ * keeps the machines with their disks, ports, memory, network cards and forwarded ports.
  *
- * What it answers itself:
- *   startvm, controlvm     QEMU runs what `showvminfo` says the machine is, on the very disks for LUNs, and for the
- *                          root disk on a copy: QEMU cannot read the differences that a linked clone consists of.
- *                          Words as in VBoxManageMisc.cpp and VBoxManageControlVM.cpp of VirtualBox 7.
- *   VBox.log               its first lines, as every log of VirtualBox has them: when it was opened.
- *   VMState, runningvms    whether that QEMU runs: `running`, `paused`, `poweroff`.
- *   hostonlyif, hostonlyifs  a bridge of this network namespace. Words as in VBoxManageHostonly.cpp and
- *                          VBoxManageList.cpp of VirtualBox 7; the numbers as Vagrant's own tests have them.
- *   --version              7.0: Debian's Vagrant refuses every newer VirtualBox than that.
- *   the warning that there is no kernel driver, with which Debian's VBoxManage begins every answer: left away. Vagrant
- *                          would take it for a network card.
- * What it therefore does not show: that VirtualBox boots these machines, and how fast.
+ * The stand-in itself handles:
+ *   startvm, controlvm     QEMU runs the machine that `showvminfo` describes, on its real disks for LUNs, and on a copy
+ *                          of its root disk, because QEMU cannot read the differencing images of a linked clone. The
+ *                          messages are those of VBoxManageMisc.cpp and VBoxManageControlVM.cpp of VirtualBox 7.
+ *   VBox.log               the first lines of VirtualBox's log, with the time at which it was opened.
+ *   VMState, runningvms    the state of that QEMU: `running`, `paused`, `poweroff`.
+ *   hostonlyif, hostonlyifs  a bridge of this network namespace. The messages are those of VBoxManageHostonly.cpp and
+ *                          VBoxManageList.cpp of VirtualBox 7, and the numbers those of Vagrant's own tests.
+ *   --version              7.0, because Debian's Vagrant refuses newer versions of VirtualBox.
+ *   warning about the missing kernel driver, with which Debian's VBoxManage begins every answer: removed, because
+ *                          Vagrant would take it for a network card.
+ * So these tests do not show that VirtualBox boots these machines, nor how fast.
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -26,12 +26,12 @@ const folder = process.env.LAB_STAND_IN_FOLDER
 mkdirSync(folder, { recursive: true })
 const args = process.argv.slice(2)
 
-/** The output of the real one. */
+/** The output of the real VBoxManage. */
 const ask = (...words) => {
   const said = spawnSync(real, words, { encoding: 'utf8' })
   return { ...said, stdout: said.stdout.replace(/^WARNING: The character device [^]*? is fixed\.\n/, '') }
 }
-/** Answers like the real one. */
+/** Answers like the real VBoxManage. */
 const pass = (change = (stdout) => stdout) => {
   const { status, stdout, stderr } = ask(...args)
   process.stdout.write(change(stdout))
@@ -152,7 +152,7 @@ const control = (vm, what) => {
   process.stdout.write('0%...10%...20%...30%...40%...50%...60%...70%...80%...90%...100%\n')
 }
 
-/** Bridges that stand in for host-only interfaces. */
+/** The bridges that stand in for host-only interfaces. */
 const interfaces = () =>
   JSON.parse(ip('-json', 'address', 'show', 'type', 'bridge')).filter(({ ifname }) =>
     /^vboxnet\d+$/.test(ifname ?? ''),
@@ -205,7 +205,7 @@ VBoxNetworkName: HostInterfaceNetworking-${ifname}
   }
 }
 
-/** With the actual state of the machine. */
+/** Replaces the state by the machine's actual state. */
 const withState = (stdout) => {
   const uuid = /^(?:UUID="?|UUID: +)([0-9a-f-]+)/m.exec(stdout)?.[1]
   const machine = uuid && alive(uuid)
