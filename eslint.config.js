@@ -18,7 +18,7 @@ const layers = {
     packages: ['execa', 'node-ssh', 'ssh2', 'tar-stream'],
   },
   parts: {
-    src: ['error', 'lock', 'machine', 'render', 'state', 'trust'],
+    src: ['error', 'machine', 'render', 'state', 'trust'],
     packages: ['execa', 'handlebars', 'proper-lockfile', 'tar-stream', 'yaml', 'zod'],
   },
   provider: {
@@ -83,7 +83,7 @@ const layers = {
     packages: [],
   },
   course: {
-    src: ['context', 'error', 'fault', 'journal', 'lab', 'machine', 'plan', 'state', 'steps', 'trial'],
+    src: ['error', 'fault', 'lab', 'plan', 'trial'],
     packages: ['cassandra-driver', 'node-zookeeper-client', 'zod'],
   },
   learn: {
@@ -95,7 +95,6 @@ const layers = {
       'lab',
       'machine',
       'plan',
-      'provider/provider',
       'render',
       'state',
       'trial',

@@ -1,3 +1,7 @@
+/**
+ * The lock of a lab: one command at a time. It names its process, which is looked up, so it serves only where all
+ * processes see one another; docs/design/locks.md says which locks there are besides.
+ */
 import { link, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { readFileSync } from 'node:fs'

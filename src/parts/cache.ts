@@ -134,6 +134,8 @@ export class Cache {
 
   /**
    * Runs `work` while no other process builds the same part. The lock of a killed process expires after ten seconds.
+   * Not the lock of a lab: containers and other hosts may share a cache, and do not see the process that holds it
+   * (docs/design/locks.md).
    * @param busy called repeatedly while another process holds the lock
    * @param lost called if the lock was taken over, as may happen to a process that was stopped for long
    */
