@@ -163,7 +163,10 @@ const accessChecks = (lab: Lab, target: TargetSpec, { place, hint }: Served): re
             .filter((name) => !lists.has(name))
             .map((name) => (fenced.has(name) ? `fenced: ${name}` : `missing: ${name}`)),
         ]
-        return { ok: wrong.length === 0, saw: [...wrong, names.join(', ') || 'nobody'].join('; ') }
+        const listed = names.join(', ') || 'nobody'
+        return wrong.length === 0
+          ? { ok: true, saw: listed }
+          : { ok: false, saw: [...wrong, `may log in now: ${listed}`].join('; ') }
       },
     },
     ...allowed.map(({ initiator: { name, iqn }, luns }): Check => ({
