@@ -131,12 +131,12 @@ export const slowStaticPods = (slowdown: number): readonly MachineFile[] =>
  * How a machine that is busy divides its CPU between the parts of a control plane that is one of several: the share of
  * each follows from what it requests, in thousandths of a CPU. kubeadm requests 100 for etcd, 250, 200 and 100, which is
  * a twentieth of a machine next to the services of the system. With that, etcd lost its leader and took seconds for an
- * fsync of milliseconds while `lab verify` asked all its questions; with these, it did neither, under the same load. A
- * single etcd may be slow without any harm.
+ * fsync of milliseconds while `lab verify` asked all its questions; with 450 of 850 it did neither, under the same load,
+ * but the API server was late. A single etcd may be slow without any harm.
  */
 const cpuRequests = {
-  etcd: 450,
-  'kube-apiserver': 250,
+  etcd: 350,
+  'kube-apiserver': 350,
   'kube-controller-manager': 100,
   'kube-scheduler': 50,
 } as const
