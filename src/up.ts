@@ -3,11 +3,11 @@ import type { LabId } from './identity.js'
 import type { Plan } from './context.js'
 import type { Lab } from './lab/lab.js'
 import type { FileOptions } from './machine/machine-file.js'
-import { backwards, inTurn, planOf } from './plan/plan.js'
+import { among, backwards, inTurn, planOf } from './plan/plan.js'
 import type { Plan as AnyPlan, Surroundings } from './plan/step.js'
 import type { Leftover, Provider } from './provider/provider.js'
 import { endAgent } from './steps/fencing.js'
-import { existingClusterSteps } from './steps/existing-cluster.js'
+import { existingClusterSteps, homeSteps } from './steps/existing-cluster.js'
 import { destroy, fileOptions, goneFrom } from './steps/machines.js'
 import * as steps from './steps/subjects.js'
 
@@ -24,7 +24,7 @@ export const planUp = (
   planOf(
     `Bring up ${lab.name}`,
     lab.cluster
-      ? existingClusterSteps(lab)
+      ? among([...existingClusterSteps(lab), ...homeSteps(lab), ...steps.databaseSteps(lab)])
       : [
           ...steps.machineSteps(lab, provider, options, gone),
           ...steps.iscsiSteps(lab, provider),

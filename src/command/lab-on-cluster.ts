@@ -1,13 +1,13 @@
 /** A lab on an existing cluster: the cluster is examined before anything is changed. */
 import { randomUUID } from 'node:crypto'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { exitCodes, LabError, messageOf } from '../error.js'
 import type { Lab } from '../lab/lab.js'
 import { quote } from '../machine/sh.js'
 import type { ClusterNode, KeptCluster, NodeObject } from '../provider/cluster/lab-record.js'
-import type { Hindrance } from '../trial/hindrances.js'
+import type { Hindrance, StorageClasses } from '../trial/hindrances.js'
 import { pathsOf, readIfThere, writePrivate } from '../state.js'
 import type { View } from '../view/view.js'
 import { providerInUse } from '../lifecycle/provider-in-use.js'
@@ -44,7 +44,7 @@ export const possibleTable = (found: readonly Possible[]): readonly string[] => 
  * @throws LabError `preflight` if nothing of the lab can run there; nothing was touched
  */
 export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: View): Promise<Lab> => {
-  const { keepCluster, keptCluster, nodeOf, onCluster } = await import('../provider/cluster/lab-record.js')
+  const { homeOf, keepCluster, keptCluster, nodeOf, onCluster } = await import('../provider/cluster/lab-record.js')
   const kept = await keptCluster(lab)
   if (options.kubeconfig === undefined && !kept) {
     if (options.context !== undefined || options.storageClass !== undefined)
@@ -85,7 +85,7 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
     })
   const [
     { kubectlWith },
-    { hindrancesOf, imagesToFetch, scenarioHindrances },
+    { defaultClassOf, hindrancesOf, imagesToFetch, scenarioHindrances },
     { registry },
     { providerNamed },
   ] = await Promise.all([
@@ -127,22 +127,34 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
         `lab render ${lab.name} --rbac prints the rights, for the cluster's administrator`,
       ),
     }
+    // Without the right to see them, what needs one is refused below.
+    const storageClass =
+      options.storageClass ??
+      kept?.storageClass ??
+      defaultClassOf(
+        await kubectl.get<StorageClasses>('storageclasses').then(
+          ({ items }) => items,
+          () => [],
+        ),
+      )
+    const namespace = homeOf(lab)
     const cluster: KeptCluster = {
       context,
       server,
       owner: kept?.owner ?? randomUUID(),
-      ...((options.storageClass ?? kept?.storageClass) === undefined
-        ? {}
-        : { storageClass: options.storageClass ?? kept?.storageClass }),
+      ...(storageClass === undefined ? {} : { storageClass }),
+      ...(namespace === undefined ? {} : { namespace }),
       version: seen.version,
       nodes: seen.nodes.map(({ images: _images, ...node }) => node),
     }
     const placed = onCluster(lab, cluster)
     const provider = await providerNamed('cluster')
-    const found: Possible[] = placed.scenarios.map((scenario) => ({
-      name: scenario.name,
-      hindrances: scenarioHindrances(placed, provider, registry, scenario),
-    }))
+    const found: Possible[] = []
+    for (const scenario of placed.scenarios)
+      found.push({
+        name: scenario.name,
+        hindrances: await scenarioHindrances({ lab: placed, provider, kubectl }, registry, scenario),
+      })
     for (const { name } of placed.experiments) {
       const experiment = registry.experiments.find((each) => each.name === name)
       if (experiment)
@@ -165,7 +177,10 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
     for (const { image, nodes } of imagesToFetch(placed, seen.nodes))
       view.notice(`${nodes.join(', ')} must pull ${image}`)
     await keepCluster(lab, cluster)
-    await writePrivate(pathsOf(lab).kubeconfig, kubeconfig)
+    // Commands that name no namespace, such as `lab kubectl`, are about what was deployed.
+    if (namespace !== undefined)
+      await kubectl.run(['config', 'set-context', '--current', '--namespace', namespace])
+    await writePrivate(pathsOf(lab).kubeconfig, await readFile(file, 'utf8'))
     return placed
   } finally {
     await rm(folder, { recursive: true, force: true })

@@ -17,11 +17,12 @@ import { asJson, type Io, type Options, type Verb, withProvider } from '../comma
 
 /** Prints the least rights that lab needs on an existing cluster, for its administrator. */
 const printRbac = async (lab: Lab, io: Io): Promise<ExitCode> => {
-  const [{ rbacManifest }, { refusalOf }, { faultNamed }, { registry }] = await Promise.all([
+  const [{ rbacManifest }, { refusalOf }, { faultNamed }, { registry }, { homeOf }] = await Promise.all([
     import('../trial/rights.js'),
     import('../fault/fault.js'),
     import('../trial/injection.js'),
     import('../registry.js'),
+    import('../provider/cluster/lab-record.js'),
   ])
   const provider = await providerNamed('cluster')
   const needsMore = (fault: string): boolean => refusalOf(faultNamed(registry, fault), provider) !== undefined
@@ -33,16 +34,20 @@ const printRbac = async (lab: Lab, io: Io): Promise<ExitCode> => {
         !(experiment.faults ?? []).some(needsMore),
     ),
   )
-  if (experiments.length === 0)
+  const scenarios =
+    homeOf(lab) === undefined
+      ? []
+      : lab.scenarios.filter(({ inject }) => !inject.some(({ fault }) => needsMore(fault)))
+  if (experiments.length + scenarios.length === 0)
     throw new LabError(
       'no-experiments',
-      `${lab.name} has no experiments that can run on an existing cluster`,
+      `${lab.name} has no experiments and no scenarios that can run on an existing cluster`,
       {
         hint: 'lab list',
         exitCode: exitCodes.usage,
       },
     )
-  io.stdout.write(rbacManifest(lab, experiments))
+  io.stdout.write(rbacManifest(lab, experiments, scenarios))
   return exitCodes.ok
 }
 

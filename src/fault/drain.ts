@@ -1,8 +1,13 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Context } from '../context.js'
+import { LabError } from '../error.js'
 import { where } from '../lab/fault-machines.js'
 import { faultOfMachine } from './fault.js'
 import { ofAll, reunion, type Sign, soon } from './sign.js'
 import { undoAct } from './undo-act.js'
+
+/** Milliseconds between two attempts to evict a pod that a disruption budget protects. */
+const pause = 1000
 
 /** Seconds that a drain may take: a pod that does not end in time is a finding, not a reason to wait forever. */
 const drainDeadline = 120
@@ -19,6 +24,7 @@ interface PodList {
   readonly items: readonly {
     readonly metadata: {
       readonly name: string
+      readonly deletionTimestamp?: string
       readonly annotations?: Readonly<Record<string, string>>
       readonly ownerReferences?: readonly { readonly kind: string }[]
     }
@@ -33,22 +39,36 @@ const staysOn = ({ metadata, status }: PodList['items'][number]): boolean =>
   status.phase === 'Succeeded' ||
   status.phase === 'Failed'
 
-const isCordoned = async (context: Context, node: string): Promise<boolean> =>
+const takesNone = async (context: Context, node: string): Promise<boolean> =>
   (await context.kubectl.get<NodeObject>('node', node)).spec.unschedulable === true
+
+/**
+ * The pods on a node that a drain may move. On an existing cluster, these are the lab's own: those of others stay where
+ * they are.
+ */
+const podsOn = async ({ kubectl, lab }: Context, node: string): Promise<PodList['items']> => {
+  const within = lab.cluster ? ['--namespace', lab.cluster.namespace ?? ''] : ['--all-namespaces']
+  const { items } = await kubectl.get<PodList>('pods', ...within, '--field-selector', `spec.nodeName=${node}`)
+  return items.filter((pod) => !staysOn(pod))
+}
+
+export const isCordoned = (names: readonly string[]): Sign => ({
+  title: `${names.join(', ')} takes no pods`,
+  within: soon,
+  probe: (context) =>
+    ofAll(names, async (name) => {
+      const ok = await takesNone(context, name)
+      return { ok, saw: `${name}: ${ok ? 'unschedulable' : 'takes pods'}` }
+    }),
+})
 
 const isDrained = (names: readonly string[]): Sign => ({
   title: `${names.join(', ')} takes no pods, and has none left that could run elsewhere`,
   within: soon,
   probe: (context) =>
     ofAll(names, async (name) => {
-      const cordoned = await isCordoned(context, name)
-      const { items } = await context.kubectl.get<PodList>(
-        'pods',
-        '--all-namespaces',
-        '--field-selector',
-        `spec.nodeName=${name}`,
-      )
-      const left = items.filter((pod) => !staysOn(pod)).map(({ metadata }) => metadata.name)
+      const cordoned = await takesNone(context, name)
+      const left = (await podsOn(context, name)).map(({ metadata }) => metadata.name)
       return {
         ok: cordoned && left.length === 0,
         saw: `${name}: ${cordoned ? 'unschedulable' : 'takes pods'}, ${left.length === 0 ? 'empty' : `still there: ${left.join(', ')}`}`,
@@ -56,15 +76,51 @@ const isDrained = (names: readonly string[]): Sign => ({
     }),
 })
 
-const takesPods = (names: readonly string[]): Sign => ({
+export const takesPods = (names: readonly string[]): Sign => ({
   title: `${names.join(', ')} takes pods again`,
   within: reunion,
   probe: (context) =>
     ofAll(names, async (name) => {
-      const cordoned = await isCordoned(context, name)
+      const cordoned = await takesNone(context, name)
       return { ok: !cordoned, saw: `${name}: ${cordoned ? 'unschedulable' : 'takes pods'}` }
     }),
 })
+
+/**
+ * Cordons a node of an existing cluster, and evicts the lab's own pods: `kubectl drain` would evict everybody's.
+ * @throws the refusal of a disruption budget that lasts
+ */
+const drainOwn = async (context: Context, node: string): Promise<void> => {
+  const { kubectl, lab, signal } = context
+  const namespace = lab.cluster?.namespace ?? ''
+  await kubectl.run(['cordon', node])
+  const deadline = performance.now() + drainDeadline * 1000
+  for (;;) {
+    const left = await podsOn(context, node)
+    if (left.length === 0) return
+    let refusal: unknown = new LabError('drain-late', `${String(left.length)} pods are still on ${node}`)
+    for (const { metadata } of left.filter(
+      ({ metadata: { deletionTimestamp } }) => deletionTimestamp === undefined,
+    ))
+      await kubectl
+        .run(
+          ['create', '--raw', `/api/v1/namespaces/${namespace}/pods/${metadata.name}/eviction`, '-f', '-'],
+          {
+            input: JSON.stringify({
+              apiVersion: 'policy/v1',
+              kind: 'Eviction',
+              metadata: { name: metadata.name, namespace },
+            }),
+          },
+        )
+        .catch((error: unknown) => {
+          refusal = error
+        })
+    if (performance.now() > deadline) throw refusal
+    await delay(pause, undefined, { signal }).catch(() => undefined)
+    signal.throwIfAborted()
+  }
+}
 
 const fields = { machine: where() }
 
@@ -76,7 +132,8 @@ declare module '../lab/fault-spec.js' {
 
 export const drain = faultOfMachine({
   name: 'drain',
-  description: 'Cordons a node and evicts its pods. Healed by uncordoning it.',
+  description:
+    "Cordons a node and evicts its pods; on an existing cluster, only the lab's own. Healed by uncordoning it.",
   fields,
   byKubectl: true,
   sensible: [['control-plane', 'worker'], 'only Kubernetes nodes have pods to move'],
@@ -84,19 +141,21 @@ export const drain = faultOfMachine({
   aim: ({ on, names, each, undo }) => ({
     detail: `${names} drained`,
     undo: undo((machine) => uncordoning.of(machine, {})),
-    act: ({ kubectl }) =>
+    act: (context) =>
       each(({ name }) =>
-        kubectl.run(
-          [
-            'drain',
-            name,
-            '--ignore-daemonsets',
-            '--delete-emptydir-data',
-            '--force',
-            `--timeout=${String(drainDeadline)}s`,
-          ],
-          { timeout: drainDeadline + 5 },
-        ),
+        context.lab.cluster
+          ? drainOwn(context, name)
+          : context.kubectl.run(
+              [
+                'drain',
+                name,
+                '--ignore-daemonsets',
+                '--delete-emptydir-data',
+                '--force',
+                `--timeout=${String(drainDeadline)}s`,
+              ],
+              { timeout: drainDeadline + 5 },
+            ),
       ),
     acting: isDrained(on),
     gone: takesPods(on),

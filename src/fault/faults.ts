@@ -1,6 +1,8 @@
 /** Every fault that a lab file can name, in the order in which its schema lists them. */
 import { clockSkew } from './clock-skew.js'
+import { cordon } from './cordon.js'
 import { delay } from './delay.js'
+import { deletePod } from './delete-pod.js'
 import { diskFull } from './disk-full.js'
 import { drain } from './drain.js'
 import type { FaultRecord } from './fault.js'
@@ -14,6 +16,8 @@ import { targetLoss } from './target-loss.js'
 
 export const faults: readonly FaultRecord[] = [
   drain,
+  cordon,
+  deletePod,
   powerCut,
   hang,
   reboot,

@@ -102,8 +102,10 @@ export interface ExistingCluster {
   readonly server: string
   /** Identifies the owner of a namespace: no other lab has it. */
   readonly owner: string
-  /** The storage class of claims. Default: the cluster's own. */
+  /** The storage class of claims. Absent: the cluster has no default, and none was named. */
   readonly storageClass?: string | undefined
+  /** The namespace of what `lab up` deploys. Absent: it deploys nothing. */
+  readonly namespace?: string | undefined
 }
 
 export interface Lab extends LabId, Pick<File, AsWritten> {

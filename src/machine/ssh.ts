@@ -1,5 +1,6 @@
 import { timingSafeEqual } from 'node:crypto'
 import { type Duplex, Readable } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
 import { NodeSSH } from 'node-ssh'
 import type { Algorithms, ConnectConfig, ServerHostKeyAlgorithm } from 'ssh2'
 import { inTurns } from '../concurrent.js'
@@ -22,6 +23,8 @@ export interface SshEndpoint {
   readonly slowdown?: number
   /** Concurrent commands on one connection; more wait. Default: as many as there are. */
   readonly sessions?: number
+  /** Seconds to try again while the server closes connections before a login. Default: 0. */
+  readonly patience?: number
   /** A fresh TCP connection to the SSH server. */
   dial(): Promise<Duplex>
 }
@@ -56,8 +59,26 @@ const loginFailure = (address: string, user: string, denied: boolean, cause: unk
     return new LabError('login-refused', `${address}: cannot log in as ${user}: ${messageOf(cause)}`, {
       cause,
     })
+  if (cause instanceof ClosedByServer)
+    return new LabError(
+      'ssh-closed',
+      `${address}: it closes the connection before a login: it is no SSH server, or it refuses this computer for a while after failed logins`,
+      { cause },
+    )
   return new LabError('ssh-unreachable', `${address}: no SSH: ${messageOf(cause)}`, { cause })
 }
+
+/** The server ended the connection before the login was over. */
+class ClosedByServer extends Error {}
+
+/** Milliseconds in which the reason for the end of a connection arrives, if there is one. */
+const reasonTime = 500
+
+/**
+ * Milliseconds between two attempts on a server that closes connections. OpenSSH 9.8 and later refuse an address for 15
+ * seconds and longer after several failed logins (PerSourcePenalties).
+ */
+const penaltyPause = 3000
 
 /** @param lost called as soon as the connection is no longer usable */
 const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
@@ -68,12 +89,22 @@ const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
   }
 
   let denied = false
-  const logIn = async (): Promise<NodeSSH> => {
+  const logInOnce = async (): Promise<NodeSSH> => {
     const sock = await endpoint.dial()
     if (ended.signal.aborted) sock.destroy()
     ended.signal.throwIfAborted()
     ended.signal.addEventListener('abort', () => sock.destroy())
-    sock.once('end', end).once('close', end)
+    let [loggedIn, peerEnded] = [false as boolean, false as boolean]
+    sock.once('end', () => (peerEnded = true))
+    const closed = new Promise<never>((_, reject) => {
+      const close = (): void => {
+        if (loggedIn) end()
+        // A refused login closes it as well, and says why.
+        else setTimeout(() => reject(new ClosedByServer('the connection was closed')), reasonTime)
+      }
+      sock.once('end', close).once('close', close)
+    })
+    closed.catch(() => undefined)
     const ssh = new NodeSSH()
     const expected = Buffer.from(endpoint.hostKey, 'base64')
     const config: ConnectConfig = {
@@ -91,10 +122,29 @@ const connect = (endpoint: SshEndpoint, lost: () => void): Connection => {
       },
       algorithms: { ...algorithms, serverHostKey: signaturesOf(expected) },
     }
-    await ssh.connect(config as Parameters<NodeSSH['connect']>[0])
+    const connecting = ssh.connect(config as Parameters<NodeSSH['connect']>[0]).catch((error: unknown) => {
+      // The library reports it as an error of the protocol, or of the socket if it was reset.
+      const { level } = error as { level?: string }
+      const lostIt = level === 'client-socket' || (level === 'protocol' && peerEnded)
+      if (!lostIt || denied) throw error
+      throw new ClosedByServer('the connection was closed', { cause: error })
+    })
+    await Promise.race([connecting, closed])
+    loggedIn = true
     // Checks of one machine run concurrently, each with listeners of its own.
     ssh.connection?.setMaxListeners(0).on('error', end)
     return ssh
+  }
+
+  const logIn = async (): Promise<NodeSSH> => {
+    const until = performance.now() + (endpoint.patience ?? 0) * 1000
+    for (;;)
+      try {
+        return await logInOnce()
+      } catch (error) {
+        if (!(error instanceof ClosedByServer) || performance.now() >= until) throw error
+        await delay(penaltyPause, undefined, { signal: ended.signal })
+      }
   }
 
   const ready = unlessAborted(ended.signal, logIn()).catch((error: unknown) => {

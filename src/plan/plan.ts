@@ -56,6 +56,14 @@ export const planOf = <Around extends Surroundings>(
   }
 }
 
+/** These steps without what they need of others: somebody else has provided that. */
+export const among = <Around extends Surroundings>(
+  steps: readonly Step<Around>[],
+): readonly Step<Around>[] => {
+  const ids = new Set(steps.map(({ id }) => id))
+  return steps.map((step) => ({ ...step, needs: step.needs.filter((id) => ids.has(id)) }))
+}
+
 /** A sentence for each reason why steps are left out: 'hosts does not make machines: left out: Boot a, Boot b'. */
 export const leftOutLines = ({ leftOut = [] }: Plan): readonly string[] =>
   [...new Set(leftOut.map(({ why }) => why))].map(

@@ -9,6 +9,9 @@ export const images = {
   database: 'docker.io/library/mariadb:11.8',
 }
 
+/** The name of its claim, if it has one. */
+export const claimOf = (database: DatabaseSpec): string => `${database.name}-data`
+
 export const deploymentExists = async ({ kubectl }: Context, database: DatabaseSpec): Promise<boolean> =>
   (await kubectl.run([
     'get',

@@ -9,11 +9,12 @@ import {
   nfsServerOf,
   targetNamed,
 } from '../lab/lab.js'
+import { madeByLab } from '../machine/owned-namespace.js'
 import { shell } from '../machine/sh.js'
 import type { Check, Context, Step } from '../context.js'
 import { projectRoot, render } from '../render.js'
 import { apply } from './checks.js'
-import { images, serverPods } from './database-pods.js'
+import { claimOf, images, serverPods } from './database-pods.js'
 import { iscsiVolume, secretManifest } from './iscsi-volume.js'
 import { logOutIdle, mountedOnce, replacePods, sessionsCheck, takesWrites } from './lun-use.js'
 import { describePod, isReady, type Pod } from './pods.js'
@@ -23,7 +24,14 @@ const phase = 'database'
 /** The script that writes a plain file on the database's volume, in a container next to the database. */
 export const ledgerScript = join(projectRoot, 'templates', 'manifests', 'ledger.pl')
 
-const claimOf = (database: DatabaseSpec): string => `${database.name}-data`
+/** How the nodes may use the volume: any storage class must do on an existing cluster, and not every one serves many. */
+const accessOf = ({ cluster }: Lab): { readonly access: string; readonly why: string } =>
+  cluster
+    ? { access: 'ReadWriteOnce', why: 'Only one node uses it at a time, which every storage class supports.' }
+    : {
+        access: 'ReadWriteMany',
+        why: 'On a server that every node reaches, so that any remaining worker can mount it.',
+      }
 
 const databaseManifest = (lab: Lab, database: DatabaseSpec): string => {
   const { volume } = database
@@ -31,7 +39,9 @@ const databaseManifest = (lab: Lab, database: DatabaseSpec): string => {
   return render('manifests/database.yaml', {
     ...database,
     image: images.database,
-    claim: volume.kind === 'claim' ? { name: claim, class: volume.class } : undefined,
+    claim: volume.kind === 'claim' ? { name: claim, class: volume.class, ...accessOf(lab) } : undefined,
+    // What is deleted by its label when the lab ends, in a namespace that others may use as well.
+    labels: lab.cluster ? madeByLab : undefined,
     volume:
       volume.kind === 'lun'
         ? { iscsi: iscsiVolume(lab, volume) }

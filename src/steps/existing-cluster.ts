@@ -1,8 +1,12 @@
-/** The steady state of a cluster that somebody else made: its API server answers, and its nodes are as before. */
+/**
+ * A lab on a cluster that somebody else made. The steady state: its API server answers, its nodes are as before, and the
+ * lab's own namespace has what `lab up` deploys.
+ */
 import type { Step } from '../context.js'
 import type { Lab } from '../lab/lab.js'
+import { isHeld, takeNamespace } from '../machine/owned-namespace.js'
 import { shared } from './checks.js'
-import { nodes } from './nodes.js'
+import { type List, nodes } from './nodes.js'
 
 const phase = 'cluster'
 
@@ -10,6 +14,56 @@ const versions = shared(
   async ({ kubectl }) =>
     (JSON.parse(await kubectl.run(['get', '--raw', '/version'])) as { gitVersion: string }).gitVersion,
 )
+
+/** Makes the namespace of what `lab up` deploys. `lab down` removes it: the lab's record names it. */
+const takeHome = ({ name, cluster }: Lab, namespace: string): Step => ({
+  id: 'take-namespace',
+  title: `Take the namespace ${namespace}`,
+  phase,
+  needs: ['reach-cluster'],
+  apply: ({ kubectl }) =>
+    takeNamespace(kubectl, namespace, { owner: cluster?.owner ?? '', lab: name }, () => Promise.resolve()),
+  checks: [
+    {
+      id: 'namespace-taken',
+      title: `the namespace ${namespace} is this lab's`,
+      within: 30,
+      hint: `lab kubectl ${name} -- describe namespace ${namespace}`,
+      probe: async ({ kubectl }) => {
+        const ours = await isHeld(kubectl, namespace, cluster?.owner ?? '')
+        return { ok: ours, saw: ours ? 'it is' : 'it is not there, or is not used by this lab' }
+      },
+    },
+  ],
+})
+
+/** The class that the database's claim names; the administrator of the cluster made it. */
+const findStorage = ({ name, cluster }: Lab): Step => ({
+  id: 'provide-storage',
+  title: `Find the storage class ${cluster?.storageClass ?? ''}`,
+  phase,
+  needs: ['take-namespace'],
+  checks: [
+    {
+      id: 'storage-class',
+      title: `the cluster has the storage class ${cluster?.storageClass ?? ''}`,
+      within: 15,
+      hint: `lab up ${name} --kubeconfig FILE --storage-class NAME`,
+      probe: async ({ kubectl }) => {
+        const { items } =
+          await kubectl.get<List<{ readonly metadata: { readonly name: string } }>>('storageclasses')
+        const names = items.map(({ metadata }) => metadata.name)
+        return { ok: names.includes(cluster?.storageClass ?? ''), saw: names.join(', ') || 'none' }
+      },
+    },
+  ],
+})
+
+/** Where what `lab up` deploys belongs; nothing if it deploys nothing. */
+export const homeSteps = (lab: Lab): readonly Step[] => {
+  const namespace = lab.cluster?.namespace
+  return namespace === undefined ? [] : [takeHome(lab, namespace), findStorage(lab)]
+}
 
 export const existingClusterSteps = (lab: Lab): readonly Step[] => [
   {

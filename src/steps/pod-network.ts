@@ -1,6 +1,6 @@
 /** The cluster's network as a pod on each worker sees it: DNS, pod routing and the database's Service. */
 import { type DatabaseSpec, type Lab, machinesWith } from '../lab/lab.js'
-import type { Context, Step } from '../context.js'
+import type { Check, Context, Step } from '../context.js'
 import { render } from '../render.js'
 import { apply, shared } from './checks.js'
 import { clientPods, images, rowText, serverPods } from './database-pods.js'
@@ -66,7 +66,11 @@ const lookFromInside = async (
   const pod = (await clientPods(context, database)).find((candidate) => candidate.spec.nodeName === worker)
   if (!pod) throw new Error(`no client pod on ${worker}`)
   const doors = await doorsOf(context, database)
-  const name = `${database.name}.default.svc.${context.lab.kubernetes?.dnsDomain ?? ''}`
+  const { cluster, kubernetes } = context.lab
+  // The domain of an existing cluster is unknown; its pods search it.
+  const name = cluster
+    ? `${database.name}.${cluster.namespace ?? ''}.svc`
+    : `${database.name}.default.svc.${kubernetes?.dnsDomain ?? ''}`
   const script = [
     `echo "address $(getent ahostsv4 ${name} | head -n 1)"`,
     ...doors.map(
@@ -92,6 +96,26 @@ const lookFromInside = async (
   }
 }
 
+/** Whether pods on other nodes answer. */
+const podToPod = (lab: Lab, worker: string, look: (context: Context) => Promise<InsideView>): Check => ({
+  id: `${worker}-pod-to-pod`,
+  title: `a pod on ${worker} reaches pods on other nodes`,
+  machine: worker,
+  within: 60,
+  hint: `lab exec ${lab.name} ${worker} -- ip route`,
+  probe: async (context) => {
+    const { doors, unreached } = await look(context)
+    const on = [...new Set(doors.map(({ spec }) => spec.nodeName))]
+    return {
+      ok: unreached.length === 0 && on.some((node) => node !== worker),
+      saw:
+        unreached.length === 0
+          ? `reached ${String(doors.length)} pods on ${on.join(', ') || 'no node'}`
+          : `not reached: ${unreached.join(', ')}`,
+    }
+  },
+})
+
 export const proveInside = (lab: Lab, database: DatabaseSpec, worker: string): Step => {
   const look = shared((context) => lookFromInside(context, database, worker))
   return {
@@ -113,24 +137,8 @@ export const proveInside = (lab: Lab, database: DatabaseSpec, worker: string): S
           return { ok: address.startsWith(`${service.spec.clusterIP} `), saw: address || 'no answer' }
         },
       },
-      {
-        id: `${worker}-pod-to-pod`,
-        title: `a pod on ${worker} reaches pods on other nodes`,
-        machine: worker,
-        within: 60,
-        hint: `lab exec ${lab.name} ${worker} -- ip route`,
-        probe: async (context) => {
-          const { doors, unreached } = await look(context)
-          const on = [...new Set(doors.map(({ spec }) => spec.nodeName))]
-          return {
-            ok: unreached.length === 0 && on.some((node) => node !== worker),
-            saw:
-              unreached.length === 0
-                ? `reached ${String(doors.length)} pods on ${on.join(', ') || 'no node'}`
-                : `not reached: ${unreached.join(', ')}`,
-          }
-        },
-      },
+      // The network between the nodes of an existing cluster is not the lab's.
+      ...(lab.cluster ? [] : [podToPod(lab, worker, look)]),
       {
         id: `${worker}-row-inside`,
         title: `a pod on ${worker} reads the row through the Service`,

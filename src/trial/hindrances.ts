@@ -1,17 +1,18 @@
 /** Why an experiment or a scenario cannot run with this lab, known before anything is touched. */
 import type { Context } from '../context.js'
-import { exitCodes, LabError } from '../error.js'
+import { exitCodes, LabError, messageOf } from '../error.js'
 import { refusalOf } from '../fault/fault.js'
 import { staysOff, switchHint } from '../fault/power-cut.js'
 import { imageReference } from '../lab/images.js'
 import { type Lab, machinesWith, type ScenarioSpec } from '../lab/lab.js'
+import { namespaceState, objectIfThere } from '../machine/owned-namespace.js'
 import type { Provider } from '../provider/provider.js'
+import { claimOf, images as databaseImages } from '../steps/database-pods.js'
 import type { Experiment } from './experiment-context.js'
 import { faultNamed } from './injection.js'
 import { namespaceOf } from './namespace.js'
-import { namespaceState } from './own-namespace.js'
 import type { Registry } from './registry.js'
-import { missingRights, namespaceMaking, namespaceRights } from './rights.js'
+import { missingRights, namespaceMaking, namespaceRights, type Right, scenarioRights } from './rights.js'
 
 /** A reason, and how to remove it if that is possible. */
 export interface Hindrance {
@@ -64,48 +65,178 @@ const known = (
   ]
 }
 
-interface StorageClasses {
+/** The storage classes of a cluster. */
+export interface StorageClasses {
   readonly items: readonly {
     readonly metadata: { readonly name: string; readonly annotations?: Readonly<Record<string, string>> }
   }[]
 }
 
-/** What an existing cluster prevents: it is asked for its storage classes, its namespaces and our rights. */
-const onCluster = async (
-  { lab, kubectl }: Pick<Context, 'lab' | 'kubectl'>,
-  experiment: Experiment,
+/** The class of claims that name none. */
+export const defaultClassOf = (classes: StorageClasses['items']): string | undefined =>
+  classes.find(
+    ({ metadata }) => metadata.annotations?.['storageclass.kubernetes.io/is-default-class'] === 'true',
+  )?.metadata.name
+
+type OnCluster = Pick<Context, 'lab' | 'kubectl'>
+
+/** A storage class that is missing on an existing cluster. */
+const withoutStorage = async ({ lab, kubectl }: OnCluster): Promise<readonly Hindrance[]> => {
+  if (lab.storage.length === 0) return []
+  const { items } = await kubectl.get<StorageClasses>('storageclasses')
+  const names = items.map(({ metadata }) => metadata.name)
+  const wanted = lab.cluster?.storageClass
+  if (wanted === undefined ? defaultClassOf(items) !== undefined : names.includes(wanted)) return []
+  return [
+    {
+      why:
+        wanted === undefined
+          ? `its claims name no storage class, and the cluster has no default (it has ${names.join(', ') || 'none'})`
+          : `the cluster has no storage class ${wanted} (it has ${names.join(', ') || 'none'})`,
+      fix: `lab up ${lab.name} --kubeconfig FILE --storage-class NAME`,
+    },
+  ]
+}
+
+/** A namespace that belongs to somebody else, and rights that are missing in it. */
+const withoutNamespace = async (
+  { lab, kubectl }: OnCluster,
+  namespace: string,
+  rights: readonly Right[],
+  inCluster: readonly Right[] = [],
 ): Promise<readonly Hindrance[]> => {
-  const found: Hindrance[] = []
-  const rbac = `lab render ${lab.name} --rbac prints the rights, for the cluster's administrator`
-  if (lab.storage.length > 0) {
-    const { items } = await kubectl.get<StorageClasses>('storageclasses')
-    const names = items.map(({ metadata }) => metadata.name)
-    const wanted = lab.cluster?.storageClass
-    const byDefault = items.some(
-      ({ metadata }) => metadata.annotations?.['storageclass.kubernetes.io/is-default-class'] === 'true',
-    )
-    if (wanted === undefined ? !byDefault : !names.includes(wanted))
-      found.push({
-        why:
-          wanted === undefined
-            ? `its claims name no storage class, and the cluster has no default (it has ${names.join(', ') || 'none'})`
-            : `the cluster has no storage class ${wanted} (it has ${names.join(', ') || 'none'})`,
-        fix: `lab up ${lab.name} --kubeconfig FILE --storage-class NAME`,
-      })
-  }
-  const namespace = namespaceOf(lab, experiment)
-  const state = await namespaceState(kubectl, namespace)
-  if (state === 'foreign')
-    found.push({
-      why: `the namespace ${namespace} exists already, and was not made for lab`,
-      fix: `kubectl get all --namespace ${namespace}`,
-    })
+  const fix = `lab render ${lab.name} --rbac prints the rights, for the cluster's administrator`
+  const state = await namespaceState(kubectl, namespace, lab.cluster?.owner)
   const missing = [
     ...(state === 'absent' ? await missingRights(kubectl, [namespaceMaking]) : []),
-    ...(await missingRights(kubectl, namespaceRights, namespace)),
+    ...(await missingRights(kubectl, rights, namespace)),
   ]
-  if (missing.length > 0) found.push({ why: `no right in ${namespace} to ${summed(missing)}`, fix: rbac })
-  return found
+  const everywhere = await missingRights(kubectl, inCluster)
+  return [
+    ...(state === 'foreign'
+      ? [
+          {
+            why: `the namespace ${namespace} exists already, and was not made for lab`,
+            fix: `kubectl get all --namespace ${namespace}`,
+          },
+        ]
+      : []),
+    ...(missing.length > 0 ? [{ why: `no right in ${namespace} to ${summed(missing)}`, fix }] : []),
+    ...(everywhere.length > 0 ? [{ why: `no right in the cluster to ${summed(everywhere)}`, fix }] : []),
+  ]
+}
+
+/** What an existing cluster prevents: it is asked for its storage classes, its namespaces and our rights. */
+const onCluster = async (context: OnCluster, experiment: Experiment): Promise<readonly Hindrance[]> => [
+  ...(await withoutStorage(context)),
+  ...(await withoutNamespace(context, namespaceOf(context.lab, experiment), namespaceRights)),
+]
+
+/** A node port of the database that something else has. The API server is asked to make the Service, as a trial. */
+const takenPorts = async ({ lab, kubectl }: OnCluster, namespace: string): Promise<readonly Hindrance[]> => {
+  const { database } = lab
+  if (!database || (await objectIfThere(kubectl, 'service', database.name, '--namespace', namespace)))
+    return []
+  const absent = (await namespaceState(kubectl, namespace)) === 'absent'
+  const said = await kubectl
+    .run(['create', '--dry-run=server', '--namespace', absent ? 'default' : namespace, '-f', '-'], {
+      input: JSON.stringify({
+        apiVersion: 'v1',
+        kind: 'Service',
+        metadata: { generateName: 'lab-' },
+        spec: {
+          type: 'NodePort',
+          ports: [database.nodePort, database.ledgerPort].map((port) => ({
+            name: `p${String(port)}`,
+            port,
+            nodePort: port,
+          })),
+        },
+      }),
+    })
+    .catch(messageOf)
+  const ports = [...said.matchAll(/(\d+): provided port is already allocated/g)].map(([, port]) => port)
+  return ports.length === 0
+    ? []
+    : [
+        {
+          why: `node port ${[...new Set(ports)].join(' and ')} is taken on the cluster`,
+          fix: `choose another database.nodePort in ${lab.file}`,
+        },
+      ]
+}
+
+interface Claim {
+  readonly spec: { readonly volumeName?: string }
+}
+
+interface Volume {
+  readonly spec: {
+    readonly nodeAffinity?: {
+      readonly required?: {
+        readonly nodeSelectorTerms: readonly {
+          readonly matchExpressions?: readonly { readonly key: string; readonly values?: readonly string[] }[]
+        }[]
+      }
+    }
+  }
+}
+
+/** The only node that can use the database's volume; undefined if several can, or there is no volume yet. */
+const onlyNodeOf = async (
+  { kubectl }: OnCluster,
+  claim: string,
+  namespace: string,
+): Promise<string | undefined> => {
+  const found = await objectIfThere<Claim>(kubectl, 'persistentvolumeclaim', claim, '--namespace', namespace)
+  if (found?.spec.volumeName === undefined) return undefined
+  const volume = await objectIfThere<Volume>(kubectl, 'persistentvolume', found.spec.volumeName)
+  const terms = volume?.spec.nodeAffinity?.required?.nodeSelectorTerms ?? []
+  const hosts = terms.flatMap(({ matchExpressions = [] }) =>
+    matchExpressions
+      .filter(({ key }) => key === 'kubernetes.io/hostname')
+      .flatMap(({ values = [] }) => values),
+  )
+  return new Set(hosts).size === 1 ? hosts[0] : undefined
+}
+
+/** What an existing cluster prevents for a scenario, which needs the database of `lab up`. */
+const scenarioOnCluster = async (
+  context: OnCluster,
+  scenario: ScenarioSpec,
+): Promise<readonly Hindrance[]> => {
+  const { lab } = context
+  const { database, cluster } = lab
+  if (!database || cluster?.namespace === undefined)
+    return [{ why: 'its database is on an iSCSI disk, which an existing cluster does not have' }]
+  const rights = scenarioRights([scenario])
+  const workers = machinesWith(lab, 'worker').length
+  // A node that takes no pods any more leaves its work to another one.
+  const moves =
+    scenario.expect.takeover !== undefined ||
+    scenario.inject.some(({ fault }) => fault === 'drain' || fault === 'cordon')
+  const only = moves ? await onlyNodeOf(context, claimOf(database), cluster.namespace) : undefined
+  return [
+    ...(moves && workers < 2
+      ? [
+          {
+            why: `the database must move to another node, and the cluster has ${String(workers)} that accept pods`,
+            fix: 'add a node that accepts pods',
+          },
+        ]
+      : []),
+    ...(only === undefined
+      ? []
+      : [
+          {
+            why: `the database's volume can be used on ${only} alone, so the database cannot move`,
+            fix: `lab down ${lab.name}, then lab up ${lab.name} --kubeconfig FILE --storage-class NAME`,
+          },
+        ]),
+    ...(await withoutStorage(context)),
+    ...(await withoutNamespace(context, cluster.namespace, rights.namespace, rights.cluster)),
+    ...(await takenPorts(context, cluster.namespace)),
+  ]
 }
 
 /** `create pods, delete pods` as `create, delete pods`. */
@@ -129,8 +260,8 @@ export const hindrancesOf = async (
   return lab.cluster && first.length === 0 ? onCluster(context, experiment) : first
 }
 
-/** The same for a scenario. */
-export const scenarioHindrances = (
+/** What the provider and the machines prevent of a scenario; nothing is queried. */
+const knownOfScenario = (
   lab: Lab,
   provider: Provider,
   registry: Registry,
@@ -146,10 +277,18 @@ export const scenarioHindrances = (
   )
     ? doNotStayOff(lab, provider)
     : []),
-  ...(lab.cluster
-    ? [{ why: 'it needs the database of lab up, but lab up deploys nothing on an existing cluster' }]
-    : []),
 ]
+
+/** The same for a scenario. */
+export const scenarioHindrances = async (
+  context: Pick<Context, 'lab' | 'provider' | 'kubectl'>,
+  registry: Registry,
+  scenario: ScenarioSpec,
+): Promise<readonly Hindrance[]> => {
+  const { lab, provider } = context
+  const first = knownOfScenario(lab, provider, registry, scenario)
+  return lab.cluster && first.length === 0 ? scenarioOnCluster(context, scenario) : first
+}
 
 /** @throws LabError with all reasons, if there are any; nothing was touched */
 export const refuseHindered = (name: string, found: readonly Hindrance[]): void => {
@@ -170,7 +309,10 @@ export const imagesToFetch = (
     readonly images: readonly string[]
   }[],
 ): readonly { readonly image: string; readonly nodes: readonly string[] }[] =>
-  lab.images.map(imageReference).flatMap((image) => {
+  [
+    ...lab.images.map(imageReference),
+    ...(lab.database && lab.cluster?.namespace !== undefined ? [databaseImages.database] : []),
+  ].flatMap((image) => {
     const without = nodes
       .filter(({ takesPods, images }) => takesPods && !images.includes(image))
       .map(({ name }) => name)

@@ -6,12 +6,13 @@ import { stringify } from 'yaml'
 import type { Kubectl } from '../machine/kubectl.js'
 import type { Experiment } from './experiment-context.js'
 import { namespaceOf } from './namespace.js'
-import type { Lab } from '../lab/lab.js'
+import type { Lab, ScenarioSpec } from '../lab/lab.js'
+import { givenLabels } from '../machine/owned-namespace.js'
 
 /** Verbs on kinds of one API group. */
 export interface Right {
   /** The API group; empty: the core group. */
-  readonly group: '' | 'apps' | 'storage.k8s.io' | 'policy'
+  readonly group: '' | 'apps' | 'discovery.k8s.io' | 'storage.k8s.io' | 'policy'
   readonly resources: readonly string[]
   readonly verbs: readonly string[]
 }
@@ -32,6 +33,33 @@ export const namespaceRights: readonly Right[] = [
   },
   { group: 'apps', resources: ['controllerrevisions'], verbs: look },
 ]
+
+/** In the namespace of what `lab up` deploys, in addition: for the database, its clients, and its eviction. */
+const homeRights: readonly Right[] = [
+  { group: '', resources: ['secrets'], verbs: all },
+  { group: '', resources: ['pods/eviction'], verbs: ['create'] },
+  { group: 'apps', resources: ['daemonsets'], verbs: all },
+  { group: 'discovery.k8s.io', resources: ['endpointslices'], verbs: look },
+]
+
+/** In the whole cluster, for faults that cordon a node. */
+const cordonRight: Right = { group: '', resources: ['nodes'], verbs: ['patch'] }
+
+/** In the whole cluster, to see on which nodes the volume of a database can be used. */
+const volumeRight: Right = { group: '', resources: ['persistentvolumes'], verbs: ['get'] }
+
+/** What scenarios need: in the namespace of their lab, and in the whole cluster. */
+export const scenarioRights = (
+  scenarios: readonly ScenarioSpec[],
+): { readonly namespace: readonly Right[]; readonly cluster: readonly Right[] } => {
+  const cordons = scenarios.some(({ inject }) =>
+    inject.some(({ fault }) => fault === 'drain' || fault === 'cordon'),
+  )
+  return {
+    namespace: [...namespaceRights, ...homeRights],
+    cluster: [volumeRight, ...(cordons ? [cordonRight] : [])],
+  }
+}
 
 /** In the whole cluster: read-only. */
 export const clusterRights: readonly Right[] = [
@@ -76,6 +104,7 @@ export const missingRights = async (
   namespace?: string,
 ): Promise<readonly string[]> => {
   const questions = questionsOf(rights, namespace)
+  if (questions.length === 0) return []
   const reviews = questions.map(({ group, resource, verb, namespace: within }) => {
     const [name, subresource] = resource.split('/')
     return {
@@ -111,18 +140,21 @@ export const readObjects = (text: string): readonly Review[] => {
   return parsed.flatMap((each) => ('items' in each ? each.items : [each]))
 }
 
-/** Labels of a namespace that somebody made for lab to use. */
-export const givenLabels = { 'app.kubernetes.io/managed-by': 'lab', 'lab/given': 'true' } as const
-
 const ruleOf = ({ group, resources, verbs }: Right): object => ({ apiGroups: [group], resources, verbs })
 
 /**
  * Manifests for the administrator: a namespace for each experiment, a service account, and the least rights that it
- * needs. None of them allow changes outside these namespaces.
+ * needs. They allow no change outside these namespaces, but to cordon nodes if a scenario does that.
  */
-export const rbacManifest = (lab: Lab, experiments: readonly Experiment[]): string => {
+export const rbacManifest = (
+  lab: Lab,
+  experiments: readonly Experiment[],
+  scenarios: readonly ScenarioSpec[],
+): string => {
   const home = `lab-${lab.name}`
+  const wanted = scenarioRights(scenarios)
   const namespaces = [...new Set(experiments.map((experiment) => namespaceOf(lab, experiment)))]
+  const seen = scenarios.length > 0 ? [home, ...namespaces] : namespaces
   const account = { kind: 'ServiceAccount', name: 'lab', namespace: home }
   const namespace = (name: string): object => ({
     apiVersion: 'v1',
@@ -147,9 +179,16 @@ export const rbacManifest = (lab: Lab, experiments: readonly Experiment[]): stri
     { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: account.name, namespace: home } },
     role('ClusterRole', { name: home }, [
       ...clusterRights.map(ruleOf),
-      { apiGroups: [''], resources: ['namespaces'], resourceNames: namespaces, verbs: ['get'] },
+      ...(scenarios.length > 0 ? wanted.cluster.map(ruleOf) : []),
+      { apiGroups: [''], resources: ['namespaces'], resourceNames: seen, verbs: ['get'] },
     ]),
     binding('ClusterRole', { name: home }, home),
+    ...(scenarios.length > 0
+      ? [
+          role('Role', { name: 'lab', namespace: home }, wanted.namespace.map(ruleOf)),
+          binding('Role', { name: 'lab', namespace: home }, 'lab'),
+        ]
+      : []),
     ...namespaces.flatMap((name) => [
       namespace(name),
       role('Role', { name: 'lab', namespace: name }, namespaceRights.map(ruleOf)),

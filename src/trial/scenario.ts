@@ -31,8 +31,8 @@ export interface ScenarioRequest extends TrialRequest {
 
 /** @throws LabError if the scenario cannot be run at all; nothing was touched */
 const refuse = async ({ scenario, context, registry }: ScenarioRequest): Promise<DatabaseSpec> => {
-  const { lab, provider } = context
-  refuseHindered(scenario.name, scenarioHindrances(lab, provider, registry, scenario))
+  const { lab } = context
+  refuseHindered(scenario.name, await scenarioHindrances(context, registry, scenario))
   if (!lab.database)
     throw new LabError(
       'no-database',

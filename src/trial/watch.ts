@@ -155,8 +155,9 @@ export const volumeEvent = (message: string): 'volume-logged-in' | 'volume-mount
   return undefined
 }
 
-/** The workers, whose journals say when a disk was available. */
-export const witnesses = (lab: Lab): readonly string[] => machinesWith(lab, 'worker').map(({ name }) => name)
+/** The workers, whose journals say when a disk was available. Nobody reads those of an existing cluster. */
+export const witnesses = (lab: Lab): readonly string[] =>
+  lab.cluster ? [] : machinesWith(lab, 'worker').map(({ name }) => name)
 
 /**
  * Logins and mounts of the workers since a moment, with times of their own clocks; and those clocks, if they did not

@@ -1,7 +1,7 @@
 import { makeKeyPair } from '../../src/machine/keys.js'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { connect, createServer, type Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
@@ -49,6 +49,38 @@ const mute = async (): Promise<SshEndpoint['dial']> => {
   await once(server, 'listening')
   return () => Promise.resolve(connect(path))
 }
+
+describe('a server that closes connections before a login', () => {
+  /** It closes the first connections, as OpenSSH does for a while after several failed logins. */
+  const closing = async (connections: number, patience?: number) => {
+    const server = await TestSshServer.start()
+    const endpoint = server.endpoint()
+    let left = connections
+    const shut = createServer((socket) => socket.end()).listen(0, '127.0.0.1')
+    await once(shut, 'listening')
+    onTestFinished(() => void shut.close())
+    const { port } = shut.address() as AddressInfo
+    const transport = sshTransport({
+      ...endpoint,
+      ...(patience === undefined ? {} : { patience }),
+      dial: () => (left-- > 0 ? Promise.resolve(connect(port, '127.0.0.1')) : endpoint.dial()),
+    })
+    onTestFinished(() => transport.close())
+    return transport
+  }
+
+  test('is reported as that, and not as an interruption', async () => {
+    const transport = await closing(1)
+    const failed = transport.exec('true', {})
+    expect(await codeOf(failed)).toBe('ssh-closed')
+    await expect(failed).rejects.toThrow('closes the connection before a login')
+  })
+
+  test('is tried again for as long as the caller has patience', async () => {
+    const transport = await closing(1, 20)
+    expect(await transport.exec('echo hello', {})).toMatchObject({ stdout: 'hello\n' })
+  })
+})
 
 describe('a command', () => {
   test('gives the output of a command and exit code 0', async () => {
@@ -363,13 +395,13 @@ describe('the identity of the other end', () => {
     expect(await transport.exec('echo there', {})).toMatchObject({ stdout: 'there\n' })
   })
 
-  test('reports something that is no SSH server as unreachable', async () => {
+  test('reports something that is no SSH server as one that closes the connection', async () => {
     const path = join(await temporaryFolder(), 'http.sock')
     const http = createServer((socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')).listen(path)
     onTestFinished(() => void http.close())
     await once(http, 'listening')
     const { transport } = await reach({ dial: () => Promise.resolve(connect(path)) })
-    expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable')
+    expect(await codeOf(transport.exec('true', {}))).toBe('ssh-closed')
   })
 })
 

@@ -2,7 +2,7 @@
  * Which existing cluster a lab uses, as recorded in the lab's folder. The kubeconfig next to it has the credentials.
  */
 import type { LabId } from '../../identity.js'
-import type { ExistingCluster, Lab, MachineSpec } from '../../lab/lab.js'
+import type { DatabaseSpec, ExistingCluster, Lab, MachineSpec } from '../../lab/lab.js'
 import { pathsOf, recordIfThere, writePrivate } from '../../state.js'
 
 /** A node as a machine of the lab. */
@@ -67,12 +67,23 @@ export const nodeOf = ({ metadata, spec, status }: NodeObject): ClusterNode => (
   images: (status.images ?? []).flatMap(({ names }) => names ?? []),
 })
 
+/** The namespace of what `lab up` deploys on an existing cluster; undefined if it deploys nothing there. */
+export const homeOf = ({ name, database }: Pick<Lab, 'name' | 'database'>): string | undefined =>
+  database?.volume.kind === 'claim' ? `lab-${name}` : undefined
+
+/** The database with a claim of the cluster's class. A cluster that somebody else made has none of the lab's LUNs. */
+const databaseOn = ({ database }: Lab, { storageClass }: ExistingCluster): DatabaseSpec | undefined =>
+  database?.volume.kind === 'claim'
+    ? { ...database, volume: { ...database.volume, class: storageClass ?? database.volume.class } }
+    : undefined
+
 /**
  * The lab on the nodes of the cluster. Nodes that accept pods are its workers. What `lab` would otherwise make, such
  * as targets, storage classes and a quick failover, the cluster has or lacks.
  */
 export const onCluster = (lab: Lab, { nodes, version, ...cluster }: KeptCluster): Lab => ({
   ...lab,
+  database: databaseOn(lab, cluster),
   provider: 'cluster',
   cluster,
   machines: nodes.map(({ takesPods, ...node }): MachineSpec => ({

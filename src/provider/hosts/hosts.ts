@@ -21,7 +21,7 @@ import { equip, lookEquipped, lunLink } from './equip.js'
 import { keepReturned, keepTaken, type KeptHosts, keptHosts } from './lab-record.js'
 import { handBack, keyLineOf, readHolder } from './give-back.js'
 import { type Holder, holderText, lockFile } from './lock.js'
-import { Logins } from './login.js'
+import { Logins, patience } from './login.js'
 import { askManifest, manifestFile } from './manifest.js'
 import { runAgent } from './power.js'
 import { hostFolder, runAsRoot } from './undo-record.js'
@@ -72,6 +72,7 @@ const asRoot = (lab: LabId, kept: KeptHosts, machine: string): Promise<Transport
         privateKey: (await labKeys(lab)).privateKey,
         hostKey: spec.hostKey?.split(' ')[1] ?? '',
         sessions: defaultSessions,
+        patience,
         dial: () => loginsOf(kept).dial(spec),
       }))()
     opened.set(key, transport)

@@ -20,6 +20,12 @@ export const placeOf = ({ address, port }: LoginSpec): string =>
 /** Keys that ssh would try as well, in this order. */
 const ownKeys = ['id_ed25519', 'id_ecdsa', 'id_rsa'].map((name) => join(homedir(), '.ssh', name))
 
+/**
+ * Seconds for a server that refuses this computer after failed logins: the lab's own key is tried before it is
+ * installed, and OpenSSH's penalties of several such attempts add up.
+ */
+export const patience = 45
+
 const blobOf = (hostKey: string): string => hostKey.split(' ')[1] ?? ''
 
 /** Logs in, and remembers the passwords: each is asked for once. */
@@ -126,6 +132,7 @@ export class Logins {
       user: login.user,
       ...(await this.#proof(login)),
       hostKey: blobOf(login.hostKey),
+      patience,
       dial,
     }
   }

@@ -22,6 +22,8 @@ const fixOf = (error: unknown, { address, port, user, via }: HostSpec, file: str
       return `find out why: the machine was reinstalled, or another one answers. Then remove its hostKey from ${file}, and run lab hosts check ${quote(file)}`
     case 'login-refused':
       return `${ssh}; check key, password or user in ${file}`
+    case 'ssh-closed':
+      return `wait a minute, then ${ssh}`
     case 'ssh-unreachable':
       return ssh
     default:

@@ -139,6 +139,9 @@ $table
 "*) ;; *) nft delete table $table ;; esac
 done
 rm -rf /run/containerd /run/flannel
+# The slices in it end with it, and systemd forgets them.
+systemctl stop kubepods.slice 2>/dev/null || true
+systemctl reset-failed 'kubepods*' 2>/dev/null || true
 find /sys/fs/cgroup/kubepods.slice -depth -type d -exec rmdir {} + 2>/dev/null || true`
   }
 }
