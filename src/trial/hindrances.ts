@@ -166,6 +166,35 @@ const takenPorts = async ({ lab, kubectl }: OnCluster, namespace: string): Promi
       ]
 }
 
+/** Whether this computer reaches the node ports, through which the client of a scenario writes. */
+const unreachable = async ({
+  lab,
+  provider,
+}: Pick<Context, 'lab' | 'provider'>): Promise<readonly Hindrance[]> => {
+  const port = lab.database?.nodePort ?? 0
+  const tried = await Promise.all(
+    machinesWith(lab, 'worker').map(({ address }) =>
+      provider.dial(lab, address, port).then(
+        (socket) => {
+          socket.destroy()
+          return undefined
+        },
+        // A node that refuses the connection is reached: nothing listens there yet.
+        (error: unknown) =>
+          (error as NodeJS.ErrnoException).code === 'ECONNREFUSED' ? undefined : messageOf(error),
+      ),
+    ),
+  )
+  return tried.some((why) => why === undefined)
+    ? []
+    : [
+        {
+          why: `this computer does not reach the nodes: ${tried[0] ?? 'no node accepts pods'}`,
+          fix: `run lab on a computer in the nodes' network, which reaches their port ${String(port)}`,
+        },
+      ]
+}
+
 interface Claim {
   readonly spec: { readonly volumeName?: string }
 }
@@ -202,7 +231,7 @@ const onlyNodeOf = async (
 
 /** What an existing cluster prevents for a scenario, which needs the database of `lab up`. */
 const scenarioOnCluster = async (
-  context: OnCluster,
+  context: OnCluster & Pick<Context, 'provider'>,
   scenario: ScenarioSpec,
 ): Promise<readonly Hindrance[]> => {
   const { lab } = context
@@ -236,6 +265,7 @@ const scenarioOnCluster = async (
     ...(await withoutStorage(context)),
     ...(await withoutNamespace(context, cluster.namespace, rights.namespace, rights.cluster)),
     ...(await takenPorts(context, cluster.namespace)),
+    ...(await unreachable(context)),
   ]
 }
 

@@ -43,17 +43,30 @@ const outside = async (): Promise<string> =>
   )
 
 /** A kubeconfig for the service account that the rendered manifests make. */
-const kubeconfigFor = async (lab: string): Promise<string> => {
+const kubeconfigFor = async (lab: string, server?: string): Promise<string> => {
   const token = await asAdmin.run(['create', 'token', 'lab', '--namespace', `lab-${lab}`, '--duration', '2h'])
   const config = parse(await readFile(admin, 'utf8')) as {
     users: { name: string; user: object }[]
     contexts: { context: { user: string } }[]
+    clusters: { cluster: { server: string } }[]
   }
+  if (server !== undefined) for (const { cluster } of config.clusters) cluster.server = server
   config.users = [{ name: 'guest', user: { token: token.trim() } }]
   for (const { context } of config.contexts) context.user = 'guest'
   const file = join(guest.folder, `${lab}.kubeconfig`)
   await writeFile(file, stringify(config))
   return file
+}
+
+/** The network namespace of a lab's machines: that of its supervisor. */
+const networkOf = async ({ env }: Bench): Promise<string> => {
+  const { stdout } = await execa('pgrep', ['--full', `supervisor\\.js ${env.LAB_STATE}`])
+  const [first] = stdout.split('\n')
+  const inside = (await readFile(`/proc/${first ?? ''}/task/${first ?? ''}/children`, 'utf8'))
+    .trim()
+    .split(' ')[0]
+  const pid = inside !== undefined && inside !== '' ? inside : first
+  return `/proc/${pid ?? ''}/ns/net`
 }
 
 const grant = async (lab: string): Promise<void> => {
@@ -82,6 +95,45 @@ describe('a cluster that somebody else made', () => {
     expect(stderr).toMatch(/its nodes are not visible/)
     expect(stderr).toContain('lab render deployment --rbac')
     await asAdmin.run(['delete', 'namespace', 'lab-deployment'])
+  })
+
+  it('runs scenarios that kubectl alone can do, with a database in a namespace of its own', async () => {
+    const lab = 'deployment-ha'
+    await grant(lab)
+    const before = await outside()
+    // On the loopback of this computer, only the API server answers.
+    const far = await guest.lab('up', lab, '--kubeconfig', await kubeconfigFor(lab))
+    expect(far.exitCode, far.stderr).toBe(3)
+    expect(far.stderr).toContain('this computer does not reach the nodes')
+    guest.network = await networkOf(owner)
+    try {
+      const file = await kubeconfigFor(lab, 'https://192.168.56.11:6443')
+      const up = await guest.lab('up', lab, '--kubeconfig', file)
+      expect(up.exitCode, up.stderr).toBe(0)
+      for (const name of ['power-cut', 'hang']) expect(up.stderr).toMatch(new RegExp(`✖ ${name} `))
+      const verified = await guest.lab('verify', lab)
+      expect(verified.exitCode, verified.stdout).toBe(0)
+      const names = ['drain', 'pod-deleted', 'cordoned']
+      const { runs: reports, exitCode, stderr } = await guest.run(lab, ...names)
+      expect(runComplaints(reports), stderr).toEqual([])
+      expect(reports.map(({ verdict }) => verdict)).toEqual(names.map(() => 'PASS'))
+      expect(exitCode).toBe(0)
+      const run = guest.begin(lab, 'drain')
+      await expect
+        .poll(() => asAdmin.run(['get', 'nodes', '-o', 'jsonpath={.items[*].spec.unschedulable}']), {
+          timeout: 120_000,
+        })
+        .toContain('true')
+      run.kill('SIGKILL')
+      await run
+      await guest.ok('heal', lab)
+      expect(await asAdmin.run(['get', 'nodes', '-o', 'jsonpath={.items[*].spec.unschedulable}'])).toBe('')
+      await guest.ok('down', lab)
+    } finally {
+      guest.network = undefined
+    }
+    // The cluster's own provisioner removes the volumes of deleted claims a little later.
+    await expect.poll(outside, { timeout: 120_000, interval: 1000 }).toBe(before)
   })
 
   const possible: Readonly<

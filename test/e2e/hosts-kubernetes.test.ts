@@ -7,7 +7,7 @@ import { parse, stringify } from 'yaml'
 import { seenByOwner } from '../hosts/owner.js'
 import { type ForeignMachine, password, World } from '../hosts/world.js'
 
-const secret = { PI_PASSWORD: password }
+const secret = { PI_PASSWORD: password, BMC_PASSWORD: password }
 
 /** The hosts of each lab, by the names of its machines. */
 const labs: Readonly<Record<string, readonly ForeignMachine[]>> = {
@@ -23,8 +23,11 @@ const labs: Readonly<Record<string, readonly ForeignMachine[]>> = {
   ],
 }
 
-/** The processes on each machine without a power switch. */
-const possible: Readonly<Record<string, string>> = { deployment: 'scale', 'iscsi-ha': 'drain' }
+/** What each lab runs. The machines of `iscsi-ha` have power switches: Debian's fence_redfish drives the supervisor's. */
+const possible: Readonly<Record<string, readonly string[]>> = {
+  deployment: ['scale'],
+  'iscsi-ha': ['drain', 'power-cut'],
+}
 
 /** A shipped lab with these machines alone: what is tried here does not depend on how many workers there are. */
 const writeReduced = async (name: string, machines: readonly string[], into: string): Promise<void> => {
@@ -55,9 +58,10 @@ for (const [name, machines] of Object.entries(labs))
 
     beforeAll(async () => {
       world = await World.start(machines)
+      const power = name === 'iscsi-ha' ? await world.offerPower() : undefined
       await writeFile(
         join(world.folder, 'hosts.yaml'),
-        `apiVersion: lab.hosts/v1\ndefaults: { user: pi, password: $PI_PASSWORD }\nhosts:\n${machines.map((each) => `  ${each.name}: { address: ${each.address} }\n`).join('')}`,
+        `apiVersion: lab.hosts/v1\ndefaults: { user: pi, password: $PI_PASSWORD }\nhosts:\n${machines.map((each) => `  ${each.name}: { address: ${each.address}${power === undefined ? '' : `, power: ${power(each.name)}`} }\n`).join('')}`,
       )
       await writeReduced(
         name,
@@ -78,8 +82,8 @@ for (const [name, machines] of Object.entries(labs))
       expect((await lab('up', 'lab.yaml')).stdout).toContain('nothing to do')
     })
 
-    it('runs what needs no power switch', async () => {
-      const { exitCode, stdout } = await lab('run', name, possible[name] ?? '')
+    it.each(possible[name] ?? [])('runs %s', async (what) => {
+      const { exitCode, stdout } = await lab('run', name, what)
       expect(stdout).toMatch(/^PASS /m)
       expect(exitCode).toBe(0)
     })

@@ -6,7 +6,7 @@ import { parse } from 'yaml'
 import { seenByOwner } from '../hosts/owner.js'
 import { password, World } from '../hosts/world.js'
 
-const secret = { PI_PASSWORD: password }
+const secret = { PI_PASSWORD: password, BMC_PASSWORD: password }
 let world: World
 
 /** Writes hosts.yaml for both machines, with the settings that each needs. */
@@ -104,7 +104,11 @@ describe('lab up --hosts', () => {
   }
 
   it('makes a lab, which passes every check, of machines that somebody else made', async () => {
-    await write('{ address: 10.20.30.70 }', '{ address: 10.20.30.71 }')
+    const power = await world.offerPower()
+    await write(
+      `{ address: 10.20.30.70, power: ${power('first')} }`,
+      `{ address: 10.20.30.71, power: ${power('second')} }`,
+    )
     before.push(await seenByOwner(world, '10.20.30.70'), await seenByOwner(world, '10.20.30.71'))
     const begun = performance.now()
     const { exitCode, stderr } = await lab('up', 'iscsi', '--hosts', 'hosts.yaml', '--yes')
@@ -118,6 +122,14 @@ describe('lab up --hosts', () => {
 
   it('has nothing to do the second time', async () => {
     expect((await lab('up', 'iscsi')).stdout).toContain('nothing to do')
+  })
+
+  it('cuts the power of a machine with a real fence-agent, and switches it on again', async () => {
+    expect(await lab('power', 'iscsi', 'initiator', 'off')).toMatchObject({ exitCode: 0 })
+    expect(await world.running()).toEqual(['first'])
+    expect(await lab('power', 'iscsi', 'initiator', 'on')).toMatchObject({ exitCode: 0 })
+    expect([...(await world.running())].sort()).toEqual(['first', 'second'])
+    expect(await lab('up', 'iscsi')).toMatchObject({ exitCode: 0 })
   })
 
   it('lets no other lab use the same machines, and says who uses them', async () => {

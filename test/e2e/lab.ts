@@ -45,8 +45,13 @@ export class Bench {
     setMaxListeners(0, this.#ending.signal)
   }
 
+  /** The network namespace in which `lab` runs; absent: that of the test. */
+  network: string | undefined
+
   #start(args: readonly string[]) {
-    return execa(process.execPath, [cli, ...args], {
+    const within = this.network === undefined ? [] : ['nsenter', `--net=${this.network}`, '--']
+    const [program = '', ...words] = [...within, process.execPath, cli, ...args]
+    return execa(program, words, {
       env: this.env,
       reject: false,
       stdin: 'ignore',

@@ -14,6 +14,7 @@ import { fileURLToPath } from 'node:url'
 import { execa } from 'execa'
 import { makeKeyPair } from '../../src/machine/keys.js'
 import { cacheRoot, preparedParts } from '../../src/parts/parts.js'
+import { selfSigned } from '../../src/provider/uml/certificate.js'
 import { machineUser } from '../../src/provider/uml/confine.js'
 import type { RunningMachine, StartRequest } from '../../src/provider/uml/requests.js'
 import { callSupervisor } from '../../src/provider/uml/tunnel.js'
@@ -206,6 +207,20 @@ export class World {
     await this.cut(name)
     await this.switchOn(name)
     await this.#answers(name, address)
+  }
+
+  /**
+   * Offers the machines' power switches as Redfish, as management controllers do.
+   * @returns the options of Debian's fence_redfish for one of them, as in a hosts.yaml; `$BMC_PASSWORD` is `password`
+   */
+  async offerPower(): Promise<(name: string) => string> {
+    await callSupervisor(this.#socket, 'PUT', '/redfish', {
+      username: 'admin',
+      password,
+      ...selfSigned('power switches', gateway),
+    })
+    return (name) =>
+      `{ agent: fence_redfish, ip: ${gateway}, username: admin, password: $BMC_PASSWORD, redfish-uri: /redfish/v1, systems-uri: /redfish/v1/Systems/${name}, ssl-insecure: 1 }`
   }
 
   async running(): Promise<readonly string[]> {

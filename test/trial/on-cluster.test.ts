@@ -53,9 +53,14 @@ interface Asked {
   readonly without?: readonly string[]
   /** The API server's answer to a Service that is made as a trial. */
   readonly service?: string
+  /** The error of every connection to a node; absent: nothing listens there. */
+  readonly nodes?: string
 }
 
-const contextOf = (lab: Lab, { answers = {}, without = [], service = '' }: Asked = {}) => {
+const contextOf = (
+  lab: Lab,
+  { answers = {}, without = [], service = '', nodes = 'ECONNREFUSED' }: Asked = {},
+) => {
   const said: string[] = []
   const found: Answers = { ...usual, ...answers }
   const run = async (args: readonly string[], options: { input?: string } = {}): Promise<string> => {
@@ -90,7 +95,13 @@ const contextOf = (lab: Lab, { answers = {}, without = [], service = '' }: Asked
     run,
     get: async (...args: readonly string[]) => JSON.parse(await run(['get', ...args])) as unknown,
   }
-  const context = { lab, provider, kubectl, signal: new AbortController().signal } as unknown as Context
+  const dial = () => Promise.reject(Object.assign(new Error(`connect ${nodes}`), { code: nodes }))
+  const context = {
+    lab,
+    provider: { ...provider, dial },
+    kubectl,
+    signal: new AbortController().signal,
+  } as unknown as Context
   return { context, said }
 }
 
@@ -178,6 +189,12 @@ describe('a scenario on an existing cluster', () => {
         service: 'spec.ports[0].nodePort: Invalid value: 32306: provided port is already allocated',
       }),
     ).toEqual(['node port 32306 is taken on the cluster'])
+  })
+
+  it('is refused if this computer does not reach the nodes', async () => {
+    expect(await whyNot('drain', { nodes: 'EHOSTUNREACH' })).toEqual([
+      'this computer does not reach the nodes: connect EHOSTUNREACH',
+    ])
   })
 
   it('counts a namespace that lab up made as its own', async () => {
