@@ -4,7 +4,7 @@ import { nthRange, parseSubnet, subnetText } from '../../lab/address.js'
 import type { HostsFile } from '../../lab/hosts-file.js'
 import { type Lab, nodesOf } from '../../lab/lab.js'
 import { pathsOf, recordIfThere, writePrivate } from '../../state.js'
-import { type Asked, interfaceOf } from './preflight.js'
+import { type Asked, interfaceOf } from './asked.js'
 
 /** The real properties of a machine of the lab. */
 export interface Placed {

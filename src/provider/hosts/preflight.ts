@@ -1,39 +1,13 @@
 /** The problems of hosts for a lab, and what `up` would change on them: computed from what they report. */
-import { hostNumber, parseAddress, parseSubnet, subnetText } from '../../lab/address.js'
-import { disksOn, type Lab, type MachineSpec, nfsServerOf, nodesOf, type Role } from '../../lab/lab.js'
+import { disksOn, type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../../lab/lab.js'
 import { anyOf } from '../../lab/suggest.js'
 import { sizeText } from '../../lab/units.js'
-import type { HostSpec } from '../../lab/hosts-file.js'
 import { hostArchitecture } from '../../parts/architecture.js'
 import { holderIn, holderText } from './lock.js'
-import type { Facts, HostInterface, KernelFeature, Occupant } from './facts.js'
-
-/**
- * - `refuse`: nothing is changed · `warn`: it may still work - `change`: `up` does it, and `down` reverts it · `ok`:
- * nothing to do
- */
-export type Level = 'refuse' | 'warn' | 'change' | 'ok'
-
-export interface Finding {
-  /** Name of the machine. */
-  readonly host: string
-  /** The subject: `architecture`. */
-  readonly what: string
-  readonly level: Level
-  readonly saw: string
-  /** What to type, or to do; undefined if there is nothing to do. */
-  readonly fix?: string
-}
-
-/** A host that answered. */
-export interface Asked {
-  readonly spec: HostSpec
-  readonly facts: Facts
-  /** Seconds by which its clock is ahead of this computer's. */
-  readonly skew: number
-  /** Names of hosts that it cannot reach over SSH. */
-  readonly unreached: readonly string[]
-}
+import { type Asked, type Finding, interfaceOf, subnetOf } from './asked.js'
+import { together } from './compare.js'
+import type { KernelFeature, Occupant } from './facts.js'
+import { portsOf } from './ports.js'
 
 /** The supported releases, by the id of os-release; Raspberry Pi OS calls itself debian. */
 const systems: Readonly<Record<string, readonly string[]>> = {
@@ -49,23 +23,6 @@ const roomFor = (isNode: boolean): number => (isNode ? 4 * gibibyte : gibibyte /
 
 /** Seconds of skew that are tolerated. */
 const mostSkew = 2
-
-/** TCP ports that a machine of a role needs. */
-const portsOf: Readonly<Record<Role, readonly number[]>> = {
-  'control-plane': [6443, 2379, 2380, 10250, 10257, 10259],
-  worker: [10250],
-  target: [3260],
-  initiator: [],
-  nfs: [2049],
-}
-
-/** The interface with a host's address in the lab. */
-export const interfaceOf = ({ spec, facts }: Pick<Asked, 'spec' | 'facts'>): HostInterface | undefined =>
-  spec.interface === undefined
-    ? (facts.interfaces.find(({ address }) => address === spec.address) ??
-      facts.interfaces.find(({ name }) => name === facts.defaultInterface) ??
-      facts.interfaces[0])
-    : facts.interfaces.find(({ name }) => name === spec.interface)
 
 /** The bits of `vcgencmd get_throttled` that matter to a lab. */
 const throttling = (hexadecimal: string): readonly string[] => {
@@ -294,84 +251,14 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       saw: `does not reach ${other} over SSH`,
       fix: `ping ${other}; check for a firewall, or use another network`,
     }
-}
-
-const subnetOf = (asked: Pick<Asked, 'spec' | 'facts'>): string | undefined => {
-  const own = interfaceOf(asked)
-  const subnet = own && parseSubnet(`${own.address}/${String(own.prefix)}`)
-  return subnet && subnetText(subnet)
-}
-
-/** Problems that show only when all hosts are compared. */
-function* together(hosts: readonly Asked[], lab: Lab | undefined): Generator<Finding> {
-  const same = function* (
-    what: string,
-    of: (asked: Asked) => string | undefined,
-    level: Level,
-    fix: (value: string) => string,
-  ): Generator<Finding> {
-    const first = new Map<string, string>()
-    for (const asked of hosts) {
-      const value = of(asked)
-      if (value === undefined || value === '') continue
-      const other = first.get(value)
-      if (other === undefined) first.set(value, asked.spec.name)
-      else
-        yield {
-          host: asked.spec.name,
-          what,
-          level,
-          saw: `${other} has the same: ${value}`,
-          fix: fix(asked.spec.name),
-        }
+  for (const other of new Set((asked.shut ?? []).map(({ host }) => host))) {
+    const ports = (asked.shut ?? []).flatMap(({ host, port }) => (host === other ? [port] : []))
+    yield {
+      what: 'network',
+      level: 'refuse',
+      saw: `does not reach ${other} on port ${ports.join(', ')}, which the lab needs`,
+      fix: `on ${other}, let it in, for example: ufw allow from ${own?.address ?? 'ADDRESS'}`,
     }
-  }
-  yield* same(
-    'machine-id',
-    ({ facts }) => facts.machineId,
-    'refuse',
-    () =>
-      'if a card was cloned: rm /etc/machine-id /var/lib/dbus/machine-id; systemd-machine-id-setup; reboot. If both are one machine with two addresses: use another host',
-  )
-  yield* same(
-    'MAC address',
-    (asked) => interfaceOf(asked)?.mac,
-    'refuse',
-    () => 'ip link; give one of the two another address',
-  )
-  yield* same(
-    'address',
-    (asked) => interfaceOf(asked)?.address,
-    'refuse',
-    () => 'set interface: in hosts.yaml, if both have one behind the same router',
-  )
-  yield* same(
-    'SSH host key',
-    ({ spec }) => spec.hostKey,
-    'warn',
-    () => 'if a card was cloned: rm /etc/ssh/ssh_host_*; ssh-keygen -A; then run lab hosts check again',
-  )
-  yield* same(
-    'host name',
-    ({ facts }) => facts.hostname,
-    'change',
-    () => 'each will get the name of its machine',
-  )
-  if (!lab) return
-  // A route to the pods of a node leads over that node's address, which must be in the same network.
-  const nodes = hosts.filter(({ spec }) => nodesOf(lab).some(({ name }) => name === spec.name))
-  const [first] = nodes
-  for (const node of nodes.slice(1)) {
-    const subnet = first && parseSubnet(subnetOf(first) ?? '')
-    const address = parseAddress(interfaceOf(node)?.address ?? '')
-    if (first && subnet && address !== undefined && hostNumber(subnet, address) === undefined)
-      yield {
-        host: node.spec.name,
-        what: 'network',
-        level: 'refuse',
-        saw: `${interfaceOf(node)?.address ?? ''} is not in the network of ${first.spec.name}, ${subnetText(subnet)}: pods on the two could not reach each other`,
-        fix: 'set interface: to one network on both, in hosts.yaml',
-      }
   }
 }
 

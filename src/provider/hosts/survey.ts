@@ -7,7 +7,9 @@ import { quote } from '../../machine/sh.js'
 import { askFacts } from './facts.js'
 import type { Logins } from './login.js'
 import { runAgent } from './power.js'
-import { type Asked, type Finding, interfaceOf, judgeHosts } from './preflight.js'
+import { type Asked, type Finding, interfaceOf } from './asked.js'
+import { neededPorts } from './ports.js'
+import { judgeHosts } from './preflight.js'
 
 export interface Survey {
   readonly hosts: readonly Asked[]
@@ -31,6 +33,74 @@ const fixOf = (error: unknown, { address, port, user, via }: HostSpec, file: str
   }
 }
 
+/** Seconds for a connection between two hosts. */
+const reachTime = 15
+
+const none: NonNullable<Asked['shut']> = []
+
+type Reached = Asked & { readonly root: Transport }
+
+/** The address at which a host is for the others. */
+const addressOf = (asked: Asked): string => interfaceOf(asked)?.address ?? asked.spec.address
+
+/** The ports of a host on which another one must reach it. */
+const portsAt = (to: Asked, all: readonly Asked[], lab: Lab): readonly number[] => [
+  ...new Set(all.flatMap(({ spec }) => neededPorts(lab, spec.name, to.spec.name))),
+]
+
+/**
+ * Tries the ports that the lab needs from each host to each: meanwhile each host listens on those that are free, since
+ * a refused connection does not tell a closed port from a firewall.
+ * @returns the ports that each host does not reach
+ */
+const tryPorts = async (
+  all: readonly Reached[],
+  lab: Lab,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, NonNullable<Asked['shut']>>> => {
+  const listening = await Promise.all(
+    all.map(async (host) => {
+      const ports = portsAt(host, all, lab).filter((port) => !host.facts.ports.includes(port))
+      if (ports.length === 0) return () => Promise.resolve()
+      // Perl is a part of every Debian. It ends by itself, if nobody ends it.
+      const program = 'my @all = map { IO::Socket::INET->new(Listen => 9, LocalPort => $_) } @ARGV; sleep 60'
+      const { stdout } = await host.root.exec(
+        `nohup perl -MIO::Socket::INET -e ${quote(program)} ${ports.join(' ')} </dev/null >/dev/null 2>&1 & echo $!; sleep 1`,
+        { signal, timeout: 30 },
+      )
+      return async (): Promise<void> => {
+        await host.root.exec(`kill ${stdout.trim()} 2>/dev/null; true`, { timeout: 30 })
+      }
+    }),
+  )
+  try {
+    const found = await Promise.all(
+      all.map(async (from) => {
+        const wanted = all
+          .filter((to) => to !== from && !from.unreached.includes(to.spec.name))
+          .flatMap((to) => neededPorts(lab, from.spec.name, to.spec.name).map((port) => ({ to, port })))
+        if (wanted.length === 0) return [from.spec.name, none] as const
+        const tests = wanted.map(({ to, port }) => {
+          const connect = `exec 3<>/dev/tcp/${addressOf(to)}/${String(port)}`
+          return `{ timeout ${String(reachTime)} bash -c ${quote(connect)} 2>/dev/null || echo ${to.spec.name} ${String(port)}; } &`
+        })
+        const { stdout } = await from.root.exec(`${tests.join('\n')}\nwait`, { signal, timeout: 60 })
+        const shut = stdout
+          .split('\n')
+          .filter(Boolean)
+          .map((line) => {
+            const [host = '', port] = line.split(' ')
+            return { host, port: Number(port) }
+          })
+        return [from.spec.name, shut] as const
+      }),
+    )
+    return new Map(found)
+  } finally {
+    await Promise.all(listening.map((end) => end().catch(() => undefined)))
+  }
+}
+
 /** @param lab whose machines they will be; undefined: any lab */
 export const surveyHosts = async (
   file: HostsFile,
@@ -44,7 +114,7 @@ export const surveyHosts = async (
   const open: Transport[] = []
   const failed: Finding[] = []
   const switches: Finding[] = []
-  const asked: (Asked & { readonly root: Transport })[] = []
+  const asked: Reached[] = []
   const ask = async (spec: HostSpec): Promise<void> => {
     try {
       const user = await logins.asUser(spec)
@@ -81,14 +151,14 @@ export const surveyHosts = async (
   }
   try {
     await Promise.all(wanted.map(ask))
-    const hosts = await Promise.all(
-      asked.map(async ({ root, ...from }): Promise<Asked> => {
+    const reached = await Promise.all(
+      asked.map(async (from): Promise<Reached> => {
+        const { root } = from
         const others = asked.filter(({ spec }) => spec !== from.spec)
         const tests = others.map((other) => {
-          const address = interfaceOf(other)?.address ?? other.spec.address
           // Its own SSH server listens at the address that this computer uses, unless there is a router in between.
           const port = other.facts.ports.includes(other.spec.port) ? other.spec.port : 22
-          return `timeout 15 bash -c ${quote(`exec 3<>/dev/tcp/${address}/${String(port)}`)} 2>/dev/null || echo ${other.spec.name}`
+          return `timeout ${String(reachTime)} bash -c ${quote(`exec 3<>/dev/tcp/${addressOf(other)}/${String(port)}`)} 2>/dev/null || echo ${other.spec.name}`
         })
         if (tests.length === 0) return from
         const { stdout } = await root.exec(tests.map((test) => `{ ${test}; } &`).join('\n') + '\nwait', {
@@ -98,6 +168,11 @@ export const surveyHosts = async (
         return { ...from, unreached: stdout.split('\n').filter(Boolean) }
       }),
     )
+    const shut = lab ? await tryPorts(reached, lab, signal) : undefined
+    const hosts = reached.map(({ root: _root, ...from }): Asked => ({
+      ...from,
+      shut: shut?.get(from.spec.name) ?? [],
+    }))
     const missing = (lab?.machines ?? [])
       .filter(({ name }) => !file.hosts.some((host) => host.name === name))
       .map(({ name }): Finding => ({

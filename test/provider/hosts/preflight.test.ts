@@ -4,7 +4,9 @@ import { hostArchitecture } from '../../../src/parts/architecture.js'
 import type { HostSpec } from '../../../src/lab/hosts-file.js'
 import type { Lab } from '../../../src/lab/lab.js'
 import { type Facts, readFacts } from '../../../src/provider/hosts/facts.js'
-import { type Asked, type Finding, judgeHosts } from '../../../src/provider/hosts/preflight.js'
+import type { Asked, Finding } from '../../../src/provider/hosts/asked.js'
+import { neededPorts } from '../../../src/provider/hosts/ports.js'
+import { judgeHosts } from '../../../src/provider/hosts/preflight.js'
 import { loadLab } from '../../../src/registry.js'
 
 const GiB = 1024 ** 3
@@ -136,6 +138,32 @@ describe('the preflight of one host', () => {
 })
 
 describe('the preflight of the hosts of a lab', () => {
+  test('tries the ports on which the machines of a lab must reach each other, and no others', async () => {
+    const lab = await loadLab('iscsi-ha')
+    expect(neededPorts(lab, 'worker1', 'master')).toEqual([6443])
+    expect(neededPorts(lab, 'master', 'worker1')).toEqual([10250])
+    expect(neededPorts(lab, 'worker1', 'target')).toEqual([3260])
+    expect(neededPorts(lab, 'worker1', 'worker2')).toEqual([])
+    expect(neededPorts(lab, 'target', 'worker1')).toEqual([])
+    const several = await loadLab('control-planes')
+    const [first = '', second = ''] = several.machines
+      .filter(({ role }) => role === 'control-plane')
+      .map(({ name }) => name)
+    expect(neededPorts(several, first, second)).toEqual([6443, 2379, 2380, 10250])
+    expect(neededPorts(await loadLab('deployment-ha'), 'worker1', 'nfs')).toEqual([2049])
+  })
+
+  test('refuses a host that does not reach another one on a port that the lab needs', async () => {
+    const shut = [
+      { host: 'target', port: 3260 },
+      { host: 'master', port: 6443 },
+    ]
+    expect(found([asked('worker1', {}, { shut })], await loadLab('iscsi-ha'))).toMatchObject([
+      { what: 'network', level: 'refuse', saw: 'does not reach target on port 3260, which the lab needs' },
+      { what: 'network', level: 'refuse', saw: 'does not reach master on port 6443, which the lab needs' },
+    ])
+  })
+
   test('finds too little memory, swap, a port in use and a kernel without LIO, depending on the role of each machine', async () => {
     const lab = await loadLab('iscsi-ha')
     const names = ['target', 'master', 'worker1']
@@ -170,6 +198,30 @@ describe('the preflight of the hosts of a lab', () => {
   ])('finds two hosts with %s, as cloned cards have', (_, facts, what, level) => {
     const two = asked('worker2', facts, { spec: spec('worker2', { address: '10.0.0.12' }) })
     expect(found([asked('worker1'), two])).toMatchObject([{ host: 'worker2', what, level }])
+  })
+
+  test('says once that two machines of a lab are one host with two addresses', async () => {
+    const one = { ...bigger, wireless: false, dynamic: false }
+    const twice = {
+      ...second,
+      interfaces: [
+        { ...one, address: '10.0.0.11' },
+        { ...one, address: '10.0.0.12' },
+      ],
+    }
+    const key = { hostKey: 'ssh-ed25519 AAAA' }
+    const hosts = [
+      asked('worker1', twice, { spec: spec('worker1', { address: '10.0.0.11', ...key }) }),
+      asked('worker2', twice, { spec: spec('worker2', { address: '10.0.0.12', ...key }) }),
+    ]
+    expect(found(hosts, await loadLab('iscsi-ha'))).toMatchObject([
+      {
+        host: 'worker2',
+        level: 'refuse',
+        what: 'host',
+        saw: 'it is the same machine as worker1: one host can be only one machine, because both would have its name and its ports',
+      },
+    ])
   })
 
   test('refuses nodes in two networks, because their pods could not reach each other', async () => {
