@@ -101,10 +101,7 @@ describe('a cluster that somebody else made', () => {
     const lab = 'deployment-ha'
     await grant(lab)
     const before = await outside()
-    // On the loopback of this computer, only the API server answers.
-    const far = await guest.lab('up', lab, '--kubeconfig', await kubeconfigFor(lab))
-    expect(far.exitCode, far.stderr).toBe(3)
-    expect(far.stderr).toContain('this computer does not reach the nodes')
+    // On the loopback of this computer, only the API server answers: the client of a scenario needs the node ports.
     guest.network = await networkOf(owner)
     try {
       const file = await kubeconfigFor(lab, 'https://192.168.56.11:6443')
