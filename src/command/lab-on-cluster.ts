@@ -44,7 +44,8 @@ export const possibleTable = (found: readonly Possible[]): readonly string[] => 
  * @throws LabError `preflight` if nothing of the lab can run there; nothing was touched
  */
 export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: View): Promise<Lab> => {
-  const { homeOf, keepCluster, keptCluster, nodeOf, onCluster } = await import('../provider/cluster/lab-record.js')
+  const { homeOf, keepCluster, keptCluster, nodeOf, onCluster } =
+    await import('../provider/cluster/lab-record.js')
   const kept = await keptCluster(lab)
   if (options.kubeconfig === undefined && !kept) {
     if (options.context !== undefined || options.storageClass !== undefined)
