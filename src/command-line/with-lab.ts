@@ -1,5 +1,5 @@
 import type { LabId } from '../identity.js'
-import { takeLock } from '../lock.js'
+import { type LockPurpose, takeLock } from '../lock.js'
 import type { Lab } from '../lab/lab.js'
 import type { Preparation } from '../parts/preparation.js'
 import type { Provider } from '../provider/provider.js'
@@ -32,10 +32,17 @@ export const preparationOf = (io: Io, view: View): Preparation => ({
   progress: (part) => view.part(part),
 })
 
-const lockFor = (lab: LabId, command: string, options: Options, io: Io, view: View) =>
+const lockFor = (
+  lab: LabId,
+  command: string,
+  options: Options,
+  io: Io,
+  view: View,
+  purpose: LockPurpose = command === 'run' ? 'run' : 'change',
+) =>
   takeLock(pathsOf(lab).lock, {
     command: `lab ${command} ${lab.name}`,
-    purpose: command === 'run' ? 'run' : 'change',
+    purpose,
     wait: options.wait ? (who) => view.notice(`waiting for ${who}`) : undefined,
     signal: io.signal,
   })
@@ -59,6 +66,8 @@ export interface Needs {
   readonly options: Options
   /** The verb for which the lab's lock is taken; absent: the command takes no lock. */
   readonly lock?: string
+  /** What the lock is held for; default: `run` for the verb `run`, `change` for others. */
+  readonly purpose?: LockPurpose
   /** Whether the lab's folder keeps the events of this command. */
   readonly keepEvents: boolean
 }
@@ -84,7 +93,7 @@ export interface Held {
  */
 export const withLab = async <T>(
   lab: LabId,
-  { io, options, lock, keepEvents }: Needs,
+  { io, options, lock, purpose, keepEvents }: Needs,
   body: (held: Held) => Promise<T>,
 ): Promise<T> => {
   const view = viewFor(io, options, keepEvents ? lab : undefined)
@@ -100,7 +109,7 @@ export const withLab = async <T>(
     releases.unshift(await lockFor(lab, command, wait, { ...io, signal }, view))
   }
   const work = async (): Promise<T> => {
-    if (lock !== undefined) releases.unshift(await lockFor(lab, lock, options, io, view))
+    if (lock !== undefined) releases.unshift(await lockFor(lab, lock, options, io, view, purpose))
     return body({ view, open, hold })
   }
   const [done] = await Promise.allSettled([work()])

@@ -2,6 +2,7 @@ import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { readJournal } from '../journal.js'
 import { groupOf, lacksSwitch, type MachineState, type Provider } from '../provider/provider.js'
 import type { Lab } from '../lab/lab.js'
+import type { LockPurpose } from '../lock.js'
 import type { Session } from '../session.js'
 import { maskKnown } from '../view/secrets.js'
 import type { View } from '../view/view.js'
@@ -55,6 +56,13 @@ const switchOn = async (session: Session, view: View, name: string): Promise<voi
   if (failed.length > 0) throw new LabError('not-undone', failed.join('\n'), { hint: `lab heal ${lab.name}` })
   if ((await stateOf(lab, session.provider, name)).status !== 'running') await power.switchOn(session, name)
 }
+
+/**
+ * A worker that a person switches off must be fenced, as in a scenario. During a change, the fencing agent would take
+ * it for a machine that is off on purpose, and would not fence it afterwards either.
+ */
+export const lockPurposeOf = (action: 'on' | 'off' | 'cycle'): LockPurpose =>
+  action === 'off' ? 'run' : 'change'
 
 /** The power switch of one machine, by hand. */
 const run = async (
@@ -111,7 +119,8 @@ const run = async (
       exitCode: exitCodes.host,
     })
   }
-  return withLab(lab, { io, options, lock: 'power', keepEvents: true }, async ({ view, open }) => {
+  const purpose = lockPurposeOf(action)
+  return withLab(lab, { io, options, lock: 'power', purpose, keepEvents: true }, async ({ view, open }) => {
     const before = await stateOf(lab, provider, name)
     if (before.status === 'absent')
       throw new LabError('no-machine', `${name} is not made yet`, { hint: `lab up ${lab.name}` })
