@@ -3,7 +3,7 @@
  * again.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { dirname, join, relative, sep } from 'node:path'
+import { basename, dirname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
 import { describe, expect, test } from 'vitest'
@@ -242,6 +242,20 @@ describe('imports', () => {
     for (const [folder, allowed] of enforced)
       if (folder === 'command') expect(rules.get(folder)).toEqual(expect.arrayContaining([...allowed]))
       else expect([folder, [...allowed].sort()]).toEqual([folder, [...(rules.get(folder) ?? [])].sort()])
+  })
+
+  test('every file of src/command is a verb, part of one, or the list of verbs', () => {
+    const folder = 'src/command'
+    const listed = ['verbs.ts']
+    for (const name of listed)
+      for (const path of loads.get(`${folder}/${name}`) ?? [])
+        if (dirname(path) === folder && !listed.includes(basename(path))) listed.push(basename(path))
+    const modules = readdirSync(join(root, folder)).filter((name) => name !== 'verbs.ts')
+    expect(modules.filter((name) => !listed.includes(name))).toEqual([])
+    // Of the group `lab class`, whose other verbs are short.
+    const isVerb = (name: string): boolean =>
+      name === 'class-up.ts' || /^export const verbs?: /m.test(read(`${folder}/${name}`))
+    expect(modules.filter((name) => !isVerb(name))).toEqual([])
   })
 
   test('no files and no folders import each other in a circle', () => {

@@ -1,18 +1,15 @@
 /** Machines that exist already: the file that says how to reach them, and whether a lab can use them. */
-import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { Option } from 'commander'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
-import { expandLogins, type HostsFile, hostsText, loadHosts, pinHostKeys } from '../lab/hosts-file.js'
-import type { Lab } from '../lab/lab.js'
+import { expandLogins, hostsText, loadHosts } from '../lab/hosts-file.js'
 import { quote } from '../machine/sh.js'
-import { keepSecret, maskKnown } from '../view/secrets.js'
+import { maskKnown } from '../view/secrets.js'
 import type { Transport } from '../machine/machine.js'
 import type { Holder } from '../provider/hosts/lock.js'
-import type { Logins } from '../provider/hosts/login.js'
 import type { Finding } from '../provider/hosts/asked.js'
-import type { Survey } from '../provider/hosts/survey.js'
+import { loginsFor, survey, withPinnedKeys } from '../lifecycle/hosts-survey.js'
 import { cannotWrite } from '../command-line/cannot-write.js'
 import { printJson } from '../command-line/json.js'
 import {
@@ -25,75 +22,7 @@ import {
   withYes,
 } from '../command-line/verb.js'
 
-/** In the form that `ssh-keygen -l` prints. */
-const fingerprint = (hostKey: string): string => {
-  const [kind = '', blob = ''] = hostKey.split(' ')
-  const digest = createHash('sha256').update(Buffer.from(blob, 'base64')).digest('base64').replace(/=+$/, '')
-  return `SHA256:${digest} (${kind.replace(/^ssh-|^ecdsa-sha2-/, '').toUpperCase()})`
-}
-
-/** The logins to the hosts of a file, for a command. */
-export const loginsFor = async (file: HostsFile, io: Io): Promise<Logins> => {
-  const { Logins } = await import('../provider/hosts/login.js')
-  return new Logins(file, io.askSecret, (password) => keepSecret([password]))
-}
-
-/**
- * The file with a pinned key for every host that answers. New keys are shown, confirmed by the user, and written into
- * the file.
- * @throws LabError `host-key-unknown` if they are not confirmed
- */
-export const withPinnedKeys = async (file: HostsFile, options: Options, io: Io): Promise<HostsFile> => {
-  const { unpinned } = await import('../provider/hosts/survey.js')
-  const { placeOf } = await import('../provider/hosts/login.js')
-  const { dialDirectly } = await import('../machine/dial.js')
-  const { shownHostKey } = await import('../machine/ssh.js')
-  let current = file
-  // Jump hosts first, because the others are reached through them.
-  for (const isJump of [true, false]) {
-    const logins = await loginsFor(current, io)
-    const found = new Map<string, string>()
-    const listed = unpinned(current).filter((login) => 'via' in login !== isJump)
-    await Promise.all(
-      listed.map(async (login) => {
-        try {
-          const dial = () => ('via' in login ? logins.dial(login) : dialDirectly(login.address, login.port))
-          found.set(login.name, await shownHostKey(placeOf(login), dial))
-        } catch {
-          // The problem is reported with all others when the host is checked.
-          io.signal.throwIfAborted()
-        }
-      }),
-    )
-    if (found.size === 0) continue
-    const lines = listed.flatMap((login) => {
-      const key = found.get(login.name)
-      return key === undefined ? [] : [`  ${login.name}  ${placeOf(login)}  ${fingerprint(key)}`]
-    })
-    io.stderr.write(
-      `Host keys that ${file.file} does not have yet. On each host, ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub prints its key:\n${lines.join('\n')}\n`,
-    )
-    const right =
-      options.yes ?? (await io.ask?.('Are these the right keys? If so, they are written into the file.'))
-    if (right !== true)
-      throw new LabError(
-        'host-key-unknown',
-        `${String(found.size)} host keys of ${file.file} are not pinned`,
-        {
-          hint: `compare them, then: lab hosts check ${quote(file.file)} --yes`,
-          exitCode: exitCodes.host,
-        },
-      )
-    pinHostKeys(file.file, found)
-    current = loadHosts(file.file)
-  }
-  return current
-}
-
 const signs: Readonly<Record<Finding['level'], string>> = { refuse: '✖', warn: '!', change: '→', ok: '✔' }
-
-/** A finding in one line. */
-export const describe = ({ host, what, saw }: Finding): string => `${host}: ${what}: ${maskKnown(saw)}`
 
 /** A table: one line per finding, and below it what to do. */
 export const findingsTable = (findings: readonly Finding[]): string => {
@@ -106,19 +35,6 @@ export const findingsTable = (findings: readonly Finding[]): string => {
         `${each.host.padEnd(host)}  ${signs[each.level]} ${each.what.padEnd(what)}  ${maskKnown(each.saw)}\n${each.fix === undefined || each.level === 'ok' ? '' : `${' '.repeat(host + what + 6)}fix: ${each.fix}\n`}`,
     )
     .join('')
-}
-
-/** Pins the keys that are not pinned yet, and checks all hosts. */
-export const survey = async (
-  named: string,
-  lab: Lab | undefined,
-  options: Options,
-  io: Io,
-): Promise<Survey & { readonly file: HostsFile; readonly logins: Logins }> => {
-  const file = await withPinnedKeys(loadHosts(named), options, io)
-  const logins = await loginsFor(file, io)
-  const { surveyHosts } = await import('../provider/hosts/survey.js')
-  return { file, logins, ...(await surveyHosts(file, logins, lab, io.signal)) }
 }
 
 const check = async (

@@ -9,9 +9,9 @@ import type { Report } from '../plan/step.js'
 import { maskKnown } from '../view/secrets.js'
 import { concluded, printFailures } from '../command-line/fail.js'
 import { printJson } from '../command-line/json.js'
-import { labOnCluster } from './lab-on-cluster.js'
-import { labOnHosts } from './lab-on-hosts.js'
-import { summary } from './summary.js'
+import { labOnCluster } from '../lifecycle/existing-cluster.js'
+import { labOnHosts } from '../lifecycle/existing-hosts.js'
+import { summary } from '../lifecycle/summary.js'
 import {
   asJson,
   type Io,
@@ -39,7 +39,9 @@ export const up = async (
 ): Promise<ExitCode> => {
   const read = await readLab(nameOrPath, 'file')
   return withLab(read.lab, { io, options, lock: title, keepEvents: true }, async ({ view, open }) => {
-    const lab = await labOnCluster(await labOnHosts(read.lab, options, io, view), options, io, view)
+    const notice = (text: string): void => view.notice(text)
+    const onHosts = await labOnHosts(read.lab, options, io, notice)
+    const lab = await labOnCluster(onHosts, options, io.signal, notice)
     const report = await bringUp(
       {
         lab,
@@ -52,7 +54,7 @@ export const up = async (
         signal: io.signal,
         agree: async (question) =>
           options.yes ? 'yes' : io.ask ? ((await io.ask(question)) ? 'yes' : 'no') : 'nobody',
-        notice: (text) => view.notice(text),
+        notice,
         part: (progress) => view.part(progress),
         event: (event) => view.event(event),
       },

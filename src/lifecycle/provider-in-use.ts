@@ -32,6 +32,30 @@ export const providerInUse = async (lab: LabId): Promise<Provider | undefined> =
   return name && forLab(await providerNamed(name), lab)
 }
 
+/**
+ * For an option that names something that exists already, which no other provider can use.
+ * @param asked the provider that was requested; default: the one in use
+ * @throws LabError `other-provider`
+ */
+export const refuseOtherProvider = async (
+  lab: LabId,
+  only: ProviderName,
+  option: '--hosts' | '--kubeconfig',
+  asked: ProviderName | undefined,
+): Promise<void> => {
+  const inUse = await providerNameInUse(lab)
+  const other = asked ?? inUse ?? only
+  if (other === only) return
+  throw new LabError(
+    'other-provider',
+    `${option} names ${option === '--hosts' ? 'machines that exist' : 'a cluster that exists'} already, but ${other} makes its own`,
+    {
+      hint: inUse ? `lab down ${lab.name}` : `use either ${option} FILE or --provider NAME`,
+      exitCode: exitCodes.usage,
+    },
+  )
+}
+
 /** The provider for `up`: the one in use, or the requested one, or the first that works. */
 export const providerForUp = async (
   lab: Lab,

@@ -9,9 +9,8 @@ import { quote } from '../machine/sh.js'
 import type { ClusterNode, KeptCluster, NodeObject } from '../provider/cluster/lab-record.js'
 import type { Hindrance, StorageClasses } from '../trial/hindrances.js'
 import { pathsOf, readIfThere, writePrivate } from '../state.js'
-import type { View } from '../view/view.js'
-import { providerInUse } from '../lifecycle/provider-in-use.js'
-import type { Io, Options } from '../command-line/verb.js'
+import type { HostsOptions } from './existing-hosts.js'
+import { refuseOtherProvider } from './provider-in-use.js'
 
 const field = (kubeconfig: string, name: string): string =>
   new RegExp(`^\\s*${name}: (\\S+)$`, 'm').exec(kubeconfig)?.[1] ?? ''
@@ -38,12 +37,24 @@ export const possibleTable = (found: readonly Possible[]): readonly string[] => 
   )
 }
 
+export interface ClusterOptions extends HostsOptions {
+  /** A context of the kubeconfig; default: its current one. */
+  readonly context?: string
+  /** The storage class of claims; default: the cluster's own. */
+  readonly storageClass?: string
+}
+
 /**
  * The lab on the nodes of the cluster. It asks the cluster for its nodes, rights, storage classes and images, and
  * lists what is missing and what that prevents.
  * @throws LabError `preflight` if nothing of the lab can run there; nothing was touched
  */
-export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: View): Promise<Lab> => {
+export const labOnCluster = async (
+  lab: Lab,
+  options: ClusterOptions,
+  signal: AbortSignal,
+  notice: (text: string) => void,
+): Promise<Lab> => {
   const { homeOf, keepCluster, keptCluster, nodeOf, onCluster } =
     await import('../provider/cluster/lab-record.js')
   const kept = await keptCluster(lab)
@@ -55,17 +66,12 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
       })
     return lab
   }
-  const inUse = await providerInUse(lab)
-  const asked = options.hosts === undefined ? (options.provider ?? inUse?.name ?? 'cluster') : 'hosts'
-  if (asked !== 'cluster')
-    throw new LabError(
-      'other-provider',
-      `--kubeconfig names a cluster that exists already, but ${asked} makes its own`,
-      {
-        hint: inUse ? `lab down ${lab.name}` : 'use either --kubeconfig FILE or --provider NAME',
-        exitCode: exitCodes.usage,
-      },
-    )
+  await refuseOtherProvider(
+    lab,
+    'cluster',
+    '--kubeconfig',
+    options.hosts === undefined ? options.provider : 'hosts',
+  )
   if (!lab.kubernetes)
     throw new LabError('no-kubernetes', `${lab.name} has no Kubernetes: nothing of it can run on a cluster`, {
       hint: `lab up ${lab.name}`,
@@ -99,12 +105,12 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
   try {
     const file = join(folder, 'kubeconfig')
     await writeFile(file, kubeconfig, { mode: 0o600 })
-    const kubectl = kubectlWith(program, file, io.signal)
+    const kubectl = kubectlWith(program, file, signal)
     const ask = async <T>(what: string, question: () => Promise<T>, hint: string): Promise<T> => {
       try {
         return await question()
       } catch (error) {
-        io.signal.throwIfAborted()
+        signal.throwIfAborted()
         throw new LabError('cluster-silent', `${server}: ${what}: ${messageOf(error)}`, {
           hint,
           exitCode: exitCodes.host,
@@ -173,10 +179,10 @@ export const labOnCluster = async (lab: Lab, options: Options, io: Io, view: Vie
           ) || 'lab list',
         exitCode: exitCodes.host,
       })
-    view.notice(`Kubernetes ${seen.version} at ${server}: only kubectl, no power switches, no SSH, no iSCSI`)
-    for (const text of lines) view.notice(text)
+    notice(`Kubernetes ${seen.version} at ${server}: only kubectl, no power switches, no SSH, no iSCSI`)
+    for (const text of lines) notice(text)
     for (const { image, nodes } of imagesToFetch(placed, seen.nodes))
-      view.notice(`${nodes.join(', ')} must pull ${image}`)
+      notice(`${nodes.join(', ')} must pull ${image}`)
     await keepCluster(lab, cluster)
     // Commands that name no namespace, such as `lab kubectl`, are about what was deployed.
     if (namespace !== undefined)
