@@ -169,7 +169,7 @@ const costOf = async (name) => {
   return { seconds, cpu, memory }
 }
 
-/** What it costs that any machine may be lost. */
+/** The price of surviving the loss of any machine. */
 const highAvailability = async () => {
   const one = await costOf('iscsi-ha')
   const all = await costOf('hacmp')

@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /**
  * Cuts the power of every two of the seven machines of hacmp at once, 21 pairs in all, and prints a table of what the
- * design predicts and what was measured: `npm run bench:pairs`. A pair takes two to three minutes. With
- * `--results FILE` each result is kept in that file, pairs that it already has are left out, and `--minutes 12` begins
- * no further pair after 12 minutes: so the table can be measured in portions. `--only target1+master3` measures one.
+ * design predicts and what was measured: `npm run bench:pairs`. A pair takes two to three minutes. The table can be
+ * measured in portions: `--results FILE` keeps each result in that file and skips pairs that it already contains, and
+ * `--minutes 12` begins no further pair after 12 minutes. `--only target1+master3` measures one pair.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -17,7 +17,7 @@ const { values } = parseArgs({
   },
 })
 
-/** The control plane that votes for the two targets is the third; see the lab file. */
+/** The third control plane also votes for the two targets; see the lab file. */
 const machines = ['target1', 'target2', 'master1', 'master2', 'master3', 'worker1', 'worker2']
 const pairs = machines.flatMap((one, index) => machines.slice(index + 1).map((other) => [one, other]))
 
@@ -57,7 +57,7 @@ const file = variant('hacmp', 'hacmp-pairs', (text) => {
     name: scenarioOf(pair),
     description: `${pair.join(' and ')} lose their power at once, for a minute`,
     inject: pair.map((machine) => ({ fault: 'power-cut', machine })),
-    // Limits that nothing misses: what is wanted are the figures.
+    // Limits that no run misses, because only the figures matter here.
     expect: { writeGap: '5min', apiGap: '5min' },
     heal: 'deadline',
     deadline: `${off / 1000}s`,

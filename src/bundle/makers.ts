@@ -1,6 +1,6 @@
 /**
- * Which makers of bundles are trusted. Parts contain programs that this host runs, so a bundle is as good as its
- * maker. The maker has a key, and its users learn the key's fingerprint from the maker, separately from the bundle.
+ * Which makers of bundles are trusted. This host runs programs from a bundle, so its user must trust the maker. The
+ * maker has a key, and gives the key's fingerprint to users separately from the bundle.
  */
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { join } from 'node:path'

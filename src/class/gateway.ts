@@ -152,7 +152,7 @@ export const openGateway = (
     forceCloseConnections: true,
     routerOptions: { maxParamLength: 200 },
   })
-  /** The answer does not even reveal that something is there. */
+  /** The answer does not even reveal that the page exists. */
   const nothing = (reply: FastifyReply): FastifyReply => reply.code(404).send()
   app.setNotFoundHandler((_, reply) => nothing(reply))
   app.setErrorHandler((error: Error & { statusCode?: number }, _, reply) =>
@@ -220,7 +220,7 @@ export const openGateway = (
       'content-security-policy': policy,
     })
     const send = (now: Board): void => {
-      // A browser that does not read is not waited for.
+      // Do not wait for a browser that does not read.
       if (reply.raw.writableLength < mostWaiting) reply.raw.write(`data: ${JSON.stringify(now)}\n\n`)
     }
     streams.add(send)

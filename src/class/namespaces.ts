@@ -32,8 +32,8 @@ const settings = [
 /**
  * Runs as root, as the first process of a seat's namespaces. `$1` an empty folder; `$2` the seat's home folder; `$3` the
  * cache; `$4` Node; `$5` the program's folder; `$6` account; `$7` uid; `$8` gid; `$9` a lab file, and `${10}` the
- * one that it takes the place of, or nothing; from `${11}`, other folders that the program needs. Its number, as the
- * host counts, goes to file descriptor 3.
+ * lab file that it replaces, or both empty; from `${11}`, other folders that the program needs. It writes its process
+ * number on the host to file descriptor 3.
  */
 const firstProcess = `
 set -eu

@@ -99,7 +99,7 @@ const configuration = [
   // Not a login shell: /etc/profile would remove lab from the path.
   'set -g default-command /bin/bash',
   'set -g escape-time 10',
-  // A size that was set stays, whoever else watches.
+  // A size that was set does not change when somebody watches.
   'set -g window-size latest',
   '',
 ].join('\n')

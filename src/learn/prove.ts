@@ -1,6 +1,6 @@
 /**
- * Whether an exercise teaches: each check must say not yet before the work, yes after the solution, yes once more, and
- * not yet after a reset; each wrong attempt must stay not yet, and get the hint that it names.
+ * Tests whether an exercise works: each check must answer "not yet" before the work, "yes" after the solution, "yes"
+ * once more, and "not yet" after a reset. Each wrong attempt must keep "not yet", and get the hint that it names.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { LabError, messageOf } from '../error.js'

@@ -1,5 +1,5 @@
 /**
- * What a lab's processes may do on the host, according to /proc, and what its supervisor withstands. Uses the built
+ * The rights of a lab's processes on the host, according to /proc, and what its supervisor withstands. Uses the built
  * program.
  */
 import { type ChildProcess, spawn } from 'node:child_process'

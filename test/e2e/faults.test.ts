@@ -1,6 +1,6 @@
 /**
- * Faults on real machines: which the lab withstands, which it does not, and that every finding is reported if it is
- * true.
+ * Faults on real machines: those that the lab survives, those that it does not, and that each finding of a report can
+ * occur.
  */
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'

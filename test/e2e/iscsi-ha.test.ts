@@ -79,7 +79,7 @@ describe('lab up iscsi-ha', () => {
     expect(await bench.complaints('iscsi-ha')).toEqual([])
   })
 
-  it("the commands of README.md bring up a lab file of one's own", async () => {
+  it("the commands of README.md bring up the user's own lab file", async () => {
     expect(await bench.readme('write')).toContain('nothing left')
   })
 

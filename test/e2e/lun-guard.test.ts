@@ -1,6 +1,6 @@
 /**
- * Only one node at a time may write to a LUN, whatever Kubernetes is told by mistake: on real machines, without
- * fencing; the target's own count of blocks is the witness. About 5 minutes on two idle cores.
+ * Only one node at a time may write to a LUN, even if Kubernetes is misconfigured. Runs on real machines without
+ * fencing; the target's own count of written blocks is the evidence. Takes about 5 minutes on two idle cores.
  */
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { setTimeout as delay } from 'node:timers/promises'

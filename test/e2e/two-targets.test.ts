@@ -1,6 +1,6 @@
 /**
- * labs/iscsi-pair.yaml on real machines: two machines serve one disk. Whatever is lost of them, no write that was
- * acknowledged is, and the initiator goes on with the same session and disk.
+ * labs/iscsi-pair.yaml on real machines: two machines serve one disk. Whichever of them is lost, no acknowledged write
+ * is lost, and the initiator continues with the same session and disk.
  */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -13,7 +13,7 @@ const lab = 'iscsi-pair'
 const pair = ['target1', 'target2'] as const
 type Server = (typeof pair)[number]
 
-/** Milliseconds until writes must go on: 24 s were measured with two busy processors. */
+/** Milliseconds within which writes must continue: 24 s were measured with two busy processors. */
 const longestTakeover = 120_000
 
 const on = (machine: string, script: string): Promise<string> =>
@@ -77,8 +77,8 @@ interface Written {
 }
 
 /**
- * Writes while something happens, until writes go on after it.
- * @returns what was acknowledged, and what of it is no longer there when the disk is read anew
+ * Writes while something happens, until writes continue after it.
+ * @returns the acknowledged writes, and those of them that are missing when the disk is read again
  */
 const writeDuring = async (what: string, happens: () => Promise<void>): Promise<Written> => {
   await on(
@@ -89,7 +89,7 @@ const writeDuring = async (what: string, happens: () => Promise<void>): Promise<
   await happens()
   const before = await count()
   const deadline = performance.now() + longestTakeover
-  // Ten writes one after the other, so that the last one before a stall does not count as the first one after it.
+  // Ten consecutive writes, so that the last one before a stall does not count as the first one after it.
   while ((await count()) < before + 10) {
     if (performance.now() > deadline)
       throw new Error(`${what}: no write within ${String(longestTakeover / 1000)} s`)
@@ -175,7 +175,7 @@ describe('a disk on two machines', () => {
     expect(written.lost).toBe(0)
     const off = await Promise.all(pair.map(isOff))
     expect(off.filter((each) => each)).toHaveLength(1)
-    // The one that goes on still has the rules, and would not hear the other when it boots.
+    // The remaining machine still has the packet filter rules, and would not hear the other one when it boots.
     await on(off[0] ? 'target2' : 'target1', 'nft delete table inet apart')
     await bench.up(lab)
     expect(await bench.complaints(lab)).toEqual([])

@@ -27,14 +27,14 @@ afterAll(() => {
 })
 
 describe('the files of a pair', () => {
-  it('are the same on both machines, but for what names the other one', () => {
+  it('are the same on both machines, except for the name of the other one', () => {
     const different = filesOf('target1')
       .filter(({ path, content }) => file('target2', path) !== content)
       .map(({ path }) => path)
     expect(different).toEqual(['/etc/hostname', '/etc/lab/pair/fence-peer', '/etc/lab/boot.d/50-pair'])
   })
 
-  it('start no target at boot: Pacemaker does, on one of the two', () => {
+  it('start no target at boot, because Pacemaker starts it on one of the two machines', () => {
     expect(filesOf('target1').map(({ path }) => path)).not.toContain('/etc/lab/boot.d/50-target')
   })
 
@@ -52,7 +52,7 @@ describe('the files of a pair', () => {
     expect(diskSizeOf(pair, lun!) - lun!.size).toBeGreaterThan(lun!.size / 4096 / 8 + 36 * 1024)
   })
 
-  it('have keys of their own lab, which nobody may read', () => {
+  it('have keys that belong to their lab alone and that other users cannot read', () => {
     for (const path of ['/etc/corosync/authkey', '/etc/drbd.d/lab.res']) {
       expect(file('target1', path)).not.toBe(file('target1', path, 'another'))
       expect((filesOf('target1').find((each) => each.path === path)?.mode ?? 0o644) & 0o077).toBe(0)

@@ -1,5 +1,5 @@
 /**
- * Turns a host into what the base disk is, as far as its machine needs it: each change is recorded before it is made.
+ * Gives a host the contents of the base disk that its machine needs. Each change is recorded before it is made.
  */
 import { readFile } from 'node:fs/promises'
 import { disksOn, type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../../lab/lab.js'
@@ -144,7 +144,7 @@ const sysctlNames = async (): Promise<readonly string[]> =>
     ([, name = '']) => name,
   )
 
-/** What the kubelet sets by itself. */
+/** Settings that the kubelet makes itself. */
 const kubeletSysctls = [
   ...['kernel.panic', 'kernel.panic_on_oops', 'vm.overcommit_memory', 'vm.panic_on_oom'],
   ...['kernel.keys.root_maxkeys', 'kernel.keys.root_maxbytes'],
@@ -301,7 +301,7 @@ export const equip = async (
     ...equipment.programs.map(({ to }) => to),
     ...folders(lab, machine),
   ])
-  // kube-proxy mounts it, and it is created if a kernel has no modules.
+  // kube-proxy mounts this folder. It does not exist if the kernel has no modules, so create it.
   if (isNode) await record.newFolders('modules', ['/usr/lib/modules'])
   if (equipment.units.length > 0) await record.units(equipment.units)
   if (equipment.noSwap) await record.swap()
