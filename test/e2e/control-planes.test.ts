@@ -45,7 +45,9 @@ describe('three control planes', () => {
 })
 
 describe('one control plane with a shared address', () => {
-  type Machines = { machines: { name: string }[] }
+  interface Machines {
+    machines: { name: string }[]
+  }
   const some = (...gone: readonly string[]): Promise<string> =>
     bench.variant('control-planes', 'growing', (file) => {
       const all = file as unknown as Machines
