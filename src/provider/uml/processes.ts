@@ -26,9 +26,18 @@ export const processAt = (pid: number): FoundProcess | undefined => {
   }
 }
 
+/** Names in /proc; none on a host without it, such as one with macOS, on which no machine of this kind runs. */
+const entriesOfProc = (): readonly string[] => {
+  try {
+    return readdirSync('/proc')
+  } catch {
+    return []
+  }
+}
+
 /** All processes. */
 export const allProcesses = (): readonly FoundProcess[] =>
-  readdirSync('/proc')
+  entriesOfProc()
     .filter((name) => /^\d+$/.test(name))
     .flatMap((name) => processAt(Number(name)) ?? [])
 

@@ -82,7 +82,8 @@ const leftovers: Provider['leftovers'] = (lab) => {
       // The process has ended meanwhile.
     }
   }
-  const mounts = readFileSync('/proc/self/mounts', 'utf8')
+  // A host without this file, such as one with macOS, has no machines of this kind.
+  const mounts = (existsSync('/proc/self/mounts') ? readFileSync('/proc/self/mounts', 'utf8') : '')
     .split('\n')
     .filter((line) => line.includes(`${root}/`) || line.includes(`${root} `))
   return Promise.resolve([
