@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /**
- * `npm run bench:confinement -- --rounds 5`: what the confinement of a machine costs. Boots the kernel and the base disk
- * of a lab by turns as `lab` does, confined, and as a plain process of this user, and lets the machine time five kinds
- * of work. Only ratios within one run count: hosts differ, and so do their moments. Needs root, and parts that are
- * prepared: `lab prepare iscsi`.
+ * `npm run bench:confinement -- --rounds 5`: measures what the confinement of a machine costs. Boots the kernel and the
+ * base disk of a lab alternately as `lab` does, confined, and as a plain process of this user. The machine times five
+ * kinds of work. Only ratios within one run are comparable, because hosts differ, and their load changes. Needs root,
+ * and prepared parts: `lab prepare iscsi`.
  */
 import { spawn } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'

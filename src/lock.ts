@@ -1,6 +1,6 @@
 /**
- * The lock of a lab: one command at a time. It names its process, which is looked up, so it serves only where all
- * processes see one another; docs/design/locks.md says which locks there are besides.
+ * The lock of a lab, which allows one command at a time. It names the process that holds it, so it works only if all
+ * processes can see each other. docs/design/locks.md explains this and the other kinds of locks.
  */
 import { link, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'

@@ -134,7 +134,7 @@ export const labOnCluster = async (
         `lab render ${lab.name} --rbac prints the rights, for the cluster's administrator`,
       ),
     }
-    // Without the right to see them, what needs one is refused below.
+    // If the account may not list storage classes, everything that needs one is refused below.
     const storageClass =
       options.storageClass ??
       kept?.storageClass ??

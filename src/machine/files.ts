@@ -214,8 +214,8 @@ const lunGuardFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] =
  * it, with keepalived. A single control plane simply has it.
  */
 /**
- * Weights of control groups; 100 is the default. The questions of `lab` may come all at once, and must not take the CPU
- * from what they are about; nor may the system's services, next to which the pods have a weight of 39.
+ * Weights of control groups; 100 is the default. `lab` may run many checks at once over SSH. Neither these nor the
+ * system's services may take the CPU from the pods, which have a weight of 39.
  */
 const weights = { 'system.slice': 50, 'ssh.service': 20 } as const
 

@@ -128,11 +128,11 @@ export const slowStaticPods = (slowdown: number): readonly MachineFile[] =>
   }))
 
 /**
- * How a machine that is busy divides its CPU between the parts of a control plane that is one of several: the share of
- * each follows from what it requests, in thousandths of a CPU. kubeadm requests 100 for etcd, 250, 200 and 100, which is
- * a twentieth of a machine next to the services of the system. With that, etcd lost its leader and took seconds for an
- * fsync of milliseconds while `lab verify` asked all its questions; with 450 of 850 it did neither, under the same load,
- * but the API server was late. A single etcd may be slow without any harm.
+ * CPU requests, in thousandths of a CPU, of the components of a control plane that is one of several. On a busy machine
+ * they determine each component's share. kubeadm requests 100 for etcd, and 250, 200 and 100 for the others. Next to
+ * the system's services, this gave etcd a twentieth of a machine. While `lab verify` ran all its checks, etcd then lost
+ * its leader, and fsyncs of milliseconds took seconds. With 450 of 850, neither happened under the same load, but the
+ * API server was late. A single etcd may be slow without any harm.
  */
 const cpuRequests = {
   etcd: 350,
@@ -142,8 +142,8 @@ const cpuRequests = {
 } as const
 
 /**
- * Seconds between two questions whether a component is ready. kubeadm has 1, and each question is a new TLS connection:
- * with three control planes on one host, nine of them every second.
+ * Seconds between two readiness probes of a component. kubeadm's value is 1, and each probe opens a new TLS connection:
+ * with three control planes on one host, that is nine connections per second.
  */
 const sharedReadyPeriod = 5
 

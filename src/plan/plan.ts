@@ -56,7 +56,7 @@ export const planOf = <Around extends Surroundings>(
   }
 }
 
-/** These steps without what they need of others: somebody else has provided that. */
+/** These steps without their needs outside this list, which the existing cluster already provides. */
 export const among = <Around extends Surroundings>(
   steps: readonly Step<Around>[],
 ): readonly Step<Around>[] => {

@@ -4,8 +4,10 @@ import type { HostSpec } from '../../lab/hosts-file.js'
 import type { Facts, HostInterface } from './facts.js'
 
 /**
- * - `refuse`: nothing is changed · `warn`: it may still work - `change`: `up` does it, and `down` reverts it · `ok`:
- * nothing to do
+ * - `refuse`: the host cannot be used, and nothing is changed
+ * - `warn`: a lab may still work
+ * - `change`: `up` changes this, and `down` reverts it
+ * - `ok`: nothing needs to be done
  */
 export type Level = 'refuse' | 'warn' | 'change' | 'ok'
 
