@@ -4,7 +4,7 @@
  * earlier and arrives later.
  */
 import { conflict, LabError } from '../error.js'
-import type { Kubectl } from '../machine/kubectl.js'
+import { type Kubectl, objectIfThere } from '../machine/kubectl.js'
 
 /** The taint that says that the pods of a node run nowhere, so that they may be replaced at once. */
 export const outOfService = 'node.kubernetes.io/out-of-service'
@@ -36,9 +36,9 @@ const setTaints = async (
   go: () => boolean,
 ): Promise<boolean> => {
   for (let attempt = 1; ; attempt++) {
-    const text = await kubectl.run(['get', 'node', node, '--ignore-not-found', '-o', 'json'], { timeout })
-    if (text === '' || !go()) return false
-    const { metadata, spec } = JSON.parse(text) as NodeObject
+    const found = await objectIfThere<NodeObject>(kubectl, ['node', node], { timeout })
+    if (!found || !go()) return false
+    const { metadata, spec } = found
     const { taints, note } = change(spec.taints ?? [])
     const patch = {
       metadata: {

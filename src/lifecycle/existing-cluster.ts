@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { exitCodes, LabError, messageOf } from '../error.js'
 import type { Lab } from '../lab/lab.js'
+import type { Kubectl } from '../machine/kubectl.js'
 import { quote } from '../machine/sh.js'
 import type { ClusterNode, KeptCluster, NodeObject } from '../provider/cluster/lab-record.js'
 import type { Hindrance, StorageClasses } from '../trial/hindrances.js'
@@ -44,28 +45,8 @@ export interface ClusterOptions extends HostsOptions {
   readonly storageClass?: string
 }
 
-/**
- * The lab on the nodes of the cluster. It asks the cluster for its nodes, rights, storage classes and images, and
- * lists what is missing and what that prevents.
- * @throws LabError `preflight` if nothing of the lab can run there; nothing was touched
- */
-export const labOnCluster = async (
-  lab: Lab,
-  options: ClusterOptions,
-  signal: AbortSignal,
-  notice: (text: string) => void,
-): Promise<Lab> => {
-  const { homeOf, keepCluster, keptCluster, nodeOf, onCluster } =
-    await import('../provider/cluster/lab-record.js')
-  const kept = await keptCluster(lab)
-  if (options.kubeconfig === undefined && !kept) {
-    if (options.context !== undefined || options.storageClass !== undefined)
-      throw new LabError('bad-kubeconfig', '--context and --storage-class need a cluster from --kubeconfig', {
-        hint: `lab up ${lab.name} --kubeconfig FILE`,
-        exitCode: exitCodes.usage,
-      })
-    return lab
-  }
+/** @throws LabError if the options contradict one another, or nothing of the lab can run on any cluster */
+const refuseOptions = async (lab: Lab, options: ClusterOptions): Promise<void> => {
   await refuseOtherProvider(
     lab,
     'cluster',
@@ -77,8 +58,115 @@ export const labOnCluster = async (
       hint: `lab up ${lab.name}`,
       exitCode: exitCodes.usage,
     })
-  const { builtKubectl } = await import('../parts/parts.js')
-  const { minifiedKubeconfig } = await import('../provider/cluster/kubeconfig.js')
+}
+
+/** A cluster that is asked: its address, and kubectl with its kubeconfig. */
+interface Asked {
+  readonly server: string
+  readonly kubectl: Kubectl
+  readonly signal: AbortSignal
+}
+
+/**
+ * @param look the command with which a person can see whether the cluster answers
+ * @throws LabError `cluster-silent` if it does not answer, or does not let its nodes be seen
+ */
+const lookAt = async ({ server, kubectl, signal }: Asked, lab: Lab, look: string): Promise<Seen> => {
+  const { nodeOf } = await import('../provider/cluster/lab-record.js')
+  const ask = async <T>(what: string, question: () => Promise<T>, hint: string): Promise<T> => {
+    try {
+      return await question()
+    } catch (error) {
+      signal.throwIfAborted()
+      throw new LabError('cluster-silent', `${server}: ${what}: ${messageOf(error)}`, {
+        hint,
+        exitCode: exitCodes.host,
+        cause: error,
+      })
+    }
+  }
+  const version = await ask('it does not answer', () => kubectl.run(['get', '--raw', '/version']), look)
+  return {
+    version: (JSON.parse(version) as { gitVersion: string }).gitVersion.replace(/^v/, ''),
+    nodes: await ask(
+      'its nodes are not visible',
+      async () => (await kubectl.get<{ items: readonly NodeObject[] }>('nodes')).items.map(nodeOf),
+      `lab render ${lab.name} --rbac prints the rights, for the cluster's administrator`,
+    ),
+  }
+}
+
+/**
+ * The default storage class. Undefined: there is none, or the account may not list them, and everything that needs one
+ * is refused.
+ */
+const defaultClass = async ({ kubectl }: Asked): Promise<string | undefined> => {
+  const { defaultClassOf } = await import('../trial/hindrances.js')
+  const classes = await kubectl.get<StorageClasses>('storageclasses').then(
+    ({ items }) => items,
+    () => [],
+  )
+  return defaultClassOf(classes)
+}
+
+/**
+ * What of the lab can run there.
+ * @throws LabError `preflight` if nothing can
+ */
+const possibleOn = async ({ server, kubectl }: Asked, lab: Lab): Promise<readonly Possible[]> => {
+  const [{ hindrancesOf, scenarioHindrances }, { registry }, { providerNamed }] = await Promise.all([
+    import('../trial/hindrances.js'),
+    import('../registry.js'),
+    import('../provider/load.js'),
+  ])
+  const around = { lab, provider: await providerNamed('cluster'), kubectl }
+  const found: Possible[] = []
+  for (const scenario of lab.scenarios)
+    found.push({
+      name: scenario.name,
+      hindrances: await scenarioHindrances(around, registry, scenario),
+    })
+  for (const { name } of lab.experiments) {
+    const experiment = registry.experiments.find((each) => each.name === name)
+    if (experiment) found.push({ name, hindrances: await hindrancesOf(around, registry, experiment) })
+  }
+  if (found.some(({ hindrances }) => hindrances.length === 0)) return found
+  const fixes = new Set(found.flatMap(({ hindrances }) => hindrances.flatMap(({ fix }) => fix ?? [])))
+  throw new LabError(
+    'preflight',
+    `nothing of ${lab.name} can run on ${server}\n${possibleTable(found).join('\n')}`,
+    { hint: [...fixes].join('\n') || 'lab list', exitCode: exitCodes.host },
+  )
+}
+
+/**
+ * The lab on the nodes of the cluster. It asks the cluster for its nodes, rights, storage classes and images, and
+ * lists what is missing and what that prevents.
+ * @throws LabError `preflight` if nothing of the lab can run there; nothing was touched
+ */
+export const labOnCluster = async (
+  lab: Lab,
+  options: ClusterOptions,
+  signal: AbortSignal,
+  notice: (text: string) => void,
+): Promise<Lab> => {
+  const { homeOf, keepCluster, keptCluster, onCluster } = await import('../provider/cluster/lab-record.js')
+  const kept = await keptCluster(lab)
+  if (options.kubeconfig === undefined && !kept) {
+    if (options.context !== undefined || options.storageClass !== undefined)
+      throw new LabError('bad-kubeconfig', '--context and --storage-class need a cluster from --kubeconfig', {
+        hint: `lab up ${lab.name} --kubeconfig FILE`,
+        exitCode: exitCodes.usage,
+      })
+    return lab
+  }
+  await refuseOptions(lab, options)
+  const [{ builtKubectl }, { kubectlWith }, { minifiedKubeconfig }, { imagesToFetch }] = await Promise.all([
+    import('../parts/parts.js'),
+    import('../machine/kubectl.js'),
+    import('../provider/cluster/kubeconfig.js'),
+    import('../trial/hindrances.js'),
+  ])
   const program = builtKubectl() ?? 'kubectl'
   const kubeconfig =
     options.kubeconfig === undefined
@@ -90,60 +178,14 @@ export const labOnCluster = async (
       hint: `lab down ${lab.name}`,
       exitCode: exitCodes.usage,
     })
-  const [
-    { kubectlWith },
-    { defaultClassOf, hindrancesOf, imagesToFetch, scenarioHindrances },
-    { registry },
-    { providerNamed },
-  ] = await Promise.all([
-    import('../machine/kubectl.js'),
-    import('../trial/hindrances.js'),
-    import('../registry.js'),
-    import('../provider/load.js'),
-  ])
   const folder = await mkdtemp(join(tmpdir(), 'lab-cluster-'))
   try {
     const file = join(folder, 'kubeconfig')
     await writeFile(file, kubeconfig, { mode: 0o600 })
-    const kubectl = kubectlWith(program, file, signal)
-    const ask = async <T>(what: string, question: () => Promise<T>, hint: string): Promise<T> => {
-      try {
-        return await question()
-      } catch (error) {
-        signal.throwIfAborted()
-        throw new LabError('cluster-silent', `${server}: ${what}: ${messageOf(error)}`, {
-          hint,
-          exitCode: exitCodes.host,
-          cause: error,
-        })
-      }
-    }
+    const asked: Asked = { server, kubectl: kubectlWith(program, file, signal), signal }
     const look = `kubectl --kubeconfig ${quote(options.kubeconfig ?? pathsOf(lab).kubeconfig)} get nodes`
-    const seen: Seen = {
-      version: await ask(
-        'it does not answer',
-        async () =>
-          (
-            JSON.parse(await kubectl.run(['get', '--raw', '/version'])) as { gitVersion: string }
-          ).gitVersion.replace(/^v/, ''),
-        look,
-      ),
-      nodes: await ask(
-        'its nodes are not visible',
-        async () => (await kubectl.get<{ items: readonly NodeObject[] }>('nodes')).items.map(nodeOf),
-        `lab render ${lab.name} --rbac prints the rights, for the cluster's administrator`,
-      ),
-    }
-    // If the account may not list storage classes, everything that needs one is refused below.
-    const storageClass =
-      options.storageClass ??
-      kept?.storageClass ??
-      defaultClassOf(
-        await kubectl.get<StorageClasses>('storageclasses').then(
-          ({ items }) => items,
-          () => [],
-        ),
-      )
+    const { version, nodes } = await lookAt(asked, lab, look)
+    const storageClass = options.storageClass ?? kept?.storageClass ?? (await defaultClass(asked))
     const namespace = homeOf(lab)
     const cluster: KeptCluster = {
       context,
@@ -151,42 +193,19 @@ export const labOnCluster = async (
       owner: kept?.owner ?? randomUUID(),
       ...(storageClass === undefined ? {} : { storageClass }),
       ...(namespace === undefined ? {} : { namespace }),
-      version: seen.version,
-      nodes: seen.nodes.map(({ images: _images, ...node }) => node),
+      version,
+      nodes: nodes.map(({ images: _images, ...node }) => node),
     }
     const placed = onCluster(lab, cluster)
-    const provider = await providerNamed('cluster')
-    const found: Possible[] = []
-    for (const scenario of placed.scenarios)
-      found.push({
-        name: scenario.name,
-        hindrances: await scenarioHindrances({ lab: placed, provider, kubectl }, registry, scenario),
-      })
-    for (const { name } of placed.experiments) {
-      const experiment = registry.experiments.find((each) => each.name === name)
-      if (experiment)
-        found.push({
-          name,
-          hindrances: await hindrancesOf({ lab: placed, provider, kubectl }, registry, experiment),
-        })
-    }
-    const lines = possibleTable(found)
-    if (found.every(({ hindrances }) => hindrances.length > 0))
-      throw new LabError('preflight', `nothing of ${lab.name} can run on ${server}\n${lines.join('\n')}`, {
-        hint:
-          [...new Set(found.flatMap(({ hindrances }) => hindrances.flatMap(({ fix }) => fix ?? [])))].join(
-            '\n',
-          ) || 'lab list',
-        exitCode: exitCodes.host,
-      })
-    notice(`Kubernetes ${seen.version} at ${server}: only kubectl, no power switches, no SSH, no iSCSI`)
-    for (const text of lines) notice(text)
-    for (const { image, nodes } of imagesToFetch(placed, seen.nodes))
-      notice(`${nodes.join(', ')} must pull ${image}`)
+    const found = await possibleOn(asked, placed)
+    notice(`Kubernetes ${version} at ${server}: only kubectl, no power switches, no SSH, no iSCSI`)
+    for (const text of possibleTable(found)) notice(text)
+    for (const { image, nodes: lacking } of imagesToFetch(placed, nodes))
+      notice(`${lacking.join(', ')} must pull ${image}`)
     await keepCluster(lab, cluster)
     // Commands that name no namespace, such as `lab kubectl`, are about what was deployed.
     if (namespace !== undefined)
-      await kubectl.run(['config', 'set-context', '--current', '--namespace', namespace])
+      await asked.kubectl.run(['config', 'set-context', '--current', '--namespace', namespace])
     await writePrivate(pathsOf(lab).kubeconfig, await readFile(file, 'utf8'))
     return placed
   } finally {

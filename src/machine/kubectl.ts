@@ -55,6 +55,19 @@ const failureOf = (said: string): string =>
     commandFailedWords.test(said) ? commandFailed : notThereWords.test(said) ? notThere : 'kubectl-failed',
   )
 
+/**
+ * An object, named as for `kubectl get`; undefined if it does not exist.
+ * @param timeout in seconds
+ */
+export const objectIfThere = async <T>(
+  kubectl: Pick<Kubectl, 'run'>,
+  named: readonly string[],
+  options: { readonly timeout?: number } = {},
+): Promise<T | undefined> => {
+  const said = await kubectl.run(['get', ...named, '--ignore-not-found', '-o', 'json'], options)
+  return said.trim() === '' ? undefined : (JSON.parse(said) as T)
+}
+
 /** @param slowdown the factor for all timeouts */
 export const kubectlWith = (
   binary: string,

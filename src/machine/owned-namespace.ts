@@ -3,7 +3,7 @@
  * and one that an administrator made in advance is emptied instead of deleted.
  */
 import { exitCodes, LabError } from '../error.js'
-import type { Kubectl } from './kubectl.js'
+import { type Kubectl, objectIfThere } from './kubectl.js'
 
 /** Labels of a namespace that somebody made for lab to use. */
 export const givenLabels = { 'app.kubernetes.io/managed-by': 'lab', 'lab/given': 'true' } as const
@@ -43,15 +43,6 @@ interface NamespaceObject {
   }
 }
 
-/** Undefined: it does not exist. */
-export const objectIfThere = async <T>(
-  kubectl: Kubectl,
-  ...args: readonly string[]
-): Promise<T | undefined> => {
-  const said = await kubectl.run(['get', ...args, '--ignore-not-found', '-o', 'json'])
-  return said.trim() === '' ? undefined : (JSON.parse(said) as T)
-}
-
 /** The relation of a namespace of somebody else's cluster to a lab. `own`: this lab made it. */
 export type NamespaceState = 'absent' | 'given' | 'own' | 'foreign'
 
@@ -61,7 +52,7 @@ export const namespaceState = async (
   namespace: string,
   owner?: string,
 ): Promise<NamespaceState> => {
-  const found = await objectIfThere<NamespaceObject>(kubectl, 'namespace', namespace)
+  const found = await objectIfThere<NamespaceObject>(kubectl, ['namespace', namespace])
   if (!found) return 'absent'
   if (owner !== undefined && found.metadata.annotations?.[ownerAnnotation] === owner) return 'own'
   return Object.entries(givenLabels).every(([key, value]) => found.metadata.labels?.[key] === value)
@@ -72,13 +63,12 @@ export const namespaceState = async (
 /** The owner that a ConfigMap in a provided namespace names. */
 const ownerOfGiven = async (kubectl: Kubectl, namespace: string): Promise<string | undefined> =>
   (
-    await objectIfThere<{ readonly data?: { readonly owner?: string } }>(
-      kubectl,
+    await objectIfThere<{ readonly data?: { readonly owner?: string } }>(kubectl, [
       'configmap',
       ownerMap,
       '--namespace',
       namespace,
-    )
+    ])
   )?.data?.owner
 
 /** Whether this lab uses the namespace now. */

@@ -5,7 +5,8 @@ import { refusalOf } from '../fault/fault.js'
 import { staysOff, switchHint } from '../fault/power-cut.js'
 import { imageReference } from '../lab/images.js'
 import { type Lab, machinesWith, type ScenarioSpec } from '../lab/lab.js'
-import { namespaceState, objectIfThere } from '../machine/owned-namespace.js'
+import { objectIfThere } from '../machine/kubectl.js'
+import { namespaceState } from '../machine/owned-namespace.js'
 import type { Provider } from '../provider/provider.js'
 import { claimOf, images as databaseImages } from '../steps/database-pods.js'
 import type { Experiment } from './experiment-context.js'
@@ -135,7 +136,7 @@ const onCluster = async (context: OnCluster, experiment: Experiment): Promise<re
 /** A node port of the database that something else has. The API server is asked to make the Service, as a trial. */
 const takenPorts = async ({ lab, kubectl }: OnCluster, namespace: string): Promise<readonly Hindrance[]> => {
   const { database } = lab
-  if (!database || (await objectIfThere(kubectl, 'service', database.name, '--namespace', namespace)))
+  if (!database || (await objectIfThere(kubectl, ['service', database.name, '--namespace', namespace])))
     return []
   const absent = (await namespaceState(kubectl, namespace)) === 'absent'
   const said = await kubectl
@@ -217,9 +218,14 @@ const onlyNodeOf = async (
   claim: string,
   namespace: string,
 ): Promise<string | undefined> => {
-  const found = await objectIfThere<Claim>(kubectl, 'persistentvolumeclaim', claim, '--namespace', namespace)
+  const found = await objectIfThere<Claim>(kubectl, [
+    'persistentvolumeclaim',
+    claim,
+    '--namespace',
+    namespace,
+  ])
   if (found?.spec.volumeName === undefined) return undefined
-  const volume = await objectIfThere<Volume>(kubectl, 'persistentvolume', found.spec.volumeName)
+  const volume = await objectIfThere<Volume>(kubectl, ['persistentvolume', found.spec.volumeName])
   const terms = volume?.spec.nodeAffinity?.required?.nodeSelectorTerms ?? []
   const hosts = terms.flatMap(({ matchExpressions = [] }) =>
     matchExpressions
