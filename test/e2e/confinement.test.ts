@@ -3,7 +3,6 @@
  * program.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { request } from 'node:http'
 import { connect, type Socket } from 'node:net'
@@ -192,8 +191,10 @@ const say = async (bytes: string): Promise<string> => {
   const line = connect(socket)
   let text = ''
   line.on('data', (chunk: Buffer) => (text += String(chunk))).on('error', () => undefined)
+  // The supervisor may hang up before it has read everything: `once` of node:events would take that for a failure.
+  const closed = new Promise((resolve) => line.once('close', resolve))
   line.write(bytes)
-  await Promise.race([once(line, 'close'), delay(1500)])
+  await Promise.race([closed, delay(1500)])
   line.destroy()
   return text
 }
