@@ -13,7 +13,7 @@ import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { setTimeout as delay } from 'node:timers/promises'
-import { courseHosts, giveUp, heldMemory, lab, must, tidy, usedCpu, variant, whole } from './lab.mjs'
+import { courseHosts, giveUp, heldMemory, lab, median, must, tidy, usedCpu, variant, whole } from './lab.mjs'
 
 const { values } = parseArgs({
   options: {
@@ -31,7 +31,6 @@ if (values.only !== undefined && !parts.includes(values.only)) {
 }
 const wanted = (part) =>
   values.only === undefined ? part === 'up' || part === 'faults' : values.only === part
-const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]
 const runs = whole('runs', values.runs, 1000)
 const rows = []
 const note = (name, goal, seconds, unit = 's') => {
@@ -243,7 +242,7 @@ for (let run = 0; run < runs; run++) {
   if (wanted('ha')) await highAvailability()
   if (wanted('vagrant')) await againstVagrant()
 }
-for (const name of ['iscsi-ha', 'hacmp']) await lab(['down', name])
+await lab(['down', 'iscsi-ha'])
 tidy()
 
 const host = { cpus: cpus().length, model: cpus()[0]?.model, memory: totalmem(), node: process.version }

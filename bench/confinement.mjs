@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util'
 import { preparedParts } from '../dist/parts/parts.js'
 import { confined, machineUser } from '../dist/provider/uml/confine.js'
 import { makeCow } from '../dist/provider/uml/cow.js'
-import { tidy, whole } from './lab.mjs'
+import { median, tidy, whole } from './lab.mjs'
 
 const { values } = parseArgs({ options: { rounds: { type: 'string', default: '5' } } })
 const rounds = whole('rounds', values.rounds, 1000)
@@ -47,6 +47,11 @@ const seed = join(folder, 'script')
 // The shell reads the script from a disk, whose size is a whole number of sectors.
 writeFileSync(seed, script.padEnd(8192, '\n'))
 const user = machineUser(1)
+
+const cleanUp = () => {
+  rmSync(folder, { recursive: true, force: true })
+  tidy()
+}
 
 /** Boots one machine, on one processor, as `lab` does. @returns seconds of each kind of work, by name */
 const boot = async (isConfined) => {
@@ -95,8 +100,7 @@ const boot = async (isConfined) => {
   rmSync(place, { recursive: true, force: true })
   if (Object.keys(times).length === Object.keys(work).length) return times
   console.error(`the machine did not do all of its work:\n${printed.slice(-2000)}`)
-  rmSync(folder, { recursive: true, force: true })
-  tidy()
+  cleanUp()
   process.exit(1)
 }
 
@@ -107,11 +111,9 @@ for (let round = 1; round <= rounds; round++) {
   for (const how of order) all[how].push(await boot(how === 'confined'))
   console.error(`${round}/${rounds}`)
 }
-const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]
 console.log(`median of ${rounds} boots each; seconds\n| work | plain | confined | ratio |\n|---|---|---|---|`)
 for (const name of Object.keys(work)) {
   const [plain, held] = ['plain', 'confined'].map((how) => median(all[how].map((times) => times[name])))
   console.log(`| ${name} | ${plain.toFixed(2)} | ${held.toFixed(2)} | ${(held / plain).toFixed(2)} |`)
 }
-rmSync(folder, { recursive: true, force: true })
-tidy()
+cleanUp()

@@ -65,21 +65,35 @@ export const variant = (from, name, change) => {
 /** Labs of the course that have machines of their own. */
 export const courseHosts = ['statefulset', 'deployment-ha', 'wordpress', 'zookeeper', 'cassandra']
 
+/** Of numbers; undefined if there are none. */
+export const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]
+
+/** Calls `look` for every process of this host; one that ends in the meantime is left out. */
+const eachProcess = (look) => {
+  for (const pid of readdirSync('/proc')) {
+    if (!/^\d+$/.test(pid)) continue
+    try {
+      look(pid, (file) => readFileSync(`/proc/${pid}/${file}`, 'utf8'))
+    } catch {
+      // It ended in the meantime.
+    }
+  }
+}
+
+/** Whether a process is the kernel of a machine of a lab. */
+const isKernelOf = (name, read) => {
+  const command = read('cmdline')
+  return command.includes(join(state, name)) && command.includes('umid=')
+}
+
 /**
  * MiB that the machines of a lab use on this host. Nothing is shared between machines, so their memory is added up.
  */
 export const heldMemory = (name) => {
   let kib = 0
-  for (const pid of readdirSync('/proc')) {
-    if (!/^\d+$/.test(pid)) continue
-    try {
-      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
-      if (!command.includes(join(state, name)) || !command.includes('umid=')) continue
-      kib += Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0)
-    } catch {
-      // It ended in the meantime.
-    }
-  }
+  eachProcess((_, read) => {
+    if (isKernelOf(name, read)) kib += Number(/^VmRSS:\s+(\d+)/m.exec(read('status'))?.[1] ?? 0)
+  })
   return Math.round(kib / 1024)
 }
 
@@ -93,22 +107,16 @@ const ticks = 100
 export const usedCpu = (name) => {
   const processes = new Map()
   const kernels = new Set()
-  for (const pid of readdirSync('/proc')) {
-    if (!/^\d+$/.test(pid)) continue
-    try {
-      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-        .replace(/^.*\) /s, '')
-        .split(' ')
-      const [parent, user, system, childUser, childSystem] = [1, 11, 12, 13, 14].map((place) =>
-        Number(fields[place]),
-      )
-      processes.set(pid, { parent: String(parent), own: user + system, children: childUser + childSystem })
-      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
-      if (command.includes(join(state, name)) && command.includes('umid=')) kernels.add(pid)
-    } catch {
-      // It ended in the meantime.
-    }
-  }
+  eachProcess((pid, read) => {
+    const fields = read('stat')
+      .replace(/^.*\) /s, '')
+      .split(' ')
+    const [parent, user, system, childUser, childSystem] = [1, 11, 12, 13, 14].map((place) =>
+      Number(fields[place]),
+    )
+    processes.set(pid, { parent: String(parent), own: user + system, children: childUser + childSystem })
+    if (isKernelOf(name, read)) kernels.add(pid)
+  })
   let sum = 0
   for (const [pid, { parent, own, children }] of processes) {
     if (kernels.has(pid)) sum += own + children

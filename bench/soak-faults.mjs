@@ -27,7 +27,7 @@ import {
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { generator, lab, mostSeed, state, tidy, whole } from './lab.mjs'
+import { generator, lab, median, mostSeed, state, tidy, whole } from './lab.mjs'
 
 /** How often each kind is drawn, relative to the others, and its scenarios. */
 const kinds = {
@@ -214,7 +214,6 @@ const keep = (round, scenario, saved, stderr) => {
   return place
 }
 
-const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]
 const gapText = (milliseconds) => (milliseconds === undefined ? '–' : `${(milliseconds / 1000).toFixed(1)} s`)
 const printTally = () => {
   const ofKinds = chosen.map(({ kind }) => `${kind} ${done.filter((one) => one.kind === kind).length}`)
