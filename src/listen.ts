@@ -33,25 +33,25 @@ export const reachableAt = (host: string): readonly string[] => {
     .map(({ address }) => address)
 }
 
+/** @param cause why the system does not let a server listen there */
+export const cannotListen = ({ host, port }: ListenAddress, cause: unknown, hint: string): LabError =>
+  new LabError('cannot-listen', `${host}:${String(port)}: ${messageOf(cause)}`, {
+    hint,
+    exitCode: exitCodes.host,
+    cause,
+  })
+
 /**
  * Listens there, and returns the port, which the system chooses if the given one is 0.
  * @throws LabError `cannot-listen` with this hint
  */
-export const listenAt = async (
-  server: Server,
-  { host, port }: ListenAddress,
-  hint: string,
-): Promise<number> => {
+export const listenAt = async (server: Server, where: ListenAddress, hint: string): Promise<number> => {
   try {
-    server.listen(port, host)
+    server.listen(where.port, where.host)
     await once(server, 'listening')
   } catch (error) {
-    throw new LabError('cannot-listen', `${host}:${String(port)}: ${messageOf(error)}`, {
-      hint,
-      exitCode: exitCodes.host,
-      cause: error,
-    })
+    throw cannotListen(where, error, hint)
   }
   const address = server.address()
-  return typeof address === 'object' && address !== null ? address.port : port
+  return typeof address === 'object' && address !== null ? address.port : where.port
 }

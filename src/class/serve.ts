@@ -6,7 +6,7 @@ import { serveControl } from './control-socket.js'
 import { openGateway } from './gateway.js'
 import { otherAddress } from './gateway-process.js'
 import { Keeper } from './keeper.js'
-import { exitCodes, LabError, messageOf } from '../error.js'
+import { cannotListen } from '../listen.js'
 import { takeLock } from '../lock.js'
 
 /** Keeps a class until the signal, or until a command ends it. */
@@ -24,11 +24,7 @@ export const keepClass = async (wanted: ClassFile, signal: AbortSignal): Promise
     try {
       await gateway.app.listen({ host: wanted.host, port: wanted.port })
     } catch (error) {
-      throw new LabError('cannot-listen', `${wanted.host}:${String(wanted.port)}: ${messageOf(error)}`, {
-        hint: otherAddress(wanted),
-        exitCode: exitCodes.host,
-        cause: error,
-      })
+      throw cannotListen(wanted, error, otherAddress(wanted))
     }
     const control = await serveControl(paths.socket, {
       'GET /board': () => gateway.board(),
