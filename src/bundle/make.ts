@@ -77,6 +77,12 @@ interface Making {
   readonly tell: (done: number, size: number) => void
 }
 
+/** Whether a chunk is in the bundle, undamaged. */
+const hasChunk = async (into: string, sha256: string): Promise<boolean> => {
+  const data = await readFile(join(into, chunkPath(sha256))).catch(() => undefined)
+  return data !== undefined && sha256Of(data) === sha256
+}
+
 const storeChunk = async (at: number, data: Buffer, { into, used }: Making): Promise<Chunk> => {
   const stored = await compress(data, {
     params: {
@@ -88,8 +94,7 @@ const storeChunk = async (at: number, data: Buffer, { into, used }: Making): Pro
   const sha256 = sha256Of(stored)
   const path = join(into, chunkPath(sha256))
   used.add(sha256)
-  const there = await readFile(path).catch(() => undefined)
-  if (!there || sha256Of(there) !== sha256) {
+  if (!(await hasChunk(into, sha256))) {
     await mkdir(join(path, '..'), { recursive: true })
     await writeFile(`${path}.new`, stored)
     await rename(`${path}.new`, path)
@@ -185,8 +190,7 @@ const isStored = async ({ files }: BundlePart, into: string, signal: AbortSignal
   for (const { chunks } of files)
     for (const { sha256 } of chunks) {
       if (signal.aborted) throw new Interrupted()
-      const data = await readFile(join(into, chunkPath(sha256))).catch(() => undefined)
-      if (!data || sha256Of(data) !== sha256) return false
+      if (!(await hasChunk(into, sha256))) return false
     }
   return true
 }
