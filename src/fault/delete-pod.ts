@@ -2,24 +2,24 @@ import { LabError } from '../error.js'
 import { lacks } from '../lab/draft.js'
 import { where } from '../lab/fault-machines.js'
 import type { Context } from '../context.js'
+import type { List } from '../steps/nodes.js'
+import { isReady, type Pod } from '../steps/pods.js'
 import { faultOfMachine } from './fault.js'
 import { reunion, soon } from './sign.js'
 
-interface PodList {
-  readonly items: readonly {
-    readonly metadata: { readonly name: string; readonly uid: string; readonly deletionTimestamp?: string }
-    readonly spec: { readonly nodeName?: string }
-    readonly status: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] }
-  }[]
-}
+type DatabasePod = Pod & { readonly metadata: { readonly uid: string } }
 
 /** The database's pods that stay. */
-const podsOf = async ({ kubectl, lab }: Context): Promise<PodList['items']> => {
-  const found = await kubectl.get<PodList>('pods', '--selector', `app=${lab.database?.name ?? ''}-server`)
+const podsOf = async ({ kubectl, lab }: Context): Promise<readonly DatabasePod[]> => {
+  const found = await kubectl.get<List<DatabasePod>>(
+    'pods',
+    '--selector',
+    `app=${lab.database?.name ?? ''}-server`,
+  )
   return found.items.filter(({ metadata }) => metadata.deletionTimestamp === undefined)
 }
 
-const podsOn = async (context: Context, on: readonly string[]): Promise<PodList['items']> =>
+const podsOn = async (context: Context, on: readonly string[]): Promise<readonly DatabasePod[]> =>
   (await podsOf(context)).filter(({ spec }) => on.includes(spec.nodeName ?? ''))
 
 const fields = { machine: where('Where the database runs') }
@@ -79,9 +79,7 @@ export const deletePod = faultOfMachine({
         within: reunion,
         probe: async (context) => {
           const ready = (await podsOf(context)).filter(
-            ({ metadata, status }) =>
-              !deleted.includes(metadata.uid) &&
-              status.conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True'),
+            (pod) => !deleted.includes(pod.metadata.uid) && isReady(pod),
           )
           return {
             ok: ready.length > 0,

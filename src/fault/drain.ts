@@ -39,8 +39,14 @@ const staysOn = ({ metadata, status }: PodList['items'][number]): boolean =>
   status.phase === 'Succeeded' ||
   status.phase === 'Failed'
 
-const takesNone = async (context: Context, node: string): Promise<boolean> =>
-  (await context.kubectl.get<NodeObject>('node', node)).spec.unschedulable === true
+/** Whether a node takes no pods, and the words for it. */
+const cordonOf = async (
+  { kubectl }: Context,
+  node: string,
+): Promise<{ readonly cordoned: boolean; readonly saw: string }> => {
+  const cordoned = (await kubectl.get<NodeObject>('node', node)).spec.unschedulable === true
+  return { cordoned, saw: `${node}: ${cordoned ? 'unschedulable' : 'takes pods'}` }
+}
 
 /**
  * The pods on a node that a drain may move. On an existing cluster, these are the lab's own: those of others stay where
@@ -57,8 +63,8 @@ export const isCordoned = (names: readonly string[]): Sign => ({
   within: soon,
   probe: (context) =>
     ofAll(names, async (name) => {
-      const ok = await takesNone(context, name)
-      return { ok, saw: `${name}: ${ok ? 'unschedulable' : 'takes pods'}` }
+      const { cordoned, saw } = await cordonOf(context, name)
+      return { ok: cordoned, saw }
     }),
 })
 
@@ -67,11 +73,11 @@ const isDrained = (names: readonly string[]): Sign => ({
   within: soon,
   probe: (context) =>
     ofAll(names, async (name) => {
-      const cordoned = await takesNone(context, name)
+      const { cordoned, saw } = await cordonOf(context, name)
       const left = (await podsOn(context, name)).map(({ metadata }) => metadata.name)
       return {
         ok: cordoned && left.length === 0,
-        saw: `${name}: ${cordoned ? 'unschedulable' : 'takes pods'}, ${left.length === 0 ? 'empty' : `still there: ${left.join(', ')}`}`,
+        saw: `${saw}, ${left.length === 0 ? 'empty' : `still there: ${left.join(', ')}`}`,
       }
     }),
 })
@@ -81,8 +87,8 @@ export const takesPods = (names: readonly string[]): Sign => ({
   within: reunion,
   probe: (context) =>
     ofAll(names, async (name) => {
-      const cordoned = await takesNone(context, name)
-      return { ok: !cordoned, saw: `${name}: ${cordoned ? 'unschedulable' : 'takes pods'}` }
+      const { cordoned, saw } = await cordonOf(context, name)
+      return { ok: !cordoned, saw }
     }),
 })
 
