@@ -210,10 +210,6 @@ const lunGuardFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] =
 }
 
 /**
- * The address of the API server, which belongs to no machine. The control planes agree by VRRP on which of them has
- * it, with keepalived. A single control plane simply has it.
- */
-/**
  * Weights of control groups; 100 is the default. `lab` may run many checks at once over SSH. Neither these nor the
  * system's services may take the CPU from the pods, which have a weight of 39.
  */
@@ -225,6 +221,10 @@ const weightFiles = (): readonly MachineFile[] =>
     content: `# Written by lab.\n[${unit.endsWith('.slice') ? 'Slice' : 'Service'}]\nCPUWeight=${String(weight)}\n`,
   }))
 
+/**
+ * The address of the API server, which belongs to no machine. The control planes agree by VRRP on which of them has
+ * it, with keepalived. A single control plane simply has it.
+ */
 const endpointFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] => {
   const endpoint = lab.kubernetes?.endpoint
   if (endpoint === undefined) return []

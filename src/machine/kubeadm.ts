@@ -114,6 +114,10 @@ const kubeadmTimeouts = {
  */
 const probes = { timeout: 15, failures: 8, readyPeriod: 1 }
 
+/** Seconds between two readiness probes of a component; kubeadm configures none for the controller manager. */
+const readyPeriodOf = (component: string, seconds: number): number | undefined =>
+  component === 'kube-controller-manager' ? undefined : seconds
+
 /** Patches for the control plane of an emulated machine. kubeadm's own `timeouts` apply only to its first start. */
 export const slowStaticPods = (slowdown: number): readonly MachineFile[] =>
   ['etcd', 'kube-apiserver', 'kube-controller-manager', 'kube-scheduler'].map((component) => ({
@@ -122,8 +126,7 @@ export const slowStaticPods = (slowdown: number): readonly MachineFile[] =>
       component,
       timeout: probes.timeout * slowdown,
       failures: probes.failures * slowdown,
-      // kubeadm configures no such probe for this component.
-      readyPeriod: component === 'kube-controller-manager' ? undefined : probes.readyPeriod * slowdown,
+      readyPeriod: readyPeriodOf(component, probes.readyPeriod * slowdown),
     }),
   }))
 
@@ -154,8 +157,7 @@ export const sharedStaticPods = (slowdown: number): readonly MachineFile[] =>
     content: render('machine/static-pod-share.yaml', {
       component,
       cpu: `${String(millis)}m`,
-      // kubeadm configures no such probe for this component.
-      readyPeriod: component === 'kube-controller-manager' ? undefined : sharedReadyPeriod * slowdown,
+      readyPeriod: readyPeriodOf(component, sharedReadyPeriod * slowdown),
     }),
   }))
 
