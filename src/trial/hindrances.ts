@@ -6,14 +6,21 @@ import { staysOff, switchHint } from '../fault/power-cut.js'
 import { imageReference } from '../lab/images.js'
 import { type Lab, machinesWith, type ScenarioSpec } from '../lab/lab.js'
 import { objectIfThere } from '../machine/kubectl.js'
-import { namespaceState } from '../machine/owned-namespace.js'
+import { namespaceState, type NamespaceState } from '../machine/owned-namespace.js'
 import type { Provider } from '../provider/provider.js'
 import { claimOf, images as databaseImages } from '../steps/database-pods.js'
 import type { Experiment } from './experiment-context.js'
 import { faultNamed } from './injection.js'
 import { namespaceOf } from './namespace.js'
 import type { Registry } from './registry.js'
-import { missingRights, namespaceMaking, namespaceRights, type Right, scenarioRights } from './rights.js'
+import {
+  cordons,
+  missingRights,
+  namespaceMaking,
+  namespaceRights,
+  type Right,
+  scenarioRights,
+} from './rights.js'
 
 /** A reason, and how to remove it if that is possible. */
 export interface Hindrance {
@@ -99,15 +106,18 @@ const withoutStorage = async ({ lab, kubectl }: OnCluster): Promise<readonly Hin
   ]
 }
 
+const stateOf = ({ lab, kubectl }: OnCluster, namespace: string): Promise<NamespaceState> =>
+  namespaceState(kubectl, namespace, lab.cluster?.owner)
+
 /** A namespace that belongs to somebody else, and rights that are missing in it. */
 const withoutNamespace = async (
   { lab, kubectl }: OnCluster,
   namespace: string,
+  state: NamespaceState,
   rights: readonly Right[],
   inCluster: readonly Right[] = [],
 ): Promise<readonly Hindrance[]> => {
   const fix = `lab render ${lab.name} --rbac prints the rights, for the cluster's administrator`
-  const state = await namespaceState(kubectl, namespace, lab.cluster?.owner)
   const missing = [
     ...(state === 'absent' ? await missingRights(kubectl, [namespaceMaking]) : []),
     ...(await missingRights(kubectl, rights, namespace)),
@@ -128,33 +138,42 @@ const withoutNamespace = async (
 }
 
 /** What an existing cluster prevents: it is asked for its storage classes, its namespaces and our rights. */
-const onCluster = async (context: OnCluster, experiment: Experiment): Promise<readonly Hindrance[]> => [
-  ...(await withoutStorage(context)),
-  ...(await withoutNamespace(context, namespaceOf(context.lab, experiment), namespaceRights)),
-]
+const onCluster = async (context: OnCluster, experiment: Experiment): Promise<readonly Hindrance[]> => {
+  const namespace = namespaceOf(context.lab, experiment)
+  return [
+    ...(await withoutStorage(context)),
+    ...(await withoutNamespace(context, namespace, await stateOf(context, namespace), namespaceRights)),
+  ]
+}
 
 /** A node port of the database that something else has. The API server is asked to make the Service, as a trial. */
-const takenPorts = async ({ lab, kubectl }: OnCluster, namespace: string): Promise<readonly Hindrance[]> => {
+const takenPorts = async (
+  { lab, kubectl }: OnCluster,
+  namespace: string,
+  state: NamespaceState,
+): Promise<readonly Hindrance[]> => {
   const { database } = lab
   if (!database || (await objectIfThere(kubectl, ['service', database.name, '--namespace', namespace])))
     return []
-  const absent = (await namespaceState(kubectl, namespace)) === 'absent'
   const said = await kubectl
-    .run(['create', '--dry-run=server', '--namespace', absent ? 'default' : namespace, '-f', '-'], {
-      input: JSON.stringify({
-        apiVersion: 'v1',
-        kind: 'Service',
-        metadata: { generateName: 'lab-' },
-        spec: {
-          type: 'NodePort',
-          ports: [database.nodePort, database.ledgerPort].map((port) => ({
-            name: `p${String(port)}`,
-            port,
-            nodePort: port,
-          })),
-        },
-      }),
-    })
+    .run(
+      ['create', '--dry-run=server', '--namespace', state === 'absent' ? 'default' : namespace, '-f', '-'],
+      {
+        input: JSON.stringify({
+          apiVersion: 'v1',
+          kind: 'Service',
+          metadata: { generateName: 'lab-' },
+          spec: {
+            type: 'NodePort',
+            ports: [database.nodePort, database.ledgerPort].map((port) => ({
+              name: `p${String(port)}`,
+              port,
+              nodePort: port,
+            })),
+          },
+        }),
+      },
+    )
     .catch(messageOf)
   const ports = [...said.matchAll(/(\d+): provided port is already allocated/g)].map(([, port]) => port)
   return ports.length === 0
@@ -245,11 +264,10 @@ const scenarioOnCluster = async (
   if (!database || cluster?.namespace === undefined)
     return [{ why: 'its database is on an iSCSI disk, which an existing cluster does not have' }]
   const rights = scenarioRights([scenario])
+  const state = await stateOf(context, cluster.namespace)
   const workers = machinesWith(lab, 'worker').length
   // A node that takes no pods any more leaves its work to another one.
-  const moves =
-    scenario.expect.takeover !== undefined ||
-    scenario.inject.some(({ fault }) => fault === 'drain' || fault === 'cordon')
+  const moves = scenario.expect.takeover !== undefined || cordons(scenario)
   const only = moves ? await onlyNodeOf(context, claimOf(database), cluster.namespace) : undefined
   return [
     ...(moves && workers < 2
@@ -269,8 +287,8 @@ const scenarioOnCluster = async (
           },
         ]),
     ...(await withoutStorage(context)),
-    ...(await withoutNamespace(context, cluster.namespace, rights.namespace, rights.cluster)),
-    ...(await takenPorts(context, cluster.namespace)),
+    ...(await withoutNamespace(context, cluster.namespace, state, rights.namespace, rights.cluster)),
+    ...(await takenPorts(context, cluster.namespace, state)),
     ...(await unreachable(context)),
   ]
 }

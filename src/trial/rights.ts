@@ -48,16 +48,17 @@ const cordonRight: Right = { group: '', resources: ['nodes'], verbs: ['patch'] }
 /** In the whole cluster, to see on which nodes the volume of a database can be used. */
 const volumeRight: Right = { group: '', resources: ['persistentvolumes'], verbs: ['get'] }
 
+/** Whether a scenario keeps a node from taking pods. */
+export const cordons = ({ inject }: ScenarioSpec): boolean =>
+  inject.some(({ fault }) => fault === 'drain' || fault === 'cordon')
+
 /** What scenarios need: in the namespace of their lab, and in the whole cluster. */
 export const scenarioRights = (
   scenarios: readonly ScenarioSpec[],
 ): { readonly namespace: readonly Right[]; readonly cluster: readonly Right[] } => {
-  const cordons = scenarios.some(({ inject }) =>
-    inject.some(({ fault }) => fault === 'drain' || fault === 'cordon'),
-  )
   return {
     namespace: [...namespaceRights, ...homeRights],
-    cluster: [volumeRight, ...(cordons ? [cordonRight] : [])],
+    cluster: [volumeRight, ...(scenarios.some(cordons) ? [cordonRight] : [])],
   }
 }
 
