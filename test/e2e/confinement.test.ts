@@ -169,7 +169,7 @@ interface Answer {
   readonly body: string
 }
 
-const ask = (method: string, path: string, body?: string): Promise<Answer> =>
+const askOnce = (method: string, path: string, body?: string): Promise<Answer> =>
   new Promise((resolve, reject) => {
     const call = request({ socketPath: socket, method, path, agent: false }, (response) => {
       let text = ''
@@ -185,6 +185,18 @@ const ask = (method: string, path: string, body?: string): Promise<Answer> =>
     call.on('error', reject)
     call.end(body)
   })
+
+/** As every client of the supervisor does, it waits for a place while the queue of new connections is full. */
+const ask = async (method: string, path: string, body?: string): Promise<Answer> => {
+  for (const until = Date.now() + 10_000; ;) {
+    try {
+      return await askOnce(method, path, body)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN' || Date.now() > until) throw error
+      await delay(20)
+    }
+  }
+}
 
 /** Sends raw bytes that no client would send. */
 const say = async (bytes: string): Promise<string> => {

@@ -320,7 +320,8 @@ const main = (socketPath: string, address: string, logPath: string): void => {
     setImmediate(() => {
       process.disconnect()
     })
-    server.listen(socketPath, () => chmodSync(socketPath, 0o600))
+    // As many waiting connections as the host allows (net.core.somaxconn), instead of the 511 of Node.js.
+    server.listen({ path: socketPath, backlog: 65_535 }, () => chmodSync(socketPath, 0o600))
   })
 }
 

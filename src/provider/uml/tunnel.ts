@@ -1,9 +1,31 @@
 /** The host's side of the supervisor's socket. */
 import { request } from 'node:http'
 import type { Socket } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+
+/** Milliseconds that a call waits for a place in the queue of a busy supervisor. */
+const queueTimeout = 10_000
+
+/**
+ * Makes a call that may find the supervisor's queue of new connections full: the kernel then refuses at once with
+ * EAGAIN, before anything is sent, so the call is made again until there is a place.
+ */
+const whenQueued = async <T>(call: () => Promise<T>): Promise<T> => {
+  for (const until = performance.now() + queueTimeout; ;) {
+    try {
+      return await call()
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN' || performance.now() >= until) throw error
+      await delay(20)
+    }
+  }
+}
 
 /** A TCP connection to an address inside the lab's network. */
 export const connectThrough = (socketPath: string, host: string, port: number): Promise<Socket> =>
+  whenQueued(() => connectOnce(socketPath, host, port))
+
+const connectOnce = (socketPath: string, host: string, port: number): Promise<Socket> =>
   new Promise((resolve, reject) => {
     const call = request({ socketPath, method: 'CONNECT', path: `${host}:${String(port)}` })
     call.once('connect', (response, socket, head) => {
@@ -39,7 +61,9 @@ export const callSupervisor = <T>(
   method: 'GET' | 'PUT' | 'DELETE',
   path: string,
   body?: unknown,
-): Promise<T> =>
+): Promise<T> => whenQueued(() => callOnce<T>(socketPath, method, path, body))
+
+const callOnce = <T>(socketPath: string, method: string, path: string, body: unknown): Promise<T> =>
   new Promise((resolve, reject) => {
     // A new connection each time: on a busy host, a kept one may be closed just when it is used again.
     const call = request({ socketPath, method, path, agent: false }, (response) => {

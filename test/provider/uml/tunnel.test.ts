@@ -1,0 +1,41 @@
+import { createServer } from 'node:http'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { expect, it, onTestFinished } from 'vitest'
+import { callSupervisor, connectThrough } from '../../../src/provider/uml/tunnel.js'
+
+/** A server whose queue of new connections has one place, and which is full until it is next able to accept. */
+const busyServer = async () => {
+  const folder = mkdtempSync('/tmp/lab-tunnel-')
+  const path = join(folder, 'socket')
+  const server = createServer((_, response) => response.end('{"answered":true}'))
+  server.on('connect', (_, line) => line.end('HTTP/1.1 200 OK\r\n\r\nhello'))
+  server.listen({ path, backlog: 1 })
+  await once(server, 'listening')
+  const idle: Socket[] = []
+  onTestFinished(() => {
+    for (const line of idle) line.destroy()
+    server.closeAllConnections()
+    server.close()
+    rmSync(folder, { recursive: true })
+  })
+  const refused = new Set<string | undefined>()
+  for (let each = 0; each < 10; each++)
+    idle.push(connect(path).on('error', ({ code }: NodeJS.ErrnoException) => refused.add(code)))
+  return { path, refused }
+}
+
+it('waits for a place in the queue of a supervisor that is too busy to accept a request', async () => {
+  const { path, refused } = await busyServer()
+  await expect(callSupervisor(path, 'GET', '/machines')).resolves.toEqual({ answered: true })
+  expect(refused).toContain('EAGAIN')
+})
+
+it('waits for a place in the queue of a supervisor that is too busy to accept a tunnel', async () => {
+  const { path, refused } = await busyServer()
+  const tunnel = await connectThrough(path, '192.168.56.10', 22)
+  expect(String(await once(tunnel, 'data'))).toBe('hello')
+  expect(refused).toContain('EAGAIN')
+})
