@@ -10,7 +10,7 @@ import tseslint from 'typescript-eslint'
 const layers = {
   ready: { src: ['plan/step'], packages: [] },
   lab: {
-    src: ['error', 'identity', 'machine/sh', 'providers', 'ready', 'render'],
+    src: ['error', 'identity', 'machine/sh', 'package', 'providers', 'ready', 'render'],
     packages: ['yaml', 'zod', 'fastest-levenshtein'],
   },
   machine: {
@@ -18,7 +18,7 @@ const layers = {
     packages: ['execa', 'node-ssh', 'ssh2', 'tar-stream'],
   },
   parts: {
-    src: ['error', 'machine', 'render', 'state', 'trust'],
+    src: ['error', 'machine', 'package', 'state', 'trust'],
     packages: ['execa', 'handlebars', 'proper-lockfile', 'tar-stream', 'yaml', 'zod'],
   },
   provider: {
@@ -38,6 +38,7 @@ const layers = {
       'fencing',
       'lab',
       'machine',
+      'package',
       'plan',
       'provider/provider',
       'ready',
@@ -95,17 +96,20 @@ const layers = {
       'lab',
       'machine',
       'plan',
-      'render',
+      'package',
       'state',
       'trial',
       'view/canvas',
     ],
     packages: ['zod'],
   },
-  report: { src: ['error', 'fault', 'lab', 'plan', 'render', 'state', 'trial'], packages: ['zod'] },
+  report: {
+    src: ['error', 'fault', 'lab', 'package', 'plan', 'render', 'state', 'trial'],
+    packages: ['zod'],
+  },
   view: { src: ['error', 'parts/preparation', 'plan/step', 'trial/trial-event'], packages: ['listr2'] },
   bundle: {
-    src: ['concurrent', 'error', 'parts', 'render', 'state', 'trust', 'version'],
+    src: ['concurrent', 'error', 'package', 'parts', 'state', 'trust'],
     packages: ['execa', 'zod'],
   },
   class: {
@@ -115,6 +119,7 @@ const layers = {
       'lab',
       'listen',
       'lock',
+      'package',
       'parts',
       'provider/uml',
       'render',
@@ -133,6 +138,7 @@ const layers = {
       'journal',
       'lab',
       'machine',
+      'package',
       'parts',
       'plan',
       'provider',
@@ -146,7 +152,7 @@ const layers = {
       'trial',
       'trust',
       'up',
-      'version',
+
       'view',
     ],
     packages: [],
@@ -199,7 +205,7 @@ const layers = {
       'trial',
       'trust',
       'up',
-      'version',
+
       'view',
     ],
     packages: ['commander'],

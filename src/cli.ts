@@ -6,7 +6,7 @@ import { runCommandLine } from './command-line/command-line.js'
 import type { Io } from './command-line/verb.js'
 import { verbs } from './command/verbs.js'
 import { exitCodes, Interrupted, LabError } from './error.js'
-import { version } from './version.js'
+import { version } from './package.js'
 
 const abort = new AbortController()
 // A terminal of unknown width reports 0 columns, for which listr2 would print one letter per line.

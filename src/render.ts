@@ -1,11 +1,8 @@
 import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import Handlebars from 'handlebars'
 import { stringify } from 'yaml'
 import { quote } from './machine/sh.js'
-
-/** The project's top folder: `src/` and `dist/` both lie directly in it. */
-export const projectRoot = fileURLToPath(new URL('..', import.meta.url))
+import { projectRoot } from './package.js'
 
 const handlebars = Handlebars.create()
 

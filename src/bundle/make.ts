@@ -17,7 +17,7 @@ import { brotliCompress, constants } from 'node:zlib'
 import { forEachAtOnce } from '../concurrent.js'
 import { exitCodes, Interrupted, LabError } from '../error.js'
 import { makeFolder } from '../trust.js'
-import { version } from '../version.js'
+import { version } from '../package.js'
 import type { Maker } from './makers.js'
 import {
   type BundleFile,

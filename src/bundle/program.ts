@@ -8,7 +8,7 @@ import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { execa } from 'execa'
 import { LabError } from '../error.js'
-import { projectRoot } from '../render.js'
+import { projectRoot } from '../package.js'
 import { sha256Of } from './manifest.js'
 
 export interface ProgramFile {

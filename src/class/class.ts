@@ -17,8 +17,6 @@ import { folderFrom, readIfThere, writePrivate } from '../state.js'
 import { makeFolder, refuseForeign } from '../trust.js'
 import { newToken } from './tokens.js'
 
-export { projectRoot } from '../render.js'
-
 const seat = z.strictObject({
   /** `07` */
   id: z.string().regex(/^\d{2,3}$/),

@@ -7,7 +7,7 @@ import { realpath } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { cacheRoot } from '../parts/parts.js'
-import { projectRoot } from '../render.js'
+import { projectRoot } from '../package.js'
 
 export interface Account {
   readonly name: string

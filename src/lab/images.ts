@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parse } from 'yaml'
 import { LabError } from '../error.js'
-import { projectRoot } from '../render.js'
+import { projectRoot } from '../package.js'
 import type { Lab, MachineSpec } from './lab.js'
 import { didYouMean } from './suggest.js'
 

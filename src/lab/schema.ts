@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { providerNames } from '../providers.js'
 import { readyChecks } from '../ready/list.js'
-import { projectRoot } from '../render.js'
+import { projectRoot } from '../package.js'
 import {
   defaults,
   text,

@@ -10,7 +10,7 @@ import { roles } from '../lab/lab.js'
 import { LabFileError, type LabFileProblem } from '../lab/parse.js'
 import { readSource } from '../lab/source.js'
 import { didYouMean } from '../lab/suggest.js'
-import { projectRoot } from '../render.js'
+import { projectRoot } from '../package.js'
 import { type CheckSpec, checksOf, type ExerciseSpec, exerciseSchema } from './schema.js'
 import { type Language, languages, readWords, type Words } from './words.js'
 

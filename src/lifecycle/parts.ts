@@ -8,7 +8,7 @@ import { exitCodes, LabError } from '../error.js'
 import type { Lab } from '../lab/lab.js'
 import type { Preparation } from '../parts/preparation.js'
 import type { Provider } from '../provider/provider.js'
-import { version } from '../version.js'
+import { version } from '../package.js'
 
 /** Where parts come from. */
 export interface PartsSource {

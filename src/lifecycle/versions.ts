@@ -1,6 +1,6 @@
 import { shell } from '../machine/sh.js'
 import type { Session } from '../session.js'
-import { version } from '../version.js'
+import { version } from '../package.js'
 
 /** The tested versions, so that two reports can be compared: those of lab itself and of what runs on its machines. */
 export const versionsOf = async (session: Session): Promise<Readonly<Record<string, string>>> => {

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { chmod, copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import Handlebars from 'handlebars'
-import { projectRoot } from '../render.js'
+import { projectRoot } from '../package.js'
 import type { Build, Part } from './part.js'
 import { type ImagePin, imagePart, partsFolder, type Pins, referenceOf } from './pins.js'
 

@@ -2,7 +2,7 @@
 import { mkdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { quote } from '../machine/sh.js'
-import { projectRoot } from '../render.js'
+import { projectRoot } from '../package.js'
 import { type Architecture, hostArchitecture } from './architecture.js'
 import { enter, enterScript } from './enter.js'
 import { digestOf } from './image-archive.js'

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parse } from 'yaml'
 import { z } from 'zod'
-import { projectRoot } from '../render.js'
+import { projectRoot } from '../package.js'
 import { architectures } from './architecture.js'
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/)

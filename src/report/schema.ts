@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { projectRoot } from '../render.js'
+import { projectRoot } from '../package.js'
 
 const iso = z.iso.datetime()
 

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { keepAgent, startAgent, stopAgent } from '../../src/fencing/process.js'
 import { agentState, filesOf } from '../../src/fencing/state.js'
 import { holderOf } from '../../src/lock.js'
-import { projectRoot } from '../../src/render.js'
+import { projectRoot } from '../../src/package.js'
 import { dist } from '../helpers/cli.js'
 import { temporaryFolder } from '../helpers/folder.js'
 

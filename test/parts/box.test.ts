@@ -9,7 +9,7 @@ import { hashesOf } from '../../src/parts/graph.js'
 import { boxOf } from '../../src/parts/parts.js'
 import { pins } from '../../src/parts/pins.js'
 import { vagrantProvider } from '../../src/provider/vagrant/vagrant.js'
-import { projectRoot } from '../../src/render.js'
+import { projectRoot } from '../../src/package.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const set = (name: string, value: string): void => {

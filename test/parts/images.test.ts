@@ -3,7 +3,7 @@ import { chmod, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execa } from 'execa'
 import { expect, test } from 'vitest'
-import { projectRoot } from '../../src/render.js'
+import { projectRoot } from '../../src/package.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const images = join(projectRoot, 'parts', 'images')
