@@ -125,7 +125,7 @@ test('a line that was changed by hand is CORRUPT, a missing one is LOST, and the
 })
 
 test('data that cannot be read back is UNKNOWN with a reason, and not a crash', async () => {
-  const { state, request } = await fakeLab({ slowdown: 0.05 })
+  const { state, request } = await fakeLab({ slowdown: 0.2 })
   const said: string[] = []
   const { kubectl } = request.healer
   const ask = kubectl.run.bind(kubectl)

@@ -28,7 +28,7 @@ const countOf = (lines: readonly string[], text: string): number =>
   lines.filter((line) => line.includes(text)).length
 
 // The tests need the `script` of util-linux.
-const linux = { skip: process.platform !== 'linux', timeout: 30_000 }
+const linux = { skip: process.platform !== 'linux', timeout: 90_000 }
 
 describe('on a real pseudo-terminal', linux, () => {
   test.each([

@@ -19,8 +19,11 @@ process.stdout.write = ((...words: Parameters<typeof write>) => {
 /** Waits until the view has drawn its present state: a busy host may draw later than any fixed time. */
 const nextFrame = (): Promise<void> =>
   new Promise((resolve) => {
+    // The view's own timers let the process end.
+    const busy = setInterval(() => undefined, 1000)
     const call = (): void => {
       onDraw.delete(call)
+      clearInterval(busy)
       resolve()
     }
     onDraw.add(call)
@@ -50,10 +53,13 @@ const play = async (step: Step, time: number): Promise<StepResult> => {
   view.event({ type: 'step-started', step })
   await wait(time / 4)
   view.event({ type: 'step-applying', step, why: `${step.id} is so: no: nothing there` })
+  await nextFrame()
   await wait(time / 4)
   view.event({ type: 'step-progress', step, note: 'pulling registry.k8s.io/pause:3.10' })
+  await nextFrame()
   await wait(time / 4)
   view.event({ type: 'step-waiting', step, waitingFor: `${step.id} is so`, saw: 'connection refused' })
+  await nextFrame()
   await wait(time / 4)
   return resultOf(step, 'changed', { seconds: time / 1000 })
 }
