@@ -4,8 +4,9 @@
  * a quarter of an hour), `--slow` (also a power cut with Kubernetes' own settings, a quarter of an hour), `--only up`
  * or `--only faults`. Prints a table, and then JSON. Nothing here passes or fails by time. `--only course` measures
  * time and memory of the course's labs, a quarter of an hour. `--only ha` compares hacmp, which has no single point of
- * failure, with iscsi-ha, ten minutes. `--only vagrant` compares with Vagrant itself, on
- * libvirt: `sudo npm run test:vagrant -- --bench` provides a libvirt.
+ * failure, with iscsi-ha, ten minutes. `--only guard` drains the database's node with and without the guard of its LUN,
+ * in turn; with `--runs 10`, a quarter of an hour. `--only vagrant` compares with Vagrant itself, on libvirt: `sudo npm
+ * run test:vagrant -- --bench` provides a libvirt.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -23,7 +24,7 @@ const { values } = parseArgs({
     only: { type: 'string' },
   },
 })
-const parts = ['up', 'faults', 'course', 'ha', 'vagrant']
+const parts = ['up', 'faults', 'course', 'ha', 'guard', 'vagrant']
 if (values.only !== undefined && !parts.includes(values.only)) {
   console.error(`--only ${values.only}: expected ${parts.join(' or ')}`)
   tidy()
@@ -235,11 +236,27 @@ const againstVagrant = async () => {
   await must(['down', 'iscsi'])
 }
 
+/**
+ * What the guard of a LUN adds to a takeover. Without its wrappers, a kubelet finds the programs of the system instead.
+ */
+const guard = async () => {
+  const wrappers = '/etc/lab/lun-guard'
+  const onWorkers = async (command) => {
+    for (const worker of ['worker1', 'worker2']) await must(['ssh', 'iscsi-ha', worker, '--', command])
+  }
+  await must(['up', 'iscsi-ha'])
+  await noteGap('drain, with the guard of the LUN', null, ['iscsi-ha', 'drain'])
+  await onWorkers(`mv ${wrappers} ${wrappers}.off`)
+  await noteGap('drain, without the guard of the LUN', null, ['iscsi-ha', 'drain'])
+  await onWorkers(`mv ${wrappers}.off ${wrappers}`)
+}
+
 for (let run = 0; run < runs; run++) {
   if (wanted('up')) await ups()
   if (wanted('faults')) await faults()
   if (wanted('course')) await course()
   if (wanted('ha')) await highAvailability()
+  if (wanted('guard')) await guard()
   if (wanted('vagrant')) await againstVagrant()
 }
 await lab(['down', 'iscsi-ha'])
