@@ -19,6 +19,12 @@ const pause = 200
  */
 const ownWordStands = 15_000
 
+/**
+ * Milliseconds after a command that changed the lab in which a worker that was watched before it may become ready
+ * again: the command may have paused all machines or restarted a kubelet, which renews its lease every 10 s.
+ */
+const settling = 30_000
+
 /** Timeout of one attempt in milliseconds: a target may take 20 s to end a session, and the taint 10 s more. */
 const attemptDeadline = 35_000
 
@@ -75,6 +81,9 @@ interface Attempts {
  * Only a worker that was seen ready in this boot can be lost, and a fenced one is left alone. While no other worker
  * is ready, nobody could take over, so nobody is fenced. A fence that was recorded but never confirmed is continued,
  * whoever began it.
+ *
+ * While another command changes the lab, nobody is lost. When it has ended, a worker that could be lost before can be
+ * lost again: at once if it is off, and after `settling` if it is not ready; unless it was switched on meanwhile.
  */
 export const fencingAgent = async (
   context: Context,
@@ -86,12 +95,22 @@ export const fencingAgent = async (
   const nodes = new Map<string, Seen>()
   const runs = new Map<string, Run>()
   const armed = new Set<string>()
+  /** The workers that were armed when a command began to change the lab, with the run that each had. */
+  const kept = new Map<string, string | undefined>()
+  /** When the last such command ended, by `performance.now`; undefined while one works. */
+  let resumed: number | undefined = 0
   const confirmed = new Set(before)
   const attempts = new Map<string, Attempts>()
   const working = new Set<Promise<void>>()
   const watching = kubectl.watch(
     ['nodes'],
     ({ type, object }) => {
+      if (type === 'DELETED') {
+        // Removed on purpose: there is no node to fence any more.
+        nodes.delete(object.metadata.name)
+        kept.delete(object.metadata.name)
+        armed.delete(object.metadata.name)
+      }
       if (type !== 'ADDED' && type !== 'MODIFIED') return
       const { conditions, nodeInfo } = object['status'] as {
         conditions?: readonly { type: string; status: string }[]
@@ -117,6 +136,26 @@ export const fencingAgent = async (
       if (status === 'running' && known?.since !== since)
         // At the first observation, Kubernetes already knows this run.
         runs.set(name, { since, before: known ? nodes.get(name)?.bootId : undefined })
+    }
+  }
+
+  /** While a command changes the lab. */
+  const suspend = (): void => {
+    for (const name of armed) kept.set(name, runs.get(name)?.since)
+    armed.clear()
+    attempts.clear()
+    resumed = undefined
+  }
+
+  /** When that command has ended: arms those whose fate it cannot have decided. */
+  const resume = (states: readonly MachineState[]): void => {
+    resumed ??= performance.now()
+    const settled = performance.now() - resumed > settling * (provider.slowdown ?? 1)
+    for (const [name, since] of kept) {
+      const on = states.some((state) => state.name === name && state.status === 'running')
+      if (on && !settled && runs.get(name)?.since === since && !nodes.get(name)?.ready) continue
+      kept.delete(name)
+      if (runs.get(name)?.since === since) armed.add(name)
     }
   }
 
@@ -211,10 +250,9 @@ export const fencingAgent = async (
     try {
       const states = await provider.states(lab)
       follow(states)
-      if (await suspended()) {
-        armed.clear()
-        attempts.clear()
-      } else {
+      if (await suspended()) suspend()
+      else {
+        resume(states)
         const fences = fencesIn(await readJournal(lab))
         const wanted = [
           ...lostAmong(states, fences).keys(),

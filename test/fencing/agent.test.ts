@@ -50,6 +50,8 @@ const watched = async (method: FenceMethod) => {
         },
       },
     } as unknown as WatchEvent)
+  const remove = (name: string): void =>
+    tell({ type: 'DELETED', object: { metadata: { name } } } as unknown as WatchEvent)
   const context = {
     lab,
     signal: abort.signal,
@@ -114,14 +116,18 @@ const watched = async (method: FenceMethod) => {
     abort.signal,
   )
   agent.catch(() => undefined)
-  await vi.waitFor(() => expect(world.armed).toEqual(['worker1', 'worker2']))
-  return { world, node, context }
+  await vi.waitFor(() => expect(world.armed).toEqual(['worker1', 'worker2']), { timeout: patience })
+  return { world, node, remove, context }
 }
+
+/** Milliseconds for the agent to act, also on a host that is busy with other things. */
+const patience = 20_000
+vi.setConfig({ testTimeout: 60_000 })
 
 /** Longer than three checks. */
 const aWhile = (): Promise<void> => delay(700)
 const oneIsFenced = (world: { readonly fenced: readonly Fenced[] }): Promise<void> =>
-  vi.waitFor(() => expect(world.fenced).toHaveLength(1), { timeout: 3000 })
+  vi.waitFor(() => expect(world.fenced).toHaveLength(1), { timeout: patience })
 
 test('the agent fences a worker that is off, taints it afterwards, and records how to undo both', async () => {
   const { world } = await watched('power')
@@ -202,11 +208,80 @@ test('the agent fences nobody while no other worker is ready to take over', asyn
   expect(world.done).toEqual([])
 })
 
+/** Time passes for the agent, but not for its pauses. */
+const later = (milliseconds: number): void => {
+  vi.spyOn(performance, 'now').mockReturnValue(performance.now() + milliseconds)
+}
+
 test('the agent fences nobody while another command changes the lab', async () => {
   const { world } = await watched('power')
   world.suspended = true
   await aWhile()
   world.runs.delete('worker1')
+  await aWhile()
+  expect(world.done).toEqual([])
+})
+
+test('the agent fences a worker that lost its power during a command, when the command has ended', async () => {
+  const { world } = await watched('power')
+  world.suspended = true
+  await aWhile()
+  world.runs.delete('worker1')
+  await aWhile()
+  world.suspended = false
+  await oneIsFenced(world)
+  expect(world.done).toEqual(['taint node worker1'])
+})
+
+test('the agent gives a worker that a command has disturbed 30 s to become ready, and fences it afterwards', async () => {
+  const { world, node } = await watched('power')
+  world.suspended = true
+  await aWhile()
+  node('worker1', false, 1)
+  world.suspended = false
+  await aWhile()
+  later(29_000)
+  await aWhile()
+  expect(world.done).toEqual([])
+  later(2_000)
+  await oneIsFenced(world)
+  expect(world.done).toEqual(['cut worker1', 'taint node worker1'])
+})
+
+test('the agent fences a worker that became ready after a command, and then did not stay so, without delay', async () => {
+  const { world, node } = await watched('power')
+  world.suspended = true
+  await aWhile()
+  node('worker1', false, 1)
+  world.suspended = false
+  await aWhile()
+  node('worker1', true, 1)
+  await vi.waitFor(() => expect(world.armed).toContain('worker1'), { timeout: patience })
+  node('worker1', false, 1)
+  await oneIsFenced(world)
+})
+
+test('the agent waits for the first report of a worker that a command has switched on', async () => {
+  const { world, node } = await watched('power')
+  world.suspended = true
+  await aWhile()
+  world.runs.set('worker1', 7)
+  node('worker1', false, 1)
+  await aWhile()
+  world.suspended = false
+  later(40_000)
+  await aWhile()
+  expect(world.done).toEqual([])
+  node('worker1', true, 7)
+  await vi.waitFor(() => expect(world.armed).toContain('worker1'), { timeout: patience })
+})
+
+test('the agent forgets a worker that a command has removed from the cluster', async () => {
+  const { world, remove } = await watched('power')
+  world.suspended = true
+  await aWhile()
+  world.runs.delete('worker1')
+  remove('worker1')
   await aWhile()
   world.suspended = false
   await aWhile()
@@ -227,6 +302,6 @@ test('the agent ignores what Kubernetes reports about an earlier boot, however o
     await aWhile()
     expect(world.fenced).toHaveLength(1)
     node('worker1', true, run)
-    await vi.waitFor(() => expect(world.armed).toContain('worker1'), { timeout: 3000 })
+    await vi.waitFor(() => expect(world.armed).toContain('worker1'), { timeout: patience })
   }
 })
