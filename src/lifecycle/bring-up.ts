@@ -4,8 +4,10 @@ import { exitCodes, LabError } from '../error.js'
 import { type Lab, pairsOf } from '../lab/lab.js'
 import type { LabText } from '../lab/load.js'
 import type { Agreement, PartProgress } from '../parts/preparation.js'
+import type { Plan } from '../context.js'
 import { leftOutLines } from '../plan/plan.js'
 import { runPlan, succeeded } from '../plan/runner.js'
+import { together } from '../plan/together.js'
 import type { Report, RunEvent } from '../plan/step.js'
 import { lacks, lacksSsh, lacksSwitches, type Provider } from '../provider/provider.js'
 import type { Session } from '../session.js'
@@ -79,6 +81,32 @@ const remember = async (read: LabText, lab: Lab, provider: Provider): Promise<vo
   if (lacksSsh(provider) === undefined) await writeAccess(lab, provider)
 }
 
+/**
+ * Waits until everything that a run has changed holds at one moment, and adds this to its report. It comes last: a
+ * heal and a snapshot, which pauses the machines, disturb a lab, too.
+ */
+export const confirmed = async (
+  report: Report,
+  plan: Plan,
+  session: Session,
+  event: (event: RunEvent) => void,
+): Promise<Report> => {
+  if (!succeeded(report) || report.results.every(({ outcome }) => outcome !== 'changed')) return report
+  const { name } = session.lab
+  const whole = await runPlan(
+    together(plan, `Check ${name} as a whole`, `lab verify ${name}`),
+    'apply',
+    session,
+    event,
+  )
+  return {
+    ...report,
+    seconds: report.seconds + whole.seconds,
+    interrupted: whole.interrupted,
+    results: [...report.results, ...whole.results],
+  }
+}
+
 /** A lab that should be brought up. */
 export interface Wanted {
   readonly lab: Lab
@@ -112,5 +140,5 @@ export const bringUp = async (
   // This undo needs the lab to be up: only an API server can uncordon a node.
   await healFirst(session, notice)
   if (snapshot && succeeded(report)) await keepClean(session, report, notice)
-  return report
+  return confirmed(report, plan, session, event)
 }
