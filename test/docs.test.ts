@@ -137,11 +137,16 @@ describe('what is translated', () => {
     },
   )
 
-  test.each(translations)('$japanese uses one Japanese word for one thing', ({ japanese }) => {
-    const text = read(japanese)
+  test.each([
+    ...translations.map(({ japanese }) => japanese),
+    ...within('labs/learn', 'ja.md'),
+    ...['src/learn/screen.ts', 'src/class/cards.ts', 'templates/class/files/desk.js'],
+  ])('%s uses one Japanese word for one thing', (file) => {
+    const text = read(file)
     const banned = [
       ...['ポッド', '報告書', '予算', '空白', '材料', 'ディレクトリ', 'レジャー', 'ターミナル'],
-      ...['サーバー', 'クラスター', 'フォルダー', 'コンピューター', 'ブラウザー', 'ユーザ名'],
+      ...['サーバー', 'クラスター', 'フォルダー', 'コンピューター', 'ブラウザー', 'コントローラー'],
+      ...['ユーザ名', '読み返'],
     ]
     expect(banned.filter((word) => text.includes(word))).toEqual([])
     // There must be a space between a Latin word and Japanese text.

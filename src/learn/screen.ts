@@ -20,7 +20,7 @@ export const interfaceWords = {
     hint: 'Hint',
     solution: 'Solution',
     done: 'Done',
-    goOn: 'Enter: go on',
+    goOn: 'Enter: next step',
     noHint: 'There is no hint for this step.',
     noSolution: 'Only you know the answer: any answer is accepted.',
     keys: 'h hint · s solution · a start the step again · r reset · l list · q quit; then Enter',
@@ -31,8 +31,8 @@ export const interfaceWords = {
     notReset: 'The lab was not restored.',
     finished: (time: string, hints: number) =>
       `Finished after ${time}, with ${String(hints)} hints and solutions.`,
-    noLonger: 'no longer so',
-    broken: 'Only a reset helps (r)',
+    noLonger: 'no longer holds',
+    broken: 'The lab must be reset (r)',
     minutes: (minutes: number) => `about ${String(minutes)} minutes`,
     began: 'Type the commands of the lab in a second terminal.',
     drawing: 'Preparing the step…',
@@ -63,7 +63,7 @@ export const interfaceWords = {
     noLonger: '今は満たされていません',
     broken: 'リセットが必要です (r)',
     minutes: (minutes: number) => `目安 ${String(minutes)} 分`,
-    began: '別のターミナルを開いて、そこでコマンドを実行してください。',
+    began: '別の端末を開いて、そこでコマンドを実行してください。',
     drawing: 'ラボに何かを仕掛けています…',
   },
 } as const

@@ -243,7 +243,7 @@ describe.runIf(root)('lab class', () => {
           await page.keyboard.type(solution.endsWith('\n') ? solution : `${solution}\n`)
           await page.click('#terminal')
         }
-        await shows(page, 'Enter: go on')
+        await shows(page, 'Enter: next step')
         await picture(page, `exercise-${id}`)
         await page.keyboard.type('\n')
       }
