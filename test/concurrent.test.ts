@@ -15,14 +15,14 @@ const counted = () => {
   return { seen, work }
 }
 
-test('works on every item, and on no more than so many at once', async () => {
+test('parallel work reaches every item, and never more than the limit at once', async () => {
   const { seen, work } = counted()
   await forEachAtOnce([1, 2, 3, 4, 5, 6, 7], 3, work)
   expect(seen.most).toBe(3)
   expect(seen.done.sort()).toEqual([1, 2, 3, 4, 5, 6, 7])
 })
 
-test('asks a source for an item only when there is time for it', async () => {
+test('a source is asked for an item only when there is room to work on it', async () => {
   const { seen, work } = counted()
   let made = 0
   async function* source() {
@@ -39,7 +39,7 @@ test('asks a source for an item only when there is time for it', async () => {
   expect(seen.done).toHaveLength(6)
 })
 
-test('throws the first failure, tells the others, and begins nothing more', async () => {
+test('the first failure ends parallel work: the others are told, and nothing more begins', async () => {
   const begun: number[] = []
   let told = false
   const failing = forEachAtOnce([1, 2, 3, 4], 2, async (item, stopped) => {
@@ -52,7 +52,7 @@ test('throws the first failure, tells the others, and begins nothing more', asyn
   expect(begun).toEqual([1, 2])
 })
 
-test('throws what its source throws', async () => {
+test('an error of the source ends parallel work', async () => {
   async function* source() {
     yield await Promise.resolve(1)
     throw new Error('the file became shorter')
@@ -60,7 +60,7 @@ test('throws what its source throws', async () => {
   await expect(forEachAtOnce(source(), 2, async () => undefined)).rejects.toThrow('the file became shorter')
 })
 
-test('lets work begin in the order in which it came, and no more than so much at once', async () => {
+test('queued work begins in the order of arrival, and never more than the limit at once', async () => {
   const { seen, work } = counted()
   const inTurn = inTurns(2)
   const failed = inTurn(() => Promise.reject(new Error('this one')))

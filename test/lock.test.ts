@@ -86,7 +86,7 @@ class Other {
 const left = (): Promise<readonly string[]> => readdir(join(folder, 'deep'))
 
 describe('a lock', () => {
-  test('takes a lock and gives it back, and leaves nothing behind', async () => {
+  test('lab takes a lock and releases it, and leaves nothing behind', async () => {
     const one = new Other()
     await one.says('has')
     expect(await left()).toEqual(['lock'])
@@ -98,7 +98,7 @@ describe('a lock', () => {
     await two.gives()
   })
 
-  test('tells a second process at once who holds the lock', async () => {
+  test('lab tells a second process at once who holds the lock', async () => {
     const one = new Other('lab up iscsi-ha')
     await one.says('has')
     const two = new Other('lab down iscsi-ha')
@@ -115,7 +115,7 @@ describe('a lock', () => {
     await one.gives()
   })
 
-  test('waits for a lock on request, says so once, and takes it as soon as it is free', async () => {
+  test('lab waits for a lock on request, says so once, and takes it as soon as it is free', async () => {
     const one = new Other('lab up a')
     await one.says('has')
     const two = new Other('lab down a', { WAIT: 'yes' })
@@ -131,7 +131,7 @@ describe('a lock', () => {
     expect(await left()).toEqual([])
   })
 
-  test('stops waiting at Ctrl-C, and leaves the lock with its holder', async () => {
+  test('lab stops waiting at Ctrl-C, and leaves the lock with its holder', async () => {
     const one = new Other()
     await one.says('has')
     const two = new Other('lab down a', { WAIT: 'yes' })
@@ -142,7 +142,7 @@ describe('a lock', () => {
     await one.gives()
   })
 
-  test('gives the lock to exactly one of many processes that ask at once', async () => {
+  test('lab gives the lock to exactly one of many processes that ask at once', async () => {
     const all = Array.from({ length: 6 }, (_, index) => new Other(`lab up ${index}`))
     await Promise.all(all.map((other) => Promise.any([other.says('has'), other.says('busy')])))
     expect(all.filter(({ said }) => said[0] === 'has ')).toHaveLength(1)
@@ -150,20 +150,23 @@ describe('a lock', () => {
 })
 
 describe('a lock whose holder is gone', () => {
-  test.each(['SIGKILL', 'SIGHUP'] as const)('a lock of such a holder is free at once: %s', async (signal) => {
-    const one = new Other('lab up a')
-    await one.says('has')
-    await one.kill(signal)
-    expect(await left()).toEqual(['lock'])
-    const two = new Other('lab up b')
-    await two.says('has')
-    expect(two.said).toEqual(['has '])
-    expect(JSON.parse(await readFile(path, 'utf8'))).toMatchObject({ pid: two.pid, command: 'lab up b' })
-    await two.gives()
-    expect(await left()).toEqual([])
-  })
+  test.each(['SIGKILL', 'SIGHUP'] as const)(
+    'the lock of a holder that is gone is free at once: %s',
+    async (signal) => {
+      const one = new Other('lab up a')
+      await one.says('has')
+      await one.kill(signal)
+      expect(await left()).toEqual(['lock'])
+      const two = new Other('lab up b')
+      await two.says('has')
+      expect(two.said).toEqual(['has '])
+      expect(JSON.parse(await readFile(path, 'utf8'))).toMatchObject({ pid: two.pid, command: 'lab up b' })
+      await two.gives()
+      expect(await left()).toEqual([])
+    },
+  )
 
-  test('frees processes that wait for a lock when its holder is gone', async () => {
+  test('lab frees processes that wait for a lock when its holder is gone', async () => {
     const one = new Other('lab up a')
     await one.says('has')
     const two = new Other('lab up b', { WAIT: 'yes' })
@@ -173,7 +176,7 @@ describe('a lock whose holder is gone', () => {
     await two.gives()
   })
 
-  test('takes over the lock of a zombie process', async () => {
+  test('lab takes over the lock of a zombie process', async () => {
     // The holder's parent never waits for it, so its pid stays in /proc, as under the first process of a container.
     const parent = execa(
       'bash',
@@ -203,7 +206,7 @@ describe('a lock whose holder is gone', () => {
     await two.gives()
   })
 
-  test('takes over a lock whose pid belongs to another process by now', async () => {
+  test('lab takes over a lock whose pid belongs to another process by now', async () => {
     const one = new Other('lab up a')
     await one.says('has')
     const holder = JSON.parse(await readFile(path, 'utf8'))
@@ -215,7 +218,7 @@ describe('a lock whose holder is gone', () => {
     await two.gives()
   })
 
-  test('takes over a lock file that a power cut left empty', async () => {
+  test('lab takes over a lock file that a power cut left empty', async () => {
     const one = new Other()
     await one.says('has')
     await one.kill('SIGKILL')
@@ -226,7 +229,7 @@ describe('a lock whose holder is gone', () => {
     expect(await left()).toEqual([])
   })
 
-  test('never gives the lock of a dead holder to two processes at once', async () => {
+  test('lab never gives the lock of a dead holder to two processes at once', async () => {
     // Each takes the lock, checks that it is alone, and leaves the lock as a killed process would: all others then
     // find it at once.
     const racer = `

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { writePrivate } from '../src/state.js'
 import { temporaryFolder } from './helpers/folder.js'
 
-test('keeps one complete version of a file that several steps write at once, and leaves nothing next to it', async () => {
+test('a file that several steps write at once is one complete version, with nothing left next to it', async () => {
   const folder = await temporaryFolder()
   const file = join(folder, 'made', 'Vagrantfile')
   const texts = Array.from({ length: 50 }, (_, index) => String(index).repeat(10_000))
@@ -14,7 +14,7 @@ test('keeps one complete version of a file that several steps write at once, and
   expect((await stat(file)).mode & 0o777).toBe(0o600)
 })
 
-test('leaves nothing behind when a file cannot be written', async () => {
+test('a file that cannot be written leaves nothing behind', async () => {
   const folder = await temporaryFolder()
   await writePrivate(join(folder, 'folder', 'x'), '')
   await expect(writePrivate(join(folder, 'folder'), 'text')).rejects.toThrow()

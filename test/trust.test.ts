@@ -20,18 +20,18 @@ describe.runIf(root)('trusting a folder', () => {
     return folder
   }
 
-  test('trusts our own folder inside one that everybody may write to, such as /tmp', async () => {
+  test('lab trusts our own folder inside one that everybody may write to, such as /tmp', async () => {
     const folder = await made()
     expect(refuseForeign(folder, place)).toBe(folder)
   })
 
-  test('names the real path of a folder that is reached through links', async () => {
+  test('lab names the real path of a folder that is reached through links', async () => {
     const folder = await made()
     await symlink(folder, `${folder}-link`)
     expect(refuseForeign(join(`${folder}-link`, 'x', '..'), place)).toBe(folder)
   })
 
-  test('trusts a folder that does not exist yet', async () => {
+  test('lab trusts a folder that does not exist yet', async () => {
     expect(refuseForeign(join(await made(), 'a', 'b'), place)).toBeUndefined()
   })
 
@@ -82,7 +82,7 @@ describe.runIf(root)('trusting a folder', () => {
     )
   })
 
-  test('refuses a folder when another user made the link that leads to it', async () => {
+  test('lab refuses a folder when another user made the link that leads to it', async () => {
     const folder = await made()
     const link = `${folder}-link`
     await symlink(folder, link)
@@ -90,14 +90,14 @@ describe.runIf(root)('trusting a folder', () => {
     expect(() => refuseForeign(link, place)).toThrow(/state-link belongs to user 4321/)
   })
 
-  test('refuses a folder whose links form a circle', async () => {
+  test('lab refuses a folder whose links form a circle', async () => {
     const folder = await made()
     await symlink('b', join(folder, 'a'))
     await symlink('a', join(folder, 'b'))
     expect(() => refuseForeign(join(folder, 'a'), place)).toThrow(/symbolic links form a loop/)
   })
 
-  test('trusts folders of the user who typed sudo when root asks', async () => {
+  test('lab trusts folders of the user who typed sudo when root asks', async () => {
     const folder = await made()
     await chown(folder, stranger, 0)
     process.env['SUDO_UID'] = String(stranger)
@@ -105,7 +105,7 @@ describe.runIf(root)('trusting a folder', () => {
     expect(refuseForeign(folder, place)).toBe(folder)
   })
 
-  test('refuses files of other users and files that could be read forever', async () => {
+  test('lab refuses files of other users and files that could be read forever', async () => {
     const folder = await made()
     await mkdir(join(folder, 'deep'))
     await writeFile(join(folder, 'deep', 'file'), '')
@@ -140,7 +140,7 @@ describe.runIf(root)('the folder of a lab', () => {
     'machines/target/base.json',
     'machines/target/host_key',
     '../.mine.lock',
-  ])('refuses the folder of a lab with a file of another user in it: %s', async (file) => {
+  ])('lab refuses the folder of a lab with a file of another user in it: %s', async (file) => {
     process.env['LAB_STATE'] = await temporaryFolder()
     const path = join(process.env['LAB_STATE'], 'mine', file)
     await mkdir(join(path, '..'), { recursive: true })
@@ -152,7 +152,7 @@ describe.runIf(root)('the folder of a lab', () => {
 })
 
 describe('making a folder', () => {
-  test('makes a folder and its missing parents, readable only by the owner', async () => {
+  test('lab makes a folder and its missing parents, readable only by the owner', async () => {
     const folder = await temporaryFolder()
     await makeFolder(join(folder, 'a', 'b'))
     await makeFolder(join(folder, 'a', 'b'))
@@ -168,7 +168,7 @@ describe('making a folder', () => {
     { where: '/dev/null', says: /^\/dev\/null cannot be created: a file is in the way$/ },
     { where: '/dev/null/x', says: /^\/dev\/null\/x cannot be created: .*a part of its path is a file/ },
     { where: `/tmp/${'x'.repeat(300)}`, says: /a name in it is too long/ },
-  ])('refuses at once to make a folder where that is impossible: $where', async ({ where, says }) => {
+  ])('lab refuses at once to make a folder where that is impossible: $where', async ({ where, says }) => {
     const begun = performance.now()
     await expect(makeFolder(where)).rejects.toMatchObject({
       exitCode: 3,
@@ -177,7 +177,7 @@ describe('making a folder', () => {
     expect(performance.now() - begun).toBeLessThan(1000)
   })
 
-  test('refuses to make a folder below a link that leads nowhere or in a circle', async () => {
+  test('lab refuses to make a folder below a link that leads nowhere or in a circle', async () => {
     const folder = await temporaryFolder()
     await symlink('nowhere', join(folder, 'dangling'))
     await symlink('loop', join(folder, 'loop'))
@@ -207,7 +207,7 @@ describe('making a folder', () => {
   })
 })
 
-test('makes each folder of a path separately', async () => {
+test('lab makes each folder of a path separately', async () => {
   const { stdout } = await execa(
     'grep',
     [

@@ -106,12 +106,12 @@ const expectDisk = async (): Promise<void> => {
 }
 
 describe('a bundle', () => {
-  test('gives a part from a folder, with its holes, time and mode', async () => {
+  test('a bundle gives a part from a folder, with its holes, time and mode', async () => {
     await takeParts(await sourceOf(bundle), manifest.parts, cache, quiet)
     await expectDisk()
   })
 
-  test('gives a part from a web server, and leaves no chunks behind', async () => {
+  test('a bundle gives a part from a web server, and leaves no chunks behind', async () => {
     const { url } = await served()
     const source = await sourceOf(url)
     expect((await openBundle(source, signal)).manifest).toEqual(manifest)
@@ -120,7 +120,7 @@ describe('a bundle', () => {
     expect(await readdir(join(cache.root, 'incoming'))).toEqual([])
   })
 
-  test('is asked only for the chunks that did not arrive before an interruption', async () => {
+  test('a bundle is asked only for the chunks that did not arrive before an interruption', async () => {
     const { url, asked } = await served()
     const source = await sourceOf(url)
     let chunks = 0
@@ -138,7 +138,7 @@ describe('a bundle', () => {
     expect(asked.toSorted()).toEqual([...new Set(asked)].toSorted())
   })
 
-  test('is asked again for a chunk that arrived damaged, and for no other', async () => {
+  test('a bundle is asked again for a chunk that arrived damaged, and for no other', async () => {
     const source = await sourceOf(bundle)
     const asked: string[] = []
     const flaky: Source = {
@@ -155,7 +155,7 @@ describe('a bundle', () => {
     expect(asked.length).toBe(count + 1)
   })
 
-  test('that is damaged gives nothing, and lab bundle check names the chunk', async () => {
+  test('a damaged bundle gives nothing, and lab bundle check names the chunk', async () => {
     const chunk = manifest.parts[0]!.files[0]!.chunks[0]!
     const path = join(bundle, chunkPath(chunk.sha256))
     const whole = await readFile(path)
@@ -175,7 +175,7 @@ describe('a bundle', () => {
   })
 })
 
-test('a bundle that is made again keeps the parts of the earlier one that its own maker signed', async () => {
+test('a bundle that is made again keeps the parts of an earlier one that the same maker signed', async () => {
   const folder = await temporaryFolder()
   const part = join(folder, key)
   const into = join(folder, 'bundle')
@@ -213,14 +213,14 @@ describe('a manifest', () => {
     return { bytes, signature: signManifest(bytes, privateKey), maker }
   }
 
-  test('is trusted as its maker signed it', () => {
+  test('a manifest is trusted as its maker signed it', () => {
     expect(readManifest('here', signed(manifest))).toEqual({
       manifest,
       fingerprint: fingerprintOf(publicKey),
     })
   })
 
-  test('is refused when one byte differs', () => {
+  test('a manifest is refused when one byte differs', () => {
     const { bytes, ...rest } = signed(manifest)
     bytes[bytes.length - 3]! ^= 1
     expect(() => readManifest('here', { bytes, ...rest })).toThrow(/not what its maker signed/)
@@ -231,13 +231,13 @@ describe('a manifest', () => {
     ['an absolute path', { path: '/etc/passwd' }],
     ['a mode with more than permissions', { mode: 0o4755 }],
     ['chunks beyond the end of the file', { size: 10 }],
-  ])('is refused with %s', (_, change) => {
+  ])('a manifest is refused with %s', (_, change) => {
     const [part] = manifest.parts
     const changed = { ...manifest, parts: [{ ...part, files: [{ ...part!.files[0]!, ...change }] }] }
     expect(() => readManifest('here', signed(changed))).toThrow(LabError)
   })
 
-  test('of a later version is refused, and the message names both versions', () => {
+  test('a manifest of a later version is refused, and the message names both versions', () => {
     expect(() => readManifest('here', signed({ ...manifest, schema: 'lab.bundle/v2' }))).toThrow(
       'it is a lab.bundle/v2, but this lab reads lab.bundle/v1',
     )
@@ -245,14 +245,14 @@ describe('a manifest', () => {
 })
 
 describe('the maker of a bundle', () => {
-  test('is asked about once, and remembered', async () => {
+  test('lab asks once about the maker of a bundle, and remembers the answer', async () => {
     const ask = vi.fn(async () => true)
     await trustMaker('SHA256:abc', 'here', { ask })
     await trustMaker('SHA256:abc', 'here', {})
     expect(ask).toHaveBeenCalledTimes(1)
   })
 
-  test('is not trusted without a terminal to ask at, or if another maker was named', async () => {
+  test('the maker of a bundle is not trusted without a terminal to ask at, or if another maker was named', async () => {
     await expect(trustMaker('SHA256:abc', 'here', {})).rejects.toMatchObject({ code: 'unknown-maker' })
     await expect(trustMaker('SHA256:abc', 'here', { given: 'SHA256:x' })).rejects.toMatchObject({
       code: 'other-maker',
@@ -260,7 +260,7 @@ describe('the maker of a bundle', () => {
     await expect(trustMaker('SHA256:abc', 'here', { ask: async () => false })).rejects.toThrow(LabError)
   })
 
-  test('is trusted at once if it is the user', async () => {
+  test('the maker of a bundle is trusted at once if it is the user', async () => {
     const { fingerprint } = await ownMaker()
     await trustMaker(fingerprint, 'here', {})
     expect((await ownMaker()).fingerprint).toBe(fingerprint)

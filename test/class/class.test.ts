@@ -34,7 +34,7 @@ const wanted = (count = 3): ClassFile => ({
 })
 
 describe('a scope of systemd', () => {
-  test('is where a command runs in place, with limits, where systemd runs the host', () => {
+  test('a command runs in place in a scope of systemd, with limits, if systemd runs the host', () => {
     const command = inScope('lab-seat-iscsi-07', { memory: GiB, tasks: 4000 }, ['unshare', '--pid'], true)
     expect(command.slice(0, 5)).toEqual([
       'systemd-run',
@@ -51,7 +51,7 @@ describe('a scope of systemd', () => {
     expect(inScope('x', { tasks: 1 }, ['true'], false)).toEqual(['true'])
   })
 
-  test('is joined by what runs at the seat later, and by nothing else', () => {
+  test('processes that start at the seat later join its scope, and no others do', () => {
     expect(scopeOf('0::/lab.slice/lab-class.slice/lab-seat-iscsi-07-a.scope\n')).toBe(
       '/sys/fs/cgroup/lab.slice/lab-class.slice/lab-seat-iscsi-07-a.scope/cgroup.procs',
     )
@@ -74,12 +74,12 @@ describe('the budget of a class', () => {
       15,
       'processors at rest: 30 seats need 0.3, and 0.1 are free',
     ],
-  ])('says how many seats fit when %s is short', (_, change, fits, sentence) => {
+  ])('the budget of a class says how many seats fit when %s is short', (_, change, fits, sentence) => {
     const verdict = budget(30, seat, { ...room, ...change })
     expect([verdict.fits, verdict.short]).toEqual([fits, [sentence.replace('and 0.1', 'and 0.2')]])
   })
 
-  test('has room for exactly as many seats as fit, and warns of LUNs that may grow', () => {
+  test('the budget of a class has room for exactly as many seats as fit, and warns of LUNs that may grow', () => {
     expect(budget(20, seat, room)).toMatchObject({ fits: 20, short: [], warnings: [] })
     expect(budget(20, seat, { ...room, disk: 70 * GiB }).warnings).toHaveLength(1)
     expect(budget(1, seat, { ...room, memory: 0 }).fits).toBe(0)
@@ -87,7 +87,7 @@ describe('the budget of a class', () => {
 })
 
 describe('a token', () => {
-  test('consists of four of 256 different words that can be typed', () => {
+  test('a token consists of four of 256 different words that can be typed', () => {
     expect(new Set(words).size).toBe(256)
     expect(words.filter((word) => !/^[a-z]{3,9}$/.test(word))).toEqual([])
     expect(
@@ -98,7 +98,7 @@ describe('a token', () => {
     expect(newToken().split('-')).toHaveLength(4)
   })
 
-  test('is accepted as people type it, and opens the seat that it belongs to', () => {
+  test('a token is accepted as people type it, and opens the seat that it belongs to', () => {
     const now = wanted()
     const [, second] = now.seats
     expect(tokenOf(' Maple  OTTER.clock-garden ')).toBe('maple-otter-clock-garden')
@@ -108,7 +108,7 @@ describe('a token', () => {
     expect(holderOfToken(now, 'maple')).toBeUndefined()
   })
 
-  test('ends with the class, and so does the cookie', () => {
+  test('a token ends with the class, and so does the cookie', () => {
     const now = wanted()
     const cookie = `a=b; ${cookieName}=${cookieFor(now, { seat: '01' })}`
     const later = Date.parse(now.until) + 1
@@ -117,7 +117,7 @@ describe('a token', () => {
     expect(holderOfToken(now, now.teacher, later)).toBeUndefined()
   })
 
-  test('that is replaced invalidates the cookie of the old one, and a cookie of another seat is invalid', () => {
+  test('a token that is replaced invalidates the cookie of the old one, and a cookie of another seat is invalid', () => {
     const now = wanted()
     const cookie = `${cookieName}=${cookieFor(now, { seat: '01' })}`
     const [first, ...others] = now.seats
@@ -129,7 +129,7 @@ describe('a token', () => {
     expect(holderOfCookie(now, undefined)).toBeUndefined()
   })
 
-  test('can be guessed ten times a minute from one address, and a hundred times from all together', () => {
+  test('a token can be guessed ten times a minute from one address, and a hundred times from all together', () => {
     const guesses = new Guesses()
     for (let count = 0; count < 10; count++) guesses.wrong('10.0.0.1', 0)
     expect([guesses.may('10.0.0.1', 1), guesses.may('10.0.0.2', 1), guesses.may('10.0.0.1', 60_001)]).toEqual(
@@ -141,7 +141,7 @@ describe('a token', () => {
 })
 
 describe('a terminal', () => {
-  test('takes only blocks with the flag 1 for answers, since the block of tmux itself may come after them', () => {
+  test('a terminal treats only blocks with the flag 1 as answers, since the block of tmux itself may come after them', () => {
     const output =
       '%begin 1795989817 276 1\n120 30\n%end 1795989817 276 1\n%begin 1795989817 279 0\n%end 1795989817 279 0\n' +
       '%output %0 hello\n%begin 1795989817 280 1\n%end 1795989817 276 1\n%error 1795989817 280 1\n'
@@ -157,12 +157,12 @@ describe('a terminal', () => {
     }
   })
 
-  test('shows the bytes that tmux writes as octal digits', () => {
+  test('a terminal shows the bytes that tmux writes as octal digits', () => {
     expect(unescaped(Buffer.from('a\\033[1mb\\134\\015\\012é')).toString()).toBe('a\u001b[1mb\\\r\né')
     expect(unescaped(Buffer.from('\\9 \\0')).toString()).toBe('\\9 \\0')
   })
 
-  test('types every byte, however long the paste', () => {
+  test('a terminal types every byte, however long the paste', () => {
     expect(keyCommands(Buffer.from('a\r\u001b[A'))).toEqual(['send-keys -H 61 0d 1b 5b 41'])
     expect(keyCommands(Buffer.alloc(600, 'x')).map((line) => line.split(' ').length - 2)).toEqual([
       256, 256, 88,
@@ -203,7 +203,7 @@ test('progress is read from the lines of lab learn, and incomplete lines are lef
 })
 
 describe('cards', () => {
-  test('have the number, address, words and code of every seat, in English and in Japanese', () => {
+  test('cards have the number, address, words and code of every seat, in English and in Japanese', () => {
     const now = wanted(9)
     const page = cardsPage(now, 'AB:CD')
     expect(page.match(/<section>/g)).toHaveLength(9)

@@ -61,7 +61,7 @@ const report: Report = {
 }
 
 describe('a secret that the process knows', () => {
-  test("is masked in an error's message and hint on standard error", () => {
+  test("a secret that the process knows is masked in an error's message and hint on standard error", () => {
     const { io, err } = fakeIo()
     const error = new LabError('x', `message ${secret}`, {
       hint: `hint ${secret}`,
@@ -71,7 +71,7 @@ describe('a secret that the process knows', () => {
     expect(err()).toBe('✖ message ***\n  Hint: hint ***\n')
   })
 
-  test('is masked in the stack of a defect on standard error', () => {
+  test('a secret that the process knows is masked in the stack of a defect on standard error', () => {
     const { io, err } = fakeIo()
     const error = new Error(`message ${secret}`, { cause: new Error(`cause ${secret}`) })
     expect(fail(io, error)).toBe(exitCodes.failed)
@@ -79,13 +79,13 @@ describe('a secret that the process knows', () => {
     expect(err()).not.toContain(secret)
   })
 
-  test("is masked in a failed step's reason and hint on standard error", () => {
+  test("a secret that the process knows is masked in a failed step's reason and hint on standard error", () => {
     const { io, err } = fakeIo()
     printFailures(labHere('iscsi'), report, io)
     expect(err()).toBe('✖ worker1: Log in: reason ***\n  Hint: hint ***\n')
   })
 
-  test('is masked in the events of --events, and in what people see meanwhile', async () => {
+  test('a secret that the process knows is masked in the events of --events, and in what people see meanwhile', async () => {
     const { io, out, err } = fakeIo()
     const view = viewFor(io, { events: true })
     view.event({ type: 'step-finished', result: failed })
@@ -101,7 +101,7 @@ describe('a secret that the process knows', () => {
     expect(err()).not.toContain(secret)
   })
 
-  test('is masked in -o json, even if the command passes data unmasked', () => {
+  test('a secret that the process knows is masked in -o json, even if the command passes data unmasked', () => {
     const { io, out } = fakeIo()
     printJson(io, 'lab.report/v1', {
       ...reportJson(report, (text) => text),

@@ -40,7 +40,7 @@ const afterwards = async (work: () => Promise<unknown>): Promise<readonly string
 }
 
 describe('what a command holds while it works on a lab', () => {
-  test('is released in reverse order: the view, the sessions, and the lock last', async () => {
+  test('everything that a command holds is released in reverse order: the view, the sessions, and the lock last', async () => {
     const done = await afterwards(() =>
       withLab(lab, needs, async ({ open }) => {
         await open(lab, provider('first'))
@@ -58,7 +58,7 @@ describe('what a command holds while it works on a lab', () => {
     ])
   })
 
-  test('is released in the same order when the work fails, and that failure is thrown', async () => {
+  test('everything that a command holds is released in the same order when the work fails, and that failure is thrown', async () => {
     const done = await afterwards(() =>
       expect(
         withLab(lab, needs, async ({ open }) => {
@@ -71,7 +71,7 @@ describe('what a command holds while it works on a lab', () => {
     expect(done).toEqual(['lock taken', 'view closed', 'first closed', 'broken closed', 'lock released'])
   })
 
-  test('is released to the end when a session cannot be closed, which is then the error', async () => {
+  test('everything that a command holds is released to the end when a session cannot be closed, which is then the error', async () => {
     const done = await afterwards(() =>
       expect(
         withLab(lab, needs, async ({ open }) => {
@@ -83,7 +83,7 @@ describe('what a command holds while it works on a lab', () => {
     expect(done).toEqual(['lock taken', 'view closed', 'broken closed', 'first closed', 'lock released'])
   })
 
-  test('has no lock if the command needs none', async () => {
+  test('a command that needs no lock takes none', async () => {
     const { lock: _lock, ...without } = needs
     expect(await afterwards(() => withLab(lab, without, async () => undefined))).toEqual(['view closed'])
   })

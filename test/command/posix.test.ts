@@ -65,7 +65,7 @@ const desk = async () => {
 }
 
 describe('lab on a computer without /proc, and with the programs of POSIX alone', () => {
-  test('writes a hosts.yaml, and checks its hosts', async () => {
+  test('lab writes a hosts.yaml and checks its hosts without /proc, with the programs of POSIX alone', async () => {
     const lab = await desk()
     expect(await lab('hosts', 'init', 'pi@127.0.0.[1-2]')).toMatchObject({ exitCode: 0 })
     const { exitCode, stdout, stderr } = await lab('hosts', 'check', 'hosts.yaml', '--yes')
@@ -79,7 +79,7 @@ describe('lab on a computer without /proc, and with the programs of POSIX alone'
     ['status', ['status', 'iscsi'], 1],
     ['up of a lab without hosts', ['up', 'iscsi', '--hosts', 'hosts.yaml'], 2],
     ['down', ['down', 'iscsi'], 0],
-  ] as const)('does not need them for %s', async (_, args, code) => {
+  ] as const)('lab %s needs neither /proc nor programs beyond POSIX', async (_, args, code) => {
     const lab = await desk()
     const { exitCode, stderr } = await lab(...args)
     expect(stderr).not.toMatch(/defect of lab|^ +at /m)

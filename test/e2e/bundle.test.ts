@@ -71,13 +71,13 @@ describe('a bundle of iscsi', () => {
     await rm(folder, { recursive: true, force: true })
   }, 120_000)
 
-  it('is whole, and says who made it', async () => {
+  it('a bundle passes lab bundle check, and lab bundle make prints its maker', async () => {
     const { exitCode, stdout, all } = await lab(['bundle', 'check', inBundle()], {})
     expect(exitCode, all).toBe(0)
     expect(stdout).toContain(maker)
   }, 120_000)
 
-  it('is missed by name where nothing else may be asked', async () => {
+  it('lab up --offline names every part that is missing without the bundle', async () => {
     const { exitCode, all } = await lab(['up', 'iscsi', '--offline'], { LAB_CACHE: inFolder('empty') })
     expect(exitCode).toBe(3)
     expect(all).toMatch(/kernel/)
@@ -85,7 +85,7 @@ describe('a bundle of iscsi', () => {
     expect((await lab(['list', '-o', 'json'], {})).stdout).not.toContain('"running"')
   }, 60_000)
 
-  it('brings a lab up over HTTP into an empty cache; a chunk damaged on the way is asked for again, and no other', async () => {
+  it('a bundle brings a lab up over HTTP into an empty cache, and only a chunk that was damaged on the way is fetched again', async () => {
     let damaged = ''
     const { url, asked } = await serve((path, times) => {
       if (damaged === '' && path.startsWith('/chunks/') && times === 1) damaged = path
@@ -107,7 +107,7 @@ describe('a bundle of iscsi', () => {
     expect((await lab(['prepare', 'iscsi', '--offline'], { LAB_CACHE: inFolder('cache') })).exitCode).toBe(0)
   }, 400_000)
 
-  it('goes on where it stopped: a chunk that is always damaged is named, and alone is asked for later', async () => {
+  it('lab up names a chunk that is always damaged, and later fetches only that one', async () => {
     let damaged = ''
     const broken = await serve((path, times) => {
       if (path.startsWith('/chunks/') && times === 1 && damaged === '' && broken.asked.size > 12)
@@ -126,7 +126,7 @@ describe('a bundle of iscsi', () => {
     expect(arrived.filter((path) => mended.asked.has(path)).length).toBeLessThanOrEqual(4)
   }, 300_000)
 
-  it('is believed from its maker only', async () => {
+  it('a bundle is used only if its maker is trusted', async () => {
     const env = { LAB_CACHE: inFolder('other') }
     const words = ['prepare', 'iscsi', '--offline', '--from', inBundle()]
     const other = await lab([...words, '--maker', 'SHA256:AAAA'], env)
@@ -138,7 +138,7 @@ describe('a bundle of iscsi', () => {
     }
   }, 120_000)
 
-  it('installs lab itself without a network, and that lab takes its parts from the same folder', async () => {
+  it('a bundle installs lab itself without a network, and that lab takes its parts from the same folder', async () => {
     const home = inFolder('home')
     const installed = await execa('sh', [inBundle('lab', 'install.sh'), inFolder('installed')], {
       // Without npm's cache, and without a registry.

@@ -45,12 +45,12 @@ describe.runIf(root)(
       return `${stdout}\n${stderr}\nexit ${String(exitCode)}`
     }
 
-    it('is root on the machines of the seat', async () => {
+    it('a student is root on the machines of the seat', async () => {
       for (const machine of ['target', 'initiator'])
         expect((await room.student(own, `lab exec iscsi ${machine} -- id -u`)).stdout).toContain('0')
     })
 
-    it('reaches machines of the same name at no other seat', async () => {
+    it('a student reaches machines of the same name at no other seat', async () => {
       for (const machine of ['target', 'initiator'])
         await room.student(other, `lab exec iscsi ${machine} -- touch /root/of-the-other-seat`)
       expect(await tries('lab exec iscsi all -- ls /root', other)).toContain('of-the-other-seat')
@@ -59,7 +59,7 @@ describe.runIf(root)(
       expect(await tries(`LAB_SEAT=${other} lab exec iscsi target -- ls /root`)).toMatch(/exit [1-9]/)
     })
 
-    it('has on its machines no way to the host', async () => {
+    it('a student on a machine of the seat cannot reach the host', async () => {
       const from = (address: string): string =>
         `lab exec iscsi target -- timeout 5 bash -c '</dev/tcp/${address}/${String(port)}' && echo reached`
       expect(
@@ -69,7 +69,7 @@ describe.runIf(root)(
         expect(await tries(from(address)), address).not.toContain('reached')
     })
 
-    it('sees the processes of the seat only, and cannot signal any other', async () => {
+    it('a student sees the processes of the seat only, and cannot signal any other', async () => {
       const seen = await tries('ps -eo pid=,user= | sort -u')
       expect(seen).toContain('lab-is')
       const { stdout } = await room.student(own, 'ps -eo user:32= | sort -u')
@@ -83,7 +83,7 @@ describe.runIf(root)(
       process.kill(theirs, 0)
     })
 
-    it('finds neither ports nor sockets of another seat or of the host', async () => {
+    it('a student finds neither ports nor sockets of another seat or of the host', async () => {
       const server = createServer((socket) => socket.end()).listen(9731, '0.0.0.0')
       await once(server, 'listening')
       servers.push(server)
@@ -108,7 +108,7 @@ describe.runIf(root)(
         expect(await tries(connects(to)), to).toMatch(/ECONNREFUSED|ENETUNREACH/)
     })
 
-    it('finds no file of another seat, of the class or of the host', async () => {
+    it('a student finds no file of another seat, of the class or of the host', async () => {
       await room.student(
         other,
         'echo of the other seat > ~/of-the-other-seat; chmod -R a+rX ~; touch /tmp/of-the-other-seat /dev/shm/of-the-other-seat',
@@ -126,7 +126,7 @@ describe.runIf(root)(
       expect((await room.student(own, 'ls /proc/1/root/')).stdout).not.toContain('boot')
     })
 
-    it('writes to nothing but the home folder and folders in memory', async () => {
+    it('a student writes to nothing but the home folder and folders in memory', async () => {
       const places = [
         '/',
         '/etc',
@@ -150,7 +150,7 @@ describe.runIf(root)(
         expect(await tries(`touch ${place}/x`), place).toContain('exit 0')
     })
 
-    it('gains no right on the host', async () => {
+    it('a student gains no right on the host', async () => {
       for (const script of [
         'mount -t tmpfs x /mnt || mount -t tmpfs x /tmp',
         'unshare --net true',
@@ -178,7 +178,7 @@ describe.runIf(root)(
       expect((await room.student(own, 'bash -c "ulimit -u"')).stdout).toContain('4000')
     })
 
-    it('is shown the own terminal only, and nothing of the teacher', async () => {
+    it('a student sees only the own terminal, and nothing of the teacher', async () => {
       const [student, teacher] = [await room.cookie(own), await room.cookie('teacher')]
       for (const path of ['/page/board', '/board', '/board/events']) {
         expect([path, (await room.get(path, teacher)).status]).toEqual([path, 200])

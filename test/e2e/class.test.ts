@@ -59,7 +59,7 @@ describe.runIf(root)('lab class', () => {
   const statusOf = async (seat: string): Promise<string | undefined> =>
     (await boardNow()).seats.find(({ id }) => id === seat)?.status
 
-  it('refuses impossible requests with the reason, and makes nothing', async () => {
+  it('lab class refuses impossible requests with the reason, and makes nothing', async () => {
     const refused: readonly (readonly [readonly string[], number, RegExp])[] = [
       [['up', 'iscsi', '--count', '0'], 2, /--count 0: from 1 to 99/],
       [['up', 'iscsi', '--count', '-3'], 2, /--count -3/],
@@ -91,7 +91,7 @@ describe.runIf(root)('lab class', () => {
     expect((await execa('getent', ['passwd', 'lab-iscsi-01'], { reject: false })).exitCode).not.toBe(0)
   }, 120_000)
 
-  it('brings up two seats, although class up and the gateway are killed in the middle', async () => {
+  it('lab class brings up two seats, although class up and the gateway are killed in the middle', async () => {
     for (const [there, more] of [
       ['class.json', 0],
       ['gateway.sock', 0],
@@ -108,11 +108,11 @@ describe.runIf(root)('lab class', () => {
     expect(await room.ok(...up)).toContain('2 of 2 seats of iscsi are up')
   }, 300_000)
 
-  it('finds every seat ready through the address of its card', async () => {
+  it('lab class finds every seat ready through the address of its card', async () => {
     expect(await room.ok('verify')).toContain('2 of 2 seats are ready')
   }, 120_000)
 
-  it('answers nothing without a token, and makes clients that guess tokens wait', async () => {
+  it('lab class answers nothing without a token, and makes clients that guess tokens wait', async () => {
     const paths = ['/', '/page/desk', '/page/board', '/board', '/board/events', '/me', '/files/class.css']
     for (const path of [
       ...paths,
@@ -140,7 +140,7 @@ describe.runIf(root)('lab class', () => {
   }, 60_000)
 
   it.runIf(existsSync(chromium))(
-    'shows a terminal that outlives the gateway, which the teacher watches and joins visibly',
+    'lab class shows a terminal that outlives the gateway, which the teacher watches and joins visibly',
     async () => {
       browser = await puppeteer.launch({
         executablePath: chromium,
@@ -218,7 +218,7 @@ describe.runIf(root)('lab class', () => {
   )
 
   it.runIf(existsSync(chromium))(
-    'lets a robot go through an exercise in the two terminals of the page, and the board follows',
+    'lab class lets a robot go through an exercise in the two terminals of the page, and the board follows',
     async () => {
       const { steps } = parse(await readFile(exerciseFile, 'utf8')) as {
         steps: readonly { readonly id: string; readonly solution?: string }[]
@@ -270,14 +270,14 @@ describe.runIf(root)('lab class', () => {
     300_000,
   )
 
-  it('restarts a seat that was killed', async () => {
+  it('lab class restarts a seat that was killed', async () => {
     process.kill(await room.pidOf('02'), 'SIGKILL')
     await expect.poll(() => statusOf('02'), { timeout: 60_000, interval: 250 }).not.toBe('ready')
     await expect.poll(() => statusOf('02'), { timeout: 300_000, interval: 1000 }).toBe('ready')
     expect((await room.student('02', 'lab verify iscsi')).exitCode).toBe(0)
   }, 400_000)
 
-  it('rebuilds a seat while another one keeps working, even if the gateway is killed meanwhile', async () => {
+  it('lab class rebuilds a seat while another one keeps working, even if the gateway is killed meanwhile', async () => {
     await room.student('01', 'echo mine > ~/note; lab exec iscsi initiator -- touch /root/broken')
     const working = room.student('02', 'for turn in 1 2 3; do lab verify iscsi >/dev/null || exit 1; done')
     const reset = room.start('reset', '1')
@@ -306,7 +306,7 @@ describe.runIf(root)('lab class', () => {
     expect((await room.student('01', 'lab verify iscsi')).exitCode).toBe(0)
   }, 400_000)
 
-  it('extends its time, and forgets the names of students', async () => {
+  it('lab class extends its time, and forgets the names of students', async () => {
     const { until } = await room.file()
     await room.ok('extend', '30')
     expect(Date.parse((await room.file()).until) - Date.parse(until)).toBe(30 * 60_000)
@@ -315,7 +315,7 @@ describe.runIf(root)('lab class', () => {
     expect(await room.ok('forget')).toContain('lab keeps no names')
   }, 60_000)
 
-  it('leaves nothing behind when it is taken down', async () => {
+  it('lab class leaves nothing behind when it is taken down', async () => {
     expect(await room.ok('down', '--results', join(room.folder, 'results.csv'))).toContain('2 seats, 0 left')
     expect(await readFile(join(room.folder, 'results.csv'), 'utf8')).toContain('01,ready')
     expect((await execa('getent', ['passwd', 'lab-iscsi-01'], { reject: false })).exitCode).not.toBe(0)

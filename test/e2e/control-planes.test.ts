@@ -16,12 +16,12 @@ describe('three control planes', () => {
     await bench.up(lab)
   })
 
-  it('pass every check', async () => {
+  it('three control planes pass every check', async () => {
     expect(await bench.complaints(lab)).toEqual([])
   })
 
   it.each(['leader-cut', 'endpoint-cut', 'follower-cut', 'one-apart', 'quorum-lost', 'power-cut'])(
-    'pass the scenario %s: no row, line or ConfigMap that was acknowledged is lost',
+    'three control planes pass the scenario %s: no row, line or ConfigMap that was acknowledged is lost',
     async (scenario) => {
       const { runs, exitCode } = await bench.run(lab, scenario)
       expect(runComplaints(runs)).toEqual([])
@@ -29,13 +29,13 @@ describe('three control planes', () => {
     },
   )
 
-  it('pass the scenario etcd-disk-full, in which a member has no free byte on its disk', async () => {
+  it('three control planes pass the scenario etcd-disk-full, in which a member has no free byte on its disk', async () => {
     const { runs, exitCode } = await bench.run(lab, 'etcd-disk-full')
     expect(runComplaints(runs)).toEqual([])
     expect(exitCode).toBe(0)
   })
 
-  it('get a new member in place of one that lost its disk', async () => {
+  it('three control planes get a new member in place of one that lost its disk', async () => {
     await bench.power(lab, 'master3', 'cut')
     await rm(join(bench.env.LAB_STATE, lab, 'machines', 'master3'), { recursive: true })
     expect(await bench.up(lab)).toContain('join-master3')
@@ -54,7 +54,7 @@ describe('one control plane with a shared address', () => {
       all.machines = all.machines.filter(({ name }) => !gone.includes(name))
     })
 
-  it('becomes the first of three, and the only one again: who leaves the lab file leaves etcd first', async () => {
+  it('one control plane becomes the first of three and later the only one again, and those that leave the lab file leave etcd first', async () => {
     await bench.up(await some('master2', 'master3', 'worker2'))
     const three = await some('worker2')
     expect(await bench.up(three)).toEqual(expect.arrayContaining(['join-master2', 'join-master3']))

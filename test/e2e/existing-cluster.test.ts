@@ -82,7 +82,7 @@ afterAll(async () => {
 })
 
 describe('a cluster that somebody else made', () => {
-  it('refuses an account without rights, and names what it lacks', async () => {
+  it('lab refuses an account without rights, and names what it lacks', async () => {
     await asAdmin.run(['create', 'namespace', 'lab-deployment'])
     await asAdmin.run(['create', 'serviceaccount', 'lab', '--namespace', 'lab-deployment'])
     const { exitCode, stderr } = await guest.lab(
@@ -97,7 +97,7 @@ describe('a cluster that somebody else made', () => {
     await asAdmin.run(['delete', 'namespace', 'lab-deployment'])
   })
 
-  it('runs scenarios that kubectl alone can do, with a database in a namespace of its own', async () => {
+  it('lab runs scenarios that kubectl alone can do, with a database in a namespace of its own', async () => {
     const lab = 'deployment-ha'
     await grant(lab)
     const before = await outside()
@@ -142,7 +142,7 @@ describe('a cluster that somebody else made', () => {
   }
 
   for (const [lab, { runs, not }] of Object.entries(possible))
-    it(`runs ${runs.join(', ')} with the rights of lab render ${lab} --rbac alone, and touches nothing else`, async () => {
+    it(`lab runs ${runs.join(', ')} with the rights of lab render ${lab} --rbac alone, and touches nothing else`, async () => {
       await grant(lab)
       const before = await outside()
       const up = await guest.lab('up', lab, '--kubeconfig', await kubeconfigFor(lab))
@@ -165,7 +165,7 @@ describe('a cluster that somebody else made', () => {
       await expect.poll(outside, { timeout: 120_000, interval: 1000 }).toBe(before)
     })
 
-  it('leaves nothing when a run is killed: heal and down know what is to be undone', async () => {
+  it('lab heal and lab down remove from the cluster everything that a killed run left', async () => {
     const before = await outside()
     await guest.ok('up', 'deployment', '--kubeconfig', await kubeconfigFor('deployment'))
     const run = guest.begin('deployment', 'scale')
@@ -190,7 +190,7 @@ describe('a cluster that somebody else made', () => {
     expect(await outside()).toBe(before)
   })
 
-  it('refuses iSCSI labs, unknown contexts and files that are no kubeconfig, and leaves nothing behind', async () => {
+  it('lab refuses iSCSI labs, unknown contexts and files that are no kubeconfig, and leaves nothing behind', async () => {
     const file = await kubeconfigFor('deployment')
     const refusal = async (...args: readonly string[]): Promise<readonly [number, string]> => {
       const { exitCode, stderr } = await guest.lab('up', ...args)

@@ -73,22 +73,22 @@ for (const [name, machines] of Object.entries(labs))
 
     afterAll(() => world.close())
 
-    it('makes a cluster of machines that somebody else made, which passes every check', async () => {
+    it('lab up makes a cluster of existing machines, and the cluster passes every check', async () => {
       expect(await lab('up', 'lab.yaml', '--hosts', 'hosts.yaml', '--yes')).toMatchObject({ exitCode: 0 })
       expect(await lab('verify', name)).toMatchObject({ exitCode: 0 })
     })
 
-    it('has nothing to do the second time', async () => {
+    it('lab up has nothing to do the second time', async () => {
       expect((await lab('up', 'lab.yaml')).stdout).toContain('nothing to do')
     })
 
-    it.each(possible[name] ?? [])('runs %s', async (what) => {
+    it.each(possible[name] ?? [])('lab runs %s', async (what) => {
       const { exitCode, stdout } = await lab('run', name, what)
       expect(stdout).toMatch(/^PASS /m)
       expect(exitCode).toBe(0)
     })
 
-    it('gives every machine back as its owner had it', async () => {
+    it('lab down gives every machine back as its owner had it', async () => {
       const { exitCode, stdout, stderr } = await lab('down', name)
       expect(stderr).not.toMatch(/^✖/m)
       expect(stdout).toContain('nothing left')

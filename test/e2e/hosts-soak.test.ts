@@ -40,7 +40,7 @@ beforeAll(async () => {
 
 afterAll(() => world.close())
 
-it(`gives machines back as they were after each of ${String(runs)} kills, seed ${String(seed)}`, async () => {
+it(`lab down gives machines back as they were after each of ${String(runs)} kills, seed ${String(seed)}`, async () => {
   const random = generator(seed)
   const lab = async (args: readonly string[], killAfter?: number) => {
     const begun = performance.now()

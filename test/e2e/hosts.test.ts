@@ -51,7 +51,7 @@ afterAll(() => world.close())
 describe('lab hosts check', () => {
   let keys: readonly string[]
 
-  it('asks about host keys once, pins them in the file, and finds nothing wrong with a plain Debian', async () => {
+  it('lab hosts check asks about host keys once, pins them in the file, and finds nothing wrong with a plain Debian', async () => {
     await write('{ address: 10.20.30.70 }', '{ address: 10.20.30.71 }')
     const unasked = await world.begin(['hosts', 'check', 'hosts.yaml'], secret)
     expect(unasked.exitCode).toBe(3)
@@ -65,7 +65,7 @@ describe('lab hosts check', () => {
     expect(await check()).toMatchObject({ good: true })
   })
 
-  it('reports all problems of all hosts at once', async () => {
+  it('lab hosts check reports all problems of all hosts at once', async () => {
     await write(`{ address: 10.20.30.70, hostKey: ${keys[1] ?? ''} }`, '{ address: 10.20.30.99 }')
     expect(await refused()).toEqual([
       'target: 10.20.30.70: the host key differs from the pinned one',
@@ -86,7 +86,7 @@ describe('lab hosts check', () => {
     expect(wrong.join()).not.toContain('wrong-one')
   })
 
-  it('connects through a jump host, with its own pinned key, and names the jump host if it does not answer', async () => {
+  it('lab hosts check connects through a jump host, with its own pinned key, and names the jump host if it does not answer', async () => {
     const jump = (address: string): string =>
       `{ address: 10.20.30.71, hostKey: ${keys[1] ?? ''}, via: gate }\njumpHosts:\n  gate: { address: ${address}, hostKey: ${keys[0] ?? ''}, password: $PI_PASSWORD }`
     await write(`{ address: 10.20.30.70, hostKey: ${keys[0] ?? ''} }`, jump('10.20.30.70'))
@@ -103,7 +103,7 @@ describe('lab up --hosts', () => {
     return { exitCode, stdout, stderr }
   }
 
-  it('makes a lab, which passes every check, of machines that somebody else made', async () => {
+  it('lab up makes a lab of existing machines, and the lab passes every check', async () => {
     const power = await world.offerPower()
     await write(
       `{ address: 10.20.30.70, power: ${power('first')} }`,
@@ -120,11 +120,11 @@ describe('lab up --hosts', () => {
     expect(verified.exitCode, verified.stdout).toBe(0)
   })
 
-  it('has nothing to do the second time', async () => {
+  it('lab up has nothing to do the second time', async () => {
     expect((await lab('up', 'iscsi')).stdout).toContain('nothing to do')
   })
 
-  it('cuts the power of a machine with a real fence-agent, and switches it on again', async () => {
+  it('lab power cuts the power of a machine with a real fence agent, and switches it on again', async () => {
     expect(await lab('power', 'iscsi', 'initiator', 'off')).toMatchObject({ exitCode: 0 })
     expect(await world.running()).toEqual(['first'])
     expect(await lab('power', 'iscsi', 'initiator', 'on')).toMatchObject({ exitCode: 0 })
@@ -132,7 +132,7 @@ describe('lab up --hosts', () => {
     expect(await lab('up', 'iscsi')).toMatchObject({ exitCode: 0 })
   })
 
-  it('lets no other lab use the same machines, and says who uses them', async () => {
+  it('lab up refuses machines that another lab uses, and says who uses them', async () => {
     const { exitCode, stderr } = await world.begin(['up', 'iscsi', '--hosts', 'hosts.yaml'], {
       ...secret,
       LAB_STATE: join(world.folder, 'other'),
@@ -141,7 +141,7 @@ describe('lab up --hosts', () => {
     expect(stderr).toMatch(/has been using it for the lab iscsi since/)
   })
 
-  it('names a machine that down cannot reach, and gives it back later, after its reboot', async () => {
+  it('lab down names a machine that it cannot reach, and gives it back later, after its reboot', async () => {
     await world.cut('second')
     const away = await lab('down', 'iscsi')
     expect(away.exitCode).toBe(1)
@@ -156,7 +156,7 @@ describe('lab up --hosts', () => {
     expect(exitCode).toBe(0)
   })
 
-  it('leaves both machines as their owner had them', async () => {
+  it('lab down leaves both machines as their owner had them', async () => {
     for (const [index, address] of ['10.20.30.70', '10.20.30.71'].entries())
       expect(await seenByOwner(world, address)).toBe(before[index])
   })

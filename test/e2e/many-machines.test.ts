@@ -50,12 +50,12 @@ beforeAll(async () => {
   await bench.up(await lab(true))
 }, 1_800_000)
 
-it('is up with every check passed, and a second lab up does nothing', async () => {
+it('a lab with 29 initiators comes up with every check passed, and a second lab up does nothing', async () => {
   await bench.whole('many')
   expect(await bench.up('many')).toEqual([])
 })
 
-it('maps to each initiator its LUNs and no others, at the target itself', async () => {
+it('the target itself maps to each initiator its LUNs and no others', async () => {
   const acls = '/sys/kernel/config/target/iscsi/iqn.2016-04.world.srv:target00/tpgt_1/acls'
   const mapped = await on(
     'target',
@@ -70,7 +70,7 @@ it('maps to each initiator its LUNs and no others, at the target itself', async 
   expect(seen).toEqual(new Map([...initiators].sort().map((name) => [name, lunsOf(name)])))
 })
 
-it('shows an initiator that is logged in no disks but its own', async () => {
+it('an initiator that is logged in sees no disks but its own', async () => {
   const seen = await Promise.all(
     initiators
       .slice(0, 12)
@@ -81,7 +81,7 @@ it('shows an initiator that is logged in no disks but its own', async () => {
   )
 })
 
-it('names a LUN that an initiator should not see, and removes it again', async () => {
+it('lab verify names a LUN that an initiator should not see, and lab up removes it again', async () => {
   await on(
     'target',
     `cd /sys/kernel/config/target/iscsi/iqn.2016-04.world.srv:target00/tpgt_1 && acl=$(echo acls/*:i28) && mkdir $acl/lun_0 && ln -s $PWD/lun/lun_0 $acl/lun_0/lun`,
@@ -91,11 +91,11 @@ it('names a LUN that an initiator should not see, and removes it again', async (
   await bench.whole('many')
 })
 
-it('also serves all 13 LUNs to all 29 initiators, if the lab file says so', async () => {
+it('a target serves all 13 LUNs to all 29 initiators if the lab file says so', async () => {
   await bench.up(await lab(false))
   await bench.whole('many')
 }, 1_800_000)
 
-it('is removed with nothing left', async () => {
+it('lab down removes 30 machines and leaves nothing behind', async () => {
   expect(await bench.ok('down', 'many')).toContain('nothing left')
 })

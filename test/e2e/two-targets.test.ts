@@ -121,12 +121,12 @@ describe('a disk on two machines', () => {
     await bench.ok('cp', lab, file, 'initiator:/run/writer.pl')
   })
 
-  it('passes every check, and a second lab up has nothing to do', async () => {
+  it('a disk on two machines passes every check, and a second lab up has nothing to do', async () => {
     expect(await bench.complaints(lab)).toEqual([])
     expect(await bench.up(lab)).toEqual([])
   })
 
-  it('is taken over without a lost write, in the same session, when the machine that serves loses its power', async () => {
+  it('a disk on two machines is taken over without a lost write, in the same session, when the serving machine loses its power', async () => {
     const lost = await serving()
     const before = await identity()
     expect(
@@ -136,12 +136,12 @@ describe('a disk on two machines', () => {
     expect(await identity()).toBe(before)
   })
 
-  it('has both copies again after lab up, with every check green', async () => {
+  it('a disk on two machines has both copies again after lab up, and passes every check', async () => {
     await bench.up(lab)
     expect(await bench.complaints(lab)).toEqual([])
   })
 
-  it('goes on where it is when the machine that waits loses its power', async () => {
+  it('a disk on two machines stays where it is served when the waiting machine loses its power', async () => {
     const serves = await serving()
     const written = await writeDuring('power cut of the one that waits', () =>
       bench.power(lab, peerOf(serves), 'cut'),
@@ -151,7 +151,7 @@ describe('a disk on two machines', () => {
     await bench.up(lab)
   })
 
-  it('is taken over from a machine that hangs, which is switched off before', async () => {
+  it('a disk on two machines is taken over from a machine that hangs, after that machine was switched off', async () => {
     const hangs = await serving()
     expect(
       (await writeDuring('hang of the one that serves', () => bench.power(lab, hangs, 'pause'))).lost,
@@ -160,7 +160,7 @@ describe('a disk on two machines', () => {
     await bench.up(lab)
   })
 
-  it('has one server only when the two no longer hear each other: the other one is switched off', async () => {
+  it('only one of two machines serves the disk when they cannot reach each other, and the other one is switched off', async () => {
     const written = await writeDuring('partition of the two', async () => {
       const addresses = { target1: '192.168.56.71', target2: '192.168.56.72' }
       const rules = (other: string): string =>
@@ -181,14 +181,14 @@ describe('a disk on two machines', () => {
     expect(await bench.complaints(lab)).toEqual([])
   })
 
-  it('forgets what a person has told Pacemaker, with lab up', async () => {
+  it('lab up reverts what a person has changed in Pacemaker', async () => {
     await on('target1', 'crm_attribute --type crm_config --name stonith-enabled --update false')
     expect(await bench.complaints(lab)).toContain('target00-cluster')
     expect(await bench.up(lab)).toContain('direct-cluster-target00')
     expect(await bench.complaints(lab)).toEqual([])
   })
 
-  it('stops and starts as any lab does', async () => {
+  it('a disk on two machines stops and starts as any lab does', async () => {
     await bench.ok('stop', lab)
     await bench.ok('start', lab)
     await bench.whole(lab)

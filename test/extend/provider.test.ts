@@ -71,7 +71,7 @@ const reachable = async (lab: Lab): Promise<Context & { close(): Promise<void> }
 }
 
 describe('a provider of machines that only answer over SSH', () => {
-  test('is listed with the others, and can be chosen on the command line and in a lab file', async () => {
+  test('an added provider is listed with the others, and can be chosen on the command line and in a lab file', async () => {
     expect((await allProviders()).map((each) => each.name)).toEqual([
       'uml',
       'libvirt',
@@ -90,7 +90,7 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
     expect(() => parseLab(text, 'hosts.yaml')).not.toThrow(/provider/)
   })
 
-  test('gets a plan without the steps it does not support, each with the reason', async () => {
+  test('an added provider gets a plan without the steps that it does not support, each with the reason', async () => {
     const plan = await planFor(await loadLab('iscsi'))
     expect(leftOutLines(plan)).toEqual([
       "ssh-only does not make a network: left out: Make the lab's network 192.168.56.0/24",
@@ -107,7 +107,7 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
     expect(plan.steps[0]?.needs).toEqual([])
   })
 
-  test('gets all of Kubernetes, with nodes that pull their images themselves', async () => {
+  test('an added provider gets all of Kubernetes, with nodes that pull their images themselves', async () => {
     const lab = await loadLab('deployment-ha')
     const plan = await planFor(lab)
     expect(ids(plan)).toContain('init-control-plane')
@@ -116,7 +116,7 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
     expect(await apiEndpointOf(provider, lab)).toBe(`https://${master?.address ?? ''}:6443`)
   })
 
-  test('gets its plan run over SSH, with every check asked', async () => {
+  test('an added provider gets its plan run over SSH, with every check asked', async () => {
     const lab = await loadLab('iscsi')
     const session = await reachable(lab)
     try {
@@ -140,14 +140,14 @@ machines: [{ name: one, role: initiator, address: 192.168.56.71, memory: 256MiB 
     }
   }, 60_000)
 
-  test('refuses faults that need a network or a pause, and says what it lacks', () => {
+  test('an added provider refuses faults that need a network or a pause, and says what it lacks', () => {
     const refused = (fault: string) => refusalOf(faultNamed(registry, fault), provider)
     expect(refused('power-cut')).toBe('ssh-only cannot switch a machine off')
     expect(refused('hang')).toBe('ssh-only cannot pause a machine')
     expect(refused('packet-loss')).toBeUndefined()
   })
 
-  test('is not switched off by stop, and down reverts what up changed and forgets the lab', async () => {
+  test('lab stop leaves the machines of an added provider on, and lab down reverts what lab up changed and forgets the lab', async () => {
     const lab = await loadLab('iscsi-ha')
     const options = await fileOptions(lab, provider)
     const stop = planStop(lab, provider, options)

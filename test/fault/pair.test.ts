@@ -34,7 +34,7 @@ const rulesOf = async (
 }
 
 describe('a partition of two machines that serve one target', () => {
-  it('cuts only the replication, in both directions, whoever called', async () => {
+  it('a partition of a pair cuts only the replication, in both directions, whichever machine is named first', async () => {
     const rules = await rulesOf([['target1'], ['target2']], 'replication')
     expect([...rules.keys()].sort()).toEqual(['target1', 'target2'])
     expect(rules.get('target1')).toContain('ip saddr { 192.168.56.72 } tcp sport 7788 drop')
@@ -42,13 +42,13 @@ describe('a partition of two machines that serve one target', () => {
     expect(rules.get('target2')).toContain('ip saddr { 192.168.56.71 } tcp sport 7788 drop')
   })
 
-  it('cuts the address that moves as well: the machine that may have it drops what its clients send', async () => {
+  it('a partition of a pair cuts the moving address as well: the machine that may have it drops what its clients send', async () => {
     const rules = await rulesOf([['worker1'], ['target1']], 'all')
     expect(rules.get('target1')).toContain('ip saddr { 192.168.56.21')
     expect(rules.get('worker1')).not.toContain('192.168.56.70')
   })
 
-  it('cuts clients off the address that moves when both machines are on the other side', async () => {
+  it('a partition cuts clients off the moving address when both machines are on the other side', async () => {
     const rules = await rulesOf(
       [
         ['worker1', 'worker2'],

@@ -286,7 +286,7 @@ describe.each(cases)('the fault $spec.fault', ({ spec, before, acting, typed, st
     return { context, world, fault }
   }
 
-  it('counts as injected when its effect is observed', async () => {
+  it('the fault counts as injected when its effect is observed', async () => {
     const { context, world, fault } = await aimed()
     world.now = acting
     const seen = await see(fault.acting, context)
@@ -294,7 +294,7 @@ describe.each(cases)('the fault $spec.fault', ({ spec, before, acting, typed, st
   })
 
   test.each(typed.map((one) => ({ one })))(
-    'does not count as injected when it was only requested (%#)',
+    'the fault does not count as injected when it was only requested (%#)',
     async ({ one }) => {
       const { context, world, fault } = await aimed()
       world.now = one
@@ -302,7 +302,7 @@ describe.each(cases)('the fault $spec.fault', ({ spec, before, acting, typed, st
     },
   )
 
-  it('counts as undone when its effect is gone', async () => {
+  it('the fault counts as undone when its effect is gone', async () => {
     const { context, world, fault } = await aimed()
     world.now = gone
     const seen = await see(fault.gone, context)
@@ -310,7 +310,7 @@ describe.each(cases)('the fault $spec.fault', ({ spec, before, acting, typed, st
   })
 
   test.each(stays.map((one) => ({ one })))(
-    'does not count as undone when it was only requested (%#)',
+    'the fault does not count as undone when it was only requested (%#)',
     async ({ one }) => {
       const { context, world, fault } = await aimed()
       world.now = one
@@ -343,7 +343,7 @@ it('an action that fails reports the reason, and its effect is not looked for', 
   expect(faults.facts()).toMatchObject([{ error: 'error: global timeout reached', acting: undefined }])
 })
 
-it("disk-full fills the database's LUN, whatever other disks the node has mounted", async () => {
+it("the fault disk-full fills the database's LUN, whatever other disks the node has mounted", async () => {
   const { context, commands } = labOf({ answers: [['findmnt', '/data']] })
   const fault = await aim(context, { fault: 'disk-full', machine: 'database', disk: 'data' }, 'worker2')
   expect(commands).toHaveLength(1)

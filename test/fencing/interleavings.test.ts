@@ -424,7 +424,7 @@ beforeEach(() => {
 })
 
 describe('a fence and its undo', () => {
-  it('every interleaving of agents, heals, kills and answers leaves the lab whole, or fenced with its undo recorded', async () => {
+  it('every interleaving of agents, heals, kills and answers leaves the lab unharmed, or fenced with its undo recorded', async () => {
     const plans = fc.oneof(anything, leftBehind())
     await fc.assert(
       fc.asyncProperty(fc.scheduler(), plans, (scheduler, plan) => play(scheduler, plan)),

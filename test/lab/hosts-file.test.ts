@@ -17,7 +17,7 @@ const messageOf = (text: string): string => {
 }
 
 describe('a hosts.yaml', () => {
-  test('gives each host the defaults, unless the host has its own settings', () => {
+  test('a hosts.yaml gives each host the defaults, unless the host has its own settings', () => {
     const { hosts, jumpHosts } = parseHosts(
       file(
         `  one: { address: 10.0.0.11 }\n  two: { address: two.local, port: 2222, user: root, key: /k, via: bastion, interface: eth0 }\n`,
@@ -39,7 +39,7 @@ describe('a hosts.yaml', () => {
     expect(jumpHosts).toMatchObject([{ name: 'bastion', user: 'pi', hostKey: key }])
   })
 
-  test('asks once for a password that all hosts share', () => {
+  test('a hosts.yaml asks once for a password that all hosts share', () => {
     const { hosts } = parseHosts(
       file(
         '  one: { address: 10.0.0.11 }\n  two: { address: 10.0.0.12 }\n',
@@ -105,16 +105,16 @@ describe('a hosts.yaml', () => {
     ['no host at all', file('  {}\n'), 'hosts.yaml:3:3  hosts: is empty; expected at least one host'],
     ['nothing', '', 'hosts.yaml  is empty; lab hosts init USER@ADDRESS… writes such a file'],
     ['a file that is not YAML', 'hosts: [', 'hosts.yaml:1:'],
-  ])('is refused with a place and a reason for %s', (_, text, message) => {
+  ])('a hosts.yaml is refused with a place and a reason for %s', (_, text, message) => {
     expect(messageOf(text)).toContain(message)
     expect(messageOf(text)).not.toMatch(/hunter22/)
   })
 
-  test('that does not exist is refused with the command that writes one', () => {
+  test('a hosts.yaml that does not exist is refused with the command that writes one', () => {
     expect(() => loadHosts('/nowhere/hosts.yaml')).toThrow('/nowhere/hosts.yaml  there is no such file')
   })
 
-  test('gets the host keys that were checked, and keeps its comments', async () => {
+  test('a hosts.yaml gets the host keys that were checked, and keeps its comments', async () => {
     const path = join(await temporaryFolder(), 'hosts.yaml')
     writeFileSync(path, file('  # on the shelf\n  one: { address: 10.0.0.11, user: pi }\n'))
     pinHostKeys(path, new Map([['one', key]]))
@@ -124,7 +124,7 @@ describe('a hosts.yaml', () => {
 })
 
 describe('lab hosts init', () => {
-  test('accepts a range for the last number of an address', () => {
+  test('lab hosts init accepts a range for the last number of an address', () => {
     expect(expandLogins('pi@10.0.0.[11-13]').map(({ address }) => address)).toEqual([
       '10.0.0.11',
       '10.0.0.12',
@@ -133,11 +133,14 @@ describe('lab hosts init', () => {
     expect(expandLogins('root@pi1.local')).toEqual([{ user: 'root', address: 'pi1.local' }])
   })
 
-  test.each(['10.0.0.11', 'pi@10.0.0.[14-11]', 'pi@10.0.0.[250-260]', 'pi@a b'])('refuses %s', (word) => {
-    expect(() => expandLogins(word)).toThrow(/expected|empty/)
-  })
+  test.each(['10.0.0.11', 'pi@10.0.0.[14-11]', 'pi@10.0.0.[250-260]', 'pi@a b'])(
+    'lab hosts init refuses %s',
+    (word) => {
+      expect(() => expandLogins(word)).toThrow(/expected|empty/)
+    },
+  )
 
-  test('writes a file that reads back', () => {
+  test('lab hosts init writes a file that reads back', () => {
     const text = hostsText(
       expandLogins('pi@10.0.0.[11-12]').map((login, index) => ({ ...login, name: `node${String(index)}` })),
     )

@@ -289,7 +289,7 @@ describe('CHAP secrets', () => {
     ['\\n'],
     ['$(reboot)'],
     ['#'],
-  ])('accepts %j', (password) => {
+  ])('the CHAP secret %j is accepted', (password) => {
     expect(parseLab(withPassword(password), 'lab.yaml', versions).targets[0]?.chap.password).toBe(password)
   })
 
@@ -302,7 +302,7 @@ describe('CHAP secrets', () => {
     ['\ud800', 'contains a line break or another control character'],
     [' a', 'begins or ends with a space; open-iscsi strips it'],
     ['a ', 'begins or ends with a space; open-iscsi strips it'],
-  ])('refuses %j', (password, message) => {
+  ])('the CHAP secret %j is refused', (password, message) => {
     expect(problemsOf(withPassword(password)).message).toContain(`chap.password: ${message}`)
   })
 })

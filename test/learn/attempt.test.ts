@@ -85,7 +85,7 @@ beforeEach(async () => {
   world = { value: 'bad', silent: false }
 })
 
-test('says yes, not yet, or that it could not ask, which is not the learner’s mistake', async () => {
+test('a check answers yes, not yet, or could not ask, which is not the learner’s mistake', async () => {
   const attempt = await Attempt.begin(small(), around())
   const [one] = small().steps
   await attempt.beginStep(one!)
@@ -96,7 +96,7 @@ test('says yes, not yet, or that it could not ask, which is not the learner’s 
   expect(await attempt.ask(one!)).toEqual({ is: 'yes', saw: 'good' })
 })
 
-test('treats a command that the machine does not have as a check that could not be asked', async () => {
+test('a check whose command the machine does not have could not be asked', async () => {
   const step = { ...small().steps[0]!, check: { run: { on: 'target', command: 'no such' } } }
   const attempt = await Attempt.begin(small({ steps: [step] }), around())
   expect((await attempt.ask(step)).is).toBe('could not ask')
@@ -106,7 +106,7 @@ test.each([
   [commandFailed, 'not yet'],
   [notThere, 'not yet'],
   ['kubectl-failed', 'could not ask'],
-] as const)('answers a kubectl check that fails with the code %s by %s', async (code, is) => {
+] as const)('a kubectl check that fails with the code %s is answered with %s', async (code, is) => {
   const step = { ...small().steps[0]!, check: { kubectl: { args: 'exec db -- mariadb' } } }
   const { context, ...others } = around()
   const kubectl = { run: () => Promise.reject(new LabError(code, 'no')) }
@@ -117,7 +117,7 @@ test.each([
   expect(await attempt.ask(step)).toEqual({ is, saw: 'no' })
 })
 
-test('is done only when the check has held without interruption, and a check that could not be asked interrupts it', async () => {
+test('a step is done only when its check has held without interruption, and a check that could not be asked interrupts it', async () => {
   const step = { ...small().steps[0]!, for: 40 }
   const attempt = await Attempt.begin(small({ steps: [step] }), around())
   await attempt.beginStep(step)
@@ -132,7 +132,7 @@ test('is done only when the check has held without interruption, and a check tha
   expect((await attempt.look(step)).done).toBe(true)
 })
 
-test('continues in another process, which knows what is done and what no longer holds', async () => {
+test('an attempt continues in another process, which knows what is done and what no longer holds', async () => {
   const exercise = small()
   const attempt = await Attempt.begin(exercise, around())
   const [one, two] = exercise.steps
@@ -150,7 +150,7 @@ test('continues in another process, which knows what is done and what no longer 
   expect(await events()).toEqual(['begun', 'step one', 'saw one', 'done one', 'begun', 'no-longer one'])
 })
 
-test('measures the answer to a question in the learner’s own run, but does not reveal it', async () => {
+test('the answer to a question is measured in the learner’s own run, and is not revealed', async () => {
   const exercise = small()
   const [one, two] = exercise.steps
   const attempt = await Attempt.begin(exercise, around())
@@ -167,7 +167,7 @@ test('measures the answer to a question in the learner’s own run, but does not
   expect((await attempt.ask(two!)).is).toBe('yes')
 })
 
-test('chooses a hint by the state of the lab, and otherwise one after another', async () => {
+test('a hint is chosen by the state of the lab, and otherwise one after another is given', async () => {
   const attempt = await Attempt.begin(small(), around())
   const [one] = small().steps
   expect([await attempt.hint(one!), await attempt.hint(one!), await attempt.hint(one!)]).toEqual([
@@ -179,7 +179,7 @@ test('chooses a hint by the state of the lab, and otherwise one after another', 
   expect(await attempt.hint(one!)).toBe('nearly')
 })
 
-test('draws the same for the same seed, and every choice for some seed', async () => {
+test('a seed always draws the same fault, and some seed draws each of them', async () => {
   const drawn = new Set<string>()
   for (let seed = 0; seed < 30; seed++) {
     const attempt = await Attempt.begin(hidden, around(), seed)
@@ -191,7 +191,7 @@ test('draws the same for the same seed, and every choice for some seed', async (
   expect([...drawn].sort()).toEqual(['firewall', 'password', 'target-off'])
 })
 
-test('does what was drawn once, even if the step is started again', async () => {
+test('a drawn fault is injected once, even if the step is started again', async () => {
   const attempt = await Attempt.begin(hidden, around(), 1)
   const [find] = hidden.steps
   await attempt.beginStep(find!)
@@ -201,7 +201,7 @@ test('does what was drawn once, even if the step is started again', async () => 
   expect(world.value).toBe('repaired')
 })
 
-test('proves a correct exercise', async () => {
+test('the proof of a correct exercise passes', async () => {
   const proofs = await prove(small(), around(), 1, () => undefined)
   expect(proofs.filter(({ outcome }) => outcome !== 'passed')).toEqual([])
   expect(proofs.map(({ title }) => title)).toContain(
@@ -226,14 +226,14 @@ test.each([
     { run: { on: 'target', command: 'value', says: 'good|almost' } },
     'the check says not yet after a wrong attempt, which gets the hint nearly',
   ],
-])('fails an exercise with a check %s', async (_, check, title) => {
+])('the proof of an exercise fails for a check %s', async (_, check, title) => {
   const exercise = small()
   const [one] = exercise.steps
   const proofs = await prove({ ...exercise, steps: [{ ...one!, check }] }, around(), 1, () => undefined)
   expect(proofs.filter(({ outcome }) => outcome === 'failed').map((proof) => proof.title)).toContain(title)
 })
 
-test('begins each step again after the reset, since its check may be about the worker that ran the database then', async () => {
+test('a proof begins each step again after the reset, since its check may be about the worker that ran the database then', async () => {
   const { context, ...others } = around()
   const surroundings = { ...others, context: { ...context, lab: { ...lab, database: undefined } } as Context }
   const exercise = small()
@@ -243,7 +243,7 @@ test('begins each step again after the reset, since its check may be about the w
   for (const { id } of exercise.steps) expect(after).toContain(`step ${id}`)
 })
 
-test('fails an exercise whose wrong attempt gets another hint than the one it names', async () => {
+test('the proof of an exercise fails when a wrong attempt gets a hint other than the one it names', async () => {
   const proofs = await prove(
     small({ wrong: [{ at: 'one', run: 'other', hint: 'nearly' }] }),
     around(),
@@ -253,7 +253,7 @@ test('fails an exercise whose wrong attempt gets another hint than the one it na
   expect(proofs.find(({ outcome }) => outcome === 'failed')?.saw).toBe('other; hint: first')
 })
 
-test('splits words as a shell does', () => {
+test('words are split as a shell splits them', () => {
   expect(wordsOf(`get pods -o jsonpath='{.items[*].spec.nodeName}' --selector "app=x y"`)).toEqual([
     'get',
     'pods',

@@ -8,7 +8,7 @@ import { loadLab } from '../../src/registry.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
-test('a database that does not answer in time is named, and not called an interruption', async () => {
+test('a database that does not answer in time is named, and is not reported as an interruption', async () => {
   vi.stubEnv('LAB_STATE', await temporaryFolder())
   const lab = await loadLab('iscsi-ha')
   await mkdir(pathsOf(lab).root, { recursive: true })

@@ -29,18 +29,18 @@ const all = await Promise.all(
 )
 const exercises = all.flat().map((each) => [each.folder.split('/').at(-1) ?? '', each] as const)
 
-test('finds every folder of shipped exercises, each for a shipped lab', () => {
+test('every folder of shipped exercises belongs to a shipped lab', () => {
   expect(exercises.map(([name]) => name).sort()).toEqual(readdirSync(shipped).sort())
 })
 
 describe.each(exercises)('the exercise %s', (_, { folder, lab, checks }) => {
-  test('can be loaded in both languages', () => {
+  test('the exercise can be loaded in both languages', () => {
     const { words, steps } = loadExercise(folder, lab, checks)
     expect([...words.ja.steps.keys()]).toEqual([...words.en.steps.keys()])
     expect([...words.en.steps.keys()]).toEqual(steps.map(({ id }) => id))
   })
 
-  test('has the same commands in both languages', async () => {
+  test('the exercise has the same commands in both languages', async () => {
     const blocks = async (language: string): Promise<readonly string[]> =>
       [...(await readFile(join(folder, `${language}.md`), 'utf8')).matchAll(/^```\n([^]*?)^```/gm)].map(
         ([, block = '']) => block,
@@ -48,7 +48,7 @@ describe.each(exercises)('the exercise %s', (_, { folder, lab, checks }) => {
     expect(await blocks('ja')).toEqual(await blocks('en'))
   })
 
-  test.each(languages)('fits into 80 x 24 in the language %s', (language) => {
+  test.each(languages)('the exercise fits into 80 x 24 in the language %s', (language) => {
     const exercise = loadExercise(folder, lab, checks)
     for (const step of exercise.steps)
       for (const done of [false, true]) {
@@ -167,11 +167,11 @@ test.each([
     '### expected',
     'en.md:9:1  ### expected: expected awaited or after',
   ],
-])('says where the mistake is: %s', async (_, file, what, instead, wanted) => {
+])('a mistake in an exercise is reported with its place: %s', async (_, file, what, instead, wanted) => {
   expect(complaint(await changed(file, (text) => text.replace(what, instead)))).toContain(wanted)
 })
 
-test('says that the Japanese words are missing', async () => {
+test('an exercise without Japanese words is refused', async () => {
   const folder = join(await temporaryFolder(), 'x')
   await mkdir(folder)
   for (const file of ['exercise.yaml', 'en.md'])
@@ -179,10 +179,10 @@ test('says that the Japanese words are missing', async () => {
   expect(complaint(folder)).toBe('ja.md  there is no such file: an exercise has its words in en and ja')
 })
 
-test('names the existing exercises if one does not exist', () => {
+test('the error about a missing exercise names the existing ones', () => {
   expect(() => folderOfExercise(shipped, 'iscsi', 'chap-logim')).toThrow('did you mean chap-login?')
 })
 
-test('looks for the exercises of a user’s own file next to it', () => {
+test('the exercises of a user’s own lab file are looked for next to it', () => {
   expect(exercisesFolder('labs/mine.yaml')).toBe('labs/learn')
 })

@@ -35,7 +35,7 @@ const documents = (text: string): Record<string, Record<string, unknown>>[] =>
   parseAllDocuments(text).map((document) => document.toJS() as Record<string, Record<string, unknown>>)
 
 describe('kubeadm', () => {
-  it('gets the shared address, and lets controllers elect a leader', () => {
+  it('kubeadm gets the shared address, and lets controllers elect a leader', () => {
     const [, cluster] = documents(contentOf(lab, 'master2', '/etc/lab/kubeadm.yaml'))
     expect(cluster).toMatchObject({ controlPlaneEndpoint: '192.168.56.10:6443' })
     expect(JSON.stringify(cluster?.['controllerManager'])).not.toContain('"leader-elect","value":"false"')
@@ -43,7 +43,7 @@ describe('kubeadm', () => {
     expect(cluster?.['apiServer']?.['certSANs']).toEqual(['127.0.0.1', 'localhost'])
   })
 
-  it('gives most of a busy machine to etcd and the API server, since a late heartbeat costs the cluster its leader', () => {
+  it('kubeadm gives most of a busy machine to etcd and the API server, since a late heartbeat costs the cluster its leader', () => {
     const requestOf = (component: string): number => {
       const [pod] = documents(
         contentOf(lab, 'master1', `/etc/lab/kubeadm-patches/${component}1+strategic.yaml`),
@@ -65,11 +65,11 @@ describe('kubeadm', () => {
     expect(etcd + api + rest).toBeLessThanOrEqual(900)
   })
 
-  it('leaves the leases of controllers as Kubernetes has them, also for a fast failover', () => {
+  it('kubeadm leaves the leases of controllers as Kubernetes has them, also for a fast failover', () => {
     expect(contentOf(lab, 'master1', '/etc/lab/kubeadm.yaml')).not.toContain('leader-elect-')
   })
 
-  it('joins a master as a control plane, and a worker as a worker', () => {
+  it('kubeadm joins a master as a control plane, and a worker as a worker', () => {
     const [master] = documents(contentOf(lab, 'master3', '/etc/lab/kubeadm-join.yaml'))
     expect(master).toMatchObject({
       controlPlane: { localAPIEndpoint: { advertiseAddress: '192.168.56.13' } },
@@ -80,21 +80,21 @@ describe('kubeadm', () => {
 })
 
 describe('keepalived', () => {
-  it('speaks only with the two others, and is written by a script that a shell can parse', async () => {
+  it('keepalived speaks only with the two others, and is written by a script that a shell can parse', async () => {
     const script = contentOf(lab, 'master2', '/etc/lab/boot.d/20-endpoint')
     const [, peers = ''] = /unicast_peer \{([^}]*)\}/.exec(script) ?? []
     expect(peers.trim().split(/\s+/)).toEqual(['192.168.56.11', '192.168.56.13'])
     await execa('sh', ['-n'], { input: script })
   })
 
-  it('is not needed by a single control plane, which has the address itself', () => {
+  it('a single control plane needs no keepalived, because it has the address itself', () => {
     const alone: Lab = { ...lab, machines: lab.machines.filter(({ name }) => !/^master[23]/.test(name)) }
     const script = contentOf(alone, 'master1', '/etc/lab/boot.d/20-endpoint')
     expect(script).toContain('ip address replace 192.168.56.10/32')
     expect(script).not.toContain('unicast_peer')
   })
 
-  it('is not part of a lab with one control plane and no shared address', async () => {
+  it('keepalived is not part of a lab with one control plane and no shared address', async () => {
     const paths = filesOf(await loadLab('iscsi-ha'), 'master').map(({ path }) => path)
     expect(paths.filter((path) => /endpoint|join/.test(path))).toEqual([])
   })
@@ -102,7 +102,7 @@ describe('keepalived', () => {
 
 describe('the watch next to keepalived', () => {
   it(
-    'reports ready, not ready, and not ready for long, over one connection',
+    'the watch next to keepalived reports ready, not ready, and not ready for long, over one connection',
     { timeout: 120_000 },
     async () => {
       const folder = await temporaryFolder()

@@ -59,7 +59,7 @@ describe('a pair of keys', () => {
     expect((await stat(dirname(privateKey))).mode & 0o777).toBe(0o700)
   })
 
-  test('a pair with a missing half is made again as a whole', async () => {
+  test('a pair of keys with a missing half is made again completely', async () => {
     const old = await labKeys({ name: 'demo' })
     await rm(`${pathsOf({ name: 'demo' }).privateKey}.pub`)
     const made = await labKeys({ name: 'demo' })

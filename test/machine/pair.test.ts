@@ -27,24 +27,24 @@ afterAll(() => {
 })
 
 describe('the files of a pair', () => {
-  it('are the same on both machines, except for the name of the other one', () => {
+  it('the files of a pair are the same on both machines, except for the name of the other machine', () => {
     const different = filesOf('target1')
       .filter(({ path, content }) => file('target2', path) !== content)
       .map(({ path }) => path)
     expect(different).toEqual(['/etc/hostname', '/etc/lab/pair/fence-peer', '/etc/lab/boot.d/50-pair'])
   })
 
-  it('start no target at boot, because Pacemaker starts it on one of the two machines', () => {
+  it('the files of a pair start no target at boot, because Pacemaker starts it on one of the two machines', () => {
     expect(filesOf('target1').map(({ path }) => path)).not.toContain('/etc/lab/boot.d/50-target')
   })
 
-  it('serve the mirrored disk, never the one below it', () => {
+  it('the files of a pair serve the mirrored disk, never the one below it', () => {
     const script = file('target1', '/etc/lab/pair/serve')
     expect(script).toContain("udev_path=/dev/drbd0'")
     expect(script).not.toContain('/dev/ubd')
   })
 
-  it('leave DRBD room for its notes: the disk is larger than the LUN', () => {
+  it('the files of a pair leave DRBD room for its notes: the disk is larger than the LUN', () => {
     const [lun] = pair.luns
     const drbd = file('target1', '/etc/drbd.d/lab.res')
     expect(drbd).toContain(`size ${String(lun!.size / 512)}s;`)
@@ -52,7 +52,7 @@ describe('the files of a pair', () => {
     expect(diskSizeOf(pair, lun!) - lun!.size).toBeGreaterThan(lun!.size / 4096 / 8 + 36 * 1024)
   })
 
-  it('have keys that belong to their lab alone and that other users cannot read', () => {
+  it('the files of a pair have keys that belong to their lab alone and that other users cannot read', () => {
     for (const path of ['/etc/corosync/authkey', '/etc/drbd.d/lab.res']) {
       expect(file('target1', path)).not.toBe(file('target1', path, 'another'))
       expect((filesOf('target1').find((each) => each.path === path)?.mode ?? 0o644) & 0o077).toBe(0)
@@ -61,25 +61,25 @@ describe('the files of a pair', () => {
     expect(file('target1', '/etc/corosync/authkey').length).toBeGreaterThanOrEqual(128)
   })
 
-  it('count three votes, and wait for all of them at boot', () => {
+  it('the files of a pair count three votes, and wait for all of them at boot', () => {
     const corosync = file('target2', '/etc/corosync/corosync.conf')
     // Without expected_votes, Corosync counts the two machines only: one of them and the third would be all.
     expect(corosync).toContain('expected_votes: 3')
     expect(corosync).toContain('wait_for_all: 1')
   })
 
-  it('start the voting service on the third machine only', () => {
+  it('the files of a pair start the voting service on the third machine only', () => {
     const votes = (machine: string): boolean =>
       filesOf(machine).some(({ path }) => path === '/etc/lab/boot.d/50-quorum')
     expect(['target1', 'target2', 'initiator'].map(votes)).toEqual([false, false, true])
   })
 
-  it('are scripts that a shell can read', () => {
+  it('the scripts of a pair can be parsed by a shell', () => {
     for (const { path, content } of filesOf('target1').filter((each) => each.content.startsWith('#!')))
       expect([path, spawnSync('sh', ['-n'], { input: content }).stderr.toString()]).toEqual([path, ''])
   })
 
-  it('describe the resource agent to Pacemaker', () => {
+  it('the files of a pair describe the resource agent to Pacemaker', () => {
     const agent = join(folder, 'target')
     writeFileSync(agent, file('target1', '/usr/lib/ocf/resource.d/lab/target'), { mode: 0o755 })
     expect(execFileSync(agent, ['meta-data']).toString()).toContain('<action name="monitor"')
@@ -107,19 +107,19 @@ echo 'Quorate:          ${quorate ? 'Yes' : 'No'}'`,
     }).status
   }
 
-  it('is that it is off, once its power switch says so', () => {
+  it('DRBD is told that the other machine is off once its power switch says so', () => {
     expect(fencePeer({})).toBe(7)
   })
 
-  it('is that it is off where only the replication was cut', () => {
+  it('DRBD is told that the other machine is off after only the replication was cut', () => {
     expect(fencePeer({ member: true })).toBe(7)
   })
 
-  it('is nothing without a quorum, so that only one of two that are apart is switched off', () => {
+  it('DRBD is told nothing without a quorum, so only one of two separated machines is switched off', () => {
     expect(fencePeer({ quorate: false })).toBe(1)
   })
 
-  it('is nothing where the power switch does not answer, so that nobody writes', () => {
+  it('DRBD is told nothing if the power switch does not answer, so no machine writes', () => {
     expect(fencePeer({ fenced: false })).toBe(1)
   })
 })

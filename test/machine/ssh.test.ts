@@ -69,26 +69,26 @@ describe('a server that closes connections before a login', () => {
     return transport
   }
 
-  test('is reported as that, and not as an interruption', async () => {
+  test('a server that closes connections before a login is reported as such, and not as an interruption', async () => {
     const transport = await closing(1)
     const failed = transport.exec('true', {})
     expect(await codeOf(failed)).toBe('ssh-closed')
     await expect(failed).rejects.toThrow('closes the connection before a login')
   })
 
-  test('is tried again for as long as the caller has patience', async () => {
+  test('a server that closes connections before a login is tried again until the deadline of the caller', async () => {
     const transport = await closing(1, 20)
     expect(await transport.exec('echo hello', {})).toMatchObject({ stdout: 'hello\n' })
   })
 })
 
 describe('a command', () => {
-  test('gives the output of a command and exit code 0', async () => {
+  test('a session gives the output of a command and exit code 0', async () => {
     const { transport } = await reach()
     expect(await transport.exec('echo hello', {})).toEqual({ exitCode: 0, stdout: 'hello\n', stderr: '' })
   })
 
-  test('returns a failed command as an answer, with its two outputs apart', async () => {
+  test('a session returns a failed command as an answer, with its two outputs apart', async () => {
     const { transport } = await reach()
     expect(await transport.exec('echo out; echo err >&2; exit 3', {})).toEqual({
       exitCode: 3,
@@ -97,26 +97,26 @@ describe('a command', () => {
     })
   })
 
-  test('reports a command that a signal ended as failed, but as run', async () => {
+  test('a session reports a command that a signal ended as failed, but as run', async () => {
     const { transport } = await reach()
     const { exitCode } = await transport.exec('kill -TERM $$', {})
     expect(exitCode).toBeGreaterThan(127)
   })
 
-  test('returns many megabytes of output unabridged', async () => {
+  test('a session returns many megabytes of output unabridged', async () => {
     const { transport } = await reach()
     const { stdout } = await transport.exec('head -c 5000000 /dev/zero | tr "\\0" x', {})
     expect(stdout.length).toBe(5_000_000)
   })
 
-  test('decodes characters that arrive in two pieces', async () => {
+  test('a session decodes characters that arrive in two pieces', async () => {
     const { transport } = await reach()
     const halves = String.raw`printf '\303'; sleep 0.1; printf '\244'`
     expect((await transport.exec(halves, {})).stdout).toBe('ä')
     expect((await transport.exec(`{ ${halves}; } >&2`, {})).stderr).toBe('ä')
   })
 
-  test('starts no more commands at once than the server allows, and all of them in the end', async () => {
+  test('a session starts no more commands at once than the server allows, and all of them in the end', async () => {
     const { transport } = await reach({ sessions: 2 })
     const folder = await temporaryFolder()
     const count = `f=$(mktemp ${folder}/XXXXXX); sleep 0.1; ls ${folder} | wc -l; sleep 0.1; rm $f`
@@ -126,25 +126,25 @@ describe('a command', () => {
     expect(Math.max(...counts)).toBe(2)
   })
 
-  test('keeps blanks and newlines around the output', async () => {
+  test('a session keeps blanks and newlines around the output', async () => {
     const { transport } = await reach()
     expect((await transport.exec(String.raw`printf '\n a \n\n'`, {})).stdout).toBe('\n a \n\n')
   })
 })
 
 describe('standard input', () => {
-  test('closes standard input when none is given', async () => {
+  test('a session closes standard input when none is given', async () => {
     const { transport } = await reach()
     expect(await transport.exec('cat; echo end', {})).toMatchObject({ exitCode: 0, stdout: 'end\n' })
   })
 
-  test('sends standard input byte for byte, then closes it', async () => {
+  test('a session sends standard input byte for byte, then closes it', async () => {
     const { transport } = await reach()
     const { stdout } = await transport.exec('sha256sum', { input: everyByte })
     expect(stdout).toBe(`${sha256(everyByte)}  -\n`)
   })
 
-  test('sends input that is larger than every SSH window', async () => {
+  test('a session sends input that is larger than every SSH window', async () => {
     const { transport } = await reach()
     const input = Buffer.concat(Array.from({ length: 60 }, () => everyByte))
     // The command starts slowly, so its input has to wait.
@@ -152,13 +152,13 @@ describe('standard input', () => {
     expect(stdout).toBe(`${sha256(input)}  -\n`)
   })
 
-  test('sends text as UTF-8', async () => {
+  test('a session sends text as UTF-8', async () => {
     const { transport } = await reach()
     const input = "パスワード 🔑 'quoted' $HOME\n"
     expect((await transport.exec('cat', { input })).stdout).toBe(input)
   })
 
-  test('sends empty input', async () => {
+  test('a session sends empty input', async () => {
     const { transport } = await reach()
     expect(await transport.exec('wc -c', { input: '', timeout: 5 })).toMatchObject({ stdout: '0\n' })
     expect(await transport.exec('wc -c', { input: Buffer.alloc(0), timeout: 5 })).toMatchObject({
@@ -166,7 +166,7 @@ describe('standard input', () => {
     })
   })
 
-  test('does not wait for a command to read its input', async () => {
+  test('a session does not wait for a command to read its input', async () => {
     const { transport } = await reach()
     const input = Buffer.alloc(10_000_000)
     expect(await transport.exec('exit 4', { input, timeout: 10 })).toMatchObject({ exitCode: 4 })
@@ -175,7 +175,7 @@ describe('standard input', () => {
 })
 
 describe('a command that takes too long', () => {
-  test('gives up a command that takes too long, closes its channel, and names it', async () => {
+  test('a session gives up a command that takes too long, closes its channel, and names it', async () => {
     const { server, transport } = await reach()
     const error: unknown = await transport
       .exec('sleep 60', { timeout: 0.2 })
@@ -187,12 +187,12 @@ describe('a command that takes too long', () => {
     await vi.waitFor(() => expect(server.ran[0]?.channelClosed).toBe(true))
   })
 
-  test('gives commands on a slower machine more time', async () => {
+  test('a session gives commands on a slower machine more time', async () => {
     const { transport } = await reach({ slowdown: 20 })
     expect(await transport.exec('sleep 1; echo done', { timeout: 0.2 })).toMatchObject({ stdout: 'done\n' })
   })
 
-  test('keeps the connection of other commands when one of them takes too long', async () => {
+  test('a session keeps the connection of other commands when one of them takes too long', async () => {
     const { server, transport } = await reach()
     const other = transport.exec('sleep 0.5; echo done', {})
     expect(await codeOf(transport.exec('sleep 60', { timeout: 0.1 }))).toBe('command-timeout')
@@ -200,7 +200,7 @@ describe('a command that takes too long', () => {
     expect(server.logins).toBe(1)
   })
 
-  test('leaves no listeners behind when many commands take too long', async () => {
+  test('a session leaves no listeners behind when many commands take too long', async () => {
     const { transport } = await reach()
     const abort = new AbortController()
     const added = vi.spyOn(abort.signal, 'addEventListener')
@@ -212,7 +212,7 @@ describe('a command that takes too long', () => {
 })
 
 describe('an interruption', () => {
-  test('ends a command at once when it is interrupted, and closes its channel', async () => {
+  test('a command that is interrupted ends at once, and its channel is closed', async () => {
     const { server, transport } = await reach()
     const abort = new AbortController()
     const running = transport.exec('sleep 60', { signal: abort.signal })
@@ -224,7 +224,7 @@ describe('an interruption', () => {
     await vi.waitFor(() => expect(server.ran[0]?.channelClosed).toBe(true))
   })
 
-  test('keeps the connection for others when one command is interrupted', async () => {
+  test('a session keeps the connection for others when one command is interrupted', async () => {
     const { server, transport } = await reach()
     const abort = new AbortController()
     const running = transport.exec('sleep 60', { signal: abort.signal })
@@ -236,13 +236,13 @@ describe('an interruption', () => {
     expect(server.logins).toBe(1)
   })
 
-  test('does not connect when it was interrupted before', async () => {
+  test('a session that was interrupted before does not connect', async () => {
     const { server, transport } = await reach()
     expect(await codeOf(transport.exec('true', { signal: AbortSignal.abort() }))).toBe('interrupted')
     expect(server.connections).toBe(0)
   })
 
-  test('does not wait for a login that never ends when it is interrupted', async () => {
+  test('a session does not wait for a login that never ends when it is interrupted', async () => {
     const { transport } = await reach({ dial: await mute() })
     const abort = new AbortController()
     const running = codeOf(transport.exec('true', { signal: abort.signal }))
@@ -251,7 +251,7 @@ describe('an interruption', () => {
     expect(await Promise.race([running, delay(2000, 'still waiting')])).toBe('interrupted')
   })
 
-  test('does not run the command when it is interrupted during the login', async () => {
+  test('a session that is interrupted during the login does not run the command', async () => {
     const server = await TestSshServer.start()
     const endpoint = server.endpoint()
     const abort = new AbortController()
@@ -270,7 +270,7 @@ describe('an interruption', () => {
 })
 
 describe('a connection that drops', () => {
-  test('reports a connection that drops under a command as lost, never as success', async () => {
+  test('a session reports a connection that drops under a command as lost, never as success', async () => {
     const { server, transport } = await reach()
     const running = transport.exec('echo begun; sleep 60', {})
     await vi.waitFor(() => expect(server.ran).toHaveLength(1))
@@ -281,7 +281,7 @@ describe('a connection that drops', () => {
     expect((error as Error).message).toContain('worker1 (192.168.56.21)')
   })
 
-  test('reports the loss to each of many commands under way', async () => {
+  test('a session reports the loss to each of many commands under way', async () => {
     const { server, transport } = await reach()
     const running = Array.from({ length: 8 }, () => codeOf(transport.exec('sleep 60', {})))
     await vi.waitFor(() => expect(server.ran).toHaveLength(8))
@@ -289,7 +289,7 @@ describe('a connection that drops', () => {
     expect(new Set(await Promise.all(running))).toEqual(new Set(['ssh-lost']))
   })
 
-  test('reports a loss when the connection drops while input is sent', async () => {
+  test('a session reports a loss when the connection drops while input is sent', async () => {
     const { server, transport } = await reach()
     const running = codeOf(transport.exec('sleep 60', { input: Buffer.alloc(20_000_000) }))
     await vi.waitFor(() => expect(server.ran).toHaveLength(1))
@@ -297,7 +297,7 @@ describe('a connection that drops', () => {
     expect(await running).toBe('ssh-lost')
   })
 
-  test('connects again for the next command', async () => {
+  test('a session connects again for the next command', async () => {
     const { server, transport } = await reach()
     const running = codeOf(transport.exec('sleep 60', {}))
     await vi.waitFor(() => expect(server.ran).toHaveLength(1))
@@ -309,7 +309,7 @@ describe('a connection that drops', () => {
     expect(server.open).toBe(1)
   })
 
-  test('reports no error when an idle connection drops', async () => {
+  test('a session reports no error when an idle connection drops', async () => {
     const { server, transport } = await reach()
     await transport.exec('true', {})
     server.drop()
@@ -318,7 +318,7 @@ describe('a connection that drops', () => {
     expect(server.logins).toBe(2)
   })
 
-  test('connects again after many drops, with one connection at a time', async () => {
+  test('a session connects again after many drops, with one connection at a time', async () => {
     const { server, transport } = await reach()
     for (let n = 1; n <= 4; n++) {
       expect(await transport.exec(`echo ${String(n)}`, {})).toMatchObject({ stdout: `${String(n)}\n` })
@@ -332,7 +332,7 @@ describe('a connection that drops', () => {
 })
 
 describe('a channel that ends without an exit code', () => {
-  test('reports a channel that ends without an exit code as lost, and leaves no connection open', async () => {
+  test('a session reports a channel that ends without an exit code as lost, and leaves no connection open', async () => {
     const { server, transport } = await reach()
     server.instead = (channel) => {
       channel.close()
@@ -344,7 +344,7 @@ describe('a channel that ends without an exit code', () => {
     await vi.waitFor(() => expect(server.open).toBe(0), { timeout: 2000 })
   })
 
-  test('names the address when a channel is refused, as by MaxSessions', async () => {
+  test('a session names the address when a channel is refused, as by MaxSessions', async () => {
     const { server, transport } = await reach()
     await transport.exec('true', {})
     server.full = true
@@ -359,7 +359,7 @@ describe('a channel that ends without an exit code', () => {
 })
 
 describe('the identity of the other end', () => {
-  test('refuses another host key before anything is sent', async () => {
+  test('a session refuses another host key before anything is sent', async () => {
     const other = makeKeyPair('stranger')
     const { server, transport } = await reach({ hostKey: keyBlob(other.publicKey) })
     const error: unknown = await transport.exec('echo secret', {}).catch((reason: unknown) => reason)
@@ -370,13 +370,16 @@ describe('the identity of the other end', () => {
     await vi.waitFor(() => expect(server.open).toBe(0))
   })
 
-  test.each(['', 'AAAA', 'not base64 at all'])('refuses %j, which is not a host key', async (hostKey) => {
-    const { server, transport } = await reach({ hostKey })
-    expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable')
-    expect(server.attempts).toBe(0)
-  })
+  test.each(['', 'AAAA', 'not base64 at all'])(
+    'a session refuses %j, which is not a host key',
+    async (hostKey) => {
+      const { server, transport } = await reach({ hostKey })
+      expect(await codeOf(transport.exec('true', {}))).toBe('ssh-unreachable')
+      expect(server.attempts).toBe(0)
+    },
+  )
 
-  test('reports that a machine rejects a key it does not know', async () => {
+  test('a session reports that a machine rejects a key it does not know', async () => {
     const stranger = makeKeyPair('stranger')
     const { server, transport } = await reach({ privateKey: stranger.privateKey })
     expect(await codeOf(transport.exec('true', {}))).toBe('login-refused')
@@ -384,7 +387,7 @@ describe('the identity of the other end', () => {
     await vi.waitFor(() => expect(server.open).toBe(0))
   })
 
-  test('connects again with every command while a machine is not reachable yet', async () => {
+  test('a session connects again with every command while a machine is not reachable yet', async () => {
     const server = new TestSshServer(join(await temporaryFolder(), 'sshd.sock'))
     onTestFinished(() => server.stop())
     const transport = sshTransport(server.endpoint())
@@ -395,7 +398,7 @@ describe('the identity of the other end', () => {
     expect(await transport.exec('echo there', {})).toMatchObject({ stdout: 'there\n' })
   })
 
-  test('reports something that is no SSH server as one that closes the connection', async () => {
+  test('a session reports something that is no SSH server as one that closes the connection', async () => {
     const path = join(await temporaryFolder(), 'http.sock')
     const http = createServer((socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')).listen(path)
     onTestFinished(() => void http.close())
@@ -406,7 +409,7 @@ describe('the identity of the other end', () => {
 })
 
 describe('one connection for many commands', () => {
-  test('carries many commands at once over one connection, each with its own answer', async () => {
+  test('a session carries many commands at once over one connection, each with its own answer', async () => {
     const warnings: Error[] = []
     const note = (warning: Error): void => void warnings.push(warning)
     process.on('warning', note)
@@ -426,13 +429,13 @@ describe('one connection for many commands', () => {
     expect(warnings).toEqual([])
   })
 
-  test('opens no connection before it is needed', async () => {
+  test('a session opens no connection before it is needed', async () => {
     const { server, transport } = await reach()
     await transport.close()
     expect(server.connections).toBe(0)
   })
 
-  test('closes a connection, and closes it twice without an error', async () => {
+  test('a session closes a connection, and closes it twice without an error', async () => {
     const { server, transport } = await reach()
     await transport.exec('true', {})
     await transport.close()
@@ -440,7 +443,7 @@ describe('one connection for many commands', () => {
     await vi.waitFor(() => expect(server.open).toBe(0))
   })
 
-  test('closes a connection at once, even while its login hangs', async () => {
+  test('a session closes a connection at once, even while its login hangs', async () => {
     const { transport } = await reach({ dial: await mute() })
     const running = codeOf(transport.exec('true', {}))
     await delay(100)
@@ -451,7 +454,7 @@ describe('one connection for many commands', () => {
     expect(await running).toBe('ssh-unreachable')
   })
 
-  test('reports a loss to a command whose connection is closed', async () => {
+  test('a session reports a loss to a command whose connection is closed', async () => {
     const { server, transport } = await reach()
     const running = codeOf(transport.exec('sleep 60', {}))
     await vi.waitFor(() => expect(server.ran).toHaveLength(1))

@@ -127,7 +127,7 @@ describe('of several lines', () => {
     expect(diagnose(tail)?.code).toBe('disk-full')
   })
 
-  test('the first telling line is quoted, cut to a readable length', () => {
+  test('the first line that explains the failure is quoted, cut to a readable length', () => {
     const reason =
       diagnose([`E: Failed to fetch http://first/${'x'.repeat(1000)}`, 'E: Failed to fetch http://second/'])
         ?.reason ?? ''

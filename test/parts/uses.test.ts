@@ -20,7 +20,7 @@ beforeEach(async () => {
 })
 
 describe('parts that machines need', () => {
-  test('are kept for a machine of another state folder, until that folder is gone', async () => {
+  test('parts that machines need are kept for a machine of another state folder, until that folder is gone', async () => {
     const machine = join(state, 'iscsi', 'machines', 'target')
     await mkdir(machine, { recursive: true })
     expect(await noteUse(machine, [disk()])).toBe(true)
@@ -33,14 +33,14 @@ describe('parts that machines need', () => {
     expect(await readdir(join(root, 'uses'))).toEqual([])
   })
 
-  test('are no longer kept once the machine is forgotten', async () => {
+  test('parts that machines need are no longer kept once the machine is forgotten', async () => {
     await noteUse(state, [disk()])
     await forgetUse(state, [disk()])
     expect(await partsInUse(root)).toEqual([])
   })
 
   test.runIf(process.getuid?.() === 0)(
-    'are kept for a machine of another user, who cannot write to the cache',
+    'parts that machines need are kept for a machine of another user, who cannot write to the cache',
     async () => {
       await chmod(join(root, '..'), 0o755)
       const folder = await temporaryFolder()
@@ -58,7 +58,7 @@ describe('parts that machines need', () => {
     },
   )
 
-  test('do not include parts that a link, a long file or garbage in the folder of notes names', async () => {
+  test('parts that machines need do not include parts that a link, a long file or garbage in the folder of notes names', async () => {
     await writeFile(join(state, 'note'), JSON.stringify({ folder: state, parts: ['base-disk-1'] }))
     await symlink(join(state, 'note'), join(root, 'uses', 'link.json'))
     await writeFile(join(root, 'uses', 'long.json'), 'x'.repeat(10_000))

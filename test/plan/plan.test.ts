@@ -46,7 +46,7 @@ const undo = (plan: Parameters<typeof backwards<Surroundings>>[0], abort = signa
   runPlan(backwards(plan), 'undo', { signal: abort }, () => undefined)
 
 describe('undoing a plan', () => {
-  test('undoes the last step first, and only what exists', async () => {
+  test('undoing a plan undoes the last step first, and only what exists', async () => {
     const world = new Set(['a', 'b', 'd'])
     const { step, order } = stepsIn(world)
     const plan = planOf('it', [step('a'), step('b', ['a']), step('c', ['b']), step('d', ['c'])])
@@ -61,7 +61,7 @@ describe('undoing a plan', () => {
     expect(world.size).toBe(0)
   })
 
-  test('keeps the order across a step without an undo', async () => {
+  test('undoing a plan keeps the order across a step without an undo', async () => {
     const world = new Set(['a', 'c'])
     const { step, order } = stepsIn(world)
     const { undo: none, ...bare } = step('b', ['a'])
@@ -75,7 +75,7 @@ describe('undoing a plan', () => {
     expect(order).toEqual(['c', 'a'])
   })
 
-  test('continues when one undo fails, and collects the errors', async () => {
+  test('undoing a plan continues when one undo fails, and collects the errors', async () => {
     const { step } = stepsIn(new Set(['a', 'b', 'c']), ['c', 'b'])
     const { results } = await undo(planOf('it', [step('a'), step('b', ['a']), step('c', ['b'])]))
     expect(results.map(({ outcome, reason }) => reason ?? outcome)).toEqual([
@@ -85,7 +85,7 @@ describe('undoing a plan', () => {
     ])
   })
 
-  test('stops when it is interrupted', async () => {
+  test('undoing a plan stops when it is interrupted', async () => {
     const world = new Set(['a', 'b'])
     const { step } = stepsIn(world)
     const abort = new AbortController()
@@ -110,7 +110,7 @@ describe('undoing a plan', () => {
 describe('leaving steps out of a plan', () => {
   const { step } = stepsIn(new Set())
 
-  test('keeps steps whose needs exist without the steps that were left out', () => {
+  test('leaving steps out of a plan keeps steps whose needs exist without the steps that were left out', () => {
     const plan = planOf('it', [
       step('a', [], { leftOut: { why: 'it is yours', given: true } }),
       step('b', ['a']),
@@ -119,7 +119,7 @@ describe('leaving steps out of a plan', () => {
     expect(leftOutLines(plan)).toEqual(['it is yours: left out: Make a'])
   })
 
-  test('leaves out every step that needs one that was left out, for the same reason', () => {
+  test('leaving steps out of a plan leaves out every step that needs one that was left out, for the same reason', () => {
     const plan = planOf('it', [
       step('c', ['b']),
       step('a', [], { leftOut: { why: 'it has none', given: false } }),
@@ -130,7 +130,7 @@ describe('leaving steps out of a plan', () => {
     expect(leftOutLines(plan)).toEqual(['it has none: left out: Make c, Make a, Make b'])
   })
 
-  test('sequences groups across an empty group', () => {
+  test('a plan keeps groups in sequence across an empty group', () => {
     const steps = inTurn([step('a'), step('b')], [], [step('c', ['x'])])
     expect(steps.map(({ needs }) => needs)).toEqual([[], [], ['a', 'b']])
   })

@@ -75,12 +75,12 @@ describe('the last line of the table', () => {
     { name: 'mixed', report: mixed, want: '3 passed, 3 failed' },
     { name: 'nothing to verify', report: reportOf('Empty', []), want: '0 passed, 0 failed' },
     { name: 'interrupted', report: { ...good, interrupted: true }, want: '4 passed, 0 failed' },
-  ])('ends the table of such a report ($name): $want', ({ report, want }) => {
+  ])('the table of a report ends with the right line ($name): $want', ({ report, want }) => {
     expect(lastLine(report)).toBe(want)
     expect(lastLine(report, true)).toBe(want)
   })
 
-  test('counts 60 checks', () => {
+  test('a report counts 60 checks', () => {
     const results = Array.from({ length: 60 }, (_, index) =>
       resultOf(stepOf(`s${String(index)}`, 'Look', 'looks'), index < 58 ? 'ok' : 'failed'),
     )
@@ -88,22 +88,22 @@ describe('the last line of the table', () => {
   })
 })
 
-test('mentions checks that were not asked, and an interruption, before the counts', () => {
+test('a report mentions checks that were not asked, and an interruption, before the counts', () => {
   const lines = reportTable({ ...mixed, interrupted: true }, false).split('\n')
   expect(lines.slice(-4)).toEqual(['', 'interrupted', '3 not asked', '3 passed, 3 failed'])
 })
 
-test('masks secrets in every format', () => {
+test('a report masks secrets in every format', () => {
   for (const text of [JSON.stringify(reportJson(mixed, mask)), reportTable(mixed, true, mask)])
     expect(text).not.toContain('hunter2')
 })
 
-test('colours the table', () => {
+test('a report colours the table', () => {
   expect(reportTable(good, true)).toContain('\u001b[32m✔\u001b[39m')
   expect(reportTable(good, false)).not.toContain('\u001b')
 })
 
-test('contains only plain data in JSON', () => {
+test('a report contains only plain data in JSON', () => {
   const json = reportJson(mixed)
   expect(JSON.parse(JSON.stringify(json))).toEqual(json)
 })

@@ -97,7 +97,7 @@ const elapsed = async <T>(action: () => Promise<T>): Promise<readonly [T, number
 }
 
 describe('the order of steps', () => {
-  test('runs steps in the order of their needs, not of their place in the plan', async () => {
+  test('the runner runs steps in the order of their needs, not of their place in the plan', async () => {
     const world: World = new Set()
     const applied: string[] = []
     const step = (id: string, ...needs: readonly string[]): Step =>
@@ -120,7 +120,7 @@ describe('the order of steps', () => {
     expect(new Set(Object.values(outcomes))).toEqual(new Set(['changed']))
   })
 
-  test('starts a step only when all that it needs has been checked, not merely applied', async () => {
+  test('the runner starts a step only when all that it needs has been checked, and not merely applied', async () => {
     const world: World = new Set()
     let seen: boolean | undefined
     await runSteps([
@@ -142,7 +142,7 @@ describe('the order of steps', () => {
     expect(seen).toBe(true)
   })
 
-  test('runs steps that do not need each other at the same time', async () => {
+  test('the runner runs steps that do not need each other at the same time', async () => {
     const world: World = new Set()
     let waiting = 0
     let open: () => void = () => undefined
@@ -163,7 +163,7 @@ describe('the order of steps', () => {
     )
   })
 
-  test('carries out a step once, however many others need it', async () => {
+  test('the runner carries out a step once, however many others need it', async () => {
     const world: World = new Set()
     let times = 0
     const base = stepIn(world, {
@@ -183,7 +183,7 @@ describe('the order of steps', () => {
     ])
   })
 
-  test('reports steps in the order of the plan, whichever finished first', async () => {
+  test('the runner reports steps in the order of the plan, whichever finished first', async () => {
     const world: World = new Set()
     const slow = stepIn(world, { id: 'slow', apply: async () => void (await delay(100), world.add('slow')) })
     const quick = stepIn(world, { id: 'quick' })
@@ -195,7 +195,7 @@ describe('the order of steps', () => {
     ])
   })
 
-  test('throws a defect when a step needs one that is not in the plan', async () => {
+  test('the runner throws a defect when a step needs one that is not in the plan', async () => {
     await expect(runSteps([stepIn(new Set(), { id: 'a', needs: ['nowhere'] })])).rejects.toThrow(
       'step a needs nowhere, which is not in the plan',
     )
@@ -203,7 +203,7 @@ describe('the order of steps', () => {
 })
 
 describe('a step', () => {
-  test('leaves a step alone when its checks already hold', async () => {
+  test('the runner leaves a step alone when its checks already hold', async () => {
     const apply = (): Promise<void> => Promise.reject(new Error('it was touched'))
     const { outcomes, events, result } = await runSteps([stepIn(new Set(['a']), { id: 'a', apply })])
     expect(outcomes).toEqual({ a: 'ok' })
@@ -211,7 +211,7 @@ describe('a step', () => {
     expect(result('a').checks).toMatchObject([{ ok: true, saw: 'it is' }])
   })
 
-  test('applies a step whose check fails, says why, and checks it again', async () => {
+  test('the runner applies a step whose check fails, says why, and checks it again', async () => {
     const { outcomes, events, result } = await runSteps([stepIn(new Set(), { id: 'a' })])
     expect(outcomes).toEqual({ a: 'changed' })
     expect(events.find(({ type }) => type === 'step-applying')).toMatchObject({
@@ -221,7 +221,7 @@ describe('a step', () => {
     expect(result('a')).not.toHaveProperty('reason')
   })
 
-  test('applies a step when one of its three checks fails, and asks all three again', async () => {
+  test('the runner applies a step when one of its three checks fails, and asks all three again', async () => {
     const world: World = new Set(['left', 'right'])
     const asked: string[] = []
     const check = (id: string): Check =>
@@ -243,7 +243,7 @@ describe('a step', () => {
     })
   })
 
-  test('fails a step when applying it breaks a check that held before', async () => {
+  test('the runner fails a step when applying it breaks a check that held before', async () => {
     const world: World = new Set(['left'])
     const { outcomes, result } = await runSteps([
       stepIn(world, {
@@ -258,7 +258,7 @@ describe('a step', () => {
     expect(result('a').reason).toMatch(/^left is so: no: it is not \(waited 0 s\)$/)
   })
 
-  test('passes on the progress that a step reports', async () => {
+  test('the runner passes on the progress that a step reports', async () => {
     const world: World = new Set()
     const { events } = await runSteps([
       stepIn(world, {
@@ -276,7 +276,7 @@ describe('a step', () => {
     ])
   })
 
-  test('waits for a step that has checks only, and never applies it', async () => {
+  test('the runner waits for a step that has checks only, and never applies it', async () => {
     const since = performance.now()
     const looks = checkOf('late', () => Promise.resolve(performance.now() - since > 300 ? yes : no), {
       within: 10,
@@ -289,7 +289,7 @@ describe('a step', () => {
     expect(story(events)).toContain('waiting a')
   })
 
-  test('fails a step at once when applying it throws, with what was thrown', async () => {
+  test('the runner fails a step at once when applying it throws, with what was thrown', async () => {
     const [{ result }, seconds] = await elapsed(() =>
       runSteps([
         stepIn(new Set(), {
@@ -304,7 +304,7 @@ describe('a step', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('passes on the hint of the error that applying a step threw', async () => {
+  test('the runner passes on the hint of the error that applying a step threw', async () => {
     const error = new LabError('full', 'the disk is full', { hint: 'lab down old' })
     const { result } = await runSteps([
       stepIn(new Set(), {
@@ -316,7 +316,7 @@ describe('a step', () => {
     expect(result('a')).toMatchObject({ reason: 'the disk is full', hint: 'lab down old' })
   })
 
-  test('fails a step when applying it throws something that is no Error', async () => {
+  test('the runner fails a step when applying it throws something that is no Error', async () => {
     // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors
     const apply = (): Promise<void> => Promise.reject('just text')
     const { result } = await runSteps([stepIn(new Set(), { id: 'a', apply })])
@@ -324,7 +324,7 @@ describe('a step', () => {
     expect(result('a')).not.toHaveProperty('hint')
   })
 
-  test('gives the words of the failed command as the reason', async () => {
+  test('the runner gives the words of the failed command as the reason', async () => {
     const refused = new CommandError('worker1', 'kubeadm join', {
       exitCode: 1,
       stdout: '',
@@ -334,7 +334,7 @@ describe('a step', () => {
     expect(result('a').reason).toBe('worker1: kubeadm join: exit code 1: no token')
   })
 
-  test('applies a step again when the other side was too busy, and says so', async () => {
+  test('the runner applies a step again when the other side was too busy, and says so', async () => {
     let tries = 0
     const done = new Set<string>()
     const { result, events } = await runSteps([
@@ -356,7 +356,7 @@ describe('a step', () => {
     ])
   })
 
-  test('fails a step when the other side stays too busy until the deadline of its check', async () => {
+  test('the runner fails a step when the other side stays too busy until the deadline of its check', async () => {
     const [{ result }, seconds] = await elapsed(() =>
       runSteps([
         stepIn(new Set(), {
@@ -371,7 +371,7 @@ describe('a step', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('reports how long a step took', async () => {
+  test('the runner reports how long a step took', async () => {
     const world: World = new Set()
     const { report, result } = await runSteps([
       stepIn(world, { id: 'a', apply: async () => void (await delay(200), world.add('a')) }),
@@ -383,7 +383,7 @@ describe('a step', () => {
 })
 
 describe('a step that failed', () => {
-  test('skips every step that needs a failed one, directly or not, and no other', async () => {
+  test('the runner skips every step that needs a failed one, directly or not, and no other', async () => {
     const world: World = new Set()
     const broken = stepIn(world, { id: 'broken', apply: () => Promise.reject(new Error('broken')) })
     const { outcomes, result, report } = await runSteps([
@@ -407,7 +407,7 @@ describe('a step that failed', () => {
     expect(report.interrupted).toBe(false)
   })
 
-  test('skips a step that needs a failed one even if its own checks hold', async () => {
+  test('the runner skips a step that needs a failed one even if its own checks hold', async () => {
     const world: World = new Set(['next'])
     const { outcomes } = await runSteps([
       stepIn(world, { id: 'broken', apply: () => Promise.reject(new Error('broken')) }),
@@ -418,7 +418,7 @@ describe('a step that failed', () => {
 })
 
 describe('waiting', () => {
-  test('waits until the check holds, and tells what it sees meanwhile', async () => {
+  test('the runner waits until the check holds, and tells what it sees meanwhile', async () => {
     const world: World = new Set()
     let looks = 0
     const { outcomes, events, result } = await runSteps([
@@ -439,7 +439,7 @@ describe('waiting', () => {
     expect(result('a').checks).toMatchObject([{ ok: true, saw: `look ${String(looks)}` }])
   })
 
-  test('stops waiting at the deadline, with what was seen last', async () => {
+  test('the runner stops waiting at the deadline, with what was seen last', async () => {
     let looks = 0
     const [{ result, outcomes }, seconds] = await elapsed(() =>
       runSteps([
@@ -463,7 +463,7 @@ describe('waiting', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('starts the deadline when the step was applied, however long that took', async () => {
+  test('the runner starts the deadline when the step was applied, however long that took', async () => {
     const world: World = new Set()
     const { outcomes } = await runSteps([
       stepIn(world, {
@@ -478,7 +478,7 @@ describe('waiting', () => {
     expect(outcomes).toEqual({ a: 'changed' })
   })
 
-  test('stops waiting at once when a check says that waiting is of no use', async () => {
+  test('the runner stops waiting at once when a check says that waiting is of no use', async () => {
     let looks = 0
     const [{ result }, seconds] = await elapsed(() =>
       runSteps([
@@ -500,7 +500,7 @@ describe('waiting', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('applies a step first, even when its check says that waiting is of no use', async () => {
+  test('the runner applies a step first, even when its check says that waiting is of no use', async () => {
     const world: World = new Set()
     const { outcomes } = await runSteps([
       stepIn(world, {
@@ -511,7 +511,7 @@ describe('waiting', () => {
     expect(outcomes).toEqual({ a: 'changed' })
   })
 
-  test('keeps waiting when a check throws, since it could not ask yet', async () => {
+  test('the runner keeps waiting when a check throws, since it could not ask yet', async () => {
     let looks = 0
     const check = checkOf(
       'api',
@@ -523,13 +523,13 @@ describe('waiting', () => {
     expect(events.find(({ type }) => type === 'step-waiting')).toMatchObject({ saw: 'connection refused' })
   })
 
-  test('ends with the error of a check that throws until the deadline', async () => {
+  test('the runner ends with the error of a check that throws until the deadline', async () => {
     const check = checkOf('api', () => Promise.reject(new Error('connection refused')), { within: 0.2 })
     const { result } = await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })])
     expect(result('a').reason).toMatch(/^api is so: no: connection refused \(waited 0 s\)$/)
   })
 
-  test('treats a check that throws synchronously like one that rejects', async () => {
+  test('the runner treats a check that throws synchronously like one that rejects', async () => {
     const check = checkOf(
       'api',
       () => {
@@ -541,7 +541,7 @@ describe('waiting', () => {
     expect(result('a').reason).toContain('thrown at once')
   })
 
-  test('multiplies deadlines by the factor of a slow provider', async () => {
+  test('the runner multiplies deadlines by the factor of a slow provider', async () => {
     const begun = performance.now()
     const late = checkOf('late', () => Promise.resolve(performance.now() - begun > 1000 ? yes : no), {
       within: 0.2,
@@ -550,7 +550,7 @@ describe('waiting', () => {
     expect((await runSteps([wish()], { slowdown: 10 })).outcomes).toEqual({ a: 'changed' })
   })
 
-  test('waits for several checks at the same time, each until its own deadline', async () => {
+  test('the runner waits for several checks at the same time, each until its own deadline', async () => {
     const since = performance.now()
     const after = (id: string, seconds: number, within: number): Check =>
       checkOf(id, () => Promise.resolve(performance.now() - since > seconds * 1000 ? yes : no), {
@@ -575,7 +575,7 @@ describe('waiting', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('never asks a check twice at a time, and pauses between two attempts', async () => {
+  test('the runner never asks a check twice at a time, and pauses between two attempts', async () => {
     let asking = 0
     let most = 0
     const times: number[] = []
@@ -598,7 +598,7 @@ describe('waiting', () => {
     expect(pauses.at(-1)).toBeGreaterThan(pauses[0] ?? 0)
   })
 
-  test('pauses before asking again for as long as a slow machine took to answer', async () => {
+  test('the runner pauses before asking again for as long as a slow machine took to answer', async () => {
     const pauses: number[] = []
     let answered = 0
     const check = checkOf(
@@ -618,7 +618,7 @@ describe('waiting', () => {
 })
 
 describe('an interruption', () => {
-  test('stops trying again when it is interrupted while the other side is too busy', async () => {
+  test('the runner stops trying again when it is interrupted while the other side is too busy', async () => {
     const abort = new AbortController()
     setTimeout(() => {
       abort.abort()
@@ -639,7 +639,7 @@ describe('an interruption', () => {
     expect(seconds).toBeLessThan(soon)
   })
 
-  test('ends an apply that listens to the interruption, and reports it', async () => {
+  test('the runner ends an apply that listens to the interruption, and reports it', async () => {
     const abort = new AbortController()
     const world: World = new Set(['before'])
     setTimeout(() => abort.abort(), 100)
@@ -662,7 +662,7 @@ describe('an interruption', () => {
     expect(events.at(-1)).toEqual({ type: 'run-finished', report })
   })
 
-  test('lets an apply finish that does not listen to the interruption', async () => {
+  test('the runner lets an apply finish that does not listen to the interruption', async () => {
     const abort = new AbortController()
     const world: World = new Set()
     setTimeout(() => abort.abort(), 50)
@@ -674,7 +674,7 @@ describe('an interruption', () => {
     expect(report.interrupted).toBe(true)
   })
 
-  test('ends waiting when it is interrupted', async () => {
+  test('the runner ends waiting when it is interrupted', async () => {
     const abort = new AbortController()
     setTimeout(() => abort.abort(), 300)
     const [{ outcomes, report }, seconds] = await elapsed(() =>
@@ -695,7 +695,7 @@ describe('an interruption', () => {
     expect(report.interrupted).toBe(true)
   })
 
-  test('ends a check that never answers when it is interrupted', async () => {
+  test('the runner ends a check that never answers when it is interrupted', async () => {
     const abort = new AbortController()
     setTimeout(() => abort.abort(), 100)
     const hangs = checkOf('hangs', () => new Promise<never>(() => undefined), { within: 5 })
@@ -707,7 +707,7 @@ describe('an interruption', () => {
     expect(finished).toBe(true)
   })
 
-  test('does nothing when it is interrupted before the first step', async () => {
+  test('the runner does nothing when it is interrupted before the first step', async () => {
     const { outcomes, report } = await runSteps(
       [stepIn(new Set(), { id: 'a' }), stepIn(new Set(), { id: 'b' })],
       {
@@ -718,7 +718,7 @@ describe('an interruption', () => {
     expect(report.interrupted).toBe(true)
   })
 
-  test('does not apply a step when it is interrupted during the first checks', async () => {
+  test('the runner does not apply a step when it is interrupted during the first checks', async () => {
     const abort = new AbortController()
     const world: World = new Set()
     const check = checkOf('check', () => {
@@ -734,7 +734,7 @@ describe('an interruption', () => {
 })
 
 describe('checking without applying', () => {
-  test('asks every check of every step once, and changes nothing', async () => {
+  test('the runner asks every check of every step once, and changes nothing', async () => {
     const world: World = new Set(['a'])
     const asked: string[] = []
     const check = (id: string, ok: boolean): Check =>
@@ -763,7 +763,7 @@ describe('checking without applying', () => {
     expect(succeeded(report)).toBe(false)
   })
 
-  test('does not wait for a deadline when it only checks', async () => {
+  test('the runner does not wait for a deadline when it only checks', async () => {
     const check = checkOf('never', () => Promise.resolve(no), { within: 600, hint: 'look here' })
     const [{ result }, seconds] = await elapsed(() =>
       runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { mode: 'check' }),
@@ -776,13 +776,13 @@ describe('checking without applying', () => {
     })
   })
 
-  test('counts a check that cannot be asked as failed, with the reason', async () => {
+  test('the runner counts a check that cannot be asked as failed, with the reason', async () => {
     const check = checkOf('api', () => Promise.reject(new Error('connection refused')))
     const { result } = await runSteps([stepIn(new Set(), { id: 'a', checks: [check] })], { mode: 'check' })
     expect(result('a').checks).toMatchObject([{ ok: false, saw: 'connection refused' }])
   })
 
-  test('reports success when every check holds', async () => {
+  test('the runner reports success when every check holds', async () => {
     const world: World = new Set(['a', 'b'])
     const { report } = await runSteps(
       [stepIn(world, { id: 'a' }), stepIn(world, { id: 'b', needs: ['a'] })],
@@ -795,7 +795,7 @@ describe('checking without applying', () => {
 })
 
 describe('the events of a run', () => {
-  test('emits the plan first, every step once, and the report last', async () => {
+  test('the runner emits the plan first, every step once, and the report last', async () => {
     const world: World = new Set(['b'])
     const steps = [
       stepIn(world, { id: 'a' }),
@@ -813,7 +813,7 @@ describe('the events of a run', () => {
     expect(Date.now() - report.started.getTime()).toBeLessThan(60_000)
   })
 
-  test('reports success for a plan without steps', async () => {
+  test('the runner reports success for a plan without steps', async () => {
     const { report, events } = await runSteps([])
     expect(succeeded(report)).toBe(true)
     expect(events.map(({ type }) => type)).toEqual(['run-started', 'run-finished'])

@@ -48,7 +48,7 @@ const listing = ({ title, steps }: Plan): string =>
   ].join('\n')
 
 describe.each(['iscsi', 'iscsi-pair', 'iscsi-ha', 'deployment-ha'])('the plan of %s', (name) => {
-  test('matches the golden plan', async () => {
+  test('the plan matches the golden plan', async () => {
     await expect(listing(planUp(await loadLab(name), provider, options))).toMatchFileSnapshot(
       `../golden/plan/${name}.txt`,
     )
@@ -56,7 +56,7 @@ describe.each(['iscsi', 'iscsi-pair', 'iscsi-ha', 'deployment-ha'])('the plan of
 })
 
 describe.each(labs)('the plan of %s', (_, read) => {
-  test('has no missing and no circular needs', async () => {
+  test('the plan has no missing and no circular needs', async () => {
     const { steps } = planUp(await read(), provider, options)
     const ids = steps.map(({ id }) => id)
     const done = new Set<string>()
@@ -70,19 +70,19 @@ describe.each(labs)('the plan of %s', (_, read) => {
     expect(ids.filter((id) => !done.has(id))).toEqual([])
   })
 
-  test('lists every step after those that it needs', async () => {
+  test('the plan lists every step after those that it needs', async () => {
     const ids = planUp(await read(), provider, options).steps.map(({ id }) => id)
     for (const { id, needs } of planUp(await read(), provider, options).steps)
       for (const need of needs) expect(ids.indexOf(need), `${id} needs ${need}`).toBeLessThan(ids.indexOf(id))
   })
 
-  test('has no duplicate step and no duplicate check', async () => {
+  test('the plan has no duplicate step and no duplicate check', async () => {
     const { steps } = planUp(await read(), provider, options)
     expect(duplicatesIn(steps.map(({ id }) => id))).toEqual([])
     expect(duplicatesIn(steps.flatMap(({ checks }) => checks.map(({ id }) => id)))).toEqual([])
   })
 
-  test('has a readable title for every step and check', async () => {
+  test('the plan has a readable title for every step and check', async () => {
     const lab = await read()
     const machines = lab.machines.map((machine) => machine.name)
     for (const { id, title, machine, checks } of planUp(lab, provider, options).steps) {
@@ -100,7 +100,7 @@ describe.each(labs)('the plan of %s', (_, read) => {
     }
   })
 
-  test('contains no secret', async () => {
+  test('the plan contains no secret', async () => {
     const lab = await read()
     const text = listing(planUp(lab, provider, options))
     const secrets = lab.targets
@@ -111,12 +111,12 @@ describe.each(labs)('the plan of %s', (_, read) => {
 })
 
 describe('the plan of a lab', () => {
-  test('has at least 55 checks for iscsi-ha', async () => {
+  test('the plan of a lab has at least 55 checks for iscsi-ha', async () => {
     const { steps } = planUp(await loadLab('iscsi-ha'), provider, options)
     expect(steps.flatMap(({ checks }) => checks).length).toBeGreaterThanOrEqual(55)
   })
 
-  test('has the checks of the walkthrough for every machine', async () => {
+  test('the plan of a lab has the checks of the walkthrough for every machine', async () => {
     const ids = planUp(await loadLab('iscsi-ha'), provider, options).steps.flatMap(({ checks }) =>
       checks.map(({ id }) => id),
     )
@@ -137,7 +137,7 @@ describe('the plan of a lab', () => {
         expect(ids).toContain(`${node}-${what}`)
   })
 
-  test('removes machines that are gone from the lab file before it configures the others', async () => {
+  test('the plan of a lab removes machines that are gone from the lab file before it configures the others', async () => {
     const lab = await loadLab('iscsi-ha')
     const { steps } = planUp(lab, provider, options, ['worker9'])
     expect(steps.find(({ id }) => id === 'remove-worker9')).toMatchObject({ machine: 'worker9' })
@@ -146,7 +146,7 @@ describe('the plan of a lab', () => {
     expect(steps).toHaveLength(planUp(lab, provider, options).steps.length + 1)
   })
 
-  test('has distinct step names even when two targets end in the same name', () => {
+  test('the plan of a lab has distinct step names even when two targets end in the same name', () => {
     const text = readFileSync(join(folder, 'two-targets.yaml'), 'utf8').replace(
       'eui.02004567A425678D\n',
       'iqn.2017-01.org.example:one\n',
@@ -155,7 +155,7 @@ describe('the plan of a lab', () => {
     expect(duplicatesIn(planUp(lab, provider, options).steps.map(({ id }) => id))).toEqual([])
   })
 
-  test('has distinct check names even when a machine is named like a part of the cluster', async () => {
+  test('the plan of a lab has distinct check names even when a machine is named like a part of the cluster', async () => {
     // Scenarios have words of their own, which machines must not use as names.
     const text = readFileSync((await loadLab('iscsi-ha')).file, 'utf8').replace(/^scenarios:[^]*/m, '')
     for (const name of [

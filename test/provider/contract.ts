@@ -84,7 +84,7 @@ export const contractOfAny = (
   describe(`the provider ${name}, without a machine`, () => {
     const provider = makeProvider()
 
-    test('has the whole core, its own name, and no member that the contract does not know', () => {
+    test('the provider has the whole core, its own name, and no member that the contract does not know', () => {
       expect(provider.name).toBe(name)
       const known = [
         ...Object.keys(core),
@@ -98,12 +98,12 @@ export const contractOfAny = (
       expect(known).toEqual(expect.arrayContaining(Object.keys(provider)))
     })
 
-    test('has only known members in each capability group', () => {
+    test('the provider has only known members in each capability group', () => {
       for (const [group, members] of Object.entries(groups))
         expect(members).toEqual(expect.arrayContaining(Object.keys(provider[group as keyof Groups] ?? {})))
     })
 
-    test('names a stable disk of its own for every LUN', ({ skip }) => {
+    test('the provider names a stable disk of its own for every LUN', ({ skip }) => {
       const { disks } = provider
       if (!disks) return skip(lacks(provider, 'disks'))
       const devices = Array.from({ length: 20 }, (_, index) => disks.lunDevice(index))
@@ -112,13 +112,13 @@ export const contractOfAny = (
       expect(Array.from({ length: 20 }, (_, index) => disks.lunDevice(index))).toEqual(devices)
     })
 
-    test('says whether it works here, on what evidence, and otherwise what would make it work', async () => {
+    test('the provider says whether it works here, on what evidence, and otherwise what would make it work', async () => {
       const { usable, evidence, remedy } = await provider.probe(new AbortController().signal)
       expect(evidence.trim()).not.toBe('')
       if (!usable) expect(remedy?.trim()).toBeTruthy()
     })
 
-    test('says before it begins that a lab needs more than this host has', async () => {
+    test('the provider says before it begins that a lab needs more than this host has', async () => {
       const lab = await makeLab()
       const big = { ...lab, machines: lab.machines.map((each) => ({ ...each, memory: 1024 ** 5 })) }
       const problems = await provider.preflight(big)
@@ -224,12 +224,12 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     }
     const bootId = (): Promise<string> => run('cat /proc/sys/kernel/random/boot_id')
 
-    test('works on this host', async () => {
+    test('the provider works on this host', async () => {
       expect(await provider.probe(new AbortController().signal)).toMatchObject({ usable: true })
       expect(await provider.preflight(lab)).toEqual([])
     })
 
-    test('knows nothing of a lab that was never made, and removing it succeeds silently', async () => {
+    test('the provider knows nothing of a lab that was never made, and removing it succeeds silently', async () => {
       expect(await provider.states(lab)).toEqual([
         { name: first.name, status: 'absent', detail: expect.any(String) },
         { name: second.name, status: 'absent', detail: expect.any(String) },
@@ -244,7 +244,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await provider.leftovers(lab)).toEqual([])
     })
 
-    test('makes the network once', async () => {
+    test('the provider makes the network once', async () => {
       await provider.network.create(lab)
       expect(await provider.network.observe(lab)).toMatchObject({ ok: true })
       const endpoint = await apiEndpoint()
@@ -260,7 +260,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       socket.destroy()
     })
 
-    test('boots a machine, which gets its files and accepts root with its generated key', async () => {
+    test('the provider boots a machine, which gets its files and accepts root with its generated key', async () => {
       await start(first)
       expect(await stateOf(first.name)).toEqual({
         name: first.name,
@@ -274,19 +274,19 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await run('hostname -I')).toContain(first.address)
     })
 
-    test('gives the machine the requested memory', async () => {
+    test('the provider gives the machine the requested memory', async () => {
       const has = Number(await run(`awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo`))
       expect(has).toBeLessThanOrEqual(first.memory)
       // The kernel reserves some memory for itself.
       expect(has).toBeGreaterThan(first.memory - kernelTakes)
     })
 
-    test('gives the machine its LUN as a disk of the requested size', async () => {
+    test('the provider gives the machine its LUN as a disk of the requested size', async () => {
       const { size } = lab.targets[0]!.luns[0]!
       expect(await run(`blockdev --getsize64 ${provider.disks.lunDevice(0)}`)).toBe(String(size))
     })
 
-    test('opens connections into the network, and reports when nothing answers', async () => {
+    test('the provider opens connections into the network, and reports when nothing answers', async () => {
       const socket = await provider.dial(lab, first.address, 22)
       const [greeting] = (await once(socket, 'data')) as [Buffer]
       expect(String(greeting)).toMatch(/^SSH-2\.0-/)
@@ -295,14 +295,14 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await expect(provider.dial(lab, second.address, 22)).rejects.toThrow(/EHOSTUNREACH|ETIMEDOUT/)
     })
 
-    test('leaves a machine that already runs alone', async () => {
+    test('the provider leaves a machine that already runs alone', async () => {
       const [id, state] = [await bootId(), await stateOf(first.name)]
       await start(first)
       expect(await stateOf(first.name)).toEqual(state)
       expect(await bootId()).toBe(id)
     })
 
-    test('keeps the console output where it says', async () => {
+    test('the provider keeps the console output in the place that it names', async () => {
       expect(existsSync(provider.console.log(lab, first.name))).toBe(true)
       const parts = (await provider.machines.partsInUse?.()) ?? []
       expect(parts.length > 0).toBe(bench.loseBase !== undefined)
@@ -310,7 +310,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await readFile(provider.console.log(lab, first.name), 'utf8')).toMatch(/Linux version/)
     })
 
-    test('detects a machine that runs with settings other than those of the lab file', async () => {
+    test('the provider detects a machine that runs with settings other than those of the lab file', async () => {
       const wanted = { ...first, memory: first.memory + 64 * MiB }
       const edited = { ...lab, machines: [wanted, second] }
       expect((await stateOf(first.name, edited))?.differs).toMatch(/mem/)
@@ -321,13 +321,13 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       )
     })
 
-    test('keeps the network while a machine uses it', async () => {
+    test('the provider keeps the network while a machine uses it', async () => {
       await provider.network.release(lab)
       expect(await provider.network.observe(lab)).toMatchObject({ ok: true })
       expect((await stateOf(first.name))?.status).toBe('running')
     })
 
-    test('cuts the power at once and keeps the disks', async () => {
+    test('the provider cuts the power at once and keeps the disks', async () => {
       const id = await bootId()
       await run(
         `echo kept > /root/kept && printf %s kept-too | dd of=${provider.disks.lunDevice(0)} conv=fsync status=none && sync`,
@@ -353,7 +353,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await stateOf(first.name)).not.toHaveProperty('differs')
     })
 
-    test('gives each run of a machine an identifier of its own', async () => {
+    test('the provider gives each run of a machine an identifier of its own', async () => {
       const details = new Set([(await stateOf(first.name))?.detail])
       for (let times = 0; times < 2; times++) {
         await provider.power.cut(lab, first.name)
@@ -367,20 +367,23 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
     test.for([
       ['in an orderly way', 'systemctl reboot'],
       ['at once', 'echo b > /proc/sysrq-trigger'],
-    ] as const)('brings a machine that restarts itself %s back to its network', async ([, command]) => {
-      const before = await bootId()
-      // The connection ends with the machine.
-      await ssh.exec(command, { timeout: 20 * slowdown }).catch(() => undefined)
-      await vi.waitFor(
-        async () => {
-          await answers(first)
-          expect(await bootId()).not.toBe(before)
-        },
-        { timeout: 60_000 * slowdown },
-      )
-    })
+    ] as const)(
+      'the provider brings a machine that restarts itself %s back to its network',
+      async ([, command]) => {
+        const before = await bootId()
+        // The connection ends with the machine.
+        await ssh.exec(command, { timeout: 20 * slowdown }).catch(() => undefined)
+        await vi.waitFor(
+          async () => {
+            await answers(first)
+            expect(await bootId()).not.toBe(before)
+          },
+          { timeout: 60_000 * slowdown },
+        )
+      },
+    )
 
-    test('ends the requested run of a machine and spares a later one, where runs can be distinguished', async ({
+    test('the provider ends the requested run of a machine and spares a later one, where runs can be distinguished', async ({
       skip,
     }) => {
       if (!bench.tellsRuns) return skip('it cannot tell runs apart')
@@ -394,7 +397,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await answers(first)
     })
 
-    test('pauses a machine and resumes it', async ({ skip }) => {
+    test('the provider pauses a machine and resumes it', async ({ skip }) => {
       if (!provider.pause) return skip('it cannot')
       const { pause: group } = provider
       const pause = (name: string): Promise<void> => group.begin(lab, name)
@@ -419,7 +422,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect((await stateOf(second.name))?.status).toBe('absent')
     })
 
-    test('cuts the power of a paused machine', async ({ skip }) => {
+    test('the provider cuts the power of a paused machine', async ({ skip }) => {
       if (!provider.pause) return skip('it cannot')
       await provider.pause.begin(lab, first.name)
       await provider.power.cut(lab, first.name)
@@ -428,7 +431,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await answers(first)
     })
 
-    test('cuts the power of a machine that has just begun to start, and releases its disks', async () => {
+    test('the provider cuts the power of a machine that has just begun to start, and releases its disks', async () => {
       for (const wait of [0, 0, 5, 20, 50]) {
         await provider.power.cut(lab, first.name)
         await start(first)
@@ -441,7 +444,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await run('echo fine')).toBe('fine')
     })
 
-    test('reports the last console output of a machine that cannot boot, and where to find the rest', async ({
+    test('the provider reports the last console output of a machine that cannot boot, and where to find the rest', async ({
       skip,
     }) => {
       if (!bench.breakDisk) return skip('here a machine that cannot boot goes on running')
@@ -457,7 +460,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await run('echo fine')).toBe('fine')
     })
 
-    test('says what to do about a machine whose base disk is gone', async ({ skip }) => {
+    test('the provider says what to do about a machine whose base disk is gone', async ({ skip }) => {
       if (!bench.loseBase) return skip('here it stands on nothing of ours')
       await bench.loseBase(second.name)
       await expect(start(second)).rejects.toMatchObject({
@@ -467,7 +470,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       })
     })
 
-    test('removes a machine with its disks', async () => {
+    test('the provider removes a machine with its disks', async () => {
       await provider.machines.remove(lab, second.name)
       expect((await stateOf(second.name))?.status).toBe('absent')
       expect(existsSync(pathsOf(lab).machine(second.name))).toBe(false)
@@ -475,7 +478,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect((await stateOf(first.name))?.status).toBe('running')
     })
 
-    test('reports a machine that shut itself down as off, with its disks kept', async () => {
+    test('the provider reports a machine that shut itself down as off, with its disks kept', async () => {
       await ssh
         .exec('nohup systemctl poweroff --force >/dev/null 2>&1 &', { timeout: 10 * slowdown })
         .catch(() => undefined)
@@ -498,7 +501,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       expect(await run('cat /root/kept')).toBe('kept')
     })
 
-    test('removes a running lab completely, and again without an error', async () => {
+    test('the provider removes a running lab completely, and again without an error', async () => {
       expect(new Set((await provider.leftovers(lab)).map(({ kind }) => kind))).toEqual(new Set(bench.runsAs))
       for (const times of [1, 2]) {
         await provider.destroy(lab)

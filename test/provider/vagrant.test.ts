@@ -35,7 +35,7 @@ describe.skipIf(skipWithoutVagrant)('the Vagrantfile', () => {
     return { folder, result: await evaluate(folder, env) }
   }
 
-  test('defines every machine with its address, processors and memory for both providers', async () => {
+  test('the Vagrantfile defines every machine with its address, processors and memory for both providers', async () => {
     const lab = await loadLab('iscsi-ha')
     const { result } = await evaluated(lab)
     expect(result.machines.map(({ name }) => name)).toEqual(['target', 'master', 'worker1', 'worker2'])
@@ -68,7 +68,7 @@ describe.skipIf(skipWithoutVagrant)('the Vagrantfile', () => {
     }
   })
 
-  test('has no shared folder, enough time to boot, and a box that can be chosen', async () => {
+  test('the Vagrantfile has no shared folder, enough time to boot, and a box that can be chosen', async () => {
     const lab = await loadLab('iscsi')
     for (const [env, box] of [
       [{}, 'lab/debian-13'],
@@ -84,7 +84,7 @@ describe.skipIf(skipWithoutVagrant)('the Vagrantfile', () => {
     }
   })
 
-  test('attaches one disk per LUN to the target alone under libvirt, with the name that lunDevice gives', async () => {
+  test('the Vagrantfile attaches one disk per LUN to the target alone under libvirt, with the name that lunDevice gives', async () => {
     const lab = await loadLab('iscsi-ha')
     const { result } = await evaluated(lab)
     const storage = (machine: string) =>
@@ -96,7 +96,7 @@ describe.skipIf(skipWithoutVagrant)('the Vagrantfile', () => {
     expect(vagrantProvider('libvirt').disks?.lunDevice(0)).toBe('/dev/disk/by-id/virtio-lab0')
   })
 
-  test('runs the access script of lab up on its own machine only', async () => {
+  test('the Vagrantfile runs the access script of lab up on its own machine only', async () => {
     const lab = await loadLab('iscsi')
     const { folder, result } = await evaluated(lab)
     const provisions = (of: typeof result, machine: string) =>
@@ -113,7 +113,7 @@ describe.skipIf(skipWithoutVagrant)('the Vagrantfile', () => {
     expect(provisions(again, 'initiator')).toEqual([])
   })
 
-  test("pins the version of the box when it is known, but never for the user's own box", async () => {
+  test("the Vagrantfile pins the version of the box when it is known, but never for the user's own box", async () => {
     const folder = await vagrantFolder(renderVagrantfile(await loadLab('iscsi'), 'libvirt', '1.36.3.7'))
     const config = async (env = {}) =>
       settings((await evaluate(folder, env)).calls.flatMap(({ calls }) => calls))
@@ -123,7 +123,7 @@ describe.skipIf(skipWithoutVagrant)('the Vagrantfile', () => {
     expect(other).not.toHaveProperty('box_version')
   })
 
-  test('emulates on request under libvirt, with a safe processor model and longer timeouts', async () => {
+  test('the Vagrantfile emulates on request under libvirt, with a safe processor model and longer timeouts', async () => {
     const { result } = await evaluated(await loadLab('iscsi'), { LAB_EMULATE: '1' })
     const calls = callsFor(result, 'initiator', 'libvirt')
     expect(settings(calls.flatMap((call) => [call, ...call.calls]))).toMatchObject({ boot_timeout: 3600 })
@@ -134,7 +134,7 @@ describe.skipIf(skipWithoutVagrant)('the Vagrantfile', () => {
     })
   })
 
-  test('creates and attaches the controller and the disk on the first up under VirtualBox', async () => {
+  test('the Vagrantfile creates and attaches the controller and the disk on the first up under VirtualBox', async () => {
     const { folder, result } = await evaluated(await loadLab('iscsi'))
     const disk = join(folder, '.vagrant/disks/target-0.vdi')
     const serial = (name: string) =>
@@ -187,19 +187,19 @@ describe.skipIf(skipWithoutVagrant)('the Vagrantfile', () => {
     return customizations(callsFor(result, 'target', 'virtualbox')).map((line) => line.split(' ')[0] ?? '')
   }
 
-  test('leaves an attached disk alone under VirtualBox', async () => {
+  test('the Vagrantfile leaves an attached disk alone under VirtualBox', async () => {
     expect(await again(attached)).toEqual(['modifyvm', 'modifyvm'])
   })
 
-  test('attaches a detached disk again under VirtualBox instead of creating one', async () => {
+  test('the Vagrantfile attaches a detached disk again under VirtualBox instead of creating one', async () => {
     expect(await again(detached)).toEqual(['modifyvm', 'modifyvm', 'storageattach', 'setextradata'])
   })
 
-  test("recreates everything but the disk of a machine that was removed behind Vagrant's back", async () => {
+  test("the Vagrantfile recreates everything but the disk of a machine that was removed behind Vagrant's back", async () => {
     expect(await again([])).toEqual(['modifyvm', 'modifyvm', 'storagectl', 'storageattach', 'setextradata'])
   })
 
-  test('gives each of several targets on one machine one disk per LUN, also when LUNs do not start at 0', async () => {
+  test('the Vagrantfile gives each of several targets on one machine one disk per LUN, also when LUNs do not start at 0', async () => {
     const lab = await loadLab('iscsi')
     const [target] = lab.targets
     if (!target) throw new Error('iscsi has a target')
@@ -231,7 +231,7 @@ describe.skipIf(skipWithoutVagrant)('the Vagrantfile', () => {
     ['10.20.0.0/16', '255.255.0.0'],
     ['192.168.60.128/25', '255.255.255.128'],
     ['10.0.0.0/8', '255.0.0.0'],
-  ])('translates the prefix of %s to the netmask %s', async (subnet, netmask) => {
+  ])('the Vagrantfile translates the prefix of %s to the netmask %s', async (subnet, netmask) => {
     const lab = await loadLab('iscsi')
     expect((await evaluated({ ...lab, network: { subnet } })).result.netmask).toBe(netmask)
   })
@@ -283,28 +283,31 @@ describe.skipIf(skipWithoutVagrant)('quoting of lab values in the Vagrantfile', 
     scenarios: [],
   })
 
-  test.each(Object.entries(attacks))('keeps a dangerous value as data: %s', async (_, value) => {
-    needVagrant()
-    const folder = await vagrantFolder(renderVagrantfile(labWith(value), 'libvirt'))
-    expect(await run(folder, ['ruby', '-c', 'Vagrantfile'])).toEqual({ exitCode: 0, output: 'Syntax OK' })
+  test.each(Object.entries(attacks))(
+    'the Vagrantfile keeps a dangerous value as data: %s',
+    async (_, value) => {
+      needVagrant()
+      const folder = await vagrantFolder(renderVagrantfile(labWith(value), 'libvirt'))
+      expect(await run(folder, ['ruby', '-c', 'Vagrantfile'])).toEqual({ exitCode: 0, output: 'Syntax OK' })
 
-    const result = await evaluate(folder)
-    expect(result.lab).toBe(value)
-    expect(result.machines).toEqual([
-      {
-        name: value,
-        role: 'target',
-        ip: value,
-        cpus: 1,
-        memory: 1024,
-        disks: [{ target: value, lun: 0, size: 1024 }],
-      },
-      { name: `second ${value}`, role: value, ip: value, cpus: 2, memory: 1024, disks: [] },
-    ])
-    expect((await readdir(folder)).sort()).toEqual(['Vagrantfile', 'home', 'stub.rb'])
-  })
+      const result = await evaluate(folder)
+      expect(result.lab).toBe(value)
+      expect(result.machines).toEqual([
+        {
+          name: value,
+          role: 'target',
+          ip: value,
+          cpus: 1,
+          memory: 1024,
+          disks: [{ target: value, lun: 0, size: 1024 }],
+        },
+        { name: `second ${value}`, role: value, ip: value, cpus: 2, memory: 1024, disks: [] },
+      ])
+      expect((await readdir(folder)).sort()).toEqual(['Vagrantfile', 'home', 'stub.rb'])
+    },
+  )
 
-  test('contains no secret of the lab', () => {
+  test('the Vagrantfile contains no secret of the lab', () => {
     const lab = labWith('x')
     const [target] = lab.targets
     if (!target) throw new Error('the lab has a target')
@@ -314,7 +317,7 @@ describe.skipIf(skipWithoutVagrant)('quoting of lab values in the Vagrantfile', 
     )
   })
 
-  test('refuses to render text in place of a number', () => {
+  test('the Vagrantfile refuses to render text in place of a number', () => {
     const lab = labWith('x')
     const text = '1; system("touch pwned")' as unknown as number
     const [target] = lab.targets
@@ -332,7 +335,7 @@ describe.skipIf(skipWithoutVagrant)('quoting of lab values in the Vagrantfile', 
 })
 
 describe('the factor for slow machines', () => {
-  test('is above one only where libvirt emulates', async () => {
+  test('the factor for slow machines is above one only where libvirt emulates', async () => {
     const host = async (...files: readonly string[]): Promise<VagrantHost> => {
       const root = await temporaryFolder()
       await mkdir(join(root, 'dev'))
@@ -372,7 +375,7 @@ describe('the probe', () => {
   const virtualBox = 'case "$1" in --version) echo 7.2.22r175245;; list) ;; *) exit 1;; esac'
   const virsh = 'case "$1" in --version) echo 9.0.0;; --connect) ;; *) exit 1;; esac'
 
-  test('names both providers and both remedies when neither is installed', async () => {
+  test('the probe names both providers and both remedies when neither is installed', async () => {
     await onlyPrograms({})
     const found = await vagrantProvider('virtualbox', await hostWith({ 'etc/os-release': debian })).probe(
       signal(),
@@ -410,7 +413,7 @@ describe('the probe', () => {
       /^brew install hashicorp\/tap\/hashicorp-vagrant\nbrew install --cask virtualbox$/,
     ],
   ] as const)(
-    'with %s %j on %s names the commands for %s there',
+    'the probe with %s %j on %s names the commands for %s there',
     async (path, content, platform, kind, remedy) => {
       await onlyPrograms({})
       const host = await hostWith({ [path]: content }, { platform })
@@ -418,7 +421,7 @@ describe('the probe', () => {
     },
   )
 
-  test('accepts VirtualBox with Vagrant', async () => {
+  test('the probe accepts VirtualBox with Vagrant', async () => {
     await onlyPrograms({ vagrant, VBoxManage: virtualBox })
     expect(await vagrantProvider('virtualbox', await hostWith({})).probe(signal())).toEqual({
       usable: true,
@@ -426,7 +429,7 @@ describe('the probe', () => {
     })
   })
 
-  test('rejects VirtualBox without its kernel driver, about which it only warns', async () => {
+  test('the probe rejects VirtualBox without its kernel driver, about which it only warns', async () => {
     // The output of Debian's VirtualBox 7.2.22.
     const warning =
       'WARNING: The character device /dev/vboxdrv does not exist.\n\t Please install the virtualbox-dkms package'
@@ -439,7 +442,7 @@ describe('the probe', () => {
     expect(found.remedy).toContain('modprobe vboxdrv')
   })
 
-  test('rejects a VirtualBox that Vagrant rejects', async () => {
+  test('the probe rejects a VirtualBox that Vagrant rejects', async () => {
     const refusing =
       'case "$1" in --version) echo "Vagrant 2.3.4";; *) echo "version of VirtualBox not supported" >&2; exit 1;; esac'
     await onlyPrograms({ vagrant: refusing, VBoxManage: virtualBox })
@@ -460,7 +463,7 @@ describe('the probe', () => {
       'dev/null',
       'Vagrant 2.4.9; libvirt 9.0.0, no /dev/kvm, so machines are emulated, many times slower; Vagrant can use libvirt',
     ],
-  ])('accepts libvirt with Vagrant and %s', async (file, evidence) => {
+  ])('the probe accepts libvirt with Vagrant and %s', async (file, evidence) => {
     await onlyPrograms({ vagrant, virsh })
     expect(await vagrantProvider('libvirt', await hostWith({ [file]: '' })).probe(signal())).toEqual({
       usable: true,
@@ -468,7 +471,7 @@ describe('the probe', () => {
     })
   })
 
-  test('rejects a libvirt that does not answer', async () => {
+  test('the probe rejects a libvirt that does not answer', async () => {
     const silent =
       'case "$1" in --version) echo 9.0.0;; *) echo "error: failed to connect to the hypervisor" >&2; exit 1;; esac'
     await onlyPrograms({ vagrant, virsh: silent })
@@ -492,7 +495,7 @@ describe('the probe', () => {
     }
     const thisDebian: VagrantHost = { platform: 'linux', root: '/', memory: 64 * GiB }
 
-    test("rejects a future version of VirtualBox in Vagrant's own words", async () => {
+    test("the probe with the real Vagrant rejects a future version of VirtualBox in Vagrant's own words", async () => {
       const found = await probeWith('virtualbox', {
         VBoxManage: virtualBox.replace('7.2.22r175245', '99.0.1r1'),
       })
@@ -502,7 +505,7 @@ describe('the probe', () => {
       expect(found.usable).toBe(false)
     })
 
-    test('accepts libvirt only with the plugin', async () => {
+    test('the probe with the real Vagrant accepts libvirt only with the plugin', async () => {
       const found = await probeWith('libvirt', { virsh })
       const { output } = await run('/', ['vagrant', 'plugin', 'list'])
       expect(found.usable).toBe(output.includes('vagrant-libvirt'))
@@ -514,7 +517,7 @@ describe('the probe', () => {
     })
   })
 
-  test('stops when it is aborted', async () => {
+  test('the probe with the real Vagrant stops when it is aborted', async () => {
     await onlyPrograms({ vagrant: 'exec /bin/sleep 20', virsh: 'exec /bin/sleep 20' })
     const controller = new AbortController()
     const probing = vagrantProvider('libvirt', await hostWith({})).probe(controller.signal)
@@ -538,22 +541,25 @@ describe('the probe', () => {
       { kind: 'virtualbox', lacks: 'VBoxManage', hint: 'virtualbox-7.2' },
       { kind: 'virtualbox', lacks: 'vagrant', hint: 'apt.releases.hashicorp.com' },
       { kind: 'libvirt', lacks: 'virsh', hint: 'libvirt-daemon-system' },
-    ] as const)('rejects $kind without $lacks before a box is built', async ({ kind, lacks, hint }) => {
-      await onlyPrograms(Object.fromEntries(Object.entries(programs).filter(([name]) => name !== lacks)))
-      const host = await hostWith({ 'etc/os-release': 'ID=debian\n' })
-      const problems = await vagrantProvider(kind, host).preflight(await loadLab('iscsi'))
-      expect(problems).toEqual([
-        { problem: `${lacks} --version: not found in PATH`, hint: expect.stringContaining(hint) },
-      ])
-    })
+    ] as const)(
+      'the preflight rejects $kind without $lacks before a box is built',
+      async ({ kind, lacks, hint }) => {
+        await onlyPrograms(Object.fromEntries(Object.entries(programs).filter(([name]) => name !== lacks)))
+        const host = await hostWith({ 'etc/os-release': 'ID=debian\n' })
+        const problems = await vagrantProvider(kind, host).preflight(await loadLab('iscsi'))
+        expect(problems).toEqual([
+          { problem: `${lacks} --version: not found in PATH`, hint: expect.stringContaining(hint) },
+        ])
+      },
+    )
 
-    test('finds no problem with the shipped labs', async () => {
+    test('the preflight finds no problem with the shipped labs', async () => {
       const host = await hostWith({})
       for (const { name, kind } of both)
         expect(await vagrantProvider(kind, host).preflight(await loadLab(name))).toEqual([])
     })
 
-    test("rejects a subnet outside VirtualBox's range, and names every way out", async () => {
+    test("the preflight rejects a subnet outside VirtualBox's range, and names every way out", async () => {
       const problems = await vagrantProvider('virtualbox', await hostWith({})).preflight(
         await inSubnet('10.9.8.0/24'),
       )
@@ -569,7 +575,7 @@ describe('the probe', () => {
       ).toEqual([])
     })
 
-    test("rejects a subnet that is only partly inside VirtualBox's range", async () => {
+    test("the preflight rejects a subnet that is only partly inside VirtualBox's range", async () => {
       const problems = await vagrantProvider('virtualbox', await hostWith({})).preflight(
         await inSubnet('192.168.0.0/16'),
       )
@@ -582,7 +588,7 @@ describe('the probe', () => {
       ['* 0.0.0.0/0 ::/0', []],
       ['* 10.9.9.0/24\n#* 10.9.8.0/24\n', ['10.9.9.0/24']],
       ['', ['no range']],
-    ])('respects networks.conf of VirtualBox: %j', async (content, allowed) => {
+    ])('the preflight respects networks.conf of VirtualBox: %j', async (content, allowed) => {
       const host = await hostWith({ [conf]: content })
       const problems = await vagrantProvider('virtualbox', host).preflight(await inSubnet('10.9.8.0/24'))
       expect(problems.map(({ problem }) => problem)).toEqual(
@@ -597,7 +603,7 @@ describe('the probe', () => {
     test.each([
       ['7.2.22r175245', 0],
       ['6.1.50r161033', 1],
-    ])('applies the rules for VirtualBox %s on macOS', async (version, count) => {
+    ])('the preflight applies the rules for VirtualBox %s on macOS', async (version, count) => {
       await onlyPrograms({ ...programs, VBoxManage: `echo ${version}` })
       const host = await hostWith({}, { platform: 'darwin' })
       expect(await vagrantProvider('virtualbox', host).preflight(await inSubnet('10.9.8.0/24'))).toHaveLength(
@@ -608,14 +614,17 @@ describe('the probe', () => {
     test.each([
       ['libvirt', '192.168.0.0/16', '192.168.121.0/24'],
       ['virtualbox', '10.0.0.0/8', '10.0.2.0/24'],
-    ] as const)("rejects a subnet with Vagrant's own addresses for %s: %s", async (kind, subnet, own) => {
-      const host = await hostWith({ [conf]: '* 0.0.0.0/0' })
-      const [problem, ...others] = await vagrantProvider(kind, host).preflight(await inSubnet(subnet))
-      expect(problem?.problem).toContain(`${subnet} overlaps ${own}`)
-      expect(others).toEqual([])
-    })
+    ] as const)(
+      "the preflight rejects a subnet with Vagrant's own addresses for %s: %s",
+      async (kind, subnet, own) => {
+        const host = await hostWith({ [conf]: '* 0.0.0.0/0' })
+        const [problem, ...others] = await vagrantProvider(kind, host).preflight(await inSubnet(subnet))
+        expect(problem?.problem).toContain(`${subnet} overlaps ${own}`)
+        expect(others).toEqual([])
+      },
+    )
 
-    test('reports missing memory and missing disk space together', async () => {
+    test('the preflight reports missing memory and missing disk space together', async () => {
       const lab = await loadLab('iscsi')
       const luns = Array.from({ length: 31 }, (_, lun) => ({ lun, size: GiB }))
       const crowded = { ...lab, targets: lab.targets.map((target) => ({ ...target, luns })) }

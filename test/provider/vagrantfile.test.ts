@@ -18,7 +18,7 @@ import {
 vi.setConfig({ testTimeout: 60_000 })
 
 describe('the Vagrantfile of a shipped lab', () => {
-  test.each(both)('of $name for $kind matches the golden one', async ({ name, kind }) => {
+  test.each(both)('the Vagrantfile of $name for $kind matches the golden one', async ({ name, kind }) => {
     await expect(renderVagrantfile(await loadLab(name), kind)).toMatchFileSnapshot(
       `../golden/vagrant/${name}.${kind}.Vagrantfile`,
     )

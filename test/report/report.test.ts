@@ -39,14 +39,16 @@ const runs: readonly (readonly [string, RunReport])[] = [
 ]
 
 describe.each(runs)('the run %s', (name, report) => {
-  test('is written as JSON that the schema accepts', async () => {
+  test('the run is written as JSON that the schema accepts', async () => {
     expect(runSchema.parse(JSON.parse(runJson([report])))).toEqual(report)
     await expect(runJson([report])).toMatchFileSnapshot(`golden/${name}.json`)
   })
-  test('is written as JUnit', () =>
+  test('the run is written as JUnit', () =>
     expect(runJunit([report])).toMatchFileSnapshot(`golden/${name}.junit.xml`))
-  test('is written as Markdown', () => expect(runMarkdown([report])).toMatchFileSnapshot(`golden/${name}.md`))
-  test('is written as a page', () => expect(runPage([report])).toMatchFileSnapshot(`golden/${name}.html`))
+  test('the run is written as Markdown', () =>
+    expect(runMarkdown([report])).toMatchFileSnapshot(`golden/${name}.md`))
+  test('the run is written as a page', () =>
+    expect(runPage([report])).toMatchFileSnapshot(`golden/${name}.html`))
 })
 
 test('a page of several runs begins with a table of them', async () => {
@@ -58,7 +60,7 @@ test('a page of several runs begins with a table of them', async () => {
   expect(JSON.parse(runJson(all))).toMatchObject({ schema: 'lab.runs/v1', runs: all })
 })
 
-test('compares two runs in one table', () =>
+test('lab report --compare shows two runs in one table', () =>
   expect(`${compareRuns(good, nasty)}\n`).toMatchFileSnapshot('golden/compared.md'))
 
 test('schemas/run.schema.json matches the schema, and npm run generate writes it', async () => {
@@ -71,14 +73,14 @@ test('labs/run.schema.json, where the schema used to be, refers to it', async ()
   expect(join(dirname(old), $ref)).toBe(runSchemaFile)
 })
 
-test('measures the host: its processors, and how long an empty Node.js program takes', async () => {
+test('a report measures its host: its processors, and the time that an empty Node.js program takes', async () => {
   const { processors, nodeStart } = await measureHost()
   expect(processors).toBeGreaterThan(0)
   expect(nodeStart).toBeGreaterThan(0)
 })
 
 describe('output of a machine in a report', () => {
-  test('puts no markup, script or address of a machine into the page', () => {
+  test('a report puts no markup, script or address of a machine into the page', () => {
     const page = runPage([nasty])
     expect(page).not.toMatch(/<script|<img|<link|<iframe|\bon\w+=|url\(|@import/i)
     expect(page).not.toMatch(/(?:https?:)?\/\/(?!www\.w3\.org)\w/)
@@ -86,7 +88,7 @@ describe('output of a machine in a report', () => {
     expect(page.match(/<td/g)).toHaveLength(page.match(/<\/td>/g)?.length ?? 0)
   })
 
-  test('writes XML with legal characters only, and closes every tag', () => {
+  test('a report writes XML with legal characters only, and closes every tag', () => {
     const xml = runJunit([nasty])
     expect(xml).not.toMatch(/[^\P{Cc}\n\t]/u)
     expect(xml).not.toMatch(/&(?!(?:amp|lt|gt|quot|#x27|#x60|#x3D);)/)
@@ -109,7 +111,7 @@ describe('output of a machine in a report', () => {
     expect(printable(text)).toBe(shown)
   })
 
-  test('contains no secret in any format', () => {
+  test('a report contains no secret in any format', () => {
     const secret = 'hunter2hunter2'
     const { records, rows } = ledgerOf(0)
     const report = runReport(
@@ -303,7 +305,7 @@ describe('the verdict', () => {
     else expect(first?.saw).toContain(saw)
   })
 
-  test('shows the figure of the walkthrough next to ours if it has the same single fault', () => {
+  test('a report shows the figure of the walkthrough next to ours if both have the same single fault', () => {
     expect(good.seed?.ms).toBe(325_000)
     expect(
       runReport(facts({ scenario: { ...powerCut, inject: [{ fault: 'reboot', machine: 'x' }] } })).seed,
@@ -314,7 +316,7 @@ describe('the verdict', () => {
     expect(runReport(facts({ scenario: twice })).seed).toBeNull()
   })
 
-  test('names an unsafe setting only when it did harm', () => {
+  test('a report names an unsafe setting only when it did harm', () => {
     expect(unsafeSetting(nasty)).toMatch(/^This is what no fencing means/)
     expect(unsafeSetting({ ...nasty, fencing: 'power' })).toBeUndefined()
     expect(unsafeSetting({ ...good, fencing: 'none' })).toBeUndefined()
@@ -322,11 +324,11 @@ describe('the verdict', () => {
 })
 
 describe('the timeline drawing', () => {
-  test('draws nothing without a ledger', () => {
+  test('the timeline drawing draws nothing without a ledger', () => {
     expect(chartOf(cutShort)).toBeUndefined()
   })
 
-  test('draws everything inside the picture', () => {
+  test('the timeline drawing draws everything inside the picture', () => {
     for (const [, report] of runs) {
       const chart = chartOf(report)
       if (!chart) continue
@@ -345,7 +347,7 @@ describe('the timeline drawing', () => {
     }
   })
 
-  test('draws a gap to scale', () => {
+  test('the timeline drawing draws a gap to scale', () => {
     const [writer] = chartOf(good)?.lanes ?? []
     expect(writer?.gap?.label).toBe('18.5 s')
     // 50 s in all, over the width of the plot.
@@ -356,7 +358,7 @@ describe('the timeline drawing', () => {
 describe('the folder of a report', () => {
   const started = new Date('2026-11-21T15:04:05.678Z')
 
-  test('gives each run a dated folder of its own, even within a second', async () => {
+  test('each run gets a dated folder of its own, even within a second', async () => {
     const folder = await temporaryFolder()
     const all = await Promise.all(
       Array.from({ length: 3 }, () => startRun(join(folder, 'runs'), 'drain', started)),
@@ -365,7 +367,7 @@ describe('the folder of a report', () => {
     expect(all.sort()).toEqual([name, `${name}-2`, `${name}-3`].map((one) => join(folder, 'runs', one)))
   })
 
-  test('writes every form of the report privately, and links it as the latest', async () => {
+  test('every form of the report is written privately, and linked as the latest', async () => {
     const folder = join(await temporaryFolder(), 'runs')
     const first = await startRun(folder, 'drain', started)
     await saveRun(first, [cutShort])
@@ -388,7 +390,7 @@ describe('the folder of a report', () => {
     expect(await readFile(join(folder, 'latest', markdown), 'utf8')).toBe(runMarkdown([good, nasty]))
   })
 
-  test('refuses a folder without a report, or with another file in its place', async () => {
+  test('a folder without a report, or with another file in its place, is refused', async () => {
     const folder = await temporaryFolder()
     await expect(readRuns(folder)).rejects.toMatchObject({ code: 'no-report', exitCode: 2 })
     for (const text of ['', '{', '{}', JSON.stringify({ ...good, verdict: 'MAYBE' })]) {

@@ -53,7 +53,7 @@ const contextWith = (
 const off = [{ status: 'stopped' }, { status: 'stopped' }] as const
 const on = [{ status: 'running' }, { status: 'running' }] as const
 
-test('restores the disks and the lab file of a stopped lab, and leaves the copy unchanged', async () => {
+test('a restore brings back the disks and the lab file of a stopped lab, and leaves the snapshot unchanged', async () => {
   const context = contextWith(off)
   await takeSnapshot(context, 'one')
   await write('second')
@@ -69,7 +69,7 @@ test('restores the disks and the lab file of a stopped lab, and leaves the copy 
   expect(done).toEqual([])
 })
 
-test('syncs and pauses the machines of a running lab for the copy, and records how they resume', async () => {
+test('a snapshot syncs and pauses the machines of a running lab, and records how they resume', async () => {
   const noted: string[] = []
   const context = contextWith(on, {
     save: async (of, into) => {
@@ -90,7 +90,7 @@ test('syncs and pauses the machines of a running lab for the copy, and records h
   expect(await readJournal(lab)).toEqual([])
 })
 
-test('leaves nothing behind when the copy fails, and resumes the machines', async () => {
+test('a snapshot whose copy fails leaves nothing behind, and resumes the machines', async () => {
   const context = contextWith(on, {
     save: async (_, into) => {
       await writeFile(join(into, 'half'), '')
@@ -102,13 +102,13 @@ test('leaves nothing behind when the copy fails, and resumes the machines', asyn
   expect(done.slice(-2)).toEqual(['resume target', 'resume initiator'])
 })
 
-test('keeps the record of a machine that could not resume', async () => {
+test('the journal keeps the record of a machine that could not resume after a snapshot', async () => {
   const context = contextWith(on, {}, { end: async () => Promise.reject(new Error('no answer')) })
   await takeSnapshot(context, 'one')
   expect((await readJournal(lab)).map(({ undo }) => undo.do)).toEqual(['resume', 'resume'])
 })
 
-test('refuses while a fault is active', async () => {
+test('a snapshot is refused while a fault is active', async () => {
   await noteUndo(lab, 'lab run iscsi x', 'drain', [{ do: 'uncordon', machine: 'target' }])
   await expect(takeSnapshot(contextWith(off), 'one')).rejects.toMatchObject({
     code: 'fault-open',
@@ -130,12 +130,12 @@ test.each([
     'not-offered',
   ],
   ['a disk with too little room', contextWith(off, { size: async () => 2 ** 60 }), 'no-space'],
-])('refuses %s', async (_, context, code) => {
+])('a snapshot is refused: %s', async (_, context, code) => {
   await expect(takeSnapshot(context, 'one')).rejects.toMatchObject({ code })
   expect(existsSync(pathsOf(lab).snapshots)).toBe(false)
 })
 
-test('refuses a second one of the same name unless it should be replaced', async () => {
+test('a second snapshot of the same name is refused unless it should replace the first', async () => {
   await takeSnapshot(contextWith(off), 'one')
   await write('second')
   await expect(takeSnapshot(contextWith(off), 'one')).rejects.toMatchObject({ code: 'snapshot-exists' })
@@ -145,21 +145,21 @@ test('refuses a second one of the same name unless it should be replaced', async
   expect(await readFile(disk('target'), 'utf8')).toBe('second')
 })
 
-test('does not count one that was never completed', async () => {
+test('an incomplete snapshot does not count', async () => {
   await mkdir(join(pathsOf(lab).snapshots, '.one.new', 'disks'), { recursive: true })
   await mkdir(join(pathsOf(lab).snapshots, 'two', 'disks'), { recursive: true })
   expect(await snapshotsOf(lab)).toEqual([])
   await expect(removeSnapshot(lab, 'two')).rejects.toMatchObject({ code: 'no-snapshot' })
 })
 
-test('removes one, and no path that its name might lead to', async () => {
+test('lab snapshots --remove removes one snapshot, and no path that its name might lead to', async () => {
   await takeSnapshot(contextWith(off), 'one')
   await expect(removeSnapshot(lab, '../machines')).rejects.toMatchObject({ code: 'bad-snapshot-name' })
   await removeSnapshot(lab, 'one')
   expect(await readdir(pathsOf(lab).snapshots)).toEqual([])
 })
 
-test('says of a lab whose restore was killed that it must be restored again', async () => {
+test('a lab whose restore was killed must be restored again, and the message says so', async () => {
   await takeSnapshot(contextWith(off), 'one')
   const { provider } = contextWith(off, { load: async () => Promise.reject(new Error('killed')) })
   await expect(putBack(lab, provider, 'one')).rejects.toThrow('killed')
@@ -168,7 +168,7 @@ test('says of a lab whose restore was killed that it must be restored again', as
   await expect(refuseHalfRestored(lab)).resolves.toBeUndefined()
 })
 
-test('distinguishes a lab file that has changed from one that has not', async () => {
+test('a snapshot tells a lab file that has changed from one that has not', async () => {
   await takeSnapshot(contextWith(off), 'clean')
   expect(await fits(lab, 'clean')).toBe(true)
   await writeFile(pathsOf(lab).source, 'name: iscsi\nfailover: fast\n')

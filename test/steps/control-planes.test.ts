@@ -68,7 +68,7 @@ const ask = async (id: string, context: Context) => {
 }
 
 describe('the members of etcd', () => {
-  it('are good if every machine knows all three, each with a vote', async () => {
+  it('the members of etcd are good if every machine knows all three, each with a vote', async () => {
     expect(await ask('etcd-members', contextWith(all({ leader: '1' })))).toEqual({
       ok: true,
       saw: 'master1, master2, master3',
@@ -88,20 +88,20 @@ describe('the members of etcd', () => {
       'one that never started',
     ],
     ['there is a stranger', { leader: '1', members: [...three, { ID: '9', name: 'old' }] }, 'old'],
-  ])('are not good if %s', async (_, etcd, saw) => {
+  ])('the members of etcd are not good if %s', async (_, etcd, saw) => {
     const verdict = await ask('etcd-members', contextWith(all(etcd)))
     expect(verdict.ok).toBe(false)
     expect(verdict.saw).toContain(saw)
   })
 
-  it('are not good if two machines know different ones', async () => {
+  it('the members of etcd are not good if two machines know different ones', async () => {
     const states = { ...all({ leader: '1' }), master3: { leader: '3', members: [member(3)] } }
     expect((await ask('etcd-members', contextWith(states))).ok).toBe(false)
   })
 })
 
 describe('the leader of etcd', () => {
-  it('is named, with its term', async () => {
+  it('the leader of etcd is named, with its term', async () => {
     expect(await ask('etcd-leader', contextWith(all({ leader: '2' })))).toEqual({
       ok: true,
       saw: 'master2, term 3',
@@ -112,11 +112,11 @@ describe('the leader of etcd', () => {
   it.each([
     ['no member leads', all({ leader: '0' })],
     ['two members are followed', { ...all({ leader: '2' }), master3: { leader: '3' } }],
-  ])('is not good if %s', async (_, states) => {
+  ])('the leader of etcd is not good if %s', async (_, states) => {
     expect((await ask('etcd-leader', contextWith(states))).ok).toBe(false)
   })
 
-  it('is unknown if no member answers', async () => {
+  it('the leader of etcd is unknown if no member answers', async () => {
     expect(await leaderOf(contextWith({}))).toBeUndefined()
   })
 })
@@ -124,7 +124,7 @@ describe('the leader of etcd', () => {
 describe('the address of the API server', () => {
   const has = { leader: '1', address: 'vec0 UNKNOWN 192.168.56.10/32' }
 
-  it('is good on exactly one machine, and not on none or two', async () => {
+  it('the address of the API server is good on exactly one machine, and bad on none or two', async () => {
     const one = contextWith({ ...all({ leader: '1' }), master2: has })
     expect(await ask('endpoint-holder', one)).toEqual({ ok: true, saw: 'master2' })
     expect(await holdersOf(one)).toEqual(['master2'])
@@ -138,20 +138,20 @@ describe('the address of the API server', () => {
 })
 
 describe('a member that is gone', () => {
-  it('is removed by its name', async () => {
+  it('a member that is gone is removed by its name', async () => {
     const removed: string[] = []
     expect(await removeMember(contextWith(all({ leader: '1' }), removed), 'master3', 'master1')).toBe(true)
     expect(removed).toEqual(['3'])
   })
 
-  it('is removed by the address of its machine if it never started', async () => {
+  it('a member that is gone is removed by the address of its machine if it never started', async () => {
     const removed: string[] = []
     const members = [member(1), member(2), member(3, { name: '' })]
     await removeMember(contextWith(all({ leader: '1', members }), removed), 'master3', 'master1')
     expect(removed).toEqual(['3'])
   })
 
-  it('is not removed if etcd does not have it', async () => {
+  it('a member that is gone is not removed if etcd does not have it', async () => {
     const removed: string[] = []
     const members = [member(1), member(2)]
     expect(
@@ -160,18 +160,18 @@ describe('a member that is gone', () => {
     expect(removed).toEqual([])
   })
 
-  it('is removed through a member that has a leader', async () => {
+  it('a member that is gone is removed through a member that has a leader', async () => {
     const states = { master1: {}, master2: { leader: '0' }, master3: { leader: '3' } }
     expect(await controlPlanesAtWork(contextWith(states), lab)).toEqual(['master3'])
     expect(await controlPlanesAtWork(contextWith(states), lab, 'master3')).toEqual([])
   })
 })
 
-it('is not looked for in a lab whose API server has no address of its own', async () => {
+it('a member that is gone is not looked for in a lab whose API server has no address of its own', async () => {
   expect(proveEndpoint(await loadLab('iscsi-ha'))).toEqual([])
 })
 
-it('names only those parts of an API server that are not ready', () => {
+it('the check of an API server names only those parts that are not ready', () => {
   const words =
     'kubectl get --raw=/readyz: Error from server (InternalError): an error on the server ("[+]ping ok\\n[-]etcd failed: reason withheld\\n[+]informer-sync ok\\n[-]poststarthook/rbac/bootstrap-roles failed: reason withheld\\nreadyz check failed") has prevented the request from succeeding'
   expect(notReadyYet(words)).toEqual(['etcd', 'poststarthook/rbac/bootstrap-roles'])

@@ -32,7 +32,7 @@ ${lines.join('\n')}
 const both = ['         1          1    A,V,NMW target1 (local)', '         2          1    A,V,NMW target2']
 
 describe('the votes of a pair', () => {
-  it('are there when both machines and the third one vote', () => {
+  it('the votes of a pair are there when both machines and the third one vote', () => {
     expect(
       votesIn(quorum([...both, '         0          1            Qdevice']), pair.pair.machines),
     ).toEqual({
@@ -50,7 +50,7 @@ describe('the votes of a pair', () => {
       [both[0]!, '         2          1    NA,V,NMW target2', '         0          1            Qdevice'],
       'target2',
     ],
-  ])('are not there when %s', (_, lines, missing) => {
+  ])('the votes of a pair are not there when %s', (_, lines, missing) => {
     const { ok, saw } = votesIn(quorum(lines, 'Yes', lines.length), pair.pair.machines)
     expect(ok).toBe(false)
     expect(saw).toContain(`without a vote: ${missing}`)
@@ -58,7 +58,7 @@ describe('the votes of a pair', () => {
 })
 
 describe('the copies of a pair', () => {
-  it('are read from each line of /proc/drbd, with what is still to be copied', () => {
+  it('the copies of a pair are read from each line of /proc/drbd, with what is still to be copied', () => {
     expect(
       copiesIn(`version: 8.4.11 (api:1/proto:86-101)
 built-in
@@ -84,7 +84,7 @@ built-in
     ])
   })
 
-  it('are none when DRBD is down', () => {
+  it('there are no copies of a pair when DRBD is down', () => {
     expect(copiesIn('version: 8.4.11\n 0: cs:Unconfigured\n')).toEqual([])
   })
 })
@@ -152,7 +152,7 @@ const check = (id: string) => {
 }
 
 describe("Pacemaker's view of a pair", () => {
-  it('passes when each resource is where it should be', async () => {
+  it('the check of Pacemaker passes when each resource is where it should be', async () => {
     expect((await check('target00-resources').probe(answering(() => monitor()))).ok).toBe(true)
   })
 
@@ -160,13 +160,13 @@ describe("Pacemaker's view of a pair", () => {
     ['the address is not where the disks are', monitor({ address: 'target1' }), 'address is elsewhere'],
     ['nobody has the address', monitor({ address: '' }), 'address is elsewhere'],
     ['a machine is set aside', monitor({ standby: 'true' }), 'target1 is not online'],
-  ])('fails when %s', async (_, xml, saw) => {
+  ])('the check of Pacemaker fails when %s', async (_, xml, saw) => {
     const verdict = await check('target00-resources').probe(answering(() => xml))
     expect(verdict.ok).toBe(false)
     expect(verdict.saw).toContain(saw)
   })
 
-  it('names each failed action', async () => {
+  it('the check of Pacemaker names each failed action', async () => {
     const failure =
       '<failure op_key="disk_promote_0" node="target1" exitstatus="Error occurred" exitreason="" exitcode="1"/>'
     expect(readClusterState(monitor({ failures: failure })).failures).toEqual([
@@ -177,7 +177,7 @@ describe("Pacemaker's view of a pair", () => {
     )
   })
 
-  it('asks the second machine when the first one is off', async () => {
+  it('the check of Pacemaker asks the second machine when the first one is off', async () => {
     const context = answering((machine) => (machine === 'target1' ? undefined : monitor()))
     expect((await check('target00-failures').probe(context)).ok).toBe(true)
   })
@@ -189,14 +189,14 @@ describe('the active machine', () => {
     (machine: string): string =>
       names.includes(machine) ? 'vec0 UNKNOWN 192.168.56.70/24' : ''
 
-  it('is the one that has the address', async () => {
+  it('the active machine of a pair is the one that has the address', async () => {
     expect(await servingMachine(answering(has('target2')), pair)).toBe('target2')
   })
 
   it.each([
     ['neither has it', [], 'neither target1 nor target2'],
     ['both have it', ['target1', 'target2'], 'both target1 and target2'],
-  ])('is nobody when %s', async (_, names, message) => {
+  ])('no machine of a pair is the active one when %s', async (_, names, message) => {
     await expect(servingMachine(answering(has(...names)), pair)).rejects.toThrow(message)
   })
 })
@@ -204,7 +204,7 @@ describe('the active machine', () => {
 describe('the configuration of Pacemaker', () => {
   const wanted = clusterConfiguration(lab, pair, { gateway: '192.168.56.1', username: 'lab' })
 
-  it('is as wanted when Pacemaker has added only what is its own', () => {
+  it('the configuration of Pacemaker is as wanted when Pacemaker has added only its own entries', () => {
     const has = wanted.replace(
       '</crm_config>',
       '<cluster_property_set id="cib-bootstrap-options"><nvpair id="cib-bootstrap-options-dc-version" name="dc-version" value="3.0.0"/></cluster_property_set></crm_config>',
@@ -212,14 +212,14 @@ describe('the configuration of Pacemaker', () => {
     expect(configurationDiffers(wanted, has)).toEqual({ ok: true, saw: 'as wanted' })
   })
 
-  it('names what a person has changed', () => {
+  it('the check of the configuration of Pacemaker names what a person has changed', () => {
     const has = wanted.replace('name="stonith-enabled" value="true"', 'name="stonith-enabled" value="false"')
     const { ok, saw } = configurationDiffers(wanted, has)
     expect(ok).toBe(false)
     expect(saw).toContain('left over: nvpair id=options-stonith-enabled name=stonith-enabled value=false')
   })
 
-  it('names what a person has added, such as a ban', () => {
+  it('the check of the configuration of Pacemaker names what a person has added, such as a ban', () => {
     const has = wanted.replace(
       '</constraints>',
       '<rsc_location id="cli-ban-serving" rsc="serving" node="target1" score="-INFINITY"/></constraints>',
@@ -227,11 +227,11 @@ describe('the configuration of Pacemaker', () => {
     expect(configurationDiffers(wanted, has).saw).toContain('left over: rsc_location id=cli-ban-serving')
   })
 
-  it('is not as wanted when there is none', () => {
+  it('a missing configuration of Pacemaker is reported', () => {
     expect(configurationDiffers(wanted, '<configuration/>').ok).toBe(false)
   })
 
-  it('fences with the power switches, and never without', () => {
+  it('the configuration of Pacemaker fences with the power switches, and never without them', () => {
     expect(wanted).toContain('name="stonith-enabled" value="true"')
     expect(wanted.match(/type="fence_redfish"/g)).toHaveLength(2)
   })

@@ -245,7 +245,7 @@ describe('the judge', () => {
     ],
   ]
 
-  test.each(cases)('finds what the ledger shows: %s', (_, records, rows, wanted) => {
+  test.each(cases)('the judge finds what the ledger shows: %s', (_, records, rows, wanted) => {
     const judgement = judge(records, rows, undefined)
     expect(judgement).toMatchObject(wanted)
     expect(judgement.findings.map(({ kind }) => kind)).toHaveLength(wanted.findings?.length ?? 0)
@@ -263,7 +263,7 @@ describe('the judge', () => {
     })
     const rows = acked(1, 0)
 
-    test('accepts lines by one server after another', () => {
+    test('the judge of a file accepts lines by one server after another', () => {
       const records = [...rows, ...acked(1, 0, a, file), ...acked(2, 10, b, file)]
       expect(judge(records, there(1), [line(1, a), line(2, b)])).toMatchObject({
         verdict: 'PASS',
@@ -271,14 +271,14 @@ describe('the judge', () => {
       })
     })
 
-    test('does not accept a row in place of a line with the same number', () => {
+    test('the judge of a file does not accept a row in place of a line with the same number', () => {
       const records = [...rows, ...acked(1, 0, a, file)]
       expect(judge(records, there(1), []).findings).toMatchObject([
         { kind: 'LOST', medium: 'file', message: '1 acknowledged line is missing', seqs: [1] },
       ])
     })
 
-    test('detects alternating lines of two nodes even when no client saw an answer', () => {
+    test('the judge of a file detects alternating lines of two nodes even when no client saw an answer', () => {
       const records = [...rows, sent(1, 0, file), sent(2, 1, file), sent(3, 2, file)]
       const { verdict, findings } = judge(records, there(1), [line(1, a), line(2, b), line(3, a)])
       expect(verdict).toBe('FAIL')
@@ -296,7 +296,7 @@ describe('the judge', () => {
       ])
     })
 
-    test('accepts a partial line before its fsync was acknowledged, and rejects it afterwards', () => {
+    test('the judge of a file accepts a partial line before its fsync was acknowledged, and rejects it afterwards', () => {
       const unanswered = [...rows, ...acked(1, 0, a, file), sent(2, 10, file)]
       const lines = [line(1, a), line(2, a, 'cont')]
       expect(judge(unanswered, there(1), lines).findings).toEqual([])
@@ -305,14 +305,14 @@ describe('the judge', () => {
       ])
     })
 
-    test('reports a written file that could not be read back', () => {
+    test('the judge of a file reports a written file that could not be read back', () => {
       expect(judge([...rows, ...acked(1, 0, a, file)], there(1), undefined)).toMatchObject({
         verdict: 'UNKNOWN',
         unknown: ['the file could not be read back'],
       })
     })
 
-    test('ignores a file without acknowledged lines next to a database that has some', () => {
+    test('the judge of a file ignores a file without acknowledged lines next to a database that has some', () => {
       expect(judge([...rows, sent(1, 0, file)], there(1), [])).toMatchObject({
         verdict: 'UNKNOWN',
         unknown: ['the file acknowledged nothing during the run'],
@@ -320,7 +320,7 @@ describe('the judge', () => {
     })
   })
 
-  test('counts the records by outcome', () => {
+  test('the judge counts the records by outcome', () => {
     const records = [...acked(1, 0), sent(2, 10), failed(2, 20), sent(2, 21), sent(3, 30), ...acked(4, 40)]
     expect(judge(records, there(1, 3, 4), undefined).tally).toEqual({
       row: { sent: 4, acknowledged: 2, unanswered: 2, unansweredButThere: 1 },
@@ -328,7 +328,7 @@ describe('the judge', () => {
     })
   })
 
-  test('names only the first of many findings', () => {
+  test('the judge names only the first of many findings', () => {
     const records = Array.from({ length: 30 }, (_, seq) => acked(seq, seq * 10)).flat()
     const [finding] = judge(records, [], undefined).findings
     expect(finding?.seqs).toHaveLength(30)
@@ -336,7 +336,7 @@ describe('the judge', () => {
     expect(finding?.evidence.at(-1)).toBe('and 20 more')
   })
 
-  test('judges a long run quickly', () => {
+  test('the judge handles a long run quickly', () => {
     const count = 20_000
     const records = Array.from({ length: count }, (_, seq) =>
       acked(seq, seq * 10, seq < count / 2 ? a : b),
@@ -396,7 +396,7 @@ describe('the longest gaps', () => {
       ],
     ],
   ]
-  test.each(cases)('are found in the ledger %s', (_, records, gaps) => {
+  test.each(cases)('the longest gaps are found in the ledger %s', (_, records, gaps) => {
     const found = longestGaps(records)
     expect(found).toMatchObject(gaps)
     expect(found).toHaveLength(gaps.length)
@@ -444,7 +444,7 @@ describe('recovery', () => {
   const file = { client: 'file-writer', medium: 'file' } as const
   const marks = [mark('fault', 10_000), mark('acting', 11_000), mark('healing', 30_000), mark('end', 50_000)]
 
-  it('counts as automatic when writes are answered for 3 s before lab heals', () => {
+  it('recovery counts as automatic when writes are answered for 3 s before lab heals', () => {
     const records = [...marks, ...writes(0, 10_000), ...writes(20_000, 50_000)]
     expect(recoveryOf(records, 'itself')).toMatchObject({ outcome: 'passed', ms: 10_005 })
     expect(recoveryOf(records, 'heal')).toMatchObject({ outcome: 'passed' })
@@ -475,11 +475,11 @@ describe('recovery', () => {
     ],
     ['rows are written, lines are not', [...writes(0, 50_000), ...writes(0, 10_000, file)], 'failed'],
     ['both are written', [...writes(0, 50_000), ...writes(0, 50_000, file)], 'passed'],
-  ] as const)('counts as automatic where %s: %s', (_, records, outcome) => {
+  ] as const)('recovery counts as automatic where %s: %s', (_, records, outcome) => {
     expect(recoveryOf([...marks, ...records], 'itself').outcome).toBe(outcome)
   })
 
-  it('is unknown when the fault was never observed or the run ended earlier', () => {
+  it('recovery is unknown when the fault was never observed or the run ended earlier', () => {
     const records = writes(0, 50_000)
     expect(recoveryOf([...marks.filter((one) => one !== marks[1]), ...records], 'itself').outcome).toBe(
       'unknown',

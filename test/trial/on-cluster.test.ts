@@ -117,15 +117,21 @@ const whyNot = async (name: string, asked: Asked = {}, lab: Lab = placed()): Pro
   )
 
 describe('a scenario on an existing cluster', () => {
-  it.each(['drain', 'pod-deleted', 'cordoned'])('can run if kubectl alone can do it: %s', async (name) => {
-    expect(await whyNot(name)).toEqual([])
-  })
+  it.each(['drain', 'pod-deleted', 'cordoned'])(
+    'a scenario on an existing cluster can run if kubectl alone can do it: %s',
+    async (name) => {
+      expect(await whyNot(name)).toEqual([])
+    },
+  )
 
-  it.each(['power-cut', 'hang'])('is refused if it needs more than kubectl: %s', async (name) => {
-    expect(await whyNot(name)).toEqual([expect.stringMatching(/cluster cannot|cannot reach nodes/)])
-  })
+  it.each(['power-cut', 'hang'])(
+    'a scenario on an existing cluster is refused if it needs more than kubectl: %s',
+    async (name) => {
+      expect(await whyNot(name)).toEqual([expect.stringMatching(/cluster cannot|cannot reach nodes/)])
+    },
+  )
 
-  it('is refused if the data of its database is on an iSCSI disk', async () => {
+  it('a scenario on an existing cluster is refused if the data of its database is on an iSCSI disk', async () => {
     const lab = await loadLab('iscsi-ha')
     expect(homeOf(lab)).toBeUndefined()
     const { namespace: _, ...cluster } = kept
@@ -134,7 +140,7 @@ describe('a scenario on an existing cluster', () => {
     ])
   })
 
-  it('is refused if the database cannot move, since only one node accepts pods', async () => {
+  it('a scenario on an existing cluster is refused if the database cannot move, since only one node accepts pods', async () => {
     const lab = placed(written, { nodes: [node('head', false), node('one')] })
     expect(await whyNot('drain', {}, lab)).toEqual([
       'the database must move to another node, and the cluster has 1 that accept pods',
@@ -142,7 +148,7 @@ describe('a scenario on an existing cluster', () => {
     expect(await whyNot('pod-deleted', {}, lab)).toEqual([])
   })
 
-  it('is refused if the volume of the database can be used on one node alone', async () => {
+  it('a scenario on an existing cluster is refused if the volume of the database can be used on one node alone', async () => {
     const answers = {
       'persistentvolumeclaim mysql-data': { spec: { volumeName: 'pv-1' } },
       'persistentvolume pv-1': {
@@ -161,7 +167,7 @@ describe('a scenario on an existing cluster', () => {
     expect(await whyNot('pod-deleted', { answers })).toEqual([])
   })
 
-  it('is refused without a storage class, and the classes of the cluster are named', async () => {
+  it('a scenario on an existing cluster is refused without a storage class, and the classes of the cluster are named', async () => {
     const { storageClass: _, ...without } = kept
     expect(await whyNot('drain', {}, onCluster(written, without))).toEqual([
       'its claims name no storage class, and the cluster has no default (it has standard)',
@@ -171,7 +177,7 @@ describe('a scenario on an existing cluster', () => {
     ])
   })
 
-  it('is refused if the account lacks a right, in the namespace or in the cluster', async () => {
+  it('a scenario on an existing cluster is refused if the account lacks a right, in the namespace or in the cluster', async () => {
     expect(await whyNot('drain', { without: ['create pods/eviction', 'patch nodes'] })).toEqual([
       'no right in lab-deployment-ha to create pods/eviction',
       'no right in the cluster to patch nodes',
@@ -180,7 +186,7 @@ describe('a scenario on an existing cluster', () => {
     expect(await whyNot('pod-deleted', { without: ['patch nodes'] })).toEqual([])
   })
 
-  it('is refused if its namespace is not the lab’s, or its node port is taken', async () => {
+  it('a scenario on an existing cluster is refused if its namespace does not belong to the lab, or its node port is in use', async () => {
     expect(await whyNot('drain', { answers: { 'namespace lab-deployment-ha': { metadata: {} } } })).toEqual([
       'the namespace lab-deployment-ha exists already, and was not made for lab',
     ])
@@ -191,13 +197,13 @@ describe('a scenario on an existing cluster', () => {
     ).toEqual(['node port 32306 is taken on the cluster'])
   })
 
-  it('is refused if this computer does not reach the nodes', async () => {
+  it('a scenario on an existing cluster is refused if this computer does not reach the nodes', async () => {
     expect(await whyNot('drain', { nodes: 'EHOSTUNREACH' })).toEqual([
       'this computer does not reach the nodes: connect EHOSTUNREACH',
     ])
   })
 
-  it('counts a namespace that lab up made as its own', async () => {
+  it('a scenario on an existing cluster treats a namespace that lab up made as its own', async () => {
     const answers = { 'namespace lab-deployment-ha': { metadata: { annotations: { 'lab/owner': 'us' } } } }
     expect(await whyNot('drain', { answers })).toEqual([])
   })
@@ -213,7 +219,7 @@ describe('the rights for scenarios on an existing cluster', () => {
       ),
     ).map((each) => each.toJS() as { kind: string; metadata: { namespace?: string }; rules?: object[] })
 
-  it('allow a change of nodes only if a scenario cordons one, and of nothing else in the cluster', () => {
+  it('the rights for scenarios on an existing cluster allow a change of nodes only if a scenario cordons one, and of nothing else in the cluster', () => {
     const changes = (names: readonly string[]) =>
       objectsOf(names)
         .filter(({ kind }) => kind === 'ClusterRole')
@@ -227,14 +233,14 @@ describe('the rights for scenarios on an existing cluster', () => {
     expect(changes(['pod-deleted', 'drain'])).toEqual([['patch', 'nodes']])
   })
 
-  it('are for one namespace, which is the one of what lab up deploys', () => {
+  it('the rights for scenarios on an existing cluster are for one namespace, which is the one of what lab up deploys', () => {
     const roles = objectsOf(['drain']).filter(({ kind }) => kind === 'Role')
     expect(roles.map(({ metadata }) => metadata.namespace)).toEqual(['lab-deployment-ha'])
   })
 })
 
 describe('a drain on an existing cluster', () => {
-  it('cordons the node, and evicts the pods of the lab alone', async () => {
+  it('a drain on an existing cluster cordons the node, and evicts the pods of the lab alone', async () => {
     const lab = placed()
     const { context, said } = contextOf(lab)
     let there = true
@@ -277,14 +283,14 @@ describe('a drain on an existing cluster', () => {
 })
 
 describe('what lab up deploys on an existing cluster', () => {
-  it('is the database with a claim that every storage class supports, in a namespace of its own', () => {
+  it('what lab up deploys on an existing cluster is the database with a claim that every storage class supports, in a namespace of its own', () => {
     const text = manifestsOf(placed()).find(({ name }) => name === 'database')?.text ?? ''
     expect(text).toContain('accessModes: [ReadWriteOnce]')
     expect(text).toContain('storageClassName: standard')
     expect(text.match(/labels: \{"app.kubernetes.io\/managed-by":"lab"\}/g)).toHaveLength(2)
   })
 
-  it('needs nothing that the cluster brings, and asks nothing over SSH', () => {
+  it('what lab up deploys on an existing cluster needs nothing that the cluster brings, and asks nothing over SSH', () => {
     const { steps } = planUp(placed(), provider, {
       secrets: { bootstrapToken: '', clusterKey: '' },
       lunDevice: undefined,

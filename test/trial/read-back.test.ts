@@ -71,7 +71,7 @@ const labThat = ({ stays = false, mounted, check = { exitCode: 0, stdout: clean 
 }
 
 describe('reading back', () => {
-  it('proves data on disk when the server ended, no node had its disk, and another server started', async () => {
+  it('reading back proves data on disk when the server ended, no node had its disk, and another server started', async () => {
     const { context, scaled, checked } = labThat({})
     const proof = await putOnDisk(context, database, by)
     expect(proof).toMatchObject({
@@ -86,7 +86,7 @@ describe('reading back', () => {
     )
   })
 
-  it('does not prove data on disk when the server did not end, and a server runs afterwards', async () => {
+  it('reading back does not prove data on disk when the server did not end, and a server runs afterwards', async () => {
     const { context, scaled, checked } = labThat({ stays: true })
     const proof = await putOnDisk(context, database, by)
     expect(proof.ok).toBe(false)
@@ -96,7 +96,7 @@ describe('reading back', () => {
     expect(scaled).toEqual([0, 1])
   })
 
-  it('does not prove data on disk when a node kept the disk, whose file system is then not checked', async () => {
+  it('reading back does not prove data on disk when a node kept the disk, whose file system is then not checked', async () => {
     const { context, scaled, checked } = labThat({ mounted: 'worker1' })
     const proof = await putOnDisk(context, database, by)
     expect(proof.ok).toBe(false)
@@ -113,12 +113,12 @@ describe('reading back', () => {
     ],
     ['it was never unmounted', { exitCode: 0, stdout: 'Filesystem state:         not clean' }],
     ['it could not be checked', { exitCode: 1, stdout: '' }],
-  ])('reports an unclean file system when %s', async (_, check) => {
+  ])('reading back reports an unclean file system when %s', async (_, check) => {
     const { context } = labThat({ check })
     expect((await putOnDisk(context, database, by)).fileSystem?.ok).toBe(false)
   })
 
-  it('restores the server although the API server was away when the server should stop', async () => {
+  it('reading back restores the server although the API server was away when the server should stop', async () => {
     const { context, scaled } = labThat({ deaf: 2 })
     const proof = await putOnDisk(context, database, by)
     expect(proof.ok).toBe(false)
@@ -126,7 +126,7 @@ describe('reading back', () => {
     expect(scaled).toEqual([1])
   })
 
-  it('records its undo before the server ends, and removes it once another server is requested', async () => {
+  it('reading back records its undo before the server ends, and removes it once another server is requested', async () => {
     const { context, noted } = labThat({})
     await putOnDisk(context, database, by)
     const undo = { do: 'scale', machine: 'master', workload: 'deployment/mysql-server', replicas: 1 }
@@ -134,13 +134,13 @@ describe('reading back', () => {
     expect(await readJournal(lab)).toEqual([])
   })
 
-  it('keeps its undo when the API server never accepts the request for a new server', async () => {
+  it('reading back keeps its undo when the API server never accepts the request for a new server', async () => {
     const { context } = labThat({ deaf: Infinity })
     expect((await putOnDisk(context, database, by)).ok).toBe(false)
     expect(await readJournal(lab)).toMatchObject([{ by, fault: 'read-back', undo: { replicas: 1 } }])
   })
 
-  it('reads from another server of the same volume when the volume is a claim without its own file system', async () => {
+  it('reading back reads from another server of the same volume when the volume is a claim without its own file system', async () => {
     const { context, checked, scaled } = labThat({})
     const claimed: DatabaseSpec = { ...database, volume: { kind: 'claim', class: 'nfs' } }
     const proof = await putOnDisk(context, claimed, by)

@@ -212,7 +212,7 @@ const complaintsOf = (report: RunReport): readonly string[] =>
 const byItself = 'failed: the lab recovers by itself: writes are answered before lab heals anything'
 
 describe('the verdict of a run without success', () => {
-  it('is FAIL when the lab recovers only because lab heals it, though nothing is lost', async () => {
+  it('the verdict is FAIL when the lab recovers only because lab heals it, though nothing is lost', async () => {
     const { request } = await fakeLab({ moveAfter: Infinity, healed: 'answers', slowdown: 0.1 })
     const report = runReport(await runScenario({ ...request, scenario: bare }))
     expect(report.verdict).toBe('FAIL')
@@ -221,7 +221,7 @@ describe('the verdict of a run without success', () => {
     expect(report.data?.findings).toEqual([])
   })
 
-  it('is PASS for the same lab when the scenario says that the fault lasts until the deadline', async () => {
+  it('the verdict is PASS for the same lab when the scenario says that the fault lasts until the deadline', async () => {
     const { request } = await fakeLab({ moveAfter: Infinity, healed: 'answers', slowdown: 0.3 })
     const scenario = { ...bare, heal: 'deadline' as const, deadline: 3000 }
     const report = runReport(await runScenario({ ...request, scenario }))
@@ -229,7 +229,7 @@ describe('the verdict of a run without success', () => {
     expect(report.recovery).toEqual({ by: 'heal', ms: null })
   })
 
-  it('is FAIL when the lab never recovers, not even after the heal', async () => {
+  it('the verdict is FAIL when the lab never recovers, not even after the heal', async () => {
     const { request } = await fakeLab({ moveAfter: Infinity, healed: 'is silent', slowdown: 0.05 })
     const report = runReport(await runScenario({ ...request, scenario: bare }))
     expect(report.verdict).toBe('FAIL')
@@ -242,19 +242,22 @@ describe('the verdict of a run without success', () => {
   it.each([
     { exitCode: 0, saw: 'worker1: still boot boot-1' },
     { exitCode: 1, saw: 'systemctl reboot: exit code 1' },
-  ])('is FAIL at once when a reboot does not happen (exit code $exitCode)', async ({ exitCode, saw }) => {
-    const { state, request } = await fakeLab({ slowdown: 0.02 })
-    state.reboot = { exitCode, happens: false }
-    const scenario = { ...scenarioNamed('reboot'), expect: {} }
-    const report = runReport(await runScenario({ ...request, scenario }))
-    expect(report.verdict).toBe('FAIL')
-    expect(report.interrupted).toBe(false)
-    expect(
-      report.checks.find(({ group, outcome }) => group === 'faults' && outcome === 'failed')?.saw,
-    ).toContain(saw)
-  })
+  ])(
+    'the verdict is FAIL at once when a reboot does not happen (exit code $exitCode)',
+    async ({ exitCode, saw }) => {
+      const { state, request } = await fakeLab({ slowdown: 0.02 })
+      state.reboot = { exitCode, happens: false }
+      const scenario = { ...scenarioNamed('reboot'), expect: {} }
+      const report = runReport(await runScenario({ ...request, scenario }))
+      expect(report.verdict).toBe('FAIL')
+      expect(report.interrupted).toBe(false)
+      expect(
+        report.checks.find(({ group, outcome }) => group === 'faults' && outcome === 'failed')?.saw,
+      ).toContain(saw)
+    },
+  )
 
-  it('is FAIL when a line is in the file twice', async () => {
+  it('the verdict is FAIL when a line is in the file twice', async () => {
     const { folder, request } = await fakeLab()
     const { save } = request
     let done = false
@@ -275,7 +278,7 @@ describe('the verdict of a run without success', () => {
     expect(report.data?.findings.map(({ message }) => message)).toContain('1 line is there more than once')
   })
 
-  it('is FAIL when the file system of the disk is not clean', async () => {
+  it('the verdict is FAIL when the file system of the disk is not clean', async () => {
     const { state, request } = await fakeLab()
     state.fileSystem = { exitCode: 4, stdout: 'Filesystem state:         clean\nFree blocks count wrong' }
     const report = runReport(await runScenario(request))
@@ -284,7 +287,7 @@ describe('the verdict of a run without success', () => {
 })
 
 describe('a run during which the clock of this host is set back by 30 s', () => {
-  it('measures takeovers correctly and omits moments that only a wall clock could date', async () => {
+  it('a run measures takeovers correctly and omits moments that only a wall clock could date', async () => {
     const { state, request } = await fakeLab()
     const real = Date
     let back = 0

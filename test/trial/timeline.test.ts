@@ -156,11 +156,11 @@ describe('the timeline of a takeover', () => {
     ],
     ['the first of several faults', [...powerCut, seen('fault', 60_000)], whole],
   ]
-  test.each(cases)('shows its moments: %s', (_, observations, moments) => {
+  test.each(cases)('the timeline shows its moments: %s', (_, observations, moments) => {
     expect(msOf(observations)).toEqual(moments)
   })
 
-  test('includes what an unmeasured clock says, without a date', () => {
+  test('the timeline includes what an unmeasured clock says, without a date', () => {
     const { moments, undated, events } = timelineOf(powerCut, { master: clock(0, 0) })
     expect(Object.keys(moments)).toEqual(['t0', 't1', 't2', 't3', 't6'])
     expect(undated.map(({ type }) => type)).toEqual([
@@ -172,7 +172,7 @@ describe('the timeline of a takeover', () => {
     expect(timelineOf([seen('healed', 0, 'constructor')], {}).undated).toHaveLength(1)
   })
 
-  test('states time, source and precision of a moment', () => {
+  test('the timeline states time, source and precision of a moment', () => {
     expect(timelineOf(powerCut, clocks).moments.t4).toEqual({
       type: 'volume-mounted',
       at: '2026-11-21T15:04:24.000Z',
@@ -184,7 +184,7 @@ describe('the timeline of a takeover', () => {
     })
   })
 
-  test('includes only the acknowledged write that matters', () => {
+  test('the timeline includes only the acknowledged write that matters', () => {
     const { events } = timelineOf(powerCut, clocks)
     expect(events.map(({ type, ms }) => [type, ms])).toEqual([
       ['fault', 0],
@@ -202,7 +202,7 @@ describe('the timeline of a takeover', () => {
 })
 
 describe('the timeline of a run during which a clock is set', () => {
-  it("keeps the length of a takeover although this host's clock was set back by 30 s meanwhile", () => {
+  it("the timeline keeps the length of a takeover although this host's clock was set back by 30 s meanwhile", () => {
     const setBack = powerCut.map((each) =>
       each.source === 'operator' && (each.ms ?? 0) > faultMs + 15_200
         ? { ...each, at: new Date(Date.parse(each.at) - 30_000).toISOString() }
@@ -211,7 +211,7 @@ describe('the timeline of a run during which a clock is set', () => {
     expect(msOf(setBack)).toEqual(whole)
   })
 
-  it('excludes what the fencing agent saw, whose only clock is the one that was set', () => {
+  it('the timeline excludes what the fencing agent saw, whose only clock is the one that was set', () => {
     const agent: Observation = {
       ...seen('node-fenced', 15_500, 'operator', { node: 'worker1' }),
       ms: undefined,
@@ -223,7 +223,7 @@ describe('the timeline of a run during which a clock is set', () => {
     expect(msOf(observations, { ...clocks, ...own })).toHaveProperty('t2', 15_500)
   })
 
-  it('excludes what a machine dated whose clock changed after it was measured', () => {
+  it('the timeline excludes what a machine dated whose clock changed after it was measured', () => {
     const before = { worker2: clock(1000, 20) }
     expect(Object.keys(keptClocks(before, { worker2: clock(1100, 20) }))).toEqual(['worker2'])
     expect(keptClocks(before, { worker2: clock(1100, 20) })['worker2']?.uncertainty).toBe(120)
@@ -246,7 +246,7 @@ describe('the answer of a clock', () => {
       ],
       { ms: 1000, uncertainty: 2 },
     ],
-  ])('is parsed: %j', (samples, wanted) => {
+  ])('the answer of a clock is parsed: %j', (samples, wanted) => {
     // On this host, 1970 and the monotonic clock began together.
     expect(clockOf(samples, { ms: 0, uncertainty: 0, zero: 0 })).toEqual(
       wanted && { ...wanted, zero: wanted.ms },

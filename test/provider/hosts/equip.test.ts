@@ -12,7 +12,7 @@ const equipment = async (lab: Lab, name: string): Promise<Equipment> =>
 
 describe('the equipment of a host', () => {
   test.each(['iscsi', 'iscsi-ha', 'deployment-ha', 'statefulset'])(
-    'in the lab %s is made of packages that the base disk has as well',
+    'the equipment in the lab %s is made of packages that the base disk has as well',
     async (name) => {
       const lab = await loadLab(name)
       for (const machine of lab.machines) {
@@ -23,14 +23,14 @@ describe('the equipment of a host', () => {
     },
   )
 
-  test('of an initiator is open-iscsi, and nothing of Kubernetes', async () => {
+  test('the equipment of an initiator is open-iscsi, and nothing of Kubernetes', async () => {
     const { packages, programs, files, noSwap } = await equipment(await loadLab('iscsi'), 'initiator')
     expect(packages).toEqual(['open-iscsi', 'e2fsprogs'])
     expect([programs.length, noSwap]).toEqual([0, false])
     expect(files.map(({ path }) => path)).toEqual(['/etc/modules-load.d/lab.conf'])
   })
 
-  test('of a target makes a file and a loop device for each LUN, at every boot', async () => {
+  test('the equipment of a target makes a file and a loop device for each LUN, at every boot', async () => {
     const { files, enabled } = await equipment(await loadLab('iscsi'), 'target')
     const script = files.find(({ path }) => path === '/etc/lab/boot.d/40-luns')?.content ?? ''
     expect(() => execFileSync('sh', ['-n'], { input: script })).not.toThrow()
@@ -42,7 +42,7 @@ describe('the equipment of a host', () => {
     expect(unit).not.toMatch(/^Before=.*network-online/m)
   })
 
-  test('of a node is the programs and settings of the base disk, without swap', async () => {
+  test('the equipment of a node is the programs and settings of the base disk, without swap', async () => {
     const { programs, files, noSwap, enabled } = await equipment(await loadLab('iscsi-ha'), 'worker1')
     expect(programs.map(({ to }) => to)).toEqual(
       expect.arrayContaining(['/usr/bin/kubelet', '/usr/bin/containerd', '/opt/cni/bin/bridge']),

@@ -49,7 +49,7 @@ const agentOf = (power: string) => {
 }
 
 describe('a power switch by a fence-agent', () => {
-  test('is switched off and on again, and says which of the two it is', async () => {
+  test('a fence agent switches a machine off and on again, and reports which of the two it is', async () => {
     vi.stubEnv('BMC', 'secret')
     const { run, learned } = agentOf('{ agent: fence_standin, ip: 10.0.0.5, plug: 3, passwd: $BMC }')
     expect(await run('status')).toBe(true)
@@ -63,7 +63,7 @@ describe('a power switch by a fence-agent', () => {
     expect(learned).toEqual(['secret'])
   })
 
-  test('fails with what the agent said when its password is wrong', async () => {
+  test('a fence agent with a wrong password fails with its own message', async () => {
     vi.stubEnv('BMC', 'wrong')
     await expect(
       agentOf('{ agent: fence_standin, ip: 10.0.0.5, passwd: $BMC }').run('off'),
@@ -73,7 +73,7 @@ describe('a power switch by a fence-agent', () => {
     })
   })
 
-  test('needs the agent on this computer, and says which package has it', async () => {
+  test('a fence agent that is not installed is reported with its package', async () => {
     await expect(agentOf('{ agent: fence_nowhere }').run('status')).rejects.toMatchObject({
       code: 'no-program',
       exitCode: 3,
@@ -86,7 +86,7 @@ describe('a power switch by a fence-agent', () => {
     ['{ agent: reboot.sh }', /power\.agent: .*expected one of Debian's fence-agents/],
     ['{ agent: fence_ipmilan, password: hunter2 }', /power\.password: a password does not belong/],
     ['{ agent: fence_ipmilan, action: off }', /power\.action: is set by lab itself/],
-  ])('is refused in hosts.yaml as %s', (power, says) => {
+  ])('hosts.yaml refuses a power switch with %s', (power, says) => {
     expect(() => fileWith(power)).toThrow(says)
     expect(() => fileWith(power)).not.toThrow(/hunter2/)
   })

@@ -56,7 +56,7 @@ const second: Partial<Facts> = {
 }
 
 describe('the preflight of one host', () => {
-  test('finds no problem with a good one', () => {
+  test('the preflight of one host finds no problem with a good one', () => {
     expect(found([asked('worker1')])).toEqual([])
   })
 
@@ -119,7 +119,7 @@ describe('the preflight of one host', () => {
     ['a name that it does not know', { knowsItself: false }, 'change', 'names', /pi1/],
     ['Wi-Fi', { interfaces: [{ ...good.interfaces[0]!, wireless: true }] }, 'warn', 'network', /Wi-Fi/],
     ['no address', { interfaces: [] }, 'refuse', 'network', /no IPv4 address/],
-  ])('finds %s, and says what to do', (_, facts, level, what, saw) => {
+  ])('the preflight of one host finds %s, and says what to do', (_, facts, level, what, saw) => {
     const [finding, ...others] = found([asked('worker1', facts)])
     expect(others).toEqual([])
     expect(finding).toMatchObject({ host: 'worker1', level, what })
@@ -127,7 +127,7 @@ describe('the preflight of one host', () => {
     if (level !== 'change') expect(finding?.fix).toBeTruthy()
   })
 
-  test('finds a clock that is off, and hosts that cannot reach each other', () => {
+  test('the preflight of one host finds a wrong clock, and other hosts that it cannot reach', () => {
     expect(found([asked('worker1', {}, { skew: -5_000_000 })])).toMatchObject([
       { what: 'clock', level: 'change' },
     ])
@@ -138,7 +138,7 @@ describe('the preflight of one host', () => {
 })
 
 describe('the preflight of the hosts of a lab', () => {
-  test('tries the ports on which the machines of a lab must reach each other, and no others', async () => {
+  test('the preflight tries the ports on which the machines of a lab must reach each other, and no others', async () => {
     const lab = await loadLab('iscsi-ha')
     expect(neededPorts(lab, 'worker1', 'master')).toEqual([6443])
     expect(neededPorts(lab, 'master', 'worker1')).toEqual([10250])
@@ -153,7 +153,7 @@ describe('the preflight of the hosts of a lab', () => {
     expect(neededPorts(await loadLab('deployment-ha'), 'worker1', 'nfs')).toEqual([2049])
   })
 
-  test('refuses a host that does not reach another one on a port that the lab needs', async () => {
+  test('the preflight refuses a host that does not reach another one on a port that the lab needs', async () => {
     const shut = [
       { host: 'target', port: 3260 },
       { host: 'master', port: 6443 },
@@ -164,7 +164,7 @@ describe('the preflight of the hosts of a lab', () => {
     ])
   })
 
-  test('finds too little memory, swap, a port in use and a kernel without LIO, depending on the role of each machine', async () => {
+  test('the preflight finds too little memory, swap, a port in use and a kernel without LIO, depending on the role of each machine', async () => {
     const lab = await loadLab('iscsi-ha')
     const names = ['target', 'master', 'worker1']
     const of = (name: string, facts: Partial<Facts>): readonly string[] =>
@@ -195,12 +195,12 @@ describe('the preflight of the hosts of a lab', () => {
       'refuse',
     ],
     ['the same host name', { ...second, hostname: 'pi1' }, 'host name', 'change'],
-  ])('finds two hosts with %s, as cloned cards have', (_, facts, what, level) => {
+  ])('the preflight finds two hosts with %s, as cloned cards have', (_, facts, what, level) => {
     const two = asked('worker2', facts, { spec: spec('worker2', { address: '10.0.0.12' }) })
     expect(found([asked('worker1'), two])).toMatchObject([{ host: 'worker2', what, level }])
   })
 
-  test('says once that two machines of a lab are one host with two addresses', async () => {
+  test('the preflight reports once that two machines of a lab are one host with two addresses', async () => {
     const one = { ...bigger, wireless: false, dynamic: false }
     const twice = {
       ...second,
@@ -224,7 +224,7 @@ describe('the preflight of the hosts of a lab', () => {
     ])
   })
 
-  test('refuses nodes in two networks, because their pods could not reach each other', async () => {
+  test('the preflight refuses nodes in two networks, because their pods could not reach each other', async () => {
     const far = { ...second, interfaces: [{ ...second.interfaces![0]!, address: '10.0.9.12' }] }
     const lab = await loadLab('iscsi-ha')
     const hosts = [
@@ -234,7 +234,7 @@ describe('the preflight of the hosts of a lab', () => {
     expect(found(hosts, lab)).toMatchObject([{ host: 'worker1', what: 'network', level: 'refuse' }])
   })
 
-  test('uses the interface that hosts.yaml names for the address in the lab', async () => {
+  test('the preflight uses the interface that hosts.yaml names for the address in the lab', async () => {
     const lab = await loadLab('iscsi-ha')
     const two = {
       ...second,

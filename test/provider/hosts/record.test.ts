@@ -85,7 +85,7 @@ describe('the record of a host', () => {
     expect(readdirSync(at('')).sort()).toEqual(['hosts', 'iscsi', 'link'])
   }
 
-  test('restores files with their modes, and removes new files and folders', async () => {
+  test('the record of a host restores files with their modes, and removes new files and folders', async () => {
     await record('hosts', 'iscsi', 'lab/boot.d/10', 'link')
     change()
     await undoRecord(host, () => undefined)
@@ -93,7 +93,7 @@ describe('the record of a host', () => {
     expect(await readRecord(host)).toEqual([])
   })
 
-  test('keeps the first state, however often it is asked for, and adds new paths', async () => {
+  test('the record of a host keeps the first state, however often it is asked for, and adds new paths', async () => {
     await record('hosts', 'iscsi')
     change()
     await record('hosts', 'iscsi', 'iscsi/name')
@@ -106,7 +106,7 @@ describe('the record of a host', () => {
     expect(readFileSync(at('lab/boot.d/10'), 'utf8')).toBe('came\n')
   })
 
-  test('is on disk before it counts, so that a lost connection leaves nothing half recorded', async () => {
+  test('the record of a host is on disk before it counts, so that a lost connection leaves nothing half recorded', async () => {
     killAt = (command) => command.includes('.json.new')
     await expect(record('hosts')).rejects.toThrow('the connection was lost')
     killAt = undefined
@@ -118,7 +118,7 @@ describe('the record of a host', () => {
   })
 
   test.each(['undone', 'taken out of the record'])(
-    'is undone completely by the next attempt, if one was killed before a change was %s',
+    'the record of a host is undone completely by the next attempt if one was killed before a change was %s',
     async (moment) => {
       await record('hosts', 'iscsi', 'lab/boot.d/10')
       await record('link')
@@ -132,7 +132,7 @@ describe('the record of a host', () => {
     },
   )
 
-  test('refuses to remove files whose saved copies are gone', async () => {
+  test('the record of a host refuses to remove files whose saved copies are gone', async () => {
     await record('hosts')
     execFileSync('sh', ['-c', `rm ${join(root, 'lab/undo/001.tar')}`])
     change()
@@ -145,7 +145,7 @@ describe('the script that undoes a change', () => {
   const scriptOf = (before: Parameters<typeof undoScript>[0]['before']): string =>
     undoScript({ number: '001', key: 'x', before })
 
-  test('purges the packages that were installed, and no others, and removes only new system users', () => {
+  test('the script that undoes a change purges the packages that were installed, and no others, and removes only new system users', () => {
     const script = scriptOf({
       kind: 'packages',
       names: ['open-iscsi', 'libisns0t64'],
@@ -157,7 +157,7 @@ describe('the script that undoes a change', () => {
     expect(script).toMatch(/-ge 1000 \] && .*-lt 60000 \] \|\| userdel/)
   })
 
-  test('waits for an apt-get that a killed lab left at work, and purges the packages then', async () => {
+  test('the script that undoes a change waits for an apt-get that a killed lab left at work, and purges the packages then', async () => {
     const folder = await temporaryFolder()
     const program = async (name: string, text: string): Promise<void> => {
       await writeFile(join(folder, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 })
@@ -178,7 +178,7 @@ describe('the script that undoes a change', () => {
     ['disabled', false, ['systemctl stop x.service', 'systemctl disable --quiet x.service']],
     ['masked', false, ['systemctl stop x.service', 'systemctl mask --quiet x.service']],
     ['not-found', false, ['systemctl stop x.service', 'systemctl disable --quiet x.service']],
-  ])('restores a unit to %s, active %s', (enabled, active, wanted) => {
+  ])('the script that undoes a change restores a unit to %s, active %s', (enabled, active, wanted) => {
     const script = scriptOf({ kind: 'units', units: [{ name: 'x.service', enabled, active }] })
     for (const line of wanted) expect(script).toContain(line)
   })
@@ -194,7 +194,7 @@ describe('the script that undoes a change', () => {
     { kind: 'packages', names: ['a'], users: ['root'], groups: ['root'] },
     { kind: 'files', saved: ["/etc/it's"], absent: [] },
     { kind: 'units', units: [] },
-  ] as const)('can be parsed by a shell, for $kind', (before) => {
+  ] as const)('the script that undoes a change can be parsed by a shell, for $kind', (before) => {
     expect(() => execFileSync('sh', ['-n'], { input: scriptOf(before) })).not.toThrow()
   })
 })
@@ -212,7 +212,7 @@ describe('the difference of two manifests', () => {
     ['a rule stayed', '', 'nftables table ip kube-proxy {', ['+ nftables table ip kube-proxy {']],
     ['lab’s own folder is removed last', '', 'name lab', []],
     ['useradd kept a copy', 'content aa  /etc/passwd-', 'content bb  /etc/passwd-', []],
-  ])('shows exactly what differs when %s', (_, before, after, wanted) => {
+  ])('the difference of two manifests shows exactly what differs when %s', (_, before, after, wanted) => {
     expect(manifestDifference(before, after)).toEqual(wanted)
   })
 })

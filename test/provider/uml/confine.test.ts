@@ -10,7 +10,7 @@ import { temporaryFolder } from '../../helpers/folder.js'
 const host = '         0          0 4294967295\n'
 
 describe('the user that a machine runs as', () => {
-  it('is never the id of a person or a container', () => {
+  it('the user that a machine runs as is never the id of a person or a container', () => {
     for (const place of [0, 1, 12_345, 2 ** 32 - 1]) {
       const user = userNumber(host, place, new Set())!
       // systemd gives the lower ids to containers, and higher ids are negative for some programs.
@@ -19,38 +19,38 @@ describe('the user that a machine runs as', () => {
     }
   })
 
-  it('is the same for the same machine and different for others', () => {
+  it('the user that a machine runs as is the same for the same machine and different for others', () => {
     expect(userNumber(host, 7, new Set())).toBe(userNumber(host, 7, new Set()))
     expect(userNumber(host, 7, new Set())).not.toBe(userNumber(host, 8, new Set()))
   })
 
-  it('is never an id that the host has assigned', () => {
+  it('the user that a machine runs as is never an id that the host has assigned', () => {
     const first = userNumber(host, 7, new Set())!
     expect(userNumber(host, 7, new Set([first]))).toBe(first + 1)
   })
 
-  it('is an id of the container when lab runs in one', () => {
+  it('the user that a machine runs as is an id of the container when lab runs in one', () => {
     const user = userNumber('0 100000 65536\n', 40_000, new Set([65_534]))!
     expect(user).toBeGreaterThanOrEqual(32_768)
     expect(user).toBeLessThan(65_536)
   })
 
-  it('is the current user when no other id is available', () => {
+  it('the user that a machine runs as is the current user when no other id is available', () => {
     expect(userNumber('0 1000 1\n', 5, new Set())).toBeUndefined()
     expect(userNumber('', 5, new Set())).toBeUndefined()
   })
 
-  it('is never root', () => {
+  it('the user that a machine runs as is never root', () => {
     for (let place = 0; place < 8; place++) expect(userNumber('0 1000 2\n', place, new Set())).not.toBe(0)
   })
 
-  it("is checked against the host's own lists", () => {
+  it("the user that a machine runs as is checked against the host's own lists", () => {
     expect(listedNumbers('root:x:0:0:root:/root:/bin/bash\nme:x:1000:1000::/:\n\n')).toEqual([0, 1000])
   })
 })
 
 describe('a bounded log', () => {
-  it('keeps the latest output in two small files', async () => {
+  it('a bounded log keeps the latest output in two small files', async () => {
     const path = join(await temporaryFolder(), 'console.log')
     const log = new BoundedLog(path, 1000)
     for (let line = 0; line < 500; line++) log.write(Buffer.from(`line ${String(line)}\n`))
@@ -62,7 +62,7 @@ describe('a bounded log', () => {
     expect(`${before}${now}`).toMatch(/line 498\nline 499\n$/)
   })
 
-  it('continues the file of an earlier run', async () => {
+  it('a bounded log continues the file of an earlier run', async () => {
     const path = join(await temporaryFolder(), 'console.log')
     await writeFile(path, 'x'.repeat(990))
     const log = new BoundedLog(path, 1000)
@@ -73,7 +73,7 @@ describe('a bounded log', () => {
     expect((await stat(path)).mode & 0o777).toBe(0o600)
   })
 
-  it('is read from its end, even when an earlier version let it grow', async () => {
+  it('a bounded log is read from its end, even when an earlier version let it grow', async () => {
     const path = join(await temporaryFolder(), 'console.log')
     await writeFile(path, 'begin')
     await truncate(path, 3 * 1024 ** 3)
@@ -86,7 +86,7 @@ describe('a bounded log', () => {
 })
 
 describe('an empty copy-on-write disk', () => {
-  it('names its base disk and has the size its kernel expects', async () => {
+  it('an empty copy-on-write disk names its base disk and has the size its kernel expects', async () => {
     const folder = await temporaryFolder()
     const base = join(folder, 'disk')
     await writeFile(base, '')

@@ -44,7 +44,7 @@ describe('processors', () => {
     [iscsiHa, 3],
     [iscsiHa, 32],
   ])(
-    'of thirty seats of $0.name on $1 processors have the same load, except for one control plane',
+    'the processors of thirty seats of $0.name on $1 processors have the same load, except for one control plane',
     (lab, count) => {
       const load = new Map(cpus(count).map((cpu) => [cpu, 0]))
       const machines = new Map(cpus(count).map((cpu) => [cpu, 0]))
@@ -61,7 +61,7 @@ describe('processors', () => {
     },
   )
 
-  test('are the same for a seat whether it sees the machines of other seats or not', () => {
+  test('the processors are the same for a seat whether it sees the machines of other seats or not', () => {
     const first = { ...iscsi, seat: '01' }
     const second = { ...iscsi, seat: '02' }
     const seen = started(first, 4, [])
@@ -70,7 +70,7 @@ describe('processors', () => {
       expect(assignCpu(second, machine, cpus(4), seen, folder)).toBe(assignCpu(second, machine, cpus(4)))
   })
 
-  test('of a control plane have no other machine while there are enough of them', () => {
+  test('the processors of a control plane run no other machine while there are enough of them', () => {
     const machines = started(iscsiHa, 4, [])
     expect(countsOf(machines.map(({ cpu }) => cpu))).toEqual([1, 1, 1, 1])
     const two = started(iscsiHa, 2, [])
@@ -78,7 +78,7 @@ describe('processors', () => {
     expect(two.filter(({ cpu }) => cpu === master?.cpu)).toHaveLength(1)
   })
 
-  test('that another lab leaves free are used first, whatever the labs are called', () => {
+  test('the processors that another lab leaves free are used first, whatever the labs are called', () => {
     const both = ['one', 'two', 'three', 'four'].reduce<readonly HostMachine[]>(
       (running, name) => started({ ...iscsi, name }, 8, running),
       [],
@@ -86,14 +86,14 @@ describe('processors', () => {
     expect(countsOf(both.map(({ cpu }) => cpu))).toEqual([1, 1, 1, 1, 1, 1, 1, 1])
   })
 
-  test('are chosen for a machine that starts again without moving running ones', () => {
+  test('the processors are chosen for a machine that starts again without moving running ones', () => {
     const running = started(iscsi, 2, [])
     const [first, second] = running
     const again = assignCpu(iscsi, iscsi.machines[0]!, cpus(2), [second!], folderIn('iscsi'))
     expect(again).toBe(first?.cpu)
   })
 
-  test('are read from /proc for a machine, and for nothing that only looks like one', () => {
+  test('the processors are read from /proc for a machine, and for nothing that only looks like one', () => {
     const words = ['/linux', 'mem=512M', 'umid=target', 'labfolder=/s%20t/iscsi/machines/target']
     const status = 'Name:\tlinux\nCpus_allowed_list:\t5\n'
     expect(hostMachine(words, status)).toEqual({

@@ -79,7 +79,7 @@ const system = '/redfish/v1/Systems/target1'
 const reset = `${system}/Actions/ComputerSystem.Reset`
 
 describe('the certificate', () => {
-  it('is self-signed for the address, valid from yesterday for 20 years', () => {
+  it('the certificate of the Redfish service is self-signed for the address, valid from yesterday for 20 years', () => {
     const certificate = new X509Certificate(identity.certificate)
     expect(certificate.verify(certificate.publicKey)).toBe(true)
     expect(certificate.checkIssued(certificate)).toBe(true)
@@ -93,7 +93,7 @@ describe('the certificate', () => {
 })
 
 describe('the Redfish service', () => {
-  it('leads from the root, which anybody may read, to the power state of each machine', async () => {
+  it('the Redfish service leads from its root, which anybody may read, to the power state of each machine', async () => {
     const top = await ask('GET', '/redfish', { auth: '' })
     expect(top.body).toEqual({ v1: '/redfish/v1/' })
     const root = await ask('GET', '/redfish/v1/', { auth: '' })
@@ -114,7 +114,7 @@ describe('the Redfish service', () => {
     ['ForceOff', ['target1 off']],
     ['On', ['target1 on']],
     ['ForceRestart', ['target1 off', 'target1 on']],
-  ])('does %s, and answers when it is done', async (type, done) => {
+  ])('the Redfish service does %s, and answers when it is done', async (type, done) => {
     const { status } = await ask('POST', reset, { body: JSON.stringify({ ResetType: type }) })
     expect(status).toBe(204)
     expect(did).toEqual(done)
@@ -129,19 +129,19 @@ describe('the Redfish service', () => {
     ['a property of every object', { body: '{"ResetType":"constructor"}' }, 400],
     ['null', { body: 'null' }, 400],
     ['a body that is far too long', { body: JSON.stringify({ ResetType: 'x'.repeat(5000) }) }, 413],
-  ])('switches nothing for %s', async (_, options, status) => {
+  ])('the Redfish service switches nothing for %s', async (_, options, status) => {
     expect((await ask('POST', reset, options)).status).toBe(status)
     expect(did).toEqual([])
   })
 
-  it('knows no other machine and no other method', async () => {
+  it('the Redfish service knows no other machine and no other method', async () => {
     expect((await ask('GET', '/redfish/v1/Systems/target3')).status).toBe(404)
     expect((await ask('GET', '/redfish/v1/Systems/../Systems/target1x')).status).toBe(404)
     expect((await ask('DELETE', system)).status).toBe(405)
     expect((await ask('GET', reset)).status).toBe(405)
   })
 
-  it('tells a client that a switch failed, but tells only the lab why', async () => {
+  it('the Redfish service tells a client that a switch failed, but tells only the lab why', async () => {
     const { status, body } = await ask('POST', reset.replace('target1', 'target2'), {
       body: '{"ResetType":"On"}',
     })
@@ -150,7 +150,7 @@ describe('the Redfish service', () => {
     expect(complaints).toHaveLength(1)
   })
 
-  it('can be made only of a user, a password, a key and a certificate', () => {
+  it('the Redfish service can be made only of a user, a password, a key and a certificate', () => {
     expect(redfishService({ ...access, ...identity })).toEqual({ ...access, ...identity })
     for (const wrong of [undefined, null, 7, {}, { ...access }, { ...access, ...identity, password: '' }])
       expect(redfishService(wrong)).toBeUndefined()
