@@ -173,14 +173,9 @@ const costOf = async (name) => {
 const highAvailability = async () => {
   const one = await costOf('iscsi-ha')
   const all = await costOf('hacmp')
-  note(
-    'up hacmp takes so many times longer than up iscsi-ha (goal: or less)',
-    2.5,
-    all.seconds / one.seconds,
-    'x',
-  )
-  note('hacmp uses so many times the CPU when idle (goal: or less)', 2, all.cpu / one.cpu, 'x')
-  note('hacmp uses so many times the memory (goal: or less)', 2, all.memory / one.memory, 'x')
+  note('ratio of up hacmp to up iscsi-ha (goal: or less)', 2.5, all.seconds / one.seconds, 'x')
+  note('ratio of hacmp to iscsi-ha, CPU when idle (goal: or less)', 2, all.cpu / one.cpu, 'x')
+  note('ratio of hacmp to iscsi-ha, memory (goal: or less)', 2, all.memory / one.memory, 'x')
 }
 
 /** Runs Vagrant itself, in a folder with a Vagrantfile; anything but success ends the benchmark. @returns seconds */
@@ -220,7 +215,7 @@ const againstVagrant = async () => {
   note('libvirt: lab status', 0.5, median(ours))
   note('libvirt: vagrant status', null, median(theirs))
   note(
-    'libvirt: vagrant status takes so many times longer (goal: or more)',
+    'libvirt: ratio of vagrant status to lab status (goal: or more)',
     10,
     median(theirs) / median(ours),
     'x',

@@ -231,9 +231,9 @@ const printTally = () => {
     )
   }
   console.log(
-    `lost ${tally.lost}, corrupt ${tally.corrupt}, double writers ${tally.doubleWriters}, unknown ${tally.unknown}, unhealed faults ${tally.unhealed}, steady state did not return ${tally.notSteady}, not well by lab heal ${tally.notWell}; over budget ${tally.overBudget}; late nodes fenced in ${tally.fencedLate} rounds; killed and healed ${tally.killed}${tally.cutShort ? '; 1 run was cut short' : ''}`,
+    `lost ${tally.lost}, corrupt ${tally.corrupt}, double writers ${tally.doubleWriters}, unknown ${tally.unknown}, unhealed faults ${tally.unhealed}, steady state not reached again ${tally.notSteady}, unhealthy after lab heal ${tally.notWell}; over budget ${tally.overBudget}; late nodes fenced in ${tally.fencedLate} rounds; killed and healed ${tally.killed}${tally.cutShort ? '; 1 run was cut short' : ''}`,
   )
-  if (kept) console.log(`kept of runs that were not well: ${kept}`)
+  if (kept) console.log(`files of runs with problems: ${kept}`)
 }
 
 /**
@@ -284,7 +284,7 @@ const makeWell = async (round) => {
     const healed = await run(['heal', values.lab])
     const after = await complaints()
     console.log(
-      `${round}/${plan.length}: not well before it, ${fences.length > 0 ? 'since a late node was fenced' : said.join('; ')}: lab heal, exit ${healed.code}: ${after.length === 0 ? 'well' : after.join('; ')}`,
+      `${round}/${plan.length}: unhealthy before it, ${fences.length > 0 ? 'since a late node was fenced' : said.join('; ')}: lab heal, exit ${healed.code}: ${after.length === 0 ? 'well' : after.join('; ')}`,
     )
     if (after.length > 0) console.log(healed.stderr.trim())
     said = after
@@ -293,7 +293,7 @@ const makeWell = async (round) => {
   if (said.length === 0) return true
   tally.notWell += 1
   if (values.keep) return false
-  console.log('  a lab from new')
+  console.log('  a new lab is brought up')
   return (await takeDown()) && (await bringUp())
 }
 
@@ -309,7 +309,7 @@ const soak = async () => {
       tally.killed += 1
       tally.unhealed += wrong.length > 0 ? 1 : 0
       console.log(
-        `${round}/${plan.length}: ${scenario}, killed after ${killAfter.toFixed(1)} s: ${wrong.length === 0 ? 'whole again after lab heal' : 'not whole after lab heal'}`,
+        `${round}/${plan.length}: ${scenario}, killed after ${killAfter.toFixed(1)} s: ${wrong.length === 0 ? 'healthy after lab heal' : 'unhealthy after lab heal'}`,
       )
       for (const line of wrong) console.log(`  ✖ ${line}`)
       if (wrong.length > 0 && values.keep) return false
@@ -355,7 +355,7 @@ const soak = async () => {
     if (!harmed) continue
     // So that the following runs only show effects of their own fault.
     if (values.keep) return false
-    console.log('  a lab from new')
+    console.log('  a new lab is brought up')
     if (!(await takeDown()) || !(await bringUp())) return false
   }
   return plan.length === 0 || makeWell(plan.length)

@@ -123,7 +123,7 @@ const look = async (node) => {
       await delay(3000)
     }
   }
-  throw new Error(`nobody could look: ${said}`)
+  throw new Error(`the state could not be read: ${said}`)
 }
 /** What was done to the node without an undo in the journal. */
 const orphaned = ({ access, tainted, on, journal }) => [
@@ -203,14 +203,14 @@ for (let round = 1; round <= runs && !stopped; round++) {
     console.log(
       `${round}/${runs}: ${node} by ${method}, ${JSON.stringify({ does, moments })}: ${
         wrong
-          ? `nobody would undo: ${left.join(', ') || 'nothing'}; not whole afterwards: ${missing.join(', ') || 'nothing'}; ${last.stderr}`
+          ? `effects without an undo: ${left.join(', ') || 'nothing'}; still there after the undo: ${missing.join(', ') || 'nothing'}; ${last.stderr}`
           : 'well'
       }`,
     )
   if (wrong && values.keep) break
 }
 console.log(
-  `seed ${seed}; ${tally.rounds} of ${runs} rounds: fenced when all had ended ${tally.fenced}, with a kill ${tally.killed}, with a power cut of the target ${tally.targetCut}; effects without an undo ${tally.orphaned}, not whole after the undo ${tally.notWhole}`,
+  `seed ${seed}; ${tally.rounds} of ${runs} rounds: fenced when all had ended ${tally.fenced}, with a kill ${tally.killed}, with a power cut of the target ${tally.targetCut}; effects without an undo ${tally.orphaned}, unhealthy after the undo ${tally.notWhole}`,
 )
 const good = tally.orphaned === 0 && tally.notWhole === 0
 if (values.keep && !good) console.log(`kept as it is: LAB_STATE=${state}; lab down ${name} ends it`)

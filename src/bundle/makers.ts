@@ -39,7 +39,7 @@ const keptKey = async (): Promise<KeyObject | undefined> => {
     return createPrivateKey(text)
   } catch (error) {
     throw new LabError('bad-key', `${keyFile()} is not a private key`, {
-      hint: `rm ${keyFile()}: the next bundle then has a new maker, whom everybody who takes it must trust anew`,
+      hint: `rm ${keyFile()}: the next bundle then has a new maker, which its users must confirm again`,
       exitCode: exitCodes.host,
       cause: error,
     })

@@ -146,7 +146,7 @@ export class Keeper {
   async #tend(of: SeatOf, seat: Kept): Promise<void> {
     if (seat.status === 'ready') {
       if ((await seatProcess(of)) === undefined) {
-        Object.assign(seat, { status: 'waiting', detail: 'it had ended; starting it again', next: 0 })
+        Object.assign(seat, { status: 'waiting', detail: 'the seat had ended; starting it again', next: 0 })
         return
       }
       seat.progress = await readProgress(of)

@@ -24,7 +24,7 @@ export const concluded = (report: Report): ExitCode =>
 /** Prints an error for each failed step, and how to continue if the run was interrupted. */
 export const printFailures = (lab: LabId, report: Report, io: Pick<Io, 'stderr'>): void => {
   if (report.interrupted)
-    io.stderr.write(`interrupted; to go on: lab up ${lab.name}; to end: lab down ${lab.name}\n`)
+    io.stderr.write(`interrupted; to continue: lab up ${lab.name}; to remove the lab: lab down ${lab.name}\n`)
   for (const { outcome, step, reason, hint } of report.results)
     if (outcome === 'failed')
       fail(

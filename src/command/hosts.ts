@@ -199,7 +199,7 @@ const releaseVerb: Verb = {
   run: release,
 }
 
-const withLabName = new Option('--lab <lab>', 'whose machines they are to be')
+const withLabName = new Option('--lab <lab>', 'the lab that will use them')
 
 const checkVerb: Verb = {
   words: { file: 'a hosts.yaml' },
@@ -213,7 +213,7 @@ const initVerb: Verb = {
   options: [
     withLabName,
     new Option('--file <file>', 'what to write').default('hosts.yaml'),
-    new Option('--force', 'replace a file that is there'),
+    new Option('--force', 'replace an existing file'),
   ],
   looks: true,
   run: init,
@@ -228,7 +228,7 @@ export const verbs: readonly VerbLine[] = [
     'give back hosts whose lab is lost: undo the changes recorded on them',
     () => Promise.resolve({ verb: releaseVerb }),
   ),
-  line('check [options] <file>', 'look at all hosts of a file at once, and change nothing on them', () =>
+  line('check [options] <file>', 'check all hosts of a file at once, without changing them', () =>
     Promise.resolve({ verb: checkVerb }),
   ),
 ]

@@ -30,7 +30,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     else
       io.stdout.write(
         running.length === 0
-          ? `${lab.name}: every machine is off; its disks are kept. To go on: lab start ${lab.name}\n`
+          ? `${lab.name}: every machine is off; its disks are kept. To start them again: lab start ${lab.name}\n`
           : `${lab.name}: still running: ${running.map(({ name }) => name).join(', ')}\n`,
       )
     return running.length === 0 ? concluded(report) : exitCodes.failed

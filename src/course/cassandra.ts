@@ -178,7 +178,7 @@ export const memberLost: Experiment = {
           `from the loss of a member until ${String(writes)} rows were written and read`,
           context.now() - from,
         )
-        await context.until('the other members call it down', 120, async () => {
+        await context.until('the other members report it as down', 120, async () => {
           const states = ringStates(await context.exec('cassandra-0', ['nodetool', 'status']))
           return { ok: states.filter((state) => state === 'DN').length === 1, saw: states.join(', ') }
         })
@@ -191,7 +191,7 @@ export const memberLost: Experiment = {
           () => ringSeenBy(context, 'cassandra-0', 3),
           back,
         )
-        context.figure('from switching the node on until the ring is whole', took)
+        context.figure('from switching the node on until the ring is complete', took)
       })
       await context.until('cassandra-2 has all rows', 120, async () => {
         const seen = await rows(context, 'cassandra-2')

@@ -137,7 +137,7 @@ const claimRollout = (
 export const rollingUpdate: Experiment = {
   name: 'rolling-update',
   description:
-    'A Deployment of 10 is updated and undone: never fewer than 8 pods ready, never more than 13 there, and as far as that',
+    'A Deployment of 10 is updated and undone: at least 8 pods are ready and at most 13 exist, and both bounds are reached',
   workers: 1,
   run: async (context) => {
     await deploy(context, 'apply a Deployment of 10', 10, 'nginx:1.22')
@@ -221,7 +221,7 @@ export const nodeLost: Experiment = {
       how: 'text 000, on EC2: at most, the age of the new pod when it was listed as running; it waited for a new node. The text says about 3 minutes',
     })
     context.claim('pods on other nodes were not touched', untouched(context.history, from, elsewhere))
-    await context.until('the bare pod is told to end, too: its node is given up', 60, () => ({
+    await context.until('the bare pod is told to end, too, because its node counts as lost', 60, () => ({
       ok: bare()?.terminating !== false,
       saw: bare() ? (bare()?.terminating === true ? 'Terminating' : 'not yet') : 'gone',
     }))
@@ -271,7 +271,7 @@ export const prune: Experiment = {
           saw: said.trim().replaceAll('\n', '; '),
         })
       })
-      context.claim('no pod noticed it', nothingHappened(context.history, again))
+      context.claim('no pod was affected', nothingHappened(context.history, again))
       await rm(join(folder, 'replicaset.yaml'))
       let said = ''
       const from = await context.act('take the ReplicaSet out of the folder, and apply it', async () => {

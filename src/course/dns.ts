@@ -42,7 +42,7 @@ export const recordsLeadTo = (
   if (targets.join() !== [...wanted].sort().join())
     return {
       ok: false,
-      saw: `SRV records of ${service} lead to ${targets.join(', ') || 'nobody'}; they should lead to ${wanted.join(', ')}`,
+      saw: `SRV records of ${service} lead to ${targets.join(', ') || 'nothing'}; they should lead to ${wanted.join(', ')}`,
     }
   const found = members.map(({ name, address }) => {
     const addresses = addressesIn(a.get(name) ?? '', `${name}.${service}`)
@@ -53,7 +53,7 @@ export const recordsLeadTo = (
     saw: `SRV: ${targets.join(', ')}; A: ${found
       .map(
         ({ name, address, addresses, ok }) =>
-          `${name} ${addresses.join(' and ') || 'nobody'}${ok ? '' : `, the pod has ${address ?? 'no address'}`}`,
+          `${name} ${addresses.join(' and ') || 'nothing'}${ok ? '' : `, the pod has ${address ?? 'no address'}`}`,
       )
       .join(', ')}`,
   }

@@ -139,7 +139,7 @@ export const maintenance: Experiment = {
     const budget = (): Promise<DisruptionBudget> =>
       context.get<DisruptionBudget>('poddisruptionbudget', 'zk-pdb')
     await put(context, value)
-    context.claim('the budget lets one server be missing', allows(await budget(), 1))
+    context.claim('the budget allows one unavailable server', allows(await budget(), 1))
     await withLedger(context, async () => {
       const from = context.now()
       const nodeOf = (server: string): string => podNamed(context, server)?.node ?? ''
@@ -197,7 +197,7 @@ export const maintenance: Experiment = {
         return { ok: ok && nodeOf('zk-2') === second, saw }
       })
       context.claim(
-        'at least 2 of 3 were ready at every change of all this',
+        'at least 2 of 3 were ready at every change',
         stayedWithin(context.history, from, { ready: 2, there: 3 }, zk),
       )
     })

@@ -119,7 +119,7 @@ export const nodeSelector: Experiment = {
       '-l',
       `type=${nodeTypes.other}`,
     )
-    context.claim(`${others.join(', ')} would be ready for them, and are not taken`, {
+    context.claim(`${others.join(', ')} are ready, but are not used`, {
       ok:
         items.length === others.length &&
         items.every(({ status }) =>
@@ -134,7 +134,7 @@ export const nodeSelector: Experiment = {
     const back = context.now()
     await context.heal()
     const again = await context.until(
-      'once the node is back, the dead ones are gone, and those that waited run there',
+      'once the node is back, the lost pods are gone, and those that waited run there',
       180,
       () => ({
         ok:

@@ -217,7 +217,7 @@ export const nodeOff: Experiment = {
     })
     const dead = setPods(context).filter((pod) => pod.terminating)
     context.claim(
-      `${String(lost.length)} pods of ${node} are listed still, Terminating: 5 and ${String(lost.length)} together`,
+      `${String(lost.length)} pods of ${node} are still listed as Terminating: 5 and ${String(lost.length)} together`,
       {
         ok:
           dead.length === lost.length &&
@@ -240,7 +240,7 @@ export const nodeOff: Experiment = {
         saw: said.map(({ title, ok, saw }) => `${ok ? '' : `${title}: `}${saw}`).join('; '),
       }
     })
-    await context.stays('the dead ones stay listed as long as their node is off', 10, () => {
+    await context.stays('the lost pods stay listed as long as their node is off', 10, () => {
       const now = setPods(context).filter((pod) => pod.terminating)
       return { ok: now.length === lost.length, saw: `${String(now.length)} Terminating` }
     })
@@ -255,7 +255,7 @@ export const nodeOff: Experiment = {
       }),
       back,
     )
-    context.figure('from switching the node on until the dead pods are gone', gone)
+    context.figure('from switching the node on until the lost pods are gone', gone)
     context.claim('no pod moved back to it', {
       ok: readyPods(context).every((pod) => pod.node !== node),
       saw: placed(readyPods(context)),

@@ -70,7 +70,7 @@ const namesResolve = async (context: ExperimentContext, title: string): Promise<
         )
         return {
           ok: short === own && long === own,
-          saw: `${pod}.nginx is ${short || 'nobody'}, the pod has ${own}`,
+          saw: `${pod}.nginx leads to ${short || 'nothing'}, the pod has ${own}`,
         }
       }),
     )
@@ -105,7 +105,7 @@ export const identity: Experiment = {
   run: async (context) => {
     await applyWeb(context)
     const hostnames = [await context.exec('web-0', ['hostname']), await context.exec('web-1', ['hostname'])]
-    context.claim('each pod calls itself by its name', {
+    context.claim('each pod has its name as its host name', {
       ok: hostnames.join() === 'web-0,web-1',
       saw: hostnames.join(', '),
     })

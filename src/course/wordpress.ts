@@ -130,7 +130,7 @@ const bothReady = (context: ExperimentContext) => {
 export const sitePersists: Experiment = {
   name: 'site-persists',
   description:
-    'WordPress is set up, a post written and a file uploaded; both pods are deleted, and both are still there',
+    'WordPress is set up with a post and an uploaded file, which are still there after both pods were deleted',
   workers: 1,
   run: async (context) => {
     const from = await context.act('kubectl apply -k', () => context.applyFolder('site'))

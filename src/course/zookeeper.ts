@@ -71,7 +71,7 @@ const groupOfVolume = async (context: ExperimentContext): Promise<void> => {
 export const ensemble: Experiment = {
   name: 'ensemble',
   description:
-    'Facts of each ZooKeeper server, a leader, and what is written outlives the StatefulSet and its pods',
+    'Each ZooKeeper server has its number, name and volume, one leads, and data outlives the StatefulSet and its pods',
   workers: 3,
   workload: true,
   run: async (context) => {
@@ -81,12 +81,12 @@ export const ensemble: Experiment = {
       saw: nodes.join(', '),
     })
     const hostnames = await ofEach(context, ['hostname'])
-    context.claim('each calls itself by its name', {
+    context.claim('each has its own host name', {
       ok: hostnames.join() === servers.join(),
       saw: hostnames.join(', '),
     })
     const ids = await ofEach(context, ['cat', '/var/lib/zookeeper/data/myid'])
-    context.claim('each has its number: the ordinal and one', {
+    context.claim('each has its number: the ordinal plus one', {
       ok: ids.join() === '1,2,3',
       saw: ids.join(', '),
     })
@@ -107,7 +107,7 @@ export const ensemble: Experiment = {
     })
     const user = await context.exec('zk-0', ['id', '-un'])
     const data = await context.exec('zk-0', ownership('/var/lib/zookeeper/data'))
-    context.claim('the server runs as zookeeper, whose its data is', {
+    context.claim('the server runs as the user zookeeper, which owns its data', {
       ok: user === 'zookeeper' && /^d\S+ zookeeper zookeeper$/.test(data),
       saw: `${user}; ${data}`,
     })

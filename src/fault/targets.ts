@@ -34,7 +34,7 @@ const groupsOf = async (
     })
 
 const servesNobody = (names: readonly string[]): Sign => ({
-  title: `the targets of ${names.join(', ')} are disabled, and nobody is logged in`,
+  title: `the targets of ${names.join(', ')} are disabled, and no initiator is logged in`,
   within: soon,
   probe: (context) =>
     ofAll(names, async (machine) => {

@@ -128,7 +128,7 @@ export class Attempt {
   /** What the check of a step says now; nothing of it is recorded. */
   async ask(step: StepSpec): Promise<Answer> {
     const missing = step.needs.find((id) => !this.#standing.done.has(id))
-    if (missing !== undefined) return { is: 'not yet', saw: `${missing} comes first` }
+    if (missing !== undefined) return { is: 'not yet', saw: `do the step ${missing} first` }
     if (step.ask) {
       const given = this.#standing.answers.get(step.id)
       return given === undefined ? { is: 'not yet', saw: 'no answer yet' } : this.#judge(step, given)

@@ -20,7 +20,7 @@ const known: readonly Known[] = [
     diagnosis: (line) => ({
       code: 'digest-mismatch',
       reason: line.slice('digest mismatch: '.length),
-      hint: 'the server, or something between it and this host, delivers other data than what is pinned: use another server',
+      hint: 'the server, or something between it and this host, delivers data that differs from the pinned: use another server',
     }),
   },
   {

@@ -110,14 +110,14 @@ const faultChecks = ({ faults, interrupted }: CommonFacts): RunCheck[] =>
         ...base,
         title: `${name} acts${acting ? `: ${acting.title}` : ''}`,
         outcome: acts ? 'passed' : acting || error !== undefined ? 'failed' : 'unknown',
-        saw: acting?.saw ?? error ?? 'nobody looked',
+        saw: acting?.saw ?? error ?? 'not checked',
       },
       {
         ...base,
         title: `${name} is gone${gone ? `: ${gone.title}` : ''}`,
         outcome:
           gone?.ok === true && healed ? 'passed' : healed && !gone && interrupted ? 'unknown' : 'failed',
-        saw: gone?.saw ?? (healed ? 'nobody looked' : `not undone${error === undefined ? '' : `: ${error}`}`),
+        saw: gone?.saw ?? (healed ? 'not checked' : `not undone${error === undefined ? '' : `: ${error}`}`),
       },
     ]
   })
@@ -258,7 +258,7 @@ export const checksOf = (facts: Facts, budgets: RunReport['budgets']): RunCheck[
     ...ownChecks(facts, budgets),
     ...after,
     ...(facts.interrupted ? [notAsked('the run was interrupted')] : []),
-    ...(after.length === 0 && !facts.interrupted ? [notAsked('nobody asked')] : []),
+    ...(after.length === 0 && !facts.interrupted ? [notAsked('not checked')] : []),
   ]
 }
 

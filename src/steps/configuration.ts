@@ -45,7 +45,7 @@ const reachableCheck = (lab: Lab, machine: MachineSpec): Check =>
 const hostnameCheck = (lab: Lab, machine: MachineSpec): Check =>
   machineCheck({
     id: `${machine.name}-hostname`,
-    title: `${machine.name} calls itself ${machine.name}`,
+    title: `the host name of ${machine.name} is ${machine.name}`,
     machine: machine.name,
     hint: `lab up ${lab.name}`,
     command: shell`hostname`,

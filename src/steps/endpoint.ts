@@ -78,7 +78,7 @@ const leaderCheck = (lab: Lab): Check => ({
     ])
     const leaders = [...new Set(states.map(({ leader = '0' }) => leader))]
     const nameOf = (id: string): string =>
-      members.find(({ ID }) => ID === id)?.name ?? (id === '0' ? 'nobody' : id)
+      members.find(({ ID }) => ID === id)?.name ?? (id === '0' ? 'no leader' : id)
     return {
       ok: leaders.length === 1 && leaders[0] !== '0',
       saw: `${leaders.map(nameOf).join(', ')}, term ${states[0]?.raftTerm ?? 'unknown'}`,
@@ -93,7 +93,7 @@ const holderCheck = (lab: Lab, endpoint: string): Check => ({
   hint: `lab exec ${lab.name} control-plane -- journalctl -u keepalived -n 20 --no-pager`,
   probe: async (context) => {
     const names = await holders(context)
-    return { ok: names.length === 1, saw: names.join(', ') || 'nobody' }
+    return { ok: names.length === 1, saw: names.join(', ') || 'no control plane' }
   },
 })
 

@@ -21,7 +21,7 @@ const phase = 'iscsi'
 const initiatorName = (lab: Lab, machine: MachineSpec & { readonly iqn: string }): Check =>
   machineCheck({
     id: `${machine.name}-iqn`,
-    title: `${machine.name} calls itself ${machine.iqn}`,
+    title: `the initiator name of ${machine.name} is ${machine.iqn}`,
     machine: machine.name,
     hint: `lab up ${lab.name}`,
     command: shell`sed -n s/^InitiatorName=//p /etc/iscsi/initiatorname.iscsi`,

@@ -244,7 +244,8 @@ export const targetSees = (lab: Lab, database: DatabaseSpec, volume: OnLun): Ste
           return {
             ok: there && (!alone || users.length === 1),
             saw:
-              [...users].sort((a, b) => Number(b === server) - Number(a === server)).join(', ') || 'nobody',
+              [...users].sort((a, b) => Number(b === server) - Number(a === server)).join(', ') ||
+              'no initiator',
           }
         },
       },

@@ -146,7 +146,7 @@ const accessChecks = (lab: Lab, target: TargetSpec, { place, hint }: Served): re
   const seen = accessSeen(target, place)
   const who =
     wanted.length === 0
-      ? 'nobody'
+      ? 'no initiator'
       : `only ${wanted.length === 1 ? 'its initiator' : `its ${String(wanted.length)} initiators`}`
   return [
     {
@@ -163,7 +163,7 @@ const accessChecks = (lab: Lab, target: TargetSpec, { place, hint }: Served): re
             .filter((name) => !lists.has(name))
             .map((name) => (fenced.has(name) ? `fenced: ${name}` : `missing: ${name}`)),
         ]
-        const listed = names.join(', ') || 'nobody'
+        const listed = names.join(', ') || 'no initiator'
         return wrong.length === 0
           ? { ok: true, saw: listed }
           : { ok: false, saw: [...wrong, `may log in now: ${listed}`].join('; ') }
@@ -242,7 +242,7 @@ const nobodyKeptOut = (lab: Lab, machine: string): Check => ({
             ({ initiator, noted }) =>
               `${initiator} is ${noted ? 'fenced' : 'shut out, although it was not fenced'}`,
           )
-          .join('; ') || 'nobody',
+          .join('; ') || 'no initiator',
     }
   },
 })

@@ -54,7 +54,7 @@ const checkFacts = (when: When, report: Report): readonly CheckFact[] =>
   report.results.flatMap(({ step, checks, reason }): CheckFact[] =>
     checks.length > 0
       ? checks.map(({ check, ok, saw }) => ({ when, title: check.title, machine: check.machine, ok, saw }))
-      : [{ when, title: step.title, machine: step.machine, ok: false, saw: reason ?? 'nobody asked' }],
+      : [{ when, title: step.title, machine: step.machine, ok: false, saw: reason ?? 'not checked' }],
   )
 
 /**

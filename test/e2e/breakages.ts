@@ -88,7 +88,7 @@ const atTarget: readonly Breakage[] = [
     ),
     check: 'target00-acl',
     title: /may log in/,
-    saw: /nobody/,
+    saw: /no initiator/,
     hint: /boot\.d\/50-target$/,
     typed: 'mends',
   },
@@ -180,13 +180,13 @@ const atTarget: readonly Breakage[] = [
 
 const atInitiator: readonly Breakage[] = [
   {
-    what: 'the initiator calls itself otherwise',
+    what: 'the initiator has another initiator name',
     breaks: on(
       'initiator',
       'echo InitiatorName=iqn.2001-01.com.example:thief > /etc/iscsi/initiatorname.iscsi',
     ),
     check: 'initiator-iqn',
-    title: /calls itself/,
+    title: /initiator name/,
     saw: /thief; it should be iqn/,
     behind: ['initiator-files'],
     hint: labUp,
@@ -297,7 +297,7 @@ const ofMachines: readonly Breakage[] = [
     what: 'a machine has another hostname',
     breaks: on('initiator', 'hostname somebody'),
     check: 'initiator-hostname',
-    title: /calls itself/,
+    title: /host name/,
     saw: /somebody; it should be initiator/,
     hint: labUp,
     typed: 'mends',

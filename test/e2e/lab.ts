@@ -130,7 +130,7 @@ export class Bench {
     for (;;) {
       const left = await this.complaints(lab)
       if (left.length === 0) return
-      if (performance.now() > deadline) throw new Error(`${lab} is not whole: ${left.join(', ')}`)
+      if (performance.now() > deadline) throw new Error(`${lab} is not healthy: ${left.join(', ')}`)
       await delay(500)
     }
   }

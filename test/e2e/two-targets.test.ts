@@ -42,7 +42,7 @@ const serving = async (): Promise<Server> => {
   )
   const [one, other] = found.flat()
   if (one === undefined || other !== undefined)
-    throw new Error(`serving: ${found.flat().join(', ') || 'nobody'}`)
+    throw new Error(`serving: ${found.flat().join(', ') || 'none'}`)
   return one
 }
 

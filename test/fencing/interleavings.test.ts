@@ -301,10 +301,10 @@ const undone = (): string[] => {
   const notes = world.journal.map(({ undo }) => undo.do)
   return [
     ...(world.harm === undefined ? [] : [world.harm]),
-    ...(!world.access && !notes.includes('readmit') ? ['no access, and nobody would let it in'] : []),
-    ...(world.tainted && !notes.includes('untaint') ? ['tainted, and nobody would take it off'] : []),
+    ...(!world.access && !notes.includes('readmit') ? ['no access, and no undo is recorded'] : []),
+    ...(world.tainted && !notes.includes('untaint') ? ['tainted, and no undo is recorded'] : []),
     ...(world.run === undefined && !notes.some((what) => what === 'boot-afresh' || what === 'readmit')
-      ? ['off, and nobody would switch it on']
+      ? ['off, and no undo is recorded']
       : []),
   ]
 }

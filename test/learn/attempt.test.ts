@@ -155,7 +155,7 @@ test('the answer to a question is measured in the learner’s own run, and is no
   const [one, two] = exercise.steps
   const attempt = await Attempt.begin(exercise, around())
   await attempt.beginStep(two!)
-  expect((await attempt.ask(two!)).saw).toBe('one comes first')
+  expect((await attempt.ask(two!)).saw).toBe('do the step one first')
   await attempt.beginStep(one!)
   world.value = 'good'
   await attempt.look(one!)

@@ -196,18 +196,18 @@ describe('the verdict', () => {
     ],
     ['interrupted', { interrupted: true }, 'UNKNOWN', 'the run was interrupted'],
     [
-      'not well before',
+      'a lab that was unhealthy before',
       { checks: [...before.map((check) => ({ ...check, ok: false })), ...after] },
       'UNKNOWN',
       'Ready',
     ],
     [
-      'not well after',
+      'a lab that is unhealthy afterwards',
       { checks: [...before, ...after.map((check) => ({ ...check, ok: false }))] },
       'FAIL',
       'Ready',
     ],
-    ['nobody asked after', { checks: before }, 'UNKNOWN', 'nobody asked'],
+    ['a lab that was not checked afterwards', { checks: before }, 'UNKNOWN', 'not checked'],
     [
       'a fault that was not injected',
       { faults: [{ fault: 'hang', on: ['worker1'], detail: '' }] },
@@ -215,7 +215,7 @@ describe('the verdict', () => {
       'not injected',
     ],
     [
-      'a fault that was typed, and that nobody saw acting: a reboot that did not happen',
+      'a fault that was requested but did not act: a reboot that did not happen',
       { faults: [{ ...cut, acting: { ...cut.acting, ok: false, saw: 'worker1: still boot 8f14' } }] },
       'FAIL',
       'still boot 8f14',
@@ -233,10 +233,10 @@ describe('the verdict', () => {
       'worker1: stopped',
     ],
     [
-      'an undone fault at which nobody looked again',
+      'an undone fault that was not checked again',
       { faults: [{ ...cut, gone: undefined }] },
       'FAIL',
-      'nobody looked',
+      'not checked',
     ],
     [
       'a lab that never recovers, without any budget',

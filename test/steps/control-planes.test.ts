@@ -130,7 +130,7 @@ describe('the address of the API server', () => {
     expect(await holdersOf(one)).toEqual(['master2'])
     expect(await ask('endpoint-holder', contextWith(all({ leader: '1' })))).toEqual({
       ok: false,
-      saw: 'nobody',
+      saw: 'no control plane',
     })
     const two = contextWith({ ...all({ leader: '1' }), master1: has, master2: has })
     expect(await ask('endpoint-holder', two)).toEqual({ ok: false, saw: 'master1, master2' })

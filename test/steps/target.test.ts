@@ -121,7 +121,7 @@ describe('a target to which no initiator logs in', () => {
   }
 
   it('the check passes without an access list, and tries nothing that needs an initiator', async () => {
-    expect(await checked('target00-acl', 'open 0\nopen 0', alone)).toEqual({ ok: true, saw: 'nobody' })
+    expect(await checked('target00-acl', 'open 0\nopen 0', alone)).toEqual({ ok: true, saw: 'no initiator' })
     expect((await checked('target00-chap', '1', alone)).ok).toBe(true)
     expect(proveRefusal(alone, alone.targets[0]!)).toBeUndefined()
   })

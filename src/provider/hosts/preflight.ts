@@ -242,7 +242,7 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
     yield {
       what: 'names',
       level: 'change',
-      saw: `it does not know an address of its own name ${facts.hostname}: /etc/hosts will get one`,
+      saw: `it cannot resolve its own name ${facts.hostname}: lab adds it to /etc/hosts`,
     }
   for (const other of asked.unreached)
     yield {
