@@ -175,7 +175,7 @@ describe('a disk on two machines', () => {
     expect(written.lost).toBe(0)
     const off = await Promise.all(pair.map(isOff))
     expect(off.filter((each) => each)).toHaveLength(1)
-    // The remaining machine still has the packet filter rules, and would not hear the other one when it boots.
+    // The remaining machine still has the packet filter rules, and would not receive packets of the other one when it boots.
     await on(off[0] ? 'target2' : 'target1', 'nft delete table inet apart')
     await bench.up(lab)
     expect(await bench.complaints(lab)).toEqual([])

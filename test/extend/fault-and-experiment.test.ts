@@ -22,7 +22,7 @@ import { undoAll } from '../../src/trial/undo.js'
 import { temporaryFolder } from '../helpers/folder.js'
 import { planWith } from '../helpers/plan.js'
 
-/** The fans that stand still in this world. */
+/** The fans that are stopped in this world. */
 const still = new Set<string>()
 
 const startingFan = undoAct('start-fan', { fan: z.int() }, (_context, { machine }) => {

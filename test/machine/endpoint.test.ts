@@ -123,7 +123,7 @@ describe('the watch next to keepalived', () => {
           .replaceAll('192.168.56.11:6443', `127.0.0.1:${String((server.address() as AddressInfo).port)}`)
           .replaceAll('192.168.56.11/6443', `127.0.0.1/${String((server.address() as AddressInfo).port)}`),
       )
-      // The two others: nobody is there, until the file is.
+      // The two others do not answer until the file exists.
       const peers = join(folder, 'peers')
       await writeFile(join(folder, 'timeout'), `#!/bin/sh\ntest -e ${peers}\n`, { mode: 0o755 })
       const watching = execa('bash', [script], {
@@ -154,7 +154,7 @@ describe('the watch next to keepalived', () => {
         status = 500
         await becomes('-50')
         await delay(10_000)
-        // The others are there, and hear it: it hands the address over if one of them is ready, and not to nobody.
+        // The others can be reached: the address is handed over if one of them is ready, and is kept otherwise.
         expect((await readFile(state, 'utf8')).trim()).toBe('-50')
         await rm(peers)
         await becomes('-254')

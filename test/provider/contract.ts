@@ -339,7 +339,7 @@ export const contract = (name: string, makeBench: () => Promise<Bench>): void =>
       await expect(ssh.exec('true', { timeout: 5 })).rejects.toThrow()
       await provider.power.cut(lab, first.name)
 
-      // And it comes back with the settings that the lab file has by now.
+      // And it comes back with the settings that the lab file has now.
       const wanted = { ...first, memory: first.memory + 64 * MiB }
       lab = { ...lab, machines: [wanted, second] }
       first = wanted

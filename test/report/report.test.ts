@@ -140,7 +140,7 @@ describe('the verdict', () => {
     return { ledger, recovery: by ? { healed } : { itself: recoveryOf(ledger.records, 'itself'), healed } }
   }
   const cases: readonly [string, Partial<ScenarioFacts>, RunReport['verdict'], string | undefined][] = [
-    ['all is well', {}, 'PASS', undefined],
+    ['every check passes', {}, 'PASS', undefined],
     ['no budget at all', { scenario: { ...powerCut, expect: {} } }, 'PASS', undefined],
     [
       'a budget met to the millisecond',
@@ -297,7 +297,7 @@ describe('the verdict', () => {
       'not undone',
     ],
   ]
-  test.each(cases)('%s', (_, changes, verdict, saw) => {
+  test.each(cases)('the verdict follows from the checks: %s', (_, changes, verdict, saw) => {
     const report = runReport(facts(changes))
     expect(report.verdict).toBe(verdict)
     const first = report.checks.find(({ outcome }) => outcome === (verdict === 'FAIL' ? 'failed' : 'unknown'))

@@ -348,7 +348,7 @@ describe('the judge', () => {
 
 describe('the longest gaps', () => {
   const cases: readonly [string, readonly LedgerRecord[], readonly object[]][] = [
-    ['of nobody', [mark('begin', 0), mark('end', 10)], []],
+    ['without any record', [mark('begin', 0), mark('end', 10)], []],
     [
       'between two acknowledgements',
       [...acked(1, 0), ...acked(2, 10), ...acked(3, 1000, b), ...acked(4, 1010, b), mark('end', 1020)],

@@ -180,7 +180,7 @@ describe('the preflight of the hosts of a lab', () => {
     expect(of('worker1', { controllers: [] })).toEqual(['refuse cgroups'])
     expect(of('worker1', { free: 2 * GiB })).toEqual(['refuse disk'])
     expect(of('target', { free: 10 * GiB })).toEqual([])
-    // Kubernetes is built for this computer's kind of processor; a target needs nothing of it.
+    // Kubernetes is built for this computer's kind of processor; a target does not need Kubernetes.
     const other = hostArchitecture() === 'arm64' ? 'amd64' : 'arm64'
     expect(of('worker1', { architecture: other })).toEqual(['refuse architecture'])
     expect(of('target', { architecture: other })).toEqual([])
