@@ -10,8 +10,8 @@ import type { Language } from './words.js'
 export const interfaceWords = {
   en: {
     step: (number: number, of: number) => `step ${String(number)} of ${String(of)}`,
-    awaited: 'Awaited',
-    seen: 'Seen',
+    awaited: 'Goal',
+    seen: 'Now',
     yes: 'yes',
     'not yet': 'not yet',
     'could not ask': 'could not ask (not your mistake)',
