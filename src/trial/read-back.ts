@@ -5,13 +5,14 @@
 import { z } from 'zod'
 import { messageOf } from '../error.js'
 import { type JournalEntry, noteUndo, strike } from '../journal.js'
-import { type DatabaseSpec, machinesWith, targetNamed } from '../lab/lab.js'
+import { type DatabaseSpec, isPaired, machinesWith, targetNamed } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
 import type { Verdict } from '../plan/step.js'
 import { dataFolderOn } from '../fault/database-disk.js'
 import { ofAll, see, type Sign } from '../fault/sign.js'
 import { undoAct } from '../fault/undo-act.js'
+import { servingMachine } from '../steps/pair-members.js'
 
 /** How the data was read back. */
 export interface DiskProof {
@@ -104,7 +105,9 @@ const isServing = (database: DatabaseSpec): Sign => ({
  * changes nothing, and `-f` checks everything even if the file system is marked clean.
  */
 const checkFileSystem = async (context: Context, iqn: string, lun: number): Promise<Verdict> => {
-  const { machine } = targetNamed(context.lab, iqn)
+  const target = targetNamed(context.lab, iqn)
+  // Of a pair, only the machine that serves has the disk at this moment.
+  const machine = isPaired(target) ? await servingMachine(context, target) : target.machine
   const { exitCode, stdout, stderr } = await context
     .machine(machine)
     .try(

@@ -10,6 +10,7 @@ import { putOnDisk } from '../../src/trial/read-back.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const lab = await loadLab('iscsi-ha')
+const hacmp = await loadLab('hacmp')
 const database = lab.database!
 const by = 'lab run iscsi-ha drain'
 
@@ -30,11 +31,16 @@ interface World {
   readonly check?: { readonly exitCode: number; readonly stdout: string }
   /** How many times the API server rejects a request. */
   readonly deaf?: number
+  /** The machine of a pair that has the address of the target. */
+  readonly serving?: string
 }
 
 const clean = 'Filesystem state:         clean\n/dev/ubdc: 227/262144 files'
 
-const labThat = ({ stays = false, mounted, check = { exitCode: 0, stdout: clean }, deaf = 0 }: World) => {
+const labThat = (
+  { stays = false, mounted, check = { exitCode: 0, stdout: clean }, deaf = 0, serving = '' }: World,
+  of = lab,
+) => {
   let replicas = 1
   let wishes = 0
   const scaled: number[] = []
@@ -42,7 +48,7 @@ const labThat = ({ stays = false, mounted, check = { exitCode: 0, stdout: clean 
   const noted: unknown[] = []
   const checked: string[] = []
   const context = {
-    lab,
+    lab: of,
     signal: new AbortController().signal,
     provider: { slowdown: 0.01 },
     kubectl: {
@@ -62,6 +68,8 @@ const labThat = ({ stays = false, mounted, check = { exitCode: 0, stdout: clean 
       try: async ({ text }: { text: string }) => {
         if (text.includes('findmnt'))
           return Promise.resolve({ exitCode: 0, stdout: name === mounted ? '/mnt' : '', stderr: '' })
+        if (text.startsWith('ip '))
+          return Promise.resolve({ exitCode: 0, stdout: name === serving ? 'vec0 UP' : '', stderr: '' })
         checked.push(`${name}: ${text}`)
         return Promise.resolve({ stderr: '', ...check })
       },
@@ -85,6 +93,16 @@ describe('reading back', () => {
       /^target: .*iqn\.2016-04\.world\.srv:target00\/tpgt_1\/lun\/lun_0\/.*e2fsck -f -n/,
     )
   })
+
+  it.each(['target1', 'target2'])(
+    'reading back checks the file system at the machine of a pair that serves the disk, which is %s',
+    async (serving) => {
+      await mkdir(pathsOf(hacmp).root, { recursive: true })
+      const { context, checked } = labThat({ serving }, hacmp)
+      expect(await putOnDisk(context, hacmp.database!, by)).toMatchObject({ ok: true })
+      expect(checked.map((each) => each.split(':')[0])).toEqual([serving])
+    },
+  )
 
   it('reading back does not prove data on disk when the server did not end, and a server runs afterwards', async () => {
     const { context, scaled, checked } = labThat({ stays: true })
