@@ -50,24 +50,31 @@ declare module '../lab/fault-spec.js' {
 
 type Protocol = SpecOf<'partition'>['protocol']
 
-/**
- * All addresses from which machines send: their own, those of the pods of nodes, and the address of the API server or
- * of a target if every machine that may have it is among them.
- */
-const addressesOf = (lab: Lab, machines: readonly MachineSpec[]): string => {
+/** The addresses of the API server and of targets that move, if every machine that may have one is among these. */
+const movingAddresses = (lab: Lab, machines: readonly MachineSpec[]): readonly string[] => {
   const endpoint = lab.kubernetes?.endpoint
   const all = machinesWith(lab, 'control-plane').every((machine) => machines.includes(machine))
   return [
-    ...machines.flatMap((machine) => [
-      machine.address,
-      ...(nodesOf(lab).includes(machine) ? [podRangeOf(lab, machine)] : []),
-    ]),
     ...(endpoint !== undefined && all ? [endpoint] : []),
     ...pairsOf(lab)
       .filter(({ pair }) => pair.machines.every((name) => machines.some((machine) => machine.name === name)))
       .map(({ pair }) => pair.address),
-  ].join(', ')
+  ]
 }
+
+/** All addresses from which machines send: their own, those of the pods of nodes, and those that move among them. */
+const addressesOf = (lab: Lab, machines: readonly MachineSpec[]): string =>
+  [
+    ...machines.flatMap((machine) => [
+      machine.address,
+      ...(nodesOf(lab).includes(machine) ? [podRangeOf(lab, machine)] : []),
+    ]),
+    ...movingAddresses(lab, machines),
+  ].join(', ')
+
+/** A TCP port: of the machines on the other side, or of the machine that has the rules. */
+type Port =
+  { readonly remote: number; readonly local?: never } | { readonly local: number; readonly remote?: never }
 
 /**
  * A table that cannot clash with anybody else's rules. Its hooks run before and after all others, so that it sees the
@@ -77,11 +84,15 @@ const partitionTable = (
   lab: Lab,
   table: string,
   others: readonly MachineSpec[],
-  port: { readonly remote: number } | undefined,
+  port: Port | undefined,
 ): string => {
   const addresses = `{ ${addressesOf(lab, others)} }`
-  const from = port ? `tcp sport ${String(port.remote)} ` : ''
-  const to = port ? `tcp dport ${String(port.remote)} ` : ''
+  const [from, to] =
+    port === undefined
+      ? ['', '']
+      : port.remote === undefined
+        ? [`tcp dport ${String(port.local)} `, `tcp sport ${String(port.local)} `]
+        : [`tcp sport ${String(port.remote)} `, `tcp dport ${String(port.remote)} `]
   return [
     `table inet ${table} {`,
     '  chain come {',
@@ -103,6 +114,13 @@ type Sides = readonly [readonly MachineSpec[], readonly MachineSpec[]]
 const mayHaveAnother = (lab: Lab, { name, role }: MachineSpec): boolean =>
   (lab.kubernetes?.endpoint !== undefined && role === 'control-plane') || pairWith(lab, name) !== undefined
 
+/** Whether clients that know only these servers may use one of them at an address that also belongs to others. */
+const usedAtAnother = (lab: Lab, machine: MachineSpec, among: readonly MachineSpec[]): boolean => {
+  const address =
+    machine.role === 'control-plane' ? lab.kubernetes?.endpoint : pairWith(lab, machine.name)?.pair.address
+  return address !== undefined && !movingAddresses(lab, among).includes(address)
+}
+
 /** Which machines drop what, so that two sets of machines cannot reach each other. */
 const cut = (
   lab: Lab,
@@ -111,7 +129,7 @@ const cut = (
 ): readonly {
   readonly at: MachineSpec
   readonly others: readonly MachineSpec[]
-  readonly port?: { readonly remote: number }
+  readonly port?: Port
 }[] => {
   if (protocol === 'all')
     return [
@@ -139,11 +157,15 @@ const cut = (
         )?.port ?? 3260)
   const clients = (side: readonly MachineSpec[], servers: readonly MachineSpec[]) => {
     const asked = servers.filter((machine) => machine.role === role)
-    return asked.length === 0
-      ? []
-      : side
-          .filter((machine) => machine.role !== role)
-          .map((at) => ({ at, others: asked, port: { remote: port } }))
+    const asking = side.filter((machine) => machine.role !== role)
+    if (asked.length === 0 || asking.length === 0) return []
+    return [
+      ...asking.map((at) => ({ at, others: asked, port: { remote: port } })),
+      // If such an address moves away, its clients reach it again.
+      ...asked
+        .filter((machine) => usedAtAnother(lab, machine, asked))
+        .map((at) => ({ at, others: asking, port: { local: port } })),
+    ]
   }
   return [...clients(one, other), ...clients(other, one)]
 }
@@ -192,13 +214,12 @@ const mustReach = async (context: Context, ways: readonly Way[]): Promise<void> 
     )
 }
 
-const oneOfEach = (ways: readonly Way[]): readonly string[] => [...new Set(ways.map(({ from }) => from))]
-
-const isCut = (ways: readonly Way[], table: string): Sign => ({
-  title: `${oneOfEach(ways).join(', ')}: the rules are loaded, and no packet comes back`,
+/** @param at the machines with the rules */
+const isCut = (at: readonly string[], ways: readonly Way[], table: string): Sign => ({
+  title: `${at.join(', ')}: the rules are loaded, and no packet comes back`,
   within: soon,
   probe: async (context) => {
-    const rules = await ofAll(oneOfEach(ways), async (name) => {
+    const rules = await ofAll(at, async (name) => {
       const there = await hasTable(context, name, table)
       return { ok: there, saw: `${name}: ${there ? '' : 'no '}table ${table}` }
     })
@@ -210,11 +231,11 @@ const isCut = (ways: readonly Way[], table: string): Sign => ({
   },
 })
 
-const isJoined = (ways: readonly Way[], table: string): Sign => ({
-  title: `${oneOfEach(ways).join(', ')}: the rules are gone, and packets come back`,
+const isJoined = (at: readonly string[], ways: readonly Way[], table: string): Sign => ({
+  title: `${at.join(', ')}: the rules are gone, and packets come back`,
   within: reunion,
   probe: async (context) => {
-    const rules = await ofAll(oneOfEach(ways), async (name) => {
+    const rules = await ofAll(at, async (name) => {
       const there = await hasTable(context, name, table)
       return { ok: !there, saw: `${name}: ${there ? '' : 'no '}table ${table}` }
     })
@@ -296,8 +317,10 @@ export const partition = faultOf({
     const table = tableOf(index)
     const cuts = cut(lab, protocol, sides)
     const names = sides.map((side) => side.map(({ name }) => name))
+    const filtering = [...new Set(cuts.map(({ at }) => at.name))]
+    // Who drops what is sent to its own port is asked from the other side.
     const ways = cuts.flatMap(({ at, others, port }) =>
-      others.map((to) => ({ from: at.name, to, port: port?.remote })),
+      port?.local === undefined ? others.map((to) => ({ from: at.name, to, port: port?.remote })) : [],
     )
     return Promise.resolve({
       on: [...new Set(names.flat())],
@@ -314,8 +337,8 @@ export const partition = faultOf({
           ),
         )
       },
-      acting: isCut(ways, table),
-      gone: isJoined(ways, table),
+      acting: isCut(filtering, ways, table),
+      gone: isJoined(filtering, ways, table),
     })
   },
 })

@@ -10,7 +10,7 @@ const lab = await loadLab('hacmp')
 /** The rules that a partition loads on each machine. */
 const rulesOf = async (
   between: readonly [readonly string[], readonly string[]],
-  protocol: 'all' | 'storage' | 'replication',
+  protocol: 'all' | 'api' | 'storage' | 'replication',
 ): Promise<ReadonlyMap<string, string>> => {
   const loaded = new Map<string, string>()
   const context = {
@@ -48,6 +48,19 @@ describe('a partition of two machines that serve one target', () => {
     expect(rules.get('worker1')).not.toContain('192.168.56.70')
   })
 
+  it.each([
+    ['storage', 'target1', 'tcp dport 3260', '192.168.56.70'],
+    ['api', 'master2', 'tcp dport 6443', '192.168.56.10'],
+  ] as const)(
+    'cuts only %s also at the address that moves, if %s has it: that machine drops what is sent to its port',
+    async (protocol, server, port, moving) => {
+      const rules = await rulesOf([[server], ['worker1']], protocol)
+      expect([...rules.keys()].sort()).toEqual([server, 'worker1'])
+      expect(rules.get(server)).toContain(`ip saddr { 192.168.56.21, 10.244.21.0/24 } ${port} drop`)
+      expect(rules.get('worker1')).not.toContain(moving)
+    },
+  )
+
   it('a partition cuts clients off the moving address when both machines are on the other side', async () => {
     const rules = await rulesOf(
       [
@@ -58,5 +71,6 @@ describe('a partition of two machines that serve one target', () => {
     )
     expect(rules.get('worker2')).toContain('192.168.56.70')
     expect(rules.get('worker2')).toContain('tcp dport 3260 drop')
+    expect([...rules.keys()].sort()).toEqual(['worker1', 'worker2'])
   })
 })
