@@ -21,7 +21,7 @@ import {
   renewControlPlane,
 } from './certificates.js'
 import { eventually, machineCheck, serviceCheck } from './checks.js'
-import { controlPlanesAtWork, removeMember } from './etcd.js'
+import { controlPlanesAtWork, leaveEtcd } from './etcd.js'
 import { prepareJoin } from './joining.js'
 import { fileOptions } from './machines.js'
 import { registered } from './nodes.js'
@@ -188,7 +188,7 @@ const join = async (
 ): Promise<void> => {
   const { kubectl, signal } = context
   const there = context.machine(name)
-  if (await removeMember(context, name, via)) progress('its lost member was removed from etcd')
+  if (await leaveEtcd(context, context.lab, name)) progress('its lost member was removed from etcd')
   await kubectl.run(['delete', 'node', name, '--ignore-not-found'])
   await prepareJoin(context, name, via)
   const keys = await context

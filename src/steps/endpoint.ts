@@ -5,7 +5,7 @@ import type { Check, Context, Step } from '../context.js'
 import { messageOf } from '../error.js'
 import { machineCheck, shared } from './checks.js'
 import { memberStepOf } from './control-plane.js'
-import { controlPlanesAtWork, membersSeenBy, removeMember, statusOf } from './etcd.js'
+import { controlPlanesAtWork, leaveEtcd, membersSeenBy, statusOf } from './etcd.js'
 import { hasAddress } from './moving-address.js'
 
 const phase = 'kubernetes'
@@ -122,11 +122,9 @@ export const proveEndpoint = (lab: Lab): readonly Step[] => {
       phase,
       needs: [...machines.map((machine) => memberStepOf(lab, machine)), 'forget-nodes'],
       apply: async (context, progress) => {
-        for (const name of await strangers(context, lab)) {
-          const [via] = await controlPlanesAtWork(context, lab, name)
-          if (via !== undefined && (await removeMember(context, name, via)))
+        for (const name of await strangers(context, lab))
+          if (await leaveEtcd(context, lab, name))
             progress(`${name}, which is not in the lab file, was removed from etcd`)
-        }
         if ((await holdersOf(context)).length === 1) return
         for (const { name } of machines)
           await context

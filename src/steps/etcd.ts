@@ -2,9 +2,11 @@
  * etcd's members, as etcd itself reports them. They are asked through etcd's JSON gateway with kubeadm's certificates,
  * from the machine that they run on: this works without an API server, and without a quorum.
  */
+import { LabError } from '../error.js'
 import { type Lab, machinesWith } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
+import { eventually } from './checks.js'
 
 const certificates = '/etc/kubernetes/pki/etcd'
 
@@ -95,18 +97,18 @@ export const removeMember = async (context: Context, machine: string, via: strin
   return true
 }
 
-/** Control planes other than this one whose etcd answers and has a leader. */
-export const controlPlanesAtWork = async (
+/** Control planes other than this one whose etcd answers, and whether it knows a leader. */
+const answering = async (
   context: Context,
   lab: Lab,
   except?: string,
-): Promise<readonly string[]> => {
+): Promise<readonly { readonly name: string; readonly led: boolean }[]> => {
   const others = machinesWith(lab, 'control-plane').filter(({ name }) => name !== except)
   const found = await Promise.all(
     others.map(async ({ name }) => {
       try {
         const { leader = '0' } = await statusOf(context, name)
-        return leader === '0' ? [] : [name]
+        return [{ name, led: leader !== '0' }]
       } catch {
         context.signal.throwIfAborted()
         return []
@@ -115,3 +117,33 @@ export const controlPlanesAtWork = async (
   )
   return found.flat()
 }
+
+/** Control planes other than this one whose etcd answers and has a leader. */
+export const controlPlanesAtWork = async (
+  context: Context,
+  lab: Lab,
+  except?: string,
+): Promise<readonly string[]> =>
+  (await answering(context, lab, except)).flatMap(({ name, led }) => (led ? [name] : []))
+
+/** Seconds for etcd to elect a leader: removing the member that led begins an election. */
+const electionDeadline = 60
+
+/**
+ * Removes the member of a machine through any other control plane, and waits for a leader if there is none at the
+ * moment: a member that is removed too late counts as lost, and can cost the others their quorum.
+ * @returns whether there was one; false also if no other etcd answers, as in a stopped lab
+ * @throws LabError if there is no leader, or most members do not agree
+ */
+export const leaveEtcd = (context: Context, lab: Lab, machine: string): Promise<boolean> =>
+  eventually(context, electionDeadline, async () => {
+    const others = await answering(context, lab, machine)
+    const via = others.find(({ led }) => led)?.name
+    if (via !== undefined) return removeMember(context, machine, via)
+    if (others.length === 0) return false
+    throw new LabError(
+      'no-quorum',
+      `etcd has no leader, so ${machine} cannot be removed from it: asked ${others.map(({ name }) => name).join(', ')}`,
+      { hint: `lab verify ${lab.name}` },
+    )
+  })

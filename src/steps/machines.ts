@@ -10,7 +10,7 @@ import type { Step as AnyStep, Surroundings } from '../plan/step.js'
 import { groupOf, type Leftover, type Provider } from '../provider/provider.js'
 import { messageOf } from '../error.js'
 import { pathsOf, secretsOf } from '../state.js'
-import { controlPlanesAtWork, removeMember } from './etcd.js'
+import { leaveEtcd } from './etcd.js'
 import { shared } from './checks.js'
 
 const phase = 'machines'
@@ -269,11 +269,8 @@ export const remove = (lab: Lab, name: string): Step => ({
         ['drain', name, '--ignore-daemonsets', '--delete-emptydir-data', '--force', '--timeout=60s'],
         { timeout: 90 },
       )
-    if (lab.kubernetes) {
-      // A control plane leaves etcd first: one that is merely gone would count as a lost member.
-      const [via] = await controlPlanesAtWork(context, lab, name)
-      if (via !== undefined && (await removeMember(context, name, via))) progress('it left etcd')
-    }
+    // A control plane leaves etcd first: one that is merely gone would count as a lost member.
+    if (lab.kubernetes && (await leaveEtcd(context, lab, name))) progress('it left etcd')
     await groupOf(context.provider, 'machines').remove(lab, name)
   },
   checks: [

@@ -4,7 +4,7 @@ import type { Context } from '../../src/context.js'
 import { loadLab } from '../../src/registry.js'
 import { notReadyYet } from '../../src/steps/control-plane.js'
 import { holdersOf, proveEndpoint } from '../../src/steps/endpoint.js'
-import { controlPlanesAtWork, leaderOf, removeMember } from '../../src/steps/etcd.js'
+import { controlPlanesAtWork, leaderOf, leaveEtcd, removeMember } from '../../src/steps/etcd.js'
 
 const lab = await loadLab('control-planes')
 
@@ -56,7 +56,7 @@ const contextWith = (states: Readonly<Record<string, Etcd>>, removed: string[] =
       }),
     }
   }
-  return { lab, machine, signal: new AbortController().signal } as unknown as Context
+  return { lab, machine, provider: {}, signal: new AbortController().signal } as unknown as Context
 }
 
 const all = (etcd: Etcd): Readonly<Record<string, Etcd>> => ({ master1: etcd, master2: etcd, master3: etcd })
@@ -158,6 +158,18 @@ describe('a member that is gone', () => {
       await removeMember(contextWith(all({ leader: '1', members }), removed), 'master3', 'master1'),
     ).toBe(false)
     expect(removed).toEqual([])
+  })
+
+  it('is removed once etcd has a leader again: the member that was removed before it may have led', async () => {
+    const removed: string[] = []
+    const states: Record<string, Etcd> = { master1: { leader: '0' } }
+    setTimeout(() => (states['master1'] = { leader: '1' }), 300)
+    expect(await leaveEtcd(contextWith(states, removed), lab, 'master3')).toBe(true)
+    expect(removed).toEqual(['3'])
+  })
+
+  it('is not waited for if no other member answers, as in a stopped lab', async () => {
+    expect(await leaveEtcd(contextWith({ master3: { leader: '3' } }), lab, 'master3')).toBe(false)
   })
 
   it('a member that is gone is removed through a member that has a leader', async () => {
