@@ -83,6 +83,10 @@ const defaultKubelet: KubernetesSpec['kubelet'] = {
   // The kubelet attaches iSCSI disks itself, which means logging in on the node. Asking the controller first would
   // make a takeover up to ten seconds longer.
   enableControllerAttachDetach: false,
+  // By default, a kubelet whose disk is full deletes the images that no container uses. A machine of a lab has nowhere
+  // to fetch them again, and a full disk is a fault on purpose, which ends.
+  evictionHard: { 'memory.available': '100Mi' },
+  imageGCHighThresholdPercent: 100,
 }
 
 /**
