@@ -29,8 +29,20 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { generator, lab, median, mostSeed, state, tidy, whole } from './lab.mjs'
 
-/** How often each kind is drawn, relative to the others, and its scenarios. */
-const kinds = {
+const anyPlug = ['target-serving', 'target-waiting', 'master1', 'master2', 'master3', 'database', 'standby']
+/** How often each kind is drawn, relative to the others, and its scenarios: of one lab, and of all others. */
+const kindsOfHacmp = {
+  'power-cut': { weight: 4, scenarios: anyPlug.map((plug) => `power-cut-any-${plug}`) },
+  'control-plane': { weight: 3, scenarios: ['leader-cut', 'endpoint-cut', 'one-apart', 'quorum-lost'] },
+  partition: { weight: 2, scenarios: ['replication-cut', 'targets-apart', 'clients-cut'] },
+  hang: { weight: 1, scenarios: ['target-hang'] },
+  orderly: { weight: 1, scenarios: ['target-reboot', 'target-maintenance'] },
+  disk: {
+    weight: 2,
+    scenarios: ['target-disk-error', 'copy-disk-error', 'target-disk-full', 'etcd-disk-full'],
+  },
+}
+const kindsOfOthers = {
   'power-cut': { weight: 3, scenarios: ['power-cut'] },
   partition: { weight: 3, scenarios: ['partition', 'api-partition', 'storage-partition'] },
   hang: { weight: 1, scenarios: ['hang'] },
@@ -49,7 +61,7 @@ const { values } = parseArgs({
   options: {
     runs: { type: 'string', default: '50' },
     each: { type: 'string' },
-    of: { type: 'string', default: Object.keys(kinds).join(',') },
+    of: { type: 'string' },
     lab: { type: 'string', default: 'iscsi-ha' },
     seed: { type: 'string', default: String((Date.now() % 100_000) + 1) },
     keep: { type: 'boolean', default: false },
@@ -58,7 +70,8 @@ const { values } = parseArgs({
 const seed = whole('seed', values.seed, mostSeed)
 const random = generator(seed)
 
-const chosen = values.of.split(',').map((name) => ({
+const kinds = values.lab === 'hacmp' ? kindsOfHacmp : kindsOfOthers
+const chosen = (values.of?.split(',') ?? Object.keys(kinds)).map((name) => ({
   kind: name,
   ...(kinds[name] ?? { weight: 1, scenarios: [name] }),
 }))

@@ -167,6 +167,7 @@ const apart = [
   'existing-cluster.test.ts',
   'two-targets.test.ts',
   'control-planes.test.ts',
+  'hacmp.test.ts',
 ]
 // Labs without Kubernetes leave a processor to others.
 const light = ['iscsi.test.ts', 'provider.test.ts', 'confinement.test.ts', 'chap.test.ts', 'registry.test.ts']

@@ -1,5 +1,5 @@
 /** The record of a fault: its fields, rules, action, signs and undo. */
-import type { Draft, DraftFile, Found, Path } from '../lab/draft.js'
+import { type Draft, type DraftFile, type Found, items, type Path } from '../lab/draft.js'
 import type { FaultFields, FaultName, FaultSpec, SpecOf, WrittenOf } from '../lab/fault-spec.js'
 import type { MachineSpec } from '../lab/lab.js'
 import { type Role, roles } from '../lab/roles.js'
@@ -114,6 +114,25 @@ interface DefinitionOfMachine<Name extends FaultOfMachine>
 /** The role of a machine that a word stands for, if it is not one of the allowed ones. */
 export const otherRole = (file: DraftFile, word: string, wanted: readonly Role[]): Role | undefined =>
   rolesAt(file, word).find((role) => !wanted.includes(role))
+
+/** A rule of faults that need two machines with one target. */
+export function* lacksPair(
+  file: DraftFile,
+  { machine: word }: { readonly machine: string },
+  path: Path,
+): Found {
+  const paired = items(file.iscsi?.targets).flatMap(([, { machines }]) =>
+    items(machines).map(([, name]) => name),
+  )
+  const alone = items(file.machines).find(
+    ([, { name, role }]) => (name === word || role === word) && name !== undefined && !paired.includes(name),
+  )
+  if (alone)
+    yield {
+      path: [...path, 'machine'],
+      message: `${String(alone[1].name)} serves its target alone; name one of two machines that serve a target together`,
+    }
+}
 
 /** Defines a fault of the machines that one word stands for. */
 export const faultOfMachine = <Name extends FaultOfMachine>(

@@ -3,10 +3,12 @@ import { clockSkew } from './clock-skew.js'
 import { cordon } from './cordon.js'
 import { delay } from './delay.js'
 import { deletePod } from './delete-pod.js'
+import { diskError } from './disk-error.js'
 import { diskFull } from './disk-full.js'
 import { drain } from './drain.js'
 import type { FaultRecord } from './fault.js'
 import { hang } from './hang.js'
+import { maintenance } from './maintenance.js'
 import { packetLoss } from './packet-loss.js'
 import { partition } from './partition.js'
 import { powerCut } from './power-cut.js'
@@ -27,5 +29,7 @@ export const faults: readonly FaultRecord[] = [
   stopService,
   targetLoss,
   diskFull,
+  diskError,
+  maintenance,
   clockSkew,
 ]

@@ -50,12 +50,21 @@ const membersOf = (lab: Lab, { pair }: PairedTarget) =>
     address: machineNamed(lab, name).address,
   }))
 
+/**
+ * Between DRBD and a disk is a layer of the device mapper, which passes everything on. Only so can a disk fail on
+ * purpose (`disk-error`) while DRBD has it open. Its device has the number of the volume: a target has no other layers.
+ */
+export const copyLayer = (number: number): string => `copy-${String(number)}`
+export const layerDevice = (number: number): string => `/dev/dm-${String(number)}`
+
 /** The volumes of DRBD: one for each LUN, in the order of the lab file. */
 const volumesOf = (target: PairedTarget, lunDevice: (index: number) => string) =>
   target.luns.map(({ lun, size }, number) => ({
     lun,
     number,
     disk: lunDevice(number),
+    layer: copyLayer(number),
+    layerDevice: layerDevice(number),
     sectors: size / 512,
   }))
 

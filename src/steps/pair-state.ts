@@ -47,7 +47,7 @@ export const copiesIn = (output: string): readonly Copy[] => {
 }
 
 export interface ClusterState {
-  readonly nodes: readonly { readonly name: string; readonly well: boolean }[]
+  readonly nodes: readonly { readonly name: string; readonly well: boolean; readonly standby: boolean }[]
   readonly resources: readonly {
     readonly id: string
     readonly role: string
@@ -69,6 +69,7 @@ export const readClusterState = (xml: string): ClusterState => {
     const is = attributesOf(text)
     return {
       name: is.get('name') ?? '',
+      standby: is.get('standby') === 'true',
       well:
         is.get('online') === 'true' &&
         is.get('unclean') === 'false' &&
@@ -104,7 +105,10 @@ const tagsIn = (xml: string): readonly string[] =>
 
 /** Parts of the configuration that Pacemaker writes itself. */
 const itsOwn = (tag: string): boolean =>
-  tag.includes('id=cib-bootstrap-options') || tag.startsWith('configuration')
+  tag.includes('id=cib-bootstrap-options') ||
+  tag.startsWith('configuration') ||
+  // It is left, without a value in it, when a machine is no longer standby.
+  /^instance_attributes id=nodes-\d+$/.test(tag)
 
 /** Compares a configuration with the expected one, element by element. */
 export const configurationDiffers = (wanted: string, has: string): Verdict => {

@@ -1,7 +1,10 @@
 /** What faults do to two machines that serve one target. */
 import { describe, expect, it } from 'vitest'
 import type { Context } from '../../src/context.js'
+import { diskError } from '../../src/fault/disk-error.js'
+import { maintenance } from '../../src/fault/maintenance.js'
 import { partition } from '../../src/fault/partition.js'
+import { see } from '../../src/fault/sign.js'
 import type { FaultSpec } from '../../src/lab/lab.js'
 import { loadLab } from '../../src/registry.js'
 
@@ -72,5 +75,107 @@ describe('a partition of two machines that serve one target', () => {
     expect(rules.get('worker2')).toContain('192.168.56.70')
     expect(rules.get('worker2')).toContain('tcp dport 3260 drop')
     expect([...rules.keys()].sort()).toEqual(['worker1', 'worker2'])
+  })
+})
+
+/** Machines of the pair that answer each command, or refuse it; their commands are kept. */
+const pairThat = (answer: (machine: string, command: string) => string) => {
+  const commands: string[] = []
+  const context = {
+    lab,
+    signal: new AbortController().signal,
+    // All deadlines expire at once.
+    provider: {
+      slowdown: 0,
+      states: () => Promise.resolve(lab.machines.map(({ name }) => ({ name, status: 'running' }))),
+    },
+    machine: (name: string) => {
+      const run = ({ text }: { text: string }): Promise<string> => {
+        commands.push(`${name}: ${text}`)
+        return Promise.resolve(answer(name, text))
+      }
+      return {
+        run,
+        try: async (command: { text: string }) => ({ exitCode: 0, stdout: await run(command), stderr: '' }),
+      }
+    },
+  } as unknown as Context
+  return { context, commands }
+}
+
+const roles = { server: 'worker1', 'target-serving': 'target2', 'target-waiting': 'target1', index: 0 }
+
+describe('maintenance of a machine that serves a target with another one', () => {
+  const spec = { fault: 'maintenance', machine: 'target-serving' } as FaultSpec
+  /** The output of crm_mon: whether target2 is standby, and where the disk and the target are. */
+  const monitor = (standby: boolean, disk: string, target: string): string =>
+    `<x><nodes><node name="target2" online="true" standby="${String(standby)}" maintenance="false" unclean="false"/></nodes><resources>
+      <resource id="disk" role="Unpromoted" failed="false"><node name="${disk}"/></resource>
+      <resource id="target" role="Started" failed="false"><node name="${target}"/></resource>
+    </resources></x>`
+
+  it('is told to the other machine, and the machine is taken back afterwards', async () => {
+    const { context, commands } = pairThat(() => '')
+    const aimed = await maintenance.aim(context, spec, roles)
+    await aimed.act(context)
+    expect(commands).toEqual([
+      'target1: crm_attribute --quiet --type nodes --node target2 --name standby --update on',
+    ])
+    expect(aimed.undo).toEqual([{ do: 'end-maintenance', machine: 'target2' }])
+    await maintenance.undos[0]?.carryOut(context, { undo: aimed.undo[0] } as never)
+    expect(commands.at(-1)).toMatch(/--node target2 --name standby --delete$/)
+  })
+
+  it.each([
+    ['acts once the machine is standby and runs nothing', true, 'target1', 'target1', 'acting', true],
+    ['does not act while something is left there', true, 'target1', 'target2', 'acting', false],
+    ['does not act while the machine is not standby', false, 'target1', 'target1', 'acting', false],
+    ['is gone once the machine has its copy of the disk again', false, 'target2', 'target1', 'gone', true],
+    ['is not gone while the machine has no copy', false, 'target1', 'target1', 'gone', false],
+    ['is not gone while the machine is standby', true, 'target2', 'target1', 'gone', false],
+  ] as const)('%s', async (_, standby, disk, target, sign, ok) => {
+    const { context } = pairThat(() => monitor(standby, disk, target))
+    const aimed = await maintenance.aim(context, spec, roles)
+    expect(await see(aimed[sign], context)).toMatchObject({ ok })
+  })
+})
+
+describe('a disk that fails below a copy', () => {
+  const spec = { fault: 'disk-error', machine: 'target-serving' } as FaultSpec
+  const well = '0 8390656 linear 98:32 0'
+
+  it('fails each request, and gets its own table back afterwards', async () => {
+    const { context, commands } = pairThat(() => well)
+    const aimed = await diskError.aim(context, spec, roles)
+    await aimed.possible?.(context)
+    await aimed.act(context)
+    expect(commands.at(-1)).toBe(
+      "target2: dmsetup reload copy-0 --table '0 8390656 error' && dmsetup suspend --nolockfs copy-0 && dmsetup resume --noudevsync copy-0",
+    )
+    expect(aimed.undo).toEqual([{ do: 'give-disk-back', machine: 'target2', layer: 'copy-0', table: well }])
+    await diskError.undos[0]?.carryOut(context, { undo: aimed.undo[0] } as never)
+    expect(commands.at(-1)).toContain(`dmsetup reload copy-0 --table '${well}'`)
+  })
+
+  it('is impossible while the disk fails already', async () => {
+    const { context } = pairThat(() => '0 8390656 error')
+    const aimed = await diskError.aim(context, spec, roles)
+    await expect(aimed.possible?.(context)).rejects.toThrow('copy-0 of target2 is 0 8390656 error')
+  })
+
+  const error = "dd: error reading '/dev/dm-0': Input/output error"
+  it.each([
+    ['acts once a read is an error', `error\n${error}`, 'acting', true],
+    ['does not act while a read is answered', 'error\n4096 bytes copied', 'acting', false],
+    ['does not act while the disk is its own', `linear\n${error}`, 'acting', false],
+    ['is gone once the disk can be read', 'linear\n4096 bytes copied', 'gone', true],
+    ['is not gone while a read is an error', `linear\n${error}`, 'gone', false],
+    ['is not gone while the layer is missing', '', 'gone', false],
+  ] as const)('%s', async (_, said, sign, ok) => {
+    let aimedAt = true
+    const { context } = pairThat(() => (aimedAt ? well : said))
+    const aimed = await diskError.aim(context, spec, roles)
+    aimedAt = false
+    expect(await see(aimed[sign], context)).toMatchObject({ ok })
   })
 })

@@ -212,6 +212,18 @@ describe('the configuration of Pacemaker', () => {
     expect(configurationDiffers(wanted, has)).toEqual({ ok: true, saw: 'as wanted' })
   })
 
+  it('is as wanted when a machine was standby once, and is no longer', () => {
+    const left = (inside: string): string =>
+      wanted.replace(
+        '<node id="1" uname="target1"/>',
+        `<node id="1" uname="target1"><instance_attributes id="nodes-1">${inside}</instance_attributes></node>`,
+      )
+    expect(configurationDiffers(wanted, left(''))).toEqual({ ok: true, saw: 'as wanted' })
+    expect(
+      configurationDiffers(wanted, left('<nvpair id="nodes-1-standby" name="standby" value="on"/>')).saw,
+    ).toContain('left over: nvpair id=nodes-1-standby name=standby value=on')
+  })
+
   it('the check of the configuration of Pacemaker names what a person has changed', () => {
     const has = wanted.replace('name="stonith-enabled" value="true"', 'name="stonith-enabled" value="false"')
     const { ok, saw } = configurationDiffers(wanted, has)
