@@ -8,13 +8,14 @@ import { onRunning, undoAct } from './undo-act.js'
 /** Seconds for the command that disables targets. */
 const timeout = 30
 
-const disableTargets = shell`for tpg in /sys/kernel/config/target/iscsi/*/tpgt_1; do printf 0 > "$tpg/enable"; done`
+const disableTargets = shell`for tpg in /sys/kernel/config/target/iscsi/*/tpgt_1; do [ ! -e "$tpg/enable" ] || printf 0 > "$tpg/enable"; done`
 
+/** A machine of a pair may serve nothing any more. */
 export const enablingTargets = undoAct('enable-targets', {}, (context, { machine }) =>
   onRunning(
     context,
     machine,
-    shell`for tpg in /sys/kernel/config/target/iscsi/*/tpgt_1; do [ "$(cat "$tpg/enable")" = 1 ] || printf 1 > "$tpg/enable"; done`,
+    shell`for tpg in /sys/kernel/config/target/iscsi/*/tpgt_1; do [ ! -e "$tpg/enable" ] || [ "$(cat "$tpg/enable")" = 1 ] || printf 1 > "$tpg/enable"; done`,
   ),
 )
 

@@ -1,6 +1,7 @@
 /** The journal of faults, and how its entries are undone. */
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { execaSync } from 'execa'
 import { beforeEach, expect, test, vi } from 'vitest'
 import { loadLab, registry } from '../../src/registry.js'
 import type { Context } from '../../src/context.js'
@@ -181,6 +182,17 @@ test('two writers of the journal do not overwrite each other, and a partial file
 test('a file that is not a journal is reported as such', async () => {
   await writeFile(join(journal(), '1.json'), '{"undo": "everything"}')
   await expect(readJournal(lab)).rejects.toThrow('faults/1.json: not a fault to undo')
+})
+
+test('targets are enabled again also where another machine of the pair serves them by now', async () => {
+  await noteUndo(lab, 'run', 'target-loss', [{ do: 'enable-targets', machine: 'target' }])
+  const done: string[] = []
+  await undoAll(contextThat(done), registry)
+  const [command = ''] = done
+  const nowhere = command
+    .replace('target: ', '')
+    .replaceAll('/sys/kernel/config/target/iscsi', await temporaryFolder())
+  expect(execaSync('sh', ['-c', nowhere], { reject: false })).toMatchObject({ exitCode: 0, stderr: '' })
 })
 
 test('targets with any kind of name are enabled again, not only those that start with iqn', async () => {
