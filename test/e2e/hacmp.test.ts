@@ -17,7 +17,7 @@ describe('a lab without a single point of failure', () => {
     await bench.up(lab)
   })
 
-  it('passes every check', async () => {
+  it('hacmp passes every check', async () => {
     expect(await bench.complaints(lab)).toEqual([])
   })
 
@@ -43,9 +43,12 @@ describe('a lab without a single point of failure', () => {
     'one-apart',
     'quorum-lost',
     'etcd-disk-full',
-  ])('passes the scenario %s: no row, line or ConfigMap that was acknowledged is lost', async (scenario) => {
-    const { runs, exitCode } = await bench.run(lab, scenario)
-    expect(runComplaints(runs)).toEqual([])
-    expect(exitCode).toBe(0)
-  })
+  ])(
+    'hacmp passes the scenario %s: no row, line or ConfigMap that was acknowledged is lost',
+    async (scenario) => {
+      const { runs, exitCode } = await bench.run(lab, scenario)
+      expect(runComplaints(runs)).toEqual([])
+      expect(exitCode).toBe(0)
+    },
+  )
 })

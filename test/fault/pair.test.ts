@@ -55,7 +55,7 @@ describe('a partition of two machines that serve one target', () => {
     ['storage', 'target1', 'tcp dport 3260', '192.168.56.70'],
     ['api', 'master2', 'tcp dport 6443', '192.168.56.10'],
   ] as const)(
-    'cuts only %s also at the address that moves, if %s has it: that machine drops what is sent to its port',
+    'a partition of %s also cuts the moving address, if %s has it: that machine drops what is sent to its port',
     async (protocol, server, port, moving) => {
       const rules = await rulesOf([[server], ['worker1']], protocol)
       expect([...rules.keys()].sort()).toEqual([server, 'worker1'])
@@ -114,7 +114,7 @@ describe('maintenance of a machine that serves a target with another one', () =>
       <resource id="target" role="Started" failed="false"><node name="${target}"/></resource>
     </resources></x>`
 
-  it('is told to the other machine, and the machine is taken back afterwards', async () => {
+  it('maintenance is told to the other machine, and the machine is taken back afterwards', async () => {
     const { context, commands } = pairThat(() => '')
     const aimed = await maintenance.aim(context, spec, roles)
     await aimed.act(context)
@@ -127,12 +127,33 @@ describe('maintenance of a machine that serves a target with another one', () =>
   })
 
   it.each([
-    ['acts once the machine is standby and runs nothing', true, 'target1', 'target1', 'acting', true],
-    ['does not act while something is left there', true, 'target1', 'target2', 'acting', false],
-    ['does not act while the machine is not standby', false, 'target1', 'target1', 'acting', false],
-    ['is gone once the machine has its copy of the disk again', false, 'target2', 'target1', 'gone', true],
-    ['is not gone while the machine has no copy', false, 'target1', 'target1', 'gone', false],
-    ['is not gone while the machine is standby', true, 'target2', 'target1', 'gone', false],
+    [
+      'maintenance acts once the machine is standby and runs nothing',
+      true,
+      'target1',
+      'target1',
+      'acting',
+      true,
+    ],
+    ['maintenance does not act while something is left there', true, 'target1', 'target2', 'acting', false],
+    [
+      'maintenance does not act while the machine is not standby',
+      false,
+      'target1',
+      'target1',
+      'acting',
+      false,
+    ],
+    [
+      'maintenance is gone once the machine has its copy of the disk again',
+      false,
+      'target2',
+      'target1',
+      'gone',
+      true,
+    ],
+    ['maintenance is not gone while the machine has no copy', false, 'target1', 'target1', 'gone', false],
+    ['maintenance is not gone while the machine is standby', true, 'target2', 'target1', 'gone', false],
   ] as const)('%s', async (_, standby, disk, target, sign, ok) => {
     const { context } = pairThat(() => monitor(standby, disk, target))
     const aimed = await maintenance.aim(context, spec, roles)
@@ -144,7 +165,7 @@ describe('a disk that fails below a copy', () => {
   const spec = { fault: 'disk-error', machine: 'target-serving' } as FaultSpec
   const well = '0 8390656 linear 98:32 0'
 
-  it('fails each request, and gets its own table back afterwards', async () => {
+  it('a failing disk refuses each request, and gets its own table back afterwards', async () => {
     const { context, commands } = pairThat(() => well)
     const aimed = await diskError.aim(context, spec, roles)
     await aimed.possible?.(context)
@@ -157,7 +178,7 @@ describe('a disk that fails below a copy', () => {
     expect(commands.at(-1)).toContain(`dmsetup reload copy-0 --table '${well}'`)
   })
 
-  it('is impossible while the disk fails already', async () => {
+  it('a disk that fails already cannot be made to fail', async () => {
     const { context } = pairThat(() => '0 8390656 error')
     const aimed = await diskError.aim(context, spec, roles)
     await expect(aimed.possible?.(context)).rejects.toThrow('copy-0 of target2 is 0 8390656 error')
@@ -165,12 +186,12 @@ describe('a disk that fails below a copy', () => {
 
   const error = "dd: error reading '/dev/dm-0': Input/output error"
   it.each([
-    ['acts once a read is an error', `error\n${error}`, 'acting', true],
-    ['does not act while a read is answered', 'error\n4096 bytes copied', 'acting', false],
-    ['does not act while the disk is its own', `linear\n${error}`, 'acting', false],
-    ['is gone once the disk can be read', 'linear\n4096 bytes copied', 'gone', true],
-    ['is not gone while a read is an error', `linear\n${error}`, 'gone', false],
-    ['is not gone while the layer is missing', '', 'gone', false],
+    ['a failing disk is seen once a read is an error', `error\n${error}`, 'acting', true],
+    ['a failing disk is not seen while a read is answered', 'error\n4096 bytes copied', 'acting', false],
+    ['a failing disk is not seen while its layer passes everything on', `linear\n${error}`, 'acting', false],
+    ['a failing disk is well again once it can be read', 'linear\n4096 bytes copied', 'gone', true],
+    ['a failing disk is not well while a read is an error', `linear\n${error}`, 'gone', false],
+    ['a failing disk is not well while its layer is missing', '', 'gone', false],
   ] as const)('%s', async (_, said, sign, ok) => {
     let aimedAt = true
     const { context } = pairThat(() => (aimedAt ? well : said))

@@ -160,7 +160,7 @@ describe('a member that is gone', () => {
     expect(removed).toEqual([])
   })
 
-  it('is removed once etcd has a leader again: the member that was removed before it may have led', async () => {
+  it('a lost member is removed once etcd has a leader again', async () => {
     const removed: string[] = []
     const states: Record<string, Etcd> = { master1: { leader: '0' } }
     setTimeout(() => (states['master1'] = { leader: '1' }), 300)
@@ -168,7 +168,7 @@ describe('a member that is gone', () => {
     expect(removed).toEqual(['3'])
   })
 
-  it('is not waited for if no other member answers, as in a stopped lab', async () => {
+  it('a lost member is not waited for if no other one answers, as in a stopped lab', async () => {
     expect(await leaveEtcd(contextWith({ master3: { leader: '3' } }), lab, 'master3')).toBe(false)
   })
 

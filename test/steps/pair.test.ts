@@ -212,7 +212,7 @@ describe('the configuration of Pacemaker', () => {
     expect(configurationDiffers(wanted, has)).toEqual({ ok: true, saw: 'as wanted' })
   })
 
-  it('is as wanted when a machine was standby once, and is no longer', () => {
+  it('the configuration of Pacemaker is as wanted when a machine was standby once, and is no longer', () => {
     const left = (inside: string): string =>
       wanted.replace(
         '<node id="1" uname="target1"/>',
