@@ -46,6 +46,19 @@ const serving = async (): Promise<Server> => {
   return one
 }
 
+/** Waits until this machine serves, and no other. */
+const servedBy = async (machine: Server): Promise<void> => {
+  const deadline = performance.now() + longestTakeover
+  while ((await serving().catch(() => undefined)) !== machine) {
+    if (performance.now() > deadline) throw new Error(`${machine} does not serve`)
+    await delay(500)
+  }
+}
+
+/** Exchanges the layer below the copy of a disk. */
+const exchange = (table: string): string =>
+  `dmsetup reload copy-0 --table '${table}' && dmsetup suspend --nolockfs copy-0 && dmsetup resume --noudevsync copy-0`
+
 const isOff = async (machine: Server): Promise<boolean> =>
   (await bench.ok('power', lab, machine, 'status')).startsWith(`${machine} is off`)
 
@@ -177,6 +190,35 @@ describe('a disk on two machines', () => {
     expect(off.filter((each) => each)).toHaveLength(1)
     // The remaining machine still has the packet filter rules, and would not receive packets of the other one when it boots.
     await on(off[0] ? 'target2' : 'target1', 'nft delete table inet apart')
+    await bench.up(lab)
+    expect(await bench.complaints(lab)).toEqual([])
+  })
+
+  it('a disk on two machines is served from the other copy when the disk of the serving machine fails, and nobody is switched off', async () => {
+    const fails = await serving()
+    const table = await on(fails, 'dmsetup table copy-0')
+    const size = table.split(' ')[1] ?? ''
+    const written = await writeDuring('failing disk of the one that serves', async () => {
+      await on(fails, exchange(`0 ${size} error`))
+      await servedBy(peerOf(fails))
+    })
+    expect(written.lost).toBe(0)
+    expect(await isOff(fails)).toBe(false)
+    expect(await bench.complaints(lab)).toContain(`${fails}-copies`)
+    await on(fails, exchange(table.trim()))
+    await bench.up(lab)
+    expect(await bench.complaints(lab)).toEqual([])
+  })
+
+  it('a disk on two machines moves without a lost write when the serving machine is taken out of service, and lab up takes it back', async () => {
+    const leaves = await serving()
+    const written = await writeDuring('maintenance of the one that serves', async () => {
+      await on(peerOf(leaves), `crm_attribute --type nodes --node ${leaves} --name standby --update on`)
+      await servedBy(peerOf(leaves))
+    })
+    expect(written.lost).toBe(0)
+    expect(await isOff(leaves)).toBe(false)
+    expect(await bench.complaints(lab)).toContain('target00-resources')
     await bench.up(lab)
     expect(await bench.complaints(lab)).toEqual([])
   })
