@@ -46,7 +46,7 @@ const actsIn = async ({ context: { lab, provider }, watch }: ExerciseContext): P
   ]
 }
 
-/** Records until Ctrl-C, with which a person says that it is enough. */
+/** Records until the person presses Ctrl-C. */
 const untilEnough = async (exercise: ExerciseContext, view: View, signal: AbortSignal): Promise<void> => {
   const known = new Set(await actsIn(exercise))
   while (!signal.aborted) {

@@ -23,7 +23,7 @@ export const replicationPort = 7788
 export const votingPort = 5403
 
 /**
- * Milliseconds of silence after which Corosync takes a machine for lost; its default is 3000. It notices after 2.2
+ * Milliseconds of silence after which Corosync considers a machine lost; its default is 3000. It notices after 2.2
  * times that.
  */
 const token = 2000

@@ -1,4 +1,4 @@
-/** What of a lab can be run by name: its scenarios, and the experiments that it names. */
+/** What can be run by name in a lab: its scenarios, and the experiments that its file names. */
 import { exitCodes, LabError } from '../error.js'
 import { imagesOf } from '../lab/images.js'
 import type { Lab, ScenarioSpec } from '../lab/lab.js'

@@ -27,7 +27,7 @@ const confirm = (...steps: readonly Step<Surroundings>[]): Promise<Report> => {
 
 const sawIn = ({ results }: Report): string => results[0]?.checks[0]?.saw ?? ''
 
-test('says that all checks hold at one moment, with their number', async () => {
+test('the last look says that all checks hold at one moment, with their number', async () => {
   const report = await confirm(
     step('a', () => yes),
     step('b', () => yes),
@@ -36,7 +36,7 @@ test('says that all checks hold at one moment, with their number', async () => {
   expect(sawIn(report)).toBe('all 2')
 })
 
-test('waits until an API server that was ready earlier in the run is ready again, and keeps what it saw', async () => {
+test('the last look waits until an API server that was ready earlier in the run is ready again, and keeps what it saw', async () => {
   let asked = 0
   const report = await confirm(
     step('api', () => (++asked < 3 ? { ok: false, saw: 'not ready: etcd' } : yes)),
@@ -46,7 +46,7 @@ test('waits until an API server that was ready earlier in the run is ready again
   expect(sawIn(report)).toMatch(/^all 2, but not \d\.\d s after the run: api is so: no: not ready: etcd$/)
 })
 
-test('does not accept two checks that hold only one after the other', async () => {
+test('the last look does not accept two checks that hold only one after the other', async () => {
   let round = 0
   const report = await confirm(
     step('a', () => (++round % 2 === 1 || round > 4 ? yes : no)),
@@ -56,7 +56,7 @@ test('does not accept two checks that hold only one after the other', async () =
   expect(round).toBe(5)
 })
 
-test('ends at once when a check says that waiting is of no use', async () => {
+test('the last look ends at once when a check says that waiting is of no use', async () => {
   const report = await confirm(
     step('a', () => yes),
     step('disk', () => ({ ok: false, saw: '0 MiB free', final: true })),
@@ -68,7 +68,7 @@ test('ends at once when a check says that waiting is of no use', async () => {
   })
 })
 
-test('names the first three checks that fail, and counts the others', async () => {
+test('the last look names the first three checks that fail, and counts the others', async () => {
   const report = await confirm(
     ...['a', 'b', 'c', 'd', 'e'].map((id) => step(id, () => ({ ...no, final: true }))),
   )

@@ -155,17 +155,17 @@ describe('a session that a refused mount left behind', () => {
   }
   const left = (): readonly string[] => [`disk sda 1 running ${others}`, `disk sdb 7 running ${ours}`]
 
-  it('is logged out by lab up, and no other session is', async () => {
+  it('lab up logs out a session that a refused mount left behind, and no other session', async () => {
     const now: Now = { ...shared(), disks: { ...shared().disks, worker2: left() } }
     expect(await applied(now)).toEqual(['worker2: iscsiadm -m session -r 7 --logout'])
   })
 
-  it('stays when the database is about to use it', async () => {
+  it('a session that a refused mount left behind stays when the database is about to use it', async () => {
     const now: Now = { disks: { worker1: [], worker2: left() }, pods: { one: ['worker2', false] } }
     expect(await applied(now)).toEqual([])
   })
 
-  it('stays when it shows other LUNs as well or its disk is mounted', async () => {
+  it('a session that a refused mount left behind stays when it shows other LUNs as well or its disk is mounted', async () => {
     for (const worker2 of [
       [`disk sda 7 running ${others}`, `disk sdb 7 running ${ours}`],
       [...left(), mounted('sdb')],

@@ -27,13 +27,13 @@ const busyServer = async () => {
   return { path, refused }
 }
 
-it('waits for a place in the queue of a supervisor that is too busy to accept a request', async () => {
+it('a request waits for a place in the queue of a supervisor that is too busy to accept it', async () => {
   const { path, refused } = await busyServer()
   await expect(callSupervisor(path, 'GET', '/machines')).resolves.toEqual({ answered: true })
   expect(refused).toContain('EAGAIN')
 })
 
-it('waits for a place in the queue of a supervisor that is too busy to accept a tunnel', async () => {
+it('a tunnel waits for a place in the queue of a supervisor that is too busy to accept it', async () => {
   const { path, refused } = await busyServer()
   const tunnel = await connectThrough(path, '192.168.56.10', 22)
   expect(String(await once(tunnel, 'data'))).toBe('hello')
