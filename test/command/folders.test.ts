@@ -223,7 +223,7 @@ describe.runIf(root).concurrent('the advice of lab doctor', () => {
 
 describe('a path with odd characters', () => {
   test.each(['my labs', 'a,b:c', `it's "so"`, 'per%cent', 'back\\slash', '#hash $HOME', '日本'])(
-    'ssh reads such a path correctly from ssh_config: %s',
+    'ssh reads a path with odd characters correctly from ssh_config: %s',
     async (name) => {
       const before = process.env['LAB_STATE']
       process.env['LAB_STATE'] = join(await temporaryFolder(), name)

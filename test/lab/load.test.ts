@@ -127,7 +127,7 @@ describe('input that is hard to report on', () => {
       `a0: &a0 [x, x]\n${many(30, (n) => `a${String(n + 1)}: &a${String(n + 1)} [*a${String(n)}, *a${String(n)}]`)}`,
       'lab.yaml  its aliases (*name) multiply into far too many values; write the values themselves',
     ],
-  ])('such input is reported at its place: %s', (_, text, message) => {
+  ])('input that is hard to report on is reported at its place: %s', (_, text, message) => {
     expect(problemsOf(text).message).toBe(message)
   })
 

@@ -347,7 +347,7 @@ describe('failures', () => {
     { said: 'cc1: fatal error: /tmp/x.s: No space left on device', code: 'disk-full' },
     { said: 'go: link: signal: killed', code: 'out-of-memory' },
     { said: 'E: Unable to locate package nonsense', code: 'debian-package' },
-  ])('a build that ends with such output fails as $code', async ({ said, code }) => {
+  ])('a build fails as $code when the end of its output says so', async ({ said, code }) => {
     const error = await failureOf([fake({ id: 'broken', script: `echo "${said}" >&2; exit 1` })])
     expect(error.code).toBe(code)
     expect(error.hint).toBeTruthy()

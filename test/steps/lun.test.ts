@@ -103,13 +103,13 @@ const shared = (): Now => ({
 
 describe('a pod of the user with another LUN of the target', () => {
   it.each(['volume-mounted-once', 'worker1-session', 'worker2-session', 'volume-writable', 'database-runs'])(
-    'such a pod does not make the check fail for %s',
+    'a pod of the user with another LUN does not make the check fail for %s',
     async (id) => {
       expect(await ask(id, shared())).toMatchObject({ ok: true })
     },
   )
 
-  it('such a pod may be logged in next to the node of the database, which is named first', async () => {
+  it('a pod of the user with another LUN may be logged in next to the node of the database, which is named first', async () => {
     if (lab.database?.volume.kind !== 'lun') throw new Error('no LUN')
     const { checks } = targetSees(lab, lab.database, lab.database.volume)
     expect(await checks[0].probe(contextOf(shared()))).toEqual({
@@ -121,7 +121,7 @@ describe('a pod of the user with another LUN of the target', () => {
     })
   })
 
-  it("such a pod does not hide that its node has mounted the database's LUN as well", async () => {
+  it("a pod of the user with another LUN does not hide that its node has mounted the database's LUN as well", async () => {
     const now: Now = {
       ...shared(),
       disks: {
@@ -133,7 +133,7 @@ describe('a pod of the user with another LUN of the target', () => {
     expect(await ask('worker2-session', now)).toMatchObject({ ok: false })
   })
 
-  it("such a pod's session may have discovered the database's LUN as long as it does not use it", async () => {
+  it("the session of a pod with another LUN may have discovered the database's LUN as long as it does not use it", async () => {
     const disks = {
       ...shared().disks,
       worker2: [`disk sda 1 running ${others}`, `disk sdb 1 running ${ours}`],

@@ -55,7 +55,7 @@ it('the lab is not steady when an API server stays unready until the time is ove
   expect(looks.every(({ no }) => no.length === 1)).toBe(true)
 })
 
-it('a lab whose checks take long is left in peace for half of that time before the next round', async () => {
+it('after a round of slow checks, half of its time passes before the next round', async () => {
   const { context, plan } = labThat(1)
   const slow = {
     ...plan,
