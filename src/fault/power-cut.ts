@@ -5,16 +5,21 @@ import { lasting, where } from '../lab/fault-machines.js'
 import { faultOfMachine } from './fault.js'
 import { ofAll, type Sign, soon } from './sign.js'
 
-/** @param boots boot ids from before: a machine that was only forced to reboot may already be back */
-const isOff = (names: readonly string[], boots: BootIds): Sign => ({
-  title: `${names.join(', ')} is off, as the provider reports it`,
+/**
+ * @param boots boot ids from before: a machine that was only forced to reboot may already be back
+ * @param forced those of the machines that have no power switch
+ */
+const isOff = (names: readonly string[], boots: BootIds, forced: readonly string[]): Sign => ({
+  title:
+    forced.length === 0
+      ? `${names.join(', ')} is off, as the provider reports it`
+      : `${names.join(', ')} is off, or has booted again`,
   within: soon,
   probe: (context) =>
     ofAll(names, async (name) => {
       const state = await stateOf(context, name)
       const off = state.status === 'stopped' || state.status === 'absent'
-      if (off || context.provider.power?.onlyReboots?.(name) !== true)
-        return { ok: off, saw: described(state) }
+      if (off || !forced.includes(name)) return { ok: off, saw: described(state) }
       const bootId = await bootIdOf(context, name)
       return { ok: bootId !== boots.of(name), saw: `${described(state)}, boot ${bootId}` }
     }),
@@ -59,7 +64,7 @@ export const powerCut = faultOfMachine({
         await boots.note(context, on)
       },
       act: ({ provider }) => each(({ name }) => groupOf(provider, 'power').cut(lab, name)),
-      acting: isOff(on, boots),
+      acting: isOff(on, boots, forced),
       gone: isBack(on, boots),
     }
   },

@@ -328,6 +328,48 @@ it('a machine that was fenced while it rebooted counts as restarted', async () =
   expect(await see(fault.acting, context)).toMatchObject({ ok: true })
 })
 
+describe('a power cut of a machine without a power switch', () => {
+  const forced = async (spec: FaultSpec) => {
+    const { context, world } = labOf(boot('a'))
+    Object.assign(context.provider.power!, { onlyReboots: (name: string) => name === 'worker1' })
+    return { context, world, fault: await aim(context, spec, 'worker1') }
+  }
+
+  it('says that it is a forced reboot, and less than a power cut', async () => {
+    const { fault } = await forced({ fault: 'power-cut', machine: 'worker1' })
+    expect(fault.detail).toBe(
+      'worker1 forced to reboot by sysrq, which is less than a power cut: worker1 has no power switch, stays under power, and comes back by itself',
+    )
+    expect(fault.acting.title).toBe('worker1 is off, or has booted again')
+  })
+
+  it('acts once the machine is away or has booted again, and not before', async () => {
+    const { context, world, fault } = await forced({ fault: 'power-cut', machine: 'worker1' })
+    await fault.possible?.(context)
+    expect(await see(fault.acting, context)).toMatchObject({ ok: false })
+    world.now = off
+    expect(await see(fault.acting, context)).toMatchObject({ ok: true })
+    world.now = boot('b')
+    expect(await see(fault.acting, context)).toMatchObject({ ok: true })
+    expect(await see(fault.gone, context)).toMatchObject({ ok: true })
+  })
+
+  it('cannot last', async () => {
+    const { context, fault } = await forced({ fault: 'power-cut', machine: 'worker1', for: 30 })
+    await expect(fault.possible?.(context)).rejects.toMatchObject({
+      code: 'fault-impossible',
+      hint: 'power: { agent: fence_… } in hosts.yaml',
+    })
+  })
+
+  it('leaves the power cut of a machine with a switch as it is', async () => {
+    const { context } = await forced({ fault: 'power-cut', machine: 'worker1' })
+    const fault = await aim(context, { fault: 'power-cut', machine: 'worker2' }, 'worker1')
+    expect(fault.detail).toBe('power of worker2 cut')
+    expect(fault.acting.title).toBe('worker2 is off, as the provider reports it')
+  })
+})
+
 it('a partition between machines that could not reach each other before is refused', async () => {
   const { context } = labOf({ answers: [['ping', { exitCode: 1, stdout: noPing }]] })
   const spec: FaultSpec = { fault: 'partition', between: [['worker1'], ['target']], protocol: 'all' }
