@@ -30,7 +30,8 @@ const reportProblems = (
       hint: [...new Set(refused.flatMap(({ fix }) => fix ?? []))].join('\n'),
       exitCode: exitCodes.host,
     })
-  for (const finding of findings.filter(({ level }) => level === 'warn')) notice(describe(finding))
+  for (const finding of findings.filter(({ level, announced }) => level === 'warn' || announced))
+    notice(describe(finding))
 }
 
 /** The options of `up` that say where machines come from. */

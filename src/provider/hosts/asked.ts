@@ -20,6 +20,8 @@ export interface Finding {
   readonly saw: string
   /** What to type, or to do; undefined if there is nothing to do. */
   readonly fix?: string
+  /** Whether `up` says so before it begins, because people notice it: a restart. */
+  readonly announced?: boolean
 }
 
 /** A host that answered. */

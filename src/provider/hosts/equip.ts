@@ -10,7 +10,9 @@ import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
 import { baseFile } from '../../parts/base-disk.js'
 import { nodePrograms } from '../../parts/parts.js'
-import { hostFolder, Recorder, runAsRoot } from './undo-record.js'
+import { switchOnMemory } from './memory-controller.js'
+import { swapIsOff, switchOffSwap } from './swap.js'
+import { hasMemoryController, hostFolder, Recorder, runAsRoot } from './undo-record.js'
 
 /** What a host gets in addition to the files of the lab file. */
 export interface Equipment {
@@ -184,6 +186,7 @@ export const lookEquipped = async (
 ${equipment.packages.length > 0 ? `for name in ${equipment.packages.join(' ')}; do dpkg-query -W -f '\${db:Status-Status}' "$name" 2>/dev/null | grep -qx installed || echo "no package $name"; done` : ''}
 ${equipment.programs.map(({ to }) => `[ -x ${to} ] || echo 'no ${to}'`).join('\n')}
 sha256sum --check --quiet 2>/dev/null | sed 's/: FAILED.*//' | sed 's/^/differs: /'
+${equipment.noSwap ? `${swapIsOff}\n${hasMemoryController} || echo 'no memory controller in cgroup v2'` : ''}
 ${equipment.enabled.map((unit) => `systemctl is-enabled --quiet ${unit} || echo 'not enabled: ${unit}'`).join('\n')}
 true`,
     {
@@ -289,7 +292,9 @@ export const equip = async (
   const equipment = await equipmentFor(lab, machine)
   const isNode = nodesOf(lab).includes(machine)
   const record = await Recorder.open(root)
-  // In the reverse order of undoing, which is from last to first: services, their files, packages, the rest.
+  // In the reverse order of undoing, which is from last to first: services, their files, packages, the rest. The boot
+  // line is the last, since the host is restarted after it.
+  if (isNode) await switchOnMemory(root, record, progress)
   await record.hostname()
   await record.modules(equipment.modules)
   if (isNode) await record.sysctls([...(await sysctlNames()), ...kubeletSysctls])
@@ -304,10 +309,10 @@ export const equip = async (
   // kube-proxy mounts this folder. It does not exist if the kernel has no modules, so create it.
   if (isNode) await record.newFolders('modules', ['/usr/lib/modules'])
   if (equipment.units.length > 0) await record.units(equipment.units)
-  if (equipment.noSwap) await record.swap()
   if (machine.role === 'target') await record.target()
   if (machine.iqn !== undefined) await record.sessions(lab.targets.map(({ iqn }) => iqn))
   if (isNode) await record.containers()
+  if (equipment.noSwap) await switchOffSwap(root, record)
 
   const sent = await sendPrograms(root, equipment.programs, progress)
   if (sent > 0) progress(`${String(Math.ceil(sent / 1024 ** 2))} MiB sent`)
@@ -319,7 +324,6 @@ export const equip = async (
     root,
     `${equipment.modules.map((name) => `modprobe -q ${name} 2>/dev/null || true`).join('\n')}
 ${isNode ? 'sysctl -q -p /etc/sysctl.d/90-lab.conf\nmkdir -p /etc/kubernetes/manifests /var/lib/kubelet' : ''}
-${equipment.noSwap ? '[ ! -e /proc/swaps ] || swapoff -a' : ''}
 mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config 2>/dev/null || true
 set -e
 systemctl daemon-reload

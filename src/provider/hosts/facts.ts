@@ -1,5 +1,6 @@
 /** What a host reports about itself, through one script that changes nothing. */
 import type { Transport } from '../../machine/machine.js'
+import { bootLineFiles, bootLineHas } from './boot-line.js'
 
 export interface HostInterface {
   readonly name: string
@@ -14,7 +15,7 @@ export interface HostInterface {
 
 /** What already uses a host. What it is decides how it is removed. */
 export interface Occupant {
-  readonly by: 'k3s' | 'kubernetes' | 'other'
+  readonly by: 'k3s' | 'kubernetes' | 'kubeadm' | 'other'
   readonly saw: string
 }
 
@@ -47,6 +48,12 @@ export interface Facts {
   /** Seconds since the epoch. */
   readonly time: number
   readonly controllers: readonly string[]
+  /** The file with the kernel's command line, which a Raspberry Pi's firmware reads; empty if there is none. */
+  readonly bootFile: string
+  /** Its first line. */
+  readonly bootLine: string
+  /** The command line with which the kernel was started, in words. */
+  readonly bootWords: readonly string[]
   /** Features that the kernel has, or that a module would add. */
   readonly features: readonly string[]
   /** Whether the kernel has no modules at all: then some features show only once they are used. */
@@ -113,6 +120,10 @@ done
 say default "$(ip -4 route show default 2>/dev/null | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p' | head -n 1)"
 say time "$(date +%s.%N)"
 say controllers "$(cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null)"
+for file in ${bootLineFiles.join(' ')}; do
+  if grep -q ${bootLineHas} "$file" 2>/dev/null; then say bootFile "$file"; say bootLine "$(head -n 1 "$file")"; break; fi
+done
+say bootWords "$(cat /proc/cmdline)"
 feature() { if { eval "$2" || modprobe -qn "$1"; } >/dev/null 2>&1; then say feature "$1"; fi; }
 # A kernel without modules does not show everything that is built in, so each feature is tried when it is needed.
 [ -d "/lib/modules/$(uname -r)" ] || say modules none
@@ -129,6 +140,10 @@ for unit in k3s k3s-agent rke2-server rke2-agent k0scontroller k0sworker snap.mi
   ! systemctl is-active --quiet "$unit" 2>/dev/null || say taken "$by $unit is at work"
 done
 [ ! -e /etc/kubernetes/admin.conf ] && [ ! -e /etc/kubernetes/kubelet.conf ] || say taken 'kubernetes it is a node of a cluster (/etc/kubernetes)'
+[ -e /etc/kubernetes/admin.conf ] || [ -e /etc/kubernetes/kubelet.conf ] || for name in kubeadm kubelet; do
+  # Its package brings units and settings that a lab's own kubelet would read.
+  ! command -v "$name" >/dev/null || say taken "kubeadm $name is installed ($(command -v "$name"))"
+done
 [ ! -d /var/lib/rancher/k3s ] || say taken 'k3s k3s was installed on it (/var/lib/rancher/k3s)'
 [ -z "$(ls /sys/kernel/config/target/iscsi 2>/dev/null | grep '^iqn')" ] || say taken 'other it serves iSCSI targets'
 [ -z "$(ls /sys/class/iscsi_session 2>/dev/null)" ] || say taken 'other it is logged in to iSCSI targets'
@@ -181,13 +196,16 @@ export const readFacts = (output: string): Facts => {
     defaultInterface: one('default'),
     time: Number(one('time')),
     controllers: one('controllers').split(' ').filter(Boolean),
+    bootFile: one('bootFile'),
+    bootLine: one('bootLine'),
+    bootWords: one('bootWords').split(/\s+/).filter(Boolean),
     features: list('feature'),
     monolithic: one('modules') === 'none',
     openIscsi: one('openIscsi'),
     firewalls: list('firewall'),
     taken: list('taken').map((line) => {
       const [by, saw = ''] = line.split(/ (.*)/s)
-      return { by: by === 'k3s' || by === 'kubernetes' ? by : 'other', saw }
+      return { by: by === 'k3s' || by === 'kubernetes' || by === 'kubeadm' ? by : 'other', saw }
     }),
     lock: one('lock'),
     throttled: one('throttled'),
@@ -199,5 +217,5 @@ export const readFacts = (output: string): Facts => {
 }
 
 /** @param root runs commands as root on the host */
-export const askFacts = async (root: Transport, signal: AbortSignal): Promise<Facts> =>
-  readFacts((await root.exec(script, { signal, timeout: 60 })).stdout)
+export const askFacts = async (root: Transport, signal?: AbortSignal): Promise<Facts> =>
+  readFacts((await root.exec(script, { ...(signal ? { signal } : {}), timeout: 60 })).stdout)

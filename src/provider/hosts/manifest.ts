@@ -3,6 +3,7 @@
  * before and after a lab has used the host.
  */
 import type { Transport } from '../../machine/machine.js'
+import { bootLineFiles } from './boot-line.js'
 import { hostFolder, runAsRoot } from './undo-record.js'
 
 /** The manifest of a host before it was changed, kept on the host itself. */
@@ -31,6 +32,7 @@ ask list-units --plain --state=active --type=service,socket,timer | awk '{ print
 ask list-units --plain --state=failed | awk '{ print $1 }' | each failed
 find /etc /usr/local /opt /root /boot -xdev \\( -type f -o -type l -o -type d \\) ! -path /etc/ld.so.cache ! -path '/root/.ssh*' -printf '%y %m %U:%G %p %l\\n' 2>/dev/null | each file
 find /etc /usr/local /opt /boot -xdev -type f ! -path /etc/ld.so.cache -exec sha256sum {} + 2>/dev/null | each content
+sha256sum ${bootLineFiles.join(' ')} 2>/dev/null | each content
 [ ! -e /root/.ssh ] || { stat -c '%a %u %n' /root/.ssh; cat /root/.ssh/authorized_keys; } 2>/dev/null | each root-login
 ls /usr/bin /usr/sbin /usr/lib /usr/libexec /var/lib /srv /mnt 2>/dev/null | each name
 cut -d' ' -f1 /proc/modules 2>/dev/null | each module

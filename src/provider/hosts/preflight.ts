@@ -1,20 +1,12 @@
 /** The problems of hosts for a lab, and what `up` would change on them: computed from what they report. */
-import { disksOn, type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../../lab/lab.js'
-import { anyOf } from '../../lab/suggest.js'
+import { disksOn, type Lab } from '../../lab/lab.js'
 import { sizeText } from '../../lab/units.js'
-import { hostArchitecture } from '../../parts/architecture.js'
 import { holderIn, holderText } from './lock.js'
 import { type Asked, type Finding, interfaceOf, subnetOf } from './asked.js'
 import { together } from './compare.js'
-import type { KernelFeature, Occupant } from './facts.js'
+import type { Occupant } from './facts.js'
 import { portsOf } from './ports.js'
-
-/** The supported releases, by the id of os-release; Raspberry Pi OS calls itself debian. */
-const systems: Readonly<Record<string, readonly string[]>> = {
-  debian: ['12', '13'],
-  raspbian: [],
-  ubuntu: ['22.04', '24.04', '24.10', '25.04', '25.10', '26.04'],
-}
+import { type Found, kernel, type Place, placeIn, system } from './system-findings.js'
 
 const gibibyte = 1024 ** 3
 
@@ -38,72 +30,16 @@ const throttling = (hexadecimal: string): readonly string[] => {
     .map(([, meaning]) => meaning)
 }
 
-const needed = (lab: Lab, machine: MachineSpec): readonly KernelFeature[] => {
-  const isNode = nodesOf(lab).includes(machine)
-  return [
-    ...(machine.role === 'target' ? (['target_core_mod', 'iscsi_target_mod', 'loop'] as const) : []),
-    ...(machine.iqn === undefined ? [] : (['iscsi_tcp'] as const)),
-    ...(machine.role === 'nfs' ? (['nfsd'] as const) : []),
-    ...(nfsServerOf(lab) && isNode ? (['nfs4'] as const) : []),
-    ...(isNode ? (['overlay', 'br_netfilter', 'nf_tables'] as const) : []),
-  ]
-}
-
 /** How a host is freed of what already uses it. */
 const freeing: Readonly<Record<Occupant['by'], string>> = {
   k3s: '/usr/local/bin/k3s-uninstall.sh',
-  kubernetes: 'kubeadm reset; rm -r /etc/kubernetes',
+  kubernetes: 'kubeadm reset; rm -r /etc/kubernetes; apt-get purge kubeadm kubelet',
+  kubeadm: 'apt-get purge kubeadm kubelet',
   other: 'use a machine that nobody else uses, or remove what is there',
 }
 
-function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding, 'host'>> {
-  const { facts, spec, skew } = asked
-  const machine = lab?.machines.find(({ name }) => name === spec.name)
-  const isNode = lab !== undefined && machine !== undefined && nodesOf(lab).includes(machine)
-  const { architecture, system } = facts
-
-  // What it is
-  if (facts.model !== '') yield { what: 'model', level: 'ok', saw: facts.model }
-  if (architecture === 'armhf' && facts.machine === 'aarch64')
-    yield {
-      what: 'architecture',
-      level: 'refuse',
-      saw: 'a 64-bit kernel with 32-bit programs (armhf): Kubernetes has had no 32-bit arm since 1.27',
-      fix: 'install the 64-bit Raspberry Pi OS (Raspberry Pi Imager, Other, 64-bit)',
-    }
-  else if (architecture !== 'amd64' && architecture !== 'arm64')
-    yield {
-      what: 'architecture',
-      level: 'refuse',
-      saw: `${facts.machine}, ${architecture === '' ? 'without dpkg' : architecture}`,
-      fix: 'use a 64-bit Debian, Ubuntu or Raspberry Pi OS, on amd64 or arm64',
-    }
-  else if (isNode && architecture !== hostArchitecture())
-    yield {
-      what: 'architecture',
-      level: 'refuse',
-      saw: `${architecture}, but the parts of Kubernetes that are built on this computer are for ${hostArchitecture() ?? process.arch}`,
-      fix: `use another host for ${spec.name}, or run lab on a computer with ${architecture}`,
-    }
-  else yield { what: 'architecture', level: 'ok', saw: `${facts.machine}, ${architecture}` }
-  const releases = systems[system.id]
-  yield releases?.includes(system.version)
-    ? { what: 'system', level: 'ok', saw: system.pretty }
-    : {
-        what: 'system',
-        level: 'refuse',
-        saw: system.pretty || 'no /etc/os-release',
-        fix: `Debian ${anyOf(systems['debian'] ?? [])}, Raspberry Pi OS (64 bit) of the same, or Ubuntu 22.04 to 26.04`,
-      }
-  if (facts.page > 4096)
-    yield {
-      what: 'page size',
-      level: 'warn',
-      saw: `pages of ${String(facts.page / 1024)} KiB: programs that were built for 4 KiB, such as some with jemalloc, do not start`,
-      fix: 'set kernel=kernel8.img in /boot/firmware/config.txt, then reboot',
-    }
-
-  // What it has
+/** What it has. */
+function* resources({ facts, spec }: Asked, { lab, machine, isNode }: Place): Found {
   const wanted = machine?.memory ?? 0
   yield facts.memory < wanted * 0.85
     ? {
@@ -149,8 +85,11 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       saw: `${throttled.join(', ')} (${facts.throttled})`,
       fix: 'use a power supply of 3 A (Pi 5: 5 A), and a heat sink',
     }
+}
 
-  // What it runs
+/** What already uses it, or is in the way. */
+function* otherUse(asked: Asked, { machine }: Place): Found {
+  const { facts, spec } = asked
   const holder = holderIn(facts.lock)
   if (holder)
     yield {
@@ -196,29 +135,11 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       saw: `${facts.openIscsi} hangs with the kubelet (open-iscsi#484)`,
       fix: 'apt-get install --only-upgrade open-iscsi, to 2.1.11 or newer',
     }
-  if (facts.swap.length > 0 && isNode)
-    yield { what: 'swap', level: 'change', saw: `${facts.swap.join(', ')}: will be switched off` }
-  if (!facts.controllers.includes('memory') && (isNode || lab === undefined))
-    yield {
-      what: 'cgroups',
-      level: isNode ? 'refuse' : 'warn',
-      saw: `no memory controller (${facts.controllers.join(' ') || 'no cgroup v2'}), which the kubelet needs`,
-      fix: 'add cgroup_enable=memory cgroup_memory=1 to the end of the line in /boot/firmware/cmdline.txt, then reboot',
-    }
-  const missing = lab && machine ? needed(lab, machine).filter((name) => !facts.features.includes(name)) : []
-  if (missing.length > 0)
-    yield {
-      what: 'kernel',
-      level: facts.monolithic ? 'warn' : 'refuse',
-      saw: facts.monolithic
-        ? `${facts.kernel} has no modules, and does not show ${missing.join(', ')} before first use`
-        : `${facts.kernel} has no ${missing.join(', ')}`,
-      fix: missing.includes('target_core_mod')
-        ? "use another host for the target: Raspberry Pi's kernels have no LIO; on Ubuntu: apt-get install linux-modules-extra-$(uname -r)"
-        : 'apt-get install linux-modules-extra-$(uname -r), or a newer kernel',
-    }
+}
 
-  // When and where it is
+/** When and where it is. */
+function* timeAndPlace(asked: Asked): Found {
+  const { facts, spec, skew } = asked
   yield Math.abs(skew) > mostSkew
     ? { what: 'clock', level: 'change', saw: `${skew.toFixed(0)} s ahead of this computer's: will be set` }
     : { what: 'clock', level: 'ok', saw: `${skew.toFixed(1)} s ahead of this computer's` }
@@ -260,6 +181,15 @@ function* findingsOf(asked: Asked, lab: Lab | undefined): Generator<Omit<Finding
       fix: `on ${other}, let it in, for example: ufw allow from ${own?.address ?? 'ADDRESS'}`,
     }
   }
+}
+
+function* findingsOf(asked: Asked, lab: Lab | undefined): Found {
+  const place = placeIn(asked, lab)
+  yield* system(asked, place)
+  yield* resources(asked, place)
+  yield* otherUse(asked, place)
+  yield* kernel(asked, place)
+  yield* timeAndPlace(asked)
 }
 
 /** All findings about these hosts. @param lab whose machines they will be; undefined: any lab */

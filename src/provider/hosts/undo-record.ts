@@ -27,6 +27,8 @@ export type Before =
   /** Modules that will be loaded, and those that were loaded. */
   | { readonly kind: 'modules'; readonly names: readonly string[]; readonly loaded: readonly string[] }
   | { readonly kind: 'hostname'; readonly name: string }
+  /** The file with the kernel's command line. Without what lab added to it, the kernel had no memory controller. */
+  | { readonly kind: 'boot-line'; readonly file: string; readonly content: string }
   | { readonly kind: 'swap'; readonly devices: readonly string[] }
   /** What the kernel serves over iSCSI, and the files behind it, did not exist. */
   | { readonly kind: 'target' }
@@ -73,6 +75,16 @@ export const runAsRoot = async (
     `${root.address}: ${what}: ${said || `exit code ${String(result.exitCode)}`}`,
   )
 }
+
+/**
+ * The script that replaces a file without which the host may not start: at each moment it has its old content or its
+ * new one. Sends the content along, since standard input may be in use.
+ */
+export const replaceFile = (file: string, content: string): string =>
+  `set -e; printf %s ${quote(content)} > ${quote(`${file}.new`)}; sync ${quote(`${file}.new`)}; mv ${quote(`${file}.new`)} ${quote(file)}; sync -f ${quote(file)}`
+
+/** Exit code 0 if the kernel has the memory controller of cgroup v2. */
+export const hasMemoryController = 'grep -qw memory /sys/fs/cgroup/cgroup.controllers'
 
 export const words = (list: readonly string[]): string => list.map(quote).join(' ')
 const linesOf = (text: string): readonly string[] => text.split('\n').filter((line) => line !== '')
@@ -215,6 +227,18 @@ done`
       kind: 'modules',
       names,
       loaded: linesOf(await this.#ask("cut -d' ' -f1 /proc/modules 2>/dev/null || true")),
+    }))
+  }
+
+  get hasBootLine(): boolean {
+    return this.#entries.some(({ before }) => before.kind === 'boot-line')
+  }
+
+  bootLine(file: string): Promise<void> {
+    return this.#keep(`boot-line: ${file}`, async () => ({
+      kind: 'boot-line',
+      file,
+      content: await this.#ask(`cat ${quote(file)}`),
     }))
   }
 

@@ -2,7 +2,17 @@
 import { LabError, messageOf } from '../../error.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
-import { type Entry, hostFolder, readRecord, runAsRoot, undoFolder, words } from './undo-record.js'
+import { type Patience, restartHost } from './restart.js'
+import {
+  type Entry,
+  hasMemoryController,
+  hostFolder,
+  readRecord,
+  replaceFile,
+  runAsRoot,
+  undoFolder,
+  words,
+} from './undo-record.js'
 
 /** Lines for a `case` of the shell that looks for one of them: names of users, mounts, tables. */
 const among = (lines: readonly string[]): string => quote(`\n${lines.join('\n')}\n`)
@@ -83,10 +93,17 @@ ldconfig`
         .reverse()
         .map((name) => `modprobe -qr ${quote(name)} 2>/dev/null || true`)
         .join('\n')
+    case 'boot-line':
+      return replaceFile(before.file, before.content)
     case 'hostname':
       return `hostname ${quote(before.name)}`
     case 'swap':
-      return before.devices.map((device) => `swapon ${quote(device)} 2>/dev/null || true`).join('\n')
+      return before.devices
+        .map(
+          (device) =>
+            `grep -q ${quote(`^${device} `)} /proc/swaps || swapon ${quote(device)} 2>/dev/null || true`,
+        )
+        .join('\n')
     case 'target':
       return `cd /sys/kernel/config/target 2>/dev/null && {
   for link in iscsi/iqn.*/tpgt_*/acls/*/lun_*/lun iscsi/iqn.*/tpgt_*/acls/*/lun_*/*; do [ ! -L "$link" ] || rm "$link"; done
@@ -146,11 +163,18 @@ find /sys/fs/cgroup/kubepods.slice -depth -type d -exec rmdir {} + 2>/dev/null |
   }
 }
 
+const runs = async (root: Transport, test: string): Promise<boolean> =>
+  (await runAsRoot(root, `if ${test}; then echo yes; fi`, { what: 'looking' })).trim() === 'yes'
+
 /**
  * Undoes all entries, from the last to the first, and removes each once it is undone.
  * @throws LabError for the first that fails; it and the earlier ones stay recorded
  */
-export const undoRecord = async (root: Transport, progress: (note: string) => void): Promise<void> => {
+export const undoRecord = async (
+  root: Transport,
+  progress: (note: string) => void,
+  patience?: Patience,
+): Promise<void> => {
   for (const entry of [...(await readRecord(root))].reverse()) {
     progress(entry.key.split(':')[0] ?? entry.key)
     try {
@@ -158,6 +182,9 @@ export const undoRecord = async (root: Transport, progress: (note: string) => vo
         timeout: 600,
         what: `undoing ${entry.before.kind}`,
       })
+      // It runs with the line that lab wrote, until it is restarted.
+      if (entry.before.kind === 'boot-line' && (await runs(root, hasMemoryController)))
+        await restartHost(root, `${entry.before.file} is as it was`, progress, patience)
     } catch (error) {
       throw new LabError('not-given-back', messageOf(error), { cause: error })
     }

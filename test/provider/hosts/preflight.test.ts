@@ -32,6 +32,7 @@ const good: Facts = {
     'br_netfilter',
     'nf_tables',
   ],
+  ...{ bootFile: '', bootLine: '', bootWords: [] },
   ...{ openIscsi: '', firewalls: [], taken: [], lock: '', throttled: '', complaints: [], knowsItself: true },
   ...{ rootLogin: 'prohibit-password', ports: [22] },
 }
