@@ -2,7 +2,6 @@
  * The line with which a Raspberry Pi's firmware starts the kernel: `cmdline.txt` on the boot partition. The firmware
  * switches the memory controller off, without which there is no kubelet; words in this line switch it on.
  */
-import type { Facts } from './facts.js'
 
 /** Where the file is: since Debian 12, and before. What Debian 12 leaves at the old place is no such line. */
 export const bootLineFiles = ['/boot/firmware/cmdline.txt', '/boot/cmdline.txt'] as const
@@ -32,10 +31,22 @@ export type MemoryFix =
   /** Only its owner can do it. */
   | { readonly by: 'owner'; readonly why: string; readonly fix: string }
 
+/** What a host says about its start. */
+export interface BootFacts {
+  /** Its release: `6.12.47+rpt-rpi-v8`. */
+  readonly kernel: string
+  /** Controllers of cgroup v2; empty without cgroup v2. */
+  readonly controllers: readonly string[]
+  /** The file with the kernel's command line, which a Raspberry Pi's firmware reads; empty if there is none. */
+  readonly bootFile: string
+  /** Its first line. */
+  readonly bootLine: string
+  /** The command line with which the kernel was started, in words. */
+  readonly bootWords: readonly string[]
+}
+
 /** Undefined: it has one. */
-export const memoryFix = (
-  facts: Pick<Facts, 'controllers' | 'bootFile' | 'bootLine' | 'bootWords' | 'kernel'>,
-): MemoryFix | undefined => {
+export const memoryFix = (facts: BootFacts): MemoryFix | undefined => {
   const { controllers, bootFile, bootLine, bootWords, kernel } = facts
   if (controllers.includes('memory')) return undefined
   if (controllers.length === 0)

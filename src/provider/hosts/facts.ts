@@ -1,6 +1,6 @@
 /** What a host reports about itself, through one script that changes nothing. */
 import type { Transport } from '../../machine/machine.js'
-import { bootLineFiles, bootLineHas } from './boot-line.js'
+import { type BootFacts, bootLineFiles, bootLineHas } from './boot-line.js'
 
 export interface HostInterface {
   readonly name: string
@@ -20,7 +20,7 @@ export interface Occupant {
 }
 
 /** A program or service that is in the way, and what it uses. */
-export interface Facts {
+export interface Facts extends BootFacts {
   /** `aarch64`, according to the kernel. */
   readonly machine: string
   /** `arm64`, according to dpkg; empty if there is no dpkg. */
@@ -31,7 +31,6 @@ export interface Facts {
   readonly system: { readonly id: string; readonly version: string; readonly pretty: string }
   /** `Raspberry Pi 4 Model B Rev 1.4`; empty if unknown. */
   readonly model: string
-  readonly kernel: string
   /** Bytes. */
   readonly memory: number
   readonly cpus: number
@@ -47,13 +46,6 @@ export interface Facts {
   readonly defaultInterface: string
   /** Seconds since the epoch. */
   readonly time: number
-  readonly controllers: readonly string[]
-  /** The file with the kernel's command line, which a Raspberry Pi's firmware reads; empty if there is none. */
-  readonly bootFile: string
-  /** Its first line. */
-  readonly bootLine: string
-  /** The command line with which the kernel was started, in words. */
-  readonly bootWords: readonly string[]
   /** Features that the kernel has, or that a module would add. */
   readonly features: readonly string[]
   /** Whether the kernel has no modules at all: then some features show only once they are used. */
