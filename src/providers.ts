@@ -13,6 +13,8 @@ interface ProviderEntry {
   readonly kubernetes: 'built' | 'packages' | 'given'
   /** Whether programs in the lab can use the machines' power switches through Redfish. */
   readonly powerSwitches?: boolean
+  /** Whether its machines can be made of any box of Vagrant. */
+  readonly boxes?: boolean
   /** The most LUNs that one of its machines can serve. Absent: any number. */
   readonly mostLuns?: number
 }
@@ -20,9 +22,9 @@ interface ProviderEntry {
 export const providers = {
   // User-Mode Linux has 16 disks, of which two are the machine's own.
   uml: { module: 'uml/uml', kubernetes: 'built', powerSwitches: true, mostLuns: 14 },
-  libvirt: { module: 'vagrant/vagrant', kubernetes: 'packages' },
+  libvirt: { module: 'vagrant/vagrant', kubernetes: 'packages', boxes: true },
   // The controller that lab adds to a VirtualBox machine has 30 ports.
-  virtualbox: { module: 'vagrant/vagrant', kubernetes: 'packages', mostLuns: 30 },
+  virtualbox: { module: 'vagrant/vagrant', kubernetes: 'packages', boxes: true, mostLuns: 30 },
   // Machines that exist already; they are used only if the user names them.
   hosts: { module: 'hosts/hosts', kubernetes: 'built' },
   // An existing cluster; it is used only if the user names it.

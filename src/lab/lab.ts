@@ -113,6 +113,8 @@ export interface Lab extends LabId, Pick<File, AsWritten> {
   readonly file: string
   /** The provider in the file; absent: the first that works here. */
   readonly provider?: ProviderName | undefined
+  /** The Vagrant box that its machines are made of, and that has nothing of lab. Absent: lab's own box. */
+  readonly box?: string | undefined
   /** The cluster whose nodes are the machines. Absent: the machines and the cluster belong to the lab. */
   readonly cluster?: ExistingCluster | undefined
   readonly machines: readonly MachineSpec[]

@@ -6,6 +6,7 @@ import { type DraftFile, type Found, type Path, items, pathText, Taken } from '.
 import type { Role } from './lab.js'
 import { clusterRules, databaseRules, kubernetesRules, type Supported } from './cluster-rules.js'
 import { filesystemRules, initiatorRules, lunInitiatorRules, lunRules, targetRules } from './iscsi-rules.js'
+import { boxRules } from './box-rules.js'
 import { pairRules } from './pair-rules.js'
 import { scenarioRules } from './scenario-rules.js'
 import { addressProblem } from './subnets.js'
@@ -76,6 +77,7 @@ export function* crossCheck(file: File, supported: Supported, vocabulary: Vocabu
   yield* machineRules(file)
   yield* targetRules(file)
   yield* pairRules(file)
+  yield* boxRules(file)
   yield* initiatorRules(file)
   yield* filesystemRules(file)
   yield* lunRules(file)

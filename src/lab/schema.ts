@@ -123,6 +123,9 @@ const storageClass = mapping(
   'a storage class: class, kind',
 )
 
+/** OWNER/NAME, as in Vagrant's catalogue. */
+const boxPattern = '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}/[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$'
+
 const filePattern = '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$'
 
 const fileName = (wanted: string, description: string) =>
@@ -189,6 +192,19 @@ const buildSchema = ({ faults, experiments }: Words) =>
         .meta({
           description: 'What runs the machines. Default: the first provider that works on this host.',
         }),
+      box: text(
+        'the name of a box, such as debian/trixie64',
+        (value) =>
+          new RegExp(boxPattern).test(value)
+            ? undefined
+            : `${shown(value)}: expected the name of a box, such as debian/trixie64`,
+        {
+          description:
+            "The Vagrant box that the machines are made of: Debian 12 or 13, or Ubuntu 22.04 to 26.04, from any publisher. `lab up` installs what each machine needs. Default: lab's own box, which has it all, and which only Linux can build. Needs `provider: virtualbox` or `provider: libvirt`.",
+          pattern: boxPattern,
+          examples: ['debian/trixie64', 'bento/ubuntu-24.04'],
+        },
+      ).optional(),
       network: mapping(
         {
           subnet: subnet('a subnet such as 192.168.56.0/24', 8, 28, {

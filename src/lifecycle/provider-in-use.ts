@@ -4,7 +4,7 @@ import { exitCodes, LabError } from '../error.js'
 import type { Lab, ProviderName } from '../lab/lab.js'
 import type { Provider } from '../provider/provider.js'
 import { chooseProvider, providerNamed } from '../provider/load.js'
-import { providerNames } from '../providers.js'
+import { providerEntry, providerNames } from '../providers.js'
 import { pathsOf, readIfThere, writePrivate } from '../state.js'
 
 const providerFile = (lab: LabId): string => pathsOf(lab).provider
@@ -67,6 +67,11 @@ export const providerForUp = async (
   if (inUse && asked && inUse.name !== asked)
     throw new LabError('other-provider', `${lab.name} was brought up with ${inUse.name}, not ${asked}`, {
       hint: `lab down ${lab.name}`,
+      exitCode: exitCodes.usage,
+    })
+  if (lab.box !== undefined && asked !== undefined && !providerEntry(asked).boxes)
+    throw new LabError('other-provider', `${asked} does not make machines of a box, such as ${lab.box}`, {
+      hint: `lab up with --provider ${lab.provider ?? 'virtualbox'}, or without box: in ${lab.file}`,
       exitCode: exitCodes.usage,
     })
   return inUse ?? forLab(await chooseProvider(asked, lab, signal), lab)

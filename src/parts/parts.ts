@@ -297,15 +297,21 @@ export const nodePrograms = (): readonly { readonly from: string; readonly to: s
   ]
 }
 
+const imagesOfNodes = (references: readonly string[]) =>
+  pins().images.filter(({ reference, optional }) => !optional || references.includes(reference))
+
+/** Whether all of that is there, and the images that nodes get. */
+export const nodesPrepared = (references: readonly string[]): boolean =>
+  nodePrograms().every(({ from }) => existsSync(from)) &&
+  imagesOfNodes(references).every(({ reference }) => imageArchive(reference) !== undefined)
+
 /** Builds what is missing of that, and of the images that nodes get. */
 export const prepareNodes = async (
   references: readonly string[],
   preparation: Preparation,
 ): Promise<void> => {
   const { programs } = machineParts(pins().images)
-  const images = pins().images.filter(
-    ({ reference, optional }) => !optional || references.includes(reference),
-  )
+  const images = imagesOfNodes(references)
   await build(
     () => known(references),
     [...Object.keys(programs), 'cni-plugins', ...images.map(({ name }) => imagePart(name))],

@@ -99,6 +99,7 @@ export interface Groups {
   readonly console: Console
   readonly snapshots: Snapshots
   readonly loan: Loan
+  readonly equipment: Equipment
 }
 
 /** Creates the machines of a lab. */
@@ -215,7 +216,17 @@ export interface Loan {
   taken(lab: Lab, machine: MachineSpec): Promise<{ readonly ok: boolean; readonly saw: string }>
   /** Locks it for the lab, and gives the lab's key access. @throws LabError `host-taken`, which names the holder */
   take(lab: Lab, machine: MachineSpec, progress: (note: string) => void): Promise<void>
-  /** Whether it has what its role needs. @param files of the lab file, which `configure` writes later */
+  /** Undoes everything that was recorded, and compares the machine with its earlier state. */
+  giveBack(lab: Lab, machine: MachineSpec, progress: (note: string) => void): Promise<void>
+  /** Whether it was given back. */
+  returned(lab: Lab, machine: MachineSpec): Promise<{ readonly ok: boolean; readonly saw: string }>
+}
+
+/** Installs what machines need that do not come from lab's own base disk. */
+export interface Equipment {
+  /** Whether the machines of this lab lack it at first. */
+  needed(lab: Lab): boolean
+  /** Whether a machine has what its role needs. @param files of the lab file, which `configure` writes later */
   equipped(
     lab: Lab,
     machine: MachineSpec,
@@ -227,11 +238,10 @@ export interface Loan {
     files: readonly MachineFile[],
     progress: (note: string) => void,
   ): Promise<void>
-  /** Undoes everything that was recorded, and compares the machine with its earlier state. */
-  giveBack(lab: Lab, machine: MachineSpec, progress: (note: string) => void): Promise<void>
-  /** Whether it was given back. */
-  returned(lab: Lab, machine: MachineSpec): Promise<{ readonly ok: boolean; readonly saw: string }>
 }
+
+/** Whether lab installs on the machines of this lab what they need; otherwise they have it from the beginning. */
+export const equips = (provider: Provider, lab: Lab): boolean => provider.equipment?.needed(lab) === true
 
 const sentences: Readonly<Record<keyof Groups, string>> = {
   machines: 'does not make machines',
@@ -243,6 +253,7 @@ const sentences: Readonly<Record<keyof Groups, string>> = {
   console: 'keeps no console',
   snapshots: 'cannot copy the disks of a lab',
   loan: 'makes its own machines',
+  equipment: 'makes machines that have all that they need',
 }
 
 /**

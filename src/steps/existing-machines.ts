@@ -46,7 +46,7 @@ export const equipMachine = (lab: Lab, machine: MachineSpec, options: FileOption
     phase,
     machine: machine.name,
     needs: [`reach-${machine.name}`],
-    apply: ({ provider }, progress) => groupOf(provider, 'loan').equip(lab, machine, files, progress),
+    apply: ({ provider }, progress) => groupOf(provider, 'equipment').equip(lab, machine, files, progress),
     checks: [
       {
         id: `${machine.name}-equipped`,
@@ -54,7 +54,7 @@ export const equipMachine = (lab: Lab, machine: MachineSpec, options: FileOption
         machine: machine.name,
         within: 30,
         hint: `lab up ${lab.name}`,
-        probe: ({ provider }) => groupOf(provider, 'loan').equipped(lab, machine, files),
+        probe: ({ provider }) => groupOf(provider, 'equipment').equipped(lab, machine, files),
       },
     ],
   }

@@ -7,7 +7,7 @@ import { sha256 } from '../machine/digest.js'
 import { nfsFolder } from '../machine/files.js'
 import { shell } from '../machine/sh.js'
 import type { Context, Step } from '../context.js'
-import type { Provider } from '../provider/provider.js'
+import { equips, type Provider } from '../provider/provider.js'
 import { render } from '../render.js'
 import { apply, machineCheck } from './checks.js'
 import { describePod, isReady, pods } from './pods.js'
@@ -78,7 +78,7 @@ export const mountNfs = (lab: Lab, machine: MachineSpec): Step => {
  * images that somebody removed: a node without them cannot take over.
  */
 export const loadImages = (lab: Lab, machine: MachineSpec, provider: Provider): Step => {
-  const wanted = provider.loan
+  const wanted = equips(provider, lab)
     ? imagesUsedOn(lab, machine)
     : [...new Set([...commonImages(), ...imagesOf(lab)])]
   const missing = async (context: Context): Promise<readonly string[]> => {

@@ -16,7 +16,7 @@ import {
 } from '../lab/lab.js'
 import type { FileOptions } from '../machine/machine-file.js'
 import { backwards, inTurn, planOf } from '../plan/plan.js'
-import { lacks, lacksStart, lacksSwitches, type Provider } from '../provider/provider.js'
+import { equips, lacks, lacksStart, lacksSwitches, type Provider } from '../provider/provider.js'
 import * as addons from './addons.js'
 import * as configuration from './configuration.js'
 import * as controlPlane from './control-plane.js'
@@ -95,16 +95,12 @@ export const machineSteps = (
     const boot = booted(lab, provider, machine, options)
     const connect = configuration.connect(lab, machine)
     const configure = configuration.configure(lab, machine, options, gone)
-    if (!provider.loan) return [boot, connect, configure]
-    const take = loan.takeMachine(lab, machine)
+    if (!equips(provider, lab)) return [boot, connect, configure]
     const equip = loan.equipMachine(lab, machine, options)
-    return [
-      boot,
-      take,
-      { ...connect, needs: [...connect.needs, take.id] },
-      equip,
-      { ...configure, needs: [...configure.needs, equip.id] },
-    ]
+    const equipped = [equip, { ...configure, needs: [...configure.needs, equip.id] }]
+    if (!provider.loan) return [boot, connect, ...equipped]
+    const take = loan.takeMachine(lab, machine)
+    return [boot, take, { ...connect, needs: [...connect.needs, take.id] }, ...equipped]
   }),
 ]
 
@@ -123,9 +119,9 @@ export const iscsiSteps = (lab: Lab, provider: Provider): readonly Step[] => [
   ]),
 ]
 
-/** Machines that somebody else made have no images yet, and nothing of a cluster starts without them. */
-const withImages = (provider: Provider, machine: MachineSpec | undefined, step: Step): Step =>
-  provider.loan && machine ? { ...step, needs: [...step.needs, `load-images-${machine.name}`] } : step
+/** Machines that were just equipped have no images yet, and nothing of a cluster starts without them. */
+const withImages = (lab: Lab, provider: Provider, machine: MachineSpec | undefined, step: Step): Step =>
+  equips(provider, lab) && machine ? { ...step, needs: [...step.needs, `load-images-${machine.name}`] } : step
 
 export const kubernetesSteps = (lab: Lab, provider: Provider): readonly Step[] => {
   const spec = lab.kubernetes
@@ -133,13 +129,13 @@ export const kubernetesSteps = (lab: Lab, provider: Provider): readonly Step[] =
   const [first, ...controlPlanes] = machinesWith(lab, 'control-plane')
   return [
     ...nodesOf(lab).map((machine) => nodes.startContainerd(lab, machine)),
-    withImages(provider, first, controlPlane.initControlPlane(lab)),
+    withImages(lab, provider, first, controlPlane.initControlPlane(lab)),
     ...controlPlanes.map((machine) =>
-      withImages(provider, machine, controlPlane.joinControlPlane(lab, machine)),
+      withImages(lab, provider, machine, controlPlane.joinControlPlane(lab, machine)),
     ),
     nodes.forgetNodes(lab),
     ...machinesWith(lab, 'worker').map((machine) =>
-      withImages(provider, machine, workers.joinWorker(lab, machine)),
+      withImages(lab, provider, machine, workers.joinWorker(lab, machine)),
     ),
     ...nodesOf(lab).map((machine) => routes.routePods(lab, machine)),
     ...nodesOf(lab).map((machine) => nodes.readyNode(lab, machine, spec)),

@@ -72,7 +72,8 @@ const groups = {
   images: ['archive'],
   console: ['log'],
   snapshots: ['size', 'save', 'load'],
-  loan: ['taken', 'take', 'equipped', 'equip', 'giveBack', 'returned'],
+  loan: ['taken', 'take', 'giveBack', 'returned'],
+  equipment: ['needed', 'equipped', 'equip'],
 } satisfies { [Name in keyof Groups]: readonly (keyof Groups[Name])[] }
 
 /** The questions to a provider that need no machine. */

@@ -62,7 +62,17 @@ const bootUnit = async (): Promise<string> =>
     'After=network-online.target systemd-modules-load.service\nWants=network-online.target\nBefore=',
   )
 
-export const equipmentFor = async (lab: Lab, machine: MachineSpec): Promise<Equipment> => {
+/** How machines differ that are not of lab's own base disk. */
+export interface EquipOptions {
+  /** Whether the machine has a disk for each LUN. Default: it gets files behind loop devices. */
+  readonly ownDisks?: boolean
+}
+
+export const equipmentFor = async (
+  lab: Lab,
+  machine: MachineSpec,
+  { ownDisks = false }: EquipOptions = {},
+): Promise<Equipment> => {
   const isNode = nodesOf(lab).includes(machine)
   const server = nfsServerOf(lab)
   const isTarget = machine.role === 'target'
@@ -73,7 +83,8 @@ export const equipmentFor = async (lab: Lab, machine: MachineSpec): Promise<Equi
     ...(mode === undefined ? {} : { mode }),
   })
   const modules = [
-    ...(isTarget ? ['loop', 'target_core_mod', 'target_core_iblock', 'iscsi_target_mod'] : []),
+    ...(isTarget && !ownDisks ? ['loop'] : []),
+    ...(isTarget ? ['target_core_mod', 'target_core_iblock', 'iscsi_target_mod'] : []),
     ...(initiator ? ['iscsi_tcp'] : []),
     ...(machine.role === 'nfs' ? ['nfsd'] : []),
     ...(isNode ? ['overlay', 'br_netfilter', 'nf_tables', 'nf_conntrack'] : []),
@@ -96,7 +107,7 @@ export const equipmentFor = async (lab: Lab, machine: MachineSpec): Promise<Equi
             await base('usr/local/sbin/lab-boot', 0o755),
           ]
         : []),
-      ...(isTarget
+      ...(isTarget && !ownDisks
         ? [{ path: '/etc/lab/boot.d/40-luns', content: lunsScript(lab, machine), mode: 0o755 }]
         : []),
       ...(isNode
@@ -175,8 +186,9 @@ export const lookEquipped = async (
   lab: Lab,
   machine: MachineSpec,
   files: readonly MachineFile[],
+  options?: EquipOptions,
 ): Promise<{ readonly ok: boolean; readonly saw: string }> => {
-  const equipment = await equipmentFor(lab, machine)
+  const equipment = await equipmentFor(lab, machine, options)
   const key = `${machine.name} ${JSON.stringify(files.map(({ path }) => path))}`
   const name = names.get(key) ?? nameOf(equipment, files)
   names.set(key, name)
@@ -288,8 +300,9 @@ export const equip = async (
   machine: MachineSpec,
   files: readonly MachineFile[],
   progress: (note: string) => void,
+  options?: EquipOptions,
 ): Promise<void> => {
-  const equipment = await equipmentFor(lab, machine)
+  const equipment = await equipmentFor(lab, machine, options)
   const isNode = nodesOf(lab).includes(machine)
   const record = await Recorder.open(root)
   // In the reverse order of undoing, which is from last to first: services, their files, packages, the rest. The boot
@@ -328,7 +341,7 @@ mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config 2>
 set -e
 systemctl daemon-reload
 ${equipment.enabled.length > 0 ? `systemctl enable --quiet ${equipment.enabled.join(' ')}` : ''}
-${machine.role === 'target' ? '/etc/lab/boot.d/40-luns' : ''}
+${machine.role === 'target' && !options?.ownDisks ? '/etc/lab/boot.d/40-luns' : ''}
 true`,
     { what: 'switching on', timeout: 120 },
   )

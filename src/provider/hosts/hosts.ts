@@ -7,14 +7,12 @@ import { existsSync } from 'node:fs'
 import { LabError, messageOf } from '../../error.js'
 import { type LabId, wordOf } from '../../identity.js'
 import type { HostSpec } from '../../lab/hosts-file.js'
-import { imagesOf } from '../../lab/images.js'
 import { type Lab, type MachineSpec, machinesWith } from '../../lab/lab.js'
 import { labKeys } from '../../machine/keys.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
 import { defaultSessions, sshTransport } from '../../machine/ssh.js'
-import { needHostPackages } from '../../parts/host.js'
-import { imageArchive, prepareNodes } from '../../parts/parts.js'
+import { imageArchive } from '../../parts/parts.js'
 import { pathsOf, removeState } from '../../state.js'
 import type { Leftover, MachineState, Power, Problem, Provider } from '../provider.js'
 import { equip, lookEquipped, lunLink } from './equip.js'
@@ -24,6 +22,7 @@ import { type Holder, holderText, lockFile } from './lock.js'
 import { Logins, patience } from './login.js'
 import { askManifest, manifestFile } from './manifest.js'
 import { runAgent } from './power.js'
+import { prepareEquipment } from './prepare.js'
 import { hostFolder, runAsRoot } from './undo-record.js'
 
 /**
@@ -301,11 +300,7 @@ export const hostsProvider: Provider = {
     const kept = await keptHosts(lab)
     return kept ? { ...hostsProvider, power: switchesOf(kept) } : hostsProvider
   },
-  prepare: async (lab, preparation) => {
-    if (!lab.kubernetes) return
-    await needHostPackages(preparation)
-    await prepareNodes(imagesOf(lab), preparation)
-  },
+  prepare: prepareEquipment,
   states,
   sshServer: async (lab, machine) => {
     const kept = await need(lab)
@@ -345,12 +340,15 @@ export const hostsProvider: Provider = {
   loan: {
     taken,
     take,
+    giveBack,
+    returned,
+  },
+  equipment: {
+    needed: () => true,
     equipped: async (lab, machine, files) =>
       lookEquipped(await asRoot(lab, await need(lab), machine.name), lab, machine, files),
     equip: async (lab, machine, files, progress) =>
       equip(await asRoot(lab, await need(lab), machine.name), lab, machine, files, progress),
-    giveBack,
-    returned,
   },
 }
 

@@ -36,6 +36,8 @@ import {
 import { libvirt } from './libvirt.js'
 import { ask, explain, vagrant } from './tools.js'
 import { renderVagrantfile } from './vagrantfile.js'
+import { prepareEquipment } from '../../provider/hosts/prepare.js'
+import { stockEntryScript } from './stock-box.js'
 import { virtualbox } from './virtualbox.js'
 
 const hypervisors: Readonly<Record<VagrantKind, Hypervisor>> = { libvirt, virtualbox }
@@ -161,8 +163,8 @@ const isAdded = async (kind: VagrantKind, version: string): Promise<boolean> => 
   return false
 }
 
-/** LAB_BOX names another box, which the user must have. */
-const ownBox = (): boolean => (process.env['LAB_BOX'] ?? '') === ''
+/** Whether machines are made of lab's own box. LAB_BOX names another one with the same content, which the user has. */
+const ownBox = (lab: Lab): boolean => lab.box === undefined && (process.env['LAB_BOX'] ?? '') === ''
 
 /** The host's kubectl: the one that was built, or any other. */
 const hasKubectl = async (): Promise<boolean> =>
@@ -199,8 +201,12 @@ const agreeToBuild = async (
 }
 
 export const prepare = async (kind: VagrantKind, lab: Lab, preparation: Preparation): Promise<void> => {
+  if (lab.box !== undefined) {
+    await prepareEquipment(lab, preparation)
+    return
+  }
   const lacksKubectl = lab.kubernetes !== undefined && !(await hasKubectl())
-  const lacksBox = ownBox() && !(await isAdded(kind, boxOf(kind).version))
+  const lacksBox = ownBox(lab) && !(await isAdded(kind, boxOf(kind).version))
   // The box contains the images of every lab; a step loads the others.
   const images = imagesOf(lab).filter((reference) => imageArchive(reference) === undefined)
   if (!lacksKubectl && !lacksBox && images.length === 0) return
@@ -236,7 +242,7 @@ export const addBox = async (kind: VagrantKind): Promise<void> => {
 /** Makes the lab's folder a Vagrant project. */
 export const writeVagrantfile = async (kind: VagrantKind, lab: Lab): Promise<void> => {
   await mkdir(dotVagrant(lab), { recursive: true, mode: 0o700 })
-  const version = ownBox() ? boxOf(kind).version : undefined
+  const version = ownBox(lab) ? boxOf(kind).version : undefined
   await writePrivate(join(folderOf(lab), 'Vagrantfile'), renderVagrantfile(lab, kind, version))
 }
 
@@ -256,7 +262,10 @@ export const makeMachine = async (
   files: readonly MachineFile[],
 ): Promise<void> => {
   await writeVagrantfile(kind, lab)
-  await writePrivate(entryOf(lab, machine.name), await entryScript(lab, machine, files))
+  await writePrivate(
+    entryOf(lab, machine.name),
+    lab.box === undefined ? await entryScript(lab, machine, files) : await stockEntryScript(lab, machine),
+  )
   await workshops[kind].make(lab, machine.name)
   // It contains keys, and is no longer needed.
   await rm(entryOf(lab, machine.name), { force: true })

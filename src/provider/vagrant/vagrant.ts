@@ -9,7 +9,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import type { Lab, MachineSpec, ProviderName } from '../../lab/lab.js'
 import { pathsOf, removeState } from '../../state.js'
-import type { Leftover, MachineState, Provider } from '../provider.js'
+import type { Equipment, Leftover, MachineState, Provider } from '../provider.js'
 import {
   consoleOf,
   dotVagrant,
@@ -149,6 +149,12 @@ const emulation = 20
 const isEmulated = (root = '/'): boolean =>
   process.env['LAB_EMULATE'] !== undefined || !existsSync(join(root, 'dev/kvm'))
 
+const stock = async (kind: VagrantKind): Promise<Pick<Equipment, 'equipped' | 'equip'>> =>
+  (await import('./stock-box.js')).stockEquipment(
+    dial,
+    kind === 'libvirt' && isEmulated() ? emulation : undefined,
+  )
+
 /** @param host the properties of this host that matter; replaced in tests */
 export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider => {
   const hypervisor = hypervisors[kind]
@@ -209,6 +215,12 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
     },
     images: { archive: async (reference) => (await import('../../parts/parts.js')).imageArchive(reference) },
     console: { log: consoleOf },
+    // Loaded on demand, since most labs are made of lab's own box.
+    equipment: {
+      needed: (lab) => lab.box !== undefined,
+      equipped: async (...asked) => (await stock(kind)).equipped(...asked),
+      equip: async (...asked) => (await stock(kind)).equip(...asked),
+    },
   }
 }
 

@@ -14,7 +14,8 @@ export const renderVagrantfile = (lab: Lab, provider: VagrantKind, boxVersion?: 
   render('Vagrantfile', {
     lab: wordOf(lab),
     provider,
-    box: boxName,
+    box: lab.box ?? boxName,
+    stock: lab.box !== undefined,
     boxVersion,
     netmask: addressText(2 ** 32 - sizeOf(subnetOf(lab.network.subnet))),
     // Text goes through the template's `ruby` helper. The rest is arithmetic, so that it is a number even if untyped
