@@ -1,6 +1,6 @@
 /** Problems of hosts that show only when they are compared with each other. */
 import { hostNumber, parseAddress, parseSubnet, subnetText } from '../../lab/address.js'
-import { type Lab, nodesOf } from '../../lab/lab.js'
+import { type Lab, machinesWith, nodesOf } from '../../lab/lab.js'
 import { type Asked, type Finding, interfaceOf, type Level, subnetOf } from './asked.js'
 
 /** @param lab whose nodes must be in one network; undefined: any lab */
@@ -81,6 +81,20 @@ export function* together(all: readonly Asked[], lab: Lab | undefined): Generato
     () => 'each will get the name of its machine',
   )
   if (!lab) return
+  const { endpoint } = lab.kubernetes ?? {}
+  const shared = hosts.find(({ spec }) =>
+    machinesWith(lab, 'control-plane').some(({ name }) => name === spec.name),
+  )
+  const around = shared && parseSubnet(subnetOf(shared) ?? '')
+  const moving = endpoint === undefined ? undefined : parseAddress(endpoint)
+  if (shared && around && moving !== undefined && hostNumber(around, moving) === undefined)
+    yield {
+      host: shared.spec.name,
+      what: 'network',
+      level: 'refuse',
+      saw: `the API server's address ${endpoint ?? ''}, which the control planes share, is not in its network ${subnetText(around)}`,
+      fix: `set network: { subnet: ${subnetText(around)} } in the lab file, and a free address of it in kubernetes: { endpoint: … }`,
+    }
   // A route to the pods of a node leads over that node's address, which must be in the same network.
   const nodes = hosts.filter(({ spec }) => nodesOf(lab).some(({ name }) => name === spec.name))
   const [first] = nodes

@@ -90,10 +90,13 @@ export const equipmentFor = async (
     ...(isNode ? ['overlay', 'br_netfilter', 'nf_tables', 'nf_conntrack'] : []),
   ]
   const boots = isNode || isTarget || machine.role === 'nfs'
+  // One of several control planes, which share an address.
+  const sharesAddress = machine.role === 'control-plane' && lab.kubernetes?.endpoint !== undefined
   return {
     packages: [
       ...(initiator ? ['open-iscsi', 'e2fsprogs'] : []),
       ...(isNode ? ['runc', 'nftables', 'conntrack', 'ethtool', 'curl', 'procps'] : []),
+      ...(sharesAddress ? ['keepalived'] : []),
       ...(machine.role === 'nfs' ? ['nfs-kernel-server'] : []),
       ...(server && isNode ? ['nfs-common'] : []),
     ],
@@ -129,6 +132,10 @@ export const equipmentFor = async (
       ...(boots ? ['lab-boot.service'] : []),
       ...(initiator ? ['iscsid.socket', 'iscsid.service', 'open-iscsi.service'] : []),
       ...(isNode ? ['containerd.service', 'kubelet.service'] : []),
+      // Those of the lab file's own files, which would stay at work without their files.
+      ...(isNode && initiator ? ['lab-lun-guard.socket'] : []),
+      ...(isNode && server ? ['srv-nfs.automount', 'srv-nfs.mount'] : []),
+      ...(sharesAddress ? ['keepalived.service', 'lab-endpoint.service'] : []),
     ],
     noSwap: isNode,
   }
@@ -138,6 +145,7 @@ export const equipmentFor = async (
 const folders = (lab: Lab, machine: MachineSpec): readonly string[] => [
   ...(machine.iqn === undefined ? [] : ['/etc/iscsi', '/var/lib/iscsi', '/mnt']),
   ...(machine.role === 'target' ? ['/etc/target'] : []),
+  ...(machine.role === 'control-plane' && lab.kubernetes?.endpoint !== undefined ? ['/etc/keepalived'] : []),
   ...(machine.role === 'nfs' || (nfsServerOf(lab) && nodesOf(lab).includes(machine)) ? ['/srv'] : []),
   ...(nodesOf(lab).includes(machine)
     ? [

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { describe, expect, test } from 'vitest'
 import type { Lab } from '../../../src/lab/lab.js'
 import { machineNamed } from '../../../src/lab/lab.js'
+import { machineFiles } from '../../../src/machine/files.js'
 import { pins } from '../../../src/parts/pins.js'
 import { type Equipment, equipmentFor } from '../../../src/provider/hosts/equip.js'
 import { loadLab } from '../../../src/registry.js'
@@ -11,7 +12,7 @@ const equipment = async (lab: Lab, name: string): Promise<Equipment> =>
   equipmentFor(lab, machineNamed(lab, name))
 
 describe('the equipment of a host', () => {
-  test.each(['iscsi', 'iscsi-ha', 'deployment-ha', 'statefulset'])(
+  test.each(['iscsi', 'iscsi-ha', 'deployment-ha', 'statefulset', 'control-planes'])(
     'the equipment in the lab %s is made of packages that the base disk has as well',
     async (name) => {
       const lab = await loadLab(name)
@@ -40,6 +41,35 @@ describe('the equipment of a host', () => {
     // Portals need the host's own network, which starts after the base disk's unit.
     expect(unit).toMatch(/^After=network-online\.target/m)
     expect(unit).not.toMatch(/^Before=.*network-online/m)
+  })
+
+  test('the equipment covers every unit that the lab file’s own files bring, so that none stays at work without its file', async () => {
+    for (const name of ['iscsi', 'iscsi-ha', 'deployment-ha', 'control-planes']) {
+      const lab = await loadLab(name)
+      for (const machine of lab.machines) {
+        const { units, files } = await equipmentFor(lab, machine)
+        const brought = [
+          ...files,
+          ...machineFiles(lab, machine, {
+            secrets: { bootstrapToken: 'aaaaaa.aaaaaaaaaaaaaaaa', clusterKey: 'x' },
+            lunDevice: (index) => `/dev/lab/lun${String(index)}`,
+          }),
+        ]
+          .map(
+            ({ path }) =>
+              /^\/etc\/systemd\/system\/([^/@]+\.(?:service|socket|mount|automount))$/.exec(path)?.[1],
+          )
+          .filter((unit) => unit !== undefined)
+        expect(units, `${name}, ${machine.name}`).toEqual(expect.arrayContaining(brought))
+      }
+    }
+  })
+
+  test('the equipment of one of several control planes is keepalived, for the address that they share', async () => {
+    const several = await equipment(await loadLab('control-planes'), 'master1')
+    expect(several.packages).toContain('keepalived')
+    expect(several.units).toEqual(expect.arrayContaining(['keepalived.service', 'lab-endpoint.service']))
+    expect((await equipment(await loadLab('iscsi-ha'), 'master')).packages).not.toContain('keepalived')
   })
 
   test('the equipment of a node is the programs and settings of the base disk, without swap', async () => {

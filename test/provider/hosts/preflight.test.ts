@@ -235,6 +235,17 @@ describe('the preflight of the hosts of a lab', () => {
     expect(found(hosts, lab)).toMatchObject([{ host: 'worker1', what: 'network', level: 'refuse' }])
   })
 
+  test('the preflight refuses control planes that share an address which is not in their network', async () => {
+    const lab = await loadLab('control-planes')
+    const [first = ''] = lab.machines.filter(({ role }) => role === 'control-plane').map(({ name }) => name)
+    const [finding, ...others] = found([asked(first)], lab)
+    expect(others).toEqual([])
+    expect(finding).toMatchObject({ host: first, what: 'network', level: 'refuse' })
+    expect(finding?.saw).toContain('is not in its network 10.0.0.0/24')
+    const own = { ...lab, kubernetes: { ...lab.kubernetes!, endpoint: '10.0.0.99' } }
+    expect(found([asked(first)], own)).toEqual([])
+  })
+
   test('the preflight uses the interface that hosts.yaml names for the address in the lab', async () => {
     const lab = await loadLab('iscsi-ha')
     const two = {
