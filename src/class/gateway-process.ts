@@ -27,14 +27,25 @@ export const refuseTaken = async (wanted: ClassFile): Promise<void> => {
   }
 }
 
-/** Starts the process that keeps the class, and restarts it whenever it ends unexpectedly. */
+/**
+ * Starts the process that keeps the class, and restarts it whenever it ends unexpectedly, as long as the class's file
+ * is there: someone may remove the folder of a class by hand.
+ */
 export const startGateway = async (lab: string): Promise<void> => {
   const paths = classPaths(lab)
   if (await holderOf(paths.gatewayLock)) return
   const log = await open(paths.gatewayLog, 'a', 0o600)
-  const loop = 'while :; do "$@"; code=$?; [ $code -ne 0 ] && [ $code -ne 4 ] || exit 0; sleep 1; done'
+  const loop =
+    'file=$1; shift; while [ -e "$file" ]; do "$@"; code=$?; [ $code -ne 0 ] && [ $code -ne 4 ] || exit 0; sleep 1; done'
   const serve = [process.execPath, join(projectRoot, 'dist', 'cli.js'), 'class', 'serve', '--lab', lab]
-  const [program = '', ...words] = inScope(`lab-class-${lab}`, {}, ['sh', '-c', loop, 'lab-class', ...serve])
+  const [program = '', ...words] = inScope(`lab-class-${lab}`, {}, [
+    'sh',
+    '-c',
+    loop,
+    'lab-class',
+    paths.file,
+    ...serve,
+  ])
   const child = spawn(program, words, { stdio: ['ignore', log.fd, log.fd], detached: true, cwd: '/' })
   child.unref()
   await log.close()
