@@ -47,10 +47,24 @@ const isAlive = (holder: Holder): boolean => {
   }
 }
 
-/** The holder in a lock file; undefined for invalid content, as after a power cut. */
+const isHolder = (value: unknown): value is Holder => {
+  const holder = value as Partial<Record<keyof Holder, unknown>> | null
+  return (
+    typeof holder?.pid === 'number' &&
+    typeof holder.started === 'string' &&
+    typeof holder.command === 'string' &&
+    typeof holder.since === 'string'
+  )
+}
+
+/**
+ * The holder in a lock file; undefined for invalid content, as after a power cut. A holder without a start time must
+ * not count: the start time of a process that does not exist is undefined as well, so it would live for ever.
+ */
 const holderIn = (text: string): Holder | undefined => {
   try {
-    return JSON.parse(text) as Holder
+    const value: unknown = JSON.parse(text)
+    return isHolder(value) ? value : undefined
   } catch {
     return undefined
   }

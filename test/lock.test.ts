@@ -1,8 +1,9 @@
-import { readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { holderOf, takeLock } from '../src/lock.js'
 import { dist } from './helpers/cli.js'
 import { temporaryFolder } from './helpers/folder.js'
 
@@ -228,6 +229,23 @@ describe('a lock whose holder is gone', () => {
     await two.gives()
     expect(await left()).toEqual([])
   })
+
+  test.each(['{', '\0', 'null', '{}', '[]', '[null]', '5', '"x"', '{"pid":1}', '{"pid":"1","started":"2"}'])(
+    'lab takes over a lock file that names no holder: %j',
+    async (text) => {
+      await mkdir(dirname(path))
+      await writeFile(path, text)
+      expect(await holderOf(path)).toBeUndefined()
+      const release = await takeLock(path, {
+        command: 'lab up a',
+        purpose: 'change',
+        signal: new AbortController().signal,
+      })
+      expect(await holderOf(path)).toMatchObject({ pid: process.pid, command: 'lab up a' })
+      await release()
+      expect(await left()).toEqual([])
+    },
+  )
 
   test('lab never gives the lock of a dead holder to two processes at once', async () => {
     // Each takes the lock, checks that it is alone, and leaves the lock as a killed process would: all others then
