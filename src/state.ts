@@ -228,20 +228,34 @@ export const readIfThere = (path: string): Promise<string | undefined> =>
     throw error
   })
 
+/** A value parsed from JSON: for all that is known of a damaged file, any of its fields may be missing or wrong. */
+export type Doubtful<T> = { readonly [Field in keyof T]?: unknown }
+
 /**
  * A record that lab keeps as JSON; undefined if there is none.
  * @param says what it should say, after its path
- * @param hint the command that writes it again
+ * @param isWhole whether an object has every field that its readers rely on: valid JSON may be a damaged record, too
+ * @param hint what to type to get out of it
  * @throws LabError `bad-state` if it is damaged
  */
-export const recordIfThere = async <T>(path: string, says: string, hint: string): Promise<T | undefined> => {
+export const recordIfThere = async <T>(
+  path: string,
+  says: string,
+  isWhole: (record: Doubtful<T>) => boolean,
+  hint: string,
+): Promise<T | undefined> => {
   const text = await readIfThere(path)
   if (text === undefined) return undefined
+  const damaged = (cause?: unknown): LabError =>
+    new LabError('bad-state', `${path} should say ${says}, but does not`, { hint, log: path, cause })
+  let value: unknown
   try {
-    return JSON.parse(text) as T
+    value = JSON.parse(text)
   } catch (cause) {
-    throw new LabError('bad-state', `${path} should say ${says}, but does not`, { hint, cause })
+    throw damaged(cause)
   }
+  if (typeof value !== 'object' || value === null || !isWhole(value)) throw damaged()
+  return value as T
 }
 
 let written = 0

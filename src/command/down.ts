@@ -12,7 +12,7 @@ import { printFailures } from '../command-line/fail.js'
 import { loadRunning } from '../lifecycle/load-lab.js'
 import { askForHosts } from '../lifecycle/existing-hosts.js'
 import { healFirst } from '../lifecycle/heal.js'
-import { providerInUse } from '../lifecycle/provider-in-use.js'
+import { providerToEnd } from '../lifecycle/provider-in-use.js'
 import { type Held, withLab } from '../command-line/with-lab.js'
 import { printJson } from '../command-line/json.js'
 import { asJson, type Io, type Options, type Verb, withWait } from '../command-line/verb.js'
@@ -36,13 +36,25 @@ const meant = async (nameOrPath: string): Promise<LabId> => {
 }
 
 /**
- * Undoes what `up` changed on machines that lab did not create. If the record of it is lost, the machines stay as
- * they are.
+ * Undoes what `up` changed on machines that lab did not create.
+ * @throws LabError if the lab cannot be read: nothing is removed then, because that would leave them as they are
  * @returns whether they are as they were
  */
-const giveBack = async (name: string, provider: Provider, { open, view }: Held, io: Io): Promise<boolean> => {
-  const lab = await loadRunning(name).catch(() => undefined)
-  if (!lab) return true
+const giveBack = async (
+  nameOrPath: string,
+  provider: Provider,
+  { open, view }: Held,
+  io: Io,
+): Promise<boolean> => {
+  const lab = await loadRunning(nameOrPath).catch((error: unknown) => {
+    // An `up` that was killed early has recorded the machines, and has not copied the lab file yet.
+    if (!(error instanceof LabError && error.code === 'no-such-lab')) throw error
+    throw new LabError('no-such-lab', `${nameOrPath} cannot be given back without its lab file`, {
+      hint: 'lab down FILE, with its lab file',
+      exitCode: exitCodes.usage,
+      cause: error,
+    })
+  })
   await askForHosts(lab, io)
   if (lab.cluster) {
     const session = await open(lab, provider)
@@ -66,13 +78,10 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
   return withLab(lab, { io, options, lock: 'down', keepEvents: true }, async (held) => {
     const { view } = held
     // If the record of the provider is damaged, every provider is tried: `down` ends a lab whatever state it is in.
-    const inUse = await providerInUse(lab).catch((error: unknown) => {
-      if (error instanceof LabError && error.code === 'bad-state') return undefined
-      throw error
-    })
+    const inUse = await providerToEnd(lab)
     const where = inUse ? [inUse] : await allProviders()
     let existed = existsSync(pathsOf(lab).root)
-    const asBefore = !inUse || inUse.machines !== undefined || (await giveBack(lab.name, inUse, held, io))
+    const asBefore = !inUse || inUse.machines !== undefined || (await giveBack(nameOrPath, inUse, held, io))
     /** The last look at each provider: the plan looks before it ends anything, and after it. */
     const looks = new Map<Provider, readonly Leftover[]>()
     const plan = planDown(lab, where, (provider, found) => {

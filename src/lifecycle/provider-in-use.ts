@@ -1,4 +1,5 @@
 /** The provider that a lab was brought up with, as recorded in its folder. */
+import { existsSync } from 'node:fs'
 import type { LabId } from '../identity.js'
 import { exitCodes, LabError } from '../error.js'
 import type { Lab, ProviderName } from '../lab/lab.js'
@@ -29,6 +30,21 @@ const forLab = async (provider: Provider, lab: LabId): Promise<Provider> =>
 /** The provider that a lab was brought up with; undefined if it is not up. */
 export const providerInUse = async (lab: LabId): Promise<Provider | undefined> => {
   const name = await providerNameInUse(lab)
+  return name && forLab(await providerNamed(name), lab)
+}
+
+/**
+ * The provider whose lab `down` ends. If its record is missing or damaged, the records of what existed before the lab
+ * tell: machines or a cluster that `lab` did not make must be given back, not forgotten.
+ * @returns undefined: it may be any that makes its own machines
+ */
+export const providerToEnd = async (lab: LabId): Promise<Provider | undefined> => {
+  const recorded = await providerNameInUse(lab).catch((error: unknown) => {
+    if (error instanceof LabError && error.code === 'bad-state') return undefined
+    throw error
+  })
+  const { hosts, cluster } = pathsOf(lab)
+  const name = recorded ?? (existsSync(hosts) ? 'hosts' : existsSync(cluster) ? 'cluster' : undefined)
   return name && forLab(await providerNamed(name), lab)
 }
 

@@ -286,6 +286,26 @@ describe.concurrent('files of a lab that a power cut emptied or cut short', () =
   })
 })
 
+describe.concurrent('a damaged record of what existed before a lab', () => {
+  test.each([
+    { file: 'hosts.json', provider: 'hosts\n', hint: 'lab hosts release FILE' },
+    { file: 'hosts.json', provider: '', hint: 'lab hosts release FILE' },
+    { file: 'cluster.json', provider: 'cluster\n', hint: 'lab up iscsi --kubeconfig FILE' },
+  ])(
+    'lab down does not say that the lab is gone, and keeps its folder: $file, provider $provider',
+    async ({ file, provider, hint }) => {
+      const desk = newDesk()
+      await desk.madeBefore('iscsi', { provider, [file]: '{}' })
+      const ran = await desk.lab(['down', 'iscsi'])
+      expect(ran.stderr).toContain(`iscsi/${file} should say which`)
+      expect(ran.stderr).toContain(hint)
+      expect(ran.stderr).not.toMatch(/defect of lab|^ +at /m)
+      expect(ran).toMatchObject({ exitCode: 1, stdout: '' })
+      expect(desk.contents()).toContain(`state/iscsi/${file}`)
+    },
+  )
+})
+
 test("a lab file cannot reach lab's own files through a folder of manifests with the same name", async () => {
   const { keepManifests } = await import('../../src/lifecycle/load-lab.js')
   const state = await temporaryFolder()

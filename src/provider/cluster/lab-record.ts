@@ -3,6 +3,7 @@
  */
 import type { LabId } from '../../identity.js'
 import type { DatabaseSpec, ExistingCluster, Lab, MachineSpec } from '../../lab/lab.js'
+import { quote } from '../../machine/sh.js'
 import { pathsOf, recordIfThere, writePrivate } from '../../state.js'
 
 /** A node as a machine of the lab. */
@@ -27,10 +28,14 @@ export interface KeptCluster extends ExistingCluster {
 
 /** Undefined: the lab uses no existing cluster. */
 export const keptCluster = (lab: LabId): Promise<KeptCluster | undefined> =>
-  recordIfThere(
+  recordIfThere<KeptCluster>(
     pathsOf(lab).cluster,
     `which cluster ${lab.name} uses`,
-    `lab up ${lab.name} --kubeconfig FILE`,
+    ({ context, server, owner, version, nodes }) =>
+      [context, server, owner, version].every((each) => typeof each === 'string') &&
+      Array.isArray(nodes) &&
+      nodes.every((node) => typeof (node as ClusterNode | null)?.name === 'string'),
+    `rm ${quote(pathsOf(lab).cluster)} && lab up ${lab.name} --kubeconfig FILE`,
   )
 
 export const keepCluster = (lab: LabId, kept: KeptCluster): Promise<void> =>

@@ -3,6 +3,7 @@ import type { LabId } from '../../identity.js'
 import { nthRange, parseSubnet, subnetText } from '../../lab/address.js'
 import type { HostsFile } from '../../lab/hosts-file.js'
 import { type Lab, nodesOf } from '../../lab/lab.js'
+import { quote } from '../../machine/sh.js'
 import { pathsOf, recordIfThere, writePrivate } from '../../state.js'
 import { type Asked, interfaceOf } from './asked.js'
 
@@ -24,9 +25,25 @@ export interface KeptHosts {
   readonly returned: readonly string[]
 }
 
-/** Undefined: the lab has no hosts. */
+/**
+ * Undefined: the lab has no hosts.
+ * @throws LabError `bad-state` if the record is damaged; the record on each host is then enough to give it back
+ */
 export const keptHosts = (lab: LabId): Promise<KeptHosts | undefined> =>
-  recordIfThere(pathsOf(lab).hosts, `which hosts ${lab.name} has`, `lab up ${lab.name} --hosts FILE`)
+  recordIfThere<KeptHosts>(
+    pathsOf(lab).hosts,
+    `which hosts ${lab.name} has`,
+    ({ file, machines, returned }) => {
+      const { hosts, jumpHosts } = (file ?? {}) as Partial<HostsFile>
+      return (
+        [hosts, jumpHosts, machines].every(
+          (list) =>
+            Array.isArray(list) && list.every((one) => typeof (one as Placed | null)?.name === 'string'),
+        ) && Array.isArray(returned)
+      )
+    },
+    `to give them back: rm -r ${quote(pathsOf(lab).root)} && lab hosts release FILE, with its hosts.yaml`,
+  )
 
 export const keepHosts = (lab: LabId, kept: KeptHosts): Promise<void> =>
   writePrivate(pathsOf(lab).hosts, JSON.stringify(kept, null, 2))
