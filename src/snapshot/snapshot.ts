@@ -2,12 +2,13 @@
  * Snapshots: a whole lab at one moment, kept in its folder. A snapshot is complete or does not exist: it is written
  * under another name, and renamed when all of it is on disk.
  */
+import { existsSync } from 'node:fs'
 import { cp, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
 import type { LabId } from '../identity.js'
 import { groupOf, type Provider } from '../provider/provider.js'
-import { freeSpace, pathsOf, readIfThere } from '../state.js'
+import { freeSpace, pathsOf, readIfThere, recordIfThere } from '../state.js'
 
 /** The snapshot of a lab as its file says, which `lab up` takes. */
 export const cleanName = 'clean'
@@ -52,16 +53,26 @@ export const refuseName = (name: string): void => {
   )
 }
 
-export const readSnapshot = async (lab: LabId, name: string): Promise<Snapshot | undefined> => {
-  const text = await readIfThere(join(folderOf(lab), name, about))
-  return text === undefined ? undefined : (JSON.parse(text) as Snapshot)
-}
+/** @throws LabError `bad-state` if its description is damaged; it can be removed, or replaced */
+export const readSnapshot = (lab: LabId, name: string): Promise<Snapshot | undefined> =>
+  recordIfThere<Snapshot>(
+    join(folderOf(lab), name, about),
+    'when and how this snapshot was taken',
+    (one) =>
+      one.name === name &&
+      typeof one.taken === 'string' &&
+      Array.isArray(one.machines) &&
+      (one.while === 'off' || one.while === 'paused') &&
+      typeof one.bytes === 'number' &&
+      typeof one.pausedFor === 'number',
+    `lab snapshots ${lab.name} --remove ${name}`,
+  )
 
 /** Exists during an exercise: `lab up` then leaves the snapshot for a reset alone. */
 export const exerciseMark = (lab: LabId): string => join(pathsOf(lab).learn, 'open')
 
-export const hasSnapshot = async (lab: LabId, name: string): Promise<boolean> =>
-  (await readSnapshot(lab, name)) !== undefined
+/** Whether there is a snapshot of this name, even if its description is damaged. */
+export const hasSnapshot = (lab: LabId, name: string): boolean => existsSync(join(folderOf(lab), name, about))
 
 /** The snapshots of a lab, the oldest first. */
 export const snapshotsOf = async (lab: LabId): Promise<readonly Snapshot[]> => {
@@ -86,7 +97,7 @@ export const noSuchSnapshot = async (lab: LabId, name: string): Promise<LabError
 /** @throws LabError if there is none of this name */
 export const removeSnapshot = async (lab: LabId, name: string): Promise<void> => {
   refuseName(name)
-  if (!(await readSnapshot(lab, name))) throw await noSuchSnapshot(lab, name)
+  if (!hasSnapshot(lab, name)) throw await noSuchSnapshot(lab, name)
   // Under another name first: an incomplete one must not look complete.
   const gone = join(folderOf(lab), `.${name}.old`)
   await rm(gone, { recursive: true, force: true })
@@ -118,12 +129,16 @@ export const copyEntries = async (from: string, into: string): Promise<void> => 
 
 /**
  * Whether the lab file is the one of this snapshot. Then a repaired lab keeps its snapshot: a reset should remove what
- * was done to the lab since.
+ * was done to the lab since. A damaged snapshot fits nothing, so that it is replaced.
  */
 export const fits = async (lab: LabId, name: string): Promise<boolean> => {
   const { root } = pathsOf(lab)
   const own = join(folderOf(lab), name)
-  if (!(await readSnapshot(lab, name))) return false
+  const found = await readSnapshot(lab, name).catch((error: unknown) => {
+    if (error instanceof LabError && error.code === 'bad-state') return undefined
+    throw error
+  })
+  if (!found) return false
   const text = async (folder: string): Promise<string> => {
     const entries = await readdir(join(folder, 'manifests'), { recursive: true, withFileTypes: true }).catch(
       () => [],

@@ -13,7 +13,7 @@ import {
   about,
   copyEntries,
   folderOf,
-  readSnapshot,
+  hasSnapshot,
   refuseFull,
   refuseName,
   type Snapshot,
@@ -96,7 +96,7 @@ export const takeSnapshot = async (
   const { lab, provider, signal } = context
   refuseName(name)
   const group = groupOf(provider, 'snapshots')
-  if (!replace && (await readSnapshot(lab, name)))
+  if (!replace && hasSnapshot(lab, name))
     throw new LabError('snapshot-exists', `${lab.name} already has a snapshot called ${name}`, {
       hint: `lab snapshot ${lab.name} ${name} --replace`,
       exitCode: exitCodes.usage,

@@ -1,4 +1,4 @@
-/** Snapshots of a lab, with files as disks. test/e2e/snapshot.test.ts uses real labs. */
+/** Snapshots of a lab, with files as disks. test/e2e/learn.test.ts restores one on real machines. */
 import { existsSync } from 'node:fs'
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -144,6 +144,30 @@ test('a second snapshot of the same name is refused unless it should replace the
   await putBack(lab, contextWith(off).provider, 'one')
   expect(await readFile(disk('target'), 'utf8')).toBe('second')
 })
+
+test.each(['', '{', 'null', '{}', '[]', '{"name":"one","taken":5}'])(
+  'a snapshot whose description is damaged is named, and can be removed or replaced: %j',
+  async (text) => {
+    const context = contextWith(off)
+    const description = join(pathsOf(lab).snapshots, 'one', 'snapshot.json')
+    const damage = async (): Promise<void> => {
+      await takeSnapshot(context, 'one', { replace: true })
+      await writeFile(description, text)
+    }
+    await damage()
+    const named = { code: 'bad-state', hint: 'lab snapshots iscsi --remove one' }
+    await expect(snapshotsOf(lab)).rejects.toMatchObject(named)
+    await expect(putBack(lab, context.provider, 'one')).rejects.toMatchObject(named)
+    await expect(takeSnapshot(context, 'one')).rejects.toMatchObject({ code: 'snapshot-exists' })
+    // lab up then takes it again.
+    expect(await fits(lab, 'one')).toBe(false)
+    await removeSnapshot(lab, 'one')
+    expect(await snapshotsOf(lab)).toEqual([])
+    await damage()
+    await takeSnapshot(context, 'one', { replace: true })
+    expect(await snapshotsOf(lab)).toMatchObject([{ name: 'one' }])
+  },
+)
 
 test('an incomplete snapshot does not count', async () => {
   await mkdir(join(pathsOf(lab).snapshots, '.one.new', 'disks'), { recursive: true })
