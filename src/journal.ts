@@ -49,11 +49,21 @@ export interface JournalEntry extends Omit<z.output<typeof entrySchema>, 'kind' 
  */
 const journalOf = (lab: LabId): string => pathsOf(lab).faults
 
+/** What must be undone is then unknown, so no command may act as if nothing were to be undone. */
+const damaged = (lab: LabId, path: string, cause: unknown): LabError =>
+  new LabError('bad-journal', `${path}: not a fault to undo`, {
+    hint: `lab down ${lab.name}\nor undo by hand what it may be about, then: rm -r ${path}`,
+    log: path,
+    cause,
+  })
+
 /** All open entries, in the order of the actions. */
 export const readJournal = async (lab: LabId): Promise<readonly JournalEntry[]> => {
   const folder = journalOf(lab)
   const names = await readdir(folder).catch((error: unknown) => {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') return []
+    if (code === 'ENOTDIR') throw damaged(lab, folder, error)
     throw error
   })
   const entries = await Promise.all(
@@ -62,18 +72,13 @@ export const readJournal = async (lab: LabId): Promise<readonly JournalEntry[]> 
       .sort()
       .map(async (id): Promise<JournalEntry | undefined> => {
         const path = join(folder, id)
-        // An entry that was listed a moment ago may have been undone since.
-        const text = await readFile(path, 'utf8').catch(() => undefined)
-        if (text === undefined) return undefined
         try {
-          const { kind, ...entry } = entrySchema.parse(JSON.parse(text))
+          const { kind, ...entry } = entrySchema.parse(JSON.parse(await readFile(path, 'utf8')))
           return { id, kind: kind ?? kindOf(entry.fault), ...entry }
         } catch (error) {
-          throw new LabError('bad-journal', `${path}: not a fault to undo`, {
-            cause: error,
-            hint: `lab down ${lab.name}`,
-            log: path,
-          })
+          // An entry that was listed a moment ago may have been undone since. One that cannot be read was not.
+          if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+          throw damaged(lab, path, error)
         }
       }),
   )

@@ -42,7 +42,10 @@ export const undoAct = <Fields extends z.ZodRawShape>(
     carryOut: async (context, entry) => {
       const read = schema.safeParse(entry.undo)
       if (!read.success)
-        throw new LabError('bad-journal', `${entry.id}: ${name} lacks what it needs`, { cause: read.error })
+        throw new LabError('bad-journal', `${entry.id}: ${name} lacks what it needs`, {
+          hint: `lab down ${context.lab.name}`,
+          cause: read.error,
+        })
       await carryOut(context, read.data as never, entry)
     },
   }

@@ -1,6 +1,7 @@
 /** Everything that brings a lab up, in order: nothing is made before the preflight has passed. */
 import { existsSync } from 'node:fs'
 import { exitCodes, LabError } from '../error.js'
+import { readJournal } from '../journal.js'
 import { type Lab, pairsOf } from '../lab/lab.js'
 import type { LabText } from '../lab/load.js'
 import type { Agreement, PartProgress } from '../parts/preparation.js'
@@ -16,7 +17,7 @@ import { takeSnapshot } from '../snapshot/take.js'
 import { keepSecrets, pathsOf } from '../state.js'
 import { planNow } from '../up.js'
 import { writeAccess } from './access.js'
-import { healFirst } from './heal.js'
+import { healFirst, refuseUndone } from './heal.js'
 import { keepManifests, rememberLab } from './load-lab.js'
 import { type PartsSource, prepareParts } from './parts.js'
 import { rememberProvider } from './provider-in-use.js'
@@ -63,7 +64,7 @@ const keepClean = async (session: Session, report: Report, notice: (text: string
   if (why !== undefined || report.results.every(({ outcome }) => outcome !== 'changed')) return
   if (await fits(lab, cleanName)) return
   // A learner whose exercise changes the lab file goes back to the file from before.
-  if (existsSync(exerciseMark(lab)) && (await hasSnapshot(lab, cleanName))) return
+  if (existsSync(exerciseMark(lab)) && hasSnapshot(lab, cleanName)) return
   try {
     await takeSnapshot(session, cleanName, { replace: true })
   } catch (error) {
@@ -129,8 +130,10 @@ export const bringUp = async (
 ): Promise<Report> => {
   const { signal, agree, notice, part, event } = audience
   await refuseProblems(lab, provider, audience)
-  await prepareParts(lab, provider, source, { signal, agree, notice, progress: part })
+  // Before the parts, which may take long.
   await refuseHalfRestored(lab)
+  await readJournal(lab)
+  await prepareParts(lab, provider, source, { signal, agree, notice, progress: part })
   await remember(read, lab, provider)
   const session = await open(lab, provider)
   await healFirst(session, notice)
@@ -139,6 +142,8 @@ export const bringUp = async (
   const report = await runPlan(plan, 'apply', session, event)
   // This undo needs the lab to be up: only an API server can uncordon a node.
   await healFirst(session, notice)
+  // The report of a failed plan says more.
+  if (succeeded(report)) await refuseUndone(lab)
   if (snapshot && succeeded(report)) await keepClean(session, report, notice)
   return confirmed(report, plan, session, event)
 }

@@ -21,7 +21,7 @@ import { runScenario, type ScenarioRequest } from '../trial/scenario.js'
 import type { TrialEvent } from '../trial/trial-event.js'
 import { planNow } from '../up.js'
 import { maskKnown } from '../view/secrets.js'
-import { healFirst } from './heal.js'
+import { healFirst, refuseUndone } from './heal.js'
 import { versionsOf } from './versions.js'
 
 /** What a series is shown with. */
@@ -54,7 +54,12 @@ export const makeReady = async (
   const [corrected, host] = await Promise.all([setClocks(healer), measureHost()])
   for (const clock of corrected) notice(`${clock}: it was set`)
   const plan = await planNow(lab, provider)
-  if (healed) await runPlan(plan, 'apply', healer, () => undefined)
+  if (healed) {
+    await runPlan(plan, 'apply', healer, () => undefined)
+    // What needed an API server can be undone now. A run on top of another fault would prove nothing.
+    await healFirst(healer, notice)
+    await refuseUndone(lab)
+  }
   return { lab, session, healer, plan, host, versions: await versionsOf(session) }
 }
 

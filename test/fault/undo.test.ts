@@ -1,5 +1,5 @@
 /** The journal of faults, and how its entries are undone. */
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execaSync } from 'execa'
 import { beforeEach, expect, test, vi } from 'vitest'
@@ -193,6 +193,26 @@ test('targets are enabled again also where another machine of the pair serves th
     .replace('target: ', '')
     .replaceAll('/sys/kernel/config/target/iscsi', await temporaryFolder())
   expect(execaSync('sh', ['-c', nowhere], { reject: false })).toMatchObject({ exitCode: 0, stderr: '' })
+})
+
+test.each(['', '{', 'null', '[]', '5'])(
+  'a damaged entry of the journal is no empty journal: %j',
+  async (text) => {
+    await mkdir(journal(), { recursive: true })
+    await writeFile(join(journal(), '1.json'), text)
+    await expect(readJournal(lab)).rejects.toMatchObject({
+      code: 'bad-journal',
+      hint: expect.stringMatching(/^lab down iscsi-ha\nor .*rm -r \S+\/faults\/1\.json$/),
+    })
+  },
+)
+
+test('an entry or a journal that cannot be read is reported, rather than taken for undone', async () => {
+  await mkdir(join(journal(), '1.json'), { recursive: true })
+  await expect(readJournal(lab)).rejects.toThrow('faults/1.json: not a fault to undo')
+  await rm(journal(), { recursive: true })
+  await writeFile(journal(), '')
+  await expect(readJournal(lab)).rejects.toThrow('faults: not a fault to undo')
 })
 
 test('targets with any kind of name are enabled again, not only those that start with iqn', async () => {
