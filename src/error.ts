@@ -120,6 +120,20 @@ const systemReasons: Readonly<Record<string, string>> = {
 /** The explanation of a system error such as `ENOSPC`; undefined for errors that may be a defect of lab. */
 export const systemReason = (code: string | undefined): string | undefined => systemReasons[code ?? '']
 
+/** What to type about a system error. */
+const systemHint = (code: string, where: string | undefined): string | undefined => {
+  const hints: Readonly<Record<string, string>> = {
+    ENOSPC: ['df -h', where].join(' ').trim(),
+    EDQUOT: ['df -h', where].join(' ').trim(),
+    EIO: 'dmesg | tail',
+    EMFILE: 'ulimit -n 4096',
+    ENFILE: 'cat /proc/sys/fs/file-nr',
+    ENOMEM: 'free -h',
+    EAGAIN: 'ulimit -u',
+  }
+  return hints[code] ?? (where === undefined ? undefined : `ls -ld ${where}`)
+}
+
 const systemVerbs: Readonly<Record<string, string>> = {
   open: 'opened',
   read: 'read',
@@ -157,10 +171,7 @@ export const systemError = (error: unknown, named?: string): LabError | undefine
     `system-${code.toLowerCase()}`,
     `${what} cannot be ${program === undefined ? (systemVerbs[syscall] ?? 'written') : 'started'}: ${reason}`,
     {
-      ...(code === 'ENOSPC' || code === 'EDQUOT' ? { hint: ['df -h', where].join(' ').trim() } : {}),
-      ...(where !== undefined && ['EACCES', 'EPERM', 'EROFS'].includes(code)
-        ? { hint: `ls -ld ${where}` }
-        : {}),
+      hint: systemHint(code, where),
       exitCode: exitCodes.host,
       cause: error,
     },

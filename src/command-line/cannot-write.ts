@@ -1,3 +1,4 @@
+import { dirname } from 'node:path'
 import { exitCodes, LabError, messageOf } from '../error.js'
 
 /** The hint for a path that cannot be written. */
@@ -9,6 +10,10 @@ export const cannotWrite =
     throw new LabError(
       'cannot-write',
       `${path} cannot be written: ${code === undefined || why.startsWith(code) ? '' : `${code}: `}${why}`,
-      { exitCode: exitCodes.usage, cause: error },
+      {
+        hint: `ls -ld ${dirname(path)}; or name another place`,
+        exitCode: exitCodes.usage,
+        cause: error,
+      },
     )
   }

@@ -94,6 +94,7 @@ export const initLab = (name: string, from?: string): string => {
   const problem = labNameProblem(name)
   if (problem)
     throw new LabError('bad-lab-name', `a lab cannot have this name: ${problem}`, {
+      hint: 'lab init my-lab',
       exitCode: exitCodes.usage,
     })
   const schema = join(shippedFolder, 'lab.schema.json')

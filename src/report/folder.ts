@@ -82,6 +82,8 @@ export const readRuns = async (folder: string): Promise<readonly RunReport[]> =>
     throw new LabError('bad-report', `${path}: not a report of lab run`, {
       cause: error,
       exitCode: exitCodes.usage,
+      hint: 'lab run LAB SCENARIO writes a new one',
+      log: path,
     })
   }
 }

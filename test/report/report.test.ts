@@ -395,7 +395,11 @@ describe('the folder of a report', () => {
     await expect(readRuns(folder)).rejects.toMatchObject({ code: 'no-report', exitCode: 2 })
     for (const text of ['', '{', '{}', JSON.stringify({ ...good, verdict: 'MAYBE' })]) {
       await writeFile(join(folder, runFiles.json), text)
-      await expect(readRuns(folder)).rejects.toMatchObject({ code: 'bad-report', exitCode: 2 })
+      await expect(readRuns(folder)).rejects.toMatchObject({
+        code: 'bad-report',
+        exitCode: 2,
+        hint: 'lab run LAB SCENARIO writes a new one',
+      })
     }
   })
 })

@@ -30,6 +30,14 @@ describe('an error that a user can act on', () => {
     expect(printError(error, false).split('\n')).toEqual(want)
   })
 
+  test.each([
+    ...['EACCES', 'EPERM', 'EROFS', 'ENOSPC', 'EDQUOT', 'EFBIG', 'EIO', 'ELOOP', 'ENAMETOOLONG', 'ENOTDIR'],
+    ...['EISDIR', 'EMFILE', 'ENFILE', 'ENOMEM', 'EAGAIN', 'ESTALE', 'ENOTSUP'],
+  ])('an error of the host says what failed, why, and what to type: %s', (code) => {
+    const text = printError(Object.assign(new Error(code), { code, syscall: 'open', path: '/srv/x' }), false)
+    expect(text).toMatch(/^✖ \/srv\/x cannot be opened: .+\n  Hint: .+$/)
+  })
+
   test('an error is printed in colour', () => {
     expect(printError(new LabError('x', 'no', { hint: 'yes' }), true)).toBe(
       '\u001b[31m✖\u001b[39m no\n  \u001b[1mHint:\u001b[22m yes',
