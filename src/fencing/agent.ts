@@ -72,7 +72,17 @@ interface Attempts {
   /** The time of the next attempt, by `performance.now`. */
   next: number
   rest: number
-  complaint?: { readonly text: string; readonly at: number }
+  readonly complain: (text: string) => void
+}
+
+/** Passes on an error, but the same one as before only once a minute: the agent looks five times a second. */
+const complaining = (notice: (text: string) => void): ((text: string) => void) => {
+  let last: { readonly text: string; readonly at: number } | undefined
+  return (text) => {
+    if (last?.text === text && performance.now() - last.at < sameComplaint) return
+    last = { text, at: performance.now() }
+    notice(text)
+  }
 }
 
 /**
@@ -197,12 +207,6 @@ export const fencingAgent = async (
   }
 
   const attempt = async (node: string, now: Attempts): Promise<void> => {
-    const complain = (text: string): void => {
-      const last = now.complaint
-      if (last?.text === text && performance.now() - last.at < sameComplaint) return
-      now.complaint = { text, at: performance.now() }
-      notice(text)
-    }
     const bounded = AbortSignal.any([signal, AbortSignal.timeout(attemptDeadline)])
     try {
       const done = await attemptFence(
@@ -226,7 +230,7 @@ export const fencingAgent = async (
       }
     } catch (error) {
       if (!signal.aborted)
-        complain(
+        now.complain(
           `fence: ${node}: ${bounded.aborted ? `not confirmed within ${String(attemptDeadline / 1000)} s` : messageOf(error)}`,
         )
     } finally {
@@ -237,7 +241,12 @@ export const fencingAgent = async (
   }
 
   const begin = (node: string): void => {
-    const now = attempts.get(node) ?? { running: false, next: 0, rest: firstRest }
+    const now = attempts.get(node) ?? {
+      running: false,
+      next: 0,
+      rest: firstRest,
+      complain: complaining(notice),
+    }
     if (now.running || performance.now() < now.next) return
     attempts.set(node, now)
     now.running = true
@@ -246,6 +255,7 @@ export const fencingAgent = async (
     work.finally(() => working.delete(work)).catch(() => undefined)
   }
 
+  const complain = complaining(notice)
   while (!signal.aborted) {
     try {
       const states = await provider.states(lab)
@@ -264,7 +274,7 @@ export const fencingAgent = async (
         for (const node of wanted) begin(node)
       }
     } catch (error) {
-      notice(`fence: ${messageOf(error)}`)
+      complain(`fence: ${messageOf(error)}`)
     }
     await delay(pause, undefined, { signal }).catch(() => undefined)
   }

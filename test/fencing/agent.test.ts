@@ -1,10 +1,12 @@
 /** Which node is fenced, and when: provider, API server and target are fakes that fail at a chosen moment. */
 import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { fencingAgent } from '../../src/fencing/agent.js'
 import type { Fenced, FenceMethod } from '../../src/fencing/fence.js'
 import { readJournal } from '../../src/journal.js'
+import { machinesWith } from '../../src/lab/lab.js'
 import { loadLab, registry } from '../../src/registry.js'
 import type { WatchEvent } from '../../src/machine/kubectl.js'
 import type { Context } from '../../src/context.js'
@@ -12,18 +14,20 @@ import { undoAll } from '../../src/trial/undo.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
-const lab = await loadLab('iscsi-ha')
+const iscsiHa = await loadLab('iscsi-ha')
+const lab = iscsiHa
+const threeWorkers = await loadLab(join(import.meta.dirname, '../lab/valid/three-workers.yaml'))
 const ending: AbortController[] = []
 beforeEach(async () => {
   vi.stubEnv('LAB_STATE', await temporaryFolder())
-  await mkdir(pathsOf(lab).root, { recursive: true })
 })
 afterEach(() => {
   vi.restoreAllMocks()
   for (const each of ending.splice(0)) each.abort()
 })
 
-const watched = async (method: FenceMethod) => {
+const watched = async (method: FenceMethod, lab = iscsiHa) => {
+  await mkdir(pathsOf(lab).root, { recursive: true })
   const abort = new AbortController()
   ending.push(abort)
   const world = {
@@ -32,6 +36,10 @@ const watched = async (method: FenceMethod) => {
     suspended: false,
     targetAnswers: true,
     cutWorks: true,
+    /** Its power switch never answers. */
+    hangs: undefined as string | undefined,
+    statesFail: false,
+    notices: [] as string[],
     /** In order. */
     done: [] as string[],
     fenced: [] as Fenced[],
@@ -56,15 +64,18 @@ const watched = async (method: FenceMethod) => {
     lab,
     signal: abort.signal,
     provider: {
-      states: async () =>
-        lab.machines.map(({ name }) => ({
+      states: async () => {
+        if (world.statesFail) throw new Error('no supervisor')
+        return lab.machines.map(({ name }) => ({
           name,
           status: world.runs.has(name) ? 'running' : 'stopped',
           detail: `run ${String(world.runs.get(name))}`,
-        })),
+        }))
+      },
       power: {
         cut: async (_lab: unknown, name: string) => {
           world.done.push(`cut ${name}`)
+          if (world.hangs === name) await new Promise(() => undefined)
           if (world.cutWorks) world.runs.delete(name)
         },
       },
@@ -108,7 +119,7 @@ const watched = async (method: FenceMethod) => {
       fenced: (seen) => {
         world.fenced.push(seen)
       },
-      notice: () => undefined,
+      notice: (text) => void world.notices.push(text),
       looked: (armed) => {
         world.armed = armed
       },
@@ -116,7 +127,9 @@ const watched = async (method: FenceMethod) => {
     abort.signal,
   )
   agent.catch(() => undefined)
-  await vi.waitFor(() => expect(world.armed).toEqual(['worker1', 'worker2']), { timeout: patience })
+  await vi.waitFor(() => expect(world.armed).toEqual(machinesWith(lab, 'worker').map(({ name }) => name)), {
+    timeout: patience,
+  })
   return { world, node, remove, context }
 }
 
@@ -304,4 +317,35 @@ test('the agent ignores what Kubernetes reports about an earlier boot, however o
     node('worker1', true, run)
     await vi.waitFor(() => expect(world.armed).toContain('worker1'), { timeout: patience })
   }
+})
+
+test('a fence that hangs delays no other fence, is given up after a while, and is tried again', async () => {
+  const giveUp = new AbortController()
+  vi.spyOn(AbortSignal, 'timeout').mockReturnValueOnce(giveUp.signal)
+  const { world, node } = await watched('power', threeWorkers)
+  world.hangs = 'worker1'
+  node('worker1', false, 1)
+  await vi.waitFor(() => expect(world.done).toEqual(['cut worker1']), { timeout: patience })
+  node('worker2', false, 1)
+  await oneIsFenced(world)
+  expect(world.done).toEqual(['cut worker1', 'cut worker2', 'taint node worker2'])
+  world.hangs = undefined
+  giveUp.abort()
+  await vi.waitFor(() => expect(world.fenced).toHaveLength(2), { timeout: patience })
+  expect(world.notices).toContain('fence: worker1: not confirmed within 35 s')
+  expect(world.done.slice(3)).toEqual(['cut worker1', 'taint node worker1'])
+  // The second attempt continues the fence of the first: there is one undo of each kind.
+  const undos = (await readJournal(threeWorkers)).filter(({ undo }) => undo.machine === 'worker1')
+  expect(undos.map(({ undo }) => undo.do)).toEqual(['boot-afresh', 'untaint'])
+})
+
+test('the agent reports an error that lasts once, not at every look, and works again afterwards', async () => {
+  const { world } = await watched('power')
+  world.statesFail = true
+  await vi.waitFor(() => expect(world.notices).not.toEqual([]), { timeout: patience })
+  await aWhile()
+  expect(world.notices).toEqual(['fence: no supervisor'])
+  world.statesFail = false
+  world.runs.delete('worker1')
+  await oneIsFenced(world)
 })

@@ -1,7 +1,7 @@
 /**
  * Which initiators a target admits, by the very scripts that run on a target machine. The kernel's configfs is
  * replaced by a tmpfs in a mount namespace: the test is which access lists exist afterwards. It needs root;
- * test/e2e/fences.test.ts does the same on real machines.
+ * test/e2e/faults.test.ts does the same on real machines.
  */
 import { execa } from 'execa'
 import { readFile } from 'node:fs/promises'
