@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { readFile, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
+import { quote } from '../machine/sh.js'
 import type { Preparation } from './preparation.js'
 import { Cache, cacheRoot, openCache, type OldPart } from './cache.js'
 import { type Architecture, architectures, hostArchitecture } from './architecture.js'
@@ -128,13 +129,37 @@ const resultOf = (from: Known): PreparedParts => {
   }
 }
 
-/** The paths of all parts if every one exists. Asks only the file system, and takes milliseconds. */
+/**
+ * The folder of a part is complete when it is made, so a file that is missing or empty was damaged later.
+ * @throws LabError `broken-part`
+ */
+const refuseBroken = async ({ kernel, baseDisk, kubectl, kubeadm }: PreparedParts): Promise<void> => {
+  for (const path of [kernel, baseDisk, kubectl, kubeadm]) {
+    const { size } = await stat(path).catch((error: unknown) => {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { size: 0 }
+      throw error
+    })
+    if (size === 0)
+      throw new LabError('broken-part', `${path} is missing or empty, although its part was made`, {
+        hint: `rm -r ${quote(dirname(path))} && lab prepare`,
+        exitCode: exitCodes.host,
+      })
+  }
+}
+
+/**
+ * The paths of all parts if every one exists. Asks only the file system, and takes milliseconds.
+ * @throws LabError `broken-part` if one lacks its file
+ */
 export const preparedParts = async (
   options: PartsOptions = {},
 ): Promise<PreparedParts | { readonly missing: readonly string[] }> => {
   const from = known(options.images)
   const missing = targets.filter((id) => !from.cache.has(keyOf(from, id)))
-  return Promise.resolve(missing.length > 0 ? { missing } : resultOf(from))
+  if (missing.length > 0) return { missing }
+  const parts = resultOf(from)
+  await refuseBroken(parts)
+  return parts
 }
 
 /** A part that machines are made of. */
