@@ -1,16 +1,40 @@
 /**
  * Gives a host back as it was found: every recorded change is undone, and the host is compared with its earlier state.
  */
+import { exitCodes, LabError } from '../../error.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
 import { type Holder, holderIn, lockFile } from './lock.js'
 import { askManifest, manifestDifference, manifestFile } from './manifest.js'
-import { hostFolder, runAsRoot } from './undo-record.js'
+import { hostFolder, readRecord, runAsRoot } from './undo-record.js'
 import { undoRecord } from './undo.js'
 
-/** Undefined: the host is free. */
-export const readHolder = async (root: Transport): Promise<Holder | undefined> =>
-  holderIn(await runAsRoot(root, `cat ${lockFile} 2>/dev/null; true`, { what: 'reading the lock' }))
+/**
+ * Undefined: the host is free.
+ * @throws LabError `bad-lock` if it is not known who has it: such a host counts neither as free nor as given back
+ */
+export const readHolder = async (root: Transport): Promise<Holder | undefined> => {
+  const said = await runAsRoot(root, `[ ! -e ${lockFile} ] || { echo there; cat ${lockFile}; }`, {
+    what: 'reading the lock',
+  })
+  if (said.trim() === '') return undefined
+  const holder = holderIn(said.slice(said.indexOf('\n') + 1))
+  if (holder) return holder
+  throw new LabError('bad-lock', `${root.address}: ${lockFile} does not say which lab uses it`, {
+    hint: `if no lab uses it any more, type there: rm ${lockFile}`,
+    exitCode: exitCodes.host,
+  })
+}
+
+/**
+ * Who has a host that a lab is about to give back. Without its lock, which somebody may have removed, it may still have
+ * what was changed for the lab: it is free only if nothing is recorded either.
+ */
+export const holderToReturn = async (
+  root: Transport,
+  mine: Pick<Holder, 'key' | 'lab'>,
+): Promise<Pick<Holder, 'key' | 'lab'> | undefined> =>
+  (await readHolder(root)) ?? ((await readRecord(root)).length > 0 ? mine : undefined)
 
 /** The line that gives a lab access as root; its end names the lab. */
 export const keyLineOf = ({ key, lab }: Pick<Holder, 'key' | 'lab'>): string =>
@@ -19,7 +43,7 @@ export const keyLineOf = ({ key, lab }: Pick<Holder, 'key' | 'lab'>): string =>
 /** @param holder the lab that uses it @returns the differences from before, one line each */
 export const handBack = async (
   root: Transport,
-  holder: Holder,
+  holder: Pick<Holder, 'key' | 'lab'>,
   progress: (note: string) => void,
 ): Promise<readonly string[]> => {
   await undoRecord(root, progress)

@@ -17,7 +17,7 @@ import { pathsOf, removeState } from '../../state.js'
 import type { Leftover, MachineState, Power, Problem, Provider } from '../provider.js'
 import { equip, lookEquipped, lunLink } from './equip.js'
 import { keepReturned, keepTaken, type KeptHosts, keptHosts } from './lab-record.js'
-import { handBack, keyLineOf, readHolder } from './give-back.js'
+import { handBack, holderToReturn, keyLineOf, readHolder } from './give-back.js'
 import { type Holder, holderText, lockFile } from './lock.js'
 import { Logins, patience } from './login.js'
 import { askManifest, manifestFile } from './manifest.js'
@@ -174,10 +174,11 @@ const giveBack = async (lab: Lab, machine: MachineSpec, progress: (note: string)
   if (kept.returned.includes(machine.name)) return
   const { root, close } = await anyRoot(lab, kept, machine.name)
   try {
-    const holder = await readHolder(root)
-    const mine = await keyOf(lab)
-    if (holder && holder.key !== mine)
-      throw new LabError('host-taken', `${machine.name}: ${holderText(holder)}, and not this lab`)
+    const mine = { key: await keyOf(lab), lab: wordOf(lab) }
+    const other = await readHolder(root)
+    if (other && other.key !== mine.key)
+      throw new LabError('host-taken', `${machine.name}: ${holderText(other)}, and not this lab`)
+    const holder = await holderToReturn(root, mine)
     if (holder) differences.set(`${wordOf(lab)} ${machine.name}`, await handBack(root, holder, progress))
     await keepReturned(lab, machine.name)
   } finally {

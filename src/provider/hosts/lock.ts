@@ -14,10 +14,12 @@ export interface Holder {
   readonly since: string
 }
 
-/** Undefined: the host is free. */
+/** Undefined: the text names nobody, because there is no lock or because it is damaged. */
 export const holderIn = (text: string): Holder | undefined => {
   try {
-    return JSON.parse(text) as Holder
+    const holder = JSON.parse(text) as Partial<Record<keyof Holder, unknown>> | null
+    const fields = [holder?.who, holder?.lab, holder?.key, holder?.since]
+    return fields.every((field) => typeof field === 'string') ? (holder as Holder) : undefined
   } catch {
     return undefined
   }
