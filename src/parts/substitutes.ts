@@ -150,11 +150,21 @@ export const rememberedSubstitutes = (pins: Pins, cacheRoot: string): Substitute
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return {}
     throw error
   }
-  const { pinned, kernel, go } = JSON.parse(text) as Remembered
+  const { pinned, kernel, go } = rememberedIn(text) ?? {}
   const now = pinnedOf(pins)
   return {
-    ...(kernel && pinned.kernel === now.kernel && { kernel }),
-    ...(go && pinned.go === now.go && { go }),
+    ...(kernel && pinned?.kernel === now.kernel && { kernel }),
+    ...(go && pinned?.go === now.go && { go }),
+  }
+}
+
+/** Undefined for a damaged file: the mirror is then asked again, which finds the same versions. */
+const rememberedIn = (text: string): Partial<Remembered> | undefined => {
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === 'object' && value !== null ? value : undefined
+  } catch {
+    return undefined
   }
 }
 
@@ -166,7 +176,8 @@ export const rememberSubstitutes = async (
   await mkdir(cacheRoot, { recursive: true })
   const remembered: Remembered = { pinned: pinnedOf(pins), ...substitutes }
   const written = `${file(cacheRoot)}.${String(process.pid)}`
-  await writeFile(written, `${JSON.stringify(remembered, null, 2)}\n`)
+  // After a power cut, the file has its old or its new content.
+  await writeFile(written, `${JSON.stringify(remembered, null, 2)}\n`, { flush: true })
   await rename(written, file(cacheRoot))
 }
 

@@ -33,6 +33,15 @@ const offer = (version: string, suite = 'trixie-backports', name = source.packag
   sha256: version,
 })
 
+test.each(['', '{', '\0', 'null', '5', '[]', '{}', '{"kernel":{}}', '{"pinned":null,"go":"1"}'])(
+  'a damaged record of substitutes counts as none, and stops no command: %j',
+  async (text) => {
+    const cacheRoot = await temporaryFolder()
+    await writeFile(join(cacheRoot, 'substitutes.json'), text)
+    expect(rememberedSubstitutes(pins(), cacheRoot)).toEqual({})
+  },
+)
+
 describe('the version that is taken', () => {
   test.each<{ offers: readonly Offer[]; taken: string | undefined; what: string }>([
     {
