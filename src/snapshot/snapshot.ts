@@ -157,12 +157,18 @@ export const fits = async (lab: LabId, name: string): Promise<boolean> => {
 
 /** @throws LabError if a restore was killed halfway: the disks are from two different moments */
 export const refuseHalfRestored = async (lab: LabId): Promise<void> => {
-  const name = await readIfThere(markOf(lab))
-  if (name === undefined) return
+  const text = await readIfThere(markOf(lab))
+  if (text === undefined) return
+  // A power cut may have emptied it.
+  const name = text.trim()
   throw new LabError(
     'half-restored',
-    `${lab.name}: the restore of ${name.trim()} was interrupted, and its disks are from two different moments`,
-    { hint: `lab restore ${lab.name} ${name.trim()}` },
+    `${lab.name}: the restore of ${name || 'a snapshot'} was interrupted, and its disks are from two different moments`,
+    {
+      hint: name
+        ? `lab restore ${lab.name} ${name}`
+        : `lab snapshots ${lab.name}, then: lab restore ${lab.name} NAME`,
+    },
   )
 }
 

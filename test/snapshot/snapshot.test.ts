@@ -183,6 +183,14 @@ test('lab snapshots --remove removes one snapshot, and no path that its name mig
   expect(await readdir(pathsOf(lab).snapshots)).toEqual([])
 })
 
+test('a lab whose restore was killed must be restored again, even if the name of the snapshot is lost', async () => {
+  await writeFile(pathsOf(lab).restoring, '')
+  await expect(refuseHalfRestored(lab)).rejects.toMatchObject({
+    message: expect.stringContaining('the restore of a snapshot was interrupted'),
+    hint: 'lab snapshots iscsi, then: lab restore iscsi NAME',
+  })
+})
+
 test('a lab whose restore was killed must be restored again, and the message says so', async () => {
   await takeSnapshot(contextWith(off), 'one')
   const { provider } = contextWith(off, { load: async () => Promise.reject(new Error('killed')) })
