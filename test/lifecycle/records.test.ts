@@ -27,7 +27,7 @@ const hosts = { file: { file: 'hosts.yaml', hosts: [], jumpHosts: [] }, machines
 const cluster = { context: 'c', server: 'https://c:6443', owner: 'o', version: '1.36.3', nodes: [] }
 
 describe('the record of the hosts of a lab', () => {
-  test('reads back as it was kept', async () => {
+  test('the record of hosts reads back as it was kept', async () => {
     await keepHosts(lab, hosts)
     expect(await keptHosts(lab)).toEqual(hosts)
   })
@@ -37,7 +37,7 @@ describe('the record of the hosts of a lab', () => {
     JSON.stringify({ ...hosts, machines: [null] }),
     JSON.stringify({ ...hosts, returned: undefined }),
     JSON.stringify({ ...hosts, file: { hosts: [{}], jumpHosts: [] } }),
-  ])('is an error with what to type if it is damaged, also for lab down: %j', async (text) => {
+  ])('a damaged record of hosts is an error with what to type, also for lab down: %j', async (text) => {
     await write(pathsOf(lab).hosts, text)
     const error = {
       code: 'bad-state',
@@ -52,7 +52,7 @@ describe('the record of the hosts of a lab', () => {
     }
   })
 
-  test('tells which provider to end when the record of the provider is missing or damaged', async () => {
+  test('the record of hosts tells which provider to end when the record of the provider is missing or damaged', async () => {
     expect(await providerToEnd(lab)).toBeUndefined()
     await keepHosts(lab, hosts)
     expect((await providerToEnd(lab))?.name).toBe('hosts')
@@ -62,7 +62,7 @@ describe('the record of the hosts of a lab', () => {
 })
 
 describe('the record of the cluster of a lab', () => {
-  test('reads back as it was kept, and tells which provider to end', async () => {
+  test('the record of a cluster reads back as it was kept, and tells which provider to end', async () => {
     await keepCluster(lab, cluster)
     expect(await keptCluster(lab)).toEqual(cluster)
     expect((await providerToEnd(lab))?.name).toBe('cluster')
@@ -72,7 +72,7 @@ describe('the record of the cluster of a lab', () => {
     ...damaged,
     JSON.stringify({ ...cluster, owner: undefined }),
     JSON.stringify({ ...cluster, nodes: [{}] }),
-  ])('is an error with what to type if it is damaged: %j', async (text) => {
+  ])('a damaged record of a cluster is an error with what to type: %j', async (text) => {
     await write(pathsOf(lab).cluster, text)
     await expect(keptCluster(lab)).rejects.toMatchObject({
       code: 'bad-state',

@@ -25,7 +25,7 @@ beforeEach(async () => {
 })
 
 describe('parts that were made', () => {
-  test('are found by their folders', async () => {
+  test('parts that were made are found by their folders', async () => {
     expect(await preparedParts()).toMatchObject({
       kernel: join(folderOf('kernel'), 'linux'),
       baseDisk: join(folderOf('base-disk'), 'disk.ext4'),
@@ -34,16 +34,19 @@ describe('parts that were made', () => {
     expect(await preparedParts()).toEqual({ missing: ['kernel'] })
   })
 
-  test.each(all)('are damaged without their file, or if it is empty: $part/$name', async ({ part, name }) => {
-    const path = join(folderOf(part), name)
-    for (const damage of [() => truncate(path), () => rm(path)]) {
-      await damage()
-      await expect(preparedParts()).rejects.toMatchObject({
-        code: 'broken-part',
-        message: `${path} is missing or empty, although its part was made`,
-        hint: expect.stringMatching(new RegExp(`^rm -r \\S+/${basename(folderOf(part))} && lab prepare$`)),
-        exitCode: 3,
-      })
-    }
-  })
+  test.each(all)(
+    'a part is damaged without its file, or if that is empty: $part/$name',
+    async ({ part, name }) => {
+      const path = join(folderOf(part), name)
+      for (const damage of [() => truncate(path), () => rm(path)]) {
+        await damage()
+        await expect(preparedParts()).rejects.toMatchObject({
+          code: 'broken-part',
+          message: `${path} is missing or empty, although its part was made`,
+          hint: expect.stringMatching(new RegExp(`^rm -r \\S+/${basename(folderOf(part))} && lab prepare$`)),
+          exitCode: 3,
+        })
+      }
+    },
+  )
 })

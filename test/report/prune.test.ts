@@ -24,7 +24,7 @@ const run = async (day: number, ...verdicts: readonly (string | undefined)[]): P
 }
 
 describe('the runs of a lab', () => {
-  test('that passed are removed once there are enough newer ones, oldest first', async () => {
+  test('runs that passed are removed once there are enough newer ones, oldest first', async () => {
     const names = [
       await run(1, 'PASS'),
       await run(2, 'PASS', 'PASS'),
@@ -35,7 +35,7 @@ describe('the runs of a lab', () => {
     expect((await readdir(runs)).sort()).toEqual(names.slice(2))
   })
 
-  test('stay longer with a finding, without a verdict, or without a report', async () => {
+  test('runs stay longer with a finding, without a verdict, or without a report', async () => {
     const kept = [await run(1, 'FAIL'), await run(2, 'PASS', 'UNKNOWN'), await run(3, undefined)]
     const passed = await run(4, 'PASS')
     await run(5, 'PASS')
@@ -43,7 +43,7 @@ describe('the runs of a lab', () => {
     expect(await pruneRuns(runs, { newest: 1, withFindings: 1 })).toEqual(kept.slice(0, 2))
   })
 
-  test('are the only entries that are removed', async () => {
+  test('nothing but runs is removed', async () => {
     const name = await run(1, 'PASS')
     await writeFile(join(runs, 'notes.txt'), '')
     await writeFile(join(runs, '2026-11-02T10-00-00Z-a-file'), '')
