@@ -229,7 +229,7 @@ export const readIfThere = (path: string): Promise<string | undefined> =>
   })
 
 /** A value parsed from JSON: for all that is known of a damaged file, any of its fields may be missing or wrong. */
-export type Doubtful<T> = { readonly [Field in keyof T]?: unknown }
+export type Doubtful<T> = Readonly<Partial<Record<keyof T, unknown>>>
 
 /**
  * A record that lab keeps as JSON; undefined if there is none.
@@ -254,7 +254,7 @@ export const recordIfThere = async <T>(
   } catch (cause) {
     throw damaged(cause)
   }
-  if (typeof value !== 'object' || value === null || !isWhole(value)) throw damaged()
+  if (typeof value !== 'object' || value === null || !isWhole(value as Doubtful<T>)) throw damaged()
   return value as T
 }
 

@@ -35,7 +35,7 @@ describe('an error that a user can act on', () => {
     ...['EISDIR', 'EMFILE', 'ENFILE', 'ENOMEM', 'EAGAIN', 'ESTALE', 'ENOTSUP'],
   ])('an error of the host says what failed, why, and what to type: %s', (code) => {
     const text = printError(Object.assign(new Error(code), { code, syscall: 'open', path: '/srv/x' }), false)
-    expect(text).toMatch(/^✖ \/srv\/x cannot be opened: .+\n  Hint: .+$/)
+    expect(text).toMatch(/^✖ \/srv\/x cannot be opened: .+\n {2}Hint: .+$/)
   })
 
   test('an error is printed in colour', () => {
