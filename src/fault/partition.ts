@@ -318,7 +318,7 @@ export const partition = faultOf({
     const cuts = cut(lab, protocol, sides)
     const names = sides.map((side) => side.map(({ name }) => name))
     const filtering = [...new Set(cuts.map(({ at }) => at.name))]
-    // Who drops what is sent to its own port is asked from the other side.
+    // A machine that drops packets to a port of its own is tested from the other side.
     const ways = cuts.flatMap(({ at, others, port }) =>
       port?.local === undefined ? others.map((to) => ({ from: at.name, to, port: port?.remote })) : [],
     )

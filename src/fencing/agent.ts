@@ -89,11 +89,12 @@ const complaining = (notice: (text: string) => void): ((text: string) => void) =
  * Fences every lost worker until the signal. A worker is lost when its provider reports it as off, or when Kubernetes
  * calls it not ready although it may still write; if the kubelet itself reports that, only after `ownWordStands`.
  * Only a worker that was seen ready in this boot can be lost, and a fenced one is left alone. While no other worker
- * is ready, nobody could take over, so nobody is fenced. A fence that was recorded but never confirmed is continued,
+ * is ready, none could take over, so none is fenced. A fence that was recorded but never confirmed is continued,
  * whoever began it.
  *
- * While another command changes the lab, nobody is lost. When it has ended, a worker that could be lost before can be
- * lost again: at once if it is off, and after `settling` if it is not ready; unless it was switched on meanwhile.
+ * While another command changes the lab, no worker counts as lost. When it has ended, a worker that could be lost
+ * before can be lost again: at once if it is off, and after `settling` if it is not ready; unless it was switched on
+ * meanwhile.
  */
 export const fencingAgent = async (
   context: Context,

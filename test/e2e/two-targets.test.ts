@@ -194,7 +194,7 @@ describe('a disk on two machines', () => {
     expect(await bench.complaints(lab)).toEqual([])
   })
 
-  it('a disk on two machines is served from the other copy when the disk of the serving machine fails, and nobody is switched off', async () => {
+  it('a disk on two machines is served from the other copy when the disk of the serving machine fails, and no machine is switched off', async () => {
     const fails = await serving()
     const table = await on(fails, 'dmsetup table copy-0')
     const size = table.split(' ')[1] ?? ''

@@ -114,7 +114,7 @@ describe('maintenance of a machine that serves a target with another one', () =>
       <resource id="target" role="Started" failed="false"><node name="${target}"/></resource>
     </resources></x>`
 
-  it('maintenance is told to the other machine, and the machine is taken back afterwards', async () => {
+  it('maintenance is requested at the other machine, and the machine is taken back afterwards', async () => {
     const { context, commands } = pairThat(() => '')
     const aimed = await maintenance.aim(context, spec, roles)
     await aimed.act(context)
@@ -178,7 +178,7 @@ describe('a disk that fails below a copy', () => {
     expect(commands.at(-1)).toContain(`dmsetup reload copy-0 --table '${well}'`)
   })
 
-  it('a disk that fails already cannot be made to fail', async () => {
+  it('a disk that already fails is refused', async () => {
     const { context } = pairThat(() => '0 8390656 error')
     const aimed = await diskError.aim(context, spec, roles)
     await expect(aimed.possible?.(context)).rejects.toThrow('copy-0 of target2 is 0 8390656 error')

@@ -184,7 +184,7 @@ test('a file that is not a journal is reported as such', async () => {
   await expect(readJournal(lab)).rejects.toThrow('faults/1.json: not a fault to undo')
 })
 
-test('targets are enabled again also where another machine of the pair serves them by now', async () => {
+test('targets are enabled again also where another machine of the pair now serves them', async () => {
   await noteUndo(lab, 'run', 'target-loss', [{ do: 'enable-targets', machine: 'target' }])
   const done: string[] = []
   await undoAll(contextThat(done), registry)
