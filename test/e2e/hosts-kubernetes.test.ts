@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parse, stringify } from 'yaml'
 import { seenByOwner } from '../hosts/owner.js'
-import { type ForeignMachine, password, World } from '../hosts/world.js'
+import { bootLineFile, type ForeignMachine, password, World } from '../hosts/world.js'
 
 const secret = { PI_PASSWORD: password, BMC_PASSWORD: password }
 
@@ -13,7 +13,13 @@ const secret = { PI_PASSWORD: password, BMC_PASSWORD: password }
 const labs: Readonly<Record<string, readonly ForeignMachine[]>> = {
   deployment: [
     { name: 'master', address: '10.20.30.11', memory: 2048 },
-    { name: 'worker1', address: '10.20.30.21', memory: 1024 },
+    // Like a Raspberry Pi: without a memory controller, which its boot line can switch on.
+    {
+      name: 'worker1',
+      address: '10.20.30.21',
+      memory: 1024,
+      bootLine: 'root=/dev/ubda cgroup_disable=memory',
+    },
   ],
   'iscsi-ha': [
     { name: 'target', address: '10.20.30.70', memory: 512 },
@@ -45,6 +51,8 @@ const writeReduced = async (name: string, machines: readonly string[], into: str
 for (const [name, machines] of Object.entries(labs))
   describe(`lab up ${name} --hosts`, () => {
     let world: World
+    let firmware: Promise<void>
+    const pis = machines.filter(({ bootLine }) => bootLine !== undefined)
     const before = new Map<string, string>()
 
     const lab = async (...args: readonly string[]) => {
@@ -58,6 +66,7 @@ for (const [name, machines] of Object.entries(labs))
 
     beforeAll(async () => {
       world = await World.start(machines)
+      firmware = world.playFirmware()
       const power = name === 'iscsi-ha' ? await world.offerPower() : undefined
       await writeFile(
         join(world.folder, 'hosts.yaml'),
@@ -71,11 +80,33 @@ for (const [name, machines] of Object.entries(labs))
       for (const { address } of machines) before.set(address, await seenByOwner(world, address))
     })
 
-    afterAll(() => world.close())
+    afterAll(async () => {
+      await world.close()
+      await firmware
+    })
+
+    it.runIf(pis.length > 0)(
+      'lab hosts check announces the restart of a machine without a memory controller',
+      async () => {
+        const { stdout } = await lab('hosts', 'check', 'hosts.yaml', '--lab', 'lab.yaml', '--yes')
+        expect(stdout).toMatch(
+          /→ cgroups .*cmdline\.txt will get cgroup_enable=memory, and the machine will be restarted/,
+        )
+        expect(world.restarts).toBe(0)
+      },
+    )
 
     it('lab up makes a cluster of existing machines, and the cluster passes every check', async () => {
       expect(await lab('up', 'lab.yaml', '--hosts', 'hosts.yaml', '--yes')).toMatchObject({ exitCode: 0 })
       expect(await lab('verify', name)).toMatchObject({ exitCode: 0 })
+    })
+
+    it.runIf(pis.length > 0)('lab up has restarted such a machine once, with its new boot line', async () => {
+      expect(world.restarts).toBe(pis.length)
+      for (const { address } of pis)
+        expect(await world.owner(address, `cat ${bootLineFile} /sys/fs/cgroup/cgroup.controllers`)).toMatch(
+          /^root=\/dev\/ubda cgroup_enable=memory cgroup_memory=1\n.*\bmemory\b/,
+        )
     })
 
     it('lab up has nothing to do the second time', async () => {
@@ -94,5 +125,8 @@ for (const [name, machines] of Object.entries(labs))
       expect(stdout).toContain('nothing left')
       expect(exitCode).toBe(0)
       for (const { address } of machines) expect(await seenByOwner(world, address)).toBe(before.get(address))
+      expect(world.restarts).toBe(2 * pis.length)
+      for (const { address, bootLine } of pis)
+        expect(await world.owner(address, `cat ${bootLineFile}`)).toBe(bootLine)
     })
   })

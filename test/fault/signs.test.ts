@@ -335,7 +335,7 @@ describe('a power cut of a machine without a power switch', () => {
     return { context, world, fault: await aim(context, spec, 'worker1') }
   }
 
-  it('says that it is a forced reboot, and less than a power cut', async () => {
+  it('a power cut without a power switch says that it is a forced reboot, and less than a power cut', async () => {
     const { fault } = await forced({ fault: 'power-cut', machine: 'worker1' })
     expect(fault.detail).toBe(
       'worker1 forced to reboot by sysrq, which is less than a power cut: worker1 has no power switch, stays under power, and comes back by itself',
@@ -343,7 +343,7 @@ describe('a power cut of a machine without a power switch', () => {
     expect(fault.acting.title).toBe('worker1 is off, or has booted again')
   })
 
-  it('acts once the machine is away or has booted again, and not before', async () => {
+  it('a power cut without a power switch acts once the machine is away or has booted again, and not before', async () => {
     const { context, world, fault } = await forced({ fault: 'power-cut', machine: 'worker1' })
     await fault.possible?.(context)
     expect(await see(fault.acting, context)).toMatchObject({ ok: false })
@@ -354,7 +354,7 @@ describe('a power cut of a machine without a power switch', () => {
     expect(await see(fault.gone, context)).toMatchObject({ ok: true })
   })
 
-  it('cannot last', async () => {
+  it('a power cut without a power switch cannot last', async () => {
     const { context, fault } = await forced({ fault: 'power-cut', machine: 'worker1', for: 30 })
     await expect(fault.possible?.(context)).rejects.toMatchObject({
       code: 'fault-impossible',
@@ -362,7 +362,7 @@ describe('a power cut of a machine without a power switch', () => {
     })
   })
 
-  it('leaves the power cut of a machine with a switch as it is', async () => {
+  it('a power cut of a machine with a switch is none of that', async () => {
     const { context } = await forced({ fault: 'power-cut', machine: 'worker1' })
     const fault = await aim(context, { fault: 'power-cut', machine: 'worker2' }, 'worker1')
     expect(fault.detail).toBe('power of worker2 cut')

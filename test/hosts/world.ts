@@ -24,6 +24,9 @@ import { cli } from '../e2e/lab.js'
 export const subnet = '10.20.30.0/24'
 const gateway = '10.20.30.1'
 
+/** Where a Raspberry Pi has its boot line. */
+export const bootLineFile = '/boot/firmware/cmdline.txt'
+
 /** The user that can log in to every machine, and become root with the same password. */
 export const user = 'pi'
 export const password = 'raspberry'
@@ -34,6 +37,11 @@ export interface ForeignMachine {
   readonly address: string
   /** Mebibytes. */
   readonly memory: number
+  /**
+   * The line in its /boot/firmware/cmdline.txt, as on a Raspberry Pi: its firmware, which is played here, adds the words
+   * to the kernel's command line at each start. Default: it has no such file.
+   */
+  readonly bootLine?: string
   /** A host key that another machine has as well, as cloned cards have. Default: a key of its own. */
   readonly hostKey?: { readonly privateKey: string; readonly publicKey: string }
 }
@@ -59,6 +67,11 @@ export class World {
   readonly env = { LAB_STATE: join(this.folder, 'state'), NO_COLOR: '1' }
   readonly #machines = new Map<string, StartRequest>()
   readonly #processes: ChildProcess[] = []
+  /** The disks of the machines with a boot line. */
+  readonly #withFirmware = new Map<string, string>()
+  #closed = false
+  /** How often the played firmware has started a machine again. */
+  restarts = 0
   #supervisor = 0
   #kernel = ''
 
@@ -134,7 +147,7 @@ export class World {
     return ['nsenter', `--net=${links(this.#supervisor)}`, '--']
   }
 
-  async #make({ name, address, memory, hostKey }: ForeignMachine): Promise<void> {
+  async #make({ name, address, memory, hostKey, bootLine }: ForeignMachine): Promise<void> {
     const disk = join(this.folder, `${name}.ext4`)
     await execa('cp', ['--sparse=always', await foreignDisk(), disk])
     const keys = hostKey ?? makeKeyPair(name)
@@ -153,6 +166,15 @@ export class World {
       await writeFile(from, content)
       script.push(`rm ${path}`, `write ${from} ${path}`)
       script.push(`set_inode_field ${path} mode 0100${path.endsWith('_key') ? '600' : '644'}`)
+    }
+    if (bootLine !== undefined) {
+      const from = join(this.folder, `${name}.line`)
+      await writeFile(from, `${bootLine}\n`)
+      script.push('mkdir /boot/firmware', `write ${from} ${bootLineFile}`)
+      script.push(`set_inode_field ${bootLineFile} mode 0100644`)
+      // A restart is a power cycle, since a User-Mode Linux that restarts by itself keeps its command line.
+      script.push('symlink /etc/systemd/system/reboot.target /usr/lib/systemd/system/poweroff.target')
+      this.#withFirmware.set(name, disk)
     }
     await execa('debugfs', ['-w', '-f', '-', disk], { input: `${script.join('\n')}\n` })
     const owner = machineUser(createHash('sha256').update(disk).digest().readUInt32BE(0))
@@ -194,7 +216,32 @@ export class World {
   }
 
   async switchOn(name: string): Promise<void> {
-    await callSupervisor(this.#socket, 'PUT', `/machines/${name}`, this.#machines.get(name))
+    const request = this.#machines.get(name)
+    const disk = this.#withFirmware.get(name)
+    if (!request || disk === undefined) {
+      await callSupervisor(this.#socket, 'PUT', `/machines/${name}`, request)
+      return
+    }
+    const { stdout } = await execa('debugfs', ['-R', `cat ${bootLineFile}`, disk])
+    const [line = ''] = stdout.split('\n')
+    const words = line.split(/\s+/).filter((word) => word !== '' && !word.startsWith('root='))
+    await callSupervisor(this.#socket, 'PUT', `/machines/${name}`, {
+      ...request,
+      argv: [...request.argv, ...words],
+    })
+  }
+
+  /** Switches machines with a firmware on again whenever they have switched themselves off, until the world ends. */
+  async playFirmware(): Promise<void> {
+    while (!this.#closed) {
+      await delay(1000)
+      const running = await this.running().catch(() => undefined)
+      for (const name of this.#withFirmware.keys())
+        if (running && !running.includes(name)) {
+          this.restarts++
+          await this.switchOn(name)
+        }
+    }
   }
 
   /** Switches it off without warning. */
@@ -257,6 +304,7 @@ export class World {
   }
 
   async close(): Promise<void> {
+    this.#closed = true
     await callSupervisor(this.#socket, 'DELETE', '/').catch(() => undefined)
     for (const child of this.#processes) child.kill('SIGKILL')
     await rm(this.folder, { recursive: true, force: true })

@@ -27,13 +27,13 @@ describe('the Vagrantfile of a lab with a box', () => {
     ['iscsi', 'debian/trixie64', 'libvirt'],
     ['iscsi-ha', 'bento/ubuntu-24.04', 'virtualbox'],
     ['iscsi-ha', 'bento/ubuntu-24.04', 'libvirt'],
-  ] as const)('of %s, made of %s by %s, matches the golden one', async (name, box, kind) => {
+  ] as const)('the Vagrantfile of %s, made of %s by %s, matches the golden one', async (name, box, kind) => {
     await expect(renderVagrantfile(await labOf(name, box), kind)).toMatchFileSnapshot(
       `../golden/vagrant/${name}.${box.replace('/', '-')}.${kind}.Vagrantfile`,
     )
   })
 
-  test.each(boxes)('names %s instead of lab’s own box, in any version', async (box) => {
+  test.each(boxes)('the Vagrantfile names %s instead of lab’s own box, in any version', async (box) => {
     const text = renderVagrantfile(await labOf('iscsi', box), 'virtualbox')
     expect(text).toContain(`BOX = ENV.fetch('LAB_BOX', '${box}')`)
     expect(text).not.toMatch(/box_version|lab box build/)
@@ -45,7 +45,7 @@ describe('the plan of a lab with a box', () => {
   const ids = (lab: Lab, provider = vagrantProvider('virtualbox')): readonly string[] =>
     machineSteps(lab, provider, options, []).map(({ id }) => id)
 
-  test('equips each machine after it can be reached, and before its files are written', async () => {
+  test('the plan of a lab with a box equips each machine after it can be reached, and before its files are written', async () => {
     const steps = machineSteps(await labOf('iscsi', boxes[0]), vagrantProvider('libvirt'), options, [])
     const of = (id: string) => steps.find((step) => step.id === id)
     expect(of('equip-target')?.needs).toEqual(['reach-target'])
@@ -54,7 +54,7 @@ describe('the plan of a lab with a box', () => {
     expect(steps.some(({ id }) => id.startsWith('take-'))).toBe(false)
   })
 
-  test('is the plan without that step for lab’s own box, and equips machines that exist already', async () => {
+  test('the plan of a lab equips machines that exist already, and none of lab’s own box', async () => {
     expect(ids(await labOf('iscsi')).filter((id) => id.startsWith('equip-'))).toEqual([])
     expect(ids(await labOf('iscsi'), hostsProvider).filter((id) => id.startsWith('equip-'))).toEqual([
       'equip-target',
@@ -62,7 +62,7 @@ describe('the plan of a lab with a box', () => {
     ])
   })
 
-  test('loads images on nodes before a cluster starts, since the box has none', async () => {
+  test('the plan of a lab with a box loads images on nodes before a cluster starts, since the box has none', async () => {
     const needs = async (box?: string): Promise<readonly string[]> =>
       kubernetesSteps(await labOf('iscsi-ha', box), vagrantProvider('virtualbox')).flatMap((step) =>
         step.needs.filter((id) => id.startsWith('load-images-')),
@@ -75,7 +75,7 @@ describe('the plan of a lab with a box', () => {
     expect(await needs()).toEqual([])
   })
 
-  test('serves disks that Vagrant attaches', async () => {
+  test('the plan of a lab with a box serves disks that Vagrant attaches', async () => {
     const lab = await labOf('iscsi', boxes[0])
     expect(iscsiSteps(lab, vagrantProvider('virtualbox')).every(({ leftOut }) => !leftOut)).toBe(true)
     const machine = machineNamed(lab, 'target')
@@ -121,29 +121,35 @@ describe('the script that lets lab into a new machine', () => {
     ['Ubuntu 22.04', 'ID=ubuntu\nVERSION_ID="22.04"\n'],
     ['Ubuntu 24.04', 'ID=ubuntu\nVERSION_ID="24.04"\n'],
     ['Ubuntu 26.04', 'ID=ubuntu\nVERSION_ID="26.04"\n'],
-  ])('gives it the lab’s key and the machine’s host key, and removes itself: %s', async (_, osRelease) => {
-    const { code, said } = await run(osRelease)
-    expect(said.trim().split('\n')).toEqual(['hostname target', 'systemctl restart ssh'])
-    expect(code).toBe(0)
-    const { publicKey } = await labKeys(lab)
-    const own = await machineKeys(lab, 'target')
-    const read = (path: string): string => readFileSync(join(root, path), 'utf8')
-    expect(read('root/.ssh/authorized_keys')).toBe(`${publicKey}\n`)
-    expect(statSync(join(root, 'root/.ssh')).mode & 0o777).toBe(0o700)
-    expect(statSync(join(root, 'root/.ssh/authorized_keys')).mode & 0o777).toBe(0o600)
-    expect(read('etc/ssh/ssh_host_ed25519_key')).toBe(own.privateKey)
-    expect(statSync(join(root, 'etc/ssh/ssh_host_ed25519_key')).mode & 0o777).toBe(0o600)
-    expect(existsSync(join(root, 'entry.sh'))).toBe(false)
-  })
+  ])(
+    'the script gives a new machine the lab’s key and its host key, and removes itself: %s',
+    async (_, osRelease) => {
+      const { code, said } = await run(osRelease)
+      expect(said.trim().split('\n')).toEqual(['hostname target', 'systemctl restart ssh'])
+      expect(code).toBe(0)
+      const { publicKey } = await labKeys(lab)
+      const own = await machineKeys(lab, 'target')
+      const read = (path: string): string => readFileSync(join(root, path), 'utf8')
+      expect(read('root/.ssh/authorized_keys')).toBe(`${publicKey}\n`)
+      expect(statSync(join(root, 'root/.ssh')).mode & 0o777).toBe(0o700)
+      expect(statSync(join(root, 'root/.ssh/authorized_keys')).mode & 0o777).toBe(0o600)
+      expect(read('etc/ssh/ssh_host_ed25519_key')).toBe(own.privateKey)
+      expect(statSync(join(root, 'etc/ssh/ssh_host_ed25519_key')).mode & 0o777).toBe(0o600)
+      expect(existsSync(join(root, 'entry.sh'))).toBe(false)
+    },
+  )
 
   test.each([
     ['Debian 11', 'ID=debian\nVERSION_ID="11"\nPRETTY_NAME="Debian GNU/Linux 11 (bullseye)"\n'],
     ['Fedora', 'ID=fedora\nVERSION_ID=43\nPRETTY_NAME="Fedora Linux 43"\n'],
     ['Ubuntu 20.04', 'ID=ubuntu\nVERSION_ID="20.04"\nPRETTY_NAME="Ubuntu 20.04.6 LTS"\n'],
-  ])('refuses a box that lab does not know, and changes nothing in it: %s', async (_, osRelease) => {
-    const { code, said } = await run(osRelease)
-    expect(code).toBe(1)
-    expect(said).toMatch(/^lab needs a box with Debian 12 or 13, or Ubuntu 22\.04 to 26\.04, and not \S/)
-    expect(existsSync(join(root, 'etc/ssh'))).toBe(false)
-  })
+  ])(
+    'the script refuses a box that lab does not know, and changes nothing in it: %s',
+    async (_, osRelease) => {
+      const { code, said } = await run(osRelease)
+      expect(code).toBe(1)
+      expect(said).toMatch(/^lab needs a box with Debian 12 or 13, or Ubuntu 22\.04 to 26\.04, and not \S/)
+      expect(existsSync(join(root, 'etc/ssh'))).toBe(false)
+    },
+  )
 })

@@ -39,7 +39,7 @@ describe('cmdline.txt with the memory controller', () => {
       `root=x\n# before: root=y\n`,
       'root=x cgroup_enable=memory cgroup_memory=1\n# before: root=y\n',
     ],
-  ])('is made of %s', (_, before, after) => {
+  ])('cmdline.txt with the memory controller is made of %s', (_, before, after) => {
     expect(withMemory(before)).toBe(after)
     expect(withMemory(after)).toBe(after)
   })
@@ -89,7 +89,7 @@ describe('a host without a memory controller', () => {
     ],
     ['cgroup v1', { controllers: [] }, /^owner no cgroup v2 .*unified_cgroup_hierarchy/],
     ['a memory controller after all', { controllers: ['cpu', 'memory'] }, /^none$/],
-  ])('is helped by the right one: %s', (_, more, who) => {
+  ])('a host without a memory controller is helped by the right one: %s', (_, more, who) => {
     const fix = memoryFix({ ...pi, ...more })
     expect(
       fix === undefined ? 'none' : fix.by === 'lab' ? `lab ${fix.file}` : `owner ${fix.why} ${fix.fix}`,
@@ -138,7 +138,7 @@ case " $line " in *' cgroup_enable=memory '*) echo 'cpu memory pids' ;; *) echo 
   const notes: string[] = []
   const note = (text: string): void => void notes.push(text)
 
-  test('is restarted once for its memory controller, and once when it is given back, with the file as it was', async () => {
+  test('a Raspberry Pi is restarted once for its memory controller, and once when it is given back, with the file as it was', async () => {
     await switchOnMemory(host, await Recorder.open(host), note, quick)
     expect(host.read(file)).toBe(`${line} cgroup_enable=memory cgroup_memory=1\n`)
     expect(reboots()).toBe(1)
@@ -152,7 +152,7 @@ case " $line " in *' cgroup_enable=memory '*) echo 'cpu memory pids' ;; *) echo 
     expect(await readRecord(host)).toEqual([])
   })
 
-  test('has its line in the record before it is edited, and is restarted by the next up if the first was killed', async () => {
+  test('a Raspberry Pi has its line in the record before it is edited, and is restarted by the next up if the first was killed', async () => {
     const killed: StandIn['exec'] = (command, options) =>
       command.includes('systemctl reboot') ? Promise.reject(new Error('killed')) : host.exec(command, options)
     const dying = { address: 'host', exec: killed, close: () => Promise.resolve() }
@@ -166,13 +166,13 @@ case " $line " in *' cgroup_enable=memory '*) echo 'cpu memory pids' ;; *) echo 
     expect(reboots()).toBe(1)
   })
 
-  test('is not restarted to be given back, if it was not restarted before', async () => {
+  test('a Raspberry Pi is not restarted to be given back, if it was not restarted before', async () => {
     await (await Recorder.open(host)).bootLine(file)
     await undoRecord(host, note, quick)
     expect([reboots(), host.read(file)]).toEqual([0, `${line}\n`])
   })
 
-  test('keeps its line where only the owner can help', async () => {
+  test('a Raspberry Pi keeps its line where only the owner can help', async () => {
     host.program('uname', '[ "$1" = -m ] && echo aarch64 || echo 6.12.48+deb13-arm64')
     await expect(switchOnMemory(host, await Recorder.open(host), note, quick)).rejects.toMatchObject({
       code: 'no-memory-controller',
@@ -181,7 +181,7 @@ case " $line " in *' cgroup_enable=memory '*) echo 'cpu memory pids' ;; *) echo 
     expect([reboots(), host.read(file), await readRecord(host)]).toEqual([0, `${line}\n`, []])
   })
 
-  test('that does not come back is reported', async () => {
+  test('a restarted host that does not come back is reported', async () => {
     host.program('systemctl', 'exit 0')
     await expect(restartHost(host, 'a test', note, { pause: 0.02, within: 0.2 })).rejects.toMatchObject({
       code: 'host-away',

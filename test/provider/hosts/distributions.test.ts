@@ -79,7 +79,7 @@ describe('a host can be used by a lab if it runs', () => {
     // Both call themselves Debian; what tells them apart is the kernel and the files on the boot partition.
     ['Raspberry Pi OS 64 bit, bookworm', debian('12', 'bookworm'), arm],
     ['Raspberry Pi OS 64 bit, trixie', debian('13', 'trixie'), arm],
-  ])('%s', async (_, osRelease, stranger) => {
+  ])('a host can be used by a lab if it runs %s', async (_, osRelease, stranger) => {
     const all = await findings(osRelease, stranger)
     expect(refused(all)).toEqual([])
     expect(all.filter(({ what }) => what === 'system')).toMatchObject([{ level: 'ok' }])
@@ -120,7 +120,7 @@ describe('a host is refused, with the reason, if it runs', () => {
       { machine: 'x86_64', dpkg: 'i386' },
       'architecture: x86_64, i386',
     ],
-  ])('%s', async (_, osRelease, stranger, says) => {
+  ])('a host is refused, with the reason, if it runs %s', async (_, osRelease, stranger, says) => {
     const all = await findings(osRelease, stranger)
     expect(refused(all)).toEqual([says])
     expect(all.find(({ level, what }) => level === 'refuse' && subjects.includes(what))?.fix).toMatch(
@@ -132,12 +132,12 @@ describe('a host is refused, with the reason, if it runs', () => {
     ['Fedora', 'NAME="Fedora Linux"\nID=fedora\nVERSION_ID=43\nPRETTY_NAME="Fedora Linux 43 (Server)"\n'],
     ['Alpine', 'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.22.1\nPRETTY_NAME="Alpine Linux v3.22"\n'],
     ['Arch Linux', 'NAME="Arch Linux"\nPRETTY_NAME="Arch Linux"\nID=arch\nBUILD_ID=rolling\n'],
-  ])('%s, which has no dpkg either', async (_, osRelease) => {
+  ])('a host is refused, with the reason, if it runs %s, which has no dpkg either', async (_, osRelease) => {
     const said = refused(await findings(osRelease, { dpkg: '' }))
     expect(said).toEqual(['architecture: x86_64, without dpkg', expect.stringMatching(/^system: /)])
   })
 
-  test('a system that does not say what it is', async () => {
+  test('a host is refused if it does not say what system it is', async () => {
     expect(refused(await findings(undefined))).toEqual(['system: no /etc/os-release'])
   })
 })
@@ -180,7 +180,7 @@ describe('a host is refused, with what frees it, if it has', () => {
       'docker is at work',
       /nobody else uses/,
     ],
-  ])('%s', async (_, stranger, says, fix) => {
+  ])('a host is refused, with what frees it, if it has %s', async (_, stranger, says, fix) => {
     const all = await findings(debian('13', 'trixie'), stranger)
     const taken = all.filter(({ what }) => what === 'taken')
     expect(taken).toHaveLength(1)

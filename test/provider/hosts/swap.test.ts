@@ -44,14 +44,14 @@ const did = (): readonly string[] => host.read('/did').split('\n').filter(Boolea
 const off = async (): Promise<string> => (await host.exec(swapIsOff)).stdout
 
 describe('the swap of a node', () => {
-  test('is switched off, and the units that would switch it on at boot are masked', async () => {
+  test('the swap of a node is switched off, and the units that would switch it on at boot are masked', async () => {
     expect(await off()).toBe('swap is on: /dev/zram0\nswap is on: /dev/sda2\n')
     await switchOffSwap(host, await Recorder.open(host))
     expect(did()).toEqual(['mask swap.target', 'mask zramswap.service', 'swapoff -a'])
     expect(await off()).toBe('')
   })
 
-  test('comes back when the machine is given back, with its units as they were', async () => {
+  test('the swap of a node comes back when the machine is given back, with its units as they were', async () => {
     await switchOffSwap(host, await Recorder.open(host))
     // The next `up` finds it switched off: what was recorded first counts.
     await switchOffSwap(host, await Recorder.open(host))
@@ -72,7 +72,7 @@ describe('the swap of a node', () => {
     )
   })
 
-  test('is no reason to fail on a machine that has none', async () => {
+  test('missing swap is no reason to fail on a machine that has none', async () => {
     host.write('/proc/swaps', header)
     host.write('/units', 'swap.target static active\n')
     await switchOffSwap(host, await Recorder.open(host))
