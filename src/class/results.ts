@@ -1,5 +1,5 @@
 /** The results of a class, by seat number: names are in a file of their own. */
-import type { Board } from './gateway.js'
+import type { Board } from './board.js'
 
 const quoted = (text: string): string => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
 

@@ -5,7 +5,7 @@
 import { dirname } from 'node:path'
 import { cardUrl, type ClassFile, classPaths, readClass } from '../class/class.js'
 import { type ClassRequest, wantedClass } from '../class/desired.js'
-import type { Board } from '../class/gateway.js'
+import type { Board } from '../class/board.js'
 import { untilSettled } from '../class/gateway-process.js'
 import { makeClass, refuseOwnFile } from '../class/make.js'
 import { needRoot } from '../class/seat.js'

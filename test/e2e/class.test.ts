@@ -10,7 +10,7 @@ import { execa } from 'execa'
 import puppeteer, { type Browser, type Page } from 'puppeteer-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
-import type { Board } from '../../src/class/gateway.js'
+import type { Board } from '../../src/class/board.js'
 import { Classroom } from './classroom.js'
 
 const root = process.getuid?.() === 0

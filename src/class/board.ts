@@ -1,0 +1,99 @@
+/** What the gateway knows of each seat beyond its lab: raised hands, open windows, and who watches. */
+import { readFileSync } from 'node:fs'
+import { loadavg } from 'node:os'
+import { WebSocket } from 'ws'
+import type { Keeper, SeatState } from './keeper.js'
+
+export interface Board {
+  readonly lab: string
+  readonly until: string
+  readonly now: string
+  readonly load: number
+  /** Bytes. */
+  readonly memoryFree: number
+  readonly memory: number
+  readonly seats: readonly (SeatState & {
+    readonly hand: boolean
+    /** When its terminal was last used: ISO 8601. */
+    readonly seen?: string
+    readonly windows: number
+  })[]
+}
+
+const memoryOf = (): { readonly free: number; readonly all: number } => {
+  const text = readFileSync('/proc/meminfo', 'utf8')
+  const field = (name: string): number =>
+    Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)?.[1] ?? 0) * 1024
+  return { free: field('MemAvailable'), all: field('MemTotal') }
+}
+
+export interface Desk {
+  hand: boolean
+  seen: number | undefined
+  /** Sockets of the student, and of a teacher who watches. */
+  readonly own: Set<WebSocket>
+  readonly guests: Map<WebSocket, 'watch' | 'join'>
+}
+
+/** Sends JSON to a browser, unless it has gone. */
+export const say = (socket: WebSocket, what: unknown): void => {
+  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(what))
+}
+
+/** A student is told who watches. */
+export const tellGuests = ({ own, guests }: Desk): void => {
+  const joined = [...guests.values()].includes('join')
+  for (const socket of own) say(socket, { guest: guests.size === 0 ? 'none' : joined ? 'join' : 'watch' })
+}
+
+/** The desks of all seats, and the boards that show them. */
+export class Desks {
+  readonly #keeper: Keeper
+  readonly #desks = new Map<string, Desk>()
+  readonly #boards = new Set<(board: Board) => void>()
+
+  constructor(keeper: Keeper) {
+    this.#keeper = keeper
+  }
+
+  of(seat: string): Desk {
+    const desk = this.#desks.get(seat) ?? { hand: false, seen: undefined, own: new Set(), guests: new Map() }
+    this.#desks.set(seat, desk)
+    return desk
+  }
+
+  board(): Board {
+    const { lab, until } = this.#keeper.wanted
+    const { free, all } = memoryOf()
+    return {
+      lab,
+      until,
+      now: new Date().toISOString(),
+      load: loadavg()[0] ?? 0,
+      memoryFree: free,
+      memory: all,
+      seats: this.#keeper.states().map((state) => {
+        const { hand, seen, own } = this.of(state.id)
+        return {
+          ...state,
+          hand,
+          windows: own.size,
+          ...(seen === undefined ? {} : { seen: new Date(seen).toISOString() }),
+        }
+      }),
+    }
+  }
+
+  /** @returns a function that stops it */
+  showOn(board: (now: Board) => void): () => void {
+    this.#boards.add(board)
+    board(this.board())
+    return () => this.#boards.delete(board)
+  }
+
+  tellBoards(): void {
+    if (this.#boards.size === 0) return
+    const now = this.board()
+    for (const board of this.#boards) board(now)
+  }
+}
