@@ -198,6 +198,10 @@ const ask = async (method: string, path: string, body?: string): Promise<Answer>
   }
 }
 
+/** A request to start a machine, which is right except for its link or its mounts. */
+const requestOf = (link: string, binds = '[]'): string =>
+  `{"argv":["/linux"],"cpu":0,"console":"/x","link":${link},"binds":${binds}}`
+
 /** Sends raw bytes that no client would send. */
 const say = async (bytes: string): Promise<string> => {
   const line = connect(socket)
@@ -225,53 +229,47 @@ describe('the supervisor of a lab', () => {
   })
 
   it.each([
-    ['CONNECT', '192.168.56.70:70000'],
-    ['CONNECT', '192.168.56.70:NaN'],
-    ['CONNECT', '192.168.56.70:-1'],
-    ['CONNECT', '192.168.56.70:0'],
-    ['CONNECT', '192.168.56.70'],
-    ['CONNECT', ':22'],
-    ['CONNECT', 'a b:22'],
-    ['CONNECT', `${'x'.repeat(5000)}:22`],
-    ['GET', '/machines/%'],
-    ['GET', '/nothing'],
-    ['GET', '/machines/../x'],
-    ['POST', '/machines/target'],
-    ['DELETE', '/machines/%00'],
-    ['DELETE', '/machines/target?started=soon'],
-    ['DELETE', '/machines/target/more'],
-    ['DELETE', '/machines'],
-    ['PUT', '/machines/a..b', '{}'],
-    ['PUT', '/machines/new', 'no JSON'],
-    ['PUT', '/machines/new', ''],
-    ['PUT', '/machines/new', 'null'],
-    ['PUT', '/machines/new', '{"argv":"/bin/sh"}'],
-    ['PUT', '/machines/new', '{"argv":["/linux"],"cpu":-1}'],
-    ['PUT', '/machines/new', '{"argv":["/linux"],"cpu":0,"console":"/x","link":["b1","v1"],"binds":[]}'],
+    ['a tunnel to a port of five digits that is none', 'CONNECT', '192.168.56.70:70000'],
+    ['a tunnel to a port that is not a number', 'CONNECT', '192.168.56.70:NaN'],
+    ['a tunnel to a negative port', 'CONNECT', '192.168.56.70:-1'],
+    ['a tunnel to port 0', 'CONNECT', '192.168.56.70:0'],
+    ['a tunnel without a port', 'CONNECT', '192.168.56.70'],
+    ['a tunnel without a host', 'CONNECT', ':22'],
+    ['a tunnel to a host with a blank', 'CONNECT', 'a b:22'],
+    ['a tunnel to a host of 5,000 letters', 'CONNECT', `${'x'.repeat(5000)}:22`],
+    ['half an escape in the path', 'GET', '/machines/%'],
+    ['an unknown path', 'GET', '/nothing'],
+    ['a path that climbs', 'GET', '/machines/../x'],
+    ['an unknown method', 'POST', '/machines/target'],
+    ['a name with a zero byte', 'DELETE', '/machines/%00'],
+    ['a run that is not a number', 'DELETE', '/machines/target?started=soon'],
+    ['a path that is too deep', 'DELETE', '/machines/target/more'],
+    ['a machine without a name', 'DELETE', '/machines'],
+    ['a name with dots', 'PUT', '/machines/a..b', '{}'],
+    ['a body that is not JSON', 'PUT', '/machines/new', 'no JSON'],
+    ['an empty body', 'PUT', '/machines/new', ''],
+    ['a body that is null', 'PUT', '/machines/new', 'null'],
+    ['a command that is no list', 'PUT', '/machines/new', '{"argv":"/bin/sh"}'],
+    ['a negative processor', 'PUT', '/machines/new', '{"argv":["/linux"],"cpu":-1}'],
+    ['a link without an address', 'PUT', '/machines/new', requestOf('["b1","v1"]')],
+    ['a link whose name is a command', 'PUT', '/machines/new', requestOf('["b1","lo;","02:4c:c0:a8:38:46"]')],
     [
+      'a mount that climbs out of the root',
       'PUT',
       '/machines/new',
-      '{"argv":["/linux"],"cpu":0,"console":"/x","link":["b1","lo;","02:4c:c0:a8:38:46"],"binds":[]}',
+      requestOf('["b1","v1","02:4c:c0:a8:38:46"]', '[{"from":"/etc","to":"/../etc"}]'),
     ],
-    [
-      'PUT',
-      '/machines/new',
-      '{"argv":["/linux"],"cpu":0,"console":"/x","link":["b1","v1","02:4c:c0:a8:38:46"],"binds":[{"from":"/etc","to":"/../etc"}]}',
-    ],
-    ['PUT', '/forward', '{"host":7,"port":"x"}'],
-    ['PUT', '/forward', '{"host":"192.168.56.11","port":70000}'],
-    ['PUT', '/machines/new', `"${'x'.repeat(2 * 1024 ** 2)}"`],
-  ] as const)(
-    'the supervisor rejects a malformed request and keeps running: %s %s %.60s',
-    async (method, path, body?: string) => {
-      const pid = supervisor()
-      // If a request is too long, the client may see the connection close before it has sent everything.
-      const { status } = await ask(method, path, body).catch(() => ({ status: 400 }))
-      expect(status).toBeGreaterThanOrEqual(400)
-      expect(status).toBeLessThan(500)
-      await alive(pid)
-    },
-  )
+    ['a forward to a host that is a number', 'PUT', '/forward', '{"host":7,"port":"x"}'],
+    ['a forward to an impossible port', 'PUT', '/forward', '{"host":"192.168.56.11","port":70000}'],
+    ['a body of 2 MiB', 'PUT', '/machines/new', `"${'x'.repeat(2 * 1024 ** 2)}"`],
+  ] as const)('the supervisor rejects %s, and keeps running', async (_, method, path, body?: string) => {
+    const pid = supervisor()
+    // If a request is too long, the client may see the connection close before it has sent everything.
+    const { status } = await ask(method, path, body).catch(() => ({ status: 400 }))
+    expect(status).toBeGreaterThanOrEqual(400)
+    expect(status).toBeLessThan(500)
+    await alive(pid)
+  })
 
   it.each([
     ['no HTTP', 'SSH-2.0-x\r\n\r\n'],
