@@ -3,19 +3,17 @@ import { lacks } from '../lab/draft.js'
 import { where } from '../lab/fault-machines.js'
 import type { Context } from '../context.js'
 import type { List } from '../steps/nodes.js'
+import { serverApp } from '../steps/database-pods.js'
 import { isReady, type Pod } from '../steps/pods.js'
 import { faultOfMachine } from './fault.js'
 import { reunion, soon } from './sign.js'
 
 type DatabasePod = Pod & { readonly metadata: { readonly uid: string } }
 
-/** The database's pods that stay. */
+/** The database's pods that stay, asked for anew: the act must not hit pods of a moment ago. */
 const podsOf = async ({ kubectl, lab }: Context): Promise<readonly DatabasePod[]> => {
-  const found = await kubectl.get<List<DatabasePod>>(
-    'pods',
-    '--selector',
-    `app=${lab.database?.name ?? ''}-server`,
-  )
+  if (!lab.database) return []
+  const found = await kubectl.get<List<DatabasePod>>('pods', '--selector', `app=${serverApp(lab.database)}`)
   return found.items.filter(({ metadata }) => metadata.deletionTimestamp === undefined)
 }
 

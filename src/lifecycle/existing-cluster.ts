@@ -72,7 +72,10 @@ interface Asked {
  * @throws LabError `cluster-silent` if it does not answer, or does not let its nodes be seen
  */
 const lookAt = async ({ server, kubectl, signal }: Asked, lab: Lab, look: string): Promise<Seen> => {
-  const { nodeOf } = await import('../provider/cluster/lab-record.js')
+  const [{ nodeOf }, { serverVersion }] = await Promise.all([
+    import('../provider/cluster/lab-record.js'),
+    import('../machine/kubectl.js'),
+  ])
   const ask = async <T>(what: string, question: () => Promise<T>, hint: string): Promise<T> => {
     try {
       return await question()
@@ -85,9 +88,9 @@ const lookAt = async ({ server, kubectl, signal }: Asked, lab: Lab, look: string
       })
     }
   }
-  const version = await ask('it does not answer', () => kubectl.run(['get', '--raw', '/version']), look)
+  const version = await ask('it does not answer', () => serverVersion(kubectl), look)
   return {
-    version: (JSON.parse(version) as { gitVersion: string }).gitVersion.replace(/^v/, ''),
+    version: version.replace(/^v/, ''),
     nodes: await ask(
       'its nodes are not visible',
       async () => (await kubectl.get<{ items: readonly NodeObject[] }>('nodes')).items.map(nodeOf),
@@ -114,12 +117,15 @@ const defaultClass = async ({ kubectl }: Asked): Promise<string | undefined> => 
  * @throws LabError `preflight` if nothing can
  */
 const possibleOn = async ({ server, kubectl }: Asked, lab: Lab): Promise<readonly Possible[]> => {
-  const [{ hindrancesOf, scenarioHindrances }, { registry }, { providerNamed }] = await Promise.all([
-    import('../trial/hindrances.js'),
-    import('../registry.js'),
-    import('../provider/load.js'),
-  ])
-  const around = { lab, provider: await providerNamed('cluster'), kubectl }
+  const [{ hindrancesOf, scenarioHindrances }, { registry }, { providerNamed }, { askingOnce }] =
+    await Promise.all([
+      import('../trial/hindrances.js'),
+      import('../registry.js'),
+      import('../provider/load.js'),
+      import('../machine/kubectl.js'),
+    ])
+  // Scenarios have most of their questions in common.
+  const around = { lab, provider: await providerNamed('cluster'), kubectl: askingOnce(kubectl) }
   const found: Possible[] = []
   for (const scenario of lab.scenarios)
     found.push({

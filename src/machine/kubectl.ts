@@ -55,6 +55,11 @@ const failureOf = (said: string): string =>
     commandFailedWords.test(said) ? commandFailed : notThereWords.test(said) ? notThere : 'kubectl-failed',
   )
 
+const getWith =
+  (run: Kubectl['run']): Kubectl['get'] =>
+  async <T>(...args: readonly string[]) =>
+    JSON.parse(await run(['get', '-o', 'json', ...args])) as T
+
 /**
  * An object, named as for `kubectl get`; undefined if it does not exist.
  * @param timeout in seconds
@@ -66,6 +71,22 @@ export const objectIfThere = async <T>(
 ): Promise<T | undefined> => {
   const said = await kubectl.run(['get', ...named, '--ignore-not-found', '-o', 'json'], options)
   return said.trim() === '' ? undefined : (JSON.parse(said) as T)
+}
+
+/** The version of the API server: `v1.34.1`. */
+export const serverVersion = async (kubectl: Pick<Kubectl, 'run'>): Promise<string> =>
+  (JSON.parse(await kubectl.run(['get', '--raw', '/version'])) as { gitVersion: string }).gitVersion
+
+/** Asks each question once, and repeats its answer: for an examination of one moment, which changes nothing. */
+export const askingOnce = (kubectl: Kubectl): Kubectl => {
+  const answers = new Map<string, Promise<string>>()
+  const run: Kubectl['run'] = (args, options = {}) => {
+    const question = JSON.stringify([args, options.input])
+    const answer = answers.get(question) ?? kubectl.run(args, options)
+    answers.set(question, answer)
+    return answer
+  }
+  return { ...kubectl, run, get: getWith(run) }
 }
 
 /** @param slowdown the factor for all timeouts */
@@ -178,6 +199,6 @@ export const kubectlWith = (
         await delay(watchPause, undefined, { signal: until }).catch(() => undefined)
       }
     },
-    get: async <T>(...args: readonly string[]) => JSON.parse(await run(['get', '-o', 'json', ...args])) as T,
+    get: getWith(run),
   }
 }

@@ -22,8 +22,11 @@ export const deploymentExists = async ({ kubectl }: Context, database: DatabaseS
     'name',
   ])) !== ''
 
+/** The label `app` of the server's pods. */
+export const serverApp = (database: DatabaseSpec): string => `${database.name}-server`
+
 export const serverPods = async (context: Context, database: DatabaseSpec): Promise<readonly Pod[]> =>
-  (await pods(context)).filter(({ metadata }) => metadata.labels?.['app'] === `${database.name}-server`)
+  (await pods(context)).filter(({ metadata }) => metadata.labels?.['app'] === serverApp(database))
 
 export const clientPods = async (context: Context, database: DatabaseSpec): Promise<readonly Pod[]> =>
   (await pods(context)).filter(({ metadata }) => metadata.labels?.['app'] === `${database.name}-client`)

@@ -4,16 +4,14 @@
  */
 import type { Step } from '../context.js'
 import type { Lab } from '../lab/lab.js'
+import { serverVersion } from '../machine/kubectl.js'
 import { isHeld, takeNamespace } from '../machine/owned-namespace.js'
 import { shared } from './checks.js'
 import { type List, nodes } from './nodes.js'
 
 const phase = 'cluster'
 
-const versions = shared(
-  async ({ kubectl }) =>
-    (JSON.parse(await kubectl.run(['get', '--raw', '/version'])) as { gitVersion: string }).gitVersion,
-)
+const versions = shared(({ kubectl }) => serverVersion(kubectl))
 
 /** Makes the namespace of what `lab up` deploys. `lab down` removes it: the lab's record names it. */
 const takeHome = ({ name, cluster }: Lab, namespace: string): Step => ({

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { LabError, tooBusy } from '../../src/error.js'
-import { type Kubectl, kubectlWith } from '../../src/machine/kubectl.js'
+import { askingOnce, type Kubectl, kubectlWith } from '../../src/machine/kubectl.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 /** A program in place of kubectl: the body of a shell script. */
@@ -186,5 +186,22 @@ esac`)
   test('an output of many megabytes is returned whole', async () => {
     const kubectl = await kubectlThat('head -c 20000000 /dev/zero | tr "\\0" x')
     expect((await kubectl.run(['get', 'pods'])).length).toBe(20_000_000)
+  })
+
+  test('an examination asks each question once, and different questions separately', async () => {
+    const asked: string[] = []
+    const kubectl = askingOnce({
+      ...(await kubectlThat('exit 1')),
+      run: (args, options) => {
+        asked.push([...args, options?.input ?? ''].join(' '))
+        return Promise.resolve('{}')
+      },
+    })
+    await Promise.all([kubectl.get('nodes'), kubectl.get('nodes')])
+    await kubectl.run(['get', '-o', 'json', 'nodes'])
+    await kubectl.run(['create', '-f', '-'], { input: 'one' })
+    await kubectl.run(['create', '-f', '-'], { input: 'another' })
+    await kubectl.run(['create', '-f', '-'], { input: 'one' })
+    expect(asked).toEqual(['get -o json nodes ', 'create -f - one', 'create -f - another'])
   })
 })
