@@ -1,4 +1,11 @@
-import type { EventRecord, PartRecord, Sink, StepFields, StepFinishedRecord } from './events.js'
+import type {
+  EventRecord,
+  PartRecord,
+  RunFinishedRecord,
+  Sink,
+  StepFields,
+  StepFinishedRecord,
+} from './events.js'
 import {
   counted,
   duration,
@@ -54,6 +61,200 @@ const colors: Readonly<Record<string, Parameters<Paint>[0]>> = {
   waiting: 'cyan',
 }
 
+/** Writes lines, each with the seconds since the command began. */
+class LineWriter {
+  readonly paint: Paint
+  /** The widest name of a machine. */
+  machineWidth = 0
+  readonly #stream: NodeJS.WritableStream
+  readonly #began = performance.now()
+
+  constructor(stream: NodeJS.WritableStream, color: boolean) {
+    this.#stream = stream
+    this.paint = painter(color)
+  }
+
+  write(text: string): void {
+    const stamp = `+${((performance.now() - this.#began) / 1000).toFixed(1)}s`
+    const [first = '', ...more] = text.split('\n')
+    this.#stream.write(
+      `${[`${this.paint('dim', stamp.padEnd(9))} ${first}`, ...more.map((line) => ' '.repeat(10) + line)].join('\n')}\n`,
+    )
+  }
+
+  writeStep(word: string, fields: StepFields, detail = ''): void {
+    const machine = this.machineWidth === 0 ? '' : `${(fields.machine ?? '').padEnd(this.machineWidth)}  `
+    const shown = word.padEnd(12)
+    this.write(
+      `${colors[word] ? this.paint(colors[word], shown) : shown}${machine}${oneLine(fields.title)}${detail}`,
+    )
+  }
+}
+
+/** The steps that run. */
+class StepLines {
+  readonly #out: LineWriter
+  readonly #steps = new Map<string, RunningStep>()
+
+  constructor(out: LineWriter) {
+    this.#out = out
+  }
+
+  get size(): number {
+    return this.#steps.size
+  }
+
+  started(id: string, fields: StepFields): void {
+    this.#steps.set(id, {
+      fields,
+      begun: performance.now(),
+      mentioned: false,
+      lastLine: -Infinity,
+      printed: new Map(),
+      waited: false,
+    })
+  }
+
+  does(id: string, doing: Doing): void {
+    const step = this.#steps.get(id)
+    if (step && step.printed.get(doing.subject) !== doing.detail) step.doing = doing
+  }
+
+  waits(id: string, what: string, saw: string): void {
+    const step = this.#steps.get(id)
+    if (step) step.waited = true
+    this.does(id, { word: 'waiting', detail: `${what}: no: ${saw}`, subject: what })
+  }
+
+  finished(record: StepFinishedRecord): void {
+    const waited = this.#steps.get(record.step)?.waited === true
+    this.#steps.delete(record.step)
+    const reason = record.reason === null ? '' : `: ${oneLine(record.reason)}`
+    const took = ` (${duration(record.seconds)})`
+    switch (record.outcome) {
+      case 'ok': {
+        const saw = oneLine(record.checks.map((check) => check.saw).join('; '))
+        this.#out.writeStep('ok', record, waited ? `: ${saw}${took}` : `: already so: ${saw}`)
+        break
+      }
+      case 'changed':
+        this.#out.writeStep('changed', record, took)
+        break
+      case 'failed': {
+        const hint = record.hint === null ? '' : `\n${' '.repeat(12)}Hint: ${oneLine(record.hint)}`
+        this.#out.writeStep('failed', record, `${reason}${took}${hint}`)
+        break
+      }
+      case 'not-reached':
+        this.#out.writeStep('not-reached', record, reason)
+    }
+  }
+
+  clear(): void {
+    this.#steps.clear()
+  }
+
+  /** Writes what is due. */
+  look(now: number): void {
+    for (const step of this.#steps.values()) this.#lookAt(step, now)
+  }
+
+  #lookAt(step: RunningStep, now: number): void {
+    const { doing } = step
+    if (!step.mentioned) {
+      if (now - step.begun < worthMentioning) return
+      if (doing) {
+        this.#writeDoing(step, doing, now)
+        return
+      }
+      this.#out.writeStep('started', step.fields)
+      step.mentioned = true
+    } else if (doing && (doing.subject === 'applying' || now - step.lastLine >= betweenNotes))
+      this.#writeDoing(step, doing, now)
+  }
+
+  #writeDoing(step: RunningStep, doing: Doing, now: number): void {
+    this.#out.writeStep(doing.word, step.fields, `: ${doing.detail}`)
+    step.printed.set(doing.subject, doing.detail)
+    step.doing = undefined
+    step.mentioned = true
+    step.lastLine = now
+  }
+}
+
+/** The parts that are being made. */
+class PartLines {
+  readonly #out: LineWriter
+  readonly #parts = new Map<number, RunningPart>()
+
+  constructor(out: LineWriter) {
+    this.#out = out
+  }
+
+  get size(): number {
+    return this.#parts.size
+  }
+
+  take(record: PartRecord): void {
+    if (record.state === 'waiting') return
+    if (record.state === 'building') this.#goesOn(record)
+    else this.#ended(record)
+  }
+
+  /** Writes what is due. */
+  look(now: number): void {
+    for (const part of this.#parts.values()) this.#lookAt(part, now)
+  }
+
+  #goesOn(record: PartRecord): void {
+    const now = performance.now()
+    const running = this.#parts.get(record.index)
+    if (running) {
+      Object.assign(running, { latest: record, heard: now })
+      return
+    }
+    this.#parts.set(record.index, { latest: record, heard: now, lastLine: now })
+    const details = [
+      `${partLabel(record)} ${oneLine(record.title)}`,
+      'started',
+      partProgress({ ...record, elapsed: null, fraction: null }),
+      record.log === null ? '' : `log: ${oneLine(record.log)}`,
+    ]
+    this.#out.write(details.filter(Boolean).join('  '))
+  }
+
+  #ended(record: PartRecord): void {
+    this.#parts.delete(record.index)
+    const failed = record.state === 'failed'
+    const end = partEnd(record)
+    this.#out.write(
+      [
+        `${partLabel(record)} ${oneLine(record.title)}  ${this.#out.paint(failed ? 'red' : 'green', end)}`,
+        ...(failed && record.note !== null ? [`  ${oneLine(record.note)}`] : []),
+        ...(failed && record.log !== null ? [`  Log: ${oneLine(record.log)}`] : []),
+      ].join('\n'),
+    )
+  }
+
+  #lookAt(part: RunningPart, now: number): void {
+    if (now - part.lastLine < betweenPartLines) return
+    part.lastLine = now
+    const { latest } = part
+    const progress = partProgress(latest, (now - part.heard) / 1000)
+    this.#out.write(
+      [`${partLabel(latest)} ${oneLine(latest.title)}`, progress, oneLine(latest.note ?? '')]
+        .filter(Boolean)
+        .join('  '),
+    )
+  }
+}
+
+/** The last line of a run. */
+const writeEnd = (out: LineWriter, record: RunFinishedRecord): void => {
+  const word = record.interrupted ? 'interrupted' : record.outcomes.failed > 0 ? 'failed' : 'finished'
+  out.write(`${out.paint(colors[word] ?? [], word.padEnd(12))}${oneLine(runSummary(record))}`)
+}
+
 /**
  * For logs and pipes: a line per meaningful change, each with the seconds since the command began.
  *
@@ -62,66 +263,16 @@ const colors: Readonly<Record<string, Parameters<Paint>[0]>> = {
  * ```
  */
 export const lines = (stream: NodeJS.WritableStream, color: boolean): Sink => {
-  const paint = painter(color)
-  const began = performance.now()
-  const steps = new Map<string, RunningStep>()
-  const parts = new Map<number, RunningPart>()
-  let machineWidth = 0
+  const out = new LineWriter(stream, color)
+  const steps = new StepLines(out)
+  const parts = new PartLines(out)
   let looking: NodeJS.Timeout | undefined
-
-  const write = (text: string): void => {
-    const stamp = `+${((performance.now() - began) / 1000).toFixed(1)}s`
-    const [first = '', ...more] = text.split('\n')
-    stream.write(
-      `${[`${paint('dim', stamp.padEnd(9))} ${first}`, ...more.map((line) => ' '.repeat(10) + line)].join('\n')}\n`,
-    )
-  }
-
-  const writeStep = (word: string, fields: StepFields, detail = ''): void => {
-    const machine = machineWidth === 0 ? '' : `${(fields.machine ?? '').padEnd(machineWidth)}  `
-    const shown = word.padEnd(12)
-    write(`${colors[word] ? paint(colors[word], shown) : shown}${machine}${oneLine(fields.title)}${detail}`)
-  }
-
-  const writeDoing = (step: RunningStep, doing: Doing, now: number): void => {
-    writeStep(doing.word, step.fields, `: ${doing.detail}`)
-    step.printed.set(doing.subject, doing.detail)
-    step.doing = undefined
-    step.mentioned = true
-    step.lastLine = now
-  }
-
-  const lookAtStep = (step: RunningStep, now: number): void => {
-    const { doing } = step
-    if (!step.mentioned) {
-      if (now - step.begun < worthMentioning) return
-      if (doing) {
-        writeDoing(step, doing, now)
-        return
-      }
-      writeStep('started', step.fields)
-      step.mentioned = true
-    } else if (doing && (doing.subject === 'applying' || now - step.lastLine >= betweenNotes))
-      writeDoing(step, doing, now)
-  }
-
-  const lookAtPart = (part: RunningPart, now: number): void => {
-    if (now - part.lastLine < betweenPartLines) return
-    part.lastLine = now
-    const { latest } = part
-    const progress = partProgress(latest, (now - part.heard) / 1000)
-    write(
-      [`${partLabel(latest)} ${oneLine(latest.title)}`, progress, oneLine(latest.note ?? '')]
-        .filter(Boolean)
-        .join('  '),
-    )
-  }
 
   /** Also called by a timer: people wonder about steps that take long without output. */
   const look = (): void => {
     const now = performance.now()
-    for (const step of steps.values()) lookAtStep(step, now)
-    for (const part of parts.values()) lookAtPart(part, now)
+    steps.look(now)
+    parts.look(now)
     if (steps.size + parts.size > 0) looking ??= setInterval(look, betweenLooks).unref()
     else {
       clearInterval(looking)
@@ -129,107 +280,36 @@ export const lines = (stream: NodeJS.WritableStream, color: boolean): Sink => {
     }
   }
 
-  const does = (id: string, doing: Doing): void => {
-    const step = steps.get(id)
-    if (step && step.printed.get(doing.subject) !== doing.detail) step.doing = doing
-  }
-
-  const finished = (record: StepFinishedRecord): void => {
-    const waited = steps.get(record.step)?.waited === true
-    steps.delete(record.step)
-    const reason = record.reason === null ? '' : `: ${oneLine(record.reason)}`
-    switch (record.outcome) {
-      case 'ok': {
-        const saw = oneLine(record.checks.map((check) => check.saw).join('; '))
-        writeStep('ok', record, waited ? `: ${saw} (${duration(record.seconds)})` : `: already so: ${saw}`)
-        break
-      }
-      case 'changed':
-        writeStep('changed', record, ` (${duration(record.seconds)})`)
-        break
-      case 'failed': {
-        const hint = record.hint === null ? '' : `\n${' '.repeat(12)}Hint: ${oneLine(record.hint)}`
-        writeStep('failed', record, `${reason} (${duration(record.seconds)})${hint}`)
-        break
-      }
-      case 'not-reached':
-        writeStep('not-reached', record, reason)
-    }
-  }
-
-  const takePart = (record: PartRecord): void => {
-    const now = performance.now()
-    const running = parts.get(record.index)
-    if (record.state === 'waiting') return
-    if (record.state === 'building') {
-      if (running) Object.assign(running, { latest: record, heard: now })
-      else {
-        parts.set(record.index, { latest: record, heard: now, lastLine: now })
-        const details = [
-          `${partLabel(record)} ${oneLine(record.title)}`,
-          'started',
-          partProgress({ ...record, elapsed: null, fraction: null }),
-          record.log === null ? '' : `log: ${oneLine(record.log)}`,
-        ]
-        write(details.filter(Boolean).join('  '))
-      }
-      return
-    }
-    parts.delete(record.index)
-    const failed = record.state === 'failed'
-    const end = partEnd(record)
-    write(
-      [
-        `${partLabel(record)} ${oneLine(record.title)}  ${paint(failed ? 'red' : 'green', end)}`,
-        ...(failed && record.note !== null ? [`  ${oneLine(record.note)}`] : []),
-        ...(failed && record.log !== null ? [`  Log: ${oneLine(record.log)}`] : []),
-      ].join('\n'),
-    )
-  }
-
   const take = (record: EventRecord): void => {
     switch (record.type) {
       case 'run-started':
-        machineWidth = Math.max(0, ...record.steps.map(({ machine }) => machine?.length ?? 0))
-        write(`${oneLine(record.title)}: ${counted(record.steps.length, 'step')}`)
+        out.machineWidth = Math.max(0, ...record.steps.map(({ machine }) => machine?.length ?? 0))
+        out.write(`${oneLine(record.title)}: ${counted(record.steps.length, 'step')}`)
         break
       case 'step-started':
-        steps.set(record.step, {
-          fields: record,
-          begun: performance.now(),
-          mentioned: false,
-          lastLine: -Infinity,
-          printed: new Map(),
-          waited: false,
-        })
+        steps.started(record.step, record)
         break
       case 'step-applying':
-        does(record.step, { word: 'applying', detail: oneLine(record.why), subject: 'applying' })
+        steps.does(record.step, { word: 'applying', detail: oneLine(record.why), subject: 'applying' })
         break
       case 'step-progress':
-        does(record.step, { word: 'applying', detail: oneLine(record.note), subject: 'note' })
+        steps.does(record.step, { word: 'applying', detail: oneLine(record.note), subject: 'note' })
         break
-      case 'step-waiting': {
-        const step = steps.get(record.step)
-        if (step) step.waited = true
-        const what = oneLine(record.waitingFor)
-        does(record.step, { word: 'waiting', detail: `${what}: no: ${oneLine(record.saw)}`, subject: what })
+      case 'step-waiting':
+        steps.waits(record.step, oneLine(record.waitingFor), oneLine(record.saw))
         break
-      }
       case 'step-finished':
-        finished(record)
+        steps.finished(record)
         break
-      case 'run-finished': {
+      case 'run-finished':
         steps.clear()
-        const word = record.interrupted ? 'interrupted' : record.outcomes.failed > 0 ? 'failed' : 'finished'
-        write(`${paint(colors[word] ?? [], word.padEnd(12))}${oneLine(runSummary(record))}`)
+        writeEnd(out, record)
         break
-      }
       case 'part':
-        takePart(record)
+        parts.take(record)
         break
       case 'notice':
-        write(severalLines(record.text).join('\n'))
+        out.write(severalLines(record.text).join('\n'))
         break
       // For programs: people have notices.
       case 'trial':
