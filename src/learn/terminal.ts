@@ -93,164 +93,239 @@ const commandIn = (line: string): (typeof commands)[keyof typeof commands] | und
   return found?.[1]
 }
 
-/** Runs an exercise until it is finished, or the learner leaves. */
-export const learnAtTerminal = async (attempt: Attempt, options: TerminalOptions): Promise<void> => {
-  const { input, output, language, plain, signal } = options
-  const words = interfaceWords[language]
-  const own = attempt.exercise.words[language]
-  const typed = new Typed(input, !plain && input.isTTY)
-  const canvas = new Canvas(output)
-  const begun = performance.now()
-  const seconds = (): number => (performance.now() - begun) / 1000
-  const columns = (): number => Math.max(40, Math.min(output.columns || 80, 100))
-  const say = (lines: readonly string[]): void => {
-    if (plain) output.write(`${lines.join('\n')}\n`)
-    else canvas.above(lines.join('\n'))
+/** A learner at work: the step, what was found last, and what stands below it. */
+class Session {
+  readonly #attempt: Attempt
+  readonly #options: TerminalOptions
+  readonly #typed: Typed
+  readonly #canvas: Canvas
+  readonly #begun = performance.now()
+  #step: StepSpec | undefined
+  #look: Look | undefined
+  #below: Below | undefined
+  #spoken = ''
+  /** A check in progress: only one at a time. */
+  #looking: Promise<void> | undefined
+  #nextLook = 0
+
+  constructor(attempt: Attempt, options: TerminalOptions) {
+    const { input, output, plain } = options
+    this.#attempt = attempt
+    this.#options = options
+    this.#typed = new Typed(input, !plain && input.isTTY)
+    this.#canvas = new Canvas(output)
   }
 
-  let step: StepSpec | undefined
-  let look: Look | undefined
-  let below: Below | undefined
-  let spoken = ''
-  /** A check in progress: only one at a time. */
-  let looking: Promise<void> | undefined
+  async run(): Promise<void> {
+    try {
+      this.#introduce()
+      await this.#attempt.recheck()
+      for (let next = this.#attempt.next; next; next = this.#attempt.next)
+        if ((await this.#work(next)) === 'leave') {
+          await this.#attempt.leave()
+          return
+        }
+      this.#finish()
+    } finally {
+      this.#typed.close()
+      await this.#looking
+    }
+  }
 
-  const draw = (): void => {
+  get #words() {
+    return interfaceWords[this.#options.language]
+  }
+
+  get #own() {
+    return this.#attempt.exercise.words[this.#options.language]
+  }
+
+  get #columns(): number {
+    return Math.max(40, Math.min(this.#options.output.columns || 80, 100))
+  }
+
+  #seconds(): number {
+    return (performance.now() - this.#begun) / 1000
+  }
+
+  #say(lines: readonly string[]): void {
+    if (this.#options.plain) this.#options.output.write(`${lines.join('\n')}\n`)
+    else this.#canvas.above(lines.join('\n'))
+  }
+
+  #introduce(): void {
+    const { title, introduction } = this.#own
+    const { minutes, began } = this.#words
+    this.#say([
+      title,
+      '',
+      ...wrapText(introduction, this.#columns),
+      '',
+      `${minutes(this.#attempt.exercise.minutes)}. ${began}`,
+      '',
+    ])
+  }
+
+  #finish(): void {
+    const { output, plain, language } = this.#options
+    const { exercise, standing } = this.#attempt
+    if (!plain) this.#canvas.finish([])
+    output.write(`${this.#words.finished(clockText(this.#seconds()), standing.hints)}\n`)
+    output.write(`${listLines(exercise, language, standing, undefined).join('\n')}\n`)
+  }
+
+  #draw(): void {
+    const { plain, language } = this.#options
+    const step = this.#step
     if (plain || !step) return
-    canvas.draw(
+    this.#canvas.draw(
       stepScreen(
-        { exercise: attempt.exercise, language, step, look, seconds: seconds(), below, typed: typed.text },
-        { columns: columns(), rows: Math.min(canvas.height, 23) },
+        {
+          exercise: this.#attempt.exercise,
+          language,
+          step,
+          look: this.#look,
+          seconds: this.#seconds(),
+          below: this.#below,
+          typed: this.#typed.text,
+        },
+        { columns: this.#columns, rows: Math.min(this.#canvas.height, 23) },
       ),
     )
   }
 
-  const tell = (what: Below): void => {
-    below = what
-    if (plain)
-      say(wrapText(`${what.kind === 'notice' ? '' : `${words[what.kind]}: `}${what.text}`, columns()))
+  #tell(what: Below): void {
+    this.#below = what
+    if (!this.#options.plain) return
+    const label = what.kind === 'notice' ? '' : `${this.#words[what.kind]}: `
+    this.#say(wrapText(`${label}${what.text}`, this.#columns))
   }
 
-  const lookAt = async (at: StepSpec): Promise<void> => {
-    const found = await attempt.look(at)
-    if (at !== step) return
-    look = found
-    const broken = found.done ? undefined : await attempt.broken(at)
-    if (broken !== undefined && below?.kind !== 'broken')
-      tell({ kind: 'broken', text: own.said.get(broken) ?? broken })
+  async #lookAt(at: StepSpec): Promise<void> {
+    const { plain, language } = this.#options
+    const found = await this.#attempt.look(at)
+    if (at !== this.#step) return
+    this.#look = found
+    const broken = found.done ? undefined : await this.#attempt.broken(at)
+    if (broken !== undefined && this.#below?.kind !== 'broken')
+      this.#tell({ kind: 'broken', text: this.#own.said.get(broken) ?? broken })
     // Announced only when the answer changes: the evidence may change every second.
-    if (plain && spoken !== found.is + String(found.done)) {
-      spoken = found.is + String(found.done)
-      say([spokenLook(language, found)])
-      if (found.done) say([...wrapText(own.steps.get(at.id)?.after ?? '', columns()), words.goOn])
+    if (plain && this.#spoken !== found.is + String(found.done)) {
+      this.#spoken = found.is + String(found.done)
+      this.#say([spokenLook(language, found)])
+      if (found.done)
+        this.#say([...wrapText(this.#own.steps.get(at.id)?.after ?? '', this.#columns), this.#words.goOn])
     }
   }
 
-  const beginStep = async (next: StepSpec): Promise<void> => {
-    step = next
-    look = undefined
-    below = next.draw ? { kind: 'notice', text: words.drawing } : undefined
-    spoken = ''
-    if (plain) say(['', ...spokenStep({ exercise: attempt.exercise, language, step: next }), words.keys])
-    draw()
-    await attempt.beginStep(next)
-    below = undefined
+  /** Looks in the background, unless it is doing so, has done so just now, or the step is done. */
+  #lookSometimes(at: StepSpec): void {
+    if (this.#looking || performance.now() < this.#nextLook || this.#look?.done === true) return
+    this.#looking = this.#lookAt(at)
+      .catch((error: unknown) => {
+        if (!this.#options.signal.aborted) this.#tell({ kind: 'notice', text: messageOf(error) })
+      })
+      .finally(() => {
+        this.#looking = undefined
+        this.#nextLook = performance.now() + lookPause
+      })
+  }
+
+  async #beginStep(next: StepSpec): Promise<void> {
+    const { plain, language } = this.#options
+    this.#step = next
+    this.#look = undefined
+    this.#below = next.draw ? { kind: 'notice', text: this.#words.drawing } : undefined
+    this.#spoken = ''
+    if (plain) {
+      const { exercise } = this.#attempt
+      this.#say(['', ...spokenStep({ exercise, language, step: next }), this.#words.keys])
+    }
+    this.#draw()
+    await this.#attempt.beginStep(next)
+    this.#below = undefined
   }
 
   /** A line that one of our questions waits for. */
-  const nextLine = async (): Promise<string> => {
+  async #nextLine(): Promise<string> {
     for (;;) {
-      const line = typed.next()
+      const line = this.#typed.next()
       if (line !== undefined) return line
-      if (typed.ended || signal.aborted) return ''
-      draw()
+      if (this.#typed.ended || this.#options.signal.aborted) return ''
+      this.#draw()
       await delay(drawPause / 2)
     }
   }
 
-  const act = async (line: string, at: StepSpec): Promise<'leave' | undefined> => {
+  async #act(line: string, at: StepSpec): Promise<'leave' | undefined> {
     const command = commandIn(line)
     if (command === 'quit') return 'leave'
-    if (command === 'hint') {
-      const hint = await attempt.hint(at)
-      tell({ kind: 'hint', text: hint === undefined ? words.noHint : (own.said.get(hint) ?? hint) })
-    } else if (command === 'solution') {
-      const solution = await attempt.solution(at)
-      tell({
-        kind: 'solution',
-        text: solution === undefined ? words.noSolution : `\n\`\`\`\n${solution.trim()}\n\`\`\``,
-      })
-    } else if (command === 'again') await beginStep(at)
-    else if (command === 'list') {
-      await attempt.recheck()
-      const lines = listLines(attempt.exercise, language, attempt.standing, at.id)
-      tell({ kind: 'notice', text: `\n\`\`\`\n${lines.join('\n')}\n\`\`\`` })
-    } else if (command === 'reset') {
-      tell({ kind: 'notice', text: words.reset })
-      draw()
-      if ((await nextLine()).trim() === 'yes') {
-        tell({ kind: 'notice', text: words.resetting })
-        draw()
-        await attempt.reset()
-        const first = attempt.next
-        if (first) await beginStep(first)
-      } else tell({ kind: 'notice', text: words.notReset })
-    } else if (at.ask && line.trim() !== '') await attempt.answer(at, line)
+    if (command === 'hint') await this.#hint(at)
+    else if (command === 'solution') await this.#solution(at)
+    else if (command === 'again') await this.#beginStep(at)
+    else if (command === 'list') await this.#list(at)
+    else if (command === 'reset') await this.#reset()
+    else if (at.ask && line.trim() !== '') await this.#attempt.answer(at, line)
     return undefined
   }
 
-  try {
-    say([
-      own.title,
-      '',
-      ...wrapText(own.introduction, columns()),
-      '',
-      `${words.minutes(attempt.exercise.minutes)}. ${words.began}`,
-      '',
-    ])
-    await attempt.recheck()
-    for (;;) {
-      const next = attempt.next
-      if (!next) break
-      await beginStep(next)
-      let nextLook = 0
-      for (;;) {
-        if (signal.aborted || (typed.ended && !typed.waiting)) {
-          await attempt.leave()
-          return
-        }
-        const at = step
-        if (!at) break
-        if (!looking && performance.now() >= nextLook && look?.done !== true) {
-          looking = lookAt(at)
-            .catch((error: unknown) => {
-              if (!signal.aborted) tell({ kind: 'notice', text: messageOf(error) })
-            })
-            .finally(() => {
-              looking = undefined
-              nextLook = performance.now() + lookPause
-            })
-        }
-        draw()
-        const line = typed.next()
-        if (line !== undefined) {
-          // The next step begins when the learner says so, and not before.
-          if (look?.done === true && commandIn(line) === undefined) break
-          if ((await act(line, at)) === 'leave') {
-            await attempt.leave()
-            return
-          }
-          nextLook = 0
-        }
-        await delay(drawPause / 2)
-      }
-      await looking
+  async #hint(at: StepSpec): Promise<void> {
+    const hint = await this.#attempt.hint(at)
+    const text = hint === undefined ? this.#words.noHint : (this.#own.said.get(hint) ?? hint)
+    this.#tell({ kind: 'hint', text })
+  }
+
+  async #solution(at: StepSpec): Promise<void> {
+    const solution = await this.#attempt.solution(at)
+    const text = solution === undefined ? this.#words.noSolution : `\n\`\`\`\n${solution.trim()}\n\`\`\``
+    this.#tell({ kind: 'solution', text })
+  }
+
+  async #list(at: StepSpec): Promise<void> {
+    await this.#attempt.recheck()
+    const { exercise, standing } = this.#attempt
+    const lines = listLines(exercise, this.#options.language, standing, at.id)
+    this.#tell({ kind: 'notice', text: `\n\`\`\`\n${lines.join('\n')}\n\`\`\`` })
+  }
+
+  async #reset(): Promise<void> {
+    const { reset, resetting, notReset } = this.#words
+    this.#tell({ kind: 'notice', text: reset })
+    this.#draw()
+    if ((await this.#nextLine()).trim() !== 'yes') {
+      this.#tell({ kind: 'notice', text: notReset })
+      return
     }
-    if (!plain) canvas.finish([])
-    output.write(`${words.finished(clockText(seconds()), attempt.standing.hints)}\n`)
-    output.write(`${listLines(attempt.exercise, language, attempt.standing, undefined).join('\n')}\n`)
-  } finally {
-    typed.close()
-    await looking
+    this.#tell({ kind: 'notice', text: resetting })
+    this.#draw()
+    await this.#attempt.reset()
+    const first = this.#attempt.next
+    if (first) await this.#beginStep(first)
+  }
+
+  /** One step, until the learner goes on to the next one; after a reset it is another step. */
+  async #work(first: StepSpec): Promise<'leave' | undefined> {
+    await this.#beginStep(first)
+    this.#nextLook = 0
+    for (;;) {
+      if (this.#options.signal.aborted || (this.#typed.ended && !this.#typed.waiting)) return 'leave'
+      const at = this.#step ?? first
+      this.#lookSometimes(at)
+      this.#draw()
+      const line = this.#typed.next()
+      if (line !== undefined) {
+        // The next step begins when the learner says so, and not before.
+        if (this.#look?.done === true && commandIn(line) === undefined) break
+        if ((await this.#act(line, at)) === 'leave') return 'leave'
+        this.#nextLook = 0
+      }
+      await delay(drawPause / 2)
+    }
+    await this.#looking
+    return undefined
   }
 }
+
+/** Runs an exercise until it is finished, or the learner leaves. */
+export const learnAtTerminal = (attempt: Attempt, options: TerminalOptions): Promise<void> =>
+  new Session(attempt, options).run()
