@@ -111,6 +111,113 @@ const waitFor = async <Around extends Surroundings>(
   }
 }
 
+/** How a run treats its steps, and who hears of them. */
+interface Running<Around extends Surroundings> {
+  readonly mode: Mode
+  readonly context: Around
+  readonly emit: Emit
+}
+
+/** The outcome of a step whose checks were asked for the last time. */
+const outcomeOf = (
+  checks: readonly CheckResult[],
+  good: StepResult['outcome'],
+): Pick<StepResult, 'outcome' | 'reason' | 'hint'> => {
+  const first = checks.find((result) => !result.ok)
+  if (!first) return { outcome: good }
+  return {
+    outcome: 'failed',
+    reason: `${first.check.title}: no: ${first.saw}`,
+    ...(first.check.hint === undefined ? {} : { hint: first.check.hint }),
+  }
+}
+
+/** The outcome of a step that threw an error. */
+const outcomeOfError = <Around extends Surroundings>(
+  error: unknown,
+  step: Step<Around>,
+  { signal }: Around,
+): Pick<StepResult, 'outcome' | 'reason' | 'hint'> => {
+  if (signal.aborted) return { outcome: 'not-reached', reason: 'interrupted' }
+  const hint = (error instanceof LabError ? error.hint : undefined) ?? step.checks[0].hint
+  return { outcome: 'failed', reason: messageOf(error), ...(hint === undefined ? {} : { hint }) }
+}
+
+/** Asks, applies, and waits. Never throws. */
+const carryOut = async <Around extends Surroundings>(
+  step: Step<Around>,
+  { mode, context, emit }: Running<Around>,
+): Promise<StepResult> => {
+  const begun = performance.now()
+  emit({ type: 'step-started', step })
+  let checks: readonly CheckResult[] = []
+  const done = (how: Pick<StepResult, 'outcome' | 'reason' | 'hint'>): StepResult => ({
+    step,
+    seconds: seconds(begun),
+    checks,
+    ...how,
+  })
+  try {
+    checks = await askAll(step.checks, context)
+    const unmet = checks.filter((result) => !result.ok)
+    if (unmet.length === 0 || mode === 'check') return done(outcomeOf(checks, 'ok'))
+    if (step.apply) {
+      const why = unmet.map(({ check, saw }) => `${check.title}: no: ${saw}`).join('; ')
+      emit({ type: 'step-applying', step, why })
+      await applyStep(step.apply, step, context, (note) => {
+        emit({ type: 'step-progress', step, note })
+      })
+    }
+    const applied = performance.now()
+    checks = await Promise.all(
+      step.checks.map((check) =>
+        waitFor(check, context, applied, ({ saw }) => {
+          emit({ type: 'step-waiting', step, waitingFor: check.title, saw })
+        }),
+      ),
+    )
+    return done(outcomeOf(checks, step.apply ? 'changed' : 'ok'))
+  } catch (error) {
+    return done(outcomeOfError(error, step, context))
+  }
+}
+
+/** Carries out every step of a plan as soon as what it needs is there. */
+const carryOutInOrder = async <Around extends Surroundings>(
+  { steps }: Plan<Around>,
+  running: Running<Around>,
+  finish: (result: StepResult) => StepResult,
+): Promise<void> => {
+  const { mode, context } = running
+  const begun = new Map<string, Promise<StepResult>>()
+  const afterNeeds = async (step: Step<Around>): Promise<StepResult> => {
+    const needed = await Promise.all(
+      step.needs.map((id) => {
+        const other = steps.find((candidate) => candidate.id === id)
+        if (!other) throw new Error(`step ${step.id} needs ${id}, which is not in the plan`)
+        return run(other)
+      }),
+    )
+    const missing = needed.find((result) => result.outcome === 'failed' || result.outcome === 'not-reached')
+    const skip = context.signal.aborted
+      ? 'interrupted'
+      : missing && mode === 'apply'
+        ? `needs: ${missing.step.title}`
+        : undefined
+    return finish(
+      skip === undefined
+        ? await carryOut(step, running)
+        : { step, outcome: 'not-reached', seconds: 0, checks: [], reason: skip },
+    )
+  }
+  const run = (step: Step<Around>): Promise<StepResult> => {
+    const promise = begun.get(step.id) ?? afterNeeds(step)
+    begun.set(step.id, promise)
+    return promise
+  }
+  await Promise.all(steps.map(run))
+}
+
 /**
  * The only loop. A step starts as soon as everything it needs has succeeded; a failed step stops only those that need
  * it. Never throws: every result is in the report, in plan order.
@@ -124,6 +231,7 @@ export const runPlan = async <Around extends Surroundings>(
   const started = new Date()
   const since = performance.now()
   const results = new Map<string, StepResult>()
+  const running: Running<Around> = { mode, context, emit }
   emit({ type: 'run-started', plan })
 
   const finish = (result: StepResult): StepResult => {
@@ -131,95 +239,10 @@ export const runPlan = async <Around extends Surroundings>(
     emit({ type: 'step-finished', result })
     return result
   }
-
-  const carryOut = async (step: Step<Around>): Promise<StepResult> => {
-    const begun = performance.now()
-    emit({ type: 'step-started', step })
-    let checks: readonly CheckResult[] = []
-    const done = (outcome: StepResult['outcome'], why: Partial<StepResult> = {}): StepResult => ({
-      step,
-      outcome,
-      seconds: seconds(begun),
-      checks,
-      ...why,
-    })
-    const failed = (): StepResult => {
-      const first = checks.find((result) => !result.ok)
-      if (!first) return done('changed')
-      return done('failed', {
-        reason: `${first.check.title}: no: ${first.saw}`,
-        ...(first.check.hint === undefined ? {} : { hint: first.check.hint }),
-      })
-    }
-    try {
-      checks = await askAll(step.checks, context)
-      const unmet = checks.filter((result) => !result.ok)
-      if (unmet.length === 0) return done('ok')
-      if (mode === 'check') return failed()
-      if (step.apply) {
-        emit({
-          type: 'step-applying',
-          step,
-          why: unmet.map(({ check, saw }) => `${check.title}: no: ${saw}`).join('; '),
-        })
-        await applyStep(step.apply, step, context, (note) => {
-          emit({ type: 'step-progress', step, note })
-        })
-      }
-      const applied = performance.now()
-      checks = await Promise.all(
-        step.checks.map((check) =>
-          waitFor(check, context, applied, ({ saw }) => {
-            emit({ type: 'step-waiting', step, waitingFor: check.title, saw })
-          }),
-        ),
-      )
-      return checks.every((result) => result.ok) ? done(step.apply ? 'changed' : 'ok') : failed()
-    } catch (error) {
-      if (context.signal.aborted) return done('not-reached', { reason: 'interrupted' })
-      const hint = error instanceof LabError ? error.hint : undefined
-      return done('failed', {
-        reason: messageOf(error),
-        ...((hint ?? step.checks[0].hint) === undefined ? {} : { hint: hint ?? step.checks[0].hint ?? '' }),
-      })
-    }
-  }
-
-  const running = new Map<string, Promise<StepResult>>()
-  const run = (step: Step<Around>): Promise<StepResult> => {
-    let promise = running.get(step.id)
-    if (!promise) {
-      promise = (async () => {
-        const needed = await Promise.all(
-          step.needs.map((id) => {
-            const other = plan.steps.find((candidate) => candidate.id === id)
-            if (!other) throw new Error(`step ${step.id} needs ${id}, which is not in the plan`)
-            return run(other)
-          }),
-        )
-        const missing = needed.find(
-          (result) => result.outcome === 'failed' || result.outcome === 'not-reached',
-        )
-        const skip = context.signal.aborted
-          ? 'interrupted'
-          : missing && mode === 'apply'
-            ? `needs: ${missing.step.title}`
-            : undefined
-        return finish(
-          skip === undefined
-            ? await carryOut(step)
-            : { step, outcome: 'not-reached', seconds: 0, checks: [], reason: skip },
-        )
-      })()
-      running.set(step.id, promise)
-    }
-    return promise
-  }
-
   // Checks need no order: the state of a step is worth knowing even when one that it needs is broken.
-  await Promise.all(
-    mode !== 'check' ? plan.steps.map(run) : plan.steps.map(async (step) => finish(await carryOut(step))),
-  )
+  if (mode === 'check')
+    await Promise.all(plan.steps.map(async (step) => finish(await carryOut(step, running))))
+  else await carryOutInOrder(plan, running, finish)
   const report: Report = {
     title: plan.title,
     started,
