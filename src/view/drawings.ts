@@ -33,94 +33,112 @@ export interface Surroundings {
 /** Space for the icon and the indentation. */
 const margin = 8
 
-export const drawRun = (run: RunStartedRecord, { paint, columns }: Surroundings): Drawing => {
-  const rows = new Map<string, Row>()
-  const details = new Map<string, { text: string; subject: string; seen: number }>()
-  const waited = new Set<string>()
+/** A step's row: its label, and what it does now. */
+interface StepRow {
+  readonly row: Row
+  readonly label: string
+  detail: { readonly text: string; readonly subject: string; readonly seen: number } | undefined
+  waited: boolean
+}
+
+/** The rows of a run's steps, by the step's id, in groups. */
+const rowsOf = (
+  { steps }: RunStartedRecord,
+  room: () => number,
+): { readonly rows: Map<string, StepRow>; readonly phases: Map<string, Phase> } => {
   const groups = new Map<string, StepFields[]>()
-  for (const step of run.steps) groups.set(step.phase, [...(groups.get(step.phase) ?? []), step])
-
+  for (const step of steps) groups.set(step.phase, [...(groups.get(step.phase) ?? []), step])
+  const rows = new Map<string, StepRow>()
   const phases = new Map<string, Phase>()
-  const labels = new Map<string, string>()
-  for (const [name, steps] of groups) {
-    const width = Math.max(...steps.map(({ machine }) => machine?.length ?? 0))
-    for (const step of steps) {
+  for (const [name, members] of groups) {
+    const width = Math.max(...members.map(({ machine }) => machine?.length ?? 0))
+    const own = members.map((step) => {
       const machine = width === 0 ? '' : `${(step.machine ?? '').padEnd(width)}  `
+      const label = `${machine}${oneLine(step.title)}`
       const row = new Row()
-      labels.set(step.step, `${machine}${oneLine(step.title)}`)
-      row.heading = () => clip(labels.get(step.step) ?? '', columns() - margin)
-      rows.set(step.step, row)
-    }
-    phases.set(
-      name,
-      new Phase(
-        name,
-        steps.flatMap((step) => rows.get(step.step) ?? []),
-      ),
-    )
+      row.heading = () => clip(label, room())
+      rows.set(step.step, { row, label, detail: undefined, waited: false })
+      return row
+    })
+    phases.set(name, new Phase(name, own))
   }
+  return { rows, phases }
+}
 
-  const started = (step: StepFields): void => {
-    const row = rows.get(step.step)
-    const label = labels.get(step.step) ?? ''
-    const since = performance.now()
-    if (!row) return
-    row.heading = () => {
-      const seconds = (performance.now() - since) / 1000
-      const time = seconds < 1 ? '' : `  ${elapsed(seconds)}`
-      return `${clip(label, columns() - margin - time.length)}${paint('dim', time)}`
-    }
-    row.detail = () => clip(details.get(step.step)?.text ?? '', columns() - margin)
-    row.begin()
-    phases.get(step.phase)?.begin()
+/** What a step does, unless another of its awaited checks is visible. */
+const showDoing = (step: StepRow | undefined, subject: string, text: string, patient = false): void => {
+  if (!step) return
+  const now = performance.now()
+  const { detail } = step
+  // Of several awaited checks, the visible one stays until it has no more events.
+  if (patient && detail && detail.subject !== subject && detail.subject.startsWith('waiting '))
+    if (now - detail.seen < staysShown) return
+  step.detail = { text: oneLine(text), subject, seen: now }
+}
+
+/** From now on, the row shows how long the step has taken. */
+const showStarted = (step: StepRow, { paint }: Surroundings, room: () => number): void => {
+  const since = performance.now()
+  step.row.heading = () => {
+    const seconds = (performance.now() - since) / 1000
+    const time = seconds < 1 ? '' : `  ${elapsed(seconds)}`
+    return `${clip(step.label, room() - time.length)}${paint('dim', time)}`
   }
+  step.row.detail = () => clip(step.detail?.text ?? '', room())
+  step.row.begin()
+}
+
+const showFinished = (
+  { row, label, waited }: StepRow,
+  record: StepFinishedRecord,
+  { paint }: Surroundings,
+  room: () => number,
+): void => {
+  const after = (text: string): string => {
+    const left = room() - Array.from(label).length - 2
+    return left < 8 ? clip(label, room()) : `${label}  ${paint('dim', clip(text, left))}`
+  }
+  const time = duration(record.seconds)
+  const reason = oneLine(record.reason ?? '')
+  switch (record.outcome) {
+    case 'ok': {
+      const saw = oneLine(record.checks.map((check) => check.saw).join('; '))
+      row.end({ as: 'done', text: after(waited ? `${time}: ${saw}` : `already so: ${saw}`) })
+      break
+    }
+    case 'changed':
+      row.end({ as: 'done', text: after(time) })
+      break
+    case 'failed':
+      row.end({
+        as: 'failed',
+        text: [
+          `${label}  ${paint('dim', time)}`,
+          ...(reason ? [paint('red', reason)] : []),
+          ...(record.hint === null ? [] : [`Hint: ${oneLine(record.hint)}`]),
+        ].join('\n'),
+      })
+      break
+    case 'not-reached':
+      row.end({ as: 'skipped', text: after(`not reached: ${reason}`) })
+  }
+}
+
+export const drawRun = (run: RunStartedRecord, around: Surroundings): Drawing => {
+  const room = (): number => around.columns() - margin
+  const { rows, phases } = rowsOf(run, room)
 
   const finished = (record: StepFinishedRecord): void => {
-    const label = labels.get(record.step) ?? ''
-    const after = (text: string): string => {
-      const room = columns() - margin - Array.from(label).length - 2
-      return room < 8 ? clip(label, columns() - margin) : `${label}  ${paint('dim', clip(text, room))}`
-    }
-    const time = duration(record.seconds)
-    const reason = oneLine(record.reason ?? '')
     const phase = phases.get(record.phase)
-    const row = rows.get(record.step)
     phase?.begin()
     phase?.stepEnded(record.outcome)
-    switch (record.outcome) {
-      case 'ok': {
-        const saw = oneLine(record.checks.map((check) => check.saw).join('; '))
-        row?.end({
-          as: 'done',
-          text: after(waited.has(record.step) ? `${time}: ${saw}` : `already so: ${saw}`),
-        })
-        break
-      }
-      case 'changed':
-        row?.end({ as: 'done', text: after(time) })
-        break
-      case 'failed':
-        row?.end({
-          as: 'failed',
-          text: [
-            `${label}  ${paint('dim', time)}`,
-            ...(reason ? [paint('red', reason)] : []),
-            ...(record.hint === null ? [] : [`Hint: ${oneLine(record.hint)}`]),
-          ].join('\n'),
-        })
-        break
-      case 'not-reached':
-        row?.end({ as: 'skipped', text: after(`not reached: ${reason}`) })
-    }
+    const step = rows.get(record.step)
+    if (step) showFinished(step, record, around, room)
   }
 
-  const does = (step: string, subject: string, text: string, patient = false): void => {
-    const now = performance.now()
-    const shown = details.get(step)
-    // Of several awaited checks, the visible one stays until it has no more events.
-    if (patient && shown && shown.subject !== subject && shown.subject.startsWith('waiting '))
-      if (now - shown.seen < staysShown) return
-    details.set(step, { text: oneLine(text), subject, seen: now })
+  const waits = (step: StepRow | undefined, waitingFor: string, saw: string): void => {
+    if (step) step.waited = true
+    showDoing(step, `waiting ${waitingFor}`, `waiting until ${waitingFor}; last seen: ${saw}`, true)
   }
 
   return {
@@ -129,24 +147,20 @@ export const drawRun = (run: RunStartedRecord, { paint, columns }: Surroundings)
     // The end of the run is an event of its own.
     isOver: () => false,
     take(record) {
+      const step = 'step' in record ? rows.get(record.step) : undefined
       switch (record.type) {
         case 'step-started':
-          started(record)
+          if (step) showStarted(step, around, room)
+          phases.get(record.phase)?.begin()
           break
         case 'step-applying':
-          does(record.step, 'applying', `applying, because ${record.why}`)
+          showDoing(step, 'applying', `applying, because ${record.why}`)
           break
         case 'step-progress':
-          does(record.step, 'note', record.note)
+          showDoing(step, 'note', record.note)
           break
         case 'step-waiting':
-          waited.add(record.step)
-          does(
-            record.step,
-            `waiting ${record.waitingFor}`,
-            `waiting until ${record.waitingFor}; last seen: ${record.saw}`,
-            true,
-          )
+          waits(step, record.waitingFor, record.saw)
           break
         case 'step-finished':
           finished(record)
@@ -156,10 +170,10 @@ export const drawRun = (run: RunStartedRecord, { paint, columns }: Surroundings)
     },
     refresh() {
       for (const phase of phases.values()) phase.refresh()
-      for (const row of rows.values()) row.refresh()
+      for (const { row } of rows.values()) row.refresh()
     },
     abandon() {
-      for (const [id, row] of rows) row.abandon(`${labels.get(id) ?? ''}  stopped`)
+      for (const { row, label } of rows.values()) row.abandon(`${label}  stopped`)
       for (const phase of phases.values()) phase.abandon()
     },
   }
