@@ -11,7 +11,7 @@ import { LabFileError, type LabFileProblem } from '../lab/parse.js'
 import { readSource } from '../lab/source.js'
 import { didYouMean } from '../lab/suggest.js'
 import { projectRoot } from '../package.js'
-import { type CheckSpec, checksOf, type ExerciseSpec, exerciseSchema } from './schema.js'
+import { type CheckSpec, checksOf, type ExerciseSpec, exerciseSchema, type StepSpec } from './schema.js'
 import { type Language, languages, readWords, type Words } from './words.js'
 
 export interface Exercise extends ExerciseSpec {
@@ -37,83 +37,98 @@ const claimNeeds: Readonly<Record<string, readonly string[]>> = {
 export const exercisesFolder = (nameOrPath: string): string =>
   /[/]|\.ya?ml$/i.test(nameOrPath) ? join(dirname(nameOrPath), 'learn') : join(projectRoot, 'labs', 'learn')
 
-function* crossCheck(spec: ExerciseSpec, lab: Lab, checks: readonly string[]): Generator<Problem> {
+/** An exercise, and what it may name. */
+interface Draft {
+  readonly spec: ExerciseSpec
+  readonly lab: Lab
+  /** Ids of the checks of `lab verify`. */
+  readonly checks: readonly string[]
+}
+
+function* machineProblems({ lab }: Draft, word: string, path: Path): Generator<Problem> {
   const machines = lab.machines.map(({ name }) => name)
   const words = [...machines, ...roles, ...(lab.database ? ['database', 'standby'] : [])]
-  function* ofMachine(word: string, path: Path): Generator<Problem> {
-    if (!words.includes(word))
-      yield { path, message: `${lab.name} has no machine ${word}${didYouMean(word, words)}` }
-  }
-  function* ofCheck(check: CheckSpec, path: Path): Generator<Problem> {
-    for (const [index, one] of checksOf(check).entries()) {
-      const at: Path = index === 0 ? path : [...path, 'and', index - 1]
-      if (Array.isArray(one.verify))
-        for (const [place, id] of one.verify.entries())
-          if (!checks.includes(id))
-            yield {
-              path: [...at, 'verify', place],
-              message: `lab verify ${lab.name} has no check ${id}${didYouMean(id, checks)}`,
-            }
-      if (one.run) yield* ofMachine(one.run.on, [...at, 'run', 'on'])
-      if (one.state) yield* ofMachine(one.state.machine, [...at, 'state', 'machine'])
-      if (one.fault) yield* ofMachine(one.fault.machine, [...at, 'fault', 'machine'])
-      if (one.kubectl && !lab.kubernetes)
-        yield { path: [...at, 'kubectl'], message: `${lab.name} has no Kubernetes` }
-      if (one.claim) {
-        if (!lab.kubernetes) yield { path: [...at, 'claim'], message: `${lab.name} has no Kubernetes` }
-        for (const needed of claimNeeds[one.claim.is] ?? [])
-          if (one.claim[needed as 'order'] === undefined)
-            yield { path: [...at, 'claim'], message: `${one.claim.is} needs ${needed}` }
-      }
-      if (one.ledger && !spec.ledger)
-        yield { path: [...at, 'ledger'], message: 'the exercise writes no ledger; add ledger: database' }
+  if (!words.includes(word))
+    yield { path, message: `${lab.name} has no machine ${word}${didYouMean(word, words)}` }
+}
+
+function* checkProblems(draft: Draft, check: CheckSpec, path: Path): Generator<Problem> {
+  const { spec, lab, checks } = draft
+  for (const [index, one] of checksOf(check).entries()) {
+    const at: Path = index === 0 ? path : [...path, 'and', index - 1]
+    if (Array.isArray(one.verify))
+      for (const [place, id] of one.verify.entries())
+        if (!checks.includes(id))
+          yield {
+            path: [...at, 'verify', place],
+            message: `lab verify ${lab.name} has no check ${id}${didYouMean(id, checks)}`,
+          }
+    if (one.run) yield* machineProblems(draft, one.run.on, [...at, 'run', 'on'])
+    if (one.state) yield* machineProblems(draft, one.state.machine, [...at, 'state', 'machine'])
+    if (one.fault) yield* machineProblems(draft, one.fault.machine, [...at, 'fault', 'machine'])
+    if (one.kubectl && !lab.kubernetes)
+      yield { path: [...at, 'kubectl'], message: `${lab.name} has no Kubernetes` }
+    if (one.claim) {
+      if (!lab.kubernetes) yield { path: [...at, 'claim'], message: `${lab.name} has no Kubernetes` }
+      for (const needed of claimNeeds[one.claim.is] ?? [])
+        if (one.claim[needed as 'order'] === undefined)
+          yield { path: [...at, 'claim'], message: `${one.claim.is} needs ${needed}` }
     }
+    if (one.ledger && !spec.ledger)
+      yield { path: [...at, 'ledger'], message: 'the exercise writes no ledger; add ledger: database' }
   }
-  if (spec.lab !== lab.name)
-    yield { path: ['lab'], message: `is about ${spec.lab}, but this is the lab ${lab.name}` }
-  if (spec.ledger && !lab.database) yield { path: ['ledger'], message: `${lab.name} has no database` }
+}
+
+/** @param index the step's position */
+function* questionProblems(
+  draft: Draft,
+  ask: NonNullable<StepSpec['ask']>,
+  index: number,
+): Generator<Problem> {
+  const { spec } = draft
+  const path: Path = ['steps', index, 'ask']
+  if (ask.for === 'choice' && !ask.choices) yield { path, message: 'asks for a choice but has no choices' }
+  if (ask.truth === undefined && ask.example === undefined)
+    yield { path, message: 'has no truth, and no example for the tests' }
+  if (ask.truth?.run) yield* machineProblems(draft, ask.truth.run.on, [...path, 'truth', 'run', 'on'])
+  if (ask.truth?.ledger && !spec.ledger)
+    yield { path: [...path, 'truth'], message: 'the exercise writes no ledger; add ledger: database' }
+  const draws = spec.steps.slice(0, index + 1).flatMap(({ draw = [] }) => draw.map(({ id }) => id))
+  if (ask.truth?.drawn && draws.length === 0)
+    yield { path: [...path, 'truth'], message: 'no earlier step draws anything' }
+}
+
+/** @param index the step's position */
+function* stepProblems(draft: Draft, step: StepSpec, index: number): Generator<Problem> {
+  const path: Path = ['steps', index]
+  const ids = draft.spec.steps.map(({ id }) => id)
+  if (ids.indexOf(step.id) !== index) yield { path: [...path, 'id'], message: `${step.id} appears twice` }
+  if ((step.check === undefined) === (step.ask === undefined))
+    yield {
+      path: [...path, 'id'],
+      message: `${step.id} has ${step.check ? 'both a check and a question' : 'no check and no question'}; it must have exactly one of them`,
+    }
+  if (step.check) {
+    yield* checkProblems(draft, step.check, [...path, 'check'])
+    if (step.solution === undefined && !step.draw?.every(({ solution }) => solution !== undefined))
+      yield { path: [...path, 'id'], message: `${step.id} has no solution` }
+  }
+  for (const needed of step.needs)
+    if (!ids.slice(0, index).includes(needed))
+      yield { path: [...path, 'needs'], message: `${needed} is not a step before ${step.id}` }
+  for (const [place, { when }] of step.hints.entries())
+    if (when) yield* checkProblems(draft, when, [...path, 'hints', place, 'when'])
+  if (step.check && !step.hints.some(({ when }) => when === undefined))
+    yield {
+      path: [...path, 'id'],
+      message: `${step.id} has no hint without when; add one for learners who have not done anything yet`,
+    }
+  if (step.ask) yield* questionProblems(draft, step.ask, index)
+}
+
+/** The wrong attempts, each of which belongs to a step and gets one of its hints. */
+function* wrongProblems({ spec }: Draft): Generator<Problem> {
   const ids = spec.steps.map(({ id }) => id)
-  for (const [index, step] of spec.steps.entries()) {
-    const path: Path = ['steps', index]
-    if (ids.indexOf(step.id) !== index) yield { path: [...path, 'id'], message: `${step.id} appears twice` }
-    if ((step.check === undefined) === (step.ask === undefined))
-      yield {
-        path: [...path, 'id'],
-        message: `${step.id} has ${step.check ? 'both a check and a question' : 'no check and no question'}; it must have exactly one of them`,
-      }
-    if (step.check) {
-      yield* ofCheck(step.check, [...path, 'check'])
-      if (step.solution === undefined && !step.draw?.every(({ solution }) => solution !== undefined))
-        yield { path: [...path, 'id'], message: `${step.id} has no solution` }
-    }
-    for (const needed of step.needs)
-      if (!ids.slice(0, index).includes(needed))
-        yield { path: [...path, 'needs'], message: `${needed} is not a step before ${step.id}` }
-    for (const [place, { when }] of step.hints.entries())
-      if (when) yield* ofCheck(when, [...path, 'hints', place, 'when'])
-    if (step.check && !step.hints.some(({ when }) => when === undefined))
-      yield {
-        path: [...path, 'id'],
-        message: `${step.id} has no hint without when; add one for learners who have not done anything yet`,
-      }
-    const { ask } = step
-    if (ask) {
-      if (ask.for === 'choice' && !ask.choices)
-        yield { path: [...path, 'ask'], message: 'asks for a choice but has no choices' }
-      if (ask.truth === undefined && ask.example === undefined)
-        yield { path: [...path, 'ask'], message: 'has no truth, and no example for the tests' }
-      if (ask.truth?.run) yield* ofMachine(ask.truth.run.on, [...path, 'ask', 'truth', 'run', 'on'])
-      if (ask.truth?.ledger && !spec.ledger)
-        yield {
-          path: [...path, 'ask', 'truth'],
-          message: 'the exercise writes no ledger; add ledger: database',
-        }
-      const draws = spec.steps.slice(0, index + 1).flatMap(({ draw = [] }) => draw.map(({ id }) => id))
-      if (ask.truth?.drawn && draws.length === 0)
-        yield { path: [...path, 'ask', 'truth'], message: 'no earlier step draws anything' }
-    }
-  }
-  for (const [index, { when }] of spec.broken.entries()) yield* ofCheck(when, ['broken', index, 'when'])
   for (const [index, wrong] of spec.wrong.entries()) {
     const path: Path = ['wrong', index]
     const step = spec.steps.find(({ id }) => id === wrong.at)
@@ -127,6 +142,18 @@ function* crossCheck(spec: ExerciseSpec, lab: Lab, checks: readonly string[]): G
         message: step.ask ? 'expected a wrong answer' : 'expected run: the wrong commands',
       }
   }
+}
+
+/** What no schema can find, because it is about several places, or about the lab. */
+function* crossCheck(draft: Draft): Generator<Problem> {
+  const { spec, lab } = draft
+  if (spec.lab !== lab.name)
+    yield { path: ['lab'], message: `is about ${spec.lab}, but this is the lab ${lab.name}` }
+  if (spec.ledger && !lab.database) yield { path: ['ledger'], message: `${lab.name} has no database` }
+  for (const [index, step] of spec.steps.entries()) yield* stepProblems(draft, step, index)
+  for (const [index, { when }] of spec.broken.entries())
+    yield* checkProblems(draft, when, ['broken', index, 'when'])
+  yield* wrongProblems(draft)
 }
 
 /** Ids of all texts that do not belong to a step. */
@@ -156,7 +183,7 @@ export const loadExercise = (folder: string, lab: Lab, checks: readonly string[]
   const value = source.value()
   const parsed = exerciseSchema.safeParse(value)
   const problems: Problem[] = parsed.success
-    ? [...crossCheck(parsed.data, lab, checks)]
+    ? [...crossCheck({ spec: parsed.data, lab, checks })]
     : parsed.error.issues
         // A check with an unknown field lacks a known one as well: that is one mistake.
         .filter(
