@@ -3,6 +3,8 @@ import { machinesWith, type DatabaseSpec, type Lab } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import type { Context } from '../context.js'
 import { type Clocks, keptClocks, measureClocks } from '../fault/clock.js'
+import type { WatchEvent } from '../machine/kubectl.js'
+import { serverApp } from '../steps/database-pods.js'
 import type { Observation } from './timeline.js'
 
 interface NodeObject {
@@ -46,6 +48,96 @@ const conditionOf = (
   type: string,
 ) => object.status.conditions?.find((condition) => condition.type === type)
 
+const startOf = (object: PodObject | undefined): string | undefined =>
+  object?.status.containerStatuses?.find(({ name }) => name === databaseContainer)?.state.running?.startedAt
+
+/** Turns the states of nodes and pods into observations of what changed. */
+class Observer implements Watch {
+  readonly observations: Observation[] = []
+  readonly #news: (seen: Observation) => void
+  readonly #nodes = new Map<string, NodeObject>()
+  readonly #pods = new Map<string, PodObject>()
+  readonly #places = new Map<string, string>()
+  readonly #begun = Date.now()
+
+  constructor(news: (seen: Observation) => void) {
+    this.#news = news
+  }
+
+  nodeOf(pod: string): string {
+    return this.#places.get(pod) ?? 'an unknown node'
+  }
+
+  server(): string | undefined {
+    return [...this.#pods.values()].find(
+      (object) =>
+        object.metadata.deletionTimestamp === undefined && conditionOf(object, 'Ready')?.status === 'True',
+    )?.spec.nodeName
+  }
+
+  takeNode({ type, object }: WatchEvent): void {
+    if (type === 'ADDED' || type === 'MODIFIED') this.#node(object as unknown as NodeObject)
+  }
+
+  takePod({ type, object }: WatchEvent): void {
+    if (type !== 'ADDED' && type !== 'MODIFIED' && type !== 'DELETED') return
+    const seen = object as unknown as PodObject
+    const first = type === 'ADDED' && !this.#pods.has(seen.metadata.name) && this.#isOld(seen)
+    this.#pod(seen, type === 'DELETED', first)
+  }
+
+  /** Existing pods and new ones both arrive as ADDED; their age distinguishes them. */
+  #isOld(object: { readonly metadata: object }): boolean {
+    const created = (object.metadata as { creationTimestamp?: string }).creationTimestamp
+    return created !== undefined && Date.parse(created) < this.#begun - 2000
+  }
+
+  /** Observed by this process, so the clock is the operator's. */
+  #see(seen: Omit<Observation, 'at' | 'ms' | 'source'>): void {
+    const observation = { at: new Date().toISOString(), ms: performance.now(), source: 'operator', ...seen }
+    this.observations.push(observation)
+    this.#news(observation)
+  }
+
+  #node(object: NodeObject): void {
+    const { name } = object.metadata
+    const before = this.#nodes.get(name)
+    this.#nodes.set(name, object)
+    const ready = conditionOf(object, 'Ready')
+    if (before && conditionOf(before, 'Ready')?.status === 'True' && ready?.status !== 'True')
+      this.#see({
+        type: 'node-not-ready',
+        node: name,
+        detail: `node ${name}: Ready is ${ready?.status ?? 'missing'}, ${ready?.reason ?? ''}`,
+      })
+  }
+
+  #pod(object: PodObject, gone: boolean, first: boolean): void {
+    const { name, deletionTimestamp } = object.metadata
+    const before = this.#pods.get(name)
+    const at = object.spec.nodeName
+    if (gone) this.#pods.delete(name)
+    else this.#pods.set(name, object)
+    if (at !== undefined) this.#places.set(name, at)
+    if (first) return
+    const about = { pod: name, ...(at === undefined ? {} : { node: at }) }
+    if (gone || (deletionTimestamp !== undefined && before?.metadata.deletionTimestamp === undefined)) {
+      if (before?.metadata.deletionTimestamp === undefined)
+        this.#see({ type: 'pod-evicted', ...about, detail: `pod ${name} is deleted` })
+      return
+    }
+    if (at !== undefined && before?.spec.nodeName === undefined)
+      this.#see({ type: 'replacement-scheduled', ...about, detail: `pod ${name} is bound to ${at}` })
+    const start = startOf(object)
+    if (start !== undefined && start !== startOf(before))
+      this.#see({
+        type: 'container-running',
+        ...about,
+        detail: `container of ${name} has been running since ${start}`,
+      })
+  }
+}
+
 /**
  * Watches nodes and the database's pods until the signal. The initial state is not reported.
  * @param news called with each observation when it is made
@@ -56,96 +148,18 @@ export const watchLab = (
   signal: AbortSignal,
   news: (seen: Observation) => void,
 ): Watch => {
-  const observations: Observation[] = []
-  const nodes = new Map<string, NodeObject>()
-  const pods = new Map<string, PodObject>()
-  const places = new Map<string, string>()
-
-  /** Observed by this process, so the clock is the operator's. */
-  const see = (seen: Omit<Observation, 'at' | 'ms' | 'source'>): void => {
-    const observation = { at: new Date().toISOString(), ms: performance.now(), source: 'operator', ...seen }
-    observations.push(observation)
-    news(observation)
-  }
-
-  const node = (object: NodeObject): void => {
-    const { name } = object.metadata
-    const before = nodes.get(name)
-    nodes.set(name, object)
-    const ready = conditionOf(object, 'Ready')
-    if (before && conditionOf(before, 'Ready')?.status === 'True' && ready?.status !== 'True')
-      see({
-        type: 'node-not-ready',
-        node: name,
-        detail: `node ${name}: Ready is ${ready?.status ?? 'missing'}, ${ready?.reason ?? ''}`,
-      })
-  }
-
-  const started = (object: PodObject | undefined): string | undefined =>
-    object?.status.containerStatuses?.find(({ name }) => name === databaseContainer)?.state.running?.startedAt
-
-  const pod = (object: PodObject, gone: boolean, first: boolean): void => {
-    const { name, deletionTimestamp } = object.metadata
-    const before = pods.get(name)
-    const at = object.spec.nodeName
-    if (gone) pods.delete(name)
-    else pods.set(name, object)
-    if (at !== undefined) places.set(name, at)
-    if (first) return
-    const about = { pod: name, ...(at === undefined ? {} : { node: at }) }
-    if (gone || (deletionTimestamp !== undefined && before?.metadata.deletionTimestamp === undefined)) {
-      if (before?.metadata.deletionTimestamp === undefined)
-        see({ type: 'pod-evicted', ...about, detail: `pod ${name} is deleted` })
-      return
-    }
-    if (at !== undefined && before?.spec.nodeName === undefined)
-      see({ type: 'replacement-scheduled', ...about, detail: `pod ${name} is bound to ${at}` })
-    const start = started(object)
-    if (start !== undefined && start !== started(before))
-      see({
-        type: 'container-running',
-        ...about,
-        detail: `container of ${name} has been running since ${start}`,
-      })
-  }
-
-  // Existing pods and new ones both arrive as ADDED; their age distinguishes them.
-  const begun = Date.now()
-  const isOld = (object: { readonly metadata: object }): boolean => {
-    const created = (object.metadata as { creationTimestamp?: string }).creationTimestamp
-    return created !== undefined && Date.parse(created) < begun - 2000
-  }
+  const observer = new Observer(news)
   const running = [
+    context.kubectl.watch(['nodes'], (event) => observer.takeNode(event), signal),
     context.kubectl.watch(
-      ['nodes'],
-      ({ type, object }) => {
-        if (type === 'ADDED' || type === 'MODIFIED') node(object as unknown as NodeObject)
-      },
-      signal,
-    ),
-    context.kubectl.watch(
-      ['pods', '--selector', `app=${database.name}-server`],
-      ({ type, object }) => {
-        if (type !== 'ADDED' && type !== 'MODIFIED' && type !== 'DELETED') return
-        const seen = object as unknown as PodObject
-        const first = type === 'ADDED' && !pods.has(seen.metadata.name) && isOld(seen)
-        pod(seen, type === 'DELETED', first)
-      },
+      ['pods', '--selector', `app=${serverApp(database)}`],
+      (event) => observer.takePod(event),
       signal,
     ),
   ]
   // A watch runs until the signal, and how it ended does not matter.
   for (const one of running) one.catch(() => undefined)
-
-  return {
-    observations,
-    nodeOf: (name) => places.get(name) ?? 'an unknown node',
-    server: () =>
-      [...pods.values()].find(
-        (object) =>
-          object.metadata.deletionTimestamp === undefined && conditionOf(object, 'Ready')?.status === 'True',
-      )?.spec.nodeName,
-  }
+  return observer
 }
 
 /** What a journal line says about the disk; undefined if nothing. */
