@@ -127,114 +127,150 @@ const bothReady = (context: ExperimentContext) => {
   }
 }
 
+/** Deploys the site. @returns its port on every node, and its volumes */
+const deploy = async (context: ExperimentContext) => {
+  const from = await context.act('kubectl apply -k', () => context.applyFolder('site'))
+  const took = await context.until('WordPress and MySQL are ready', 240, () => bothReady(context), from)
+  context.figure('from kubectl apply -k to two ready pods', took, {
+    ms: 77_000,
+    how: 'text 004: at most, for the volumes only: they were 77 s old when they were listed as bound',
+  })
+  const secrets = await context.kubectl(['get', 'secrets', '-o', 'name'])
+  context.claim('kustomize has made the Secret, with a hash in its name', {
+    ok: /^secret\/mysql-pass-[a-z0-9]{10}$/m.test(secrets),
+    saw: secrets.trim().replaceAll('\n', ', '),
+  })
+  const volumes = await volumeClaims(context)
+  context.claim('each has a volume of its own', boundClaims(volumes, ['mysql-pv-claim', 'wp-pv-claim']))
+  const service = await context.get<{
+    spec: { type: string; ports: { nodePort?: number }[] }
+    status: { loadBalancer: { ingress?: unknown[] } }
+  }>('service', 'wordpress')
+  const port = service.spec.ports[0]?.nodePort ?? 0
+  context.claim('the Service waits for a load balancer, and is reached by a port of the nodes', {
+    ok: service.spec.type === 'LoadBalancer' && !service.status.loadBalancer.ingress?.length && port > 0,
+    saw: `${service.spec.type}, external address pending, node port ${String(port)}`,
+  })
+  return { port, volumes }
+}
+
+/** Sets the site up as a person does. */
+const setUp = async (context: ExperimentContext, browser: Browser, password: string): Promise<void> => {
+  await context.until('the first page leads to the set-up', 90, async () => {
+    const page = await browser.ask({ path: '/' })
+    return {
+      ok: page.status === 302 && (page.location ?? '').includes('/wp-admin/install.php'),
+      saw: titleOf(page),
+    }
+  })
+  await context.act('install the site through it', async () => {
+    const page = await browser.ask({
+      path: '/wp-admin/install.php?step=2',
+      form: {
+        weblog_title: 'A lab',
+        user_name: 'admin',
+        admin_password: password,
+        admin_password2: password,
+        pw_weak: 'on',
+        admin_email: 'admin@example.com',
+        blog_public: '0',
+      },
+    })
+    context.claim('the set-up says that it succeeded', {
+      ok: page.status === 200 && page.body.includes('wp-login.php') && !page.body.includes('class="message"'),
+      saw: titleOf(page),
+    })
+  })
+}
+
+/** What is published at the site. */
+interface Published {
+  /** The post's title, and all it says. */
+  readonly words: string
+  /** The content of the uploaded file. */
+  readonly content: string
+}
+
+/** Writes a post and uploads a file. @returns the file's address within the site */
+const publish = async (
+  context: ExperimentContext,
+  browser: Browser,
+  password: string,
+  { words, content }: Published,
+): Promise<string> => {
+  let upload = ''
+  await context.act('log in, write a post, and upload a file', async () => {
+    await browser.ask({ path: '/wp-login.php' })
+    const login = await browser.ask({
+      path: '/wp-login.php',
+      form: { log: 'admin', pwd: password, testcookie: '1' },
+    })
+    context.claim('the user logs in', { ok: login.status === 302, saw: titleOf(login) })
+    const nonce = (await browser.ask({ path: '/wp-admin/admin-ajax.php?action=rest-nonce' })).body.trim()
+    const post = await browser.ask({
+      path: '/?rest_route=/wp/v2/posts',
+      form: { title: words, content: words, status: 'publish' },
+      headers: { 'x-wp-nonce': nonce },
+    })
+    context.claim('the post is taken', { ok: post.status === 201, saw: String(post.status) })
+    const taken = await browser.ask({
+      path: '/?rest_route=/wp/v2/media',
+      file: { type: 'text/plain', content },
+      headers: { 'x-wp-nonce': nonce, 'content-disposition': 'attachment; filename="lab.txt"' },
+    })
+    upload = uploadedTo(taken) ?? ''
+    context.claim('the file is taken, into a folder of uploads', {
+      ok: upload.startsWith('/wp-content/uploads/'),
+      saw: upload || `not taken: ${String(taken.status)} ${taken.body.slice(0, 100)}`,
+    })
+  })
+  return upload
+}
+
+/** Deletes both pods, and waits for others. @returns when they were deleted */
+const replaceBoth = async (context: ExperimentContext): Promise<number> => {
+  const before = context.history.pods
+  const deleted = await context.act('delete both pods', () =>
+    context.kubectl(['delete', 'pod', '--selector', 'app=wordpress', '--wait=false']),
+  )
+  await context.until(
+    'two other pods are ready',
+    240,
+    () => {
+      const now = bothReady(context)
+      const fresh = context.history.pods.every(({ uid }) => before.every((old) => old.uid !== uid))
+      return { ok: now.ok && fresh, saw: now.saw }
+    },
+    deleted,
+  )
+  return deleted
+}
+
 export const sitePersists: Experiment = {
   name: 'site-persists',
   description:
     'WordPress is set up with a post and an uploaded file, which are still there after both pods were deleted',
   workers: 1,
   run: async (context) => {
-    const from = await context.act('kubectl apply -k', () => context.applyFolder('site'))
-    const took = await context.until('WordPress and MySQL are ready', 240, () => bothReady(context), from)
-    context.figure('from kubectl apply -k to two ready pods', took, {
-      ms: 77_000,
-      how: 'text 004: at most, for the volumes only: they were 77 s old when they were listed as bound',
-    })
-    const secrets = await context.kubectl(['get', 'secrets', '-o', 'name'])
-    context.claim('kustomize has made the Secret, with a hash in its name', {
-      ok: /^secret\/mysql-pass-[a-z0-9]{10}$/m.test(secrets),
-      saw: secrets.trim().replaceAll('\n', ', '),
-    })
-    const volumes = await volumeClaims(context)
-    context.claim('each has a volume of its own', boundClaims(volumes, ['mysql-pv-claim', 'wp-pv-claim']))
-    const service = await context.get<{
-      spec: { type: string; ports: { nodePort?: number }[] }
-      status: { loadBalancer: { ingress?: unknown[] } }
-    }>('service', 'wordpress')
-    const port = service.spec.ports[0]?.nodePort ?? 0
-    context.claim('the Service waits for a load balancer, and is reached by a port of the nodes', {
-      ok: service.spec.type === 'LoadBalancer' && !service.status.loadBalancer.ingress?.length && port > 0,
-      saw: `${service.spec.type}, external address pending, node port ${String(port)}`,
-    })
-
+    const { port, volumes } = await deploy(context)
     const worker = machinesWith(context.lab, 'worker')[0]?.address ?? ''
     const browser = new Browser(context, worker, port)
-    await context.until('the first page leads to the set-up', 90, async () => {
-      const page = await browser.ask({ path: '/' })
-      return {
-        ok: page.status === 302 && (page.location ?? '').includes('/wp-admin/install.php'),
-        saw: titleOf(page),
-      }
-    })
     const password = randomBytes(12).toString('hex')
-    await context.act('install the site through it', async () => {
-      const page = await browser.ask({
-        path: '/wp-admin/install.php?step=2',
-        form: {
-          weblog_title: 'A lab',
-          user_name: 'admin',
-          admin_password: password,
-          admin_password2: password,
-          pw_weak: 'on',
-          admin_email: 'admin@example.com',
-          blog_public: '0',
-        },
-      })
-      context.claim('the set-up says that it succeeded', {
-        ok:
-          page.status === 200 && page.body.includes('wp-login.php') && !page.body.includes('class="message"'),
-        saw: titleOf(page),
-      })
-    })
-    const content = `Uploaded to lab ${context.lab.name}: ${randomBytes(24).toString('hex')}\n`
-    let upload = ''
-    const words = `Written by lab ${context.lab.name} at ${new Date().toISOString()}`
-    await context.act('log in, write a post, and upload a file', async () => {
-      await browser.ask({ path: '/wp-login.php' })
-      const login = await browser.ask({
-        path: '/wp-login.php',
-        form: { log: 'admin', pwd: password, testcookie: '1' },
-      })
-      context.claim('the user logs in', { ok: login.status === 302, saw: titleOf(login) })
-      const nonce = (await browser.ask({ path: '/wp-admin/admin-ajax.php?action=rest-nonce' })).body.trim()
-      const post = await browser.ask({
-        path: '/?rest_route=/wp/v2/posts',
-        form: { title: words, content: words, status: 'publish' },
-        headers: { 'x-wp-nonce': nonce },
-      })
-      context.claim('the post is taken', { ok: post.status === 201, saw: String(post.status) })
-      const taken = await browser.ask({
-        path: '/?rest_route=/wp/v2/media',
-        file: { type: 'text/plain', content },
-        headers: { 'x-wp-nonce': nonce, 'content-disposition': 'attachment; filename="lab.txt"' },
-      })
-      upload = uploadedTo(taken) ?? ''
-      context.claim('the file is taken, into a folder of uploads', {
-        ok: upload.startsWith('/wp-content/uploads/'),
-        saw: upload || `not taken: ${String(taken.status)} ${taken.body.slice(0, 100)}`,
-      })
-    })
+    await setUp(context, browser, password)
+    const published: Published = {
+      words: `Written by lab ${context.lab.name} at ${new Date().toISOString()}`,
+      content: `Uploaded to lab ${context.lab.name}: ${randomBytes(24).toString('hex')}\n`,
+    }
+    const upload = await publish(context, browser, password, published)
     const front = async () => {
       const page = await browser.ask({ path: '/' })
-      return { ok: page.status === 200 && page.body.includes(words), saw: titleOf(page) }
+      return { ok: page.status === 200 && page.body.includes(published.words), saw: titleOf(page) }
     }
-    const file = async () => isFile(await browser.ask({ path: upload }), content)
+    const file = async () => isFile(await browser.ask({ path: upload }), published.content)
     await context.until('the front page shows it', 60, front)
     await context.until('the site serves the file', 60, file)
 
-    const before = context.history.pods
-    const deleted = await context.act('delete both pods', () =>
-      context.kubectl(['delete', 'pod', '--selector', 'app=wordpress', '--wait=false']),
-    )
-    await context.until(
-      'two other pods are ready',
-      240,
-      () => {
-        const now = bothReady(context)
-        const fresh = context.history.pods.every(({ uid }) => before.every((old) => old.uid !== uid))
-        return { ok: now.ok && fresh, saw: now.saw }
-      },
-      deleted,
-    )
+    const deleted = await replaceBoth(context)
     const back = await context.until('the front page shows the post again', 90, front, deleted)
     context.figure('from the deletion of both pods until the post is read again', back)
     // The database knows of the file, and missing program files are restored from the image: only the file itself

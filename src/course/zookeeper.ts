@@ -11,7 +11,7 @@ import {
   untouched,
   updatedInOrder,
 } from '../trial/claims.js'
-import { boundClaims, sameVolumes, volumeClaims } from './volumes.js'
+import { boundClaims, sameVolumes, type VolumeClaim, volumeClaims } from './volumes.js'
 import {
   forget,
   leaderElected,
@@ -68,6 +68,89 @@ const groupOfVolume = async (context: ExperimentContext): Promise<void> => {
   )
 }
 
+/** The names, numbers and addresses of the servers, and the user that they run as. */
+const claimIdentities = async (context: ExperimentContext): Promise<void> => {
+  const nodes = context.history.pods.filter(zk).map(({ node }) => node)
+  context.claim('each server is on a node of its own', {
+    ok: nodes.length === 3 && new Set(nodes).size === 3,
+    saw: nodes.join(', '),
+  })
+  const hostnames = await ofEach(context, ['hostname'])
+  context.claim('each has its own host name', {
+    ok: hostnames.join() === servers.join(),
+    saw: hostnames.join(', '),
+  })
+  const ids = await ofEach(context, ['cat', '/var/lib/zookeeper/data/myid'])
+  context.claim('each has its number: the ordinal plus one', {
+    ok: ids.join() === '1,2,3',
+    saw: ids.join(', '),
+  })
+  const full = await ofEach(context, ['hostname', '-f'])
+  const wanted = servers.map((name) => `${name}.zk-hs.default.svc.${context.lab.kubernetes?.dnsDomain ?? ''}`)
+  context.claim('each has a full name in zk-hs', {
+    ok: full.join() === wanted.join(),
+    saw: full.join(', '),
+  })
+  const config = await ofEach(context, ['cat', '/opt/zookeeper/conf/zoo.cfg'])
+  context.claim('every zoo.cfg names all three, by these names', {
+    ok: config.every((text) =>
+      wanted.every((name, index) => text.includes(`server.${String(index + 1)}=${name}:2888:3888`)),
+    ),
+    saw: /server\.1=\S+ server\.2=\S+ server\.3=\S+/.exec(config[0] ?? '')?.[0] ?? 'no servers',
+  })
+  const user = await context.exec('zk-0', ['id', '-un'])
+  const data = await context.exec('zk-0', ownership('/var/lib/zookeeper/data'))
+  context.claim('the server runs as the user zookeeper, which owns its data', {
+    ok: user === 'zookeeper' && /^d\S+ zookeeper zookeeper$/.test(data),
+    saw: `${user}; ${data}`,
+  })
+}
+
+/** Deletes the StatefulSet and makes it again: its pods are others, and their volumes the same. */
+const remakeStatefulSet = async (
+  context: ExperimentContext,
+  volumes: readonly VolumeClaim[],
+): Promise<void> => {
+  const before = context.history.pods.filter(zk)
+  const deleted = await context.act('delete the StatefulSet', () =>
+    context.kubectl(['delete', 'statefulset', 'zk']),
+  )
+  await context.until('all three pods are gone', 120, () => ({
+    ok: before.every(({ uid }) => context.history.pods.every((pod) => pod.uid !== uid)),
+    saw:
+      context.history.pods
+        .filter(zk)
+        .map(({ name }) => name)
+        .join(', ') || 'none',
+  }))
+  context.claim('they were told to end together', endedTogether(context.history, deleted, servers))
+  context.claim(
+    'the claims to their volumes are kept',
+    sameVolumes(volumes, await volumeClaims(context, '--selector', 'app=zk')),
+  )
+  const from = await context.act('apply the manifest again', () =>
+    // The same way as lab up, so that all other fields stay.
+    context.kubectl(['apply', '--server-side', '--force-conflicts', '-f', '-'], {
+      input: context.manifest('zookeeper.yaml'),
+      timeout: 60,
+    }),
+  )
+  const took = await context.until('three others are ready', 300, () => threeReady(context), from)
+  context.figure('from applying the manifest again until three servers are ready', took, {
+    ms: 120_000,
+    how: 'text 004: the start-ups of 40 s each, one after the other, added up',
+  })
+  context.claim(
+    'zk-0, zk-1, zk-2: each is made only when the one before is ready',
+    startedInOrder(context.history, from, servers),
+  )
+  context.claim(
+    'each has the volume that it had',
+    sameVolumes(volumes, await volumeClaims(context, '--selector', 'app=zk')),
+  )
+  await context.until('one is the leader again', 90, () => leaderElected(context))
+}
+
 export const ensemble: Experiment = {
   name: 'ensemble',
   description:
@@ -75,42 +158,7 @@ export const ensemble: Experiment = {
   workers: 3,
   workload: true,
   run: async (context) => {
-    const nodes = context.history.pods.filter(zk).map(({ node }) => node)
-    context.claim('each server is on a node of its own', {
-      ok: nodes.length === 3 && new Set(nodes).size === 3,
-      saw: nodes.join(', '),
-    })
-    const hostnames = await ofEach(context, ['hostname'])
-    context.claim('each has its own host name', {
-      ok: hostnames.join() === servers.join(),
-      saw: hostnames.join(', '),
-    })
-    const ids = await ofEach(context, ['cat', '/var/lib/zookeeper/data/myid'])
-    context.claim('each has its number: the ordinal plus one', {
-      ok: ids.join() === '1,2,3',
-      saw: ids.join(', '),
-    })
-    const full = await ofEach(context, ['hostname', '-f'])
-    const wanted = servers.map(
-      (name) => `${name}.zk-hs.default.svc.${context.lab.kubernetes?.dnsDomain ?? ''}`,
-    )
-    context.claim('each has a full name in zk-hs', {
-      ok: full.join() === wanted.join(),
-      saw: full.join(', '),
-    })
-    const config = await ofEach(context, ['cat', '/opt/zookeeper/conf/zoo.cfg'])
-    context.claim('every zoo.cfg names all three, by these names', {
-      ok: config.every((text) =>
-        wanted.every((name, index) => text.includes(`server.${String(index + 1)}=${name}:2888:3888`)),
-      ),
-      saw: /server\.1=\S+ server\.2=\S+ server\.3=\S+/.exec(config[0] ?? '')?.[0] ?? 'no servers',
-    })
-    const user = await context.exec('zk-0', ['id', '-un'])
-    const data = await context.exec('zk-0', ownership('/var/lib/zookeeper/data'))
-    context.claim('the server runs as the user zookeeper, which owns its data', {
-      ok: user === 'zookeeper' && /^d\S+ zookeeper zookeeper$/.test(data),
-      saw: `${user}; ${data}`,
-    })
+    await claimIdentities(context)
     await groupOfVolume(context)
     await context.until('one is the leader, two follow it', 60, () => leaderElected(context))
     const volumes = await volumeClaims(context, '--selector', 'app=zk')
@@ -124,46 +172,7 @@ export const ensemble: Experiment = {
     const value = `world-${String(Date.now())}`
     await put(context, value)
     await read(context, 'what was written at zk-0 is read at zk-1', 'zk-1', value)
-    await withLedger(context, async () => {
-      const before = context.history.pods.filter(zk)
-      const deleted = await context.act('delete the StatefulSet', () =>
-        context.kubectl(['delete', 'statefulset', 'zk']),
-      )
-      await context.until('all three pods are gone', 120, () => ({
-        ok: before.every(({ uid }) => context.history.pods.every((pod) => pod.uid !== uid)),
-        saw:
-          context.history.pods
-            .filter(zk)
-            .map(({ name }) => name)
-            .join(', ') || 'none',
-      }))
-      context.claim('they were told to end together', endedTogether(context.history, deleted, servers))
-      context.claim(
-        'the claims to their volumes are kept',
-        sameVolumes(volumes, await volumeClaims(context, '--selector', 'app=zk')),
-      )
-      const from = await context.act('apply the manifest again', () =>
-        // The same way as lab up, so that all other fields stay.
-        context.kubectl(['apply', '--server-side', '--force-conflicts', '-f', '-'], {
-          input: context.manifest('zookeeper.yaml'),
-          timeout: 60,
-        }),
-      )
-      const took = await context.until('three others are ready', 300, () => threeReady(context), from)
-      context.figure('from applying the manifest again until three servers are ready', took, {
-        ms: 120_000,
-        how: 'text 004: the start-ups of 40 s each, one after the other, added up',
-      })
-      context.claim(
-        'zk-0, zk-1, zk-2: each is made only when the one before is ready',
-        startedInOrder(context.history, from, servers),
-      )
-      context.claim(
-        'each has the volume that it had',
-        sameVolumes(volumes, await volumeClaims(context, '--selector', 'app=zk')),
-      )
-      await context.until('one is the leader again', 90, () => leaderElected(context))
-    })
+    await withLedger(context, () => remakeStatefulSet(context, volumes))
     await read(context, 'zk-2 still has what was written', 'zk-2', value)
     await forget(context)
   },
