@@ -300,6 +300,14 @@ describe('imports', () => {
     },
   )
 
+  test('lab report starts without the template engine that writes the page', () => {
+    expect(loadedBy('src/cli.ts', 'src/command/report.ts').packages.sort()).toEqual([
+      'commander',
+      'fastest-levenshtein',
+      'zod',
+    ])
+  })
+
   test.each(['uml/uml', 'vagrant/vagrant'])(
     'the provider %s observes machines without any package',
     (module) => {

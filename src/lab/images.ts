@@ -14,13 +14,22 @@ interface Image {
   readonly optional?: boolean
 }
 
-let read: readonly Image[] | undefined
-
-const known = (): readonly Image[] => {
-  const file = join(projectRoot, 'parts', 'parts.yaml')
-  if (!existsSync(file)) return []
-  return (read ??= (parse(readFileSync(file, 'utf8'), { merge: true }) as { images: Image[] }).images)
+/** What lab files can use of `parts/parts.yaml`. */
+interface Parts {
+  readonly modules?: { readonly kubernetes?: { readonly version?: unknown } }
+  readonly images: readonly Image[]
 }
+
+let read: Parts | undefined
+
+/** Undefined: the file is missing. It does not change while the program runs. */
+export const parts = (): Parts | undefined => {
+  const file = join(projectRoot, 'parts', 'parts.yaml')
+  if (!existsSync(file)) return undefined
+  return (read ??= parse(readFileSync(file, 'utf8'), { merge: true }) as Parts)
+}
+
+const known = (): readonly Image[] => parts()?.images ?? []
 
 /** `nginx:1.26` for `docker.io/library/nginx:1.26`. */
 const shortName = (reference: string): string => reference.slice(reference.lastIndexOf('/') + 1)

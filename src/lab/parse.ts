@@ -1,13 +1,10 @@
 /** Parses the text of a lab file into a lab, or into a list of everything that is wrong with it. */
-import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { parse } from 'yaml'
 import { exitCodes, LabError } from '../error.js'
 import { quote } from '../machine/sh.js'
-import { projectRoot } from '../package.js'
 import type { Supported } from './cluster-rules.js'
 import { pathText, type Path } from './draft.js'
-import { optionalImages } from './images.js'
+import { optionalImages, parts } from './images.js'
 import { initiatorName } from './iscsi-rules.js'
 import { defaultQuorum } from './pair-rules.js'
 import type { DatabaseSpec, Lab, TargetSpec } from './lab.js'
@@ -63,12 +60,9 @@ export const supported = (): Supported => (known ??= readSupported())
 
 const readSupported = (): Supported => {
   const minors = ['1.35', '1.36', '1.37']
-  const file = join(projectRoot, 'parts', 'parts.yaml')
-  if (!existsSync(file)) return { built: undefined, minors }
-  const parts = parse(readFileSync(file, 'utf8')) as {
-    modules?: { kubernetes?: { version?: unknown } }
-  } | null
-  const built = parts?.modules?.kubernetes?.version
+  const pinned = parts()
+  if (!pinned) return { built: undefined, minors }
+  const built = pinned.modules?.kubernetes?.version
   return {
     built: typeof built === 'string' ? built.replace(/^v/, '') : undefined,
     minors,

@@ -4,7 +4,7 @@ import { basename, dirname, join } from 'node:path'
 import { z } from 'zod'
 import { exitCodes, LabError } from '../error.js'
 import { writePrivate } from '../state.js'
-import { runJson, runJunit, runMarkdown, runPage } from './documents.js'
+import { runMarkdown } from './markdown.js'
 import { runSchema, type RunReport } from './schema.js'
 
 /** Names of the files in the folder of a run. */
@@ -47,6 +47,8 @@ export const saveRun = async (
   folder: string,
   reports: readonly [RunReport, ...RunReport[]],
 ): Promise<void> => {
+  // Loaded here: reading a report needs no template engine.
+  const { runJson, runJunit, runPage } = await import('./documents.js')
   await writePrivate(join(folder, runFiles.junit), runJunit(reports))
   await writePrivate(join(folder, runFiles.markdown), runMarkdown(reports))
   await writePrivate(join(folder, runFiles.page), runPage(reports))
