@@ -469,10 +469,10 @@ describe('waiting', () => {
       stepIn(world, {
         id: 'a',
         apply: async () => {
-          await delay(500)
+          await delay(2100)
           setTimeout(() => world.add('a'), 200)
         },
-        checks: [checkOf('check', () => Promise.resolve(world.has('a') ? yes : no), { within: 0.4 })],
+        checks: [checkOf('check', () => Promise.resolve(world.has('a') ? yes : no), { within: 2 })],
       }),
     ])
     expect(outcomes).toEqual({ a: 'changed' })
