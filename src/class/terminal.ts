@@ -107,6 +107,113 @@ const configuration = [
 const startScript =
   'printf %s "$1" > "$HOME/.tmux.lab.conf"; shift; exec tmux -L lab -f "$HOME/.tmux.lab.conf" "$@"'
 
+/** A client of tmux in control mode: it sends commands, and turns answers into a screen. */
+class TmuxClient implements Terminal {
+  readonly #child: ChildProcess
+  readonly #mode: TerminalMode
+  readonly #events: TerminalEvents
+  /** The answers that are expected: `capture` is drawn, `cursor` moves the cursor to its place. */
+  readonly #asked: Asked[] = []
+  /** Whether the screen was drawn, so that output can follow. */
+  #drawn = false
+  /** Whether the browser has said its size. */
+  #sized = false
+  #over = false
+  #said = ''
+
+  constructor(child: ChildProcess, mode: TerminalMode, events: TerminalEvents) {
+    this.#child = child
+    this.#mode = mode
+    this.#events = events
+    child.stdout?.on(
+      'data',
+      controlReader({
+        answered: (lines, good) => this.#answered(lines, good),
+        notified: (line) => this.#notified(line),
+      }),
+    )
+    child.stderr?.on('data', (data: Buffer) => (this.#said = `${this.#said}${data.toString()}`.slice(-500)))
+    child.stdin?.on('error', () => this.#end('the seat does not run'))
+    child.on('error', (error) => this.#end(error.message))
+    child.on('close', () => this.#end(this.#said.trim() || 'the seat does not run'))
+    if (mode !== 'own') this.#draw()
+  }
+
+  type(data: Buffer): void {
+    if (this.#mode !== 'watch') for (const keys of keyCommands(data)) this.#command(keys)
+  }
+
+  resize(columns: number, rows: number): void {
+    if (this.#mode !== 'own') return
+    this.#command(`refresh-client -C ${String(columns)}x${String(rows)}`)
+    if (!this.#sized) this.#draw()
+    this.#sized = true
+  }
+
+  pause(): void {
+    this.#child.stdout?.pause()
+  }
+
+  resume(): void {
+    this.#child.stdout?.resume()
+  }
+
+  close(): void {
+    this.#over = true
+    // An empty line detaches; so does the end of its input.
+    this.#child.stdin?.end()
+    setTimeout(() => this.#child.kill('SIGKILL'), 3000).unref()
+  }
+
+  #command(line: string, kind: Asked = 'other'): void {
+    if (this.#over) return
+    this.#asked.push(kind)
+    this.#child.stdin?.write(`${line}\n`)
+  }
+
+  #end(why: string): void {
+    if (this.#over) return
+    this.#over = true
+    this.#events.ended(why)
+  }
+
+  #draw(): void {
+    this.#drawn = false
+    if (this.#mode !== 'own') this.#command('display-message -p "#{window_width} #{window_height}"', 'size')
+    this.#command('capture-pane -p -e', 'capture')
+    this.#command('display-message -p "#{cursor_x} #{cursor_y}"', 'cursor')
+  }
+
+  #answered(lines: readonly Buffer[], good: boolean): void {
+    const kind = this.#asked.shift()
+    if (!good) return
+    if (kind === 'size') {
+      const [columns = 80, rows = 24] = (lines[0]?.toString() ?? '').split(' ').map(Number)
+      this.#events.sized(columns, rows)
+    }
+    if (kind === 'capture') {
+      const screen = lines.flatMap((line, index) => (index === 0 ? [line] : [Buffer.from('\r\n'), line]))
+      this.#events.output(Buffer.concat([Buffer.from('\u001bc'), ...screen]))
+    }
+    if (kind === 'cursor') {
+      const [x = 0, y = 0] = (lines[0]?.toString() ?? '').split(' ').map(Number)
+      this.#events.output(Buffer.from(`\u001b[${String(y + 1)};${String(x + 1)}H`))
+      this.#drawn = true
+    }
+  }
+
+  #notified(text: Buffer): void {
+    const [word = ''] = text.toString('latin1', 0, 32).split(' ')
+    if (word === '%layout-change' && this.#mode !== 'own') this.#draw()
+    else if (word === '%output') {
+      // `%output %3 TEXT`
+      const start = text.indexOf(' ', '%output '.length) + 1
+      if (this.#drawn) this.#events.output(unescaped(text.subarray(start)))
+    } else if (word === '%exit')
+      this.#end(text.toString('utf8').slice('%exit'.length).trim() || 'the shell has ended')
+  }
+}
+
 /** @param session its name: `desk` is the student's */
 export const openTerminal = async (
   seat: SeatOf,
@@ -115,85 +222,10 @@ export const openTerminal = async (
   events: TerminalEvents,
 ): Promise<Terminal> => {
   const flags = mode === 'own' ? [] : ['-f', mode === 'watch' ? 'read-only,ignore-size' : 'ignore-size']
-  const child: ChildProcess = await startAtSeat(seat, [
+  const child = await startAtSeat(seat, [
     ...['sh', '-c', startScript, 'sh', configuration, '-C', 'new-session', '-A', '-s', session],
     ...flags,
     ...(mode === 'own' ? ['-x', '80', '-y', '24'] : []),
   ])
-  /** The answers that are expected: `capture` is drawn, `cursor` moves the cursor to its place. */
-  const asked: Asked[] = []
-  let drawn = false
-  let over = false
-
-  const command = (line: string, kind: Asked = 'other'): void => {
-    if (over) return
-    asked.push(kind)
-    child.stdin?.write(`${line}\n`)
-  }
-  const end = (why: string): void => {
-    if (over) return
-    over = true
-    events.ended(why)
-  }
-  const answered = (lines: readonly Buffer[], good: boolean): void => {
-    const kind = asked.shift()
-    if (!good) return
-    if (kind === 'size') {
-      const [columns = 80, rows = 24] = (lines[0]?.toString() ?? '').split(' ').map(Number)
-      events.sized(columns, rows)
-    }
-    if (kind === 'capture') {
-      const screen = lines.flatMap((line, index) => (index === 0 ? [line] : [Buffer.from('\r\n'), line]))
-      events.output(Buffer.concat([Buffer.from('\u001bc'), ...screen]))
-    }
-    if (kind === 'cursor') {
-      const [x = 0, y = 0] = (lines[0]?.toString() ?? '').split(' ').map(Number)
-      events.output(Buffer.from(`\u001b[${String(y + 1)};${String(x + 1)}H`))
-      drawn = true
-    }
-  }
-  const notified = (text: Buffer): void => {
-    const [word = ''] = text.toString('latin1', 0, 32).split(' ')
-    if (word === '%layout-change' && mode !== 'own') draw()
-    else if (word === '%output') {
-      // `%output %3 TEXT`
-      const start = text.indexOf(' ', '%output '.length) + 1
-      if (drawn) events.output(unescaped(text.subarray(start)))
-    } else if (word === '%exit')
-      end(text.toString('utf8').slice('%exit'.length).trim() || 'the shell has ended')
-  }
-  child.stdout?.on('data', controlReader({ answered, notified }))
-  let said = ''
-  child.stderr?.on('data', (data: Buffer) => (said = `${said}${data.toString()}`.slice(-500)))
-  child.stdin?.on('error', () => end('the seat does not run'))
-  child.on('error', (error) => end(error.message))
-  child.on('close', () => end(said.trim() || 'the seat does not run'))
-
-  const draw = (): void => {
-    drawn = false
-    if (mode !== 'own') command('display-message -p "#{window_width} #{window_height}"', 'size')
-    command('capture-pane -p -e', 'capture')
-    command('display-message -p "#{cursor_x} #{cursor_y}"', 'cursor')
-  }
-  if (mode !== 'own') draw()
-  let sized = false
-  return {
-    type: (data) => {
-      if (mode !== 'watch') for (const keys of keyCommands(data)) command(keys)
-    },
-    resize: (columns, rows) => {
-      if (mode !== 'own') return
-      command(`refresh-client -C ${String(columns)}x${String(rows)}`)
-      if (!sized) draw()
-      sized = true
-    },
-    pause: () => child.stdout?.pause(),
-    resume: () => child.stdout?.resume(),
-    close: () => {
-      over = true
-      // An empty line detaches; so does the end of its input.
-      child.stdin?.end()
-      setTimeout(() => child.kill('SIGKILL'), 3000).unref()
-    },
-  }
+  return new TmuxClient(child, mode, events)
 }
