@@ -107,6 +107,68 @@ echo "lab is here: $into/dist/cli.js"
 echo "So that it is called lab: ln -s $into/dist/cli.js /usr/local/bin/lab"
 `
 
+const isRight = async (file: string, integrity: string): Promise<boolean> => {
+  const data = await readFile(file).catch(() => undefined)
+  return data !== undefined && digestFits(data, integrity)
+}
+
+/** @throws LabError `npm-pack` */
+const npmPack = async (signal: AbortSignal, ...words: readonly string[]): Promise<void> => {
+  const result = await execa('npm', ['pack', '--silent', '--ignore-scripts', ...words], {
+    cwd: projectRoot,
+    reject: false,
+    cancelSignal: signal,
+    stdin: 'ignore',
+  })
+  if (result.failed)
+    throw new LabError(
+      'npm-pack',
+      `npm packages of lab: ${(result.stderr || (result.shortMessage ?? '')).trim()}`,
+      {
+        hint: 'npm ping; a bundle can be made only where the npm registry, or a mirror of it, can be reached',
+        cause: result,
+      },
+    )
+}
+
+/** Fetches the packages that are missing in a folder, and removes all others. */
+const fetchPackages = async (
+  needed: ReturnType<typeof neededPackages>,
+  folder: string,
+  signal: AbortSignal,
+): Promise<void> => {
+  await mkdir(folder, { recursive: true })
+  const missing: string[] = []
+  for (const { spec, tarball, integrity } of needed)
+    if (!(await isRight(join(folder, tarball), integrity))) missing.push(spec)
+  if (missing.length > 0) await npmPack(signal, '--pack-destination', folder, ...missing)
+  for (const name of await readdir(folder))
+    if (!needed.some(({ tarball }) => tarball === name)) await rm(join(folder, name))
+  for (const { spec, tarball, integrity } of needed)
+    if (!(await isRight(join(folder, tarball), integrity)))
+      throw new LabError(
+        'npm-pack',
+        `${spec}: the registry offers a package other than the one in the lock file`,
+        {
+          hint: `npm view ${spec} dist.integrity`,
+        },
+      )
+}
+
+/** Packs lab itself, with what it takes to install it beside its packages. */
+const packLab = async (lock: LockFile, folder: string, signal: AbortSignal): Promise<void> => {
+  const text = await readFile(join(projectRoot, 'package.json'), 'utf8')
+  const manifest = JSON.parse(text) as Record<string, unknown>
+  await npmPack(signal, '--pack-destination', folder, projectRoot)
+  const packed = tarballOf(String(manifest['name']), String(manifest['version']))
+  await rename(join(folder, packed), join(folder, 'lab.tgz'))
+  const { devDependencies, scripts, ...rest } = manifest
+  await writeFile(join(folder, 'package.json'), `${JSON.stringify(rest, null, 2)}\n`)
+  await writeFile(join(folder, 'package-lock.json'), `${JSON.stringify(lockBeside(lock), null, 2)}\n`)
+  await writeFile(join(folder, 'install.sh'), installScript)
+  await chmod(join(folder, 'install.sh'), 0o755)
+}
+
 /**
  * Adds the folder `lab` to a bundle. npm fetches the packages, from its own cache if possible.
  * @returns its files, by their path in the bundle
@@ -114,7 +176,6 @@ echo "So that it is called lab: ln -s $into/dist/cli.js /usr/local/bin/lab"
  */
 export const addProgram = async (into: string, signal: AbortSignal): Promise<readonly ProgramFile[]> => {
   const folder = join(into, 'lab')
-  const packages = join(folder, 'packages')
   const lockFile = join(projectRoot, 'package-lock.json')
   if (!existsSync(lockFile))
     throw new LabError(
@@ -123,56 +184,9 @@ export const addProgram = async (into: string, signal: AbortSignal): Promise<rea
       { hint: 'make the bundle from a clone of the repository, or from a lab that came from a bundle' },
     )
   const lock = JSON.parse(await readFile(lockFile, 'utf8')) as LockFile
-  const manifest = JSON.parse(await readFile(join(projectRoot, 'package.json'), 'utf8')) as Record<
-    string,
-    unknown
-  >
   const needed = neededPackages(lock)
-  await mkdir(packages, { recursive: true })
-  const isRight = async (file: string, integrity: string): Promise<boolean> => {
-    const data = await readFile(file).catch(() => undefined)
-    return data !== undefined && digestFits(data, integrity)
-  }
-  const missing: string[] = []
-  for (const { spec, tarball, integrity } of needed)
-    if (!(await isRight(join(packages, tarball), integrity))) missing.push(spec)
-  const npm = async (...words: readonly string[]): Promise<void> => {
-    const result = await execa('npm', ['pack', '--silent', '--ignore-scripts', ...words], {
-      cwd: projectRoot,
-      reject: false,
-      cancelSignal: signal,
-      stdin: 'ignore',
-    })
-    if (result.failed)
-      throw new LabError(
-        'npm-pack',
-        `npm packages of lab: ${(result.stderr || (result.shortMessage ?? '')).trim()}`,
-        {
-          hint: 'npm ping; a bundle can be made only where the npm registry, or a mirror of it, can be reached',
-          cause: result,
-        },
-      )
-  }
-  if (missing.length > 0) await npm('--pack-destination', packages, ...missing)
-  for (const name of await readdir(packages))
-    if (!needed.some(({ tarball }) => tarball === name)) await rm(join(packages, name))
-  for (const { spec, tarball, integrity } of needed)
-    if (!(await isRight(join(packages, tarball), integrity)))
-      throw new LabError(
-        'npm-pack',
-        `${spec}: the registry offers a package other than the one in the lock file`,
-        {
-          hint: `npm view ${spec} dist.integrity`,
-        },
-      )
-  await npm('--pack-destination', folder, projectRoot)
-  const packed = tarballOf(String(manifest['name']), String(manifest['version']))
-  await rename(join(folder, packed), join(folder, 'lab.tgz'))
-  const { devDependencies, scripts, ...rest } = manifest
-  await writeFile(join(folder, 'package.json'), `${JSON.stringify(rest, null, 2)}\n`)
-  await writeFile(join(folder, 'package-lock.json'), `${JSON.stringify(lockBeside(lock), null, 2)}\n`)
-  await writeFile(join(folder, 'install.sh'), installScript)
-  await chmod(join(folder, 'install.sh'), 0o755)
+  await fetchPackages(needed, join(folder, 'packages'), signal)
+  await packLab(lock, folder, signal)
   const names = [
     'lab.tgz',
     'package.json',
