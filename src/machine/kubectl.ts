@@ -89,14 +89,18 @@ export const askingOnce = (kubectl: Kubectl): Kubectl => {
   return { ...kubectl, run, get: getWith(run) }
 }
 
-/** @param slowdown the factor for all timeouts */
-export const kubectlWith = (
-  binary: string,
-  kubeconfig: string,
-  signal: AbortSignal,
-  slowdown = 1,
-): Kubectl => {
-  const run: Kubectl['run'] = async (args, { input, timeout: usual = 30 } = {}) => {
+/** kubectl with a kubeconfig, and what each of its commands begins with. */
+interface Program {
+  readonly binary: string
+  readonly kubeconfig: string
+  readonly signal: AbortSignal
+  /** The factor for all timeouts. */
+  readonly slowdown: number
+}
+
+const runIn =
+  ({ binary, kubeconfig, signal, slowdown }: Program): Kubectl['run'] =>
+  async (args, { input, timeout: usual = 30 } = {}) => {
     const timeout = usual * slowdown
     const result = await execa(
       binary,
@@ -120,57 +124,77 @@ export const kubectlWith = (
     }
     return result.stdout
   }
-  const watchOnce = async (
-    args: readonly string[],
-    seen: (event: WatchEvent) => void,
-    until: AbortSignal,
-  ): Promise<void> => {
-    const watching = execa(
-      binary,
-      ['--kubeconfig', kubeconfig, 'get', ...args, '--watch', '--output-watch-events', '-o', 'json'],
-      { stdin: 'ignore', reject: false, cancelSignal: until, buffer: false },
-    )
-    for await (const line of watching.iterable()) if (line !== '') seen(JSON.parse(line) as WatchEvent)
-    await watching
+
+/** The lines that a `kubectl get` prints until it or the signal ends. */
+const linesOf = ({ binary, kubeconfig }: Program, args: readonly string[], until: AbortSignal) =>
+  execa(binary, ['--kubeconfig', kubeconfig, 'get', ...args], {
+    stdin: 'ignore',
+    reject: false,
+    cancelSignal: until,
+    buffer: false,
+  })
+
+const watchOnce = async (
+  program: Program,
+  args: readonly string[],
+  seen: (event: WatchEvent) => void,
+  until: AbortSignal,
+): Promise<void> => {
+  const watching = linesOf(program, [...args, '--watch', '--output-watch-events', '-o', 'json'], until)
+  for await (const line of watching.iterable()) if (line !== '') seen(JSON.parse(line) as WatchEvent)
+  await watching
+}
+
+/** Follows a list from one of its versions until the watch ends. */
+const followFrom = async (
+  program: Program,
+  { path, version }: { readonly path: string; readonly version: string },
+  seen: (event: WatchEvent) => void,
+  until: AbortSignal,
+): Promise<void> => {
+  const query = `?watch=1&allowWatchBookmarks=true&resourceVersion=${version}`
+  const following = linesOf(program, ['--raw', `${path}${query}`], until)
+  for await (const line of following.iterable()) {
+    const event = line === '' ? undefined : (JSON.parse(line) as WatchEvent)
+    // The version is too old, or the server is shutting down: a new list is needed.
+    if (event?.type === 'ERROR') following.kill()
+    else if (event && event.type !== 'BOOKMARK') seen(event)
+  }
+  await following
+}
+
+/** Remembers the objects of a list, so that a new list shows what was missed. */
+class Known {
+  readonly #objects = new Map<string, KubeObject>()
+  readonly #seen: (event: WatchEvent) => void
+
+  constructor(seen: (event: WatchEvent) => void) {
+    this.#seen = seen
   }
 
-  /** Follows a list from one of its versions until the watch ends. */
-  const followFrom = async (
-    path: string,
-    version: string,
-    seen: (event: WatchEvent) => void,
-    until: AbortSignal,
-  ): Promise<void> => {
-    const query = `?watch=1&allowWatchBookmarks=true&resourceVersion=${version}`
-    const following = execa(binary, ['--kubeconfig', kubeconfig, 'get', '--raw', `${path}${query}`], {
-      stdin: 'ignore',
-      reject: false,
-      cancelSignal: until,
-      buffer: false,
-    })
-    for await (const line of following.iterable()) {
-      const event = line === '' ? undefined : (JSON.parse(line) as WatchEvent)
-      // The version is too old, or the server is shutting down: a new list is needed.
-      if (event?.type === 'ERROR') following.kill()
-      else if (event && event.type !== 'BOOKMARK') seen(event)
-    }
-    await following
+  readonly tell = (event: WatchEvent): void => {
+    const uid = String(event.object.metadata['uid'])
+    if (event.type === 'DELETED') this.#objects.delete(uid)
+    else this.#objects.set(uid, event.object)
+    this.#seen(event)
   }
 
-  const follow: Kubectl['follow'] = async (path, seen, until) => {
-    const known = new Map<string, KubeObject>()
-    const tell = (event: WatchEvent): void => {
-      const uid = String(event.object.metadata['uid'])
-      if (event.type === 'DELETED') known.delete(uid)
-      else known.set(uid, event.object)
-      seen(event)
-    }
+  compare(items: readonly KubeObject[]): void {
+    const there = new Set(items.map(({ metadata }) => String(metadata['uid'])))
+    for (const [uid, object] of [...this.#objects])
+      if (!there.has(uid)) this.tell({ type: 'DELETED', object })
+    for (const object of items)
+      this.tell({ type: this.#objects.has(String(object.metadata['uid'])) ? 'MODIFIED' : 'ADDED', object })
+  }
+}
+
+const followIn =
+  (program: Program, run: Kubectl['run']): Kubectl['follow'] =>
+  async (path, seen, until) => {
+    const known = new Known(seen)
     const list = async (): Promise<string> => {
       const found = JSON.parse(await run(['get', '--raw', path])) as ObjectList
-      const there = new Set(found.items.map(({ metadata }) => String(metadata['uid'])))
-      for (const [uid, object] of [...known]) if (!there.has(uid)) tell({ type: 'DELETED', object })
-      for (const object of found.items)
-        tell({ type: known.has(String(object.metadata['uid'])) ? 'MODIFIED' : 'ADDED', object })
+      known.compare(found.items)
       return found.metadata.resourceVersion
     }
     let version: string | undefined = await list()
@@ -178,7 +202,7 @@ export const kubectlWith = (
       while (!until.aborted) {
         try {
           version ??= await list()
-          await followFrom(path, version, tell, until)
+          await followFrom(program, { path, version }, known.tell, until)
         } catch {
           // It does not matter how a watch ended: the next one is started.
         }
@@ -189,16 +213,25 @@ export const kubectlWith = (
     goOn().catch(() => undefined)
   }
 
+/** @param slowdown the factor for all timeouts */
+export const kubectlWith = (
+  binary: string,
+  kubeconfig: string,
+  signal: AbortSignal,
+  slowdown = 1,
+): Kubectl => {
+  const program: Program = { binary, kubeconfig, signal, slowdown }
+  const run = runIn(program)
   return {
     run,
-    follow,
+    get: getWith(run),
+    follow: followIn(program, run),
     watch: async (args, seen, until) => {
       while (!until.aborted) {
         // It does not matter how a watch ended: the next one is started.
-        await watchOnce(args, seen, until).catch(() => undefined)
+        await watchOnce(program, args, seen, until).catch(() => undefined)
         await delay(watchPause, undefined, { signal: until }).catch(() => undefined)
       }
     },
-    get: getWith(run),
   }
 }
