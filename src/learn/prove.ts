@@ -73,6 +73,137 @@ export const seedsFor = async (exercise: Exercise, around: Surroundings): Promis
   return seeds
 }
 
+/** Whether an expectation was met, and what was seen. */
+interface Seen {
+  readonly ok: boolean
+  readonly saw: string
+}
+
+/** Proves an exercise, and notes each expectation. */
+class Prover {
+  readonly proofs: Proof[] = []
+  readonly #exercise: Exercise
+  readonly #around: Surroundings
+  readonly #told: (proof: Proof) => void
+  /** A step failed, so that the following ones say nothing. */
+  #stopped = false
+
+  constructor(exercise: Exercise, around: Surroundings, told: (proof: Proof) => void) {
+    this.#exercise = exercise
+    this.#around = around
+    this.#told = told
+  }
+
+  async run(seed: number): Promise<void> {
+    await this.#around.reset()
+    const attempt = await Attempt.begin(this.#exercise, this.#around, seed)
+    for (const step of this.#exercise.steps) await this.#step(attempt, step)
+    await this.#prove('reset', 'the lab is restored', async () => {
+      this.#stopped = false
+      await attempt.reset()
+      return { ok: true, saw: '' }
+    })
+    for (const step of this.#exercise.steps)
+      await this.#prove(step.id, 'the check says not yet after a reset', async () => {
+        // The machines that a check is about are those of the moment at which its step began. A draw changes the lab.
+        if (!step.draw) await attempt.beginStep(step)
+        const { is, saw } = await this.#known(attempt, step)
+        return { ok: is === 'not yet', saw: `${is}: ${saw}` }
+      })
+  }
+
+  /** From the beginning of a step to its solution. */
+  async #step(attempt: Attempt, step: StepSpec): Promise<void> {
+    const drawn = attempt.drawnFor(step)?.id
+    const named = drawn === undefined ? step.id : `${step.id} (${drawn})`
+    const begun = await this.#prove(named, 'the step starts', async () => {
+      if (!this.#stopped) await attempt.beginStep(step)
+      return { ok: true, saw: '' }
+    })
+    if (!begun) this.#stopped = true
+    await this.#prove(named, 'the check says not yet before the work', async () => {
+      const { is, saw } = await this.#known(attempt, step)
+      const broken = await attempt.broken(step)
+      if (broken !== undefined) return { ok: false, saw: `the check calls the lab broken: ${broken}` }
+      return { ok: is === 'not yet', saw: `${is}: ${saw}` }
+    })
+    for (const wrong of this.#exercise.wrong.filter(({ at }) => at === step.id))
+      await this.#prove(
+        named,
+        `the check says not yet after a wrong attempt, which gets the hint ${wrong.hint}`,
+        () => this.#tryWrong(attempt, step, wrong),
+      )
+    const solved = await this.#prove(named, 'the check says yes after the solution', () =>
+      this.#solve(attempt, step),
+    )
+    if (!solved) this.#stopped = true
+    await this.#prove(named, 'the check says yes once more', async () => {
+      const { is, saw } = await this.#known(attempt, step)
+      return { ok: is === 'yes', saw: `${is}: ${saw}` }
+    })
+  }
+
+  async #tryWrong(attempt: Attempt, step: StepSpec, wrong: Exercise['wrong'][number]): Promise<Seen> {
+    if (wrong.answer !== undefined) await attempt.answer(step, String(wrong.answer))
+    // A wrong command may well be refused: that is not a failure of the test.
+    if (wrong.run !== undefined) await this.#around.type(wrong.run)
+    const until = performance.now() + wrongLooks
+    let last: Answer
+    do {
+      last = await this.#known(attempt, step)
+      if (last.is !== 'not yet') return { ok: false, saw: `${last.is}: ${last.saw}` }
+      await delay(pause, undefined, { signal: this.#signal })
+    } while (performance.now() < until)
+    const hint = await attempt.hint(step)
+    if (wrong.undo !== undefined) await this.#type(wrong.undo)
+    // A wrong attempt is in the history: the next attempt must not be judged by it.
+    await attempt.beginStep(step)
+    return { ok: hint === wrong.hint, saw: `${last.saw}; hint: ${hint ?? 'none'}` }
+  }
+
+  async #solve(attempt: Attempt, step: StepSpec): Promise<Seen> {
+    if (step.ask) await attempt.answer(step, await rightAnswer(attempt, step))
+    const solution = attempt.solutionOf(step)
+    if (solution !== undefined && !step.ask) await this.#type(solution)
+    const look = await awaitDone(attempt, step, this.#signal)
+    return { ok: look.done, saw: `${look.is}: ${look.saw}` }
+  }
+
+  get #signal(): AbortSignal {
+    return this.#around.context.signal
+  }
+
+  #known(attempt: Attempt, step: StepSpec): Promise<Answer> {
+    return known(attempt, step, this.#signal)
+  }
+
+  async #type(commands: string): Promise<void> {
+    const { exitCode, out } = await this.#around.type(commands)
+    if (exitCode !== 0)
+      throw new LabError('commands-failed', `exit code ${String(exitCode)}: ${out.slice(-600)}`)
+  }
+
+  /** @returns whether it met the expectation */
+  async #prove(step: string, title: string, look: () => Promise<Seen>): Promise<boolean> {
+    const since = performance.now()
+    const done = (outcome: Proof['outcome'], saw: string): boolean => {
+      const seconds = (performance.now() - since) / 1000
+      const proof: Proof = { exercise: this.#exercise.name, step, title, outcome, saw, seconds }
+      this.proofs.push(proof)
+      this.#told(proof)
+      return outcome === 'passed'
+    }
+    if (this.#stopped) return done('not reached', 'an earlier step failed')
+    try {
+      const { ok, saw } = await look()
+      return done(ok ? 'passed' : 'failed', saw)
+    } catch (error) {
+      this.#signal.throwIfAborted()
+      return done('failed', messageOf(error))
+    }
+  }
+}
+
 /** Tests an exercise from beginning to end. The lab is restored before and after. */
 export const prove = async (
   exercise: Exercise,
@@ -80,109 +211,9 @@ export const prove = async (
   seed: number,
   told: (proof: Proof) => void,
 ): Promise<readonly Proof[]> => {
-  const { signal } = around.context
-  const proofs: Proof[] = []
-  let stopped = false
-  /** @returns whether it met the expectation */
-  const proof = async (
-    step: string,
-    title: string,
-    look: () => Promise<{ readonly ok: boolean; readonly saw: string }>,
-  ): Promise<boolean> => {
-    const since = performance.now()
-    const done = (outcome: Proof['outcome'], saw: string): boolean => {
-      const one = {
-        exercise: exercise.name,
-        step,
-        title,
-        outcome,
-        saw,
-        seconds: (performance.now() - since) / 1000,
-      }
-      proofs.push(one)
-      told(one)
-      return outcome === 'passed'
-    }
-    if (stopped) return done('not reached', 'an earlier step failed')
-    try {
-      const { ok, saw } = await look()
-      return done(ok ? 'passed' : 'failed', saw)
-    } catch (error) {
-      signal.throwIfAborted()
-      return done('failed', messageOf(error))
-    }
-  }
-  const type = async (commands: string): Promise<string> => {
-    const { exitCode, out } = await around.type(commands)
-    if (exitCode !== 0)
-      throw new LabError('commands-failed', `exit code ${String(exitCode)}: ${out.slice(-600)}`)
-    return out
-  }
-
-  await around.reset()
-  const attempt = await Attempt.begin(exercise, around, seed)
-  for (const step of exercise.steps) {
-    const drawn = attempt.drawnFor(step)?.id
-    const named = drawn === undefined ? step.id : `${step.id} (${drawn})`
-    const begun = await proof(named, 'the step starts', async () => {
-      if (!stopped) await attempt.beginStep(step)
-      return { ok: true, saw: '' }
-    })
-    if (!begun) stopped = true
-    await proof(named, 'the check says not yet before the work', async () => {
-      const { is, saw } = await known(attempt, step, signal)
-      const broken = await attempt.broken(step)
-      if (broken !== undefined) return { ok: false, saw: `the check calls the lab broken: ${broken}` }
-      return { ok: is === 'not yet', saw: `${is}: ${saw}` }
-    })
-    for (const wrong of exercise.wrong.filter(({ at }) => at === step.id))
-      await proof(
-        named,
-        `the check says not yet after a wrong attempt, which gets the hint ${wrong.hint}`,
-        async () => {
-          if (wrong.answer !== undefined) await attempt.answer(step, String(wrong.answer))
-          // A wrong command may well be refused: that is not a failure of the test.
-          if (wrong.run !== undefined) await around.type(wrong.run)
-          const until = performance.now() + wrongLooks
-          let last: Answer
-          do {
-            last = await known(attempt, step, signal)
-            if (last.is !== 'not yet') return { ok: false, saw: `${last.is}: ${last.saw}` }
-            await delay(pause, undefined, { signal })
-          } while (performance.now() < until)
-          const hint = await attempt.hint(step)
-          if (wrong.undo !== undefined) await type(wrong.undo)
-          // A wrong attempt is in the history: the next attempt must not be judged by it.
-          await attempt.beginStep(step)
-          return { ok: hint === wrong.hint, saw: `${last.saw}; hint: ${hint ?? 'none'}` }
-        },
-      )
-    const solved = await proof(named, 'the check says yes after the solution', async () => {
-      if (step.ask) await attempt.answer(step, await rightAnswer(attempt, step))
-      const solution = attempt.solutionOf(step)
-      if (solution !== undefined && !step.ask) await type(solution)
-      const look = await awaitDone(attempt, step, signal)
-      return { ok: look.done, saw: `${look.is}: ${look.saw}` }
-    })
-    if (!solved) stopped = true
-    await proof(named, 'the check says yes once more', async () => {
-      const { is, saw } = await known(attempt, step, signal)
-      return { ok: is === 'yes', saw: `${is}: ${saw}` }
-    })
-  }
-  await proof('reset', 'the lab is restored', async () => {
-    stopped = false
-    await attempt.reset()
-    return { ok: true, saw: '' }
-  })
-  for (const step of exercise.steps)
-    await proof(step.id, 'the check says not yet after a reset', async () => {
-      // The machines that a check is about are those of the moment at which its step began. A draw changes the lab.
-      if (!step.draw) await attempt.beginStep(step)
-      const { is, saw } = await known(attempt, step, signal)
-      return { ok: is === 'not yet', saw: `${is}: ${saw}` }
-    })
-  return proofs
+  const prover = new Prover(exercise, around, told)
+  await prover.run(seed)
+  return prover.proofs
 }
 
 const escape = (text: string): string =>
