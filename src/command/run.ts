@@ -10,9 +10,7 @@ import { makeReady, runSeries } from '../lifecycle/run-series.js'
 import { registry } from '../registry.js'
 import { exitCodeOf } from '../report/exit-code.js'
 import { runFiles } from '../report/folder.js'
-import { keptRuns, pruneRuns } from '../report/prune.js'
 import { shortReport } from '../report/summary.js'
-import { pathsOf } from '../state.js'
 import { borrowed, chosen } from '../trial/runnable.js'
 
 interface RunOptions extends Options {
@@ -43,19 +41,9 @@ const run = async (
     const healer = await open(trying, provider, new AbortController().signal)
     const session = await open(trying, provider)
     const ready = await makeReady(lab, provider, { session, healer }, audience.notice)
-    const fencing =
-      lab.fencing !== 'none'
-        ? ({ by: 'agent', method: lab.fencing } as const)
-        : options.fence
-          ? ({ by: 'run', method: 'power' } as const)
-          : undefined
     const of = course?.name === lab.name ? undefined : course?.name
-    const { reports, folder, interrupted } = await runSeries(series, ready, { of, fencing }, audience)
-    const gone = await pruneRuns(pathsOf(lab).runs)
-    if (gone.length > 0)
-      view.notice(
-        `removed ${String(gone.length)} old runs that passed, or are older than ${String(keptRuns.withFindings)} with findings; the newest ${String(keptRuns.newest)} stay`,
-      )
+    const fence = options.fence ?? false
+    const { reports, folder, interrupted } = await runSeries(series, ready, { of, fence }, audience)
     await view.close()
     if (options.output === 'json') printJson(io, 'lab.runs/v1', { runs: reports })
     else {

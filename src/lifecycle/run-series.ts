@@ -8,6 +8,7 @@ import type { Provider } from '../provider/provider.js'
 import { registry } from '../registry.js'
 import { runFiles, saveRun, startRun } from '../report/folder.js'
 import { type HostSpeed, measureHost } from '../report/host.js'
+import { keptRuns, pruneRuns } from '../report/prune.js'
 import { runReport } from '../report/run.js'
 import type { RunReport } from '../report/schema.js'
 import { judged } from '../report/summary.js'
@@ -71,13 +72,41 @@ export interface SeriesResult {
   readonly interrupted: boolean
 }
 
-/** @param of the lab whose experiments run here, if it is another one */
+/** Who fences a lost node: the lab's agent, if its file asks for one, or else the run, if it is told to. */
+const fencingOf = ({ fencing }: Lab, fence: boolean): ScenarioRequest['fencing'] =>
+  fencing !== 'none' ? { by: 'agent', method: fencing } : fence ? { by: 'run', method: 'power' } : undefined
+
+/** How a series is run. */
+export interface SeriesOptions {
+  /** The lab whose experiments run here, if it is another one. */
+  readonly of: string | undefined
+  /** Whether the run itself fences lost nodes, if the lab has no agent that does. */
+  readonly fence: boolean
+}
+
+/** Runs each, removes old reports, and says so. */
 export const runSeries = async (
   series: readonly Runnable[],
+  ready: Ready,
+  options: SeriesOptions,
+  audience: Audience,
+): Promise<SeriesResult> => {
+  const result = await runEach(series, ready, options, audience)
+  const gone = await pruneRuns(pathsOf(ready.lab).runs)
+  if (gone.length > 0)
+    audience.notice(
+      `removed ${String(gone.length)} old runs that passed, or are older than ${String(keptRuns.withFindings)} with findings; the newest ${String(keptRuns.newest)} stay`,
+    )
+  return result
+}
+
+const runEach = async (
+  series: readonly Runnable[],
   { lab, session, healer, plan, host, versions }: Ready,
-  { of, fencing }: { readonly of: string | undefined; readonly fencing: ScenarioRequest['fencing'] },
+  { of, fence }: SeriesOptions,
   { notice, trial }: Audience,
 ): Promise<SeriesResult> => {
+  const fencing = fencingOf(lab, fence)
   const [first] = series
   if (!first) return { reports: [], folder: undefined, interrupted: false }
   const folder = await startRun(pathsOf(lab).runs, series.length === 1 ? first.name : 'all', new Date())
