@@ -1,6 +1,8 @@
 /**
  * What people break, and how it is recognized: one record for each breakage. How to make it, which check names it, the
  * check's evidence, the command that its hint names, and the effect of that command.
+ *
+ * Over 400 lines because it is a list.
  */
 
 /** What can be changed by hand. */

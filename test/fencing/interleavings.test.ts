@@ -4,6 +4,8 @@
  * The target, the API server, the provider, the journal and the locks are a model, because the real ones cannot be
  * made to answer in a chosen order. Each call is two events, its arrival and its answer; a killed process waits for
  * ever, but the requests that it sent before still arrive. The code of fences and undos is the real one.
+ *
+ * Over 400 lines because the model and what is played in it cannot be understood separately.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import fc, { type Scheduler } from 'fast-check'

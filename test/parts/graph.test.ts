@@ -1,3 +1,8 @@
+/**
+ * Parts that are built, fetched and shared, with builds that are shell commands.
+ *
+ * Over 400 lines because every test uses the same cache, which is made anew for each.
+ */
 import { execa } from 'execa'
 import { existsSync, readdirSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'

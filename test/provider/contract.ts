@@ -1,6 +1,8 @@
 /**
  * The contract that every provider must keep, whatever its machines are. A provider that boots machines must pass all
  * of it, on real machines; one that does not boot any must pass the parts that need none.
+ *
+ * Over 400 lines because a provider is judged by all of it.
  */
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'

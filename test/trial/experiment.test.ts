@@ -1,4 +1,8 @@
-/** Whole experiments with a fake cluster: what is claimed, what is reported, what is left behind. */
+/**
+ * Whole experiments with a fake cluster: what is claimed, what is reported, what is left behind.
+ *
+ * Over 400 lines because the fake cluster is as long as the tests that use it.
+ */
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
