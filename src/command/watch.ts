@@ -12,6 +12,7 @@ import { runReport } from '../report/run.js'
 import type { RunReport } from '../report/schema.js'
 import { shortReport } from '../report/summary.js'
 import { pathsOf } from '../state.js'
+import { claimChange } from '../trial/by-hand.js'
 import { type ExerciseContext, runExercise } from '../trial/exercise.js'
 import type { Facts } from '../trial/facts.js'
 import { planNow } from '../up.js'
@@ -46,9 +47,17 @@ const actsIn = async ({ context: { lab, provider }, watch }: ExerciseContext): P
   ]
 }
 
-/** Records until the person presses Ctrl-C. */
-const untilEnough = async (exercise: ExerciseContext, view: View, signal: AbortSignal): Promise<void> => {
-  const known = new Set(await actsIn(exercise))
+/**
+ * Records until the person presses Ctrl-C.
+ * @returns what was seen to change
+ */
+const untilEnough = async (
+  exercise: ExerciseContext,
+  view: View,
+  signal: AbortSignal,
+): Promise<readonly string[]> => {
+  const before = new Set(await actsIn(exercise))
+  const known = new Set(before)
   while (!signal.aborted) {
     for (const act of await actsIn(exercise)) {
       if (known.has(act)) continue
@@ -58,6 +67,7 @@ const untilEnough = async (exercise: ExerciseContext, view: View, signal: AbortS
     }
     await delay(pause, undefined, { signal }).catch(() => undefined)
   }
+  return [...known].filter((act) => !before.has(act))
 }
 
 const run = async (
@@ -92,7 +102,8 @@ const run = async (
         repair: options.keep ? 'person' : 'lab',
         run: async (exercise) => {
           view.notice('recording: work in another terminal; press Ctrl-C when you have seen enough')
-          await untilEnough(exercise, view, io.signal)
+          const acts = await untilEnough(exercise, view, io.signal)
+          await claimChange(exercise, plan, acts)
           await hold('watch')
         },
       },
