@@ -6,9 +6,11 @@
  *     class.json                 ClassFile: the seats with their tokens
  *     names.csv                  the students' names, if the teacher writes them down; `lab class forget` removes it
  *     seats/07/home              the seat's home folder with its lab's state; belongs to the seat's user
+ *     seats/07/home.ext4         the file system that is mounted there, if this host can mount files
  *     seats/07/up.log, pid       output of the last attempt to bring the seat up; the first process of its namespaces
  */
 import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
@@ -33,6 +35,8 @@ const classFile = z.strictObject({
   language: z.enum(['en', 'ja']),
   /** Limit of a seat's memory in bytes, if systemd can enforce it. */
   seatMemory: z.int().positive().optional(),
+  /** Size of a seat's disk in bytes; absent: its home folder is on the host's. */
+  seatDisk: z.int().positive().optional(),
   seats: z.array(seat),
   teacher: z.string(),
   /** The key that signs cookies; 32 bytes in hexadecimal. */
@@ -84,6 +88,8 @@ export interface ClassPaths {
   seat(id: string): {
     readonly root: string
     readonly home: string
+    /** The file system of the home folder, if it is limited. */
+    readonly disk: string
     /** Empty on the host; the root folder at the seat. */
     readonly emptyRoot: string
     readonly pid: string
@@ -112,6 +118,7 @@ export const classPaths = (name: string): ClassPaths => {
       return {
         root: folder,
         home: join(folder, 'home'),
+        disk: join(folder, 'home.ext4'),
         emptyRoot: join(folder, 'root'),
         pid: join(folder, 'pid'),
         log: join(folder, 'up.log'),
@@ -150,8 +157,8 @@ export const classNames = async (): Promise<readonly string[]> =>
     .filter((entry) => entry.isDirectory())
     .map(({ name }) => name)
 
-/** The class that is meant. @throws LabError `no-class`, `which-class` */
-export const theClass = async (named: string | undefined): Promise<ClassFile> => {
+/** The name of the class that is meant. @throws LabError `no-class`, `which-class` */
+const nameOfClass = async (named: string | undefined): Promise<string> => {
   const names = await classNames()
   const [only] = names
   const name = named ?? (names.length === 1 ? only : undefined)
@@ -160,8 +167,7 @@ export const theClass = async (named: string | undefined): Promise<ClassFile> =>
       hint: `--lab ${only ?? ''}`,
       exitCode: exitCodes.usage,
     })
-  const found = name === undefined ? undefined : await readClass(name)
-  if (!found)
+  if (name === undefined || !existsSync(classPaths(name).file))
     throw new LabError(
       'no-class',
       name === undefined ? 'there is no class here' : `there is no class ${name}`,
@@ -170,7 +176,33 @@ export const theClass = async (named: string | undefined): Promise<ClassFile> =>
         exitCode: exitCodes.usage,
       },
     )
+  return name
+}
+
+/** The class that is meant. @throws LabError `no-class`, `which-class`, `bad-class` */
+export const theClass = async (named: string | undefined): Promise<ClassFile> => {
+  const name = await nameOfClass(named)
+  const found = await readClass(name)
+  if (!found) throw new Error(`the class ${name} has just ended`)
   return found
+}
+
+/** The class that should end, also if this version cannot read its file: then its seats are those that have folders. */
+export const classToEnd = async (named: string | undefined): Promise<ClassFile> => {
+  const lab = await nameOfClass(named)
+  try {
+    return await theClass(lab)
+  } catch (error) {
+    if (!(error instanceof LabError) || error.code !== 'bad-class') throw error
+    const ids = await readdir(join(classPaths(lab).root, 'seats')).catch(() => [])
+    return {
+      schema: 'lab.class/v1',
+      ...{ lab, from: lab, size: 'full', language: 'en' },
+      seats: ids.filter((id) => /^\d{2,3}$/.test(id)).map((id) => ({ id, token: '' })),
+      ...{ teacher: '', secret: '0'.repeat(64), host: '', port: 1, address: '' },
+      until: new Date(0).toISOString(),
+    }
+  }
 }
 
 /** Seats 01 to N; those of `before` keep their tokens. */

@@ -36,6 +36,15 @@ export const wantedClass = (lab: Lab, options: ClassRequest, before: ClassFile |
         ? `${before.host.includes(':') ? `[${before.host}]` : before.host}:${String(before.port)}`
         : '127.0.0.1:8443'),
   )
+  if (port === 0)
+    throw new LabError(
+      'no-port',
+      '--listen: the gateway needs a port of its own, because it is on the cards',
+      {
+        hint: `lab class up ${lab.name} --count ${String(count)} --listen ${host}:8443`,
+        exitCode: exitCodes.usage,
+      },
+    )
   if (before && count < before.seats.length)
     throw new LabError(
       'fewer-seats',

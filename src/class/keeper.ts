@@ -4,13 +4,14 @@
  * continues.
  */
 import { existsSync } from 'node:fs'
-import { appendFile, mkdir, rename, rm } from 'node:fs/promises'
+import { appendFile, mkdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { availableParallelism } from 'node:os'
 import { LabError, messageOf } from '../error.js'
 import { writePrivate } from '../state.js'
 import type { ClassFile } from './class.js'
 import { classPaths } from './class.js'
+import { removeLab } from './home-disk.js'
 import { type Progress, progressIn } from './progress.js'
 import { closeSeat, labFolder, makeAccount, openSeat, runAtSeat, seatProcess, type SeatOf } from './seat.js'
 
@@ -158,7 +159,9 @@ export class Keeper {
     seat.detail = seat.reset ? 'is reset' : 'comes up'
     if (seat.reset) {
       await closeSeat(of)
-      await removeLab(of)
+      // After a restart of the host, the disk is not mounted yet.
+      await makeAccount(of)
+      await removeLab(classPaths(of.class.lab).seat(of.id).home)
       await rm(classPaths(of.class.lab).seat(of.id).reset, { force: true })
       seat.reset = false
     }
@@ -183,19 +186,6 @@ export class Keeper {
       next: 0,
     })
   }
-}
-
-/**
- * Removes the lab by renaming its folder first, so that an interruption leaves either the whole lab or nothing. Nothing
- * is running at the seat.
- */
-const removeLab = async ({ class: { lab }, id }: SeatOf): Promise<void> => {
-  const { root, home } = classPaths(lab).seat(id)
-  const removed = join(root, 'removed')
-  await rm(removed, { recursive: true, force: true })
-  if (!existsSync(join(home, '.lab'))) return
-  await rename(join(home, '.lab'), removed)
-  await rm(removed, { recursive: true, force: true })
 }
 
 /**

@@ -13,7 +13,8 @@ import { certificateFor } from './certificate.js'
 import { projectRoot } from '../package.js'
 import { type ClassFile, classPaths, writeClass } from './class.js'
 import { endGateway, refuseTaken, reloadGateway } from './gateway-process.js'
-import { mostMemory } from './needs.js'
+import { whyNoLoop } from './home-disk.js'
+import { mostDisk, mostMemory } from './needs.js'
 import { refuseTooMany } from './room.js'
 import { leftOfSeat, removeSeat } from './seat.js'
 import { smallLab } from './smaller-lab.js'
@@ -62,7 +63,10 @@ export const makeClass = async (
   await refuseTooMany(lab, wanted, notice)
   await prepare()
   // Everything that can fail early has succeeded: only now is anything made.
-  await writeClass({ ...wanted, seatMemory: mostMemory(lab) })
+  const noLoop = await whyNoLoop()
+  if (noLoop !== undefined) notice(`nothing limits the disk space of a seat, because of ${noLoop}`)
+  const limits = { seatMemory: mostMemory(lab), ...(noLoop === undefined ? { seatDisk: mostDisk(lab) } : {}) }
+  await writeClass({ ...wanted, ...limits })
   if (small !== undefined) {
     await writePrivate(paths.labFile, small)
     // Seats read it, but it is in a folder that they cannot open.

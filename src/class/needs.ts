@@ -38,6 +38,16 @@ const beyond = 512 * MiB
 /** The most memory of a seat, in bytes. */
 export const mostMemory = (lab: Lab): number => seatNeeds(lab).memory + beyond
 
+/** Bytes for a student's own files, and for what an estimate missed. */
+const ownFiles = 1024 ** 3
+
+/**
+ * The size of a seat's disk in bytes: its lab with full LUNs, a snapshot of it, and another one that replaces that
+ * one.
+ */
+export const mostDisk = (lab: Lab): number =>
+  Math.ceil((seatNeeds(lab).diskAtMost * 3 + ownFiles) / MiB) * MiB
+
 const numberIn = (path: string): number => {
   try {
     return Number(readFileSync(path, 'utf8'))

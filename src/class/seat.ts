@@ -6,12 +6,13 @@
  * the end of everything at the seat. All this is done as root.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
-import { chown, mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { chown, mkdir, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import { exitCodes, LabError } from '../error.js'
 import { type ClassFile, classPaths } from './class.js'
+import { isMounted, mountHome, unmountHome } from './home-disk.js'
 import { type Account, inside, openingCommand } from './namespaces.js'
 import { besideProcess, inScope } from './systemd-scope.js'
 
@@ -51,6 +52,10 @@ export const seatProcess = async (seat: SeatOf): Promise<number | undefined> => 
   return began !== '' && (await beganAt(Number(pid))) === began ? Number(pid) : undefined
 }
 
+/** Whether a seat of an earlier version has its files on the host's disk: mounting another one would hide them. */
+const isOnHost = async (home: string): Promise<boolean> =>
+  !(await isMounted(home)) && (await readdir(home).catch(() => [])).length > 0
+
 /** Creates the account and its folders, if they do not exist. */
 export const makeAccount = async (seat: SeatOf): Promise<Account> => {
   const name = accountOf(seat.class.lab, seat.id)
@@ -86,6 +91,8 @@ export const makeAccount = async (seat: SeatOf): Promise<Account> => {
   }
   const { root, home } = pathsOfSeat(seat)
   await mkdir(root, { recursive: true, mode: 0o700 })
+  if (seat.class.seatDisk !== undefined && !(await isOnHost(home)))
+    await mountHome(pathsOfSeat(seat).disk, home, seat.class.seatDisk, account)
   await mkdir(home, { recursive: true, mode: 0o700 })
   await chown(home, account.uid, account.gid)
   return account
@@ -278,6 +285,7 @@ export const removeSeat = async (seat: SeatOf): Promise<void> => {
     await execa('userdel', [account.name], { reject: false, stdin: 'ignore' })
     await execa('groupdel', [account.name], { reject: false, stdin: 'ignore' })
   }
+  await unmountHome(pathsOfSeat(seat).home)
   await rm(pathsOfSeat(seat).root, { recursive: true, force: true })
 }
 

@@ -3,7 +3,7 @@ import { readFile, rm, writeFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { forEachAtOnce } from '../concurrent.js'
 import { certificateFor } from '../class/certificate.js'
-import { cardUrl, type ClassFile, classPaths, theClass, writeClass } from '../class/class.js'
+import { cardUrl, type ClassFile, classPaths, classToEnd, theClass, writeClass } from '../class/class.js'
 import { callControl } from '../class/control-socket.js'
 import { resultsCsv, resultsJunit } from '../class/results.js'
 import { boardOf, boardSoon } from '../class/gateway-process.js'
@@ -184,7 +184,7 @@ const forget = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
 
 const down = async (options: ClassOptions & { readonly results?: string }, io: Io): Promise<ExitCode> => {
   needRoot()
-  const wanted = await theClass(options.lab)
+  const wanted = await classToEnd(options.lab)
   const release = await takeLock(classPaths(wanted.lab).lock, {
     command: `lab class down ${wanted.lab}`,
     purpose: 'change',

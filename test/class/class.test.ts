@@ -1,11 +1,20 @@
 /** The parts of a class that need no seat: budget, tokens, cookies, terminal lines, progress, cards. */
-import { readFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { cookieFor, cookieName, Guesses, holderOfCookie, holderOfToken } from '../../src/class/access.js'
 import { budget } from '../../src/class/budget.js'
 import { cardsPage, qrSvg } from '../../src/class/cards.js'
-import { cardUrl, type ClassFile, newSecret, seatsOf } from '../../src/class/class.js'
+import {
+  cardUrl,
+  type ClassFile,
+  classToEnd,
+  newSecret,
+  seatsOf,
+  theClass,
+  writeClass,
+} from '../../src/class/class.js'
+import { wantedClass } from '../../src/class/desired.js'
 import type { Board } from '../../src/class/gateway.js'
 import { progressIn } from '../../src/class/progress.js'
 import { resultsCsv, resultsJunit } from '../../src/class/results.js'
@@ -14,7 +23,8 @@ import { accountOf } from '../../src/class/seat.js'
 import { smallLab } from '../../src/class/smaller-lab.js'
 import { controlReader, keyCommands, unescaped } from '../../src/class/terminal.js'
 import { newToken, tokenOf, words } from '../../src/class/tokens.js'
-import { parseLab } from '../../src/registry.js'
+import { loadLab, parseLab } from '../../src/registry.js'
+import { temporaryFolder } from '../helpers/folder.js'
 
 const GiB = 1024 ** 3
 
@@ -257,4 +267,26 @@ test('results identify seats by their numbers, as CSV and as JUnit', () => {
   expect(resultsCsv(board).split('\n')[1]).toBe('01,ready,chap,file,1,2,false,"a ""b"", <c>"')
   expect(resultsJunit(board)).toContain('tests="2" failures="1" skipped="1"')
   expect(resultsJunit(board)).toContain('a &quot;b&quot;, &lt;c&gt;')
+})
+
+test('a gateway needs a port of its own, because it is on the cards', async () => {
+  const lab = await loadLab('iscsi')
+  expect(() => wantedClass(lab, { count: '2', listen: '127.0.0.1:0' }, undefined)).toThrow(
+    /a port of its own/,
+  )
+})
+
+test('a class whose file this version cannot read can be ended: its seats are those that have folders', async () => {
+  const folder = await temporaryFolder()
+  vi.stubEnv('LAB_CLASSES', folder)
+  await writeClass(wanted())
+  expect((await classToEnd(undefined)).seats).toHaveLength(3)
+  for (const id of ['01', '07', 'x']) mkdirSync(join(folder, 'iscsi', 'seats', id), { recursive: true })
+  writeFileSync(join(folder, 'iscsi', 'class.json'), '{"schema":"lab.class/v0"}')
+  await expect(theClass(undefined)).rejects.toMatchObject({
+    code: 'bad-class',
+    hint: 'lab class down --lab iscsi',
+  })
+  expect((await classToEnd(undefined)).seats.map(({ id }) => id)).toEqual(['01', '07'])
+  vi.unstubAllEnvs()
 })

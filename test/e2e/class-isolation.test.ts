@@ -108,6 +108,17 @@ describe.runIf(root)(
         expect(await tries(connects(to)), to).toMatch(/ECONNREFUSED|ENETUNREACH/)
     })
 
+    it('a student can fill the disk of the seat, but not that of the host', async () => {
+      // Hosts that cannot mount files have no such limit, and class up says so.
+      const { seatDisk } = await room.file()
+      if (seatDisk === undefined) return
+      const size = async (seat: string): Promise<number> =>
+        Number((await room.student(seat, 'df --output=size --block-size=1 ~ | tail -n 1')).stdout)
+      expect(await size(own)).toBeLessThan(seatDisk)
+      expect(await tries(`fallocate --length ${String(seatDisk)} ~/big`)).toMatch(/No space left on device/)
+      expect(await tries('lab verify iscsi')).toContain('exit 0')
+    })
+
     it('a student finds no file of another seat, of the class or of the host', async () => {
       await room.student(
         other,
