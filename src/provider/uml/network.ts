@@ -33,8 +33,10 @@ export const socketOf = (lab: LabId): string => pathsOf(lab).uml.socket
 /** The port to which the host's 127.0.0.1 leads in the lab: that of the API server. */
 export const portFile = (lab: LabId): string => pathsOf(lab).uml.apiPort
 
-/** Seconds for the namespaces and the bridge: 0.2 s were measured. */
-const supervisorDeadline = 15
+/**
+ * Seconds for the namespaces and the bridge: 0.2 s were measured, and more than 15 s on two processors with a load of 40.
+ */
+const supervisorDeadline = 60
 
 /** Seconds until a supervisor that is ending accepts no more connections; it takes milliseconds. */
 const endDeadline = 5
@@ -134,6 +136,17 @@ export const wrongForward = async (lab: Lab): Promise<string | undefined> => {
   return host === undefined || host === apiAddressOf(lab) ? undefined : host
 }
 
+/**
+ * Why the supervisor cannot be used.
+ * @param said the last line of its log
+ */
+export const whyNoSupervisor = (ended: boolean, said: string): string =>
+  ended
+    ? said || 'its supervisor ended and said nothing'
+    : [`its supervisor did not answer within ${String(supervisorDeadline)} s`, said]
+        .filter(Boolean)
+        .join(': ')
+
 export const createNetwork = async (lab: Lab): Promise<void> => {
   if (await runningMachines(lab)) return forwardApi(lab)
   const root = pathsOf(lab).root
@@ -167,10 +180,11 @@ export const createNetwork = async (lab: Lab): Promise<void> => {
   try {
     while (!(await runningMachines(lab))) {
       if (ended || Date.now() > until)
-        throw new LabError('namespace-failed', `the lab's network: ${await lastLine(pathsOf(lab).uml.log)}`, {
-          hint: 'lab doctor',
-          log: pathsOf(lab).uml.log,
-        })
+        throw new LabError(
+          'namespace-failed',
+          `the lab's network: ${whyNoSupervisor(ended, await lastLine(pathsOf(lab).uml.log))}`,
+          { hint: 'lab doctor', log: pathsOf(lab).uml.log },
+        )
       await delay(20)
     }
   } finally {

@@ -7,7 +7,7 @@ import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { runningMachines, socketOf } from '../../../src/provider/uml/network.js'
+import { runningMachines, socketOf, whyNoSupervisor } from '../../../src/provider/uml/network.js'
 
 const lab = { name: 'ending' }
 let folder: string
@@ -46,4 +46,10 @@ it('a supervisor that continues after it closed a connection is asked again', as
     else socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]')
   })
   expect(await runningMachines(lab)).toEqual([])
+})
+
+it('an error about a supervisor that did not start always has a reason', () => {
+  expect(whyNoSupervisor(true, 'unshare: Operation not permitted')).toBe('unshare: Operation not permitted')
+  expect(whyNoSupervisor(true, '')).toBe('its supervisor ended and said nothing')
+  expect(whyNoSupervisor(false, '')).toBe('its supervisor did not answer within 60 s')
 })
