@@ -163,6 +163,12 @@ export const systemError = (error: unknown, named?: string): LabError | undefine
       exitCode: exitCodes.host,
       cause: error,
     })
+  if (syscall === 'uv_cwd')
+    return new LabError('no-folder', 'the current folder no longer exists', {
+      hint: 'cd',
+      exitCode: exitCodes.usage,
+      cause: error,
+    })
   const reason = systemReasons[code]
   if (reason === undefined) return undefined
   const where = named ?? path ?? program

@@ -293,9 +293,16 @@ export const makeFolder = async (path: string, mode = 0o700): Promise<void> => {
     })
 }
 
-/** lock.ts and writePrivate serve both the state folder and the cache. */
-const anotherPlace =
-  'use another place: LAB_STATE=$HOME/.lab-state lab …, or for parts LAB_CACHE=$HOME/.lab-cache lab …'
+/** What to type if nothing can be written below a path: the variable that leads there, if there is one. */
+const anotherPlace = (path: string): string => {
+  const variable = ['LAB_STATE', 'LAB_CACHE', 'LAB_CONFIG', 'LAB_CLASSES'].find((name) => {
+    const folder = process.env[name]
+    return folder && `${resolve(path)}/`.startsWith(`${resolve(folder)}/`)
+  })
+  return variable === undefined
+    ? 'use another place: LAB_STATE=$HOME/.lab-state lab …, or for parts LAB_CACHE=$HOME/.lab-cache lab …'
+    : `use another place: ${variable}=$HOME/.${variable.toLowerCase().replace('_', '-')} lab …`
+}
 
 /**
  * The error for a file of lab that could not be written, with its folder. System errors name a temporary file or no
@@ -307,7 +314,10 @@ export const cannotWrite = (folder: string, error: unknown): unknown => {
   const reason = error instanceof LabError ? undefined : systemReason(code)
   if (reason === undefined) return error
   return new LabError(`system-${code.toLowerCase()}`, `${folder} cannot be written to: ${reason}`, {
-    hint: code === 'ENOSPC' || code === 'EDQUOT' ? `df -h ${folder}\nor ${anotherPlace}` : anotherPlace,
+    hint:
+      code === 'ENOSPC' || code === 'EDQUOT'
+        ? `df -h ${folder}\nor ${anotherPlace(folder)}`
+        : anotherPlace(folder),
     exitCode: exitCodes.host,
     cause: error,
   })
@@ -324,7 +334,7 @@ const cannotMake = (path: string, at: string, code: string | undefined, cause: u
           ? `nothing can be created in ${dirname(at)}`
           : (systemReason(code) ?? String(code))
   return new LabError('cannot-make-folder', `${path} cannot be created${where}: ${reason}`, {
-    hint: anotherPlace,
+    hint: anotherPlace(path),
     exitCode: exitCodes.host,
     cause,
   })

@@ -167,6 +167,12 @@ const refuseOther = async (into: string): Promise<void> => {
   })
 }
 
+/** Makes the folder of a bundle. @throws LabError if it cannot be made, or contains something else */
+export const openFolder = async (into: string): Promise<void> => {
+  await refuseOther(into)
+  await makeFolder(into, 0o755)
+}
+
 /** The parts of an earlier bundle in this folder: none unless this maker signed it. */
 const earlierParts = async (
   into: string,
@@ -235,8 +241,7 @@ export const makeBundle = async (
     readonly tell: (title: string, fraction: number) => void
   },
 ): Promise<Made> => {
-  await refuseOther(into)
-  await makeFolder(into, 0o755)
+  await openFolder(into)
   const earlier = await earlierParts(into, maker)
   // From now on it is not a bundle until it is complete.
   for (const name of [manifestFile, signatureFile]) await rm(join(into, name), { force: true })

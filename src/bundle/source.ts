@@ -38,8 +38,10 @@ const unreachable = (name: string, why: string, cause?: unknown): LabError =>
 
 const missing = (name: string, path: string): LabError =>
   new LabError('bundle-file-missing', `${name}: ${path} does not exist`, {
-    hint:
-      path === manifestFile ? 'lab bundle make LAB --into FOLDER makes a bundle' : 'lab bundle check FOLDER',
+    // What a bundle is signed with cannot be checked without it.
+    hint: [manifestFile, signatureFile, makerFile].includes(path)
+      ? 'lab bundle make LAB --into FOLDER makes a bundle'
+      : 'lab bundle check FOLDER',
     exitCode: exitCodes.host,
   })
 

@@ -2,7 +2,7 @@ import { Option } from 'commander'
 import { once } from 'node:events'
 import { resolve } from 'node:path'
 import { damageOf } from '../bundle/check.js'
-import { makeBundle, type WantedPart } from '../bundle/make.js'
+import { makeBundle, openFolder, type WantedPart } from '../bundle/make.js'
 import { addProgram } from '../bundle/program.js'
 import { ownMaker, trustMaker } from '../bundle/makers.js'
 import { storedBytes } from '../bundle/manifest.js'
@@ -37,6 +37,9 @@ const make = async (
   const into = resolve(options.into)
   const view = viewFor(io, options)
   try {
+    // Before the parts, which may take long.
+    await openFolder(into)
+    const maker = await ownMaker()
     const parts = new Map<string, WantedPart>()
     const labs: string[] = []
     for (const name of names) {
@@ -46,7 +49,6 @@ const make = async (
       for (const part of (await provider.machines?.parts?.(lab)) ?? []) parts.set(part.key, part)
       labs.push(lab.name)
     }
-    const maker = await ownMaker()
     let saying = ''
     const { manifest, bytes } = await makeBundle(into, {
       labs,

@@ -262,12 +262,14 @@ export const loadHosts = (file: string): HostsFile => {
   try {
     content = readFileSync(file, 'utf8')
   } catch (error) {
-    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
-    throw new LabFileError(
-      file,
-      [{ field: '', message: missing ? 'there is no such file' : `cannot be read: ${messageOf(error)}` }],
-      'lab hosts init USER@ADDRESS… writes one',
-    )
+    const { code } = error as NodeJS.ErrnoException
+    const message =
+      code === 'ENOENT'
+        ? 'there is no such file'
+        : code === 'EISDIR'
+          ? 'is a directory; expected a hosts.yaml'
+          : `cannot be read: ${messageOf(error)}`
+    throw new LabFileError(file, [{ field: '', message }], 'lab hosts init USER@ADDRESS… writes one')
   }
   return parseHosts(content, file)
 }

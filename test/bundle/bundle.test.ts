@@ -267,6 +267,15 @@ describe('the maker of a bundle', () => {
   })
 })
 
+test('a bundle without its signature or its maker is refused, and the hint is no command that fails alike', async () => {
+  const folder = await temporaryFolder()
+  await writeFile(join(folder, 'manifest.json'), '{}')
+  await expect(openBundle(await sourceOf(folder), signal)).rejects.toMatchObject({
+    code: 'bundle-file-missing',
+    hint: 'lab bundle make LAB --into FOLDER makes a bundle',
+  })
+})
+
 test('a bundle server serves byte ranges, and nothing that is not in the manifest', async () => {
   const { url } = await served()
   await writeFile(join(bundle, 'private'), 'x')

@@ -108,6 +108,19 @@ describe.concurrent('an unusable folder of labs', () => {
   })
 })
 
+describe.concurrent('an unusable folder of something else', () => {
+  test.each([
+    { line: 'bundle make iscsi --into /proc/x', env: {}, hint: 'use another place: ' },
+    { line: 'bundle make iscsi --into b', env: { LAB_CONFIG: '/proc/x' }, hint: 'LAB_CONFIG=' },
+    { line: 'prepare iscsi', env: { LAB_CACHE: '/proc/x' }, hint: 'LAB_CACHE=' },
+    { line: 'up iscsi', env: { LAB_STATE: '/proc/x' }, hint: 'LAB_STATE=' },
+  ])('lab $line is refused at once, before any part is made: $env', async ({ line, env, hint }) => {
+    const ran = await newDesk().lab(line.split(' '), env)
+    expectHostError(ran, /^✖ \/proc\/x cannot be created: nothing can be created in \/proc$/m)
+    expect(ran.stderr).toContain(hint)
+  })
+})
+
 describe.runIf(root).concurrent('a folder of another user', () => {
   const commands = ['up', 'down', 'stop', 'start', 'status', 'verify', 'plan', 'heal', 'report']
 

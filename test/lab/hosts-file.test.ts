@@ -114,6 +114,10 @@ describe('a hosts.yaml', () => {
     expect(() => loadHosts('/nowhere/hosts.yaml')).toThrow('/nowhere/hosts.yaml  there is no such file')
   })
 
+  test('a hosts.yaml that is a directory is refused in words', () => {
+    expect(() => loadHosts('/proc')).toThrow('/proc  is a directory; expected a hosts.yaml')
+  })
+
   test('a hosts.yaml gets the host keys that were checked, and keeps its comments', async () => {
     const path = join(await temporaryFolder(), 'hosts.yaml')
     writeFileSync(path, file('  # on the shelf\n  one: { address: 10.0.0.11, user: pi }\n'))

@@ -38,6 +38,11 @@ describe('an error that a user can act on', () => {
     expect(text).toMatch(/^✖ \/srv\/x cannot be opened: .+\n {2}Hint: .+$/)
   })
 
+  test('a current folder that was removed is no defect', () => {
+    const error = Object.assign(new Error('no such file'), { code: 'ENOENT', syscall: 'uv_cwd' })
+    expect(printError(error, false)).toBe('✖ the current folder no longer exists\n  Hint: cd')
+  })
+
   test('an error is printed in colour', () => {
     expect(printError(new LabError('x', 'no', { hint: 'yes' }), true)).toBe(
       '\u001b[31m✖\u001b[39m no\n  \u001b[1mHint:\u001b[22m yes',
