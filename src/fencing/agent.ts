@@ -7,23 +7,11 @@ import { messageOf } from '../error.js'
 import { fencesIn, type NotedFence, readJournal } from '../journal.js'
 import { machinesWith } from '../lab/lab.js'
 import type { Context } from '../context.js'
-import type { MachineState } from '../provider/provider.js'
 import { attemptFence, type Fenced, type FenceMethod } from './fence.js'
+import { Workers } from './lost.js'
 
 /** Milliseconds between two observations. */
 const pause = 200
-
-/**
- * Milliseconds for which a kubelet must keep reporting itself as not ready. Such a kubelet is alive, and its report
- * may be old: it checks its runtime every 5 s and reports every 10 s (the default of nodeStatusUpdateFrequency).
- */
-const ownWordStands = 15_000
-
-/**
- * Milliseconds after a command that changed the lab in which a worker that was watched before it may become ready
- * again: the command may have paused all machines or restarted a kubelet, which renews its lease every 10 s.
- */
-const settling = 30_000
 
 /** Timeout of one attempt in milliseconds: a target may take 20 s to end a session, and the taint 10 s more. */
 const attemptDeadline = 35_000
@@ -34,23 +22,6 @@ const longestRest = 5000
 
 /** Milliseconds after which the same error is logged again. */
 const sameComplaint = 60_000
-
-/** A worker, as Kubernetes and the provider see it. */
-interface Seen {
-  readonly ready: boolean
-  /** Since when the kubelet has reported itself as not ready, by `performance.now`; undefined if it does not. */
-  readonly refusing: number | undefined
-  /** Changes with every boot. */
-  readonly bootId: string
-}
-
-/** One run of a machine, from power-on to power-off. */
-interface Run {
-  /** The provider's identifier of the run. */
-  readonly since: string
-  /** The boot that Kubernetes knew when this run began: reports about it are outdated. */
-  readonly before: string | undefined
-}
 
 export interface Watching {
   readonly method: FenceMethod
@@ -85,152 +56,119 @@ const complaining = (notice: (text: string) => void): ((text: string) => void) =
   }
 }
 
-/**
- * Fences every lost worker until the signal. A worker is lost when its provider reports it as off, or when Kubernetes
- * calls it not ready although it may still write; if the kubelet itself reports that, only after `ownWordStands`.
- * Only a worker that was seen ready in this boot can be lost, and a fenced one is left alone. While no other worker
- * is ready, none could take over, so none is fenced. A fence that was recorded but never confirmed is continued,
- * whoever began it.
- *
- * While another command changes the lab, no worker counts as lost. When it has ended, a worker that could be lost
- * before can be lost again: at once if it is off, and after `settling` if it is not ready; unless it was switched on
- * meanwhile.
- */
-export const fencingAgent = async (
-  context: Context,
-  { method, by, confirmed: before, suspended, fenced, notice, looked }: Watching,
-  signal: AbortSignal,
-): Promise<void> => {
-  const { lab, provider, kubectl } = context
-  const workers = machinesWith(lab, 'worker').map(({ name }) => name)
-  const nodes = new Map<string, Seen>()
-  const runs = new Map<string, Run>()
-  const armed = new Set<string>()
-  /** The workers that were armed when a command began to change the lab, with the run that each had. */
-  const kept = new Map<string, string | undefined>()
-  /** When the last such command ended, by `performance.now`; undefined while one works. */
-  let resumed: number | undefined = 0
-  const confirmed = new Set(before)
-  const attempts = new Map<string, Attempts>()
-  const working = new Set<Promise<void>>()
-  const watching = kubectl.watch(
-    ['nodes'],
-    ({ type, object }) => {
-      if (type === 'DELETED') {
-        // Removed on purpose: there is no node to fence any more.
-        nodes.delete(object.metadata.name)
-        kept.delete(object.metadata.name)
-        armed.delete(object.metadata.name)
+class Agent {
+  readonly #context: Context
+  readonly #watching: Watching
+  readonly #signal: AbortSignal
+  readonly #workers: Workers
+  /** Ids of fences that were confirmed. */
+  readonly #confirmed: Set<string>
+  readonly #attempts = new Map<string, Attempts>()
+  readonly #complain: (text: string) => void
+  readonly #working = new Set<Promise<void>>()
+
+  constructor(context: Context, watching: Watching, signal: AbortSignal) {
+    this.#context = context
+    this.#watching = watching
+    this.#signal = signal
+    const { lab, provider } = context
+    this.#workers = new Workers(
+      machinesWith(lab, 'worker').map(({ name }) => name),
+      provider.slowdown,
+    )
+    this.#confirmed = new Set(watching.confirmed)
+    this.#complain = complaining(watching.notice)
+  }
+
+  async run(): Promise<void> {
+    const watch = this.#context.kubectl.watch(
+      ['nodes'],
+      (event) => this.#workers.takeNode(event),
+      this.#signal,
+    )
+    watch.catch(() => undefined)
+    while (!this.#signal.aborted) {
+      try {
+        await this.#look()
+      } catch (error) {
+        this.#complain(`fence: ${messageOf(error)}`)
       }
-      if (type !== 'ADDED' && type !== 'MODIFIED') return
-      const { conditions, nodeInfo } = object['status'] as {
-        conditions?: readonly { type: string; status: string }[]
-        nodeInfo?: { bootID?: string }
-      }
-      const { name } = object.metadata
-      // Status Unknown comes from the control plane, about a silent kubelet.
-      const status = conditions?.find((each) => each.type === 'Ready')?.status
-      nodes.set(name, {
-        ready: status === 'True',
-        refusing: status === 'False' ? (nodes.get(name)?.refusing ?? performance.now()) : undefined,
-        bootId: nodeInfo?.bootID ?? '',
-      })
-    },
-    signal,
-  )
-  watching.catch(() => undefined)
-
-  /** Follows the runs of all machines, even while fencing is suspended. */
-  const follow = (states: readonly MachineState[]): void => {
-    for (const { name, status, detail: since } of states) {
-      const known = runs.get(name)
-      if (status === 'running' && known?.since !== since)
-        // At the first observation, Kubernetes already knows this run.
-        runs.set(name, { since, before: known ? nodes.get(name)?.bootId : undefined })
+      await delay(pause, undefined, { signal: this.#signal }).catch(() => undefined)
     }
+    await Promise.all(this.#working)
   }
 
-  /** While a command changes the lab. */
-  const suspend = (): void => {
-    for (const name of armed) kept.set(name, runs.get(name)?.since)
-    armed.clear()
-    attempts.clear()
-    resumed = undefined
-  }
-
-  /** When that command has ended: arms those whose fate it cannot have decided. */
-  const resume = (states: readonly MachineState[]): void => {
-    resumed ??= performance.now()
-    const settled = performance.now() - resumed > settling * (provider.slowdown ?? 1)
-    for (const [name, since] of kept) {
-      const on = states.some((state) => state.name === name && state.status === 'running')
-      if (on && !settled && runs.get(name)?.since === since && !nodes.get(name)?.ready) continue
-      kept.delete(name)
-      if (runs.get(name)?.since === since) armed.add(name)
+  /** One observation, and what follows from it. */
+  async #look(): Promise<void> {
+    const { lab, provider } = this.#context
+    const states = await provider.states(lab)
+    this.#workers.follow(states)
+    if (await this.#watching.suspended()) {
+      this.#workers.suspend()
+      this.#attempts.clear()
+      return
     }
-  }
-
-  /** The workers to fence now, with the reasons. */
-  const lostAmong = (
-    states: readonly MachineState[],
-    fences: ReadonlyMap<string, NotedFence>,
-  ): ReadonlyMap<string, string> => {
-    const lost = new Map<string, string>()
-    const well = new Set<string>()
-    for (const name of workers) {
-      const on = states.some((state) => state.name === name && state.status === 'running')
-      const node = nodes.get(name)
-      if (fences.has(name)) armed.delete(name)
-      else if (on && node?.ready) {
-        if (node.bootId !== runs.get(name)?.before) armed.add(name)
-        if (armed.has(name)) well.add(name)
-      } else if (!armed.has(name)) continue
-      else if (!on) lost.set(name, `${name} was found off`)
-      else if (node?.refusing === undefined || performance.now() - node.refusing > ownWordStands)
-        lost.set(name, `${name} is not ready`)
-    }
-    return well.size > 0 ? lost : new Map()
+    this.#workers.resume(states)
+    const fences = fencesIn(await readJournal(lab))
+    const wanted = [
+      ...this.#workers.lostAmong(states, fences).keys(),
+      ...[...fences].filter(([, noted]) => this.#isOpen(noted)).map(([node]) => node),
+    ]
+    for (const node of this.#attempts.keys())
+      if (!wanted.includes(node) && !this.#attempts.get(node)?.running) this.#attempts.delete(node)
+    await this.#watching.looked?.(this.#workers.armed, wanted)
+    for (const node of wanted) this.#begin(node)
   }
 
   /** Whether a fence was recorded and never confirmed. */
-  const isOpen = ({ harm }: NotedFence): boolean => harm !== undefined && !confirmed.has(harm.id)
+  #isOpen({ harm }: NotedFence): boolean {
+    return harm !== undefined && !this.#confirmed.has(harm.id)
+  }
 
   /**
    * Asked while the fence lock is held: a command that changes the lab from now on finds the next entry in the
    * journal.
    */
-  const whyNow = async (node: string, noted: NotedFence | undefined): Promise<string | undefined> => {
-    if (signal.aborted || (await suspended())) return undefined
-    if (noted) return isOpen(noted) ? `fencing of ${node} was requested` : undefined
+  async #whyNow(node: string, noted: NotedFence | undefined): Promise<string | undefined> {
+    const { lab, provider } = this.#context
+    if (this.#signal.aborted || (await this.#watching.suspended())) return undefined
+    if (noted) return this.#isOpen(noted) ? `fencing of ${node} was requested` : undefined
     const states = await provider.states(lab)
-    follow(states)
-    return lostAmong(states, fencesIn(await readJournal(lab))).get(node)
+    this.#workers.follow(states)
+    return this.#workers.lostAmong(states, fencesIn(await readJournal(lab))).get(node)
   }
 
-  const attempt = async (node: string, now: Attempts): Promise<void> => {
-    const bounded = AbortSignal.any([signal, AbortSignal.timeout(attemptDeadline)])
+  #begin(node: string): void {
+    const now = this.#attempts.get(node) ?? {
+      running: false,
+      next: 0,
+      rest: firstRest,
+      complain: complaining(this.#watching.notice),
+    }
+    if (now.running || performance.now() < now.next) return
+    this.#attempts.set(node, now)
+    now.running = true
+    const work = this.#attempt(node, now)
+    this.#working.add(work)
+    work.finally(() => this.#working.delete(work)).catch(() => undefined)
+  }
+
+  async #attempt(node: string, now: Attempts): Promise<void> {
+    const { method, by, fenced, notice } = this.#watching
+    const bounded = AbortSignal.any([this.#signal, AbortSignal.timeout(attemptDeadline)])
+    const why = (noted: NotedFence | undefined): Promise<string | undefined> => this.#whyNow(node, noted)
+    const begun = (): void => this.#workers.disarm(node)
     try {
-      const done = await attemptFence(
-        context,
-        {
-          node,
-          method,
-          by,
-          why: (noted) => whyNow(node, noted),
-          // It must be seen ready in another boot before it can be lost again.
-          begun: () => armed.delete(node),
-        },
-        bounded,
-      )
+      const done = await attemptFence(this.#context, { node, method, by, why, begun }, bounded)
       if (done) {
-        if (done.id !== undefined) confirmed.add(done.id)
-        attempts.delete(node)
+        if (done.id !== undefined) this.#confirmed.add(done.id)
+        this.#attempts.delete(node)
         await fenced(done)
         notice(`fence: ${done.detail}; its pods may be replaced`)
         return
       }
     } catch (error) {
-      if (!signal.aborted)
+      if (!this.#signal.aborted)
         now.complain(
           `fence: ${node}: ${bounded.aborted ? `not confirmed within ${String(attemptDeadline / 1000)} s` : messageOf(error)}`,
         )
@@ -240,44 +178,18 @@ export const fencingAgent = async (
       now.rest = Math.min(now.rest * 2, longestRest)
     }
   }
-
-  const begin = (node: string): void => {
-    const now = attempts.get(node) ?? {
-      running: false,
-      next: 0,
-      rest: firstRest,
-      complain: complaining(notice),
-    }
-    if (now.running || performance.now() < now.next) return
-    attempts.set(node, now)
-    now.running = true
-    const work = attempt(node, now)
-    working.add(work)
-    work.finally(() => working.delete(work)).catch(() => undefined)
-  }
-
-  const complain = complaining(notice)
-  while (!signal.aborted) {
-    try {
-      const states = await provider.states(lab)
-      follow(states)
-      if (await suspended()) suspend()
-      else {
-        resume(states)
-        const fences = fencesIn(await readJournal(lab))
-        const wanted = [
-          ...lostAmong(states, fences).keys(),
-          ...[...fences].filter(([, noted]) => isOpen(noted)).map(([node]) => node),
-        ]
-        for (const node of attempts.keys())
-          if (!wanted.includes(node) && !attempts.get(node)?.running) attempts.delete(node)
-        await looked?.([...armed], wanted)
-        for (const node of wanted) begin(node)
-      }
-    } catch (error) {
-      complain(`fence: ${messageOf(error)}`)
-    }
-    await delay(pause, undefined, { signal }).catch(() => undefined)
-  }
-  await Promise.all(working)
 }
+
+/**
+ * Fences every lost worker until the signal. A worker is lost when its provider reports it as off, or when Kubernetes
+ * calls it not ready although it may still write; if the kubelet itself reports that, only after `ownWordStands`.
+ * Only a worker that was seen ready in this boot can be lost, and a fenced one is left alone. While no other worker
+ * is ready, none could take over, so none is fenced. A fence that was recorded but never confirmed is continued,
+ * whoever began it.
+ *
+ * While another command changes the lab, no worker counts as lost. When it has ended, a worker that could be lost
+ * before can be lost again: at once if it is off, and after `settling` if it is not ready; unless it was switched on
+ * meanwhile. `lost.ts` has both times.
+ */
+export const fencingAgent = (context: Context, watching: Watching, signal: AbortSignal): Promise<void> =>
+  new Agent(context, watching, signal).run()

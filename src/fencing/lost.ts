@@ -1,0 +1,144 @@
+/**
+ * Knows which workers are lost, from what Kubernetes and the provider say of them. `agent.ts` describes when a worker
+ * counts as lost.
+ */
+import type { NotedFence } from '../journal.js'
+import type { WatchEvent } from '../machine/kubectl.js'
+import type { MachineState } from '../provider/provider.js'
+
+/**
+ * Milliseconds for which a kubelet must keep reporting itself as not ready. Such a kubelet is alive, and its report
+ * may be old: it checks its runtime every 5 s and reports every 10 s (the default of nodeStatusUpdateFrequency).
+ */
+const ownWordStands = 15_000
+
+/**
+ * Milliseconds after a command that changed the lab in which a worker that was watched before it may become ready
+ * again: the command may have paused all machines or restarted a kubelet, which renews its lease every 10 s.
+ */
+const settling = 30_000
+
+/** A worker, as Kubernetes and the provider see it. */
+interface Seen {
+  readonly ready: boolean
+  /** Since when the kubelet has reported itself as not ready, by `performance.now`; undefined if it does not. */
+  readonly refusing: number | undefined
+  /** Changes with every boot. */
+  readonly bootId: string
+}
+
+/** One run of a machine, from power-on to power-off. */
+interface Run {
+  /** The provider's identifier of the run. */
+  readonly since: string
+  /** The boot that Kubernetes knew when this run began: reports about it are outdated. */
+  readonly before: string | undefined
+}
+
+/** The part of a node's status that says how it is. */
+interface NodeStatus {
+  readonly conditions?: readonly { readonly type: string; readonly status: string }[]
+  readonly nodeInfo?: { readonly bootID?: string }
+}
+
+const isOn = (states: readonly MachineState[], name: string): boolean =>
+  states.some((state) => state.name === name && state.status === 'running')
+
+export class Workers {
+  readonly #names: readonly string[]
+  readonly #slowdown: number
+  readonly #nodes = new Map<string, Seen>()
+  readonly #runs = new Map<string, Run>()
+  /** Those that would be fenced if they were lost. */
+  readonly #armed = new Set<string>()
+  /** The workers that were armed when a command began to change the lab, with the run that each had. */
+  readonly #kept = new Map<string, string | undefined>()
+  /** When the last such command ended, by `performance.now`; undefined while one works. */
+  #resumed: number | undefined = 0
+
+  /** @param slowdown the factor for what machines need time for */
+  constructor(names: readonly string[], slowdown = 1) {
+    this.#names = names
+    this.#slowdown = slowdown
+  }
+
+  get armed(): readonly string[] {
+    return [...this.#armed]
+  }
+
+  /** It must be seen ready in another boot before it can be lost again. */
+  disarm(name: string): void {
+    this.#armed.delete(name)
+  }
+
+  /** What Kubernetes says of a node. */
+  takeNode({ type, object }: WatchEvent): void {
+    const { name } = object.metadata
+    if (type === 'DELETED') {
+      // Removed on purpose: there is no node to fence any more.
+      this.#nodes.delete(name)
+      this.#kept.delete(name)
+      this.#armed.delete(name)
+    }
+    if (type !== 'ADDED' && type !== 'MODIFIED') return
+    const { conditions, nodeInfo } = object['status'] as NodeStatus
+    // Status Unknown comes from the control plane, about a silent kubelet.
+    const status = conditions?.find((each) => each.type === 'Ready')?.status
+    this.#nodes.set(name, {
+      ready: status === 'True',
+      refusing: status === 'False' ? (this.#nodes.get(name)?.refusing ?? performance.now()) : undefined,
+      bootId: nodeInfo?.bootID ?? '',
+    })
+  }
+
+  /** Follows the runs of all machines, even while fencing is suspended. */
+  follow(states: readonly MachineState[]): void {
+    for (const { name, status, detail: since } of states) {
+      const known = this.#runs.get(name)
+      if (status === 'running' && known?.since !== since)
+        // At the first observation, Kubernetes already knows this run.
+        this.#runs.set(name, { since, before: known ? this.#nodes.get(name)?.bootId : undefined })
+    }
+  }
+
+  /** While a command changes the lab. */
+  suspend(): void {
+    for (const name of this.#armed) this.#kept.set(name, this.#runs.get(name)?.since)
+    this.#armed.clear()
+    this.#resumed = undefined
+  }
+
+  /** When that command has ended: arms those whose fate it cannot have decided. */
+  resume(states: readonly MachineState[]): void {
+    this.#resumed ??= performance.now()
+    const settled = performance.now() - this.#resumed > settling * this.#slowdown
+    for (const [name, since] of this.#kept) {
+      const same = this.#runs.get(name)?.since === since
+      if (isOn(states, name) && !settled && same && !this.#nodes.get(name)?.ready) continue
+      this.#kept.delete(name)
+      if (same) this.#armed.add(name)
+    }
+  }
+
+  /** The workers to fence now, with the reasons. Also arms those that are well. */
+  lostAmong(
+    states: readonly MachineState[],
+    fences: ReadonlyMap<string, NotedFence>,
+  ): ReadonlyMap<string, string> {
+    const lost = new Map<string, string>()
+    const well = new Set<string>()
+    for (const name of this.#names) {
+      const on = isOn(states, name)
+      const node = this.#nodes.get(name)
+      if (fences.has(name)) this.#armed.delete(name)
+      else if (on && node?.ready) {
+        if (node.bootId !== this.#runs.get(name)?.before) this.#armed.add(name)
+        if (this.#armed.has(name)) well.add(name)
+      } else if (!this.#armed.has(name)) continue
+      else if (!on) lost.set(name, `${name} was found off`)
+      else if (node?.refusing === undefined || performance.now() - node.refusing > ownWordStands)
+        lost.set(name, `${name} is not ready`)
+    }
+    return well.size > 0 ? lost : new Map()
+  }
+}
