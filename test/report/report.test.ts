@@ -1,4 +1,4 @@
-import { lstat, readFile, readdir, readlink, stat, writeFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
@@ -8,7 +8,6 @@ import { runJson, runJunit, runPage } from '../../src/report/documents.js'
 import { runMarkdown } from '../../src/report/markdown.js'
 import { unsafeSetting } from '../../src/report/words.js'
 import { measureHost } from '../../src/report/host.js'
-import { readRuns, runFiles, saveRun, startRun } from '../../src/report/folder.js'
 import type { ScenarioFacts } from '../../src/trial/facts.js'
 import { runJsonSchema, runSchema, runSchemaFile, type RunReport } from '../../src/report/schema.js'
 import { runReport } from '../../src/report/run.js'
@@ -16,7 +15,6 @@ import { printable } from '../../src/report/text.js'
 import { recoveryOf } from '../../src/trial/recovery.js'
 import type { Seen } from '../../src/fault/sign.js'
 import { timelineOf } from '../../src/trial/timeline.js'
-import { temporaryFolder } from '../helpers/folder.js'
 import {
   a,
   b,
@@ -353,54 +351,5 @@ describe('the timeline drawing', () => {
     expect(writer?.gap?.label).toBe('18.5 s')
     // 50 s in all, over the width of the plot.
     expect(Number(writer?.gap?.width)).toBeCloseTo((18.5 / 50) * (chartOf(good)?.plotWidth ?? 0), 0)
-  })
-})
-
-describe('the folder of a report', () => {
-  const started = new Date('2026-11-21T15:04:05.678Z')
-
-  test('each run gets a dated folder of its own, even within a second', async () => {
-    const folder = await temporaryFolder()
-    const all = await Promise.all(
-      Array.from({ length: 3 }, () => startRun(join(folder, 'runs'), 'drain', started)),
-    )
-    const name = '2026-11-21T15-04-05Z-drain'
-    expect(all.sort()).toEqual([name, `${name}-2`, `${name}-3`].map((one) => join(folder, 'runs', one)))
-  })
-
-  test('every form of the report is written privately, and linked as the latest', async () => {
-    const folder = join(await temporaryFolder(), 'runs')
-    const first = await startRun(folder, 'drain', started)
-    await saveRun(first, [cutShort])
-    await saveRun(first, [good])
-    const { json, junit, markdown, page } = runFiles
-    expect((await readdir(first)).sort()).toEqual([json, junit, markdown, page].sort())
-    expect((await stat(join(first, page))).mode & 0o777).toBe(0o600)
-    expect(await readlink(join(folder, 'latest'))).toBe('2026-11-21T15-04-05Z-drain')
-    expect(await readRuns(join(folder, 'latest'))).toEqual([good])
-    const second = await startRun(folder, 'all', started)
-    expect(await readRuns(join(folder, 'latest'))).toEqual([good])
-    await saveRun(second, [good, nasty])
-    expect(await readRuns(join(folder, 'latest'))).toEqual([good, nasty])
-    expect((await lstat(join(folder, 'latest'))).isSymbolicLink()).toBe(true)
-    expect((await readdir(folder)).sort()).toEqual([
-      '2026-11-21T15-04-05Z-all',
-      '2026-11-21T15-04-05Z-drain',
-      'latest',
-    ])
-    expect(await readFile(join(folder, 'latest', markdown), 'utf8')).toBe(runMarkdown([good, nasty]))
-  })
-
-  test('a folder without a report, or with another file in its place, is refused', async () => {
-    const folder = await temporaryFolder()
-    await expect(readRuns(folder)).rejects.toMatchObject({ code: 'no-report', exitCode: 2 })
-    for (const text of ['', '{', '{}', JSON.stringify({ ...good, verdict: 'MAYBE' })]) {
-      await writeFile(join(folder, runFiles.json), text)
-      await expect(readRuns(folder)).rejects.toMatchObject({
-        code: 'bad-report',
-        exitCode: 2,
-        hint: 'lab run LAB SCENARIO writes a new one',
-      })
-    }
   })
 })
