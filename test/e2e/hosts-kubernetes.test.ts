@@ -2,9 +2,11 @@
 import { cp, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { execa } from 'execa'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parse, stringify } from 'yaml'
 import { seenByOwner } from '../hosts/owner.js'
+import { cli } from './lab.js'
 import { bootLineFile, type ForeignMachine, password, World } from '../hosts/world.js'
 
 const secret = { PI_PASSWORD: password, BMC_PASSWORD: password }
@@ -77,6 +79,11 @@ for (const [name, machines] of Object.entries(labs))
         machines.map((machine) => machine.name),
         world.folder,
       )
+      // In this computer's own network: where the machines are, no name server answers a build.
+      await execa(process.execPath, [cli, 'prepare', 'lab.yaml', '--provider', 'hosts'], {
+        cwd: world.folder,
+        env: world.env,
+      })
       for (const { address } of machines) before.set(address, await seenByOwner(world, address))
     })
 
