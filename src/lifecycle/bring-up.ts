@@ -18,6 +18,7 @@ import { keepSecrets, pathsOf } from '../state.js'
 import { planNow } from '../up.js'
 import { writeAccess } from './access.js'
 import { healFirst, refuseUndone } from './heal.js'
+import { refuseToLoseQuorum } from './leaving-members.js'
 import { keepManifests, rememberLab } from './load-lab.js'
 import { type PartsSource, prepareParts } from './parts.js'
 import { rememberProvider } from './provider-in-use.js'
@@ -131,6 +132,7 @@ export const bringUp = async (
   const { signal, agree, notice, part, event } = audience
   await refuseProblems(lab, provider, audience)
   // Before the parts, which may take long.
+  await refuseToLoseQuorum(lab, provider)
   await refuseHalfRestored(lab)
   await readJournal(lab)
   await prepareParts(lab, provider, source, { signal, agree, notice, progress: part })

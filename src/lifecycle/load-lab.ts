@@ -108,6 +108,9 @@ const fromCopy = async (id: LabId): Promise<LabText | undefined> => {
   return { lab: asKept(await seated(read)), text }
 }
 
+/** The lab as it was last brought up; undefined if there is none of this name. */
+export const appliedLab = async (id: LabId): Promise<Lab | undefined> => (await fromCopy(id))?.lab
+
 /**
  * The lab that a name or a path means.
  *
