@@ -8,6 +8,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { lab, must, tidy, variant } from './lab.mjs'
+import { off, pairs, scenarioOf, scenarios } from './pairs-of-hacmp.mjs'
 
 const { values } = parseArgs({
   options: {
@@ -16,10 +17,6 @@ const { values } = parseArgs({
     only: { type: 'string' },
   },
 })
-
-/** The third control plane also votes for the two targets; see the lab file. */
-const machines = ['target1', 'target2', 'master1', 'master2', 'master3', 'worker1', 'worker2']
-const pairs = machines.flatMap((one, index) => machines.slice(index + 1).map((other) => [one, other]))
 
 /** What the design survives: the database (its disk and a node for it), and writes to the API (two of three members). */
 const predicted = (pair) => {
@@ -31,8 +28,6 @@ const predicted = (pair) => {
   }
 }
 
-/** Milliseconds for which the machines stay off: longer than any takeover. */
-const off = 60_000
 /** A service survived if it answered writes again this many milliseconds before power came back. */
 const margin = 5000
 
@@ -51,17 +46,8 @@ const left = pairs.filter(
     !done.some(({ pair: name }) => name === nameOf(pair)),
 )
 
-const scenarioOf = (pair) => `pair-${pair.join('-')}`
 const file = variant('hacmp', 'hacmp-pairs', (text) => {
-  text.scenarios = pairs.map((pair) => ({
-    name: scenarioOf(pair),
-    description: `${pair.join(' and ')} lose their power at once, for a minute`,
-    inject: pair.map((machine) => ({ fault: 'power-cut', machine })),
-    // No limit may be later than the deadline. Whether they are kept does not matter here, only the figures do.
-    expect: { writeGap: `${off / 1000}s`, apiGap: `${off / 1000}s` },
-    heal: 'deadline',
-    deadline: `${off / 1000}s`,
-  }))
+  text.scenarios = scenarios
 })
 
 const seconds = (ms, atLeast) => (ms === null ? 'none' : `${atLeast ? '≥ ' : ''}${(ms / 1000).toFixed(1)} s`)
