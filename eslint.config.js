@@ -18,11 +18,11 @@ const layers = {
     packages: ['execa', 'node-ssh', 'ssh2', 'tar-stream'],
   },
   parts: {
-    src: ['error', 'machine', 'package', 'state', 'trust'],
+    src: ['error', 'machine', 'mounts', 'package', 'state', 'trust'],
     packages: ['execa', 'handlebars', 'proper-lockfile', 'tar-stream', 'yaml', 'zod'],
   },
   provider: {
-    src: ['error', 'identity', 'lab', 'machine', 'parts', 'providers', 'render', 'state'],
+    src: ['error', 'identity', 'lab', 'machine', 'mounts', 'parts', 'providers', 'render', 'state'],
     packages: ['execa'],
   },
   plan: { src: ['error'], packages: [] },
@@ -119,6 +119,7 @@ const layers = {
       'lab',
       'listen',
       'lock',
+      'mounts',
       'package',
       'parts',
       'provider/uml',

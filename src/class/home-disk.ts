@@ -2,10 +2,11 @@
  * The disk of a seat: its home folder, which also has its lab, is a file system of its own, in a file with holes. A
  * student who fills it fills nothing else.
  */
-import { chmod, lstat, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { chmod, lstat, mkdir, open, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execa } from 'execa'
 import { exitCodes, LabError } from '../error.js'
+import { mounts } from '../mounts.js'
 import type { Account } from './namespaces.js'
 
 /** Why this host cannot mount a file; undefined if it can. Containers often have no loop devices. */
@@ -22,8 +23,7 @@ export const whyNoLoop = async (): Promise<string | undefined> => {
 }
 
 /** Whether a file system is mounted at this folder, according to this process's own mounts. */
-export const isMounted = async (folder: string): Promise<boolean> =>
-  (await readFile('/proc/self/mounts', 'utf8')).split('\n').some((line) => line.split(' ')[1] === folder)
+export const isMounted = (folder: string): boolean => mounts().some(({ point }) => point === folder)
 
 const must = async (what: string, program: string, words: readonly string[]): Promise<void> => {
   const { exitCode, stderr, shortMessage } = await execa(program, words, { reject: false, stdin: 'ignore' })
@@ -45,7 +45,7 @@ export const mountHome = async (
   { uid, gid }: Pick<Account, 'uid' | 'gid'>,
 ): Promise<void> => {
   await mkdir(home, { recursive: true, mode: 0o700 })
-  if (await isMounted(home)) return
+  if (isMounted(home)) return
   if (!(await stat(image).catch(() => undefined))) {
     const next = `${image}.new`
     await rm(next, { force: true })
@@ -64,7 +64,7 @@ export const mountHome = async (
 
 /** Unmounts a home folder, if something is mounted there. A process that still uses it has been killed. */
 export const unmountHome = async (home: string): Promise<void> => {
-  if (await isMounted(home)) await must(`${home} cannot be unmounted`, 'umount', ['--lazy', home])
+  if (isMounted(home)) await must(`${home} cannot be unmounted`, 'umount', ['--lazy', home])
 }
 
 /**

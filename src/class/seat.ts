@@ -11,6 +11,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import { exitCodes, LabError } from '../error.js'
+import { mountsBelow } from '../mounts.js'
 import { type ClassFile, classPaths } from './class.js'
 import { isMounted, mountHome, unmountHome } from './home-disk.js'
 import { type Account, inside, openingCommand } from './namespaces.js'
@@ -54,7 +55,7 @@ export const seatProcess = async (seat: SeatOf): Promise<number | undefined> => 
 
 /** Whether a seat of an earlier version has its files on the host's disk: mounting another one would hide them. */
 const isOnHost = async (home: string): Promise<boolean> =>
-  !(await isMounted(home)) && (await readdir(home).catch(() => [])).length > 0
+  !isMounted(home) && (await readdir(home).catch(() => [])).length > 0
 
 /** Creates the account and its folders, if they do not exist. */
 export const makeAccount = async (seat: SeatOf): Promise<Account> => {
@@ -295,15 +296,12 @@ export const leftOfSeat = async (seat: SeatOf): Promise<readonly string[]> => {
   const account = await findAccount(name)
   const processes = account ? await processesOfUser(account.uid) : []
   const folder = await stat(pathsOfSeat(seat).root).catch(() => undefined)
-  const mounts = (await readFile('/proc/self/mounts', 'utf8'))
-    .split('\n')
-    .filter((line) => line.includes(`${pathsOfSeat(seat).root}/`))
   return [
     ...(account ? [`account ${name}`] : []),
     ...processes.map((pid) => `process ${String(pid)} of ${name}`),
     ...((await seatProcess(seat)) === undefined ? [] : [`namespaces of seat ${seat.id}`]),
     ...(folder ? [pathsOfSeat(seat).root] : []),
-    ...mounts,
+    ...mountsBelow(pathsOfSeat(seat).root).map(({ text }) => text),
   ]
 }
 

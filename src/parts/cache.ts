@@ -1,10 +1,11 @@
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { existsSync, readFileSync, realpathSync } from 'node:fs'
+import { existsSync, realpathSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import lockfile from 'proper-lockfile'
 import { exitCodes, LabError } from '../error.js'
+import { mounts } from '../mounts.js'
 import { folderFrom } from '../state.js'
 import { makeFolder, type Place, refuseForeign, refuseForeignIn } from '../trust.js'
 import { removeTree } from './sandbox.js'
@@ -40,24 +41,18 @@ export const cacheRoot = (): string => {
   return root
 }
 
-/** A path of /proc/self/mountinfo, in which blanks and similar characters are octal. */
-const mountPath = (text: string): string =>
-  text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
-
 /** The mount point of a path's file system if it is mounted noexec; undefined otherwise. */
 export const noexecMountOf = (path: string): string | undefined => {
   let at = path
   while (!existsSync(at) && at !== '/') at = dirname(at)
   try {
     const real = realpathSync(at)
-    const mounts = readFileSync('/proc/self/mountinfo', 'utf8')
-      .split('\n')
-      .map((line) => line.split(' '))
-      .map(([, , , , point = '', options = '']) => ({ point: mountPath(point), options: options.split(',') }))
-      .filter(({ point }) => point === '/' || real === point || real.startsWith(`${point}/`))
+    const above = mounts().filter(
+      ({ point }) => point === '/' || real === point || real.startsWith(`${point}/`),
+    )
     // The deepest mount, and of several at one place the last, which hides the others.
-    const deepest = Math.max(...mounts.map(({ point }) => point.length))
-    const mount = mounts.findLast(({ point }) => point.length === deepest)
+    const deepest = Math.max(...above.map(({ point }) => point.length))
+    const mount = above.findLast(({ point }) => point.length === deepest)
     return mount?.options.includes('noexec') ? mount.point : undefined
   } catch {
     // Not Linux, or no /proc: a failing start will tell.

@@ -49,7 +49,7 @@ test.runIf(able)(
     await mount()
     await writeFile(join(home, 'notes'), 'mine')
     await unmountHome(home)
-    expect(await isMounted(home)).toBe(false)
+    expect(isMounted(home)).toBe(false)
     await mount()
     await mount()
     expect(await readFile(join(home, 'notes'), 'utf8')).toBe('mine')

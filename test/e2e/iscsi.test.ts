@@ -176,12 +176,19 @@ describe('lab up iscsi', () => {
     expect(await bench.complaints('iscsi')).toEqual([])
   })
 
-  it('two labs use the same addresses at the same time', async () => {
-    const twin = await bench.variant('iscsi', 'twin', () => undefined)
-    await bench.up(twin)
-    expect(await bench.ok('exec', 'twin', 'initiator', '--', 'hostname')).toBe('initiator')
-    expect(await bench.complaints('iscsi')).toEqual([])
-    expect(await bench.ok('down', 'twin')).toContain('nothing left')
+  it('two labs use the same addresses at the same time, one in a folder with a space, a comma and a colon', async () => {
+    const other = new Bench('my labs: a,b')
+    try {
+      await other.up(await other.variant('iscsi', 'twin', () => undefined))
+      expect(await other.ok('exec', 'twin', 'initiator', '--', 'hostname')).toBe('initiator')
+      const config = join(other.env.LAB_STATE, 'twin', 'ssh_config')
+      expect((await execa('ssh', ['-F', config, 'target', 'hostname'])).stdout).toBe('target')
+      expect(await other.complaints('twin')).toEqual([])
+      expect(await bench.complaints('iscsi')).toEqual([])
+      expect(await other.ok('down', 'twin')).toContain('nothing left')
+    } finally {
+      await other.close()
+    }
   })
 
   it("lab down removes everything, even when the lab's folder was damaged", async () => {

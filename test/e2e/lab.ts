@@ -35,12 +35,14 @@ export class Bench {
   // /var/tmp, because a lab's folder holds Unix sockets, whose paths must be short, and gigabytes, which may not fit
   // into a tmpfs. The name lets the runner of many tests find what an interrupted test left.
   readonly folder = mkdtempSync(join('/var/tmp', `lab-e2e-${process.env['LAB_TEST_RUN'] ?? ''}`))
-  readonly env = { LAB_STATE: join(this.folder, 'state'), NO_COLOR: '1' }
+  readonly env: { readonly LAB_STATE: string; readonly NO_COLOR: string }
 
   /** Ends the processes that a timed-out test left running: they would work on a lab that is being removed. */
   readonly #ending = new AbortController()
 
-  constructor() {
+  /** @param state the name of the folder of labs */
+  constructor(state = 'state') {
+    this.env = { LAB_STATE: join(this.folder, state), NO_COLOR: '1' }
     // A test of many machines talks to many of them at once.
     setMaxListeners(0, this.#ending.signal)
   }

@@ -1,10 +1,11 @@
-import { existsSync, readFileSync, readlinkSync, readdirSync } from 'node:fs'
+import { existsSync, readlinkSync, readdirSync } from 'node:fs'
 import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { setTimeout as delay } from 'node:timers/promises'
 import { apiAddressOf, type Lab, type MachineSpec } from '../../lab/lab.js'
 import { quote } from '../../machine/sh.js'
+import { mountsBelow } from '../../mounts.js'
 import { pathsOf, removeState } from '../../state.js'
 import type { Leftover, MachineState, Provider } from '../provider.js'
 import { lives, processAt, processesOf } from './processes.js'
@@ -82,14 +83,10 @@ const leftovers: Provider['leftovers'] = (lab) => {
       // The process has ended meanwhile.
     }
   }
-  // A host without this file, such as one with macOS, has no machines of this kind.
-  const mounts = (existsSync('/proc/self/mounts') ? readFileSync('/proc/self/mounts', 'utf8') : '')
-    .split('\n')
-    .filter((line) => line.includes(`${root}/`) || line.includes(`${root} `))
   return Promise.resolve([
     ...processes.map(({ what }): Leftover => ({ kind: 'process', what })),
     ...[...namespaces].map((what): Leftover => ({ kind: 'namespace', what })),
-    ...mounts.map((what): Leftover => ({ kind: 'mount', what })),
+    ...mountsBelow(root).map(({ text }): Leftover => ({ kind: 'mount', what: text })),
     ...(existsSync(root) ? [{ kind: 'file', what: root } as const] : []),
   ])
 }
