@@ -261,6 +261,8 @@ export class World {
    * @returns the options of Debian's fence_redfish for one of them, as in a hosts.yaml; `$BMC_PASSWORD` is `password`
    */
   async offerPower(): Promise<(name: string) => string> {
+    if ((await execa('sh', ['-c', 'command -v fence_redfish'], { reject: false })).exitCode !== 0)
+      throw new Error('These tests switch machines with fence_redfish: apt-get install fence-agents')
     await callSupervisor(this.#socket, 'PUT', '/redfish', {
       username: 'admin',
       password,
