@@ -246,13 +246,19 @@ test('the agent fences a worker that lost its power during a command, when the c
   expect(world.done).toEqual(['taint node worker1'])
 })
 
-test('the agent gives a worker that a command has disturbed 30 s to become ready, and fences it afterwards', async () => {
+/** A command that has ended has left worker1 not ready. */
+const disturbed = async () => {
   const { world, node } = await watched('power')
   world.suspended = true
   await aWhile()
   node('worker1', false, 1)
   world.suspended = false
   await aWhile()
+  return { world, node }
+}
+
+test('the agent gives a worker that a command has disturbed 30 s to become ready, and fences it afterwards', async () => {
+  const { world } = await disturbed()
   later(29_000)
   await aWhile()
   expect(world.done).toEqual([])
@@ -262,12 +268,7 @@ test('the agent gives a worker that a command has disturbed 30 s to become ready
 })
 
 test('the agent fences a worker that became ready after a command, and then did not stay so, without delay', async () => {
-  const { world, node } = await watched('power')
-  world.suspended = true
-  await aWhile()
-  node('worker1', false, 1)
-  world.suspended = false
-  await aWhile()
+  const { world, node } = await disturbed()
   node('worker1', true, 1)
   await vi.waitFor(() => expect(world.armed).toContain('worker1'), { timeout: patience })
   node('worker1', false, 1)
