@@ -23,6 +23,7 @@ import { Logins, patience } from './login.js'
 import { askManifest, manifestFile } from './manifest.js'
 import { runAgent } from './power.js'
 import { prepareEquipment } from './prepare.js'
+import { askBoot } from './restart.js'
 import { hostFolder, runAsRoot } from './undo-record.js'
 
 /**
@@ -204,8 +205,7 @@ const states = async (lab: Lab): Promise<readonly MachineState[]> => {
         const spec = specOf(kept, name)
         ;(await loginsOf(kept).dial(spec)).destroy()
         const root = await asRoot(lab, kept, name)
-        // The same as long as the host runs, and another one after its next boot.
-        const { stdout } = await root.exec('cat /proc/sys/kernel/random/boot_id', { timeout: 15 })
+        const { stdout } = await root.exec(askBoot, { timeout: 15 })
         return { name, status: 'running', detail: `boot ${stdout.trim()}` }
       } catch (error) {
         const refused = error instanceof LabError && error.code === 'login-refused'

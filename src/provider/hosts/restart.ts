@@ -7,11 +7,12 @@ import { runAsRoot } from './undo-record.js'
 /** Seconds: an emulated Raspberry Pi needs three minutes. */
 const deadline = 900
 
-/** The same as long as a host runs, and another one after its next boot. Undefined: it does not answer. */
+/** The command that prints which boot it is: the same as long as a host runs, and another one after its next boot. */
+export const askBoot = 'cat /proc/sys/kernel/random/boot_id'
+
+/** Undefined: it does not answer. */
 const bootOf = async (root: Transport): Promise<string | undefined> => {
-  const result = await root
-    .exec('cat /proc/sys/kernel/random/boot_id', { timeout: 15 })
-    .catch(() => undefined)
+  const result = await root.exec(askBoot, { timeout: 15 }).catch(() => undefined)
   return result?.exitCode === 0 ? result.stdout.trim() : undefined
 }
 
@@ -31,9 +32,7 @@ export const restartHost = async (
   progress: (note: string) => void,
   { pause, within }: Patience = { pause: 2, within: deadline },
 ): Promise<void> => {
-  const before = (
-    await runAsRoot(root, 'cat /proc/sys/kernel/random/boot_id', { what: 'asking which boot it is' })
-  ).trim()
+  const before = (await runAsRoot(root, askBoot, { what: 'asking which boot it is' })).trim()
   progress(`restarting it: ${why}`)
   // The answer arrives before the connection is lost.
   await runAsRoot(root, 'sync; nohup sh -c "sleep 1; systemctl reboot" </dev/null >/dev/null 2>&1 &', {
