@@ -14,7 +14,7 @@ case $architecture in
     # A program for this architecture that comes with the compiler.
     known=${emulator%/usr/bin/*}/usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1
     ;;
-  *) echo "error: nobody here emulates $architecture"; exit 1 ;;
+  *) echo "error: there is no emulator for $architecture here"; exit 1 ;;
 esac
 export known
 if "$known" --version > /dev/null 2>&1; then exec "$@"; fi
@@ -26,7 +26,7 @@ export rule
 inside='
   mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc &&
     printf %s "$rule" > /proc/sys/fs/binfmt_misc/register && "$known" --version > /dev/null || {
-    echo "error: the kernel lets nobody emulate here: it needs Linux 6.7, or sudo apt-get install qemu-user-static"
+    echo "error: the kernel does not allow emulation here: it needs Linux 6.7, or sudo apt-get install qemu-user-static"
     exit 1
   }
   exec "$@"'
@@ -42,7 +42,7 @@ child=$!
 # Only a process outside a user namespace can map more than one user into it. Map all users that exist here, range by
 # range. The namespace is ready for this as soon as unshare is in a namespace other than ours.
 until [ "$(readlink "/proc/$child/ns/user")" != "$(readlink /proc/self/ns/user)" ]; do
-  kill -0 "$child" 2> /dev/null || { echo 'error: user namespaces cannot be made here'; exit 1; }
+  kill -0 "$child" 2> /dev/null || { echo 'error: this host does not allow new user namespaces'; exit 1; }
   sleep 0.01
 done
 for map in uid_map gid_map; do awk '{ print $1, $1, $3 }' "/proc/self/$map" > "/proc/$child/$map"; done

@@ -20,7 +20,7 @@ Dir::Etc::preferences "/lab/work/apt/none/preferences";
 Dir::Etc::preferencesparts "/lab/work/apt/none";
 EOF
 export APT_CONFIG=/lab/work/apt/apt.conf
-# Fail if a package list cannot be fetched. Without it, a package would seem to be gone from Debian.
+# Fail if a package list cannot be fetched. Otherwise Debian would seem to have removed the packages in it.
 apt-get update --error-on=any -q
 case $1 in
   offers)

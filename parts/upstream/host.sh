@@ -19,7 +19,7 @@ read_only() {
   for without in '' ,nosuid,nodev ,nosuid,nodev,noexec; do
     if mount -o "remount,bind,ro$without" "$to" 2> /dev/null; then return 0; fi
   done
-  echo "error: $1 cannot be shown read-only"
+  echo "error: $1 cannot be mounted read-only"
   exit 1
 }
 read_only /usr

@@ -11,7 +11,7 @@ archive=docker-archive:/lab/out/image.tar
 # The host's signature policy does not apply here, since the image is pinned by its digest.
 client=(skopeo --insecure-policy --tmpdir /tmp --override-os linux --override-arch "$architecture" --command-timeout 15m)
 none() {
-  echo "$from cannot be had from here: $1"
+  echo "$from is not available from here: $1"
   rm -f /lab/out/*
   exit 0
 }
@@ -25,11 +25,11 @@ if ! "${client[@]}" copy --quiet --retry-times 2 --src-tls-verify="$tls" "docker
     [ "${found%% *}" = "$digest" ] || wrong="$from has sha256 ${found%% *}, pinned is $digest"
   fi
   if grep -qiE 'd(oes|id) not match' /tmp/said; then
-    wrong=${wrong:-"what $from gives for the pinned $digest is something else: $(tail -n 1 /tmp/said)"}
+    wrong=${wrong:-"$from does not deliver the pinned $digest: $(tail -n 1 /tmp/said)"}
   fi
   [ -z "${wrong:-}" ] || { rm -f /lab/out/*; echo "digest mismatch: $wrong"; exit 1; }
-  none 'not pulled'
+  none 'it could not be pulled'
 fi
 # The pinned image may exist for a single architecture only, which need not be ours.
-found=$("${client[@]}" inspect --config --format '{{.Architecture}}' "$archive") || none 'it is no image'
+found=$("${client[@]}" inspect --config --format '{{.Architecture}}' "$archive") || none 'it is not an image'
 [ "$found" = "$architecture" ] || none "it is for $found"

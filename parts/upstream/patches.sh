@@ -11,7 +11,7 @@ tar -xf "$ARCHIVE" --strip-components=1 --wildcards "${files[@]}" || true
 for file in $PATCHES; do
   if ! patch --strip=1 --batch --forward --dry-run < "/lab/src/$file" > /dev/null &&
     patch --strip=1 --batch --reverse --dry-run --fuzz=0 < "/lab/src/$file" > /dev/null; then
-    echo "$file is in it already" >&2
+    echo "the source already contains $file" >&2
   else
     echo "$file"
   fi

@@ -8,7 +8,7 @@ set -euo pipefail
 cd /lab/out
 # fetch ADDRESS FILE DIGEST
 fetch() {
-  # apt's own downloader is there wherever Debian packages are fetched, and it knows the host's proxies.
+  # apt's own downloader exists wherever Debian packages are fetched, and it knows the host's proxies.
   /usr/lib/apt/apt-helper -o APT::Sandbox::User=root -o Acquire::Retries=2 -o Dir::State=/lab/work -o Dir::Cache=/lab/work \
     -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10 download-file "$1" "$2" || return
   local found
@@ -19,7 +19,7 @@ fetch() {
   exit 1
 }
 none() {
-  echo "$1 cannot be had from here as it was released"
+  echo "$1 is not available from here as a release"
   rm -rf /lab/out/*
   exit 0
 }

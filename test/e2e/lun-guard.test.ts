@@ -54,7 +54,7 @@ it('the guard refuses a second replica and says so in the events, and lab up rem
   await delay(60_000)
   expect(await on(standbyOf(node), 'grep -c "^/dev/sd" /proc/mounts || true')).toBe('0')
   const messages = ['--field-selector=reason=FailedMount', '-o', 'jsonpath={.items[*].message}']
-  expect(await kubectl('get', 'events', ...messages)).toContain('lab: not used by two nodes at once')
+  expect(await kubectl('get', 'events', ...messages)).toContain('because only one node may use it at a time')
   expect(await bench.complaints('guard')).toContain('database-runs')
   await bench.up('guard')
   await bench.whole('guard')

@@ -91,5 +91,5 @@ test.skipIf(!emulates)(
 test('a processor without an emulator is refused before anything runs', () => {
   const script = join(partsFolder, 'cross', 'emulate.sh')
   const { status, stdout } = spawnSync(script, ['vax', '/no/qemu-vax', 'echo', 'ran'], { encoding: 'utf8' })
-  expect({ status, stdout }).toEqual({ status: 1, stdout: 'error: nobody here emulates vax\n' })
+  expect({ status, stdout }).toEqual({ status: 1, stdout: 'error: there is no emulator for vax here\n' })
 })

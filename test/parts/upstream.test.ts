@@ -176,7 +176,7 @@ describe('released programs', () => {
     expect(exitCode).toBe(other === undefined ? 0 : 1)
     expect(lines.at(-1)).toBe(
       other === undefined
-        ? lines.find((line) => line.endsWith('cannot be had from here as it was released'))
+        ? lines.find((line) => line.endsWith('is not available from here as a release'))
         : `digest mismatch: ${mirror}${addressOf(id)}${other} has sha256 ${digestOf('other')}, pinned is ${pinned.digests[`${upstreamOf(id)}${other}`]}`,
     )
   })

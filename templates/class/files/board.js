@@ -81,11 +81,11 @@ const show = (board) => {
   element('time').textContent = `until ${new Date(board.until).toLocaleTimeString()}`
   for (const seat of board.seats) update(rowOf(seat.id), seat, board.now)
   element('commands').textContent = [
-    `lab class verify --lab ${board.lab}        every seat, as a student comes in`,
-    `lab class reset 01 --lab ${board.lab}      a seat's lab, made anew; its home folder stays`,
-    `lab class extend 30 --lab ${board.lab}     30 more minutes`,
-    `lab class results --lab ${board.lab}       what was done, as CSV or JUnit`,
-    `lab class down --lab ${board.lab}          end, and see that nothing is left`,
+    `lab class verify --lab ${board.lab}        checks every seat, entering it as a student does`,
+    `lab class reset 01 --lab ${board.lab}      makes a seat's lab again; its home folder is kept`,
+    `lab class extend 30 --lab ${board.lab}     adds 30 minutes`,
+    `lab class results --lab ${board.lab}       prints what was done, as CSV or JUnit`,
+    `lab class down --lab ${board.lab}          ends the class and checks that nothing is left`,
   ].join('\n')
 }
 
