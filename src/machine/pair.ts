@@ -34,6 +34,12 @@ const voting = 3000
 /** Seconds for which DRBD assumes that a machine that Pacemaker has switched off is still off. */
 const fenceTolerance = 8
 
+/**
+ * With the name of a machine, the id of a constraint in Pacemaker's configuration: the copy of that machine is outdated,
+ * and must not be served.
+ */
+export const outdatedMark = 'outdated-'
+
 /** The resource of DRBD, and part of the cluster's name. */
 export const resourceOf = (target: PairedTarget): string => `r-${target.pair.machines.join('-')}`
 
@@ -122,6 +128,9 @@ const memberFiles = (
     cluster,
     volumes,
     peer,
+    self: machine.name,
+    mark: outdatedMark,
+    lock: '/run/lab-outdated.lock',
     port: replicationPort,
     secret: keyFor(secret, `${cluster} replication`).slice(0, 48),
     quorum: machineNamed(lab, target.pair.quorum).address,
@@ -151,6 +160,12 @@ const memberFiles = (
       mode: 0o755,
     },
     { path: `${pairFolder}/fence-peer`, content: render('machine/pair/fence-peer.sh', data), mode: 0o755 },
+    {
+      path: `${pairFolder}/unfence-peer`,
+      content: render('machine/pair/unfence-peer.sh', data),
+      mode: 0o755,
+    },
+    { path: `${pairFolder}/configure`, content: render('machine/pair/configure.sh', data), mode: 0o755 },
     { path: `${pairFolder}/serve`, content: scripts.serve, mode: 0o700 },
     { path: `${pairFolder}/serve-nothing`, content: scripts.serveNothing, mode: 0o700 },
     { path: '/etc/lab/boot.d/50-pair', content: render('machine/pair/start.sh', data), mode: 0o755 },

@@ -1,4 +1,5 @@
 /** What Corosync, DRBD and Pacemaker report about a pair of machines. */
+import { outdatedMark } from '../machine/pair.js'
 import type { Verdict } from '../plan/step.js'
 
 /** @param output of `corosync-quorumtool -s` @param machines that must be members, in addition to the quorum device */
@@ -110,11 +111,19 @@ const itsOwn = (tag: string): boolean =>
   // It is left, without a value in it, when a machine is no longer standby.
   /^instance_attributes id=nodes-\d+$/.test(tag)
 
+/** A part of the configuration that does not belong there, for people. */
+const leftOver = (tag: string): string => {
+  const machine = new RegExp(`^rsc_location id=${outdatedMark}(\\S+)`).exec(tag)?.[1]
+  return machine === undefined
+    ? `left over: ${tag}`
+    : `the copy of ${machine} is outdated, and is not served until it has caught up`
+}
+
 /** Compares a configuration with the expected one, element by element. */
 export const configurationDiffers = (wanted: string, has: string): Verdict => {
   const [there, should] = [tagsIn(has), tagsIn(wanted)]
   const missing = should.filter((tag) => !there.includes(tag)).map((tag) => `missing: ${tag}`)
-  const left = there.filter((tag) => !should.includes(tag) && !itsOwn(tag)).map((tag) => `left over: ${tag}`)
+  const left = there.filter((tag) => !should.includes(tag) && !itsOwn(tag)).map(leftOver)
   const wrong = [...missing, ...left]
   return { ok: wrong.length === 0 && there.length > 0, saw: wrong.slice(0, 5).join('; ') || 'as wanted' }
 }

@@ -205,13 +205,13 @@ const directCluster = (lab: Lab, target: PairedTarget): Step => {
         }),
       )
       const configuration = await wantedConfiguration(context, target)
-      await eventually(context, 60, () =>
-        context.machine(machines[0]).run(shell`cibadmin --replace --scope=configuration --xml-pipe`, {
-          input: configuration,
-          signal,
-          timeout: 30,
-        }),
-      )
+      await eventually(context, 60, async () => {
+        // DRBD marks an outdated copy at the machine that serves, and waits there while the configuration is replaced.
+        const at = await servingMachine(context, target).catch(() => machines[0])
+        await context
+          .machine(at)
+          .run(shell`${`${pairFolder}/configure`}`, { input: configuration, signal, timeout: 30 })
+      })
     },
     checks: [
       {

@@ -1,6 +1,6 @@
 /** The files of two machines that serve one target, and what their scripts do. */
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -27,11 +27,16 @@ afterAll(() => {
 })
 
 describe('the files of a pair', () => {
-  it('the files of a pair are the same on both machines, except for the name of the other machine', () => {
+  it('the files of a pair are the same on both machines, except for the names of the two', () => {
     const different = filesOf('target1')
       .filter(({ path, content }) => file('target2', path) !== content)
       .map(({ path }) => path)
-    expect(different).toEqual(['/etc/hostname', '/etc/lab/pair/fence-peer', '/etc/lab/boot.d/50-pair'])
+    expect(different).toEqual([
+      '/etc/hostname',
+      '/etc/lab/pair/fence-peer',
+      '/etc/lab/pair/unfence-peer',
+      '/etc/lab/boot.d/50-pair',
+    ])
   })
 
   it('the files of a pair start no target at boot, because Pacemaker starts it on one of the two machines', () => {
@@ -86,40 +91,164 @@ describe('the files of a pair', () => {
   })
 })
 
+/** Stand-ins for the real programs, which a script of a pair finds first. */
+const withPrograms = (
+  script: string,
+  programs: Readonly<Record<string, string>>,
+  input?: string,
+): { readonly status: number | null; readonly called: readonly string[] } => {
+  const place = mkdtempSync(join(folder, 'run-'))
+  const log = join(place, 'called')
+  for (const [name, text] of Object.entries(programs))
+    writeFileSync(join(place, name), `#!/bin/sh\necho "${name} $*" >> ${log}\n${text}\n`, { mode: 0o755 })
+  const { status } = spawnSync(
+    'sh',
+    ['-c', file('target1', `/etc/lab/pair/${script}`).replaceAll('/run/', `${place}/`)],
+    {
+      env: { PATH: `${place}:${process.env['PATH'] ?? ''}`, PLACE: place },
+      // The kernel calls with no file open.
+      ...(input === undefined ? { stdio: ['ignore', 'ignore', 'ignore'] } : { input }),
+    },
+  )
+  return { status, called: existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n') : [] }
+}
+
+const mark =
+  'cibadmin --create --scope=constraints --xml-text <rsc_location id="outdated-target2" rsc="copies" role="Promoted" node="target2" score="-INFINITY"/>'
+const unmark = 'cibadmin --delete --xml-text <rsc_location id="outdated-target2"/>'
+const changes = (called: readonly string[]): readonly string[] =>
+  called.filter((each) => each.startsWith('cibadmin --create') || each.startsWith('cibadmin --delete'))
+
 describe('what DRBD is told of the other machine', () => {
-  /** Runs the handler with stand-ins for the real programs. */
-  const fencePeer = ({ member = false, quorate = true, fenced = true }): number | null => {
-    const program = (name: string, text: string): void => {
-      writeFileSync(join(folder, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 })
-    }
-    program(
-      'corosync-quorumtool',
-      `[ "$1" = -l ] && { echo '1 1 target1 (local)'; ${member ? "echo '2 1 target2'" : ':'}; exit; }
+  /** @param answers whether target2 answers to each question of its state; the last one is repeated */
+  const fencePeer = ({
+    member = false,
+    quorate = true,
+    fenced = true,
+    answers = [false],
+    marked = [] as readonly string[],
+    marks = true,
+  }) => {
+    const { status, called } = withPrograms('fence-peer', {
+      'corosync-quorumtool': `[ "$1" = -l ] && { echo '1 1 target1 (local)'; ${member ? "echo '2 1 target2'" : ':'}; exit; }
 echo 'Quorate:          ${quorate ? 'Yes' : 'No'}'`,
-    )
-    program('stonith_admin', `echo "$@" >> ${folder}/fenced; exit ${fenced ? '0' : '1'}`)
-    program('sleep', ':')
-    const script = file('target1', '/etc/lab/pair/fence-peer').replace('/run/', `${folder}/`)
-    return spawnSync('sh', ['-c', script], {
-      env: { PATH: `${folder}:${process.env['PATH'] ?? ''}` },
-      // As the kernel calls it: with no file open.
-      stdio: ['ignore', 'ignore', 'ignore'],
-    }).status
+      crmadmin: `n=$(grep -c ^crmadmin "$PLACE"/called)
+set -- ${answers.map((each) => (each ? '0' : '1')).join(' ')}
+[ "$n" -le $# ] || n=$#
+shift $((n - 1))
+exit "$1"`,
+      cibadmin: `case "$*" in
+${marked.map((name) => `  *"--query"*"'outdated-${name}'"*) exit 0 ;;`).join('\n')}
+  --query*) exit 105 ;;
+  --create*) exit ${marks ? '0' : '1'} ;;
+esac`,
+      stonith_admin: `exit ${fenced ? '0' : '1'}`,
+      sleep: ':',
+      // The seconds of /proc/uptime: every look at the clock takes one.
+      cut: 'grep -c ^cut "$PLACE"/called',
+    })
+    return {
+      status,
+      changes: changes(called),
+      fences: called.some((each) => each.startsWith('stonith_admin')),
+    }
   }
 
   it('DRBD is told that the other machine is off once its power switch says so', () => {
-    expect(fencePeer({})).toBe(7)
+    expect(fencePeer({})).toEqual({ status: 7, changes: [], fences: true })
   })
 
-  it('DRBD is told that the other machine is off after only the replication was cut', () => {
-    expect(fencePeer({ member: true })).toBe(7)
+  it('DRBD is told that the other copy is outdated when the other machine knows it, and nobody is switched off', () => {
+    expect(fencePeer({ member: true, answers: [true, true] })).toEqual({
+      status: 4,
+      changes: [mark],
+      fences: false,
+    })
+  })
+
+  it('DRBD is told that the other copy is outdated when it is marked already', () => {
+    const { status, fences } = fencePeer({
+      member: true,
+      answers: [true],
+      marked: ['target2'],
+      marks: false,
+    })
+    expect({ status, fences }).toEqual({ status: 4, fences: false })
+  })
+
+  it('a copy is not marked while its machine does not answer, and that machine is switched off', () => {
+    expect(fencePeer({ member: true, answers: [false] })).toEqual({ status: 7, changes: [], fences: true })
+  })
+
+  it('the mark of a copy is taken back if its machine may not have heard of it', () => {
+    expect(fencePeer({ member: true, answers: [true, false] })).toEqual({
+      status: 7,
+      changes: [mark, unmark],
+      fences: true,
+    })
+  })
+
+  it('DRBD is told nothing on a machine whose own copy is outdated, so its writes wait', () => {
+    expect(fencePeer({ member: true, answers: [true], marked: ['target1'] })).toEqual({
+      status: 1,
+      changes: [],
+      fences: false,
+    })
   })
 
   it('DRBD is told nothing without a quorum, so only one of two separated machines is switched off', () => {
-    expect(fencePeer({ quorate: false })).toBe(1)
+    expect(fencePeer({ quorate: false })).toEqual({ status: 1, changes: [], fences: false })
+    expect(fencePeer({ quorate: false, member: true, answers: [true] })).toEqual({
+      status: 1,
+      changes: [],
+      fences: false,
+    })
   })
 
   it('DRBD is told nothing if the power switch does not answer, so no machine writes', () => {
-    expect(fencePeer({ fenced: false })).toBe(1)
+    expect(fencePeer({ fenced: false })).toEqual({ status: 1, changes: [], fences: true })
+  })
+})
+
+describe('the mark of an outdated copy', () => {
+  const unfence = ({ marked = true, connection = 'Connected', disks = 'UpToDate/UpToDate' }) =>
+    changes(
+      withPrograms('unfence-peer', {
+        cibadmin: marked ? ':' : 'case $1 in --query) exit 105 ;; esac',
+        drbdadm: `case $1 in cstate) echo '${connection}' ;; dstate) echo '${disks}' ;; esac`,
+      }).called,
+    )
+
+  it('the mark of an outdated copy is removed when both copies are up to date', () => {
+    expect(unfence({})).toEqual([unmark])
+  })
+
+  it.each([
+    ['the copies are not connected', { connection: 'WFConnection' }],
+    ['the copy still catches up', { connection: 'SyncSource', disks: 'UpToDate/Inconsistent' }],
+    ['only one of two volumes is up to date', { disks: 'UpToDate/UpToDate\nUpToDate/Inconsistent' }],
+    ['nothing is known of the disks', { disks: '' }],
+    ['there is none', { marked: false }],
+  ])('no mark of an outdated copy is removed when %s', (_, state) => {
+    expect(unfence(state)).toEqual([])
+  })
+
+  it('the mark of an outdated copy outlives a new configuration of Pacemaker', () => {
+    const outdated =
+      '<rsc_location id="outdated-target2" rsc="copies" role="Promoted" node="target2" score="-INFINITY"/>'
+    const replaced = (has: string): string => {
+      const into = join(mkdtempSync(join(folder, 'replaced-')), 'configuration')
+      const { status } = withPrograms(
+        'configure',
+        { cibadmin: `case $1 in --query) echo '${has}' ;; *) cat > ${into} ;; esac` },
+        '<configuration><constraints>\n<rsc_order id="wanted"/></constraints></configuration>\n',
+      )
+      expect(status).toBe(0)
+      return readFileSync(into, 'utf8')
+    }
+    expect(
+      replaced(`<constraints>\n  ${outdated}\n  <rsc_location id="cli-ban" node="target1"/>\n</constraints>`),
+    ).toContain(`<constraints>${outdated}\n<rsc_order id="wanted"/></constraints>`)
+    expect(replaced('<constraints/>')).toContain('<constraints>\n<rsc_order id="wanted"/></constraints>')
   })
 })

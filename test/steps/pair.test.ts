@@ -231,6 +231,17 @@ describe('the configuration of Pacemaker', () => {
     expect(saw).toContain('left over: nvpair id=options-stonith-enabled name=stonith-enabled value=false')
   })
 
+  it('the check of the configuration of Pacemaker says which copy is outdated', () => {
+    const has = wanted.replace(
+      '</constraints>',
+      '<rsc_location id="outdated-target1" rsc="copies" role="Promoted" node="target1" score="-INFINITY"/></constraints>',
+    )
+    expect(configurationDiffers(wanted, has)).toEqual({
+      ok: false,
+      saw: 'the copy of target1 is outdated, and is not served until it has caught up',
+    })
+  })
+
   it('the check of the configuration of Pacemaker names what a person has added, such as a ban', () => {
     const has = wanted.replace(
       '</constraints>',
