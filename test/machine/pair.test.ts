@@ -95,15 +95,17 @@ describe('the files of a pair', () => {
 const withPrograms = (
   script: string,
   programs: Readonly<Record<string, string>>,
-  input?: string,
+  { input, drbd = '' }: { readonly input?: string; readonly drbd?: string } = {},
 ): { readonly status: number | null; readonly called: readonly string[] } => {
   const place = mkdtempSync(join(folder, 'run-'))
   const log = join(place, 'called')
   for (const [name, text] of Object.entries(programs))
     writeFileSync(join(place, name), `#!/bin/sh\necho "${name} $*" >> ${log}\n${text}\n`, { mode: 0o755 })
+  writeFileSync(join(place, 'drbd'), drbd)
+  const text = file('target1', `/etc/lab/pair/${script}`)
   const { status } = spawnSync(
     'sh',
-    ['-c', file('target1', `/etc/lab/pair/${script}`).replaceAll('/run/', `${place}/`)],
+    ['-c', text.replaceAll('/run/', `${place}/`).replaceAll('/proc/drbd', `${place}/drbd`)],
     {
       env: { PATH: `${place}:${process.env['PATH'] ?? ''}`, PLACE: place },
       // The kernel calls with no file open.
@@ -112,6 +114,10 @@ const withPrograms = (
   )
   return { status, called: existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n') : [] }
 }
+
+/** A line of /proc/drbd. */
+const copy = (connection: string, disks = 'UpToDate/DUnknown', number = 0): string =>
+  ` ${String(number)}: cs:${connection} ro:Secondary/Unknown ds:${disks} C r-----`
 
 const mark =
   'cibadmin --create --scope=constraints --xml-text <rsc_location id="outdated-target2" rsc="copies" role="Promoted" node="target2" score="-INFINITY"/>'
@@ -123,15 +129,16 @@ describe('what DRBD is told of the other machine', () => {
   /** @param answers whether target2 answers to each question of its state; the last one is repeated */
   const fencePeer = ({
     member = false,
-    quorate = true,
+    quorate = true as boolean | 'later',
     fenced = true,
     answers = [false],
     marked = [] as readonly string[],
     marks = true,
   }) => {
-    const { status, called } = withPrograms('fence-peer', {
+    const programs = {
       'corosync-quorumtool': `[ "$1" = -l ] && { echo '1 1 target1 (local)'; ${member ? "echo '2 1 target2'" : ':'}; exit; }
-echo 'Quorate:          ${quorate ? 'Yes' : 'No'}'`,
+${quorate === 'later' ? '[ $(grep -c ^sleep "$PLACE"/called) -ge 3 ] || exit' : ''}
+echo 'Quorate:          ${quorate === false ? 'No' : 'Yes'}'`,
       crmadmin: `n=$(grep -c ^crmadmin "$PLACE"/called)
 set -- ${answers.map((each) => (each ? '0' : '1')).join(' ')}
 [ "$n" -le $# ] || n=$#
@@ -143,10 +150,12 @@ ${marked.map((name) => `  *"--query"*"'outdated-${name}'"*) exit 0 ;;`).join('\n
   --create*) exit ${marks ? '0' : '1'} ;;
 esac`,
       stonith_admin: `exit ${fenced ? '0' : '1'}`,
-      sleep: ':',
+      // The other machine is back after a while if nothing else happens.
+      sleep: `[ $(grep -c ^sleep "$PLACE"/called) -lt 20 ] || echo '${copy('Connected')}' > "$PLACE"/drbd`,
       // The seconds of /proc/uptime: every look at the clock takes one.
       cut: 'grep -c ^cut "$PLACE"/called',
-    })
+    }
+    const { status, called } = withPrograms('fence-peer', programs, { drbd: copy('WFConnection') })
     return {
       status,
       changes: changes(called),
@@ -205,18 +214,23 @@ esac`,
     })
   })
 
+  it('the other machine is switched off when the vote of the third machine is back, and the writes go on', () => {
+    expect(fencePeer({ quorate: 'later' })).toEqual({ status: 7, changes: [], fences: true })
+  })
+
   it('DRBD is told nothing if the power switch does not answer, so no machine writes', () => {
     expect(fencePeer({ fenced: false })).toEqual({ status: 1, changes: [], fences: true })
   })
 })
 
 describe('the mark of an outdated copy', () => {
-  const unfence = ({ marked = true, connection = 'Connected', disks = 'UpToDate/UpToDate' }) =>
+  const unfence = ({ marked = true, drbd = copy('Connected', 'UpToDate/UpToDate') }) =>
     changes(
-      withPrograms('unfence-peer', {
-        cibadmin: marked ? ':' : 'case $1 in --query) exit 105 ;; esac',
-        drbdadm: `case $1 in cstate) echo '${connection}' ;; dstate) echo '${disks}' ;; esac`,
-      }).called,
+      withPrograms(
+        'unfence-peer',
+        { cibadmin: marked ? ':' : 'case $1 in --query) exit 105 ;; esac' },
+        { drbd: `version: 8.4.11\n${drbd}\n    ns:0 nr:0\n` },
+      ).called,
     )
 
   it('the mark of an outdated copy is removed when both copies are up to date', () => {
@@ -224,10 +238,15 @@ describe('the mark of an outdated copy', () => {
   })
 
   it.each([
-    ['the copies are not connected', { connection: 'WFConnection' }],
-    ['the copy still catches up', { connection: 'SyncSource', disks: 'UpToDate/Inconsistent' }],
-    ['only one of two volumes is up to date', { disks: 'UpToDate/UpToDate\nUpToDate/Inconsistent' }],
-    ['nothing is known of the disks', { disks: '' }],
+    ['the copies are not connected', { drbd: copy('WFConnection') }],
+    ['the copy still catches up', { drbd: copy('SyncSource', 'UpToDate/Inconsistent') }],
+    [
+      'only one of two volumes is up to date',
+      {
+        drbd: `${copy('Connected', 'UpToDate/UpToDate')}\n${copy('Connected', 'UpToDate/Inconsistent', 1)}`,
+      },
+    ],
+    ['DRBD is down', { drbd: '' }],
     ['there is none', { marked: false }],
   ])('no mark of an outdated copy is removed when %s', (_, state) => {
     expect(unfence(state)).toEqual([])
@@ -241,7 +260,7 @@ describe('the mark of an outdated copy', () => {
       const { status } = withPrograms(
         'configure',
         { cibadmin: `case $1 in --query) echo '${has}' ;; *) cat > ${into} ;; esac` },
-        '<configuration><constraints>\n<rsc_order id="wanted"/></constraints></configuration>\n',
+        { input: '<configuration><constraints>\n<rsc_order id="wanted"/></constraints></configuration>\n' },
       )
       expect(status).toBe(0)
       return readFileSync(into, 'utf8')
