@@ -13,6 +13,7 @@ import { packetLoss } from './packet-loss.js'
 import { partition } from './partition.js'
 import { powerCut } from './power-cut.js'
 import { reboot } from './reboot.js'
+import { splitBrain } from './split-brain.js'
 import { stopService } from './stop-service.js'
 import { targetLoss } from './target-loss.js'
 
@@ -31,5 +32,6 @@ export const faults: readonly FaultRecord[] = [
   diskFull,
   diskError,
   maintenance,
+  splitBrain,
   clockSkew,
 ]

@@ -38,6 +38,7 @@ describe('a lab without a single point of failure', () => {
     'target-disk-full',
     'target-disk-error',
     'copy-disk-error',
+    'split-brain',
     'leader-cut',
     'endpoint-cut',
     'one-apart',

@@ -5,6 +5,7 @@ import { diskError } from '../../src/fault/disk-error.js'
 import { maintenance } from '../../src/fault/maintenance.js'
 import { partition } from '../../src/fault/partition.js'
 import { see } from '../../src/fault/sign.js'
+import { splitBrain } from '../../src/fault/split-brain.js'
 import type { FaultSpec } from '../../src/lab/lab.js'
 import { loadLab } from '../../src/registry.js'
 
@@ -197,6 +198,65 @@ describe('a disk that fails below a copy', () => {
     const { context } = pairThat(() => (aimedAt ? well : said))
     const aimed = await diskError.aim(context, spec, roles)
     aimedAt = false
+    expect(await see(aimed[sign], context)).toMatchObject({ ok })
+  })
+})
+
+describe('a split brain that is made on purpose', () => {
+  const spec = { fault: 'split-brain', machine: 'target-waiting' } as FaultSpec
+  const copy = (connection: string, roles: string, disks: string): string =>
+    ` 0: cs:${connection} ro:${roles} ds:${disks} C r-----`
+  const well = copy('Connected', 'Secondary/Primary', 'UpToDate/UpToDate')
+
+  it('a split brain is made without fencing, at the copy that does not serve', async () => {
+    const { context, commands } = pairThat(() => well)
+    const aimed = await splitBrain.aim(context, spec, roles)
+    await aimed.possible?.(context)
+    commands.length = 0
+    await aimed.act(context)
+    expect(commands[0]).toContain('--name stonith-enabled --update false')
+    expect(commands.slice(1, 3)).toEqual([
+      'target1: drbdsetup disk-options 0 --fencing=dont-care',
+      'target2: drbdsetup disk-options 0 --fencing=dont-care',
+    ])
+    expect(commands[3]).toMatch(/^target1: drbdadm disconnect .* drbdadm primary --force /)
+    expect(commands).toHaveLength(4)
+  })
+
+  it('a split brain is healed at the cost of the copy that did not serve, and is guarded again', async () => {
+    const { context, commands } = pairThat(() => '')
+    const aimed = await splitBrain.aim(context, spec, roles)
+    expect(aimed.undo).toEqual([{ do: 'join-copies', machine: 'target1' }])
+    await splitBrain.undos[0]?.carryOut(context, { undo: aimed.undo[0] } as never)
+    expect(commands.filter((each) => each.includes('--discard-my-data'))).toEqual([
+      expect.stringMatching(/^target1: /),
+    ])
+    expect(commands.filter((each) => each.includes('drbdadm adjust'))).toHaveLength(2)
+    expect(commands.at(-1)).toMatch(
+      /--name stonith-enabled --update true && .*--name maintenance-mode --delete$/,
+    )
+  })
+
+  it.each([
+    ['serves', copy('Connected', 'Primary/Secondary', 'UpToDate/UpToDate')],
+    ['has lost the other one', copy('WFConnection', 'Secondary/Unknown', 'UpToDate/DUnknown')],
+    ['has no copy', ''],
+  ])('no split brain is made at a machine that %s', async (_, drbd) => {
+    const { context } = pairThat(() => drbd)
+    const aimed = await splitBrain.aim(context, spec, roles)
+    await expect(aimed.possible?.(context)).rejects.toThrow('target1 is not the waiting one')
+  })
+
+  const alone = copy('StandAlone', 'Secondary/Unknown', 'UpToDate/DUnknown')
+  it.each([
+    ['a split brain is seen once neither copy looks for the other', alone, alone, 'acting', true],
+    ['a split brain is not seen while one copy waits for the other', alone, well, 'acting', false],
+    ['a split brain is gone once both copies are up to date', well, well, 'gone', true],
+    ['a split brain is not gone while one copy is alone', well, alone, 'gone', false],
+    ['a split brain is not gone while DRBD is down', '', '', 'gone', false],
+  ] as const)('%s', async (_, first, second, sign, ok) => {
+    const { context } = pairThat((machine) => (machine === 'target1' ? first : second))
+    const aimed = await splitBrain.aim(context, spec, roles)
     expect(await see(aimed[sign], context)).toMatchObject({ ok })
   })
 })
