@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 /**
  * `npm run docs:pictures`: makes the pictures of README from the product itself, so that they show what it really
- * does: the topology from the lab file, recordings of `lab up` and `lab run` on real machines, and the report page in
- * a browser. It takes five minutes once the parts are there. `-- --only topology` needs no lab.
+ * does: the topology from the lab file, recordings of `lab up` and `lab run` on real machines, the report page in a
+ * browser, and the pages of a class, which the test of a class photographs. It takes ten minutes once the parts are
+ * there. `-- --only topology`, `recordings` or `class` makes only some of them; only the topology needs no lab.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -14,7 +15,14 @@ import { topology } from './topology.mjs'
 const here = import.meta.dirname
 const root = join(here, '..', '..')
 const name = 'iscsi-ha'
-const onlyTopology = process.argv.includes('topology')
+const groups = ['topology', 'recordings', 'class']
+const only = process.argv.indexOf('--only')
+const group = only < 0 ? undefined : process.argv[only + 1]
+if (only >= 0 && !groups.includes(group)) {
+  console.error(`--only ${group ?? ''}: one of ${groups.join(', ')}`)
+  process.exit(2)
+}
+const wants = (each) => group === undefined || group === each
 
 const run = (command, args, options = {}) => {
   const { status, error } = spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'], ...options })
@@ -22,11 +30,16 @@ const run = (command, args, options = {}) => {
     throw new Error(`${command} ${args.join(' ')}: ${error?.message ?? `exit code ${String(status)}`}`)
 }
 
-writeFileSync(
-  join(here, 'topology.svg'),
-  topology(parse(readFileSync(join(root, 'labs', `${name}.yaml`), 'utf8'))),
-)
-if (onlyTopology) process.exit(0)
+if (wants('topology'))
+  writeFileSync(
+    join(here, 'topology.svg'),
+    topology(parse(readFileSync(join(root, 'labs', `${name}.yaml`), 'utf8'))),
+  )
+if (group === 'topology') process.exit(0)
+if (wants('class') && process.getuid() !== 0) {
+  console.error('A class needs root: sudo npm run docs:pictures, or -- --only recordings')
+  process.exit(3)
+}
 
 /** Each program, and the Debian package that has it. */
 const programs = { asciinema: 'asciinema', chromium: 'chromium', cwebp: 'webp' }
@@ -78,7 +91,7 @@ const record = (file, command, rows) => {
   writeFileSync(join(here, `${file}.svg`), recording(seen, { command }))
 }
 
-try {
+const recordLab = () => {
   record('up', `lab up ${name}`, 40)
   record('power-cut', `lab run ${name} power-cut`, 34)
   const shot = join(work, 'report.png')
@@ -97,7 +110,24 @@ try {
     { stdio: 'ignore', env: { ...env, HOME: work } },
   )
   run('cwebp', ['-quiet', '-lossless', shot, '-o', join(here, 'report.webp')])
+}
+
+const photographClass = () => {
+  const folder = join(work, 'class')
+  run('npx', ['vitest', 'run', '--project', 'e2e', 'test/e2e/class.test.ts'], {
+    cwd: root,
+    env: { ...process.env, LAB_PICTURES: folder },
+  })
+  run('cwebp', ['-quiet', '-q', '80', join(folder, 'exercise-log-in.png'), '-o', join(here, 'seat.webp')])
+  // The lower half of the board is empty.
+  const crop = ['-crop', '0', '0', '1500', '330']
+  run('cwebp', ['-quiet', '-q', '80', ...crop, join(folder, 'board.png'), '-o', join(here, 'board.webp')])
+}
+
+try {
+  if (wants('recordings')) recordLab()
+  if (wants('class')) photographClass()
 } finally {
-  spawnSync('lab', ['down', name], { env, stdio: 'inherit' })
+  if (wants('recordings')) spawnSync('lab', ['down', name], { env, stdio: 'inherit' })
   rmSync(work, { recursive: true, force: true })
 }
