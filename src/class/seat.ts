@@ -167,7 +167,8 @@ export const atSeat = (
   command: readonly string[],
 ): readonly [string, ...string[]] => [
   'nsenter',
-  ...['--target', String(pid), '--mount', '--pid', '--net', '--ipc', '--uts', '--wd=/', '--'],
+  // No --wd: it would open a folder of the host before it enters, and a student could follow /proc/PID/cwd to it.
+  ...['--target', String(pid), '--mount', '--pid', '--net', '--ipc', '--uts', '--'],
   ...['prlimit', `--nproc=${String(mostTasks)}`, '--core=0', '--'],
   ...['setpriv', '--reuid', String(account.uid), '--regid', String(account.gid), '--clear-groups'],
   ...['--no-new-privs', '--inh-caps=-all', '--bounding-set=-all', '--'],

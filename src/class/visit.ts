@@ -2,14 +2,37 @@
  * Visits a seat the way a student does: through the address on the card, with its words, into the terminal, and types.
  */
 import { request } from 'node:https'
+import { stripVTControlCharacters } from 'node:util'
 import { WebSocket } from 'ws'
 import { LabError } from '../error.js'
 
 export interface Visit {
   readonly ok: boolean
   readonly saw: string
+  /** Each check that did not hold, with what it saw; or the error, if nothing could be checked. */
+  readonly failed: readonly string[]
   readonly seconds: number
 }
+
+/** What `lab verify` marks as wrong. The sign is spelled in octal, so that the echo of the command does not have it. */
+const verifying = (lab: string): string =>
+  `lab verify ${lab} 2>&1 | grep -F "$(printf '\\342\\234\\226')"; (exit \${PIPESTATUS[0]})`
+
+const failedIn = (shown: string): readonly string[] =>
+  stripVTControlCharacters(shown)
+    .split(/\r*\n/)
+    .flatMap((line) => /^\s*✖ (.*)$/.exec(line)?.[1] ?? [])
+    // Title and evidence are columns.
+    .map((line) => line.trim().replace(/ {2,}/, ': '))
+
+/** As many failed checks as a person reads in one line. */
+const mostNamed = 3
+
+const namedIn = (failed: readonly string[]): string =>
+  [
+    ...failed.slice(0, mostNamed),
+    ...(failed.length > mostNamed ? [`and ${String(failed.length - mostNamed)} more`] : []),
+  ].join('; ')
 
 /** The cookie from the address on a card. @throws LabError `not-let-in` */
 export const logIn = (url: string, ca: string): Promise<string> =>
@@ -31,18 +54,23 @@ export const logIn = (url: string, ca: string): Promise<string> =>
   })
 
 /**
- * Types a command into a terminal of the seat other than the student's, and reads its output.
+ * Types `lab verify` into a terminal of the seat other than the student's, and reads its output.
  * @param deadline milliseconds
  */
 export const visitSeat = async (
   url: string,
   ca: string,
-  command: string,
+  lab: string,
   deadline: number,
   signal: AbortSignal,
 ): Promise<Visit> => {
   const began = Date.now()
-  const ended = (ok: boolean, saw: string): Visit => ({ ok, saw, seconds: (Date.now() - began) / 1000 })
+  const ended = (ok: boolean, saw: string, failed: readonly string[] = []): Visit => ({
+    ok,
+    saw,
+    failed,
+    seconds: (Date.now() - began) / 1000,
+  })
   let cookie: string
   try {
     cookie = await logIn(url, ca)
@@ -56,7 +84,7 @@ export const visitSeat = async (
   return new Promise((resolve) => {
     let shown = ''
     let typed = false
-    const finish = (ok: boolean, saw: string): void => {
+    const finish = (ok: boolean, saw: string, failed: readonly string[] = []): void => {
       clearTimeout(timer)
       signal.removeEventListener('abort', stop)
       socket.removeAllListeners('close')
@@ -64,7 +92,7 @@ export const visitSeat = async (
       // The shell of this visit ends with it.
       if (socket.readyState === WebSocket.OPEN) socket.send(Buffer.from('\u0003exit\r'), () => socket.close())
       else socket.terminate()
-      resolve(ended(ok, saw))
+      resolve(ended(ok, saw, failed))
     }
     const stop = (): void => finish(false, 'interrupted')
     const timer = setTimeout(() => finish(false, `no answer in ${String(deadline / 1000)} s`), deadline)
@@ -82,10 +110,13 @@ export const visitSeat = async (
       shown = `${shown}${text}`.slice(-20_000)
       if (!typed) {
         typed = true
-        socket.send(Buffer.from(`${command}; echo "${mark.slice(0, 5)}""${mark.slice(5)}=$?"\r`))
+        socket.send(Buffer.from(`${verifying(lab)}; echo "${mark.slice(0, 5)}""${mark.slice(5)}=$?"\r`))
       }
       const code = new RegExp(`${mark}=(\\d+)`).exec(shown)?.[1]
-      if (code !== undefined) finish(code === '0', code === '0' ? 'ready' : `${command} ended with ${code}`)
+      if (code === undefined) return
+      if (code === '0') return finish(true, 'ready')
+      const failed = failedIn(shown)
+      finish(false, namedIn(failed) || `lab verify ${lab} ended with ${code}`, failed)
     })
   })
 }

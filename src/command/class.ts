@@ -10,7 +10,7 @@ import { boardOf, boardSoon } from '../class/gateway-process.js'
 import { keepClass } from '../class/serve.js'
 import { removeClass, removeSeats } from '../class/make.js'
 import { needRoot } from '../class/seat.js'
-import { visitSeat } from '../class/visit.js'
+import { type Visit, visitSeat } from '../class/visit.js'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { takeLock } from '../lock.js'
 import { syncFolder } from '../state.js'
@@ -74,20 +74,9 @@ const verify = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
   needRoot()
   const wanted = await theClass(options.lab)
   const { cert } = await certificateFor(wanted.lab, wanted.address)
-  const visits: {
-    readonly id: string
-    readonly ok: boolean
-    readonly saw: string
-    readonly seconds: number
-  }[] = []
+  const visits: (Visit & { readonly id: string })[] = []
   await forEachAtOnce(wanted.seats, visitsAtOnce, async ({ id, token }) => {
-    const came = await visitSeat(
-      cardUrl(wanted, token),
-      cert,
-      `lab verify ${wanted.lab} >/dev/null 2>&1`,
-      verifyDeadline,
-      io.signal,
-    )
+    const came = await visitSeat(cardUrl(wanted, token), cert, wanted.lab, verifyDeadline, io.signal)
     visits.push({ id, ...came })
     if (options.output !== 'json')
       io.stdout.write(

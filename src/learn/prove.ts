@@ -98,11 +98,13 @@ class Prover {
     await this.#around.reset()
     const attempt = await Attempt.begin(this.#exercise, this.#around, seed)
     for (const step of this.#exercise.steps) await this.#step(attempt, step)
-    await this.#prove('reset', 'the lab is restored', async () => {
-      this.#stopped = false
+    // Whatever a failed step has left, the restore is tried, and what comes after it does not depend on that step.
+    this.#stopped = false
+    const restored = await this.#prove('reset', 'the lab is restored', async () => {
       await attempt.reset()
       return { ok: true, saw: '' }
     })
+    if (!restored) this.#stopped = true
     for (const step of this.#exercise.steps)
       await this.#prove(step.id, 'the check says not yet after a reset', async () => {
         // The machines that a check is about are those of the moment at which its step began. A draw changes the lab.

@@ -243,6 +243,34 @@ test('a proof begins each step again after the reset, since its check may be abo
   for (const { id } of exercise.steps) expect(after).toContain(`step ${id}`)
 })
 
+test('a proof restores the lab after a step has failed, and says so', async () => {
+  const exercise = small()
+  const [one, two] = exercise.steps
+  const never = { run: { on: 'target', command: 'value', says: '^never$' } }
+  const proofs = await prove({ ...exercise, steps: [{ ...one!, check: never }, two!] }, around(), 1, () => {})
+  const told = proofs.map(({ step, title, outcome }) => `${step}: ${title}: ${outcome}`)
+  expect(told).toContain('two: the check says yes after the solution: not reached')
+  expect(told).toContain('reset: the lab is restored: passed')
+  expect(told.slice(-2)).toEqual([
+    'one: the check says not yet after a reset: passed',
+    'two: the check says not yet after a reset: passed',
+  ])
+})
+
+test('a proof tries nothing after the lab could not be restored', async () => {
+  let resets = 0
+  const reset = async (): Promise<void> => {
+    if (resets++ > 0) throw new Error('the machines do not answer')
+    world.value = 'bad'
+  }
+  const proofs = await prove(small(), { ...around(), reset }, 1, () => {})
+  expect(proofs.slice(-3).map(({ outcome, saw }) => `${outcome}: ${saw}`)).toEqual([
+    'failed: the machines do not answer',
+    'not reached: an earlier step failed',
+    'not reached: an earlier step failed',
+  ])
+})
+
 test('the proof of an exercise fails when a wrong attempt gets a hint other than the one it names', async () => {
   const proofs = await prove(
     small({ wrong: [{ at: 'one', run: 'other', hint: 'nearly' }] }),
