@@ -15,6 +15,8 @@ export interface ClassRequest {
   readonly hours?: string
   readonly lang?: 'en' | 'ja'
   readonly size?: 'full' | 'small'
+  /** Refused: a class runs on one host. */
+  readonly hosts?: string
 }
 
 const wholeNumber = (text: string, what: string, most: number): number => {
@@ -30,6 +32,11 @@ const wholeNumber = (text: string, what: string, most: number): number => {
 /** @throws LabError if a number is out of range, or a running class cannot be changed in this way */
 export const wantedClass = (lab: Lab, options: ClassRequest, before: ClassFile | undefined): ClassFile => {
   const count = wholeNumber(options.count, '--count', mostSeats)
+  if (options.hosts !== undefined)
+    throw new LabError('one-host', '--hosts: a class runs on one host, the one on which it is made', {
+      hint: `run a class on each host, with a part of the seats: lab class up ${lab.name} --count ${String(Math.ceil(count / 2))} --listen 0.0.0.0:8443`,
+      exitCode: exitCodes.usage,
+    })
   const { host, port } = listenAddress(
     options.listen ??
       (before

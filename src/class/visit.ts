@@ -114,7 +114,10 @@ export const visitSeat = async (
       }
       const code = new RegExp(`${mark}=(\\d+)`).exec(shown)?.[1]
       if (code === undefined) return
-      if (code === '0') return finish(true, 'ready')
+      if (code === '0') {
+        finish(true, 'ready')
+        return
+      }
       const failed = failedIn(shown)
       finish(false, namedIn(failed) || `lab verify ${lab} ended with ${code}`, failed)
     })

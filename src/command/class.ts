@@ -214,6 +214,8 @@ export const verbs: readonly VerbLine[] = [
       new Option('--hours <hours>', 'how many hours tokens are valid; default: 10'),
       new Option('--lang <language>', 'the language of cards and pages; default: en').choices(['en', 'ja']),
       new Option('--size <size>', 'small: less memory for each machine').choices(['full', 'small']),
+      // Other commands have it, so people try it here.
+      new Option('--hosts <file>').hideHelp(),
       ...withSource,
       withWait,
     ],

@@ -276,6 +276,16 @@ test('a gateway needs a port of its own, because it is on the cards', async () =
   )
 })
 
+test('a class on several hosts is refused, and the hint is a class on each', async () => {
+  const lab = await loadLab('iscsi')
+  expect(() => wantedClass(lab, { count: '30', hosts: 'hosts.yaml' }, undefined)).toThrow(
+    expect.objectContaining({
+      message: '--hosts: a class runs on one host, the one on which it is made',
+      hint: expect.stringContaining('lab class up iscsi --count 15') as string,
+    }),
+  )
+})
+
 test('a class whose file this version cannot read can be ended: its seats are those that have folders', async () => {
   const folder = await temporaryFolder()
   vi.stubEnv('LAB_CLASSES', folder)

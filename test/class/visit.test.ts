@@ -1,21 +1,21 @@
 /** A visit to a seat, whose gateway is a small server with a real shell behind it, and whose `lab` is a script. */
 import { spawn } from 'node:child_process'
 import { createServer, type Server } from 'node:https'
-import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { execa } from 'execa'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { WebSocketServer } from 'ws'
 import { visitSeat } from '../../src/class/visit.js'
-import { temporaryFolder } from '../helpers/folder.js'
 
 let folder: string
 let server: Server
 let cert: string
 
 beforeAll(async () => {
-  folder = await temporaryFolder()
+  folder = await mkdtemp(join(tmpdir(), 'lab-'))
   await mkdir(join(folder, 'bin'))
   const [key, certificate] = [join(folder, 'key'), join(folder, 'cert')]
   const names = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1']
@@ -34,7 +34,10 @@ beforeAll(async () => {
     shell.stdout.on('data', show)
     shell.stderr.on('data', show)
     socket.on('message', (data: Buffer, binary) => {
-      if (!binary) return show('$ ')
+      if (!binary) {
+        show('$ ')
+        return
+      }
       // A terminal shows what is typed.
       show(data.toString().replaceAll('\r', '\n'))
       shell.stdin.write(data.toString().replaceAll('\r', '\n'))
@@ -44,9 +47,10 @@ beforeAll(async () => {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
 })
 
-afterAll(() => {
+afterAll(async () => {
   server.closeAllConnections()
   server.close()
+  await rm(folder, { recursive: true, force: true })
 })
 
 /** Visits a seat at which `lab` prints this and ends with this code. */
