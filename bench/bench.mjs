@@ -237,7 +237,8 @@ const againstVagrant = async () => {
 const guard = async () => {
   const wrappers = '/etc/lab/lun-guard'
   const onWorkers = async (command) => {
-    for (const worker of ['worker1', 'worker2']) await must(['ssh', 'iscsi-ha', worker, '--', command])
+    for (const worker of ['worker1', 'worker2'])
+      await must(['ssh', 'iscsi-ha', worker, '--', ...command.split(' ')])
   }
   await must(['up', 'iscsi-ha'])
   await noteGap('drain, with the guard of the LUN', null, ['iscsi-ha', 'drain'])
