@@ -4,9 +4,9 @@
  */
 import { link, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { exitCodes, LabError, unlessAborted } from './error.js'
+import { startOf } from './processes.js'
 import { cannotWrite, makeFolder } from './trust.js'
 
 /**
@@ -26,20 +26,8 @@ export interface Holder {
   readonly since: string
 }
 
-/** Field 22 of /proc/PID/stat; undefined if there is no such process or no /proc. */
-const startTimeOf = (pid: number): string | undefined => {
-  try {
-    const stat = readFileSync(`/proc/${String(pid)}/stat`, 'utf8')
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    // A zombie process holds nothing any more.
-    return fields[0] === 'Z' ? undefined : fields[19]
-  } catch {
-    return undefined
-  }
-}
-
 const isAlive = (holder: Holder): boolean => {
-  if (process.platform === 'linux') return startTimeOf(holder.pid) === holder.started
+  if (process.platform === 'linux') return startOf(holder.pid) === holder.started
   try {
     return process.kill(holder.pid, 0)
   } catch {
@@ -161,7 +149,7 @@ export const takeLock = async (
   const mine = `${path}.${String(process.pid)}-${String(asked++)}`
   const me: Holder = {
     pid: process.pid,
-    started: startTimeOf(process.pid) ?? '',
+    started: startOf(process.pid) ?? '',
     command,
     purpose,
     since: new Date().toISOString(),

@@ -12,7 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { execa } from 'execa'
 import { exitCodes, LabError } from '../error.js'
 import { mountsBelow } from '../mounts.js'
-import { lives, processAt } from '../provider/uml/processes.js'
+import { startOf } from '../processes.js'
 import { type ClassFile, classPaths } from './class.js'
 import { isMounted, mountHome, unmountHome } from './home-disk.js'
 import { type Account, inside, openingCommand } from './namespaces.js'
@@ -40,14 +40,11 @@ export interface SeatOf {
 
 const pathsOfSeat = ({ class: { lab }, id }: SeatOf) => classPaths(lab).seat(id)
 
-/** Together with the pid it identifies one process; undefined if that has ended. */
-const beganAt = (pid: number): string | undefined => (lives(pid) ? processAt(pid)?.began : undefined)
-
 /** The first process of a seat, with its pid on this host; undefined if the seat does not run. */
 export const seatProcess = async (seat: SeatOf): Promise<number | undefined> => {
   const text = await readFile(pathsOfSeat(seat).pid, 'utf8').catch(() => '')
   const [pid = '', began = ''] = text.trim().split(/\s+/)
-  return began !== '' && beganAt(Number(pid)) === began ? Number(pid) : undefined
+  return began !== '' && startOf(Number(pid)) === began ? Number(pid) : undefined
 }
 
 /** Whether a seat of an earlier version has its files on the host's disk: mounting another one would hide them. */
@@ -130,7 +127,7 @@ export const openSeat = async (seat: SeatOf): Promise<number> => {
     const text = await readFile(`${paths.pid}.new`, 'utf8')
     if (/^\d+\n$/.test(text)) {
       const pid = Number(text)
-      await writeFile(paths.pid, `${String(pid)} ${beganAt(pid) ?? ''}\n`, { mode: 0o600 })
+      await writeFile(paths.pid, `${String(pid)} ${startOf(pid) ?? ''}\n`, { mode: 0o600 })
       await rm(`${paths.pid}.new`)
       return pid
     }

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Bridge } from './bridge.js'
 import { confined } from './confine.js'
 import { BoundedLog } from './console.js'
-import { allProcesses, familyOf, type FoundProcess, lives } from './processes.js'
+import { allProcesses, familyOf, type FoundProcess, lives } from '../../processes.js'
 import type { RunningMachine, StartRequest } from './requests.js'
 
 interface Entry extends StartRequest {
