@@ -36,6 +36,9 @@ export const holderToReturn = async (
 ): Promise<Pick<Holder, 'key' | 'lab'> | undefined> =>
   (await readHolder(root)) ?? ((await readRecord(root)).length > 0 ? mine : undefined)
 
+/** What root had for logins, before the lab's key came. */
+export const keyNote = `${hostFolder}/ssh-before`
+
 /** The line that gives a lab access as root; its end names the lab. */
 export const keyLineOf = ({ key, lab }: Pick<Holder, 'key' | 'lab'>): string =>
   `ssh-ed25519 ${key} lab ${lab}`
@@ -49,13 +52,17 @@ export const handBack = async (
   await undoRecord(root, progress)
   progress('comparing with the state before')
   const before = await runAsRoot(root, `cat ${manifestFile} 2>/dev/null; true`, { what: 'reading the list' })
+  // It is written before the key is installed; so without it, a host with the key has lost it.
+  const lost =
+    before.trim() === '' &&
+    (await runAsRoot(root, `[ ! -e ${keyNote} ] || echo there`, { what: 'looking' })).trim() !== ''
   const now = await askManifest(root)
   const line = keyLineOf(holder)
   // The key is removed last, because it gives access. The state in which it was found decides what stays of the
   // folder.
   await runAsRoot(
     root,
-    `set -e; cd /root; had=$(cat ${hostFolder}/ssh-before 2>/dev/null || true)
+    `set -e; cd /root; had=$(cat ${keyNote} 2>/dev/null || true)
 if [ -e .ssh/authorized_keys ]; then
   grep -vxF ${quote(line)} .ssh/authorized_keys > .ssh/authorized_keys.lab-new || true
   cat .ssh/authorized_keys.lab-new > .ssh/authorized_keys; rm .ssh/authorized_keys.lab-new
@@ -65,7 +72,8 @@ fi
 rm -rf --one-file-system ${hostFolder}; sync`,
     { what: 'removing the lab’s access' },
   )
-  return before === ''
+  if (lost) return [`? ${manifestFile}, the list of the state before, is gone or empty: nothing was compared`]
+  return before.trim() === ''
     ? []
     : manifestDifference(before, now).filter(
         (each) =>

@@ -17,7 +17,7 @@ import { pathsOf, removeState } from '../../state.js'
 import type { Leftover, MachineState, Power, Problem, Provider } from '../provider.js'
 import { equip, lookEquipped, lunLink } from './equip.js'
 import { keepReturned, keepTaken, type KeptHosts, keptHosts } from './lab-record.js'
-import { handBack, holderToReturn, keyLineOf, readHolder } from './give-back.js'
+import { handBack, holderToReturn, keyLineOf, keyNote, readHolder } from './give-back.js'
 import { type Holder, holderText, lockFile } from './lock.js'
 import { Logins, patience } from './login.js'
 import { askManifest, manifestFile } from './manifest.js'
@@ -157,7 +157,7 @@ ln ${lockFile}.$$ ${lockFile} 2>/dev/null || true; rm ${lockFile}.$$; sync ${hos
     await runAsRoot(
       root,
       `set -e; umask 077; cd /root
-[ -e ${hostFolder}/ssh-before ] || { { [ ! -d .ssh ] || echo folder; [ ! -e .ssh/authorized_keys ] || echo file; } > ${hostFolder}/ssh-before.new; sync ${hostFolder}/ssh-before.new; mv ${hostFolder}/ssh-before.new ${hostFolder}/ssh-before; }
+[ -e ${keyNote} ] || { { [ ! -d .ssh ] || echo folder; [ ! -e .ssh/authorized_keys ] || echo file; } > ${keyNote}.new; sync ${keyNote}.new; mv ${keyNote}.new ${keyNote}; }
 mkdir -p .ssh
 grep -qxF ${line} .ssh/authorized_keys 2>/dev/null || { [ ! -s .ssh/authorized_keys ] || [ -z "$(tail -c 1 .ssh/authorized_keys | tr -d '\\n')" ] || echo >> .ssh/authorized_keys; echo ${line} >> .ssh/authorized_keys; }`,
       { what: 'giving the lab access' },

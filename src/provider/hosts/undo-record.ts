@@ -89,13 +89,93 @@ export const hasMemoryController = 'grep -qw memory /sys/fs/cgroup/cgroup.contro
 export const words = (list: readonly string[]): string => list.map(quote).join(' ')
 const linesOf = (text: string): readonly string[] => text.split('\n').filter((line) => line !== '')
 
-export const readRecord = async (root: Transport): Promise<readonly Entry[]> => {
-  const text = await runAsRoot(root, `cat ${undoFolder}/*.json 2>/dev/null; true`, {
-    what: 'reading the record',
+const isText = (value: unknown): boolean => typeof value === 'string'
+const areTexts = (value: unknown): boolean => Array.isArray(value) && value.every(isText)
+const listOf =
+  (isOne: (value: unknown) => boolean) =>
+  (value: unknown): boolean =>
+    Array.isArray(value) && value.every(isOne)
+
+const isUnit = (value: unknown): boolean => {
+  const unit = value as Partial<Record<keyof UnitState, unknown>> | null
+  return isText(unit?.name) && isText(unit?.enabled) && typeof unit?.active === 'boolean'
+}
+const isPair = (value: unknown): boolean => areTexts(value) && (value as readonly string[]).length === 2
+
+/** What the undo of each kind relies on. */
+const fieldsOf: Readonly<Record<Before['kind'], Readonly<Record<string, (value: unknown) => boolean>>>> = {
+  files: { saved: areTexts, absent: areTexts },
+  packages: { names: areTexts, users: areTexts, groups: areTexts },
+  units: { units: listOf(isUnit) },
+  sysctls: { values: listOf(isPair) },
+  modules: { names: areTexts, loaded: areTexts },
+  hostname: { name: isText },
+  'boot-line': { file: isText, content: isText },
+  swap: { devices: areTexts },
+  target: {},
+  sessions: { targets: areTexts },
+  containers: { interfaces: areTexts, tables: areTexts, mounts: areTexts },
+}
+
+/**
+ * The entry in a file of the record, or why it is none. The undo runs as root on somebody's machine, so it follows
+ * nothing that is only half there; and it names files by the number, which must be that of the file itself.
+ */
+const entryIn = (name: string, text: string): Entry | string => {
+  if (text.trim() === '') return 'it is empty'
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    return 'it is not JSON'
+  }
+  const { number, key, before } = (value ?? {}) as Partial<Record<keyof Entry, unknown>>
+  if (!isText(number) || !/^\d{3,}\.json$/.test(name) || name !== `${String(number)}.json`)
+    return 'its number is not that of its name'
+  if (!isText(key)) return 'it does not say what it is about'
+  const { kind } = (before ?? {}) as { readonly kind?: unknown }
+  const fields = Object.entries(fieldsOf).find(([known]) => known === kind)?.[1]
+  if (!fields) return 'it is of a kind that this version of lab does not know'
+  const wrong = Object.entries(fields).find(
+    ([field, isWhole]) => !isWhole((before as Readonly<Record<string, unknown>>)[field]),
+  )
+  return wrong ? `its ${wrong[0]} cannot be read` : (value as Entry)
+}
+
+const damaged = ({ address }: Transport, path: string, why: string): LabError =>
+  new LabError('bad-record', `${address}: ${path} does not say what lab changed: ${why}`, {
+    hint: `look at it there, undo by hand what it may be about, then type there: rm -r ${path}`,
   })
+
+/**
+ * The record of a host, in the order of the changes.
+ * @throws LabError `bad-record` if any of it is damaged: the host would otherwise be given back with changes left
+ */
+export const readRecord = async (root: Transport): Promise<readonly Entry[]> => {
+  // In base64: a damaged file may contain anything, and a newline in it must not look like another file.
+  const text = await runAsRoot(
+    root,
+    `if [ -e ${undoFolder} ] || [ -L ${undoFolder} ]; then
+  [ -d ${undoFolder} ] || echo .
+  for file in ${undoFolder}/*.json; do
+    [ -e "$file" ] || [ -L "$file" ] || continue
+    printf '%s ' "\${file##*/}"; base64 --wrap=0 "$file" 2>/dev/null || printf '!'; echo
+  done
+fi`,
+    { what: 'reading the record', timeout: 120 },
+  )
   return linesOf(text)
-    .map((line) => JSON.parse(line) as Entry)
-    .sort((a, b) => a.number.localeCompare(b.number))
+    .map((line): Entry => {
+      if (line === '.') throw damaged(root, undoFolder, 'it is not a folder')
+      const space = line.lastIndexOf(' ')
+      const [name, content] = [line.slice(0, space), line.slice(space + 1)]
+      const entry = content.endsWith('!')
+        ? 'it cannot be read'
+        : entryIn(name, Buffer.from(content, 'base64').toString('utf8'))
+      if (typeof entry === 'string') throw damaged(root, `${undoFolder}/${name}`, entry)
+      return entry
+    })
+    .sort((a, b) => Number(a.number) - Number(b.number))
 }
 
 const numberOf = (entries: readonly Entry[]): string =>

@@ -57,7 +57,7 @@ test('a host without a lock is given back as long as it has a record of what was
   const mine = { key: 'BBBB', lab: 'iscsi' }
   expect(await holderToReturn(host, mine)).toBeUndefined()
   await mkdir(`${dirname(lock)}/undo`, { recursive: true })
-  const entry = { number: '001', kind: 'hostname', name: 'pi1' }
+  const entry = { number: '001', key: 'hostname', before: { kind: 'hostname', name: 'pi1' } }
   await writeFile(`${dirname(lock)}/undo/001.json`, `${JSON.stringify(entry)}\n`)
   expect(await holderToReturn(host, mine)).toEqual(mine)
   await write(JSON.stringify(alice))
