@@ -85,16 +85,23 @@ const exit = (code: number): never => {
 }
 
 /**
+ * Milliseconds within which two signals are one request: programs that run another one, such as `timeout` and npm, pass
+ * on a signal that the other one gets as well.
+ */
+const together = 300
+
+/**
  * The first Ctrl-C lets the current step end and cleans up; the second one does not wait for that. Closing the
  * terminal stops the work in the same way, but never counts as the second request: it may send more than one signal,
  * and logging out often sends both.
  */
-let asked = false
+let asked: number | undefined
 let hungUp = false as boolean
 const onSignal = (signal: NodeJS.Signals): void => {
+  const now = performance.now()
   if (signal === 'SIGHUP') hungUp = true
-  else if (asked) exit(exitCodes.interrupted)
-  else asked = true
+  else if (asked === undefined) asked = now
+  else if (now - asked > together) exit(exitCodes.interrupted)
   if (abort.signal.aborted) return
   process.stderr.write('\ninterrupted: stopping; press Ctrl-C again to stop at once\n')
   abort.abort(new Interrupted())

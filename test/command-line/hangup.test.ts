@@ -1,25 +1,24 @@
 /** A terminal is closed while a command works: the command ends cleanly, as on Ctrl-C. */
-import { spawn } from 'node:child_process'
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { expect, test, vi } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { quote } from '../../src/machine/sh.js'
+import { allProcesses, argumentsOf, startOf } from '../../src/processes.js'
 import { cli, Desk } from '../helpers/cli.js'
 
-vi.setConfig({ testTimeout: 120_000 })
-
-const startTime = async (pid: number): Promise<string> => {
-  const text = await readFile(`/proc/${String(pid)}/stat`, 'utf8')
-  return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? ''
-}
+vi.setConfig({ testTimeout: 240_000 })
 
 /** A desk where another command, this test, holds the lab. */
 const busyDesk = async (): Promise<Desk> => {
   const desk = new Desk()
   const holder = {
     pid: process.pid,
-    started: await startTime(process.pid),
+    started: startOf(process.pid),
     command: 'lab run iscsi',
     since: 'now',
   }
@@ -35,29 +34,101 @@ const until = async <T>(look: () => Promise<T | undefined>): Promise<T> => {
   }
 }
 
-test.runIf(process.platform === 'linux')(
-  'lab up ends with 130 and leaves no lock behind when its terminal is closed',
-  async () => {
-    const desk = await busyDesk()
-    const [code, told] = [join(desk.folder, 'code'), join(desk.folder, 'told')]
-    // As a shell does for its jobs: it passes the signal on, and waits for them to end.
-    const line = `${quote(process.execPath)} ${quote(cli)} up iscsi --wait & trap "kill -HUP $!" HUP; wait $!; wait $!; echo $? > ${code}`
-    const terminal = spawn('script', ['--quiet', '--flush', '--command', line, told], {
-      env: desk.env,
+/** A command in a terminal of its own, below a shell that passes on signals to its jobs, as shells do. */
+class Terminal {
+  readonly #desk: Desk
+  readonly #child: ChildProcess
+
+  constructor(desk: Desk, words: readonly string[], env: Readonly<Record<string, string>> = {}) {
+    this.#desk = desk
+    const command = [process.execPath, cli, ...words].map(quote).join(' ')
+    const line = `${command} & trap "kill -HUP $!" HUP; wait $!; wait $!; echo $? > ${this.#path('code')}`
+    this.#child = spawn('script', ['--quiet', '--flush', '--command', line, this.#path('told')], {
+      env: { ...desk.env, ...env },
       cwd: desk.here,
       stdio: 'ignore',
     })
-    await until(async () => ((await readFile(told, 'utf8')).includes('waiting for') ? true : undefined))
-    // The terminal disappears with it: a process that reads or writes there gets an error.
-    terminal.kill('SIGKILL')
-    expect(await until(async () => (await readFile(code, 'utf8')) || undefined)).toBe('130\n')
-    expect(await readdir(desk.state)).toEqual(['.iscsi.lock'])
-    await desk.close()
-  },
-)
+  }
+
+  #path(what: string): string {
+    return join(this.#desk.folder, what)
+  }
+
+  says(words: string): Promise<true> {
+    return until(async () =>
+      (await readFile(this.#path('told'), 'utf8')).includes(words) ? true : undefined,
+    )
+  }
+
+  /** The terminal disappears with this process: a program that reads or writes there gets an error. */
+  close(): void {
+    this.#child.kill('SIGKILL')
+  }
+
+  exitCode(): Promise<number> {
+    return until(async () => {
+      const code = (await readFile(this.#path('code'), 'utf8')).trim()
+      return code === '' ? undefined : Number(code)
+    })
+  }
+}
+
+describe.runIf(process.platform === 'linux')('a command whose terminal is closed', () => {
+  test.each(['up', 'down', 'prepare', 'stop', 'snapshot'])(
+    'lab %s that waits for another command ends with 130 and leaves no lock behind when its terminal is closed',
+    async (verb) => {
+      const desk = await busyDesk()
+      await desk.madeBefore('iscsi')
+      const words = verb === 'snapshot' ? ['one'] : []
+      const terminal = new Terminal(desk, [verb, 'iscsi', ...words, '--wait'])
+      await terminal.says('waiting for')
+      terminal.close()
+      expect(await terminal.exitCode()).toBe(130)
+      expect(await readdir(desk.state)).toEqual(['.iscsi.lock', 'iscsi'])
+      await desk.close()
+    },
+  )
+
+  // The parts are made by mmdebstrap, from a mirror that never answers.
+  test.runIf(existsSync('/usr/bin/mmdebstrap'))(
+    'lab prepare ends with 130 when its terminal is closed, leaves nothing half made, and can be repeated',
+    async () => {
+      const asked: string[] = []
+      const mirror = createServer((socket) => {
+        socket.on('error', () => undefined)
+        socket.once('data', (request) => asked.push(request.toString().split('\r\n')[0] ?? ''))
+      }).listen(0, '127.0.0.1')
+      await once(mirror, 'listening')
+      const url = `http://127.0.0.1:${(mirror.address() as AddressInfo).port}/debian`
+      const desk = new Desk()
+      for (const round of [1, 2]) {
+        await rm(join(desk.folder, 'code'), { force: true })
+        const terminal = new Terminal(desk, ['prepare', 'iscsi'], {
+          LAB_DEBIAN_MIRROR: url,
+          LAB_DEBIAN_SECURITY_MIRROR: url,
+        })
+        await until(async () => (asked.length >= round ? true : undefined))
+        terminal.close()
+        expect(await terminal.exitCode()).toBe(130)
+        const left = await readdir(desk.cache, { recursive: true })
+        expect(left.filter((path) => /asking|building|\/parts\//.test(path))).toEqual([])
+        expect(await readdir(desk.state)).toEqual([])
+        // Neither do the programs that it started.
+        const working = allProcesses().filter(({ pid }) =>
+          argumentsOf(pid).some((word) => word.includes(desk.cache)),
+        )
+        expect(working).toEqual([])
+      }
+      mirror.close()
+      await desk.close()
+    },
+  )
+})
 
 test.each<{ signals: readonly NodeJS.Signals[] }>([
   { signals: ['SIGHUP'] },
+  // As below `timeout` and npm, which pass on what the terminal sends to all.
+  { signals: ['SIGINT', 'SIGINT'] },
   { signals: ['SIGHUP', 'SIGHUP'] },
   { signals: ['SIGTERM', 'SIGHUP'] },
   { signals: ['SIGHUP', 'SIGTERM'] },
