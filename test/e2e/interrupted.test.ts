@@ -4,6 +4,7 @@
  * two idle cores.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -73,16 +74,16 @@ const until = async (what: string, wanted: () => Promise<boolean> | boolean): Pr
 }
 
 /**
- * A run in a terminal of its own, below a shell that waits for its exit code. When the terminal is closed, the shell
+ * A command in a terminal of its own, below a shell that waits for its exit code. When the terminal is closed, the shell
  * gets the signal and passes it on to its jobs. Typed keys go to the foreground job.
  */
 class Terminal {
   readonly #child: ChildProcess
   readonly #name: string
 
-  constructor(name: string, scenario: string, { behind = false } = {}) {
+  constructor(name: string, command: readonly string[], { behind = false } = {}) {
     this.#name = name
-    const run = [process.execPath, cli, 'run', 'odd', scenario].map(quote).join(' ')
+    const run = [process.execPath, cli, ...command].map(quote).join(' ')
     const behindIt = `${run} & trap "kill -HUP $!" HUP; wait $!; wait $!; echo $? > ${this.#path('code')}`
     const inFront = `trap : INT; ${run}; echo $? > ${this.#path('code')}`
     const words = ['--quiet', '--flush', '--command', behind ? behindIt : inFront, this.#path('told')]
@@ -157,7 +158,7 @@ it.each([
 ])(
   'lab run heals the lab and keeps a report when $name in the middle of a fault',
   async ({ name, behind, end }) => {
-    const terminal = new Terminal(name.replaceAll(/\W/g, '-'), 'slow-network', { behind })
+    const terminal = new Terminal(name.replaceAll(/\W/g, '-'), ['run', 'odd', 'slow-network'], { behind })
     await inFault(terminal)
     end(terminal)
     expect(await terminal.exitCode()).toBe(130)
@@ -169,7 +170,7 @@ it.each([
 )
 
 it('lab heal repairs what a run killed in the middle of a fault left behind', async () => {
-  const terminal = new Terminal('killed', 'slow-network')
+  const terminal = new Terminal('killed', ['run', 'odd', 'slow-network'])
   await inFault(terminal)
   terminal.kill()
   expect(await terminal.exitCode()).toBe(137)
@@ -181,7 +182,7 @@ it('lab heal repairs what a run killed in the middle of a fault left behind', as
 })
 
 it('lab heal restores a database that a run killed while reading back had scaled to zero', async () => {
-  const terminal = new Terminal('reading', 'storage-partition')
+  const terminal = new Terminal('reading', ['run', 'odd', 'storage-partition'])
   await terminal.says('reading back')
   const replicas = ['get', 'deployment', 'mysql-server', '-o', 'jsonpath={.spec.replicas}']
   await until('a database that is switched off', async () => {
@@ -192,6 +193,19 @@ it('lab heal restores a database that a run killed while reading back had scaled
   expect(await terminal.exitCode()).toBe(137)
   expect((await lab('heal', 'odd')).exitCode).toBe(0)
   expect(await bench.openFaults('odd')).toEqual([])
+  await bench.whole('odd')
+})
+
+it('lab up whose terminal is closed while machines start can be repeated, and makes the lab whole', async () => {
+  await bench.ok('stop', 'odd')
+  const terminal = new Terminal('starting', ['up', 'odd'], { behind: true })
+  await until('a machine that starts', async () => {
+    const { stdout } = await bench.lab('status', 'odd', '-o', 'json')
+    return /"status":\s*"running"/.test(stdout)
+  })
+  terminal.close()
+  expect(await terminal.exitCode()).toBe(130)
+  expect((await lab('up', 'odd')).exitCode).toBe(0)
   await bench.whole('odd')
 })
 
@@ -248,4 +262,18 @@ it('no printed or kept output contains a secret', async () => {
   // The secrets must occur in one place: the lab's own copy of its file.
   const source = await readFile(join(folder, 'lab.yaml'), 'utf8')
   for (const word of words) expect(source).toContain(word)
+})
+
+it('lab down whose terminal is closed leaves nothing that the next lab down does not remove', async () => {
+  const terminal = new Terminal('ending', ['down', 'odd'], { behind: true })
+  // A quick host may have ended the lab by then; a lab that is half ended has exit code 130.
+  await until('lab down at work', async () => {
+    const lock = await readFile(join(bench.env.LAB_STATE, '.odd.lock'), 'utf8').catch(() => '')
+    return lock.includes('lab down odd') || (await terminal.ended()) !== undefined
+  })
+  terminal.close()
+  const exitCode = await terminal.exitCode()
+  expect([0, 130]).toContain(exitCode)
+  if (exitCode === 0) expect(existsSync(folder)).toBe(false)
+  expect(await bench.ok('down', join(bench.folder, 'odd.yaml'))).toMatch(/nothing left/)
 })
