@@ -36,8 +36,9 @@ const run = async (name: string, options: AgentOptions, io: Io): Promise<ExitCod
     }
     await runAgent(session, fencing, say, ending)
   } finally {
-    await session.close()
+    // First: an agent that does not come to its end must not be the last one.
     if (orphaned.aborted && !io.signal.aborted) startKeeper(labHere(name))
+    await session.close()
   }
   return exitCodes.ok
 }

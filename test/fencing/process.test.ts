@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { keepAgent, startAgent, stopAgent } from '../../src/fencing/process.js'
 import { agentState, filesOf } from '../../src/fencing/state.js'
 import { holderOf } from '../../src/lock.js'
+import { startOf } from '../../src/processes.js'
 import { projectRoot } from '../../src/package.js'
 import { dist } from '../helpers/cli.js'
 import { temporaryFolder } from '../helpers/folder.js'
@@ -63,6 +64,32 @@ it('the keeper restarts an agent that was killed, and logs that it ended', async
   expect(second.keeper).toBe(first.keeper)
   expect(await readFile(filesOf(lab).log, 'utf8')).toContain('the agent ended (SIGKILL)')
 }, 90_000)
+
+/** Seconds since this host was booted, as processes count their start. */
+const uptime = (): number => Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0])
+/** Linux counts the start of a process in hundredths of a second. */
+const startedAt = (pid: number): number => Number(startOf(pid)) / 100
+
+/** How many seconds after a kill the kernel started the new process: what it loads afterwards depends on the host. */
+const gapAfter = async (which: 'agent' | 'keeper'): Promise<number> => {
+  const before = await both()
+  const killed = uptime()
+  process.kill(before[which], 'SIGKILL')
+  const after = await both(before[which])
+  return startedAt(after[which]) - killed
+}
+
+it.runIf(process.platform === 'linux')(
+  'an agent that is killed is started again within 2 s, and so is its keeper',
+  async () => {
+    await startAgent(lab)
+    const gaps = []
+    for (const which of ['agent', 'agent', 'keeper', 'agent', 'keeper'] as const)
+      gaps.push({ which, seconds: await gapAfter(which) })
+    expect(gaps.filter(({ seconds }) => !(seconds >= -0.02 && seconds <= 2))).toEqual([])
+  },
+  300_000,
+)
 
 it('the agent and a keeper start again when the keeper was killed', async () => {
   await startAgent(lab)
