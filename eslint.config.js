@@ -133,6 +133,7 @@ const layers = {
       'mounts',
       'package',
       'parts',
+      'plan',
       'processes',
       'provider/uml',
       'render',

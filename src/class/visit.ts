@@ -5,6 +5,7 @@ import { request } from 'node:https'
 import { stripVTControlCharacters } from 'node:util'
 import { WebSocket } from 'ws'
 import { LabError } from '../error.js'
+import type { ReportJson } from '../plan/report.js'
 
 export interface Visit {
   readonly ok: boolean
@@ -14,16 +15,34 @@ export interface Visit {
   readonly seconds: number
 }
 
-/** What `lab verify` marks as wrong. The sign is spelled in octal, so that the echo of the command does not have it. */
-const verifying = (lab: string): string =>
-  `lab verify ${lab} 2>&1 | grep -F "$(printf '\\342\\234\\226')"; (exit \${PIPESTATUS[0]})`
+/**
+ * What is typed. Each mark is split, so that the echo of the command does not look like its output.
+ * @param mark what surrounds the output of `lab verify`
+ */
+const verifying = (lab: string, mark: string): string => {
+  const echo = (rest: string): string => `echo "${mark.slice(0, 5)}""${mark.slice(5)}${rest}"`
+  return `${echo(':')}; lab verify ${lab} -o json; ${echo('=$?')}\r`
+}
 
-const failedIn = (shown: string): readonly string[] =>
-  stripVTControlCharacters(shown)
-    .split(/\r*\n/)
-    .flatMap((line) => /^\s*✖ (.*)$/.exec(line)?.[1] ?? [])
-    // Title and evidence are columns.
-    .map((line) => line.trim().replace(/ {2,}/, ': '))
+/** Each check that did not hold, with what it saw; without a report, the first line of what was printed instead. */
+const failedIn = (printed: string): readonly string[] => {
+  const text = stripVTControlCharacters(printed).replaceAll('\r', '')
+  try {
+    const { results } = JSON.parse(/^\{$[^]*^\}$/m.exec(text)?.[0] ?? '') as ReportJson
+    return results.flatMap(({ title, outcome, reason, checks }) => {
+      const bad = checks.filter(({ ok }) => !ok).map((check) => `${check.title}: ${check.saw}`)
+      return bad.length === 0 && outcome === 'failed' ? [`${title}: ${reason ?? 'failed'}`] : bad
+    })
+  } catch {
+    return text
+      .split('\n')
+      .flatMap((line) => line.replace(/^✖/, '').trim() || [])
+      .slice(0, 1)
+  }
+}
+
+/** Characters of the terminal's output that are kept. */
+const mostShown = 1_000_000
 
 /** As many failed checks as a person reads in one line. */
 const mostNamed = 3
@@ -79,7 +98,6 @@ export const visitSeat = async (
   }
   const { host, origin } = new URL(url)
   const socket = new WebSocket(`wss://${host}/terminal?session=check`, { ca, headers: { cookie, origin } })
-  // Split, so that the echo of the command does not look like its output.
   const mark = `seat-${String(began)}`
   return new Promise((resolve) => {
     let shown = ''
@@ -107,18 +125,18 @@ export const visitSeat = async (
         if (why !== undefined) finish(false, `the terminal: ${why}`)
         return
       }
-      shown = `${shown}${text}`.slice(-20_000)
+      shown = `${shown}${text}`.slice(-mostShown)
       if (!typed) {
         typed = true
-        socket.send(Buffer.from(`${verifying(lab)}; echo "${mark.slice(0, 5)}""${mark.slice(5)}=$?"\r`))
+        socket.send(Buffer.from(verifying(lab, mark)))
       }
-      const code = new RegExp(`${mark}=(\\d+)`).exec(shown)?.[1]
-      if (code === undefined) return
+      const [, printed, code] = new RegExp(`${mark}:([^]*)${mark}=(\\d+)`).exec(shown) ?? []
+      if (printed === undefined || code === undefined) return
       if (code === '0') {
         finish(true, 'ready')
         return
       }
-      const failed = failedIn(shown)
+      const failed = failedIn(printed)
       finish(false, namedIn(failed) || `lab verify ${lab} ended with ${code}`, failed)
     })
   })

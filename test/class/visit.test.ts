@@ -62,24 +62,47 @@ const visit = async (prints: string, code: number) => {
   return visitSeat(url, cert, 'iscsi', 20_000, new AbortController().signal)
 }
 
+const step = (
+  title: string,
+  checks: readonly { title: string; ok: boolean; saw: string }[],
+  failed = false,
+) => ({
+  title,
+  outcome: failed ? 'failed' : 'ok',
+  reason: failed ? 'it ended with 1' : null,
+  checks,
+})
+const report = (...results: readonly object[]): string =>
+  JSON.stringify({ schema: 'lab.report/v1', results }, null, 2)
+
 test('a visit finds a seat ready when lab verify succeeds there', async () => {
-  expect(await visit('Target\n  ✔ the portal listens  192.168.56.70:3260\n\n1 passed', 0)).toMatchObject({
-    ok: true,
-    saw: 'ready',
-    failed: [],
-  })
+  const good = report(step('Serve the target', [{ title: 'the portal listens', ok: true, saw: ':3260' }]))
+  expect(await visit(good, 0)).toMatchObject({ ok: true, saw: 'ready', failed: [] })
 })
 
 test('a visit says which checks of lab verify failed at the seat, and what they saw', async () => {
-  const failed = (name: string): string => `  ✖ ${name.padEnd(40)}  nothing there`
-  const table = ['Target', '  ✔ good  yes', ...['one', 'two', 'three', 'four'].map(failed), '', '1 passed']
-  const { ok, saw, failed: all } = await visit(table.join('\n'), 1)
+  const failed = (title: string) => ({ title, ok: false, saw: 'nothing {there}' })
+  const several = report(
+    step('Serve the target', [{ title: 'good', ok: true, saw: 'yes' }, failed('one'), failed('two')]),
+    step('Mount the LUN', [], true),
+    step('Write a file', [failed('four')]),
+  )
+  const { ok, saw, failed: all } = await visit(several, 1)
   expect(ok).toBe(false)
-  expect(saw).toBe('one: nothing there; two: nothing there; three: nothing there; and 1 more')
+  expect(saw).toBe('one: nothing {there}; two: nothing {there}; Mount the LUN: it ended with 1; and 1 more')
   expect(all).toHaveLength(4)
+})
+
+test('a visit reads a report longer than 20,000 characters', async () => {
+  const many = Array.from({ length: 500 }, (_, at) => ({
+    title: `check ${String(at)}`,
+    ok: at > 0,
+    saw: 'x'.repeat(80),
+  }))
+  expect((await visit(report(step('Look', many)), 1)).failed).toEqual([`check 0: ${'x'.repeat(80)}`])
 })
 
 test('a visit gives the error of lab verify, or else its exit code', async () => {
   expect((await visit('✖ iscsi does not run\n  lab up iscsi', 2)).saw).toBe('iscsi does not run')
-  expect((await visit('Killed', 137)).saw).toBe('lab verify iscsi ended with 137')
+  expect((await visit('', 137)).saw).toBe('lab verify iscsi ended with 137')
 })
