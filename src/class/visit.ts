@@ -5,7 +5,7 @@ import { request } from 'node:https'
 import { stripVTControlCharacters } from 'node:util'
 import { WebSocket } from 'ws'
 import { LabError } from '../error.js'
-import type { ReportJson } from '../plan/report.js'
+import { failuresIn, type ReportJson } from '../plan/report.js'
 
 export interface Visit {
   readonly ok: boolean
@@ -24,20 +24,14 @@ const verifying = (lab: string, mark: string): string => {
   return `${echo(':')}; lab verify ${lab} -o json; ${echo('=$?')}\r`
 }
 
-/** Each check that did not hold, with what it saw; without a report, the first line of what was printed instead. */
+/** What the report of `lab verify` says is wrong; without a report, the error, if there is one. */
 const failedIn = (printed: string): readonly string[] => {
   const text = stripVTControlCharacters(printed).replaceAll('\r', '')
   try {
-    const { results } = JSON.parse(/^\{$[^]*^\}$/m.exec(text)?.[0] ?? '') as ReportJson
-    return results.flatMap(({ title, outcome, reason, checks }) => {
-      const bad = checks.filter(({ ok }) => !ok).map((check) => `${check.title}: ${check.saw}`)
-      return bad.length === 0 && outcome === 'failed' ? [`${title}: ${reason ?? 'failed'}`] : bad
-    })
+    return failuresIn(JSON.parse(/^\{$[^]*^\}$/m.exec(text)?.[0] ?? '') as ReportJson)
   } catch {
-    return text
-      .split('\n')
-      .flatMap((line) => line.replace(/^✖/, '').trim() || [])
-      .slice(0, 1)
+    // An error has no other form, and it is only shown.
+    return /^\s*✖ (.*)$/m.exec(text)?.slice(1) ?? []
   }
 }
 

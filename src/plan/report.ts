@@ -168,6 +168,12 @@ const rowsOf = (result: StepLine): Row[] => {
   return [...checks, ...(failedByItself(result) ? [step] : []), ...notAsked]
 }
 
+/** What did not hold, with what was seen, in plan order: each failed check, and each step that failed by itself. */
+export const failuresIn = ({ results }: Pick<ReportJson, 'results'>): readonly string[] =>
+  results
+    .flatMap(rowsOf)
+    .flatMap(({ verdict, title, evidence }) => (verdict === 'failed' ? [`${title}: ${evidence}`] : []))
+
 const byPhase = (json: ReportJson): Map<string, Row[]> => {
   const phases = new Map<string, Row[]>()
   for (const result of json.results)

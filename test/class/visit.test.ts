@@ -71,6 +71,7 @@ const step = (
   outcome: failed ? 'failed' : 'ok',
   reason: failed ? 'it ended with 1' : null,
   checks,
+  notAsked: [],
 })
 const report = (...results: readonly object[]): string =>
   JSON.stringify({ schema: 'lab.report/v1', results }, null, 2)
@@ -93,6 +94,11 @@ test('a visit says which checks of lab verify failed at the seat, and what they 
   expect(all).toHaveLength(4)
 })
 
+test('a visit says in one line what a check saw on several', async () => {
+  const bad = { title: 'the portal listens', ok: false, saw: 'refused\n  \u001b[31mtwice\u001b[0m' }
+  expect((await visit(report(step('Look', [bad])), 1)).saw).toBe('the portal listens: refused twice')
+})
+
 test('a visit reads a report longer than 20,000 characters', async () => {
   const many = Array.from({ length: 500 }, (_, at) => ({
     title: `check ${String(at)}`,
@@ -104,5 +110,6 @@ test('a visit reads a report longer than 20,000 characters', async () => {
 
 test('a visit gives the error of lab verify, or else its exit code', async () => {
   expect((await visit('✖ iscsi does not run\n  lab up iscsi', 2)).saw).toBe('iscsi does not run')
+  expect((await visit('Killed', 137)).saw).toBe('lab verify iscsi ended with 137')
   expect((await visit('', 137)).saw).toBe('lab verify iscsi ended with 137')
 })
