@@ -1,5 +1,5 @@
 /** The gateway's certificate: self-signed, unless the teacher provides one that browsers trust. */
-import { X509Certificate } from 'node:crypto'
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
 import { execa } from 'execa'
 import { exitCodes, LabError } from '../error.js'
@@ -13,11 +13,32 @@ export interface Certificate {
   readonly fingerprint: string
 }
 
+/** The common name of a certificate that lab made. */
+const ownName = 'lab class'
+
+/** Milliseconds: longer than any class lasts. */
+const margin = 7 * 86_400_000
+
+const endsSoon = ({ validTo }: X509Certificate): boolean => Date.parse(validTo) - Date.now() < margin
+
+/** It may be the teacher's own, so a damaged one is not replaced unasked. */
 const kept = async (lab: string): Promise<Certificate | undefined> => {
   const paths = classPaths(lab)
   const [key, cert] = [await readIfThere(paths.key), await readIfThere(paths.certificate)]
   if (key === undefined || cert === undefined) return undefined
-  return { key, cert, fingerprint: new X509Certificate(cert).fingerprint256 }
+  const damaged = (what: string, cause?: unknown): LabError =>
+    new LabError('bad-certificate', what, {
+      hint: `rm ${paths.key} ${paths.certificate}: then the class gets a new certificate`,
+      exitCode: exitCodes.host,
+      cause,
+    })
+  try {
+    const x509 = new X509Certificate(cert)
+    if (x509.checkPrivateKey(createPrivateKey(key))) return { key, cert, fingerprint: x509.fingerprint256 }
+  } catch (error) {
+    throw damaged(`${paths.certificate} and its key cannot be read`, error)
+  }
+  throw damaged(`${paths.key} is not the key of ${paths.certificate}`)
 }
 
 /**
@@ -30,7 +51,8 @@ export const certificateFor = async (lab: string, address: string): Promise<Cert
   if (before) {
     const x509 = new X509Certificate(before.cert)
     const fits = isIP(address) ? x509.checkIP(address) : x509.checkHost(address)
-    if (fits !== undefined) return before
+    const isOurs = x509.issuer === `CN=${ownName}`
+    if (fits !== undefined && !(isOurs && endsSoon(x509))) return before
   }
   const paths = classPaths(lab)
   const made = await execa(
@@ -47,7 +69,7 @@ export const certificateFor = async (lab: string, address: string): Promise<Cert
         '-days',
         '90',
       ],
-      ...['-subj', '/CN=lab class', '-addext', `subjectAltName=${name},IP:127.0.0.1`],
+      ...['-subj', `/CN=${ownName}`, '-addext', `subjectAltName=${name},IP:127.0.0.1`],
       ...['-addext', 'extendedKeyUsage=serverAuth', '-keyout', paths.key, '-out', paths.certificate],
     ],
     { reject: false, stdin: 'ignore' },
