@@ -40,6 +40,20 @@ export const serveControl = async (socket: string, handlers: Handlers): Promise<
   return server
 }
 
+const silent = (why: string, cause: unknown): LabError =>
+  new LabError('no-gateway', `the gateway of the class does not answer: ${why}`, {
+    hint: 'lab class up LAB --count N starts it again',
+    cause,
+  })
+
+/** @throws SyntaxError, or the error of the other side */
+const answerIn = (status: number | undefined, text: string): unknown => {
+  const answer: unknown = JSON.parse(text)
+  if (status === 200) return answer
+  const { code, error, hint } = (answer ?? {}) as { code?: string; error?: string; hint?: string }
+  throw new LabError(code ?? 'gateway', error ?? 'the gateway refused', { hint })
+}
+
 /** @throws LabError `no-gateway` if no gateway listens; or the error of the other side */
 export const callControl = <T>(
   socket: string,
@@ -52,28 +66,14 @@ export const callControl = <T>(
       const chunks: Buffer[] = []
       response.on('data', (chunk: Buffer) => chunks.push(chunk))
       response.on('end', () => {
-        const answer = JSON.parse(Buffer.concat(chunks).toString('utf8') || '{}') as T & {
-          error?: string
-          code?: string
-          hint?: string
+        try {
+          resolve(answerIn(response.statusCode, Buffer.concat(chunks).toString('utf8') || '{}') as T)
+        } catch (error) {
+          reject(error instanceof LabError ? error : silent('its answer is not one of a gateway', error))
         }
-        if (response.statusCode === 200) resolve(answer)
-        else
-          reject(
-            new LabError(answer.code ?? 'gateway', answer.error ?? 'the gateway refused', {
-              hint: answer.hint,
-            }),
-          )
       })
     })
     call.on('timeout', () => call.destroy(new Error('no answer in 20 s')))
-    call.on('error', (error) =>
-      reject(
-        new LabError('no-gateway', `the gateway of the class does not answer: ${error.message}`, {
-          hint: 'lab class up LAB --count N starts it again',
-          cause: error,
-        }),
-      ),
-    )
+    call.on('error', (error) => reject(silent(error.message, error)))
     call.end(body === undefined ? undefined : JSON.stringify(body))
   })

@@ -63,6 +63,16 @@ export const callSupervisor = <T>(
   body?: unknown,
 ): Promise<T> => whenQueued(() => callOnce<T>(socketPath, method, path, body))
 
+/** A JSON object; undefined for anything else, such as the answer of another program that listens there. */
+const objectIn = (text: string): { readonly error?: unknown } | undefined => {
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === 'object' && value !== null ? value : undefined
+  } catch {
+    return undefined
+  }
+}
+
 const callOnce = <T>(socketPath: string, method: string, path: string, body: unknown): Promise<T> =>
   new Promise((resolve, reject) => {
     // A new connection each time: on a busy host, a kept one may be closed just when it is used again.
@@ -70,11 +80,12 @@ const callOnce = <T>(socketPath: string, method: string, path: string, body: unk
       const chunks: Buffer[] = []
       response.on('data', (chunk: Buffer) => chunks.push(chunk))
       response.on('end', () => {
-        const answer = JSON.parse(Buffer.concat(chunks).toString('utf8') || '{}') as T & { error?: string }
-        if (response.statusCode === 200) resolve(answer)
+        const status = response.statusCode ?? 500
+        const answer = objectIn(Buffer.concat(chunks).toString('utf8') || '{}')
+        if (answer && status === 200) resolve(answer as T)
         else {
-          const status = response.statusCode ?? 500
-          reject(new SupervisorRefusal(status, answer.error ?? `HTTP ${String(status)}`))
+          const { error } = answer ?? { error: 'its answer is not one of a supervisor' }
+          reject(new SupervisorRefusal(status, typeof error === 'string' ? error : `HTTP ${String(status)}`))
         }
       })
       response.on('error', reject)
