@@ -14,6 +14,7 @@ import {
   readSnapshot,
   refuseFull,
   refuseName,
+  refuseWithoutDisks,
   type Snapshot,
 } from './snapshot.js'
 
@@ -29,6 +30,7 @@ export const putBack = async (lab: LabId, provider: Provider, name: string): Pro
   const { root } = pathsOf(lab)
   const from = join(folderOf(lab), name)
   const next = join(folderOf(lab), '.restoring')
+  await refuseWithoutDisks(lab, snapshot)
   await refuseFull(lab, snapshot.bytes)
   await rm(next, { recursive: true, force: true })
   try {

@@ -179,6 +179,23 @@ export const refuseUnlessThere = async (lab: LabId, provider: Provider, name: st
   if (!(await readSnapshot(lab, name))) throw await noSuchSnapshot(lab, name)
 }
 
+/** @throws LabError if the disks of one of its machines are gone: the lab is better off as it is */
+export const refuseWithoutDisks = async (lab: LabId, { name, machines }: Snapshot): Promise<void> => {
+  for (const machine of machines) {
+    const disks = join(pathsOf(lab).snapshotDisks(name), machine)
+    const there = await readdir(disks).catch(() => [])
+    if (there.length === 0)
+      throw new LabError(
+        'bad-snapshot',
+        `${disks}: the disks of ${machine} are gone from the snapshot ${name}`,
+        {
+          hint: `lab snapshots ${lab.name} --remove ${name}`,
+          exitCode: exitCodes.host,
+        },
+      )
+  }
+}
+
 /** A sentence for the list of snapshots. */
 export const describe = (snapshot: Snapshot): string =>
   snapshot.while === 'off'
