@@ -141,6 +141,7 @@ const systemVerbs: Readonly<Record<string, string>> = {
   stat: 'looked at',
   lstat: 'looked at',
   access: 'looked at',
+  connect: 'reached',
   mkdir: 'made',
   unlink: 'removed',
   rmdir: 'removed',
@@ -155,7 +156,15 @@ const systemVerbs: Readonly<Record<string, string>> = {
  */
 export const systemError = (error: unknown, named?: string): LabError | undefined => {
   if (!(error instanceof Error) || error instanceof LabError) return undefined
-  const { code = '', syscall = '', path } = error as NodeJS.ErrnoException
+  // The errors of sockets call their path an address.
+  const {
+    code = '',
+    syscall = '',
+    address,
+    path = address,
+  } = error as NodeJS.ErrnoException & {
+    readonly address?: string
+  }
   const program = /^spawn (.*)$/.exec(syscall)?.[1]
   if (program !== undefined && code === 'ENOENT')
     return new LabError('no-program', `${program}: not found on this host`, {

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { open, readdir, readFile, rename, rm, statfs } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
-import { exitCodes, LabError } from './error.js'
+import { exitCodes, LabError, systemError } from './error.js'
 import { cannotWrite, makeFolder, type Place, refuseForeign, refuseForeignIn, unreadable } from './trust.js'
 
 /**
@@ -225,7 +225,8 @@ export const freeSpace = async (folder: string): Promise<number> => {
 export const readIfThere = (path: string): Promise<string | undefined> =>
   readFile(path, 'utf8').catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw error
+    // The error of a folder in its place does not name it.
+    throw systemError(error, path) ?? error
   })
 
 /** A value parsed from JSON: for all that is known of a damaged file, any of its fields may be missing or wrong. */
@@ -304,10 +305,13 @@ export interface LabSecrets {
 /** The secrets in a file; undefined for invalid content, as after a power cut. */
 const secretsIn = (text: string): LabSecrets | undefined => {
   try {
-    const { bootstrapToken, clusterKey } = JSON.parse(text) as Partial<LabSecrets>
-    return bootstrapToken !== undefined && /^[a-z0-9]{6}\.[a-z0-9]{16}$/.test(bootstrapToken)
-      ? // A lab of an earlier version has no key, and no cluster that would need the same one.
-        { bootstrapToken, clusterKey: clusterKey ?? randomBytes(32).toString('hex') }
+    const { bootstrapToken, clusterKey } = JSON.parse(text) as Doubtful<LabSecrets>
+    const isToken = typeof bootstrapToken === 'string' && /^[a-z0-9]{6}\.[a-z0-9]{16}$/.test(bootstrapToken)
+    if (!isToken) return undefined
+    // A lab of an earlier version has no key, and no cluster that would need the same one.
+    if (clusterKey === undefined) return { bootstrapToken, clusterKey: randomBytes(32).toString('hex') }
+    return typeof clusterKey === 'string' && /^[a-f0-9]{64}$/.test(clusterKey)
+      ? { bootstrapToken, clusterKey }
       : undefined
   } catch {
     return undefined

@@ -72,7 +72,9 @@ const trustedMakers = async (): Promise<readonly string[]> => {
 
 const remember = async (fingerprint: string, where: string): Promise<void> => {
   const before = (await readIfThere(makersFile())) ?? ''
-  await writePrivate(makersFile(), `${before}${fingerprint} ${where}\n`)
+  // A line that was typed or cut short may lack its end.
+  const whole = before === '' || before.endsWith('\n') ? before : `${before}\n`
+  await writePrivate(makersFile(), `${whole}${fingerprint} ${where}\n`)
 }
 
 /**

@@ -39,6 +39,14 @@ export const filesOf = (lab: LabId) => {
   }
 }
 
+const isListOf = (value: unknown, isOne: (one: unknown) => boolean): boolean =>
+  Array.isArray(value) && value.every(isOne)
+const isName = (one: unknown): boolean => typeof one === 'string'
+const isWatched = (one: unknown): boolean => {
+  const { node, since } = (one ?? {}) as { readonly node?: unknown; readonly since?: unknown }
+  return isName(node) && isName(since)
+}
+
 const isNote = (value: unknown): value is AgentNote => {
   const note = value as Partial<Record<keyof AgentNote, unknown>> | null
   return (
@@ -47,8 +55,8 @@ const isNote = (value: unknown): value is AgentNote => {
     !Number.isNaN(Date.parse(note.at)) &&
     (note.method === 'power' || note.method === 'storage') &&
     typeof note.suspended === 'boolean' &&
-    Array.isArray(note.watched) &&
-    Array.isArray(note.fencing)
+    isListOf(note.watched, isWatched) &&
+    isListOf(note.fencing, isName)
   )
 }
 

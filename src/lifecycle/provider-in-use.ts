@@ -40,7 +40,7 @@ export const providerInUse = async (lab: LabId): Promise<Provider | undefined> =
  */
 export const providerToEnd = async (lab: LabId): Promise<Provider | undefined> => {
   const recorded = await providerNameInUse(lab).catch((error: unknown) => {
-    if (error instanceof LabError && error.code === 'bad-state') return undefined
+    if (error instanceof LabError && ['bad-state', 'system-eisdir'].includes(error.code)) return undefined
     throw error
   })
   const { hosts, cluster } = pathsOf(lab)

@@ -6,7 +6,7 @@ import { execa } from 'execa'
 import lockfile from 'proper-lockfile'
 import { exitCodes, LabError } from '../error.js'
 import { mounts } from '../mounts.js'
-import { folderFrom } from '../state.js'
+import { type Doubtful, folderFrom } from '../state.js'
 import { makeFolder, type Place, refuseForeign, refuseForeignIn } from '../trust.js'
 import { removeTree } from './sandbox.js'
 import { openUses } from './uses.js'
@@ -206,8 +206,8 @@ export class Cache {
   async measured(id: string): Promise<Measurement | undefined> {
     const text = await readFile(join(this.root, 'measured', `${id}.json`), 'utf8').catch(() => undefined)
     try {
-      const { seconds, lines } = JSON.parse(text ?? '') as Partial<Measurement>
-      return seconds !== undefined && lines !== undefined ? { seconds, lines } : undefined
+      const { seconds, lines } = JSON.parse(text ?? '') as Doubtful<Measurement>
+      return typeof seconds === 'number' && typeof lines === 'number' ? { seconds, lines } : undefined
     } catch {
       // Missing, or empty after a power cut: there is no measurement.
       return undefined

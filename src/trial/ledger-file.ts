@@ -71,6 +71,7 @@ export const readLedger = async (path: string): Promise<LedgerContent> => {
     const record = recordOf(line)
     if (!record)
       throw new LabError('bad-ledger', `${path}:${String(index + 1)}: not a record of a ledger`, {
+        hint: 'what the writers were promised is in doubt, so run the scenario again: lab run LAB SCENARIO',
         log: path,
       })
     return record

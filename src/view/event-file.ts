@@ -13,6 +13,7 @@ import {
   statSync,
 } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
+import { systemError } from '../error.js'
 import { type EventRecord, type Sink, textOfRecord } from './events.js'
 
 /** Size in bytes at which the file is rotated; the previous older file is deleted. */
@@ -122,7 +123,12 @@ export async function* readEvents(
   const read = (from: number | undefined, at: number): Buffer => {
     if (from === undefined) return Buffer.alloc(0)
     const buffer = Buffer.alloc(Math.max(0, fstatSync(from).size - at))
-    return buffer.subarray(0, readSync(from, buffer, 0, buffer.length, at))
+    try {
+      return buffer.subarray(0, readSync(from, buffer, 0, buffer.length, at))
+    } catch (error) {
+      // The error of a folder in its place does not name it.
+      throw systemError(error, path) ?? error
+    }
   }
   const openIfThere = (which: string): number | undefined => {
     try {

@@ -7,7 +7,7 @@ import { hostNumber, parseAddress } from '../../lab/address.js'
 import { disksOn, type Lab, type MachineSpec } from '../../lab/lab.js'
 import { serialOf } from '../../machine/digest.js'
 import { forgetUse, noteUse } from '../../parts/uses.js'
-import { madeLabs, pathsOf } from '../../state.js'
+import { type Doubtful, madeLabs, pathsOf } from '../../state.js'
 import { type Bind, machineUser } from './confine.js'
 import { assignCpu, machinesOnHost, ownCpus } from './processors.js'
 import type { StartRequest } from './requests.js'
@@ -49,8 +49,8 @@ export const baseOf = (lab: LabId, machine: string): Promise<MachineBase | undef
 const baseIn = async (folder: string): Promise<MachineBase | undefined> => {
   const text = await readFile(join(folder, 'base.json'), 'utf8').catch(() => '')
   try {
-    const { kernel, baseDisk } = JSON.parse(text) as Partial<MachineBase>
-    return kernel === undefined || baseDisk === undefined ? undefined : { kernel, baseDisk }
+    const { kernel, baseDisk } = JSON.parse(text) as Doubtful<MachineBase>
+    return typeof kernel === 'string' && typeof baseDisk === 'string' ? { kernel, baseDisk } : undefined
   } catch {
     // It is missing, or a power cut has emptied it: the machine counts as absent, and is made again.
     return undefined
