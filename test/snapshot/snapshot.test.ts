@@ -1,6 +1,6 @@
 /** Snapshots of a lab, with files as disks. test/e2e/learn.test.ts restores one on real machines. */
 import { existsSync } from 'node:fs'
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, expect, test, vi } from 'vitest'
 import type { Context } from '../../src/context.js'
@@ -67,6 +67,21 @@ test('a restore brings back the disks and the lab file of a stopped lab, and lea
   }
   expect(await readJournal(lab)).toEqual([])
   expect(done).toEqual([])
+})
+
+test('a restore is refused before it changes anything when the disks of a machine are gone', async () => {
+  const context = contextWith(off)
+  await takeSnapshot(context, 'one')
+  await write('second')
+  const gone = join(pathsOf(lab).snapshotDisks('one'), 'target')
+  await rm(gone, { recursive: true })
+  await expect(putBack(lab, context.provider, 'one')).rejects.toMatchObject({
+    code: 'bad-snapshot',
+    message: `${gone}: the disks of target are gone from the snapshot one`,
+    hint: `lab snapshots ${lab.name} --remove one`,
+  })
+  expect(await readFile(disk('target'), 'utf8')).toBe('second')
+  await expect(refuseHalfRestored(lab)).resolves.toBeUndefined()
 })
 
 test('a snapshot syncs and pauses the machines of a running lab, and records how they resume', async () => {
