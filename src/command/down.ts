@@ -30,10 +30,55 @@ const meant = async (nameOrPath: string): Promise<LabId> => {
   try {
     return labHere((await loadRunning(nameOrPath)).name)
   } catch (error) {
-    if (known && (await leftoversOf(known, await allProviders())).length > 0) return known
-    throw error
+    if (!known) throw error
+    const { left, silent } = await askAll(known)
+    if (left.length > 0) return known
+    throw silent.length > 0 ? cannotTell(error, known, silent) : error
   }
 }
+
+interface Silent {
+  readonly provider: Provider
+  readonly why: LabError
+}
+
+/** What all providers have of a lab, and which of them cannot be asked and have no record of it. */
+const askAll = async (
+  lab: LabId,
+): Promise<{
+  readonly answering: readonly Provider[]
+  readonly left: readonly Leftover[]
+  readonly silent: readonly Silent[]
+}> => {
+  const answering: Provider[] = []
+  const left: Leftover[] = []
+  const silent: Silent[] = []
+  for (const provider of await allProviders())
+    try {
+      left.push(...(await provider.leftovers(lab)))
+      answering.push(provider)
+    } catch (error) {
+      if (!(error instanceof LabError && error.code === 'not-asked')) throw error
+      silent.push({ provider, why: error })
+    }
+  return { answering, left, silent }
+}
+
+/** There is no such lab, as far as the files tell, and a provider that may have something of it does not answer. */
+const cannotTell = (noLab: unknown, lab: LabId, silent: readonly Silent[]): unknown =>
+  noLab instanceof LabError
+    ? new LabError(noLab.code, noLab.message, {
+        hint: [
+          noLab.hint ?? 'lab list',
+          ...silent.map(
+            ({ provider, why }) =>
+              `or, if ${provider.name}, which does not answer, may have machines of ${lab.name}: ${why.hint ?? 'lab doctor'}`,
+          ),
+        ].join('\n'),
+        exitCode: noLab.exitCode,
+        cause: noLab,
+      })
+    : noLab
 
 /**
  * Undoes what `up` changed on machines that lab did not create.
@@ -79,7 +124,7 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     const { view } = held
     // If the record of the provider is damaged, every provider is tried: `down` ends a lab whatever state it is in.
     const inUse = await providerToEnd(lab)
-    const where = inUse ? [inUse] : await allProviders()
+    const { answering: where, silent } = inUse ? { answering: [inUse], silent: [] } : await askAll(lab)
     let existed = existsSync(pathsOf(lab).root)
     const asBefore = !inUse || inUse.machines !== undefined || (await giveBack(nameOrPath, inUse, held, io))
     /** The last look at each provider: the plan looks before it ends anything, and after it. */
@@ -92,13 +137,27 @@ const run = async (nameOrPath: string, options: Options, io: Io): Promise<ExitCo
     // After a failure or Ctrl-C, the last look may have been before the end.
     const left = succeeded(report) ? [...looks.values()].flat() : await leftoversOf(lab, where)
     await view.close()
-    if (options.output === 'json') printJson(io, 'lab.down/v1', { name: lab.name, existed, left })
+    if (options.output === 'json')
+      printJson(io, 'lab.down/v1', {
+        name: lab.name,
+        existed,
+        left,
+        notAsked: silent.map(({ provider, why }) => ({
+          provider: provider.name,
+          why: why.message,
+          hint: why.hint,
+        })),
+      })
     else {
       io.stdout.write(
         left.length === 0
           ? `${lab.name}: ${existed ? 'gone' : 'was not up'}; nothing left: no processes, namespaces, interfaces, mounts or files${asBefore ? '' : ', but a machine is not as it was before'}\n`
           : `${lab.name}: this is left:\n${left.map(({ kind, what }) => `  ${kind}: ${maskKnown(what)}\n`).join('')}`,
       )
+      for (const { provider, why } of silent)
+        io.stdout.write(
+          `  ${provider.name} was not asked, and no record says that it has anything of ${lab.name}: ${maskKnown(why.message)}\n`,
+        )
     }
     printFailures(lab, report, io)
     if (left.length === 0 && asBefore) return exitCodes.ok

@@ -84,7 +84,10 @@ export interface Provider extends Partial<Groups> {
   dial(lab: Lab, host: string, port: number): Promise<Duplex>
   /** Ends everything of the lab, whatever its state. */
   destroy(lab: LabId): Promise<void>
-  /** Looks again for anything of the lab that still exists. */
+  /**
+   * Looks again for anything of the lab that still exists.
+   * @throws LabError if it cannot be asked; with the code `not-asked` if no record says that it has anything of the lab
+   */
   leftovers(lab: LabId): Promise<readonly Leftover[]>
 }
 

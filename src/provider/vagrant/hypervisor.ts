@@ -3,7 +3,7 @@
  */
 import { type LabId, wordOf } from '../../identity.js'
 import { existsSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseSubnet, type Subnet } from '../../lab/address.js'
 import type { Lab, MachineSpec } from '../../lab/lab.js'
@@ -38,7 +38,10 @@ export interface Found {
   readonly cpus: number | undefined
 }
 
-/** Vagrant creates the machines; everything after that uses the hypervisor itself. */
+/**
+ * Vagrant creates the machines; everything after that uses the hypervisor itself. What cannot be asked or done is an
+ * error, never an answer that there is nothing.
+ */
 export interface Hypervisor {
   /** Its command line program, whose presence is checked. */
   readonly program: string
@@ -52,7 +55,9 @@ export interface Hypervisor {
   /** Switches on an existing machine with the present settings for memory and processors. */
   start(lab: Lab, machine: MachineSpec): Promise<void>
   cut(lab: LabId, machine: string): Promise<void>
+  /** Pauses a machine that runs. */
   pause(lab: LabId, machine: string): Promise<void>
+  /** Lets a paused machine go on. */
   resume(lab: LabId, machine: string): Promise<void>
   /** Removes a machine with its disks. */
   remove(lab: LabId, machine: string): Promise<void>
@@ -76,9 +81,26 @@ export const consoleOf = (lab: LabId, machine: string): string =>
 export const memoryOf = (lab: LabId, kind: VagrantKind, machine: string): string =>
   join(dotVagrant(lab), 'machines', machine, kind)
 
-/** Whether Vagrant created this machine completely: the script that gives lab access has run. */
-export const isMade = async (lab: LabId, kind: VagrantKind, found: Found): Promise<boolean> => {
-  const folder = memoryOf(lab, kind, found.name)
-  const id = await readFile(join(folder, 'id'), 'utf8').catch(() => '')
-  return id.trim() === found.id && existsSync(join(folder, 'action_provision'))
+/** For a file or folder that need not exist. Any other error is thrown: what cannot be read is not absent. */
+const orNone =
+  <T>(none: T) =>
+  (error: NodeJS.ErrnoException): T => {
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return none
+    throw error
+  }
+
+/** The id of a machine in Vagrant's records; empty if it has none. */
+export const recordedId = async (lab: LabId, kind: VagrantKind, machine: string): Promise<string> =>
+  (await readFile(join(memoryOf(lab, kind, machine), 'id'), 'utf8').catch(orNone(''))).trim()
+
+/** Whether Vagrant has a record of any machine of the lab. */
+export const hasRecords = async (lab: LabId, kind: VagrantKind): Promise<boolean> => {
+  const names = await readdir(join(dotVagrant(lab), 'machines')).catch(orNone<string[]>([]))
+  const ids = await Promise.all(names.map((name) => recordedId(lab, kind, name)))
+  return ids.some((id) => id !== '')
 }
+
+/** Whether Vagrant created this machine completely: the script that gives lab access has run. */
+export const isMade = async (lab: LabId, kind: VagrantKind, found: Found): Promise<boolean> =>
+  (await recordedId(lab, kind, found.name)) === found.id &&
+  existsSync(join(memoryOf(lab, kind, found.name), 'action_provision'))

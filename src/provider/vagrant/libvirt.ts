@@ -7,7 +7,7 @@ import type { Lab } from '../../lab/lab.js'
 import { pathsOf, writePrivate } from '../../state.js'
 import type { Leftover } from '../provider.js'
 import { type Found, type Hypervisor, prefixOf, subnetOf } from './hypervisor.js'
-import { ask, must } from './tools.js'
+import { answer, ask, must } from './tools.js'
 
 /** The default of vagrant-libvirt. */
 const connection = ['--connect', 'qemu:///system', '--quiet']
@@ -17,13 +17,23 @@ const virsh = (lab: LabId, machine: string | undefined, ...args: readonly string
 
 const tryVirsh = (...args: readonly string[]) => ask('virsh', [...connection, ...args])
 
+/** Empty if virsh is not installed and the lab was not made with it. */
+const told = async (lab: LabId, ...args: readonly string[]): Promise<string> =>
+  (await answer(lab, 'libvirt', 'virsh', [...connection, ...args])) ?? ''
+
+const linesOf = (text: string): readonly string[] =>
+  text
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '')
+
 const domainOf = (lab: LabId, machine: string): string => `${prefixOf(lab)}${machine}`
 
 const networkOf = (lab: LabId): string => `lab_${wordOf(lab)}`
 
 /** States and reasons of virDomainState, by number. */
 const running = ['1', '2', '3', '4']
-const paused = '3'
+const pausedState = '3'
 const crashed = '6'
 const offReasons: Readonly<Record<string, string>> = {
   '1': 'shut down',
@@ -60,12 +70,11 @@ const machines: Hypervisor['machines'] = async (lab) => {
   const prefix = prefixOf(lab)
   // One virsh for three questions, since starting and connecting takes longer than the answers. No name contains a
   // slash.
-  const { ok, stdout } = await tryVirsh(
+  const said = await told(
+    lab,
     ['domstats --state --balloon --vcpu --nowait', 'list --all --uuid --name', 'list'].join('; echo /; '),
   )
-  // No virsh or no libvirtd means no machines. A command that needs one reports what is wrong.
-  if (!ok) return []
-  const [stats = '', ids = '', active = ''] = stdout.split('/')
+  const [stats = '', ids = '', active = ''] = said.split('/')
   const idOf = byName(ids)
   // A domain gets a new number every time it is switched on: `  7   lab_iscsi_target   running`.
   const numberOf = byName(active)
@@ -82,7 +91,7 @@ const machines: Hypervisor['machines'] = async (lab) => {
         name: domain.slice(prefix.length),
         id: idOf.get(domain) ?? '',
         running: running.includes(state),
-        ...(state === paused ? { paused: true } : {}),
+        ...(state === pausedState ? { paused: true } : {}),
         detail: running.includes(state)
           ? `domain ${domain}, number ${numberOf.get(domain) ?? 'unknown'}`
           : state === crashed
@@ -117,26 +126,25 @@ interface NetworkState {
 }
 
 const networkState = async (lab: LabId): Promise<NetworkState> => {
-  const { ok, stdout } = await tryVirsh('net-info', networkOf(lab))
+  const name = networkOf(lab)
+  if (!linesOf(await told(lab, 'net-list', '--all', '--name')).includes(name))
+    return { defined: false, active: false, bridge: '' }
+  const info = await told(lab, 'net-info', name)
   return {
-    defined: ok,
-    active: /^Active:\s+yes/m.test(stdout),
-    bridge: /^Bridge:\s+(\S+)/m.exec(stdout)?.[1] ?? '',
+    defined: true,
+    active: /^Active:\s+yes/m.test(info),
+    bridge: /^Bridge:\s+(\S+)/m.exec(info)?.[1] ?? '',
   }
 }
 
 const volumes = async (lab: LabId): Promise<readonly { pool: string; name: string }[]> => {
-  const pools = (await tryVirsh('pool-list', '--name')).stdout.split('\n').map((line) => line.trim())
   const found = await Promise.all(
-    pools
-      .filter((pool) => pool !== '')
-      .map(async (pool) =>
-        (await tryVirsh('vol-list', pool)).stdout
-          .split('\n')
-          .map((line) => line.trim().split(/\s+/)[0] ?? '')
-          .filter((name) => name.startsWith(prefixOf(lab)))
-          .map((name) => ({ pool, name })),
-      ),
+    linesOf(await told(lab, 'pool-list', '--name')).map(async (pool) =>
+      linesOf(await told(lab, 'vol-list', pool))
+        .map((line) => line.split(/\s+/)[0] ?? '')
+        .filter((name) => name.startsWith(prefixOf(lab)))
+        .map((name) => ({ pool, name })),
+    ),
   )
   return found.flat()
 }
@@ -144,8 +152,8 @@ const volumes = async (lab: LabId): Promise<readonly { pool: string; name: strin
 const remove: Hypervisor['remove'] = async (lab, machine) => {
   const domain = domainOf(lab, machine)
   await tryVirsh('destroy', domain)
-  const { ok } = await tryVirsh('dominfo', domain)
-  if (ok) await virsh(lab, machine, 'undefine', domain, '--managed-save', '--snapshots-metadata', '--nvram')
+  if ((await machines(lab)).some(({ name }) => name === machine))
+    await virsh(lab, machine, 'undefine', domain, '--managed-save', '--snapshots-metadata', '--nvram')
   for (const { pool, name } of await volumes(lab))
     // Vagrant names them NAME.img and NAME-vdb.qcow2.
     if (name.startsWith(`${domain}.`) || name.startsWith(`${domain}-vd`))
@@ -201,10 +209,10 @@ export const libvirt: Hypervisor = {
       await virsh(lab, machine, 'destroy', domainOf(lab, machine))
   },
   pause: async (lab, machine) => {
-    await tryVirsh('suspend', domainOf(lab, machine))
+    await virsh(lab, machine, 'suspend', domainOf(lab, machine))
   },
   resume: async (lab, machine) => {
-    await tryVirsh('resume', domainOf(lab, machine))
+    await virsh(lab, machine, 'resume', domainOf(lab, machine))
   },
   remove,
   destroy: async (lab) => {

@@ -1,7 +1,10 @@
 /** Runs other programs (vagrant, virsh, VBoxManage) and explains their errors. */
 import { spawn } from 'node:child_process'
 import { appendFile, rename, stat } from 'node:fs/promises'
+import type { LabId } from '../../identity.js'
 import { LabError } from '../../error.js'
+import { quote } from '../../machine/sh.js'
+import { dotVagrant, hasRecords, type VagrantKind } from './hypervisor.js'
 
 interface Known {
   readonly pattern: RegExp
@@ -205,6 +208,8 @@ export interface Said {
   readonly stdout: string
   /** Both outputs, in the order of arrival. */
   readonly all: string
+  /** The program is not installed. */
+  readonly missing?: true
 }
 
 /** Seconds. */
@@ -234,8 +239,13 @@ export const ask = (
     })
     child.stderr.on('data', (chunk: Buffer) => all.push(chunk))
     const text = (chunks: readonly Buffer[]): string => Buffer.concat(chunks).toString('utf8').trimEnd()
-    child.once('error', (error) => {
-      resolve({ ok: false, stdout: '', all: error.message })
+    child.once('error', (error: NodeJS.ErrnoException) => {
+      resolve({
+        ok: false,
+        stdout: '',
+        all: error.message,
+        ...(error.code === 'ENOENT' ? { missing: true } : {}),
+      })
     })
     child.once('close', (code, signal) => {
       const late = signal === null ? '' : `\nno answer within ${String(timeout)} s`
@@ -260,6 +270,31 @@ export const must = async (
       ...(options.machine === undefined ? {} : { machine: options.machine }),
     })
   return said.stdout
+}
+
+/**
+ * The answer to a question about what a lab has. A question that failed is an error, because no answer does not mean
+ * that there is nothing.
+ * @returns undefined if the program is not installed and Vagrant has no record of the lab's machines
+ * @throws LabError in the words of `explain`
+ */
+export const answer = async (
+  lab: LabId,
+  kind: VagrantKind,
+  program: string,
+  args: readonly string[],
+): Promise<string | undefined> => {
+  const said = await ask(program, args)
+  if (said.ok) return said.stdout
+  if (!said.missing) throw explain(program, said.all, { lab: lab.name })
+  if (!(await hasRecords(lab, kind))) return undefined
+  throw new LabError(
+    'no-program',
+    `${lab.name}: ${program} is not installed, so nothing is known about the machines that ${kind} has of this lab`,
+    {
+      hint: `lab doctor   # says how to install it; only if its machines are gone: rm -r ${quote(dotVagrant(lab))}`,
+    },
+  )
 }
 
 /** Seconds: four emulated machines at once take half an hour, and Vagrant has timeouts of its own. */

@@ -7,19 +7,21 @@ import { existsSync } from 'node:fs'
 import { readdir, readFile, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
+import { LabError } from '../../error.js'
 import type { Lab, MachineSpec, ProviderName } from '../../lab/lab.js'
 import { pathsOf, removeState } from '../../state.js'
-import type { Equipment, Leftover, MachineState, Provider } from '../provider.js'
+import type { Equipment, Leftover, MachineState, Problem, Provider } from '../provider.js'
 import {
   consoleOf,
   dotVagrant,
   folderOf,
   type Found,
+  hasRecords,
   type Hypervisor,
   isMade,
   logOf,
-  memoryOf,
   prefixOf,
+  recordedId,
   type VagrantKind,
 } from './hypervisor.js'
 import { libvirt } from './libvirt.js'
@@ -47,6 +49,17 @@ const differenceOf = (found: Found, wanted: MachineSpec): string | undefined => 
     differs.push(`${String(found.cpus)} processors instead of ${String(Math.ceil(wanted.cpus))}`)
   return differs.length > 0 ? differs.join('; ') : undefined
 }
+
+/** Whether a machine is on, and paused or not. */
+const runs = async (
+  kind: VagrantKind,
+  lab: LabId,
+  machine: string,
+  { paused }: { readonly paused: boolean },
+): Promise<boolean> =>
+  (await hypervisors[kind].machines(lab)).some(
+    (found) => found.name === machine && found.running && (found.paused ?? false) === paused,
+  )
 
 /** Removes a machine with its disks and Vagrant's records of it; its keys stay. */
 const remove = async (kind: VagrantKind, lab: LabId, machine: string): Promise<void> => {
@@ -113,16 +126,21 @@ const states = async (kind: VagrantKind, lab: Lab): Promise<readonly MachineStat
   ])
 }
 
-/** Machines of the same name that this lab did not create: of a lab whose folder is gone, or of another user. */
-const clashes = async (
-  kind: VagrantKind,
-  lab: Lab,
-): Promise<readonly { problem: string; hint: string }[]> => {
+/**
+ * Machines of the same name that this lab did not create: of a lab whose folder is gone, or of another user. A
+ * hypervisor that does not answer is a problem like any other.
+ */
+const clashes = async (kind: VagrantKind, lab: Lab): Promise<readonly Problem[]> => {
   const strangers: string[] = []
-  for (const { name, id } of await hypervisors[kind].machines(lab)) {
-    const known = await readFile(join(memoryOf(lab, kind, name), 'id'), 'utf8').catch(() => '')
-    if (known.trim() !== id) strangers.push(`${prefixOf(lab)}${name}`)
+  let found: readonly Found[]
+  try {
+    found = await hypervisors[kind].machines(lab)
+  } catch (error) {
+    if (error instanceof LabError) return [{ problem: error.message, hint: error.hint ?? 'lab doctor' }]
+    throw error
   }
+  for (const { name, id } of found)
+    if ((await recordedId(lab, kind, name)) !== id) strangers.push(`${prefixOf(lab)}${name}`)
   return strangers.length === 0
     ? []
     : [
@@ -131,6 +149,15 @@ const clashes = async (
           hint: `lab down ${lab.name}   # removes them`,
         },
       ]
+}
+
+const leftIn = async (kind: VagrantKind, lab: LabId): Promise<readonly Leftover[]> => {
+  try {
+    return await hypervisors[kind].leftovers(lab)
+  } catch (error) {
+    if (!(error instanceof LabError) || (await hasRecords(lab, kind))) throw error
+    throw new LabError('not-asked', error.message, { hint: error.hint, cause: error })
+  }
 }
 
 /** Vagrant's own list of this user's machines forgets them only when Vagrant itself removes them. */
@@ -175,7 +202,7 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
       await removeState(pathsOf(lab))
     },
     leftovers: async (lab): Promise<readonly Leftover[]> => [
-      ...(await hypervisor.leftovers(lab)),
+      ...(await leftIn(kind, lab)),
       ...(existsSync(folderOf(lab)) ? [{ kind: 'file', what: folderOf(lab) } as const] : []),
     ],
     machines: {
@@ -195,9 +222,14 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
       },
     },
     power: { cut: (lab, machine) => hypervisor.cut(lab, machine) },
+    // A machine that is off, or is paused or running already, is left as it is.
     pause: {
-      begin: (lab, machine) => hypervisor.pause(lab, machine),
-      end: (lab, machine) => hypervisor.resume(lab, machine),
+      begin: async (lab, machine) => {
+        if (await runs(kind, lab, machine, { paused: false })) await hypervisor.pause(lab, machine)
+      },
+      end: async (lab, machine) => {
+        if (await runs(kind, lab, machine, { paused: true })) await hypervisor.resume(lab, machine)
+      },
     },
     network: {
       create: async (lab) => {

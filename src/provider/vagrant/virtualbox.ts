@@ -8,12 +8,16 @@ import type { Lab } from '../../lab/lab.js'
 import { pathsOf, writePrivate } from '../../state.js'
 import type { Leftover } from '../provider.js'
 import { type Found, type Hypervisor, prefixOf, subnetOf } from './hypervisor.js'
-import { ask, must } from './tools.js'
+import { answer, ask, explain, must } from './tools.js'
 
 const manage = (lab: LabId, machine: string | undefined, ...args: readonly string[]) =>
   must(lab.name, 'VBoxManage', args, machine === undefined ? {} : { machine })
 
 const tryManage = (...args: readonly string[]) => ask('VBoxManage', args)
+
+/** Empty if VBoxManage is not installed and the lab was not made with it. */
+const told = async (lab: LabId, ...args: readonly string[]): Promise<string> =>
+  (await answer(lab, 'virtualbox', 'VBoxManage', args)) ?? ''
 
 const vmOf = (lab: LabId, machine: string): string => `${prefixOf(lab)}${machine}`
 
@@ -63,33 +67,42 @@ const startedAt = async (folder: string): Promise<string> => {
 
 /** Parses lines of `"NAME" {UUID}`. */
 const registered = async (lab: LabId): Promise<readonly { vm: string; id: string }[]> =>
-  (await tryManage('list', 'vms')).stdout.split('\n').flatMap((line) => {
+  (await told(lab, 'list', 'vms')).split('\n').flatMap((line) => {
     const [, vm = '', id = ''] = /^"(.*)" \{([0-9a-f-]+)\}$/.exec(line.trim()) ?? []
     return vm.startsWith(prefixOf(lab)) ? [{ vm, id }] : []
   })
 
-const machines: Hypervisor['machines'] = async (lab) => {
-  const known = await registered(lab)
-  return Promise.all(
-    known.map(async ({ vm, id }): Promise<Found> => {
-      const info = parseInfo((await tryManage('showvminfo', id, '--machinereadable')).stdout)
-      const state = info.get('VMState') ?? ''
-      const on = running.includes(state)
-      const since = on ? await startedAt(info.get('LogFldr') ?? '') : ''
-      return {
-        name: vm.slice(prefixOf(lab).length),
-        id,
-        running: on,
-        ...(state === 'paused' ? { paused: true } : {}),
-        detail: on
-          ? `VirtualBox machine ${vm}${since === '' ? '' : `, since ${since}`}`
-          : (words[state] ?? (state || 'VirtualBox cannot read it')),
-        memory: info.has('memory') ? Number(info.get('memory')) * 1024 ** 2 : undefined,
-        cpus: info.has('cpus') ? Number(info.get('cpus')) : undefined,
-      }
-    }),
-  )
+/** Undefined if the machine was removed since it was listed. */
+const foundOf = async (
+  lab: LabId,
+  { vm, id }: { readonly vm: string; readonly id: string },
+): Promise<Found | undefined> => {
+  const said = await tryManage('showvminfo', id, '--machinereadable')
+  if (!said.ok) {
+    if (!(await registered(lab)).some((each) => each.id === id)) return undefined
+    throw explain('VBoxManage', said.all, { lab: lab.name, machine: vm.slice(prefixOf(lab).length) })
+  }
+  const info = parseInfo(said.stdout)
+  const state = info.get('VMState') ?? ''
+  const on = running.includes(state)
+  const since = on ? await startedAt(info.get('LogFldr') ?? '') : ''
+  return {
+    name: vm.slice(prefixOf(lab).length),
+    id,
+    running: on,
+    ...(state === 'paused' ? { paused: true } : {}),
+    detail: on
+      ? `VirtualBox machine ${vm}${since === '' ? '' : `, since ${since}`}`
+      : (words[state] ?? (state || 'VirtualBox cannot read it')),
+    memory: info.has('memory') ? Number(info.get('memory')) * 1024 ** 2 : undefined,
+    cpus: info.has('cpus') ? Number(info.get('cpus')) : undefined,
+  }
 }
+
+const machines: Hypervisor['machines'] = async (lab) =>
+  (await Promise.all((await registered(lab)).map((each) => foundOf(lab, each)))).filter(
+    (found) => found !== undefined,
+  )
 
 /** This host's address in the lab's network: the first. Vagrant looks for an interface with this address. */
 const gatewayOf = (lab: Lab): string => addressText(subnetOf(lab.network.subnet).base + 1)
@@ -110,7 +123,7 @@ const blocks = (text: string): readonly ReadonlyMap<string, string>[] =>
     .filter((block) => block.size > 0)
 
 const hostOnly = async (lab: Lab): Promise<string | undefined> =>
-  blocks((await tryManage('list', 'hostonlyifs')).stdout)
+  blocks(await told(lab, 'list', 'hostonlyifs'))
     .find((block) => block.get('IPAddress') === gatewayOf(lab))
     ?.get('Name')
 
@@ -121,8 +134,8 @@ const ownInterface = (lab: LabId): string => pathsOf(lab).vagrant.hostOnly
 const removeOwnInterface = async (lab: LabId): Promise<void> => {
   const name = await readFile(ownInterface(lab), 'utf8').catch(() => undefined)
   if (name === undefined) return
-  const { ok, stdout } = await tryManage('list', '--long', 'vms')
-  if (ok && !stdout.includes(`'${name}'`)) await tryManage('hostonlyif', 'remove', name)
+  if (!(await told(lab, 'list', '--long', 'vms')).includes(`'${name}'`))
+    await manage(lab, undefined, 'hostonlyif', 'remove', name)
 }
 
 /** VirtualBox 7 has another kind of host-only network on macOS, which Vagrant creates with the first machine. */
@@ -141,7 +154,7 @@ const createNetwork: Hypervisor['createNetwork'] = async (lab) => {
 
 /** Registered disks that are in the lab's folder. */
 const media = async (lab: LabId): Promise<readonly { id: string; path: string }[]> =>
-  blocks((await tryManage('list', 'hdds')).stdout).flatMap((block) => {
+  blocks(await told(lab, 'list', 'hdds')).flatMap((block) => {
     const [id, path] = [block.get('UUID'), block.get('Location')]
     return id !== undefined && path?.startsWith(`${pathsOf(lab).root}/`) ? [{ id, path }] : []
   })
@@ -149,8 +162,9 @@ const media = async (lab: LabId): Promise<readonly { id: string; path: string }[
 /** After a power cut, a machine stays locked for a moment. */
 const unlocked = async (lab: LabId, machine: string): Promise<void> => {
   for (let tries = 0; tries < 50; tries++) {
-    const info = parseInfo((await tryManage('showvminfo', vmOf(lab, machine), '--machinereadable')).stdout)
-    if (!info.has('SessionName') && !running.includes(info.get('VMState') ?? '')) return
+    const { ok, stdout } = await tryManage('showvminfo', vmOf(lab, machine), '--machinereadable')
+    const info = parseInfo(stdout)
+    if (ok && !info.has('SessionName') && !running.includes(info.get('VMState') ?? '')) return
     await delay(100)
   }
 }
@@ -218,10 +232,10 @@ export const virtualbox: Hypervisor = {
   },
   cut,
   pause: async (lab, machine) => {
-    await tryManage('controlvm', vmOf(lab, machine), 'pause')
+    await manage(lab, machine, 'controlvm', vmOf(lab, machine), 'pause')
   },
   resume: async (lab, machine) => {
-    await tryManage('controlvm', vmOf(lab, machine), 'resume')
+    await manage(lab, machine, 'controlvm', vmOf(lab, machine), 'resume')
   },
   remove,
   destroy: async (lab) => {
