@@ -11,7 +11,7 @@ const projects = [
       name: 'unit',
       include: ['test/**/*.test.ts'],
       exclude: ['test/e2e/**', 'test/vagrant/**'],
-      globalSetup,
+      globalSetup: [...globalSetup, 'test/helpers/classes-folder.ts'],
       // More than processors: much of it is processes that wait for one another.
       maxWorkers: 4,
       // Real processes and connections are quick, but not on a host that builds a kernel at the same time.

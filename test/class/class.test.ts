@@ -1,5 +1,6 @@
 /** The parts of a class that need no seat: budget, tokens, cookies, terminal lines, progress, cards. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
 import { cookieFor, cookieName, Guesses, holderOfCookie, holderOfToken } from '../../src/class/access.js'
@@ -8,6 +9,7 @@ import { cardsPage, qrSvg } from '../../src/class/cards.js'
 import {
   cardUrl,
   type ClassFile,
+  classPaths,
   classToEnd,
   newSecret,
   seatsOf,
@@ -24,6 +26,7 @@ import { smallLab } from '../../src/class/smaller-lab.js'
 import { controlReader, keyCommands, unescaped } from '../../src/class/terminal.js'
 import { newToken, tokenOf, words } from '../../src/class/tokens.js'
 import { loadLab, parseLab } from '../../src/registry.js'
+import { Desk } from '../helpers/cli.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 const GiB = 1024 ** 3
@@ -284,6 +287,11 @@ test('a class on several hosts is refused, and the hint is a class on each', asy
       hint: expect.stringContaining('lab class up iscsi --count 15') as string,
     }),
   )
+})
+
+test('tests that choose no folder for their classes find and make none among those of this host', () => {
+  expect(classPaths('iscsi').root).toContain(tmpdir())
+  expect(new Desk().env['LAB_CLASSES']).toContain(tmpdir())
 })
 
 test('a class whose file this version cannot read can be ended: its seats are those that have folders', async () => {

@@ -30,6 +30,7 @@ export class Desk {
     HOME: join(this.folder, 'home'),
     LAB_STATE: this.state,
     LAB_CACHE: this.cache,
+    LAB_CLASSES: join(this.folder, 'classes'),
   }
 
   constructor() {
