@@ -112,7 +112,7 @@ describe.each(kinds)(
       await writeFile(join(memoryOf(demo, kind, 'on'), 'id'), 'some-id')
       await onlyPrograms({})
       for (const ask of [() => hypervisor.machines(demo), () => hypervisor.leftovers(demo)])
-        await expect(ask(demo)).rejects.toMatchObject({
+        await expect(ask()).rejects.toMatchObject({
           code: 'no-program',
           message: expect.stringContaining(`${program} is not installed`),
           hint: expect.stringContaining(dotVagrant(demo)),
