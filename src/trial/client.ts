@@ -43,6 +43,13 @@ export const now = (): { readonly at: string; readonly ms: number } => ({
   ms: performance.now(),
 })
 
+/**
+ * Milliseconds of silence after which a client opens another connection, beside the one on which it still waits. A
+ * node that lost its power does not answer, and connecting through another one only after the request has timed out
+ * would lengthen every gap by the client's own search.
+ */
+const patience = 500
+
 export interface ClientOptions {
   readonly stores: readonly Store[]
   readonly ledger: LedgerFile
@@ -72,10 +79,19 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
   const run = async (store: Store, { client, operation, pace, first, roams }: Worker): Promise<void> => {
     const { medium } = store
     let session: Session | undefined
+    let spare: Promise<Session> | undefined
+    const dropSpare = (): void => {
+      spare?.then(
+        (unused) => unused.close(),
+        () => undefined,
+      )
+      spare = undefined
+    }
     try {
       for (let seq = first; !ending.signal.aborted; seq++) {
         // A loop that has lost its connection sends nothing until it has a new one.
-        session ??= await store.connect(ending.signal, roams ? seq - first : 0)
+        session ??= await (spare ?? store.connect(ending.signal, roams ? seq - first : 0))
+        spare = undefined
         const begun = performance.now()
         const content =
           operation === 'write'
@@ -88,8 +104,14 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
           ...request,
           ...(content === undefined ? {} : { content }),
         })
+        const silent = setTimeout(() => {
+          spare = store.connect(ending.signal)
+          // Whoever needs it handles the error.
+          spare.catch(() => undefined)
+        }, patience)
         try {
           const server = await (content === undefined ? session.read() : session.write(seq, content))
+          dropSpare()
           // The time of the answer, not of its record.
           const moment = now()
           await record({ type: 'acknowledged', ...moment, ...request, server })
@@ -101,6 +123,8 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
           session?.close()
           session = undefined
           await record({ type: 'failed', ...now(), ...request, error: messageOf(error) })
+        } finally {
+          clearTimeout(silent)
         }
         const rest = pace - (performance.now() - begun)
         if (rest > 0) await delay(rest, undefined, { signal: ending.signal })
@@ -109,6 +133,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
       if (!ending.signal.aborted) throw error
     } finally {
       session?.close()
+      dropSpare()
     }
   }
 

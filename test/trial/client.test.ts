@@ -145,6 +145,25 @@ test('a roaming client asks every node in turn, so that a second server cannot s
   expect([...podsOf('writer-2')].sort()).toEqual(['pod-1', 'pod-2'])
 })
 
+test('a client whose node falls silent goes on through another node at once when its request has timed out', async () => {
+  let mood: Mood = 'answers'
+  const ports: Record<string, number | undefined> = { [master]: await serverOf('pod-1', () => mood) }
+  const other = await serverOf('pod-1')
+  const running = runFor(4500, rowStore(optionsWith(ports)))
+  await delay(800)
+  // As after a power cut of two nodes: neither the open connection nor a new one is answered.
+  mood = 'is silent'
+  delete ports[master]
+  ports[worker2] = other
+  const records = (await running).filter((record) => record.type !== 'mark')
+  const ofOne = records.filter(({ client }) => client === 'writer-1')
+  const gaveUp = ofOne.findIndex(({ type }) => type === 'failed')
+  const next = ofOne.slice(gaveUp).find(({ type }) => type === 'acknowledged')
+  expect(next).toMatchObject({ address: '192.168.56.22:32306' })
+  // Two other addresses come first, and each takes 200 ms.
+  expect(next!.ms - ofOne[gaveUp]!.ms).toBeLessThan(300)
+})
+
 test.each<Mood>(['refuses', 'is silent'])('no number is reused after a server that %s', async (mood) => {
   let asked = 0
   const port = await serverOf('pod-1', () => (asked++ < 4 ? mood : 'answers'))
