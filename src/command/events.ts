@@ -55,11 +55,15 @@ const run = async (
       ),
     )
   if (io.signal.aborted) throw new Interrupted()
+  if (options.follow) io.stderr.write(`${lab.name} is gone: its folder ${pathsOf(lab).root} was removed\n`)
   return exitCodes.ok
 }
 
 export const verb: Verb = {
-  options: [new Option('-f, --follow', 'follow events as they happen, until Ctrl-C'), asJson],
+  options: [
+    new Option('-f, --follow', 'follow events as they happen, until Ctrl-C or until the lab is gone'),
+    asJson,
+  ],
   looks: true,
   run,
 }

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import {
   appendFileSync,
   closeSync,
+  existsSync,
   fstatSync,
   linkSync,
   openSync,
@@ -12,6 +13,7 @@ import {
   rmSync,
   statSync,
 } from 'node:fs'
+import { dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { systemError } from '../error.js'
 import { type EventRecord, type Sink, textOfRecord } from './events.js'
@@ -112,8 +114,8 @@ const recordIn = (line: string): KeptRecord | undefined => {
 const lookEvery = 200
 
 /**
- * The kept records, oldest first. With `follow`, it continues with new ones until the signal, even when the file is
- * rotated.
+ * The kept records, oldest first. With `follow`, it continues with new ones, even when the file is rotated: until the
+ * signal, or until the lab's folder is gone.
  */
 export async function* readEvents(
   path: string,
@@ -153,6 +155,8 @@ export async function* readEvents(
     }
     let at = 0
     for (;;) {
+      // Before the read, so that nothing written until the removal is missed.
+      const gone = !existsSync(dirname(path))
       const fresh = read(file, at)
       const whole = fresh.lastIndexOf('\n') + 1
       at += whole
@@ -168,7 +172,7 @@ export async function* readEvents(
         at = 0
         continue
       }
-      if (!follow || signal.aborted) return
+      if (!follow || gone || signal.aborted) return
       await delay(lookEvery, undefined, { signal }).catch(() => undefined)
     }
   } finally {

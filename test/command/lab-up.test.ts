@@ -1,5 +1,5 @@
 /** Commands at a lab that is up, and at one that another command is changing. */
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, readFile, rm } from 'node:fs/promises'
 import { createServer, type AddressInfo } from 'node:net'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -82,6 +82,24 @@ describe.concurrent('a lab that is up', () => {
     await once(following.stdout, 'data')
     following.kill('SIGINT')
     expect((await following).exitCode).toBe(130)
+  })
+
+  test('lab events --follow ends when the lab is gone, and says so', async () => {
+    const desk = newDesk()
+    await desk.madeBefore('iscsi', {
+      'events.ndjson': `${JSON.stringify({ time: '2026-01-01T00:00:00.000Z', type: 'notice', text: 'it went' })}\n`,
+    })
+    const following = execa(process.execPath, [cli, 'events', 'iscsi', '--follow'], {
+      env: desk.env,
+      reject: false,
+      timeout: 60_000,
+    })
+    await once(following.stdout, 'data')
+    await rm(join(desk.state, 'iscsi'), { recursive: true })
+    expect(await following).toMatchObject({
+      exitCode: 0,
+      stderr: `iscsi is gone: its folder ${join(desk.state, 'iscsi')} was removed`,
+    })
   })
 
   test('lab forward refuses a port that is in use', async () => {

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { statSync } from 'node:fs'
-import { appendFile, mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { appendFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -123,6 +123,22 @@ test('lab events --follow continues when the file is rotated', async () => {
     .toEqual(['old', 'new', 'last of the old file', 'first of the new file'])
   ending.abort()
   await following
+})
+
+test("lab events --follow ends with the last record when the lab's folder is removed", async () => {
+  const labFolder = join(folder, 'iscsi')
+  await mkdir(labFolder)
+  path = join(labFolder, 'events.ndjson')
+  say('up')
+  const records: KeptRecord[] = []
+  const following = (async () => {
+    for await (const record of readEvents(path, true, new AbortController().signal)) records.push(record)
+  })()
+  await expect.poll(() => textsOf(records)).toEqual(['up'])
+  say('down')
+  await rm(labFolder, { recursive: true })
+  await following
+  expect(textsOf(records)).toEqual(['up', 'down'])
 })
 
 test('a lab without events has none, and lines that are not records are skipped', async () => {
