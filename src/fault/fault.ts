@@ -1,7 +1,8 @@
 /** The record of a fault: its fields, rules, action, signs and undo. */
+import { LabError } from '../error.js'
 import { type Draft, type DraftFile, type Found, items, type Path } from '../lab/draft.js'
 import type { FaultFields, FaultName, FaultSpec, SpecOf, WrittenOf } from '../lab/fault-spec.js'
-import type { MachineSpec } from '../lab/lab.js'
+import { type MachineSpec, type PairedTarget, pairWith } from '../lab/lab.js'
 import { type Role, roles } from '../lab/roles.js'
 import type { FaultForm } from '../lab/vocabulary.js'
 import { machinesAt, type Roles, rolesAt, type where, whereProblem } from '../lab/fault-machines.js'
@@ -132,6 +133,13 @@ export function* lacksPair(
       path: [...path, 'machine'],
       message: `${String(alone[1].name)} serves its target alone; name one of two machines that serve a target together`,
     }
+}
+
+/** @throws LabError if the machine belongs to no pair: the loader has checked it, but the lab file may have changed */
+export const pairOf = (context: Context, machine: string): PairedTarget => {
+  const pair = pairWith(context.lab, machine)
+  if (pair) return pair
+  throw new LabError('fault-impossible', `${machine} is not one of two machines that serve a target`)
 }
 
 /** Defines a fault of the machines that one word stands for. */

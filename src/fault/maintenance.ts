@@ -1,22 +1,14 @@
 import type { Context } from '../context.js'
-import { LabError } from '../error.js'
 import { lasting, where } from '../lab/fault-machines.js'
-import { type PairedTarget, pairWith, peerOf } from '../lab/lab.js'
+import { peerOf } from '../lab/lab.js'
 import { shell } from '../machine/sh.js'
 import { askEither, clusterState } from '../steps/pair-members.js'
-import { faultOfMachine, lacksPair } from './fault.js'
+import { faultOfMachine, lacksPair, pairOf } from './fault.js'
 import { ofAll, type Sign } from './sign.js'
 import { undoAct, undoTimeout } from './undo-act.js'
 
 /** Seconds for everything to move away from a machine, or for its copy to be there again. */
 const move = 90
-
-/** @throws LabError if the machine belongs to no pair: the loader has checked it, but the lab file may have changed */
-const pairOf = (context: Context, machine: string): PairedTarget => {
-  const pair = pairWith(context.lab, machine)
-  if (pair) return pair
-  throw new LabError('fault-impossible', `${machine} is not one of two machines that serve a target`)
-}
 
 /** The other machine is told: Pacemaker has one configuration, and this machine may be off. */
 const returning = undoAct('end-maintenance', {}, async (context, { machine }) => {

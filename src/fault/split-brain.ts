@@ -1,12 +1,12 @@
 import type { Context } from '../context.js'
 import { LabError } from '../error.js'
 import { lasting, where } from '../lab/fault-machines.js'
-import { type PairedTarget, pairWith, peerOf } from '../lab/lab.js'
+import { type PairedTarget, peerOf } from '../lab/lab.js'
 import { mirrorDevice, resourceOf } from '../machine/pair.js'
 import { type Command, shell } from '../machine/sh.js'
 import { askEither } from '../steps/pair-members.js'
 import { type Copy, copiesIn } from '../steps/pair-state.js'
-import { faultOfMachine, lacksPair } from './fault.js'
+import { faultOfMachine, lacksPair, pairOf } from './fault.js'
 import { ofAll, printed, type Sign, soon } from './sign.js'
 import { undoAct, undoTimeout } from './undo-act.js'
 
@@ -14,13 +14,6 @@ import { undoAct, undoTimeout } from './undo-act.js'
 const catchUp = 120
 
 const timeout = undoTimeout
-
-/** @throws LabError if the machine belongs to no pair: the loader has checked it, but the lab file may have changed */
-const pairOf = (context: Context, machine: string): PairedTarget => {
-  const pair = pairWith(context.lab, machine)
-  if (pair) return pair
-  throw new LabError('fault-impossible', `${machine} is not one of two machines that serve a target`)
-}
 
 const copiesOf = async (context: Context, machine: string): Promise<readonly Copy[]> =>
   copiesIn(await printed(context, machine, shell`cat /proc/drbd`))
