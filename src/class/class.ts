@@ -19,9 +19,11 @@ import { folderFrom, readIfThere, writePrivate } from '../state.js'
 import { makeFolder, refuseForeign } from '../trust.js'
 import { newToken } from './tokens.js'
 
+const seatId = /^\d{2,3}$/
+
 const seat = z.strictObject({
   /** `07` */
-  id: z.string().regex(/^\d{2,3}$/),
+  id: z.string().regex(seatId),
   token: z.string(),
 })
 
@@ -51,6 +53,12 @@ const classFile = z.strictObject({
 
 export type ClassFile = z.infer<typeof classFile>
 export type Seat = z.infer<typeof seat>
+
+/** As much of a class as is needed to end it. */
+export interface ClassToEnd {
+  readonly lab: string
+  readonly seats: readonly Pick<Seat, 'id'>[]
+}
 
 /** The most seats of a class: numbers on the cards have two digits. */
 export const mostSeats = 99
@@ -188,20 +196,14 @@ export const theClass = async (named: string | undefined): Promise<ClassFile> =>
 }
 
 /** The class that should end, also if this version cannot read its file: then its seats are those that have folders. */
-export const classToEnd = async (named: string | undefined): Promise<ClassFile> => {
+export const classToEnd = async (named: string | undefined): Promise<ClassToEnd> => {
   const lab = await nameOfClass(named)
   try {
     return await theClass(lab)
   } catch (error) {
     if (!(error instanceof LabError) || error.code !== 'bad-class') throw error
     const ids = await readdir(join(classPaths(lab).root, 'seats')).catch(() => [])
-    return {
-      schema: 'lab.class/v1',
-      ...{ lab, from: lab, size: 'full', language: 'en' },
-      seats: ids.filter((id) => /^\d{2,3}$/.test(id)).map((id) => ({ id, token: '' })),
-      ...{ teacher: '', secret: '0'.repeat(64), host: '', port: 1, address: '' },
-      until: new Date(0).toISOString(),
-    }
+    return { lab, seats: ids.filter((id) => seatId.test(id)).map((id) => ({ id })) }
   }
 }
 

@@ -75,7 +75,7 @@ export const boardSoon = async (lab: string, signal: AbortSignal): Promise<Board
 }
 
 /** The gateway's answer. @throws if it does not answer */
-export const boardOf = ({ lab }: ClassFile): Promise<Board> =>
+export const boardOf = ({ lab }: Pick<ClassFile, 'lab'>): Promise<Board> =>
   callControl<Board>(classPaths(lab).socket, 'GET', '/board')
 
 /** The gateway reads the class file again; it is started if it does not run. */
@@ -112,7 +112,7 @@ export const untilSettled = async (
 /** Milliseconds for the gateway to end by itself; it is killed when a third of them is left. */
 const endDeadline = 15_000
 
-export const endGateway = async ({ lab }: ClassFile): Promise<void> => {
+export const endGateway = async ({ lab }: Pick<ClassFile, 'lab'>): Promise<void> => {
   const paths = classPaths(lab)
   if (!(await holderOf(paths.gatewayLock))) return
   await callControl(paths.socket, 'POST', '/stop').catch(() => undefined)

@@ -11,7 +11,7 @@ import { writePrivate } from '../state.js'
 import { cardsPage } from './cards.js'
 import { certificateFor } from './certificate.js'
 import { projectRoot } from '../package.js'
-import { type ClassFile, classPaths, writeClass } from './class.js'
+import { type ClassFile, classPaths, type ClassToEnd, writeClass } from './class.js'
 import { endGateway, refuseTaken, reloadGateway } from './gateway-process.js'
 import { whyNoLoop } from './home-disk.js'
 import { mostDisk, mostMemory } from './needs.js'
@@ -83,7 +83,7 @@ export const makeClass = async (
  * Ends the process that keeps the class, and removes every seat. The caller holds the lock of the class.
  * @throws LabError `left-over` with everything that still exists
  */
-export const removeSeats = async (wanted: ClassFile): Promise<void> => {
+export const removeSeats = async (wanted: ClassToEnd): Promise<void> => {
   await endGateway(wanted)
   await forEachAtOnce(wanted.seats, removedAtOnce, ({ id }) => removeSeat({ class: wanted, id }))
   const found = (await Promise.all(wanted.seats.map(({ id }) => leftOfSeat({ class: wanted, id })))).flat()

@@ -33,15 +33,20 @@ const findAccount = async (name: string): Promise<Account | undefined> => {
 /** The limit of processes and threads of a seat; a lab with four nodes uses about 1500. */
 const mostTasks = 4000
 
-export interface SeatOf {
-  readonly class: ClassFile
+/** Which seat of which class. */
+export interface SeatNamed {
+  readonly class: Pick<ClassFile, 'lab'>
   readonly id: string
 }
 
-const pathsOfSeat = ({ class: { lab }, id }: SeatOf) => classPaths(lab).seat(id)
+export interface SeatOf extends SeatNamed {
+  readonly class: ClassFile
+}
+
+const pathsOfSeat = ({ class: { lab }, id }: SeatNamed) => classPaths(lab).seat(id)
 
 /** The first process of a seat, with its pid on this host; undefined if the seat does not run. */
-export const seatProcess = async (seat: SeatOf): Promise<number | undefined> => {
+export const seatProcess = async (seat: SeatNamed): Promise<number | undefined> => {
   const text = await readFile(pathsOfSeat(seat).pid, 'utf8').catch(() => '')
   const [pid = '', began = ''] = text.trim().split(/\s+/)
   return began !== '' && startOf(Number(pid)) === began ? Number(pid) : undefined
@@ -234,7 +239,7 @@ const processesOfUser = async (uid: number): Promise<readonly number[]> => {
 }
 
 /** Bytes of memory that the processes of a seat hold; what several of them share counts once. */
-export const heldBySeat = async (seat: SeatOf): Promise<number> => {
+export const heldBySeat = async (seat: SeatNamed): Promise<number> => {
   const account = await findAccount(accountOf(seat.class.lab, seat.id))
   const held = await Promise.all(
     (account ? await processesOfUser(account.uid) : []).map(async (pid) => {
@@ -247,7 +252,7 @@ export const heldBySeat = async (seat: SeatOf): Promise<number> => {
 }
 
 /** Ends everything that runs at a seat. The kernel ends a PID namespace together with its first process. */
-export const closeSeat = async (seat: SeatOf): Promise<void> => {
+export const closeSeat = async (seat: SeatNamed): Promise<void> => {
   const pid = await seatProcess(seat)
   if (pid !== undefined) {
     try {
@@ -262,7 +267,7 @@ export const closeSeat = async (seat: SeatOf): Promise<void> => {
 }
 
 /** Ends a seat, and removes its account and its folder. */
-export const removeSeat = async (seat: SeatOf): Promise<void> => {
+export const removeSeat = async (seat: SeatNamed): Promise<void> => {
   await closeSeat(seat)
   const account = await findAccount(accountOf(seat.class.lab, seat.id))
   if (account) {
@@ -286,7 +291,7 @@ export const removeSeat = async (seat: SeatOf): Promise<void> => {
 }
 
 /** What is left of a seat, observed anew. */
-export const leftOfSeat = async (seat: SeatOf): Promise<readonly string[]> => {
+export const leftOfSeat = async (seat: SeatNamed): Promise<readonly string[]> => {
   const name = accountOf(seat.class.lab, seat.id)
   const account = await findAccount(name)
   const processes = account ? await processesOfUser(account.uid) : []
@@ -301,7 +306,7 @@ export const leftOfSeat = async (seat: SeatOf): Promise<readonly string[]> => {
 }
 
 /** The folder of the seat's lab, as the student's processes see it. */
-export const labFolder = ({ class: { lab }, id }: SeatOf): string =>
+export const labFolder = ({ class: { lab }, id }: SeatNamed): string =>
   join(inside.home(accountOf(lab, id)), '.lab', `${lab}@${id}`)
 
 /** @throws LabError `not-root` */
