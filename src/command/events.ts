@@ -3,6 +3,7 @@ import { exitCodes, type ExitCode, Interrupted } from '../error.js'
 import { pathsOf } from '../state.js'
 import { type KeptRecord, readEvents } from '../view/event-file.js'
 import { maskKnown } from '../view/secrets.js'
+import { counted } from '../view/wording.js'
 import { loadRunning } from '../lifecycle/load-lab.js'
 import { refuseNotUp } from '../lifecycle/provider-in-use.js'
 import { asJson, type Io, type Options, type Verb } from '../command-line/verb.js'
@@ -13,7 +14,7 @@ const textOf = (record: KeptRecord): string => {
     case 'notice':
       return record.text
     case 'run-started':
-      return `${record.title}: ${String(record.steps.length)} steps`
+      return `${record.title}: ${counted(record.steps.length, 'step')}`
     case 'run-finished':
       return `${record.title}: ${record.interrupted ? 'interrupted' : 'ended'} after ${record.seconds.toFixed(1)} s`
     case 'part':

@@ -84,6 +84,18 @@ describe.concurrent('a lab that is up', () => {
     expect((await following).exitCode).toBe(130)
   })
 
+  test('lab events says how many steps a run has, also if it is only one', async () => {
+    const desk = newDesk()
+    const record = {
+      time: '2026-01-01T00:00:00.000Z',
+      type: 'run-started',
+      title: 'Verify iscsi',
+      steps: [{ step: 'x' }],
+    }
+    await desk.madeBefore('iscsi', { 'events.ndjson': `${JSON.stringify(record)}\n` })
+    expect((await desk.lab(['events', 'iscsi'])).stdout).toMatch(/ {2}Verify iscsi: 1 step\n$/)
+  })
+
   test('lab events --follow ends when the lab is gone, and says so', async () => {
     const desk = newDesk()
     await desk.madeBefore('iscsi', {

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { exerciseFolders, exercisesFolder, folderOfExercise, loadExercise } from '../../src/learn/load.js'
 import { widthOf } from '../../src/learn/layout.js'
-import { stepScreen } from '../../src/learn/screen.js'
+import { interfaceWords, stepScreen } from '../../src/learn/screen.js'
 import { languages } from '../../src/learn/words.js'
 import { providerNamed } from '../../src/provider/load.js'
 import { loadLab } from '../../src/registry.js'
@@ -60,6 +60,7 @@ describe.each(exercises)('the exercise %s', (_, { folder, lab, checks }) => {
         )
         expect(screen.length, `${step.id}\n${screen.join('\n')}`).toBeLessThanOrEqual(23)
         expect(screen.filter((line) => widthOf(line) > 80)).toEqual([])
+        expect(screen).toContain(interfaceWords[language].keys)
         // Neither the task nor its explanation is cut off.
         const after = exercise.words[language].steps.get(step.id)?.after.replaceAll(/\s/g, '') ?? ''
         if (done) expect(screen.join('').replaceAll(/\s/g, '')).toContain(after)
