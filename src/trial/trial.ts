@@ -143,7 +143,8 @@ export class Trial {
     const no = steady.checks.filter(({ ok }) => !ok)
     this.tell(
       'steady',
-      no.map(({ title, saw }) => `${title}: ${saw}`).join('; ') || `every check passed ${when === 'before' ? 'at the start' : 'at the end'}`,
+      no.map(({ title, saw }) => `${title}: ${saw}`).join('; ') ||
+        `every check passed ${when === 'before' ? 'at the start' : 'at the end'}`,
       {
         ok: steady.ok,
       },
