@@ -74,12 +74,19 @@ class Terminal {
 }
 
 describe.runIf(process.platform === 'linux')('a command whose terminal is closed', () => {
-  test.each(['up', 'down', 'prepare', 'stop', 'snapshot'])(
-    'lab %s that waits for another command ends with 130 and leaves no lock behind when its terminal is closed',
-    async (verb) => {
+  test.each([
+    { verb: 'up' },
+    { verb: 'down' },
+    { verb: 'prepare' },
+    { verb: 'stop' },
+    { verb: 'power', words: ['target', 'off'] },
+    { verb: 'snapshot', words: ['one'] },
+    { verb: 'restore', words: ['one'] },
+  ])(
+    'lab $verb that waits for another command ends with 130 and leaves no lock behind when its terminal is closed',
+    async ({ verb, words = [] }) => {
       const desk = await busyDesk()
       await desk.madeBefore('iscsi')
-      const words = verb === 'snapshot' ? ['one'] : []
       const terminal = new Terminal(desk, [verb, 'iscsi', ...words, '--wait'])
       await terminal.says('waiting for')
       terminal.close()
