@@ -1,6 +1,6 @@
 /** Renders a Report: as JSON for programs, as Markdown to keep, and as the table that `lab verify` prints. */
 import { stripVTControlCharacters, styleText } from 'node:util'
-import type { Outcome, Report, StepResult } from './step.js'
+import type { FailedBy, Outcome, Report, StepResult } from './step.js'
 
 /** The result of a check. */
 export interface CheckLine {
@@ -20,6 +20,8 @@ export interface StepLine {
   readonly outcome: Outcome
   readonly seconds: number
   readonly reason: string | null
+  /** Whether the reason of a failure is its first failing check, or an error. */
+  readonly failedBy: FailedBy | null
   readonly hint: string | null
   readonly checks: readonly CheckLine[]
   /** Checks of this step that were not asked, because it failed earlier or was not reached. */
@@ -74,6 +76,7 @@ const stepLine = (result: StepResult, mask: Mask): StepLine => {
     outcome: result.outcome,
     seconds: milliseconds(result.seconds),
     reason: optional(result.reason),
+    failedBy: result.failedBy ?? null,
     hint: optional(result.hint),
     checks: result.checks.map(({ check, ok, saw }) => ({
       id: check.id,
@@ -135,8 +138,8 @@ interface Row {
 }
 
 /** The reason of a failed command; the results of the checks are from before it. */
-const ownReason = ({ reason, checks }: StepLine): string | null =>
-  reason === null || checks.some(({ ok, saw }) => !ok && reason.includes(saw)) ? null : oneLine(reason)
+const ownReason = ({ reason, failedBy }: StepLine): string | null =>
+  reason === null || failedBy === 'check' ? null : oneLine(reason)
 
 const rowsOf = (result: StepLine): Row[] => {
   const firstBad = result.checks.find(({ ok }) => !ok)

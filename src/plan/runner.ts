@@ -118,15 +118,16 @@ interface Running<Around extends Surroundings> {
   readonly emit: Emit
 }
 
+/** How a step ended. */
+type Ended = Pick<StepResult, 'outcome' | 'reason' | 'failedBy' | 'hint'>
+
 /** The outcome of a step whose checks were asked for the last time. */
-const outcomeOf = (
-  checks: readonly CheckResult[],
-  good: StepResult['outcome'],
-): Pick<StepResult, 'outcome' | 'reason' | 'hint'> => {
+const outcomeOf = (checks: readonly CheckResult[], good: StepResult['outcome']): Ended => {
   const first = checks.find((result) => !result.ok)
   if (!first) return { outcome: good }
   return {
     outcome: 'failed',
+    failedBy: 'check',
     reason: `${first.check.title}: no: ${first.saw}`,
     ...(first.check.hint === undefined ? {} : { hint: first.check.hint }),
   }
@@ -137,10 +138,15 @@ const outcomeOfError = <Around extends Surroundings>(
   error: unknown,
   step: Step<Around>,
   { signal }: Around,
-): Pick<StepResult, 'outcome' | 'reason' | 'hint'> => {
+): Ended => {
   if (signal.aborted) return { outcome: 'not-reached', reason: 'interrupted' }
   const hint = (error instanceof LabError ? error.hint : undefined) ?? step.checks[0].hint
-  return { outcome: 'failed', reason: messageOf(error), ...(hint === undefined ? {} : { hint }) }
+  return {
+    outcome: 'failed',
+    failedBy: 'error',
+    reason: messageOf(error),
+    ...(hint === undefined ? {} : { hint }),
+  }
 }
 
 /** Asks, applies, and waits. Never throws. */
@@ -151,7 +157,7 @@ const carryOut = async <Around extends Surroundings>(
   const begun = performance.now()
   emit({ type: 'step-started', step })
   let checks: readonly CheckResult[] = []
-  const done = (how: Pick<StepResult, 'outcome' | 'reason' | 'hint'>): StepResult => ({
+  const done = (how: Ended): StepResult => ({
     step,
     seconds: seconds(begun),
     checks,

@@ -95,6 +95,8 @@ export interface Plan<in Around extends Surroundings = never> {
  */
 export type Outcome = 'ok' | 'changed' | 'failed' | 'not-reached'
 
+export type FailedBy = 'check' | 'error'
+
 export interface CheckResult {
   readonly check: Check
   readonly ok: boolean
@@ -108,6 +110,8 @@ export interface StepResult {
   readonly checks: readonly CheckResult[]
   /** Why it failed or was not reached. */
   readonly reason?: string
+  /** What the reason is about, if it failed: its first failing check, or an error in applying it or in asking. */
+  readonly failedBy?: FailedBy
   readonly hint?: string
 }
 

@@ -34,18 +34,26 @@ const notReady = 'NotReady: *container* runtime `down` | hunter2hunter2 \u001b[3
 const mixed: Report = reportOf('Verify iscsi-ha', [
   saw(resultOf(boot, 'ok'), [true, 'OpenSSH_9.2\nDebian'], [true, '2048 MiB']),
   saw(
-    resultOf(ready, 'failed', { reason: `node worker1 is Ready: no: ${notReady}` }),
+    resultOf(ready, 'failed', { reason: `node worker1 is Ready: no: ${notReady}`, failedBy: 'check' }),
     [false, notReady],
     [true, 'v1.36.3'],
   ),
   // A command failed after its check had failed: the check's words are not the reason.
-  saw(resultOf(route, 'failed', { reason: 'ip route: exit code 2', hint: 'lab ssh iscsi-ha worker1' }), [
-    false,
-    'no route',
-  ]),
+  saw(
+    resultOf(route, 'failed', {
+      reason: 'ip route: exit code 2',
+      failedBy: 'error',
+      hint: 'lab ssh iscsi-ha worker1',
+    }),
+    [false, 'no route'],
+  ),
   // Its command failed: the earlier evidence of its checks is not in the report.
   {
-    ...resultOf(join, 'failed', { reason: 'kubeadm join: exit code 1', hint: 'lab up iscsi-ha' }),
+    ...resultOf(join, 'failed', {
+      reason: 'kubeadm join: exit code 1',
+      failedBy: 'error',
+      hint: 'lab up iscsi-ha',
+    }),
     checks: [],
   },
   resultOf(deploy, 'not-reached', { reason: 'needs: Join worker2' }),
@@ -106,4 +114,10 @@ test('a report colours the table', () => {
 test('a report contains only plain data in JSON', () => {
   const json = reportJson(mixed)
   expect(JSON.parse(JSON.stringify(json))).toEqual(json)
+})
+
+test('the table says why a command failed also when the reason contains the words of a failing check', () => {
+  const failed = resultOf(route, 'failed', { reason: 'ip: no route to host', failedBy: 'error' })
+  const table = reportTable(reportOf('Up', [saw(failed, [false, 'no route'])]), false)
+  expect(table).toContain('ip: no route to host')
 })

@@ -217,7 +217,12 @@ describe('a step', () => {
         }),
       ]),
     )
-    expect(result('a')).toMatchObject({ outcome: 'failed', reason: 'the disk is full', hint: 'df -h' })
+    expect(result('a')).toMatchObject({
+      outcome: 'failed',
+      failedBy: 'error',
+      reason: 'the disk is full',
+      hint: 'df -h',
+    })
     expect(result('a').checks).toMatchObject([{ ok: false, saw: 'it is not' }])
     expect(seconds).toBeLessThan(soon)
   })
@@ -338,6 +343,7 @@ describe('checking without applying', () => {
     expect(seconds).toBeLessThan(soon)
     expect(result('a')).toMatchObject({
       outcome: 'failed',
+      failedBy: 'check',
       reason: 'never is so: no: it is not',
       hint: 'look here',
     })

@@ -1,5 +1,5 @@
 /** Steps and results to draw, without a lab behind them. */
-import type { Outcome, Report, RunEvent, Step, StepResult } from '../../src/plan/step.js'
+import type { FailedBy, Outcome, Report, RunEvent, Step, StepResult } from '../../src/plan/step.js'
 
 export const stepOf = (
   id: string,
@@ -28,7 +28,7 @@ export const stepOf = (
 export const resultOf = (
   step: Step,
   outcome: Outcome,
-  details: { seconds?: number; saw?: string; reason?: string; hint?: string } = {},
+  details: { seconds?: number; saw?: string; reason?: string; failedBy?: FailedBy; hint?: string } = {},
 ): StepResult => ({
   step,
   outcome,
@@ -38,6 +38,7 @@ export const resultOf = (
       ? []
       : step.checks.map((check) => ({ check, ok: outcome !== 'failed', saw: details.saw ?? 'it is' })),
   ...(details.reason === undefined ? {} : { reason: details.reason }),
+  ...(details.failedBy === undefined ? {} : { failedBy: details.failedBy }),
   ...(details.hint === undefined ? {} : { hint: details.hint }),
 })
 
