@@ -27,6 +27,8 @@ const fencingStatus = async (lab: Lab) => {
     watched: state?.watched ?? [],
     /** The nodes that are being fenced without a confirmation yet that they cannot write. */
     fencing: state?.fencing ?? [],
+    /** Since when the agent sees no node, and why. */
+    blind: state?.blind && { ...state.blind, why: maskKnown(state.blind.why) },
     fenced,
   }
 }
@@ -56,9 +58,11 @@ const fencingLines = (
           ? `fencing ${status.method}: ${
               status.suspended
                 ? 'the agent waits for another command to finish'
-                : status.watched.length === 0
-                  ? 'the agent has not seen a worker ready yet'
-                  : `the agent watches ${status.watched.map(({ node, since }) => `${node} since ${since}`).join(', ')}`
+                : status.blind
+                  ? `the agent sees no node since ${status.blind.since}, because it cannot ask Kubernetes: ${status.blind.why}`
+                  : status.watched.length === 0
+                    ? 'the agent has not seen a worker ready yet'
+                    : `the agent watches ${status.watched.map(({ node, since }) => `${node} since ${since}`).join(', ')}`
             } (pid ${String(status.pid)})`
           : `fencing ${status.method}: no agent watches the workers; type: lab up ${lab.name}`,
       ]),

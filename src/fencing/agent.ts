@@ -9,6 +9,7 @@ import { machinesWith } from '../lab/lab.js'
 import type { Context } from '../context.js'
 import { attemptFence, type Fenced, type FenceMethod } from './fence.js'
 import { Workers } from './lost.js'
+import type { Blind } from './state.js'
 
 /** Milliseconds between two observations. */
 const pause = 200
@@ -34,7 +35,11 @@ export interface Watching {
   readonly fenced: (seen: Fenced) => void | Promise<void>
   readonly notice: (text: string) => void
   /** Called after every observation with the workers that would be fenced if they were lost, and those being fenced. */
-  readonly looked?: (armed: readonly string[], fencing: readonly string[]) => void | Promise<void>
+  readonly looked?: (
+    armed: readonly string[],
+    fencing: readonly string[],
+    blind: Blind | undefined,
+  ) => void | Promise<void>
 }
 
 /** A node that is being fenced. */
@@ -66,6 +71,7 @@ class Agent {
   readonly #attempts = new Map<string, Attempts>()
   readonly #complain: (text: string) => void
   readonly #working = new Set<Promise<void>>()
+  #blind: Blind | undefined
 
   constructor(context: Context, watching: Watching, signal: AbortSignal) {
     this.#context = context
@@ -83,8 +89,15 @@ class Agent {
   async run(): Promise<void> {
     const watch = this.#context.kubectl.watch(
       ['nodes'],
-      (event) => this.#workers.takeNode(event),
+      (event) => {
+        this.#blind = undefined
+        this.#workers.takeNode(event)
+      },
       this.#signal,
+      (reason) => {
+        this.#blind = { since: this.#blind?.since ?? new Date().toISOString(), why: messageOf(reason) }
+        this.#complain(`watch: ${this.#blind.why}`)
+      },
     )
     watch.catch(() => undefined)
     while (!this.#signal.aborted) {
@@ -116,7 +129,7 @@ class Agent {
     ]
     for (const node of this.#attempts.keys())
       if (!wanted.includes(node) && !this.#attempts.get(node)?.running) this.#attempts.delete(node)
-    await this.#watching.looked?.(this.#workers.armed, wanted)
+    await this.#watching.looked?.(this.#workers.armed, wanted, this.#blind)
     for (const node of wanted) this.#begin(node)
   }
 

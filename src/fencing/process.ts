@@ -16,7 +16,7 @@ import type { Context } from '../context.js'
 import { pathsOf } from '../state.js'
 import { fencingAgent } from './agent.js'
 import type { Fenced, FenceMethod } from './fence.js'
-import { type AgentNote, filesOf } from './state.js'
+import { type AgentNote, type Blind, filesOf } from './state.js'
 
 const fencedSchema = z.object({
   at: z.iso.datetime(),
@@ -80,7 +80,11 @@ export const runAgent = async (
   const since = new Map<string, string>()
   let suspended = false
   let noted = 0
-  const note = async (watched: readonly string[], fencing: readonly string[]): Promise<void> => {
+  const note = async (
+    watched: readonly string[],
+    fencing: readonly string[],
+    blind?: Blind,
+  ): Promise<void> => {
     const at = new Date().toISOString()
     for (const node of [...since.keys()]) if (!watched.includes(node)) since.delete(node)
     for (const node of watched) if (!since.has(node)) since.set(node, at)
@@ -92,6 +96,7 @@ export const runAgent = async (
       suspended,
       watched: [...since].map(([node, from]) => ({ node, since: from })),
       fencing,
+      blind,
     }
     const next = `${files.state}.new`
     try {

@@ -6,6 +6,13 @@ import { holderOf } from '../lock.js'
 import { pathsOf } from '../state.js'
 import type { FenceMethod } from './fence.js'
 
+/** The agent cannot ask Kubernetes, so it sees no node. */
+export interface Blind {
+  /** ISO 8601. */
+  readonly since: string
+  readonly why: string
+}
+
 export interface AgentNote {
   /** ISO 8601, of the last observation. */
   readonly at: string
@@ -16,6 +23,7 @@ export interface AgentNote {
   readonly watched: readonly { readonly node: string; readonly since: string }[]
   /** The workers that are being fenced without a confirmation yet that they cannot write. */
   readonly fencing: readonly string[]
+  readonly blind?: Blind | undefined
 }
 
 /** The last note of a running fencing agent. */
@@ -47,6 +55,11 @@ const isWatched = (one: unknown): boolean => {
   return isName(node) && isName(since)
 }
 
+const isBlind = (one: unknown): boolean => {
+  const { since, why } = (one ?? {}) as { readonly since?: unknown; readonly why?: unknown }
+  return isName(since) && isName(why)
+}
+
 const isNote = (value: unknown): value is AgentNote => {
   const note = value as Partial<Record<keyof AgentNote, unknown>> | null
   return (
@@ -56,7 +69,8 @@ const isNote = (value: unknown): value is AgentNote => {
     (note.method === 'power' || note.method === 'storage') &&
     typeof note.suspended === 'boolean' &&
     isListOf(note.watched, isWatched) &&
-    isListOf(note.fencing, isName)
+    isListOf(note.fencing, isName) &&
+    (note.blind === undefined || isBlind(note.blind))
   )
 }
 

@@ -19,14 +19,26 @@ export interface Kubectl {
   /**
    * Reports every object once, and again whenever it changes or is deleted, until the signal. A watch that ends, for
    * example with the API server, is restarted and reports all objects again.
+   * @param failed called with the reason whenever a watch fails, and what happens is not seen for a while
    */
-  watch(args: readonly string[], seen: (event: WatchEvent) => void, signal: AbortSignal): Promise<void>
+  watch(
+    args: readonly string[],
+    seen: (event: WatchEvent) => void,
+    signal: AbortSignal,
+    failed?: (reason: unknown) => void,
+  ): Promise<void>
   /**
    * Reports the objects of a path such as `/api/v1/namespaces/x/pods` until the signal: first the present ones, then
    * every change in the API server's order, without gaps. Resolves after the list: from then on nothing is missed.
    * After a watch that ended, a new list shows what was missed.
+   * @param failed as for `watch`
    */
-  follow(path: string, seen: (event: WatchEvent) => void, signal: AbortSignal): Promise<void>
+  follow(
+    path: string,
+    seen: (event: WatchEvent) => void,
+    signal: AbortSignal,
+    failed?: (reason: unknown) => void,
+  ): Promise<void>
 }
 
 /** A list of the API server, as returned by a `GET`. */
@@ -42,6 +54,13 @@ export interface WatchEvent {
 
 /** Milliseconds before a watch that ended is restarted. */
 const watchPause = 500
+
+/**
+ * Seconds of silence after which a watch asks the API server whether it is still there, and then waits for its answer.
+ * Without an answer, the watch ends and is restarted: a control plane that lost its power closes no connection. The
+ * client library's own values are 30 and 15, in which a fencing agent would not see a lost node.
+ */
+const silence = 5
 
 /** The API server's phrase for HTTP 404, and kubectl's own for what a list does not contain. */
 const notThereWords = /\(NotFound\)|not found/
@@ -115,24 +134,48 @@ const runIn =
     )
     if (result.isCanceled) throw new LabError('interrupted', 'interrupted')
     if (result.exitCode !== 0) {
-      const words = result.stderr || result.stdout || (result.originalMessage ?? 'no answer')
-      const lines = words.trim().split('\n').slice(-2)
-      // The first line of a script is enough, and does not hide the error.
-      const [line = '', ...more] = args.join(' ').split('\n')
-      const asked = more.length > 0 ? `${line} …` : line
-      throw new LabError(failureOf(lines.join('\n')), `kubectl ${asked}: ${lines.join(' | ')}`)
+      throw failed(args, result.stderr || result.stdout || (result.originalMessage ?? 'no answer'))
     }
     return result.stdout
   }
 
-/** The lines that a `kubectl get` prints until it or the signal ends. */
-const linesOf = ({ binary, kubeconfig }: Program, args: readonly string[], until: AbortSignal) =>
-  execa(binary, ['--kubeconfig', kubeconfig, 'get', ...args], {
+const failed = (args: readonly string[], words: string): LabError => {
+  const lines = words.trim().split('\n').slice(-2)
+  // The first line of a script is enough, and does not hide the error.
+  const [line = '', ...more] = args.join(' ').split('\n')
+  const asked = more.length > 0 ? `${line} …` : line
+  return new LabError(failureOf(lines.join('\n')), `kubectl ${asked}: ${lines.join(' | ')}`)
+}
+
+/**
+ * Passes on what a `kubectl get` prints, line by line, until it or the signal ends.
+ * @param take returns false to end it
+ * @throws LabError if it fails
+ */
+const eachLine = async (
+  { binary, kubeconfig, slowdown }: Program,
+  args: readonly string[],
+  until: AbortSignal,
+  take: (event: WatchEvent) => boolean,
+): Promise<void> => {
+  const patience = String(silence * slowdown)
+  const watching = execa(binary, ['--kubeconfig', kubeconfig, 'get', ...args], {
     stdin: 'ignore',
     reject: false,
     cancelSignal: until,
-    buffer: false,
+    buffer: { stdout: false, stderr: true },
+    env: { HTTP2_READ_IDLE_TIMEOUT_SECONDS: patience, HTTP2_PING_TIMEOUT_SECONDS: patience },
   })
+  let enough = false
+  for await (const line of watching.iterable())
+    if (line !== '' && !enough && !take(JSON.parse(line) as WatchEvent)) {
+      enough = true
+      watching.kill()
+    }
+  const { exitCode, stderr, originalMessage } = await watching
+  if (exitCode !== 0 && !enough && !until.aborted)
+    throw failed(['get', ...args], stderr || (originalMessage ?? 'no answer'))
+}
 
 const watchOnce = async (
   program: Program,
@@ -140,9 +183,10 @@ const watchOnce = async (
   seen: (event: WatchEvent) => void,
   until: AbortSignal,
 ): Promise<void> => {
-  const watching = linesOf(program, [...args, '--watch', '--output-watch-events', '-o', 'json'], until)
-  for await (const line of watching.iterable()) if (line !== '') seen(JSON.parse(line) as WatchEvent)
-  await watching
+  await eachLine(program, [...args, '--watch', '--output-watch-events', '-o', 'json'], until, (event) => {
+    seen(event)
+    return true
+  })
 }
 
 /** Follows a list from one of its versions until the watch ends. */
@@ -153,14 +197,12 @@ const followFrom = async (
   until: AbortSignal,
 ): Promise<void> => {
   const query = `?watch=1&allowWatchBookmarks=true&resourceVersion=${version}`
-  const following = linesOf(program, ['--raw', `${path}${query}`], until)
-  for await (const line of following.iterable()) {
-    const event = line === '' ? undefined : (JSON.parse(line) as WatchEvent)
+  await eachLine(program, ['--raw', `${path}${query}`], until, (event) => {
     // The version is too old, or the server is shutting down: a new list is needed.
-    if (event?.type === 'ERROR') following.kill()
-    else if (event && event.type !== 'BOOKMARK') seen(event)
-  }
-  await following
+    if (event.type === 'ERROR') return false
+    if (event.type !== 'BOOKMARK') seen(event)
+    return true
+  })
 }
 
 /** Remembers the objects of a list, so that a new list shows what was missed. */
@@ -190,7 +232,7 @@ class Known {
 
 const followIn =
   (program: Program, run: Kubectl['run']): Kubectl['follow'] =>
-  async (path, seen, until) => {
+  async (path, seen, until, missed) => {
     const known = new Known(seen)
     const list = async (): Promise<string> => {
       const found = JSON.parse(await run(['get', '--raw', path])) as ObjectList
@@ -203,8 +245,9 @@ const followIn =
         try {
           version ??= await list()
           await followFrom(program, { path, version }, known.tell, until)
-        } catch {
-          // It does not matter how a watch ended: the next one is started.
+        } catch (error) {
+          // The next one is started, and lists what was missed.
+          missed?.(error)
         }
         version = undefined
         await delay(watchPause, undefined, { signal: until }).catch(() => undefined)
@@ -226,10 +269,10 @@ export const kubectlWith = (
     run,
     get: getWith(run),
     follow: followIn(program, run),
-    watch: async (args, seen, until) => {
+    watch: async (args, seen, until, missed) => {
       while (!until.aborted) {
-        // It does not matter how a watch ended: the next one is started.
-        await watchOnce(program, args, seen, until).catch(() => undefined)
+        // However it ended, the next one is started.
+        await watchOnce(program, args, seen, until).catch((error: unknown) => missed?.(error))
         await delay(watchPause, undefined, { signal: until }).catch(() => undefined)
       }
     },

@@ -44,9 +44,11 @@ const watched = async (method: FenceMethod, lab = iscsiHa) => {
     done: [] as string[],
     fenced: [] as Fenced[],
     armed: [] as readonly string[],
+    blind: undefined as { readonly since: string; readonly why: string } | undefined,
   }
   let begun = 1
   let tell: (event: WatchEvent) => void = () => undefined
+  let fail: (reason: unknown) => void = () => undefined
   const node = (name: string, ready: boolean | 'says that it is not', boot: number): void =>
     tell({
       type: 'MODIFIED',
@@ -89,8 +91,9 @@ const watched = async (method: FenceMethod, lab = iscsiHa) => {
       disks: { lunDevice: () => '/dev/ubdc' },
     },
     kubectl: {
-      watch: async (_words: unknown, seen: typeof tell) => {
+      watch: async (_words: unknown, seen: typeof tell, _until: unknown, failed: typeof fail) => {
         tell = seen
+        fail = failed
         for (const { name } of lab.machines) node(name, true, 1)
       },
       run: async ([verb = '', , node = '', , , patch = '']: readonly string[]) => {
@@ -120,8 +123,9 @@ const watched = async (method: FenceMethod, lab = iscsiHa) => {
         world.fenced.push(seen)
       },
       notice: (text) => void world.notices.push(text),
-      looked: (armed) => {
+      looked: (armed, _fencing, blind) => {
         world.armed = armed
+        world.blind = blind
       },
     },
     abort.signal,
@@ -130,7 +134,7 @@ const watched = async (method: FenceMethod, lab = iscsiHa) => {
   await vi.waitFor(() => expect(world.armed).toEqual(machinesWith(lab, 'worker').map(({ name }) => name)), {
     timeout: patience,
   })
-  return { world, node, remove, context }
+  return { world, node, remove, context, fail: (reason: unknown) => fail(reason) }
 }
 
 /** Milliseconds for the agent to act, also on a host that is busy with other things. */
@@ -349,4 +353,19 @@ test('the agent reports an error that lasts once, not at every look, and works a
   world.statesFail = false
   world.runs.delete('worker1')
   await oneIsFenced(world)
+})
+
+test('the agent says since when and why it sees no node, until it sees one again', async () => {
+  const { world, node, fail } = await watched('power')
+  expect(world.blind).toBeUndefined()
+  fail(new Error('connection refused'))
+  await vi.waitFor(() => expect(world.blind?.why).toBe('connection refused'), { timeout: patience })
+  const since = world.blind?.since
+  fail(new Error('certificate has expired'))
+  await vi.waitFor(() => expect(world.blind).toEqual({ since, why: 'certificate has expired' }), {
+    timeout: patience,
+  })
+  expect(world.notices).toEqual(['watch: connection refused', 'watch: certificate has expired'])
+  node('worker1', true, 1)
+  await vi.waitFor(() => expect(world.blind).toBeUndefined(), { timeout: patience })
 })

@@ -120,6 +120,19 @@ it('the agent reports what it observes, and which nodes it will fence and since 
   })
 }, 90_000)
 
+it('the agent says that it sees no node and why, while it cannot ask Kubernetes', async () => {
+  await startAgent(lab)
+  // The lab has no kubeconfig.
+  await vi.waitFor(
+    async () =>
+      expect((await agentState(lab))?.blind).toEqual({
+        since: expect.stringMatching(/^\d{4}-\d\d-\d\dT/),
+        why: expect.stringContaining('kubectl'),
+      }),
+    { timeout: 40_000 },
+  )
+}, 90_000)
+
 it("the agent's log is bounded", async () => {
   await mkdir(filesOf(lab).folder)
   await writeFile(filesOf(lab).wanted, '')

@@ -1,9 +1,9 @@
-import { writeFile } from 'node:fs/promises'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { LabError, tooBusy } from '../../src/error.js'
-import { askingOnce, type Kubectl, kubectlWith } from '../../src/machine/kubectl.js'
+import { askingOnce, type Kubectl, kubectlWith, type WatchEvent } from '../../src/machine/kubectl.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 /** A program in place of kubectl: the body of a shell script. */
@@ -101,6 +101,51 @@ esac`)
     await done
     ending.abort()
     expect(seen).toEqual(['ADDED a', 'the list was told', 'ADDED b', 'DELETED a', 'MODIFIED b', 'ADDED c'])
+  })
+
+  test('watch and follow say why what happens is not seen, and nothing when a watch only ends', async () => {
+    const once = join(await temporaryFolder(), 'once')
+    const kubectl = await kubectlThat(`
+case "$*" in
+  *watch*) [ -e '${once}' ] || { : > '${once}'; exit 0; }; echo 'error: certificate has expired' >&2; exit 1 ;;
+  *) echo '{"metadata":{"resourceVersion":"7"},"items":[]}' ;;
+esac`)
+    type Failed = (reason: unknown) => void
+    const watch = (until: AbortSignal, failed: Failed) =>
+      kubectl.watch(['pods'], () => undefined, until, failed)
+    const follow = (until: AbortSignal, failed: Failed) =>
+      kubectl.follow('/api/v1/pods', () => undefined, until, failed)
+    for (const begin of [watch, follow]) {
+      await rm(once, { force: true })
+      const ending = new AbortController()
+      const reason = new Promise<unknown>((resolve) => {
+        void begin(ending.signal, resolve)
+      })
+      expect(await reason).toMatchObject({
+        code: 'kubectl-failed',
+        message: expect.stringMatching(/^kubectl get .*watch.*: error: certificate has expired$/),
+      })
+      ending.abort()
+    }
+  })
+
+  test('a watch asks a silent API server after 5 s whether it is there, and later on slower machines', async () => {
+    const patienceOf = async (slowdown: number) => {
+      const ending = new AbortController()
+      const kubectl = await kubectlThat(
+        `echo "{\\"type\\":\\"ADDED\\",\\"object\\":{\\"metadata\\":{\\"name\\":\\"$HTTP2_READ_IDLE_TIMEOUT_SECONDS $HTTP2_PING_TIMEOUT_SECONDS\\"}}}"`,
+        undefined,
+        slowdown,
+      )
+      return new Promise<string>((resolve) => {
+        const seen = ({ object }: WatchEvent): void => {
+          resolve(object.metadata.name)
+          ending.abort()
+        }
+        void kubectl.watch(['nodes'], seen, ending.signal)
+      })
+    }
+    expect([await patienceOf(1), await patienceOf(20)]).toEqual(['5 5', '100 100'])
   })
 
   test('follow reports nothing when the list cannot be read', async () => {
