@@ -262,6 +262,7 @@ class Run implements ExperimentContext {
   /** From here on, no change to a pod of the namespace is missed. */
   async #follow(): Promise<void> {
     const seen = new Map<string, PodSeen>()
+    let missed = ''
     await this.#request.healer.kubectl.follow(
       `/api/v1/namespaces/${this.namespace}/pods`,
       ({ type, object }) => {
@@ -274,6 +275,11 @@ class Run implements ExperimentContext {
         for (const wake of this.#waiting.splice(0)) wake()
       },
       this.#ending.signal,
+      (reason) => {
+        const text = `pods were not seen for a moment: ${messageOf(reason)}`
+        if (text !== missed) this.#request.notice(text)
+        missed = text
+      },
     )
   }
 

@@ -39,6 +39,8 @@ const fakeCluster = () => {
   const abort = new AbortController()
   const said: string[] = []
   let tell: (event: WatchEvent) => void = () => undefined
+  let missed: (reason: unknown) => void = () => undefined
+  const notices: string[] = []
   let well = true
   let deployed = 0
   const kubectl = {
@@ -47,8 +49,9 @@ const fakeCluster = () => {
       return Promise.resolve('')
     },
     get: async () => Promise.resolve({}),
-    follow: async (_path: string, seen: typeof tell) => {
+    follow: async (_path: string, seen: typeof tell, _until: unknown, failed: typeof missed) => {
       tell = seen
+      missed = failed
       return Promise.resolve()
     },
   }
@@ -82,6 +85,9 @@ const fakeCluster = () => {
     said,
     abort,
     saved,
+    notices,
+    /** The watch of its pods fails. */
+    miss: (reason: unknown) => missed(reason),
     unwell: () => {
       well = false
     },
@@ -112,7 +118,7 @@ const fakeCluster = () => {
         versions: {},
         steadyLimit,
         ledgerPath: join(await temporaryFolder(), 'ledger.ndjson'),
-        notice: () => undefined,
+        notice: (text) => void notices.push(text),
         event: () => undefined,
         save: async (facts) => {
           saved.push(facts)
@@ -179,6 +185,20 @@ test('an experiment whose claims hold passes and leaves nothing behind', async (
   const page = runPage([report])
   expect(page).toContain('web-0 is made (nginx:1.26) on worker1')
   expect(page).not.toContain('After the fault')
+})
+
+test('an experiment says why pods are not seen, once for each reason', async () => {
+  const cluster = fakeCluster()
+  await cluster.run(
+    doing(async () => {
+      for (const reason of ['refused', 'refused', 'forbidden']) cluster.miss(new Error(reason))
+      return Promise.resolve()
+    }),
+  )
+  expect(cluster.notices.filter((text) => text.startsWith('pods were not seen'))).toEqual([
+    'pods were not seen for a moment: refused',
+    'pods were not seen for a moment: forbidden',
+  ])
 })
 
 test('an experiment with a false claim fails and continues', async () => {
