@@ -80,7 +80,7 @@ class Agent {
     const { lab, provider } = context
     this.#workers = new Workers(
       machinesWith(lab, 'worker').map(({ name }) => name),
-      provider.slowdown,
+      provider,
     )
     this.#confirmed = new Set(watching.confirmed)
     this.#complain = complaining(watching.notice)

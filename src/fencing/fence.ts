@@ -127,9 +127,9 @@ const makeHarmless = async (
   const state = async () =>
     (await unlessAborted(signal, provider.states(lab))).find(({ name }) => name === node)
   const before = await state()
-  if (before?.status === 'running')
-    await unlessAborted(signal, groupOf(provider, 'power').cut(lab, node, { run: before.detail }))
-  const after = before?.status === 'running' ? await state() : before
+  const mayRun = before !== undefined && (before.status === 'running' || provider.silentMayRun === true)
+  if (mayRun) await unlessAborted(signal, groupOf(provider, 'power').cut(lab, node, { run: before.detail }))
+  const after = mayRun ? await state() : before
   return after?.status === 'running' ? undefined : `${node} is off (${after?.detail ?? 'gone'})`
 }
 

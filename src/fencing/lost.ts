@@ -4,7 +4,7 @@
  */
 import type { NotedFence } from '../journal.js'
 import type { WatchEvent } from '../machine/kubectl.js'
-import type { MachineState } from '../provider/provider.js'
+import type { MachineState, Provider } from '../provider/provider.js'
 
 /**
  * Milliseconds for which a kubelet must keep reporting itself as not ready. Such a kubelet is alive, and its report
@@ -41,12 +41,10 @@ interface NodeStatus {
   readonly nodeInfo?: { readonly bootID?: string }
 }
 
-const isOn = (states: readonly MachineState[], name: string): boolean =>
-  states.some((state) => state.name === name && state.status === 'running')
-
 export class Workers {
   readonly #names: readonly string[]
   readonly #slowdown: number
+  readonly #silentMayRun: boolean
   readonly #nodes = new Map<string, Seen>()
   readonly #runs = new Map<string, Run>()
   /** Those that would be fenced if they were lost. */
@@ -56,10 +54,18 @@ export class Workers {
   /** When the last such command ended, by `performance.now`; undefined while one works. */
   #resumed: number | undefined = 0
 
-  /** @param slowdown the factor for what machines need time for */
-  constructor(names: readonly string[], slowdown = 1) {
+  constructor(
+    names: readonly string[],
+    { slowdown = 1, silentMayRun = false }: Pick<Provider, 'slowdown' | 'silentMayRun'> = {},
+  ) {
     this.#names = names
     this.#slowdown = slowdown
+    this.#silentMayRun = silentMayRun
+  }
+
+  /** Where a silent machine may run all the same, only Kubernetes can say that it is lost. */
+  #isOn(states: readonly MachineState[], name: string): boolean {
+    return this.#silentMayRun || states.some((state) => state.name === name && state.status === 'running')
   }
 
   get armed(): readonly string[] {
@@ -114,7 +120,7 @@ export class Workers {
     const settled = performance.now() - this.#resumed > settling * this.#slowdown
     for (const [name, since] of this.#kept) {
       const same = this.#runs.get(name)?.since === since
-      if (isOn(states, name) && !settled && same && !this.#nodes.get(name)?.ready) continue
+      if (this.#isOn(states, name) && !settled && same && !this.#nodes.get(name)?.ready) continue
       this.#kept.delete(name)
       if (same) this.#armed.add(name)
     }
@@ -128,7 +134,7 @@ export class Workers {
     const lost = new Map<string, string>()
     const well = new Set<string>()
     for (const name of this.#names) {
-      const on = isOn(states, name)
+      const on = this.#isOn(states, name)
       const node = this.#nodes.get(name)
       if (fences.has(name)) this.#armed.delete(name)
       else if (on && node?.ready) {

@@ -70,6 +70,11 @@ export interface Provider extends Partial<Groups> {
    * deadline is multiplied by it. Default: 1.
    */
   readonly slowdown?: number
+  /**
+   * Whether a machine that `states` reports as stopped may run all the same, because it was only asked over the
+   * network and did not answer. Absent: `states` knows.
+   */
+  readonly silentMayRun?: boolean
   /** The provider for one lab. Absent: it is the same for all labs. */
   readonly forLab?: (lab: LabId) => Promise<Provider>
   /** Tries the provider, or says why it cannot be used. May take seconds. */
@@ -129,7 +134,8 @@ export interface Power {
   /**
    * Cuts the power at once, without an orderly shutdown. Disks stay.
    * @param only if given, only the run with this `MachineState.detail` is cut and no later one; a provider that
-   * cannot distinguish runs cuts any
+   * cannot distinguish runs cuts any. It also means that the caller relies on it: without certainty that the machine
+   * is off, it throws
    */
   cut(lab: Lab, machine: string, only?: { readonly run: string }): Promise<void>
   /** Switches on a machine that is off. Absent: `machines.start` does. */

@@ -9,6 +9,7 @@ import { readJournal } from '../../src/journal.js'
 import { machinesWith } from '../../src/lab/lab.js'
 import { loadLab, registry } from '../../src/registry.js'
 import type { WatchEvent } from '../../src/machine/kubectl.js'
+import type { Provider } from '../../src/provider/provider.js'
 import type { Context } from '../../src/context.js'
 import { undoAll } from '../../src/trial/undo.js'
 import { pathsOf } from '../../src/state.js'
@@ -26,7 +27,11 @@ afterEach(() => {
   for (const each of ending.splice(0)) each.abort()
 })
 
-const watched = async (method: FenceMethod, lab = iscsiHa) => {
+const watched = async (
+  method: FenceMethod,
+  lab = iscsiHa,
+  { silentMayRun }: Pick<Provider, 'silentMayRun'> = {},
+) => {
   await mkdir(pathsOf(lab).root, { recursive: true })
   const abort = new AbortController()
   ending.push(abort)
@@ -66,6 +71,7 @@ const watched = async (method: FenceMethod, lab = iscsiHa) => {
     lab,
     signal: abort.signal,
     provider: {
+      silentMayRun,
       states: async () => {
         if (world.statesFail) throw new Error('no supervisor')
         return lab.machines.map(({ name }) => ({
@@ -78,6 +84,7 @@ const watched = async (method: FenceMethod, lab = iscsiHa) => {
         cut: async (_lab: unknown, name: string) => {
           world.done.push(`cut ${name}`)
           if (world.hangs === name) await new Promise(() => undefined)
+          if (silentMayRun && !world.cutWorks) throw new Error('the switch does not answer')
           if (world.cutWorks) world.runs.delete(name)
         },
       },
@@ -164,6 +171,30 @@ test('the agent switches off a worker that runs but is not ready, since it may s
   await oneIsFenced(world)
   expect(world.done).toEqual(['cut worker2', 'taint node worker2'])
   expect(world.runs.has('worker2')).toBe(false)
+})
+
+test('a host that only does not answer is not lost while Kubernetes finds it ready', async () => {
+  const { world, node } = await watched('power', iscsiHa, { silentMayRun: true })
+  world.runs.delete('worker1')
+  await aWhile()
+  expect(world.done).toEqual([])
+  node('worker1', false, 1)
+  await oneIsFenced(world)
+  expect(world.done).toEqual(['cut worker1', 'taint node worker1'])
+})
+
+test('a host that does not answer counts as off only when its switch says so', async () => {
+  const { world, node } = await watched('power', iscsiHa, { silentMayRun: true })
+  world.cutWorks = false
+  world.runs.delete('worker1')
+  node('worker1', false, 1)
+  await vi.waitFor(() => expect(world.notices).toEqual(['fence: worker1: the switch does not answer']), {
+    timeout: patience,
+  })
+  expect(world.done.filter((what) => what.startsWith('taint'))).toEqual([])
+  world.cutWorks = true
+  await oneIsFenced(world)
+  expect(world.done.at(-1)).toBe('taint node worker1')
 })
 
 test('the agent believes a kubelet that reports it is not ready only after 15 s', async () => {

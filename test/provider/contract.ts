@@ -61,7 +61,7 @@ const core = {
   destroy: 1,
   leftovers: 1,
 } satisfies Record<
-  Exclude<keyof Provider, keyof Groups | 'slowdown' | 'sshServer' | 'withoutSsh' | 'forLab'>,
+  Exclude<keyof Provider, keyof Groups | 'slowdown' | 'sshServer' | 'silentMayRun' | 'withoutSsh' | 'forLab'>,
   1
 >
 
@@ -93,6 +93,7 @@ export const contractOfAny = (
         ...Object.keys(core),
         'slowdown',
         'sshServer',
+        'silentMayRun',
         'withoutSsh',
         'forLab',
         ...Object.keys(groups),

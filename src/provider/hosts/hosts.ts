@@ -279,6 +279,7 @@ const fencingProblems = (lab: Lab, kept: KeptHosts): readonly Problem[] =>
 
 export const hostsProvider: Provider = {
   name: 'hosts',
+  silentMayRun: true,
   probe: () =>
     Promise.resolve({
       usable: false,
