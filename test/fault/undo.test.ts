@@ -171,6 +171,18 @@ test('Kubernetes forgets exactly the pods that were replaced before their node i
   ])
 })
 
+test('Kubernetes forgets no pod of a host that only does not answer, because the pod may still write', async () => {
+  await noteUndo(lab, 'x', 'power-cut', [{ do: 'switch-on', machine: 'worker1' }])
+  const done: string[] = []
+  const pods = [
+    { metadata: { name: 'old', namespace: 'default', deletionTimestamp: '2026-11-21T10:00:00Z' } },
+  ]
+  const context = contextThat(done, undefined, ['worker1'], pods)
+  const provider = { ...context.provider, silentMayRun: true }
+  expect(await undoAll({ ...context, provider }, registry)).toEqual([])
+  expect(done).toEqual(['start worker1'])
+})
+
 test('two writers of the journal do not overwrite each other, and a partial file is ignored', async () => {
   await Promise.all(
     ['worker1', 'worker2'].map((machine) => noteUndo(lab, 'x', 'drain', [{ do: 'uncordon', machine }])),
