@@ -154,3 +154,45 @@ esac`,
   })
   expect(await virtualbox.machines({ name: 'demo' })).toEqual([])
 })
+
+describe('a machine counts as off only in a state in which it cannot write', () => {
+  const demo = { name: 'demo' }
+
+  test.each([
+    { state: 1, on: true },
+    { state: 3, on: true },
+    { state: 4, on: true },
+    { state: 5, on: false },
+    { state: 6, on: false },
+    // Suspended by its own guest.
+    { state: 7, on: true },
+    { state: 0, on: true },
+  ])('libvirt reports the state $state: it may run: $on', async ({ state, on }) => {
+    setEnvironment({ LAB_STATE: await temporaryFolder() })
+    await onlyPrograms({
+      virsh: `echo "Domain: 'lab_demo_on'"; echo '  state.state=${String(state)}'; echo /; echo /`,
+    })
+    expect(await libvirt.machines(demo)).toMatchObject([{ name: 'on', running: on }])
+  })
+
+  test.each([
+    { state: 'running', on: true },
+    { state: 'paused', on: true },
+    { state: 'saving', on: true },
+    { state: 'onlinesnapshotting', on: true },
+    { state: 'restoring', on: true },
+    { state: 'poweroff', on: false },
+    { state: 'aborted', on: false },
+    { state: 'saved', on: false },
+    { state: 'gurumeditation', on: false },
+  ])('VirtualBox reports the state $state: it may run: $on', async ({ state, on }) => {
+    setEnvironment({ LAB_STATE: await temporaryFolder() })
+    await onlyPrograms({
+      VBoxManage: `case "$*" in
+  'list vms') echo '"lab_demo_on" {0b0e7a5c-0000-4000-8000-000000000001}' ;;
+  *) echo 'VMState="${state}"' ;;
+esac`,
+    })
+    expect(await virtualbox.machines(demo)).toMatchObject([{ name: 'on', running: on }])
+  })
+})

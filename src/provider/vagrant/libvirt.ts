@@ -31,10 +31,13 @@ const domainOf = (lab: LabId, machine: string): string => `${prefixOf(lab)}${mac
 
 const networkOf = (lab: LabId): string => `lab_${wordOf(lab)}`
 
-/** States and reasons of virDomainState, by number. */
-const running = ['1', '2', '3', '4']
-const pausedState = '3'
+/**
+ * States and reasons of virDomainState, by number. A domain in any other state than these two may write, also one that
+ * its guest has suspended and that wakes up again.
+ */
+const shutOff = '5'
 const crashed = '6'
+const pausedState = '3'
 const offReasons: Readonly<Record<string, string>> = {
   '1': 'shut down',
   '2': 'its power was cut',
@@ -83,6 +86,7 @@ const machines: Hypervisor['machines'] = async (lab) => {
     .map((values): Found => {
       const domain = values.get('domain') ?? ''
       const state = values.get('state.state') ?? ''
+      const on = state !== shutOff && state !== crashed
       const reason = values.get('state.reason') ?? ''
       const number = (key: string): number | undefined =>
         values.has(key) ? Number(values.get(key)) : undefined
@@ -90,9 +94,9 @@ const machines: Hypervisor['machines'] = async (lab) => {
       return {
         name: domain.slice(prefix.length),
         id: idOf.get(domain) ?? '',
-        running: running.includes(state),
+        running: on,
         ...(state === pausedState ? { paused: true } : {}),
-        detail: running.includes(state)
+        detail: on
           ? `domain ${domain}, number ${numberOf.get(domain) ?? 'unknown'}`
           : state === crashed
             ? 'it crashed'

@@ -40,15 +40,23 @@ const parseInfo = (text: string): ReadonlyMap<string, string> =>
     }),
   )
 
-/** VMState, as printed by showvminfo --machinereadable. */
-const running = ['running', 'paused', 'starting', 'stopping', 'livesnapshotting']
-const words: Readonly<Record<string, string>> = {
+/**
+ * VMState, as printed by showvminfo --machinereadable, of a machine that certainly does not run. In any other state,
+ * such as `saving` or `onlinesnapshotting`, it may write.
+ */
+const offWords: Readonly<Record<string, string>> = {
   poweroff: 'it is off',
   aborted: 'its power was cut, or VirtualBox ended',
   saved: 'its state is saved',
   'aborted-saved': 'its state was saved, then lost',
   gurumeditation: 'VirtualBox stopped it (guru meditation)',
+  teleported: 'it was moved to another host',
+  // Its settings cannot be read, so it cannot have been started.
+  inaccessible: 'VirtualBox cannot read it',
+  '': 'VirtualBox cannot read it',
 }
+
+const isOn = (info: ReadonlyMap<string, string>): boolean => !((info.get('VMState') ?? '') in offWords)
 
 /**
  * When the machine was last switched on, according to its log: `00:00:00.1 Log opened
@@ -84,7 +92,7 @@ const foundOf = async (
   }
   const info = parseInfo(said.stdout)
   const state = info.get('VMState') ?? ''
-  const on = running.includes(state)
+  const on = isOn(info)
   const since = on ? await startedAt(info.get('LogFldr') ?? '') : ''
   return {
     name: vm.slice(prefixOf(lab).length),
@@ -93,7 +101,7 @@ const foundOf = async (
     ...(state === 'paused' ? { paused: true } : {}),
     detail: on
       ? `VirtualBox machine ${vm}${since === '' ? '' : `, since ${since}`}`
-      : (words[state] ?? (state || 'VirtualBox cannot read it')),
+      : (offWords[state] ?? ''),
     memory: info.has('memory') ? Number(info.get('memory')) * 1024 ** 2 : undefined,
     cpus: info.has('cpus') ? Number(info.get('cpus')) : undefined,
   }
@@ -164,7 +172,7 @@ const unlocked = async (lab: LabId, machine: string): Promise<void> => {
   for (let tries = 0; tries < 50; tries++) {
     const { ok, stdout } = await tryManage('showvminfo', vmOf(lab, machine), '--machinereadable')
     const info = parseInfo(stdout)
-    if (ok && !info.has('SessionName') && !running.includes(info.get('VMState') ?? '')) return
+    if (ok && !info.has('SessionName') && !isOn(info)) return
     await delay(100)
   }
 }
