@@ -3,6 +3,7 @@ import { LabError } from '../error.js'
 import { freeSpace } from '../state.js'
 import { makeFolder } from '../trust.js'
 import type { Cache } from './cache.js'
+import { precedence } from './company.js'
 import type { Part } from './part.js'
 
 /**
@@ -11,10 +12,7 @@ import type { Part } from './part.js'
  * @param parts each listed after its inputs
  */
 export const spaceNeeded = (parts: readonly Part[]): number => {
-  const before = new Map<string, ReadonlySet<string>>()
-  for (const { id, needs } of parts)
-    before.set(id, new Set(needs.flatMap((need) => [need, ...(before.get(need) ?? [])])))
-  const comesBefore = (a: Part, b: Part): boolean => before.get(b.id)?.has(a.id) ?? false
+  const comesBefore = precedence(parts)
   const most = parts.map((part) => {
     const scratch = new Map<string, number>()
     for (const other of parts)

@@ -9,6 +9,7 @@ import { Interrupted, LabError, messageOf } from '../error.js'
 import type { Preparation } from './preparation.js'
 import { projectRoot } from '../package.js'
 import type { Cache } from './cache.js'
+import { type Company, companyOf } from './company.js'
 import { diagnose } from './diagnose.js'
 import { Making, NotPublished, type Order, type TellPart } from './making.js'
 import type { Part } from './part.js'
@@ -181,10 +182,11 @@ interface Workshop {
 const makeOne = async (
   { stock, cache, preparation, stop, signal, tellerOf }: Workshop,
   part: Part,
+  company: () => Company,
 ): Promise<void> => {
   const order = stock.orderOf(part)
   const tell = tellerOf(part)
-  const making = await Making.begin(order, { cache, tell, signal })
+  const making = await Making.begin(order, { cache, tell, signal, company })
   const { log } = making
   const lost = (): void =>
     stop.abort(
@@ -217,6 +219,10 @@ const makeOne = async (
 const makeAll = async (workshop: Workshop, urgency: ReadonlyMap<string, number>): Promise<void> => {
   const { stock, stop, signal } = workshop
   const running = new Map<Part, Promise<void>>()
+  // Fetching takes no processor.
+  const built = (part: Part): boolean => !stock.orderOf(part).source
+  const companyIn = (part: Part) => (): Company =>
+    companyOf(part, [...running.keys()].filter(built), stock.missing().filter(built))
   let failed: Error | undefined
   for (;;) {
     if (!signal.aborted) {
@@ -225,7 +231,7 @@ const makeAll = async (workshop: Workshop, urgency: ReadonlyMap<string, number>)
         const ready = stock.needsOf(part).every((id) => stock.has(id))
         const free = ![...running.keys()].some((other) => other.lane === part.lane)
         if (!ready || !free) continue
-        const work = makeOne(workshop, part).then(
+        const work = makeOne(workshop, part, companyIn(part)).then(
           () => {
             running.delete(part)
           },

@@ -5,6 +5,7 @@ import { finished } from 'node:stream/promises'
 import { LabError } from '../error.js'
 import type { Cache, Measurement } from './cache.js'
 import { diagnose } from './diagnose.js'
+import type { Company } from './company.js'
 import { Progress } from './estimate.js'
 import type { Build, Fetch, Part, RunOptions } from './part.js'
 import type { PartProgress } from './preparation.js'
@@ -29,12 +30,22 @@ export interface Order {
 /** Tells the state of one part. */
 export type TellPart = (update: Omit<PartProgress, 'part' | 'title' | 'index' | 'total'>) => void
 
+/** What the making of a part uses. */
+interface Around {
+  readonly cache: Cache
+  readonly tell: TellPart
+  readonly signal: AbortSignal
+  /** Asked about once a second. */
+  readonly company: () => Company
+}
+
 export class Making {
   readonly log: string
   readonly #order: Order
   readonly #cache: Cache
   readonly #tell: TellPart
   readonly #signal: AbortSignal
+  readonly #company: () => Company
   readonly #started = Date.now()
   readonly #sofar: Progress
   #lines = 0
@@ -42,21 +53,19 @@ export class Making {
 
   private constructor(
     order: Order,
-    { cache, tell, signal }: { cache: Cache; tell: TellPart; signal: AbortSignal },
+    { cache, tell, signal, company }: Around,
     { log, before }: { log: string; before: Measurement },
   ) {
     this.#order = order
     this.#cache = cache
     this.#tell = tell
     this.#signal = signal
+    this.#company = company
     this.#sofar = new Progress(before)
     this.log = log
   }
 
-  static async begin(
-    order: Order,
-    around: { cache: Cache; tell: TellPart; signal: AbortSignal },
-  ): Promise<Making> {
+  static async begin(order: Order, around: Around): Promise<Making> {
     const { part, source } = order
     return new Making(order, around, {
       log: await around.cache.log(source ? `${part.id}-fetch` : part.id),
@@ -95,7 +104,7 @@ export class Making {
 
   /** The speed of a download is not known in advance. */
   #progress(): Partial<PartProgress> {
-    return this.#order.source ? {} : this.#sofar.at(this.elapsed(), this.#lines)
+    return this.#order.source ? {} : this.#sofar.at(this.elapsed(), this.#lines, this.#company())
   }
 
   async #fill(out: string, work: string): Promise<void> {

@@ -3,6 +3,7 @@
  * processors.
  */
 import { describe, expect, test } from 'vitest'
+import type { Company } from '../../src/parts/company.js'
 import { Progress } from '../../src/parts/estimate.js'
 
 const before = { seconds: 240, lines: 3000 }
@@ -10,8 +11,12 @@ const before = { seconds: 240, lines: 3000 }
 /**
  * A build that gets this share, for each second, of the processor time that it had when it was measured; the
  * estimates, with the truth.
+ * @param companyAt the other builds that lab knows of; default: none, as when other programs use the processors
  */
-const built = (shareAt: (second: number) => number, lines = before.lines) => {
+const built = (
+  shareAt: (second: number) => number,
+  { lines = before.lines, companyAt }: { lines?: number; companyAt?: (second: number) => Company } = {},
+) => {
   const done: number[] = [0]
   for (let at = 0; (done.at(-1) ?? 0) < before.seconds; at++) done.push((done.at(-1) ?? 0) + shareAt(at))
   const progress = new Progress({ ...before, lines })
@@ -19,9 +24,13 @@ const built = (shareAt: (second: number) => number, lines = before.lines) => {
   return done.slice(1).map((work, index) => ({
     at: index + 1,
     left: end - index - 1,
-    ...progress.at(index + 1, Math.floor((work / before.seconds) * lines)),
+    ...progress.at(index + 1, Math.floor((work / before.seconds) * lines), companyAt?.(index + 1)),
   }))
 }
+
+/** A build beside others that lab starts and ends: how many there are in each second, and how many may come. */
+const builtBeside = (companyAt: (second: number) => Company) =>
+  built((second) => 1 / (1 + companyAt(second).beside), { companyAt })
 
 /** The factor by which the estimate was wrong; 1 if there was none. The last seconds do not count. */
 const errors = (said: ReturnType<typeof built>): readonly number[] =>
@@ -47,25 +56,48 @@ describe('the estimate of the time left in a build', () => {
   })
 
   test.each([
+    [1, 30, true],
     [2, 60, true],
-    // The build is so slow that the rest depends on whether the others end: no estimate is possible.
+    // The rest depends on whether the others end: no estimate is possible, neither before they start nor afterwards.
+    [3, 120, false],
     [7, 60, false],
     [10, 200, false],
   ])(
-    'the estimate is within a factor of two, or absent, once %i other builds have started after %i s',
+    'every estimate is within a factor of two when lab starts %i other builds after %i s, or none is shown',
     (others, after, told) => {
-      const said = built((second) => (second < after ? 1 : 1 / (1 + others)))
-      const wrong = errors(said.filter(({ at }) => at > after + 15))
+      const said = builtBeside((second) =>
+        second < after ? { beside: 0, coming: others } : { beside: others, coming: 0 },
+      )
+      const wrong = errors(said)
       expect(Math.max(1, ...wrong)).toBeLessThan(2)
       expect(wrong.length > 0).toBe(told)
     },
   )
 
-  test('the estimate is within a factor of two, or absent, once the other builds have ended', () => {
-    const said = built((second) => (second < 600 ? 1 / 10 : 1))
-    const wrong = errors(said.filter(({ at }) => at > 600 + 15))
-    expect(Math.max(1, ...wrong)).toBeLessThan(2)
+  test('every estimate is within a factor of two when nine other builds of lab have ended', () => {
+    const wrong = errors(builtBeside((second) => ({ beside: second < 600 ? 9 : 0, coming: 0 })))
+    expect(Math.max(...wrong)).toBeLessThan(2)
+    expect(wrong.length).toBeGreaterThan(100)
   })
+
+  test('every estimate is within a factor of two when builds of lab begin and end one after the other', () => {
+    for (const turn of [10, 40, 100, 250]) {
+      const said = builtBeside((second) => ({ beside: Math.floor(second / turn) % 3, coming: 2 }))
+      expect(Math.max(1, ...errors(said))).toBeLessThan(2)
+    }
+  })
+
+  test.each([1, 2, 3, 7, 10])(
+    'no wrong estimate is left 10 s after %i programs that lab does not know of have begun, or have ended',
+    (others) => {
+      for (let moment = 30; moment < 240; moment += 10) {
+        const begun = built((second) => (second < moment ? 1 : 1 / (1 + others)))
+        expect(Math.max(1, ...errors(begun.filter(({ at }) => at > moment + 10)))).toBeLessThan(2)
+        const ended = built((second) => (second < moment ? 1 / (1 + others) : 1))
+        expect(Math.max(1, ...errors(ended.filter(({ at }) => at > moment + 10)))).toBeLessThan(2)
+      }
+    },
+  )
 
   test('the estimate is absent after the build has printed nothing for a long time', () => {
     const progress = new Progress(before)
@@ -76,7 +108,7 @@ describe('the estimate of the time left in a build', () => {
   })
 
   test('the estimate is absent for a part that prints too little, and its bar follows the clock', () => {
-    const said = built(() => 1, 20)
+    const said = built(() => 1, { lines: 20 })
     expect(said.filter(({ remaining }) => remaining !== undefined)).toEqual([])
     expect(said[119]?.fraction).toBeCloseTo(0.5)
   })
@@ -91,6 +123,8 @@ describe('the estimate of the time left in a build', () => {
       for (let end = 20; end < 500; end += 20) {
         const said = built((second) => (second < end ? 1 / (1 + others) : 1))
         expect(Math.max(1, ...errors(said))).toBeLessThan(2)
+        const known = builtBeside((second) => ({ beside: second < end ? others : 0, coming: 0 }))
+        expect(Math.max(1, ...errors(known))).toBeLessThan(2)
       }
     },
   )

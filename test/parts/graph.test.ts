@@ -13,6 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { LabError } from '../../src/error.js'
 import { Cache } from '../../src/parts/cache.js'
+import { companyOf } from '../../src/parts/company.js'
 import { buildParts, hashesOf } from '../../src/parts/graph.js'
 import type { Fetch, Part } from '../../src/parts/part.js'
 import { spaceNeeded } from '../../src/parts/disk-space.js'
@@ -218,6 +219,22 @@ describe('building', () => {
     const parts = [meet('x', 'y'), meet('y', 'x'), alone('p'), alone('q')]
     await build(parts, ['x', 'y', 'p', 'q'])
     expect(readdirSync(join(cache.root, 'parts'))).toHaveLength(4)
+  })
+
+  test('a build knows which others run beside it, and which may begin before it ends', () => {
+    const part = (id: string, lane: string, ...needs: string[]): Part => fake({ id, lane, needs })
+    const [kernel, module, web, base, box] = [
+      part('kernel', 'kernel'),
+      part('module', 'kernel'),
+      part('web', 'images'),
+      part('base', 'base-disk', 'web'),
+      part('box', 'boxes', 'kernel', 'base'),
+    ] as const
+    const missing = [kernel, module, web, base, box]
+    // The module comes after the kernel, in its lane; the box needs the kernel.
+    expect(companyOf(kernel, [kernel, web], missing)).toEqual({ beside: 1, coming: 1 })
+    expect(companyOf(web, [kernel, web], missing)).toEqual({ beside: 1, coming: 0 })
+    expect(companyOf(kernel, [kernel, base], [kernel, module, base, box])).toEqual({ beside: 1, coming: 0 })
   })
 
   test('the part of a lane that most others wait for is built first', async () => {
