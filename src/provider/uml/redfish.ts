@@ -7,6 +7,7 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer, type Server } from 'node:https'
 import type { Identity } from './certificate.js'
+import { jsonOf } from './requests.js'
 
 export interface RedfishAccess {
   readonly username: string
@@ -106,20 +107,12 @@ const systemOf = ({ name, on }: { readonly name: string; readonly on: boolean })
   },
 })
 
-const bodyOf = async (request: IncomingMessage): Promise<unknown> => {
-  const chunks: Buffer[] = []
-  let size = 0
-  for await (const chunk of request) {
-    size += (chunk as Buffer).length
-    if (size > longestBody) throw new Refusal(413, 'GeneralError', `longer than ${String(longestBody)} bytes`)
-    chunks.push(chunk as Buffer)
-  }
-  try {
-    return JSON.parse(Buffer.concat(chunks).toString('utf8')) as unknown
-  } catch {
-    throw new Refusal(400, 'MalformedJSON', 'the body is not JSON')
-  }
-}
+const bodyOf = (request: IncomingMessage): Promise<unknown> =>
+  jsonOf(
+    request,
+    longestBody,
+    (status, message) => new Refusal(status, status === 413 ? 'GeneralError' : 'MalformedJSON', message),
+  )
 
 const answerTo = async (
   request: IncomingMessage,

@@ -99,21 +99,29 @@ export const forwardRequest = (value: unknown): { host: string; port: number } =
   return { host: value['host'], port: value['port'] }
 }
 
-/** The JSON of a request. @throws Refusal */
-export const bodyOf = async (request: IncomingMessage): Promise<unknown> => {
+/** The JSON of a request. @throws what `refuse` returns, with the status of the answer */
+export const jsonOf = async (
+  request: IncomingMessage,
+  longest: number,
+  refuse: (status: 400 | 413, message: string) => Error,
+): Promise<unknown> => {
   const chunks: Buffer[] = []
   let size = 0
   for await (const chunk of request) {
     size += (chunk as Buffer).length
-    if (size > longestBody) throw new Refusal(413, `longer than ${String(longestBody)} bytes`)
+    if (size > longest) throw refuse(413, `longer than ${String(longest)} bytes`)
     chunks.push(chunk as Buffer)
   }
   try {
     return JSON.parse(Buffer.concat(chunks).toString('utf8')) as unknown
   } catch {
-    throw new Refusal(400, 'the body is not JSON')
+    throw refuse(400, 'the body is not JSON')
   }
 }
+
+/** The JSON of a request. @throws Refusal */
+export const bodyOf = (request: IncomingMessage): Promise<unknown> =>
+  jsonOf(request, longestBody, (status, message) => new Refusal(status, message))
 
 /** The subject of a request: a route such as `PUT machines NAME`, the machine's name, and which run of it. */
 export interface Asked {
