@@ -1,93 +1,40 @@
-/** A fault and an experiment that this program does not have, each one record: a lab file names them, and they run. */
+/**
+ * A fault and an experiment are each one new file and one line in a list: this test adds both lines, a lab file names
+ * them, and they run.
+ */
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, expect, test, vi } from 'vitest'
-import { z } from 'zod'
 import type { Context } from '../../src/context.js'
-import { faultOfMachine } from '../../src/fault/fault.js'
-import { undoAct } from '../../src/fault/undo-act.js'
 import { noteUndo, readJournal } from '../../src/journal.js'
-import { lasting, where } from '../../src/lab/fault-machines.js'
 import type { FaultSpec } from '../../src/lab/fault-spec.js'
-import { readLab } from '../../src/lab/load.js'
-import { parseLab } from '../../src/lab/parse.js'
-import { jsonSchema } from '../../src/lab/schema.js'
-import { registry as known } from '../../src/registry.js'
+import { jsonSchema, parseLab, readLab, registry } from '../../src/registry.js'
 import { runReport } from '../../src/report/run.js'
 import { pathsOf } from '../../src/state.js'
-import type { Experiment } from '../../src/trial/experiment-context.js'
 import { runExperiment } from '../../src/trial/experiment.js'
-import type { Registry } from '../../src/trial/registry.js'
 import { undoAll } from '../../src/trial/undo.js'
 import { temporaryFolder } from '../helpers/folder.js'
 import { planWith } from '../helpers/plan.js'
+import { cooling } from './cooling.js'
+import { startingFan, still } from './fan-failure.js'
 
-/** The fans that are stopped in this world. */
-const still = new Set<string>()
-
-const startingFan = undoAct('start-fan', { fan: z.int() }, (_context, { machine }) => {
-  still.delete(machine)
-  return Promise.resolve()
+vi.mock('../../src/fault/faults.js', async (original) => {
+  const { faults }: typeof import('../../src/fault/faults.js') = await original()
+  return { faults: [...faults, (await import('./fan-failure.js')).fanFailure] }
+})
+vi.mock('../../src/course/experiments.js', async (original) => {
+  const { experiments }: typeof import('../../src/course/experiments.js') = await original()
+  return { experiments: [...experiments, (await import('./cooling.js')).cooling] }
 })
 
-const fields = {
-  machine: where(),
-  fan: z.int({ error: 'the number of a fan' }).meta({ description: 'Which fan.' }),
-  for: lasting,
-}
-
-declare module '../../src/lab/fault-spec.js' {
-  interface FaultFields {
-    'fan-failure': typeof fields
-  }
-}
-
-const fanFailure = faultOfMachine({
-  name: 'fan-failure',
-  description: 'Stops a fan of a machine. Healed by starting it.',
-  fields,
-  sensible: [['worker'], 'only workers have fans'],
-  undos: [startingFan],
-  aim: ({ on, names, spec, undo, each }) => ({
-    detail: `fan ${String(spec.fan)} of ${names} stopped`,
-    undo: undo((machine) => startingFan.of(machine, { fan: spec.fan })),
-    act: () => each(({ name }) => Promise.resolve(still.add(name))),
-    acting: {
-      title: `the fan of ${names} stands still`,
-      within: 1,
-      probe: () => Promise.resolve({ ok: on.every((name) => still.has(name)), saw: [...still].join() }),
-    },
-    gone: {
-      title: `the fan of ${names} turns`,
-      within: 1,
-      probe: () => Promise.resolve({ ok: on.every((name) => !still.has(name)), saw: [...still].join() }),
-    },
-  }),
-})
-
-const cooling: Experiment = {
-  name: 'cooling',
-  description: 'A worker stays cool while its fan stands still',
-  workers: 1,
-  run: async (context) => {
-    await context.fault({ fault: 'fan-failure', machine: 'worker1', fan: 2 })
-    context.claim('the worker is cool', { ok: still.has('worker1'), saw: '40 °C' })
-  },
-}
-
-const registry: Registry = {
-  faults: [...known.faults, fanFailure],
-  experiments: [...known.experiments, cooling],
-}
-
-const { lab: shipped } = await readLab('deployment', registry)
+const { lab: shipped } = await readLab('deployment')
 const text = (await readFile(shipped.file, 'utf8')).replace('experiments: [', 'experiments: [cooling, ')
 const withScenario = `${text}
 scenarios:
   - name: hot
     inject: [{ fault: fan-failure, machine: worker1, fan: 2, for: 5s }]
 `
-const lab = parseLab(withScenario, shipped.file, registry)
+const lab = parseLab(withScenario, shipped.file)
 
 const context = {
   lab,
@@ -116,7 +63,7 @@ beforeEach(async () => {
 test('a lab file may name a fault and an experiment from a registry of its own', () => {
   expect(lab.scenarios[0]?.inject).toEqual([{ fault: 'fan-failure', machine: 'worker1', fan: 2, for: 5000 }])
   expect(lab.experiments[0]).toEqual({ name: 'cooling', description: cooling.description })
-  expect(JSON.stringify(jsonSchema(registry))).toContain('Stops a fan of a machine.')
+  expect(JSON.stringify(jsonSchema())).toContain('Stops a fan of a machine.')
 })
 
 test('the type of a fault knows the fields of an added one, and no others', () => {
@@ -130,7 +77,7 @@ test('the type of a fault knows the fields of an added one, and no others', () =
 
 test('the rules for a lab file follow from the record of a fault', () => {
   const read = (inject: string): unknown =>
-    parseLab(withScenario.replace(/inject: .*/, `inject: [${inject}]`), shipped.file, registry)
+    parseLab(withScenario.replace(/inject: .*/, `inject: [${inject}]`), shipped.file)
   expect(() => read('{ fault: fan-failure, machine: master, fan: 1 }')).toThrow('only workers have fans')
   expect(() => read('{ fault: fan-failure, machine: worker1, fan: two }')).toThrow('the number of a fan')
   expect(() => read('{ fault: fan-failure, machine: worker1, fam: 1 }')).toThrow('fan')

@@ -3,24 +3,15 @@ import { PassThrough } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { expect, test } from 'vitest'
 import { runCommandLine } from '../../src/command-line/command-line.js'
-import { asJson, type Io, line, type Options, type Verb } from '../../src/command-line/verb.js'
+import { line } from '../../src/command-line/verb.js'
 import { verbs } from '../../src/command/verbs.js'
 
-/** Stands in for src/command/greet.ts. */
-const verb: Verb = {
-  words: { who: 'whom to greet' },
-  options: [asJson],
-  run: (who: string, options: Options, io: Io) => {
-    io.stdout.write(options.output === 'json' ? `{"hello":"${who}"}\n` : `hello ${who}\n`)
-    return 5
-  },
-}
 let loaded = 0
 const withGreet = [
   ...verbs,
   line('greet [options] <who>', 'greet somebody', () => {
     loaded++
-    return Promise.resolve({ verb })
+    return import('./greet.js')
   }),
 ]
 
