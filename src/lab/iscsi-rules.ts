@@ -121,75 +121,70 @@ export const serversOf = (target: {
   ...items(target.machines).map(([index, name]) => [['machines', index], name] as const),
 ]
 
-export function* targetRules(file: File): Found {
-  const machines = items(file.machines).map(([, machine]) => machine)
-  const iqns = new Taken<string>()
-  for (const [index, target] of items(file.iscsi?.targets)) {
-    const at = (...rest: Path): Path => ['iscsi', 'targets', index, ...rest]
-    if (lacks(target, 'machine') && lacks(target, 'machines'))
-      yield { path: at('machine'), message: `missing; expected ${wantedServer}, or machines, two of them` }
-    for (const [place, name] of serversOf(target)) {
-      const machine = machines.find((candidate) => candidate.name === name)
-      if (machine?.role && machine.role !== 'target') {
-        yield {
-          path: at(...place),
-          message: `${name} has the role ${machine.role}; expected a machine with the role target`,
-        }
-      } else if (!machine && machines.every((candidate) => candidate.name !== undefined)) {
-        const names = machines
-          .filter(({ role }) => role === 'target')
-          .map((candidate) => String(candidate.name))
-        const wanted = didYouMean(name, names) || '; expected one with the role target'
-        yield { path: at(...place), message: `no machine is named ${shown(name)}${wanted}` }
+type Target = ReturnType<typeof targetsOf>[number][1]
+type Machine = ReturnType<typeof machinesOf>[number]
+type At = (...rest: Path) => Path
+
+const targetsOf = (file: File) => items(file.iscsi?.targets)
+const machinesOf = (file: File) => items(file.machines).map(([, machine]) => machine)
+
+/** The machines that serve a target exist, and have the role for it. */
+function* serverRules(target: Target, machines: readonly Machine[], at: At): Found {
+  if (lacks(target, 'machine') && lacks(target, 'machines'))
+    yield { path: at('machine'), message: `missing; expected ${wantedServer}, or machines, two of them` }
+  for (const [place, name] of serversOf(target)) {
+    const machine = machines.find((candidate) => candidate.name === name)
+    if (machine?.role && machine.role !== 'target') {
+      yield {
+        path: at(...place),
+        message: `${name} has the role ${machine.role}; expected a machine with the role target`,
       }
+    } else if (!machine && machines.every((candidate) => candidate.name !== undefined)) {
+      const names = machines
+        .filter(({ role }) => role === 'target')
+        .map((candidate) => String(candidate.name))
+      const wanted = didYouMean(name, names) || '; expected one with the role target'
+      yield { path: at(...place), message: `no machine is named ${shown(name)}${wanted}` }
     }
-    const same = target.iqn === undefined ? undefined : iqns.by(target.iqn.toLowerCase(), at('iqn'))
-    if (same)
-      yield {
-        path: at('iqn'),
-        message: `${String(target.iqn)} is taken by ${pathText(same)}; every iSCSI name must be unique`,
-      }
-    const inUse = target.port === undefined ? undefined : portsInUse[target.port]
-    if (inUse !== undefined)
-      yield {
-        path: at('port'),
-        message: `${String(target.port)} is taken on the machine by ${inUse}; choose another port, such as ${String(defaults.port)}`,
-      }
-    const address = target.address ?? machines.find(({ name }) => name === target.machine)?.address
-    const portal = `${address ?? '192.168.56.70'}:${String(target.port ?? defaults.port)}`
-    for (const [, { lun }] of items(target.luns)) {
-      const link = byPathLink(portal, target.iqn ?? '', lun ?? 0)
-      if (link.length <= longestFileName) continue
-      yield {
-        path: at('iqn'),
-        message: `is too long by ${String(link.length - longestFileName)}: initiators know LUN ${String(lun)} by the link ${link.slice(0, 24)}…, and the name of a file has at most ${String(longestFileName)} bytes`,
-      }
-      break
+  }
+}
+
+/** The links by which initiators know the LUNs of a target have names that are short enough. */
+function* linkRules(target: Target, machines: readonly Machine[], at: At): Found {
+  const address = target.address ?? machines.find(({ name }) => name === target.machine)?.address
+  const portal = `${address ?? '192.168.56.70'}:${String(target.port ?? defaults.port)}`
+  for (const [, { lun }] of items(target.luns)) {
+    const link = byPathLink(portal, target.iqn ?? '', lun ?? 0)
+    if (link.length <= longestFileName) continue
+    yield {
+      path: at('iqn'),
+      message: `is too long by ${String(link.length - longestFileName)}: initiators know LUN ${String(lun)} by the link ${link.slice(0, 24)}…, and the name of a file has at most ${String(longestFileName)} bytes`,
     }
-    const { password, mutual } = target.chap ?? {}
-    if (mutual?.password !== undefined && mutual.password === password)
+    break
+  }
+}
+
+/** The LUNs of a target have numbers of their own, and a size that is possible. */
+function* targetLunRules(target: Target, at: At): Found {
+  const numbers = new Taken<number>()
+  for (const [place, { lun, size }] of items(target.luns)) {
+    const sameLun = lun === undefined ? undefined : numbers.by(lun, at('luns', place, 'lun'))
+    if (sameLun)
       yield {
-        path: at('chap', 'mutual', 'password'),
-        message:
-          'is also the password that initiators log in with, and open-iscsi refuses a target that answers with the same one; choose another',
+        path: at('luns', place, 'lun'),
+        message: `LUN ${String(lun)} is already taken by ${pathText(sameLun)}; choose another number`,
       }
-    const numbers = new Taken<number>()
-    for (const [place, { lun, size }] of items(target.luns)) {
-      const sameLun = lun === undefined ? undefined : numbers.by(lun, at('luns', place, 'lun'))
-      if (sameLun)
-        yield {
-          path: at('luns', place, 'lun'),
-          message: `LUN ${String(lun)} is already taken by ${pathText(sameLun)}; choose another number`,
-        }
-      if ((bytesOf(size ?? '') ?? 0) > 16 * 1024 ** 4) {
-        yield {
-          path: at('luns', place, 'size'),
-          message: `${String(size)} is too large; expected at most 16TiB`,
-        }
+    if ((bytesOf(size ?? '') ?? 0) > 16 * 1024 ** 4) {
+      yield {
+        path: at('luns', place, 'size'),
+        message: `${String(size)} is too large; expected at most 16TiB`,
       }
     }
   }
-  yield* diskRules(file)
+}
+
+/** Every machine with the role target serves one. */
+function* idleRules(file: File): Found {
   const targetsKnown =
     lacks(file, 'iscsi') ||
     file.iscsi?.targets?.every((target) => target?.machine !== undefined || target?.machines !== undefined)
@@ -205,6 +200,38 @@ export function* targetRules(file: File): Found {
       }
     }
   }
+}
+
+export function* targetRules(file: File): Found {
+  const machines = machinesOf(file)
+  const iqns = new Taken<string>()
+  for (const [index, target] of targetsOf(file)) {
+    const at: At = (...rest) => ['iscsi', 'targets', index, ...rest]
+    yield* serverRules(target, machines, at)
+    const same = target.iqn === undefined ? undefined : iqns.by(target.iqn.toLowerCase(), at('iqn'))
+    if (same)
+      yield {
+        path: at('iqn'),
+        message: `${String(target.iqn)} is taken by ${pathText(same)}; every iSCSI name must be unique`,
+      }
+    const inUse = target.port === undefined ? undefined : portsInUse[target.port]
+    if (inUse !== undefined)
+      yield {
+        path: at('port'),
+        message: `${String(target.port)} is taken on the machine by ${inUse}; choose another port, such as ${String(defaults.port)}`,
+      }
+    yield* linkRules(target, machines, at)
+    const { password, mutual } = target.chap ?? {}
+    if (mutual?.password !== undefined && mutual.password === password)
+      yield {
+        path: at('chap', 'mutual', 'password'),
+        message:
+          'is also the password that initiators log in with, and open-iscsi refuses a target that answers with the same one; choose another',
+      }
+    yield* targetLunRules(target, at)
+  }
+  yield* diskRules(file)
+  yield* idleRules(file)
 }
 
 export function* initiatorRules(file: File): Found {

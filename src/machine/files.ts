@@ -256,6 +256,76 @@ const endpointFiles = (lab: Lab, machine: MachineSpec): readonly MachineFile[] =
   ]
 }
 
+/** The files that only a control plane has. @param data what its kubeadm files are made of */
+const controlPlaneFiles = (
+  lab: Lab,
+  machine: MachineSpec,
+  { slowdown, data }: { readonly slowdown: number; readonly data: ReturnType<typeof kubernetesData> },
+): readonly MachineFile[] => {
+  const shared = lab.kubernetes?.endpoint !== undefined
+  return [
+    {
+      path: '/etc/lab/kubeadm-patches/kubeletconfiguration+merge.yaml',
+      content: render('machine/kubelet-patch.yaml', {
+        kubelet: { ...controlPlaneKubelet(slowdown), ...lab.kubernetes?.kubelet },
+      }),
+    },
+    {
+      path: '/etc/lab/kubeadm-patches/corednsdeployment+strategic.yaml',
+      content: render('machine/coredns-patch.yaml', { replicas: dnsReplicas }),
+    },
+    ...(slowdown === 1 ? [] : slowStaticPods(slowdown)),
+    ...(shared ? [...sharedStaticPods(slowdown), ...weightFiles()] : []),
+    ...endpointFiles(lab, machine),
+    ...(shared
+      ? [
+          {
+            path: '/etc/lab/kubeadm-join.yaml',
+            content: render('machine/kubeadm-join.yaml', data),
+            mode: 0o600,
+          },
+        ]
+      : []),
+  ]
+}
+
+/** The files that a machine has as a node of the cluster. */
+const nodeFiles = (lab: Lab, machine: MachineSpec, options: FileOptions): readonly MachineFile[] => {
+  const server = nfsServerOf(lab)
+  const data = kubernetesData(lab, machine, options)
+  const { slowdown = 1 } = options
+  return [
+    ...(server ? nfsClientFiles(server) : []),
+    ...(machine.iqn === undefined ? [] : lunGuardFiles(lab, machine)),
+    { path: '/etc/lab/node', content: `${machine.role}\n` },
+    ...(machine.role === 'control-plane' ? controlPlaneFiles(lab, machine, { slowdown, data }) : []),
+    {
+      path: '/etc/cni/net.d/10-lab.conflist',
+      content: render('machine/cni.conflist', { podRange: podRangeOf(lab, machine) }),
+    },
+    {
+      path: '/etc/lab/boot.d/10-routes',
+      content: render('machine/routes.sh', {
+        routes: nodesOf(lab)
+          .filter((other) => other !== machine)
+          .map((other) => ({
+            podRange: podRangeOf(lab, other),
+            via: machineNamed(lab, other.name).address,
+          })),
+      }),
+      mode: 0o755,
+    },
+    {
+      path: '/etc/lab/kubeadm.yaml',
+      content: render(
+        machine.role === 'control-plane' ? 'machine/kubeadm-init.yaml' : 'machine/kubeadm-join.yaml',
+        data,
+      ),
+      mode: 0o600,
+    },
+  ]
+}
+
 /** Every file that configures a machine as in the lab file; pure, so that the files can be shown and compared. */
 export const machineFiles = (
   lab: Lab,
@@ -296,67 +366,6 @@ export const machineFiles = (
     }),
   )
   if (machine.role === 'nfs') files.push(...nfsServerFiles(lab))
-  const server = nfsServerOf(lab)
-  if (nodesOf(lab).includes(machine)) {
-    if (server) files.push(...nfsClientFiles(server))
-    if (machine.iqn !== undefined) files.push(...lunGuardFiles(lab, machine))
-    const data = kubernetesData(lab, machine, options)
-    const { slowdown = 1 } = options
-    files.push(
-      { path: '/etc/lab/node', content: `${machine.role}\n` },
-      ...(machine.role === 'control-plane'
-        ? [
-            {
-              path: '/etc/lab/kubeadm-patches/kubeletconfiguration+merge.yaml',
-              content: render('machine/kubelet-patch.yaml', {
-                kubelet: { ...controlPlaneKubelet(slowdown), ...lab.kubernetes?.kubelet },
-              }),
-            },
-            {
-              path: '/etc/lab/kubeadm-patches/corednsdeployment+strategic.yaml',
-              content: render('machine/coredns-patch.yaml', { replicas: dnsReplicas }),
-            },
-            ...(slowdown === 1 ? [] : slowStaticPods(slowdown)),
-            ...(lab.kubernetes?.endpoint === undefined
-              ? []
-              : [...sharedStaticPods(slowdown), ...weightFiles()]),
-            ...endpointFiles(lab, machine),
-            ...(lab.kubernetes?.endpoint === undefined
-              ? []
-              : [
-                  {
-                    path: '/etc/lab/kubeadm-join.yaml',
-                    content: render('machine/kubeadm-join.yaml', data),
-                    mode: 0o600,
-                  },
-                ]),
-          ]
-        : []),
-      {
-        path: '/etc/cni/net.d/10-lab.conflist',
-        content: render('machine/cni.conflist', { podRange: podRangeOf(lab, machine) }),
-      },
-      {
-        path: '/etc/lab/boot.d/10-routes',
-        content: render('machine/routes.sh', {
-          routes: nodesOf(lab)
-            .filter((other) => other !== machine)
-            .map((other) => ({
-              podRange: podRangeOf(lab, other),
-              via: machineNamed(lab, other.name).address,
-            })),
-        }),
-        mode: 0o755,
-      },
-      {
-        path: '/etc/lab/kubeadm.yaml',
-        content: render(
-          machine.role === 'control-plane' ? 'machine/kubeadm-init.yaml' : 'machine/kubeadm-join.yaml',
-          data,
-        ),
-        mode: 0o600,
-      },
-    )
-  }
+  if (nodesOf(lab).includes(machine)) files.push(...nodeFiles(lab, machine, options))
   return files
 }

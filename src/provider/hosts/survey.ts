@@ -101,6 +101,35 @@ const tryPorts = async (
   }
 }
 
+/** Which of the other hosts a host cannot reach. */
+const reachOthers = async (from: Reached, all: readonly Reached[], signal: AbortSignal): Promise<Reached> => {
+  const { root } = from
+  const others = all.filter(({ spec }) => spec !== from.spec)
+  const tests = others.map((other) => {
+    // Its own SSH server listens at the address that this computer uses, unless there is a router in between.
+    const port = other.facts.ports.includes(other.spec.port) ? other.spec.port : 22
+    return `timeout ${String(reachTime)} bash -c ${quote(`exec 3<>/dev/tcp/${addressOf(other)}/${String(port)}`)} 2>/dev/null || echo ${other.spec.name}`
+  })
+  if (tests.length === 0) return from
+  const { stdout } = await root.exec(tests.map((test) => `{ ${test}; } &`).join('\n') + '\nwait', {
+    signal,
+    timeout: 60,
+  })
+  return { ...from, unreached: stdout.split('\n').filter(Boolean) }
+}
+
+/** The machines of a lab for which the file has no host. */
+const missingIn = (file: HostsFile, lab: Lab | undefined): readonly Finding[] =>
+  (lab?.machines ?? [])
+    .filter(({ name }) => !file.hosts.some((host) => host.name === name))
+    .map(({ name }): Finding => ({
+      host: name,
+      what: 'host',
+      level: 'refuse',
+      saw: `${file.file} has no host for it`,
+      fix: `${name}: { address: … } below hosts in ${file.file}`,
+    }))
+
 /** @param lab whose machines they will be; undefined: any lab */
 export const surveyHosts = async (
   file: HostsFile,
@@ -151,39 +180,14 @@ export const surveyHosts = async (
   }
   try {
     await Promise.all(wanted.map(ask))
-    const reached = await Promise.all(
-      asked.map(async (from): Promise<Reached> => {
-        const { root } = from
-        const others = asked.filter(({ spec }) => spec !== from.spec)
-        const tests = others.map((other) => {
-          // Its own SSH server listens at the address that this computer uses, unless there is a router in between.
-          const port = other.facts.ports.includes(other.spec.port) ? other.spec.port : 22
-          return `timeout ${String(reachTime)} bash -c ${quote(`exec 3<>/dev/tcp/${addressOf(other)}/${String(port)}`)} 2>/dev/null || echo ${other.spec.name}`
-        })
-        if (tests.length === 0) return from
-        const { stdout } = await root.exec(tests.map((test) => `{ ${test}; } &`).join('\n') + '\nwait', {
-          signal,
-          timeout: 60,
-        })
-        return { ...from, unreached: stdout.split('\n').filter(Boolean) }
-      }),
-    )
+    const reached = await Promise.all(asked.map((from) => reachOthers(from, asked, signal)))
     const shut = lab ? await tryPorts(reached, lab, signal) : undefined
     const hosts = reached.map(({ root: _root, ...from }): Asked => ({
       ...from,
       shut: shut?.get(from.spec.name) ?? [],
     }))
-    const missing = (lab?.machines ?? [])
-      .filter(({ name }) => !file.hosts.some((host) => host.name === name))
-      .map(({ name }): Finding => ({
-        host: name,
-        what: 'host',
-        level: 'refuse',
-        saw: `${file.file} has no host for it`,
-        fix: `${name}: { address: … } below hosts in ${file.file}`,
-      }))
     const inOrder = wanted.flatMap(({ name }) => hosts.filter(({ spec }) => spec.name === name))
-    const findings = [...missing, ...failed, ...judgeHosts(inOrder, lab), ...switches]
+    const findings = [...missingIn(file, lab), ...failed, ...judgeHosts(inOrder, lab), ...switches]
     const order = (lab?.machines ?? wanted).map(({ name }) => name)
     return { hosts: inOrder, findings: order.flatMap((name) => findings.filter(({ host }) => host === name)) }
   } finally {
