@@ -126,9 +126,7 @@ const watched = async (
       method,
       by: 'a test',
       suspended: async () => world.suspended,
-      fenced: (seen) => {
-        world.fenced.push(seen)
-      },
+      fenced: (seen) => void world.fenced.push(seen),
       notice: (text) => void world.notices.push(text),
       looked: (armed, _fencing, blind) => {
         world.armed = armed
