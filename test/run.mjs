@@ -153,6 +153,7 @@ const byWorth = ['iscsi-ha.test.ts', 'faults.test.ts']
 /** Together they take at least half an hour: run them by themselves if you change what they test. */
 const apart = [
   'class.test.ts',
+  'class-hosts.test.ts',
   'class-isolation.test.ts',
   'bundle.test.ts',
   'breakages.test.ts',

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { loadavg } from 'node:os'
 import { WebSocket } from 'ws'
 import type { Keeper, SeatState } from './keeper.js'
+import { byNumber } from './roster.js'
 
 export interface Board {
   readonly lab: string
@@ -46,14 +47,21 @@ export const tellGuests = ({ own, guests }: Desk): void => {
   for (const socket of own) say(socket, { guest: guests.size === 0 ? 'none' : joined ? 'join' : 'watch' })
 }
 
+/** Seats that other hosts keep. */
+export interface SeatsElsewhere {
+  seats(): Board['seats']
+}
+
 /** The desks of all seats, and the boards that show them. */
 export class Desks {
   readonly #keeper: Keeper
+  readonly #others: SeatsElsewhere
   readonly #desks = new Map<string, Desk>()
   readonly #boards = new Set<(board: Board) => void>()
 
-  constructor(keeper: Keeper) {
+  constructor(keeper: Keeper, others: SeatsElsewhere) {
     this.#keeper = keeper
+    this.#others = others
   }
 
   of(seat: string): Desk {
@@ -65,6 +73,15 @@ export class Desks {
   board(): Board {
     const { lab, until } = this.#keeper.wanted
     const { free, all } = memoryOf()
+    const here = this.#keeper.states().map((state) => {
+      const { hand, seen, own } = this.of(state.id)
+      return {
+        ...state,
+        hand,
+        windows: own.size,
+        ...(seen === undefined ? {} : { seen: new Date(seen).toISOString() }),
+      }
+    })
     return {
       lab,
       until,
@@ -72,15 +89,7 @@ export class Desks {
       load: loadavg()[0] ?? 0,
       memoryFree: free,
       memory: all,
-      seats: this.#keeper.states().map((state) => {
-        const { hand, seen, own } = this.of(state.id)
-        return {
-          ...state,
-          hand,
-          windows: own.size,
-          ...(seen === undefined ? {} : { seen: new Date(seen).toISOString() }),
-        }
-      }),
+      seats: [...here, ...this.#others.seats()].sort(byNumber),
     }
   }
 

@@ -1,6 +1,7 @@
 /** Cards for the tables: a page to print, with eight cards on a sheet of A4. */
 import { encode } from 'uqr'
 import { cardUrl, type ClassFile } from './class.js'
+import { byNumber } from './roster.js'
 
 const escaped = (text: string): string =>
   text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;')
@@ -31,20 +32,27 @@ export const qrSvg = (text: string): string => {
   return `<svg viewBox="0 0 ${String(size)} ${String(size)}" role="img" aria-label="${escaped(text)}" shape-rendering="crispEdges"><rect width="100%" height="100%" fill="#fff"/><path fill="#000" d="${squares.join('')}"/></svg>`
 }
 
-/** @param fingerprint of the gateway's certificate, as browsers show it: `AB:CD:…` */
-export const cardsPage = (wanted: ClassFile, fingerprint: string): string => {
-  const text = texts[wanted.language]
-  const card = ({ id, token }: ClassFile['seats'][number]): string => {
-    const url = cardUrl(wanted, token)
+/** Seats with the same gateway. */
+export interface CardsOf {
+  readonly class: ClassFile
+  /** Of the gateway's certificate, as browsers show it: `AB:CD:…`. */
+  readonly fingerprint: string
+}
+
+/** @param parts one for each host */
+export const cardsPage = ({ lab, language }: ClassFile, parts: readonly CardsOf[]): string => {
+  const text = texts[language]
+  const card = (part: ClassFile, { id, token }: ClassFile['seats'][number], fingerprint: string): string => {
+    const url = cardUrl(part, token)
     const [address, words] = [url.slice(0, url.lastIndexOf('/') + 1), token]
     return `<section><div><h2>${text.seat} ${escaped(id)}</h2><p>${text.open}</p><p class="address">${escaped(address)}<wbr><b>${escaped(words)}</b></p><p class="small">${text.once} ${text.fingerprint} ${escaped(fingerprint.slice(0, 23))}</p></div>${qrSvg(url)}</section>`
   }
   return `<!doctype html>
-<html lang="${wanted.language}">
+<html lang="${language}">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>${escaped(text.title(wanted.lab))}</title>
+<title>${escaped(text.title(lab))}</title>
 <style>
 @page { size: A4 portrait; margin: 8mm; }
 * { box-sizing: border-box; }
@@ -63,7 +71,13 @@ svg { width: 32mm; height: 32mm; flex: none; }
 </head>
 <body>
 <main>
-${wanted.seats.map(card).join('\n')}
+${parts
+  .flatMap(({ class: part, fingerprint }) =>
+    part.seats.map((seat) => ({ id: seat.id, html: card(part, seat, fingerprint) })),
+  )
+  .sort(byNumber)
+  .map(({ html }) => html)
+  .join('\n')}
 </main>
 </body>
 </html>

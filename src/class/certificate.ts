@@ -13,6 +13,9 @@ export interface Certificate {
   readonly fingerprint: string
 }
 
+/** As browsers show it: `AB:CD:…`. */
+export const fingerprintOf = (certificate: string): string => new X509Certificate(certificate).fingerprint256
+
 /** The common name of a certificate that lab made. */
 const ownName = 'lab class'
 

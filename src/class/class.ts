@@ -4,6 +4,7 @@
  *
  *   LAB_CLASSES/NAME/            belongs to root; other users cannot read it
  *     class.json                 ClassFile: the seats with their tokens
+ *     roster.json                the parts of the class on other hosts, if there are any
  *     names.csv                  the students' names, if the teacher writes them down; `lab class forget` removes it
  *     seats/07/home              the seat's home folder with its lab's state; belongs to the seat's user
  *     seats/07/home.ext4         the file system that is mounted there, if this host can mount files
@@ -27,7 +28,7 @@ const seat = z.strictObject({
   token: z.string(),
 })
 
-const classFile = z.strictObject({
+export const classFile = z.strictObject({
   schema: z.literal('lab.class/v1'),
   /** The lab's name, which is also the name of the class. */
   lab: z.string().regex(/^[a-z0-9-]+$/),
@@ -80,6 +81,8 @@ const classesRoot = (): string => {
 export interface ClassPaths {
   readonly root: string
   readonly file: string
+  /** The parts of the class on other hosts. */
+  readonly roster: string
   readonly names: string
   /** Held by the command that changes the class. */
   readonly lock: string
@@ -112,6 +115,7 @@ export const classPaths = (name: string): ClassPaths => {
   return {
     root,
     file: join(root, 'class.json'),
+    roster: join(root, 'roster.json'),
     names: join(root, 'names.csv'),
     lock: join(classesRoot(), `.${name}.lock`),
     gatewayLock: join(root, 'gateway.lock'),
@@ -215,6 +219,10 @@ export const seatsOf = (count: number, before: readonly Seat[] = []): readonly S
   })
 
 export const newSecret = (): string => randomBytes(32).toString('hex')
+
+/** Longer than the token of a seat: it opens all of them. */
+export const newTeacher = (): string =>
+  `${newToken(6)}-${randomBytes(4).toString('hex').replaceAll(/\d/g, 'x')}`
 
 /** The address on a card, which logs in. */
 export const cardUrl = ({ address, port }: ClassFile, token: string): string =>

@@ -1,11 +1,9 @@
 /** The desired state of a class: its present state, changed by what was typed. */
-import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { exitCodes, LabError } from '../error.js'
 import type { Lab } from '../lab/lab.js'
 import { listenAddress, reachableAt } from '../listen.js'
-import { type ClassFile, mostSeats, newSecret, seatsOf } from './class.js'
-import { newToken } from './tokens.js'
+import { type ClassFile, mostSeats, newSecret, newTeacher, seatsOf } from './class.js'
 
 /** What a teacher types: numbers are not checked yet. */
 export interface ClassRequest {
@@ -15,7 +13,7 @@ export interface ClassRequest {
   readonly hours?: string
   readonly lang?: 'en' | 'ja'
   readonly size?: 'full' | 'small'
-  /** Refused: a class runs on one host. */
+  /** A hosts.yaml: those hosts take a part of the seats. */
   readonly hosts?: string
 }
 
@@ -32,11 +30,6 @@ const wholeNumber = (text: string, what: string, most: number): number => {
 /** @throws LabError if a number is out of range, or a running class cannot be changed in this way */
 export const wantedClass = (lab: Lab, options: ClassRequest, before: ClassFile | undefined): ClassFile => {
   const count = wholeNumber(options.count, '--count', mostSeats)
-  if (options.hosts !== undefined)
-    throw new LabError('one-host', '--hosts: a class runs on one host, the one on which it is made', {
-      hint: `run a class on each host, with a part of the seats: lab class up ${lab.name} --count ${String(Math.ceil(count / 2))} --listen 0.0.0.0:8443`,
-      exitCode: exitCodes.usage,
-    })
   const { host, port } = listenAddress(
     options.listen ??
       (before
@@ -80,7 +73,7 @@ export const wantedClass = (lab: Lab, options: ClassRequest, before: ClassFile |
     size: options.size ?? before?.size ?? 'full',
     language: options.lang ?? before?.language ?? 'en',
     seats: [...seatsOf(count, before?.seats)],
-    teacher: before?.teacher ?? `${newToken(6)}-${randomBytes(4).toString('hex').replaceAll(/\d/g, 'x')}`,
+    teacher: before?.teacher ?? newTeacher(),
     secret: before?.secret ?? newSecret(),
     host,
     port,

@@ -11,6 +11,7 @@ import { cookieFor, cookieName, Guesses, holderOfCookie, holderOfToken, type Who
 import { type Board, Desks } from './board.js'
 import { attachTerminal, mostWaiting, sessions, type Window } from './browser-terminal.js'
 import type { Keeper } from './keeper.js'
+import { OtherGateways, relayTerminal } from './other-gateways.js'
 import { page, pageFiles, policy } from './pages.js'
 
 /** Concurrent terminals: of a student with several windows, and of the teacher. */
@@ -124,26 +125,26 @@ const serveState = (app: FastifyInstance, keeper: Keeper, desks: Desks, whoIs: W
   })
 }
 
-/** The terminal that a request asks for; undefined if it is refused. */
-const windowFor = (
-  request: IncomingMessage,
-  who: Who | undefined,
-  keeper: Keeper,
-  desks: Desks,
-): Window | undefined => {
+/** The query of a request for a terminal; undefined if it is refused, whoever sent it. */
+const queryOf = (request: IncomingMessage): URLSearchParams | undefined => {
   const url = new URL(request.url ?? '/', 'https://gateway')
   // Another site's page may open sockets to this server, and the browser sends the cookie along.
   const { origin, host = '' } = request.headers
-  if (!who || url.pathname !== '/terminal' || (origin !== undefined && origin !== `https://${host}`))
-    return undefined
-  const id = who === 'teacher' ? (url.searchParams.get('seat') ?? '') : who.seat
+  return url.pathname !== '/terminal' || (origin !== undefined && origin !== `https://${host}`)
+    ? undefined
+    : url.searchParams
+}
+
+/** The terminal on this host that is asked for; undefined if it is refused. */
+const windowFor = (query: URLSearchParams, who: Who, keeper: Keeper, desks: Desks): Window | undefined => {
+  const id = who === 'teacher' ? (query.get('seat') ?? '') : who.seat
   if (!keeper.wanted.seats.some((seat) => seat.id === id)) return undefined
   const { own, guests } = desks.of(id)
   if (own.size + guests.size >= mostTerminals) return undefined
   return {
     seat: { class: keeper.wanted, id },
-    mode: who === 'teacher' ? (url.searchParams.get('mode') === 'join' ? 'join' : 'watch') : 'own',
-    session: sessions.find((name) => name === url.searchParams.get('session')) ?? 'desk',
+    mode: who === 'teacher' ? (query.get('mode') === 'join' ? 'join' : 'watch') : 'own',
+    session: sessions.find((name) => name === query.get('session')) ?? 'desk',
   }
 }
 
@@ -152,12 +153,19 @@ const serveTerminals = (
   app: FastifyInstance,
   keeper: Keeper,
   desks: Desks,
+  others: OtherGateways,
   whoIs: WhoIs,
 ): WebSocketServer => {
   const sockets = new WebSocketServer({ noServer: true, maxPayload: longestMessage })
   app.server.on('upgrade', (request: IncomingMessage, stream: Duplex, head: Buffer) => {
     stream.on('error', () => stream.destroy())
-    const window = windowFor(request, whoIs(request), keeper, desks)
+    const [who, query] = [whoIs(request), queryOf(request)]
+    const part = who === 'teacher' && query ? others.partWith(query.get('seat') ?? '') : undefined
+    if (part && query) {
+      sockets.handleUpgrade(request, stream, head, (socket) => relayTerminal(socket, part, query))
+      return
+    }
+    const window = who && query ? windowFor(query, who, keeper, desks) : undefined
     if (!window) {
       stream.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
       return
@@ -180,14 +188,15 @@ export interface Gateway {
 export const openGateway = (
   keeper: Keeper,
   certificate: { readonly key: string; readonly cert: string },
+  others = new OtherGateways(),
 ): Gateway => {
-  const desks = new Desks(keeper)
+  const desks = new Desks(keeper, others)
   const whoIs: WhoIs = (request) => holderOfCookie(keeper.wanted, request.headers.cookie)
   const app = serverFor(certificate, whoIs)
   serveLogin(app, keeper)
   servePages(app, whoIs)
   serveState(app, keeper, desks, whoIs)
-  const sockets = serveTerminals(app, keeper, desks, whoIs)
+  const sockets = serveTerminals(app, keeper, desks, others, whoIs)
   const ticking = setInterval(() => {
     desks.tellBoards()
     if (Date.now() > Date.parse(keeper.wanted.until))

@@ -50,7 +50,7 @@ interface Kept {
 }
 
 /** The reason that a failed command prints, or else its last line. */
-const reasonIn = (text: string): string =>
+export const reasonIn = (text: string): string =>
   /^✖ (.*)$/m.exec(text)?.[1]?.trim() ?? text.trim().split('\n').at(-1)?.trim() ?? ''
 
 /** A reset may be requested while the lab comes up. */

@@ -9,12 +9,13 @@ import { holderOf } from '../lock.js'
 import { forgetUse, neededParts, noteUse } from '../parts/parts.js'
 import { writePrivate } from '../state.js'
 import { cardsPage } from './cards.js'
-import { certificateFor } from './certificate.js'
+import { certificateFor, fingerprintOf } from './certificate.js'
 import { projectRoot } from '../package.js'
 import { type ClassFile, classPaths, type ClassToEnd, writeClass } from './class.js'
 import { endGateway, refuseTaken, reloadGateway } from './gateway-process.js'
 import { whyNoLoop } from './home-disk.js'
 import { mostDisk, mostMemory } from './needs.js'
+import { readRoster } from './roster.js'
 import { refuseTooMany } from './room.js'
 import { leftOfSeat, removeSeat } from './seat.js'
 import { smallLab } from './smaller-lab.js'
@@ -34,6 +35,27 @@ export const refuseOwnFile = (name: string, { file }: Lab): void => {
 /** A file of each part that the seats need: that is how the use of a part is recorded. */
 const filesOfParts = (lab: Lab): readonly string[] =>
   neededParts({ images: imagesOf(lab) }).map(({ path }) => join(path, 'x'))
+
+/** The lab of a seat, and the text of its file if that is not the shipped one. */
+export const labOfSize = async (
+  full: Lab,
+  size: ClassFile['size'],
+  parse: (text: string, file: string) => Lab,
+): Promise<{ readonly lab: Lab; readonly text?: string }> => {
+  if (size === 'full') return { lab: full }
+  const text = smallLab(await readFile(full.file, 'utf8'))
+  return { lab: parse(text, full.file), text }
+}
+
+/** Writes the page with the cards of all seats whose gateway is known. */
+export const writeCards = async (wanted: ClassFile): Promise<void> => {
+  const { fingerprint } = await certificateFor(wanted.lab, wanted.address)
+  const others = ((await readRoster(wanted.lab))?.elsewhere ?? []).flatMap(({ class: part, certificate }) =>
+    certificate === undefined ? [] : { class: part, fingerprint: fingerprintOf(certificate) },
+  )
+  const page = cardsPage(wanted, [{ class: wanted, fingerprint }, ...others])
+  await writePrivate(classPaths(wanted.lab).cards, page)
+}
 
 /** How a class is made, beyond what its file says. */
 export interface Making {
@@ -58,8 +80,7 @@ export const makeClass = async (
 ): Promise<void> => {
   const paths = classPaths(wanted.lab)
   if (!(await holderOf(paths.gatewayLock))) await refuseTaken(wanted)
-  const small = wanted.size === 'small' ? smallLab(await readFile(full.file, 'utf8')) : undefined
-  const lab = small === undefined ? full : parse(small, full.file)
+  const { lab, text: small } = await labOfSize(full, wanted.size, parse)
   await refuseTooMany(lab, wanted, notice)
   await prepare()
   // Everything that can fail early has succeeded: only now is anything made.
@@ -74,8 +95,7 @@ export const makeClass = async (
   }
   // Seats cannot write to the cache, so their use of parts is recorded here.
   await noteUse(paths.root, filesOfParts(full))
-  const { fingerprint } = await certificateFor(wanted.lab, wanted.address)
-  await writePrivate(paths.cards, cardsPage(wanted, fingerprint))
+  await writeCards(wanted)
   await reloadGateway(wanted, signal)
 }
 

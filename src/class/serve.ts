@@ -8,6 +8,8 @@ import { otherAddress } from './gateway-process.js'
 import { Keeper } from './keeper.js'
 import { cannotListen } from '../listen.js'
 import { takeLock } from '../lock.js'
+import { OtherGateways } from './other-gateways.js'
+import { readRoster } from './roster.js'
 
 /** Keeps a class until the signal, or until a command ends it. */
 export const keepClass = async (wanted: ClassFile, signal: AbortSignal): Promise<void> => {
@@ -18,9 +20,11 @@ export const keepClass = async (wanted: ClassFile, signal: AbortSignal): Promise
     signal,
   })
   const keeper = new Keeper(wanted)
+  const others = new OtherGateways()
+  others.want((await readRoster(wanted.lab))?.elsewhere ?? [])
   const stop = new AbortController()
   try {
-    const gateway = openGateway(keeper, await certificateFor(wanted.lab, wanted.address))
+    const gateway = openGateway(keeper, await certificateFor(wanted.lab, wanted.address), others)
     try {
       await gateway.app.listen({ host: wanted.host, port: wanted.port })
     } catch (error) {
@@ -31,11 +35,13 @@ export const keepClass = async (wanted: ClassFile, signal: AbortSignal): Promise
       'POST /reload': async () => {
         const now = await readClass(wanted.lab)
         if (now) keeper.want(now)
+        others.want((await readRoster(wanted.lab))?.elsewhere ?? [])
       },
       'POST /reset': (body) => keeper.reset(String((body as { seat?: unknown }).seat)),
       'POST /stop': () => stop.abort(),
     })
     keeper.start()
+    others.start()
     const ended = AbortSignal.any([signal, stop.signal])
     if (!ended.aborted) await once(ended, 'abort')
     keeper.stop()
@@ -44,6 +50,7 @@ export const keepClass = async (wanted: ClassFile, signal: AbortSignal): Promise
     await gateway.close()
   } finally {
     keeper.stop()
+    others.stop()
     await release()
   }
 }

@@ -7,7 +7,9 @@ import { cardUrl, type ClassFile, classPaths, readClass } from '../class/class.j
 import { type ClassRequest, wantedClass } from '../class/desired.js'
 import type { Board } from '../class/board.js'
 import { untilSettled } from '../class/gateway-process.js'
-import { makeClass, refuseOwnFile } from '../class/make.js'
+import { labOfSize, makeClass, refuseOwnFile } from '../class/make.js'
+import { spareSeats } from '../class/room.js'
+import { readRoster, wholeClass } from '../class/roster.js'
 import { needRoot } from '../class/seat.js'
 import type { Io, Options } from '../command-line/verb.js'
 import { preparationOf, viewFor } from '../command-line/with-lab.js'
@@ -18,6 +20,7 @@ import { takeLock } from '../lock.js'
 import { chooseProvider } from '../provider/load.js'
 import { parseLab } from '../registry.js'
 import { makeFolder } from '../trust.js'
+import { joinOthers, spreadSeats } from './class-hosts.js'
 
 const summary = (wanted: ClassFile, { seats }: Board, seconds: number): string => {
   const ready = seats.filter(({ status }) => status === 'ready').length
@@ -43,7 +46,6 @@ export const up = async (name: string, options: Options & ClassRequest, io: Io):
   try {
     const lab = await loadLab(name)
     refuseOwnFile(name, lab)
-    const wanted = wantedClass(lab, options, await readClass(lab.name))
     const provider = await chooseProvider('uml', lab, io.signal)
     const { lock } = classPaths(lab.name)
     await makeFolder(dirname(lock), 0o755)
@@ -54,10 +56,22 @@ export const up = async (name: string, options: Options & ClassRequest, io: Io):
       wait: options.wait ? (who) => view.notice(`waiting for ${who}`) : undefined,
       signal: io.signal,
     })
+    let wanted: ClassFile
     try {
+      const [here, roster] = [await readClass(lab.name), await readRoster(lab.name)]
+      wanted = wantedClass(lab, options, here && wholeClass(here, roster))
+      const hosts = options.hosts ?? roster?.hosts
+      const spare = async (): Promise<number> =>
+        spareSeats((await labOfSize(lab, wanted.size, parseLab)).lab, here)
+      const spread =
+        hosts === undefined
+          ? undefined
+          : await spreadSeats(wanted, hosts, { here, roster }, spare, options, io)
       const prepare = (): Promise<void> =>
         prepareParts(lab, provider, { ...options, ask: io.ask }, preparationOf(io, view))
-      await makeClass(lab, wanted, { parse: parseLab, prepare, notice, signal: io.signal })
+      const making = { parse: parseLab, prepare, notice, signal: io.signal }
+      await makeClass(lab, spread?.here ?? wanted, making)
+      if (spread) await joinOthers(spread, options, io, notice)
     } finally {
       await release()
     }

@@ -2,7 +2,6 @@ import { Option } from 'commander'
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { forEachAtOnce } from '../concurrent.js'
-import { certificateFor } from '../class/certificate.js'
 import { cardUrl, type ClassFile, classPaths, classToEnd, theClass, writeClass } from '../class/class.js'
 import { callControl } from '../class/control-socket.js'
 import { resultsCsv, resultsJunit } from '../class/results.js'
@@ -17,6 +16,8 @@ import { syncFolder } from '../state.js'
 import { dirname } from 'node:path'
 import { printJson } from '../command-line/json.js'
 import { loadLab } from '../lifecycle/load-lab.js'
+import { entranceOf, extendElsewhere, leaveOthers, resetElsewhere, wholeOf } from './class-hosts.js'
+import { verbs as partVerbs } from './class-part.js'
 import { up } from './class-up.js'
 import {
   asJson,
@@ -72,11 +73,14 @@ const visitsAtOnce = 2
 
 const verify = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
   needRoot()
-  const wanted = await theClass(options.lab)
-  const { cert } = await certificateFor(wanted.lab, wanted.address)
+  const here = await theClass(options.lab)
+  const wanted = await wholeOf(here)
   const visits: (Visit & { readonly id: string })[] = []
-  await forEachAtOnce(wanted.seats, visitsAtOnce, async ({ id, token }) => {
-    const came = await visitSeat(cardUrl(wanted, token), cert, wanted.lab, verifyDeadline, io.signal)
+  await forEachAtOnce(wanted.seats, visitsAtOnce, async ({ id }) => {
+    const entrance = await entranceOf(here, id)
+    const came = entrance
+      ? await visitSeat(entrance.url, entrance.certificate, wanted.lab, verifyDeadline, io.signal)
+      : { ok: false, saw: 'its host has not joined: lab class up again', failed: [], seconds: 0 }
     visits.push({ id, ...came })
     if (options.output !== 'json')
       io.stdout.write(
@@ -112,7 +116,12 @@ const seatIn = (wanted: ClassFile, typed: string): string => {
 const reset = async (typed: string, options: ClassOptions, io: Io): Promise<ExitCode> => {
   needRoot()
   const wanted = await theClass(options.lab)
-  const id = seatIn(wanted, typed)
+  const id = seatIn(await wholeOf(wanted), typed)
+  const told = await resetElsewhere(wanted, id, io)
+  if (told !== undefined) {
+    io.stdout.write(told)
+    return exitCodes.ok
+  }
   const began = Date.now()
   await callControl(classPaths(wanted.lab).socket, 'POST', '/reset', { seat: id })
   for (;;) {
@@ -143,6 +152,7 @@ const extend = async (minutes: string, options: ClassOptions, io: Io): Promise<E
   const until = new Date(Math.max(Date.now(), Date.parse(wanted.until)) + more * 60_000).toISOString()
   await writeClass({ ...wanted, until })
   await callControl(classPaths(wanted.lab).socket, 'POST', '/reload')
+  await extendElsewhere({ ...wanted, until }, io)
   io.stdout.write(`The class ${wanted.lab} continues until ${until}\n`)
   return exitCodes.ok
 }
@@ -185,10 +195,11 @@ const down = async (options: ClassOptions & { readonly results?: string }, io: I
       await writeFile(options.results, resultsCsv(await boardOf(wanted)))
       io.stdout.write(`${options.results} has the results\n`)
     }
+    const elsewhere = await leaveOthers(wanted.lab, io)
     await removeSeats(wanted)
     await removeClass(await loadLab(wanted.lab))
     io.stdout.write(
-      `${String(wanted.seats.length)} seats, 0 left: no accounts, processes, namespaces, mounts or files\n`,
+      `${String(wanted.seats.length + elsewhere)} seats, 0 left: no accounts, processes, namespaces, mounts or files\n`,
     )
     return exitCodes.ok
   } finally {
@@ -206,7 +217,7 @@ const lines = (usage: string, does: string, verb: Verb): VerbLine =>
   line(usage, does, () => Promise.resolve({ verb }))
 
 export const verbs: readonly VerbLine[] = [
-  lines('up [options] <lab>', 'make a class of seats on this host, or bring its seats back', {
+  lines('up [options] <lab>', 'make a class of seats, or bring its seats back', {
     options: [
       new Option('--count <number>', 'the number of seats').makeOptionMandatory(),
       new Option('--listen <address:port>', 'the address of the gateway; default: 127.0.0.1:8443'),
@@ -214,8 +225,7 @@ export const verbs: readonly VerbLine[] = [
       new Option('--hours <hours>', 'how many hours tokens are valid; default: 10'),
       new Option('--lang <language>', 'the language of cards and pages; default: en').choices(['en', 'ja']),
       new Option('--size <size>', 'small: less memory for each machine').choices(['full', 'small']),
-      // Other commands have it, so people try it here.
-      new Option('--hosts <file>').hideHelp(),
+      new Option('--hosts <file>', 'a hosts.yaml: more hosts, which take a part of the seats'),
       ...withSource,
       withWait,
     ],
@@ -260,4 +270,5 @@ export const verbs: readonly VerbLine[] = [
     run: down,
   }),
   lines('serve [options]', '', { options: [withClass], run: serve }),
+  ...partVerbs,
 ]

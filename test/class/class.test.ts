@@ -218,13 +218,13 @@ test('progress is read from the lines of lab learn, and incomplete lines are lef
 describe('cards', () => {
   test('cards have the number, address, words and code of every seat, in English and in Japanese', () => {
     const now = wanted(9)
-    const page = cardsPage(now, 'AB:CD')
+    const page = cardsPage(now, [{ class: now, fingerprint: 'AB:CD' }])
     expect(page.match(/<section>/g)).toHaveLength(9)
     for (const { id, token } of now.seats) {
       expect(page).toContain(`Seat ${id}`)
       expect(page).toContain(qrSvg(cardUrl(now, token)))
     }
-    expect(cardsPage({ ...now, language: 'ja' }, '')).toContain('座席 01')
+    expect(cardsPage({ ...now, language: 'ja' }, [{ class: now, fingerprint: '' }])).toContain('座席 01')
     expect(page).not.toMatch(/<script|https?:\/\/(?!192\.168\.1\.5)/)
     expect(cardUrl({ ...now, address: 'fd00::1' }, 'x')).toBe('https://[fd00::1]:8443/x')
   })
@@ -276,16 +276,6 @@ test('a gateway needs a port of its own, because it is on the cards', async () =
   const lab = await loadLab('iscsi')
   expect(() => wantedClass(lab, { count: '2', listen: '127.0.0.1:0' }, undefined)).toThrow(
     /a port of its own/,
-  )
-})
-
-test('a class on several hosts is refused, and the hint is a class on each', async () => {
-  const lab = await loadLab('iscsi')
-  expect(() => wantedClass(lab, { count: '30', hosts: 'hosts.yaml' }, undefined)).toThrow(
-    expect.objectContaining({
-      message: '--hosts: a class runs on one host, the one on which it is made',
-      hint: expect.stringContaining('lab class up iscsi --count 15') as string,
-    }),
   )
 })
 
