@@ -169,8 +169,16 @@ export const classNames = async (): Promise<readonly string[]> =>
     .filter((entry) => entry.isDirectory())
     .map(({ name }) => name)
 
+const hasFile = (name: string): boolean => existsSync(classPaths(name).file)
+
+/** Of a class whose file somebody has removed, or of one that was removed only in part. */
+const hasSeats = (name: string): boolean => existsSync(join(classPaths(name).root, 'seats'))
+
 /** The name of the class that is meant. @throws LabError `no-class`, `which-class` */
-const nameOfClass = async (named: string | undefined): Promise<string> => {
+const nameOfClass = async (
+  named: string | undefined,
+  isThere: (name: string) => boolean = hasFile,
+): Promise<string> => {
   const names = await classNames()
   const [only] = names
   const name = named ?? (names.length === 1 ? only : undefined)
@@ -179,7 +187,7 @@ const nameOfClass = async (named: string | undefined): Promise<string> => {
       hint: `--lab ${only ?? ''}`,
       exitCode: exitCodes.usage,
     })
-  if (name === undefined || !existsSync(classPaths(name).file))
+  if (name === undefined || !isThere(name))
     throw new LabError(
       'no-class',
       name === undefined ? 'there is no class here' : `there is no class ${name}`,
@@ -199,16 +207,19 @@ export const theClass = async (named: string | undefined): Promise<ClassFile> =>
   return found
 }
 
-/** The class that should end, also if this version cannot read its file: then its seats are those that have folders. */
+/**
+ * The class that should end, also if this version cannot read its file, or somebody has removed that: then its seats are
+ * those that have folders.
+ */
 export const classToEnd = async (named: string | undefined): Promise<ClassToEnd> => {
-  const lab = await nameOfClass(named)
-  try {
-    return await theClass(lab)
-  } catch (error) {
+  const lab = await nameOfClass(named, (name) => hasFile(name) || hasSeats(name))
+  const found = await readClass(lab).catch((error: unknown) => {
     if (!(error instanceof LabError) || error.code !== 'bad-class') throw error
-    const ids = await readdir(join(classPaths(lab).root, 'seats')).catch(() => [])
-    return { lab, seats: ids.filter((id) => seatId.test(id)).map((id) => ({ id })) }
-  }
+    return undefined
+  })
+  if (found) return found
+  const ids = await readdir(join(classPaths(lab).root, 'seats')).catch(() => [])
+  return { lab, seats: ids.filter((id) => seatId.test(id)).map((id) => ({ id })) }
 }
 
 /** Seats 01 to N; those of `before` keep their tokens. */

@@ -1,5 +1,6 @@
 /** The process that keeps a class: the gateway, and the keeper of the seats. Started by `lab class up`. */
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { certificateFor } from './certificate.js'
 import { type ClassFile, classPaths, readClass } from './class.js'
 import { serveControl } from './control-socket.js'
@@ -11,7 +12,10 @@ import { takeLock } from '../lock.js'
 import { OtherGateways } from './other-gateways.js'
 import { readRoster } from './roster.js'
 
-/** Keeps a class until the signal, or until a command ends it. */
+/** Milliseconds between two looks at whether the class is still there. */
+const period = 1000
+
+/** Keeps a class until the signal, until a command ends it, or until somebody has removed its file. */
 export const keepClass = async (wanted: ClassFile, signal: AbortSignal): Promise<void> => {
   const paths = classPaths(wanted.lab)
   const release = await takeLock(paths.gatewayLock, {
@@ -23,6 +27,10 @@ export const keepClass = async (wanted: ClassFile, signal: AbortSignal): Promise
   const others = new OtherGateways()
   others.want((await readRoster(wanted.lab))?.elsewhere ?? [])
   const stop = new AbortController()
+  // Otherwise it would open seats again in a folder that nobody ends.
+  const looking = setInterval(() => {
+    if (!existsSync(paths.file)) stop.abort()
+  }, period)
   try {
     const gateway = openGateway(keeper, await certificateFor(wanted.lab, wanted.address), others)
     try {
@@ -49,6 +57,7 @@ export const keepClass = async (wanted: ClassFile, signal: AbortSignal): Promise
     control.closeAllConnections()
     await gateway.close()
   } finally {
+    clearInterval(looking)
     keeper.stop()
     others.stop()
     await release()

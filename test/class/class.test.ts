@@ -1,5 +1,5 @@
 /** The parts of a class that need no seat: budget, tokens, cookies, terminal lines, progress, cards. */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
@@ -284,7 +284,7 @@ test('tests that choose no folder for their classes find and make none among tho
   expect(new Desk().env['LAB_CLASSES']).toContain(tmpdir())
 })
 
-test('a class whose file this version cannot read can be ended: its seats are those that have folders', async () => {
+test('a class whose file cannot be read, or was removed, can be ended: its seats are those that have folders', async () => {
   const folder = await temporaryFolder()
   vi.stubEnv('LAB_CLASSES', folder)
   await writeClass(wanted())
@@ -295,6 +295,10 @@ test('a class whose file this version cannot read can be ended: its seats are th
     code: 'bad-class',
     hint: 'lab class down --lab iscsi',
   })
-  expect(await classToEnd(undefined)).toEqual({ lab: 'iscsi', seats: [{ id: '01' }, { id: '07' }] })
+  const known = { lab: 'iscsi', seats: [{ id: '01' }, { id: '07' }] }
+  expect(await classToEnd(undefined)).toEqual(known)
+  rmSync(join(folder, 'iscsi', 'class.json'))
+  await expect(theClass(undefined)).rejects.toMatchObject({ code: 'no-class' })
+  expect(await classToEnd(undefined)).toEqual(known)
   vi.unstubAllEnvs()
 })

@@ -1,11 +1,21 @@
 /** The process that keeps a class. */
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { execa } from 'execa'
 import { afterEach, expect, test, vi } from 'vitest'
-import { classPaths } from '../../src/class/class.js'
-import { startGateway } from '../../src/class/gateway-process.js'
+import { type ClassFile, classPaths, newSecret, writeClass } from '../../src/class/class.js'
+import { boardSoon, startGateway } from '../../src/class/gateway-process.js'
+import { keepClass } from '../../src/class/serve.js'
+import { temporaryFolder } from '../helpers/folder.js'
+
+const { port } = await new Promise<AddressInfo>((resolve) => {
+  const server = createServer().listen(0, '127.0.0.1', () => {
+    const address = server.address() as AddressInfo
+    server.close(() => resolve(address))
+  })
+})
 
 afterEach(() => {
   vi.unstubAllEnvs()
@@ -38,3 +48,30 @@ test(
     )
   },
 )
+
+test('a running gateway ends when somebody has removed the file of the class, so it opens no seat again', async () => {
+  vi.stubEnv('LAB_CLASSES', await temporaryFolder())
+  const wanted: ClassFile = {
+    schema: 'lab.class/v1',
+    lab: 'iscsi',
+    from: 'iscsi',
+    size: 'full',
+    language: 'en',
+    seats: [],
+    teacher: 'a-b-c-d-e-f',
+    secret: newSecret(),
+    host: '127.0.0.1',
+    port,
+    address: '127.0.0.1',
+    until: new Date(Date.now() + 3_600_000).toISOString(),
+  }
+  await writeClass(wanted)
+  const { signal } = new AbortController()
+  const kept = keepClass(wanted, signal)
+  expect((await boardSoon('iscsi', signal)).seats).toEqual([])
+  await rm(classPaths('iscsi').file)
+  await kept
+  await expect(fetch(`https://127.0.0.1:${String(port)}/`)).rejects.toMatchObject({
+    cause: { code: 'ECONNREFUSED' },
+  })
+})
