@@ -45,15 +45,24 @@ const sharedArgs = (slowdown: number): Args => {
 }
 
 /**
- * `failover: fast`. A kubelet renews its lease at a quarter of the lease duration, so every 2 s; a node is lost after
- * 8 s without a renewal, which is four missed ones; nodes are checked every second; and the pods are evicted one
- * second later. Emulated machines get all but the last multiplied by their factor, since a kubelet that is merely
- * slow must not be lost. The defaults are 10 s, 50 s, 5 s and 300 s.
+ * Seconds of silence after which a node is lost. While the API server has no holder, or etcd no leader, no node can
+ * report, although all are well: one that is counted as lost then has its pods taken out of their Services, until its
+ * kubelet reports them again, up to 10 s later. That happened to the database while only a control plane was away.
+ * Several control planes may take 10 s until they accept writes again, a controller manager that still leads then has
+ * not been renewed for as long, and a kubelet may need two attempts of 2 s each, and 2 s in between.
  */
-const fastArgs = (slowdown: number): Args => ({
+const lostAfter = ({ kubernetes }: Lab): number => (kubernetes?.endpoint === undefined ? 8 : 20)
+
+/**
+ * `failover: fast`. A kubelet renews its lease at a quarter of the lease duration, so every 2 s; a node is lost after
+ * 8 s without a renewal, which is four missed ones, or later (`lostAfter`); nodes are checked every second; and the
+ * pods are evicted one second later. Emulated machines get all but the last multiplied by their factor, since a kubelet
+ * that is merely slow must not be lost. The defaults are 10 s, 50 s, 5 s and 300 s.
+ */
+const fastArgs = (lab: Lab, slowdown: number): Args => ({
   apiServer: { 'default-not-ready-toleration-seconds': '1', 'default-unreachable-toleration-seconds': '1' },
   controllerManager: {
-    'node-monitor-grace-period': `${String(8 * slowdown)}s`,
+    'node-monitor-grace-period': `${String(lostAfter(lab) * slowdown)}s`,
     'node-monitor-period': `${String(slowdown)}s`,
   },
   scheduler: {},
@@ -205,7 +214,7 @@ export const kubernetesData = (
         component,
         Object.entries({
           ...(lab.kubernetes?.endpoint === undefined ? defaultArgs : sharedArgs(slowdown))[component],
-          ...(lab.failover === 'fast' ? fastArgs(slowdown)[component] : {}),
+          ...(lab.failover === 'fast' ? fastArgs(lab, slowdown)[component] : {}),
           ...(lab.fencing !== 'none' && component === 'apiServer' ? fencedArgs : {}),
           ...(component === 'apiServer' ? patientArgs(lab, slowdown) : {}),
           ...lab.kubernetes?.[component],

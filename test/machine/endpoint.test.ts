@@ -69,6 +69,14 @@ describe('kubeadm', () => {
     expect(contentOf(lab, 'master1', '/etc/lab/kubeadm.yaml')).not.toContain('leader-elect-')
   })
 
+  it('kubeadm lets a node be silent for longer if several control planes share an address, since no node can report while they agree on a new holder or leader', () => {
+    const config = contentOf(lab, 'master1', '/etc/lab/kubeadm.yaml')
+    const [, seconds] = /"node-monitor-grace-period","value":"(\d+)s"/.exec(config) ?? []
+    // The API may be away for 10 s, and a kubelet may need 8 s more until it has renewed its lease.
+    expect(Number(seconds)).toBeGreaterThanOrEqual(18)
+    expect(config).toContain('nodeLeaseDurationSeconds: 8')
+  })
+
   it('kubeadm joins a master as a control plane, and a worker as a worker', () => {
     const [master] = documents(contentOf(lab, 'master3', '/etc/lab/kubeadm-join.yaml'))
     expect(master).toMatchObject({
