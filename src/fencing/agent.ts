@@ -80,6 +80,7 @@ class Agent {
     const { lab, provider } = context
     this.#workers = new Workers(
       machinesWith(lab, 'worker').map(({ name }) => name),
+      lab.failover,
       provider,
     )
     this.#confirmed = new Set(watching.confirmed)
@@ -195,7 +196,8 @@ class Agent {
 
 /**
  * Fences every lost worker until the signal. A worker is lost when its provider reports it as off, or when Kubernetes
- * calls it not ready although it may still write; if the kubelet itself reports that, only after `ownWordStands`.
+ * calls it not ready although it may still write, and has heard another worker all the time; if the kubelet itself
+ * reports that, only after `ownWordStands`.
  * Only a worker that was seen ready in this boot can be lost, and a fenced one is left alone. While no other worker
  * is ready, none could take over, so none is fenced. A fence that was recorded but never confirmed is continued,
  * whoever began it.

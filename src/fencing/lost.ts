@@ -3,6 +3,7 @@
  * counts as lost.
  */
 import type { NotedFence } from '../journal.js'
+import type { Failover } from '../lab/lab.js'
 import type { WatchEvent } from '../machine/kubectl.js'
 import type { MachineState, Provider } from '../provider/provider.js'
 
@@ -18,9 +19,21 @@ const ownWordStands = 15_000
  */
 const settling = 30_000
 
+/**
+ * Milliseconds for which a worker must be silent while another one is ready all the time. If the API server itself
+ * hears nobody, all workers fall silent, but not at the same moment: each kubelet had renewed its lease at a time of its
+ * own, and the node controller looks at them once a period. `failover: fast`: every 2 s, and every second; by default
+ * every 10 s and 5 s.
+ */
+const apart: Readonly<Record<Failover, number>> = { fast: 4000, default: 16_000 }
+
 /** A worker, as Kubernetes and the provider see it. */
 interface Seen {
   readonly ready: boolean
+  /** Since when it has been ready, or not, by `performance.now`; -Infinity: since before it was first seen ready. */
+  readonly since: number
+  /** When Kubernetes says that this began, by its clock. It shows that a worker was away while nobody could watch. */
+  readonly turned: string | undefined
   /** Since when the kubelet has reported itself as not ready, by `performance.now`; undefined if it does not. */
   readonly refusing: number | undefined
   /** Changes with every boot. */
@@ -37,13 +50,18 @@ interface Run {
 
 /** The part of a node's status that says how it is. */
 interface NodeStatus {
-  readonly conditions?: readonly { readonly type: string; readonly status: string }[]
+  readonly conditions?: readonly {
+    readonly type: string
+    readonly status: string
+    readonly lastTransitionTime?: string
+  }[]
   readonly nodeInfo?: { readonly bootID?: string }
 }
 
 export class Workers {
   readonly #names: readonly string[]
   readonly #slowdown: number
+  readonly #apart: number
   readonly #silentMayRun: boolean
   readonly #nodes = new Map<string, Seen>()
   readonly #runs = new Map<string, Run>()
@@ -56,10 +74,12 @@ export class Workers {
 
   constructor(
     names: readonly string[],
+    failover: Failover,
     { slowdown = 1, silentMayRun = false }: Pick<Provider, 'slowdown' | 'silentMayRun'> = {},
   ) {
     this.#names = names
     this.#slowdown = slowdown
+    this.#apart = apart[failover] * slowdown
     this.#silentMayRun = silentMayRun
   }
 
@@ -89,10 +109,19 @@ export class Workers {
     if (type !== 'ADDED' && type !== 'MODIFIED') return
     const { conditions, nodeInfo } = object['status'] as NodeStatus
     // Status Unknown comes from the control plane, about a silent kubelet.
-    const status = conditions?.find((each) => each.type === 'Ready')?.status
+    const { status, lastTransitionTime: turned } = conditions?.find(({ type }) => type === 'Ready') ?? {}
+    const known = this.#nodes.get(name)
+    const ready = status === 'True'
     this.#nodes.set(name, {
-      ready: status === 'True',
-      refusing: status === 'False' ? (this.#nodes.get(name)?.refusing ?? performance.now()) : undefined,
+      ready,
+      since:
+        known?.ready === ready && known.turned === turned
+          ? known.since
+          : known || !ready
+            ? performance.now()
+            : -Infinity,
+      turned,
+      refusing: status === 'False' ? (known?.refusing ?? performance.now()) : undefined,
       bootId: nodeInfo?.bootID ?? '',
     })
   }
@@ -126,12 +155,25 @@ export class Workers {
     }
   }
 
+  /**
+   * Whether a worker is silent, and not merely unheard: another one is ready, and has been for `settling`. One that was
+   * itself silent just now proves nothing, since kubelets are not heard again at the same moment.
+   */
+  #isSilent({ since, refusing }: Seen, well: ReadonlySet<string>): boolean {
+    const now = performance.now()
+    if (refusing !== undefined) return now - refusing > ownWordStands
+    const steady = (name: string): boolean =>
+      now - (this.#nodes.get(name)?.since ?? now) > settling * this.#slowdown
+    return now - since > this.#apart && [...well].some(steady)
+  }
+
   /** The workers to fence now, with the reasons. Also arms those that are well. */
   lostAmong(
     states: readonly MachineState[],
     fences: ReadonlyMap<string, NotedFence>,
   ): ReadonlyMap<string, string> {
     const lost = new Map<string, string>()
+    const quiet = new Map<string, Seen>()
     const well = new Set<string>()
     for (const name of this.#names) {
       const on = this.#isOn(states, name)
@@ -142,9 +184,9 @@ export class Workers {
         if (this.#armed.has(name)) well.add(name)
       } else if (!this.#armed.has(name)) continue
       else if (!on) lost.set(name, `${name} was found off`)
-      else if (node?.refusing === undefined || performance.now() - node.refusing > ownWordStands)
-        lost.set(name, `${name} is not ready`)
+      else if (node) quiet.set(name, node)
     }
+    for (const [name, node] of quiet) if (this.#isSilent(node, well)) lost.set(name, `${name} is not ready`)
     return well.size > 0 ? lost : new Map()
   }
 }
