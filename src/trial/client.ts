@@ -62,7 +62,7 @@ export interface Client {
   start(): void
   mark(mark: Mark): Promise<void>
   /**
-   * Waits for outstanding answers and ends.
+   * Waits for outstanding answers and until all records are on disk, and ends.
    * @throws an error of the ledger itself
    */
   stop(): Promise<void>
@@ -71,9 +71,17 @@ export interface Client {
 export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client => {
   const ending = new AbortController()
 
-  const record = async (entry: LedgerRecord): Promise<void> => {
-    await ledger.append(entry)
-    seen(entry)
+  let last: Promise<void> = Promise.resolve()
+  let broken: { readonly error: unknown } | undefined
+
+  /**
+   * In the order of the calls. The clients do not wait for the promise: while this host's disk is busy, which takes
+   * seconds on a host with several machines, they would ask nothing, and the gap would not be the lab's.
+   */
+  const record = (entry: LedgerRecord): Promise<void> => {
+    last = ledger.append(entry).then(() => seen(entry))
+    last.catch((error: unknown) => (broken ??= { error }))
+    return last
   }
 
   const run = async (store: Store, { client, operation, pace, first, roams }: Worker): Promise<void> => {
@@ -98,7 +106,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
             ? `${words[medium]} ${String(seq)} ${randomBytes(16).toString('hex')}`
             : undefined
         const request = { client, operation, medium, seq, address: session.address } as const
-        await record({
+        void record({
           type: 'sent',
           ...now(),
           ...request,
@@ -114,7 +122,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
           dropSpare()
           // The time of the answer, not of its record.
           const moment = now()
-          await record({ type: 'acknowledged', ...moment, ...request, server })
+          void record({ type: 'acknowledged', ...moment, ...request, server })
           if (roams) {
             session.close()
             session = undefined
@@ -122,7 +130,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
         } catch (error) {
           session?.close()
           session = undefined
-          await record({ type: 'failed', ...now(), ...request, error: messageOf(error) })
+          void record({ type: 'failed', ...now(), ...request, error: messageOf(error) })
         } finally {
           clearTimeout(silent)
         }
@@ -150,6 +158,8 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
     stop: async () => {
       ending.abort()
       await running
+      await last.catch(() => undefined)
+      if (broken) throw broken.error
     },
   }
 }
