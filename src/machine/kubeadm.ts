@@ -45,11 +45,10 @@ const sharedArgs = (slowdown: number): Args => {
 }
 
 /**
- * Seconds of silence after which a node is lost. While the API server has no holder, or etcd no leader, no node can
- * report, although all are well: one that is counted as lost then has its pods taken out of their Services, until its
- * kubelet reports them again, up to 10 s later. That happened to the database while only a control plane was away.
- * Several control planes may take 10 s until they accept writes again, a controller manager that still leads then has
- * not been renewed for as long, and a kubelet may need two attempts of 2 s each, and 2 s in between.
+ * Seconds of silence after which a node is lost. While the address of the API server moves, or etcd has no leader, no
+ * node can report, although all are well. One that is counted as lost then has its pods taken out of their Services,
+ * until its kubelet reports them again, up to 10 s later: the database would stop because of a control plane. On a busy
+ * host (load 20 on two processors), no worker could report for 12 s after one of three control planes was cut off.
  */
 const lostAfter = ({ kubernetes }: Lab): number => (kubernetes?.endpoint === undefined ? 8 : 20)
 
