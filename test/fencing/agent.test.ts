@@ -70,13 +70,13 @@ const watched = async (
   let begun = 1
   let tell: (event: WatchEvent) => void = () => undefined
   let fail: (reason: unknown) => void = () => undefined
-  const node = (name: string, ready: boolean | 'says that it is not', boot: number): void =>
+  const node = (name: string, ready: boolean, boot: number): void =>
     tell({
       type: 'MODIFIED',
       object: {
         metadata: { name },
         status: {
-          conditions: [{ type: 'Ready', status: ready === true ? 'True' : ready ? 'False' : 'Unknown' }],
+          conditions: [{ type: 'Ready', status: ready ? 'True' : 'Unknown' }],
           nodeInfo: { bootID: `${name} ${String(boot)}` },
         },
       },
@@ -213,37 +213,6 @@ test('a host that does not answer counts as off only when its switch says so', a
   world.cutWorks = true
   await oneIsFenced(world)
   expect(world.done.at(-1)).toBe('taint node worker1')
-})
-
-test('the agent believes a kubelet that reports it is not ready only after 15 s', async () => {
-  const { world, node } = await watched('power')
-  node('worker1', 'says that it is not', 1)
-  await aWhile()
-  // Its runtime was away and is back: the report was an old one.
-  node('worker1', true, 1)
-  const clock = vi.spyOn(performance, 'now')
-  const later = performance.now() + 15_000
-  clock.mockReturnValue(later)
-  node('worker1', 'says that it is not', 1)
-  await aWhile()
-  expect(world.done).toEqual([])
-  // It reports the same in other words: that does not start the time again.
-  clock.mockReturnValue(later + 14_000)
-  node('worker1', 'says that it is not', 1)
-  await aWhile()
-  expect(world.done).toEqual([])
-  clock.mockReturnValue(later + 15_001)
-  await oneIsFenced(world)
-  expect(world.done).toEqual(['cut worker1', 'taint node worker1'])
-})
-
-test('a worker that reports it is not ready does not count as able to take over', async () => {
-  const { world, node } = await watched('power')
-  node('worker2', 'says that it is not', 1)
-  node('worker1', false, 1)
-  later(apart)
-  await aWhile()
-  expect(world.done).toEqual([])
 })
 
 test('a fence that is not confirmed does not count and is tried again', async () => {

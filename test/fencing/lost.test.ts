@@ -1,4 +1,4 @@
-/** Which workers count as lost when the control plane hears nobody, with the agent's clock in the test's hands. */
+/** Which workers count as lost by what Kubernetes says, with the agent's clock in the test's hands. */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Workers } from '../../src/fencing/lost.js'
 import type { Failover } from '../../src/lab/lab.js'
@@ -23,13 +23,23 @@ const on: readonly MachineState[] = ['worker1', 'worker2'].map((name) => ({
 /** Two workers that are ready. */
 const watched = (failover: Failover = 'fast') => {
   const workers = new Workers(['worker1', 'worker2'], failover)
-  const hear = (name: string, ready: boolean, turned = '2026-11-21T15:00:00Z'): void =>
+  const hear = (
+    name: string,
+    ready: boolean | 'says that it is not',
+    turned = '2026-11-21T15:00:00Z',
+  ): void =>
     workers.takeNode({
       type: 'MODIFIED',
       object: {
         metadata: { name },
         status: {
-          conditions: [{ type: 'Ready', status: ready ? 'True' : 'Unknown', lastTransitionTime: turned }],
+          conditions: [
+            {
+              type: 'Ready',
+              status: ready === true ? 'True' : ready ? 'False' : 'Unknown',
+              lastTransitionTime: turned,
+            },
+          ],
           nodeInfo: { bootID: '1' },
         },
       },
@@ -89,6 +99,30 @@ test('a worker that was silent while nobody could watch is known by the time at 
   hear('worker1', false)
   hear('worker2', true, '2026-11-21T15:01:00Z')
   now += 10_000
+  expect(lost()).toEqual([])
+})
+
+test('a kubelet that reports it is not ready is believed only after 15 s', () => {
+  const { hear, lost } = watched()
+  hear('worker1', 'says that it is not')
+  now += 14_000
+  // Its runtime was away and is back: the report was an old one.
+  hear('worker1', true)
+  expect(lost()).toEqual([])
+  hear('worker1', 'says that it is not')
+  now += 14_000
+  // It reports the same in other words: that does not start the time again.
+  hear('worker1', 'says that it is not')
+  expect(lost()).toEqual([])
+  now += 1001
+  expect(lost()).toEqual(['worker1'])
+})
+
+test('a worker that reports it is not ready does not count as able to take over', () => {
+  const { hear, lost } = watched()
+  hear('worker2', 'says that it is not')
+  hear('worker1', false)
+  now += 60_000
   expect(lost()).toEqual([])
 })
 
