@@ -61,7 +61,7 @@ const hostWith = async (
   await once(listener, 'listening')
   onTestFinished(() => void listener.close())
   const { port } = listener.address() as AddressInfo
-  const login = `user: root, key: ${join(folder, 'key')}, hostKey: ssh-ed25519 ${ssh.endpoint().hostKey ?? ''}`
+  const login = `user: root, key: ${join(folder, 'key')}, hostKey: ssh-ed25519 ${ssh.endpoint().hostKey}`
   return `  ${name}: { address: 127.0.0.1, port: ${String(port)}, ${login} }`
 }
 
