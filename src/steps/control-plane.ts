@@ -143,13 +143,11 @@ const restore = async (context: Context, name: string, progress: (note: string) 
   if (admitted) await keepRenewed(context, name)
 }
 
+/** Work on a control plane of this name. */
+type Work = (context: Context, lab: Lab, name: string, progress: (note: string) => void) => Promise<void>
+
 /** Makes a cluster, with this machine as its first control plane. */
-const initialise = async (
-  context: Context,
-  lab: Lab,
-  name: string,
-  progress: (note: string) => void,
-): Promise<void> => {
+const initialise: Work = async (context, lab, name, progress) => {
   const there = context.machine(name)
   // A run that was interrupted leaves half a control plane, and kubeadm init refuses to continue from it.
   await there.run(shell`test ! -e /etc/kubernetes/manifests/kube-apiserver.yaml || kubeadm reset --force`, {
@@ -249,12 +247,7 @@ const wasAlone = async (context: Context, lab: Lab, machine: MachineSpec): Promi
  * Gives the API server of a cluster with a single control plane an address of its own. kubeadm makes certificates,
  * manifests, kubeconfigs and the cluster's own settings again; data stays.
  */
-const moveToEndpoint = async (
-  context: Context,
-  lab: Lab,
-  name: string,
-  progress: (note: string) => void,
-): Promise<void> => {
+const moveToEndpoint: Work = async (context, lab, name, progress) => {
   const there = context.machine(name)
   const phase = (...words: readonly string[]): Promise<string> =>
     there.run(shell`kubeadm init phase ${words} --config /etc/lab/kubeadm.yaml`, {
