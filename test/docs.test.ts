@@ -187,8 +187,8 @@ describe('what is documented', () => {
     const printed = [sources, ...within('parts', '.sh').map(read)].join('\n').replace(/\$\{[^}]*\}/g, '…')
     const listed = rows(read('docs/troubleshooting.md'))
       .flatMap(([message = '']) => code(message))
-      // npm prints the first of these; the second one is an example of a place.
-      .filter((message) => !message.startsWith('npm error') && !message.startsWith('my-lab.yaml'))
+      // npm and Kubernetes print the first two of these; the third one is an example of a place.
+      .filter((message) => !/^(npm error|'fsck' found|my-lab\.yaml)/.test(message))
       .flatMap((message) => message.split('…').map((part) => part.trim()))
       .filter((part) => part.length > 12)
     expect(listed.length).toBeGreaterThan(20)
