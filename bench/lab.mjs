@@ -12,11 +12,12 @@ export const state = mkdtempSync(join('/var/tmp', 'lab-bench-'))
 /**
  * Runs it to its end; resolves with exit code, seconds and output. `started` gets the process.
  * @param detached Ctrl-C at the terminal does not reach it
+ * @param program another build of the command line
  */
-export const lab = (args, { env = {}, onLine, started, detached = false } = {}) =>
+export const lab = (args, { env = {}, onLine, started, detached = false, program = cli } = {}) =>
   new Promise((resolve, reject) => {
     const begun = performance.now()
-    const child = spawn(process.execPath, [cli, ...args], {
+    const child = spawn(process.execPath, [program, ...args], {
       env: { ...process.env, LAB_STATE: state, NO_COLOR: '1', ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
       detached,
