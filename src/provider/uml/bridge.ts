@@ -5,6 +5,13 @@ import type { StartRequest } from './requests.js'
 
 const bridge = 'lab0'
 
+/**
+ * The hardware address that belongs to an IPv4 address: the same at every boot, since neighbours remember it for half a
+ * minute, and would otherwise send to the former one. The prefix 02 marks a locally assigned address.
+ */
+export const macAt = (address: string): string =>
+  ['02', '4c', ...address.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))].join(':')
+
 const ip = (...args: readonly string[]): void => {
   execFileSync('ip', args, { stdio: ['ignore', 'ignore', 'pipe'] })
 }
@@ -63,7 +70,10 @@ export interface Bridge {
 /** @param address of the bridge, with its prefix length: `10.77.0.1/24` */
 export const makeBridge = (address: string): Bridge => {
   ip('link', 'set', 'lo', 'up')
-  ip('link', 'add', bridge, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0')
+  // Without a hardware address of its own, a bridge takes the lowest of its ports', which changes when a machine is
+  // switched on or off. Then no machine could answer this host until it had asked for the address again, after 8 s.
+  const mac = macAt(address.replace(/\/.*/, ''))
+  ip('link', 'add', bridge, 'address', mac, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0')
   ip('address', 'add', address, 'dev', bridge)
   ip('link', 'set', bridge, 'up')
   const tap = tapDevice()

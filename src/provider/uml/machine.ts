@@ -8,6 +8,7 @@ import { disksOn, type Lab, type MachineSpec } from '../../lab/lab.js'
 import { serialOf } from '../../machine/digest.js'
 import { forgetUse, noteUse } from '../../parts/uses.js'
 import { type Doubtful, madeLabs, pathsOf } from '../../state.js'
+import { macAt } from './bridge.js'
 import { type Bind, machineUser } from './confine.js'
 import { assignCpu, machinesOnHost, ownCpus } from './processors.js'
 import type { StartRequest } from './requests.js'
@@ -88,14 +89,7 @@ export const forgetMachine = async (lab: LabId, machine: string): Promise<void> 
   if (base) await forgetUse(machineFolder(lab, machine), [base.kernel, base.baseDisk])
 }
 
-/**
- * The same at every boot: neighbours remember it for half a minute, and would otherwise send to the machine's former
- * address. The prefix 02 marks a locally assigned address.
- */
-export const macOf = (machine: MachineSpec): string =>
-  ['02', '4c', ...machine.address.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))].join(
-    ':',
-  )
+export const macOf = (machine: MachineSpec): string => macAt(machine.address)
 
 export const linkOf = (lab: Lab, machine: MachineSpec): StartRequest['link'] => {
   const host = String(hostNumber(subnetOf(lab), parseAddress(machine.address) ?? 0))
