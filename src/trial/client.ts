@@ -74,14 +74,18 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
   let last: Promise<void> = Promise.resolve()
   let broken: { readonly error: unknown } | undefined
 
-  /**
-   * In the order of the calls. The clients do not wait for the promise: while this host's disk is busy, which takes
-   * seconds on a host with several machines, they would ask nothing, and the gap would not be the lab's.
-   */
-  const record = (entry: LedgerRecord): Promise<void> => {
+  /** In the order of the calls. */
+  const append = (entry: LedgerRecord): Promise<void> => {
     last = ledger.append(entry).then(() => seen(entry))
     last.catch((error: unknown) => (broken ??= { error }))
     return last
+  }
+  /**
+   * The clients do not wait for the disk: while it is busy, which takes seconds on a host with several machines, they
+   * would ask nothing, and the gap would not be the lab's. An error is thrown by `stop`.
+   */
+  const record = (entry: LedgerRecord): void => {
+    append(entry).catch(() => undefined)
   }
 
   const run = async (store: Store, { client, operation, pace, first, roams }: Worker): Promise<void> => {
@@ -89,10 +93,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
     let session: Session | undefined
     let spare: Promise<Session> | undefined
     const dropSpare = (): void => {
-      spare?.then(
-        (unused) => unused.close(),
-        () => undefined,
-      )
+      spare?.then((unused) => unused.close()).catch(() => undefined)
       spare = undefined
     }
     try {
@@ -106,7 +107,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
             ? `${words[medium]} ${String(seq)} ${randomBytes(16).toString('hex')}`
             : undefined
         const request = { client, operation, medium, seq, address: session.address } as const
-        void record({
+        record({
           type: 'sent',
           ...now(),
           ...request,
@@ -122,7 +123,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
           dropSpare()
           // The time of the answer, not of its record.
           const moment = now()
-          void record({ type: 'acknowledged', ...moment, ...request, server })
+          record({ type: 'acknowledged', ...moment, ...request, server })
           if (roams) {
             session.close()
             session = undefined
@@ -130,7 +131,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
         } catch (error) {
           session?.close()
           session = undefined
-          void record({ type: 'failed', ...now(), ...request, error: messageOf(error) })
+          record({ type: 'failed', ...now(), ...request, error: messageOf(error) })
         } finally {
           clearTimeout(silent)
         }
@@ -154,7 +155,7 @@ export const ledgerClient = ({ stores, ledger, seen }: ClientOptions): Client =>
       // The error is handled when the run stops; until then nobody listens.
       running.catch(() => undefined)
     },
-    mark: (mark) => record({ type: 'mark', ...now(), mark }),
+    mark: (mark) => append({ type: 'mark', ...now(), mark }),
     stop: async () => {
       ending.abort()
       await running

@@ -192,7 +192,7 @@ test('a client whose node falls silent goes on through another node at once when
   await delay(800)
   // As after a power cut of two nodes: neither the open connection nor a new one is answered.
   mood = 'is silent'
-  delete ports[master]
+  ports[master] = undefined
   ports[worker2] = other
   const records = (await running).filter((record) => record.type !== 'mark')
   const ofOne = records.filter(({ client }) => client === 'writer-1')
