@@ -12,13 +12,17 @@ export const bootLineHas = 'root='
 const off = 'cgroup_disable=memory'
 const on = ['cgroup_enable=memory', 'cgroup_memory=1'] as const
 
-/** The content of cmdline.txt with the memory controller switched on. The firmware reads only the first line. */
-export const withMemory = (text: string): string => {
-  const [line = '', ...rest] = text.split('\n')
+/**
+ * The content of cmdline.txt with the memory controller switched on. The firmware reads only the first line. All other
+ * bytes stay, even those that are no text in any encoding.
+ */
+export const withMemory = (content: Buffer): Buffer => {
+  // One character for each byte.
+  const [line = '', ...rest] = content.toString('latin1').split('\n')
   const others = line
-    .split(/\s+/)
+    .split(/[ \t\r]+/)
     .filter((word) => word !== '' && word !== off && !/^cgroup_(?:enable=memory|memory=.*)$/.test(word))
-  return [[...others, ...on].join(' '), ...(rest.length > 0 ? rest : [''])].join('\n')
+  return Buffer.from([[...others, ...on].join(' '), ...(rest.length > 0 ? rest : [''])].join('\n'), 'latin1')
 }
 
 /** Kernels that take `cgroup_enable=memory`: those of Raspberry Pi OS, and Ubuntu's for Raspberry Pis. */

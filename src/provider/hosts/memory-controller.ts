@@ -1,11 +1,10 @@
 /** Switches on the kernel's memory controller, without which there is no kubelet. */
 import { LabError } from '../../error.js'
 import type { Transport } from '../../machine/machine.js'
-import { quote } from '../../machine/sh.js'
 import { memoryFix, withMemory } from './boot-line.js'
 import { askFacts } from './facts.js'
 import { type Patience, restartHost } from './restart.js'
-import { type Recorder, replaceFile, runAsRoot } from './undo-record.js'
+import { bytesOf, type Recorder, replaceFile, runAsRoot } from './undo-record.js'
 
 /**
  * Does nothing on a host that has it. Where the host's boot line can switch it on, the line is recorded and edited, and
@@ -29,7 +28,7 @@ export const switchOnMemory = async (
   if (fix.by === 'owner' && !record.hasBootLine) throw fail(fix.why, fix.fix)
   if (fix.by === 'lab') {
     await record.bootLine(fix.file)
-    const content = await runAsRoot(root, `cat ${quote(fix.file)}`, { what: `reading ${fix.file}` })
+    const content = await bytesOf(root, fix.file)
     await runAsRoot(root, replaceFile(fix.file, withMemory(content)), { what: `writing ${fix.file}` })
   }
   await restartHost(root, `${facts.bootFile} has cgroup_enable=memory now`, progress, patience)

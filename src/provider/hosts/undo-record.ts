@@ -27,8 +27,11 @@ export type Before =
   /** Modules that will be loaded, and those that were loaded. */
   | { readonly kind: 'modules'; readonly names: readonly string[]; readonly loaded: readonly string[] }
   | { readonly kind: 'hostname'; readonly name: string }
-  /** The file with the kernel's command line. Without what lab added to it, the kernel had no memory controller. */
-  | { readonly kind: 'boot-line'; readonly file: string; readonly content: string }
+  /**
+   * The file with the kernel's command line. Without what lab added to it, the kernel had no memory controller.
+   * In base64, since its bytes need not be text.
+   */
+  | { readonly kind: 'boot-line'; readonly file: string; readonly base64: string }
   | { readonly kind: 'swap'; readonly devices: readonly string[] }
   /** What the kernel serves over iSCSI, and the files behind it, did not exist. */
   | { readonly kind: 'target' }
@@ -76,12 +79,16 @@ export const runAsRoot = async (
   )
 }
 
+/** The bytes of a file of the host. Sent as base64, since what a command prints is read as text. */
+export const bytesOf = async (root: Transport, file: string): Promise<Buffer> =>
+  Buffer.from(await runAsRoot(root, `base64 --wrap=0 ${quote(file)}`, { what: `reading ${file}` }), 'base64')
+
 /**
  * The script that replaces a file without which the host may not start: at each moment it has its old content or its
- * new one. Sends the content along, since standard input may be in use.
+ * new one, and always its owner and mode. Sends the content along, since standard input may be in use.
  */
-export const replaceFile = (file: string, content: string): string =>
-  `set -e; printf %s ${quote(content)} > ${quote(`${file}.new`)}; sync ${quote(`${file}.new`)}; mv ${quote(`${file}.new`)} ${quote(file)}; sync -f ${quote(file)}`
+export const replaceFile = (file: string, content: Buffer): string =>
+  `set -e; [ ! -e ${quote(file)} ] || cp -p ${quote(file)} ${quote(`${file}.new`)}; echo ${content.toString('base64')} | base64 -d > ${quote(`${file}.new`)}; sync ${quote(`${file}.new`)}; mv ${quote(`${file}.new`)} ${quote(file)}; sync -f ${quote(file)}`
 
 /** Exit code 0 if the kernel has the memory controller of cgroup v2. */
 export const hasMemoryController = 'grep -qw memory /sys/fs/cgroup/cgroup.controllers'
@@ -90,6 +97,8 @@ export const words = (list: readonly string[]): string => list.map(quote).join('
 const linesOf = (text: string): readonly string[] => text.split('\n').filter((line) => line !== '')
 
 const isText = (value: unknown): boolean => typeof value === 'string'
+const isBase64 = (value: unknown): boolean =>
+  typeof value === 'string' && value.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(value)
 const areTexts = (value: unknown): boolean => Array.isArray(value) && value.every(isText)
 const listOf =
   (isOne: (value: unknown) => boolean) =>
@@ -110,7 +119,7 @@ const fieldsOf: Readonly<Record<Before['kind'], Readonly<Record<string, (value: 
   sysctls: { values: listOf(isPair) },
   modules: { names: areTexts, loaded: areTexts },
   hostname: { name: isText },
-  'boot-line': { file: isText, content: isText },
+  'boot-line': { file: isText, base64: isBase64 },
   swap: { devices: areTexts },
   target: {},
   sessions: { targets: areTexts },
@@ -318,7 +327,7 @@ done`
     return this.#keep(`boot-line: ${file}`, async () => ({
       kind: 'boot-line',
       file,
-      content: await this.#ask(`cat ${quote(file)}`),
+      base64: (await bytesOf(this.#root, file)).toString('base64'),
     }))
   }
 

@@ -167,7 +167,7 @@ export const undoScript = ({ number, before }: Entry): string => {
         .map((name) => `modprobe -qr ${quote(name)} 2>/dev/null || true`)
         .join('\n')
     case 'boot-line':
-      return replaceFile(before.file, before.content)
+      return replaceFile(before.file, Buffer.from(before.base64, 'base64'))
     case 'hostname':
       return `hostname ${quote(before.name)}`
     case 'swap':

@@ -1,4 +1,5 @@
 /** The memory controller of a Raspberry Pi: found, switched on in cmdline.txt by a restart, and given back by another. */
+import { chmodSync, statSync } from 'node:fs'
 import { beforeEach, describe, expect, test, vi } from 'vitest'
 import { memoryFix, withMemory } from '../../../src/provider/hosts/boot-line.js'
 import { switchOnMemory } from '../../../src/provider/hosts/memory-controller.js'
@@ -40,8 +41,8 @@ describe('cmdline.txt with the memory controller', () => {
       'root=x cgroup_enable=memory cgroup_memory=1\n# before: root=y\n',
     ],
   ])('cmdline.txt with the memory controller is made of %s', (_, before, after) => {
-    expect(withMemory(before)).toBe(after)
-    expect(withMemory(after)).toBe(after)
+    expect(withMemory(Buffer.from(before)).toString()).toBe(after)
+    expect(withMemory(Buffer.from(after)).toString()).toBe(after)
   })
 })
 
@@ -152,6 +153,29 @@ case " $line " in *' cgroup_enable=memory '*) echo 'cpu memory pids' ;; *) echo 
     expect(await readRecord(host)).toEqual([])
   })
 
+  test.each<[string, Buffer]>([
+    ['no newline at its end', Buffer.from(line)],
+    ['lines of Windows', Buffer.from(`${line}\r\n# mine\r\n`)],
+    ['several newlines at its end', Buffer.from(`${line}\n\n\n`)],
+    ['a word in UTF-8 with the byte of a space', Buffer.from(`${line} name=à\n`)],
+    ['bytes that are no UTF-8', Buffer.from(`${line} name=M\xfcller\n# \xff\xfe\n`, 'latin1')],
+  ])('a Raspberry Pi gets back byte for byte a cmdline.txt with %s', async (_, before) => {
+    host.write(file, before)
+    chmodSync(host.at(file), 0o640)
+    await switchOnMemory(host, await Recorder.open(host), note, quick)
+    const edited = host.bytes(file)
+    expect(edited.toString('latin1').split('\n')[0]).toMatch(/ cgroup_enable=memory cgroup_memory=1$/)
+    // All that was not about memory is still there: the words of the line, and the lines after it.
+    for (const [index, part] of before
+      .toString('latin1')
+      .split(/[ \r\n]+/)
+      .entries())
+      expect(edited.toString('latin1').split(/[ \r\n]+/), String(index)).toContain(part)
+    await undoRecord(host, note, quick)
+    expect(host.bytes(file).toString('hex')).toBe(before.toString('hex'))
+    expect(statSync(host.at(file)).mode & 0o777).toBe(0o640)
+  })
+
   test('a Raspberry Pi has its line in the record before it is edited, and is restarted by the next up if the first was killed', async () => {
     const killed: StandIn['exec'] = (command, options) =>
       command.includes('systemctl reboot') ? Promise.reject(new Error('killed')) : host.exec(command, options)
@@ -159,7 +183,7 @@ case " $line " in *' cgroup_enable=memory '*) echo 'cpu memory pids' ;; *) echo 
     await expect(switchOnMemory(dying, await Recorder.open(dying), note, quick)).rejects.toThrow('killed')
     expect(host.read(file)).toContain('cgroup_enable=memory')
     expect(await readRecord(host)).toMatchObject([
-      { before: { kind: 'boot-line', file, content: `${line}\n` } },
+      { before: { kind: 'boot-line', file, base64: Buffer.from(`${line}\n`).toString('base64') } },
     ])
     expect(reboots()).toBe(0)
     await switchOnMemory(host, await Recorder.open(host), note, quick)

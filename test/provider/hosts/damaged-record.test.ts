@@ -18,7 +18,7 @@ const befores: readonly Before[] = [
   { kind: 'sysctls', values: [['net.ipv4.ip_forward', '0']] },
   { kind: 'modules', names: ['br_netfilter'], loaded: [] },
   { kind: 'hostname', name: 'pi1' },
-  { kind: 'boot-line', file: '/boot/firmware/cmdline.txt', content: 'root=/dev/sda1\n' },
+  { kind: 'boot-line', file: '/boot/firmware/cmdline.txt', base64: 'cm9vdD0vZGV2L3NkYTEK' },
   { kind: 'swap', devices: ['/dev/zram0'] },
   { kind: 'target' },
   { kind: 'sessions', targets: ['iqn.2016-04.world.srv:target00'] },

@@ -21,13 +21,17 @@ export class StandIn implements Transport {
   }
 
   /** A folder, if the path ends in a slash. */
-  write(path: string, content: string): void {
+  write(path: string, content: string | Buffer): void {
     mkdirSync(path.endsWith('/') ? this.at(path) : dirname(this.at(path)), { recursive: true })
     if (!path.endsWith('/')) writeFileSync(this.at(path), content)
   }
 
   read(path: string): string {
     return existsSync(this.at(path)) ? readFileSync(this.at(path), 'utf8') : ''
+  }
+
+  bytes(path: string): Buffer {
+    return readFileSync(this.at(path))
   }
 
   /** @param script of a shell; `$ROOT` is the host's folder */
