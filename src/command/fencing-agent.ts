@@ -1,8 +1,8 @@
-/** The fencing agent's two processes: see fencing/process.ts. */
+/** The fencing agent, which its keeper starts: see fencing/process.ts. */
 import { Option } from 'commander'
 import { exitCodes, type ExitCode, LabError } from '../error.js'
 import { labHere } from '../identity.js'
-import { keepAgent, runAgent, startKeeper } from '../fencing/process.js'
+import { runAgent, startKeeper } from '../fencing/process.js'
 import { pathsOf } from '../state.js'
 import { eventFile } from '../view/event-file.js'
 import { maskKnown } from '../view/secrets.js'
@@ -11,17 +11,8 @@ import { providerOf } from '../lifecycle/provider-in-use.js'
 import { sessionFor } from '../command-line/with-lab.js'
 import { type Io, type Verb } from '../command-line/verb.js'
 
-export interface AgentOptions {
-  /** Starts the agent itself rather than its keeper. */
-  readonly watch?: boolean
-}
-
-const run = async (name: string, options: AgentOptions, io: Io): Promise<ExitCode> => {
+const run = async (name: string, _options: object, io: Io): Promise<ExitCode> => {
   const orphaned = io.orphaned()
-  if (!options.watch) {
-    await keepAgent(labHere(name), io.signal)
-    return exitCodes.ok
-  }
   const lab = await loadRunning(name)
   const { fencing } = lab
   if (fencing === 'none')
@@ -44,6 +35,7 @@ const run = async (name: string, options: AgentOptions, io: Io): Promise<ExitCod
 }
 
 export const verb: Verb = {
-  options: [new Option('--watch', 'the agent itself, which its keeper starts')],
+  // Keepers of earlier versions, which may still be running, give this word.
+  options: [new Option('--watch')],
   run,
 }

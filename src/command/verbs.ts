@@ -112,6 +112,7 @@ export const verbs: readonly VerbLine[] = [
     () => import('./forward.js'),
   ),
   line('fencing-agent <lab>', '', () => import('./fencing-agent.js')),
+  line('fencing-keeper <lab>', '', () => import('./fencing-keeper.js')),
   line('schema', 'print the JSON Schema of lab files', () => import('./schema.js')),
   line('completion <shell>', 'print a completion script for a shell', () => import('./completion.js')),
 ]

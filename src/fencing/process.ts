@@ -3,7 +3,8 @@
  * it. It keeps no state in memory: the journal records which nodes are fenced.
  *
  * Its keeper, a second process, restarts it when it ends; and when the keeper ends, the agent starts another keeper
- * and ends itself. So whichever of the two is killed, both are running again after a moment.
+ * and ends itself. So whichever of the two is killed, both are running again after a moment. Their command lines differ:
+ * whoever ends every process that is called `fencing-agent` does not end both.
  */
 import { atSeatOf, type LabId } from '../identity.js'
 import { spawn } from 'node:child_process'
@@ -159,14 +160,14 @@ export const keepAgent = async (lab: LabId, signal: AbortSignal): Promise<void> 
   const isWanted = async (): Promise<boolean> => !signal.aborted && (await exists(files.wanted))
   if (!(await isWanted())) return
   const release = await takeLock(files.keeperLock, {
-    command: `the keeper of the fencing agent of ${lab.name}`,
+    command: `lab fencing-keeper ${lab.name}`,
     purpose: 'watch',
     folderExists: true,
     signal,
   })
   try {
     while (await isWanted()) {
-      const child = spawn(process.execPath, [program, 'fencing-agent', lab.name, '--watch'], {
+      const child = spawn(process.execPath, [program, 'fencing-agent', lab.name], {
         env: atSeatOf(lab),
         stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
         cwd: '/',
@@ -197,7 +198,7 @@ export const keepAgent = async (lab: LabId, signal: AbortSignal): Promise<void> 
 
 /** Starts a keeper, which outlives this process. Returns before the agent's first observation. */
 export const startKeeper = (lab: LabId): void => {
-  const child = spawn(process.execPath, [program, 'fencing-agent', lab.name], {
+  const child = spawn(process.execPath, [program, 'fencing-keeper', lab.name], {
     env: atSeatOf(lab),
     stdio: 'ignore',
     detached: true,

@@ -65,6 +65,20 @@ it('the keeper restarts an agent that was killed, and logs that it ended', async
   expect(await readFile(filesOf(lab).log, 'utf8')).toContain('the agent ended (SIGKILL)')
 }, 90_000)
 
+it.runIf(process.platform === 'linux')(
+  'the keeper outlives everybody who kills every process called fencing-agent',
+  async () => {
+    await startAgent(lab)
+    const pids = await both()
+    const called = (pid: number): boolean =>
+      readFileSync(`/proc/${String(pid)}/cmdline`, 'utf8')
+        .split('\0')
+        .includes('fencing-agent')
+    expect({ agent: called(pids.agent), keeper: called(pids.keeper) }).toEqual({ agent: true, keeper: false })
+  },
+  90_000,
+)
+
 /** Seconds since this host was booted, as processes count their start. */
 const uptime = (): number => Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0])
 /** Linux counts the start of a process in hundredths of a second. */
