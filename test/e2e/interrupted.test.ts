@@ -144,6 +144,13 @@ const inFault = async (terminal: Terminal): Promise<void> => {
   await delay(2000)
 }
 
+/** Waits until a command holds the lab's lock, or has ended. */
+const atWork = (verb: string, terminal: Terminal): Promise<void> =>
+  until(`lab ${verb} at work`, async () => {
+    const lock = await readFile(join(bench.env.LAB_STATE, '.odd.lock'), 'utf8').catch(() => '')
+    return lock.includes(`lab ${verb} odd`) || (await terminal.ended()) !== undefined
+  })
+
 it('lab run fails when writes stop for longer than the scenario expects, and leaves the lab healed', async () => {
   const { exitCode } = await lab('run', 'odd', 'hopeless')
   expect(exitCode).toBe(1)
@@ -178,6 +185,21 @@ it('lab heal repairs what a run killed in the middle of a fault left behind', as
   expect((await lab('heal', 'odd')).exitCode).toBe(0)
   expect(await bench.openFaults('odd')).toEqual([])
   expect(await latest()).toMatchObject({ interrupted: true })
+  await bench.whole('odd')
+})
+
+it('lab heal whose terminal is closed can be repeated, and makes the lab whole', async () => {
+  const run = new Terminal('left-open', ['run', 'odd', 'slow-network'])
+  await inFault(run)
+  run.kill()
+  expect(await run.exitCode()).toBe(137)
+  const heal = new Terminal('healing', ['heal', 'odd'], { behind: true })
+  await atWork('heal', heal)
+  heal.close()
+  // A quick host may have healed the lab by then.
+  expect([0, 130]).toContain(await heal.exitCode())
+  expect((await lab('heal', 'odd')).exitCode).toBe(0)
+  expect(await bench.openFaults('odd')).toEqual([])
   await bench.whole('odd')
 })
 
@@ -266,13 +288,10 @@ it('no printed or kept output contains a secret', async () => {
 
 it('lab down whose terminal is closed leaves nothing that the next lab down does not remove', async () => {
   const terminal = new Terminal('ending', ['down', 'odd'], { behind: true })
-  // A quick host may have ended the lab by then; a lab that is half ended has exit code 130.
-  await until('lab down at work', async () => {
-    const lock = await readFile(join(bench.env.LAB_STATE, '.odd.lock'), 'utf8').catch(() => '')
-    return lock.includes('lab down odd') || (await terminal.ended()) !== undefined
-  })
+  await atWork('down', terminal)
   terminal.close()
   const exitCode = await terminal.exitCode()
+  // A quick host may have ended the lab by then; a lab that is half ended has exit code 130.
   expect([0, 130]).toContain(exitCode)
   if (exitCode === 0) expect(existsSync(folder)).toBe(false)
   expect(await bench.ok('down', join(bench.folder, 'odd.yaml'))).toMatch(/nothing left/)
