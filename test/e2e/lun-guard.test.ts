@@ -1,6 +1,6 @@
 /**
  * Only one node at a time may write to a LUN, even if Kubernetes is misconfigured. Runs on real machines without
- * fencing; the target's own count of written blocks is the evidence. Takes about 5 minutes on two idle cores.
+ * fencing; the target's own count of written blocks is the evidence. Takes about 8 minutes on two idle cores.
  */
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -77,29 +77,41 @@ it('after a forced deletion, the guard lets another node mount the disk only onc
   await bench.whole('guard')
 })
 
-const volume = (readOnly: boolean): string => `
+type VolumeMode = 'Filesystem' | 'Block'
+const volume = (readOnly: boolean, volumeMode: VolumeMode = 'Filesystem'): string => `
 apiVersion: v1
 kind: PersistentVolume
 metadata: { name: own }
 spec:
   capacity: { storage: 1Gi }
   accessModes: [ReadWriteOnce, ReadOnlyMany]
+  volumeMode: ${volumeMode}
   storageClassName: ''
   iscsi: { targetPortal: '192.168.56.70:3260', iqn: 'iqn.2016-04.world.srv:target00', lun: 1, fsType: ext4, readOnly: ${String(readOnly)}, chapAuthSession: true, secretRef: { name: chap-secret, namespace: default } }
 ---
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: { name: own }
-spec: { accessModes: [${readOnly ? 'ReadOnlyMany' : 'ReadWriteOnce'}], storageClassName: '', volumeName: own, resources: { requests: { storage: 1Gi } } }
+spec: { accessModes: [${readOnly ? 'ReadOnlyMany' : 'ReadWriteOnce'}], volumeMode: ${volumeMode}, storageClassName: '', volumeName: own, resources: { requests: { storage: 1Gi } } }
 `
-const user = (name: string, node: string, readOnly: boolean): string => `
+/** How the container of a pod gets its volume. */
+const uses = (readOnly: boolean, volumeMode: VolumeMode): string =>
+  volumeMode === 'Block'
+    ? 'volumeDevices: [{ name: v, devicePath: /dev/own }]'
+    : `volumeMounts: [{ name: v, mountPath: /d, readOnly: ${String(readOnly)} }]`
+const user = (
+  name: string,
+  node: string,
+  readOnly: boolean,
+  volumeMode: VolumeMode = 'Filesystem',
+): string => `
 apiVersion: v1
 kind: Pod
 metadata: { name: ${name} }
 spec:
   nodeName: ${node}
   terminationGracePeriodSeconds: 1
-  containers: [{ name: c, image: 'docker.io/library/mariadb:11.8', command: [sleep, '9999'], volumeMounts: [{ name: v, mountPath: /d, readOnly: ${String(readOnly)} }] }]
+  containers: [{ name: c, image: 'docker.io/library/mariadb:11.8', command: [sleep, '9999'], ${uses(readOnly, volumeMode)} }]
   volumes: [{ name: v, persistentVolumeClaim: { claimName: own, readOnly: ${String(readOnly)} } }]
 `
 const ready = (name: string) => kubectl('wait', '--for=condition=Ready', `pod/${name}`, '--timeout=120s')
@@ -118,6 +130,37 @@ it('the guard ignores a pod with another LUN, and lets a second node use its cla
   await ready('second')
   await kubectl('delete', 'pod', 'second')
   await kubectl('delete', 'pvc,pv', '--all')
+})
+
+it('the guard lets a second node use a claim of mode Block only after the first has released it', async () => {
+  const node = await nodeOfDatabase()
+  const standby = standbyOf(node)
+  await apply(`${volume(false, 'Block')}---${user('first', standby, false, 'Block')}`)
+  await ready('first')
+  await apply(user('second', node, false, 'Block'))
+  await delay(30_000)
+  expect(await kubectl('get', 'pod', 'second', '-o', 'jsonpath={.status.phase}')).toBe('Pending')
+  const reason = ['--field-selector=reason=FailedMapVolume', '-o', 'jsonpath={.items[*].message}']
+  expect(await kubectl('get', 'events', ...reason)).toContain(`${standby} is healthy and uses it`)
+  await kubectl('delete', 'pod', 'first')
+  await ready('second')
+  await kubectl('delete', 'pod', 'second')
+})
+
+it('a pod with a volume of mode Block ends although its session was lost, and every node can use the volume again', async () => {
+  const node = await nodeOfDatabase()
+  const standby = standbyOf(node)
+  await apply(user('first', standby, false, 'Block'))
+  await ready('first')
+  await on(standby, 'iscsiadm -m session --logout')
+  await kubectl('delete', 'pod', 'first', '--timeout=90s')
+  for (const name of [node, standby]) {
+    await apply(user(`at-${name}`, name, false, 'Block'))
+    await ready(`at-${name}`)
+    await kubectl('delete', 'pod', `at-${name}`, '--timeout=90s')
+  }
+  await kubectl('delete', 'pvc,pv', '--all')
+  await bench.whole('guard')
 })
 
 it('the guard lets any number of nodes mount a read-only LUN', async () => {

@@ -243,11 +243,11 @@ it('a superfluous pod is not counted as the expected one, and the check says wha
     ...shared(),
     pods: { one: ['worker1', true], two: ['worker2', false] },
     events: [
-      'mount failed: exit status 32\nOutput: scope\nlab: did not use /dev/sda, because only one node may use it at a time: worker1 is healthy and has it mounted',
+      'mount failed: exit status 32\nOutput: scope\nlab: did not use /dev/sda, because only one node may use it at a time: worker1 is healthy and uses it',
     ],
   })
   expect(verdict.ok).toBe(false)
   expect(verdict.saw).toContain(
-    'lab: did not use /dev/sda, because only one node may use it at a time: worker1 is healthy and has it mounted',
+    'lab: did not use /dev/sda, because only one node may use it at a time: worker1 is healthy and uses it',
   )
 })
