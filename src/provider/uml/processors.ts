@@ -1,6 +1,6 @@
 /**
- * Which of the host's processors each machine runs on. Machines are distributed over all labs of the host: each goes
- * to the least loaded processor.
+ * Which of the host's processors each machine runs on. A lab spreads its machines evenly over the processors; where that
+ * leaves a choice, a machine goes to the one that other labs load least.
  */
 import { readFileSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
@@ -44,23 +44,30 @@ const add = (loads: Loads, cpu: number, weight: number): void => {
   loads.set(cpu, (loads.get(cpu) ?? 0) + weight)
 }
 
+/** Those of `cpus` that have the least load. */
+const leastLoaded = (cpus: readonly number[], loads: Loads): readonly number[] => {
+  const least = Math.min(...cpus.map((cpu) => loads.get(cpu) ?? 0))
+  return cpus.filter((cpu) => (loads.get(cpu) ?? 0) === least)
+}
+
 /**
- * Distributes machines, the heaviest first, and adds them to `loads`. Among equal processors, the first one from
- * `from` on is chosen.
+ * Distributes machines, the heaviest first, and adds them to `own`. The load of other labs decides only between
+ * processors that this lab loads equally: they may end at any moment, and a running machine is never moved. Among
+ * equal processors, the first one from `from` on is chosen.
  */
 const deal = (
   machines: readonly MachineSpec[],
   cpus: readonly number[],
-  loads: Loads,
+  own: Loads,
+  others: Loads,
   from: number,
 ): ReadonlyMap<string, number> => {
+  const inTurn = cpus.map((_, index) => cpus[(from + index) % cpus.length] ?? 0)
   const dealt = new Map<string, number>()
   for (const machine of [...machines].sort((a, b) => weightOf(b) - weightOf(a))) {
-    const inTurn = cpus.map((_, index) => cpus[(from + index) % cpus.length] ?? 0)
-    const least = Math.min(...inTurn.map((cpu) => loads.get(cpu) ?? 0))
-    const cpu = inTurn.find((candidate) => (loads.get(candidate) ?? 0) === least) ?? 0
+    const cpu = leastLoaded(leastLoaded(inTurn, own), others)[0] ?? 0
     dealt.set(machine.name, cpu)
-    add(loads, cpu, weightOf(machine))
+    add(own, cpu, weightOf(machine))
   }
   return dealt
 }
@@ -90,16 +97,21 @@ export const assignCpu = (
     const id = labOf(basename(folder.split('/').slice(0, -2).join('/')))
     return id?.name === lab.name && numberOf(id) !== undefined && numberOf(lab) !== undefined
   }
-  const loads: Loads = new Map()
+  const others: Loads = new Map()
   for (const other of running)
-    if (!own.has(other.folder) && !ofOtherSeat(other)) add(loads, other.cpu, weightByMemory(other))
+    if (!own.has(other.folder) && !ofOtherSeat(other)) add(others, other.cpu, weightByMemory(other))
   const number = numberOf(lab)
   // One step per seat: if all are equally busy, not every control plane goes to the same processor.
   const first = turnOf(number === undefined ? lab : { name: lab.name }, lab.machines.length)
-  for (let seat = 1; seat < (number ?? 0); seat++) deal(lab.machines, cpus, loads, first + seat)
+  for (let seat = 1; seat < (number ?? 0); seat++) {
+    const seated: Loads = new Map()
+    deal(lab.machines, cpus, seated, others, first + seat)
+    for (const [cpu, weight] of seated) add(others, cpu, weight)
+  }
   const from = first + (number ?? 0)
   // Machines of this lab that run stay where they are.
   const stay = new Set<string>()
+  const loads: Loads = new Map()
   for (const { folder, cpu } of running) {
     const name = own.get(folder)
     const spec = lab.machines.find((candidate) => candidate.name === name)
@@ -108,7 +120,7 @@ export const assignCpu = (
     stay.add(spec.name)
   }
   const toDeal = lab.machines.filter(({ name }) => !stay.has(name))
-  return deal(toDeal, cpus, loads, from).get(machine.name) ?? cpus[0] ?? 0
+  return deal(toDeal, cpus, loads, others, from).get(machine.name) ?? cpus[0] ?? 0
 }
 
 /** The processors that this process may use. */

@@ -6,6 +6,7 @@ import { loadLab } from '../../../src/registry.js'
 
 const iscsiHa = await loadLab('iscsi-ha')
 const iscsi = await loadLab('iscsi')
+const hacmp = await loadLab('hacmp')
 const cpus = (count: number): readonly number[] => Array.from({ length: count }, (_, index) => index)
 
 /** How many of the distributed machines each processor has. */
@@ -84,6 +85,20 @@ describe('processors', () => {
       [],
     )
     expect(countsOf(both.map(({ cpu }) => cpu))).toEqual([1, 1, 1, 1, 1, 1, 1, 1])
+  })
+
+  test('the processors of a lab have the same load when another lab ends that was busy on one of them', () => {
+    const busy = Array.from({ length: 8 }, (_, index) => ({
+      folder: folderIn('busy')(String(index)),
+      cpu: 1,
+      memory: 2 * 1024 ** 3,
+    }))
+    const own = started(hacmp, 2, busy).slice(busy.length)
+    const load = (wanted: number): number =>
+      own
+        .filter(({ cpu }) => cpu === wanted)
+        .reduce((sum, { folder }) => sum + (folder.includes('/master') ? 3 : 1), 0)
+    expect([load(0), load(1)].sort()).toEqual([6, 7])
   })
 
   test('the processors are chosen for a machine that starts again without moving running ones', () => {
