@@ -57,6 +57,14 @@ describe('the files of a pair', () => {
     expect(diskSizeOf(pair, lun!) - lun!.size).toBeGreaterThan(lun!.size / 4096 / 8 + 36 * 1024)
   })
 
+  it('the files of a pair let DRBD copy at least 20 MiB per second while the database writes', () => {
+    const drbd = file('target1', '/etc/drbd.d/lab.res')
+    const [, number, unit] = /^ +c-min-rate (\d+)([kMG]);$/m.exec(drbd) ?? []
+    expect([Number(number) >= 20, unit]).toEqual([true, 'M'])
+    // With the default, 50 KiB on their way to the other machine, the rate has a limit as well.
+    expect(drbd).toMatch(/^ +c-fill-target 1M;$/m)
+  })
+
   it('the files of a pair have keys that belong to their lab alone and that other users cannot read', () => {
     for (const path of ['/etc/corosync/authkey', '/etc/drbd.d/lab.res']) {
       expect(file('target1', path)).not.toBe(file('target1', path, 'another'))
