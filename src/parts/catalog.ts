@@ -82,13 +82,17 @@ export const catalog = (
 export const canBuildFor = (pins: Pins, architecture: Architecture): boolean =>
   !isForeign([architecture]) || (hostArchitecture() === 'amd64' && pins.cross[architecture] !== undefined)
 
-/** The parts of boxes for an architecture other than this host's. Their ids end with its name. */
+/**
+ * The parts of nodes and boxes for an architecture other than this host's. Their ids end with its name.
+ * @param extraImages references of optional images
+ */
 export const foreignCatalog = (
   pins: Pins,
   cacheRoot: string,
   architecture: Architecture,
+  extraImages: readonly string[] = [],
 ): readonly Part[] => {
-  const images = pins.images.filter(({ optional }) => !optional)
+  const images = pins.images.filter(({ optional, reference }) => !optional || extraImages.includes(reference))
   const parts = [
     cross(pins, architecture),
     ...machinesParts(pins, cacheRoot, images, architecture),

@@ -11,7 +11,6 @@ import { foreignPart } from './cross-build.js'
 import { canBuildFor, catalog, foreignCatalog } from './catalog.js'
 import { buildParts, hashesOf, missingParts } from './graph.js'
 import type { Part } from './part.js'
-import { machineParts } from './base-disk.js'
 import { imagePart, pins } from './pins.js'
 import { removeTree } from './sandbox.js'
 import { partsInUse } from './uses.js'
@@ -44,7 +43,7 @@ export interface PartsOptions {
 /** The parts that users ask for; all others are intermediate. */
 const targets = ['kernel', 'kubernetes', 'base-disk'] as const
 
-interface Known {
+export interface Known {
   readonly parts: readonly Part[]
   readonly hashes: ReadonlyMap<string, string>
   readonly cache: Cache
@@ -76,7 +75,8 @@ const inForce = (root: string): Substitutes => {
   }
 }
 
-const known = (images: readonly string[] = []): Known => {
+/** The parts for this host's own architecture. */
+export const known = (images: readonly string[] = []): Known => {
   const substitutes = inForce(cacheRoot())
   return remembered(JSON.stringify([[...images].sort(), substitutes]), (root) =>
     catalog(withGo(pins(), substitutes.go), root, images, substitutes),
@@ -88,7 +88,7 @@ const known = (images: readonly string[] = []): Known => {
  * still has the pinned versions, and which substitutes to take.
  * @param know the parts as they are known when it is called
  */
-const build = async <T extends Known>(
+export const build = async <T extends Known>(
   know: () => T,
   wanted: readonly string[],
   preparation: Preparation,
@@ -109,14 +109,15 @@ const build = async <T extends Known>(
   return from
 }
 
-const knownForeign = (architecture: Architecture): Known => {
+/** The parts for another architecture. */
+export const knownForeign = (architecture: Architecture, images: readonly string[] = []): Known => {
   const { go } = inForce(cacheRoot())
-  return remembered(JSON.stringify([architecture, go]), (root) =>
-    foreignCatalog(withGo(pins(), go), root, architecture),
+  return remembered(JSON.stringify([architecture, go, [...images].sort()]), (root) =>
+    foreignCatalog(withGo(pins(), go), root, architecture, images),
   )
 }
 
-const keyOf = ({ hashes }: Known, id: string): string => `${id}-${hashes.get(id) ?? ''}`
+export const keyOf = ({ hashes }: Known, id: string): string => `${id}-${hashes.get(id) ?? ''}`
 
 const resultOf = (from: Known): PreparedParts => {
   const path = (id: string, file: string): string => join(from.cache.path(keyOf(from, id)), file)
@@ -287,14 +288,6 @@ export const prepareParts = async (
   return resultOf(await build(() => known(options.images), targets, options.preparation))
 }
 
-/** The archive of an optional image, once such a lab was prepared; undefined if it is not built. */
-export const imageArchive = (reference: string): string | undefined => {
-  const from = known([reference])
-  const pin = pins().images.find((candidate) => candidate.reference === reference)
-  const key = pin && keyOf(from, imagePart(pin.name))
-  return key !== undefined && from.cache.has(key) ? join(from.cache.path(key), 'image.tar') : undefined
-}
-
 /** Builds the missing image archives of a lab. */
 export const prepareImages = async (
   references: readonly string[],
@@ -304,42 +297,6 @@ export const prepareImages = async (
   await build(
     () => known(references),
     wanted.map(({ name }) => imagePart(name)),
-    preparation,
-  )
-}
-
-/** The programs of a Kubernetes node on this host's kind of processor, and where a node has them. */
-export const nodePrograms = (): readonly { readonly from: string; readonly to: string }[] => {
-  const from = known()
-  const { programs, plugins } = machineParts(pins().images)
-  const place = (part: string, folder: string) => (name: string) => ({
-    from: join(from.cache.path(keyOf(from, part)), name),
-    to: `${folder}/${name}`,
-  })
-  return [
-    ...Object.entries(programs).flatMap(([part, names]) => names.map(place(part, '/usr/bin'))),
-    ...plugins.map(place('cni-plugins', '/opt/cni/bin')),
-  ]
-}
-
-const imagesOfNodes = (references: readonly string[]) =>
-  pins().images.filter(({ reference, optional }) => !optional || references.includes(reference))
-
-/** Whether all of that is there, and the images that nodes get. */
-export const nodesPrepared = (references: readonly string[]): boolean =>
-  nodePrograms().every(({ from }) => existsSync(from)) &&
-  imagesOfNodes(references).every(({ reference }) => imageArchive(reference) !== undefined)
-
-/** Builds what is missing of that, and of the images that nodes get. */
-export const prepareNodes = async (
-  references: readonly string[],
-  preparation: Preparation,
-): Promise<void> => {
-  const { programs } = machineParts(pins().images)
-  const images = imagesOfNodes(references)
-  await build(
-    () => known(references),
-    [...Object.keys(programs), 'cni-plugins', ...images.map(({ name }) => imagePart(name))],
     preparation,
   )
 }

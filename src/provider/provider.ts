@@ -196,8 +196,8 @@ export interface Disks {
 
 /** Has images for nodes that cannot reach a registry. */
 export interface Images {
-  /** The archive of an image on this host; undefined if it was not built. */
-  archive(reference: string): Promise<string | undefined>
+  /** The archive of an image on this host, for that machine's processor; undefined if it was not built. */
+  archive(reference: string, lab: LabId, machine: string): Promise<string | undefined>
 }
 
 /** Keeps the console output of machines. */

@@ -95,7 +95,7 @@ export const loadImages = (lab: Lab, machine: MachineSpec, provider: Provider): 
     needs: [`start-containerd-${machine.name}`],
     apply: async (context, progress) => {
       for (const reference of await missing(context)) {
-        const archive = await context.provider.images?.archive(reference)
+        const archive = await context.provider.images?.archive(reference, lab, machine.name)
         if (archive === undefined)
           throw new LabError('no-image', `${reference} is not built`, { hint: `lab prepare ${lab.name}` })
         progress(reference)

@@ -9,7 +9,8 @@ import type { MachineFile } from '../../machine/machine-file.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
 import { baseFile } from '../../parts/base-disk.js'
-import { nodePrograms } from '../../parts/parts.js'
+import type { Architecture } from '../../parts/architecture.js'
+import { nodePrograms } from '../../parts/nodes.js'
 import { switchOnMemory } from './memory-controller.js'
 import { swapIsOff, switchOffSwap } from './swap.js'
 import { hasMemoryController, hostFolder, Recorder, runAsRoot } from './undo-record.js'
@@ -66,12 +67,14 @@ const bootUnit = async (): Promise<string> =>
 export interface EquipOptions {
   /** Whether the machine has a disk for each LUN. Default: it gets files behind loop devices. */
   readonly ownDisks?: boolean
+  /** Default: this computer's. */
+  readonly architecture?: Architecture | undefined
 }
 
 export const equipmentFor = async (
   lab: Lab,
   machine: MachineSpec,
-  { ownDisks = false }: EquipOptions = {},
+  { ownDisks = false, architecture }: EquipOptions = {},
 ): Promise<Equipment> => {
   const isNode = nodesOf(lab).includes(machine)
   const server = nfsServerOf(lab)
@@ -122,7 +125,7 @@ export const equipmentFor = async (
           ]
         : []),
     ],
-    programs: isNode ? nodePrograms() : [],
+    programs: isNode ? nodePrograms(architecture) : [],
     modules,
     enabled: [
       ...(boots ? ['lab-boot.service'] : []),

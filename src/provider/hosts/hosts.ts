@@ -12,7 +12,8 @@ import { labKeys } from '../../machine/keys.js'
 import type { Transport } from '../../machine/machine.js'
 import { quote } from '../../machine/sh.js'
 import { defaultSessions, sshTransport } from '../../machine/ssh.js'
-import { imageArchive } from '../../parts/parts.js'
+import type { Architecture } from '../../parts/architecture.js'
+import { imageArchive } from '../../parts/nodes.js'
 import { pathsOf, removeState } from '../../state.js'
 import type { Leftover, MachineState, Power, Problem, Provider } from '../provider.js'
 import { equip, lookEquipped, lunLink } from './equip.js'
@@ -56,6 +57,9 @@ const specOf = (kept: KeptHosts, machine: string): HostSpec => {
     })
   return spec
 }
+
+const architectureOf = ({ machines }: KeptHosts, machine: string): Architecture | undefined =>
+  machines.find(({ name }) => name === machine)?.architecture
 
 /** Runs commands as root with the lab's key; the connection stays open as long as this process lives. */
 const opened = new Map<string, Promise<Transport>>()
@@ -338,7 +342,10 @@ export const hostsProvider: Provider = {
     ...(existsSync(pathsOf(lab).root) ? [{ kind: 'file', what: pathsOf(lab).root } as const] : []),
   ],
   disks: { lunDevice: lunLink },
-  images: { archive: (reference) => Promise.resolve(imageArchive(reference)) },
+  images: {
+    archive: async (reference, lab, machine) =>
+      imageArchive(reference, architectureOf(await need(lab), machine)),
+  },
   loan: {
     taken,
     take,
@@ -347,10 +354,16 @@ export const hostsProvider: Provider = {
   },
   equipment: {
     needed: () => true,
-    equipped: async (lab, machine, files) =>
-      lookEquipped(await asRoot(lab, await need(lab), machine.name), lab, machine, files),
-    equip: async (lab, machine, files, progress) =>
-      equip(await asRoot(lab, await need(lab), machine.name), lab, machine, files, progress),
+    equipped: async (lab, machine, files) => {
+      const kept = await need(lab)
+      const options = { architecture: architectureOf(kept, machine.name) }
+      return lookEquipped(await asRoot(lab, kept, machine.name), lab, machine, files, options)
+    },
+    equip: async (lab, machine, files, progress) => {
+      const kept = await need(lab)
+      const options = { architecture: architectureOf(kept, machine.name) }
+      await equip(await asRoot(lab, kept, machine.name), lab, machine, files, progress, options)
+    },
   },
 }
 

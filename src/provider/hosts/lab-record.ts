@@ -4,6 +4,7 @@ import { nthRange, parseSubnet, subnetText } from '../../lab/address.js'
 import type { HostsFile } from '../../lab/hosts-file.js'
 import { type Lab, nodesOf } from '../../lab/lab.js'
 import { quote } from '../../machine/sh.js'
+import { type Architecture, architectures } from '../../parts/architecture.js'
 import { pathsOf, recordIfThere, writePrivate } from '../../state.js'
 import { type Asked, interfaceOf } from './asked.js'
 
@@ -16,6 +17,8 @@ export interface Placed {
   /** Bytes. */
   readonly memory: number
   readonly cpus: number
+  /** Absent in records of earlier versions, whose hosts are all of this computer's kind. */
+  readonly architecture?: Architecture
 }
 
 export interface KeptHosts {
@@ -67,12 +70,14 @@ export const placedHosts = (file: HostsFile, hosts: readonly Asked[]): KeptHosts
   machines: hosts.map((asked) => {
     const own = interfaceOf(asked)
     const mebibyte = 1024 ** 2
+    const architecture = architectures.find((each) => each === asked.facts.architecture)
     return {
       name: asked.spec.name,
       address: own?.address ?? '',
       prefix: own?.prefix ?? 32,
       memory: Math.ceil(asked.facts.memory / mebibyte) * mebibyte,
       cpus: asked.facts.cpus,
+      ...(architecture ? { architecture } : {}),
     }
   }),
   returned: [],

@@ -1,7 +1,8 @@
 /** What a host is, and what its kernel can do: whether a lab can use it at all. */
 import { type Lab, type MachineSpec, nfsServerOf, nodesOf } from '../../lab/lab.js'
+import { imagesUsedOn } from '../../lab/images.js'
 import { anyOf } from '../../lab/suggest.js'
-import { hostArchitecture } from '../../parts/architecture.js'
+import { whyNotFor } from '../../parts/nodes.js'
 import type { Asked, Finding } from './asked.js'
 import { memoryFix } from './boot-line.js'
 import type { KernelFeature } from './facts.js'
@@ -33,8 +34,9 @@ const systems: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** The processor, the distribution, and its pages. */
-export function* system({ facts, spec }: Asked, { isNode }: Place): Found {
+export function* system({ facts, spec }: Asked, { lab, machine, isNode }: Place): Found {
   const { architecture, system } = facts
+  const images = lab && machine ? imagesUsedOn(lab, machine) : []
   if (facts.model !== '') yield { what: 'model', level: 'ok', saw: facts.model }
   if (architecture === 'armhf' && facts.machine === 'aarch64')
     yield {
@@ -50,11 +52,11 @@ export function* system({ facts, spec }: Asked, { isNode }: Place): Found {
       saw: `${facts.machine}, ${architecture === '' ? 'without dpkg' : architecture}`,
       fix: 'use a 64-bit Debian, Ubuntu or Raspberry Pi OS, on amd64 or arm64',
     }
-  else if (isNode && architecture !== hostArchitecture())
+  else if (isNode && whyNotFor(architecture, images) !== undefined)
     yield {
       what: 'architecture',
       level: 'refuse',
-      saw: `${architecture}, but the parts of Kubernetes that are built on this computer are for ${hostArchitecture() ?? process.arch}`,
+      saw: `${architecture}, but ${whyNotFor(architecture, images) ?? ''}`,
       fix: `use another host for ${spec.name}, or run lab on a computer with ${architecture}`,
     }
   else yield { what: 'architecture', level: 'ok', saw: `${facts.machine}, ${architecture}` }

@@ -200,7 +200,7 @@ export const umlProvider: Provider = {
       `${[process.execPath, dialScript, socketOf(lab)].map((word) => quote(word).replaceAll('%', '%%')).join(' ')} %h %p`,
   },
   disks: { lunDevice },
-  images: { archive: async (reference) => (await import('../../parts/parts.js')).imageArchive(reference) },
+  images: { archive: async (reference) => (await import('../../parts/nodes.js')).imageArchive(reference) },
   console: { log: (lab, machine) => join(machineFolder(lab, machine), 'console.log') },
   snapshots,
 }

@@ -11,15 +11,8 @@ import { tarOf } from '../../machine/files.js'
 import type { MachineFile } from '../../machine/machine-file.js'
 import { labKeys, machineKeys } from '../../machine/keys.js'
 import { needHostPackages } from '../../parts/host.js'
-import {
-  boxName,
-  boxOf,
-  builtKubectl,
-  imageArchive,
-  prepareBox,
-  prepareImages,
-  prepareKubectl,
-} from '../../parts/parts.js'
+import { boxName, boxOf, builtKubectl, prepareBox, prepareImages, prepareKubectl } from '../../parts/parts.js'
+import { imageArchive } from '../../parts/nodes.js'
 import { imagesOf } from '../../lab/images.js'
 import { render } from '../../render.js'
 import { writePrivate } from '../../state.js'

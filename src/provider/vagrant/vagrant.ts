@@ -245,7 +245,7 @@ export const vagrantProvider = (kind: VagrantKind, host?: VagrantHost): Provider
       lunDevice: (index) =>
         `/dev/disk/by-id/${kind === 'libvirt' ? 'virtio-' : 'ata-VBOX_HARDDISK_'}lab${String(index)}`,
     },
-    images: { archive: async (reference) => (await import('../../parts/parts.js')).imageArchive(reference) },
+    images: { archive: async (reference) => (await import('../../parts/nodes.js')).imageArchive(reference) },
     console: { log: consoleOf },
     // Loaded on demand, since most labs are made of lab's own box.
     equipment: {

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest'
 import type { Lab } from '../../../src/lab/lab.js'
 import { machineNamed } from '../../../src/lab/lab.js'
 import { machineFiles } from '../../../src/machine/files.js'
+import { hostArchitecture } from '../../../src/parts/architecture.js'
 import { pins } from '../../../src/parts/pins.js'
 import { type Equipment, equipmentFor } from '../../../src/provider/hosts/equip.js'
 import { loadLab } from '../../../src/registry.js'
@@ -30,6 +31,21 @@ describe('the equipment of a host', () => {
     expect([programs.length, noSwap]).toEqual([0, false])
     expect(files.map(({ path }) => path)).toEqual(['/etc/modules-load.d/lab.conf'])
   })
+
+  test.skipIf(hostArchitecture() !== 'amd64')(
+    'a node with another kind of processor gets the same programs, built for that kind',
+    async () => {
+      const lab = await loadLab('deployment')
+      const worker = machineNamed(lab, 'worker1')
+      const { programs, ...rest } = await equipmentFor(lab, worker)
+      const { programs: others, ...sameRest } = await equipmentFor(lab, worker, { architecture: 'arm64' })
+      expect(sameRest).toEqual(rest)
+      expect(others.map(({ to }) => to)).toEqual(programs.map(({ to }) => to))
+      for (const { from } of others)
+        expect(from).toMatch(/\/(kubernetes|containerd|cni-plugins)-arm64-[0-9a-f]{12}\//)
+      expect((await equipmentFor(lab, worker, { architecture: 'amd64' })).programs).toEqual(programs)
+    },
+  )
 
   test('the equipment of a target makes a file and a loop device for each LUN, at every boot', async () => {
     const { files, enabled } = await equipment(await loadLab('iscsi'), 'target')

@@ -2,7 +2,10 @@
 import { expect, test } from 'vitest'
 import { machineNamed, podRangeOf, portalOf } from '../../../src/lab/lab.js'
 import { machineFiles } from '../../../src/machine/files.js'
+import { imagesUsedOn } from '../../../src/lab/images.js'
+import { hostArchitecture } from '../../../src/parts/architecture.js'
 import { onHosts } from '../../../src/provider/hosts/lab-record.js'
+import { foreignImages } from '../../../src/provider/hosts/prepare.js'
 import { loadLab } from '../../../src/registry.js'
 
 const placed = (name: string, address: string) => ({
@@ -34,4 +37,24 @@ test('nodes get pod ranges by their order, so that equal last numbers do not cla
   expect(new Set(ranges).size).toBe(ranges.length)
   expect(ranges[0]).toBe('10.244.1.0/24')
   expect(machineNamed(lab, 'worker1')).toMatchObject({ memory: 4 * 1024 ** 3, cpus: 4 })
+})
+
+test('images are built for another kind of processor only if a node of the lab has it, and only those that this node uses', async () => {
+  const lab = await loadLab('iscsi-ha')
+  const own = hostArchitecture() ?? 'amd64'
+  const other = own === 'amd64' ? 'arm64' : 'amd64'
+  const kinds = (of: (name: string) => typeof own | undefined) => ({
+    machines: lab.machines.map(({ name }) => {
+      const architecture = of(name)
+      return { ...placed(name, '10.0.9.7'), ...(architecture ? { architecture } : {}) }
+    }),
+  })
+  const images = (of: (name: string) => typeof own | undefined) => [...foreignImages(lab, kinds(of))]
+  expect([...foreignImages(lab, undefined)]).toEqual([])
+  // Written by an earlier version, which had hosts of this computer's kind only.
+  expect(images(() => undefined)).toEqual([])
+  expect(images((name) => (name === 'target' ? other : own))).toEqual([])
+  const used = imagesUsedOn(lab, machineNamed(lab, 'worker1'))
+  expect(images((name) => (name.startsWith('worker') ? other : own))).toEqual([[other, used]])
+  expect(used.join()).not.toContain('kube-apiserver')
 })

@@ -181,10 +181,18 @@ describe('the preflight of the hosts of a lab', () => {
     expect(of('worker1', { controllers: [] })).toEqual(['refuse cgroups'])
     expect(of('worker1', { free: 2 * GiB })).toEqual(['refuse disk'])
     expect(of('target', { free: 10 * GiB })).toEqual([])
-    // Kubernetes is built for this computer's kind of processor; a target does not need Kubernetes.
-    const other = hostArchitecture() === 'arm64' ? 'amd64' : 'arm64'
-    expect(of('worker1', { architecture: other })).toEqual(['refuse architecture'])
+    // Kubernetes for arm64 is built on amd64 as well, but not the other way round; a target does not need it.
+    const isArm = hostArchitecture() === 'arm64'
+    const other = isArm ? 'amd64' : 'arm64'
+    expect(of('worker1', { architecture: other })).toEqual(isArm ? ['refuse architecture'] : [])
     expect(of('target', { architecture: other })).toEqual([])
+    const cassandra = { ...lab, images: [...lab.images, 'cassandra:5.0'] }
+    const findings = found([asked('worker1', { architecture: other })], cassandra)
+    expect(findings).toMatchObject([{ level: 'refuse', what: 'architecture' }])
+    if (!isArm)
+      expect(findings[0]!.saw).toBe(
+        'arm64, but the image docker.io/library/cassandra:5.0 is built only for amd64',
+      )
   })
 
   test.each<[string, Partial<Facts>, string, Finding['level']]>([
