@@ -36,7 +36,7 @@ const layers = {
     ],
     packages: ['execa'],
   },
-  plan: { src: ['error'], packages: [] },
+  plan: { src: ['concurrent', 'error'], packages: [] },
   fencing: {
     src: ['context', 'error', 'identity', 'journal', 'lab', 'lock', 'machine', 'provider/provider', 'state'],
     packages: ['zod'],

@@ -3,6 +3,7 @@
  * have stopped holding since: an API server that was ready before the pods of its node started, for example.
  */
 import { setTimeout as delay } from 'node:timers/promises'
+import { fewAtOnce } from './few-at-once.js'
 import { ask } from './runner.js'
 import type { CheckResult, Plan, Seconds, Step, Surroundings, Verdict } from './step.js'
 
@@ -29,11 +30,11 @@ const named = (failing: readonly CheckResult[]): string =>
  * @param hint a command that shows every check
  */
 export const together = <Around extends Surroundings>(
-  { steps }: Plan<Around>,
+  plan: Plan<Around>,
   title: string,
   hint: string,
 ): Plan<Around> => {
-  const checks = steps.flatMap((step) => step.checks)
+  const checks = fewAtOnce(plan).steps.flatMap((step) => step.checks)
   const count = String(checks.length)
   const since = performance.now()
   /** What the first round that failed saw, and when: the reason for a delay is worth knowing. */

@@ -3,6 +3,7 @@
  * checks are repeated, since a component that is not ready for a second does not mean that the lab is broken.
  */
 import { setTimeout as delay } from 'node:timers/promises'
+import { fewAtOnce } from '../plan/few-at-once.js'
 import { runPlan, succeeded } from '../plan/runner.js'
 import type { Context, Plan } from '../context.js'
 import type { Report } from '../plan/step.js'
@@ -69,9 +70,10 @@ export const steadyState = async (
 ): Promise<Steady> => {
   const begun = performance.now()
   const looks: Look[] = []
+  const calm = fewAtOnce(plan)
   for (;;) {
     const [at, ms] = [new Date().toISOString(), performance.now() - begun]
-    const report = await runPlan(plan, 'check', context, () => undefined)
+    const report = await runPlan(calm, 'check', context, () => undefined)
     const checks = checkFacts(when, report)
     looks.push({
       when,

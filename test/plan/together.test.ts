@@ -1,4 +1,5 @@
 /** The last look at a lab that was brought up: everything must hold at one moment. */
+import { setTimeout as delay } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { runPlan, succeeded } from '../../src/plan/runner.js'
 import { together } from '../../src/plan/together.js'
@@ -54,6 +55,27 @@ test('the last look does not accept two checks that hold only one after the othe
   )
   expect(succeeded(report)).toBe(true)
   expect(round).toBe(5)
+})
+
+test('the last look asks few of many checks at the same time, so the machines can do their work meanwhile', async () => {
+  let [running, most, asked] = [0, 0, 0]
+  const steps = Array.from({ length: 50 }, (_, index) => step(String(index), () => yes)).map((each) => ({
+    ...each,
+    checks: [
+      {
+        ...each.checks[0],
+        probe: async () => {
+          asked += 1
+          most = Math.max(most, ++running)
+          await delay(1)
+          running -= 1
+          return yes
+        },
+      },
+    ] as const,
+  }))
+  expect(succeeded(await confirm(...steps))).toBe(true)
+  expect([asked, most]).toEqual([50, 8])
 })
 
 test('the last look ends at once when a check says that waiting is of no use', async () => {

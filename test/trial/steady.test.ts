@@ -55,6 +55,27 @@ it('the lab is not steady when an API server stays unready until the time is ove
   expect(looks.every(({ no }) => no.length === 1)).toBe(true)
 })
 
+it('few of many checks are asked at the same time, so the database can answer meanwhile', async () => {
+  let [running, most] = [0, 0]
+  const [first, ...others] = Array.from({ length: 50 }, (_, index) => ({
+    id: String(index),
+    title: `check ${String(index)}`,
+    probe: async () => {
+      most = Math.max(most, ++running)
+      await delay(1)
+      running -= 1
+      return { ok: true, saw: 'yes' }
+    },
+  }))
+  const { ok, checks } = await steadyState(
+    planWith({ checks: [first!, ...others] }),
+    'after',
+    labThat(0).context,
+    10_000,
+  )
+  expect([ok, checks.length, most]).toEqual([true, 50, 8])
+})
+
 it('after a round of slow checks, half of its time passes before the next round', async () => {
   const { context, plan } = labThat(1)
   const slow = {
