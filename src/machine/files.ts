@@ -10,6 +10,7 @@ import {
   machinesWith,
   nfsServerOf,
   nodesOf,
+  pairsOf,
   pairWith,
   podRangeOf,
   portalOf,
@@ -106,6 +107,7 @@ const iscsidConf = (lab: Lab, machine: MachineSpec): string => {
   const volume = lab.database?.volume
   const target = volume?.kind === 'lun' ? targetNamed(lab, volume.target) : lab.targets[0]
   return render('machine/iscsid.conf', {
+    moves: pairsOf(lab).length > 0,
     discovery:
       machine.role === 'worker' && target
         ? chapRecord('discovery.sendtargets.auth', discoveryChapOf(lab, target.machine))

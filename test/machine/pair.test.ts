@@ -65,6 +65,20 @@ describe('the files of a pair', () => {
     expect(drbd).toMatch(/^ +c-fill-target 1M;$/m)
   })
 
+  it('the initiators of a pair ask after a second of silence whether it is still there, and those of one machine after five', async () => {
+    const interval = async (name: string): Promise<string | undefined> => {
+      const other = await loadLab(name)
+      const worker = other.machines.find(({ role }) => role === 'worker' || role === 'initiator')!
+      const files = machineFiles(other, worker, {
+        secrets: { bootstrapToken: 'abcdef.0123456789abcdef', clusterKey: 'key-of-clusters' },
+        lunDevice: () => '/dev/ubdc',
+      })
+      const settings = files.find(({ path }) => path === '/etc/iscsi/iscsid.conf')?.content ?? ''
+      return /noop_out_interval = (\d+)\n(?:.*\n)*?.*noop_out_timeout = 5\n/.exec(settings)?.[1]
+    }
+    expect(await Promise.all(['hacmp', 'iscsi-pair', 'iscsi-ha'].map(interval))).toEqual(['1', '1', '5'])
+  })
+
   it('the files of a pair have keys that belong to their lab alone and that other users cannot read', () => {
     for (const path of ['/etc/corosync/authkey', '/etc/drbd.d/lab.res']) {
       expect(file('target1', path)).not.toBe(file('target1', path, 'another'))
