@@ -55,7 +55,8 @@ const joining = undoAct('join-copies', {}, async (context, { machine }) => {
     context.machine(where).run(command, { signal, timeout })
   await on(
     machine,
-    shell`case $(drbdadm cstate ${name}) in *StandAlone*|*WFConnection*) drbdadm secondary ${name} && drbdadm disconnect ${name} && drbdadm connect --discard-my-data ${name} ;; esac`,
+    // DRBD has no connection to end any more once it has given it up.
+    shell`state=$(drbdadm cstate ${name}); case $state in *StandAlone*|*WFConnection*) drbdadm secondary ${name} && case $state in *WFConnection*) drbdadm disconnect ${name} ;; esac && drbdadm connect --discard-my-data ${name} ;; esac`,
   )
   await on(
     peerOf(target, machine),

@@ -1,4 +1,5 @@
 /** What faults do to two machines that serve one target. */
+import { execFileSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'
 import type { Context } from '../../src/context.js'
 import { diskError } from '../../src/fault/disk-error.js'
@@ -235,6 +236,27 @@ describe('a split brain that is made on purpose', () => {
     expect(commands.at(-1)).toMatch(
       /--name stonith-enabled --update true && .*--name maintenance-mode --delete$/,
     )
+  })
+
+  it.each([
+    ['StandAlone', 'secondary, connect --discard-my-data'],
+    ['WFConnection', 'secondary, disconnect, connect --discard-my-data'],
+    ['Connected', ''],
+  ])('a split brain is healed when the connection is %s, where DRBD knows it', async (state, said) => {
+    const { context, commands } = pairThat(() => '')
+    const aimed = await splitBrain.aim(context, spec, roles)
+    await splitBrain.undos[0]?.carryOut(context, { undo: aimed.undo[0] } as never)
+    const command = commands.find((each) => each.includes('--discard-my-data'))!.replace(/^target1: /, '')
+    // As DRBD 8.4 does: whoever asks it to end a connection that it has given up hears `unknown connection`.
+    const drbdadm = `drbdadm() { case $1 in cstate) echo ${state}; return ;; disconnect) test ${state} != StandAlone || return 10 ;; esac; echo "$@"; }`
+    const output = execFileSync('sh', ['-c', `${drbdadm}\n${command}`], { encoding: 'utf8' })
+    expect(
+      output
+        .trim()
+        .replaceAll(/ r-\S+/g, '')
+        .split('\n')
+        .join(', '),
+    ).toBe(said)
   })
 
   it.each([
