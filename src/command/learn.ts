@@ -2,7 +2,7 @@ import { planNow } from '../up.js'
 import { Option } from 'commander'
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { exitCodes, type ExitCode, LabError } from '../error.js'
+import { exitCodes, type ExitCode, LabError, messageOf } from '../error.js'
 import type { Lab } from '../lab/lab.js'
 import { openDesk } from '../learn/learner-shell.js'
 import { Attempt, type Surroundings } from '../learn/attempt.js'
@@ -74,6 +74,11 @@ const withSurroundings = async <T>(
             history.take(clock(), type, object as unknown as PodObject)
         },
         until,
+        {
+          lost: (reason) => (history.blind = `pods are not seen: ${messageOf(reason)}`),
+          back: () => (history.blind = undefined),
+          missed: (reason) => history.miss(clock(), `changes of pods were missed: ${messageOf(reason)}`),
+        },
       )
     const open = async (): Promise<Ledger | undefined> =>
       exercise.ledger && lab.database ? openLedger(session, lab.database) : undefined

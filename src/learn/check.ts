@@ -138,6 +138,8 @@ const askClaim = ({ historyOf }: Asking, claim: NonNullable<OneCheck['claim']>):
   const seen = historyOf(claim.namespace)
   if (!seen) return unknown('the pods were not watched from the beginning of this step')
   const { history, from } = seen
+  const unseen = history.unseenSince(from)
+  if (unseen !== undefined) return unknown(`${unseen}: start that step again`)
   const [key, value] = claim.label?.split('=') ?? []
   const which: Which = key === undefined ? everyPod : (pod) => pod.labels[key] === value
   const bounds = { ready: claim.ready ?? 0, there: claim.there ?? 0 }

@@ -29,16 +29,21 @@ export interface Kubectl {
   ): Promise<void>
   /**
    * Reports the objects of a path such as `/api/v1/namespaces/x/pods` until the signal: first the present ones, then
-   * every change in the API server's order, without gaps. Resolves after the list: from then on nothing is missed.
-   * After a watch that ended, a new list shows what was missed.
-   * @param failed as for `watch`
+   * every change in the API server's order, without gaps. Resolves after the list: from then on nothing is missed
+   * unnoticed. A watch that ended is continued from the last change that was seen. Only if the API server no longer has
+   * the changes since then does a new list show the result, and not what happened meanwhile.
    */
-  follow(
-    path: string,
-    seen: (event: WatchEvent) => void,
-    signal: AbortSignal,
-    failed?: (reason: unknown) => void,
-  ): Promise<void>
+  follow(path: string, seen: (event: WatchEvent) => void, signal: AbortSignal, sight?: Sight): Promise<void>
+}
+
+/** How much of what happens is seen. */
+export interface Sight {
+  /** The API server does not answer: changes are not seen before `back`. */
+  readonly lost?: (reason: unknown) => void
+  /** It answers again. The changes that were not seen follow, unless they were `missed`. */
+  readonly back?: () => void
+  /** Changes were missed for good. */
+  readonly missed?: (reason: unknown) => void
 }
 
 /** A list of the API server, as returned by a `GET`. */
@@ -62,8 +67,17 @@ const watchPause = 500
  */
 const silence = 5
 
-/** The API server's phrase for HTTP 404, and kubectl's own for what a list does not contain. */
-const notThereWords = /\(NotFound\)|not found/
+/**
+ * The API server's phrase for HTTP 404, and kubectl's own for what a list does not contain. A program that a container
+ * or the kubeconfig lacks is also `not found`, which says nothing about the cluster.
+ */
+const notThereWords = /^Error from server \(NotFound\)|^error: [\w./ -]+ "[^"]+" not found$/m
+
+/** The API server's phrases for a version of which it no longer has the changes. */
+const expiredWords = /\((Expired|Gone)\)|too old resource version/
+
+/** The code of the error for that. */
+const expired = 'expired'
 
 /** kubectl's phrase for the exit code of what it ran in a container. 126 and 127: it could not be started there. */
 const commandFailedWords = /^command terminated with exit code (?!126$|127$)\d+$/m
@@ -71,7 +85,13 @@ const commandFailedWords = /^command terminated with exit code (?!126$|127$)\d+$
 const failureOf = (said: string): string =>
   codeOf(
     said,
-    commandFailedWords.test(said) ? commandFailed : notThereWords.test(said) ? notThere : 'kubectl-failed',
+    commandFailedWords.test(said)
+      ? commandFailed
+      : notThereWords.test(said)
+        ? notThere
+        : expiredWords.test(said)
+          ? expired
+          : 'kubectl-failed',
   )
 
 const getWith =
@@ -189,20 +209,34 @@ const watchOnce = async (
   })
 }
 
-/** Follows a list from one of its versions until the watch ends. */
+/**
+ * Follows a list from one of its versions until the watch ends.
+ * @returns the version from which it can be continued
+ * @throws LabError `expired` if the API server no longer has the changes since that version
+ */
 const followFrom = async (
   program: Program,
   { path, version }: { readonly path: string; readonly version: string },
   seen: (event: WatchEvent) => void,
   until: AbortSignal,
+  reached: (version: string) => void,
 ): Promise<void> => {
   const query = `?watch=1&allowWatchBookmarks=true&resourceVersion=${version}`
-  await eachLine(program, ['--raw', `${path}${query}`], until, (event) => {
-    // The version is too old, or the server is shutting down: a new list is needed.
-    if (event.type === 'ERROR') return false
-    if (event.type !== 'BOOKMARK') seen(event)
+  let ended: KubeObject | undefined
+  await eachLine(program, ['--raw', `${path}${query}`], until, ({ type, object }) => {
+    if (type === 'ERROR') {
+      ended = object
+      return false
+    }
+    if (type !== 'BOOKMARK') seen({ type, object })
+    const { resourceVersion } = object.metadata
+    if (typeof resourceVersion === 'string') reached(resourceVersion)
     return true
   })
+  if (ended === undefined || until.aborted) return
+  const { code, message } = ended as { readonly code?: unknown; readonly message?: unknown }
+  const why = typeof message === 'string' ? message : 'the watch ended with an error'
+  throw new LabError(code === 410 ? expired : 'kubectl-failed', `kubectl get --raw ${path}: ${why}`)
 }
 
 /** Remembers the objects of a list, so that a new list shows what was missed. */
@@ -232,28 +266,47 @@ class Known {
 
 const followIn =
   (program: Program, run: Kubectl['run']): Kubectl['follow'] =>
-  async (path, seen, until, missed) => {
+  async (path, seen, until, { lost, back, missed } = {}) => {
     const known = new Known(seen)
-    const list = async (): Promise<string> => {
-      const found = JSON.parse(await run(['get', '--raw', path])) as ObjectList
-      known.compare(found.items)
-      return found.metadata.resourceVersion
-    }
-    let version: string | undefined = await list()
+    const list = async (): Promise<ObjectList> => JSON.parse(await run(['get', '--raw', path])) as ObjectList
+    const first = await list()
+    known.compare(first.items)
+    let { resourceVersion: version } = first.metadata
+    /** Whether the API server has not answered since a watch failed. */
+    let blind = false
+    /** One watch, and if the one before failed, first the question whether the API server answers again. */
     const goOn = async (): Promise<void> => {
+      if (blind) {
+        await list()
+        blind = false
+        back?.()
+      }
+      await followFrom(program, { path, version }, known.tell, until, (reached) => (version = reached))
+    }
+    const startOver = async (): Promise<void> => {
+      const { metadata, items } = await list()
+      known.compare(items)
+      version = metadata.resourceVersion
+    }
+    const forEver = async (): Promise<void> => {
       while (!until.aborted) {
         try {
-          version ??= await list()
-          await followFrom(program, { path, version }, known.tell, until)
+          try {
+            await goOn()
+          } catch (error) {
+            if (!(error instanceof LabError && error.code === expired)) throw error
+            missed?.(error)
+            await startOver()
+          }
         } catch (error) {
-          // The next one is started, and lists what was missed.
-          missed?.(error)
+          if (until.aborted) return
+          blind = true
+          lost?.(error)
         }
-        version = undefined
         await delay(watchPause, undefined, { signal: until }).catch(() => undefined)
       }
     }
-    goOn().catch(() => undefined)
+    forEver().catch(() => undefined)
   }
 
 /** @param slowdown the factor for all timeouts */

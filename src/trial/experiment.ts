@@ -121,9 +121,19 @@ class Run implements ExperimentContext {
   }
 
   claim(title: string, { ok, saw }: Verdict): void {
-    this.#claims.push({ title, outcome: ok ? 'passed' : 'failed', saw })
-    this.#note('claim', `${ok ? 'holds' : 'does not hold'}: ${title}: ${saw}`)
-    this.#trial.tell('claimed', `${title}: ${saw}`, { ok })
+    const { blind } = this.history
+    // What holds for the pods that were seen last may no longer hold.
+    if (ok && blind !== undefined) this.#claimed(title, 'unknown', `${saw}, but ${blind}`)
+    else this.#claimed(title, ok ? 'passed' : 'failed', saw)
+  }
+
+  #claimed(title: string, outcome: Claim['outcome'], saw: string): void {
+    this.#claims.push({ title, outcome, saw })
+    const word = { passed: 'holds', failed: 'does not hold', unknown: 'is unknown' }[outcome]
+    this.#note('claim', `${word}: ${title}: ${saw}`)
+    this.#trial.tell('claimed', `${title}: ${saw}`, {
+      ok: outcome === 'unknown' ? null : outcome === 'passed',
+    })
   }
 
   figure(title: string, ms: number, text?: TextFigure): void {
@@ -171,7 +181,19 @@ class Run implements ExperimentContext {
       await this.#glance()
       last = holds()
     }
-    this.claim(title, { ok: last.ok, saw: `${last.saw}, for ${((this.now() - begun) / 1000).toFixed(1)} s` })
+    const length = ((this.now() - begun) / 1000).toFixed(1)
+    // Silence is no evidence while the API server does not answer.
+    if (last.ok) {
+      try {
+        await this.kubectl(['get', 'pods', '--output', 'name'])
+      } catch (error) {
+        if (this.signal.aborted) throw new Interrupted()
+        this.#claimed(title, 'unknown', `${last.saw}, but pods are not seen: ${messageOf(error)}`)
+        return
+      }
+      last = holds()
+    }
+    this.claim(title, { ok: last.ok, saw: `${last.saw}, for ${length} s` })
   }
 
   async undoLater(undo: Undo): Promise<void> {
@@ -227,13 +249,20 @@ class Run implements ExperimentContext {
 
   #facts(common: Omit<CommonFacts, 'name' | 'description'>): ExperimentFacts {
     const { name, description } = this.#request.experiment
+    const unseen = this.history.unseenSince()
     return {
       ...common,
       kind: 'experiment',
       name,
       description,
       ...this.#ledger.facts(),
-      claims: this.#claims,
+      claims: [
+        ...this.#claims,
+        // A claim about a period needs all of it.
+        ...(unseen === undefined
+          ? []
+          : [{ title: 'every change of the pods was seen', outcome: 'unknown', saw: unseen } as const]),
+      ],
       figures: this.#figures,
       events: this.#events,
     }
@@ -262,7 +291,6 @@ class Run implements ExperimentContext {
   /** From here on, no change to a pod of the namespace is missed. */
   async #follow(): Promise<void> {
     const seen = new Map<string, PodSeen>()
-    let missed = ''
     await this.#request.healer.kubectl.follow(
       `/api/v1/namespaces/${this.namespace}/pods`,
       ({ type, object }) => {
@@ -275,10 +303,19 @@ class Run implements ExperimentContext {
         for (const wake of this.#waiting.splice(0)) wake()
       },
       this.#ending.signal,
-      (reason) => {
-        const text = `pods were not seen for a moment: ${messageOf(reason)}`
-        if (text !== missed) this.#request.notice(text)
-        missed = text
+      {
+        lost: (reason) => {
+          const why = `pods are not seen: ${messageOf(reason)}`
+          if (why !== this.history.blind) this.#request.notice(why)
+          this.history.blind = why
+        },
+        back: () => (this.history.blind = undefined),
+        missed: (reason) => {
+          const ms = this.now()
+          const why = `changes of pods until ${(ms / 1000).toFixed(1)} s were missed: ${messageOf(reason)}`
+          this.#request.notice(why)
+          this.history.miss(ms, why)
+        },
       },
     )
   }

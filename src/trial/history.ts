@@ -85,6 +85,31 @@ const same = (one: PodSeen, other: PodSeen): boolean => JSON.stringify(one) === 
 export class PodHistory {
   readonly #changes: PodChange[] = []
   readonly #now = new Map<string, PodSeen>()
+  readonly #missed: { readonly ms: number; readonly why: string }[] = []
+  #blind: string | undefined
+
+  /** Why changes are not seen at the moment: the pods are those that were seen last. Undefined: they are seen. */
+  get blind(): string | undefined {
+    return this.#blind
+  }
+
+  set blind(why: string | undefined) {
+    this.#blind = why
+  }
+
+  /** Notes that changes before this moment were missed for good. */
+  miss(ms: number, why: string): void {
+    this.#missed.push({ ms, why })
+  }
+
+  /** Why something may have happened since a moment that is not in this history; undefined: everything was seen. */
+  unseenSince(from = 0): string | undefined {
+    const found = [
+      ...this.#missed.filter(({ ms }) => ms > from).map(({ why }) => why),
+      ...(this.#blind === undefined ? [] : [this.#blind]),
+    ]
+    return found.length === 0 ? undefined : found.join('; ')
+  }
 
   /** Takes one event of a watch. An event without a difference in the used fields is no change. */
   take(ms: number, type: 'ADDED' | 'MODIFIED' | 'DELETED', object: PodObject): PodChange | undefined {

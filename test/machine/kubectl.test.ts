@@ -1,9 +1,15 @@
-import { rm, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { LabError, tooBusy } from '../../src/error.js'
-import { askingOnce, type Kubectl, kubectlWith, type WatchEvent } from '../../src/machine/kubectl.js'
+import {
+  askingOnce,
+  type Kubectl,
+  kubectlWith,
+  type Sight,
+  type WatchEvent,
+} from '../../src/machine/kubectl.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 /** A program in place of kubectl: the body of a shell script. */
@@ -71,62 +77,115 @@ describe('kubectl', () => {
     expect(seen).toEqual(['ADDED worker1', 'ADDED worker1'])
   })
 
-  test('follow lists first, then reports every later change, and lists again after an interruption', async () => {
+  /** Follows with a program in place of kubectl until the pod `c` is seen: the events, and how much was seen. */
+  const followUntilC = async (body: string): Promise<readonly string[]> => {
     const ending = new AbortController()
-    const folder = await temporaryFolder()
-    const pod = (name: string, version = 1) =>
-      JSON.stringify({ metadata: { name, uid: `uid-${name}`, version } })
-    // The first watch reports b and breaks; in the second list a is gone, and b has another version.
-    const kubectl = await kubectlThat(`
-case "$*" in
-  *watch=1*resourceVersion=7*) echo '{"type":"ADDED","object":${pod('b')}}'
-    echo '{"type":"BOOKMARK","object":${pod('x')}}'; echo '{"type":"ERROR","object":${pod('x')}}'; exec sleep 10 ;;
-  *watch=1*) echo '{"type":"ADDED","object":${pod('c')}}'; exec sleep 10 ;;
-  *) if [ -e ${folder}/again ]; then echo '{"metadata":{"resourceVersion":"9"},"items":[${pod('b', 2)}]}'
-    else touch ${folder}/again; echo '{"metadata":{"resourceVersion":"7"},"items":[${pod('a')}]}'; fi ;;
-esac`)
+    const kubectl = await kubectlThat(body)
     const seen: string[] = []
     const done = new Promise<void>((resolve) => {
+      const tell = ({ type, object }: WatchEvent): void => {
+        seen.push(`${type} ${object.metadata.name}`)
+        if (object.metadata.name === 'c') resolve()
+      }
+      const sight: Sight = {
+        lost: (reason) => seen.push(`lost: ${(reason as LabError).message}`),
+        back: () => seen.push('back'),
+        missed: (reason) => seen.push(`missed: ${(reason as LabError).message}`),
+      }
       void kubectl
-        .follow(
-          '/api/v1/namespaces/x/pods',
-          ({ type, object }) => {
-            seen.push(`${type} ${object.metadata.name}`)
-            if (object.metadata.name === 'c') resolve()
-          },
-          ending.signal,
-        )
+        .follow('/api/v1/namespaces/x/pods', tell, ending.signal, sight)
         .then(() => seen.push('the list was told'))
     })
     await done
     ending.abort()
-    expect(seen).toEqual(['ADDED a', 'the list was told', 'ADDED b', 'DELETED a', 'MODIFIED b', 'ADDED c'])
+    return seen
+  }
+
+  const podOf = (name: string, resourceVersion = '1') =>
+    JSON.stringify({ metadata: { name, uid: `uid-${name}`, resourceVersion } })
+
+  test('follow lists first, and continues a watch that ended from the last change or bookmark, without a gap', async () => {
+    expect(
+      await followUntilC(`
+case "$*" in
+  *watch=1*resourceVersion=7*) echo '{"type":"ADDED","object":${podOf('b', '8')}}'
+    echo '{"type":"BOOKMARK","object":${podOf('x', '12')}}' ;;
+  *watch=1*resourceVersion=12*) echo '{"type":"ADDED","object":${podOf('c')}}'; exec sleep 10 ;;
+  *watch=1*) exit 1 ;;
+  *) echo '{"metadata":{"resourceVersion":"7"},"items":[${podOf('a')}]}' ;;
+esac`),
+    ).toEqual(['ADDED a', 'the list was told', 'ADDED b', 'ADDED c'])
   })
 
-  test('watch and follow say why what happens is not seen, and nothing when a watch only ends', async () => {
-    const once = join(await temporaryFolder(), 'once')
-    const kubectl = await kubectlThat(`
+  test.each([
+    [
+      'an event',
+      `echo '{"type":"ERROR","object":{"metadata":{},"code":410,"message":"too old"}}'`,
+      'too old',
+    ],
+    [
+      'an error',
+      `echo 'Error from server (Expired): too old resource version: 8 (9)' >&2; exit 1`,
+      'Error from server (Expired): too old resource version: 8 (9)',
+    ],
+  ])(
+    'follow says that changes were missed if %s says that the API server no longer has them, and lists again',
+    async (_, end, why) => {
+      const folder = await temporaryFolder()
+      const seen = await followUntilC(`
 case "$*" in
-  *watch*) [ -e '${once}' ] || { : > '${once}'; exit 0; }; echo 'error: certificate has expired' >&2; exit 1 ;;
-  *) echo '{"metadata":{"resourceVersion":"7"},"items":[]}' ;;
+  *watch=1*resourceVersion=7*) echo '{"type":"ADDED","object":${podOf('b', '8')}}'; ${end} ;;
+  *watch=1*resourceVersion=8*) ${end} ;;
+  *watch=1*resourceVersion=9*) echo '{"type":"ADDED","object":${podOf('c')}}'; exec sleep 10 ;;
+  *) if [ -e ${folder}/again ]; then echo '{"metadata":{"resourceVersion":"9"},"items":[${podOf('b', '9')}]}'
+    else touch ${folder}/again; echo '{"metadata":{"resourceVersion":"7"},"items":[${podOf('a')}]}'; fi ;;
 esac`)
-    type Failed = (reason: unknown) => void
-    const watch = (until: AbortSignal, failed: Failed) =>
-      kubectl.watch(['pods'], () => undefined, until, failed)
-    const follow = (until: AbortSignal, failed: Failed) =>
-      kubectl.follow('/api/v1/pods', () => undefined, until, failed)
-    for (const begin of [watch, follow]) {
-      await rm(once, { force: true })
-      const ending = new AbortController()
-      const reason = new Promise<unknown>((resolve) => {
-        void begin(ending.signal, resolve)
-      })
-      expect(await reason).toMatchObject({
-        code: 'kubectl-failed',
-        message: expect.stringMatching(/^kubectl get .*watch.*: error: certificate has expired$/),
-      })
-      ending.abort()
-    }
+      const missed = expect.stringMatching(/^missed: kubectl get --raw .*/) as string
+      expect(seen).toEqual([
+        'ADDED a',
+        'the list was told',
+        'ADDED b',
+        missed,
+        'DELETED a',
+        'MODIFIED b',
+        'ADDED c',
+      ])
+      expect(seen[3]).toContain(why)
+    },
+  )
+
+  test('follow says when the API server does not answer, and when it answers again, before what happened meanwhile', async () => {
+    const folder = await temporaryFolder()
+    const seen = await followUntilC(`
+case "$*" in
+  *watch=1*) [ -e ${folder}/down ] || { touch ${folder}/down; echo 'error: refused' >&2; exit 1; }
+    echo '{"type":"ADDED","object":${podOf('c')}}'; exec sleep 10 ;;
+  *) if [ -e ${folder}/down ] && [ ! -e ${folder}/up ]; then touch ${folder}/up; echo 'error: still' >&2; exit 1; fi
+    echo '{"metadata":{"resourceVersion":"7"},"items":[]}' ;;
+esac`)
+    expect(seen).toEqual([
+      'the list was told',
+      expect.stringMatching(/^lost: kubectl get --raw .*watch.*: error: refused$/),
+      'lost: kubectl get --raw /api/v1/namespaces/x/pods: error: still',
+      'back',
+      'ADDED c',
+    ])
+  })
+
+  test('watch says why what happens is not seen, and nothing when a watch only ends', async () => {
+    const once = join(await temporaryFolder(), 'once')
+    const kubectl = await kubectlThat(
+      `[ -e '${once}' ] || { : > '${once}'; exit 0; }; echo 'error: certificate has expired' >&2; exit 1`,
+    )
+    const ending = new AbortController()
+    const reason = new Promise<unknown>((resolve) => {
+      void kubectl.watch(['pods'], () => undefined, ending.signal, resolve)
+    })
+    expect(await reason).toMatchObject({
+      code: 'kubectl-failed',
+      message: expect.stringMatching(/^kubectl get .*watch.*: error: certificate has expired$/),
+    })
+    ending.abort()
   })
 
   test('a watch asks a silent API server after 5 s whether it is there, and later on slower machines', async () => {
@@ -188,6 +247,21 @@ esac`)
       `echo 'Error from server (NotFound): pods "web-9" not found' >&2; exit 1`,
     )
     expect((await errorOf(kubectl.run(['get', 'pod', 'web-9']))).code).toBe('not-there')
+  })
+
+  test.each([
+    [
+      'sh: 1: pgrep: not found\ncommand terminated with exit code 127',
+      ['exec', 'db', '--', 'sh', '-c', 'pgrep x'],
+    ],
+    [
+      'Unable to connect to the server: getting credentials: exec: executable gke-gcloud-auth-plugin not found',
+      ['get', 'nodes'],
+    ],
+    ['error: unable to upgrade connection: container not found ("mariadb")', ['exec', 'db', '--', 'true']],
+  ])('a program that is not found is no object that is not there: %s', async (words, args) => {
+    const kubectl = await kubectlThat(`printf '%s\n' '${words}' >&2; exit 1`)
+    expect((await errorOf(kubectl.run(args))).code).toBe('kubectl-failed')
   })
 
   test.each([

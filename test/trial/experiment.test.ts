@@ -11,7 +11,7 @@ import type { ExperimentContext, Experiment } from '../../src/trial/experiment-c
 import { describeChange } from '../../src/trial/history.js'
 import { runExperiment } from '../../src/trial/experiment.js'
 import { loadLab, registry } from '../../src/registry.js'
-import type { WatchEvent } from '../../src/machine/kubectl.js'
+import type { Sight, WatchEvent } from '../../src/machine/kubectl.js'
 import type { Context } from '../../src/context.js'
 import { runPage } from '../../src/report/documents.js'
 import { runMarkdown } from '../../src/report/markdown.js'
@@ -34,24 +34,28 @@ afterEach(() => {
   vi.unstubAllEnvs()
 })
 
+type Cluster = ReturnType<typeof fakeCluster>
+
 /** A cluster that remembers its commands. */
 const fakeCluster = () => {
   const abort = new AbortController()
   const said: string[] = []
   let tell: (event: WatchEvent) => void = () => undefined
-  let missed: (reason: unknown) => void = () => undefined
+  let sight: Sight = {}
+  let silent = false
   const notices: string[] = []
   let well = true
   let deployed = 0
   const kubectl = {
     run: async (args: readonly string[]) => {
       said.push(args.join(' '))
+      if (silent && args.includes('get')) throw new Error('no answer')
       return Promise.resolve('')
     },
     get: async () => Promise.resolve({}),
-    follow: async (_path: string, seen: typeof tell, _until: unknown, failed: typeof missed) => {
+    follow: async (_path: string, seen: typeof tell, _until: unknown, how: Sight) => {
       tell = seen
-      missed = failed
+      sight = how
       return Promise.resolve()
     },
   }
@@ -86,8 +90,12 @@ const fakeCluster = () => {
     abort,
     saved,
     notices,
-    /** The watch of its pods fails. */
-    miss: (reason: unknown) => missed(reason),
+    /** The watch of its pods fails, works again, or has lost changes. */
+    lose: (reason: string) => sight.lost?.(new Error(reason)),
+    back: () => sight.back?.(),
+    miss: (reason: string) => sight.missed?.(new Error(reason)),
+    /** Questions have no answer, although no watch has failed yet. */
+    silence: () => (silent = true),
     unwell: () => {
       well = false
     },
@@ -191,14 +199,76 @@ test('an experiment says why pods are not seen, once for each reason', async () 
   const cluster = fakeCluster()
   await cluster.run(
     doing(async () => {
-      for (const reason of ['refused', 'refused', 'forbidden']) cluster.miss(new Error(reason))
+      for (const reason of ['refused', 'refused', 'forbidden']) cluster.lose(reason)
       return Promise.resolve()
     }),
   )
-  expect(cluster.notices.filter((text) => text.startsWith('pods were not seen'))).toEqual([
-    'pods were not seen for a moment: refused',
-    'pods were not seen for a moment: forbidden',
+  expect(cluster.notices.filter((text) => text.startsWith('pods are not seen'))).toEqual([
+    'pods are not seen: refused',
+    'pods are not seen: forbidden',
   ])
+})
+
+test.each([
+  [
+    'a claim is made while pods are not seen',
+    (cluster: Cluster, claim: () => void) => {
+      cluster.lose('refused')
+      claim()
+      cluster.back()
+    },
+    ['two pods stayed ready', 'yes, but pods are not seen: refused'],
+  ],
+  [
+    'changes of pods were missed',
+    (cluster: Cluster, claim: () => void) => {
+      cluster.miss('too old')
+      claim()
+    },
+    [
+      'every change of the pods was seen',
+      expect.stringMatching(/^changes of pods until .* were missed: too old$/),
+    ],
+  ],
+])('the verdict of an experiment is UNKNOWN if %s', async (_, happens, [title, saw]) => {
+  const cluster = fakeCluster()
+  const facts = await cluster.run(
+    doing(async (context) => {
+      happens(cluster, () => context.claim('two pods stayed ready', { ok: true, saw: 'yes' }))
+      return Promise.resolve()
+    }),
+  )
+  const report = runReport(facts)
+  expect(report.verdict).toBe('UNKNOWN')
+  expect(report.checks).toContainEqual(expect.objectContaining({ title, outcome: 'unknown', saw }))
+})
+
+test('a claim made while pods were seen stays, although they were not seen for a while before', async () => {
+  const cluster = fakeCluster()
+  const facts = await cluster.run(
+    doing(async (context) => {
+      cluster.lose('refused')
+      cluster.back()
+      context.claim('two pods are ready', { ok: true, saw: 'yes' })
+      return Promise.resolve()
+    }),
+  )
+  expect(runReport(facts).verdict).toBe('PASS')
+})
+
+test('a quiet period proves nothing if the API server does not answer at its end', async () => {
+  const cluster = fakeCluster()
+  const facts = await cluster.run(
+    doing(async (context) => {
+      cluster.silence()
+      await context.stays('nothing happens', 0.2, () => ({ ok: true, saw: 'no change' }))
+    }),
+  )
+  const report = runReport(facts)
+  expect(report.verdict).toBe('UNKNOWN')
+  expect(report.checks.find(({ title }) => title === 'nothing happens')?.saw).toBe(
+    'no change, but pods are not seen: no answer',
+  )
 })
 
 test('an experiment with a false claim fails and continues', async () => {
