@@ -4,7 +4,7 @@ import type { Context, Plan } from '../context.js'
 import { LabError, messageOf } from '../error.js'
 import { databaseNode } from './database.js'
 import { type PodHistory } from '../trial/history.js'
-import { type Answer, askCheck, type Asking, outputOf, wordsOf } from './check.js'
+import { type Answer, askCheck, type Asking, measuredBy, wordsOf } from './check.js'
 import type { Ledger } from './ledger.js'
 import type { Exercise } from './load.js'
 import { addProgress, type ProgressEvent, readProgress, type Standing, standingIn } from './progress.js'
@@ -167,9 +167,13 @@ export class Attempt {
       )
       return drawing && this.drawnFor(drawing)?.id
     }
-    if (truth.run) return (await outputOf(asking, truth.run)).out
-    if (truth.kubectl)
-      return (await asking.context.kubectl.run(wordsOf(truth.kubectl.args), { timeout: 10 })).trim()
+    if (truth.run) return measuredBy(asking, truth.run)
+    if (truth.kubectl) {
+      const { args } = truth.kubectl
+      const said = (await asking.context.kubectl.run(wordsOf(args), { timeout: 10 })).trim()
+      if (said === '') throw new LabError('bad-check', `kubectl ${args}: it said nothing`)
+      return said
+    }
     if (asking.ledgerFrom === undefined)
       throw new LabError(
         'no-ledger',
@@ -193,10 +197,12 @@ export class Attempt {
       const truth = await this.truth(step)
       if (truth === undefined) return { is: 'yes', saw: `your answer: ${text}` }
       const near = (ask.tolerance ?? 0) / 1000
-      const right =
-        ask.for === 'seconds' || ask.for === 'number'
-          ? Math.abs(number - Number(truth)) <= near + 1e-9
-          : text.toLowerCase() === String(truth).trim().toLowerCase()
+      const counts = ask.for === 'seconds' || ask.for === 'number'
+      if (counts && Number.isNaN(Number(truth)))
+        return { is: 'could not ask', saw: `${String(truth)}: no number was measured` }
+      const right = counts
+        ? Math.abs(number - Number(truth)) <= near + 1e-9
+        : text.toLowerCase() === String(truth).trim().toLowerCase()
       // The right answer is not revealed to a learner who has not found it.
       return right
         ? { is: 'yes', saw: `${text} is right${near > 0 ? `; measured: ${String(truth)}` : ''}` }

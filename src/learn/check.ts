@@ -58,7 +58,10 @@ const filled = ({ database }: Asking, text: string): string => {
 const machinesOf = ({ context: { lab }, database }: Asking, word: string): readonly string[] => {
   if ((word === 'database' || word === 'standby') && database === undefined)
     throw new LabError('no-database', 'the worker on which the database ran when this step began is unknown')
-  return machinesAt(lab, word, { server: database ?? '' }).map(({ name }) => name)
+  const names = machinesAt(lab, word, { server: database ?? '' }).map(({ name }) => name)
+  // What holds for each of no machines says nothing.
+  if (names.length === 0) throw new LabError('bad-check', `no machine of ${lab.name} is ${word}`)
+  return names
 }
 
 /** The output of a command on each machine; undefined if the answer is no. */
@@ -74,13 +77,30 @@ export const outputOf = async (
         .try({ text: command, shown: command }, { signal: context.signal, timeout: commandDeadline }),
     ),
   )
-  // 126, 127: the shell could not even start it, which says nothing about the learner's work.
-  const unasked = results.find(({ exitCode }) => exitCode === 126 || exitCode === 127)
-  if (unasked) throw new LabError('bad-check', `${command}: ${unasked.stderr.trim()}`)
+  // 126, 127: the shell could not even start it; 128: a signal ended it. That says nothing about the learner's work.
+  const unasked = results.find(({ exitCode }) => exitCode >= 126 && exitCode <= 128)
+  if (unasked)
+    throw new LabError(
+      'bad-check',
+      `${command}: ${unasked.stderr.trim() || `exit code ${String(unasked.exitCode)}`}`,
+    )
   return {
     ok: results.every(({ exitCode }) => exitCode === 0),
     out: results.map(({ stdout, stderr }) => stdout.trim() || stderr.trim()).join('\n'),
   }
+}
+
+/**
+ * What a command measured on each machine.
+ * @throws LabError if it failed, or said nothing: neither is a right answer
+ */
+export const measuredBy = async (
+  asking: Asking,
+  asked: { readonly on: string; readonly command: string },
+): Promise<string> => {
+  const { ok, out } = await outputOf(asking, asked)
+  if (ok && out.trim() !== '') return out
+  throw new LabError('bad-check', `${asked.command}: ${ok ? 'it said nothing' : out || 'it failed'}`)
 }
 
 /** Splits a text into words as a shell does: quotes keep spaces together. */
@@ -93,6 +113,9 @@ const askVerify = async ({ context, plan }: Asking, wanted: 'all' | readonly str
   const checks = plan.steps
     .flatMap((step) => step.checks)
     .filter(({ id }) => wanted === 'all' || wanted.includes(id))
+  const missing = wanted === 'all' ? [] : wanted.filter((id) => checks.every((check) => check.id !== id))
+  if (missing.length > 0 || checks.length === 0)
+    return unknown(`lab verify has no check ${missing.join(', ')}`.trim())
   const answers = await Promise.all(
     checks.map(async (check): Promise<Answer & { readonly title: string }> => {
       try {
@@ -185,7 +208,7 @@ const askLedger = async (
   }
   if (wanted.lost !== undefined || wanted.writers !== undefined) {
     const { lost, turns, acknowledged } = await ledger.readBack()
-    saw.push(`${String(acknowledged)} writes acknowledged, ${String(lost)} missing`)
+    saw.push(`${String(acknowledged)} writes acknowledged, ${String(lost)} missing or changed`)
     if (wanted.lost !== undefined && lost > wanted.lost) return yesOr(false, saw.join('; '))
     if (wanted.writers === 1 && turns) return yesOr(false, `${saw.join('; ')}; two servers wrote alternately`)
   }
@@ -206,13 +229,15 @@ const askOne = async (asking: Asking, check: OneCheck): Promise<Answer> => {
     const { machine, is } = check.state
     const names = machinesOf(asking, machine)
     const found = (await provider.states(lab)).filter(({ name }) => names.includes(name))
+    if (found.length < names.length)
+      return unknown(`the provider does not know the state of ${names.join(', ')}`)
     const now = found.map(({ name, status, paused }) => ({
       name,
       is: paused === true ? 'paused' : status === 'running' ? 'running' : 'off',
     }))
     return yesOr(
-      now.length > 0 && now.every((each) => each.is === is),
-      now.map((each) => `${each.name} is ${each.is}`).join(', ') || 'unknown to the provider',
+      now.every((each) => each.is === is),
+      now.map((each) => `${each.name} is ${each.is}`).join(', '),
     )
   }
   if (check.fault) {
@@ -222,7 +247,7 @@ const askOne = async (asking: Asking, check: OneCheck): Promise<Answer> => {
       (entry) => entry.fault === fault && names.includes(entry.undo.machine),
     )
     return yesOr(
-      names.length > 0 && names.every((name) => open.some(({ undo }) => undo.machine === name)),
+      names.every((name) => open.some(({ undo }) => undo.machine === name)),
       open.map((entry) => `${entry.fault} on ${entry.undo.machine}, by ${entry.by}`).join('; ') ||
         `no ${fault} on ${names.join(', ')}`,
     )

@@ -9,7 +9,7 @@ import { isRowWritten } from '../trial/answers.js'
 import { ledgerClient, runName } from '../trial/client.js'
 import { judge } from '../trial/judge.js'
 import { createLedger } from '../trial/ledger-file.js'
-import type { LedgerRecord, Server } from '../trial/ledger.js'
+import type { LedgerRecord, ReadBack, Server } from '../trial/ledger.js'
 import { rowStore } from '../trial/store.js'
 import { watchLab } from '../trial/watch.js'
 
@@ -27,7 +27,10 @@ export interface Ledger {
   longestWriteGap(from: number): WriteGap | undefined
   /** The server that answers now, if it differs from the one at that moment. */
   takenOver(from: number): string | undefined
-  /** Reads all rows back. @throws if no server answers in time */
+  /**
+   * Reads all rows back. A row that was changed counts as lost.
+   * @throws if no server answers in time
+   */
   readBack(): Promise<{ readonly lost: number; readonly turns: boolean; readonly acknowledged: number }>
   close(): Promise<void>
 }
@@ -41,6 +44,27 @@ const whyNot = (error: unknown, deadline: number): string =>
   (error instanceof DOMException && error.name === 'TimeoutError')
     ? `no answer within ${String(deadline)} s`
     : messageOf(error)
+
+/** @param there every row, also those that were sent later */
+export const tallied = (
+  records: readonly LedgerRecord[],
+  there: readonly ReadBack[],
+): Awaited<ReturnType<Ledger['readBack']>> => {
+  const sent = new Set(
+    records.flatMap((record) => (record.type === 'sent' && record.operation === 'write' ? [record.seq] : [])),
+  )
+  const { findings, tally } = judge(
+    records,
+    there.filter(({ seq }) => sent.has(seq)),
+    undefined,
+  )
+  const wrong = findings.filter(({ kind }) => kind === 'LOST' || kind === 'CORRUPT')
+  return {
+    lost: new Set(wrong.flatMap(({ seqs }) => seqs)).size,
+    turns: findings.some(({ kind }) => kind === 'DOUBLE WRITER'),
+    acknowledged: tally.row.acknowledged,
+  }
+}
 
 /** @throws LabError `no-ledger` if the database does not answer in time */
 export const openLedger = async (
@@ -101,15 +125,9 @@ export const openLedger = async (
       return before && now && now.pod !== before.pod ? `${now.pod} on ${now.node}` : undefined
     },
     readBack: async () => {
-      // Writes that are acknowledged during the reading are ignored; unacknowledged rows may be present.
+      // Writes during the reading are ignored; unacknowledged rows may be present.
       const until = records.length
-      const there = await store.readBack(soon())
-      const { findings, tally } = judge(records.slice(0, until), there, undefined)
-      return {
-        lost: findings.find(({ kind }) => kind === 'LOST')?.seqs.length ?? 0,
-        turns: findings.some(({ kind }) => kind === 'DOUBLE WRITER'),
-        acknowledged: tally.row.acknowledged,
-      }
+      return tallied(records.slice(0, until), await store.readBack(soon()))
     },
     close: async () => {
       await client.stop().catch(() => undefined)

@@ -47,7 +47,8 @@ interface Draft {
 
 function* machineProblems({ lab }: Draft, word: string, path: Path): Generator<Problem> {
   const machines = lab.machines.map(({ name }) => name)
-  const words = [...machines, ...roles, ...(lab.database ? ['database', 'standby'] : [])]
+  const held = roles.filter((role) => lab.machines.some((machine) => machine.role === role))
+  const words = [...machines, ...held, ...(lab.database ? ['database', 'standby'] : [])]
   if (!words.includes(word))
     yield { path, message: `${lab.name} has no machine ${word}${didYouMean(word, words)}` }
 }

@@ -9,6 +9,7 @@ import { commandFailed, LabError, notThere } from '../../src/error.js'
 import { readProgress } from '../../src/learn/progress.js'
 import { prove, proofsJunit } from '../../src/learn/prove.js'
 import { loadLab } from '../../src/registry.js'
+import { PodHistory } from '../../src/trial/history.js'
 import { pathsOf } from '../../src/state.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
@@ -279,6 +280,54 @@ test('the proof of an exercise fails when a wrong attempt gets a hint other than
     () => undefined,
   )
   expect(proofs.find(({ outcome }) => outcome === 'failed')?.saw).toBe('other; hint: first')
+})
+
+test.each([
+  ['fails', { exitCode: 1, stdout: '', stderr: '' }, 'size: it failed'],
+  ['says nothing', { exitCode: 0, stdout: '', stderr: '' }, 'size: it said nothing'],
+  ['says no number', { exitCode: 0, stdout: 'four', stderr: '' }, 'four: no number was measured'],
+])('a question whose command %s could not be asked: 0 is not its right answer', async (_, said, saw) => {
+  const { context, ...others } = around()
+  const two = { ...small().steps[1]!, needs: [] }
+  const attempt = await Attempt.begin(small({ steps: [two] }), {
+    ...others,
+    context: { ...context, machine: () => ({ try: async () => said }) } as unknown as Context,
+  })
+  await attempt.beginStep(two)
+  await attempt.answer(two, '0')
+  expect(await attempt.ask(two)).toEqual({ is: 'could not ask', saw })
+})
+
+test.each([
+  ['of no machine', { run: { on: 'worker', command: 'value' } }],
+  ['of the state of no machine', { state: { machine: 'worker', is: 'off' }, not: true }],
+  [
+    'of a machine that the provider does not know',
+    { state: { machine: 'target', is: 'running' }, not: true },
+  ],
+  ['of a fault of no machine', { fault: { fault: 'hang', machine: 'worker' }, not: true }],
+  ['that lab verify does not have', { verify: ['gone'] }],
+  ['of all checks of a lab without any', { verify: 'all' }],
+] as const)('a check %s could not be asked, and is never yes', async (_, check) => {
+  const step = { ...small().steps[0]!, check: check as unknown as NonNullable<Exercise['steps'][0]['check']> }
+  const attempt = await Attempt.begin(small({ steps: [step] }), around())
+  await attempt.beginStep(step)
+  expect((await attempt.ask(step)).is).toBe('could not ask')
+})
+
+test.each([
+  ['were missed since the step began', (history: PodHistory) => history.miss(10, 'too old'), 'could not ask'],
+  ['are not seen at the moment', (history: PodHistory) => (history.blind = 'refused'), 'could not ask'],
+  ['were missed before', (history: PodHistory) => history.miss(-1, 'too old'), 'yes'],
+])('a claim about pods whose changes %s is answered with what is known', async (_, happens, is) => {
+  const check = { claim: { is: 'stayed-within', namespace: 'default', ready: 0, there: 3 } }
+  const step = { ...small().steps[0]!, check: check as NonNullable<Exercise['steps'][0]['check']> }
+  const history = new PodHistory()
+  const surroundings = { ...around(), histories: new Map([['default', history]]) }
+  const attempt = await Attempt.begin(small({ steps: [step] }), surroundings)
+  await attempt.beginStep(step)
+  happens(history)
+  expect((await attempt.ask(step)).is).toBe(is)
 })
 
 test('words are split as a shell splits them', () => {

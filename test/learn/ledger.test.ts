@@ -3,9 +3,10 @@ import { mkdir, readdir } from 'node:fs/promises'
 import { expect, test, vi } from 'vitest'
 import type { Context } from '../../src/context.js'
 import { LabError } from '../../src/error.js'
-import { openLedger } from '../../src/learn/ledger.js'
+import { openLedger, tallied } from '../../src/learn/ledger.js'
 import { loadLab } from '../../src/registry.js'
 import { pathsOf } from '../../src/state.js'
+import type { LedgerRecord } from '../../src/trial/ledger.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
 test('a database that does not answer in time is named, and is not reported as an interruption', async () => {
@@ -28,4 +29,31 @@ test('a database that does not answer in time is named, and is not reported as a
     hint: 'lab up iscsi-ha, or lab restore iscsi-ha clean',
   })
   expect(await readdir(pathsOf(lab).learn)).toHaveLength(1)
+})
+
+test('a row that was changed counts as lost, and rows that were sent while they were read do not', () => {
+  const at = '2026-01-01T00:00:00.000Z'
+  const server = { pod: 'db-1', node: 'worker1' }
+  const records = [1, 2, 3].flatMap((seq): LedgerRecord[] => {
+    const one = {
+      at,
+      client: 'writer-1',
+      operation: 'write',
+      medium: 'row',
+      seq,
+      address: '10.0.0.1',
+    } as const
+    return [
+      { ...one, type: 'sent', ms: seq * 10, content: `row ${String(seq)}` },
+      { ...one, type: 'acknowledged', ms: seq * 10 + 1, server },
+    ]
+  })
+  const there = (contents: readonly string[]) =>
+    contents.map((content, place) => ({ seq: place + 1, content }))
+  expect(tallied(records, there(['row 1', 'row 2', 'row 3', 'row 4']))).toEqual({
+    lost: 0,
+    turns: false,
+    acknowledged: 3,
+  })
+  expect(tallied(records, there(['row 1', 'row 9'])).lost).toBe(2)
 })
