@@ -13,6 +13,8 @@ export interface Board {
   /** Bytes. */
   readonly memoryFree: number
   readonly memory: number
+  /** Files of the class that cannot be used, and what to type; absent if there are none. */
+  readonly problems?: readonly string[]
   readonly seats: readonly (SeatState & {
     readonly hand: boolean
     /** When its terminal was last used: ISO 8601. */
@@ -58,6 +60,7 @@ export class Desks {
   readonly #others: SeatsElsewhere
   readonly #desks = new Map<string, Desk>()
   readonly #boards = new Set<(board: Board) => void>()
+  readonly #problems = new Map<string, string>()
 
   constructor(keeper: Keeper, others: SeatsElsewhere) {
     this.#keeper = keeper
@@ -68,6 +71,12 @@ export class Desks {
     const desk = this.#desks.get(seat) ?? { hand: false, seen: undefined, own: new Set(), guests: new Map() }
     this.#desks.set(seat, desk)
     return desk
+  }
+
+  /** @param problem why a file cannot be used; undefined: it can */
+  note(file: string, problem: string | undefined): void {
+    if (problem === undefined) this.#problems.delete(file)
+    else this.#problems.set(file, problem)
   }
 
   board(): Board {
@@ -89,6 +98,7 @@ export class Desks {
       load: loadavg()[0] ?? 0,
       memoryFree: free,
       memory: all,
+      ...(this.#problems.size === 0 ? {} : { problems: [...this.#problems.values()] }),
       seats: [...here, ...this.#others.seats()].sort(byNumber),
     }
   }

@@ -15,7 +15,7 @@ import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { exitCodes, LabError } from '../error.js'
+import { exitCodes, LabError, messageOf } from '../error.js'
 import { folderFrom, readIfThere, writePrivate } from '../state.js'
 import { makeFolder, refuseForeign } from '../trust.js'
 import { newToken } from './tokens.js'
@@ -140,7 +140,17 @@ export const classPaths = (name: string): ClassPaths => {
   }
 }
 
-/** @throws LabError for a file that this version cannot read */
+/** Why a file of a class cannot be read. Its text is left out, since that has tokens. */
+export const whyDamaged = (error: unknown): string => {
+  if (error instanceof z.ZodError) {
+    const { path = [], message = '' } = error.issues[0] ?? {}
+    return `${path.length === 0 ? 'as a whole' : path.join('.')}: ${message}`
+  }
+  const [place = ''] = / at position \d+/.exec(messageOf(error)) ?? []
+  return error instanceof SyntaxError ? `not valid JSON${place}` : messageOf(error)
+}
+
+/** @throws LabError `bad-class` for a file that this version cannot read */
 export const readClass = async (name: string): Promise<ClassFile | undefined> => {
   const { file } = classPaths(name)
   const text = await readIfThere(file)
@@ -148,8 +158,8 @@ export const readClass = async (name: string): Promise<ClassFile | undefined> =>
   try {
     return classFile.parse(JSON.parse(text))
   } catch (error) {
-    throw new LabError('bad-class', `${file} was not written by this version of lab`, {
-      hint: `lab class down --lab ${name}`,
+    throw new LabError('bad-class', `${file} cannot be used: ${whyDamaged(error)}`, {
+      hint: `correct the file, or end the class: lab class down --lab ${name}`,
       exitCode: exitCodes.host,
       cause: error,
     })

@@ -181,7 +181,6 @@ export type { Board }
 
 export interface Gateway {
   readonly app: FastifyInstance
-  board(): Board
   close(): Promise<void>
 }
 
@@ -189,8 +188,8 @@ export const openGateway = (
   keeper: Keeper,
   certificate: { readonly key: string; readonly cert: string },
   others = new OtherGateways(),
+  desks = new Desks(keeper, others),
 ): Gateway => {
-  const desks = new Desks(keeper, others)
   const whoIs: WhoIs = (request) => holderOfCookie(keeper.wanted, request.headers.cookie)
   const app = serverFor(certificate, whoIs)
   serveLogin(app, keeper)
@@ -205,7 +204,6 @@ export const openGateway = (
 
   return {
     app,
-    board: () => desks.board(),
     close: async () => {
       clearInterval(ticking)
       for (const socket of sockets.clients) socket.terminate()

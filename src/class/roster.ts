@@ -6,7 +6,7 @@
 import { z } from 'zod'
 import { exitCodes, LabError } from '../error.js'
 import { readIfThere, writePrivate } from '../state.js'
-import { type ClassFile, classFile, classPaths, newSecret, newTeacher } from './class.js'
+import { type ClassFile, classFile, classPaths, newSecret, newTeacher, whyDamaged } from './class.js'
 import { thisHost } from './placing.js'
 
 const rosterFile = z.strictObject({
@@ -28,7 +28,7 @@ export type Roster = z.infer<typeof rosterFile>
 /** The part of a class that another host keeps. */
 export type Elsewhere = Roster['elsewhere'][number]
 
-/** @throws LabError for a file that this version cannot read */
+/** @throws LabError `bad-roster` for a file that this version cannot read */
 export const readRoster = async (lab: string): Promise<Roster | undefined> => {
   const { roster } = classPaths(lab)
   const text = await readIfThere(roster)
@@ -36,8 +36,8 @@ export const readRoster = async (lab: string): Promise<Roster | undefined> => {
   try {
     return rosterFile.parse(JSON.parse(text))
   } catch (error) {
-    throw new LabError('bad-roster', `${roster} was not written by this version of lab`, {
-      hint: `on each of the other hosts: lab class down --lab ${lab}; then here: rm ${roster}`,
+    throw new LabError('bad-roster', `${roster} cannot be used: ${whyDamaged(error)}`, {
+      hint: `correct the file, or give up the seats on other hosts: there lab class down --lab ${lab}, and here rm ${roster}`,
       exitCode: exitCodes.host,
       cause: error,
     })

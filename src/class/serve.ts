@@ -1,12 +1,15 @@
 /** The process that keeps a class: the gateway, and the keeper of the seats. Started by `lab class up`. */
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { Desks } from './board.js'
 import { certificateFor } from './certificate.js'
 import { type ClassFile, classPaths, readClass } from './class.js'
 import { serveControl } from './control-socket.js'
-import { openGateway } from './gateway.js'
+import { type Gateway, openGateway } from './gateway.js'
 import { otherAddress } from './gateway-process.js'
 import { Keeper } from './keeper.js'
+import { LabError } from '../error.js'
 import { cannotListen } from '../listen.js'
 import { takeLock } from '../lock.js'
 import { OtherGateways } from './other-gateways.js'
@@ -15,7 +18,36 @@ import { readRoster } from './roster.js'
 /** Milliseconds between two looks at whether the class is still there. */
 const period = 1000
 
-/** Keeps a class until the signal, until a command ends it, or until somebody has removed its file. */
+const sentence = ({ message, hint }: LabError): string =>
+  hint === undefined ? message : `${message}; next: ${hint}`
+
+/**
+ * The class, as soon as its file can be read: the seats go on without it, and somebody may correct it.
+ * @param tell what is wrong, once
+ * @returns undefined if somebody has removed the file
+ */
+export const classSoon = async (
+  lab: string,
+  tell: (problem: string) => void,
+  signal: AbortSignal,
+): Promise<ClassFile | undefined> => {
+  for (let told = ''; ;) {
+    try {
+      return await readClass(lab)
+    } catch (error) {
+      if (!(error instanceof LabError)) throw error
+      const problem = sentence(error)
+      if (problem !== told) tell(problem)
+      told = problem
+    }
+    await delay(period, undefined, { signal })
+  }
+}
+
+/**
+ * Keeps a class until the signal, until a command ends it, or until somebody has removed its file. If another file of
+ * the class cannot be used, the board and `lab class status` say so, and whatever does not need it goes on.
+ */
 export const keepClass = async (wanted: ClassFile, signal: AbortSignal): Promise<void> => {
   const paths = classPaths(wanted.lab)
   const release = await takeLock(paths.gatewayLock, {
@@ -25,25 +57,52 @@ export const keepClass = async (wanted: ClassFile, signal: AbortSignal): Promise
   })
   const keeper = new Keeper(wanted)
   const others = new OtherGateways()
-  others.want((await readRoster(wanted.lab))?.elsewhere ?? [])
+  const desks = new Desks(keeper, others)
+  const usable = async <T>(file: string, read: () => Promise<T>): Promise<T | undefined> => {
+    try {
+      const value = await read()
+      desks.note(file, undefined)
+      return value
+    } catch (error) {
+      if (!(error instanceof LabError)) throw error
+      desks.note(file, sentence(error))
+      return undefined
+    }
+  }
+  const readOthers = async (): Promise<void> => {
+    // If the roster cannot be used, those that are known stay.
+    const read = await usable(paths.roster, async () => (await readRoster(wanted.lab))?.elsewhere ?? [])
+    if (read) others.want(read)
+  }
+  let gateway: Gateway | undefined
+  const openPages = async (): Promise<void> => {
+    if (gateway) return
+    const certificate = await usable(paths.certificate, () => certificateFor(wanted.lab, wanted.address))
+    if (!certificate) return
+    const opened = openGateway(keeper, certificate, others, desks)
+    try {
+      await opened.app.listen({ host: wanted.host, port: wanted.port })
+    } catch (error) {
+      await opened.close()
+      throw cannotListen(wanted, error, otherAddress(wanted))
+    }
+    gateway = opened
+  }
   const stop = new AbortController()
   // Otherwise it would open seats again in a folder that nobody ends.
   const looking = setInterval(() => {
     if (!existsSync(paths.file)) stop.abort()
   }, period)
   try {
-    const gateway = openGateway(keeper, await certificateFor(wanted.lab, wanted.address), others)
-    try {
-      await gateway.app.listen({ host: wanted.host, port: wanted.port })
-    } catch (error) {
-      throw cannotListen(wanted, error, otherAddress(wanted))
-    }
+    await readOthers()
+    await openPages()
     const control = await serveControl(paths.socket, {
-      'GET /board': () => gateway.board(),
+      'GET /board': () => desks.board(),
       'POST /reload': async () => {
-        const now = await readClass(wanted.lab)
+        const now = await usable(paths.file, () => readClass(wanted.lab))
         if (now) keeper.want(now)
-        others.want((await readRoster(wanted.lab))?.elsewhere ?? [])
+        await readOthers()
+        await openPages()
       },
       'POST /reset': (body) => keeper.reset(String((body as { seat?: unknown }).seat)),
       'POST /stop': () => stop.abort(),
@@ -55,7 +114,7 @@ export const keepClass = async (wanted: ClassFile, signal: AbortSignal): Promise
     keeper.stop()
     control.close()
     control.closeAllConnections()
-    await gateway.close()
+    await gateway?.close()
   } finally {
     clearInterval(looking)
     keeper.stop()

@@ -228,7 +228,8 @@ export const entranceOf = async (
   here: ClassFile,
   id: string,
 ): Promise<{ readonly url: string; readonly certificate: string } | undefined> => {
-  const roster = await readRoster(here.lab)
+  const isHere = here.seats.some((seat) => seat.id === id)
+  const roster = isHere ? undefined : await readRoster(here.lab)
   const part = roster?.elsewhere.find((other) => other.class.seats.some((seat) => seat.id === id))
   const of = part?.class ?? here
   const certificate = part ? part.certificate : (await certificateFor(here.lab, here.address)).cert

@@ -6,7 +6,7 @@ import { cardUrl, type ClassFile, classPaths, classToEnd, theClass, writeClass }
 import { callControl } from '../class/control-socket.js'
 import { resultsCsv, resultsJunit } from '../class/results.js'
 import { boardOf, boardSoon } from '../class/gateway-process.js'
-import { keepClass } from '../class/serve.js'
+import { classSoon, keepClass } from '../class/serve.js'
 import { removeClass, removeSeats } from '../class/make.js'
 import { needRoot } from '../class/seat.js'
 import { type Visit, visitSeat } from '../class/visit.js'
@@ -49,6 +49,7 @@ const status = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
           ({ id, status, detail, hand, progress }) =>
             `  ${id}  ${status.padEnd(8)}  ${detail}${hand ? '  hand up' : ''}${progress ? `  ${progress.exercise}${progress.step === undefined ? '' : `: ${progress.step}`}, ${String(progress.done)} done` : ''}`,
         ),
+        ...(board.problems ?? []).map((problem) => `  ${problem}`),
         `board  ${cardUrl(wanted, wanted.teacher)}`,
         `cards  ${classPaths(wanted.lab).cards}`,
         '',
@@ -74,7 +75,15 @@ const visitsAtOnce = 2
 const verify = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
   needRoot()
   const here = await theClass(options.lab)
-  const wanted = await wholeOf(here)
+  // Without a usable roster, the seats here are visited nevertheless, and the roster's error comes last.
+  let wanted = here
+  let problem: LabError | undefined
+  try {
+    wanted = await wholeOf(here)
+  } catch (error) {
+    if (!(error instanceof LabError)) throw error
+    problem = error
+  }
   const visits: (Visit & { readonly id: string })[] = []
   await forEachAtOnce(wanted.seats, visitsAtOnce, async ({ id }) => {
     const entrance = await entranceOf(here, id)
@@ -97,6 +106,7 @@ const verify = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
     io.stdout.write(
       `${String(good)} of ${String(visits.length)} seats are ready, as a student finds them at the address on the card\n`,
     )
+  if (problem !== undefined) throw problem
   return good === wanted.seats.length ? exitCodes.ok : exitCodes.failed
 }
 
@@ -116,8 +126,9 @@ const seatIn = (wanted: ClassFile, typed: string): string => {
 const reset = async (typed: string, options: ClassOptions, io: Io): Promise<ExitCode> => {
   needRoot()
   const wanted = await theClass(options.lab)
-  const id = seatIn(await wholeOf(wanted), typed)
-  const told = await resetElsewhere(wanted, id, io)
+  const isHere = wanted.seats.some((seat) => seat.id === typed.padStart(2, '0'))
+  const id = seatIn(isHere ? wanted : await wholeOf(wanted), typed)
+  const told = isHere ? undefined : await resetElsewhere(wanted, id, io)
   if (told !== undefined) {
     io.stdout.write(told)
     return exitCodes.ok
@@ -208,8 +219,10 @@ const down = async (options: ClassOptions & { readonly results?: string }, io: I
 }
 
 /** The process that keeps a class, which `lab class up` starts. */
-const serve = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
-  await keepClass(await theClass(options.lab), io.signal)
+const serve = async (options: Options & { readonly lab: string }, io: Io): Promise<ExitCode> => {
+  const tell = (problem: string): void => void io.stderr.write(`${problem}\n`)
+  const wanted = await classSoon(options.lab, tell, io.signal)
+  if (wanted) await keepClass(wanted, io.signal)
   return exitCodes.ok
 }
 
@@ -269,6 +282,6 @@ export const verbs: readonly VerbLine[] = [
     ],
     run: down,
   }),
-  lines('serve [options]', '', { options: [withClass], run: serve }),
+  lines('serve [options]', '', { options: [new Option('--lab <lab>').makeOptionMandatory()], run: serve }),
   ...partVerbs,
 ]

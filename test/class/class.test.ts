@@ -293,7 +293,7 @@ test('a class whose file cannot be read, or was removed, can be ended: its seats
   writeFileSync(join(folder, 'iscsi', 'class.json'), '{"schema":"lab.class/v0"}')
   await expect(theClass(undefined)).rejects.toMatchObject({
     code: 'bad-class',
-    hint: 'lab class down --lab iscsi',
+    hint: 'correct the file, or end the class: lab class down --lab iscsi',
   })
   const known = { lab: 'iscsi', seats: [{ id: '01' }, { id: '07' }] }
   expect(await classToEnd(undefined)).toEqual(known)

@@ -33,7 +33,7 @@ test(
     vi.stubEnv('LAB_CLASSES', await mkdtemp(join(tmpdir(), 'lab-class-')))
     const { root, file } = classPaths('iscsi')
     await mkdir(root)
-    // `lab class serve` rejects this file, so it is started again and again; the last start may take long on a busy host.
+    // `lab class serve` waits until this file is corrected; its start may take long on a busy host.
     await writeFile(file, '{}')
     await startGateway('iscsi')
     await vi.waitFor(async () => {

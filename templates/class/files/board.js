@@ -79,6 +79,9 @@ const show = (board) => {
   element('host').textContent =
     `load ${board.load.toFixed(1)}, ${(board.memoryFree / 2 ** 30).toFixed(1)} of ${(board.memory / 2 ** 30).toFixed(1)} GiB free`
   element('time').textContent = `until ${new Date(board.until).toLocaleTimeString()}`
+  const problems = (board.problems ?? []).join('\n')
+  element('problems').hidden = problems === ''
+  if (element('problems').textContent !== problems) element('problems').textContent = problems
   for (const seat of board.seats) update(rowOf(seat.id), seat, board.now)
   element('commands').textContent = [
     `lab class verify --lab ${board.lab}        checks every seat, entering it as a student does`,
