@@ -1,6 +1,6 @@
 /** A class on several hosts: the other ones do their part over SSH, and this one knows which seats are where. */
 import { resolve } from 'node:path'
-import { cardUrl, type ClassFile, classPaths } from '../class/class.js'
+import { cardUrl, type ClassFile } from '../class/class.js'
 import { certificateFor } from '../class/certificate.js'
 import {
   joinAt,
@@ -13,7 +13,7 @@ import {
 } from '../class/elsewhere.js'
 import { reloadGateway } from '../class/gateway-process.js'
 import { writeCards } from '../class/make.js'
-import { placeSeats, refuseSameHost, thisHost } from '../class/placing.js'
+import { placeSeats, refuseSameHost, shownHost, thisHost } from '../class/placing.js'
 import {
   type Elsewhere,
   partHere,
@@ -45,7 +45,7 @@ const needHosts = ({ file, hosts }: HostsFile, names: readonly string[]): void =
   const missing = names.find((name) => !hosts.some((host) => host.name === name))
   if (missing === undefined) return
   throw new LabError('no-host', `${file} has no host ${missing}, which has seats of the class`, {
-    hint: `add ${missing} to ${file} again, with its address and user`,
+    hint: `add ${missing} to ${file} again, with its address and user; if it is gone for good: lab class drop ${missing}`,
     exitCode: exitCodes.usage,
   })
 }
@@ -247,15 +247,107 @@ export const resetElsewhere = async (here: ClassFile, id: string, io: Io): Promi
   )
 }
 
-/** Tells the other hosts until when the class continues. */
+/** Whether another host does not know yet until when the class continues. */
+export const isBehind = async ({ lab, until }: ClassFile): Promise<boolean> =>
+  ((await readRoster(lab))?.elsewhere ?? []).some((part) => part.class.until !== until)
+
+/**
+ * Tells the other hosts until when the class continues. Those that could not be told keep their time in the roster, so
+ * that only they are told the next time.
+ * @throws LabError `not-extended` with the reason for each
+ */
 export const extendElsewhere = async (here: ClassFile, io: Io): Promise<void> => {
+  const { lab, until } = here
+  const roster = await readRoster(lab)
+  const behind = (roster?.elsewhere ?? []).filter((part) => part.class.until !== until)
+  if (!roster || behind.length === 0) return
+  const failed = await withEachPart({ ...roster, elsewhere: behind }, io, async (other, part) => {
+    await joinAt(other, { ...part.class, until }, [], io.signal)
+  })
+  const elsewhere = roster.elsewhere.map((part) =>
+    failed.has(part.name) ? part : { ...part, class: { ...part.class, until } },
+  )
+  await writeRoster(lab, { ...roster, elsewhere })
+  await reloadGateway(here, io.signal)
+  const [first] = failed.keys()
+  if (first === undefined) return
+  throw new LabError(
+    'not-extended',
+    [`${lab}: it continues until ${until}, but not on these hosts:`, ...reasonsOf(failed)].join('\n'),
+    {
+      hint: `the same command again adds nothing, and tells only them; if ${first} is gone for good: lab class drop ${first}`,
+      exitCode: exitCodes.host,
+    },
+  )
+}
+
+/** What became of the seats of a host that is no longer part of a class. */
+export interface Dropped {
+  readonly part: Elsewhere
+  /** Why they could not be ended; undefined: nothing of them is left. */
+  readonly reason: string | undefined
+  /** The hosts.yaml. */
+  readonly hosts: string
+  /** The seats that the class still has, by the name of their host. */
+  readonly left: ReadonlyMap<string, readonly string[]>
+}
+
+/**
+ * Takes a host out of a class. Its seats are ended if it answers; otherwise they are given up.
+ * @throws LabError `no-host` if it has no seats of the class
+ */
+export const dropHost = async (here: ClassFile, name: string, io: Io): Promise<Dropped> => {
   const roster = await readRoster(here.lab)
-  if (!roster) return
-  const elsewhere = roster.elsewhere.map((part) => ({
-    ...part,
-    class: { ...part.class, until: here.until },
-  }))
-  await joinOthers({ here, roster: { ...roster, elsewhere } }, {}, io)
+  const part = roster?.elsewhere.find((other) => other.name === name)
+  if (!roster || !part) {
+    const names = (roster?.elsewhere ?? []).map((other) => other.name).join(', ')
+    throw new LabError('no-host', `${here.lab} has no seats on another host called ${name}`, {
+      hint: names === '' ? 'all its seats are on this host: lab class status' : `it has seats on ${names}`,
+      exitCode: exitCodes.usage,
+    })
+  }
+  let reason: string | undefined
+  try {
+    await withOthers(roster.hosts, [name], io, (others) =>
+      leaveAt(otherOf(others, part), part.class, io.signal),
+    )
+  } catch (error) {
+    io.signal.throwIfAborted()
+    reason = messageOf(error)
+  }
+  const elsewhere = roster.elsewhere.filter((other) => other !== part)
+  await writeRoster(here.lab, { ...roster, elsewhere })
+  await writeCards(here)
+  await reloadGateway(here, io.signal)
+  const idsOf = ({ seats }: ClassFile): readonly string[] => seats.map(({ id }) => id)
+  const left = new Map([[thisHost, idsOf(here)], ...elsewhere.map((o) => [o.name, idsOf(o.class)] as const)])
+  return { part, reason, hosts: roster.hosts, left }
+}
+
+/** What is given up, what is left, and what to type next. */
+export const droppedText = ({ lab }: ClassFile, { part, reason, hosts, left }: Dropped): string => {
+  const { name } = part
+  const gone = part.class.seats.map(({ id }) => id)
+  const all = [...left.values(), gone].flat().sort((a, b) => a.localeCompare(b, 'en', { numeric: true }))
+  return [
+    `${name} is no longer a host of the class ${lab}`,
+    ...(reason === undefined
+      ? [`  ended there: seats ${gone.join(', ')}; nothing of them is left`]
+      : [
+          `  given up: seats ${gone.join(', ')}, their labs, and what students did there`,
+          `  because: ${reason}`,
+          `  if ${name} comes back, they still run there until this is typed on it: lab class down --lab ${lab}`,
+        ]),
+    ...[...left].flatMap(([host, ids]) =>
+      ids.length === 0 ? [] : [`  left on ${shownHost(host)}: seats ${ids.join(', ')}`],
+    ),
+    '',
+    'Try next',
+    '  lab class verify      checks every seat that is left, the way a student reaches it',
+    `  lab class up ${lab} --count ${String(Number(all.at(-1) ?? 1))}`,
+    `                        makes seats ${gone.join(', ')} anew, with new cards; first remove ${name} from ${hosts}`,
+    '',
+  ].join('\n')
 }
 
 /**
@@ -271,12 +363,13 @@ export const leaveOthers = async (lab: string, io: Io): Promise<number> => {
     ...roster,
     elsewhere: roster.elsewhere.filter(({ name }) => failed.has(name)),
   })
-  if (failed.size > 0)
+  const [first] = failed.keys()
+  if (first !== undefined)
     throw new LabError(
       'left-over',
       [`${lab}: seats on these hosts could not be ended:`, ...reasonsOf(failed)].join('\n'),
       {
-        hint: `lab class down --lab ${lab} when they answer again; if a host is gone for good, remove it from ${classPaths(lab).roster}`,
+        hint: `lab class down --lab ${lab} when they answer again; if ${first} is gone for good, first: lab class drop ${first} --lab ${lab}`,
         exitCode: exitCodes.host,
       },
     )

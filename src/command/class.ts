@@ -16,7 +16,16 @@ import { syncFolder } from '../state.js'
 import { dirname } from 'node:path'
 import { printJson } from '../command-line/json.js'
 import { loadLab } from '../lifecycle/load-lab.js'
-import { entranceOf, extendElsewhere, leaveOthers, resetElsewhere, wholeOf } from './class-hosts.js'
+import {
+  dropHost,
+  droppedText,
+  entranceOf,
+  extendElsewhere,
+  isBehind,
+  leaveOthers,
+  resetElsewhere,
+  wholeOf,
+} from './class-hosts.js'
 import { verbs as partVerbs } from './class-part.js'
 import { up } from './class-up.js'
 import {
@@ -160,11 +169,22 @@ const extend = async (minutes: string, options: ClassOptions, io: Io): Promise<E
       hint: 'lab class extend 30',
       exitCode: exitCodes.usage,
     })
-  const until = new Date(Math.max(Date.now(), Date.parse(wanted.until)) + more * 60_000).toISOString()
-  await writeClass({ ...wanted, until })
-  await callControl(classPaths(wanted.lab).socket, 'POST', '/reload')
+  // Before anything changes: the same command may be typed again after an error, and must not add the time twice.
+  await boardOf(wanted)
+  const completes = await isBehind(wanted)
+  const until = completes
+    ? wanted.until
+    : new Date(Math.max(Date.now(), Date.parse(wanted.until)) + more * 60_000).toISOString()
+  if (!completes) {
+    await writeClass({ ...wanted, until })
+    await callControl(classPaths(wanted.lab).socket, 'POST', '/reload')
+  }
   await extendElsewhere({ ...wanted, until }, io)
-  io.stdout.write(`The class ${wanted.lab} continues until ${until}\n`)
+  io.stdout.write(
+    completes
+      ? `An earlier lab class extend had not reached every host; now it has, and nothing was added: the class ${wanted.lab} continues until ${until}\n`
+      : `The class ${wanted.lab} continues until ${until}\n`,
+  )
   return exitCodes.ok
 }
 
@@ -190,6 +210,27 @@ const forget = async (options: ClassOptions, io: Io): Promise<ExitCode> => {
       : `${names} is removed: lab keeps no names of people here any more\n`,
   )
   return exitCodes.ok
+}
+
+const drop = async (
+  host: string,
+  options: ClassOptions & { readonly wait?: boolean },
+  io: Io,
+): Promise<ExitCode> => {
+  needRoot()
+  const wanted = await theClass(options.lab)
+  const release = await takeLock(classPaths(wanted.lab).lock, {
+    command: `lab class drop ${host}`,
+    purpose: 'change',
+    wait: options.wait ? () => undefined : undefined,
+    signal: io.signal,
+  })
+  try {
+    io.stdout.write(droppedText(wanted, await dropHost(wanted, host, io)))
+    return exitCodes.ok
+  } finally {
+    await release()
+  }
 }
 
 const down = async (options: ClassOptions & { readonly results?: string }, io: Io): Promise<ExitCode> => {
@@ -273,6 +314,11 @@ export const verbs: readonly VerbLine[] = [
   lines('forget [options]', 'remove the file that maps people to seats', {
     options: [withClass],
     run: forget,
+  }),
+  lines('drop [options] <host>', 'take a host that is gone for good out of the class', {
+    words: { host: 'its name in hosts.yaml' },
+    options: [withClass, withWait],
+    run: drop,
   }),
   lines('down [options]', 'end a class, and verify that nothing is left', {
     options: [

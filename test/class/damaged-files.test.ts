@@ -21,6 +21,8 @@ import { classSoon, keepClass } from '../../src/class/serve.js'
 import { entranceOf } from '../../src/command/class-hosts.js'
 import { temporaryFolder } from '../helpers/folder.js'
 
+vi.setConfig({ testTimeout: 120_000 })
+
 const { signal } = new AbortController()
 let wanted: ClassFile
 

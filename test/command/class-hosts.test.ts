@@ -17,10 +17,22 @@ import { joinedAnswer, roomAnswer } from '../../src/class/elsewhere.js'
 import { boardSoon } from '../../src/class/gateway-process.js'
 import { partsElsewhere, readRoster, type Roster, writeRoster } from '../../src/class/roster.js'
 import { keepClass } from '../../src/class/serve.js'
-import { joinOthers, leaveOthers, resetElsewhere, spreadSeats } from '../../src/command/class-hosts.js'
+import {
+  dropHost,
+  droppedText,
+  extendElsewhere,
+  isBehind,
+  joinOthers,
+  leaveOthers,
+  resetElsewhere,
+  spreadSeats,
+} from '../../src/command/class-hosts.js'
 import type { Io } from '../../src/command-line/verb.js'
 import { temporaryFolder } from '../helpers/folder.js'
 import { clientKeys, TestSshServer } from '../helpers/ssh-server.js'
+
+// openssl and SSH take long on a busy host.
+vi.setConfig({ testTimeout: 120_000 })
 
 const stop = new AbortController()
 const io = { signal: stop.signal, stderr: process.stderr } as unknown as Io
@@ -71,6 +83,10 @@ let here: ClassFile
 
 const write = async (...lines: readonly string[]): Promise<void> =>
   writeFile(hosts, ['apiVersion: lab.hosts/v1', 'hosts:', ...lines, ''].join('\n'))
+
+/** A host that does not answer. @returns its line in hosts.yaml */
+const silent = async (name: string): Promise<string> =>
+  `  ${name}: { address: 127.0.0.1, port: ${String(await freePort())}, user: root, key: ${join(folder, 'key')} }`
 
 /** Of a class that has seat 01 on blue and seat 02 on green. */
 const rosterOf = (): Roster => ({
@@ -174,7 +190,7 @@ test('a host whose seats could not be ended stays in the roster, and a second at
     code: 'left-over',
     message:
       'iscsi: seats on these hosts could not be ended:\n  green (127.0.0.1): lab class leave: /var/tmp is full',
-    hint: expect.stringContaining(`remove it from ${classPaths('iscsi').roster}`) as string,
+    hint: expect.stringContaining('lab class drop green --lab iscsi') as string,
   })
   expect((await readRoster('iscsi'))?.elsewhere.map(({ name }) => name)).toEqual(['green'])
   full = false
@@ -213,6 +229,18 @@ test('seats are spread over the hosts that answer with their room, and a host of
   })
 })
 
+test('a host that cannot be reached is named before anything is made', async () => {
+  await write(await hostWith(folder, 'blue', () => [0, roomAnswer(9, 'blue')]), await silent('green'))
+  const whole = { ...here, host: '0.0.0.0', seats: [...seatsOf(4)] }
+  const none = () => Promise.resolve(0)
+  const nothing = { here: undefined, roster: undefined }
+  await expect(spreadSeats(whole, hosts, nothing, none, {}, io)).rejects.toMatchObject({
+    message: expect.stringContaining('green') as string,
+    hint: expect.any(String) as string,
+  })
+  expect(await readRoster('iscsi')).toBeUndefined()
+})
+
 test('a seat is reset by the host that has it, and one of this host is not asked for elsewhere', async () => {
   await write(
     await hostWith(folder, 'blue', refuses),
@@ -224,4 +252,101 @@ test('a seat is reset by the host that has it, and one of this host is not asked
   await writeRoster('iscsi', rosterOf())
   expect(await resetElsewhere(here, '02', io)).toBe('seat 02 is new again\n')
   expect(await resetElsewhere(here, '03', io)).toBeUndefined()
+})
+
+/** Keeps the class until the test ends. */
+const keep = async (): Promise<void> => {
+  const ended = new AbortController()
+  const kept = keepClass(here, ended.signal)
+  onTestFinished(async () => {
+    ended.abort()
+    await kept
+  })
+  await boardSoon('iscsi', stop.signal)
+}
+
+test('an extension that did not reach a host is completed by the same command, which tells only that host', async () => {
+  const { cert } = await certificateFor('iscsi', here.address)
+  const told: string[] = []
+  let full = true
+  const answers = (name: string, refused: () => boolean) => (): Answer => {
+    told.push(name)
+    return refused() ? refuses() : [0, joinedAnswer(cert)]
+  }
+  await write(
+    await hostWith(
+      folder,
+      'blue',
+      answers('blue', () => false),
+    ),
+    await hostWith(
+      folder,
+      'green',
+      answers('green', () => full),
+    ),
+  )
+  await writeRoster('iscsi', rosterOf())
+  await keep()
+  expect(await isBehind(here)).toBe(false)
+  const until = new Date(Date.parse(here.until) + 1_800_000).toISOString()
+  const later = { ...here, until }
+  await writeClass(later)
+  await expect(extendElsewhere(later, io)).rejects.toMatchObject({
+    code: 'not-extended',
+    message: `iscsi: it continues until ${until}, but not on these hosts:\n  green (127.0.0.1): lab class join: /var/tmp is full`,
+    hint: expect.stringContaining('the same command again adds nothing') as string,
+  })
+  expect(await isBehind(later)).toBe(true)
+  full = false
+  await extendElsewhere(later, io)
+  expect(told.sort()).toEqual(['blue', 'green', 'green'])
+  expect(await isBehind(later)).toBe(false)
+  expect((await readRoster('iscsi'))?.elsewhere.map((part) => part.class.until)).toEqual([until, until])
+})
+
+test('a host that is gone for good is dropped: its seats are given up, and the others keep theirs', async () => {
+  await write(await hostWith(folder, 'green', () => [0, '']), await silent('blue'))
+  await writeRoster('iscsi', rosterOf())
+  await keep()
+  const dropped = await dropHost(here, 'blue', io)
+  expect(dropped.part.class.seats.map(({ id }) => id)).toEqual(['01'])
+  expect(dropped.reason).toBeDefined()
+  expect((await readRoster('iscsi'))?.elsewhere.map(({ name }) => name)).toEqual(['green'])
+  expect((await boardSoon('iscsi', stop.signal)).seats.map(({ id }) => id)).toEqual(['02'])
+  const text = droppedText(here, dropped)
+  expect(text).toContain('  given up: seats 01, their labs')
+  expect(text).toContain(`  because: ${dropped.reason ?? ''}`)
+  expect(text).toContain('typed on it: lab class down --lab iscsi')
+  expect(text).toContain('  left on green: seats 02\n')
+  expect(text).toContain('lab class up iscsi --count 2\n')
+  expect(text).toContain(`first remove blue from ${hosts}`)
+  expect(await leaveOthers('iscsi', io)).toBe(1)
+})
+
+test('a host that is dropped and still answers ends its seats, so none is given up', async () => {
+  const asked: string[] = []
+  await write(
+    await hostWith(folder, 'blue', (command) => {
+      asked.push(command)
+      return [0, '']
+    }),
+  )
+  await writeRoster('iscsi', rosterOf())
+  await keep()
+  const dropped = await dropHost(here, 'blue', io)
+  expect(asked).toEqual([expect.stringMatching(/exec lab class leave --lab iscsi$/)])
+  expect(dropped.reason).toBeUndefined()
+  expect(droppedText(here, dropped)).toContain('  ended there: seats 01; nothing of them is left\n')
+})
+
+test('a host without seats of the class cannot be dropped, and the error names those that have some', async () => {
+  await expect(dropHost(here, 'blue', io)).rejects.toMatchObject({
+    code: 'no-host',
+    hint: 'all its seats are on this host: lab class status',
+  })
+  await writeRoster('iscsi', rosterOf())
+  await expect(dropHost(here, 'red', io)).rejects.toMatchObject({
+    message: 'iscsi has no seats on another host called red',
+    hint: 'it has seats on blue, green',
+  })
 })
