@@ -58,7 +58,7 @@ export const placeSeats = (
         ...rooms.map((room) => `  ${shownHost(room.name)}: room for ${String(room.fits)} more`),
       ].join('\n'),
       {
-        hint: `--count ${String(ids.length - unplaced.length + fits)}; or add another host to the file`,
+        hint: `${fits + placed.size === 0 ? 'not even one seat fits: stop other labs on these hosts' : `--count ${String(ids.length - unplaced.length + fits)}`}; or add another host to the file`,
         exitCode: exitCodes.host,
       },
     )

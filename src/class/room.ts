@@ -52,6 +52,14 @@ export const refuseTooMany = async (
   const { fits, short, warnings, running } = await judgeSeats(lab, seatsIn(wanted))
   for (const warning of warnings) notice(warning)
   if (short.length === 0) return
+  const most = running + fits
+  const ways = [
+    most === 0
+      ? 'not even one seat fits: lab list shows what else runs here'
+      : `lab class up ${lab.name} --count ${String(most)}`,
+    ...(wanted.size === 'small' ? [] : ['with less memory for each machine: --size small']),
+    'with other hosts: --hosts FILE',
+  ]
   throw new LabError(
     'no-room',
     [
@@ -59,7 +67,7 @@ export const refuseTooMany = async (
       ...short.map((line) => `  ${line}`),
     ].join('\n'),
     {
-      hint: `lab class up ${lab.name} --count ${String(running + fits)}${wanted.size === 'small' ? '' : '; or with less memory for each machine: --size small'}; or with other hosts: --hosts FILE`,
+      hint: ways.join('; or '),
       exitCode: exitCodes.host,
     },
   )

@@ -314,9 +314,9 @@ export const needRoot = (): void => {
   if (process.getuid?.() !== 0)
     throw new LabError(
       'not-root',
-      'a class gives every seat a user account of its own, which only root can make',
+      'lab class needs root: it gives every seat a user account and namespaces of its own, which only root can make',
       {
-        hint: 'sudo lab class up LAB --count N',
+        hint: 'sudo lab class up LAB --count N; without root, LAB_SEAT=01 lab up LAB makes one more lab of the same name, without a card and under your own account',
         exitCode: exitCodes.usage,
       },
     )

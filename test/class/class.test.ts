@@ -21,7 +21,8 @@ import type { Board } from '../../src/class/gateway.js'
 import { progressIn } from '../../src/class/progress.js'
 import { resultsCsv, resultsJunit } from '../../src/class/results.js'
 import { inScope, scopeOf } from '../../src/class/systemd-scope.js'
-import { accountOf } from '../../src/class/seat.js'
+import { refuseTooMany } from '../../src/class/room.js'
+import { accountOf, needRoot } from '../../src/class/seat.js'
 import { smallLab } from '../../src/class/smaller-lab.js'
 import { controlReader, keyCommands, unescaped } from '../../src/class/terminal.js'
 import { newToken, tokenOf, words } from '../../src/class/tokens.js'
@@ -270,6 +271,47 @@ test('results identify seats by their numbers, as CSV and as JUnit', () => {
   expect(resultsCsv(board).split('\n')[1]).toBe('01,ready,chap,file,1,2,false,"a ""b"", <c>"')
   expect(resultsJunit(board)).toContain('tests="2" failures="1" skipped="1"')
   expect(resultsJunit(board)).toContain('a &quot;b&quot;, &lt;c&gt;')
+})
+
+test.each(['0', '-3', '1.5', '100', 'ten', ''])(
+  'a class of %j seats is refused with the numbers that are possible',
+  async (count) => {
+    const lab = await loadLab('iscsi')
+    expect(() => wantedClass(lab, { count }, undefined)).toThrow(
+      expect.objectContaining({
+        code: 'bad-number',
+        message: `--count ${count}: from 1 to 99`,
+        hint: 'lab class up iscsi --count 10',
+      }),
+    )
+  },
+)
+
+test('a class that does not fit is refused with the number of seats that would', async () => {
+  vi.stubEnv('LAB_CLASSES', await temporaryFolder())
+  const lab = await loadLab('iscsi')
+  // No host has 64 TiB of memory for each seat.
+  const huge = { ...lab, machines: lab.machines.map((machine) => ({ ...machine, memory: 64 * 1024 * GiB })) }
+  await expect(refuseTooMany(huge, wanted(2), () => undefined)).rejects.toMatchObject({
+    code: 'no-room',
+    message: expect.stringMatching(
+      /^2 seats of iscsi do not fit on this host:\n {2}memory: 2 seats need .* GiB are free/,
+    ) as string,
+    hint: expect.stringMatching(/^not even one seat fits: lab list .*; or with less memory/) as string,
+  })
+  vi.unstubAllEnvs()
+})
+
+test('a class without root is refused with what is missing and what to type', () => {
+  vi.spyOn(process, 'getuid').mockReturnValue(1000)
+  expect(needRoot).toThrow(
+    expect.objectContaining({
+      code: 'not-root',
+      message: expect.stringContaining('lab class needs root') as string,
+      hint: expect.stringContaining('sudo lab class up LAB --count N') as string,
+    }),
+  )
+  vi.restoreAllMocks()
 })
 
 test('a gateway needs a port of its own, because it is on the cards', async () => {

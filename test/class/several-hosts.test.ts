@@ -106,6 +106,9 @@ describe('the seats of a class on several hosts', () => {
         hint: expect.stringContaining('--count 13') as string,
       }),
     )
+    expect(() => placeSeats(['01'], new Map(), [{ name: thisHost, fits: 0 }])).toThrow(
+      expect.objectContaining({ hint: expect.stringContaining('not even one seat fits') as string }),
+    )
   })
 })
 
