@@ -288,8 +288,9 @@ const followIn =
       known.compare(items)
       version = metadata.resourceVersion
     }
+    const over = (): boolean => until.aborted
     const forEver = async (): Promise<void> => {
-      while (!until.aborted) {
+      while (!over()) {
         try {
           try {
             await goOn()
@@ -299,7 +300,7 @@ const followIn =
             await startOver()
           }
         } catch (error) {
-          if (until.aborted) return
+          if (over()) return
           blind = true
           lost?.(error)
         }
