@@ -136,6 +136,8 @@ export interface LabPaths {
   readonly lock: string
   /** Held while a node is fenced and while its fence is undone; outside the folder like `lock`. */
   fenceLock(node: string): string
+  /** Held by a program that uses the power switch of an existing machine. */
+  switchLock(machine: string): string
   readonly machines: string
   machine(name: string): string
   /** Which existing machines the lab uses; missing if `lab` made its machines. */
@@ -195,6 +197,7 @@ export const pathsOf = (lab: LabId): LabPaths => {
     fencing: join(root, 'fencing'),
     lock,
     fenceLock: (node) => join(dirname(lock), `.${word}.fence-${node}.lock`),
+    switchLock: (machine) => join(root, `.switch-${machine}.lock`),
     machines: join(root, 'machines'),
     machine: (machine) => join(root, 'machines', machine),
     hosts: join(root, 'hosts.json'),

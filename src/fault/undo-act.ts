@@ -55,12 +55,24 @@ export const undoAct = <Fields extends z.ZodRawShape>(
 export const isOn = async ({ lab, provider }: Context, name: string): Promise<boolean> =>
   (await provider.states(lab)).find((state) => state.name === name)?.status === 'running'
 
-/** Runs a command on a running machine. Rules, queues and clock settings of a machine that is off are gone anyway. */
+/**
+ * Runs a command on a running machine. Rules, queues and clock settings of a machine that is off are gone anyway.
+ * @throws LabError `silent` if it is not known whether the machine is off: what was changed there may still act
+ */
 export const onRunning = async (
   context: Context,
   machine: string,
   command: ReturnType<typeof shell>,
 ): Promise<void> => {
-  if (!(await isOn(context, machine))) return
-  await context.machine(machine).run(command, { signal: context.signal, timeout: undoTimeout })
+  const { lab, provider, signal } = context
+  const state = (await provider.states(lab)).find(({ name }) => name === machine)
+  if (state?.status !== 'running') {
+    if (provider.silentMayRun !== true) return
+    throw new LabError(
+      'silent',
+      `${machine} does not answer, so it is not known whether it is off or runs with what was changed: ${state?.detail ?? 'unknown to the provider'}`,
+      { hint: `when it answers again: lab heal ${lab.name}` },
+    )
+  }
+  await context.machine(machine).run(command, { signal, timeout: undoTimeout })
 }

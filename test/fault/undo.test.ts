@@ -116,6 +116,55 @@ test('packet filter rules of a machine that is off count as gone', async () => {
   expect(await readJournal(lab)).toEqual([])
 })
 
+test('an undo waits for a host that does not answer, because the host may run with what was changed', async () => {
+  await noteUndo(lab, 'x', 'partition', [{ do: 'remove-table', machine: 'worker1', table: 'lab_fault_0' }])
+  const done: string[] = []
+  const context = contextThat(done, undefined, ['worker1'])
+  const provider = { ...context.provider, silentMayRun: true }
+  expect(await undoAll({ ...context, provider }, registry)).toEqual([
+    expect.stringContaining('worker1 does not answer, so it is not known whether it is off'),
+  ])
+  expect((await readJournal(lab)).map(({ fault }) => fault)).toEqual(['partition'])
+})
+
+/** Hosts without power switches, of which each question says which boot it is; undefined: no answer. */
+const hostsThat = (done: string[], boots: readonly (string | undefined)[]): Context => {
+  const context = contextThat(done)
+  const answers = [...boots]
+  const boot = async (): Promise<string> => {
+    const now = answers.length > 1 ? answers.shift() : answers[0]
+    if (now === undefined) throw new Error('no answer')
+    done.push(`boot ${now}`)
+    return Promise.resolve(now)
+  }
+  return {
+    ...context,
+    provider: { ...context.provider, power: { ...context.provider.power, onlyReboots: () => true } },
+    machine: (name: string) => ({
+      run: (command: { text: string }) =>
+        command.text.includes('boot_id') ? boot() : context.machine(name).run(command as never),
+    }),
+  } as unknown as Context
+}
+
+test('a fenced host without a power switch is admitted only in another boot, and not while it is silent', async () => {
+  await noteUndo(lab, 'x', 'fence', [{ do: 'readmit', machine: 'worker1', targets: ['target'] }])
+  const done: string[] = []
+  expect(await undoAll(hostsThat(done, [undefined]), registry)).toEqual([
+    expect.stringContaining('no answer'),
+  ])
+  expect(done).toEqual([])
+  expect((await readJournal(lab)).map(({ undo }) => undo.do)).toEqual(['readmit'])
+  expect(await undoAll(hostsThat(done, ['one', 'one', 'two']), registry)).toEqual([])
+  expect(done.slice(0, 5)).toEqual([
+    'boot one',
+    'cut worker1',
+    'boot one',
+    'boot two',
+    expect.stringMatching(/^target: /),
+  ])
+})
+
 test('a fenced node is admitted only after it has been restarted', async () => {
   const [, readmit] = await noteUndo(lab, 'x', 'fence', [
     { do: 'untaint', machine: 'worker1' },

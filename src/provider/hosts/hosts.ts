@@ -236,8 +236,9 @@ const switchesOf = (kept: KeptHosts): Power => ({
   cut: async (lab, machine, only) => {
     const spec = specOf(kept, machine)
     if (spec.power) {
-      await runAgent(spec, spec.power, 'off', loginsOf(kept))
-      if (await runAgent(spec, spec.power, 'status', loginsOf(kept)))
+      const lock = pathsOf(lab).switchLock(machine)
+      await runAgent(spec, spec.power, 'off', loginsOf(kept), lock)
+      if (await runAgent(spec, spec.power, 'status', loginsOf(kept), lock))
         throw new LabError(
           'power-failed',
           `${machine}: ${spec.power.agent} reports it as on, after it was switched off`,
@@ -254,6 +255,8 @@ const switchesOf = (kept: KeptHosts): Power => ({
         },
       )
     const root = await asRoot(lab, kept, machine)
+    // A machine that does not answer was not forced to do anything.
+    await root.exec('true', { timeout: rebootTimeout })
     // It does not answer any more once it has done so.
     await root
       .exec(
@@ -264,9 +267,9 @@ const switchesOf = (kept: KeptHosts): Power => ({
       )
       .catch(() => undefined)
   },
-  on: async (_lab, { name }) => {
+  on: async (lab, { name }) => {
     const spec = specOf(kept, name)
-    if (spec.power) await runAgent(spec, spec.power, 'on', loginsOf(kept))
+    if (spec.power) await runAgent(spec, spec.power, 'on', loginsOf(kept), pathsOf(lab).switchLock(name))
   },
 })
 

@@ -14,8 +14,23 @@ const deadline = 120
 /** The exit code of `status`: 0 on, 2 off; everything else is a failure. */
 const isOffCode = 2
 
+/** Seconds to wait for an agent that another process of `lab` has started for the same host. */
+const patience = deadline + 30
+
+/** Exit codes of the script below: the last is that of timeout(1). */
+const [busyCode, missingCode, lateCode] = [75, 127, 124]
+
+/**
+ * Runs an agent, which holds a lock itself: also if the process that started it has given up or was killed, its action
+ * is over before the next one begins. So a fence whose switch takes long never acts after its undo.
+ */
+const script = `[ -z "$1" ] || { exec 9>>"$1"; flock -w ${String(patience)} 9 || exit ${String(busyCode)}; }
+command -v "$2" >/dev/null || exit ${String(missingCode)}
+exec timeout --foreground ${String(deadline)} "$2"`
+
 /**
  * Runs the agent of a host.
+ * @param lock a file that only one agent at a time can hold; default: none, for a question before there is a lab
  * @returns whether its power is on, for `status`; true for actions that succeeded
  * @throws LabError `no-program` if the agent is not installed, `power-failed` with the end of its output
  */
@@ -24,18 +39,20 @@ export const runAgent = async (
   { agent, options, secrets }: PowerSpec,
   action: 'on' | 'off' | 'status',
   logins: Pick<Logins, 'secret'>,
+  lock = '',
 ): Promise<boolean> => {
   const lines = [`action=${action}`, ...Object.entries(options).map(([key, value]) => `${key}=${value}`)]
   for (const [key, source] of Object.entries(secrets))
     lines.push(`${key}=${await logins.secret(source, `${key} of the power switch of ${name}`)}`)
-  const result = await execa(agent, {
+  const result = await execa('sh', ['-c', script, 'lab', lock, agent], {
     input: `${lines.join('\n')}\n`,
     reject: false,
-    timeout: deadline * 1000,
+    // The script bounds each of its two parts.
+    timeout: (deadline + patience + 10) * 1000,
     // Agents are in /usr/sbin, which may be missing in a user's PATH.
     env: { PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
   })
-  if (result.code === 'ENOENT')
+  if (result.exitCode === missingCode)
     throw new LabError(
       'no-program',
       `${agent}: not found on this host, but it is the power switch of ${name}`,
@@ -45,11 +62,20 @@ export const runAgent = async (
       },
     )
   if (result.exitCode === 0) return true
-  if (action === 'status' && result.exitCode === isOffCode) return false
+  // Agents also end with 2 for options that they do not understand, and say so.
+  const silent = `${result.stdout}${result.stderr}`.trim() === ''
+  if (action === 'status' && result.exitCode === isOffCode && (silent || /\boff\b/i.test(result.stdout)))
+    return false
+  if (result.exitCode === busyCode)
+    throw new LabError(
+      'power-failed',
+      `${name}: ${agent} ${action}: an earlier ${agent} for it has not ended for ${String(patience)} s`,
+      { hint: `pgrep -a ${agent}` },
+    )
   const said = `${result.stderr}\n${result.stdout}`.trim().split('\n').slice(-2).join(' | ')
   throw new LabError(
     'power-failed',
-    `${name}: ${agent} ${action}: ${result.timedOut ? `no answer within ${String(deadline)} s` : said || 'it failed without any output'}`,
+    `${name}: ${agent} ${action}: ${result.timedOut || result.exitCode === lateCode ? `no answer within ${String(deadline)} s` : said || 'it failed without any output'}`,
     { hint: `echo action=status | ${agent} …, with the options of ${name} in hosts.yaml` },
   )
 }

@@ -1,6 +1,7 @@
 /** Power switches of hosts: fence-agents, tested with a stand-in that keeps a switch in a file. */
 import { chmod, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { parseHosts } from '../../../src/lab/hosts-file.js'
 import { Logins } from '../../../src/provider/hosts/login.js'
@@ -26,7 +27,7 @@ input=$(cat); echo "$input" > ${folder}/asked
 case $input in *passwd=secret*) ;; *) echo 'Unable to connect/login to fencing device' >&2; exit 1 ;; esac
 case $input in
   action=status*) [ "$(cat ${folder}/switch)" = on ] || exit 2 ;;
-  action=off*) echo off > ${folder}/switch ;;
+  action=off*) [ ! -e ${folder}/slow ] || sleep 1.5; echo off > ${folder}/switch ;;
   action=on*) echo on > ${folder}/switch ;;
 esac
 `,
@@ -45,7 +46,10 @@ const agentOf = (power: string) => {
   const { power: own } = spec
   const learned: string[] = []
   const logins = new Logins(file, undefined, (secret) => learned.push(secret))
-  return { run: (action: 'on' | 'off' | 'status') => runAgent(spec, own, action, logins), learned }
+  return {
+    run: (action: 'on' | 'off' | 'status', lock?: string) => runAgent(spec, own, action, logins, lock),
+    learned,
+  }
 }
 
 describe('a power switch by a fence-agent', () => {
@@ -71,6 +75,31 @@ describe('a power switch by a fence-agent', () => {
       code: 'power-failed',
       message: 'worker1: fence_standin off: Unable to connect/login to fencing device',
     })
+  })
+
+  test('a switch that takes long has switched before the next action, also if nobody waits for it any more', async () => {
+    vi.stubEnv('BMC', 'secret')
+    await writeFile(join(folder, 'slow'), '')
+    const { run } = agentOf('{ agent: fence_standin, ip: 10.0.0.5, passwd: $BMC }')
+    const lock = join(folder, 'lock')
+    const givenUp = run('off', lock)
+    await delay(500)
+    await run('on', lock)
+    await givenUp
+    expect(await readFile(join(folder, 'switch'), 'utf8')).toBe('on\n')
+  })
+
+  test('a machine counts as off only if its switch says so: agents also end with 2 for options that they do not know', async () => {
+    await writeFile(
+      join(folder, 'fence_standin'),
+      `#!/bin/sh\necho "Parse error: Ignoring unknown option 'plugg=3'" >&2\nexit 2\n`,
+    )
+    await expect(agentOf('{ agent: fence_standin, plugg: 3 }').run('status')).rejects.toMatchObject({
+      code: 'power-failed',
+      message: expect.stringContaining('unknown option') as string,
+    })
+    await writeFile(join(folder, 'fence_standin'), `#!/bin/sh\necho Status: OFF\nexit 2\n`)
+    expect(await agentOf('{ agent: fence_standin }').run('status')).toBe(false)
   })
 
   test('a fence agent that is not installed is reported with its package', async () => {
