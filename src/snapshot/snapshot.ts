@@ -4,11 +4,11 @@
  */
 import { existsSync } from 'node:fs'
 import { cp, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { exitCodes, LabError } from '../error.js'
 import type { LabId } from '../identity.js'
 import { groupOf, type Provider } from '../provider/provider.js'
-import { freeSpace, pathsOf, readIfThere, recordIfThere } from '../state.js'
+import { freeSpace, pathsOf, readIfThere, recordIfThere, writePrivate } from '../state.js'
 
 /** The snapshot of a lab as its file says, which `lab up` takes. */
 export const cleanName = 'clean'
@@ -179,7 +179,53 @@ export const refuseUnlessThere = async (lab: LabId, provider: Provider, name: st
   if (!(await readSnapshot(lab, name))) throw await noSuchSnapshot(lab, name)
 }
 
-/** @throws LabError if the disks of one of its machines are gone: the lab is better off as it is */
+/** The sizes of all files of disks, by their paths in the folder of disks; absent in older snapshots. */
+type Sizes = Readonly<Record<string, number>>
+
+const sizesFile = (lab: LabId, name: string): string => join(folderOf(lab), name, 'disks.json')
+
+/** @param folder of disks, by machine */
+const sizesIn = async (folder: string): Promise<Sizes> => {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true })
+  const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name))
+  return Object.fromEntries(
+    await Promise.all(files.map(async (file) => [relative(folder, file), (await stat(file)).size] as const)),
+  )
+}
+
+/** Records what belongs to a snapshot, in its folder. */
+export const keepSizes = async (lab: LabId, name: string): Promise<void> => {
+  const sizes = await sizesIn(pathsOf(lab).snapshotDisks(name))
+  await writePrivate(sizesFile(lab, name), JSON.stringify(sizes, null, 2))
+}
+
+/** @throws LabError if a file of its disks is gone or has another size */
+const refuseDamaged = async (lab: LabId, name: string): Promise<void> => {
+  const hint = `lab snapshots ${lab.name} --remove ${name}`
+  const wanted = await recordIfThere<Sizes>(
+    sizesFile(lab, name),
+    'the sizes of the disks of this snapshot',
+    (sizes) => Object.values(sizes).every((size) => typeof size === 'number'),
+    hint,
+  )
+  if (!wanted) return
+  const folder = pathsOf(lab).snapshotDisks(name)
+  const there = await sizesIn(folder)
+  for (const [file, size] of Object.entries(wanted)) {
+    const now = there[file]
+    if (now === size) continue
+    throw new LabError(
+      'bad-snapshot',
+      `${join(folder, file)}: ${now === undefined ? 'is gone' : `has ${String(now)} instead of ${String(size)} bytes`}, so the snapshot ${name} cannot be restored`,
+      { hint, exitCode: exitCodes.host },
+    )
+  }
+}
+
+/**
+ * @throws LabError if disks of one of its machines are gone, or are not as they were taken: the lab is better off as it
+ * is
+ */
 export const refuseWithoutDisks = async (lab: LabId, { name, machines }: Snapshot): Promise<void> => {
   for (const machine of machines) {
     const disks = join(pathsOf(lab).snapshotDisks(name), machine)
@@ -194,6 +240,7 @@ export const refuseWithoutDisks = async (lab: LabId, { name, machines }: Snapsho
         },
       )
   }
+  await refuseDamaged(lab, name)
 }
 
 /** A sentence for the list of snapshots. */

@@ -14,6 +14,7 @@ import {
   copyEntries,
   folderOf,
   hasSnapshot,
+  keepSizes,
   refuseFull,
   refuseName,
   type Snapshot,
@@ -126,6 +127,7 @@ export const takeSnapshot = async (
     signal.throwIfAborted()
     // Not while the machines are paused: writing everything to disk takes longer than copying it.
     await syncAll(disks)
+    await keepSizes(lab, `.${name}.new`)
     const snapshot: Snapshot = {
       name,
       taken: new Date().toISOString(),

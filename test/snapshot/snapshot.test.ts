@@ -84,6 +84,28 @@ test('a restore is refused before it changes anything when the disks of a machin
   await expect(refuseHalfRestored(lab)).resolves.toBeUndefined()
 })
 
+test.each([
+  ['gone', (path: string) => rm(path), 'is gone'],
+  ['shorter than when it was taken', (path: string) => writeFile(path, 'on'), 'has 2 instead of 3 bytes'],
+])(
+  'a restore is refused before it changes anything when one disk of a machine is %s',
+  async (_, damage, why) => {
+    const context = contextWith(off)
+    const lun = join(pathsOf(lab).machine('target'), 'lun-0.raw')
+    await writeFile(lun, 'one')
+    await takeSnapshot(context, 'one')
+    await writeFile(lun, 'two')
+    const kept = join(pathsOf(lab).snapshotDisks('one'), 'target', 'lun-0.raw')
+    await damage(kept)
+    await expect(putBack(lab, context.provider, 'one')).rejects.toMatchObject({
+      code: 'bad-snapshot',
+      message: `${kept}: ${why}, so the snapshot one cannot be restored`,
+      hint: 'lab snapshots iscsi --remove one',
+    })
+    expect(await readFile(lun, 'utf8')).toBe('two')
+  },
+)
+
 test('a snapshot syncs and pauses the machines of a running lab, and records how they resume', async () => {
   const noted: string[] = []
   const context = contextWith(on, {
