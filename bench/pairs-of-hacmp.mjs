@@ -18,3 +18,14 @@ export const scenarios = pairs.map((pair) => ({
   heal: 'deadline',
   deadline: `${off / 1000}s`,
 }))
+
+/**
+ * The two figures that the table has; undefined if one was not measured. The others may be missing: without a lost
+ * worker, for example, no node becomes NotReady.
+ */
+export const gapsOf = (report) => {
+  const [write, api] = ['writeGap', 'apiGap'].map((name) =>
+    report?.budgets.find((budget) => budget.name === name && budget.measured !== null),
+  )
+  return report?.data && write && api ? { write, api } : undefined
+}

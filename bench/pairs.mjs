@@ -8,7 +8,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { lab, must, tidy, variant } from './lab.mjs'
-import { off, pairs, scenarioOf, scenarios } from './pairs-of-hacmp.mjs'
+import { gapsOf, off, pairs, scenarioOf, scenarios } from './pairs-of-hacmp.mjs'
 
 const { values } = parseArgs({
   options: {
@@ -51,18 +51,18 @@ const file = variant('hacmp', 'hacmp-pairs', (text) => {
 })
 
 const seconds = (ms, atLeast) => (ms === null ? 'none' : `${atLeast ? '≥ ' : ''}${(ms / 1000).toFixed(1)} s`)
-const figure = (report, name) => report.budgets.find((budget) => budget.name === name)
 const measure = async (pair) => {
   const { code, stdout, stderr } = await lab(['run', file, scenarioOf(pair), '-o', 'json'])
   const [report] = stdout.startsWith('{') ? JSON.parse(stdout).runs : []
-  if (!report?.data || !report.budgets.every(({ measured }) => measured !== null)) {
+  const gaps = gapsOf(report)
+  if (gaps === undefined) {
     const said = report?.checks
       .filter(({ outcome }) => outcome !== 'passed')
       .map(({ title, saw }) => `${title}: ${saw}`)
     console.error(`${nameOf(pair)}: no figures, exit code ${code}\n${said?.join('\n') ?? stderr}`)
     return false
   }
-  const [write, api] = [figure(report, 'writeGap'), figure(report, 'apiGap')]
+  const { write, api } = gaps
   const survived = ({ measured, atLeast }) => !atLeast && measured < off - margin
   const findings = report.data.findings.map(({ kind }) => kind)
   done.push({
